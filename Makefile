@@ -1,0 +1,58 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+export PYTHONPATH := operator:serving_image:dev
+
+.PHONY: help
+help: ## Show what can be done here
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: requirements/dev.txt
+	@$(PYTHON) -c 'import ensurepip, sys; assert (3, 11) <= sys.version_info < (3, 14)' || \
+	  { echo "Python 3.11 to 3.13 with venv is needed (on Debian: apt-get install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt requirements/uv.txt
+	touch $@
+
+.PHONY: venv
+venv: $(VENV)/.installed ## Make the virtual environment from the locked requirements
+
+.PHONY: demo
+demo: venv ## A kind cluster, the chart, a detector, real detections, a canary, its promotion and roll-back
+	$(BIN)/python -m demo_cluster
+
+.PHONY: demo-down
+demo-down: venv ## Delete the demo cluster (its caches stay)
+	$(BIN)/python -m cluster down
+
+.PHONY: test
+test: venv ## Everything: checks, unit, serving, operator, chart and end-to-end tests
+	$(MAKE) check
+	dev/ensure-chromium
+	$(BIN)/python -m cluster assets > /dev/null
+	$(BIN)/python -m cluster up --no-metrics   # nothing tested scales by load
+	$(BIN)/python -m pytest
+
+.PHONY: check
+check: venv ## Format, lint, types, import contracts, generated files (seconds)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: test-unit
+test-unit: venv ## The tests that need neither a cluster nor a browser
+	$(BIN)/python -m pytest tests/unit
+
+.PHONY: generate
+generate: venv ## Write the CRD, its copy in the chart and the API reference from the types
+	$(BIN)/python -m yolofleet.api.generate
+
+.PHONY: lock
+lock: ## Compile requirements/*.txt from pyproject.toml
+	./requirements/compile

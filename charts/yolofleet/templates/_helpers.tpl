@@ -1,0 +1,100 @@
+{{- define "yolofleet.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* RELEASE-CHART, or RELEASE alone where it names the chart already; room is left for suffixes. */}}
+{{- define "yolofleet.fullname" -}}
+{{- $name := include "yolofleet.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "yolofleet.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "yolofleet.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "yolofleet.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "yolofleet.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "yolofleet.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "yolofleet.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "yolofleet.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* The serving image of a variant, given as (list . "cpu"). */}}
+{{- define "yolofleet.servingImage" -}}
+{{- $root := index . 0 }}
+{{- $variant := index . 1 }}
+{{- index $root.Values.servingImages $variant | default (printf "ghcr.io/yolofleet/yoloserve:%s-%s" $root.Chart.AppVersion $variant) }}
+{{- end }}
+
+{{/* What keeps a container from anything but its own work. */}}
+{{- define "yolofleet.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- define "yolofleet.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* What the operator does in the namespaces of detectors: in a ClusterRole, or in a Role of each. */}}
+{{- define "yolofleet.detectorRules" -}}
+- apiGroups: [yolofleet.io]
+  resources: [yolodetectors]
+  verbs: [get, list, watch]
+- apiGroups: [yolofleet.io]
+  resources: [yolodetectors/status]
+  verbs: [patch]
+# Children block the deletion of their owner until they are gone. Where the admission plug-in
+# OwnerReferencesPermissionEnforcement runs (OpenShift), saying so needs this right.
+- apiGroups: [yolofleet.io]
+  resources: [yolodetectors/finalizers]
+  verbs: [update]
+# The children of a detector.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.istio.io]
+  resources: [virtualservices, destinationrules]
+  verbs: [get, list, watch, create, patch, delete]
+# Why a pod does not serve is told in the detector's conditions.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}

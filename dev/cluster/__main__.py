@@ -1,0 +1,92 @@
+"""The commands: `python3 -m cluster assets | up | env | base-image | images | down | purge`.
+
+What scripts read goes to stdout, progress and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+
+from cluster import assets, base_image, engine, images, kindcluster, mode, up
+from cluster.cache import discard
+from cluster.errors import ClusterError
+from cluster.paths import cache_root, tools
+from cluster.steps import output, run
+
+
+def main() -> int:
+    """Run one command; return its exit status."""
+    arguments = _parse()
+    command: Callable[[argparse.Namespace], None] = arguments.run
+    try:
+        command(arguments)
+    except ClusterError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python3 -m cluster", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> None:
+        commands.add_parser(name, help=text, description=text).set_defaults(run=run)
+
+    add("assets", _assets, "print the folder of the programs of a bare control plane")
+    add("env", _env, "print where the cluster and its tools are, as shell assignments")
+    add("base-image", _base_image, "print the image that the product's images start from")
+    add("images", _images, "build the product's images and load them; print their tags as JSON")
+    add("down", _down, "delete the cluster, keep the caches")
+    add("purge", _purge, "delete the cluster, the caches and the images built here")
+    text = "make a kind cluster with Istio, or return at once if it is healthy"
+    with_options = commands.add_parser("up", help=text, description=text)
+    with_options.add_argument(
+        "--no-metrics",
+        action="store_true",
+        help="leave out metrics-server (saves minutes the first time)",
+    )
+    with_options.set_defaults(run=_up)
+    return parser.parse_args()
+
+
+def _assets(_: argparse.Namespace) -> None:
+    print(assets.directory())
+
+
+def _up(arguments: argparse.Namespace) -> None:
+    up.up(metrics=not arguments.no_metrics)
+
+
+def _env(_: argparse.Namespace) -> None:
+    for name, value in tools().environment().items():
+        print(f"{name}={shlex.quote(value)}")
+
+
+def _base_image(_: argparse.Namespace) -> None:
+    print(base_image.image(kindcluster.mode_of_running() or mode.current()))
+
+
+def _images(_: argparse.Namespace) -> None:
+    print(json.dumps(images.build_and_load()))
+
+
+def _down(_: argparse.Namespace) -> None:
+    kindcluster.delete()
+
+
+def _purge(_: argparse.Namespace) -> None:
+    kindcluster.delete()
+    if engine.answers():
+        ours = output(["docker", "image", "ls", "--quiet", "--filter", "reference=yolofleet/*"])
+        if ours:
+            run(["docker", "image", "rm", "--force", *sorted(set(ours.split()))], log="images")
+    discard(cache_root())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

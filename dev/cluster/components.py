@@ -1,0 +1,122 @@
+"""What is compiled, and with which settings: a table, and a function for each result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from cluster import gobuild, versions
+from cluster.gobuild import Module
+
+_MAJOR, _MINOR, _ = versions.KUBERNETES.split(".")
+
+KUBERNETES: Final = Module(
+    name="kubernetes",
+    path="k8s.io/kubernetes",
+    version=f"v{versions.KUBERNETES}",
+    packages=tuple(
+        f"k8s.io/kubernetes/cmd/{command}"
+        for command in (
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kube-proxy",
+            "kubelet",
+            "kubectl",
+            "kubeadm",
+        )
+    ),
+    staging_version=f"v0.{_MINOR}.{versions.KUBERNETES.rsplit('.', 1)[-1]}",
+    # kubeadm refuses binaries that do not know their version.
+    stamps=(
+        f"k8s.io/component-base/version.gitVersion=v{versions.KUBERNETES}",
+        f"k8s.io/component-base/version.gitMajor={_MAJOR}",
+        f"k8s.io/component-base/version.gitMinor={_MINOR}",
+    ),
+    cost="the first of Kubernetes takes minutes, the others share its packages",
+)
+ETCD: Final = Module(
+    name="etcd", path="go.etcd.io/etcd/server/v3", version=f"v{versions.ETCD}", main="etcd.go"
+)
+COREDNS: Final = Module(
+    name="coredns",
+    path="github.com/coredns/coredns",
+    version=f"v{versions.COREDNS}",
+    main="coredns.go",
+    cost="1 to 2 min: its own Kubernetes client",
+)
+KIND: Final = Module(
+    name="kind",
+    path="sigs.k8s.io/kind",
+    version=f"v{versions.KIND}",
+    packages=("sigs.k8s.io/kind",),
+)
+HELM: Final = Module(
+    name="helm",
+    path="helm.sh/helm/v3",
+    version=f"v{versions.HELM}",
+    packages=("helm.sh/helm/v3/cmd/helm",),
+    # Without these it takes every cluster it is not connected to for Kubernetes 1.20.
+    stamps=(
+        f"helm.sh/helm/v3/internal/version.version=v{versions.HELM}",
+        f"helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor={_MAJOR}",
+        f"helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor={_MINOR}",
+        f"helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor={_MAJOR}",
+        f"helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor={_MINOR}",
+    ),
+    cost="about 1 min",
+)
+ISTIO: Final = Module(
+    name="istio",
+    path="istio.io/istio",
+    version=versions.ISTIO_MODULE,
+    packages=("istio.io/istio/pilot/cmd/pilot-discovery", "istio.io/istio/pilot/cmd/pilot-agent"),
+    replacements=versions.ISTIO_REPLACEMENTS,
+    tags="vtprotobuf,disable_pgv",
+    tidy_may_complain=True,
+    cost="minutes: all of Envoy's API",
+)
+METRICS_SERVER: Final = Module(
+    name="metrics-server",
+    path="sigs.k8s.io/metrics-server",
+    version=f"v{versions.METRICS_SERVER}",
+    packages=("sigs.k8s.io/metrics-server/cmd/metrics-server",),
+    checksum="h1:Zlsi3sBWEtFKCD3+xSysThvXyLQ363rUAlqpnsY5JwI=",
+    stamps=KUBERNETES.stamps,  # the version that its libraries report
+    like=KUBERNETES,  # half of its packages are compiled then
+)
+
+
+def kubernetes(command: str) -> Path:
+    """Return one of the commands of Kubernetes."""
+    return gobuild.binary(KUBERNETES, f"k8s.io/kubernetes/cmd/{command}")
+
+
+def istio(command: str) -> Path:
+    """Return pilot-discovery or pilot-agent."""
+    return gobuild.binary(ISTIO, f"istio.io/istio/pilot/cmd/{command}")
+
+
+def etcd() -> Path:
+    """Return etcd's server."""
+    return gobuild.binary(ETCD)
+
+
+def coredns() -> Path:
+    """Return CoreDNS with the plugins of kubeadm's Corefile."""
+    return gobuild.binary(COREDNS)
+
+
+def kind() -> Path:
+    """Return kind."""
+    return gobuild.binary(KIND, "sigs.k8s.io/kind")
+
+
+def helm() -> Path:
+    """Return helm."""
+    return gobuild.binary(HELM, "helm.sh/helm/v3/cmd/helm")
+
+
+def metrics_server() -> Path:
+    """Return metrics-server."""
+    return gobuild.binary(METRICS_SERVER, "sigs.k8s.io/metrics-server/cmd/metrics-server")

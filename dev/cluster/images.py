@@ -1,0 +1,94 @@
+"""The product's images: built from the repository, loaded into the node, named by their content."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cluster import base_image, engine, imagebuild, kindcluster, mode
+from cluster.cache import content_hash, lock
+from cluster.paths import REPOSITORY, cache_root
+from cluster.steps import output, run, step
+
+TAG: Final = "dev"
+# What a person may set to reach package indexes, handed on to builds.
+PASSED_ON: Final = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """An image that the project ships; `variant` is appended to its tags."""
+
+    name: str
+    dockerfile: str
+    target: str = ""
+    variant: str = ""
+
+
+PRODUCTS: Final = {
+    "operator": Product("yolofleet/operator", "operator/Dockerfile"),
+    "yoloserve_cpu": Product(
+        "yolofleet/yoloserve", "serving_image/Dockerfile", target="cpu", variant="-cpu"
+    ),
+}
+
+
+def build_and_load() -> dict[str, str]:
+    """Build what changed and load it; return each image's tag, new when its content is."""
+    way = kindcluster.mode_of_running() or mode.current()
+    with lock("images"):
+        args = {"BASE_IMAGE": base_image.image(way), **_passed_on(os.environ)}
+        tags = {key: _build(product, args) for key, product in PRODUCTS.items()}
+        if kindcluster.answers():
+            kindcluster.load(list(tags.values()))
+    return tags
+
+
+def inputs(dockerfile: str) -> list[str]:
+    """Return what a Dockerfile copies out of its build context, as written there.
+
+    Nothing else can change the image, so nothing else has to be hashed or sent to the builder.
+    """
+    found: list[str] = []
+    for line in dockerfile.replace("\\\n", " ").splitlines():
+        words = line.split()
+        if not words or words[0].upper() not in {"COPY", "ADD"}:
+            continue
+        if any(word.startswith("--from=") for word in words):
+            continue
+        sources = [word for word in words[1:] if not word.startswith("--")][:-1]
+        found += [source for source in sources if source not in found]
+    return found
+
+
+def _passed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ[name] for name in PASSED_ON if environ.get(name)}
+
+
+def _build(product: Product, args: dict[str, str]) -> str:
+    dockerfile = REPOSITORY / product.dockerfile
+    patterns = inputs(dockerfile.read_text())
+    sources = sorted({path for pattern in patterns for path in REPOSITORY.glob(pattern)})
+    base = output(["docker", "image", "inspect", "--format", "{{.Id}}", args["BASE_IMAGE"]]) or ""
+    content = content_hash(
+        [dockerfile, *sources], root=REPOSITORY, extra=[base, product.target, *args.values()]
+    )
+    newest = f"{product.name}:{TAG}{product.variant}"
+    tag = f"{newest}-{content}"
+    if not engine.has_image(tag):
+        scratch = cache_root() / "contexts"
+        scratch.mkdir(parents=True, exist_ok=True)
+        with step(f"build {tag}"), tempfile.TemporaryDirectory(dir=scratch) as folder:
+            for path in sources:
+                imagebuild.place(path, Path(folder) / path.relative_to(REPOSITORY))
+            run(
+                imagebuild.command([tag], dockerfile, Path(folder), args, target=product.target),
+                log=product.name.replace("/", "-"),
+                env=imagebuild.builder_environment(),
+            )
+    run(["docker", "tag", tag, newest], log="images")
+    return tag

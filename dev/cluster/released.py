@@ -1,0 +1,86 @@
+"""kubectl, kind and helm: from the PATH, compiled, or downloaded from their releases."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import platform
+import shutil
+import tarfile
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster import components, versions
+from cluster.cache import artefact
+from cluster.errors import NotPossibleHere
+from cluster.mode import Mode
+from cluster.paths import tools
+from cluster.steps import step
+
+
+def provide(mode: Mode) -> None:
+    """Leave kubectl, kind and helm where `paths.tools()` says."""
+    system = platform.system().lower()
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    kind = f"https://kind.sigs.k8s.io/dl/v{versions.KIND}/kind-{system}-{machine}"
+    kubectl = f"https://dl.k8s.io/release/v{versions.KUBERNETES}/bin/{system}/{machine}/kubectl"
+    helm = f"https://get.helm.sh/helm-v{versions.HELM}-{system}-{machine}.tar.gz"
+    if mode is Mode.BUILD:  # their exact versions, because nobody else has tried these images
+        found = {
+            "kubectl": components.kubernetes("kubectl"),
+            "kind": components.kind(),
+            "helm": components.helm(),
+        }
+    else:
+        found = {
+            "kubectl": _find("kubectl", kubectl, f"{kubectl}.sha256", None),
+            "kind": _find("kind", kind, f"{kind}.sha256sum", components.kind),
+            "helm": _find("helm", helm, f"{helm}.sha256sum", components.helm),
+        }
+    for name, path in found.items():
+        _link(getattr(tools(), name), path)
+
+
+def _find(name: str, url: str, checksum: str, build: Callable[[], Path] | None) -> Path:
+    if path := shutil.which(name):
+        return Path(path)
+    if build and shutil.which("go"):
+        return build()
+    return artefact(f"released/{url.rsplit('/', 1)[-1]}/{name}", lambda p: _get(url, checksum, p))
+
+
+def _get(url: str, checksum: str, part: Path) -> None:
+    with step(f"download {url}"):
+        data = _read(url)
+        expected = _read(checksum).decode().split()[0]
+        if hashlib.sha256(data).hexdigest() != expected:
+            raise NotPossibleHere(
+                f"{url} does not have the SHA-256 {expected} that its site tells."
+            )
+        if url.endswith(".tar.gz"):
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                name = next(n for n in archive.getnames() if n.endswith("/helm"))
+                member = archive.extractfile(name)
+                assert member is not None, "helm in its archive is a regular file"
+                data = member.read()
+        part.write_bytes(data)
+        part.chmod(0o755)
+
+
+def _read(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            data: bytes = answer.read()
+            return data
+    except OSError as error:
+        tool = url.split("//")[1].split("/")[0]
+        raise NotPossibleHere(f"{url}: {error}. Install it from {tool} by hand, or Go.") from error
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    fresh = link.with_name(link.name + ".new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)

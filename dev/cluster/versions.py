@@ -1,0 +1,34 @@
+"""Every version the cluster is made of, in one place: a change here makes new cache entries."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KUBERNETES: Final = "1.34.3"
+ETCD: Final = "3.6.5"
+COREDNS: Final = "1.12.4"
+KIND: Final = "0.33.0"
+HELM: Final = "3.22.0"
+METRICS_SERVER: Final = "0.8.0"
+ENVOY: Final = "1.40.0"
+DEBIAN: Final = "bookworm"  # newer systemd refuses to boot on a cgroup v1 host
+
+# The charts and images that a registry serves.
+ISTIO: Final = "1.31.1"
+# The same minor as a Go module. Istio tags no module versions, so this is a commit of its release
+# branch; the replacements stand in for pseudo-versions it asks for that module proxies lack.
+ISTIO_MODULE: Final = "v0.0.0-20260827124520-eed52ebb66ad"
+ISTIO_REPLACEMENTS: Final = (
+    ("istio.io/api", "v1.31.1"),
+    ("istio.io/client-go", "v1.31.1"),
+    ("github.com/envoyproxy/go-control-plane/envoy", "v1.40.0"),
+    (
+        "github.com/envoyproxy/go-control-plane/contrib",
+        "v1.36.1-0.20260729145720-a2d8c7492908",
+    ),
+)
+
+# What `kubeadm config images list` of KUBERNETES prints beside its own components.
+PAUSE_IMAGE: Final = "registry.k8s.io/pause:3.10.1"
+ETCD_IMAGE: Final = "registry.k8s.io/etcd:3.6.5-0"
+COREDNS_IMAGE: Final = "registry.k8s.io/coredns/coredns:v1.12.1"

@@ -1,0 +1,123 @@
+"""The operator as a process of its own: started, probed, killed, and its log read."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from controlplane.kube import eventually
+from controlplane.plane import free_ports
+
+SOURCES: Final = Path(__file__).resolve().parents[2] / "operator"
+
+
+class OperatorProcess:
+    """One replica of the operator."""
+
+    def __init__(self, kubeconfig: Path, log: Path, environment: Mapping[str, str]) -> None:
+        (self.port,) = free_ports(1)
+        self._log = log
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": str(SOURCES),
+            "KUBECONFIG": str(kubeconfig),
+            "YOLOFLEET_METRICS_PORT": str(self.port),
+            "YOLOFLEET_IMAGE_CPU": "yoloserve:cpu",
+            "YOLOFLEET_IMAGE_TORCH": "yoloserve:torch",
+            "YOLOFLEET_IMAGE_GPU": "yoloserve:gpu",
+            "YOLOFLEET_DRAIN_SECONDS": "1",  # a test need not wait for 30 s
+            **environment,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, without waiting for anything."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "yolofleet"],
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+            )
+
+    async def ready(self, timeout_s: float = 30.0) -> None:
+        """Wait until /readyz answers 200. Fails with the log if the process ends."""
+
+        def answers() -> bool:
+            if (status := self.exit_status()) is not None:
+                raise RuntimeError(f"the operator exited with {status}:\n{self.text()[-4000:]}")
+            return self.probe("readyz") == 200
+
+        await eventually(answers, timeout_s)
+
+    def probe(self, path: str) -> int:
+        """Return the status with which a probe is answered; 0 without an answer."""
+        try:
+            with urllib.request.urlopen(self._url(path), timeout=5) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        except OSError:
+            return 0
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of the samples of `name` that have `labels`; 0 if there are none."""
+        with urllib.request.urlopen(self._url("metrics"), timeout=5) as response:
+            lines = response.read().decode().splitlines()
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        values = [
+            float(line.rsplit(" ", 1)[1])
+            for line in lines
+            if line.split("{")[0].split(" ")[0] == name and all(each in line for each in wanted)
+        ]
+        return sum(values)
+
+    def leads(self) -> bool:
+        """Return whether this replica says that it leads."""
+        return self.metric("leader_election_master_status") == 1
+
+    def exit_status(self) -> int | None:
+        """Return the exit status; None while it runs, or before it was started."""
+        return self._process.poll() if self._process else None
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = 20.0) -> int:
+        """Wait for its end and return the exit status."""
+        assert self._process is not None
+        return self._process.wait(timeout_s)
+
+    def terminate(self) -> int:
+        """Ask it to end, as the kubelet does, and return the exit status."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """End it without warning."""
+        if self._process and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def text(self) -> str:
+        """Return all that it logged."""
+        return self._log.read_text() if self._log.exists() else ""
+
+    def log(self, **fields: Any) -> list[dict[str, Any]]:
+        """Return the lines that it logged with these `fields`."""
+        lines = [json.loads(line) for line in self.text().splitlines() if line.startswith("{")]
+        return [line for line in lines if fields.items() <= line.items()]
+
+    def _url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}/{path}"

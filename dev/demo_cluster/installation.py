@@ -1,0 +1,65 @@
+"""YoloFleet on the local cluster: the cluster, the images, the chart."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cluster import images
+from cluster.client import helm_install
+from cluster.paths import REPOSITORY, tools
+from cluster.up import up
+from demo_cluster.errors import NotYet
+from demo_cluster.kube import DETECTORS, Kubectl
+from demo_cluster.load import Target
+from demo_cluster.waiting import eventually
+
+RELEASE: Final = "yolofleet"
+NAMESPACE: Final = "yolofleet-system"
+CHART: Final = REPOSITORY / "charts" / "yolofleet"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A cluster with YoloFleet in it."""
+
+    serving_image: str
+
+    def kubectl(self, namespace: str) -> Kubectl:
+        """Return kubectl for a namespace."""
+        return Kubectl(namespace)
+
+    def target(self, host: str) -> Target:
+        """Return where requests for `host` go: to the ingress gateway of the cluster."""
+        return Target(tools().ingress_url, host)
+
+
+def install() -> Installation:
+    """Make what is missing, from nothing if need be; what is there already is kept."""
+    up(metrics=False)  # nothing here scales by load
+    built = images.build_and_load()
+    repository, tag = built["operator"].rsplit(":", 1)
+    helm_install(
+        RELEASE,
+        [str(CHART)],
+        namespace=NAMESPACE,
+        values=[],
+        settings={
+            "image.repository": repository,
+            "image.tag": tag,
+            "servingImages.cpu": built["yoloserve_cpu"],
+        },
+    )
+    operator = Kubectl(NAMESPACE)
+    eventually(
+        "the API server to serve YoloDetectors",
+        lambda: _served(operator),
+        within_s=30,
+        hint=f"See: kubectl get crd {DETECTORS}",
+    )
+    return Installation(serving_image=built["yoloserve_cpu"])
+
+
+def _served(kubectl: Kubectl) -> None:
+    crd = kubectl.find("customresourcedefinition", DETECTORS)
+    conditions = (crd or {}).get("status", {}).get("conditions", [])
+    if not any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
+        raise NotYet("its CustomResourceDefinition is not established")

@@ -1,0 +1,198 @@
+"""Requests that keep coming: a load generator whose every answer is looked at.
+
+A closed loop of a few callers with connections kept alive, in a thread of its own, so that a script
+can edit resources meanwhile. Of each answer it keeps how long it took, which revision gave it (as
+the answer itself says), or what was wrong with it.
+"""
+
+import asyncio
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+import orjson
+
+from demo_cluster.errors import TookTooLong
+
+TIMEOUT_S: Final = 15.0  # far above any deadline of the server: what takes longer has failed
+CALLERS: Final = 4
+AFTER_FAILURE_S: Final = 0.1  # a dead server must not be asked thousands of times a second
+PATH: Final = "/v1/detect"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests go: an address, and the host that the router knows the detector by."""
+
+    url: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request's end. `failure` is empty when it was answered as it should be."""
+
+    took_ms: float
+    revision: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of some requests."""
+
+    requests: int
+    failures: Mapping[str, int]  # by kind
+    revisions: Mapping[str, int]  # requests that each revision answered
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def failed(self) -> int:
+        """How many were not answered as they should be."""
+        return sum(self.failures.values())
+
+    def share(self, revision: str) -> float:
+        """Return the part of the answered requests that `revision` answered."""
+        answered = sum(self.revisions.values())
+        return self.revisions.get(revision, 0) / answered if answered else 0.0
+
+
+def summarised(answers: Sequence[Answer]) -> Summary:
+    """Count `answers` up."""
+    good = sorted(answer.took_ms for answer in answers if not answer.failure)
+    return Summary(
+        requests=len(answers),
+        failures=Counter(answer.failure for answer in answers if answer.failure),
+        revisions=Counter(answer.revision for answer in answers if not answer.failure),
+        p50_ms=percentile(good, 50),
+        p99_ms=percentile(good, 99),
+    )
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return the smallest value that `percent` of the `ordered` values do not exceed; 0 of none."""
+    if not ordered:
+        return 0.0
+    rank = -(-len(ordered) * percent // 100)  # ceil
+    return ordered[max(0, int(rank) - 1)]
+
+
+class Load:
+    """Callers that post pictures, one after the other, from entering to leaving the context."""
+
+    def __init__(
+        self,
+        target: Target,
+        pictures: Sequence[bytes],
+        *,
+        callers: int = CALLERS,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._target = target
+        self._pictures = itertools.cycle(pictures)
+        self._callers = callers
+        self._headers = {"Host": target.host, "Content-Type": "image/jpeg", **(headers or {})}
+        self._answers: list[Answer] = []
+        self._arrived = threading.Condition()
+        self._stop = threading.Event()
+        self._crash: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join(TIMEOUT_S + 5)
+        if self._crash and error is None:
+            raise self._crash
+
+    @property
+    def answered(self) -> int:
+        """How many requests have ended so far: a mark for `summary`."""
+        return len(self._answers)
+
+    def wait_for(self, more: int, *, within_s: float) -> None:
+        """Return when `more` requests have ended, counted from now. Raises TookTooLong."""
+        goal = self.answered + more
+        with self._arrived:
+            there = self._arrived.wait_for(
+                lambda: self.answered >= goal or self._crash is not None, within_s
+            )
+        if self._crash:
+            raise self._crash
+        if not there:
+            missing = goal - self.answered
+            raise TookTooLong(f"{missing} of {more} requests have no answer after {within_s:.0f} s")
+
+    def summary(self, since: int = 0, until: int | None = None) -> Summary:
+        """Count up the requests that ended between two marks."""
+        return summarised(self._answers[since:until])
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._all_callers())
+        except BaseException as error:  # handed to whoever waits, or leaves the context
+            self._crash = error
+        with self._arrived:
+            self._arrived.notify_all()
+
+    async def _all_callers(self) -> None:
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._callers),
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+            headers=self._headers,
+        ) as session:
+            await asyncio.gather(*(self._caller(session) for _ in range(self._callers)))
+
+    async def _caller(self, session: aiohttp.ClientSession) -> None:
+        while not self._stop.is_set():
+            answer = await self._ask(session, next(self._pictures))
+            with self._arrived:
+                self._answers.append(answer)
+                self._arrived.notify_all()
+            if answer.failure:
+                await asyncio.sleep(AFTER_FAILURE_S)
+
+    async def _ask(self, session: aiohttp.ClientSession, picture: bytes) -> Answer:
+        started = time.perf_counter()
+        try:
+            async with session.post(self._target.url + PATH, data=picture) as response:
+                body = await response.read()
+        except TimeoutError:
+            return Answer(_since(started), failure="timeout")
+        except aiohttp.ClientError as error:
+            return Answer(_since(started), failure=type(error).__name__)
+        return judged(response.status, body, _since(started))
+
+
+def judged(status: int, body: bytes, took_ms: float) -> Answer:
+    """Return what an answer is worth: its revision, or the kind of its failure."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return Answer(took_ms, failure=f"HTTP {status}, not JSON")
+    if status != 200:
+        code = answer.get("error", {}).get("code", "") if isinstance(answer, dict) else ""
+        return Answer(took_ms, failure=f"HTTP {status} {code}".rstrip())
+    try:
+        return Answer(took_ms, revision=answer["model"]["revision"])
+    except (KeyError, TypeError):
+        return Answer(took_ms, failure="no revision in the answer")
+
+
+def _since(started: float) -> float:
+    return 1000 * (time.perf_counter() - started)

@@ -1,0 +1,1 @@
+"""YoloFleet's operator: brings clusters to what `YoloDetector` resources ask for."""

@@ -1,0 +1,203 @@
+"""The operator's process: reads the settings, makes what lives long, and runs it until told to end.
+
+Exits 0 after SIGTERM, 1 when leadership was lost or a part failed that the others need, and 2
+when the settings are wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import uvloop
+
+from yolofleet import handlers, logs
+from yolofleet.cluster import kinds
+from yolofleet.cluster.apply import Writer
+from yolofleet.cluster.cache import Cache
+from yolofleet.cluster.client import Client
+from yolofleet.cluster.credentials import Credentials, find_credentials
+from yolofleet.cluster.errors import ClusterError, NotLeading
+from yolofleet.cluster.events import Events
+from yolofleet.cluster.leader import REQUEST_TIMEOUT_S, Leader, LeadershipLost
+from yolofleet.cluster.queue import Priority, Workers, WorkQueue
+from yolofleet.cluster.sweep import Sweep
+from yolofleet.metrics import Health, Metrics, WorldCollector, serve
+from yolofleet.reconcile import Deps, reconcile
+from yolofleet.settings import InvalidSettings, Settings, from_environment
+
+logger = logging.getLogger("yolofleet")
+
+OK, FAILED, BAD_SETTINGS = 0, 1, 2
+
+
+def main() -> int:
+    """Run the operator; return its exit status."""
+    logs.configure("INFO")
+    try:
+        settings = from_environment()
+        logs.configure(settings.log_level)
+        status: int = uvloop.run(run(settings, find_credentials()))
+        return status
+    except (InvalidSettings, ClusterError) as error:
+        logger.error(str(error))
+        return BAD_SETTINGS
+
+
+async def run(settings: Settings, credentials: Credentials) -> int:
+    """Make everything, run it until a signal or a failure, and take it down in order."""
+    async with credentials.session() as session:
+        operator = Operator(settings, credentials, session)
+        return await operator.run()
+
+
+class Operator:
+    """All that lives as long as the process."""
+
+    def __init__(self, settings: Settings, credentials: Credentials, session: Any) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._metrics = metrics = Metrics()
+        observe = metrics.requests.observer(credentials.server.split("://")[-1])
+        self._leader = Leader(
+            Client(credentials, session, observe=observe, timeout_s=REQUEST_TIMEOUT_S),
+            namespace=settings.lease_namespace,
+            name=settings.lease_name,
+            identity=settings.identity,
+            changed=lambda leads: metrics.leading(settings.lease_name, leads),
+        )
+        client = Client(credentials, session, observe=observe, may_write=self._leader.may_write)
+        self._cache = cache = Cache()
+        self._queue = WorkQueue(metrics.queue)
+        self._events = Events(client, instance=settings.identity)
+        self._sweep = Sweep(
+            client,
+            cache,
+            self._queue,
+            namespaces=settings.namespaces,
+            relisted=metrics.relisted,
+        )
+        self._deps = Deps(
+            cache=cache,
+            cluster=Writer(client, cache, repaired=metrics.repaired),
+            events=self._events,
+            defaults=settings.defaults,
+            now=lambda: datetime.now(UTC),
+        )
+        self._warm = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._kopf_stops = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        metrics.leading(settings.lease_name, False)
+        metrics.workers.limited_to(settings.workers)
+        metrics.queue.watch_work(self._queue.working_since)
+        metrics.registry.register(
+            WorldCollector(cache.counts, lambda: cache.select(kinds.DETECTOR, lambda raw: raw))
+        )
+
+    async def run(self) -> int:
+        """Run until a signal (0), or until a part ends by itself (1)."""
+        self._take_signals()
+        health = Health(alive=self._ails, ready=self._unready)
+        server = await serve(self._metrics, health, self._settings.metrics_port)
+        # kopf cancels at its end every task that was made after its start: so it starts last.
+        self._start("event loop lag", self._metrics.measure_lag())
+        self._start("leader", self._leader.run())
+        self._start("events", self._events.run())
+        self._start("sweep", self._keep_cache())
+        self._start("workers", self._work())
+        self._start("watches", self._watch())
+        ending = asyncio.create_task(self._ending.wait())
+        await asyncio.wait({ending, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            return self._failed()
+        await self._stop("workers", "events", "sweep", "leader")
+        await self._leader.release()
+        self._kopf_stops.set()
+        await asyncio.wait({self._tasks["watches"]}, timeout=10.0)
+        await server.cleanup()
+        await self._stop(*self._tasks)
+        return OK
+
+    def _take_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._ending.set)
+
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks[name] = asyncio.create_task(work, name=name)
+
+    async def _keep_cache(self) -> None:
+        await self._sweep.first()
+        self._warm.set()
+        logger.info("cache is warm", extra={"fields": {"objects": self._cache.size()}})
+        await self._sweep.run()
+
+    async def _watch(self) -> None:
+        """Watch once the first lists told what may be read; kopf lists anew, so nothing is lost."""
+        await self._warm.wait()
+        await handlers.watch(
+            handlers.Watch(self._cache, self._queue, self._sweep, self._metrics.watched),
+            self._credentials,
+            namespaces=self._settings.namespaces,
+            stop=self._kopf_stops,
+            take_signals=self._take_signals,
+        )
+
+    async def _work(self) -> None:
+        """Reconcile once this replica leads and its cache is warm: all detectors, then news."""
+        await self._leader.elected.wait()
+        await self._warm.wait()
+        for key in self._cache.detectors():
+            self._queue.add(key, Priority.RESYNC)
+        workers = Workers(
+            self._queue, lambda key: reconcile(key, self._deps), self._metrics.workers
+        )
+        await workers.run(self._settings.workers)
+
+    async def _stop(self, *names: str) -> None:
+        tasks = [self._tasks[name] for name in names]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _failed(self) -> int:
+        """End at once: after a lost Lease nothing may be written; a restart repairs the rest."""
+        for name, task in self._tasks.items():
+            if not task.done():
+                continue
+            error = None if task.cancelled() else task.exception()
+            if _is_loss(error):
+                logger.error("leadership lost; exiting", extra={"fields": {"part": name}})
+            else:
+                told = {"fields": {"part": name}}
+                logger.critical("a part ended; exiting", exc_info=error, extra=told)
+        _exit_now(FAILED)
+
+    def _ails(self) -> str:
+        ended = [name for name, task in self._tasks.items() if task.done()]
+        return f"ended: {', '.join(ended)}" if ended else ""
+
+    def _unready(self) -> str:
+        return self._ails() or ("" if self._warm.is_set() else "the first lists are not complete")
+
+
+def _is_loss(error: BaseException | None) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(lambda one: isinstance(one, NotLeading)) is not None
+    return isinstance(error, LeadershipLost | NotLeading)
+
+
+def _exit_now(status: int) -> NoReturn:
+    """Leave without another await, so that no task can write on its way out."""
+    logging.shutdown()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

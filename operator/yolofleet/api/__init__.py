@@ -1,0 +1,1 @@
+"""The typed API: what a user writes, what the operator answers, and every name both use."""

@@ -1,0 +1,218 @@
+"""The CRD, generated from the types: schema, CEL rules, defaults, printer columns.
+
+`make generate` writes it to crds/ and the chart; a test fails when either is stale.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from yolofleet.api.detector import (
+    ApiModel,
+    Autoscaling,
+    Canary,
+    DetectorSpec,
+    HeaderMatch,
+    Inference,
+    Model,
+    PodTemplate,
+    Resources,
+    Rule,
+    Runtime,
+    StringMatch,
+    Traffic,
+)
+from yolofleet.api.names import GROUP, KIND, PLURAL, VERSION, Manifest
+from yolofleet.api.status import Condition, Draining, RevisionStatus, Status
+
+Schema = dict[str, Any]
+
+NAME_RULE = Rule(
+    "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')",
+    "metadata.name: a Service of this name is made, so it must begin with a letter, hold only a-z,"
+    " 0-9 and -, and be at most 63 characters long",
+)
+
+COLUMNS = (
+    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
+    ("Stable", "string", ".status.stable.revision", 0),
+    ("Canary", "string", ".status.canary.revision", 0),
+    ("Weight", "integer", ".status.canary.weight", 0),
+    ("Replicas", "integer", ".status.stable.ready", 0),
+    ("URL", "string", ".status.url", 0),
+    ("Age", "date", ".metadata.creationTimestamp", 0),
+    ("Reason", "string", '.status.conditions[?(@.type=="Progressing")].reason', 1),
+    ("Model", "string", ".status.stable.model", 1),
+)
+
+_MODELS: dict[str, type[ApiModel]] = {
+    model.__name__: model
+    for model in (
+        Autoscaling, Canary, DetectorSpec, HeaderMatch, Inference, Model, PodTemplate, Resources,
+        Runtime, StringMatch, Traffic, Condition, Draining, RevisionStatus, Status,
+    )
+}  # fmt: skip
+
+
+def schema(model: type[BaseModel]) -> Schema:
+    """Return the structural schema of `model`: references resolved, only what Kubernetes knows."""
+    whole = model.model_json_schema(by_alias=True, mode="validation")
+    return _structural(whole, whole.get("$defs", {}))
+
+
+def _structural(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    """Inline references and drop what a structural schema may not hold (titles, null, const)."""
+    if "$ref" in node:
+        name = node["$ref"].rsplit("/", 1)[-1]
+        resolved = _structural(definitions[name], definitions)
+        siblings = {k: v for k, v in node.items() if k in ("description", "default")}
+        if resolved.get("type") == "object" and "default" in siblings:
+            siblings["default"] = _object_default(node)
+        return resolved | siblings
+    if "allOf" in node and len(node["allOf"]) == 1:
+        siblings = {k: v for k, v in node.items() if k != "allOf"}
+        return _structural(node["allOf"][0] | siblings, definitions)
+    if "anyOf" in node and "x-kubernetes-int-or-string" not in node:
+        [kept] = [option for option in node["anyOf"] if option.get("type") != "null"]
+        siblings = {k: v for k, v in node.items() if k not in ("anyOf", "default")}
+        return _structural(kept | siblings, definitions)
+    out = {k: v for k, v in node.items() if k not in ("title", "$defs", "additionalProperties")}
+    if "properties" in node:
+        out["properties"] = {
+            name: _structural(sub, definitions) for name, sub in node["properties"].items()
+        }
+    if "items" in node:
+        out["items"] = _structural(node["items"], definitions)
+    if isinstance(node.get("additionalProperties"), dict):
+        out["additionalProperties"] = _structural(node["additionalProperties"], definitions)
+    # A plain field may have a type's title too: `model` in a revision's status.
+    owner = _MODELS.get(node.get("title", "")) if "properties" in node else None
+    if owner and owner.rules:
+        out["x-kubernetes-validations"] = [rule.as_schema() for rule in owner.rules]
+    if out.get("default") == {} or (out.get("type") == "object" and "default" in out):
+        out["default"] = _object_default(node)
+    return out
+
+
+def _object_default(node: Schema) -> Schema:
+    """Return the default without what is absent: the API server checks it by the schema as is."""
+    default = node.get("default")
+    if not isinstance(default, dict):
+        return {}
+    return {name: value for name, value in default.items() if value is not None}
+
+
+def without_defaults(node: Schema) -> Schema:
+    """Return `node` with nothing required and nothing filled in: its fields override others."""
+    out = {k: v for k, v in node.items() if k not in ("default", "required")}
+    out["properties"] = {
+        name: {k: v for k, v in sub.items() if k != "default"}
+        for name, sub in node["properties"].items()
+    }
+    return out
+
+
+def crd() -> Manifest:
+    """Return the CustomResourceDefinition of `YoloDetector`."""
+    spec = schema(DetectorSpec)
+    canary = spec["properties"]["canary"]["properties"]
+    for part, model in (("runtime", Runtime), ("inference", Inference)):
+        told = canary[part]["description"]
+        canary[part] = without_defaults(schema(model)) | {"description": told}
+    told = canary["podTemplate"]["description"]
+    canary["podTemplate"] = without_defaults(schema(PodTemplate)) | {"description": told}
+    status = schema(Status)
+    status["properties"]["conditions"] |= {
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": KIND.lower(),
+                "shortNames": ["yd"],
+                "categories": ["yolofleet"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "additionalPrinterColumns": [
+                        {"name": name, "type": kind, "jsonPath": path, "priority": priority}
+                        for name, kind, path, priority in COLUMNS
+                    ],
+                    "subresources": {
+                        "status": {},
+                        "scale": {
+                            "specReplicasPath": ".spec.replicas",
+                            "statusReplicasPath": ".status.replicas",
+                            "labelSelectorPath": ".status.selector",
+                        },
+                    },
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "description": "A YOLO detector: its model, how it runs, and how a"
+                            " better one takes over.",
+                            "required": ["spec"],
+                            "properties": {
+                                "apiVersion": {"type": "string"},
+                                "kind": {"type": "string"},
+                                "metadata": {"type": "object"},
+                                "spec": spec | {"description": "What the detector should be."},
+                                "status": status | {"description": "What it is."},
+                            },
+                            "x-kubernetes-validations": [NAME_RULE.as_schema()],
+                        }
+                    },
+                }
+            ],
+        },
+    }
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes equal values out each time: anchors are legal YAML and hard to read."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 (the base class names it)
+        """Never refer back."""
+        return True
+
+
+HEADER = (
+    "# Generated from operator/yolofleet/api by `make generate`: edit the types, not this file.\n"
+)
+
+
+def rendered() -> str:
+    """Return the CRD as the YAML that is committed."""
+    return HEADER + yaml.dump(crd(), Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
+
+
+def chart_copy() -> str:
+    """Return the CRD as a chart template: installed and upgraded with it, kept when it goes."""
+    head, rest = rendered().split("metadata:\n", 1)
+    annotations = (
+        "  annotations:\n    {{- if .Values.crds.keep }}\n"
+        "    helm.sh/resource-policy: keep\n    {{- end }}\n"
+        "    yolofleet.io/chart: {{ .Chart.Name }}-{{ .Chart.Version }}\n"
+    )
+    return (
+        "{{- if .Values.crds.enabled }}\n"
+        + head
+        + "metadata:\n"
+        + annotations
+        + rest
+        + "{{- end }}\n"
+    )

@@ -1,0 +1,631 @@
+"""The spec of a `YoloDetector`: types, defaults and the words a user reads in `kubectl explain`.
+
+The CRD and the API reference are generated from here. What CEL can check at admission stands beside
+the type it constrains; `Detector.parse` checks the rest.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic.alias_generators import to_camel
+
+from yolofleet.api import quantity
+from yolofleet.api.names import Manifest
+
+URI_SCHEMES = ("demo", "https", "http", "file", "pvc")
+SERVER_CONTAINER = "yoloserve"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A CEL rule: what must hold, and what the user is told when it does not."""
+
+    rule: str
+    message: str
+    field: str = ""
+
+    def as_schema(self) -> dict[str, str]:
+        """Return the entry of `x-kubernetes-validations`."""
+        entry = {"rule": self.rule, "message": self.message}
+        return entry | ({"fieldPath": self.field} if self.field else {})
+
+
+class ApiModel(BaseModel):
+    """Camel case outside, snake case inside; unknown fields are for the API server to refuse."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+
+class InvalidSpec(Exception):
+    """A spec that admission let through and nobody can serve; says each wrong field and the fix."""
+
+
+def _in_canonical_form(amounts: object) -> object:
+    if not isinstance(amounts, Mapping):
+        return amounts
+    return {name: quantity.canonical(amount) for name, amount in amounts.items()}
+
+
+Quantities = Annotated[
+    dict[str, str],
+    BeforeValidator(_in_canonical_form),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": 16,
+            "additionalProperties": {
+                "x-kubernetes-int-or-string": True,
+                "anyOf": [{"type": "integer"}, {"type": "string"}],
+                "pattern": quantity.PATTERN,
+            },
+        }
+    ),
+]
+"""Amounts by resource name, as in a pod."""
+
+_DURATION = re.compile(r"(\d+)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(duration: str) -> float:
+    """Return the seconds in a duration such as 500ms, 2s or 1m."""
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise ValueError(f"{duration!r} is not a duration; write it as 500ms, 2s or 1m")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _a_duration(text: str) -> str:
+    seconds(text)
+    return text
+
+
+Duration = Annotated[
+    str,
+    AfterValidator(_a_duration),
+    WithJsonSchema({"type": "string", "maxLength": 16, "pattern": r"^[1-9][0-9]*(ms|s|m|h)$"}),
+]
+
+FreeForm = Annotated[
+    dict[str, Any],
+    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+]
+
+
+class Model(ApiModel):
+    """The weights that a revision serves."""
+
+    rules = (
+        Rule(
+            f"self.uri.matches('^({'|'.join(URI_SCHEMES)})://.+')",
+            "spec.model.uri: the scheme must be one of demo://, https://, http://, file:// or pvc://"
+            " (for example https://models.example.com/gate-v7.onnx)",
+            ".uri",
+        ),
+        Rule(
+            "!self.uri.startsWith('file://') || self.uri.startsWith('file:///')",
+            "spec.model.uri: a file needs its whole path, file:///PATH/IN/THE/IMAGE.onnx",
+            ".uri",
+        ),
+        Rule(
+            "!self.uri.startsWith('pvc://') ||"
+            " self.uri.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/.+')",
+            "spec.model.uri: write a claim as pvc://CLAIM/PATH/IN/IT.onnx",
+            ".uri",
+        ),
+    )
+
+    uri: Annotated[str, Field(min_length=8, max_length=2048)] = Field(
+        description="Where the weights are: demo://shapes (bundled), https://, http://, file://"
+        " (inside the image) or pvc://CLAIM/PATH (mounted read-only). ONNX or TorchScript, as"
+        " the public YOLO exporters write them."
+    )
+    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$", max_length=64)] = Field(
+        default="",
+        description="SHA-256 of the file in lower-case hex. When given, a file with another digest"
+        " is never loaded.",
+    )
+    classes: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=1024)
+    ] = Field(
+        default=[],
+        description="The class names that callers rely on, in order. When given, a model whose"
+        " names differ is refused at start-up.",
+    )
+
+
+class Backend(StrEnum):
+    """The runtime that executes the model."""
+
+    AUTO = "auto"
+    OPENVINO = "openvino"
+    ONNXRUNTIME = "onnxruntime"
+    TORCH = "torch"
+
+
+class Precision(StrEnum):
+    """The arithmetic that the model runs in."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class Runtime(ApiModel):
+    """What executes the model."""
+
+    rules = (
+        Rule(
+            "!has(self.backend) || !has(self.precision) || self.backend != 'onnxruntime' ||"
+            " self.precision in ['auto', 'fp32']",
+            "spec.runtime.precision: onnxruntime runs a model in the precision it was exported in;"
+            " use auto or fp32, or the openvino backend",
+            ".precision",
+        ),
+    )
+
+    image: Annotated[str, Field(max_length=512)] = Field(
+        default="",
+        description="Serving image. Empty: the chart's, chosen by whether resources.limits asks for"
+        " an accelerator and whether the backend is torch.",
+    )
+    backend: Backend = Field(
+        default=Backend.AUTO,
+        description="auto takes the fastest that the image carries: OpenVINO, else ONNX Runtime,"
+        " else Torch.",
+    )
+    precision: Precision = Field(
+        default=Precision.AUTO,
+        description="auto takes what the device runs natively (bf16 with AMX, else fp32). A"
+        " precision that the device or backend cannot honour is refused at start-up.",
+    )
+
+
+class Profile(StrEnum):
+    """What the server is tuned for."""
+
+    REALTIME = "realtime"
+    THROUGHPUT = "throughput"
+
+
+class Inference(ApiModel):
+    """How pictures become detections. A request may ask for other thresholds than these."""
+
+    rules = (
+        Rule(
+            "!has(self.deadline) || duration(self.deadline) <= duration('10m')",
+            "spec.inference.deadline: must be at most 10m; nobody waits longer for a picture",
+            ".deadline",
+        ),
+    )
+
+    profile: Profile = Field(
+        default=Profile.REALTIME,
+        description="realtime: one picture at a time for the lowest latency. throughput: dynamic"
+        " batches of up to maxBatch.",
+    )
+    image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] | None = Field(
+        default=None,
+        description="Side in pixels that pictures are fitted into. Absent: what the model's"
+        " metadata says.",
+    )
+    confidence: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.25, description="Detections below this score are dropped."
+    )
+    iou: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.7,
+        description="Of two boxes of one class that overlap more than this (intersection over"
+        " union), the less confident one is dropped.",
+    )
+    max_detections: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=300, description="At most this many detections are answered, the surest first."
+    )
+    deadline: Duration = Field(
+        default="500ms",
+        description="An answer that would be later than this is refused early (503 or 504), never"
+        " sent late.",
+    )
+    max_batch: Annotated[int, Field(ge=1, le=128)] = Field(
+        default=8, description="Largest batch of the throughput profile."
+    )
+
+
+class Resources(ApiModel):
+    """Requests and limits of one replica, as in a pod."""
+
+    requests: Quantities = Field(
+        default={},
+        description="What the scheduler reserves for one replica. Autoscaling needs cpu here.",
+    )
+    limits: Quantities = Field(
+        default={},
+        description="What one replica may use at most. An accelerator such as nvidia.com/gpu here"
+        " makes this a GPU detector.",
+    )
+
+    @property
+    def accelerators(self) -> dict[str, str]:
+        """The extended resources asked for, such as {"nvidia.com/gpu": "1"}."""
+        return {
+            name: amount
+            for name, amount in self.limits.items()
+            if "/" in name and "kubernetes.io/" not in name
+        }
+
+
+class Autoscaling(ApiModel):
+    """Replicas by load (a HorizontalPodAutoscaler on the stable revision)."""
+
+    rules = (
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "spec.autoscaling.minReplicas: must not be above maxReplicas",
+            ".minReplicas",
+        ),
+    )
+
+    min_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="Never fewer replicas than this."
+    )
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="Never more replicas than this."
+    )
+    cpu: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=70,
+        description="Target for the average CPU use of the replicas, in percent of"
+        " resources.requests.cpu.",
+    )
+    behavior: FreeForm = Field(
+        default={},
+        description="scaleUp and scaleDown policies, passed to the HorizontalPodAutoscaler as they"
+        " are (autoscaling/v2).",
+    )
+
+
+class Provider(StrEnum):
+    """What moves traffic between revisions."""
+
+    AUTO = "auto"
+    ISTIO = "istio"
+    SERVICE = "service"
+
+
+class Traffic(ApiModel):
+    """How requests reach the revisions."""
+
+    rules = (
+        Rule(
+            "size(self.hosts) > 0 || size(self.gateways) == 0",
+            "spec.traffic.gateways: need spec.traffic.hosts; add the host names that the gateways"
+            " serve, or remove gateways to get a delegate VirtualService",
+            ".gateways",
+        ),
+        Rule(
+            "self.provider != 'service' || size(self.hosts) == 0",
+            "spec.traffic.hosts: a plain Service routes no host names; use provider istio or auto,"
+            " or remove hosts",
+            ".hosts",
+        ),
+    )
+
+    provider: Provider = Field(
+        default=Provider.AUTO,
+        description="auto: Istio where its API is in the cluster, else a plain Service. istio: wait"
+        " for Istio. service: a plain Service even where Istio is.",
+    )
+    hosts: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=32)
+    ] = Field(
+        default=[],
+        description="Host names that the VirtualService answers to. Empty: a delegate"
+        " VirtualService, to be referenced from your own.",
+    )
+    gateways: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=317)]], Field(max_length=32)
+    ] = Field(
+        default=[],
+        description="Istio gateways (NAMESPACE/NAME, or mesh) that the hosts are served on. Empty:"
+        " inside the mesh only.",
+    )
+
+
+class StringMatch(ApiModel):
+    """One way to compare a header's value."""
+
+    rules = (
+        Rule(
+            "[has(self.exact), has(self.prefix), has(self.regex)].filter(x, x).size() == 1",
+            "spec.canary.match: give exactly one of exact, prefix and regex for a header",
+        ),
+    )
+
+    exact: Annotated[str, Field(max_length=1024)] | None = Field(
+        default=None, description="The value is this."
+    )
+    prefix: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
+        default=None, description="The value begins with this."
+    )
+    regex: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
+        default=None, description="The whole value matches this RE2 expression."
+    )
+
+
+class HeaderMatch(ApiModel):
+    """Headers that must all match."""
+
+    headers: Annotated[dict[str, StringMatch], Field(min_length=1, max_length=8)] = Field(
+        description="Lower-case header names, and what their values must be."
+    )
+
+
+class Canary(ApiModel):
+    """A second revision: what differs from the spec around it, and its share of the traffic."""
+
+    model: Model | None = Field(
+        default=None, description="Replaces spec.model whole, digest and class list included."
+    )
+    runtime: dict[str, Any] = Field(
+        default={}, description="The fields of spec.runtime that differ; the others are inherited."
+    )
+    inference: dict[str, Any] = Field(
+        default={}, description="The fields of spec.inference that differ; others are inherited."
+    )
+    resources: Resources | None = Field(default=None, description="Replaces spec.resources whole.")
+    pod_template: FreeForm | None = Field(
+        default=None, description="Replaces spec.podTemplate whole."
+    )
+    weight: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0,
+        description="Percent of requests that the canary answers. 0 is a dark launch: its pods run"
+        " and get no request but those that `match`. Never more than its ready replicas can carry.",
+    )
+    match: Annotated[list[HeaderMatch], Field(max_length=8)] = Field(
+        default=[],
+        description="Requests that match any of these go to the canary, whatever its weight.",
+    )
+    replicas: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="Replicas of the canary. Absent: as many as its weight needs, at least one.",
+    )
+
+
+class PodTemplate(ApiModel):
+    """Anything else that the pods need, merged into them."""
+
+    metadata: FreeForm = Field(
+        default={},
+        description="labels and annotations to add to the pods. The labels that select the pods"
+        " stay as they are.",
+    )
+    spec: FreeForm = Field(
+        default={},
+        description="A pod spec, merged into the rendered one: containers, env, volumes and mounts"
+        " by name, everything else as given (nodeSelector, tolerations, affinity,"
+        f" imagePullSecrets…). The server's container is called {SERVER_CONTAINER}; its"
+        " probes, port, command and image cannot be changed here.",
+    )
+
+
+def _differs(part: str, fields: Iterator[str] | list[str]) -> str:
+    canary, stable = f"self.canary.{part}", f"self.{part}"
+    return " || ".join(
+        f"(has({canary}.{name}) && (!has({stable}.{name}) || {canary}.{name} != {stable}.{name}))"
+        for name in fields
+    )
+
+
+def _names(model: type[ApiModel]) -> list[str]:
+    return [to_camel(name) for name in model.model_fields]
+
+
+_ACCELERATED = (
+    "has(self.resources.limits) &&"
+    " self.resources.limits.exists(r, r.contains('/') && !r.contains('kubernetes.io/'))"
+)
+
+
+class DetectorSpec(ApiModel):
+    """What a detector should be."""
+
+    rules = (
+        Rule(
+            # Field by field: CEL compares no objects whose schemas are in two places.
+            f"!has(self.canary) || (has(self.canary.model) && ({_differs('model', _names(Model))}))"
+            f" || (has(self.canary.runtime) && ({_differs('runtime', _names(Runtime))}))"
+            f" || (has(self.canary.inference) && ({_differs('inference', _names(Inference))}))"
+            f" || (has(self.canary.resources) && ({_differs('resources', _names(Resources))}))"
+            " || has(self.canary.podTemplate)",
+            "spec.canary: is equal to the stable revision; change its model, runtime, inference,"
+            " resources or podTemplate, or remove canary",
+            ".canary",
+        ),
+        Rule(
+            "!has(self.canary) || self.traffic.provider != 'service' ||"
+            " (self.canary.weight == 0 && size(self.canary.match) == 0)",
+            "spec.canary.weight: a plain Service cannot split traffic; set spec.traffic.provider to"
+            " istio or auto, or weight to 0 and no match (a dark launch)",
+            ".canary.weight",
+        ),
+        Rule(
+            "!(has(self.autoscaling) && has(self.replicas))",
+            "spec.replicas: the autoscaler owns the replicas; remove spec.replicas, or"
+            " spec.autoscaling",
+            ".replicas",
+        ),
+        Rule(
+            "!has(oldSelf.autoscaling) || has(self.autoscaling) || has(self.replicas)",
+            "spec.replicas: say with how many replicas to go on when you remove spec.autoscaling",
+            ".replicas",
+        ),
+        Rule(
+            "!has(self.autoscaling) ||"
+            " (has(self.resources.requests) && 'cpu' in self.resources.requests)",
+            "spec.autoscaling.cpu: is a share of the CPU request; set spec.resources.requests.cpu",
+            ".autoscaling.cpu",
+        ),
+        Rule(
+            f"!({_ACCELERATED}) || self.runtime.backend != 'openvino'",
+            "spec.runtime.backend: openvino runs on the CPU; use auto, torch or onnxruntime with an"
+            " accelerator, or remove it from spec.resources.limits",
+            ".runtime.backend",
+        ),
+    )
+
+    model: Model = Field(description="The weights of the stable revision.")
+    runtime: Runtime = Field(default=Runtime(), description="What executes the model.")
+    inference: Inference = Field(default=Inference(), description="How pictures become detections.")
+    resources: Resources = Field(
+        default=Resources(requests={"cpu": "500m", "memory": "512Mi"}, limits={"memory": "2Gi"}),
+        description="Requests and limits of one replica; an accelerator in limits makes it a GPU"
+        " detector.",
+    )
+    replicas: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=None,
+        description="Replicas of the stable revision; 1 when absent. Not with autoscaling.",
+    )
+    autoscaling: Autoscaling | None = Field(default=None, description="Replicas by load.")
+    traffic: Traffic = Field(default=Traffic(), description="How requests reach the revisions.")
+    canary: Canary | None = Field(
+        default=None,
+        description="A second revision beside the stable one. Promote it by copying what differs"
+        " into the spec and removing canary: no pod restarts. Remove it to call it off.",
+    )
+    pod_template: PodTemplate = Field(
+        default=PodTemplate(), description="Anything else that the pods need."
+    )
+    revision_history: Annotated[int, Field(ge=0, le=20)] = Field(
+        default=2,
+        description="Former revisions kept at zero replicas, so that a roll-back finds them.",
+    )
+    suspend: bool = Field(
+        default=False,
+        description="true: the operator changes nothing, repairs nothing and only reports, until it"
+        " is false again. What serves goes on serving.",
+    )
+
+
+class Detector(BaseModel):
+    """A parsed resource: values that everything after can trust."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    spec: DetectorSpec
+
+    @classmethod
+    def parse(cls, raw: Manifest) -> Self:
+        """Read a `YoloDetector` as the API server stores it. Raises InvalidSpec."""
+        meta = raw["metadata"]
+        try:
+            spec = DetectorSpec.model_validate(raw.get("spec", {}))
+        except ValidationError as error:
+            raise InvalidSpec("; ".join(_told(error))) from error
+        if problems := list(_unservable(spec)):
+            raise InvalidSpec("; ".join(problems))
+        return cls(
+            name=meta["name"],
+            namespace=meta["namespace"],
+            uid=meta["uid"],
+            generation=meta["generation"],
+            spec=spec,
+        )
+
+    @property
+    def key(self) -> str:
+        """namespace/name, as caches and logs know it."""
+        return f"{self.namespace}/{self.name}"
+
+
+def _told(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        path = ".".join(str(part) for part in ("spec", *problem["loc"]))
+        yield f"{path}: {problem['msg']} (is {problem['input']!r})"[:500]
+
+
+OURS = ("image", "command", "args", "ports", "livenessProbe", "readinessProbe", "startupProbe")
+"""What `podTemplate` may not set on the server's container: the probe contract needs it."""
+
+
+MERGE_KEYS = {
+    "containers": "name",
+    "initContainers": "name",
+    "volumes": "name",
+    "env": "name",
+    "ports": "containerPort",
+    "volumeMounts": "mountPath",
+    "imagePullSecrets": "name",
+    "hostAliases": "ip",
+}
+"""patchMergeKey of the lists of a pod. Other lists (tolerations…) are replaced whole."""
+
+
+def _unmergeable(value: object, path: str, name: str = "") -> Iterator[str]:
+    """Say what in a pod template cannot be merged by name: nulls, and items without their key."""
+    if value is None:
+        yield f"{path}: is null; give it a value, or remove it"
+    elif name in MERGE_KEYS and not isinstance(value, list):
+        yield f"{path}: must be a list"
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _unmergeable(inner, f"{path}.{key}", key)
+    elif isinstance(value, list):
+        key = MERGE_KEYS.get(name)
+        for number, item in enumerate(value):
+            if key and not (isinstance(item, Mapping) and isinstance(item.get(key), str | int)):
+                yield f"{path}[{number}]: every item needs a {key}"
+            else:
+                yield from _unmergeable(item, f"{path}[{number}]")
+
+
+def _unlabelled(metadata: Mapping[str, Any], path: str) -> Iterator[str]:
+    for name in ("labels", "annotations"):
+        told = metadata.get(name, {})
+        texts = isinstance(told, Mapping) and all(isinstance(v, str) for v in told.values())
+        if not texts:
+            yield f"{path}.metadata.{name}: must map names to strings (quote numbers and booleans)"
+
+
+def _unservable(spec: DetectorSpec) -> Iterator[str]:
+    """Say what admission cannot see, because CEL does not look into free-form fields."""
+    templates = [("spec.podTemplate", spec.pod_template)]
+    if spec.canary and spec.canary.pod_template is not None:
+        templates.append(
+            ("spec.canary.podTemplate", PodTemplate.model_validate(spec.canary.pod_template))
+        )
+    for path, template in templates:
+        wrong = [
+            *_unmergeable(template.spec, f"{path}.spec"),
+            *_unlabelled(template.metadata, path),
+        ]
+        yield from wrong
+        for container in () if wrong else template.spec.get("containers", ()):
+            yield from _taken(container, f"{path}.spec.containers")
+
+
+def _taken(container: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Say which fields of the server's container the template may not set."""
+    if container["name"] != SERVER_CONTAINER:
+        return
+    for field in OURS:
+        if field in container:
+            fix = "use spec.runtime.image" if field == "image" else "leave it to YoloFleet"
+            yield f"{path}[{SERVER_CONTAINER}].{field}: {fix}"

@@ -1,0 +1,56 @@
+"""Every group, label, annotation, field manager and object name."""
+
+import hashlib
+from typing import Any
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as the API server speaks it."""
+
+GROUP = "yolofleet.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "YoloDetector"
+PLURAL = "yolodetectors"
+
+DETECTOR_LABEL = f"{GROUP}/detector"
+REVISION_LABEL = f"{GROUP}/revision"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGED_BY = "yolofleet"
+
+RENDER_ANNOTATION = f"{GROUP}/render"
+"""On a revision's Deployment: what it was rendered with, so that an upgrade restarts no pod."""
+
+MANAGER = "yolofleet"
+STATUS_MANAGER = "yolofleet-status"
+HANDOVER_MANAGER = "yolofleet-handover"
+
+MAX_NAME = 63  # a DNS label: the name of a Service, and the value of a label
+HASH_DIGITS = 8
+
+
+def revision_name(detector: str, digest: str) -> str:
+    """Name the revision of `detector` whose identity hashes to `digest` (hex)."""
+    return f"{shortened(detector, MAX_NAME - HASH_DIGITS - 1)}-{digest[:HASH_DIGITS]}"
+
+
+def shortened(name: str, limit: int) -> str:
+    """Return `name` in at most `limit` characters; what is cut off still tells names apart."""
+    if len(name) <= limit:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{name[: limit - 7].rstrip('-.')}-{digest}"
+
+
+def child_labels(detector: str) -> dict[str, str]:
+    """Return the labels that every child of `detector` carries and is watched by."""
+    return {
+        "app.kubernetes.io/name": "yoloserve",
+        "app.kubernetes.io/instance": detector,
+        MANAGED_BY_LABEL: MANAGED_BY,
+        DETECTOR_LABEL: detector,
+    }
+
+
+def selector_labels(detector: str, revision: str) -> dict[str, str]:
+    """Return what selects the pods of one revision; constant for its whole life."""
+    return {DETECTOR_LABEL: detector, REVISION_LABEL: revision}

@@ -1,0 +1,128 @@
+"""The status of a `YoloDetector`: what is true, with reasons that a person can act on."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainSerializer, ValidationError, WithJsonSchema
+
+from yolofleet.api.detector import ApiModel
+from yolofleet.api.names import Manifest
+
+Time = Annotated[
+    datetime,
+    PlainSerializer(lambda t: t.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+
+
+class ConditionType(StrEnum):
+    """What is said about every detector (the last two: where they apply)."""
+
+    READY = "Ready"
+    PROGRESSING = "Progressing"
+    TRAFFIC_ROUTED = "TrafficRouted"
+    CANARY_HEALTHY = "CanaryHealthy"
+    GPU_AVAILABLE = "GPUAvailable"
+
+
+class Reason(StrEnum):
+    """Why a condition is what it is. A failing server gives its own (`DigestMismatch`…)."""
+
+    # Ready
+    SERVING = "Serving"
+    NOTHING_READY = "NothingReady"
+    SCALED_TO_ZERO = "ScaledToZero"
+    # Progressing
+    SETTLED = "Settled"
+    STARTING = "Starting"
+    ROLLING_OUT = "RollingOut"
+    DRAINING = "Draining"
+    SUSPENDED = "Suspended"
+    INVALID_SPEC = "InvalidSpec"
+    RESOURCE_CONFLICT = "ResourceConflict"
+    WRITE_REFUSED = "WriteRefused"
+    # of pods
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    UNSCHEDULABLE = "Unschedulable"
+    OUT_OF_MEMORY = "OutOfMemory"
+    CRASHED = "Crashed"
+    CONFIG_REFUSED = "ContainerConfigRefused"
+    # TrafficRouted
+    ROUTED = "Routed"
+    ROUTE_PENDING = "RoutePending"
+    MESH_ABSENT = "MeshAbsent"
+    SHORT_OF_CAPACITY = "ShortOfCapacity"
+    # CanaryHealthy
+    CANARY_READY = "CanaryReady"
+    CANARY_STARTING = "CanaryStarting"
+    # GPUAvailable
+    ENOUGH = "Enough"
+    MISSING = "Missing"
+
+
+class Condition(ApiModel):
+    """One statement, as all of Kubernetes makes them."""
+
+    type: Annotated[str, Field(max_length=63)] = Field(description="What is spoken of.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it is so.")
+    reason: Annotated[str, Field(max_length=128)] = Field(description="Why, in one word.")
+    message: Annotated[str, Field(max_length=4096)] = Field(
+        default="", description="Why, and what to do about it."
+    )
+    last_transition_time: Time = Field(description="When `status` last changed.")
+    observed_generation: int = Field(default=0, description="The generation of the spec spoken of.")
+
+
+class RevisionStatus(ApiModel):
+    """One revision as it is."""
+
+    revision: str = Field(description="Its name, which is also that of its Deployment and Service.")
+    model: str = Field(default="", description="Where its weights came from.")
+    ready: int = Field(default=0, description="Replicas that can answer.")
+    desired: int = Field(default=0, description="Replicas that there should be.")
+    weight: int = Field(default=0, description="Percent of requests, as the router has it.")
+
+
+class Draining(ApiModel):
+    """A revision that the router has let go of, and that still finishes its requests."""
+
+    revision: str = Field(description="Its name.")
+    since: Time = Field(description="When the router was first seen without it.")
+
+
+class Status(ApiModel):
+    """What the operator has seen and said."""
+
+    observed_generation: int = Field(
+        default=0, description="The generation of the spec that the operator last acted on."
+    )
+    url: str = Field(default="", description="Where requests go.")
+    stable: RevisionStatus | None = Field(
+        default=None, description="The revision that the detector is released on."
+    )
+    canary: RevisionStatus | None = Field(
+        default=None, description="The revision on trial, or on its way to be the stable one."
+    )
+    draining: list[Draining] = Field(
+        default=[], description="Revisions without traffic whose pods still finish their requests."
+    )
+    replicas: int = Field(default=0, description="Replicas of the stable revision (for scale).")
+    selector: str = Field(default="", description="Selects the stable pods (for scale).")
+    conditions: list[Condition] = Field(default=[], description="What is true of the detector.")
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """Return what was said about `kind`, if anything."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+    def dump(self) -> dict[str, Any]:
+        """Return it as JSON, without what is empty."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def read_status(raw: Manifest) -> Status:
+    """Return the status that `raw` carries, or an empty one: status is rebuilt from the world."""
+    try:
+        return Status.model_validate(raw.get("status") or {})
+    except ValidationError:
+        return Status()

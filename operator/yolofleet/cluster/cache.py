@@ -1,0 +1,240 @@
+"""What the operator knows of the cluster, held small: every object it watches, found by owner.
+
+Written by watch events, lists and the answers to our own writes, in any order: an object never
+goes back to an older version, and what was deleted does not come back. Everything here is memory;
+nothing waits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from yolofleet.api.names import Manifest
+from yolofleet.cluster import kinds
+from yolofleet.cluster.kinds import Kind
+from yolofleet.cluster.ownership import Ownership, ownership_of
+
+_REMEMBERED_DELETIONS: Final = 4096  # more than are ever on their way at once
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object, shrunk. `body` is its JSON without managedFields, which `ownership` replaces."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    owner: str  # uid of its controller
+    key: str  # "namespace/name" of the detector it belongs to, or is
+    body: bytes
+    content: int  # hash of all but status and bookkeeping
+    ownership: Ownership
+
+    def manifest(self) -> Manifest:
+        """Return the object, without managedFields; the caller may keep and change it."""
+        manifest: Manifest = orjson.loads(self.body)
+        return manifest
+
+
+def entry_of(kind: Kind, manifest: Manifest) -> Entry:
+    """Shrink `manifest`, which is left as it is; kind and version are taken from `kind`."""
+    metadata = manifest["metadata"]
+    slim = {name: value for name, value in metadata.items() if name != "managedFields"}
+    identity = {"apiVersion": kind.api_version, "kind": kind.name}
+    body: Manifest = (_slim_node(manifest) if kind is kinds.NODE else manifest) | identity
+    body = body | {"metadata": slim}
+    namespace, name = metadata.get("namespace", ""), metadata["name"]
+    return Entry(
+        kind=kind,
+        namespace=namespace,
+        name=name,
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        owner=kinds.controller_uid(manifest),
+        key=_key(kind, manifest),
+        body=orjson.dumps(body),
+        content=_content(body),
+        ownership=ownership_of(manifest),
+    )
+
+
+def _key(kind: Kind, manifest: Manifest) -> str:
+    if kind is kinds.DETECTOR:
+        return f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
+    return kinds.owner_key(manifest) if kind.namespaced else ""
+
+
+def _content(body: Manifest) -> int:
+    bookkeeping = ("resourceVersion", "generation")
+    metadata = {k: v for k, v in body["metadata"].items() if k not in bookkeeping}
+    return hash(orjson.dumps(body | {"metadata": metadata, "status": None}))
+
+
+def _slim_node(node: Manifest) -> Manifest:
+    """Keep of a node what tells whether a pod may run there."""
+    spec, status = node.get("spec", {}), node.get("status", {})
+    conditions = [c for c in status.get("conditions", ()) if c.get("type") == "Ready"]
+    return {
+        "spec": {name: spec[name] for name in ("taints", "unschedulable") if name in spec},
+        "status": {"allocatable": status.get("allocatable", {}), "conditions": conditions},
+    }
+
+
+class Cache:
+    """Objects by kind and uid, by name, by owner, and pods by detector."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Kind, dict[str, Entry]] = {kind: {} for kind in kinds.CACHED}
+        self._uids: dict[tuple[Kind, str, str], str] = {}
+        self._owned: dict[str, dict[str, Entry]] = {}
+        self._pods: dict[str, dict[str, Entry]] = {}
+        self._deleted: OrderedDict[str, int] = OrderedDict()
+        self._absent: set[Kind] = set(kinds.OPTIONAL)
+
+    # reading
+
+    def detector(self, key: str) -> Manifest | None:
+        """Return the detector "namespace/name" with its status, or None."""
+        namespace, _, name = key.partition("/")
+        entry = self.named(kinds.DETECTOR, namespace, name)
+        return entry.manifest() if entry else None
+
+    def detectors(self) -> list[str]:
+        """Return the keys of all detectors."""
+        return [entry.key for entry in self._entries[kinds.DETECTOR].values()]
+
+    def children(self, uid: str) -> list[Manifest]:
+        """Return every object that the detector with `uid` controls, as it is."""
+        return [entry.manifest() for entry in self.owned_by(uid)]
+
+    def owned_by(self, uid: str) -> list[Entry]:
+        """Return the entries of what the detector with `uid` controls."""
+        return list(self._owned.get(uid, {}).values())
+
+    def pods(self, key: str) -> list[Manifest]:
+        """Return the pods of the detector "namespace/name"."""
+        return [entry.manifest() for entry in self._pods.get(key, {}).values()]
+
+    def nodes(self) -> list[Manifest]:
+        """Return the nodes: name, labels, taints, unschedulable, allocatable, Ready."""
+        return [entry.manifest() for entry in self._entries[kinds.NODE].values()]
+
+    def named(self, kind: Kind, namespace: str, name: str) -> Entry | None:
+        """Return one object by its name."""
+        uid = self._uids.get((kind, namespace, name))
+        return self._entries[kind].get(uid) if uid else None
+
+    def serves(self, kind: Kind) -> bool:
+        """Return whether the API of `kind` is in the cluster now."""
+        return kind not in self._absent
+
+    def select(self, kind: Kind, choose: Callable[[Manifest], Any]) -> list[Any]:
+        """Return what `choose` makes of each object of `kind`; reads them all."""
+        return [choose(entry.manifest()) for entry in self._entries[kind].values()]
+
+    def has(self, uid: str) -> bool:
+        """Return whether an object with `uid` is held."""
+        return any(uid in entries for entries in self._entries.values())
+
+    def size(self) -> int:
+        """Return how many objects are held."""
+        return sum(len(entries) for entries in self._entries.values())
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many objects of each kind are held."""
+        return {kind.name: len(entries) for kind, entries in self._entries.items()}
+
+    # writing
+
+    def put(self, kind: Kind, manifest: Manifest) -> str | None:
+        """Take in an object; return the key of the detector that should look again, if one."""
+        return self.put_entry(entry_of(kind, manifest))
+
+    def put_entry(self, entry: Entry) -> str | None:
+        """Take in an object that was shrunk before, as `put` does."""
+        known = self._entries[entry.kind].get(entry.uid)
+        if entry.uid in self._deleted or (known and known.version >= entry.version):
+            return None  # an echo of what we know, or late news
+        if known:
+            self._unlink(known)
+        self._link(entry)
+        if entry.kind is kinds.NODE or (known and not _news(known, entry)):
+            return None
+        return entry.key or None
+
+    def remove(self, kind: Kind, uid: str) -> str | None:
+        """Forget an object; return the key of the detector that should look again, if one."""
+        self._deleted[uid] = 1
+        if len(self._deleted) > _REMEMBERED_DELETIONS:
+            self._deleted.popitem(last=False)
+        known = self._entries[kind].get(uid)
+        if known is None:
+            return None
+        self._unlink(known)
+        return known.key or None
+
+    def replace_all(
+        self, kind: Kind, entries: Iterable[Entry], version: int, namespace: str = ""
+    ) -> Counter[str]:
+        """Take in a whole list, made at `version`; forget what is not in it and not younger.
+
+        Returns the keys of the detectors that should look again, and how many objects told so.
+        """
+        keys: Counter[str] = Counter()
+        listed = set()
+        for entry in entries:
+            listed.add(entry.uid)
+            if key := self.put_entry(entry):
+                keys[key] += 1
+        for known in list(self._entries[kind].values()):
+            elsewhere = namespace and known.namespace != namespace
+            if known.uid not in listed and known.version <= version and not elsewhere:
+                keys[self.remove(kind, known.uid) or ""] += 1
+        del keys[""]
+        return keys
+
+    def set_served(self, kind: Kind, served: bool) -> bool:
+        """Record whether the API of an optional kind exists; return whether that is news."""
+        if served is (kind not in self._absent):
+            return False
+        if served:
+            self._absent.discard(kind)
+        else:
+            self._absent.add(kind)
+            for entry in list(self._entries[kind].values()):
+                self.remove(kind, entry.uid)
+        return True
+
+    def _link(self, entry: Entry) -> None:
+        self._entries[entry.kind][entry.uid] = entry
+        self._uids[entry.kind, entry.namespace, entry.name] = entry.uid
+        if entry.kind is kinds.POD:
+            self._pods.setdefault(entry.key, {})[entry.uid] = entry
+        elif entry.owner:
+            self._owned.setdefault(entry.owner, {})[entry.uid] = entry
+
+    def _unlink(self, entry: Entry) -> None:
+        self._entries[entry.kind].pop(entry.uid, None)
+        place = (entry.kind, entry.namespace, entry.name)
+        if self._uids.get(place) == entry.uid:  # a successor may have the name by now
+            del self._uids[place]
+        index, of = (
+            (self._pods, entry.key) if entry.kind is kinds.POD else (self._owned, entry.owner)
+        )
+        if of in index:
+            index[of].pop(entry.uid, None)
+            if not index[of]:
+                del index[of]
+
+
+def _news(known: Entry, entry: Entry) -> bool:
+    """Return whether the change from `known` to `entry` can matter to the detector."""
+    same = known.content == entry.content and known.ownership == entry.ownership
+    return entry.kind.wakes_on_status or not same

@@ -1,0 +1,212 @@
+"""Requests to the API server as values, and the one sender that signs, counts and judges them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+import aiohttp
+import orjson
+
+from yolofleet.api.names import Manifest
+from yolofleet.cluster.credentials import Credentials
+from yolofleet.cluster.errors import ClusterError, Gone, NotFound, NotLeading, Unavailable
+from yolofleet.cluster.errors import from_status as error_from_status
+from yolofleet.cluster.kinds import Kind, kind_of
+
+APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
+JSON_PATCH: Final = "application/json-patch+json"
+JSON: Final = "application/json"
+
+PAGE = 500  # objects in one answer; the API server's own advice for large collections
+LIST_ATTEMPTS = 3  # a list whose rest was forgotten is begun anew this often
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; nothing is sent by making it."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    content_type: str = JSON
+
+    @property
+    def writes(self) -> bool:
+        """Return whether it can change the cluster."""
+        return self.method != "GET"
+
+
+def get(kind: Kind, namespace: str, name: str) -> Request:
+    """Read one object."""
+    return Request("GET", kind.path(namespace, name))
+
+
+def create(manifest: Manifest, manager: str) -> Request:
+    """Make an object that must not exist yet; `Conflict` if it does."""
+    path = kind_of(manifest).path(manifest["metadata"].get("namespace", ""))
+    return Request("POST", path, {"fieldManager": manager}, manifest)
+
+
+def update(manifest: Manifest, manager: str) -> Request:
+    """Replace an object, if it still has the resourceVersion that `manifest` carries."""
+    return Request("PUT", _path(manifest), {"fieldManager": manager}, manifest)
+
+
+def apply(manifest: Manifest, manager: str, *, force: bool, subresource: str = "") -> Request:
+    """Apply all that `manager` wants of an object (server-side apply).
+
+    A uid in `manifest` makes it a change of that very object, never a creation; without `force`
+    the fields of other managers are a `Conflict`.
+    """
+    query = {"fieldManager": manager, "force": "true" if force else "false"}
+    return Request("PATCH", _path(manifest, subresource), query, manifest, APPLY)
+
+
+def json_patch(
+    manifest: Manifest, operations: Sequence[Manifest], manager: str, *, subresource: str = ""
+) -> Request:
+    """Change single places of `manifest`'s object."""
+    path = _path(manifest, subresource)
+    return Request("PATCH", path, {"fieldManager": manager}, operations, JSON_PATCH)
+
+
+def delete(manifest: Manifest) -> Request:
+    """Delete exactly `manifest`: this uid, and unchanged since its resourceVersion."""
+    metadata = manifest["metadata"]
+    options = {
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "propagationPolicy": "Background",
+        "preconditions": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
+    }
+    return Request("DELETE", _path(manifest), body=options)
+
+
+def _path(manifest: Manifest, subresource: str = "") -> str:
+    metadata = manifest["metadata"]
+    kind = kind_of(manifest)
+    return kind.path(metadata.get("namespace", ""), metadata["name"], subresource)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[Item]):
+    """All objects of a kind as they were at one moment: `version` of the whole store."""
+
+    items: list[Item]
+    version: int
+
+
+Observer = Callable[[Request, str, float], None]
+"""Told of each request: what, the answer's code ("<error>" without one), and seconds."""
+
+
+class Client:
+    """Sends requests. Raises the errors of `yolofleet.cluster.errors` and nothing else."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        session: aiohttp.ClientSession,
+        *,
+        observe: Observer = lambda _request, _code, _seconds: None,
+        may_write: Callable[[], bool] = lambda: True,
+        timeout_s: float = 30.0,
+    ) -> None:
+        self._server = credentials.server
+        self._session = session
+        self._observe = observe
+        self._may_write = may_write
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=5.0)
+
+    async def send(self, request: Request) -> Manifest:
+        """Send `request` and return what the API server answers."""
+        if request.writes and not self._may_write():
+            raise NotLeading(f"{request.method} {request.path} was not sent: another may lead")
+        started, code = time.monotonic(), "<error>"
+        try:
+            async with self._session.request(
+                request.method,
+                self._server + request.path,
+                params=request.query,
+                data=None if request.body is None else orjson.dumps(request.body),
+                headers={"Content-Type": request.content_type, "Accept": JSON},
+                timeout=self._timeout,
+            ) as response:
+                code = str(response.status)
+                return _answer(request, response, await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            told = str(error) or type(error).__name__
+            raise Unavailable(f"{request.method} {request.path}: {told}") from error
+        finally:
+            self._observe(request, code, time.monotonic() - started)
+
+    async def find(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """Read one object; None if there is none."""
+        try:
+            return await self.send(get(kind, namespace, name))
+        except NotFound:
+            return None
+
+    async def list(
+        self,
+        kind: Kind,
+        keep: Callable[[Manifest], Item],
+        *,
+        namespace: str = "",
+        selector: str = "",
+    ) -> Listing[Item]:
+        """Read all objects of `kind`, page by page; `keep` shrinks each as soon as it is read.
+
+        No resourceVersion is sent, so that the answer is the newest there is. When the server
+        forgets the rest of a list (410), the list is begun anew.
+        """
+        for _ in range(LIST_ATTEMPTS):
+            try:
+                return await self._list(kind, keep, namespace, selector)
+            except Gone:
+                continue
+        raise Gone(f"the list of {kind} was forgotten {LIST_ATTEMPTS} times before its end")
+
+    async def _list(
+        self, kind: Kind, keep: Callable[[Manifest], Item], namespace: str, selector: str
+    ) -> Listing[Item]:
+        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
+        items: list[Item] = []
+        while True:
+            page = await self.send(Request("GET", kind.path(namespace), query))
+            for item in page["items"]:
+                item["apiVersion"], item["kind"] = kind.api_version, kind.name
+                items.append(keep(item))
+            if not (rest := page["metadata"].get("continue")):
+                return Listing(items, int(page["metadata"]["resourceVersion"]))
+            query = query | {"continue": rest}
+
+    async def probe(self, kind: Kind) -> None:
+        """Raise `Forbidden` if objects of `kind` may not be listed."""
+        await self.send(Request("GET", kind.path(), {"limit": "1"}))
+
+    async def serves(self, kind: Kind) -> bool:
+        """Return whether the API server has the API of `kind` now."""
+        try:
+            found = await self.send(Request("GET", kind.api_path))
+        except NotFound:
+            return False
+        return any(resource["name"] == kind.plural for resource in found.get("resources", ()))
+
+
+def _answer(request: Request, response: aiohttp.ClientResponse, content: bytes) -> Manifest:
+    try:
+        body: Manifest = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        body = {}
+    if response.status < 400 and body:
+        return body
+    error: ClusterError = error_from_status(response.status, body, response.headers)
+    error.add_note(f"{request.method} {request.path}")
+    raise error

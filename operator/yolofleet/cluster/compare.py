@@ -1,0 +1,219 @@
+"""What differs between an object as desired and as it is; pure.
+
+Only the desired side is compared: what the API server defaults is no difference. The tree of
+fields we applied (`ownership`) says which lists have keyed items, what somebody else took over,
+and what we applied once and no longer want, none of which the values alone can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from yolofleet.api.names import Manifest
+from yolofleet.api.quantity import amount
+from yolofleet.cluster.ownership import Fields, list_key
+
+Step = str | int
+Path = tuple[Step, ...]
+
+_NEVER_TRACKED: Final = {"name", "namespace", "uid", "resourceVersion"}
+_QUANTITIES: Final = {"limits", "requests", "sizeLimit", "averageValue", "value", "storage"}
+_ALIASES: Final = {"serviceAccountName": "serviceAccount"}  # the server copies one from the other
+_HANDED_OVER: Final = ("spec", "replicas")  # what an autoscaler sets is not an addition
+
+
+class How(StrEnum):
+    """In what way a field is not as desired."""
+
+    MISSING = "missing"  # nobody has it
+    CHANGED = "changed"  # ours, and with another value: we want something new
+    TAKEN = "taken"  # another manager set it
+    DROPPED = "dropped"  # we applied it once and no longer want it
+    ADDED = "added"  # another manager added it, beside what we want
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field that is not as desired."""
+
+    how: How
+    path: Path
+
+    @property
+    def drift(self) -> bool:
+        """Return whether somebody else caused it."""
+        return self.how in (How.TAKEN, How.ADDED)
+
+    @property
+    def field_class(self) -> str:
+        """Return the first two steps of the path: few enough to label a metric with."""
+        return ".".join(str(step) for step in self.path[:2])
+
+    def __str__(self) -> str:
+        return ".".join(str(step) for step in self.path) + f" ({self.how})"
+
+
+def differences(desired: Manifest, live: Manifest, applied: Fields) -> list[Difference]:
+    """Return what applying `desired` would change of `live`; nothing if it would change nothing."""
+    return [*_unlike(desired, live, applied, ()), *_dropped(applied, desired, ())]
+
+
+def additions(desired: Manifest, live: Manifest, foreign: Fields) -> list[Difference]:
+    """Return what others set in `live` that `desired` does not have; paths lead into `live`."""
+    return list(_added(foreign, desired, live, ()))
+
+
+def _unlike(desired: Any, live: Any, applied: Fields | None, path: Path) -> Iterator[Difference]:
+    """Walk `desired`. `applied` is None inside a value that is owned as a whole."""
+    if isinstance(desired, dict) and isinstance(live, dict):
+        yield from _unlike_fields(desired, live, applied, path)
+    elif isinstance(desired, list) and isinstance(live, list):
+        if applied is None:
+            yield from _unlike_whole(desired, live, path)
+        else:
+            yield from _unlike_items(desired, live, applied, path)
+    elif not _equal(desired, live, path):
+        yield Difference(How.CHANGED, path)
+
+
+def _unlike_fields(
+    desired: Mapping[str, Any], live: Mapping[str, Any], applied: Fields | None, path: Path
+) -> Iterator[Difference]:
+    for name, value in desired.items():
+        if (not path and name in ("apiVersion", "kind")) or _untracked(path, name):
+            continue
+        here = (*path, name)
+        if _empty(value) and name not in live:
+            continue
+        if name not in live:
+            yield Difference(How.MISSING, here)
+        elif applied is None:
+            yield from _unlike(value, live[name], None, here)
+        elif f"f:{name}" in applied:
+            yield from _owned(value, live[name], applied[f"f:{name}"], here)
+        elif not _empty(value):
+            yield Difference(How.TAKEN, here)
+
+
+def _owned(desired: Any, live: Any, applied: Fields, path: Path) -> Iterator[Difference]:
+    """Compare a field that we own: as a whole if nothing below it is owned by itself."""
+    if applied:
+        yield from _unlike(desired, live, applied, path)
+    elif next(_unlike(desired, live, None, path), None):
+        yield Difference(How.CHANGED, path)
+
+
+def _unlike_whole(desired: Sequence[Any], live: Sequence[Any], path: Path) -> Iterator[Difference]:
+    if len(desired) != len(live):
+        yield Difference(How.CHANGED, path)
+        return
+    for index, (want, have) in enumerate(zip(desired, live, strict=True)):
+        yield from _unlike(want, have, None, (*path, index))
+
+
+def _unlike_items(
+    desired: Sequence[Any], live: Sequence[Any], applied: Fields, path: Path
+) -> Iterator[Difference]:
+    """Compare lists whose items have a key (ports, containers) or are a set (finalizers)."""
+    entries = [(key, applied[name]) for name in applied if (key := list_key(name)) is not None]
+    for index, want in enumerate(desired):
+        here = (*path, _label(want, index))
+        if not entries or not isinstance(want, dict):
+            if want not in live:
+                yield Difference(How.MISSING, here)
+            continue
+        key = {name: _key_value(want, name) for name in entries[0][0]}
+        have = next((item for item in live if _has_key(item, key)), None)
+        tree = next((tree for other, tree in entries if other == key), None)
+        if have is None:
+            yield Difference(How.MISSING, here)
+        elif tree is None:
+            yield Difference(How.TAKEN, here)
+        else:
+            yield from _owned(want, have, tree, here)
+
+
+def _dropped(applied: Fields, desired: Any, path: Path) -> Iterator[Difference]:
+    """Walk what we applied and return what `desired` no longer has."""
+    for name, tree in applied.items():
+        step, value, there = _descend(name, desired)
+        if step is None:
+            continue
+        if not there:
+            yield Difference(How.DROPPED, (*path, step))
+        elif tree:
+            yield from _dropped(tree, value, (*path, step))
+
+
+def _descend(name: str, desired: Any) -> tuple[Step | None, Any, bool]:
+    """Follow one name of a tree into `desired`: the step, what is there, and whether it is."""
+    if name.startswith("f:"):
+        there = isinstance(desired, dict) and desired.get(name[2:]) is not None
+        return name[2:], desired[name[2:]] if there else None, there
+    if (key := list_key(name)) is not None:
+        items = desired if isinstance(desired, list) else ()
+        found = next((item for item in items if _has_key(item, key)), None)
+        return "/".join(str(value) for value in key.values()), found, found is not None
+    return None, None, True  # "." is the item itself; "v:" items are compared by value
+
+
+def _added(foreign: Fields, desired: Any, live: Any, path: Path) -> Iterator[Difference]:
+    for name, tree in foreign.items():
+        if name.startswith("f:") and isinstance(live, dict):
+            step: Step = name[2:]
+            if step not in live or (*path, step) == _HANDED_OVER:
+                continue
+            want = desired.get(step) if isinstance(desired, dict) else None
+            have = live[step]
+        elif (key := list_key(name)) is not None and isinstance(live, list):
+            index = next((i for i, item in enumerate(live) if _has_key(item, key)), None)
+            if index is None:
+                continue
+            step, have = index, live[index]
+            items = desired if isinstance(desired, list) else ()
+            want = next((item for item in items if _has_key(item, key)), None)
+        else:
+            continue
+        if want is None:
+            yield Difference(How.ADDED, (*path, step))
+            if (alias := _ALIASES.get(str(step))) and isinstance(live, dict) and alias in live:
+                yield Difference(How.ADDED, (*path, alias))
+        elif tree:
+            yield from _added(tree, want, have, (*path, step))
+
+
+def _has_key(item: Any, key: Mapping[str, Any]) -> bool:
+    return isinstance(item, dict) and all(
+        _key_value(item, name) == value for name, value in key.items()
+    )
+
+
+def _key_value(item: Mapping[str, Any], name: str) -> Any:
+    """Return a part of the key of `item`; the protocol of a port may be left open."""
+    return item.get(name, "TCP" if name == "protocol" else None)
+
+
+def _label(item: Any, index: int) -> Step:
+    return str(item["name"]) if isinstance(item, dict) and "name" in item else index
+
+
+def _untracked(path: Path, name: str) -> bool:
+    return path == ("metadata",) and name in _NEVER_TRACKED
+
+
+def _empty(value: Any) -> bool:
+    return value is None or value == {} or value == []
+
+
+def _equal(desired: Any, live: Any, path: Path) -> bool:
+    if desired == live and isinstance(desired, bool) == isinstance(live, bool):
+        return True
+    if not _QUANTITIES.intersection(str(step) for step in path):
+        return False
+    try:
+        return amount(desired) == amount(live)
+    except ValueError:
+        return False

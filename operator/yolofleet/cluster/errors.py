@@ -1,0 +1,123 @@
+"""What can go wrong when talking to the API server, sorted by who must act.
+
+::
+
+    ClusterError
+    ├── Refused              a person must act: trying again changes nothing
+    │   ├── Invalid          400, 422: the object is wrong, or a policy refuses it
+    │   ├── Forbidden        401, 403: rights, quota, a namespace that is terminating
+    │   └── ResourceConflict an object of that name exists and is not ours
+    ├── Stale                look again, then try again: the world has moved on
+    │   ├── Conflict         409: another writer was faster, or the uid is another
+    │   ├── NotFound         404
+    │   └── Gone             410: that version, or that page of a list, is forgotten
+    ├── Busy                 wait, then try again
+    │   ├── Throttled        429: not before `retry_after` seconds
+    │   └── Unavailable      5xx, time-outs, no connection
+    └── NotLeading           this process may not write (any more)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class ClusterError(Exception):
+    """Anything the API server refused, or could not answer."""
+
+
+class Refused(ClusterError):
+    """A person must act."""
+
+
+class Invalid(Refused):
+    """The object is wrong, or an admission policy refuses it."""
+
+
+class Forbidden(Refused):
+    """The operator lacks the right, or the namespace has no room for the object."""
+
+
+class ResourceConflict(Refused):
+    """An object of the wanted name exists, and this detector does not control it."""
+
+    def __init__(self, kind: str, namespace: str, name: str, controller: str) -> None:
+        self.kind = kind
+        self.namespace = namespace
+        self.name = name
+        self.controller = controller
+        super().__init__(
+            f"{kind} {name} already exists in namespace {namespace} and belongs to {controller};"
+            f" delete or rename it, or rename the detector"
+        )
+
+
+class Stale(ClusterError):
+    """What the write was based on is no longer so."""
+
+
+class Conflict(Stale):
+    """Another writer was faster, owns the field, or the object was made anew."""
+
+
+class NotFound(Stale):
+    """There is no such object, or no such API."""
+
+
+class Gone(Stale):
+    """The server has forgotten the version, or the rest of the list, that was asked for."""
+
+
+class Busy(ClusterError):
+    """The server cannot answer now."""
+
+
+class Throttled(Busy):
+    """The server asks for a pause of `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unavailable(Busy):
+    """The server failed, or did not answer in time."""
+
+
+class NotLeading(ClusterError):
+    """Another replica leads, or might: nothing may be written from here."""
+
+
+_BY_CODE: dict[int, type[ClusterError]] = {
+    400: Invalid,
+    401: Forbidden,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    410: Gone,
+    422: Invalid,
+}
+_PAUSE_SECONDS = 1.0  # when a 429 does not say
+
+
+def from_status(code: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> ClusterError:
+    """Return the error for an answer of `code`; `body` is the Status object, if there was one."""
+    message = str(body.get("message") or f"the API server answered {code}")
+    if code == 429:
+        return Throttled(message, _retry_after(headers))
+    if any(cause.get("field") == "metadata.uid" for cause in _causes(body)):
+        return Conflict(message)  # another object has the name by now; told as 422
+    if code in _BY_CODE:
+        return _BY_CODE[code](message)
+    return Unavailable(message) if code >= 500 else Invalid(message)
+
+
+def _causes(body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    causes: Sequence[Mapping[str, Any]] = (body.get("details") or {}).get("causes") or ()
+    return causes
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    text = headers.get("Retry-After", "")
+    return max(float(text), 0.1) if text.isdecimal() else _PAUSE_SECONDS

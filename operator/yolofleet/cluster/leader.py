@@ -1,0 +1,149 @@
+"""Which of several replicas may write: the holder of a Lease, as client-go elects it.
+
+Time is only ever measured on our own monotonic clock, from the moment we saw a record: clocks of
+different machines are never compared. After a loss nothing is written any more, not even to
+clean up, because the next leader may be at work already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from yolofleet.api.names import MANAGER, Manifest
+from yolofleet.cluster import client as requests
+from yolofleet.cluster import kinds
+from yolofleet.cluster.client import Client
+from yolofleet.cluster.errors import ClusterError, Stale
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS: Final = 15  # others wait so long after our last renewal
+RENEW_DEADLINE_S: Final = 10.0  # we stop so long after it: five seconds before others may begin
+RETRY_S: Final = 2.0
+REQUEST_TIMEOUT_S: Final = RENEW_DEADLINE_S / 2  # so that a hung request leaves time for another
+
+
+class LeadershipLost(Exception):
+    """The Lease could not be renewed in time: the process must end, without another write."""
+
+
+class Leader:
+    """Takes part in the election for one Lease."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        namespace: str,
+        name: str,
+        identity: str,
+        clock: Callable[[], float] = time.monotonic,
+        changed: Callable[[bool], None] = lambda _leading: None,
+    ) -> None:
+        self._client = client
+        self._address = {"namespace": namespace, "name": name}
+        self._identity = identity
+        self._clock = clock
+        self._changed = changed
+        self._renewed_at = float("-inf")
+        self._seen: tuple[str, float] = ("", float("-inf"))  # record's version, since when
+        self._lease: Manifest | None = None
+        self.elected = asyncio.Event()
+
+    def may_write(self) -> bool:
+        """Return whether nobody else can lead yet; asked before every write."""
+        return self.elected.is_set() and self._clock() - self._renewed_at < RENEW_DEADLINE_S
+
+    async def run(self) -> None:
+        """Wait to be elected, then renew until cancelled. Raises `LeadershipLost`."""
+        while not await self._try():  # noqa: ASYNC110 (what it waits for is another process)
+            await asyncio.sleep(RETRY_S)
+        self.elected.set()
+        self._changed(True)
+        logger.info("elected", extra={"fields": {"identity": self._identity}})
+        while self._clock() - self._renewed_at < RENEW_DEADLINE_S:
+            await asyncio.sleep(RETRY_S)
+            await self._try()
+        self._changed(False)
+        raise LeadershipLost(f"the Lease was not renewed for {RENEW_DEADLINE_S:.0f} s")
+
+    async def release(self) -> None:
+        """Give the Lease back, so that another need not wait for its end."""
+        if not self.may_write() or self._lease is None:
+            return
+        self.elected.clear()
+        self._changed(False)
+        spec = self._lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1}
+        try:
+            await self._client.send(requests.update(self._lease | {"spec": spec}, MANAGER))
+        except ClusterError as error:
+            logger.warning("Lease not released", extra={"fields": {"error": str(error)}})
+        else:
+            logger.info("Lease released", extra={"fields": {"identity": self._identity}})
+
+    async def _try(self) -> bool:
+        """Acquire or renew once; return whether we hold the Lease."""
+        started = self._clock()  # the Lease counts from before the request, not after
+        try:
+            held = await self._acquire_or_renew()
+        except Stale:
+            self._lease = None  # another was faster, or deleted it: look again
+            return False
+        except ClusterError as error:
+            logger.warning("Lease not renewed", extra={"fields": {"error": str(error)}})
+            return False
+        if held:
+            self._renewed_at = started
+        return held
+
+    async def _acquire_or_renew(self) -> bool:
+        if not self.elected.is_set() or self._lease is None:
+            self._lease = await self._client.find(
+                kinds.LEASE, self._address["namespace"], self._address["name"]
+            )
+        if self._lease is None:
+            self._lease = await self._client.send(requests.create(self._new(), MANAGER))
+            return True
+        if not self._free(self._lease):
+            if self.elected.is_set():  # another took it: we were away for too long
+                self._renewed_at = float("-inf")
+            return False
+        renewed = self._lease | {"spec": self._spec(self._lease.get("spec") or {})}
+        self._lease = await self._client.send(requests.update(renewed, MANAGER))
+        return True
+
+    def _free(self, lease: Manifest) -> bool:
+        """Return whether we hold `lease`, or nobody does, or its holder is silent for too long."""
+        spec = lease.get("spec") or {}
+        version = lease["metadata"]["resourceVersion"]
+        if version != self._seen[0]:
+            self._seen = (version, self._clock())
+        silent = self._clock() - self._seen[1]
+        holder = spec.get("holderIdentity") or ""
+        return holder in ("", self._identity) or silent > (
+            spec.get("leaseDurationSeconds") or LEASE_SECONDS
+        )
+
+    def _new(self) -> Manifest:
+        return {
+            "apiVersion": kinds.LEASE.api_version,
+            "kind": kinds.LEASE.name,
+            "metadata": dict(self._address),
+            "spec": self._spec({}),
+        }
+
+    def _spec(self, old: Manifest) -> Manifest:
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # for people; never compared
+        ours = old.get("holderIdentity") == self._identity
+        return {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": LEASE_SECONDS,
+            "acquireTime": old.get("acquireTime", stamp) if ours else stamp,
+            "renewTime": stamp,
+            "leaseTransitions": old.get("leaseTransitions", 0) + (0 if ours else bool(old)),
+        }

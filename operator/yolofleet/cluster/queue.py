@@ -1,0 +1,226 @@
+"""The work queue: each key once, the urgent first, one worker a key, back-off for what failed."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+from typing import Final, Protocol
+
+from yolofleet.cluster.errors import Busy, ClusterError, NotLeading, Refused, Stale, Throttled
+
+logger = logging.getLogger(__name__)
+
+FIRST_BACKOFF_S: Final = 0.005  # controller-runtime's; a stale cache is often fresh by then
+LONGEST_BACKOFF_S: Final = 300.0
+RECONCILE_TIMEOUT_S: Final = 120.0
+
+
+class Priority(IntEnum):
+    """Why a key is looked at; the smaller comes first."""
+
+    USER = 0  # somebody waits for it
+    DRIFT = 1  # the world moved
+    RESYNC = 2  # just to be sure
+
+
+class QueueMetrics(Protocol):
+    """What the queue tells about itself (client-go's workqueue metrics)."""
+
+    def added(self, depth: int) -> None: ...  # noqa: D102 (names say it)
+    def taken(self, depth: int, waited_s: float) -> None: ...  # noqa: D102
+    def finished(self, worked_s: float) -> None: ...  # noqa: D102
+    def retried(self) -> None: ...  # noqa: D102
+
+
+class WorkQueue:
+    """Keys to be looked at. A key that is added while it is worked on comes back after `done`."""
+
+    def __init__(
+        self, metrics: QueueMetrics | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._order = itertools.count()
+        self._ready: list[tuple[Priority, int, str]] = []  # a heap; entries can be outdated
+        self._dirty: dict[str, tuple[Priority, float]] = {}  # key: most urgent reason, since when
+        self._processing: dict[str, float] = {}
+        self._due: dict[str, float] = {}
+        self._later: list[tuple[float, int, str]] = []  # a heap; entries can be outdated
+        self._failures: dict[str, int] = {}
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._dirty)
+
+    def add(self, key: str, priority: Priority = Priority.DRIFT) -> None:
+        """Have `key` looked at as soon as a worker is free."""
+        known = self._dirty.get(key)
+        if known and known[0] <= priority:
+            return
+        self._dirty[key] = (priority, known[1] if known else self._clock())
+        if self._metrics and not known:
+            self._metrics.added(len(self._dirty))
+        if key not in self._processing:
+            heapq.heappush(self._ready, (priority, next(self._order), key))
+            self._changed.set()
+
+    def add_after(self, key: str, delay_s: float) -> None:
+        """Have `key` looked at in `delay_s` seconds; of several such wishes the earliest holds."""
+        due = self._clock() + delay_s
+        if due < self._due.get(key, float("inf")):
+            self._due[key] = due
+            heapq.heappush(self._later, (due, next(self._order), key))
+            self._changed.set()
+
+    def retry(self, key: str) -> float:
+        """Have `key` looked at after its back-off, which doubles each time; return seconds."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay = min(FIRST_BACKOFF_S * float(1 << min(failures, 30)), LONGEST_BACKOFF_S)
+        if self._metrics:
+            self._metrics.retried()
+        self.add_after(key, delay)
+        return delay
+
+    def forget(self, key: str) -> None:
+        """End the back-off of `key`: it went well."""
+        self._failures.pop(key, None)
+
+    def take(self) -> str | None:
+        """Return the most urgent key that nobody works on, now being worked on; None if none."""
+        self._ripen()
+        while self._ready:
+            priority, _, key = heapq.heappop(self._ready)
+            known = self._dirty.get(key)
+            if known is None or known[0] != priority or key in self._processing:
+                continue  # taken before, or added again as more urgent
+            del self._dirty[key]
+            self._processing[key] = now = self._clock()
+            if self._metrics:
+                self._metrics.taken(len(self._dirty), now - known[1])
+            return key
+        return None
+
+    def done(self, key: str) -> None:
+        """Say that the work on `key` has ended, well or not."""
+        started = self._processing.pop(key)
+        if self._metrics:
+            self._metrics.finished(self._clock() - started)
+        if key in self._dirty:
+            heapq.heappush(self._ready, (self._dirty[key][0], next(self._order), key))
+            self._changed.set()
+
+    async def get(self) -> str:
+        """Wait for a key, as `take` returns it."""
+        while (key := self.take()) is None:
+            self._changed.clear()
+            wait = self._later[0][0] - self._clock() if self._later else None
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+        return key
+
+    def working_since(self) -> list[float]:
+        """Return for how many seconds each key that is worked on has been."""
+        now = self._clock()
+        return [now - since for since in self._processing.values()]
+
+    def _ripen(self) -> None:
+        now = self._clock()
+        while self._later and self._later[0][0] <= now:
+            due, _, key = heapq.heappop(self._later)
+            if self._due.get(key) == due:
+                del self._due[key]
+                self.add(key)
+
+
+class Outcome:
+    """Results of one reconcile, under controller-runtime's names."""
+
+    SUCCESS: Final = "success"
+    ERROR: Final = "error"
+    REQUEUE: Final = "requeue"
+    REQUEUE_AFTER: Final = "requeue_after"
+
+
+class ReconcileMetrics(Protocol):
+    """What the workers tell about themselves (controller-runtime's controller metrics)."""
+
+    def started(self) -> None: ...  # noqa: D102
+    def ended(self, outcome: str, seconds: float) -> None: ...  # noqa: D102
+    def failed(self, error: BaseException, *, terminal: bool, expected: bool) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Take keys from the queue and reconcile them; the one place where work is tried again."""
+
+    queue: WorkQueue
+    reconcile: Callable[[str], Awaitable[timedelta | None]]
+    metrics: ReconcileMetrics
+
+    async def run(self, count: int) -> None:
+        """Work with `count` workers until cancelled. Raises `NotLeading` when writing must end."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(count):
+                group.create_task(self._work(), name=f"worker {number}")
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.get()
+            started = time.monotonic()
+            self.metrics.started()
+            outcome = Outcome.ERROR
+            try:
+                outcome = await self.work_on(key)
+            finally:
+                self.metrics.ended(outcome, time.monotonic() - started)
+                self.queue.done(key)
+
+    async def work_on(self, key: str) -> str:
+        """Reconcile `key` once and say when it is looked at again; return the outcome."""
+        try:
+            async with asyncio.timeout(RECONCILE_TIMEOUT_S):
+                again = await self.reconcile(key)
+        except NotLeading:
+            raise
+        except Exception as error:  # handed on: to the back-off, a metric and the log
+            return self._failed(key, error)
+        self.queue.forget(key)
+        if again is None:
+            return Outcome.SUCCESS
+        self.queue.add_after(key, again.total_seconds())
+        return Outcome.REQUEUE_AFTER
+
+    def _failed(self, key: str, error: Exception) -> str:
+        fields = {"detector": key, "reason": type(error).__name__}
+        if isinstance(error, Stale):  # ordinary: look again at what is
+            self.queue.retry(key)
+            return Outcome.REQUEUE
+        terminal, expected = isinstance(error, Refused), isinstance(error, ClusterError)
+        self.metrics.failed(error, terminal=terminal, expected=expected)
+        if isinstance(error, Throttled):
+            delay = error.retry_after
+            self.queue.add_after(key, delay)
+        elif terminal:  # nothing changes until a person acts
+            delay = LONGEST_BACKOFF_S
+            self.queue.add_after(key, delay)
+        else:
+            delay = self.queue.retry(key)
+        fields["retry_in_s"] = f"{delay:.3f}"
+        if isinstance(error, Busy):
+            logger.info(str(error), extra={"fields": fields})
+        elif expected:
+            logger.warning(str(error), extra={"fields": fields})
+        else:
+            logger.error("reconcile failed", exc_info=error, extra={"fields": fields})
+        return Outcome.ERROR

@@ -1,0 +1,356 @@
+"""The operator's own metrics, under controller-runtime's names, and the port they are served on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+CONTROLLER: Final = "yolodetector"
+LAG_PERIOD_S: Final = 0.1
+
+_RECONCILE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30)
+_QUEUE_BUCKETS = (0.001, 0.01, 0.1, 1, 10, 60, 300)
+_LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+
+class Metrics:
+    """Every metric of one operator, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self.queue = QueueMetrics(self.registry)
+        self.workers = ReconcileMetrics(self.registry)
+        self.requests = RequestMetrics(self.registry)
+        self._master = Gauge(
+            "leader_election_master_status",
+            "Whether this replica leads (1) or waits (0).",
+            ["name"],
+            registry=self.registry,
+        )
+        self._repairs = Counter(
+            "yolofleet_drift_repairs",
+            "Fields of children put right after somebody else changed them.",
+            ["kind", "field_class"],
+            registry=self.registry,
+        )
+        self._events = Counter(
+            "yolofleet_watch_events",
+            "Watch events by kind of object and type; LISTED: from the list a watch begins with.",
+            ["kind", "type"],
+            registry=self.registry,
+        )
+        self._last_event = Gauge(
+            "yolofleet_watch_last_event_timestamp_seconds",
+            "When the last watch event of a kind came.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._relists = Counter(
+            "yolofleet_relists",
+            "Watches that lost their place and began anew.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._lag = Histogram(
+            "yolofleet_event_loop_lag_seconds",
+            "By how much the event loop was late.",
+            buckets=_LAG_BUCKETS,
+            registry=self.registry,
+        )
+
+    def leading(self, name: str, leads: bool) -> None:
+        """Note who leads."""
+        self._master.labels(name).set(leads)
+
+    def repaired(self, kind: str, field_class: str) -> None:
+        """Count a field that others had changed."""
+        self._repairs.labels(kind, field_class).inc()
+
+    def watched(self, kind: str, type: str) -> None:
+        """Count a watch event."""
+        self._events.labels(kind, type).inc()
+        self._last_event.labels(kind).set_to_current_time()
+
+    def relisted(self, kind: str) -> None:
+        """Count a watch that began anew."""
+        self._relists.labels(kind).inc()
+
+    async def measure_lag(self) -> None:
+        """Measure how late the event loop is, until cancelled."""
+        while True:
+            started = time.monotonic()
+            await asyncio.sleep(LAG_PERIOD_S)
+            self._lag.observe(max(0.0, time.monotonic() - started - LAG_PERIOD_S))
+
+
+class QueueMetrics:
+    """client-go's metrics of a work queue."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        names = ("name", "controller")
+
+        def labelled(metric: Any) -> Any:
+            return metric.labels(CONTROLLER, CONTROLLER)
+
+        self._registry = registry
+        self._depth = labelled(
+            Gauge("workqueue_depth", "Keys that wait.", names, registry=registry)
+        )
+        self._adds = labelled(Counter("workqueue_adds", "Keys added.", names, registry=registry))
+        self._retries = labelled(
+            Counter("workqueue_retries", "Keys tried again.", names, registry=registry)
+        )
+        self._waited = labelled(
+            Histogram(
+                "workqueue_queue_duration_seconds",
+                "How long keys waited.",
+                names,
+                buckets=_QUEUE_BUCKETS,
+                registry=registry,
+            )
+        )
+        self._worked = labelled(
+            Histogram(
+                "workqueue_work_duration_seconds",
+                "How long keys were worked on.",
+                names,
+                buckets=_QUEUE_BUCKETS,
+                registry=registry,
+            )
+        )
+        self._unfinished = labelled(
+            Gauge(
+                "workqueue_unfinished_work_seconds",
+                "Sum of the ages of what is worked on.",
+                names,
+                registry=registry,
+            )
+        )
+        self._longest = labelled(
+            Gauge(
+                "workqueue_longest_running_processor_seconds",
+                "Age of the oldest work that is not done.",
+                names,
+                registry=registry,
+            )
+        )
+
+    def added(self, depth: int) -> None:
+        """Count a key that now waits."""
+        self._adds.inc()
+        self._depth.set(depth)
+
+    def taken(self, depth: int, waited_s: float) -> None:
+        """Note how long a key waited."""
+        self._depth.set(depth)
+        self._waited.observe(waited_s)
+
+    def finished(self, worked_s: float) -> None:
+        """Note how long a key was worked on."""
+        self._worked.observe(worked_s)
+
+    def retried(self) -> None:
+        """Count a key that is tried again."""
+        self._retries.inc()
+
+    def watch_work(self, working_since: Callable[[], Sequence[float]]) -> None:
+        """Tell at each scrape for how long keys have been worked on."""
+        self._unfinished.set_function(lambda: sum(working_since()))
+        self._longest.set_function(lambda: max(working_since(), default=0.0))
+
+
+class ReconcileMetrics:
+    """controller-runtime's metrics of a controller."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str) -> Any:
+            metric = Counter(f"controller_runtime_{name}", text, ["controller"], registry=registry)
+            return metric.labels(CONTROLLER)
+
+        self._total = Counter(
+            "controller_runtime_reconcile",
+            "Reconciles by result.",
+            ["controller", "result"],
+            registry=registry,
+        )
+        self._errors = counter("reconcile_errors", "Reconciles that failed.")
+        self._terminal = counter("terminal_reconcile_errors", "Failures that a person must end.")
+        self._panics = counter("reconcile_panics", "Reconciles that failed unexpectedly.")
+        self._timeouts = counter("reconcile_timeouts", "Reconciles that took too long.")
+        self._time = Histogram(
+            "controller_runtime_reconcile_time_seconds",
+            "How long reconciles took.",
+            ["controller"],
+            buckets=_RECONCILE_BUCKETS,
+            registry=registry,
+        ).labels(CONTROLLER)
+        self._limit = Gauge(
+            "controller_runtime_max_concurrent_reconciles",
+            "Workers.",
+            ["controller"],
+            registry=registry,
+        ).labels(CONTROLLER)
+        self._active = Gauge(
+            "controller_runtime_active_workers",
+            "Workers that reconcile now.",
+            ["controller"],
+            registry=registry,
+        ).labels(CONTROLLER)
+
+    def limited_to(self, workers: int) -> None:
+        """Note how many workers there are."""
+        self._limit.set(workers)
+
+    def started(self) -> None:
+        """Note that a worker began."""
+        self._active.inc()
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """Note that a worker ended."""
+        self._active.dec()
+        self._total.labels(CONTROLLER, outcome).inc()
+        self._time.observe(seconds)
+
+    def failed(self, error: BaseException, *, terminal: bool, expected: bool) -> None:
+        """Count a failure: one that a person must end, or one that nobody expected."""
+        self._errors.inc()
+        if terminal:
+            self._terminal.inc()
+        elif isinstance(error, TimeoutError):
+            self._timeouts.inc()
+        elif not expected:
+            self._panics.inc()
+
+
+class SentRequest(Protocol):
+    """What is told of a request."""
+
+    @property
+    def method(self) -> str:
+        """Return the HTTP method."""
+
+    @property
+    def path(self) -> str:
+        """Return the address."""
+
+
+class RequestMetrics:
+    """client-go's metrics of requests to the API server."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._total = Counter(
+            "rest_client_requests",
+            "Requests by answer.",
+            ["code", "method", "host"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "rest_client_request_duration_seconds",
+            "How long requests took.",
+            ["verb", "host"],
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+
+    def observer(self, host: str) -> Callable[[SentRequest, str, float], None]:
+        """Return what counts the requests sent to `host`."""
+
+        def observe(request: SentRequest, code: str, seconds: float) -> None:
+            self._total.labels(code, request.method, host).inc()
+            self._seconds.labels(request.method, host).observe(seconds)
+
+        return observe
+
+
+class WorldCollector:
+    """Tells at each scrape what the cache holds: nothing to keep in step, nothing to forget."""
+
+    def __init__(
+        self,
+        counts: Callable[[], Mapping[str, int]],
+        detectors: Callable[[], Iterable[Mapping[str, Any]]],
+    ) -> None:
+        self._counts = counts
+        self._detectors = detectors
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics of this moment."""
+        children = GaugeMetricFamily("yolofleet_children", "Objects by kind.", labels=["kind"])
+        for kind, number in self._counts().items():
+            children.add_metric([kind], number)
+        yield children
+        conditions: dict[tuple[str, str], int] = {}
+        weights = GaugeMetricFamily(
+            "yolofleet_canary_weight",
+            "Share of requests that the canary gets, in percent.",
+            labels=["namespace", "detector"],
+        )
+        for detector in self._detectors():
+            metadata, status = detector["metadata"], detector.get("status") or {}
+            for condition in status.get("conditions") or ():
+                key = (str(condition.get("type")), str(condition.get("status")))
+                conditions[key] = conditions.get(key, 0) + 1
+            if canary := status.get("canary"):
+                weights.add_metric(
+                    [metadata["namespace"], metadata["name"]], canary.get("weight") or 0
+                )
+        told = GaugeMetricFamily(
+            "yolofleet_detector_condition",
+            "Detectors by condition and its status.",
+            labels=["type", "status"],
+        )
+        for (type_, status_), number in sorted(conditions.items()):
+            told.add_metric([type_, status_], number)
+        yield told
+        yield weights
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the probes ask. Each returns what is wrong, or nothing."""
+
+    alive: Callable[[], str]
+    ready: Callable[[], str]
+
+
+async def serve(metrics: Metrics, health: Health, port: int) -> web.AppRunner:
+    """Serve /metrics, /healthz and /readyz on `port`; the caller cleans the runner up."""
+
+    async def scrape(_: web.Request) -> web.Response:
+        body = generate_latest(metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def probe(question: Callable[[], str]) -> Callable[[web.Request], Any]:
+        async def answer(_: web.Request) -> web.Response:
+            wrong = question()
+            return web.Response(text=wrong or "ok", status=503 if wrong else 200)
+
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/metrics", scrape)
+    app.router.add_get("/healthz", probe(health.alive))
+    app.router.add_get("/readyz", probe(health.ready))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, port=port).start()
+    for address in runner.addresses:
+        told = {"fields": {"port": address[1]}}
+        logging.getLogger(__name__).info("serving metrics and probes", extra=told)
+        break
+    return runner

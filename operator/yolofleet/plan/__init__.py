@@ -1,0 +1,1 @@
+"""Decisions, pure: (detector, observed, now) in, plan out; no client, clock, log or environment."""

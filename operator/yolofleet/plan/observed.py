@@ -1,0 +1,207 @@
+"""The one snapshot that decisions look at, made from the children as the API server has them."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from yolofleet.api.detector import SERVER_CONTAINER, Detector
+from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
+from yolofleet.api.quantity import amount
+from yolofleet.api.status import Reason, Status
+from yolofleet.plan.revision import Revision, recorded
+
+EXIT_CONFIG = 78
+"""sysexits.h EX_CONFIG: the server's word that its settings or its model cannot work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a pod does not serve, in words for a person."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedRevision:
+    """The Deployment of one revision. `revision` is None when its record cannot be read.
+
+    settled: whether its status speaks of its present spec, not of one before.
+    """
+
+    name: str
+    created: str
+    replicas: int
+    ready: int
+    revision: Revision | None
+    failure: Failure | None = None
+    settled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that is known of one detector's world at one moment."""
+
+    revisions: Mapping[str, ObservedRevision]
+    weights: Mapping[str, int]  # what the router has; empty where there is no route
+    selected: str | None  # the revision that the stable Service selects
+    mesh: bool  # whether Istio's API is in the cluster
+    accelerators: Mapping[str, Sequence[int]]  # per resource: what each fit node offers
+    status: Status = field(default_factory=Status)
+
+    def ready(self, name: str | None) -> int:
+        """Replicas of `name` that can answer."""
+        found = self.revisions.get(name or "")
+        return found.ready if found else 0
+
+
+def observe(
+    detector: Detector,
+    children: Iterable[Manifest],
+    pods: Iterable[Manifest],
+    nodes: Iterable[Manifest],
+    *,
+    mesh: bool,
+    status: Status,
+) -> Observed:
+    """Make the snapshot of `detector` from what the cluster holds."""
+    by_kind: dict[str, list[Manifest]] = {}
+    for child in children:
+        by_kind.setdefault(child["kind"], []).append(child)
+    failures = _failures(pods)
+    revisions = {
+        d["metadata"]["name"]: _revision(detector.name, d, failures)
+        for d in by_kind.get("Deployment", [])
+        if "deletionTimestamp" not in d["metadata"]
+    }
+    return Observed(
+        revisions=revisions,
+        weights=_weights(detector, by_kind.get("VirtualService", [])) if mesh else {},
+        selected=_selected(detector, by_kind.get("Service", [])),
+        mesh=mesh,
+        accelerators=_accelerators(nodes),
+        status=status,
+    )
+
+
+def _revision(
+    detector: str, deployment: Manifest, failures: Mapping[str, Failure]
+) -> ObservedRevision:
+    meta, status = deployment["metadata"], deployment.get("status", {})
+    name, replicas = meta["name"], deployment["spec"].get("replicas", 1)
+    return ObservedRevision(
+        name=name,
+        created=meta.get("creationTimestamp", ""),
+        replicas=replicas,
+        ready=min(status.get("availableReplicas", 0), replicas),  # the rest is on its way out
+        revision=recorded(detector, name, meta.get("annotations", {}).get(RENDER_ANNOTATION, "")),
+        failure=failures.get(name),
+        settled=status.get("observedGeneration", 0) >= meta.get("generation", 0),
+    )
+
+
+def _selected(detector: Detector, services: Iterable[Manifest]) -> str | None:
+    for service in services:
+        if service["metadata"]["name"] == detector.name:
+            selector: dict[str, str] = service["spec"].get("selector") or {}
+            return selector.get(REVISION_LABEL)
+    return None
+
+
+def _weights(detector: Detector, routes: Iterable[Manifest]) -> dict[str, int]:
+    """Return the weights of the last route, which is the one without a match."""
+    for route in routes:
+        http = route["spec"].get("http") or []
+        if route["metadata"]["name"] == detector.name and http:
+            return {
+                to["destination"]["host"].split(".", 1)[0]: to.get("weight", 0)
+                for to in http[-1].get("route", [])
+            }
+    return {}
+
+
+def _accelerators(nodes: Iterable[Manifest]) -> dict[str, list[int]]:
+    offered: dict[str, list[int]] = {}
+    for node in nodes:
+        if node.get("spec", {}).get("unschedulable"):
+            continue
+        for resource, quantity in node.get("status", {}).get("allocatable", {}).items():
+            if "/" in resource:
+                offered.setdefault(resource, []).append(int(amount(quantity)))
+    return offered
+
+
+def _failures(pods: Iterable[Manifest]) -> dict[str, Failure]:
+    """Return by revision what keeps a pod of it from serving; the newest pod speaks."""
+    failures: dict[str, Failure] = {}
+    for pod in sorted(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", ""))):
+        revision = pod["metadata"].get("labels", {}).get(REVISION_LABEL, "")
+        if "deletionTimestamp" in pod["metadata"]:
+            continue
+        if (failure := pod_failure(pod)) is not None:
+            failures[revision] = failure
+    return failures
+
+
+WAITING = {
+    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
+    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
+    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
+    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
+    "CreateContainerConfigError": Reason.CONFIG_REFUSED,
+    "CreateContainerError": Reason.CONFIG_REFUSED,
+    "RunContainerError": Reason.CONFIG_REFUSED,
+}
+
+
+def pod_failure(pod: Manifest) -> Failure | None:
+    """Say why `pod` does not serve; None while it starts or when it does."""
+    status = pod.get("status", {})
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return Failure(Reason.UNSCHEDULABLE, f"no node fits: {condition.get('message', '')}")
+    for container in (
+        *status.get("initContainerStatuses", []),
+        *status.get("containerStatuses", []),
+    ):
+        if container.get("ready"):
+            continue
+        if (failure := _container_failure(container)) is not None:
+            return failure
+    return None
+
+
+def _container_failure(container: Mapping[str, Any]) -> Failure | None:
+    state, last = container.get("state", {}), container.get("lastState", {})
+    waiting = state.get("waiting", {})
+    if reason := WAITING.get(waiting.get("reason", "")):
+        image = container.get("image", "")
+        return Failure(reason, f"image {image}: {waiting.get('message') or waiting['reason']}")
+    ended = state.get("terminated") or last.get("terminated")
+    if not ended:
+        return None
+    if ended.get("reason") == "OOMKilled":
+        return Failure(
+            Reason.OUT_OF_MEMORY,
+            f"container {container['name']} was killed for memory;"
+            " raise spec.resources.limits.memory",
+        )
+    if ended.get("exitCode") == EXIT_CONFIG and container["name"] == SERVER_CONTAINER:
+        return _told_by_server(ended.get("message", ""))
+    if ended.get("exitCode"):
+        return Failure(
+            Reason.CRASHED,
+            f"container {container['name']} exited with code {ended['exitCode']}"
+            f" ({ended.get('reason', 'Error')}): {(ended.get('message') or '').strip()[-500:]}",
+        )
+    return None
+
+
+def _told_by_server(message: str) -> Failure:
+    """Read what the server left in its termination log: its own reason and message."""
+    try:
+        told = json.loads(message)
+        return Failure(str(told["reason"])[:64], str(told["message"])[:1500])
+    except (ValueError, KeyError, TypeError):
+        return Failure(Reason.CRASHED, f"the server refused to start: {message.strip()[:500]}")

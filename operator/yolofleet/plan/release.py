@@ -1,0 +1,139 @@
+"""Which revision is the stable one, which is on trial, and which may go.
+
+Promotion moves a pointer: a revision that is ready for the whole traffic becomes the stable one,
+and none of its pods is touched. Roll-back is the same move to a former revision.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.status import Reason
+from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.observed import Observed
+from yolofleet.plan.revision import Revision, canary_revision, stable_revision
+from yolofleet.plan.scaling import full_capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Who is who. `wanted` have to run; `former` are kept, with pods until they have drained."""
+
+    stable: str
+    target: Revision
+    canary: Revision | None
+    wanted: tuple[Revision, ...]
+    former: tuple[Revision, ...]
+    full: int  # replicas that carry the whole traffic
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the spec's revision still has to become the stable one."""
+        return self.stable != self.target.name
+
+
+def release(detector: Detector, observed: Observed, defaults: Defaults) -> Release:
+    """Decide who is who; the pointer moves here."""
+    target = _as_recorded(stable_revision(detector, defaults), observed)
+    before = released_on(observed, target.name)
+    full = full_capacity(detector, observed, before)
+    moves = not detector.spec.suspend and takes_over(observed, before, target.name, full)
+    stable = target.name if moves else before
+    trial = canary_revision(detector, defaults)
+    canary = _as_recorded(trial, observed) if trial and trial.name != stable else None
+    wanted = {r.name: r for r in (target, canary) if r}
+    if stable not in wanted and (serving := observed.revisions[stable].revision):
+        wanted[stable] = serving
+    return Release(
+        stable=stable,
+        target=target,
+        canary=canary,
+        wanted=tuple(wanted.values()),
+        former=_former(detector, observed, wanted.keys() | {stable}),
+        full=full,
+    )
+
+
+def _as_recorded(revision: Revision, observed: Observed) -> Revision:
+    """Return `revision` as it was first rendered, if it was: an upgrade restarts no pod."""
+    seen = observed.revisions.get(revision.name)
+    if seen is None or seen.revision is None:
+        return revision
+    unpulled = seen.failure is not None and seen.failure.reason == Reason.IMAGE_PULL_FAILED
+    # an image that was never to be had is not kept: the chart's may have been put right since
+    return revision if unpulled and not seen.ready else seen.revision
+
+
+def released_on(observed: Observed, otherwise: str) -> str:
+    """Return the revision that the detector was last released on: by status, else Service."""
+    stable = observed.status.stable
+    for name in (stable.revision if stable else None, observed.selected):
+        if name is not None and name in observed.revisions:
+            return name
+    return otherwise
+
+
+def takes_over(observed: Observed, before: str, target: str, full: int) -> bool:
+    """Say whether `target` may become the stable revision: with the capacity of the old one."""
+    if before == target or full == 0:
+        return True
+    needed = full if observed.ready(before) else 1  # better one replica than none
+    seen = observed.revisions.get(target)
+    return seen is not None and seen.settled and seen.ready >= needed
+
+
+def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[Revision, ...]:
+    """Return the revisions to keep beside the wanted: those that run, and the youngest at rest."""
+    others = sorted(
+        (seen for name, seen in observed.revisions.items() if name not in wanted),
+        key=lambda seen: (seen.created, seen.name),
+        reverse=True,
+    )
+    running = [s.revision for s in others if s.revision and s.replicas]
+    resting = [s.revision for s in others if s.revision and not s.replicas]
+    return (*running, *resting[: detector.spec.revision_history])
+
+
+def provider_for(detector: Detector, observed: Observed) -> Provider:
+    """Return what routes in fact: Istio where it is and may be used, else the plain Service."""
+    if detector.spec.traffic.provider is Provider.SERVICE or not observed.mesh:
+        return Provider.SERVICE
+    return Provider.ISTIO
+
+
+def shares(detector: Detector, observed: Observed, going: Release) -> dict[str, int]:
+    """Return what revisions beside the stable one should get of the traffic, in percent.
+
+    While a promotion waits for capacity everybody keeps what the router gives them now.
+    """
+    if going.under_way:
+        others = {r.name for r in going.wanted if r.name != going.stable}
+        return {name: observed.weights.get(name, 0) for name in others}
+    canary = detector.spec.canary
+    return {going.canary.name: canary.weight} if canary and going.canary else {}
+
+
+def routed(observed: Observed, name: str) -> bool:
+    """Say whether any router still sends requests to `name`."""
+    return observed.weights.get(name, 0) > 0 or observed.selected == name
+
+
+def draining(
+    observed: Observed, going: Release, split: Mapping[str, int], *, now: datetime
+) -> dict[str, datetime]:
+    """Return since when each running revision that nobody wants has been without traffic."""
+    known = {entry.revision: entry.since for entry in observed.status.draining}
+    return {
+        revision.name: known.get(revision.name, now)
+        for revision in going.former
+        if (seen := observed.revisions[revision.name]).replicas
+        and seen.ready
+        and not split.get(revision.name)
+        and not routed(observed, revision.name)
+    }
+
+
+def drained(since: datetime, seconds: float, now: datetime) -> bool:
+    """Say whether a revision without traffic since then has finished its requests."""
+    return now - since >= timedelta(seconds=seconds)

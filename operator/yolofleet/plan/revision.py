@@ -1,0 +1,169 @@
+"""Revisions: what makes one, its name, and the record of it that its Deployment carries.
+
+A revision is immutable. Its name is a hash of what changes the pods and of nothing else. What it
+was rendered with (image, render version) is recorded beside that on its Deployment, so that a new
+operator, or other defaults, render a running revision exactly as it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from yolofleet.api.detector import (
+    ApiModel,
+    Backend,
+    Canary,
+    Detector,
+    DetectorSpec,
+    Inference,
+    Model,
+    PodTemplate,
+    Resources,
+    Runtime,
+)
+from yolofleet.api.names import revision_name
+from yolofleet.plan.defaults import Defaults
+
+RENDER_VERSION = 1
+"""Raise it when builders make other pods of the same revision; keep rendering the older ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One immutable way to run a detector. Everything its pods depend on, and nothing else."""
+
+    name: str
+    model: Model
+    runtime: Runtime
+    inference: Inference
+    resources: Resources
+    pod_template: PodTemplate
+    image: str
+    pull_policy: str
+    drain_seconds: int
+    render_version: int = RENDER_VERSION
+
+    def record(self) -> str:
+        """Return what its Deployment remembers it by; `recorded` reads it back."""
+        rendered = {
+            "version": self.render_version,
+            "image": self.image,
+            "pullPolicy": self.pull_policy,
+            "drainSeconds": self.drain_seconds,
+        }
+        return _as_text({"render": rendered, "spec": identity(self), "whole": _whole(self)})
+
+
+def _whole(revision: "Revision") -> dict[str, Any]:
+    """Return every part with its defaults, which a later version may have changed."""
+    return {
+        name: part.model_dump(mode="json", by_alias=True) for name, part in _parts(revision).items()
+    }
+
+
+def _parts(revision: "Revision | DetectorSpec") -> dict[str, ApiModel]:
+    return {
+        "model": revision.model,
+        "runtime": revision.runtime,
+        "inference": revision.inference,
+        "resources": revision.resources,
+        "podTemplate": revision.pod_template,
+    }
+
+
+def identity(revision: "Revision | DetectorSpec") -> dict[str, Any]:
+    """Return what changes the pods. Defaults are left out: a later default is no new revision."""
+    dumped = {
+        name: part.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        for name, part in _parts(revision).items()
+    }
+    return {name: part for name, part in dumped.items() if part}
+
+
+def stable_revision(detector: Detector, defaults: Defaults) -> Revision:
+    """Return the revision that the spec asks for."""
+    return _revision(detector, detector.spec, defaults)
+
+
+def canary_revision(detector: Detector, defaults: Defaults) -> Revision | None:
+    """Return the revision on trial; None without one, or when it equals the stable one."""
+    canary = detector.spec.canary
+    if canary is None:
+        return None
+    spec = detector.spec.model_copy(update=_overrides(detector.spec, canary))
+    revision = _revision(detector, spec, defaults)
+    return None if revision.name == stable_revision(detector, defaults).name else revision
+
+
+def _overrides(spec: DetectorSpec, canary: Canary) -> dict[str, Any]:
+    """Return the parts in which the canary differs: small parts by field, the others whole."""
+    update: dict[str, Any] = {
+        "runtime": Runtime.model_validate(
+            spec.runtime.model_dump(by_alias=True) | canary.runtime  # the canary's fields win
+        ),
+        "inference": Inference.model_validate(
+            spec.inference.model_dump(by_alias=True) | canary.inference
+        ),
+    }
+    if canary.model is not None:
+        update["model"] = canary.model
+    if canary.resources is not None:
+        update["resources"] = canary.resources
+    if canary.pod_template is not None:
+        update["pod_template"] = PodTemplate.model_validate(canary.pod_template)
+    return update
+
+
+def _revision(detector: Detector, spec: DetectorSpec, defaults: Defaults) -> Revision:
+    digest = hashlib.sha256(_as_text(identity(spec)).encode()).hexdigest()
+    return Revision(
+        name=revision_name(detector.name, digest),
+        model=spec.model,
+        runtime=spec.runtime,
+        inference=spec.inference,
+        resources=spec.resources,
+        pod_template=spec.pod_template,
+        image=spec.runtime.image or _image(spec, defaults),
+        pull_policy=defaults.image_pull_policy,
+        drain_seconds=defaults.drain_seconds,
+    )
+
+
+def _image(spec: DetectorSpec, defaults: Defaults) -> str:
+    if spec.resources.accelerators:
+        return defaults.image_gpu
+    if spec.runtime.backend is Backend.TORCH:
+        return defaults.image_torch
+    return defaults.image_cpu
+
+
+def recorded(detector: str, name: str, record: str) -> Revision | None:
+    """Read back the revision `name` from its Deployment; None when its record was edited."""
+    try:
+        written = json.loads(record)
+        spec = DetectorSpec.model_validate(written["whole"])
+        rendered = written["render"]
+        digest = hashlib.sha256(_as_text(written["spec"]).encode()).hexdigest()
+        revision = Revision(
+            name=revision_name(detector, digest),
+            model=spec.model,
+            runtime=spec.runtime,
+            inference=spec.inference,
+            resources=spec.resources,
+            pod_template=spec.pod_template,
+            image=str(rendered["image"]),
+            pull_policy=str(rendered["pullPolicy"]),
+            drain_seconds=int(rendered["drainSeconds"]),
+            render_version=int(rendered["version"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+        return None
+    return revision if revision.name == name else None
+
+
+def _as_text(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

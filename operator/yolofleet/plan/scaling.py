@@ -1,0 +1,64 @@
+"""Replicas: how many each revision should have, who owns the number, and whether a GPU is there."""
+
+from math import ceil
+
+from yolofleet.api.detector import Detector
+from yolofleet.api.quantity import amount
+from yolofleet.plan.observed import Observed
+from yolofleet.plan.revision import Revision
+
+
+def full_capacity(detector: Detector, observed: Observed, stable: str) -> int:
+    """Return the replicas that carry the whole traffic.
+
+    Under an autoscaler that is what the stable revision runs with now, so that a promotion never
+    starts below what served before it; or what the canary's replicas at its weight stand for, when
+    that is more: the autoscaler sees only the load that is left to stable.
+    """
+    scaling = detector.spec.autoscaling
+    if scaling is None:
+        return 1 if detector.spec.replicas is None else detector.spec.replicas
+    running = [
+        _whole(seen.replicas, 100 if name == stable else observed.weights.get(name, 0))
+        for name, seen in observed.revisions.items()
+    ]
+    most = max(running, default=0)
+    return min(max(most, scaling.min_replicas), scaling.max_replicas)
+
+
+def _whole(replicas: int, weight: int) -> int:
+    """Return the fewest replicas of which `weight` percent, rounded up, are `replicas`."""
+    return (replicas - 1) * 100 // weight + 1 if replicas and weight else 0
+
+
+def canary_replicas(detector: Detector, observed: Observed, name: str, full: int) -> int:
+    """Return the canary's replicas: what was asked for, else what its weight needs.
+
+    Its present weight counts too, until the router has let go of it.
+    """
+    canary = detector.spec.canary
+    if canary is None:
+        return 0
+    if canary.replicas:
+        return canary.replicas
+    weight = max(canary.weight, observed.weights.get(name, 0))
+    return max(1, ceil(full * weight / 100))
+
+
+def carries(ready: int, full: int) -> int:
+    """Return the percent of all traffic that `ready` of `full` replicas can carry."""
+    return min(100, 100 * ready // max(full, 1)) if ready else 0
+
+
+def missing_accelerator(revision: Revision, observed: Observed) -> str | None:
+    """Say which accelerator no node can give to one pod of `revision`; None when one can."""
+    for resource, asked in revision.resources.accelerators.items():
+        offers = observed.accelerators.get(resource, ())
+        best = max(offers, default=0)
+        if best < amount(asked):
+            return (
+                f"a replica needs {asked} {resource}; {len(offers)} nodes offer it, at most {best}"
+                f" on one. Add a node with {resource} (and its device plugin), or remove it from"
+                " spec.resources.limits"
+            )
+    return None

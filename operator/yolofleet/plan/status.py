@@ -1,0 +1,294 @@
+"""What is true of a detector, from what was observed; and what of it is news."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL
+from yolofleet.api.status import (
+    Condition,
+    ConditionType,
+    Draining,
+    Reason,
+    RevisionStatus,
+    Status,
+)
+from yolofleet.plan.decide import Plan
+from yolofleet.plan.observed import Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A condition before it knows since when."""
+
+    type: ConditionType
+    holds: bool | None  # None: not known yet
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something that changed and that a person may want to read: an Event."""
+
+    warning: bool
+    reason: str
+    message: str
+
+
+def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime) -> Status:
+    """Return the status: what is, not what was wished."""
+    beside = plan.target if plan.target != plan.stable else plan.canary
+    return Status(
+        observed_generation=detector.generation,
+        url=_url(detector, plan),
+        stable=_revision(plan.stable, observed, plan),
+        canary=_revision(beside, observed, plan) if beside else None,
+        draining=[Draining(revision=n, since=t) for n, t in sorted(plan.draining.items())],
+        replicas=observed.ready(plan.stable),
+        selector=f"{DETECTOR_LABEL}={detector.name},{REVISION_LABEL}={plan.stable}",
+        conditions=_dated(
+            [
+                _ready(observed, plan),
+                _progressing(detector, observed, plan),
+                _routed(detector, observed, plan),
+                *_canary_healthy(detector, observed, plan),
+                *_gpu_available(observed, plan),
+            ],
+            observed.status,
+            detector.generation,
+            now,
+        ),
+    )
+
+
+def refused(before: Status, reason: str, message: str, generation: int, now: datetime) -> Status:
+    """Return `before` with the refusal told in Progressing: what serves keeps serving."""
+    told = Statement(ConditionType.PROGRESSING, False, reason, message)
+    kept = [
+        Statement(ConditionType(c.type), _HOLDS[c.status], c.reason, c.message)
+        for c in before.conditions
+        if c.type in set(ConditionType) - {ConditionType.PROGRESSING}
+    ]
+    return before.model_copy(
+        update={
+            "observed_generation": generation,
+            "conditions": _dated([*kept, told], before, generation, now),
+        }
+    )
+
+
+_HOLDS = {"True": True, "False": False, "Unknown": None}
+_STATUS = {True: "True", False: "False", None: "Unknown"}
+
+
+def _dated(
+    statements: Sequence[Statement], before: Status, generation: int, now: datetime
+) -> list[Condition]:
+    """Give each statement the time at which its status last changed."""
+    conditions = []
+    for told in statements:
+        was, status = before.condition(told.type), _STATUS[told.holds]
+        conditions.append(
+            Condition.model_validate(
+                {
+                    "type": told.type,
+                    "status": status,
+                    "reason": told.reason,
+                    "message": told.message[:4096],
+                    "lastTransitionTime": (
+                        was.last_transition_time if was and was.status == status else now
+                    ),
+                    "observedGeneration": generation,
+                }
+            )
+        )
+    return conditions
+
+
+def _revision(name: str, observed: Observed, plan: Plan) -> RevisionStatus:
+    seen = observed.revisions.get(name)
+    planned = plan.replicas(name)
+    model = next((p.revision.model.uri for p in plan.revisions if p.revision.name == name), "")
+    if plan.provider is Provider.ISTIO:
+        weight = observed.weights.get(name, 0)
+    else:
+        weight = 100 if observed.selected == name else 0
+    return RevisionStatus(
+        revision=name,
+        model=model,
+        ready=observed.ready(name),
+        desired=(seen.replicas if seen else 0) if planned is None else planned,
+        weight=weight,
+    )
+
+
+def _url(detector: Detector, plan: Plan) -> str:
+    if plan.provider is Provider.ISTIO and detector.spec.traffic.hosts:
+        return f"http://{detector.spec.traffic.hosts[0]}"
+    return f"http://{detector.name}.{detector.namespace}.svc.cluster.local"
+
+
+def _count(name: str, observed: Observed, plan: Plan) -> str:
+    status = _revision(name, observed, plan)
+    return f"{name}: {status.ready} of {status.desired} replicas are ready"
+
+
+def _failure(name: str, observed: Observed) -> tuple[str, str] | None:
+    seen = observed.revisions.get(name)
+    if seen is None or seen.failure is None:
+        return None
+    return seen.failure.reason, f"{name}: {seen.failure.message}"
+
+
+def _ready(observed: Observed, plan: Plan) -> Statement:
+    told = _count(plan.stable, observed, plan)
+    if observed.ready(plan.stable):
+        return Statement(ConditionType.READY, True, Reason.SERVING, told)
+    if plan.full == 0:
+        return Statement(
+            ConditionType.READY, False, Reason.SCALED_TO_ZERO, "spec.replicas is 0; raise it"
+        )
+    if plan.missing:
+        return Statement(ConditionType.READY, False, Reason.MISSING, plan.missing)
+    if failure := _failure(plan.stable, observed):
+        return Statement(ConditionType.READY, False, *failure)
+    return Statement(ConditionType.READY, False, Reason.NOTHING_READY, told)
+
+
+def _progressing(detector: Detector, observed: Observed, plan: Plan) -> Statement:
+    kind = ConditionType.PROGRESSING
+    if detector.spec.suspend:
+        return Statement(
+            kind, False, Reason.SUSPENDED, "spec.suspend is true: nothing is changed or repaired"
+        )
+    releasing = plan.target != plan.stable
+    meanwhile = f"; {plan.stable} keeps serving" if releasing else ""
+    done = _revision(plan.target, observed, plan)
+    whole = done.ready >= max(done.desired, plan.full if releasing else 0)
+    if not whole and plan.missing:
+        return Statement(kind, False, Reason.MISSING, plan.missing + meanwhile)
+    if not whole and (failure := _failure(plan.target, observed)):
+        return Statement(kind, False, failure[0], failure[1] + meanwhile)
+    if releasing:
+        told = _count(plan.target, observed, plan) + meanwhile
+        return Statement(kind, True, Reason.ROLLING_OUT, told)
+    if not whole:
+        return Statement(kind, True, Reason.STARTING, _count(plan.target, observed, plan))
+    if leaving := plan.leaving:
+        told = f"{', '.join(leaving)}: finishing the last requests"
+        return Statement(kind, True, Reason.DRAINING, told)
+    return Statement(kind, False, Reason.SETTLED, f"{plan.target} is released")
+
+
+def _routed(detector: Detector, observed: Observed, plan: Plan) -> Statement:
+    kind = ConditionType.TRAFFIC_ROUTED
+    traffic, canary = detector.spec.traffic, detector.spec.canary
+    needs_mesh = (
+        traffic.provider is Provider.ISTIO
+        or bool(traffic.hosts)
+        or (plan.canary is not None and canary is not None and (canary.weight or canary.match))
+    )
+    if plan.provider is Provider.SERVICE:
+        if needs_mesh:
+            return Statement(
+                kind,
+                False,
+                Reason.MESH_ABSENT,
+                "hosts, canary weights and matches need Istio, whose API (networking.istio.io/v1)"
+                " is not in the cluster; install it, or clear them. Meanwhile the Service"
+                f" {detector.name} sends everything to {plan.stable}",
+            )
+        if observed.selected == plan.stable:
+            told = f"the Service {detector.name} sends everything to {plan.stable}"
+            return Statement(kind, True, Reason.ROUTED, told)
+        return Statement(kind, None, Reason.ROUTE_PENDING, "the Service is being written")
+    split = ", ".join(f"{share} % {name}" for name, share in plan.weights.items())
+    if {k: v for k, v in observed.weights.items() if v} != {
+        k: v for k, v in plan.weights.items() if v
+    }:
+        return Statement(kind, None, Reason.ROUTE_PENDING, f"waiting for the router: {split}")
+    if plan.canary and canary and plan.target == plan.stable:
+        gets = plan.weights.get(plan.canary, 0)
+        if gets < canary.weight:
+            return Statement(
+                kind,
+                False,
+                Reason.SHORT_OF_CAPACITY,
+                f"spec.canary.weight is {canary.weight} and the canary gets {gets}:"
+                f" {observed.ready(plan.canary)} of its replicas are ready, and the whole traffic"
+                f" needs {plan.full}. Wait for them, or raise spec.canary.replicas",
+            )
+    if not traffic.hosts and len(plan.weights) > 1:
+        split += (
+            f" of what a VirtualService of yours delegates to {detector.namespace}/{detector.name};"
+            f" the Service sends everything to {plan.stable}. Set spec.traffic.hosts to route here"
+        )
+    return Statement(kind, True, Reason.ROUTED, split)
+
+
+def _canary_healthy(detector: Detector, observed: Observed, plan: Plan) -> Iterator[Statement]:
+    if plan.canary is None or detector.spec.canary is None:
+        return
+    kind, told = ConditionType.CANARY_HEALTHY, _count(plan.canary, observed, plan)
+    now = _revision(plan.canary, observed, plan)
+    if now.desired and now.ready >= now.desired:
+        yield Statement(kind, True, Reason.CANARY_READY, told)
+    elif plan.missing and plan.missing.startswith(f"{plan.canary}:"):
+        yield Statement(kind, False, Reason.MISSING, plan.missing)
+    elif failure := _failure(plan.canary, observed):
+        yield Statement(
+            kind, False, failure[0], f"{failure[1]}; it gets no traffic until it is ready"
+        )
+    else:
+        yield Statement(kind, None, Reason.CANARY_STARTING, told)
+
+
+def _gpu_available(observed: Observed, plan: Plan) -> Iterator[Statement]:
+    kind = ConditionType.GPU_AVAILABLE
+    if plan.missing:
+        yield Statement(kind, False, Reason.MISSING, plan.missing)
+        return
+    asked = {
+        resource
+        for p in plan.revisions
+        if p.revision.name in (plan.target, plan.canary)
+        for resource in p.revision.resources.accelerators
+    }
+    if asked:
+        offers = ", ".join(f"{sum(observed.accelerators.get(r, ()))} {r}" for r in sorted(asked))
+        yield Statement(kind, True, Reason.ENOUGH, f"the nodes offer {offers}")
+
+
+def news(before: Status, after: Status) -> Iterator[News]:
+    """Tell what changed from one status to the next; each change once."""
+    was, now = before.stable, after.stable
+    if was and now and was.revision != now.revision:
+        yield News(
+            False, "Promoted", f"{now.revision} is the stable revision now, {was.revision} was"
+        )
+    for condition in after.conditions:
+        old = before.condition(ConditionType(condition.type))
+        if old and (old.status, old.reason) == (condition.status, condition.reason):
+            continue
+        if old is None and (condition.status == "Unknown" or condition.reason in _EXPECTED):
+            continue
+        yield News(_bad(condition), condition.reason, condition.message)
+    shares = _shares(before), _shares(after)
+    if before.stable and shares[0] != shares[1] and sum(shares[1].values()) == 100:  # not halfway
+        told = ", ".join(f"{share} % {name}" for name, share in shares[1].items())
+        yield News(False, "TrafficShifted", told)
+
+
+_EXPECTED = (Reason.NOTHING_READY, Reason.ROUTE_PENDING)
+"""Of a detector that was just made, these are no news."""
+
+
+def _bad(condition: Condition) -> bool:
+    usual = {Reason.SETTLED, Reason.SUSPENDED, Reason.NOTHING_READY, Reason.SCALED_TO_ZERO}
+    return condition.status == "False" and condition.reason not in usual
+
+
+def _shares(status: Status) -> dict[str, int]:
+    return {r.revision: r.weight for r in (status.stable, status.canary) if r and r.weight}

@@ -1,0 +1,58 @@
+"""Weights: they sum to 100, and go only to what ready replicas can carry."""
+
+from collections.abc import Mapping
+
+from yolofleet.plan.observed import Observed
+from yolofleet.plan.scaling import carries
+
+
+def weights(
+    observed: Observed, *, stable: str, shares: Mapping[str, int], full: int
+) -> dict[str, int]:
+    """Return the percent of requests for each revision; `stable` takes what the others leave.
+
+    shares: what other revisions should get. Each is cut to what its ready replicas carry. When
+    stable is short itself, those that serve now keep of it what is theirs by ready replicas: moving
+    traffic onto too few is how roll-backs fail. A dark launch gets no request.
+    """
+    given = {
+        name: min(share, carries(observed.ready(name), full))
+        for name, share in shares.items()
+        if name != stable
+    }
+    spare = max(0, 100 - sum(given.values()))
+    short = spare - carries(observed.ready(stable), full)
+    for name, before in observed.weights.items():
+        if short <= 0:
+            break
+        if name == stable or name not in observed.revisions or not observed.ready(name):
+            continue
+        fair = max(carries(observed.ready(name), full), _part(observed, name, stable))
+        kept = min(before, fair) - given.get(name, 0)
+        if kept > 0:
+            kept = min(kept, short)
+            given[name] = given.get(name, 0) + kept
+            short -= kept
+    if not observed.ready(stable) and (alive := _alive(observed, given)):
+        given = _stretched({name: given[name] for name in alive})
+    rest = 100 - sum(given.values())
+    return {stable: rest, **given}
+
+
+def _part(observed: Observed, name: str, stable: str) -> int:
+    """Return the percent of the ready replicas of both that `name` has."""
+    ready = observed.ready(name)
+    return 100 * ready // (ready + observed.ready(stable))
+
+
+def _alive(observed: Observed, given: Mapping[str, int]) -> list[str]:
+    return [name for name, share in given.items() if share > 0 and observed.ready(name)]
+
+
+def _stretched(given: Mapping[str, int]) -> dict[str, int]:
+    """Scale `given` up to 100: with nothing else ready, those that serve take everything."""
+    total = sum(given.values())
+    scaled = {name: 100 * share // total for name, share in given.items()}
+    first = next(iter(scaled))
+    scaled[first] += 100 - sum(scaled.values())
+    return scaled

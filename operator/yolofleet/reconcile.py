@@ -1,0 +1,101 @@
+"""The operator on one page: read, observe, decide, build, apply, report.
+
+It knows nothing of canaries, GPUs or meshes: that is `plan`. It decides nothing and fails on
+nothing but the API server, and what that refuses is told in the detector's status.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from yolofleet.api.detector import Detector, InvalidSpec
+from yolofleet.api.names import Manifest
+from yolofleet.api.status import Reason, Status, read_status
+from yolofleet.cluster.apply import Writer
+from yolofleet.cluster.cache import Cache
+from yolofleet.cluster.errors import Refused, ResourceConflict
+from yolofleet.cluster.events import Events
+from yolofleet.cluster.kinds import VIRTUAL_SERVICE, identity
+from yolofleet.plan.decide import Plan, decide
+from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.observed import observe
+from yolofleet.plan.status import news, refused, report
+from yolofleet.resources.build import build
+
+ASK_AGAIN = timedelta(seconds=30)
+"""When to retry what the API server refused: a person has to act, and may do so elsewhere."""
+
+READ_BACK = timedelta(milliseconds=100)
+"""When to look at what was just written: the echo of our own write wakes nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """What a reconcile needs from the world."""
+
+    cache: Cache
+    cluster: Writer
+    events: Events
+    defaults: Defaults
+    now: Callable[[], datetime]
+
+
+async def reconcile(key: str, deps: Deps) -> timedelta | None:
+    """Bring the detector `key` one step closer to its spec; return when to look again, if at all.
+
+    Looks at what is, never at what happened: safe at any time, any number of times.
+    Raises `Stale` and `Busy` from the cluster; the queue tries again.
+    """
+    raw, now = deps.cache.detector(key), deps.now()  # read: memory
+    if raw is None or "deletionTimestamp" in raw["metadata"]:
+        return None  # garbage collection takes the children
+    before = read_status(raw)
+    try:
+        detector = Detector.parse(raw)
+    except InvalidSpec as error:  # told in status; what serves keeps serving
+        generation = raw["metadata"]["generation"]
+        told = refused(before, Reason.INVALID_SPEC, str(error), generation, now)
+        return await _tell(raw, before, told, deps)
+
+    children = deps.cache.children(detector.uid)
+    mesh = deps.cache.serves(VIRTUAL_SERVICE)
+    observed = observe(  # observe: memory, one snapshot
+        detector, children, deps.cache.pods(key), deps.cache.nodes(), mesh=mesh, status=before
+    )
+    plan = decide(detector, observed, deps.defaults, now=now)  # decide: pure
+    status = report(detector, observed, plan, now=now)  # report: what is, not what was wished
+    if detector.spec.suspend:
+        return await _tell(raw, before, status, deps)
+    desired = build(detector, plan)  # build: pure, cannot fail
+    try:
+        wrote = await deps.cluster.apply(desired, over=children)  # apply: in order, what differs
+        wrote += await deps.cluster.prune(  # prune: by uid, after a live list
+            detector.uid, keep=_kept(desired, plan, children)
+        )
+    except Refused as error:  # told in status; a person must act
+        told = refused(status, _reason(error), str(error), detector.generation, now)
+        return await _tell(raw, before, told, deps, again=ASK_AGAIN)
+    again = READ_BACK if wrote else plan.requeue_after
+    return await _tell(raw, before, status, deps, again=again)
+
+
+async def _tell(
+    raw: Manifest, before: Status, after: Status, deps: Deps, *, again: timedelta | None = None
+) -> timedelta | None:
+    """Publish the status, and what of it is news as Events."""
+    await deps.cluster.publish_status(raw, after.dump())
+    for told in news(before, after):
+        kind = "Warning" if told.warning else "Normal"
+        await deps.events.emit(raw, kind, told.reason, told.message)
+    return again
+
+
+def _kept(desired: list[Manifest], plan: Plan, children: list[Manifest]) -> set[tuple[str, str]]:
+    """Return what pruning leaves alone: all that is desired, and revisions nobody can read."""
+    untouched = {identity(c) for c in children if c["metadata"]["name"] in plan.untouched}
+    return {identity(manifest) for manifest in desired} | untouched
+
+
+def _reason(error: Refused) -> Reason:
+    conflict = isinstance(error, ResourceConflict)
+    return Reason.RESOURCE_CONFLICT if conflict else Reason.WRITE_REFUSED

@@ -1,0 +1,1 @@
+"""Builders, pure: one function and one template for each kind of child."""

@@ -1,0 +1,129 @@
+"""The Deployment of a revision: everything its pods are, and nothing that changes without them."""
+
+import json
+from math import ceil
+from typing import Any
+from urllib.parse import urlsplit
+
+from yolofleet.api.detector import SERVER_CONTAINER, Detector, seconds
+from yolofleet.api.names import (
+    RENDER_ANNOTATION,
+    REVISION_LABEL,
+    Manifest,
+    child_labels,
+    selector_labels,
+)
+from yolofleet.plan.decide import PlannedRevision
+from yolofleet.plan.revision import Revision
+from yolofleet.resources.owner import owner
+from yolofleet.resources.pod_template import merged
+from yolofleet.resources.render import render
+
+CACHE = "/var/cache/yoloserve"
+CLAIM = "/mnt/model"
+FORGOTTEN_SECONDS = 15
+"""How long a pod goes on answering after SIGTERM: until every proxy has forgotten its address."""
+
+
+def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
+    """Return the Deployment of one revision; without `replicas` when an autoscaler owns them."""
+    revision = planned.revision
+    selector = selector_labels(detector.name, revision.name)
+    made = render(
+        "deployment.yaml.j2",
+        name=revision.name,
+        namespace=detector.namespace,
+        labels=child_labels(detector.name) | {REVISION_LABEL: revision.name},
+        annotations={RENDER_ANNOTATION: revision.record()},
+        pod_annotations=_scrape(),
+        owner=owner(detector),
+        replicas=planned.replicas,
+        selector=selector,
+        strategy=_strategy(revision),
+        grace_seconds=_drain(revision) + ceil(seconds(revision.inference.deadline)) + 10,
+        container=SERVER_CONTAINER,
+        image=revision.image,
+        pull_policy=revision.pull_policy,
+        env=_environment(detector.name, revision),
+        resources=_resources(revision),
+        mounts=[{"name": "cache", "mountPath": CACHE}, *_claim_mount(revision)],
+        volumes=[{"name": "cache", "emptyDir": {}}, *_claim_volume(revision)],
+    )
+    return merged(made, revision.pod_template)
+
+
+def _strategy(revision: Revision) -> dict[str, Any]:
+    """Return how pods are replaced, which only a change from outside can cause.
+
+    Surging would ask for a second accelerator while the old pod holds what may be the only one.
+    """
+    surge = 0 if revision.resources.accelerators else 1
+    return {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 1 - surge},
+    }
+
+
+def _drain(revision: Revision) -> int:
+    return min(revision.drain_seconds, FORGOTTEN_SECONDS)
+
+
+def _scrape() -> dict[str, str]:
+    return {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "8080",
+        "prometheus.io/path": "/metrics",
+    }
+
+
+def _environment(detector: str, revision: Revision) -> list[dict[str, str]]:
+    """Return the server's settings; the names are those of its command line."""
+    inference, runtime = revision.inference, revision.runtime
+    values = {
+        "NAME": detector,
+        "REVISION": revision.name,
+        "MODEL": _uri(revision.model.uri),
+        "SHA256": revision.model.sha256,
+        "CLASSES": json.dumps(revision.model.classes) if revision.model.classes else "",
+        "BACKEND": runtime.backend.value,
+        "PRECISION": runtime.precision.value,
+        "PROFILE": inference.profile.value,
+        "IMAGE_SIZE": str(inference.image_size or 0),
+        "CONFIDENCE": str(inference.confidence),
+        "IOU": str(inference.iou),
+        "MAX_DETECTIONS": str(inference.max_detections),
+        "DEADLINE_MS": str(int(seconds(inference.deadline) * 1000)),
+        "MAX_BATCH": str(inference.max_batch),
+        "DRAIN_SECONDS": str(_drain(revision)),
+        "CACHE_DIR": CACHE,
+    }
+    homes = [{"name": name, "value": CACHE} for name in ("HOME", "TMPDIR")]
+    return [
+        *({"name": f"YOLOSERVE_{name}", "value": value} for name, value in values.items() if value),
+        *homes,
+    ]
+
+
+def _uri(uri: str) -> str:
+    """Return what the server reads: a claim is a folder by then."""
+    parts = urlsplit(uri)
+    return f"file://{CLAIM}{parts.path}" if parts.scheme == "pvc" else uri
+
+
+def _claim_mount(revision: Revision) -> list[dict[str, Any]]:
+    if not revision.model.uri.startswith("pvc://"):
+        return []
+    return [{"name": "model", "mountPath": CLAIM, "readOnly": True}]
+
+
+def _claim_volume(revision: Revision) -> list[dict[str, Any]]:
+    parts = urlsplit(revision.model.uri)
+    if parts.scheme != "pvc":
+        return []
+    claim = {"claimName": parts.netloc, "readOnly": True}
+    return [{"name": "model", "persistentVolumeClaim": claim}]
+
+
+def _resources(revision: Revision) -> dict[str, dict[str, str]]:
+    told = {"requests": revision.resources.requests, "limits": revision.resources.limits}
+    return {name: amounts for name, amounts in told.items() if amounts}

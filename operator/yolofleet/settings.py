@@ -1,0 +1,111 @@
+"""The operator's settings, read once from the environment; nobody else reads it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from yolofleet.plan.defaults import Defaults
+
+_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class InvalidSettings(Exception):
+    """A variable has a value that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one run of the operator is told."""
+
+    defaults: Defaults
+    """Values that detectors may leave open, such as the serving images."""
+
+    namespaces: tuple[str, ...]
+    """Where detectors are served; empty: everywhere."""
+
+    lease_namespace: str
+    """Where the Lease is; the operator's own namespace."""
+
+    lease_name: str
+    """Operators that share a Lease are replicas: one leads, the others wait with warm caches."""
+
+    identity: str
+    """Who holds the Lease; new with every process, so that a restart is not taken for its past."""
+
+    metrics_port: int
+    """For /metrics, /healthz and /readyz; 0: any free port (tests)."""
+
+    workers: int
+    """Detectors reconciled at once. The API server, not this process, is the limit (~200
+    writes/s), and ten workers reach it."""
+
+    log_level: str
+    """DEBUG also tells of every request; INFO tells of every change; WARNING of what needs you."""
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Read YOLOFLEET_* from `environment`. Raises `InvalidSettings`."""
+    text = _Variables(environment)
+    defaults = Defaults(
+        image_cpu=text.required("IMAGE_CPU"),
+        image_torch=text.optional("IMAGE_TORCH"),
+        image_gpu=text.optional("IMAGE_GPU"),
+        image_pull_policy=text.one_of("IMAGE_PULL_POLICY", "IfNotPresent", "Always", "Never"),
+        drain_seconds=text.whole_number("DRAIN_SECONDS", 30),
+    )
+    return Settings(
+        defaults=defaults,
+        namespaces=tuple(n.strip() for n in text.optional("NAMESPACES").split(",") if n.strip()),
+        lease_namespace=text.optional("LEASE_NAMESPACE", _own_namespace()),
+        lease_name=text.optional("LEASE_NAME", "yolofleet"),
+        identity=f"{platform.node()}_{uuid.uuid4().hex[:8]}",
+        metrics_port=text.whole_number("METRICS_PORT", 8080),
+        workers=text.whole_number("WORKERS", 10, least=1),
+        log_level=text.one_of("LOG_LEVEL", "INFO", "DEBUG", "WARNING", "ERROR"),
+    )
+
+
+def from_environment() -> Settings:
+    """Read the settings of this process. Raises `InvalidSettings`."""
+    return read_settings(os.environ)
+
+
+@dataclass(frozen=True, slots=True)
+class _Variables:
+    environment: Mapping[str, str]
+
+    def optional(self, name: str, default: str = "") -> str:
+        return self.environment.get(f"YOLOFLEET_{name}", "").strip() or default
+
+    def required(self, name: str) -> str:
+        if not (value := self.optional(name)):
+            raise InvalidSettings(f"YOLOFLEET_{name} is not set")
+        return value
+
+    def one_of(self, name: str, default: str, *others: str) -> str:
+        value = self.optional(name, default)
+        if value not in (default, *others):
+            known = ", ".join((default, *others))
+            raise InvalidSettings(f"YOLOFLEET_{name} is {value!r}; it must be one of {known}")
+        return value
+
+    def whole_number(self, name: str, default: int, least: int = 0) -> int:
+        value = self.optional(name, str(default))
+        if not value.isdecimal() or int(value) < least:
+            raise InvalidSettings(
+                f"YOLOFLEET_{name} is {value!r}; it must be a whole number from {least}"
+            )
+        return int(value)
+
+
+def _own_namespace() -> str:
+    try:
+        return _ACCOUNT_NAMESPACE.read_text().strip() or "default"
+    except OSError:
+        return "default"

@@ -1,0 +1,1 @@
+"""Serve a YOLO detector over HTTP: pictures in, boxes out, never late."""

@@ -1,0 +1,137 @@
+"""`yoloserve serve | predict | bench`: parse, build, call."""
+
+import argparse
+import enum
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import orjson
+
+from yoloserve import commands
+from yoloserve.errors import StartupFailure
+from yoloserve.settings import ENV_PREFIX, LastWords, Settings
+
+EX_CONFIG = 78  # sysexits.h: the configuration is wrong, and starting again will not help
+TERMINATION_MESSAGE_BYTES = 4096  # what Kubernetes keeps
+SERVE_ONLY = (
+    "revision",
+    "deadline_ms",
+    "host",
+    "port",
+    "drain_seconds",
+    "max_body_bytes",
+    "body_timeout_seconds",
+    "termination_log",
+)
+
+ABOUT = """Serve a YOLO detector over HTTP, or use it from the command line.
+
+Every option can also be given in the environment: --image-size is YOLOSERVE_IMAGE_SIZE.
+A flag wins over the environment."""
+SERVE = """Serve a detector until SIGTERM.
+
+  yoloserve serve
+      the bundled detector; try it on http://127.0.0.1:8080, see /docs for its API
+  yoloserve serve --model file:///models/gate.onnx --confidence 0.4
+  yoloserve serve --model https://models.example.com/gate.onnx --sha256 9f2c...
+      the digest is checked before the file is loaded
+
+  curl --data-binary @street.jpg http://127.0.0.1:8080/v1/detect
+  curl --data-binary @street.jpg -H "Accept: image/jpeg" http://127.0.0.1:8080/v1/detect > out.jpg
+
+Exits with 78 when it cannot serve what it was asked to, and says why on stderr and in the
+termination log, as {"reason", "message"}."""
+PREDICT = """Find the objects in pictures, and print a line of JSON for each.
+
+  yoloserve predict street.jpg
+  yoloserve predict *.jpg --save out/     also write the pictures with boxes drawn"""
+BENCH = """Measure the engine alone and the whole request path (without HTTP), on one picture.
+
+  yoloserve bench street.jpg
+  yoloserve bench street.jpg --backend onnxruntime --concurrency 8
+
+The ratio of the two is what decoding, pre- and post-processing and queueing cost."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    given = vars(_parser().parse_args(arguments))
+    run = given.pop("run")
+    flags = {name: given.pop(name) for name in Settings.model_fields.keys() & given.keys()}
+    flags = {name: value for name, value in flags.items() if value is not None}
+    try:
+        code: int = run(Settings.read(**flags), **given)
+    except StartupFailure as failure:
+        sys.stderr.write(f"yoloserve: {failure.reason}: {failure}\n")
+        _leave_reason(failure, LastWords(**flags).termination_log)
+        return EX_CONFIG
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("yoloserve", description=ABOUT, formatter_class=form)
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    serve = subparsers.add_parser(
+        "serve", help="answer over HTTP", description=SERVE, formatter_class=form
+    )
+    serve.set_defaults(run=commands.serve)
+    _add_settings(serve, left_out=())
+
+    predict = subparsers.add_parser(
+        "predict", help="look at pictures", description=PREDICT, formatter_class=form
+    )
+    predict.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
+    predict.add_argument("--save", type=Path, metavar="DIR", help="where to write drawn pictures")
+    predict.set_defaults(run=commands.predict)
+    _add_settings(predict, left_out=SERVE_ONLY)
+
+    bench = subparsers.add_parser(
+        "bench", help="measure speed here", description=BENCH, formatter_class=form
+    )
+    bench.add_argument("picture", type=Path, metavar="PICTURE")
+    bench.add_argument("--seconds", type=float, default=5, help="for each measurement (5)")
+    bench.add_argument("--concurrency", type=int, default=4, help="callers at a time (4)")
+    bench.set_defaults(run=commands.bench)
+    _add_settings(bench, left_out=SERVE_ONLY)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, left_out: Collection[str]) -> None:
+    """Make a flag of each setting; its type is checked with those from the environment."""
+    group = parser.add_argument_group("settings", f"also read from {ENV_PREFIX}*")
+    for name, setting in Settings.model_fields.items():
+        if name in left_out:
+            continue
+        default = setting.get_default(call_default_factory=True)
+        shown = "" if default in (None, "") else f" ({default})"
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar=_values(setting.annotation),
+            help=f"{setting.description}{shown}".replace("%", "%%"),
+        )
+
+
+def _values(kind: object) -> str:
+    if isinstance(kind, type) and issubclass(kind, enum.StrEnum):
+        return "|".join(kind)
+    return "VALUE"
+
+
+def _leave_reason(failure: StartupFailure, log: Path) -> None:
+    """Write why into the file from which Kubernetes takes a container's last words."""
+    told = {"reason": failure.reason, "message": str(failure)}
+    while len(line := orjson.dumps(told)) > TERMINATION_MESSAGE_BYTES:
+        told["message"] = told["message"][: len(told["message"]) * 3 // 4]
+    try:
+        with log.open("r+b" if log.exists() else "wb") as file:
+            file.truncate()
+            file.write(line)
+    except OSError:
+        pass  # outside of Kubernetes there is none, and stderr has said it
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""What the engine asks of a runtime. A new runtime is one more file that keeps this promise."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yoloserve.errors import ModelUnsupported
+from yoloserve.images import InputSize
+from yoloserve.metadata import Metadata
+from yoloserve.settings import PrecisionName, Profile
+from yoloserve.weights import ModelFile
+
+Tensors = NDArray[np.uint8]  # (N, H, W, 3), BGR: a quarter of the bytes of what networks take
+Outputs = NDArray[np.float32]  # (N, …), as the head writes it
+
+STREAMS = 2  # of `realtime`: 1.2x the throughput of one stream with all threads
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How to run a network here."""
+
+    precision: PrecisionName  # one of the backend's own, never AUTO
+    profile: Profile
+    threads: int
+    max_batch: int
+    image_size: int  # 0: the model's own
+    cache_dir: str  # for compiled models; empty: none
+
+
+class Backend(Protocol):
+    """One network, loaded into one runtime on one device."""
+
+    device: str
+    precision: PrecisionName
+    metadata: Metadata
+    input_size: InputSize
+    lanes: int  # calls of `infer` that may run at the same time, each with its own lane
+    max_batch: int
+
+    def infer(self, lane: int, tensors: Tensors) -> Outputs:
+        """Run the network; the answer is the caller's own and is not written to again."""
+
+
+class BackendType(Protocol):
+    """How the engine makes one."""
+
+    @staticmethod
+    def precisions() -> tuple[PrecisionName, ...]:
+        """Say what can be computed here without emulation, the preferred one first."""
+
+    def __call__(self, model: ModelFile, tuning: Tuning) -> Backend:
+        """Load a model; raise whatever the runtime raises for one it cannot run."""
+
+
+def lanes_and_batch(tuning: Tuning, *, batchable: bool) -> tuple[int, int]:
+    """Split the device: a few lanes of single images, or one lane of batches."""
+    if tuning.profile is Profile.THROUGHPUT and batchable:
+        return 1, tuning.max_batch
+    return min(STREAMS, tuning.threads), 1
+
+
+def input_size(
+    fixed: tuple[int | None, int | None], metadata: Metadata, tuning: Tuning
+) -> InputSize:
+    """Combine what the graph fixes (height, width; None: free), says and was asked for."""
+    wanted = (tuning.image_size, tuning.image_size) if tuning.image_size else metadata.image_size
+    height, width = (
+        size if size is not None else want for size, want in zip(fixed, wanted, strict=True)
+    )
+    if tuning.image_size and (height, width) != wanted:
+        raise ModelUnsupported(
+            f"the model's input is fixed at {width} x {height} pixels, not {tuning.image_size}: "
+            "leave the image size out, or export the model with a dynamic input"
+        )
+    return InputSize(height, width, metadata.stride, dynamic=fixed == (None, None))

@@ -1,0 +1,143 @@
+"""What the three commands do. Each imports what it needs when it runs: `--help` is quick."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yoloserve.errors import BadImage, InvalidSettings
+from yoloserve.settings import Settings
+
+if TYPE_CHECKING:
+    from yoloserve.detector import Detector
+
+NO_DEADLINE = float("inf")
+FAILED = 1
+
+
+def serve(settings: Settings) -> int:
+    """Answer over HTTP until SIGTERM."""
+    from yoloserve import logs
+    from yoloserve.app import create_app
+    from yoloserve.metrics import Metrics
+    from yoloserve.server import Server
+
+    # The first process of a container ignores what it does not handle: a start that takes long, a
+    # download say, would sit out the whole grace period. Once up, the server has its own handler.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    logs.configure()
+    metrics = Metrics()
+    detector = _detector(settings, metrics.batch_ran)
+    server = Server(create_app(detector, metrics, settings), settings)
+    server.run()
+    return 0 if server.started else FAILED
+
+
+def predict(settings: Settings, pictures: list[Path], save: Path | None) -> int:
+    """Print what is in each picture; with `save`, write it there with its boxes drawn."""
+    encoded = [(path, _read(path)) for path in pictures]
+    if save:
+        save.mkdir(parents=True, exist_ok=True)
+    return asyncio.run(_predict(_detector(settings), encoded, save))
+
+
+async def _predict(
+    detector: "Detector", encoded: list[tuple[Path, bytes]], save: Path | None
+) -> int:
+    import orjson
+
+    from yoloserve.schemas import detect_json, error_json
+
+    code = 0
+    await detector.warm_up()
+    for path, image in encoded:
+        try:
+            answer, drawn = await detector.picture(image, detector.defaults, deadline=NO_DEADLINE)
+        except BadImage as error:
+            line, code = error_json(error.code, str(error)), FAILED
+        else:
+            line = detect_json(answer, detector.info)
+            if save:
+                (save / path.name).with_suffix(".jpg").write_bytes(drawn)
+        told = {"picture": str(path), **orjson.loads(line)}
+        sys.stdout.write(orjson.dumps(told).decode() + "\n")
+    await detector.close()
+    return code
+
+
+def bench(settings: Settings, picture: Path, seconds: float, concurrency: int) -> int:
+    """Print the throughput and latency of the engine alone and of the whole path."""
+    asyncio.run(_bench(_detector(settings), _read(picture), seconds, concurrency))
+    return 0
+
+
+async def _bench(detector: "Detector", encoded: bytes, seconds: float, concurrency: int) -> None:
+    from yoloserve.images import decode, letterbox
+
+    info = detector.info
+    image = decode(encoded, max_pixels=sys.maxsize)
+    tensor, _ = letterbox(image, info.input_size)
+
+    async def alone() -> None:
+        await detector.batcher.submit(tensor, NO_DEADLINE)
+
+    async def whole() -> None:
+        await detector.detect(encoded, detector.defaults, deadline=NO_DEADLINE)
+
+    await detector.warm_up()
+    sys.stdout.write(f"{info.name} on {info.backend} {info.precision} {info.device}\n")
+    engine = await _measure(alone, seconds, concurrency)
+    path = await _measure(whole, seconds, concurrency)
+    for name, (rate, median, slowest) in (("engine alone", engine), ("whole path", path)):
+        sys.stdout.write(
+            f"{name:12}  {rate:8.1f} images/s   p50 {median:7.2f} ms   p99 {slowest:7.2f} ms\n"
+        )
+    sys.stdout.write(f"whole / engine {path[0] / engine[0]:.2f}\n")
+    await detector.close()
+
+
+async def _measure(
+    call: Callable[[], Coroutine[Any, Any, None]], seconds: float, concurrency: int
+) -> tuple[float, float, float]:
+    """Call it over and over; return calls a second, and median and 99th percentile in ms."""
+    import time
+
+    import numpy as np
+
+    took: list[float] = []
+    end = (began := time.perf_counter()) + seconds
+
+    async def caller() -> None:
+        while (start := time.perf_counter()) < end:
+            await call()
+            took.append(time.perf_counter() - start)
+
+    await asyncio.gather(*(caller() for _ in range(concurrency)))
+    median, slowest = np.percentile(took, (50, 99)) * 1000
+    return len(took) / (time.perf_counter() - began), median, slowest
+
+
+def _detector(settings: Settings, on_batch: Callable[[int], None] = lambda _: None) -> "Detector":
+    from yoloserve.concurrency import Threads, available_cpus
+    from yoloserve.detector import Detector
+    from yoloserve.engine import start
+    from yoloserve.postprocess import Options
+
+    engine = start(settings)
+    return Detector(
+        engine,
+        Threads(pool=settings.threads or available_cpus(), lanes=engine.lanes),
+        max_pixels=settings.max_pixels,
+        deadline_s=settings.deadline_ms / 1000,
+        defaults=Options(settings.confidence, settings.iou, settings.max_detections),
+        on_batch=on_batch,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidSettings(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,60 @@
+"""CPU work off the event loop: a pool for images, and one thread for each lane of the engine."""
+
+import asyncio
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+R = TypeVar("R")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class Threads:
+    """The process's worker threads. Decoders and engines release the GIL, so threads suffice."""
+
+    def __init__(self, pool: int, lanes: int) -> None:
+        self._pool = ThreadPoolExecutor(pool, "image")
+        self._big = ThreadPoolExecutor(1, "big-image")
+        # A lane of its own for each inference request: no runtime is entered by two threads.
+        self._lanes = [ThreadPoolExecutor(1, f"lane-{lane}") for lane in range(lanes)]
+
+    async def run(self, work: Callable[..., R], *args: object) -> R:
+        """Run `work` in the pool."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+    async def run_alone(self, work: Callable[..., R], *args: object) -> R:
+        """Run `work` that needs much memory: one at a time, and never in the way of the pool."""
+        return await asyncio.get_running_loop().run_in_executor(self._big, work, *args)
+
+    async def run_on(self, lane: int, work: Callable[..., R], *args: object) -> R:
+        """Run `work` on the thread of this lane."""
+        return await asyncio.get_running_loop().run_in_executor(self._lanes[lane], work, *args)
+
+    def close(self) -> None:
+        """Finish what runs, and end the threads."""
+        for executor in (self._pool, self._big, *self._lanes):
+            executor.shutdown()
+
+
+def available_cpus(cgroup: Path = CGROUP) -> int:
+    """Count the CPUs this process may use: its container's limit, or the cores it may run on.
+
+    `os.cpu_count()` is the machine's. Threads beyond the limit do not add speed: the kernel stops
+    the whole container for the rest of each period. cgroup v2 has `cpu.max` ("200000 100000" or
+    "max 100000"), v1 has two files.
+    """
+    cores = len(os.sched_getaffinity(0))
+    try:
+        if (limit := cgroup / "cpu.max").exists():
+            quota, period = limit.read_text().split()
+        else:
+            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text()
+            period = (cgroup / "cpu/cpu.cfs_period_us").read_text()
+        if quota != "max" and int(quota) > 0:
+            return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores
+    return cores

@@ -1,0 +1,187 @@
+"""The request path on one page: bytes in, detections out, each stage timed. Knows no HTTP."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from yoloserve.admission import Admission, waiting_limit
+from yoloserve.annotate import annotate
+from yoloserve.batching import Batcher, ServiceTime
+from yoloserve.concurrency import Threads
+from yoloserve.engine import Engine
+from yoloserve.errors import TooLate
+from yoloserve.images import GREY, Image, InputSize, Letterbox, decode, letterbox, read_header
+from yoloserve.postprocess import Detections, Head, Options, Output, postprocess
+
+WARM_UP_RUNS = 3
+
+# Decoded, a pixel takes three bytes, and several times that on the way. Pictures above this (a 4K
+# frame has 8.3 million) are decoded one at a time: the memory for all of them is that for one.
+BIG_PIXELS = 9_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of one answer went, in seconds."""
+
+    decode: float
+    preprocess: float
+    queue: float
+    inference: float
+    postprocess: float
+    total: float  # with the waits for a thread, which no stage counts
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was found in one image, in its own pixels."""
+
+    detections: Detections
+    width: int
+    height: int
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    tensor: Image
+    fit: Letterbox
+    decode_s: float
+    preprocess_s: float
+
+
+class Detector:
+    """An engine with a queue before it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        threads: Threads,
+        *,
+        max_pixels: int,
+        deadline_s: float,
+        defaults: Options,
+        clock: Callable[[], float] = time.perf_counter,
+        on_batch: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.info = engine.info
+        self.clock = clock
+        self.deadline_s = deadline_s
+        self.defaults = defaults
+        self._engine = engine
+        self._threads = threads
+        self._max_pixels = max_pixels
+        self._finishing = ServiceTime()  # what comes after the network, and must be in time too
+        self.batcher = Batcher[Image, Output](
+            lambda lane, tensors: threads.run_on(lane, engine.infer, lane, tensors),
+            lanes=engine.lanes,
+            max_batch=engine.max_batch,
+            clock=clock,
+            kind=lambda tensor: tensor.shape,
+            on_batch=on_batch,
+        )
+        self.admission = Admission(self._most_inside, clock)
+
+    async def detect(self, encoded: bytes, options: Options, *, deadline: float) -> Answer:
+        """Find the objects in one encoded image before `deadline` (seconds on `clock`).
+
+        Raises `Overloaded` before any work, `BadImage` for bytes nobody can decode, and `TooLate`
+        in place of a late answer.
+        """
+        with self.admission.admit(deadline):
+            answer = await self._find(encoded, options, deadline)
+        self._require_in_time(deadline)
+        return answer
+
+    async def picture(
+        self, encoded: bytes, options: Options, *, deadline: float
+    ) -> tuple[Answer, bytes]:
+        """Find the objects, and draw them: also returns a JPEG of the image with their boxes."""
+        with self.admission.admit(deadline):
+            answer = await self._find(encoded, options, deadline)
+            drawn = await self._runner_for(encoded)(
+                annotate, encoded, self._max_pixels, answer.detections, self.info.classes
+            )
+        self._require_in_time(deadline)
+        return answer, drawn
+
+    async def _find(self, encoded: bytes, options: Options, deadline: float) -> Answer:
+        began = self.clock()
+        ready = await self._runner_for(encoded)(
+            _prepare, encoded, self._engine.input_size, self._max_pixels
+        )
+        in_time = deadline - self._finishing.predict(1)
+        ran = await self.batcher.submit(ready.tensor, in_time)
+        network_done = self.clock()
+        found, postprocess_s = await self._threads.run(
+            _finish, ran.output, self._engine.head, ready.fit, options
+        )
+        ended = self.clock()
+        self._finishing.observe(1, ended - network_done)
+        timing = Timing(
+            decode=ready.decode_s,
+            preprocess=ready.preprocess_s,
+            queue=ran.queued_s,
+            inference=ran.ran_s,
+            postprocess=postprocess_s,
+            total=ended - began,
+        )
+        return Answer(found, ready.fit.width, ready.fit.height, timing)
+
+    def _most_inside(self) -> int:
+        """Count those who can be served at the same moment, and those who may wait for it."""
+        waiting = waiting_limit(self.batcher.capacity_per_s, self.deadline_s)
+        return self.batcher.parallel + waiting
+
+    def _runner_for(self, encoded: bytes) -> Callable[..., Any]:
+        """Choose the threads that decode `encoded`; raises `BadImage` by its header."""
+        header = read_header(encoded)
+        big = header.width * header.height > BIG_PIXELS
+        return self._threads.run_alone if big else self._threads.run
+
+    def _require_in_time(self, deadline: float) -> None:
+        if (late := self.clock() - deadline) > 0:
+            raise TooLate(f"the answer was ready {late:.3f} s after its deadline")
+
+    async def warm_up(self) -> None:
+        """Run every lane as it will run, until memory is allocated and the speed is known."""
+        size = self._engine.input_size
+        blank = np.full((size.height, size.width, 3), GREY, np.uint8)
+        for batch in sorted({1, self._engine.max_batch}):
+            for run in range(WARM_UP_RUNS):
+                seconds = await asyncio.gather(
+                    *(self._timed(lane, [blank] * batch) for lane in range(self._engine.lanes))
+                )
+                if run:  # the first one allocates
+                    for each in seconds:
+                        self.batcher.service.observe(batch, each)
+
+    async def _timed(self, lane: int, tensors: list[Image]) -> float:
+        began = self.clock()
+        await self._threads.run_on(lane, self._engine.infer, lane, tensors)
+        return self.clock() - began
+
+    async def close(self) -> None:
+        """Return when everybody inside has an answer, then end the threads."""
+        await self.batcher.close()
+        self._threads.close()
+
+
+def _prepare(encoded: bytes, size: InputSize, max_pixels: int) -> _Prepared:
+    began = time.perf_counter()
+    image = decode(encoded, max_pixels=max_pixels)
+    decoded = time.perf_counter()
+    tensor, fit = letterbox(image, size)
+    return _Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)
+
+
+def _finish(
+    output: Output, head: Head, fit: Letterbox, options: Options
+) -> tuple[Detections, float]:
+    began = time.perf_counter()
+    found = postprocess(output, head, fit, options)
+    return found, time.perf_counter() - began

@@ -1,0 +1,220 @@
+"""From settings to an engine that is known to see: choose, load, check, probe."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import zip_longest
+
+import numpy as np
+
+from yoloserve.backends.base import Backend, BackendType, Tuning
+from yoloserve.concurrency import available_cpus
+from yoloserve.errors import (
+    BackendUnsupported,
+    BlindModel,
+    ClassesDiffer,
+    ModelUnsupported,
+    StartupFailure,
+)
+from yoloserve.images import GREY, Image, InputSize, decode, letterbox
+from yoloserve.postprocess import Detections, Head, Options, Output, iou, postprocess
+from yoloserve.settings import BackendName, PrecisionName, Settings
+from yoloserve.weights import BUNDLED, Format, fetch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where a backend is, and which package and files it needs."""
+
+    backend: str  # class in the module of this package that has the runtime's name
+    package: str
+    reads: Format
+
+
+# The fastest first: `auto` takes the first that is installed and reads the file.
+RUNTIMES = {
+    BackendName.OPENVINO: Runtime("OpenVino", "openvino", Format.ONNX),
+    BackendName.ONNXRUNTIME: Runtime("OnnxRuntime", "onnxruntime", Format.ONNX),
+    BackendName.TORCH: Runtime("Torch", "torch", Format.TORCHSCRIPT),
+}
+PROBE_IOU = 0.5
+PROBE = BUNDLED / "probe.jpg"
+PROBE_OBJECTS = BUNDLED / "probe.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is served, as answers, logs and metrics tell it."""
+
+    name: str
+    version: str
+    sha256: str
+    revision: str
+    classes: tuple[str, ...]
+    backend: BackendName
+    precision: PrecisionName
+    device: str
+    input_size: InputSize
+
+
+class Engine:
+    """A loaded network: tensors in, one raw output for each."""
+
+    def __init__(self, backend: Backend, info: ModelInfo, head: Head) -> None:
+        self._backend = backend
+        self.info = info
+        self.head = head
+        self.lanes = backend.lanes
+        self.max_batch = backend.max_batch
+        self.input_size = backend.input_size
+
+    def infer(self, lane: int, tensors: Sequence[Image]) -> list[Output]:
+        """Run one batch on one lane; the tensors are of one shape."""
+        return list(self._backend.infer(lane, np.stack(tensors)))
+
+
+def start(settings: Settings) -> Engine:
+    """Load what the settings ask for; raise a `StartupFailure` that says why it cannot be served.
+
+    Returns only when the engine has seen what it should: ready means ready.
+    """
+    names = installed(settings.backend)
+    model = fetch(settings, preferred=RUNTIMES[names[0]].reads)
+    name = runtime_for(model.format, names)
+    backend_type = _load_type(name)
+    precision = choose_precision(settings.precision, backend_type.precisions(), name)
+    try:
+        backend = backend_type(model, _tuning(settings, precision))
+        size = backend.input_size
+        output = backend.infer(0, np.full((1, size.height, size.width, 3), GREY, np.uint8))
+    except StartupFailure:
+        raise
+    except Exception as error:  # each runtime has its own; told in the termination log
+        raise ModelUnsupported(f"{name} cannot run the model: {error}") from error
+    classes = class_names(settings.classes, backend.metadata.names)
+    info = ModelInfo(
+        name=settings.name or model.stem,
+        version=settings.version or backend.metadata.version or model.stem,
+        sha256=model.sha256,
+        revision=settings.revision,
+        classes=classes,
+        backend=name,
+        precision=backend.precision,
+        device=backend.device,
+        input_size=backend.input_size,
+    )
+    engine = Engine(backend, info, Head.of(output.shape[1:], len(classes)))
+    if not np.isfinite(output).all():
+        raise BlindModel("the model answers a grey image with numbers that are not finite")
+    if model.bundled:
+        probe(engine)
+    return engine
+
+
+def installed(wanted: BackendName) -> list[BackendName]:
+    """List the runtimes to choose from, the best first; raise `BackendUnsupported` if none."""
+    asked = list(RUNTIMES) if wanted is BackendName.AUTO else [wanted]
+    here = [name for name in asked if find_spec(RUNTIMES[name].package)]
+    if not here:
+        raise BackendUnsupported(
+            f"backend {wanted}: {', '.join(asked)} not installed in this image; "
+            "use another backend, or the image that has it"
+        )
+    return here
+
+
+def runtime_for(form: Format, names: Sequence[BackendName]) -> BackendName:
+    """Take the first runtime that reads the file."""
+    for name in names:
+        if RUNTIMES[name].reads is form:
+            return name
+    reading = ", ".join(name for name, runtime in RUNTIMES.items() if runtime.reads is form)
+    raise ModelUnsupported(
+        f"the model is {form}, which {', '.join(names)} cannot run; it needs one of: {reading}"
+    )
+
+
+def choose_precision(
+    wanted: PrecisionName, native: Sequence[PrecisionName], backend: BackendName
+) -> PrecisionName:
+    """Take the device's best, or what was asked for if the device computes it natively."""
+    if wanted is PrecisionName.AUTO:
+        return native[0]
+    if wanted not in native:
+        raise BackendUnsupported(
+            f"precision {wanted}: {backend} on this device computes {', '.join(native)}"
+        )
+    return wanted
+
+
+def class_names(expected: tuple[str, ...] | None, told: tuple[str, ...]) -> tuple[str, ...]:
+    """Agree on the class names; raise `ClassesDiffer` naming the first that differs."""
+    if not told:
+        if expected is None:
+            raise ModelUnsupported("the model's metadata names no classes: give them as `classes`")
+        return expected
+    if expected is None or expected == told:
+        return told
+    for index, (want, have) in enumerate(zip_longest(expected, told)):
+        if want != have:
+            raise ClassesDiffer(
+                f"class {index} of the model is {have!r}, not {want!r}; "
+                f"it has {len(told)} classes: {', '.join(told)}"
+            )
+    raise AssertionError("unequal tuples differ somewhere")
+
+
+def probe(engine: Engine) -> None:
+    """Look at a picture with known objects; raise `BlindModel` unless all of them are found.
+
+    Servers that answer 200 with no boxes are the known failure of this trade: only eyes tell.
+    """
+    tensor, fit = letterbox(decode(PROBE.read_bytes(), max_pixels=2**24), engine.input_size)
+    options = Options(confidence=0.25, iou=0.7, max_detections=100)
+    (output,) = engine.infer(0, [tensor])
+    found = postprocess(output, engine.head, fit, options)
+    missed = [
+        known["name"]
+        for known in json.loads(PROBE_OBJECTS.read_text())
+        if not _sees(found, engine.info.classes.index(known["name"]), known["box"])
+    ]
+    if missed:
+        raise BlindModel(f"the probe picture's {', '.join(missed)} was not found")
+
+
+def _sees(found: Detections, class_index: int, box: dict[str, float]) -> bool:
+    known = np.array([[box["x1"], box["y1"], box["x2"], box["y2"]]], np.float32)
+    return bool((iou(found.boxes[found.classes == class_index], known) >= PROBE_IOU).any())
+
+
+def _load_type(name: BackendName) -> BackendType:
+    module = import_module(f"yoloserve.backends.{name}")
+    backend_type: BackendType = getattr(module, RUNTIMES[name].backend)
+    return backend_type
+
+
+def _tuning(settings: Settings, precision: PrecisionName) -> Tuning:
+    return Tuning(
+        precision=precision,
+        profile=settings.profile,
+        threads=settings.threads or available_cpus(),
+        max_batch=settings.max_batch,
+        image_size=settings.image_size,
+        cache_dir=_cache_dir(settings),
+    )
+
+
+def _cache_dir(settings: Settings) -> str:
+    """Make the directory for compiled models; without one, each start compiles."""
+    folder = settings.cache_dir / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        log.warning("no cache", extra={"folder": str(folder), "reason": error.strerror})
+        return ""
+    return str(folder)

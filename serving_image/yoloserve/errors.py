@@ -1,0 +1,128 @@
+"""Everything that can go wrong, sorted by who must act.
+
+YoloserveError
+├── StartupFailure             whoever deployed the server; it exits 78 and leaves the reason behind
+│   ├── InvalidSettings        an option that cannot be meant, or two that exclude each other
+│   ├── ModelNotFound          nothing at that address
+│   ├── ModelDownloadFailed    something is there, but it did not arrive
+│   ├── DigestMismatch         it arrived, and is not what was asked for
+│   ├── ClassesDiffer          the model does not detect what its user expects
+│   ├── ModelUnsupported       a format, task or output this server cannot read
+│   ├── BackendUnsupported     a runtime or precision this image or device does not have
+│   └── BlindModel             it loads and answers, but does not see
+└── Refusal                    the caller; told as {"error": {"code", "message"}}, HTTP in app.py
+    ├── BadImage               the bytes sent
+    │   ├── UnsupportedMediaType
+    │   ├── InvalidImage
+    │   ├── TooLarge
+    │   └── TooManyPixels
+    ├── InvalidParameter       an option of the request
+    ├── SlowBody               an upload that takes for ever
+    ├── Overloaded             nobody: try again a little later
+    └── TooLate                nobody: no answer could be ready before the deadline
+"""
+
+from typing import ClassVar
+
+
+class YoloserveError(Exception):
+    """Anything this package refuses to do; the message says what to do about it."""
+
+
+class StartupFailure(YoloserveError):
+    """The server cannot serve what it was asked to; `reason` is a constant for machines."""
+
+    @property
+    def reason(self) -> str:
+        """Name the failure, as it appears in the termination log and in the detector's status."""
+        return type(self).__name__
+
+
+class InvalidSettings(StartupFailure):
+    """An option has a value that cannot be meant."""
+
+
+class ModelNotFound(StartupFailure):
+    """There is no model at the address given."""
+
+
+class ModelDownloadFailed(StartupFailure):
+    """The model's server did not hand it over."""
+
+
+class DigestMismatch(StartupFailure):
+    """The file is not the one whose digest was given."""
+
+
+class ClassesDiffer(StartupFailure):
+    """The model's class names are not the expected ones, in the expected order."""
+
+
+class ModelUnsupported(StartupFailure):
+    """The file is no detection model this server can read."""
+
+
+class BackendUnsupported(StartupFailure):
+    """The runtime or precision asked for is not available here."""
+
+
+class BlindModel(StartupFailure):
+    """The model runs but misses the objects it is known to find."""
+
+
+class Refusal(YoloserveError):
+    """One request cannot be answered; `code` is a constant for machines."""
+
+    code: ClassVar[str]
+
+
+class BadImage(Refusal):
+    """The body is not an image this server takes."""
+
+
+class UnsupportedMediaType(BadImage):
+    """The body is of a type that is not decoded here."""
+
+    code = "unsupported_media_type"
+
+
+class InvalidImage(BadImage):
+    """The body starts like an image and does not end like one."""
+
+    code = "invalid_image"
+
+
+class TooLarge(BadImage):
+    """The body has more bytes than allowed."""
+
+    code = "too_large"
+
+
+class TooManyPixels(BadImage):
+    """The image has more pixels than allowed; nothing was decoded."""
+
+    code = "too_many_pixels"
+
+
+class InvalidParameter(Refusal):
+    """An option of the request has a value that cannot be meant."""
+
+    code = "invalid_parameter"
+
+
+class SlowBody(Refusal):
+    """The body did not arrive in time."""
+
+    code = "slow_body"
+
+
+class Overloaded(Refusal):
+    """More is waiting already than can be answered in time."""
+
+    code = "overloaded"
+
+
+class TooLate(Refusal):
+    """The answer would be, or is, past its deadline."""
+
+    code = "deadline_exceeded"

@@ -1,0 +1,240 @@
+"""From the bytes of a request to the tensor of a network, and the way back for its boxes."""
+
+import enum
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from yoloserve.errors import InvalidImage, TooManyPixels, UnsupportedMediaType
+
+Image = NDArray[np.uint8]  # (H, W, 3), BGR
+Boxes = NDArray[np.float32]  # (N, 4), x1 y1 x2 y2 in pixels
+
+GREY = 114  # what the public YOLO package pads with, and networks were trained on
+
+# Images are decoded side by side on our own threads; OpenCV's would only compete with them.
+cv2.setNumThreads(1)
+# It writes lines of its own about each damaged image; the caller is told, and the metrics count.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+class Format(enum.StrEnum):
+    """The encodings decoded here, by their media type."""
+
+    JPEG = "image/jpeg"
+    PNG = "image/png"
+    WEBP = "image/webp"
+    BMP = "image/bmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an encoded image says of itself before it is decoded; pixels as stored."""
+
+    format: Format
+    width: int
+    height: int
+
+
+def decode(encoded: bytes, *, max_pixels: int) -> Image:
+    """Decode an image the way it is meant to be looked at (EXIF orientation applied).
+
+    Grey becomes three equal channels, CMYK is converted, 16 bits keep the upper 8, and alpha is
+    dropped, all as the public YOLO package reads a file: a network sees what it was trained on.
+    Raises `UnsupportedMediaType`, `InvalidImage`, or, before anything is decoded, `TooManyPixels`.
+    """
+    header = read_header(encoded)
+    if header.width * header.height > max_pixels:
+        raise TooManyPixels(
+            f"the image has {header.width} x {header.height} pixels, more than {max_pixels}"
+        )
+    image = _decode_jpeg(encoded) if header.format is Format.JPEG else _decode_other(encoded)
+    if image is None or image.size == 0:
+        raise InvalidImage(f"the {header.format} is damaged")
+    return image
+
+
+def read_header(encoded: bytes) -> Header:
+    """Tell format and size from the first bytes; what the client calls it does not matter."""
+    form = sniff(encoded)
+    try:
+        width, height = _SIZE_OF[form](encoded)
+    except (struct.error, ValueError) as error:
+        raise InvalidImage(f"the {form} has no readable header") from error
+    if width <= 0 or height <= 0:
+        raise InvalidImage(f"the {form} says it has {width} x {height} pixels")
+    return Header(form, width, height)
+
+
+def sniff(encoded: bytes) -> Format:
+    """Tell the format from its signature."""
+    if encoded.startswith(b"\xff\xd8\xff"):
+        return Format.JPEG
+    if encoded.startswith(b"\x89PNG\r\n\x1a\n"):
+        return Format.PNG
+    if encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP":
+        return Format.WEBP
+    if encoded.startswith(b"BM"):
+        return Format.BMP
+    raise UnsupportedMediaType("the body is no image: send a JPEG, PNG, WebP or BMP")
+
+
+def _jpeg_size(encoded: bytes) -> tuple[int, int]:
+    height, width, *_ = simplejpeg.decode_jpeg_header(encoded)
+    return width, height
+
+
+def _png_size(encoded: bytes) -> tuple[int, int]:
+    kind, width, height = struct.unpack_from(">4sII", encoded, 12)
+    if kind != b"IHDR":
+        raise ValueError("IHDR is not first")
+    return width, height
+
+
+def _webp_size(encoded: bytes) -> tuple[int, int]:
+    """Read the size of lossy, lossless and extended files (RFC 9649)."""
+    kind = encoded[12:16]
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", encoded, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", encoded, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8X":
+        low_w, high_w, low_h, high_h = struct.unpack_from("<HBHB", encoded, 24)
+        return (high_w << 16 | low_w) + 1, (high_h << 16 | low_h) + 1
+    raise ValueError(f"unknown chunk {kind!r}")
+
+
+def _bmp_size(encoded: bytes) -> tuple[int, int]:
+    (header_size,) = struct.unpack_from("<I", encoded, 14)
+    width, height = struct.unpack_from("<HH" if header_size == 12 else "<ii", encoded, 18)
+    return width, abs(height)  # a negative height means "top row first"
+
+
+_SIZE_OF = {
+    Format.JPEG: _jpeg_size,
+    Format.PNG: _png_size,
+    Format.WEBP: _webp_size,
+    Format.BMP: _bmp_size,
+}
+
+
+def _decode_jpeg(encoded: bytes) -> Image | None:
+    """Decode with libjpeg-turbo's accurate path: bit-identical to OpenCV, and faster."""
+    try:
+        image = simplejpeg.decode_jpeg(encoded, "BGR", strict=True)
+    except ValueError as error:
+        if "remature" in str(error):  # half a frame is a wrong frame, not a damaged one
+            raise InvalidImage("the image/jpeg is cut short") from error
+        # Other complaints are common in what cheap cameras send, and harmless. What
+        # libjpeg-turbo's own interface does not know at all, OpenCV may.
+        image = cv2.imdecode(
+            np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+    return None if image is None else _upright(image, exif_orientation(encoded))
+
+
+def _decode_other(encoded: bytes) -> Image | None:
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise InvalidImage(f"the image is damaged: {error.err}") from error
+    return image  # type: ignore[no-any-return]
+
+
+def exif_orientation(jpeg: bytes) -> int:
+    """Find the orientation, 1 to 8, in a JPEG's EXIF block; 1 when there is none or it is odd."""
+    position = 2
+    while jpeg[position : position + 1] == b"\xff" and len(jpeg) >= position + 4:
+        marker, length = jpeg[position + 1], int.from_bytes(jpeg[position + 2 : position + 4])
+        if marker == 0xDA or length < 2:  # the picture itself begins: no more headers
+            break
+        segment = jpeg[position + 4 : position + 2 + length]
+        if marker == 0xE1 and segment.startswith(b"Exif\0\0"):
+            return _tiff_orientation(segment[6:])
+        position += 2 + length
+    return 1
+
+
+def _tiff_orientation(tiff: bytes) -> int:
+    """Read tag 0x0112 from the first directory of a TIFF block."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
+            tag, _kind, _count, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+            if tag == 0x0112:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        return 1
+    return 1
+
+
+def _upright(image: Image, orientation: int) -> Image:
+    """Undo what the camera did when it stored the picture (EXIF 2.32, tag 0x0112)."""
+    if orientation >= 5:  # stored on its side
+        image = cv2.transpose(image)  # type: ignore[assignment]
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return image if flip is None else cv2.flip(image, flip)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSize:
+    """What a network takes: exactly this size, or anything on its stride that fits inside."""
+
+    height: int
+    width: int
+    stride: int = 32
+    dynamic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """How an image lies in its tensor; maps boxes back."""
+
+    gain: float
+    left: int
+    top: int
+    width: int  # of the image, in its own pixels
+    height: int
+
+    def to_image(self, boxes: Boxes) -> Boxes:
+        """Map boxes (N, 4) from the tensor's pixels to the image's, clipped to it."""
+        offset = np.array((self.left, self.top, self.left, self.top), np.float32)
+        limit = np.array((self.width, self.height, self.width, self.height), np.float32)
+        mapped: Boxes = np.clip((boxes - offset) / np.float32(self.gain), 0, limit)
+        return mapped
+
+
+def letterbox(image: Image, size: InputSize) -> tuple[Image, Letterbox]:
+    """Fit `image` into a network's input without bending it.
+
+    image: (H, W, 3) uint8, not empty (`decode` refuses those). Returns a (height, width, 3) uint8
+    tensor, the image centred on grey 114, and what maps boxes back. A dynamic network gets the
+    smallest multiple of its stride that holds the image: for 16:9 that is 0.6 of the square's work.
+    Source, to the pixel: `LetterBox` of the public YOLO package.
+    """
+    height, width = image.shape[:2]
+    gain = min(size.height / height, size.width / width)
+    inner_w, inner_h = max(1, round(width * gain)), max(1, round(height * gain))
+    pad_w, pad_h = size.width - inner_w, size.height - inner_h
+    if size.dynamic:
+        pad_w, pad_h = pad_w % size.stride, pad_h % size.stride
+    left, top = round(pad_w / 2 - 0.1), round(pad_h / 2 - 0.1)  # an odd pixel goes right and below
+
+    tensor = np.full((inner_h + pad_h, inner_w + pad_w, 3), GREY, np.uint8)
+    inner = tensor[top : top + inner_h, left : left + inner_w]
+    if (inner_h, inner_w) == (height, width):
+        inner[:] = image
+    else:
+        cv2.resize(image, (inner_w, inner_h), dst=inner, interpolation=cv2.INTER_LINEAR)
+    return tensor, Letterbox(gain, left, top, width, height)

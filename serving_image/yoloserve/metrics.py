@@ -1,0 +1,134 @@
+"""What Prometheus sees. Only the edges count; everything inside returns what there is to count."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from yoloserve.detector import Answer, Detector
+
+# OpenTelemetry's buckets for HTTP begin at 5 ms, where a small detector has long answered.
+SECONDS = (0.001, 0.002, 0.004, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5)
+STAGES = "decode", "preprocess", "queue", "inference", "postprocess"
+OK = "ok"
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collect in (ProcessCollector, PlatformCollector, GCCollector):
+            collect(registry=self.registry)
+        self._requests = Counter(
+            "yoloserve_requests",
+            "Requests to detect, by outcome: ok, canceled, or the code of the error",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._duration = Histogram(
+            "yoloserve_request_duration_seconds",
+            "From the last byte of the body to the answer, of requests answered in time",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._stage = Histogram(
+            "yoloserve_stage_duration_seconds",
+            "Time of each stage of a request",
+            ["stage"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._batch_size = Histogram(
+            "yoloserve_batch_size",
+            "Images in each call of the engine",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=self.registry,
+        )
+        self._per_image = Histogram(
+            "yoloserve_image_detections",
+            "Objects found in each image",
+            buckets=(0, 1, 2, 5, 10, 20, 50, 100, 300),
+            registry=self.registry,
+        )
+        self._confidence = Histogram(
+            "yoloserve_detection_confidence",
+            "Confidence of each detection",
+            buckets=[tenth / 10 for tenth in range(1, 11)],
+            registry=self.registry,
+        )
+        self._detections = Counter(
+            "yoloserve_detections", "Objects found, by class", ["class"], registry=self.registry
+        )
+        self._model = Gauge(
+            "yoloserve_model_info",
+            "What is served, as labels; always 1",
+            ["name", "version", "revision", "sha256", "backend", "precision", "device"],
+            registry=self.registry,
+        )
+
+    def watch(self, detector: Detector) -> None:
+        """Show the model, and from now on the queue as it is at each scrape."""
+        info = detector.info
+        self._model.labels(
+            info.name,
+            info.version,
+            info.revision,
+            info.sha256,
+            info.backend,
+            info.precision,
+            info.device,
+        ).set(1)
+        for outcome in (OK, "overloaded", "deadline_exceeded"):
+            self._requests.labels(outcome)  # a rate needs a zero to start from
+        self.registry.register(_Queue(detector))
+
+    def batch_ran(self, size: int) -> None:
+        """Count one call of the engine."""
+        self._batch_size.observe(size)
+
+    def answered(self, answer: Answer, classes: tuple[str, ...]) -> None:
+        """Count one answer sent in time."""
+        self._requests.labels(OK).inc()
+        self._duration.observe(answer.timing.total)
+        for stage in STAGES:
+            self._stage.labels(stage).observe(getattr(answer.timing, stage))
+        found = answer.detections
+        self._per_image.observe(len(found))
+        for score, index in zip(found.scores.tolist(), found.classes.tolist(), strict=True):
+            self._confidence.observe(score)
+            self._detections.labels(classes[index]).inc()
+
+    def refused(self, code: str) -> None:
+        """Count one request that got no detections."""
+        self._requests.labels(code).inc()
+
+    def text(self) -> bytes:
+        """Write everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _Queue(Collector):
+    """Gauges read when they are asked for; autoscalers look at these."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the queue."""
+        inside, batcher = self._detector.admission.inside, self._detector.batcher
+        yield GaugeMetricFamily(
+            "yoloserve_inflight_requests", "Requests admitted and not yet answered", value=inside
+        )
+        yield GaugeMetricFamily(
+            "yoloserve_queue_requests", "Requests that wait for the engine", value=batcher.waiting
+        )
+        yield GaugeMetricFamily(
+            "yoloserve_capacity_requests_per_second",
+            "What the engine can answer, from its recent batches",
+            value=batcher.capacity_per_s,
+        )

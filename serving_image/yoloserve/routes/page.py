@@ -1,0 +1,37 @@
+"""The try-it page, and the pictures it offers."""
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+
+from yoloserve.engine import PROBE
+
+router = APIRouter(include_in_schema=False)
+
+PAGE = Path(__file__).parent.parent / "page"
+# Nothing from elsewhere, ever: the page works without internet, and so does its safety.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
+    "media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+FILES = {
+    "/": "index.html",
+    "/page/page.css": "page.css",
+    "/page/page.js": "page.js",
+    "/page/icon.svg": "icon.svg",
+}
+
+
+def _add(path: str, file: Path) -> None:
+    @router.get(path)
+    async def send() -> FileResponse:
+        return FileResponse(file, headers=HEADERS)
+
+
+for path, name in FILES.items():
+    _add(path, PAGE / name)
+_add("/page/sample.jpg", PROBE)

@@ -1,0 +1,163 @@
+"""What the server is told: environment `YOLOSERVE_*` or flags, read once into a frozen value."""
+
+import enum
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from yoloserve.errors import InvalidSettings
+
+ENV_PREFIX = "YOLOSERVE_"
+SHA256 = r"^[0-9a-f]{64}$"
+
+
+class BackendName(enum.StrEnum):
+    """The runtimes a model can be asked to run on."""
+
+    AUTO = "auto"
+    OPENVINO = "openvino"
+    ONNXRUNTIME = "onnxruntime"
+    TORCH = "torch"
+
+
+class PrecisionName(enum.StrEnum):
+    """The number formats a model can be asked to compute in."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class Profile(enum.StrEnum):
+    """What the engine is tuned for."""
+
+    REALTIME = "realtime"
+    THROUGHPUT = "throughput"
+
+
+class LastWords(BaseSettings):
+    """Where the reason of a failed start goes; readable when the other settings are not."""
+
+    # An empty variable is an unset one: that is how a manifest writes "no value".
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="ignore"
+    )
+
+    termination_log: Path = Field(
+        Path("/dev/termination-log"),
+        description="File that gets the reason of a failed start; ignored when not writable.",
+    )
+
+
+class Settings(LastWords, extra="forbid"):
+    """Every option of `yoloserve`; a field's description is its help text."""
+
+    model: str = Field(
+        "demo://shapes",
+        description="Address of the model: demo://shapes, demo://shapes-v2, file:///path or "
+        "https://host/path. ONNX and TorchScript files are understood.",
+    )
+    sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = Field(
+        None,
+        description="Digest the model file must have, 64 hex digits. Checked before it is loaded.",
+    )
+    classes: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description="Class names the model must have, in this order, as a JSON list. "
+        "Names a model that carries none.",
+    )
+    name: str = Field("", description="Name of the detector in answers; default: the file's name.")
+    version: str = Field(
+        "", description="Version in answers; default: the model's metadata, else the file's name."
+    )
+    revision: str = Field("", description="Revision in answers and in X-Yolofleet-Revision.")
+
+    backend: BackendName = Field(
+        BackendName.AUTO, description="Runtime; auto takes the fastest that is here and fits."
+    )
+    precision: PrecisionName = Field(
+        PrecisionName.AUTO,
+        description="Number format; auto takes the fastest that the device computes natively.",
+    )
+    profile: Profile = Field(
+        Profile.REALTIME,
+        description="realtime: one image a call, lowest latency; throughput: dynamic batches.",
+    )
+    max_batch: int = Field(8, ge=1, le=256, description="Largest batch of the throughput profile.")
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads; 0: the container's CPU limit, else all cores."
+    )
+
+    image_size: int = Field(
+        0, ge=0, le=8192, description="Side of the network's input in pixels; 0: the model's own."
+    )
+    confidence: float = Field(0.25, ge=0, le=1, description="Default confidence threshold.")
+    iou: float = Field(0.7, ge=0, le=1, description="Default IoU threshold of the suppression.")
+    max_detections: int = Field(300, ge=1, le=10_000, description="Default detections per image.")
+    deadline_ms: float = Field(
+        500, gt=0, le=600_000, description="Answers later than this are refused, never sent late."
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in the image.")
+    port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    drain_seconds: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        description="After SIGTERM, answer on (but not ready) this long, then finish and exit.",
+    )
+    max_body_bytes: int = Field(
+        32 * 2**20, ge=1024, description="Largest request body; the answer to more is 413."
+    )
+    max_pixels: int = Field(
+        # A frame of 8K video has 33 million. Decoded, a pixel takes three bytes of memory.
+        40_000_000,
+        ge=1,
+        description="Largest image, width times height; checked in its header, before decoding.",
+    )
+    body_timeout_seconds: float = Field(
+        10, gt=0, le=600, description="Longest time a request's body may take to arrive."
+    )
+
+    cache_dir: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / "yoloserve",
+        description="Directory for downloaded and compiled models; created when absent.",
+    )
+    max_model_bytes: int = Field(
+        2 * 2**30, ge=1, description="Largest model file that is downloaded."
+    )
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _json_list(cls, value: Any) -> Any:
+        """Read the list here, for a flag and for the environment alike."""
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError(
+                f'Input should be a JSON list like ["person", "car"] ({error})'
+            ) from None
+
+    @field_validator("sha256", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @classmethod
+    def read(cls, **given: Any) -> Self:
+        """Read the environment and, over it, `given`; raise `InvalidSettings` for every fault."""
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise InvalidSettings("; ".join(map(_told, error.errors()))) from None
+
+
+def _told(fault: ErrorDetails) -> str:
+    name = ENV_PREFIX + str(fault["loc"][0]).upper()
+    return f"{name}: {fault['msg'].removeprefix('Value error, ')}, not {fault['input']!r}"

@@ -1,0 +1,129 @@
+"""The chart as helm renders it."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import components
+from cluster.paths import tools
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "yolofleet"
+
+Manifest = dict[str, Any]
+
+
+class Refused(Exception):
+    """What helm said instead of rendering."""
+
+
+class Chart:
+    """The chart, rendered with other values."""
+
+    Refused = Refused
+    folder = CHART
+
+    def __init__(self, helm: str) -> None:
+        self._helm = helm
+        self._said: dict[str, str] = {}  # helm takes half a second, and many tests ask the same
+
+    def lint(self, **values: Any) -> str:
+        return self._run("lint", "--strict", str(CHART), "--values", "-", values=values)
+
+    def text(self, *arguments: str, release: str = "fleet", **values: Any) -> str:
+        """Return what `helm template` prints for a release in namespace `platform`."""
+        command = ("template", release, str(CHART), "--namespace", "platform", "--values", "-")
+        return self._run(*command, *arguments, values=values)
+
+    def render(self, **values: Any) -> list[Manifest]:
+        return [m for m in yaml.safe_load_all(self.text(**values)) if m is not None]
+
+    def one(self, kind: str, name: str = "fleet-yolofleet", **values: Any) -> Manifest:
+        [found] = [
+            m for m in self.render(**values) if m["kind"] == kind and m["metadata"]["name"] == name
+        ]
+        return found
+
+    def notes(self, folder: Path, **values: Any) -> str:
+        """Return what a person is told after `helm install`; `helm template` leaves that out."""
+        copy = shutil.copytree(CHART, folder / "chart")
+        notes = copy / "templates" / "NOTES.txt"
+        define = '{{- define "notes" }}' + notes.read_text() + "{{- end }}"
+        (copy / "templates" / "_notes.tpl").write_text(define)
+        (copy / "templates" / "notes.yaml").write_text('notes: {{ include "notes" . | quote }}')
+        command = ("template", "fleet", str(copy), "--namespace", "platform", "--values", "-")
+        text = self._run(*command, "--show-only", "templates/notes.yaml", values=values)
+        return str(yaml.safe_load(text)["notes"])
+
+    def _run(self, *arguments: str, values: dict[str, Any]) -> str:
+        text = yaml.safe_dump(values)
+        question = repr((arguments, text))
+        if question not in self._said:
+            done = subprocess.run(
+                [self._helm, *arguments],
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            if done.returncode:
+                raise Refused(done.stdout + done.stderr)
+            self._said[question] = done.stdout
+        return self._said[question]
+
+
+@pytest.fixture(scope="session")
+def chart() -> Chart:
+    """The chart; helm is the cluster's, or the machine's, or compiled once."""
+    found = str(tools().helm) if tools().helm.exists() else shutil.which("helm")
+    return Chart(found or str(components.helm()))
+
+
+VALUE_SETS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "one namespace, one replica": {"watchNamespaces": ["cameras"], "replicas": 1},
+    "two namespaces": {"watchNamespaces": ["cameras", "labs"]},
+    "own images": {
+        "image": {"repository": "registry.example.com/op", "tag": "1", "pullPolicy": "Always"},
+        "imagePullSecrets": [{"name": "registry"}],
+        "servingImages": {"cpu": "a:1", "torch": "b:1", "gpu": "c@sha256:0", "pullPolicy": "Never"},
+    },
+    "own account, no CRD, no roles": {
+        "serviceAccount": {"create": False, "name": "ours"},
+        "crds": {"enabled": False},
+        "rbac": {"create": False, "aggregateToDefaultRoles": False},
+        "podDisruptionBudget": {"enabled": False},
+    },
+    "placed": {
+        "fullnameOverride": "detectors",
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule",
+             "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "operator"}}}
+        ],
+        "priorityClassName": "system-cluster-critical",
+        "podAnnotations": {"note": "on"},
+        "podLabels": {"team": "vision"},
+        "serviceAccount": {"annotations": {"iam": "0755"}},
+    },
+    "tuned": {
+        "logLevel": "debug",
+        "workers": 8,
+        "drainSeconds": 0,
+        "crds": {"keep": False},
+        "resources": {"requests": {"cpu": 1, "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(params=VALUE_SETS.values(), ids=VALUE_SETS.keys())
+def values(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each set of values that the chart is tried with."""
+    found: dict[str, Any] = request.param
+    return found

@@ -1,0 +1,313 @@
+"""What the chart makes of its values."""
+
+import ast
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from yolofleet.settings import read_settings
+
+WRITES = {"create", "update", "patch", "delete", "deletecollection"}
+CHILDREN = {
+    ("apps", "deployments"),
+    ("", "services"),
+    ("autoscaling", "horizontalpodautoscalers"),
+    ("policy", "poddisruptionbudgets"),
+    ("networking.istio.io", "virtualservices"),
+    ("networking.istio.io", "destinationrules"),
+}
+
+
+def pod_specs(manifests):
+    for manifest in manifests:
+        if manifest["kind"] == "Deployment":
+            yield manifest["spec"]["template"]["spec"]
+        if manifest["kind"] == "Pod":
+            yield manifest["spec"]
+
+
+def env(chart, **values):
+    container = chart.one("Deployment", **values)["spec"]["template"]["spec"]["containers"][0]
+    return {entry["name"]: entry["value"] for entry in container["env"]}
+
+
+def granted(role):
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_helm_finds_nothing_to_complain_about(chart, values):
+    assert "0 chart(s) failed" in chart.lint(**values)
+
+
+def test_every_object_says_whose_it_is(chart, values):
+    for manifest in chart.render(**values):
+        if manifest["kind"] == "CustomResourceDefinition":
+            continue
+        labels = manifest["metadata"]["labels"]
+        assert labels["app.kubernetes.io/instance"] == "fleet"
+        assert labels["app.kubernetes.io/managed-by"] == "Helm"
+        assert all(isinstance(value, str) for value in labels.values())
+
+
+def test_every_object_of_a_namespace_names_it(chart, values):
+    cluster_scoped = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    for manifest in chart.render(**values):
+        if manifest["kind"] not in cluster_scoped:
+            assert manifest["metadata"]["namespace"] in {
+                "platform",
+                *values.get("watchNamespaces", []),
+            }
+
+
+def test_pods_pass_the_restricted_security_standard(chart, values):
+    for spec in pod_specs(chart.render(**values)):
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_selectors_find_the_operators_pods_and_not_the_tests(chart):
+    manifests = chart.render()
+    [deployment] = [m for m in manifests if m["kind"] == "Deployment"]
+    [service] = [m for m in manifests if m["kind"] == "Service"]
+    [budget] = [m for m in manifests if m["kind"] == "PodDisruptionBudget"]
+    [test_pod] = [m for m in manifests if m["kind"] == "Pod"]
+    pod_labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    for selector in (
+        deployment["spec"]["selector"]["matchLabels"],
+        service["spec"]["selector"],
+        budget["spec"]["selector"]["matchLabels"],
+    ):
+        assert selector.items() <= pod_labels
+        assert not selector.items() <= test_pod["metadata"]["labels"].items()
+
+
+def test_no_role_holds_a_wildcard(chart, values):
+    for manifest in chart.render(**values):
+        if "Role" in manifest["kind"]:
+            assert "*" not in json.dumps(manifest.get("rules", []))
+
+
+def test_the_operator_writes_children_status_and_events_and_nothing_else(chart):
+    role = chart.one("ClusterRole")
+    written = {(g, r) for g, r, verb in granted(role) if verb in WRITES}
+    assert written == CHILDREN | {
+        ("yolofleet.io", "yolodetectors/status"),
+        ("", "events"),
+        ("yolofleet.io", "yolodetectors/finalizers"),
+    }
+
+
+def test_children_can_be_read_applied_and_pruned(chart):
+    role = granted(chart.one("ClusterRole"))
+    for group, resource in CHILDREN:
+        for verb in ("get", "list", "watch", "create", "patch", "delete"):
+            assert (group, resource, verb) in role
+
+
+def test_with_namespaces_listed_nothing_is_written_outside_of_them(chart):
+    namespaces = ["cameras", "labs"]
+    manifests = chart.render(watchNamespaces=namespaces)
+    cluster = granted(chart.one("ClusterRole", watchNamespaces=namespaces))
+    assert not {verb for _, _, verb in cluster} & WRITES
+    assert not {r for _, r, _ in cluster} & {"pods", "yolodetectors"}
+    roles = {
+        m["metadata"]["namespace"]: granted(m)
+        for m in manifests
+        if m["kind"] == "Role" and m["metadata"]["name"].endswith("-detectors")
+    }
+    assert set(roles) == set(namespaces)
+    everywhere = granted(chart.one("ClusterRole"))
+    outside = {"nodes", "customresourcedefinitions"}
+    namespaced = {right for right in everywhere if right[1] not in outside}
+    assert roles["labs"] == roles["cameras"] == namespaced
+    bound = {m["metadata"]["namespace"] for m in manifests if m["kind"] == "RoleBinding"}
+    assert bound == {"platform", *namespaces}
+
+
+def test_only_one_lease_can_be_changed(chart):
+    role = chart.one("Role", "fleet-yolofleet-leader")
+    for rule in role["rules"]:
+        assert rule["resources"] == ["leases"]
+        if rule["verbs"] != ["create"]:
+            assert rule["resourceNames"] == [env(chart)["YOLOFLEET_LEASE_NAME"]]
+    assert env(chart)["YOLOFLEET_LEASE_NAMESPACE"] == role["metadata"]["namespace"]
+
+
+def test_viewers_read_and_editors_write_detectors_but_not_their_status(chart):
+    viewer = chart.one("ClusterRole", "fleet-yolofleet-viewer")
+    editor = chart.one("ClusterRole", "fleet-yolofleet-editor")
+    assert not {verb for _, _, verb in granted(viewer)} & WRITES
+    assert {resource for _, resource, _ in granted(editor)} == {
+        "yolodetectors",
+        "yolodetectors/scale",
+    }
+    assert viewer["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    assert "rbac.authorization.k8s.io/aggregate-to-view" not in editor["metadata"]["labels"]
+
+
+def test_images_default_to_this_release_and_can_be_any(chart):
+    version = yaml.safe_load((chart.folder / "Chart.yaml").read_text())["appVersion"]
+    assert env(chart)["YOLOFLEET_IMAGE_CPU"] == f"ghcr.io/yolofleet/yoloserve:{version}-cpu"
+    given = {"cpu": "r/a:1", "torch": "r/b:1", "gpu": "r/c:1", "pullPolicy": "Never"}
+    told = env(chart, servingImages=given)
+    assert told["YOLOFLEET_IMAGE_CPU"] == "r/a:1"
+    assert told["YOLOFLEET_IMAGE_TORCH"] == "r/b:1"
+    assert told["YOLOFLEET_IMAGE_GPU"] == "r/c:1"
+    assert told["YOLOFLEET_IMAGE_PULL_POLICY"] == "Never"
+
+
+def test_the_operator_reads_every_setting_that_the_chart_gives(chart):
+    told = env(
+        chart,
+        watchNamespaces=["cameras", "labs"],
+        drainSeconds=7,
+        workers=3,
+        logLevel="warning",
+        servingImages={"cpu": "a:1", "torch": "b:1", "gpu": "c:1", "pullPolicy": "Always"},
+    )
+    settings = read_settings(told)
+    assert settings.namespaces == ("cameras", "labs")
+    assert settings.defaults.drain_seconds == 7
+    assert settings.workers == 3
+    assert settings.log_level == "WARNING"
+    assert settings.defaults.image_pull_policy == "Always"
+    assert settings.lease_name == "fleet-yolofleet"
+    assert settings.lease_namespace == "platform"
+    assert settings.metrics_port == 8080
+
+
+def test_the_defaults_of_chart_and_operator_agree(chart):
+    told = env(chart)
+    left_open = {name: told[name] for name in told if "IMAGE_" in name and "POLICY" not in name}
+    given, default = read_settings(told), read_settings(left_open)
+    assert given.workers == default.workers
+    assert given.log_level == default.log_level
+    assert given.namespaces == default.namespaces == ()
+    assert given.metrics_port == default.metrics_port
+    assert given.defaults == default.defaults
+
+
+def test_one_replica_has_no_disruption_budget_that_would_block_a_drain(chart):
+    kinds = {m["kind"] for m in chart.render(replicas=1)}
+    assert "PodDisruptionBudget" not in kinds
+
+
+def test_a_service_monitor_is_made_when_asked_for(chart):
+    assert "ServiceMonitor" not in {m["kind"] for m in chart.render()}
+    asked = {"serviceMonitor": {"enabled": True, "interval": "10s", "labels": {"release": "prom"}}}
+    monitor = chart.one("ServiceMonitor", metrics=asked)
+    service = chart.one("Service", "fleet-yolofleet-metrics")
+    assert monitor["metadata"]["labels"]["release"] == "prom"
+    selected = monitor["spec"]["selector"]["matchLabels"].items()
+    assert selected <= service["metadata"]["labels"].items()
+    assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+    assert monitor["spec"]["endpoints"][0]["interval"] == "10s"
+
+
+def test_the_crd_is_the_generated_one_and_stays_on_uninstall(chart):
+    name = "yolodetectors.yolofleet.io"
+    crd = chart.one("CustomResourceDefinition", name)
+    generated = chart.folder.parents[1] / "crds" / f"{name}.yaml"
+    annotations = crd["metadata"].pop("annotations")
+    assert crd == yaml.safe_load(generated.read_text())
+    assert annotations["helm.sh/resource-policy"] == "keep"
+
+
+def test_the_crd_can_go_with_the_release_or_be_left_to_others(chart):
+    name = "yolodetectors.yolofleet.io"
+    crd = chart.one("CustomResourceDefinition", name, crds={"keep": False})
+    assert "helm.sh/resource-policy" not in crd["metadata"]["annotations"]
+    kinds = {m["kind"] for m in chart.render(crds={"enabled": False})}
+    assert "CustomResourceDefinition" not in kinds
+
+
+def test_a_long_release_name_still_makes_legal_names(chart):
+    text = chart.text(release="a" * 53)
+    names = [m["metadata"]["name"] for m in yaml.safe_load_all(text) if m]
+    assert all(len(name) <= 63 for name in names)
+
+
+def test_an_older_cluster_is_refused(chart):
+    with pytest.raises(chart.Refused, match=r"incompatible with Kubernetes v1\.28"):
+        chart.text("--kube-version", "1.28.0")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"replica": 3}, "replica"),
+        ({"replicas": "2"}, "replicas"),
+        ({"replicas": -1}, "replicas"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+        ({"image": {"repository": ""}}, "repository"),
+        ({"image": {"tag": "a:b"}}, "tag"),
+        ({"servingImages": {"cuda": "x"}}, "cuda"),
+        ({"watchNamespaces": "cameras"}, "watchNamespaces"),
+        ({"watchNamespaces": ["Cameras"]}, "watchNamespaces"),
+        ({"logLevel": "loud"}, "logLevel"),
+        ({"drainSeconds": 3600}, "drainSeconds"),
+        ({"workers": 0}, "workers"),
+        ({"crds": {"enabled": "yes"}}, "enabled"),
+        ({"resources": {"requests": {"cpu": "much"}}}, "cpu"),
+        ({"metrics": {"serviceMonitor": {"interval": "often"}}}, "interval"),
+        ({"podLabels": {"on": True}}, "podLabels"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(chart, wrong: dict[str, Any], told: str):
+    with pytest.raises(chart.Refused) as refused:
+        chart.text(**wrong)
+    assert told in str(refused.value)
+
+
+def leaves(schema, path=()):
+    for name, sub in schema.get("properties", {}).items():
+        yield (*path, name), sub
+        yield from leaves(sub, (*path, name))
+
+
+def test_every_value_is_described_and_every_described_value_exists(chart):
+    schema = json.loads((chart.folder / "values.schema.json").read_text())
+    defaults = yaml.safe_load((chart.folder / "values.yaml").read_text())
+
+    def paths(node, path=()):
+        for name, value in node.items():
+            yield (*path, name)
+            if isinstance(value, dict) and name not in {"requests", "limits"}:  # free-form
+                yield from paths(value, (*path, name))
+
+    described = {path: sub["description"] for path, sub in leaves(schema)}
+    assert set(paths(defaults)) == set(described) - {("global",)}
+
+
+def test_no_object_of_the_schema_takes_what_it_does_not_know(chart):
+    schema = json.loads((chart.folder / "values.schema.json").read_text())
+    for path, sub in ((("",), schema), *leaves(schema)):
+        if "properties" in sub:
+            assert sub["additionalProperties"] is False, path
+
+
+def test_the_script_of_helm_test_reaches_the_pod_as_written(chart):
+    [pod] = [m for m in chart.render() if m["kind"] == "Pod"]
+    script, operator = pod["spec"]["containers"][0]["args"]
+    written = (chart.folder / "files" / "installed.py").read_text()
+    assert ast.dump(ast.parse(script)) == ast.dump(ast.parse(written))
+    assert operator == "fleet-yolofleet-metrics.platform.svc"
+
+
+def test_notes_name_a_namespace_that_the_operator_watches(chart, tmp_path):
+    told = chart.notes(tmp_path, watchNamespaces=["cameras"])
+    assert "wait yd/gate" in told
+    assert "namespace: cameras" in told

@@ -1,0 +1,104 @@
+"""What the operator tells the server is what the server understands; what it reads back, too."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yolofleet.api.detector import URI_SCHEMES, Backend, Detector, Precision, Profile
+from yolofleet.plan.decide import PlannedRevision
+from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.observed import EXIT_CONFIG
+from yolofleet.plan.revision import stable_revision
+from yolofleet.resources.deployment import deployment
+from yoloserve import __main__ as server
+from yoloserve import errors
+from yoloserve.settings import ENV_PREFIX, BackendName, PrecisionName, Settings
+from yoloserve.settings import Profile as ServedProfile
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULTS = Defaults(image_cpu="cpu", image_torch="torch", image_gpu="gpu")
+
+FULL = {
+    "model": {"uri": "https://models.example.com/a.onnx", "sha256": "a" * 64, "classes": ["a"]},
+    "runtime": {"backend": "openvino", "precision": "bf16"},
+    "inference": {
+        "profile": "throughput",
+        "imageSize": 320,
+        "confidence": 0.4,
+        "iou": 0.5,
+        "maxDetections": 7,
+        "deadline": "2s",
+        "maxBatch": 4,
+    },
+}
+
+
+def environment(spec: dict[str, Any]) -> dict[str, str]:
+    raw = {
+        "metadata": {"name": "gate", "namespace": "n", "uid": "u", "generation": 1},
+        "spec": spec,
+    }
+    detector = Detector.parse(raw)
+    made = deployment(detector, PlannedRevision(stable_revision(detector, DEFAULTS), 1))
+    [container] = made["spec"]["template"]["spec"]["containers"]
+    return {entry["name"]: entry["value"] for entry in container["env"]}
+
+
+@pytest.mark.parametrize("spec", [FULL, {"model": {"uri": "demo://shapes"}}])
+def test_the_server_reads_all_that_the_operator_writes(
+    spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = environment(spec)
+    ours = {name for name in told if name.startswith(ENV_PREFIX)}
+    assert {name.removeprefix(ENV_PREFIX).lower() for name in ours} <= set(Settings.model_fields)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.read()
+    assert settings.model == spec["model"]["uri"]
+    assert settings.name == "gate"
+    assert settings.drain_seconds > 0
+
+
+def test_every_field_of_the_spec_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment(FULL).items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.read()
+    assert settings.sha256 == "a" * 64
+    assert settings.classes == ("a",)
+    assert (settings.backend, settings.precision) == ("openvino", "bf16")
+    assert (settings.profile, settings.max_batch, settings.image_size) == ("throughput", 4, 320)
+    assert (settings.confidence, settings.iou, settings.max_detections) == (0.4, 0.5, 7)
+    assert settings.deadline_ms == 2000
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(Backend, BackendName), (Precision, PrecisionName), (Profile, ServedProfile)],
+)
+def test_both_know_the_same_words(ours: Any, theirs: Any) -> None:
+    assert {value.value for value in ours} == {value.value for value in theirs}
+
+
+def test_the_defaults_are_the_same() -> None:
+    told = environment({"model": {"uri": "demo://shapes"}})
+    for name in ("CONFIDENCE", "IOU", "MAX_DETECTIONS", "DEADLINE_MS", "MAX_BATCH"):
+        default = Settings.model_fields[name.lower()].default
+        assert float(told[ENV_PREFIX + name]) == float(default), name
+
+
+def test_a_refused_start_is_told_by_the_same_exit_status() -> None:
+    assert server.EX_CONFIG == EXIT_CONFIG
+
+
+def test_the_guide_knows_every_reason_of_a_refused_start() -> None:
+    guide = (ROOT / "docs" / "guides" / "releases.md").read_text()
+    for kind in errors.StartupFailure.__subclasses__():
+        assert kind.__name__ in guide, kind.__name__
+
+
+def test_the_reference_names_the_schemes_that_are_understood() -> None:
+    told = Settings.model_fields["model"].description or ""
+    for scheme in re.findall(r"(\w+)://", told):
+        assert scheme in URI_SCHEMES

@@ -1,0 +1,173 @@
+"""YoloFleet on the local cluster, installed once by its chart, and a namespace for the run."""
+
+import re
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo_cluster import pictures
+from demo_cluster.detector import Detector
+from demo_cluster.errors import NotYet
+from demo_cluster.installation import NAMESPACE, RELEASE, Installation, install
+from demo_cluster.kube import Kubectl, Manifest
+from demo_cluster.load import Target
+from demo_cluster.pictures import Picture
+from demo_cluster.waiting import eventually
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(1800))  # the first test may make the cluster
+
+
+@pytest.fixture(scope="session")
+def installation() -> Installation:
+    """The cluster with YoloFleet in it; what is there already is kept."""
+    return install()
+
+
+@pytest.fixture(scope="session")
+def kubectl(installation: Installation) -> Iterator[Kubectl]:
+    """kubectl in a namespace of this run, which goes afterwards with all that is in it."""
+    kubectl = installation.kubectl(f"e2e-{uuid.uuid4().hex[:6]}")
+    kubectl.run("create", "namespace", kubectl.namespace)
+    yield kubectl
+    kubectl.run("delete", "namespace", kubectl.namespace, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def operator_kubectl(installation: Installation) -> Kubectl:
+    """kubectl in the operator's own namespace."""
+    return installation.kubectl(NAMESPACE)
+
+
+@pytest.fixture(scope="session")
+def images() -> list[Picture]:
+    """The example pictures with the objects that are in them."""
+    return pictures.examples()
+
+
+@pytest.fixture(scope="session")
+def make(kubectl: Kubectl) -> Callable[..., Detector]:
+    """`make(name, **spec)` applies a small detector; what is given replaces the defaults."""
+
+    def apply(name: str, **spec: Any) -> Detector:
+        kubectl.apply(
+            {
+                "apiVersion": "yolofleet.io/v1alpha1",
+                "kind": "YoloDetector",
+                "metadata": {"name": name},
+                "spec": {
+                    "model": {"uri": "demo://shapes"},
+                    "inference": {"deadline": "5s"},
+                    "resources": {
+                        "requests": {"cpu": "50m", "memory": "192Mi"},
+                        "limits": {"memory": "1Gi"},
+                    },
+                    **spec,
+                },
+            }
+        )
+        return Detector(kubectl, name)
+
+    return apply
+
+
+@pytest.fixture(scope="session")
+def routed() -> Callable[[str], Manifest]:
+    """`routed(name)` is the `traffic` of a detector that the ingress serves."""
+    return lambda name: {"hosts": [host(name)], "gateways": ["istio-system/public"]}
+
+
+@pytest.fixture(scope="session")
+def target(installation: Installation) -> Callable[[str], Target]:
+    """`target(name)` is where requests for a routed detector go."""
+    return lambda name: installation.target(host(name))
+
+
+def host(name: str) -> str:
+    return f"{name}.e2e.example.com"
+
+
+@pytest.fixture(scope="session")
+def events(kubectl: Kubectl) -> Callable[[str, str], Manifest]:
+    """`events(name, reason)` waits for an Event about a detector and returns it."""
+
+    def wait(name: str, reason: str) -> Manifest:
+        def look() -> Manifest:
+            about = [e for e in kubectl.list("events") if e["involvedObject"]["name"] == name]
+            found = [e for e in about if e["reason"] == reason]
+            if not found:
+                raise NotYet(f"Events with {sorted({e['reason'] for e in about})}")
+            return found[-1]
+
+        return eventually(f"an Event {reason} about {name}", look, within_s=30)
+
+    return wait
+
+
+class Leader:
+    """The replica of the operator that holds the Lease."""
+
+    def __init__(self, kubectl: Kubectl) -> None:
+        self._kubectl = kubectl
+
+    def identity(self) -> str:
+        lease = self._kubectl.find("lease", RELEASE)
+        holder = str(lease["spec"].get("holderIdentity", "")) if lease else ""
+        if not holder:
+            raise NotYet("nobody holds the Lease")
+        return holder
+
+    def kill(self) -> str:
+        """End the leader's process as a crash does, with SIGKILL; return who it was."""
+        holder = eventually("a leader", self.identity, within_s=60)
+        pod = self._kubectl.find("pod", holder.rsplit("_", 1)[0])
+        assert pod, f"the holder of the Lease, {holder}, is no pod"
+        container = re.sub(r"^\w+://", "", pod["status"]["containerStatuses"][0]["containerID"])
+        script = (
+            f"for process in /proc/[0-9]*; do grep -qs {container} $process/cgroup &&"
+            " kill -9 ${process#/proc/} && echo killed; done; true"
+        )
+        node = ["docker", "exec", pod["spec"]["nodeName"], "sh", "-c", script]
+        done = subprocess.run(node, capture_output=True, text=True, timeout=60, check=True)
+        assert "killed" in done.stdout, done.stderr
+        return holder
+
+
+@pytest.fixture(scope="session")
+def leader(operator_kubectl: Kubectl) -> Leader:
+    return Leader(operator_kubectl)
+
+
+@pytest.fixture(scope="session")
+def weights(kubectl: Kubectl) -> Callable[[str], dict[str, int]]:
+    """`weights(name)` is what the router gives each revision now, in percent."""
+
+    def read(name: str) -> dict[str, int]:
+        route = kubectl.find("virtualservices.networking.istio.io", name)
+        assert route, f"there is no VirtualService {name}"
+        return weights_of(route)
+
+    return read
+
+
+def weights_of(route: Manifest) -> dict[str, int]:
+    """Return the weights of the route without a match, by revision."""
+    return {
+        to["destination"]["host"].split(".")[0]: to.get("weight", 0)
+        for to in route["spec"]["http"][-1]["route"]
+    }
+
+
+@pytest.fixture(scope="session")
+def split_of() -> Callable[[Manifest], dict[str, int]]:
+    """`split_of(virtual_service)` are the weights of its route without a match."""
+    return weights_of

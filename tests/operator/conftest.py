@@ -1,0 +1,219 @@
+"""A real API server for every test of this folder, a namespace of its own, and the operator."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster import assets
+from controlplane import kube as kube_module
+from controlplane import kubelet as kubelet_module
+from controlplane.kube import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, Kube, connect
+from controlplane.kubelet import FakeKubelet
+from controlplane.plane import ADMIN, OPERATOR, OPERATOR_USER, ControlPlane, control_plane
+from controlplane.process import OperatorProcess
+from yolofleet.api import names
+from yolofleet.api.names import Manifest
+from yolofleet.cluster import kinds
+from yolofleet.cluster.client import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+DETECTOR_CRD = ROOT / "crds" / "yolodetectors.yolofleet.io.yaml"
+ISTIO_CRDS = ROOT / "dev" / "controlplane" / "manifests" / "istio.yaml"
+
+
+def _rule(group: str, resources: str, verbs: str) -> Manifest:
+    return {"apiGroups": [group], "resources": resources.split(), "verbs": verbs.split()}
+
+
+_CHILD = "get list watch create patch delete"
+RIGHTS = [
+    _rule(names.GROUP, "yolodetectors", "get list watch"),
+    _rule(names.GROUP, "yolodetectors/status", "patch"),
+    _rule("apps", "deployments", _CHILD),
+    _rule("", "services", _CHILD),
+    _rule("autoscaling", "horizontalpodautoscalers", _CHILD),
+    _rule("policy", "poddisruptionbudgets", _CHILD),
+    _rule("networking.istio.io", "virtualservices destinationrules", _CHILD),
+    _rule("", "pods nodes", "get list watch"),
+    _rule("", "events", "create patch"),
+    _rule("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
+    _rule("coordination.k8s.io", "leases", "get create update"),
+]
+"""All that the operator may do: every test of it proves that this is enough."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.controlplane)
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[ControlPlane]:
+    """The running control plane, with the detector's CRD and no Istio."""
+    with control_plane(assets.directory()) as plane:
+        asyncio.run(_install(plane))
+        yield plane
+
+
+async def _install(plane: ControlPlane) -> None:
+    async with connect(plane.kubeconfig()) as client:
+        kube = Kube(client, "installer")
+        await kube.install(DETECTOR_CRD)
+        api = "rbac.authorization.k8s.io"
+        await kube.apply(
+            {
+                "apiVersion": CLUSTER_ROLE.api_version,
+                "kind": "ClusterRole",
+                "metadata": {"name": "yolofleet"},
+                "rules": RIGHTS,
+            }
+        )
+        await kube.apply(
+            {
+                "apiVersion": CLUSTER_ROLE_BINDING.api_version,
+                "kind": "ClusterRoleBinding",
+                "metadata": {"name": "yolofleet"},
+                "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "yolofleet"},
+                "subjects": [{"apiGroup": api, "kind": "User", "name": OPERATOR_USER}],
+            }
+        )
+
+
+@pytest.fixture
+async def client(plane: ControlPlane) -> AsyncIterator[Client]:
+    """The operator's own client, with all rights."""
+    async with connect(plane.kubeconfig(ADMIN)) as client:
+        yield client
+
+
+@pytest.fixture
+def kube(client: Client) -> Kube:
+    """A person with kubectl."""
+    return Kube(client)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """`await eventually(condition, timeout_s)` returns what is true at last."""
+    return kube_module.eventually
+
+
+@pytest.fixture
+def always() -> Callable[..., Any]:
+    """`await always(condition, for_s)` fails as soon as it is not true."""
+    return kube_module.always
+
+
+@pytest.fixture
+async def namespace(kube: Kube) -> AsyncIterator[str]:
+    """A namespace of the test's own; all in it goes afterwards."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    await kube.create(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
+    )
+    yield name
+    for detector in await kube.list(kinds.DETECTOR, name):
+        await kube.delete(kinds.DETECTOR, name, detector["metadata"]["name"])
+    await kube.delete(NAMESPACE, "", name)
+
+
+@pytest.fixture
+async def istio(kube: Kube, namespace: str) -> AsyncIterator[None]:
+    """Istio's kinds exist while the test runs."""
+    await kube.install(ISTIO_CRDS)
+    yield
+    await remove_istio(kube)
+
+
+async def remove_istio(kube: Kube) -> None:
+    for kind in kinds.OPTIONAL:
+        await kube.delete(kinds.CRD, "", f"{kind.plural}.{kind.group}")
+
+    async def gone() -> bool:
+        return not [kind for kind in kinds.OPTIONAL if await kube.client.serves(kind)]
+
+    await kube_module.eventually(gone)
+
+
+@pytest.fixture
+def istio_crds(kube: Kube) -> SimpleNamespace:
+    """`await istio_crds.install()` and `await istio_crds.remove()` at any time of a test."""
+    return SimpleNamespace(
+        install=lambda: kube.install(ISTIO_CRDS), remove=lambda: remove_istio(kube)
+    )
+
+
+@pytest.fixture
+def fates() -> Any:
+    """What pods can come to: ready, starting, waiting(...), crashing(...), unschedulable(...)."""
+    return kubelet_module
+
+
+@pytest.fixture
+async def fake_kubelet(client: Client, namespace: str) -> AsyncIterator[FakeKubelet]:
+    """Makes the pods of the test's namespace ready, or whatever the test decides."""
+    kubelet = FakeKubelet(client, namespace)
+    task = asyncio.create_task(kubelet.run())
+    yield kubelet
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.fixture
+def new_operator(
+    plane: ControlPlane, namespace: str, tmp_path: Path
+) -> Iterator[Callable[..., OperatorProcess]]:
+    """`new_operator(**environment)` makes a replica that is not started; all end with the test."""
+    made: list[OperatorProcess] = []
+
+    def make(**environment: str) -> OperatorProcess:
+        log = tmp_path / f"operator-{len(made)}.log"
+        environment = {"YOLOFLEET_LEASE_NAMESPACE": namespace} | environment
+        made.append(OperatorProcess(plane.kubeconfig(OPERATOR), log, environment))
+        return made[-1]
+
+    yield make
+    for operator in made:
+        operator.kill()
+    crashes = [line for operator in made for line in operator.log() if _unexpected(line)]
+    assert not crashes, crashes
+
+
+def _unexpected(line: dict[str, Any]) -> bool:
+    return line.get("message") == "reconcile failed" or line.get("level") == "critical"
+
+
+@pytest.fixture
+async def operator(new_operator: Callable[..., OperatorProcess]) -> OperatorProcess:
+    """One replica that is ready and leads; it may do only what RIGHTS allow."""
+    one = new_operator()
+    one.start()
+    await one.ready()
+    await kube_module.eventually(one.leads)
+    return one
+
+
+@pytest.fixture
+def make_detector(kube: Kube, namespace: str) -> Callable[..., Any]:
+    """`await make_detector(name, **spec)` creates a YoloDetector and returns it."""
+
+    async def make(name: str = "gate", **spec: Any) -> Manifest:
+        return await kube.create(
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"model": {"uri": "demo://shapes"}, **spec},
+            }
+        )
+
+    return make

@@ -1,0 +1,176 @@
+"""Every rule of the CRD, both ways: what is refused says the field and the fix; its twin passes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from controlplane.kube import Kube
+from yolofleet.api.names import API_VERSION
+from yolofleet.cluster import kinds
+from yolofleet.cluster.client import Client
+from yolofleet.cluster.errors import Invalid
+
+MODEL = {"uri": "demo://shapes"}
+CPU = {"requests": {"cpu": "1"}}
+GPU = {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": 1}}
+V2 = {"uri": "demo://shapes-v2"}
+SCALED = {"maxReplicas": 3}
+
+RULES = [
+    # (what is refused, what it says, the same put right)
+    ({"model": {"uri": "ftp://host/a.onnx"}}, "spec.model.uri: the scheme must be one of", {}),
+    (
+        {"model": {"uri": "pvc://claim"}},
+        "spec.model.uri: write a claim as pvc://CLAIM/PATH",
+        {"model": {"uri": "pvc://claim/a.onnx"}},
+    ),
+    (
+        {"model": {"uri": "file://models/a.onnx"}},
+        "spec.model.uri: a file needs its whole path",
+        {"model": {"uri": "file:///models/a.onnx"}},
+    ),
+    (
+        {"inference": {"deadline": "11m"}},
+        "spec.inference.deadline: must be at most 10m",
+        {"inference": {"deadline": "600s"}},
+    ),
+    (
+        {"runtime": {"backend": "onnxruntime", "precision": "bf16"}},
+        "spec.runtime.precision: onnxruntime runs a model in the precision it was exported in",
+        {"runtime": {"backend": "openvino", "precision": "bf16"}},
+    ),
+    (
+        {"autoscaling": {"minReplicas": 4, "maxReplicas": 3}, "resources": CPU},
+        "spec.autoscaling.minReplicas: must not be above maxReplicas",
+        {"autoscaling": {"minReplicas": 3, "maxReplicas": 3}, "resources": CPU},
+    ),
+    (
+        {"autoscaling": SCALED, "resources": CPU, "replicas": 2},
+        "spec.replicas: the autoscaler owns the replicas",
+        {"autoscaling": SCALED, "resources": CPU},
+    ),
+    (
+        {"autoscaling": SCALED, "resources": {"limits": {"memory": "1Gi"}}},
+        "spec.autoscaling.cpu: is a share of the CPU request",
+        {"autoscaling": SCALED},
+    ),
+    (
+        {"traffic": {"gateways": ["istio-system/public"]}},
+        "spec.traffic.gateways: need spec.traffic.hosts",
+        {"traffic": {"gateways": ["istio-system/public"], "hosts": ["gate.example.com"]}},
+    ),
+    (
+        {"traffic": {"provider": "service", "hosts": ["gate.example.com"]}},
+        "spec.traffic.hosts: a plain Service routes no host names",
+        {"traffic": {"provider": "service"}},
+    ),
+    (
+        {"canary": {"model": MODEL, "weight": 10}},
+        "spec.canary: is equal to the stable revision",
+        {"canary": {"model": V2, "weight": 10}},
+    ),
+    (
+        {"canary": {"weight": 10}},
+        "spec.canary: is equal to the stable revision",
+        {"canary": {"runtime": {"backend": "onnxruntime"}}},
+    ),
+    (
+        {"canary": {"inference": {"confidence": 0.25}}},
+        "spec.canary: is equal to the stable revision",
+        {"canary": {"inference": {"confidence": 0.3}}},
+    ),
+    (
+        {"canary": {"resources": CPU}, "resources": CPU},
+        "spec.canary: is equal to the stable revision",
+        {"canary": {"resources": GPU}, "resources": CPU},
+    ),
+    (
+        {"canary": {"model": V2, "weight": 10}, "traffic": {"provider": "service"}},
+        "spec.canary.weight: a plain Service cannot split traffic",
+        {"canary": {"model": V2}, "traffic": {"provider": "service"}},
+    ),
+    (
+        {"canary": {"model": V2, "match": [{"headers": {"x-a": {"exact": "b", "prefix": "c"}}}]}},
+        "spec.canary.match: give exactly one of exact, prefix and regex",
+        {"canary": {"model": V2, "match": [{"headers": {"x-a": {"exact": "b"}}}]}},
+    ),
+    (
+        {"resources": GPU, "runtime": {"backend": "openvino"}},
+        "spec.runtime.backend: openvino runs on the CPU",
+        {"resources": GPU, "runtime": {"backend": "torch"}},
+    ),
+]
+
+BOUNDS = [
+    ({"model": {}}, "spec.model.uri: Required value"),
+    ({"model": {"uri": "demo://shapes", "sha256": "ABC"}}, "spec.model.sha256"),
+    ({"replicas": -1}, "spec.replicas: Invalid value: -1"),
+    ({"canary": {"model": V2, "weight": 101}}, "should be less than or equal to 100"),
+    ({"canary": {"model": V2, "weight": -1}}, "should be greater than or equal to 0"),
+    ({"inference": {"imageSize": 100}}, "spec.inference.imageSize"),
+    ({"inference": {"confidence": 1.5}}, "spec.inference.confidence"),
+    ({"inference": {"deadline": "soon"}}, "spec.inference.deadline"),
+    ({"runtime": {"backend": "caffe"}}, 'supported values: "auto", "openvino"'),
+    ({"resources": {"limits": {"cpu": "-1"}}}, "spec.resources.limits.cpu"),
+]
+
+
+async def refused(make: Callable[..., Any], **spec: Any) -> str:
+    with pytest.raises(Invalid) as refusal:
+        await make(**spec)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(("wrong", "told", "right"), RULES)
+async def test_a_rule_refuses_and_says_the_fix(
+    make_detector: Callable[..., Any], wrong: Any, told: str, right: Any
+) -> None:
+    assert told in await refused(make_detector, **wrong)
+    assert await make_detector(**right)
+
+
+@pytest.mark.parametrize(("wrong", "told"), BOUNDS)
+async def test_bounds_name_the_field(
+    make_detector: Callable[..., Any], wrong: Any, told: str
+) -> None:
+    assert told in await refused(make_detector, **wrong)
+
+
+async def test_a_name_must_do_for_a_service(make_detector: Callable[..., Any]) -> None:
+    assert "must begin with a letter" in await refused(make_detector, name="7gates")
+    assert "at most 63 characters" in await refused(make_detector, name="g" * 64)
+    assert await make_detector(name="g" * 63)
+
+
+async def test_a_misspelt_field_is_refused_by_strict_clients(
+    client: Client, namespace: str
+) -> None:
+    from yolofleet.cluster.client import Request
+
+    manifest = {
+        "apiVersion": API_VERSION,
+        "kind": "YoloDetector",
+        "metadata": {"name": "gate"},
+        "spec": {"model": MODEL, "replica": 2},
+    }
+    path = kinds.DETECTOR.path(namespace)
+    with pytest.raises(Invalid, match=r'unknown field "spec.replica"'):
+        await client.send(Request("POST", path, {"fieldValidation": "Strict"}, manifest))
+
+
+async def test_kubectl_scale_works_until_an_autoscaler_owns_the_replicas(
+    make_detector: Callable[..., Any], kube: Kube, namespace: str
+) -> None:
+    await make_detector(replicas=1)
+    await kube.merge(kinds.DETECTOR, namespace, "gate", {"spec": {"replicas": 3}}, "scale")
+    assert (await kube.get(kinds.DETECTOR, namespace, "gate"))["spec"]["replicas"] == 3
+    scaled = {"spec": {"autoscaling": SCALED, "replicas": None}}
+    await kube.merge(kinds.DETECTOR, namespace, "gate", scaled)
+    with pytest.raises(Invalid, match="the autoscaler owns the replicas"):
+        await kube.merge(kinds.DETECTOR, namespace, "gate", {"spec": {"replicas": 3}}, "scale")
+    without = {"spec": {"autoscaling": None}}
+    with pytest.raises(Invalid, match="say with how many replicas to go on"):
+        await kube.merge(kinds.DETECTOR, namespace, "gate", without)
+    without["spec"]["replicas"] = 3
+    await kube.merge(kinds.DETECTOR, namespace, "gate", without)

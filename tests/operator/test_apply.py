@@ -1,0 +1,466 @@
+"""Writes against a real API server: only what differs, only what is ours, and nobody loses pods."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from controlplane.kube import Kube
+from yolofleet.api import names
+from yolofleet.api.names import Manifest
+from yolofleet.api.status import Status
+from yolofleet.cluster import kinds
+from yolofleet.cluster.apply import Action, Change, Writer
+from yolofleet.cluster.cache import Cache, entry_of
+from yolofleet.cluster.client import Client
+from yolofleet.cluster.errors import Conflict, ResourceConflict
+from yolofleet.cluster.kinds import Kind
+
+Eventually = Callable[..., Any]
+
+
+class World:
+    """A detector in a cluster, and what an operator without watches would do for it."""
+
+    def __init__(self, client: Client, kube: Kube, detector: Manifest) -> None:
+        self.client, self.kube, self.detector = client, kube, detector
+        self.cache = Cache()
+        self.repaired: list[tuple[str, str]] = []
+        self.writer = self.new_writer()
+
+    def new_writer(self) -> Writer:
+        """Return a writer that remembers nothing, as after a restart."""
+        return Writer(
+            self.client,
+            self.cache,
+            repaired=lambda kind, field: self.repaired.append((kind, field)),
+        )
+
+    @property
+    def namespace(self) -> str:
+        return str(self.detector["metadata"]["namespace"])
+
+    @property
+    def uid(self) -> str:
+        return str(self.detector["metadata"]["uid"])
+
+    def child(self, api_version: str, kind: str, spec: Manifest, name: str = "gate") -> Manifest:
+        reference = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "name": self.detector["metadata"]["name"],
+            "uid": self.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+        return {
+            "apiVersion": api_version,
+            "kind": kind,
+            "metadata": {
+                "name": name,
+                "namespace": self.namespace,
+                "labels": names.child_labels("gate"),
+                "ownerReferences": [reference],
+            },
+            "spec": spec,
+        }
+
+    def deployment(self, name: str = "gate", replicas: int | None = 2, **pod: Any) -> Manifest:
+        labels = names.selector_labels("gate", name)
+        container = {
+            "name": "server",
+            "image": "yoloserve:cpu",
+            "args": ["serve"],
+            "env": [{"name": "MODE", "value": "fast"}],
+            "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
+            "resources": {"requests": {"cpu": "0.5", "memory": "1024Mi"}},
+        }
+        spec = {
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels | names.child_labels("gate")},
+                "spec": {"containers": [container], **pod},
+            },
+        }
+        manifest = self.child("apps/v1", "Deployment", spec, name)
+        if replicas is not None:
+            spec["replicas"] = replicas
+        return manifest
+
+    def service(self, name: str = "gate", port: int = 80) -> Manifest:
+        ports = [{"name": "http", "port": port, "targetPort": "http", "protocol": "TCP"}]
+        return self.child("v1", "Service", {"selector": {"app": "gate"}, "ports": ports}, name)
+
+    def hpa(self, least: int, most: int) -> Manifest:
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "gate"}
+        metric = {"type": "Resource"}
+        metric["resource"] = {  # type: ignore[assignment]
+            "name": "cpu",
+            "target": {"type": "Utilization", "averageUtilization": 70},
+        }
+        spec = {
+            "scaleTargetRef": target,
+            "minReplicas": least,
+            "maxReplicas": most,
+            "metrics": [metric],
+        }
+        return self.child("autoscaling/v2", "HorizontalPodAutoscaler", spec)
+
+    async def apply(self, *desired: Manifest) -> list[Change]:
+        """Look at the cluster anew and apply; again when others were faster, as the queue does."""
+        for _ in range(20):
+            await self.look()
+            try:
+                return await self.writer.apply(desired, over=self.cache.children(self.uid))
+            except Conflict:
+                await asyncio.sleep(0.05)
+        raise AssertionError("others were faster twenty times")
+
+    async def look(self) -> None:
+        for kind in kinds.CACHED:
+            if kind.optional or not kind.namespaced:
+                continue
+            listing = await self.client.list(
+                kind,
+                lambda item, kind=kind: entry_of(kind, item),  # type: ignore[misc]
+                namespace=self.namespace,
+                selector=kinds.selector_of(kind),
+            )
+            self.cache.replace_all(kind, listing.items, listing.version)
+
+    async def live(self, kind: Kind = kinds.DEPLOYMENT, name: str = "gate") -> Manifest:
+        return await self.kube.get(kind, self.namespace, name)
+
+    async def version(self, kind: Kind = kinds.DEPLOYMENT) -> str:
+        return str((await self.live(kind))["metadata"]["resourceVersion"])
+
+    async def edit(self, patch: Manifest, manager: str = "kubectl-edit") -> None:
+        """Change the Deployment as a person does."""
+        person = self.kube.acting_as(manager)
+        await person.merge(kinds.DEPLOYMENT, self.namespace, "gate", patch)
+
+
+@pytest.fixture
+async def world(client: Client, kube: Kube, make_detector: Callable[..., Any]) -> World:
+    return World(client, kube, await make_detector())
+
+
+def actions(changes: list[Change]) -> list[Action]:
+    return [change.action for change in changes]
+
+
+def container_of(deployment: Manifest) -> Manifest:
+    container: Manifest = deployment["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+async def test_children_are_created_in_order_and_then_left_alone(world: World) -> None:
+    desired = [world.deployment(), world.service()]
+    assert [(c.action, c.kind) for c in await world.apply(*desired)] == [
+        (Action.CREATED, "Deployment"),
+        (Action.CREATED, "Service"),
+    ]
+    assert await world.apply(*desired) == []
+
+
+async def test_a_new_operator_writes_nothing_where_all_is_well(world: World) -> None:
+    desired = [world.deployment(), world.service(), world.hpa(1, 3)]
+    await world.apply(*desired)
+    before = await world.version(kinds.SERVICE)
+    world.cache, world.repaired = Cache(), []
+    world.writer = world.new_writer()
+    assert await world.apply(*desired) == []
+    assert await world.version(kinds.SERVICE) == before
+
+
+async def test_a_change_of_the_desired_object_is_no_drift(world: World) -> None:
+    await world.apply(world.service())
+    (change,) = await world.apply(world.service(port=81))
+    assert change.action is Action.APPLIED
+    assert any("ports" in field for field in change.fields), change
+    live = await world.live(kinds.SERVICE)
+    assert [port["port"] for port in live["spec"]["ports"]] == [81]
+
+
+async def test_what_is_no_longer_desired_is_removed(world: World) -> None:
+    await world.apply(world.deployment(nodeSelector={"gpu": "yes"}))
+    (change,) = await world.apply(world.deployment())
+    assert change.fields == ("spec.template.spec.nodeSelector (dropped)",)
+    assert "nodeSelector" not in (await world.live())["spec"]["template"]["spec"]
+
+
+IMAGE = {"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "evil:1"}]}}}}
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [
+        {"spec": {"replicas": 5}},
+        {"spec": {"template": {"spec": {"hostNetwork": True}}}},
+        {"spec": {"template": {"spec": {"nodeSelector": {"disk": "ssd"}}}}},
+        {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}},
+        {"spec": {"template": {"metadata": {"annotations": {"restarted": "now"}}}}},
+        {"spec": {"paused": True}},
+        {"spec": {"strategy": {"type": "Recreate", "rollingUpdate": None}}},
+        {"metadata": {"labels": {"yolofleet.io/detector": "other"}}},
+        {"metadata": {"labels": {"app.kubernetes.io/managed-by": None}}},
+        IMAGE,
+    ],
+    ids=lambda drift: str(drift)[:60],
+)
+async def test_drift_is_repaired_once(world: World, drift: Manifest) -> None:
+    desired = world.deployment()
+    await world.apply(desired)
+    before = await world.live()
+    await world.edit(drift)
+    assert await world.apply(desired), "the drift was not seen"
+    after = await world.live()
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["labels"] == before["metadata"]["labels"]
+    assert await world.apply(desired) == []
+
+
+@pytest.mark.parametrize("strategic", ["sidecar", "env", "port", "volume"])
+async def test_what_others_add_to_lists_is_removed(world: World, strategic: str) -> None:
+    desired = world.deployment()
+    await world.apply(desired)
+    before = await world.live()
+    live = await world.live()
+    container = container_of(live)
+    if strategic == "sidecar":
+        live["spec"]["template"]["spec"]["containers"].insert(0, {"name": "spy", "image": "spy:1"})
+    elif strategic == "env":
+        container["env"] = [{"name": "A", "value": "1"}, *container["env"], {"name": "Z"}]
+    elif strategic == "port":
+        container["ports"].append({"containerPort": 9999, "protocol": "UDP"})
+    else:
+        live["spec"]["template"]["spec"]["volumes"] = [{"name": "scratch", "emptyDir": {}}]
+    del live["metadata"]["managedFields"]
+    await world.edit({"spec": live["spec"]})
+    changes = await world.apply(desired)
+    assert Action.REVERTED in actions(changes)
+    assert (await world.live())["spec"] == before["spec"]
+    assert world.repaired
+    assert await world.apply(desired) == []
+
+
+async def test_a_field_that_others_applied_is_taken_back(world: World) -> None:
+    desired = world.deployment()
+    await world.apply(desired)
+    rival = world.deployment(serviceAccountName="robot")
+    rival["spec"]["replicas"] = 7
+    await world.kube.acting_as("rival").apply(rival)
+    changes = await world.apply(desired)
+    assert Action.REVERTED in actions(changes)
+    spec = (await world.live())["spec"]
+    assert spec["replicas"] == 2
+    assert "serviceAccountName" not in spec["template"]["spec"]
+    assert await world.apply(desired) == []
+
+
+async def test_what_the_server_defaults_again_is_not_fought_over(world: World) -> None:
+    """Another manager owns a default value: removing it brings it back, and it stays theirs."""
+    desired = world.deployment()
+    await world.apply(desired)
+    rival = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "gate", "namespace": world.namespace},
+        "spec": {"template": {"spec": {"terminationGracePeriodSeconds": 30}}},
+    }
+    await world.kube.acting_as("rival").apply(rival)
+    await world.apply(desired)
+    assert await world.apply(desired) == []
+    before = await world.version()
+    await world.edit({"metadata": {"annotations": {"note": "wakes the operator"}}})
+    assert await world.apply(desired) == []
+    assert before != await world.version()  # by the note only
+
+
+async def test_labels_and_annotations_of_others_are_theirs(world: World) -> None:
+    await world.apply(world.deployment())
+    await world.edit({"metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}}})
+    assert await world.apply(world.deployment()) == []
+
+
+async def test_garbage_in_managed_fields_is_survived(world: World) -> None:
+    desired = world.deployment()
+    await world.apply(desired)
+    await world.edit({"metadata": {"managedFields": [{}]}})
+    await world.apply(desired)
+    assert await world.apply(desired) == []
+    assert (await world.live())["spec"]["replicas"] == 2
+
+
+async def test_an_object_of_somebody_else_is_never_touched(world: World) -> None:
+    foreign = world.service()
+    del foreign["metadata"]["ownerReferences"]
+    foreign["spec"]["ports"][0]["port"] = 5432
+    await world.kube.create(foreign)
+    before = await world.live(kinds.SERVICE)
+    with pytest.raises(ResourceConflict, match="Service gate already exists in namespace"):
+        await world.apply(world.deployment(), world.service())
+    assert await world.live(kinds.SERVICE) == before
+    assert await world.kube.find(kinds.DEPLOYMENT, world.namespace, "gate")
+
+
+async def test_a_child_of_a_deleted_namesake_is_waited_for(world: World) -> None:
+    former = world.service()
+    former["metadata"]["ownerReferences"][0]["uid"] = str(uuid.uuid4())
+    world.cache.put(kinds.SERVICE, await world.kube.create(former))
+    with pytest.raises(Conflict, match="still its namesake's"):
+        await world.writer.apply([world.service()], over=[])
+
+
+async def test_an_object_made_anew_meanwhile_is_not_overwritten(world: World) -> None:
+    """The cache knows the old object; the new one of that name is somebody else's."""
+    await world.apply(world.service())
+    await world.kube.delete(kinds.SERVICE, world.namespace, "gate")
+    foreign = world.service()
+    del foreign["metadata"]["ownerReferences"]
+    await world.kube.create(foreign)
+    with pytest.raises(Conflict):
+        await world.writer.apply([world.service(port=81)], over=world.cache.children(world.uid))
+    assert (await world.live(kinds.SERVICE))["spec"]["ports"][0]["port"] == 80
+
+
+async def test_replicas_are_handed_to_the_autoscaler_and_back_without_losing_a_pod(
+    world: World, eventually: Eventually
+) -> None:
+    seen: set[int] = set()
+
+    async def replicas() -> int:
+        count = int((await world.live())["spec"]["replicas"])
+        seen.add(count)
+        return count
+
+    await world.apply(world.deployment(replicas=5))
+    changes = await world.apply(world.deployment(replicas=None), world.hpa(3, 10))
+    assert Action.HANDED_OVER in actions(changes)
+    assert await replicas() == 5
+    assert names.MANAGER not in _managers_of_replicas(await world.live())
+
+    await world.apply(world.deployment(replicas=None), world.hpa(7, 10))  # the HPA raises it
+    await eventually(lambda: _is(replicas(), 7))
+    assert await world.apply(world.deployment(replicas=None), world.hpa(7, 10)) == []
+
+    await world.kube.delete(kinds.HPA, world.namespace, "gate")
+    (change,) = await world.apply(world.deployment(replicas=7))  # the plan starts from what is
+    assert change.fields == ("spec.replicas (taken)",)
+    assert await replicas() == 7
+    assert names.MANAGER in _managers_of_replicas(await world.live())
+    await world.apply(world.deployment(replicas=4))
+    assert await replicas() == 4
+    assert seen == {5, 7, 4}
+
+
+def _managers_of_replicas(deployment: Manifest) -> set[str]:
+    return {
+        entry["manager"]
+        for entry in deployment["metadata"]["managedFields"]
+        if "f:replicas" in entry["fieldsV1"].get("f:spec", {})
+        and entry.get("subresource") != "status"
+    }
+
+
+async def _is(value: Any, expected: Any) -> bool:
+    return bool(await value == expected)
+
+
+async def test_handing_over_gives_way_to_an_autoscaler_that_was_faster(world: World) -> None:
+    await world.apply(world.deployment(replicas=2))
+    await world.look()
+    children = world.cache.children(world.uid)
+    scale = {"spec": {"replicas": 6}}
+    scaler = world.kube.acting_as("kube-controller-manager")
+    await scaler.merge(kinds.DEPLOYMENT, world.namespace, "gate", scale, "scale")
+    changes = await world.writer.apply([world.deployment(replicas=None)], over=children)
+    assert Action.HANDED_OVER not in actions(changes)
+    assert (await world.live())["spec"]["replicas"] == 6
+
+
+async def test_pruning_deletes_what_is_not_kept_and_nothing_else(
+    world: World, make_detector: Callable[..., Any]
+) -> None:
+    other = World(world.client, world.kube, await make_detector("door"))
+    await other.apply(other.service("door"))
+    await world.apply(world.deployment(), world.service(), world.service("old"))
+    await world.look()
+    keep = {("Deployment", "gate"), ("Service", "gate")}
+    changes = await world.writer.prune(world.uid, keep)
+    assert [(c.action, c.name) for c in changes] == [(Action.DELETED, "old")]
+    left = await world.kube.list(kinds.SERVICE, world.namespace)
+    assert sorted(item["metadata"]["name"] for item in left) == ["door", "gate"]
+    assert await world.writer.prune(world.uid, keep) == []
+
+
+async def test_pruning_looks_at_the_cluster_not_at_the_cache(world: World) -> None:
+    """What the cache still has under our uid was made anew by somebody else."""
+    await world.apply(world.service("old"))
+    await world.kube.delete(kinds.SERVICE, world.namespace, "old")
+    foreign = world.service("old")
+    del foreign["metadata"]["ownerReferences"]
+    await world.kube.create(foreign)
+    assert await world.writer.prune(world.uid, set()) == []
+    assert await world.kube.find(kinds.SERVICE, world.namespace, "old")
+
+
+async def test_a_child_that_is_going_is_left_to_go(world: World) -> None:
+    desired = world.service()
+    await world.apply(desired)
+    finalizers = {"metadata": {"finalizers": ["example.com/slow"]}}
+    await world.kube.merge(kinds.SERVICE, world.namespace, "gate", finalizers)
+    await world.kube.delete(kinds.SERVICE, world.namespace, "gate")
+    assert await world.apply(world.service(port=81)) == []
+    await world.kube.merge(
+        kinds.SERVICE, world.namespace, "gate", {"metadata": {"finalizers": None}}
+    )
+    assert actions(await world.apply(desired)) == [Action.CREATED]
+
+
+STATUS = Status().dump() | {"observedGeneration": 1}
+
+
+async def test_status_is_published_when_it_says_something_new(world: World) -> None:
+    (change,) = await world.writer.publish_status(world.detector, STATUS)
+    assert change.action is Action.STATUS
+    raw = world.cache.detector(f"{world.namespace}/gate")
+    assert raw is not None
+    assert raw["status"] == STATUS
+    assert await world.writer.publish_status(raw, STATUS) == []
+    assert await world.writer.publish_status(raw, STATUS | {"replicas": 2}) != []
+
+
+async def test_status_of_an_old_detector_is_refused(world: World) -> None:
+    await world.kube.merge(kinds.DETECTOR, world.namespace, "gate", {"spec": {"replicas": 3}})
+    with pytest.raises(Conflict):
+        await world.writer.publish_status(world.detector, STATUS)
+
+
+async def test_what_others_wrote_into_status_is_replaced(world: World) -> None:
+    garbage = {"status": {"url": "http://evil.example.com", "observedGeneration": 99}}
+    raw = await world.kube.merge(kinds.DETECTOR, world.namespace, "gate", garbage, "status")
+    await world.writer.publish_status(raw, STATUS)
+    assert (await world.live(kinds.DETECTOR))["status"] == STATUS
+
+
+async def test_events_can_be_seen_in_describe(
+    world: World, client: Client, eventually: Eventually
+) -> None:
+    from yolofleet.cluster.events import Events
+
+    events = Events(client, instance="test")
+    posting = asyncio.create_task(events.run())
+    for _ in range(3):
+        await events.emit(world.detector, "Warning", "ModelNotFound", "there is no such model")
+
+    async def seen() -> list[Manifest]:
+        return await world.kube.list(kinds.EVENT, world.namespace)
+
+    (event,) = await eventually(seen)
+    posting.cancel()
+    assert event["involvedObject"]["uid"] == world.uid
+    assert (event["type"], event["reason"]) == ("Warning", "ModelNotFound")
+    assert event["message"] == "there is no such model"

@@ -1,0 +1,147 @@
+"""Two replicas, one of which writes: election, hand-over, and loss, with real processes."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from controlplane.kube import Kube
+from controlplane.process import OperatorProcess
+from yolofleet.cluster import kinds
+from yolofleet.cluster.client import Client
+from yolofleet.cluster.leader import LEASE_SECONDS, RENEW_DEADLINE_S, Leader, LeadershipLost
+
+NewOperator = Callable[..., OperatorProcess]
+Eventually = Callable[..., Any]
+
+
+@pytest.fixture
+async def pair(
+    new_operator: NewOperator, eventually: Eventually
+) -> tuple[OperatorProcess, OperatorProcess]:
+    """A leader and a standby, both with warm caches."""
+    leader, standby = new_operator(), new_operator()
+    leader.start()
+    await leader.ready()
+    await eventually(leader.leads)
+    standby.start()
+    await standby.ready()
+    return leader, standby
+
+
+async def test_one_leads_and_both_are_ready(
+    pair: tuple[OperatorProcess, OperatorProcess], kube: Kube, namespace: str
+) -> None:
+    leader, standby = pair
+    assert leader.leads()
+    assert not standby.leads()
+    lease = await kube.get(kinds.LEASE, namespace, "yolofleet")
+    assert lease["spec"]["leaseDurationSeconds"] == LEASE_SECONDS
+
+
+async def test_after_sigterm_the_standby_leads_within_three_seconds(
+    pair: tuple[OperatorProcess, OperatorProcess],
+    eventually: Eventually,
+    make_detector: Callable[..., Any],
+    kube: Kube,
+    namespace: str,
+) -> None:
+    leader, standby = pair
+    started = time.monotonic()
+    leader.signal(signal.SIGTERM)
+    await eventually(standby.leads, 3.0)
+    took = time.monotonic() - started
+    assert leader.wait() == 0
+    assert took <= 3.0, took
+    await make_detector()
+
+    async def made() -> Any:
+        return await kube.list(kinds.DEPLOYMENT, namespace)
+
+    await eventually(made)
+
+
+async def test_after_sigkill_the_standby_leads_within_seventeen_seconds(
+    pair: tuple[OperatorProcess, OperatorProcess], eventually: Eventually
+) -> None:
+    leader, standby = pair
+    leader.kill()
+    started = time.monotonic()
+    await eventually(standby.leads, 20.0)
+    took = time.monotonic() - started
+    assert LEASE_SECONDS - 3 <= took <= 17.5, took
+
+
+async def test_a_leader_that_slept_writes_nothing_more(
+    pair: tuple[OperatorProcess, OperatorProcess],
+    eventually: Eventually,
+    make_detector: Callable[..., Any],
+    kube: Kube,
+    namespace: str,
+) -> None:
+    """A frozen process wakes up after another was elected: it must end at once."""
+    leader, standby = pair
+    leader.signal(signal.SIGSTOP)
+    await eventually(standby.leads, 20.0)
+    await make_detector()
+    leader.signal(signal.SIGCONT)
+    assert await asyncio.to_thread(leader.wait) == 1
+    assert leader.log(message="leadership lost; exiting")
+    assert not leader.log(message="created")
+
+    async def made() -> Any:
+        return await kube.list(kinds.DEPLOYMENT, namespace)
+
+    await eventually(made)
+
+
+def a_leader(client: Client, namespace: str, identity: str, **options: Any) -> Leader:
+    return Leader(client, namespace=namespace, name="lease", identity=identity, **options)
+
+
+async def test_a_lease_that_was_taken_ends_the_leadership(
+    client: Client, kube: Kube, namespace: str, eventually: Eventually
+) -> None:
+    leader = a_leader(client, namespace, "one")
+    running = asyncio.create_task(leader.run())
+    await eventually(leader.may_write)
+    taken = {"spec": {"holderIdentity": "two"}}
+    await kube.merge(kinds.LEASE, namespace, "lease", taken)
+    with pytest.raises(LeadershipLost):
+        await asyncio.wait_for(running, RENEW_DEADLINE_S)
+    assert not leader.may_write()
+    lease = await kube.get(kinds.LEASE, namespace, "lease")
+    assert lease["spec"]["holderIdentity"] == "two"
+
+
+async def test_a_lease_that_was_deleted_is_made_again(
+    client: Client, kube: Kube, namespace: str, eventually: Eventually
+) -> None:
+    leader = a_leader(client, namespace, "one")
+    running = asyncio.create_task(leader.run())
+    await eventually(leader.may_write)
+    await kube.delete(kinds.LEASE, namespace, "lease")
+
+    async def back() -> bool:
+        lease = await kube.get(kinds.LEASE, namespace, "lease")
+        return bool(lease["spec"]["holderIdentity"] == "one")
+
+    await eventually(back)
+    assert leader.may_write()
+    assert not running.done()
+    running.cancel()
+
+
+async def test_a_leader_whose_clock_passed_the_deadline_may_not_write(
+    client: Client, namespace: str, eventually: Eventually
+) -> None:
+    now = 100.0
+    leader = a_leader(client, namespace, "one", clock=lambda: now)
+    running = asyncio.create_task(leader.run())
+    await eventually(leader.may_write)
+    now += RENEW_DEADLINE_S
+    assert not leader.may_write()
+    running.cancel()

@@ -1,0 +1,82 @@
+"""The operator as a process: start, probes, metrics, log, end."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from controlplane.kube import Kube
+from controlplane.kubelet import FakeKubelet
+from controlplane.process import OperatorProcess
+from yolofleet.api.names import DETECTOR_LABEL
+from yolofleet.cluster import kinds
+
+MakeDetector = Callable[..., Any]
+Eventually = Callable[..., Any]
+
+
+async def test_a_detector_gets_its_children_and_a_status(
+    operator: OperatorProcess,
+    kube: Kube,
+    namespace: str,
+    make_detector: MakeDetector,
+    fake_kubelet: FakeKubelet,
+    eventually: Eventually,
+) -> None:
+    await make_detector()
+
+    async def ready() -> bool:
+        detector = await kube.get(kinds.DETECTOR, namespace, "gate")
+        conditions = {c["type"]: c["status"] for c in detector["status"]["conditions"]}
+        return conditions["Ready"] == "True"
+
+    await eventually(ready)
+    for kind in (kinds.DEPLOYMENT, kinds.SERVICE):
+        assert await kube.list(kind, namespace, f"{DETECTOR_LABEL}=gate")
+
+
+async def test_an_idle_operator_writes_only_its_lease(
+    operator: OperatorProcess,
+    make_detector: MakeDetector,
+    fake_kubelet: FakeKubelet,
+    kube: Kube,
+    namespace: str,
+    eventually: Eventually,
+    always: Eventually,
+) -> None:
+    await make_detector()
+
+    async def served() -> bool:
+        found = await kube.list(kinds.DEPLOYMENT, namespace)
+        return bool(found and found[0]["status"].get("availableReplicas"))
+
+    await eventually(served)
+
+    await asyncio.sleep(3)  # the drain delay, and the last echo of our own writes
+
+    def written() -> float:
+        return operator.metric("rest_client_requests_total", method="PATCH")
+
+    before, lines = written(), len(operator.log())
+
+    async def quiet() -> bool:
+        return written() == before
+
+    await always(quiet, 5)
+    assert len(operator.log()) == lines
+
+
+async def test_probes_answer_and_sigterm_ends_it_with_0(operator: OperatorProcess) -> None:
+    assert operator.probe("healthz") == 200
+    assert operator.probe("readyz") == 200
+    assert operator.metric("leader_election_master_status") == 1
+    assert operator.terminate() == 0
+    assert operator.log(message="Lease released")
+
+
+async def test_wrong_settings_are_named(new_operator: Callable[..., OperatorProcess]) -> None:
+    operator = new_operator(YOLOFLEET_WORKERS="many")
+    operator.start()
+    assert operator.wait() == 2
+    (line,) = operator.log(level="error")
+    assert "YOLOFLEET_WORKERS" in line["message"]
+    assert "many" in line["message"]

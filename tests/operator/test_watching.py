@@ -1,0 +1,234 @@
+"""What the operator sees of a cluster that changes under it: watches, sweeps, optional kinds."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from controlplane.kube import CLUSTER_ROLE, Kube, connect
+from controlplane.kubelet import FakeKubelet
+from controlplane.plane import ControlPlane
+from controlplane.process import OperatorProcess
+from yolofleet.api.names import DETECTOR_LABEL
+from yolofleet.cluster import kinds
+from yolofleet.cluster.cache import Cache
+from yolofleet.cluster.client import Client
+from yolofleet.cluster.queue import WorkQueue
+from yolofleet.cluster.sweep import Sweep
+
+MakeDetector = Callable[..., Any]
+Eventually = Callable[..., Any]
+
+
+def a_service(namespace: str, name: str) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/managed-by": "yolofleet", DETECTOR_LABEL: "gate"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {"ports": [{"port": 80, "protocol": "TCP"}]},
+    }
+
+
+async def children(kube: Kube, kind: kinds.Kind, namespace: str) -> list[str]:
+    found = await kube.list(kind, namespace, f"{DETECTOR_LABEL}=gate")
+    return [item["metadata"]["uid"] for item in found]
+
+
+@pytest.mark.parametrize("kind", [kinds.DEPLOYMENT, kinds.SERVICE], ids=str)
+async def test_a_deleted_child_comes_back(
+    operator: OperatorProcess,
+    kube: Kube,
+    namespace: str,
+    make_detector: MakeDetector,
+    eventually: Eventually,
+    kind: kinds.Kind,
+) -> None:
+    await make_detector()
+
+    async def all_made() -> bool:  # status is written after the last child
+        return "status" in await kube.get(kinds.DETECTOR, namespace, "gate")
+
+    await eventually(all_made)
+    before = await children(kube, kind, namespace)
+    assert before
+    for item in await kube.list(kind, namespace, f"{DETECTOR_LABEL}=gate"):
+        await kube.delete(kind, namespace, item["metadata"]["name"])
+
+    async def back() -> bool:
+        now = await children(kube, kind, namespace)
+        return len(now) == len(before) and not set(now) & set(before)
+
+    await eventually(back, 5)
+
+
+async def test_deleting_a_detector_leaves_nothing(
+    operator: OperatorProcess,
+    kube: Kube,
+    namespace: str,
+    make_detector: MakeDetector,
+    fake_kubelet: FakeKubelet,
+    eventually: Eventually,
+) -> None:
+    detector = await make_detector()
+    assert "finalizers" not in detector["metadata"]
+    await eventually(lambda: children(kube, kinds.DEPLOYMENT, namespace))
+    await kube.delete(kinds.DETECTOR, namespace, "gate")
+
+    async def nothing() -> bool:
+        left = [await kube.list(kind, namespace) for kind in kinds.CHILDREN if not kind.optional]
+        return not any(left)
+
+    await eventually(nothing)
+    assert not operator.log(level="error")
+
+
+async def test_kopf_writes_nothing_to_a_detector(
+    operator: OperatorProcess,
+    kube: Kube,
+    namespace: str,
+    make_detector: MakeDetector,
+    eventually: Eventually,
+) -> None:
+    await make_detector()
+
+    async def told() -> Any:
+        return (await kube.get(kinds.DETECTOR, namespace, "gate")).get("status", {})["conditions"]
+
+    await eventually(told)
+    metadata = (await kube.get(kinds.DETECTOR, namespace, "gate"))["metadata"]
+    assert "annotations" not in metadata
+    assert "finalizers" not in metadata
+
+
+async def test_what_was_deleted_while_nobody_watched_is_noticed(
+    client: Client, kube: Kube, namespace: str
+) -> None:
+    """The cache keeps what it knew; a list tells what is gone, and whom that concerns."""
+    cache, queue = Cache(), WorkQueue()
+    sweep = Sweep(client, cache, queue, namespaces=[namespace])
+    await kube.create(a_service(namespace, "gate"))
+    await sweep.first()
+    assert queue.take() == f"{namespace}/gate"
+    queue.done(f"{namespace}/gate")
+    assert cache.named(kinds.SERVICE, namespace, "gate")
+    await kube.delete(kinds.SERVICE, namespace, "gate")
+    await sweep.list(kinds.SERVICE)
+    assert cache.named(kinds.SERVICE, namespace, "gate") is None
+    assert queue.take() == f"{namespace}/gate"
+    await sweep.list(kinds.SERVICE)
+    queue.done(f"{namespace}/gate")
+    assert queue.take() is None
+
+
+async def test_a_deletion_that_the_watch_lost_is_found_by_a_list(
+    new_operator: Callable[..., OperatorProcess],
+    plane: ControlPlane,
+    kube: Kube,
+    namespace: str,
+    eventually: Eventually,
+) -> None:
+    """A new API server forgets what came before it: the watch begins anew, without the deletion.
+
+    The replica is a standby, which may sleep for long and lose nothing but events.
+    """
+    await kube.create(a_lease_of_somebody(namespace))
+    await kube.create(a_service(namespace, "kept"))
+    await kube.create(a_service(namespace, "lost"))
+    standby = new_operator()
+    standby.start()
+    await standby.ready()
+    services = standby.metric("yolofleet_children", kind="Service")
+    await eventually(lambda: standby.metric("yolofleet_watch_events_total", kind="Service") >= 2)
+    await kube.merge(kinds.SERVICE, namespace, "kept", {"metadata": {"labels": {"a": "b"}}})
+    await eventually(lambda: standby.metric("yolofleet_watch_events_total", type="MODIFIED") >= 1)
+
+    plane.apiserver.signal(signal.SIGSTOP)  # no event leaves it any more
+    second = plane.another_apiserver()
+    try:
+        async with connect(second.kubeconfig) as client:
+            await Kube(client).delete(kinds.SERVICE, namespace, "lost")
+    finally:
+        second.program.stop(signal.SIGKILL)
+    await asyncio.to_thread(plane.restart_apiserver)
+
+    await eventually(
+        lambda: standby.metric("yolofleet_children", kind="Service") == services - 1, 60
+    )
+    assert standby.metric("yolofleet_relists_total", kind="Service") >= 1
+    assert not standby.metric("yolofleet_watch_events_total", kind="Service", type="DELETED")
+
+
+def a_lease_of_somebody(namespace: str) -> dict[str, Any]:
+    return {
+        "apiVersion": kinds.LEASE.api_version,
+        "kind": "Lease",
+        "metadata": {"name": "yolofleet", "namespace": namespace},
+        "spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 3600},
+    }
+
+
+async def test_istio_appears_and_vanishes_while_the_operator_runs(
+    operator: OperatorProcess,
+    kube: Kube,
+    namespace: str,
+    make_detector: MakeDetector,
+    fake_kubelet: FakeKubelet,
+    istio_crds: Any,
+    eventually: Eventually,
+    always: Eventually,
+) -> None:
+    await make_detector(
+        traffic={"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
+    )
+    await eventually(lambda: children(kube, kinds.DEPLOYMENT, namespace))
+    for _ in range(2):
+        await istio_crds.install()
+        await eventually(lambda: children(kube, kinds.VIRTUAL_SERVICE, namespace), 30)
+        before = await children(kube, kinds.VIRTUAL_SERVICE, namespace)
+        await kube.delete(kinds.VIRTUAL_SERVICE, namespace, "gate")
+
+        async def back(before: list[str] = before) -> bool:
+            now = await children(kube, kinds.VIRTUAL_SERVICE, namespace)
+            return bool(now and now != before)
+
+        await eventually(back, 10)
+        await istio_crds.remove()
+
+        async def alive() -> bool:
+            return operator.exit_status() is None and operator.probe("healthz") == 200
+
+        await always(alive, 8)
+    appeared = operator.log(message="API appeared", kind="VirtualService")
+    vanished = operator.log(message="API vanished", kind="VirtualService")
+    assert (len(appeared), len(vanished)) == (2, 2)
+
+
+async def test_an_operator_that_may_not_see_nodes_or_crds_does_without(
+    new_operator: Callable[..., OperatorProcess],
+    kube: Kube,
+    namespace: str,
+    make_detector: MakeDetector,
+    eventually: Eventually,
+) -> None:
+    """In the namespaced mode it has no cluster-wide rights."""
+    role = await kube.get(CLUSTER_ROLE, "", "yolofleet")
+    without = [
+        rule
+        for rule in role["rules"]
+        if not {"nodes", "customresourcedefinitions"} & set(rule["resources"])
+    ]
+    pods = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
+    try:
+        await kube.merge(CLUSTER_ROLE, "", "yolofleet", {"rules": [*without, pods]})
+        operator = new_operator(YOLOFLEET_NAMESPACES=namespace)
+        operator.start()
+        await operator.ready()
+        await make_detector()
+        await eventually(lambda: children(kube, kinds.DEPLOYMENT, namespace))
+        assert operator.log(message="no right to list; doing without", kind="Node")
+        assert operator.exit_status() is None
+    finally:
+        await kube.merge(CLUSTER_ROLE, "", "yolofleet", {"rules": role["rules"]})

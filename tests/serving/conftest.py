@@ -1,0 +1,257 @@
+"""What the server's tests share: pictures, small models, an app over a fake engine, a process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from yoloserve.app import create_app
+from yoloserve.concurrency import Threads
+from yoloserve.detector import Detector
+from yoloserve.engine import Engine, ModelInfo
+from yoloserve.images import Image, InputSize
+from yoloserve.metadata import Metadata
+from yoloserve.metrics import Metrics
+from yoloserve.postprocess import Head, Options
+from yoloserve.settings import BackendName, PrecisionName, Settings
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("circle", "square", "star")
+INPUT = InputSize(64, 64)
+# What the fake and the small models see, whatever they look at: a circle and a star, and below
+# the default threshold a square. Columns of (cx, cy, w, h, *scores).
+SEEN = np.array(
+    [
+        [32.0, 32.0, 20.0, 10.0, 0.9, 0.1, 0.0],
+        [12.0, 40.0, 8.0, 8.0, 0.0, 0.0, 0.6],
+        [50.0, 50.0, 6.0, 6.0, 0.0, 0.2, 0.0],
+    ],
+    np.float32,
+).T
+
+
+@pytest.fixture
+def picture() -> Image:
+    """A 160 x 90 picture in four flat colours, so that any turn of it can be told."""
+    image = np.zeros((90, 160, 3), np.uint8)
+    image[:45, :80] = (255, 0, 0)
+    image[:45, 80:] = (0, 255, 0)
+    image[45:, :80] = (0, 0, 255)
+    image[45:, 80:] = (200, 200, 0)
+    return image
+
+
+@pytest.fixture
+def jpeg(picture: Image) -> bytes:
+    return cv2.imencode(".jpg", picture)[1].tobytes()
+
+
+@dataclass
+class Clock:
+    """A clock that moves when told to."""
+
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@dataclass
+class FakeBackend:
+    """A network that sees the same in every tensor, once it is allowed to."""
+
+    output: NDArray[np.float32] = field(default_factory=lambda: SEEN)
+    device: str = "cpu"
+    precision: PrecisionName = PrecisionName.FP32
+    metadata: Metadata = field(default_factory=lambda: Metadata(names=NAMES))
+    input_size: InputSize = INPUT
+    lanes: int = 1
+    max_batch: int = 1
+    fails: Exception | None = None
+    may_run: threading.Event = field(default_factory=threading.Event)
+    started: threading.Event = field(default_factory=threading.Event)
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        self.may_run.set()
+
+    def infer(self, _lane: int, tensors: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.calls += 1
+        self.started.set()
+        assert self.may_run.wait(30)
+        if self.fails:
+            raise self.fails
+        return np.stack([self.output] * len(tensors))
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@dataclass
+class Served:
+    """An application in this process, and what is behind it."""
+
+    client: httpx.AsyncClient
+    app: Any
+    detector: Detector
+    backend: FakeBackend
+
+    async def detect(self, body: bytes, query: str = "", **headers: str) -> httpx.Response:
+        return await self.client.post(f"/v1/detect{query}", content=body, headers=headers)
+
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture
+def serve(backend: FakeBackend) -> Serve:
+    """Serve the fake backend: `async with serve(max_pixels=100) as served`."""
+
+    @asynccontextmanager
+    async def serve(**changes: Any) -> AsyncIterator[Served]:
+        settings = Settings(revision="gate-1234", deadline_ms=60_000).model_copy(update=changes)
+        info = ModelInfo(
+            name="gate",
+            version="1",
+            sha256="0" * 64,
+            revision=settings.revision,
+            classes=NAMES,
+            backend=BackendName.ONNXRUNTIME,
+            precision=PrecisionName.FP32,
+            device="cpu",
+            input_size=backend.input_size,
+        )
+        metrics = Metrics()
+        detector = Detector(
+            Engine(backend, info, Head.ANCHOR_FREE),
+            Threads(pool=2, lanes=backend.lanes),
+            max_pixels=settings.max_pixels,
+            deadline_s=settings.deadline_ms / 1000,
+            defaults=Options(settings.confidence, settings.iou, settings.max_detections),
+            on_batch=metrics.batch_ran,
+        )
+        app = create_app(detector, metrics, settings)
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        ):
+            yield Served(client, app, detector, backend)
+
+    return serve
+
+
+def onnx_model(
+    output: NDArray[np.float32] = SEEN,
+    *,
+    size: int | None = 64,
+    batch: int | None = 1,
+    names: tuple[str, ...] | None = NAMES,
+    **metadata: str,
+) -> bytes:
+    """Make a model that sees the same in every tensor; None is a free dimension."""
+    shape = [batch or "batch", 3, size or "height", size or "width"]
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Squeeze", ["mean", "last"], ["flat"]),
+        helper.make_node("Mul", ["flat", "zero"], ["nothing"]),
+        helper.make_node("Add", ["seen", "nothing"], ["output0"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "sees",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(output[None], "seen"),
+            numpy_helper.from_array(np.float32(0), "zero"),
+            numpy_helper.from_array(np.array([3]), "last"),
+        ],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8, producer_name="tests"
+    )
+    told = {"stride": "32", "imgsz": "[64, 64]", "task": "detect", "version": "1.2"} | metadata
+    if names is not None:
+        told["names"] = str(dict(enumerate(names)))
+    helper.set_model_props(model, told)
+    return model.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Write a small ONNX model; return its address."""
+
+    def make(**options: Any) -> str:
+        path = tmp_path_factory.mktemp("model") / "gate.onnx"
+        path.write_bytes(onnx_model(**options))
+        return path.as_uri()
+
+    return make
+
+
+@dataclass
+class Process:
+    """A server process; its log is read line by line, so that nothing needs to sleep."""
+
+    process: subprocess.Popen[str]
+    termination_log: Path
+    url: str = ""
+
+    def logged(self, message: str) -> dict[str, Any]:
+        """Wait for a line of the log."""
+        assert self.process.stderr
+        for line in self.process.stderr:
+            if line.startswith("{") and (told := json.loads(line))["message"] == message:
+                return told
+        raise AssertionError(f"the server ended before it said {message!r}")
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def run_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Process]]:
+    """Start `yoloserve serve` with these settings, in a process of its own."""
+    started: list[Process] = []
+
+    def run(**settings: Any) -> Process:
+        folder = tmp_path_factory.mktemp("server")
+        termination_log = folder / "termination-log"
+        options = {"port": 0, "cache_dir": folder / "cache", "termination_log": termination_log}
+        environment = {f"YOLOSERVE_{k.upper()}": str(v) for k, v in (options | settings).items()}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "yoloserve", "serve"],
+            env=os.environ | environment | {"PYTHONPATH": str(ROOT / "serving_image")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        server = Process(process, termination_log)
+        started.append(server)
+        return server
+
+    yield run
+    for server in started:
+        server.process.kill()
+        server.process.communicate()

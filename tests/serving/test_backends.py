@@ -1,0 +1,155 @@
+"""The runtimes: each reads its files, and all of them see the same."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from yoloserve.engine import PROBE, Engine, start
+from yoloserve.images import Image, decode, letterbox
+from yoloserve.postprocess import Detections, Options, iou, postprocess
+from yoloserve.settings import BackendName, PrecisionName, Settings
+
+# Torch wants its own format to be exported; TorchScript is what the public YOLO exporter writes.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.(trace|save).*:FutureWarning")
+
+NAMES = ("circle", "square", "star")
+RUNTIMES = [BackendName.OPENVINO, BackendName.ONNXRUNTIME, BackendName.TORCH]
+OPTIONS = Options(confidence=0.25, iou=0.7, max_detections=300)
+
+
+class MeanColour(torch.nn.Module):
+    """Reports the mean of red, green and blue as the scores of three classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("box", torch.tensor([[32.0, 32.0, 20.0, 10.0]]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        row = torch.cat((self.box, images.mean(dim=(2, 3))), dim=1)
+        return row[:, :, None].repeat(1, 1, 10)
+
+
+@pytest.fixture(scope="module")
+def mean_colour(tmp_path_factory: pytest.TempPathFactory) -> dict[BackendName, str]:
+    """The same network as a file for each runtime, as the public exporters write them."""
+    folder = tmp_path_factory.mktemp("colour")
+    metadata = {"names": dict(enumerate(NAMES)), "imgsz": [64, 64], "stride": 32, "task": "detect"}
+    example = torch.zeros(1, 3, 64, 64)
+    traced = torch.jit.trace(MeanColour().eval(), example)
+    traced.save(
+        str(folder / "colour.torchscript"), _extra_files={"config.txt": json.dumps(metadata)}
+    )
+    (folder / "colour.onnx").write_bytes(onnx_of_mean_colour(metadata))
+    onnx, torchscript = ((folder / f"colour.{s}").as_uri() for s in ("onnx", "torchscript"))
+    return dict(zip(RUNTIMES, (onnx, onnx, torchscript), strict=True))
+
+
+def onnx_of_mean_colour(metadata: dict[str, object]) -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["scores"], axes=[2, 3], keepdims=0),
+        helper.make_node("Concat", ["box", "scores"], ["row"], axis=1),
+        helper.make_node("Unsqueeze", ["row", "last"], ["column"]),
+        helper.make_node("Tile", ["column", "times"], ["output0"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "colour",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 7, 10])],
+        [
+            numpy_helper.from_array(np.array([[32, 32, 20, 10]], np.float32), "box"),
+            numpy_helper.from_array(np.array([2]), "last"),
+            numpy_helper.from_array(np.array([1, 1, 10]), "times"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, {key: str(value) for key, value in metadata.items()})
+    return model.SerializeToString()
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def colour_engine(request, mean_colour, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    cache = tmp_path_factory.mktemp("cache")
+    settings = Settings(model=mean_colour[request.param], backend=request.param, cache_dir=cache)
+    return start(settings.model_copy(update={"precision": PrecisionName.FP32}))
+
+
+def test_a_runtime_tells_what_it_loaded(colour_engine: Engine) -> None:
+    assert colour_engine.info.classes == NAMES
+    assert colour_engine.info.precision is PrecisionName.FP32
+    assert (colour_engine.input_size.height, colour_engine.input_size.width) == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("bgr", "scores"),
+    [((255, 0, 0), (0, 0, 1)), ((0, 255, 0), (0, 1, 0)), ((0, 0, 51), (0.2, 0, 0))],
+)
+def test_a_network_gets_red_green_and_blue_from_0_to_1(
+    colour_engine: Engine, bgr: tuple[int, ...], scores: tuple[float, ...]
+) -> None:
+    tensor = np.full((64, 64, 3), bgr, np.uint8)
+    (output,) = colour_engine.infer(0, [tensor])
+    assert output.shape == (7, 10)
+    assert output.dtype == np.float32
+    np.testing.assert_allclose(output[4:, 0], scores, atol=1e-6)
+
+
+def test_an_answer_is_the_callers_own(colour_engine: Engine) -> None:
+    (first,) = colour_engine.infer(0, [np.full((64, 64, 3), 255, np.uint8)])
+    kept = first.copy()
+    colour_engine.infer(0, [np.zeros((64, 64, 3), np.uint8)])
+    np.testing.assert_array_equal(first, kept)
+
+
+def views_of_the_probe() -> list[Image]:
+    """The bundled picture as it is and as other cameras would see it."""
+    probe = decode(PROBE.read_bytes(), max_pixels=10**8)
+    height, width = probe.shape[:2]
+    return [
+        probe,
+        np.ascontiguousarray(probe[:, ::-1]),
+        np.ascontiguousarray(probe[: height // 2]),
+        np.ascontiguousarray(probe[:, : width // 3]),
+        cv2.resize(probe, None, fx=2.3, fy=2.3),
+        (probe * 0.6).astype(np.uint8),
+    ]
+
+
+def seen(engine: Engine, image: Image) -> Detections:
+    tensor, fit = letterbox(image, engine.input_size)
+    (output,) = engine.infer(0, [tensor])
+    return postprocess(output, engine.head, fit, OPTIONS)
+
+
+@pytest.mark.parametrize("model", ["shapes", "shapes-v2"])
+def test_all_runtimes_see_the_same_in_the_bundled_models(model: str, tmp_path: Path) -> None:
+    settings = Settings(model=f"demo://{model}", cache_dir=tmp_path)
+    fp32 = {"precision": PrecisionName.FP32}
+    engines = [start(settings.model_copy(update=fp32 | {"backend": name})) for name in RUNTIMES]
+    reference = engines[RUNTIMES.index(BackendName.ONNXRUNTIME)]
+    objects = 0
+    for image in views_of_the_probe():
+        expected = seen(reference, image)
+        objects += len(expected)
+        for engine in engines:
+            found = seen(engine, image)
+            assert found.classes.tolist() == expected.classes.tolist()
+            overlaps = np.diag(iou(found.boxes, expected.boxes))
+            assert overlaps.min(initial=1) >= 0.99
+            assert np.abs(found.scores - expected.scores).max(initial=0) <= 0.01
+    assert objects >= 6
+
+
+@pytest.mark.parametrize("backend", RUNTIMES)
+@pytest.mark.parametrize("model", ["shapes", "shapes-v2"])
+def test_the_bundled_models_see_their_probe_picture(
+    model: str, backend: BackendName, tmp_path: Path
+) -> None:
+    engine = start(Settings(model=f"demo://{model}", backend=backend, cache_dir=tmp_path))
+    assert engine.info.name == model

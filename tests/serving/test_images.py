@@ -1,0 +1,229 @@
+"""Bytes to images, images to tensors and back."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yoloserve import images
+from yoloserve.errors import InvalidImage, TooManyPixels, UnsupportedMediaType
+from yoloserve.images import Image, InputSize, decode, letterbox, read_header
+
+ANY = 10**6
+LOSSLESS = {".png": [], ".bmp": [], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
+
+
+def encoded(image: np.ndarray, suffix: str) -> bytes:
+    return cv2.imencode(suffix, image, LOSSLESS.get(suffix, []))[1].tobytes()
+
+
+def with_exif(jpeg: bytes, orientation: int, order: str = "<") -> bytes:
+    """Put an EXIF block with an orientation into a JPEG."""
+    tiff = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(
+        f"{order}IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0
+    )
+    segment = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_a_lossless_image_is_decoded_to_the_pixels_it_was_made_of(
+    picture: Image, suffix: str
+) -> None:
+    np.testing.assert_array_equal(decode(encoded(picture, suffix), max_pixels=ANY), picture)
+
+
+def test_a_jpeg_is_decoded_to_the_very_pixels_that_opencv_gives(jpeg: bytes) -> None:
+    expected = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(decode(jpeg, max_pixels=ANY), expected)
+
+
+def test_a_grey_jpeg_becomes_three_equal_channels(picture: Image) -> None:
+    grey = np.ascontiguousarray(picture[:, :, :1])
+    image = decode(simplejpeg.encode_jpeg(grey, colorspace="GRAY"), max_pixels=ANY)
+    assert image.shape == picture.shape
+    assert (image == image[:, :, :1]).all()
+
+
+def test_a_cmyk_jpeg_is_converted_as_opencv_does(picture: Image) -> None:
+    ink = 255 - np.dstack((picture[:, :, ::-1], np.zeros(picture.shape[:2], np.uint8)))
+    cmyk = simplejpeg.encode_jpeg(np.ascontiguousarray(255 - ink), 95, "CMYK")
+    assert simplejpeg.decode_jpeg_header(cmyk)[2] in ("CMYK", "YCCK")
+    expected = cv2.imdecode(np.frombuffer(cmyk, np.uint8), cv2.IMREAD_COLOR)
+    assert np.abs(decode(cmyk, max_pixels=ANY).astype(int) - expected).max() <= 1
+
+
+def test_sixteen_bits_keep_the_upper_eight(picture: Image) -> None:
+    deep = picture.astype(np.uint16) * 256 + 17
+    np.testing.assert_array_equal(decode(encoded(deep, ".png"), max_pixels=ANY), picture)
+
+
+def test_alpha_is_dropped(picture: Image) -> None:
+    alpha = np.dstack((picture, np.full(picture.shape[:2], 7, np.uint8)))
+    np.testing.assert_array_equal(decode(encoded(alpha, ".png"), max_pixels=ANY), picture)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_of_a_jpeg_is_applied_as_opencv_does(
+    jpeg: bytes, orientation: int, order: str
+) -> None:
+    turned = with_exif(jpeg, orientation, order)
+    expected = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(decode(turned, max_pixels=ANY), expected)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_none(jpeg: bytes, orientation: int) -> None:
+    assert images.exif_orientation(with_exif(jpeg, orientation)) == 1
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=200))
+def test_no_exif_block_whatever_is_in_it_breaks_the_reader(block: bytes) -> None:
+    segment = b"Exif\0\0" + block
+    jpeg = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + b"\xff\xda"
+    assert 1 <= images.exif_orientation(jpeg) <= 8
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
+def test_the_header_gives_the_size_without_decoding(picture: Image, suffix: str) -> None:
+    header = read_header(
+        encoded(picture, suffix)[:200] if suffix != ".jpg" else encoded(picture, suffix)
+    )
+    assert (header.width, header.height) == (160, 90)
+
+
+def test_the_header_of_a_lossy_webp_gives_its_size(picture: Image) -> None:
+    lossy = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 80])[1].tobytes()
+    assert lossy[12:16] in (b"VP8 ", b"VP8X")
+    assert (read_header(lossy).width, read_header(lossy).height) == (160, 90)
+
+
+def test_the_header_of_an_extended_webp_gives_its_size() -> None:
+    canvas = struct.pack("<I", 0)[:4] + (159).to_bytes(3, "little") + (89).to_bytes(3, "little")
+    extended = b"RIFF\0\0\0\0WEBPVP8X" + struct.pack("<I", 10) + canvas
+    assert (read_header(extended).width, read_header(extended).height) == (160, 90)
+
+
+def test_a_huge_image_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoded(*_: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(images.cv2, "imdecode", decoded)
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
+    with pytest.raises(TooManyPixels, match="20000 x 20000"):
+        decode(bomb, max_pixels=40_000_000)
+
+
+def test_an_image_of_exactly_the_limit_is_decoded(jpeg: bytes) -> None:
+    assert decode(jpeg, max_pixels=160 * 90).shape == (90, 160, 3)
+    with pytest.raises(TooManyPixels):
+        decode(jpeg, max_pixels=160 * 90 - 1)
+
+
+@pytest.mark.parametrize("body", [b"", b"hello", b"GIF89a" + bytes(50), b"%PDF-1.7", b"\xff\xd8"])
+def test_what_is_no_image_is_unsupported(body: bytes) -> None:
+    with pytest.raises(UnsupportedMediaType):
+        decode(body, max_pixels=ANY)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
+def test_half_an_image_is_no_image(suffix: str, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
+    whole = encoded(noise, suffix)
+    with pytest.raises(InvalidImage):
+        decode(whole[: int(len(whole) * share)], max_pixels=ANY)
+
+
+def test_the_stray_bytes_of_a_cheap_camera_are_forgiven(jpeg: bytes) -> None:
+    stray = jpeg[:-2] + b"\x00\x00\x00" + jpeg[-2:]
+    assert decode(stray, max_pixels=ANY).shape == (90, 160, 3)
+
+
+@settings(max_examples=500)
+@given(
+    st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"BM", b""]),
+    st.binary(max_size=300),
+)
+def test_any_bytes_are_an_image_or_a_refusal(start: bytes, rest: bytes) -> None:
+    try:
+        image = decode(start + rest, max_pixels=ANY)
+    except (UnsupportedMediaType, InvalidImage, TooManyPixels):
+        return
+    assert image.ndim == 3
+
+
+sizes = st.integers(1, 3000)
+inputs = st.builds(
+    InputSize,
+    height=st.sampled_from([64, 320, 384, 640]),
+    width=st.sampled_from([64, 320, 640]),
+    stride=st.just(32),
+    dynamic=st.booleans(),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(sizes, sizes, inputs)
+def test_a_tensor_has_the_networks_size_or_the_smallest_on_its_stride(
+    width: int, height: int, size: InputSize
+) -> None:
+    tensor, _ = letterbox(np.zeros((height, width, 3), np.uint8), size)
+    if size.dynamic:
+        assert tensor.shape[0] % size.stride == tensor.shape[1] % size.stride == 0
+        assert tensor.shape[0] <= size.height
+        assert tensor.shape[1] <= size.width
+        assert (
+            size.height - tensor.shape[0] < size.stride
+            or size.width - tensor.shape[1] < size.stride
+        )
+    else:
+        assert tensor.shape == (size.height, size.width, 3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(sizes, sizes, inputs, st.data())
+def test_a_box_comes_back_from_the_tensor_to_where_it_was(
+    width: int, height: int, size: InputSize, data: st.DataObject
+) -> None:
+    _, fit = letterbox(np.zeros((height, width, 3), np.uint8), size)
+    x1, x2 = sorted(data.draw(st.tuples(*[st.floats(0, width)] * 2)))
+    y1, y2 = sorted(data.draw(st.tuples(*[st.floats(0, height)] * 2)))
+    box = np.array([[x1, y1, x2, y2]], np.float32)
+    there = box * fit.gain + (fit.left, fit.top, fit.left, fit.top)
+    np.testing.assert_allclose(
+        fit.to_image(there.astype(np.float32)), box, atol=2e-3 / min(1, fit.gain)
+    )
+
+
+def test_a_box_beyond_the_picture_ends_at_its_edge(picture: Image) -> None:
+    _, fit = letterbox(picture, InputSize(64, 64))
+    outside = np.array([[-50, -50, 500, 500]], np.float32)
+    np.testing.assert_array_equal(fit.to_image(outside), [[0, 0, 160, 90]])
+
+
+def test_the_picture_lies_in_the_middle_of_grey_114(picture: Image) -> None:
+    tensor, fit = letterbox(picture, InputSize(64, 64))
+    assert (fit.left, fit.top) == (0, 14)
+    assert (tensor[:14] == 114).all()
+    assert (tensor[14 + 36 :] == 114).all()
+    np.testing.assert_array_equal(tensor[14], cv2.resize(picture, (64, 36))[0])
+
+
+def test_a_wide_picture_makes_a_wide_tensor_for_a_dynamic_network(picture: Image) -> None:
+    big = cv2.resize(picture, (1280, 720))
+    assert letterbox(big, InputSize(640, 640, dynamic=True))[0].shape == (384, 640, 3)
+
+
+def test_a_picture_of_the_networks_size_is_not_resized(picture: Image) -> None:
+    tensor, fit = letterbox(picture, InputSize(90, 160))
+    np.testing.assert_array_equal(tensor, picture)
+    assert fit.gain == 1

@@ -1,0 +1,147 @@
+"""The try-it page in a real browser: choose a picture, see its boxes."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+pytestmark = pytest.mark.browser
+
+COLOUR_AT = """
+const [x, y] = arguments;
+return [...document.getElementById('picture').getContext('2d').getImageData(x, y, 1, 1).data]
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",  # tests may run as root
+        "--disable-dev-shm-usage",
+        "--window-size=1280,900",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
+    with webdriver.Chrome(options=options, service=service) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def url(run_server, make_model) -> str:
+    """A server that sees a circle and a star in everything."""
+    server = run_server(model=make_model(), name="gate", revision="gate-7c9f1b2a")
+    return server.logged("ready")["url"]
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, url: str) -> Iterator[webdriver.Chrome]:
+    browser.get(url)
+    yield browser
+    problems = [log["message"] for log in browser.get_log("browser") if log["level"] == "SEVERE"]
+    assert problems == []
+
+
+@pytest.fixture
+def picture_file(jpeg: bytes, tmp_path: Path) -> Path:
+    (tmp_path / "street.jpg").write_bytes(jpeg)
+    return tmp_path / "street.jpg"
+
+
+def status(page: webdriver.Chrome) -> str:
+    return page.find_element(By.ID, "status").text
+
+
+def wait_for(page: webdriver.Chrome, told: str) -> None:
+    WebDriverWait(page, 30).until(lambda _: told in status(page), f"{told!r}, not {status(page)!r}")
+
+
+def choose(page: webdriver.Chrome, file: Path) -> None:
+    page.find_element(By.ID, "choose").send_keys(str(file))
+
+
+def test_a_chosen_picture_is_shown_with_its_boxes(page, picture_file) -> None:
+    choose(page, picture_file)
+    wait_for(page, "2 objects: 1 × circle, 1 × star")
+    canvas = page.find_element(By.ID, "picture")
+    assert canvas.is_displayed()
+    assert (canvas.get_attribute("width"), canvas.get_attribute("height")) == ("160", "90")
+    assert "2 objects" in canvas.get_attribute("aria-label")
+    # The circle's box goes from (55, 32.5) to (105, 57.5): its right edge has another colour than
+    # the flat picture has a few pixels further on, and the middle of the box has the picture's.
+    edge = page.execute_script(COLOUR_AT, 105, 50)
+    beyond = page.execute_script(COLOUR_AT, 112, 50)
+    inside = page.execute_script(COLOUR_AT, 95, 50)
+    assert edge != beyond
+    assert inside == beyond
+
+
+def test_what_was_found_is_told_in_words_and_numbers(page, picture_file) -> None:
+    choose(page, picture_file)
+    wait_for(page, "2 objects")
+    rows = [row.text for row in page.find_elements(By.CSS_SELECTOR, "#rows tr")]
+    assert rows == ["circle 0.90 55, 33 – 105, 58", "star 0.60 20, 55 – 40, 75"]
+    assert page.find_element(By.ID, "revision").text == "gate-7c9f1b2a"
+    assert page.find_element(By.ID, "model").text == "gate 1.2"
+    assert float(page.find_element(By.ID, "total").text) > 0
+    assert float(page.find_element(By.ID, "round-trip").text) > 0
+
+
+def test_the_slider_asks_again_and_works_by_keyboard(page, picture_file) -> None:
+    choose(page, picture_file)
+    wait_for(page, "2 objects")
+    page.find_element(By.ID, "confidence").send_keys(Keys.HOME)
+    wait_for(page, "3 objects: 1 × circle, 1 × star, 1 × square")
+    page.find_element(By.ID, "confidence").send_keys(Keys.END)
+    wait_for(page, "Nothing found above this confidence.")
+    assert page.find_element(By.ID, "confidence-shown").text == "0.95"
+    assert not page.find_element(By.ID, "found").is_displayed()
+
+
+def test_a_file_that_is_no_picture_is_told(page, tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("not a picture")
+    choose(page, tmp_path / "notes.jpg")
+    wait_for(page, "cannot show that file")
+
+
+def test_the_webcam_is_watched_until_it_is_stopped(page) -> None:
+    button = page.find_element(By.ID, "webcam")
+    button.click()
+    wait_for(page, "2 objects")
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+
+
+def test_everything_can_be_reached_by_keyboard_and_has_a_name(page) -> None:
+    reached = []
+    for _ in range(7):
+        ActionChains(page).send_keys(Keys.TAB).perform()
+        reached.append(page.switch_to.active_element.accessible_name)
+    assert reached == [
+        "Skip to choosing a picture",
+        "API",
+        "Metrics",
+        "Choose a picture",
+        "Try the sample",
+        "Use a webcam",
+        "Confidence above",
+    ]
+
+
+def test_the_api_page_is_drawn_without_internet(page) -> None:
+    page.find_element(By.LINK_TEXT, "API").click()
+    found = (By.ID, "operations-detect-detect_v1_detect_post")
+    WebDriverWait(page, 30).until(lambda driver: driver.find_elements(*found))
+    assert "/v1/detect" in page.find_element(By.TAG_NAME, "body").text

@@ -1,0 +1,220 @@
+"""Heads and suppression, against an implementation so simple that it can be read."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from yoloserve.errors import ModelUnsupported
+from yoloserve.images import InputSize, Letterbox, letterbox
+from yoloserve.postprocess import Detections, Head, Options, candidates, iou, postprocess, suppress
+
+ALL = Options(confidence=0.25, iou=0.5, max_detections=300)
+AS_IS = Letterbox(gain=1, left=0, top=0, width=1000, height=1000)
+
+
+def overlap(a: list[float], b: list[float]) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    union = areas - width * height
+    return width * height / union if union > 0 else 0.0
+
+
+def slow_suppression(found: Detections, threshold: float, limit: int) -> list[int]:
+    """Greedy, class by class, one pair at a time."""
+    order = sorted(range(len(found)), key=lambda i: -found.scores[i])
+    kept: list[int] = []
+    for i in order:
+        rivals = (k for k in kept if found.classes[k] == found.classes[i])
+        if all(
+            overlap(found.boxes[k].tolist(), found.boxes[i].tolist()) <= threshold for k in rivals
+        ):
+            kept.append(i)
+    return kept[:limit]
+
+
+@st.composite
+def many_detections(draw: st.DrawFn) -> Detections:
+    """Boxes on whole pixels, so that both implementations compute the same overlaps."""
+    count = draw(st.integers(0, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    corners = rng.integers(0, 60, (count, 2))
+    sizes = rng.integers(1, 40, (count, 2))
+    scores = rng.permutation(np.linspace(0.1, 0.99, max(count, 1)))[:count]
+    return Detections(
+        np.concatenate((corners, corners + sizes), axis=1).astype(np.float32),
+        scores.astype(np.float32),
+        rng.integers(0, 3, count),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(many_detections(), st.sampled_from([0.0, 0.301, 0.503, 0.707, 1.0]), st.integers(1, 80))
+def test_suppression_keeps_what_the_slow_one_keeps(
+    found: Detections, threshold: float, limit: int
+) -> None:
+    expected = found[np.array(slow_suppression(found, threshold, limit), np.int64)]
+    kept = suppress(found, iou=threshold, limit=limit)
+    np.testing.assert_array_equal(kept.boxes, expected.boxes)
+    np.testing.assert_array_equal(kept.scores, expected.scores)
+    np.testing.assert_array_equal(kept.classes, expected.classes)
+
+
+@settings(max_examples=50, deadline=None)
+@given(many_detections(), st.sampled_from([0.301, 0.707]), st.integers(1, 20))
+def test_looking_at_the_surest_first_changes_nothing(
+    found: Detections, threshold: float, limit: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yoloserve.postprocess.FIRST_LOOK", 2)
+        step_by_step = suppress(found, iou=threshold, limit=limit)
+    at_once = suppress(found, iou=threshold, limit=limit)
+    np.testing.assert_array_equal(step_by_step.scores, at_once.scores)
+
+
+def test_boxes_of_two_classes_do_not_suppress_each_other() -> None:
+    box = np.array([[0, 0, 10, 10]] * 2, np.float32)
+    found = Detections(box, np.array([0.9, 0.8], np.float32), np.array([0, 1]))
+    assert len(suppress(found, iou=0.5, limit=10)) == 2
+
+
+heads = st.tuples(st.integers(1, 8), st.integers(1, 40), st.integers(0, 2**32))
+
+
+def random_output(classes: int, places: int, seed: int) -> tuple[NDArray[np.float32], ...]:
+    rng = np.random.default_rng(seed)
+    boxes = rng.uniform(1, 60, (places, 4)).astype(np.float32)
+    return boxes, rng.uniform(0, 1, (places, classes)).astype(np.float32)
+
+
+def slow_candidates(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], confidence: float
+) -> list[tuple[float, ...]]:
+    """One place at a time: x1, y1, x2, y2, score, class."""
+    found = []
+    for (cx, cy, w, h), row in zip(boxes, scores, strict=True):
+        best = int(np.argmax(row))
+        if row[best] > confidence:
+            found.append((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, row[best], best))
+    return found
+
+
+def as_rows(found: Detections) -> NDArray[np.float64]:
+    return np.column_stack((found.boxes, found.scores, found.classes)).astype(float)
+
+
+@given(heads, st.sampled_from([0.0, 0.25, 0.9]))
+def test_an_anchor_free_head_is_read_place_by_place(
+    head: tuple[int, int, int], confidence: float
+) -> None:
+    boxes, scores = random_output(*head)
+    output = np.concatenate((boxes, scores), axis=1).T
+    expected = slow_candidates(boxes, scores, confidence)
+    found = as_rows(candidates(output, Head.ANCHOR_FREE, confidence))
+    np.testing.assert_allclose(found, np.reshape(expected, (-1, 6)), rtol=1e-5)
+
+
+@given(heads, st.sampled_from([0.0, 0.25, 0.9]))
+def test_an_objectness_head_multiplies_objectness_and_class(
+    head: tuple[int, int, int], confidence: float
+) -> None:
+    boxes, scores = random_output(*head)
+    objectness = np.random.default_rng(head[2]).uniform(0, 1, (len(boxes), 1)).astype(np.float32)
+    output = np.concatenate((boxes, objectness, scores), axis=1)
+    expected = slow_candidates(boxes, scores * objectness, confidence)
+    found = as_rows(candidates(output, Head.OBJECTNESS, confidence))
+    np.testing.assert_allclose(found, np.reshape(expected, (-1, 6)), rtol=1e-5)
+
+
+def test_an_end_to_end_head_is_taken_at_its_word() -> None:
+    output = np.array(
+        [[0, 0, 10, 10, 0.5, 1], [0, 0, 10, 10, 0.9, 1], [0, 0, 5, 5, 0.1, 0]], np.float32
+    )
+    found = postprocess(output, Head.END_TO_END, AS_IS, ALL)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.5])  # both: no second suppression
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "head"),
+    [
+        ((84, 8400), 80, Head.ANCHOR_FREE),
+        ((5, 8400), 1, Head.ANCHOR_FREE),
+        ((84, 21), 80, Head.ANCHOR_FREE),
+        ((25200, 85), 80, Head.OBJECTNESS),
+        ((25200, 6), 1, Head.OBJECTNESS),
+        ((300, 6), 80, Head.END_TO_END),
+        ((300, 6), 1, Head.END_TO_END),
+        ((6, 8400), 2, Head.ANCHOR_FREE),
+    ],
+)
+def test_a_head_is_known_by_its_shape(shape: tuple[int, ...], classes: int, head: Head) -> None:
+    assert Head.of(shape, classes) is head
+
+
+@pytest.mark.parametrize("shape", [(84, 8400), (1000,), (1, 2, 3), (8400, 84)])
+def test_a_head_of_another_number_of_classes_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ModelUnsupported, match="of 3 classes"):
+        Head.of(shape, 3)
+
+
+def one_of_each() -> NDArray[np.float32]:
+    """Three objects of three classes, apart from each other."""
+    boxes = np.array([[10, 10, 8, 8], [30, 30, 8, 8], [50, 50, 8, 8]], np.float32)
+    scores = np.diag([0.5, 0.9, 0.7]).astype(np.float32)
+    return np.concatenate((boxes, scores), axis=1).T
+
+
+def test_the_surest_is_first() -> None:
+    found = postprocess(one_of_each(), Head.ANCHOR_FREE, AS_IS, ALL)
+    assert found.classes.tolist() == [1, 2, 0]
+
+
+def test_no_more_than_asked_for() -> None:
+    found = postprocess(one_of_each(), Head.ANCHOR_FREE, AS_IS, replace(ALL, max_detections=2))
+    assert found.classes.tolist() == [1, 2]
+
+
+def test_only_the_classes_asked_for() -> None:
+    wanted = replace(ALL, classes=frozenset({0, 2}))
+    found = postprocess(one_of_each(), Head.ANCHOR_FREE, AS_IS, wanted)
+    assert found.classes.tolist() == [2, 0]
+
+
+def test_a_score_of_exactly_the_threshold_is_not_above_it() -> None:
+    found = postprocess(one_of_each(), Head.ANCHOR_FREE, AS_IS, replace(ALL, confidence=0.5))
+    assert found.classes.tolist() == [1, 2]
+
+
+def test_boxes_are_in_pixels_of_the_image_as_sent() -> None:
+    _, fit = letterbox(np.zeros((720, 1280, 3), np.uint8), InputSize(64, 64))
+    found = postprocess(one_of_each(), Head.ANCHOR_FREE, fit, ALL)
+    # 1280 pixels are 64, and 14 rows of grey are above: (30 ± 4, 30 ± 4 - 14) * 20
+    np.testing.assert_allclose(found.boxes[0], [520, 240, 680, 400])
+
+
+@pytest.mark.parametrize("head", Head)
+def test_an_image_with_nothing_in_it_has_no_detections(head: Head) -> None:
+    empty = {
+        Head.ANCHOR_FREE: np.zeros((7, 100), np.float32),
+        Head.OBJECTNESS: np.zeros((100, 8), np.float32),
+        Head.END_TO_END: np.zeros((300, 6), np.float32),
+    }[head]
+    found = postprocess(empty, head, AS_IS, ALL)
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
+
+
+def test_scores_that_are_no_numbers_are_not_detections() -> None:
+    output = np.full((7, 10), np.nan, np.float32)
+    assert len(postprocess(output, Head.ANCHOR_FREE, AS_IS, ALL)) == 0
+
+
+@given(many_detections())
+def test_iou_is_that_of_the_slow_one(found: Detections) -> None:
+    expected = [[overlap(a, b) for b in found.boxes.tolist()] for a in found.boxes.tolist()]
+    got = iou(found.boxes, found.boxes)
+    np.testing.assert_allclose(got, np.reshape(expected, got.shape), rtol=1e-5)

@@ -1,0 +1,204 @@
+"""A real server process: starting, draining, ending, and starts that cannot succeed."""
+
+import json
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from yoloserve.__main__ import main
+
+EX_CONFIG = 78
+
+
+@pytest.fixture(autouse=True)
+def undo_what_serving_does_to_a_process() -> Iterator[None]:
+    """Some of these tests call `main` in this process: it takes over signals and logging."""
+    root, terminate = logging.getLogger(), signal.getsignal(signal.SIGTERM)
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def test_a_server_is_ready_when_it_says_so_and_answers(run_server, make_model, jpeg) -> None:
+    server = run_server(model=make_model(), revision="gate-7c9f1b2a", name="gate")
+    told = server.logged("ready")
+    assert (told["detector"], told["revision"]) == ("gate", "gate-7c9f1b2a")
+    assert httpx.get(told["url"] + "health/ready").status_code == 200
+    answer = httpx.post(told["url"] + "v1/detect", content=jpeg)
+    assert [found["name"] for found in answer.json()["detections"]] == ["circle", "star"]
+    assert answer.headers["x-yolofleet-revision"] == "gate-7c9f1b2a"
+
+
+def test_after_sigterm_it_is_not_ready_answers_on_and_ends_with_0(
+    run_server, make_model, jpeg
+) -> None:
+    server = run_server(model=make_model(), drain_seconds=2)
+    url = server.logged("ready")["url"]
+    with httpx.Client(base_url=url) as client:
+        assert client.get("/health/ready").status_code == 200
+        told = time.monotonic()
+        server.terminate()
+        server.logged("draining")
+        assert client.get("/health/ready").status_code == 503
+        answers = 0
+        while True:  # one connection after the other, as clients told to close one do
+            try:
+                answer = client.post("/v1/detect", content=jpeg)
+            except httpx.TransportError:  # refused, or in the backlog when the listener closed
+                assert time.monotonic() - told >= 2, "it stopped answering before it had drained"
+                break
+            assert answer.status_code == 200
+            assert answer.headers["connection"] == "close"
+            answers += 1
+    assert answers > 0
+    assert server.process.wait(20) == 0
+
+
+def test_a_request_under_way_at_the_end_gets_its_answer(run_server, make_model, jpeg) -> None:
+    server = run_server(model=make_model(), drain_seconds=0)
+    address = urlsplit(server.logged("ready")["url"])
+    connection = HTTPConnection(address.hostname, address.port, timeout=20)
+    connection.putrequest("POST", "/v1/detect")
+    connection.putheader("Content-Length", str(len(jpeg)))
+    connection.endheaders(jpeg[:100])
+    # The half request must have reached the server before the signal does: a whole one that is
+    # sent after it on another connection has an answer.
+    assert httpx.get(f"http://{address.netloc}/health/live").status_code == 200
+    server.terminate()
+    server.logged("draining")
+    connection.send(jpeg[100:])
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert server.process.wait(20) == 0
+
+
+def test_an_idle_connection_does_not_hold_up_the_end(run_server, make_model) -> None:
+    server = run_server(model=make_model())
+    with httpx.Client(base_url=server.logged("ready")["url"]) as client:
+        client.get("/health/live")
+        server.terminate()
+        assert server.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_draining(run_server, make_model, again) -> None:
+    server = run_server(model=make_model(), drain_seconds=3600)
+    server.logged("ready")
+    server.terminate()
+    server.logged("draining")
+    server.process.send_signal(again)
+    assert server.process.wait(20) == 0
+
+
+def test_a_server_that_still_waits_for_its_model_leaves_at_once(run_server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        server = run_server(model=f"http://127.0.0.1:{silent.getsockname()[1]}/gate.onnx")
+        connection, _ = silent.accept()
+        with connection:
+            server.terminate()
+            assert server.process.wait(20) == 0
+    assert list((server.termination_log.parent / "cache").rglob(".part-*")) == []
+
+
+def test_a_client_that_vanishes_harms_nobody(run_server, make_model, jpeg) -> None:
+    server = run_server(model=make_model())
+    address = urlsplit(server.logged("ready")["url"])
+    head = f"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
+    for request in (head, head + jpeg[:500], head + jpeg):
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            connection.sendall(request)
+    assert httpx.post(f"http://{address.netloc}/v1/detect", content=jpeg).status_code == 200
+    server.terminate()
+    assert server.process.wait(20) == 0
+
+
+def test_a_body_over_the_limit_is_refused_and_the_server_goes_on(
+    run_server, make_model, jpeg
+) -> None:
+    server = run_server(model=make_model(), max_body_bytes=100_000)
+    url = server.logged("ready")["url"] + "v1/detect"
+    refused = httpx.post(url, content=bytes(3_000_000))
+    assert refused.status_code == 413
+    assert refused.json()["error"]["code"] == "too_large"
+    streamed = httpx.post(url, content=iter([bytes(50_000)] * 20))
+    assert streamed.status_code == 413
+    assert httpx.post(url, content=jpeg).status_code == 200
+
+
+def test_many_callers_at_once_all_get_answers_or_are_told_to_wait(
+    run_server, make_model, jpeg
+) -> None:
+    server = run_server(model=make_model(), deadline_ms=5000)
+    url = server.logged("ready")["url"] + "v1/detect"
+    statuses: list[int] = []
+
+    def call() -> None:
+        with httpx.Client() as client:
+            statuses.extend(client.post(url, content=jpeg).status_code for _ in range(20))
+
+    callers = [threading.Thread(target=call) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(statuses) == 160
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) > 100
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason", "message"),
+    [
+        ({"model": "file:///nowhere.onnx"}, "ModelNotFound", "there is no file /nowhere.onnx"),
+        ({"model": "http://127.0.0.1:9/gate.onnx"}, "ModelDownloadFailed", "cannot download"),
+        ({"sha256": "0" * 64}, "DigestMismatch", "was asked for"),
+        ({"classes": '["circle", "star"]'}, "ClassesDiffer", "class 1 of the model is 'square'"),
+        ({"model": Path(__file__).as_uri()}, "ModelUnsupported", "neither an ONNX nor"),
+        ({"precision": "fp16"}, "BackendUnsupported", "precision fp16"),
+        ({"confidence": "7"}, "InvalidSettings", "YOLOSERVE_CONFIDENCE"),
+    ],
+)
+def test_a_start_that_cannot_succeed_says_why_in_a_line_and_in_the_termination_log(
+    make_model, tmp_path: Path, capfd: pytest.CaptureFixture[str], settings, reason, message
+) -> None:
+    log = tmp_path / "termination-log"
+    options = {"model": make_model(), "termination_log": log, "cache_dir": tmp_path} | settings
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    assert main(["serve", *flags]) == EX_CONFIG
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"yoloserve: {reason}: ")
+    left = json.loads(log.read_text())
+    assert left["reason"] == reason
+    assert message in left["message"]
+
+
+def test_the_process_ends_with_78_and_a_reason_that_fits_the_termination_log(run_server) -> None:
+    server = run_server(model="file:///" + "very-" * 200 + "long/" * 900)
+    server.process.communicate(timeout=60)
+    assert server.process.returncode == EX_CONFIG
+    assert len(server.termination_log.read_bytes()) <= 4096
+    assert json.loads(server.termination_log.read_text())["reason"] == "ModelNotFound"
+
+
+def test_a_termination_log_that_cannot_be_written_is_no_second_failure(tmp_path: Path) -> None:
+    flags = ["--model=file:///nowhere", f"--termination-log={tmp_path}/no/such/folder/log"]
+    assert main(["serve", *flags]) == EX_CONFIG
+
+
+def test_a_port_in_use_is_a_failed_start(run_server, make_model) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = run_server(model=make_model(), port=taken.getsockname()[1])
+        _, told = server.process.communicate(timeout=60)
+    assert server.process.returncode not in (0, EX_CONFIG)
+    assert "address already in use" in told

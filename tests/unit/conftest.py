@@ -1,0 +1,147 @@
+"""A small working world for the planner: children, replicas that become ready, a clock."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from yolofleet.api.detector import Detector
+from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
+from yolofleet.api.status import Status, read_status
+from yolofleet.plan.decide import Plan, decide
+from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.observed import Observed, observe
+from yolofleet.plan.status import report
+from yolofleet.resources.build import build
+
+DEFAULTS = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
+
+
+def a_detector(**spec: Any) -> Manifest:
+    """Return a valid resource with the API server's defaults left to the types."""
+    return {
+        "apiVersion": "yolofleet.io/v1alpha1",
+        "kind": "YoloDetector",
+        "metadata": {"name": "gate", "namespace": "shop", "uid": "u-1", "generation": 1},
+        "spec": {"model": {"uri": "demo://shapes"}, "replicas": 2, **spec},
+    }
+
+
+@dataclass
+class World:
+    """What a cluster does with what is written to it, and nothing else."""
+
+    raw: Manifest = field(default_factory=a_detector)
+    children: dict[tuple[str, str], Manifest] = field(default_factory=dict)
+    pods: list[Manifest] = field(default_factory=list)
+    nodes: list[Manifest] = field(default_factory=list)
+    mesh: bool = True
+    broken: set[str] = field(default_factory=set)  # model URIs whose pods never get ready
+    now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
+    defaults: Defaults = DEFAULTS
+
+    def edit(self, **spec: Any) -> None:
+        """Change the spec as a user does; None removes a field."""
+        after = {**self.raw["spec"], **spec}
+        self.raw["spec"] = {k: v for k, v in after.items() if v is not None}
+        self.raw["metadata"]["generation"] += 1
+
+    def detector(self) -> Detector:
+        return Detector.parse(self.raw)
+
+    def observed(self) -> Observed:
+        return observe(
+            self.detector(),
+            copy.deepcopy(list(self.children.values())),
+            self.pods,
+            self.nodes,
+            mesh=self.mesh,
+            status=self.status(),
+        )
+
+    def status(self) -> Status:
+        return read_status(self.raw)
+
+    def decide(self) -> Plan:
+        return decide(self.detector(), self.observed(), self.defaults, now=self.now)
+
+    def reconcile(self) -> Plan:
+        """Run one whole reconcile: decide, write, prune, report."""
+        detector, observed = self.detector(), self.observed()
+        plan = decide(detector, observed, self.defaults, now=self.now)
+        self.raw["status"] = report(detector, observed, plan, now=self.now).dump()
+        if detector.spec.suspend:
+            return plan
+        desired = build(detector, plan)
+        for manifest in desired:
+            self._write(manifest)
+        keep = {(m["kind"], m["metadata"]["name"]) for m in desired}
+        for key in [k for k in self.children if k not in keep and k[1] not in plan.untouched]:
+            del self.children[key]
+        return plan
+
+    def _write(self, manifest: Manifest) -> None:
+        key = manifest["kind"], manifest["metadata"]["name"]
+        live = self.children.get(key)
+        new = copy.deepcopy(manifest)
+        if manifest["kind"] == "Deployment":
+            was = live["spec"]["replicas"] if live else 1
+            new["spec"].setdefault("replicas", was)
+            new["status"] = live.get("status", {}) if live else {}
+            created = live["metadata"]["creationTimestamp"] if live else self.now.isoformat()
+            new["metadata"]["creationTimestamp"] = created
+        self.children[key] = new
+
+    def run_pods(self, step: int = 1000) -> None:
+        """Let at most `step` replicas of each revision become ready, or go."""
+        for name, deployment in self.deployments().items():
+            ready = deployment.setdefault("status", {}).get("availableReplicas", 0)
+            model = deployment["metadata"]["annotations"][RENDER_ANNOTATION]
+            healthy = not any(uri in model for uri in self.broken)
+            goal = deployment["spec"]["replicas"] if healthy else 0
+            moved = min(goal, ready + step) if goal > ready else max(goal, ready - step)
+            self.deployments()[name]["status"]["availableReplicas"] = moved
+
+    def deployments(self) -> dict[str, Manifest]:
+        return {name: m for (kind, name), m in self.children.items() if kind == "Deployment"}
+
+    def replicas(self) -> dict[str, int]:
+        return {name: d["spec"]["replicas"] for name, d in self.deployments().items()}
+
+    def ready(self, name: str) -> int:
+        deployment = self.deployments().get(name, {})
+        ready: int = deployment.get("status", {}).get("availableReplicas", 0)
+        return ready
+
+    def weights(self) -> dict[str, int]:
+        route = self.children.get(("VirtualService", "gate"))
+        if route is None:
+            return {}
+        weighted = route["spec"]["http"][-1]["route"]
+        return {r["destination"]["host"].split(".")[0]: r["weight"] for r in weighted}
+
+    def selected(self) -> str:
+        name: str = self.children["Service", "gate"]["spec"]["selector"][REVISION_LABEL]
+        return name
+
+    def settle(self, rounds: int = 12) -> None:
+        """Reconcile, run pods and let time pass until nothing moves."""
+        for _ in range(rounds):
+            self.reconcile()
+            self.run_pods()
+            self.now += timedelta(seconds=20)
+        self.reconcile()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def detector_with() -> Callable[..., Detector]:
+    """Make a parsed detector from changes to a valid spec."""
+    return lambda **spec: Detector.parse(a_detector(**spec))

@@ -1,0 +1,134 @@
+"""The typed API: names, quantities, durations, what parsing refuses, and the generated files."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yolofleet.api import crd, generate, names, quantity
+from yolofleet.api.detector import Detector, InvalidSpec, seconds
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"),
+    [
+        ("0.5", "500m"), (0.5, "500m"), (1, "1"), ("1000m", "1"), ("2Gi", "2Gi"),
+        ("1024Mi", "1Gi"), ("1.5Gi", "1536Mi"), ("1e3", "1k"), ("0", "0"), ("100M", "100M"),
+    ],
+)  # fmt: skip
+def test_equal_amounts_are_spelled_alike(written, canonical):
+    assert quantity.canonical(written) == canonical
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["", "m", "k", "M", "Ki", "Mi", "Gi"]))
+def test_spelling_keeps_the_amount_and_is_stable(number, suffix):
+    once = quantity.canonical(f"{number}{suffix}")
+    assert quantity.amount(once) == quantity.amount(f"{number}{suffix}")
+    assert quantity.canonical(once) == once
+
+
+@pytest.mark.parametrize(("text", "value"), [("500ms", 0.5), ("2s", 2), ("1m", 60), ("1h", 3600)])
+def test_durations_are_read_in_seconds(text, value):
+    assert seconds(text) == value
+
+
+@given(st.from_regex(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True))
+def test_a_revision_name_is_a_label_and_tells_detectors_apart(detector):
+    name = names.revision_name(detector, "0123456789abcdef")
+    assert len(name) <= 63
+    assert name.endswith("-01234567")
+    assert names.revision_name(detector + "x", "0123456789abcdef") != name
+
+
+def test_parsing_gives_the_defaults(detector_with):
+    spec = detector_with().spec
+    assert spec.inference.confidence == 0.25
+    assert spec.resources.requests == {"cpu": "500m", "memory": "512Mi"}
+    assert spec.canary is None
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model": {}}, "spec.model.uri: Field required"),
+        ({"replicas": -1}, "spec.replicas: Input should be greater than or equal to 0 (is -1)"),
+        ({"inference": {"deadline": "soon"}}, "'soon' is not a duration; write it as 500ms"),
+        ({"resources": {"limits": {"cpu": "many"}}}, "'many' is not a quantity"),
+        (
+            {"podTemplate": {"spec": {"containers": [{"name": "yoloserve", "image": "x"}]}}},
+            "spec.podTemplate.spec.containers[yoloserve].image: use spec.runtime.image",
+        ),
+        (
+            {"podTemplate": {"spec": {"containers": [{"name": "yoloserve", "command": ["x"]}]}}},
+            "spec.podTemplate.spec.containers[yoloserve].command: leave it to YoloFleet",
+        ),
+        (
+            {"podTemplate": {"spec": {"containers": [{"image": "x"}]}}},
+            "spec.podTemplate.spec.containers[0]: every item needs a name",
+        ),
+        (
+            {"podTemplate": {"metadata": {"labels": None}}},
+            "spec.podTemplate.metadata.labels: must map names to strings",
+        ),
+        (
+            {"podTemplate": {"metadata": {"annotations": {"a": 1}}}},
+            "spec.podTemplate.metadata.annotations: must map names to strings",
+        ),
+        (
+            {"podTemplate": {"spec": {"containers": [{"name": "yoloserve", "env": None}]}}},
+            "spec.podTemplate.spec.containers[0].env: is null",
+        ),
+        (
+            {"podTemplate": {"spec": {"volumes": [{"name": {"a": 1}}]}}},
+            "spec.podTemplate.spec.volumes[0]: every item needs a name",
+        ),
+        (
+            {"podTemplate": {"spec": {"volumes": {"a": 1}}}},
+            "spec.podTemplate.spec.volumes: must be a list",
+        ),
+    ],
+)
+def test_what_admission_let_through_and_nobody_can_serve_is_refused(detector_with, change, told):
+    with pytest.raises(InvalidSpec) as refusal:
+        detector_with(**change)
+    assert told in str(refusal.value)
+
+
+def test_unknown_fields_of_a_newer_version_are_ignored(detector_with):
+    assert isinstance(detector_with(inventedLater={"a": 1}), Detector)
+
+
+@pytest.mark.parametrize("path", sorted(generate.files()))
+def test_generated_files_are_fresh(path):
+    assert (ROOT / path).read_text() == generate.files()[path], "run `make generate`"
+
+
+def test_every_field_teaches():
+    def silent(node, path):
+        if path and "description" not in node and path[-1] not in ("items", "value"):
+            yield ".".join(path)
+        for name, sub in node.get("properties", {}).items():
+            yield from silent(sub, (*path, name))
+        for name in ("items", "additionalProperties"):
+            if isinstance(node.get(name), dict):
+                yield from silent(node[name], (*path, "items"))
+
+    schema = crd.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for part in ("spec", "status"):
+        assert list(silent(schema["properties"][part], (part,))) == []
+
+
+def test_every_column_shows_a_field_that_exists():
+    schema = crd.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for name, _, path, _ in crd.COLUMNS:
+        node = schema
+        for step in path.strip(".").split("."):
+            if step.startswith("conditions["):
+                break
+            if step == "metadata":
+                break
+            assert step in node["properties"], name
+            node = node["properties"][step]

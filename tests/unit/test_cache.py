@@ -1,0 +1,209 @@
+"""The cache: events, lists and answers in any order, and it never goes back."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yolofleet.cluster import kinds
+from yolofleet.cluster.cache import Cache, entry_of
+from yolofleet.cluster.kinds import Kind
+
+KEY = "shop/gate"
+
+
+def a_child(
+    kind: Kind = kinds.SERVICE,
+    uid: str = "c1",
+    version: int = 1,
+    name: str = "gate",
+    owner: str = "d1",
+    **parts: Any,
+) -> dict[str, Any]:
+    reference = {"kind": "YoloDetector", "name": "gate", "uid": owner, "controller": True}
+    return {
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "metadata": {
+            "name": name,
+            "namespace": "shop",
+            "uid": uid,
+            "resourceVersion": str(version),
+            "labels": {"yolofleet.io/detector": "gate"},
+            "ownerReferences": [reference],
+            "managedFields": [{"manager": "yolofleet", "operation": "Apply", "fieldsV1": {}}],
+        },
+        **parts,
+    }
+
+
+def a_detector(uid: str = "d1", version: int = 1) -> dict[str, Any]:
+    metadata = {"name": "gate", "namespace": "shop", "uid": uid, "resourceVersion": str(version)}
+    return {
+        "apiVersion": "yolofleet.io/v1alpha1",
+        "kind": "YoloDetector",
+        "metadata": metadata,
+        "spec": {"replicas": 1},
+    }
+
+
+@pytest.fixture
+def cache() -> Cache:
+    return Cache()
+
+
+def test_a_detector_is_found_by_its_key_and_its_children_by_its_uid(cache: Cache) -> None:
+    assert cache.put(kinds.DETECTOR, a_detector()) == KEY
+    assert cache.put(kinds.SERVICE, a_child()) == KEY
+    assert cache.put(kinds.SERVICE, a_child(uid="c2", name="other", owner="d2")) == KEY
+    raw = cache.detector(KEY)
+    assert raw is not None
+    assert raw["spec"] == {"replicas": 1}
+    (child,) = cache.children("d1")
+    assert child["metadata"]["uid"] == "c1"
+    assert "managedFields" not in child["metadata"]
+
+
+def test_what_is_read_can_be_changed_without_harm(cache: Cache) -> None:
+    cache.put(kinds.SERVICE, a_child())
+    cache.children("d1")[0]["metadata"]["name"] = "changed"
+    assert cache.children("d1")[0]["metadata"]["name"] == "gate"
+
+
+def test_list_items_get_their_kind_back(cache: Cache) -> None:
+    item = a_child()
+    del item["kind"], item["apiVersion"]
+    cache.put(kinds.SERVICE, item)
+    (child,) = cache.children("d1")
+    assert (child["apiVersion"], child["kind"]) == ("v1", "Service")
+
+
+def test_an_echo_and_late_news_wake_nobody(cache: Cache) -> None:
+    cache.put(kinds.SERVICE, a_child(version=5))
+    assert cache.put(kinds.SERVICE, a_child(version=5)) is None
+    assert cache.put(kinds.SERVICE, a_child(version=4, spec={"old": True})) is None
+    assert "spec" not in cache.children("d1")[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wakes"), [(kinds.DEPLOYMENT, True), (kinds.POD, True), (kinds.HPA, False)], ids=str
+)
+def test_a_change_of_status_alone_wakes_only_where_it_matters(
+    cache: Cache, kind: Kind, wakes: bool
+) -> None:
+    cache.put(kind, a_child(kind, version=1, status={"n": 1}))
+    assert bool(cache.put(kind, a_child(kind, version=2, status={"n": 2}))) is wakes
+
+
+def test_a_change_of_owners_of_fields_wakes(cache: Cache) -> None:
+    cache.put(kinds.HPA, a_child(kinds.HPA, version=1))
+    changed = a_child(kinds.HPA, version=2)
+    fields = {"f:spec": {"f:maxReplicas": {}}}
+    changed["metadata"]["managedFields"].append({"manager": "kubectl", "fieldsV1": fields})
+    assert cache.put(kinds.HPA, changed) == KEY
+    (entry,) = cache.owned_by("d1")
+    assert entry.ownership.foreign_managers == ("kubectl",)
+
+
+def test_what_was_deleted_does_not_come_back(cache: Cache) -> None:
+    cache.put(kinds.SERVICE, a_child(version=1))
+    assert cache.remove(kinds.SERVICE, "c1") == KEY
+    assert cache.put(kinds.SERVICE, a_child(version=2)) is None
+    assert cache.children("d1") == []
+
+
+def test_a_successor_of_the_same_name_survives_the_late_end_of_the_first(cache: Cache) -> None:
+    cache.put(kinds.DETECTOR, a_detector("d1", 1))
+    cache.put(kinds.DETECTOR, a_detector("d2", 9))
+    assert cache.remove(kinds.DETECTOR, "d1") == KEY
+    raw = cache.detector(KEY)
+    assert raw is not None
+    assert raw["metadata"]["uid"] == "d2"
+
+
+def test_a_list_finds_deletions_but_not_of_what_is_younger(cache: Cache) -> None:
+    cache.put(kinds.SERVICE, a_child(uid="gone", name="gone", version=5))
+    cache.put(kinds.SERVICE, a_child(uid="kept", name="kept", version=6))
+    cache.put(kinds.SERVICE, a_child(uid="young", name="young", version=50))
+    listed = [entry_of(kinds.SERVICE, a_child(uid="kept", name="kept", version=6))]
+    assert cache.replace_all(kinds.SERVICE, listed, version=40) == {KEY: 1}
+    assert sorted(c["metadata"]["name"] for c in cache.children("d1")) == ["kept", "young"]
+
+
+def test_a_list_of_one_namespace_says_nothing_about_others(cache: Cache) -> None:
+    cache.put(kinds.SERVICE, a_child(version=1))
+    assert not cache.replace_all(kinds.SERVICE, [], version=9, namespace="elsewhere")
+    assert cache.children("d1")
+
+
+def test_pods_are_found_by_detector(cache: Cache) -> None:
+    pod = a_child(kinds.POD, owner="replica-set")
+    pod["metadata"]["ownerReferences"][0]["kind"] = "ReplicaSet"
+    assert cache.put(kinds.POD, pod) == KEY
+    assert len(cache.pods(KEY)) == 1
+    cache.remove(kinds.POD, "c1")
+    assert cache.pods(KEY) == []
+
+
+def test_of_a_node_only_what_places_pods_is_kept_and_nobody_wakes(cache: Cache) -> None:
+    node = {
+        "metadata": {"name": "n1", "uid": "n", "resourceVersion": "1", "labels": {"gpu": "yes"}},
+        "spec": {"unschedulable": True, "podCIDR": "10.0.0.0/24"},
+        "status": {
+            "allocatable": {"nvidia.com/gpu": "2"},
+            "images": [{"names": ["big"]}],
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "DiskPressure"}],
+        },
+    }
+    assert cache.put(kinds.NODE, node) is None
+    (slim,) = cache.nodes()
+    assert slim["spec"] == {"unschedulable": True}
+    assert slim["metadata"]["labels"] == {"gpu": "yes"}
+    assert slim["status"] == {
+        "allocatable": {"nvidia.com/gpu": "2"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+
+
+def test_optional_kinds_come_and_go_with_their_objects(cache: Cache) -> None:
+    assert cache.serves(kinds.DEPLOYMENT)
+    assert not cache.serves(kinds.VIRTUAL_SERVICE)
+    assert cache.set_served(kinds.VIRTUAL_SERVICE, True)
+    assert not cache.set_served(kinds.VIRTUAL_SERVICE, True)
+    cache.put(kinds.VIRTUAL_SERVICE, a_child(kinds.VIRTUAL_SERVICE))
+    assert cache.set_served(kinds.VIRTUAL_SERVICE, False)
+    assert cache.children("d1") == []
+
+
+Step = tuple[str, str, int]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["put", "remove"]), st.sampled_from("abc"), st.integers(1, 9))
+    )
+)
+def test_in_any_order_the_indexes_agree_with_the_objects(steps: list[Step]) -> None:
+    cache = Cache()
+    for action, uid, version in steps:
+        if action == "put":
+            child = a_child(uid=uid, version=version, name=uid, owner=f"d{version % 2}")
+            cache.put(kinds.SERVICE, child)
+        else:
+            cache.remove(kinds.SERVICE, uid)
+    newest: dict[str, int] = {}
+    dead = set()
+    for action, uid, version in steps:
+        if action == "remove":
+            dead.add(uid)
+        elif uid not in dead:
+            newest[uid] = max(version, newest.get(uid, 0))
+    expected = {uid: version for uid, version in newest.items() if uid not in dead}
+    seen = {e.uid: e.version for owner in ("d0", "d1") for e in cache.owned_by(owner)}
+    assert seen == expected
+    assert cache.size() == len(expected)
+    for uid, version in expected.items():
+        entry = cache.named(kinds.SERVICE, "shop", uid)
+        assert entry is not None
+        assert entry.owner == f"d{version % 2}"

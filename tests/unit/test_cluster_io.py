@@ -1,0 +1,192 @@
+"""Small parts of the talk with the API server: errors, owners of fields, watch events, metrics."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from prometheus_client import generate_latest
+from yarl import URL
+
+from yolofleet import handlers
+from yolofleet.cluster import errors, kinds
+from yolofleet.cluster.cache import Cache
+from yolofleet.cluster.client import Client
+from yolofleet.cluster.ownership import ownership_of
+from yolofleet.cluster.queue import Priority, WorkQueue
+from yolofleet.cluster.sweep import Sweep
+from yolofleet.handlers import Watch
+from yolofleet.metrics import Metrics, WorldCollector
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "error"),
+    [
+        (400, {}, errors.Invalid),
+        (401, {}, errors.Forbidden),
+        (403, {}, errors.Forbidden),
+        (404, {}, errors.NotFound),
+        (409, {}, errors.Conflict),
+        (410, {}, errors.Gone),
+        (422, {}, errors.Invalid),
+        (422, {"details": {"causes": [{"field": "metadata.uid"}]}}, errors.Conflict),
+        (418, {}, errors.Invalid),
+        (429, {}, errors.Throttled),
+        (500, {}, errors.Unavailable),
+        (503, {}, errors.Unavailable),
+    ],
+)
+def test_each_answer_says_who_must_act(
+    code: int, body: dict[str, Any], error: type[errors.ClusterError]
+) -> None:
+    assert type(errors.from_status(code, body | {"message": "why"}, {})) is error
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("", 1.0), ("soon", 1.0)])
+def test_a_throttled_client_waits_as_told(header: str, seconds: float) -> None:
+    error = errors.from_status(429, {}, {"Retry-After": header} if header else {})
+    assert isinstance(error, errors.Throttled)
+    assert error.retry_after == seconds
+
+
+def managed(*entries: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"managedFields": list(entries)}}
+
+
+REPLICAS = {"f:spec": {"f:replicas": {}}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "foreign"),
+    [
+        ({"manager": "kubectl", "fieldsV1": REPLICAS}, True),
+        ({"manager": "yolofleet", "operation": "Update", "fieldsV1": REPLICAS}, False),
+        ({"manager": "yolofleet-handover", "operation": "Apply", "fieldsV1": REPLICAS}, False),
+        ({"manager": "kube-controller-manager", "fieldsV1": REPLICAS}, False),
+        ({"manager": "x", "subresource": "status", "fieldsV1": REPLICAS}, False),
+        ({"manager": "x", "fieldsV1": {"f:metadata": {"f:labels": {}}}}, False),
+        ({"manager": "x", "fieldsV1": {"f:status": {}}}, False),
+        ({"manager": "x", "fieldsV1": "garbage"}, False),
+        ({}, False),
+    ],
+)
+def test_whose_fields_are_foreign(entry: dict[str, Any], foreign: bool) -> None:
+    assert bool(ownership_of(managed(entry)).foreign_managers) is foreign
+
+
+def test_what_we_applied_in_several_versions_is_one_tree() -> None:
+    ours = {"manager": "yolofleet", "operation": "Apply"}
+    other = {"f:spec": {"f:paused": {}}}
+    found = ownership_of(managed(ours | {"fieldsV1": REPLICAS}, ours | {"fieldsV1": other}))
+    assert found.applied_fields() == {"f:spec": {"f:replicas": {}, "f:paused": {}}}
+
+
+def an_object(kind: kinds.Kind, version: int = 1, **metadata: Any) -> dict[str, Any]:
+    basic = {"name": "gate", "namespace": "shop", "uid": "u", "resourceVersion": str(version)}
+    return {"metadata": basic | metadata, "spec": {}}
+
+
+@pytest.fixture
+def watch() -> Watch:
+    cache, queue = Cache(), WorkQueue()
+    sweep = Sweep(cast(Client, None), cache, queue)
+    return Watch(cache, queue, sweep, lambda _kind, _type: None)
+
+
+def test_what_a_user_changes_comes_before_drift(watch: Watch) -> None:
+    labels = {"yolofleet.io/detector": "other"}
+    watch.event(kinds.SERVICE, "MODIFIED", an_object(kinds.SERVICE, labels=labels))
+    watch.event(kinds.DETECTOR, "ADDED", an_object(kinds.DETECTOR))
+    assert [watch.queue.take(), watch.queue.take()] == ["shop/gate", "shop/other"]
+
+
+def test_a_deletion_wakes_the_owner_once(watch: Watch) -> None:
+    labels = {"yolofleet.io/detector": "gate"}
+    service = an_object(kinds.SERVICE, labels=labels)
+    watch.event(kinds.SERVICE, None, service)
+    assert watch.queue.take() == "shop/gate"
+    watch.queue.done("shop/gate")
+    watch.event(kinds.SERVICE, "DELETED", service)
+    assert watch.queue.take() == "shop/gate"
+    watch.queue.done("shop/gate")
+    watch.event(kinds.SERVICE, "DELETED", service)
+    assert watch.queue.take() is None
+
+
+def test_an_urgent_wish_is_not_held_up_by_a_resync(watch: Watch) -> None:
+    watch.queue.add("shop/other", Priority.RESYNC)
+    watch.event(kinds.DETECTOR, "MODIFIED", an_object(kinds.DETECTOR))
+    assert watch.queue.take() == "shop/gate"
+
+
+CONTROLLER = (
+    "reconcile_total reconcile_errors_total terminal_reconcile_errors_total reconcile_panics_total"
+    " reconcile_timeouts_total reconcile_time_seconds max_concurrent_reconciles active_workers"
+)
+WORKQUEUE = (
+    "depth adds_total retries_total queue_duration_seconds work_duration_seconds"
+    " unfinished_work_seconds longest_running_processor_seconds"
+)
+OURS = (
+    "drift_repairs_total watch_events_total watch_last_event_timestamp_seconds relists_total"
+    " event_loop_lag_seconds children detector_condition canary_weight"
+)
+NAMES = {
+    *(f"controller_runtime_{name}" for name in CONTROLLER.split()),
+    *(f"workqueue_{name}" for name in WORKQUEUE.split()),
+    *(f"yolofleet_{name}" for name in OURS.split()),
+    "rest_client_requests_total",
+    "rest_client_request_duration_seconds",
+    "leader_election_master_status",
+    "process_resident_memory_bytes",
+}
+
+
+def test_metrics_have_the_names_that_dashboards_know() -> None:
+    metrics = Metrics()
+    detector = {
+        "metadata": {"namespace": "shop", "name": "gate"},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}], "canary": {"weight": 10}},
+    }
+    metrics.registry.register(WorldCollector(lambda: {"Deployment": 3}, lambda: [detector]))
+    text = generate_latest(metrics.registry).decode()
+    told = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    assert told >= NAMES
+    assert 'yolofleet_children{kind="Deployment"} 3.0' in text
+    assert 'yolofleet_detector_condition{status="True",type="Ready"} 1.0' in text
+    assert 'yolofleet_canary_weight{detector="gate",namespace="shop"} 10.0' in text
+
+
+class Answer:
+    """An answer of an HTTP server."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "held_back"),
+    [
+        ("/apis/networking.istio.io/v1/virtualservices", 404, True),
+        ("/apis/networking.istio.io/v1/virtualservices", 200, False),
+        ("/apis/apps/v1/deployments", 404, False),
+    ],
+)
+async def test_only_the_absence_of_an_optional_kind_is_held_back_from_kopf(
+    path: str, status: int, held_back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "_GRACE_FOR_VANISHED_API_S", 0.0)
+    answer: Any = Answer(status)
+
+    async def send(_: Any) -> Any:
+        return answer
+
+    request: Any = SimpleNamespace(url=URL(f"https://server{path}"))
+    if held_back:
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await handlers._forgive_vanished_apis(request, send)
+    else:
+        assert await handlers._forgive_vanished_apis(request, send) is answer

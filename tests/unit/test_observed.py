@@ -1,0 +1,98 @@
+"""Pods that do not serve, told in plain words."""
+
+import json
+
+import pytest
+
+from yolofleet.plan.observed import pod_failure
+
+
+def pod(**container):
+    return {
+        "metadata": {"name": "p", "labels": {}},
+        "status": {"containerStatuses": [{"name": "yoloserve", "image": "serve:1", **container}]},
+    }
+
+
+def ended(code, message="", reason="Error"):
+    return {"terminated": {"exitCode": code, "message": message, "reason": reason}}
+
+
+TOLD = json.dumps({"reason": "DigestMismatch", "message": "model has 12, spec wants 34"})
+
+
+@pytest.mark.parametrize(
+    ("container", "reason", "words"),
+    [
+        (
+            {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}},
+            "ImagePullFailed",
+            "image serve:1: not found",
+        ),
+        (
+            {"state": {"waiting": {"reason": "InvalidImageName"}}},
+            "ImagePullFailed",
+            "InvalidImageName",
+        ),
+        (
+            {
+                "state": {
+                    "waiting": {"reason": "CreateContainerConfigError", "message": "no secret"}
+                }
+            },
+            "ContainerConfigRefused",
+            "no secret",
+        ),
+        ({"state": ended(78, TOLD)}, "DigestMismatch", "model has 12, spec wants 34"),
+        (
+            {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(78, TOLD)},
+            "DigestMismatch",
+            "model has 12",
+        ),
+        ({"state": ended(78, "not json")}, "Crashed", "the server refused to start: not json"),
+        ({"state": ended(137, reason="OOMKilled")}, "OutOfMemory", "resources.limits.memory"),
+        ({"lastState": ended(1, "Traceback: boom")}, "Crashed", "code 1 (Error): Traceback: boom"),
+    ],
+)
+def test_what_keeps_a_container_from_serving(container, reason, words):
+    failure = pod_failure(pod(**container))
+    assert failure is not None
+    assert failure.reason == reason
+    assert words in failure.message
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"ready": True, "lastState": ended(1)},
+        {"state": {"waiting": {"reason": "ContainerCreating"}}},
+        {"state": {"running": {}}, "ready": False},
+        {"state": ended(0, reason="Completed")},
+    ],
+)
+def test_a_pod_that_serves_or_starts_is_no_failure(container):
+    assert pod_failure(pod(**container)) is None
+
+
+def test_a_pod_that_no_node_fits_says_the_schedulers_words():
+    unscheduled = {
+        "type": "PodScheduled",
+        "status": "False",
+        "message": "0/1 nodes: Insufficient cpu",
+    }
+    failure = pod_failure({"metadata": {}, "status": {"conditions": [unscheduled]}})
+    assert failure is not None
+    assert failure.reason == "Unschedulable"
+    assert "Insufficient cpu" in failure.message
+
+
+def test_the_failure_of_a_revision_reaches_the_condition_and_the_news(world):
+    world.reconcile()
+    [name] = world.deployments()
+    failing = pod(state=ended(78, TOLD))
+    failing["metadata"]["labels"]["yolofleet.io/revision"] = name
+    world.pods = [failing]
+    world.reconcile()
+    ready, progressing = (world.status().condition(c) for c in ("Ready", "Progressing"))
+    assert (ready.status, ready.reason) == ("False", "DigestMismatch")
+    assert progressing.message == f"{name}: model has 12, spec wants 34"

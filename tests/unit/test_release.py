@@ -1,0 +1,462 @@
+"""Releases as a user drives them: edits of the resource, and what traffic and pods do meanwhile."""
+
+import copy
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+V1, V2 = {"uri": "demo://shapes"}, {"uri": "demo://shapes-v2"}
+SCALED = {
+    "replicas": None,
+    "autoscaling": {"minReplicas": 2, "maxReplicas": 10, "cpu": 60},
+    "resources": {"requests": {"cpu": "1"}},
+}
+GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}, "requests": {"cpu": "1"}}}
+
+
+def condition(world: Any, kind: str) -> Any:
+    return world.status().condition(kind)
+
+
+def revision_of(world: Any, uri: str) -> str:
+    [name] = [
+        n for n, d in world.deployments().items() if f'"{uri}"' in str(d["metadata"]["annotations"])
+    ]
+    return name
+
+
+def released(world: Any, **spec: Any) -> str:
+    """Bring the world to a settled release; return the stable revision."""
+    world.edit(**spec)
+    world.settle()
+    return world.status().stable.revision
+
+
+def test_the_first_revision_becomes_stable_and_ready(world):
+    stable = released(world)
+    assert world.weights() == {stable: 100}
+    assert world.selected() == stable
+    assert condition(world, "Ready").status == "True"
+    assert condition(world, "Progressing").reason == "Settled"
+    assert world.status().observed_generation == 2
+
+
+def test_a_canary_gets_its_weight_once_it_is_ready(world):
+    stable = released(world)
+    world.edit(canary={"model": V2, "weight": 10})
+    world.reconcile()
+    canary = world.decide().canary
+    assert world.weights() == {stable: 100, canary: 0}
+    assert condition(world, "CanaryHealthy").status == "Unknown"
+    world.settle()
+    assert world.weights() == {stable: 90, canary: 10}
+    assert world.status().canary.weight == 10
+    assert condition(world, "CanaryHealthy").status == "True"
+
+
+def test_promotion_moves_the_pointer_and_touches_no_pod(world):
+    old = released(world, canary={"model": V2, "weight": 50})
+    new = world.status().canary.revision
+    pods = {n: copy.deepcopy(d["spec"]["template"]) for n, d in world.deployments().items()}
+
+    world.edit(model=V2, canary=None)
+    world.reconcile()
+    assert world.weights() == {old: 50, new: 50}, "the old weights hold until the capacity is there"
+    assert world.status().stable.revision == old
+    world.run_pods()
+    world.reconcile()
+    assert world.weights() == {new: 100}
+    assert world.selected() == new
+    assert world.status().stable.revision == new
+    assert world.replicas()[old] == 2, "the old revision still finishes its requests"
+    assert {n: d["spec"]["template"] for n, d in world.deployments().items()} == pods
+
+    world.settle()
+    assert world.replicas() == {old: 0, new: 2}
+
+
+def test_rolling_back_finds_the_former_revision_and_its_pods(world):
+    old = released(world)
+    new = released(world, model=V2)
+    assert world.replicas() == {old: 0, new: 2}
+    template = copy.deepcopy(world.deployments()[old]["spec"]["template"])
+    assert released(world, model=V1) == old
+    assert world.deployments()[old]["spec"]["template"] == template
+    assert world.weights() == {old: 100}
+
+
+def test_rolling_back_while_the_old_one_drains_needs_no_new_pod(world):
+    old = released(world)
+    world.edit(model=V2)
+    world.reconcile()
+    world.run_pods()
+    world.reconcile()
+    world.reconcile()
+    assert [d.revision for d in world.status().draining] == [old]
+    world.edit(model=V1)
+    world.reconcile()
+    assert world.weights() == {old: 100}
+    assert world.status().stable.revision == old
+
+
+def test_pods_outlive_their_last_weight_by_the_drain_time(world):
+    old = released(world)
+    world.edit(model=V2)
+    world.reconcile()
+    world.run_pods()
+    world.reconcile()  # moves the route
+    plan = world.reconcile()  # sees it moved
+    assert plan.requeue_after == timedelta(seconds=30)
+    world.now += timedelta(seconds=29)
+    world.reconcile()
+    assert world.replicas()[old] == 2
+    world.now += timedelta(seconds=1)
+    world.reconcile()
+    assert world.replicas()[old] == 0
+
+
+def test_a_new_revision_that_never_gets_ready_changes_no_traffic(world):
+    old = released(world)
+    world.broken.add("broken")
+    world.edit(model={"uri": "https://models/broken.onnx"})
+    world.settle()
+    assert world.weights()[old] == 100
+    assert world.selected() == old
+    assert condition(world, "Ready").status == "True"
+    assert condition(world, "Progressing").reason == "RollingOut"
+
+
+def test_a_canary_that_never_gets_ready_gets_no_traffic(world):
+    old = released(world)
+    world.broken.add("broken")
+    world.edit(canary={"model": {"uri": "https://models/broken.onnx"}, "weight": 30})
+    world.settle()
+    assert world.weights()[old] == 100
+    assert condition(world, "TrafficRouted").reason == "ShortOfCapacity"
+
+
+def test_a_canary_gets_no_more_than_its_replicas_carry(world):
+    released(world, replicas=4)
+    world.edit(canary={"model": V2, "weight": 80, "replicas": 1})
+    world.settle()
+    assert world.status().canary.weight == 25
+    assert "raise spec.canary.replicas" in condition(world, "TrafficRouted").message
+
+
+def test_calling_the_canary_off_gives_stable_everything_and_drains_it(world):
+    old = released(world, canary={"model": V2, "weight": 50})
+    canary = world.status().canary.revision
+    world.edit(canary=None)
+    world.reconcile()
+    assert world.weights() == {old: 100}
+    assert world.replicas()[canary] == 1
+    world.settle()
+    assert world.replicas() == {old: 2, canary: 0}
+
+
+def test_traffic_returns_to_stable_only_as_fast_as_it_can_carry_it(world):
+    old = released(world, canary={"model": V2, "weight": 50})
+    canary = world.status().canary.revision
+    world.deployments()[old]["status"]["availableReplicas"] = 1
+    world.edit(canary={"model": V2, "weight": 10})
+    world.reconcile()
+    assert world.weights() == {old: 50, canary: 50}
+    world.run_pods()
+    world.reconcile()
+    assert world.weights() == {old: 90, canary: 10}
+
+
+def test_growing_moves_no_traffic_onto_a_stable_that_is_itself_short(world):
+    old = released(world, canary={"model": V2, "weight": 50})
+    canary = world.status().canary.revision
+    world.edit(replicas=6)
+    world.reconcile()
+    ready = {old: 2, canary: 1}
+    assert {n: round(w / ready[n] / 5) for n, w in world.weights().items()} == {old: 7, canary: 7}
+    world.settle()
+    assert world.weights() == {old: 50, canary: 50}
+
+
+def test_lowering_the_weight_keeps_the_pods_until_the_router_has_let_go(world):
+    released(world, replicas=4, canary={"model": V2, "weight": 50})
+    canary = world.status().canary.revision
+    assert world.replicas()[canary] == 2
+    world.edit(canary={"model": V2, "weight": 10})
+    world.reconcile()
+    assert (world.weights()[canary], world.replicas()[canary]) == (10, 2)
+    world.reconcile()
+    assert world.replicas()[canary] == 1
+
+
+def test_rolling_back_onto_pods_that_are_going_waits_for_new_ones(world):
+    """A Deployment's status still counts pods for a while after it was scaled down."""
+    old = released(world)
+    new = released(world, model=V2)
+    deployment = world.deployments()[old]
+    deployment["status"]["availableReplicas"] = 2
+    world.edit(model=V1)
+    world.reconcile()
+    assert world.status().stable.revision == new
+    deployment = world.deployments()[old]
+    deployment["metadata"]["generation"] = 7
+    deployment["status"] |= {"availableReplicas": 2, "observedGeneration": 6}
+    world.reconcile()
+    assert world.status().stable.revision == new, "a status of the spec before proves nothing"
+    deployment["status"]["observedGeneration"] = 7
+    world.reconcile()
+    assert world.status().stable.revision == old
+
+
+def test_the_outgoing_revision_does_not_grow_with_the_new_size(world):
+    old = released(world)
+    world.edit(model=V2, replicas=10)
+    world.reconcile()
+    assert world.replicas() == {old: 2, revision_of(world, "demo://shapes-v2"): 10}
+
+
+def test_an_image_that_was_never_to_be_had_is_not_kept(world):
+    world.reconcile()
+    [name] = world.deployments()
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    world.pods = [
+        {
+            "metadata": {"name": "p", "labels": {"yolofleet.io/revision": name}},
+            "status": {"containerStatuses": [{"name": "yoloserve", "state": waiting}]},
+        }
+    ]
+    world.defaults = replace(world.defaults, image_cpu="serve:mended")
+    world.reconcile()
+    [pod] = world.deployments()[name]["spec"]["template"]["spec"]["containers"]
+    assert pod["image"] == "serve:mended"
+
+
+def test_a_third_spec_in_mid_rollout_lets_the_second_go(world):
+    first = released(world)
+    world.broken.add("second")
+    world.edit(model={"uri": "https://models/second.onnx"})
+    world.reconcile()
+    second = revision_of(world, "https://models/second.onnx")
+    third = released(world, model=V2)
+    assert world.weights() == {third: 100}
+    assert world.replicas() == {first: 0, second: 0, third: 2}
+
+
+def test_when_stable_has_nothing_ready_the_canary_serves(world):
+    old = released(world, canary={"model": V2, "weight": 10})
+    canary = world.status().canary.revision
+    world.deployments()[old]["status"]["availableReplicas"] = 0
+    world.reconcile()
+    assert world.weights() == {old: 0, canary: 100}
+
+
+def test_a_dark_launch_gets_no_traffic_even_then(world):
+    old = released(world, canary={"model": V2, "weight": 0})
+    canary = world.status().canary.revision
+    world.deployments()[old]["status"]["availableReplicas"] = 0
+    world.reconcile()
+    assert world.weights() == {old: 100, canary: 0}
+    assert world.replicas()[canary] == 1
+
+
+def test_a_fix_of_a_broken_first_release_takes_over_with_its_first_replica(world):
+    world.broken.add("broken")
+    world.edit(model={"uri": "https://models/broken.onnx"})
+    world.settle()
+    world.edit(model=V1)
+    world.reconcile()
+    world.run_pods(step=1)
+    world.reconcile()
+    assert world.status().stable.revision == revision_of(world, "demo://shapes")
+
+
+def test_headers_reach_the_canary_only_while_it_is_ready(world):
+    released(world)
+    match = [{"headers": {"x-canary": {"exact": "always"}}}]
+    world.edit(canary={"model": V2, "weight": 0, "match": match})
+    world.reconcile()
+    assert len(world.children["VirtualService", "gate"]["spec"]["http"]) == 1
+    world.settle()
+    matched, _ = world.children["VirtualService", "gate"]["spec"]["http"]
+    assert matched["match"] == match
+    assert matched["route"][0]["destination"]["host"].startswith(world.status().canary.revision)
+
+
+def test_without_istio_the_service_follows_the_release(world):
+    world.mesh = False
+    old = released(world)
+    assert world.selected() == old
+    assert not [k for k, _ in world.children if k in ("VirtualService", "DestinationRule")]
+    new = released(world, model=V2)
+    assert world.selected() == new
+    assert condition(world, "TrafficRouted").status == "True"
+
+
+def test_a_canary_without_istio_runs_dark_and_says_so(world):
+    world.mesh = False
+    stable = released(world, canary={"model": V2, "weight": 10})
+    assert world.selected() == stable
+    assert condition(world, "TrafficRouted").reason == "MeshAbsent"
+    assert world.status().canary.ready == 1
+    world.mesh = True
+    world.settle()
+    assert world.status().canary.weight == 10
+
+
+def test_history_is_bounded_and_the_oldest_goes_first(world):
+    names = []
+    for n in range(5):
+        world.now += timedelta(minutes=5)
+        names.append(released(world, model={"uri": f"https://models/{n}.onnx"}))
+    assert set(world.replicas()) == set(names[-3:])
+
+
+def test_an_upgraded_operator_with_other_defaults_restarts_no_pod(world):
+    stable = released(world, canary={"model": V2, "weight": 10})
+    before = copy.deepcopy(world.deployments())
+    world.defaults = type(world.defaults)(
+        image_cpu="serve:next", image_torch="", image_gpu="", drain_seconds=99
+    )
+    world.settle()
+    assert world.deployments() == before
+    assert released(world, model=V2, canary=None) != stable
+    images = {
+        d["spec"]["template"]["spec"]["containers"][0]["image"]
+        for d in world.deployments().values()
+    }
+    assert images == {"serve:cpu"}, "promotion keeps the canary's pods as they were judged"
+
+
+def test_lost_status_is_rebuilt_from_the_world(world):
+    old = released(world)
+    world.broken.add("broken")
+    world.edit(model={"uri": "https://models/broken.onnx"})
+    world.settle()
+    world.raw["status"] = {"stable": "garbage", "draining": 7}
+    world.reconcile()
+    assert world.status().stable.revision == old
+    assert world.weights()[old] == 100
+
+
+def test_suspended_means_hands_off(world):
+    released(world)
+    released(world, canary={"model": V2, "weight": 100})
+    before, stable = copy.deepcopy(world.children), world.status().stable.revision
+    world.edit(suspend=True, model=V2, canary=None)
+    world.settle()
+    assert world.children == before
+    assert condition(world, "Progressing").reason == "Suspended"
+    assert condition(world, "Ready").status == "True"
+    assert world.status().stable.revision == stable
+
+
+def test_a_revision_whose_record_was_edited_is_neither_written_nor_deleted(world):
+    old = released(world)
+    world.deployments()[old]["metadata"]["annotations"]["yolofleet.io/render"] = "{}"
+    new = released(world, model=V2)
+    assert world.status().stable.revision == new
+    assert world.replicas()[old] == 2
+
+
+class TestAutoscaling:
+    def test_the_autoscaler_owns_the_replicas_once_they_run(self, world):
+        stable = released(world, **SCALED)
+        assert world.replicas()[stable] == 2
+        assert world.decide().replicas(stable) is None
+        hpa = world.children["HorizontalPodAutoscaler", stable]
+        assert hpa["spec"]["scaleTargetRef"]["name"] == stable
+        assert (hpa["spec"]["minReplicas"], hpa["spec"]["maxReplicas"]) == (2, 10)
+
+    def test_a_promotion_starts_with_what_the_old_one_served_with(self, world):
+        old = released(world, **SCALED)
+        world.deployments()[old]["spec"]["replicas"] = 7  # the autoscaler's
+        world.settle()
+        world.edit(model=V2)
+        world.reconcile()
+        new = revision_of(world, "demo://shapes-v2")
+        assert world.replicas()[new] == 7
+        world.run_pods(step=6)
+        world.reconcile()
+        assert world.status().stable.revision == old, "six are not seven"
+        world.run_pods()
+        world.settle()
+        assert world.replicas() == {old: 0, new: 7}
+        assert [k for k in world.children if k[0] == "HorizontalPodAutoscaler"] == [
+            ("HorizontalPodAutoscaler", new)
+        ]
+
+    @pytest.mark.parametrize("weight", [50, 90, 100])
+    def test_a_canary_keeps_its_replicas_when_the_autoscaler_sees_stable_idle(self, world, weight):
+        released(world, **SCALED)
+        stable = world.status().stable.revision
+        world.deployments()[stable]["spec"]["replicas"] = 8
+        world.settle()
+        world.edit(canary={"model": V2, "weight": weight})
+        world.settle()
+        canary = world.status().canary.revision
+        needed = world.replicas()[canary]
+        for _ in range(5):  # the autoscaler follows what is left to stable
+            world.deployments()[stable]["spec"]["replicas"] = max(2, 8 * (100 - weight) // 100)
+            world.settle(2)
+        assert world.replicas()[canary] == needed
+        assert world.weights()[canary] == weight
+        world.edit(model=V2, canary=None)
+        world.settle()
+        assert world.status().stable.revision == canary
+        assert world.replicas()[canary] >= 7
+
+    def test_turning_it_off_goes_back_to_the_replicas_asked_for(self, world):
+        stable = released(world, **SCALED)
+        released(world, autoscaling=None, replicas=3)
+        assert world.replicas()[stable] == 3
+
+
+class TestAccelerators:
+    @staticmethod
+    def node(gpus: str, **spec: Any) -> dict[str, Any]:
+        return {
+            "metadata": {"name": "n"},
+            "spec": spec,
+            "status": {"allocatable": {"cpu": "8", "nvidia.com/gpu": gpus}},
+        }
+
+    def test_without_a_node_no_pod_is_made_and_the_numbers_are_told(self, world):
+        world.edit(**GPU)
+        plan = world.reconcile()
+        assert set(world.replicas().values()) == {0}
+        told = condition(world, "GPUAvailable")
+        assert (told.status, told.reason) == ("False", "Missing")
+        assert "a replica needs 1 nvidia.com/gpu; 0 nodes offer it" in told.message
+        assert plan.requeue_after is not None
+
+    def test_a_cordoned_node_offers_nothing(self, world):
+        world.nodes = [self.node("4", unschedulable=True)]
+        world.edit(**GPU)
+        world.reconcile()
+        assert condition(world, "GPUAvailable").status == "False"
+
+    def test_a_node_that_appears_is_used(self, world):
+        world.edit(**GPU)
+        world.reconcile()
+        world.nodes = [self.node("4")]
+        world.settle()
+        assert condition(world, "GPUAvailable").status == "True"
+        assert condition(world, "Ready").status == "True"
+
+    def test_the_gpu_image_is_taken_and_no_second_gpu_is_asked_for(self, world):
+        world.nodes = [self.node("4")]
+        stable = released(world, **GPU)
+        spec = world.deployments()[stable]["spec"]
+        container = spec["template"]["spec"]["containers"][0]
+        assert container["image"] == "serve:gpu"
+        assert container["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+        assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+    def test_a_canary_without_a_gpu_leaves_stable_alone(self, world):
+        stable = released(world)
+        world.edit(canary={**GPU, "weight": 10})
+        world.settle()
+        assert world.weights()[stable] == 100
+        assert condition(world, "CanaryHealthy").reason == "Missing"
+        assert condition(world, "Ready").status == "True"

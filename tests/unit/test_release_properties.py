@@ -1,0 +1,132 @@
+"""Whatever users, pods and time do, in any order: what a release never does."""
+
+import copy
+import sys
+from datetime import timedelta
+
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+MODELS = [{"uri": f"https://models/{n}.onnx"} for n in range(4)]
+canaries = st.none() | st.fixed_dictionaries(
+    {"model": st.sampled_from(MODELS), "weight": st.integers(0, 100)},
+    optional={"replicas": st.integers(1, 4)},
+)
+
+
+def _world_type():
+    """Return conftest's World; a state machine cannot ask for fixtures."""
+    return next(m.World for m in list(sys.modules.values()) if "a_detector" in vars(m))
+
+
+class Releases(RuleBasedStateMachine):
+    """Random edits, readiness, losses and clock steps, with a reconcile after any of them."""
+
+    @initialize()
+    def start(self):
+        self.world = _world_type()()
+        self.templates = {}
+
+    @rule(model=st.sampled_from(MODELS), replicas=st.integers(0, 4), canary=canaries)
+    def edit(self, model, replicas, canary):
+        if canary and canary["model"] == model:
+            canary = None  # admission refuses a canary equal to stable
+        self.world.edit(model=model, replicas=replicas, canary=canary)
+
+    @rule()
+    def promote(self):
+        canary = self.world.raw["spec"].get("canary")
+        if canary:
+            self.world.edit(model=canary["model"], canary=None)
+
+    @rule(model=st.sampled_from(MODELS))
+    def break_or_heal(self, model):
+        self.world.broken ^= {model["uri"]}
+
+    @rule(step=st.integers(1, 3))
+    def run_pods(self, step):
+        self.world.run_pods(step)
+
+    @rule(seconds=st.integers(-5, 60))
+    def clock_steps(self, seconds):
+        self.world.now += timedelta(seconds=seconds)
+
+    @rule(data=st.data())
+    def lose_pods(self, data):
+        for deployment in self.world.deployments().values():
+            status = deployment.setdefault("status", {})
+            ready = status.get("availableReplicas", 0)
+            status["availableReplicas"] = data.draw(st.integers(0, ready))
+
+    @rule()
+    def lose_status(self):
+        self.world.raw["status"] = {"conditions": "lost"}
+
+    @rule()
+    def istio_comes_or_goes(self):
+        self.world.mesh = not self.world.mesh
+        if not self.world.mesh:
+            gone = ("VirtualService", "DestinationRule")
+            for key in [k for k in self.world.children if k[0] in gone]:
+                del self.world.children[key]
+
+    @rule()
+    def reconcile(self):
+        world = self.world
+        before = world.weights()
+        routed = {name for name, weight in before.items() if weight}
+        ready = {name: world.ready(name) for name in world.deployments()}
+        world.reconcile()
+        for name in routed & world.weights().keys():
+            if world.weights()[name] and ready.get(name):
+                assert world.replicas()[name] > 0 or world.raw["spec"]["replicas"] == 0, (
+                    "a revision with traffic lost all its pods"
+                )
+        if world.mesh:
+            self._routes_are_safe(ready, before)
+
+    def _routes_are_safe(self, ready, before):
+        weights = self.world.weights()
+        assert sum(weights.values()) == 100
+        stable = self.world.status().stable.revision
+        for name, weight in weights.items():
+            others = any(ready.get(o) and weights[o] for o in weights if o != name)
+            assert not (weight and not ready.get(name) and others and name != stable)
+            if name != stable and ready.get(stable):
+                full = max(self.world.raw["spec"]["replicas"], 1)
+                carries = 100 * ready.get(name, 0) // full
+                assert weight <= max(carries, before.get(name, 0)), "raised above what it carries"
+
+    @invariant()
+    def revisions_are_immutable(self):
+        for name, deployment in self.world.deployments().items():
+            pods = deployment["spec"]["template"]
+            assert self.templates.setdefault(name, copy.deepcopy(pods)) == pods
+
+    @invariant()
+    def the_service_selects_a_revision_that_exists(self):
+        if ("Service", "gate") in self.world.children:
+            assert self.world.selected() in self.world.deployments()
+
+    @rule()
+    def left_alone_it_settles_and_stays(self):
+        world = self.world
+        world.broken = set()
+        world.settle(20)
+        status = world.status()
+        want = world.decide()
+        assert status.stable.revision == want.target
+        if world.mesh:
+            canary = world.raw["spec"].get("canary")
+            assert world.weights()[want.stable] >= (0 if canary else 100)
+        before = copy.deepcopy((world.children, world.raw["status"]))
+        world.now += timedelta(minutes=10)
+        world.reconcile()
+        assert (world.children, world.raw["status"]) == before, "twice is once"
+
+
+Releases.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, phases=set(Phase) - {Phase.shrink}
+)
+TestReleases = Releases.TestCase

@@ -1,0 +1,111 @@
+"""What makes a revision, and what does not."""
+
+import json
+
+import pytest
+
+from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.revision import canary_revision, recorded, stable_revision
+
+DEFAULTS = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
+V2 = {"uri": "demo://shapes-v2"}
+
+
+def name(detector):
+    return stable_revision(detector, DEFAULTS).name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"replicas": 9},
+        {"traffic": {"hosts": ["gate.example.com"]}},
+        {"canary": {"model": V2, "weight": 20}},
+        {"suspend": True},
+        {"inference": {"confidence": 0.25}},
+        {"runtime": {"backend": "auto"}},
+        {
+            "resources": {
+                "requests": {"cpu": "0.5", "memory": "512Mi"},
+                "limits": {"memory": "2048Mi"},
+            }
+        },
+    ],
+)
+def test_the_same_pods_are_the_same_revision(detector_with, change):
+    assert name(detector_with(**change)) == name(detector_with())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": V2},
+        {"model": {"uri": "demo://shapes", "sha256": "0" * 64}},
+        {"runtime": {"backend": "torch"}},
+        {"inference": {"confidence": 0.3}},
+        {"resources": {"requests": {"cpu": "1"}}},
+        {"podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}},
+    ],
+)
+def test_other_pods_are_another_revision(detector_with, change):
+    assert name(detector_with(**change)) != name(detector_with())
+
+
+def test_a_promoted_canary_is_the_same_revision(detector_with):
+    canary = canary_revision(detector_with(canary={"model": V2}), DEFAULTS)
+    assert canary is not None
+    assert canary.name == name(detector_with(model=V2))
+
+
+def test_a_canary_inherits_the_fields_it_does_not_name(detector_with):
+    detector = detector_with(
+        runtime={"image": "mine:1", "backend": "onnxruntime"},
+        inference={"confidence": 0.4, "iou": 0.5},
+        canary={"runtime": {"backend": "openvino"}, "inference": {"iou": 0.6}},
+    )
+    canary = canary_revision(detector, DEFAULTS)
+    assert canary is not None
+    assert (canary.image, canary.runtime.backend) == ("mine:1", "openvino")
+    assert (canary.inference.confidence, canary.inference.iou) == (0.4, 0.6)
+
+
+def test_a_canary_equal_to_stable_is_none(detector_with):
+    assert canary_revision(detector_with(canary={"runtime": {"backend": "auto"}}), DEFAULTS) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "image"),
+    [
+        ({}, "serve:cpu"),
+        ({"runtime": {"backend": "torch"}}, "serve:torch"),
+        ({"resources": {"limits": {"nvidia.com/gpu": 1}}}, "serve:gpu"),
+        ({"resources": {"limits": {"nvidia.com/mig-1g.5gb": "1"}}}, "serve:gpu"),
+        ({"runtime": {"image": "mine:1"}}, "mine:1"),
+    ],
+)
+def test_the_image_follows_from_what_is_asked_for(detector_with, change, image):
+    assert stable_revision(detector_with(**change), DEFAULTS).image == image
+
+
+def test_a_record_is_read_back_whole(detector_with):
+    revision = stable_revision(
+        detector_with(
+            model={"uri": "pvc://models/a.onnx", "classes": ["a", "b"]},
+            inference={"imageSize": 320, "deadline": "2s"},
+            podTemplate={"metadata": {"labels": {"team": "x"}}},
+        ),
+        DEFAULTS,
+    )
+    assert recorded("gate", revision.name, revision.record()) == revision
+
+
+@pytest.mark.parametrize("tamper", ["", "{}", "[]", "null", '{"spec": {}, "render": {}}'])
+def test_a_broken_record_is_no_revision(tamper):
+    assert recorded("gate", "gate-00000000", tamper) is None
+
+
+def test_a_record_of_something_else_is_no_revision(detector_with):
+    revision = stable_revision(detector_with(), DEFAULTS)
+    record = json.loads(revision.record())
+    record["spec"]["model"]["uri"] = "https://elsewhere/x.onnx"
+    assert recorded("gate", revision.name, json.dumps(record)) is None

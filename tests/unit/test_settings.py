@@ -1,0 +1,56 @@
+"""The environment, parsed or refused."""
+
+import json
+import logging
+
+import pytest
+
+from yolofleet.logs import JsonFormatter
+from yolofleet.settings import InvalidSettings, read_settings
+
+ENOUGH = {"YOLOFLEET_IMAGE_CPU": "serve:cpu"}
+
+
+def test_defaults_serve_the_whole_cluster() -> None:
+    settings = read_settings(ENOUGH)
+    assert settings.namespaces == ()
+    assert settings.workers == 10
+    assert settings.metrics_port == 8080
+    assert settings.defaults.image_cpu == "serve:cpu"
+    assert settings.defaults.image_pull_policy == "IfNotPresent"
+    assert settings.defaults.drain_seconds == 30
+
+
+def test_each_process_is_somebody_else() -> None:
+    assert read_settings(ENOUGH).identity != read_settings(ENOUGH).identity
+
+
+def test_namespaces_are_a_list() -> None:
+    settings = read_settings(ENOUGH | {"YOLOFLEET_NAMESPACES": "a, b,,"})
+    assert settings.namespaces == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("IMAGE_CPU", "", "is not set"),
+        ("WORKERS", "0", "from 1"),
+        ("METRICS_PORT", "-1", "from 0"),
+        ("DRAIN_SECONDS", "soon", "'soon'"),
+        ("IMAGE_PULL_POLICY", "Sometimes", "one of IfNotPresent, Always, Never"),
+        ("LOG_LEVEL", "info", "one of INFO"),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, value: str, told: str) -> None:
+    with pytest.raises(InvalidSettings) as raised:
+        read_settings(ENOUGH | {f"YOLOFLEET_{name}": value})
+    assert f"YOLOFLEET_{name}" in str(raised.value)
+    assert told in str(raised.value)
+
+
+def test_a_log_line_is_json_with_its_fields() -> None:
+    record = logging.LogRecord("x", logging.INFO, "", 0, "created %s", ("it",), None)
+    record.__dict__["fields"] = {"detector": "shop/gate"}
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["level"], line["message"]) == ("info", "created it")
+    assert line["detector"] == "shop/gate"
