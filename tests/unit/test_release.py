@@ -168,6 +168,14 @@ def test_traffic_returns_to_stable_only_as_fast_as_it_can_carry_it(world):
     assert world.weights() == {old: 90, canary: 10}
 
 
+def test_a_new_model_at_zero_replicas_keeps_no_old_pod(world):
+    old = released(world)
+    world.edit(model=V2, replicas=0)
+    world.settle()
+    assert old not in world.weights()
+    assert set(world.replicas().values()) == {0}
+
+
 def test_growing_moves_no_traffic_onto_a_stable_that_is_itself_short(world):
     old = released(world, canary={"model": V2, "weight": 50})
     canary = world.status().canary.revision

@@ -21,7 +21,7 @@ def weights(
         if name != stable
     }
     spare = max(0, 100 - sum(given.values()))
-    short = spare - carries(observed.ready(stable), full)
+    short = spare - carries(observed.ready(stable), full) if full else 0  # at zero nothing serves
     for name, before in observed.weights.items():
         if short <= 0:
             break
