@@ -13,39 +13,15 @@ import pytest
 from cluster import assets
 from controlplane import kube as kube_module
 from controlplane import kubelet as kubelet_module
-from controlplane.kube import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, Kube, connect
+from controlplane.installation import ISTIO_CRDS, install
+from controlplane.kube import NAMESPACE, Kube, connect
 from controlplane.kubelet import FakeKubelet
-from controlplane.plane import ADMIN, OPERATOR, OPERATOR_USER, ControlPlane, control_plane
+from controlplane.plane import ADMIN, OPERATOR, ControlPlane, control_plane
 from controlplane.process import OperatorProcess
 from yolofleet.api import names
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.client import Client
-
-ROOT = Path(__file__).resolve().parents[2]
-DETECTOR_CRD = ROOT / "crds" / "yolodetectors.yolofleet.io.yaml"
-ISTIO_CRDS = ROOT / "dev" / "controlplane" / "manifests" / "istio.yaml"
-
-
-def _rule(group: str, resources: str, verbs: str) -> Manifest:
-    return {"apiGroups": [group], "resources": resources.split(), "verbs": verbs.split()}
-
-
-_CHILD = "get list watch create patch delete"
-RIGHTS = [
-    _rule(names.GROUP, "yolodetectors", "get list watch"),
-    _rule(names.GROUP, "yolodetectors/status", "patch"),
-    _rule("apps", "deployments", _CHILD),
-    _rule("", "services", _CHILD),
-    _rule("autoscaling", "horizontalpodautoscalers", _CHILD),
-    _rule("policy", "poddisruptionbudgets", _CHILD),
-    _rule("networking.istio.io", "virtualservices destinationrules", _CHILD),
-    _rule("", "pods nodes", "get list watch"),
-    _rule("", "events", "create patch"),
-    _rule("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
-    _rule("coordination.k8s.io", "leases", "get create update"),
-]
-"""All that the operator may do: every test of it proves that this is enough."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,32 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def plane() -> Iterator[ControlPlane]:
     """The running control plane, with the detector's CRD and no Istio."""
     with control_plane(assets.directory()) as plane:
-        asyncio.run(_install(plane))
+        asyncio.run(install(plane))
         yield plane
-
-
-async def _install(plane: ControlPlane) -> None:
-    async with connect(plane.kubeconfig()) as client:
-        kube = Kube(client, "installer")
-        await kube.install(DETECTOR_CRD)
-        api = "rbac.authorization.k8s.io"
-        await kube.apply(
-            {
-                "apiVersion": CLUSTER_ROLE.api_version,
-                "kind": "ClusterRole",
-                "metadata": {"name": "yolofleet"},
-                "rules": RIGHTS,
-            }
-        )
-        await kube.apply(
-            {
-                "apiVersion": CLUSTER_ROLE_BINDING.api_version,
-                "kind": "ClusterRoleBinding",
-                "metadata": {"name": "yolofleet"},
-                "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "yolofleet"},
-                "subjects": [{"apiGroup": api, "kind": "User", "name": OPERATOR_USER}],
-            }
-        )
 
 
 @pytest.fixture

@@ -1,0 +1,51 @@
+"""What has to be in a cluster before the operator can run: its CRD, and its rights, no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from controlplane.kube import CLUSTER_ROLE, Kube, connect
+from controlplane.plane import OPERATOR_USER, ControlPlane
+from yolofleet.api import names
+from yolofleet.api.names import Manifest
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+DETECTOR_CRD: Final = ROOT / "crds" / "yolodetectors.yolofleet.io.yaml"
+ISTIO_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "istio.yaml"
+
+
+def _rule(group: str, resources: str, verbs: str) -> Manifest:
+    return {"apiGroups": [group], "resources": resources.split(), "verbs": verbs.split()}
+
+
+_CHILD: Final = "get list watch create patch delete"
+RIGHTS: Final = [
+    _rule(names.GROUP, "yolodetectors", "get list watch"),
+    _rule(names.GROUP, "yolodetectors/status", "patch"),
+    _rule("apps", "deployments", _CHILD),
+    _rule("", "services", _CHILD),
+    _rule("autoscaling", "horizontalpodautoscalers", _CHILD),
+    _rule("policy", "poddisruptionbudgets", _CHILD),
+    _rule("networking.istio.io", "virtualservices destinationrules", _CHILD),
+    _rule("", "pods nodes", "get list watch"),
+    _rule("", "events", "create patch"),
+    _rule("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
+    _rule("coordination.k8s.io", "leases", "get create update"),
+]
+"""All that the operator may do: every test of it proves that this is enough."""
+
+
+async def install(plane: ControlPlane) -> None:
+    """Install the detector's CRD and what the operator may do."""
+    api = "rbac.authorization.k8s.io"
+    named = {"apiVersion": CLUSTER_ROLE.api_version, "metadata": {"name": "yolofleet"}}
+    subject = {"apiGroup": api, "kind": "User", "name": OPERATOR_USER}
+    role = {"apiGroup": api, "kind": "ClusterRole", "name": "yolofleet"}
+    async with connect(plane.kubeconfig()) as client:
+        kube = Kube(client, "installer")
+        await kube.install(DETECTOR_CRD)
+        await kube.apply(named | {"kind": "ClusterRole", "rules": RIGHTS})
+        await kube.apply(
+            named | {"kind": "ClusterRoleBinding", "roleRef": role, "subjects": [subject]}
+        )
