@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from yolofleet.plan.revision import Revision
@@ -164,6 +164,8 @@ json_values = st.recursive(
 
 
 @given(json_values)
+@example(1e-05)
+@example(1e22)
 def test_a_hole_is_read_back_equal(value):
     import yaml
 

@@ -18,34 +18,28 @@ from yolofleet.api.names import Manifest
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 """What JSON may hold as it is and YAML 1.1 may not (YAML 1.1, section 5.1)."""
 
-_EXPONENT = re.compile(r"^(-?\d+)(e[+-]\d+)$")
+_EXPONENT = re.compile(r"(?<=[0-9])(?=e[+-][0-9])")
+"""Where YAML 1.1 wants a point in a number: it reads `1e-07` as a string, `1.0e-07` as a number."""
 
 
-class _Encoder(json.JSONEncoder):
-    """Writes floats as YAML 1.1 reads them back: `1e-07` would be a string there."""
-
-    def iterencode(self, o: Any, _one_shot: bool = False) -> Any:
-        return super().iterencode(_readable(o), _one_shot)
-
-
-def _readable(value: Any) -> Any:
+def _encoded(value: Any) -> str:
+    """Write JSON with numbers as YAML 1.1 reads them back; `json` cannot be told how."""
     if isinstance(value, dict):
-        return {str(k): _readable(v) for k, v in value.items()}
+        pairs = (f"{_encoded(str(key))}: {_encoded(inner)}" for key, inner in value.items())
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list | tuple):
-        return [_readable(v) for v in value]
-    return _Float(value) if isinstance(value, float) else value
-
-
-class _Float(float):
-    def __repr__(self) -> str:
-        return _EXPONENT.sub(r"\1.0\2", float.__repr__(self))
+        return "[" + ", ".join(map(_encoded, value)) + "]"
+    text = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float) and "." not in text:
+        return _EXPONENT.sub(".0", text)
+    return text
 
 
 def as_json(value: Any) -> str:
     """Return `value` as JSON that YAML 1.1 reads back equal. Raises for an unset hole."""
     if isinstance(value, jinja2.Undefined):
         str(value)  # StrictUndefined raises, and names the hole
-    text = json.dumps(value, ensure_ascii=False, cls=_Encoder)
+    text = _encoded(value)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
