@@ -17,6 +17,7 @@ TERMINATION_MESSAGE_BYTES = 4096  # what Kubernetes keeps
 SERVE_ONLY = (
     "revision",
     "deadline_ms",
+    "quota_per_second",
     "host",
     "port",
     "drain_seconds",

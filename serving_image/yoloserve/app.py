@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yoloserve import errors
+from yoloserve.admission import Quotas
 from yoloserve.dependencies import Bodies, ClientGone
 from yoloserve.detector import Detector
 from yoloserve.metrics import Metrics
@@ -27,12 +28,12 @@ STATUS_OF: dict[type[errors.Refusal], int] = {
     errors.TooLarge: 413,
     errors.TooManyPixels: 413,
     errors.UnsupportedMediaType: 415,
+    errors.OverQuota: 429,
     errors.Overloaded: 503,
     errors.TooLate: 504,
 }
 CODE_OF = {404: "not_found", 405: "method_not_allowed"}  # what the router itself refuses
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody receives it
-RETRY_AFTER_S = 1  # the shortest there is: a queue of half a deadline is gone by then
 DETECT = "/v1/detect"
 REVISION = b"x-yolofleet-revision"
 
@@ -52,6 +53,8 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     app.state.detector = detector
     app.state.metrics = metrics
     app.state.bodies = Bodies(settings.max_body_bytes, settings.body_timeout_seconds)
+    app.state.quotas = Quotas(detector.clock)
+    app.state.quota_per_second = settings.quota_per_second
     app.state.draining = False
     for routes in (detect, health, page):
         app.include_router(routes.router)
@@ -124,8 +127,10 @@ def _error(request: Request, status: int, code: str, message: str, **headers: st
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.Refusal)
     headers = {}
-    if isinstance(error, errors.Overloaded):
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, errors.TooLate):
+        request.app.state.metrics.missed(error.miss)
     if isinstance(error, errors.SlowBody):
         headers["Connection"] = "close"  # the rest of the body may never come
     return _error(request, STATUS_OF[type(error)], error.code, str(error), **headers)

@@ -2,17 +2,23 @@
 
 The rule is early drop. Whenever a lane is free, look at the request whose deadline is
 nearest. If a full batch started now would end after that deadline, the request is dropped at once;
-otherwise the batch runs. No delay is ever added: a batch is what has come while the last one ran.
+otherwise a batch runs. No delay is ever added: a batch is what has come while the last one ran.
+
+Deadlines say who is dropped; turns say who runs. The flows (cameras) take turns, each with its
+nearest deadline first, so that a long queue of one is nobody else's wait. With one flow, both are
+the order of deadlines.
 """
 
 import asyncio
 from bisect import insort
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import itemgetter
 from typing import Generic, TypeVar
 
-from yoloserve.errors import TooLate
+from yoloserve.errors import Miss, TooLate
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,6 +26,7 @@ R = TypeVar("R")
 # Service times vary. With a spread of 10 % the plain prediction lets 1 to 5 % of the answers be
 # late under overload; this much more leaves less than 0.1 %, and costs no goodput.
 JITTER_MARGIN = 1.25
+FLOWS_REMEMBERED = 1024  # whose turn it was; one that is forgotten is served a little early
 
 
 class ServiceTime:
@@ -70,6 +77,7 @@ class _Waiting(Generic[T, R]):
     number: int  # first come, first served among equals
     since: float = field(compare=False)
     kind: Hashable = field(compare=False)
+    flow: str = field(compare=False)
     item: T = field(compare=False)
     answer: asyncio.Future[Ran[R]] = field(compare=False)
 
@@ -103,6 +111,8 @@ class Batcher(Generic[T, R]):
         self._queue: list[_Waiting[T, R]] = []
         self._running: set[asyncio.Task[None]] = set()
         self._submitted = 0
+        self._turns: OrderedDict[str, int] = OrderedDict()  # flow -> the batch it was last in
+        self._turn = 0
         self.service = ServiceTime()
 
     @property
@@ -121,7 +131,7 @@ class Batcher(Generic[T, R]):
         seconds = self.service.predict(self._max_batch)
         return self.parallel / seconds if seconds else float("inf")
 
-    async def submit(self, item: T, deadline: float) -> Ran[R]:
+    async def submit(self, item: T, deadline: float, flow: str = "") -> Ran[R]:
         """Run `item` with whatever else waits; raise `TooLate` when it cannot be in time."""
         self._submitted += 1
         caller = _Waiting[T, R](
@@ -129,6 +139,7 @@ class Batcher(Generic[T, R]):
             number=self._submitted,
             since=self._clock(),
             kind=self._kind(item),
+            flow=flow,
             item=item,
             answer=asyncio.get_running_loop().create_future(),
         )
@@ -149,13 +160,9 @@ class Batcher(Generic[T, R]):
 
     def _next_batch(self) -> list[_Waiting[T, R]]:
         """Take the next batch off the queue, dropping what cannot be in time."""
+        self._queue = [caller for caller in self._queue if not caller.answer.done()]
         while self._queue:
-            head = self._queue[0]
-            if head.answer.done():  # its caller has left
-                self._queue.pop(0)
-                continue
-            same = (w for w in self._queue if w.kind == head.kind and not w.answer.done())
-            batch = list(islice(same, self._max_batch))
+            head, batch = self._queue[0], self._whose_turn_it_is()
             seconds = JITTER_MARGIN * self.service.predict(len(batch))
             if self._clock() + seconds <= head.deadline:
                 return self._take(batch)
@@ -165,12 +172,31 @@ class Batcher(Generic[T, R]):
                 # slow batch could make the prediction refuse everybody for ever.
                 return self._take(batch)
             self._queue.pop(0)
-            head.answer.set_exception(TooLate("no answer could be ready before the deadline"))
+            head.answer.set_exception(
+                TooLate("no answer could be ready before the deadline", Miss.DROPPED)
+            )
         return []
+
+    def _whose_turn_it_is(self) -> list[_Waiting[T, R]]:
+        """Choose a batch of one kind: one of each flow, the longest unserved first, then again."""
+        places: Counter[str] = Counter()
+        keyed = []
+        for caller in self._queue:  # in the order of deadlines, which the sort below keeps
+            keyed.append(((places[caller.flow], self._turns.get(caller.flow, 0)), caller))
+            places[caller.flow] += 1
+        keyed.sort(key=itemgetter(0))
+        kind = keyed[0][1].kind
+        return list(islice((c for _, c in keyed if c.kind == kind), self._max_batch))
 
     def _take(self, batch: list[_Waiting[T, R]]) -> list[_Waiting[T, R]]:
         taken = {caller.number for caller in batch}
         self._queue = [caller for caller in self._queue if caller.number not in taken]
+        self._turn += 1
+        for caller in batch:
+            self._turns[caller.flow] = self._turn
+            self._turns.move_to_end(caller.flow)
+        while len(self._turns) > FLOWS_REMEMBERED:
+            self._turns.popitem(last=False)
         return batch
 
     async def _run_batch(self, lane: int, batch: list[_Waiting[T, R]]) -> None:

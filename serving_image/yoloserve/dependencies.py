@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Header, Query, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -27,11 +27,32 @@ MULTIPART = "multipart/form-data"
 FORM_FIELDS = "file", "image"
 # Refused unread. Others pass: `curl --data-binary` calls everything a form, and the bytes decide.
 NEVER_AN_IMAGE = "application/json", "text/"
+LONGEST_DEADLINE_MS = 600_000
 BODIES_HELD = 8  # of the largest size, by all requests together, before new ones are turned away
 
 
 class ClientGone(Exception):
     """The caller hung up; there is nobody to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and until when the answer is of use to them."""
+
+    client: str
+    flow: str  # what takes turns with others: a camera of a client
+    asked_deadline: float | None  # on the detector's clock
+
+    def deadline(self, detector: Detector) -> float:
+        """Say until when to answer; to be called when the body is there.
+
+        What a caller asks for counts from the arrival of the request's head, as they count it
+        themselves. The server's own limit counts from the body's last byte: how long a slow
+        network took to bring it is not the server's to promise.
+        """
+        if self.asked_deadline is not None:
+            return self.asked_deadline
+        return detector.clock() + detector.deadline_s
 
 
 # These are `async` although they await nothing: FastAPI would run them on threads otherwise.
@@ -45,6 +66,43 @@ async def counted(request: Request) -> Metrics:
     """Hand over the metrics."""
     metrics: Metrics = request.app.state.metrics
     return metrics
+
+
+async def calling(
+    request: Request,
+    detector: Annotated[Detector, Depends(served)],
+    x_deadline_ms: Annotated[
+        float | None,
+        Header(
+            gt=0,
+            le=LONGEST_DEADLINE_MS,
+            allow_inf_nan=False,
+            description="The answer is of no use later than so many milliseconds from now: it is "
+            "refused then, as early as that is known. Default: the server's, from the last byte "
+            "of the body.",
+        ),
+    ] = None,
+    x_camera_id: Annotated[
+        str,
+        Header(
+            max_length=128,
+            description="Whose picture it is. Cameras take turns, and a place is kept for each: "
+            "one that sends too much does not displace the others.",
+        ),
+    ] = "",
+) -> Caller:
+    """Tell who asks; raise `Overloaded` or `OverQuota` before a byte of the body is read."""
+    arrived = detector.clock()
+    client = request.client.host if request.client else ""
+    caller = Caller(
+        client=client,
+        flow=x_camera_id,
+        asked_deadline=None if x_deadline_ms is None else arrived + x_deadline_ms / 1000,
+    )
+    detector.admission.check(caller.flow)
+    if per_second := request.app.state.quota_per_second:
+        request.app.state.quotas.take(client, per_second)
+    return caller
 
 
 async def asked(
@@ -186,4 +244,5 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
 
 Served = Annotated[Detector, Depends(served)]
 Counted = Annotated[Metrics, Depends(counted)]
+Calling = Annotated[Caller, Depends(calling)]
 Asked = Annotated[Options, Depends(asked)]

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,10 +13,11 @@ from yoloserve.annotate import annotate
 from yoloserve.batching import Batcher, ServiceTime
 from yoloserve.concurrency import Threads
 from yoloserve.engine import Engine
-from yoloserve.errors import TooLate
+from yoloserve.errors import Miss, TooLate
 from yoloserve.images import GREY, Image, InputSize, Letterbox, decode, letterbox, read_header
 from yoloserve.postprocess import Detections, Head, Options, Output, postprocess
 
+R = TypeVar("R")
 WARM_UP_RUNS = 3
 
 # Decoded, a pixel takes three bytes, and several times that on the way. Pictures above this (a 4K
@@ -86,36 +87,48 @@ class Detector:
         )
         self.admission = Admission(self._most_inside, clock)
 
-    async def detect(self, encoded: bytes, options: Options, *, deadline: float) -> Answer:
+    async def detect(
+        self, encoded: bytes, options: Options, *, deadline: float, flow: str = ""
+    ) -> Answer:
         """Find the objects in one encoded image before `deadline` (seconds on `clock`).
 
-        Raises `Overloaded` before any work, `BadImage` for bytes nobody can decode, and `TooLate`
-        in place of a late answer.
+        flow: whose image it is; flows take turns. Raises `Overloaded` before any work, `BadImage`
+        for bytes nobody can decode, and `TooLate` in place of a late answer.
         """
-        with self.admission.admit(deadline):
-            answer = await self._find(encoded, options, deadline)
-        self._require_in_time(deadline)
+        with self.admission.admit(deadline, flow):
+            answer = await self._find(encoded, options, deadline, flow)
+        self.require_in_time(deadline)
         return answer
 
     async def picture(
-        self, encoded: bytes, options: Options, *, deadline: float
+        self, encoded: bytes, options: Options, *, deadline: float, flow: str = ""
     ) -> tuple[Answer, bytes]:
         """Find the objects, and draw them: also returns a JPEG of the image with their boxes."""
-        with self.admission.admit(deadline):
-            answer = await self._find(encoded, options, deadline)
+        with self.admission.admit(deadline, flow):
+            answer = await self._find(encoded, options, deadline, flow)
             drawn = await self._runner_for(encoded)(
                 annotate, encoded, self._max_pixels, answer.detections, self.info.classes
             )
-        self._require_in_time(deadline)
+        self.require_in_time(deadline)
         return answer, drawn
 
-    async def _find(self, encoded: bytes, options: Options, deadline: float) -> Answer:
+    def require_in_time(self, deadline: float) -> None:
+        """Raise `TooLate` for an answer that is ready, and late."""
+        if (late := self.clock() - deadline) > 0:
+            raise TooLate(f"the answer was ready {late:.3f} s after its deadline", Miss.LATE)
+
+    async def _find(self, encoded: bytes, options: Options, deadline: float, flow: str) -> Answer:
         began = self.clock()
         ready = await self._runner_for(encoded)(
-            _prepare, encoded, self._engine.input_size, self._max_pixels
+            self._unless_late,
+            deadline,
+            _prepare,
+            encoded,
+            self._engine.input_size,
+            self._max_pixels,
         )
         in_time = deadline - self._finishing.predict(1)
-        ran = await self.batcher.submit(ready.tensor, in_time)
+        ran = await self.batcher.submit(ready.tensor, in_time, flow)
         network_done = self.clock()
         found, postprocess_s = await self._threads.run(
             _finish, ran.output, self._engine.head, ready.fit, options
@@ -143,9 +156,11 @@ class Detector:
         big = header.width * header.height > BIG_PIXELS
         return self._threads.run_alone if big else self._threads.run
 
-    def _require_in_time(self, deadline: float) -> None:
-        if (late := self.clock() - deadline) > 0:
-            raise TooLate(f"the answer was ready {late:.3f} s after its deadline")
+    def _unless_late(self, deadline: float, work: Callable[..., R], *args: object) -> R:
+        """Run `work`, on a thread: what waited for one until its deadline is not even decoded."""
+        if self.clock() >= deadline:
+            raise TooLate("the deadline passed before the image was decoded", Miss.DROPPED)
+        return work(*args)
 
     async def warm_up(self) -> None:
         """Run every lane as it will run, until memory is allocated and the speed is known."""

@@ -18,10 +18,12 @@ YoloserveError
     │   └── TooManyPixels
     ├── InvalidParameter       an option of the request
     ├── SlowBody               an upload that takes for ever
+    ├── OverQuota              a client that sends more than it may
     ├── Overloaded             nobody: try again a little later
     └── TooLate                nobody: no answer could be ready before the deadline
 """
 
+import enum
 from typing import ClassVar
 
 
@@ -74,6 +76,7 @@ class Refusal(YoloserveError):
     """One request cannot be answered; `code` is a constant for machines."""
 
     code: ClassVar[str]
+    retry_after_s: int | None = None  # when it may be worth asking again
 
 
 class BadImage(Refusal):
@@ -116,13 +119,36 @@ class SlowBody(Refusal):
     code = "slow_body"
 
 
+class OverQuota(Refusal):
+    """This client has sent as many images as it may for now."""
+
+    code = "over_quota"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class Overloaded(Refusal):
     """More is waiting already than can be answered in time."""
 
     code = "overloaded"
+    retry_after_s = 1  # the shortest there is: a queue of half a deadline is gone by then
+
+
+class Miss(enum.StrEnum):
+    """Where a deadline was missed; only the last one cost any work of the engine."""
+
+    ARRIVED = "arrival"  # it had passed before the work began
+    DROPPED = "queue"  # dropped before the engine ran: it would have been late
+    LATE = "answer"  # computed, and late all the same
 
 
 class TooLate(Refusal):
     """The answer would be, or is, past its deadline."""
 
     code = "deadline_exceeded"
+
+    def __init__(self, message: str, miss: Miss) -> None:
+        super().__init__(message)
+        self.miss = miss

@@ -10,6 +10,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from yoloserve.detector import Answer, Detector
+from yoloserve.errors import Miss
 
 # OpenTelemetry's buckets for HTTP begin at 5 ms, where a small detector has long answered.
 SECONDS = (0.001, 0.002, 0.004, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5)
@@ -64,6 +65,15 @@ class Metrics:
         self._detections = Counter(
             "yoloserve_detections", "Objects found, by class", ["class"], registry=self.registry
         )
+        self._missed = Counter(
+            "yoloserve_deadline_misses",
+            "Requests refused for their deadline: passed on arrival, dropped from the queue before "
+            "any work of the engine, or computed and late",
+            ["at"],
+            registry=self.registry,
+        )
+        for miss in Miss:
+            self._missed.labels(miss)
         self._model = Gauge(
             "yoloserve_model_info",
             "What is served, as labels; always 1",
@@ -83,7 +93,7 @@ class Metrics:
             info.precision,
             info.device,
         ).set(1)
-        for outcome in (OK, "overloaded", "deadline_exceeded"):
+        for outcome in (OK, "overloaded", "over_quota", "deadline_exceeded"):
             self._requests.labels(outcome)  # a rate needs a zero to start from
         self.registry.register(_Queue(detector))
 
@@ -106,6 +116,10 @@ class Metrics:
     def refused(self, code: str) -> None:
         """Count one request that got no detections."""
         self._requests.labels(code).inc()
+
+    def missed(self, miss: Miss) -> None:
+        """Count where a deadline was missed."""
+        self._missed.labels(miss).inc()
 
     def text(self) -> bytes:
         """Write everything in Prometheus' text format."""

@@ -103,6 +103,13 @@ class Settings(LastWords, extra="forbid"):
     deadline_ms: float = Field(
         500, gt=0, le=600_000, description="Answers later than this are refused, never sent late."
     )
+    quota_per_second: float = Field(
+        0,
+        ge=0,
+        le=1e6,
+        description="Images a second that one client may send, and as many at once; 0: no quota. "
+        "A client is an API key or a token's subject, else the address of the connection.",
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in the image.")
     port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")

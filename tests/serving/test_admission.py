@@ -1,9 +1,18 @@
-"""Who is let in."""
+"""Who is let in, and who has to make room for others."""
+
+from contextlib import ExitStack
 
 import pytest
 
-from yoloserve.admission import MOST_WAITING, Admission, waiting_limit
-from yoloserve.errors import Overloaded, TooLate
+from yoloserve.admission import (
+    MOST_REMEMBERED,
+    MOST_WAITING,
+    RECENT_S,
+    Admission,
+    Quotas,
+    waiting_limit,
+)
+from yoloserve.errors import Overloaded, OverQuota, TooLate
 
 LATER = 1e9
 
@@ -54,3 +63,89 @@ def test_the_queue_is_as_long_as_half_of_a_deadline(
     capacity_per_s: float, deadline_s: float, limit: int
 ) -> None:
     assert waiting_limit(capacity_per_s, deadline_s) == limit
+
+
+def test_places_are_kept_for_each_camera_that_came_lately(clock) -> None:
+    admission = Admission(lambda: 7, clock)
+    for camera in ("a", "b", "loud"):
+        admission.check(camera)
+    with ExitStack() as inside:
+        for _ in range(3):
+            inside.enter_context(admission.admit(LATER, "loud"))
+        with pytest.raises(Overloaded, match="4 places left are kept"):
+            admission.check("loud")
+        for camera in ("a", "b", "a", "b"):
+            inside.enter_context(admission.admit(LATER, camera))
+        with pytest.raises(Overloaded, match="7 are allowed"):
+            admission.check("late")
+
+
+def test_what_no_other_camera_needs_one_camera_may_have(clock) -> None:
+    admission = Admission(lambda: 5, clock)
+    admission.check("a")
+    clock.now += RECENT_S + 1  # it has gone
+    with ExitStack() as inside:
+        for _ in range(5):
+            inside.enter_context(admission.admit(LATER, "loud"))
+        assert admission.inside == 5
+
+
+def test_more_cameras_than_places_have_one_each(clock) -> None:
+    admission = Admission(lambda: 3, clock)
+    for camera in "abcdef":
+        admission.check(camera)
+    with ExitStack() as inside:
+        for camera in "abc":
+            inside.enter_context(admission.admit(LATER, camera))
+            with pytest.raises(Overloaded):
+                admission.check(camera)
+
+
+def test_names_without_end_take_no_memory_without_end(clock) -> None:
+    admission, quotas = Admission(lambda: 5, clock), Quotas(clock)
+    for number in range(MOST_REMEMBERED + 100):
+        admission.check(str(number))
+        quotas.take(str(number), 1)
+    assert len(admission._seen) == len(quotas._buckets) == MOST_REMEMBERED
+    with admission.admit(LATER, "x"):
+        pass
+    assert not admission._places
+
+
+def test_a_quota_is_so_many_a_second_and_as_many_at_once(clock) -> None:
+    quotas = Quotas(clock)
+    for _ in range(4):
+        quotas.take("a", 4)
+    with pytest.raises(OverQuota) as refused:
+        quotas.take("a", 4)
+    assert refused.value.retry_after_s == 1
+    quotas.take("b", 4)  # another client has a bucket of its own
+    clock.now += 0.25
+    quotas.take("a", 4)
+    with pytest.raises(OverQuota):
+        quotas.take("a", 4)
+    clock.now += 3600  # a bucket does not fill beyond its size
+    for _ in range(4):
+        quotas.take("a", 4)
+    with pytest.raises(OverQuota):
+        quotas.take("a", 4)
+
+
+def test_a_batch_larger_than_the_quota_is_served_and_paid_for_afterwards(clock) -> None:
+    quotas = Quotas(clock)
+    quotas.take("a", 2, images=6)
+    with pytest.raises(OverQuota) as refused:
+        quotas.take("a", 2)
+    assert refused.value.retry_after_s == 3  # -4 to 1, at 2 a second
+    clock.now += 2.5
+    quotas.take("a", 2)
+
+
+def test_a_quota_below_one_a_second_lets_one_through_now_and_then(clock) -> None:
+    quotas = Quotas(clock)
+    quotas.take("a", 0.1)
+    with pytest.raises(OverQuota) as refused:
+        quotas.take("a", 0.1)
+    assert refused.value.retry_after_s == 10
+    clock.now += 10
+    quotas.take("a", 0.1)

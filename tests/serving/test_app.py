@@ -269,6 +269,90 @@ async def test_an_answer_past_its_deadline_is_not_sent(serve, jpeg: bytes) -> No
         assert await metric(served, name, outcome="deadline_exceeded") == 1
 
 
+async def test_a_caller_says_until_when_an_answer_is_of_use(serve, jpeg: bytes) -> None:
+    async with serve() as served:
+        late = await served.detect(jpeg, **{"X-Deadline-Ms": "0.001"})
+        assert error_of(late) == (504, "deadline_exceeded")
+        assert (await served.detect(jpeg, **{"X-Deadline-Ms": "60000"})).status_code == 200
+        for wrong in ("0", "-5", "soon", "nan", "inf", "1e9"):
+            refused = await served.detect(jpeg, **{"X-Deadline-Ms": wrong})
+            assert error_of(refused) == (400, "invalid_parameter"), wrong
+
+
+async def test_what_a_caller_asks_for_counts_from_the_head_of_its_request(
+    serve, jpeg: bytes
+) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield jpeg[:100]
+        await asyncio.sleep(0.06)
+        yield jpeg[100:]
+
+    async with serve(deadline_ms=50) as served:
+        post = served.client.post
+        assert (await post("/v1/detect", content=slow())).status_code == 200
+        asked = await post("/v1/detect", content=slow(), headers={"X-Deadline-Ms": "50"})
+        assert error_of(asked) == (504, "deadline_exceeded")
+        assert await metric(served, "yoloserve_deadline_misses_total", at="arrival") == 1
+
+
+async def test_an_answer_that_got_late_in_the_engine_is_counted_apart(
+    serve, backend, jpeg: bytes
+) -> None:
+    async with serve() as served:
+        backend.may_run.clear()
+        backend.started.clear()
+        request = asyncio.create_task(served.detect(jpeg, **{"X-Deadline-Ms": "200"}))
+        await until(backend.started.is_set)
+        await asyncio.sleep(0.2)
+        backend.may_run.set()
+        assert error_of(await request) == (504, "deadline_exceeded")
+        assert await metric(served, "yoloserve_deadline_misses_total", at="answer") == 1
+        assert await metric(served, "yoloserve_deadline_misses_total", at="queue") == 0
+
+
+async def test_a_client_over_its_quota_is_told_when_to_come_back(serve, jpeg: bytes) -> None:
+    async with serve(quota_per_second=2) as served:
+        answers = [await served.detect(jpeg) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert error_of(answers[2]) == (429, "over_quota")
+        assert answers[2].headers["retry-after"] == "1"
+        assert await metric(served, "yoloserve_requests_total", outcome="over_quota") == 1
+
+
+@pytest.mark.parametrize("settings", [{"quota_per_second": 0.001}, {}])
+async def test_who_may_not_come_in_is_refused_unread(serve, jpeg: bytes, settings) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("it was read")
+        yield b""
+
+    async with serve(**settings) as served:
+        if settings:
+            await served.detect(jpeg)
+        else:
+            served.detector.admission._limit = lambda: 0
+        assert (await served.client.post("/v1/detect", content=body())).status_code in (429, 503)
+
+
+async def test_a_camera_that_sends_too_much_leaves_room_for_the_others(
+    serve, backend, jpeg: bytes
+) -> None:
+    async with serve() as served:
+        served.detector.admission._limit = lambda: 4
+        await served.detect(jpeg, **{"X-Camera-Id": "quiet"})
+        backend.may_run.clear()
+        flood = [
+            asyncio.create_task(served.detect(jpeg, **{"X-Camera-Id": "loud"})) for _ in range(6)
+        ]
+        await until(lambda: served.detector.admission.inside == 3)
+        await until(lambda: sum(request.done() for request in flood) == 3)
+        quiet = asyncio.create_task(served.detect(jpeg, **{"X-Camera-Id": "quiet"}))
+        await until(lambda: served.detector.admission.inside == 4)
+        backend.may_run.set()
+        assert (await quiet).status_code == 200
+        codes = sorted(answer.status_code for answer in await asyncio.gather(*flood))
+        assert codes == [200, 200, 200, 503, 503, 503]
+
+
 async def test_a_failing_engine_is_an_error_of_one_request_and_not_the_end(
     serve, jpeg: bytes
 ) -> None:
@@ -415,7 +499,8 @@ async def test_the_openapi_document_tells_bodies_answers_and_errors(serve, jpeg:
     assert "ValidationError" not in json.dumps(document)
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "image/jpeg"}
     told = {parameter["name"]: parameter for parameter in operation["parameters"]}
-    assert set(told) == {"confidence", "iou", "classes", "max_detections"}
+    options = {"confidence", "iou", "classes", "max_detections"}
+    assert set(told) == options | {"x-deadline-ms", "x-camera-id"}
     assert all(parameter["description"] for parameter in told.values())
     assert document["components"]["schemas"]["DetectResponse"]["example"]
 

@@ -1,12 +1,13 @@
 """The four promises of the batcher, early drop, and the service time it rests on."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
-from yoloserve.batching import JITTER_MARGIN, Batcher, ServiceTime
+from yoloserve.batching import FLOWS_REMEMBERED, JITTER_MARGIN, Batcher, ServiceTime
 from yoloserve.errors import TooLate
 
 NEVER = float("inf")
@@ -132,6 +133,52 @@ async def test_the_nearest_deadline_goes_first(gate, clock) -> None:
     gate.may_run.set()
     await asyncio.gather(*tasks)
     assert gate.batches == [[0], [2], [3], [1]]
+
+
+async def test_cameras_take_turns(gate, clock) -> None:
+    batcher = batcher_of(gate, clock, max_batch=1)
+    tasks = [asyncio.create_task(batcher.submit(n, NEVER, "loud")) for n in range(4)]
+    await asyncio.sleep(0)
+    tasks += [asyncio.create_task(batcher.submit(n, NEVER, c)) for n, c in ((10, "a"), (20, "b"))]
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(batcher.submit(11, NEVER, "a")))
+    await asyncio.sleep(0)
+    gate.may_run.set()
+    await asyncio.gather(*tasks)
+    assert gate.batches == [[0], [10], [20], [1], [11], [2], [3]]
+
+
+async def test_a_batch_has_one_of_each_camera_before_two_of_any(gate, clock) -> None:
+    batcher = batcher_of(gate, clock, max_batch=3)
+    tasks = [asyncio.create_task(batcher.submit(n, NEVER, "loud")) for n in range(4)]
+    await asyncio.sleep(0)
+    tasks += [asyncio.create_task(batcher.submit(n, NEVER, c)) for n, c in ((10, "a"), (20, "b"))]
+    await asyncio.sleep(0)
+    gate.may_run.set()
+    await asyncio.gather(*tasks)
+    assert [sorted(batch) for batch in gate.batches] == [[0], [1, 10, 20], [2, 3]]
+
+
+async def test_a_camera_that_comes_back_does_not_always_go_first(gate, clock) -> None:
+    batcher = batcher_of(gate, clock, max_batch=1)
+    gate.may_run.set()
+    order: list[str] = []
+
+    async def camera(name: str, frames: int) -> None:
+        for _ in range(frames):
+            await batcher.submit(0, NEVER, name)
+            order.append(name)
+
+    await asyncio.gather(camera("a", 6), camera("b", 6), camera("loud", 6), camera("loud", 6))
+    assert Counter(order[:6]) == {"a": 2, "b": 2, "loud": 2}
+
+
+async def test_whose_turn_it_was_is_forgotten_in_time(gate, clock) -> None:
+    batcher = batcher_of(gate, clock)
+    gate.may_run.set()
+    for number in range(FLOWS_REMEMBERED + 50):
+        await batcher.submit(1, NEVER, str(number))
+    assert len(batcher._turns) == FLOWS_REMEMBERED
 
 
 async def test_who_cannot_be_in_time_is_dropped_before_any_work(gate, clock) -> None:

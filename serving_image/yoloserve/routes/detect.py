@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from yoloserve.dependencies import Asked, Bodies, Counted, Served, while_connected
+from yoloserve.dependencies import Asked, Bodies, Calling, Counted, Served, while_connected
 from yoloserve.images import Format
 from yoloserve.schemas import DetectResponse, ErrorResponse, detect_json
 
@@ -31,10 +31,16 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         408: "`slow_body`: the body took too long to arrive",
         413: "`too_large`: too many bytes; `too_many_pixels`: found in its header, not decoded",
         415: "`unsupported_media_type`: no JPEG, PNG, WebP or BMP",
+        429: "`over_quota`: this client sends more than it may; see `Retry-After`",
         503: "`overloaded`: too many wait already; try again after `Retry-After` seconds",
         504: "`deadline_exceeded`: no answer could be ready in time",
     }.items()
 }
+RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer", "minimum": 1}}
+}
+for status in (429, 503):
+    REFUSALS[status]["headers"] = RETRY_AFTER
 
 
 @router.post(
@@ -57,25 +63,27 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     },
     openapi_extra={"requestBody": BODY},
 )
-async def detect(request: Request, detector: Served, options: Asked, metrics: Counted) -> Response:
+async def detect(
+    request: Request, caller: Calling, detector: Served, options: Asked, metrics: Counted
+) -> Response:
     """Send an image, get its objects.
 
     Boxes are in pixels of the image as it is looked at: a rotation in its EXIF data is applied.
-    The deadline starts when the body has arrived whole; an answer that cannot be in time is
-    refused early.
+    An answer that cannot be in time is refused early, and never sent late.
     """
     bodies: Bodies = request.app.state.bodies
-    detector.admission.check()  # a full server does not even read the body
     async with bodies.image_of(request) as encoded:
-        deadline = detector.clock() + detector.deadline_s
+        deadline = caller.deadline(detector)
         if JPEG in request.headers.get("accept", ""):
-            work = detector.picture(encoded, options, deadline=deadline)
-            answer, picture = await while_connected(request, work)
+            answer, picture = await while_connected(
+                request, detector.picture(encoded, options, deadline=deadline, flow=caller.flow)
+            )
             response = Response(picture, media_type=JPEG)
         else:
             answer = await while_connected(
-                request, detector.detect(encoded, options, deadline=deadline)
+                request, detector.detect(encoded, options, deadline=deadline, flow=caller.flow)
             )
             response = Response(detect_json(answer, detector.info), media_type="application/json")
+    detector.require_in_time(deadline)
     metrics.answered(answer, detector.info.classes)
     return response
