@@ -19,6 +19,7 @@ import uvloop
 
 from yolofleet import handlers, logs
 from yolofleet.cluster import kinds
+from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.client import Client
@@ -83,9 +84,11 @@ class Operator:
             namespaces=settings.namespaces,
             relisted=metrics.relisted,
         )
+        self._accelerators = Accelerators(client, cache, namespaces=settings.namespaces)
         self._deps = Deps(
             cache=cache,
             cluster=Writer(client, cache, repaired=metrics.repaired),
+            accelerators=self._accelerators,
             events=self._events,
             defaults=settings.defaults,
             now=lambda: datetime.now(UTC),
@@ -142,7 +145,13 @@ class Operator:
         """Watch once the first lists told what may be read; kopf lists anew, so nothing is lost."""
         await self._warm.wait()
         await handlers.watch(
-            handlers.Watch(self._cache, self._queue, self._sweep, self._metrics.watched),
+            handlers.Watch(
+                self._cache,
+                self._queue,
+                self._sweep,
+                self._metrics.watched,
+                waiting=self._accelerators.waiting,
+            ),
             self._credentials,
             namespaces=self._settings.namespaces,
             stop=self._kopf_stops,

@@ -6,7 +6,7 @@ Of kopf only watching is used. It writes nothing to any object: no finalizer, no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ class Watch:
     queue: WorkQueue
     sweep: Sweep
     counted: Callable[[str, str], None]
+    waiting: Callable[[], Iterable[str]] = tuple  # who waits for a node to change
 
     def event(self, kind: Kind, type: str | None, manifest: Manifest) -> None:
         """Take in one watch event; `type` is None for what a watch lists before it begins."""
@@ -43,6 +44,7 @@ class Watch:
                 self.sweep.definitions_changed()
             return
         self.sweep.watched(kind, listed=type is None)
+        nodes = self.cache.nodes_version
         if type == "DELETED":
             key = self.cache.remove(kind, manifest["metadata"]["uid"])
         else:
@@ -50,6 +52,9 @@ class Watch:
         if key:
             urgent = kind is kinds.DETECTOR
             self.queue.add(key, Priority.USER if urgent else Priority.DRIFT)
+        if self.cache.nodes_version != nodes:
+            for waiting in self.waiting():
+                self.queue.add(waiting, Priority.DRIFT)
 
 
 def _concerns_us(definition: Manifest) -> bool:

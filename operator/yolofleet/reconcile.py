@@ -11,11 +11,13 @@ from datetime import datetime, timedelta
 from yolofleet.api.detector import Detector, InvalidSpec
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason, Status, read_status
+from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.errors import Refused, ResourceConflict
 from yolofleet.cluster.events import Events
 from yolofleet.cluster.kinds import VIRTUAL_SERVICE, identity
+from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import observe
@@ -35,6 +37,7 @@ class Deps:
 
     cache: Cache
     cluster: Writer
+    accelerators: Accelerators
     events: Events
     defaults: Defaults
     now: Callable[[], datetime]
@@ -59,10 +62,12 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
 
     children = deps.cache.children(detector.uid)
     mesh = deps.cache.serves(VIRTUAL_SERVICE)
+    nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
     observed = observe(  # observe: memory, one snapshot
-        detector, children, deps.cache.pods(key), deps.cache.nodes(), mesh=mesh, status=before
+        detector, children, deps.cache.pods(key), nodes, mesh=mesh, status=before
     )
     plan = decide(detector, observed, deps.defaults, now=now)  # decide: pure
+    deps.accelerators.waits(key, plan.missing is not None)
     status = report(detector, observed, plan, now=now)  # report: what is, not what was wished
     if detector.spec.suspend:
         return await _tell(raw, before, status, deps)

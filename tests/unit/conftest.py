@@ -1,6 +1,7 @@
 """A small working world for the planner: children, replicas that become ready, a clock."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
 from yolofleet.api.status import Status, read_status
+from yolofleet.plan.accelerators import NodeRoom, holds, place, rooms
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import Observed, observe
@@ -38,6 +40,7 @@ class World:
     children: dict[tuple[str, str], Manifest] = field(default_factory=dict)
     pods: list[Manifest] = field(default_factory=list)
     nodes: list[Manifest] = field(default_factory=list)
+    others: list[Manifest] = field(default_factory=list)  # pods that are not this detector's
     mesh: bool = True
     broken: set[str] = field(default_factory=set)  # model URIs whose pods never get ready
     now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
@@ -57,10 +60,16 @@ class World:
             self.detector(),
             copy.deepcopy(list(self.children.values())),
             self.pods,
-            self.nodes,
+            self.rooms(),
             mesh=self.mesh,
             status=self.status(),
         )
+
+    def rooms(self) -> tuple[NodeRoom, ...]:
+        held: dict[str, Counter[str]] = {}
+        for pod in [*self.pods, *self.others]:
+            held.setdefault(place(pod), Counter()).update(holds(pod))
+        return rooms(self.nodes, held, self.pods)
 
     def status(self) -> Status:
         return read_status(self.raw)

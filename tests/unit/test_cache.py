@@ -207,3 +207,49 @@ def test_in_any_order_the_indexes_agree_with_the_objects(steps: list[Step]) -> N
         entry = cache.named(kinds.SERVICE, "shop", uid)
         assert entry is not None
         assert entry.owner == f"d{version % 2}"
+
+
+GPU = "nvidia.com/gpu"
+
+
+def a_gpu_pod(uid: str = "p1", version: int = 1, node: str = "n1", phase: str = "") -> Any:
+    pod = a_child(kinds.POD, uid=uid, version=version, status={"phase": phase or "Running"})
+    container = {"name": "yoloserve", "resources": {"limits": {GPU: "2"}}}
+    return pod | {"spec": {"nodeName": node, "containers": [container]}}
+
+
+def test_what_pods_hold_of_a_node_is_known_until_they_end(cache: Cache) -> None:
+    cache.put(kinds.POD, a_gpu_pod(node=""))
+    assert cache.held() == {}
+    cache.put(kinds.POD, a_gpu_pod(version=2))
+    cache.put(kinds.POD, a_gpu_pod("p2"))
+    assert cache.held() == {"n1": {GPU: 4}}
+    cache.put(kinds.POD, a_gpu_pod(version=3, phase="Failed"))
+    assert cache.held() == {"n1": {GPU: 2}}
+    cache.remove(kinds.POD, "p2")
+    assert cache.held() == {}
+
+
+def a_node(version: int, heartbeat: str = "", **spec: Any) -> dict[str, Any]:
+    ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": heartbeat}
+    metadata = {
+        "name": "n1",
+        "uid": "n",
+        "resourceVersion": str(version),
+        "annotations": {"a": "b"},
+    }
+    return {"metadata": metadata, "spec": spec, "status": {"conditions": [ready]}}
+
+
+def test_a_node_is_news_only_when_it_offers_something_else(cache: Cache) -> None:
+    cache.put(kinds.NODE, a_node(1))
+    before = cache.nodes_version
+    cache.put(kinds.NODE, a_node(2, heartbeat="later"))
+    assert cache.nodes_version == before
+    cache.put(kinds.NODE, a_node(3, unschedulable=True))
+    assert cache.nodes_version > before
+    [node] = cache.nodes()
+    assert "annotations" not in node["metadata"]
+    before = cache.nodes_version
+    cache.remove(kinds.NODE, "n")
+    assert cache.nodes_version > before

@@ -1,5 +1,7 @@
 """Small parts of the talk with the API server: errors, owners of fields, watch events, metrics."""
 
+import asyncio
+import dataclasses
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,8 +12,9 @@ from yarl import URL
 
 from yolofleet import handlers
 from yolofleet.cluster import errors, kinds
+from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.client import Client
+from yolofleet.cluster.client import Client, Listing
 from yolofleet.cluster.ownership import ownership_of
 from yolofleet.cluster.queue import Priority, WorkQueue
 from yolofleet.cluster.sweep import Sweep
@@ -190,3 +193,97 @@ async def test_only_the_absence_of_an_optional_kind_is_held_back_from_kopf(
             await handlers._forgive_vanished_apis(request, send)
     else:
         assert await handlers._forgive_vanished_apis(request, send) is answer
+
+
+def test_a_node_that_changes_wakes_who_waits_for_one(watch: Watch) -> None:
+    waiting = dataclasses.replace(watch, waiting=lambda: ["shop/gate"])
+    node = an_object(kinds.NODE)
+    waiting.event(kinds.NODE, "ADDED", node)
+    assert watch.queue.take() == "shop/gate"
+    watch.queue.done("shop/gate")
+    heartbeat = an_object(kinds.NODE, version=2)
+    waiting.event(kinds.NODE, "MODIFIED", heartbeat)
+    assert watch.queue.take() is None
+    waiting.event(kinds.NODE, "DELETED", node)
+    assert watch.queue.take() == "shop/gate"
+
+
+GPU = "nvidia.com/gpu"
+
+
+class PodLists:
+    """An API server that lists pods; of all namespaces only to who may."""
+
+    def __init__(self, *pods: dict[str, Any], all_of_them: bool = True) -> None:
+        self.pods = pods
+        self.all_of_them = all_of_them
+        self.asked: list[str] = []
+
+    async def list(self, kind: Any, keep: Any, *, namespace: str, fields: str) -> Listing[Any]:
+        assert kind is kinds.POD
+        assert "status.phase!=Failed" in fields
+        self.asked.append(namespace)
+        if not namespace and not self.all_of_them:
+            raise errors.Forbidden("no")
+        found = [p for p in self.pods if namespace in ("", p["metadata"]["namespace"])]
+        return Listing([keep(pod) for pod in found], 1)
+
+
+def a_gpu_pod(namespace: str, gpus: int, **labels: str) -> dict[str, Any]:
+    container = {"name": "c", "resources": {"limits": {GPU: gpus}}}
+    return {
+        "metadata": {"name": "p", "namespace": namespace, "labels": labels},
+        "spec": {"nodeName": "n1", "containers": [container]},
+    }
+
+
+def accelerators(server: PodLists, *namespaces: str) -> tuple[Accelerators, list[float]]:
+    cache, now = Cache(), [0.0]
+    node = an_object(kinds.NODE, namespace="", name="n1")
+    cache.put(kinds.NODE, node | {"status": {"allocatable": {GPU: "8"}}})
+    clock = lambda: now[0]  # noqa: E731 (a name would be longer than what it says)
+    return Accelerators(cast(Client, server), cache, namespaces=namespaces, clock=clock), now
+
+
+WATCHED = {"app.kubernetes.io/managed-by": "yolofleet"}
+
+
+async def test_pods_of_all_namespaces_hold_accelerators() -> None:
+    server = PodLists(a_gpu_pod("a", 1), a_gpu_pod("b", 2), a_gpu_pod("b", 4, **WATCHED))
+    [node] = await accelerators(server)[0].rooms("shop/gate")
+    assert node.free == {GPU: 5}, "what we watch is counted from the watch"
+    assert not node.blind
+
+
+async def test_without_the_right_to_see_all_pods_it_says_so_and_counts_what_it_sees() -> None:
+    server = PodLists(a_gpu_pod("a", 1), a_gpu_pod("shop", 2), all_of_them=False)
+    [node] = await accelerators(server, "shop")[0].rooms("shop/gate")
+    assert node.free == {GPU: 6}
+    assert node.blind
+
+
+async def test_of_another_operators_pods_those_count_that_we_do_not_watch() -> None:
+    server = PodLists(a_gpu_pod("a", 1, **WATCHED), a_gpu_pod("shop", 2, **WATCHED))
+    [node] = await accelerators(server, "shop")[0].rooms("shop/gate")
+    assert node.free == {GPU: 7}
+
+
+async def test_one_list_serves_all_detectors_for_a_few_seconds() -> None:
+    server = PodLists(a_gpu_pod("a", 1))
+    found, now = accelerators(server)
+    await asyncio.gather(*(found.rooms(f"shop/{n}") for n in range(5)))
+    assert server.asked == [""]
+    now[0] += 60.0
+    server.pods = ()
+    [node] = await found.rooms("shop/gate")
+    assert node.free == {GPU: 8}
+
+
+def test_who_no_longer_exists_waits_no_more() -> None:
+    found, _ = accelerators(PodLists())
+    found._cache.put(kinds.DETECTOR, an_object(kinds.DETECTOR))
+    found.waits("shop/gate", True)
+    found.waits("shop/gone", True)
+    assert found.waiting() == ["shop/gate"]
+    found.waits("shop/gate", False)
+    assert found.waiting() == []

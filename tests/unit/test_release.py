@@ -429,6 +429,14 @@ class TestAccelerators:
             "status": {"allocatable": {"cpu": "8", "nvidia.com/gpu": gpus}},
         }
 
+    @staticmethod
+    def pod(revision: str = "", node: str = "n") -> dict[str, Any]:
+        container = {"name": "c", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+        return {
+            "metadata": {"name": "p", "labels": {"yolofleet.io/revision": revision}},
+            "spec": {"nodeName": node, "containers": [container]},
+        }
+
     def test_without_a_node_no_pod_is_made_and_the_numbers_are_told(self, world):
         world.edit(**GPU)
         plan = world.reconcile()
@@ -443,6 +451,46 @@ class TestAccelerators:
         world.edit(**GPU)
         world.reconcile()
         assert condition(world, "GPUAvailable").status == "False"
+
+    def test_what_others_hold_is_not_there(self, world):
+        world.nodes = [self.node("1")]
+        world.others = [self.pod()]
+        world.edit(**GPU)
+        world.reconcile()
+        assert set(world.replicas().values()) == {0}
+        told = condition(world, "GPUAvailable").message
+        assert "1 are offered: 1 held by other pods, 0 by this detector's, 0 free" in told
+        world.others = []
+        world.settle()
+        assert condition(world, "GPUAvailable").status == "True"
+
+    def test_what_the_detector_itself_holds_is_no_shortage(self, world):
+        world.nodes = [self.node("2")]
+        stable = released(world, **GPU)
+        world.pods = [self.pod(stable), self.pod(stable)]
+        world.reconcile()
+        assert condition(world, "GPUAvailable").status == "True"
+
+    def test_a_replica_that_lost_its_place_is_told(self, world):
+        world.nodes = [self.node("2")]
+        stable = released(world, **GPU)
+        world.pods, world.others = [self.pod(stable)], [self.pod()]
+        world.deployments()[stable]["status"]["availableReplicas"] = 1
+        plan = world.reconcile()
+        told = condition(world, "GPUAvailable")
+        assert (told.status, told.reason) == ("False", "Missing")
+        assert "1 more replica has no room" in told.message
+        assert plan.requeue_after == timedelta(seconds=30)
+
+    def test_a_pod_that_the_scheduler_cannot_place_is_told(self, world):
+        world.nodes = [self.node("2")]
+        stable = released(world, **GPU)
+        why = {"type": "PodScheduled", "status": "False", "message": "Insufficient memory"}
+        world.pods = [self.pod(stable, node="") | {"status": {"conditions": [why]}}]
+        world.reconcile()
+        told = condition(world, "GPUAvailable")
+        assert (told.status, told.reason) == ("False", "Unschedulable")
+        assert told.message == f"{stable}: no node fits: Insufficient memory"
 
     def test_a_node_that_appears_is_used(self, world):
         world.edit(**GPU)

@@ -18,8 +18,12 @@ from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.ownership import Ownership, ownership_of
+from yolofleet.plan.accelerators import holds, place
 
 _REMEMBERED_DELETIONS: Final = 4096  # more than are ever on their way at once
+
+
+Holding = tuple[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Entry:
     body: bytes
     content: int  # hash of all but status and bookkeeping
     ownership: Ownership
+    holds: Holding | None = None  # of a pod: the accelerators it holds, and on which node
 
     def manifest(self) -> Manifest:
         """Return the object, without managedFields; the caller may keep and change it."""
@@ -48,8 +53,9 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
     metadata = manifest["metadata"]
     slim = {name: value for name, value in metadata.items() if name != "managedFields"}
     identity = {"apiVersion": kind.api_version, "kind": kind.name}
-    body: Manifest = (_slim_node(manifest) if kind is kinds.NODE else manifest) | identity
-    body = body | {"metadata": slim}
+    body: Manifest = manifest | {"metadata": slim} | identity
+    if kind is kinds.NODE:
+        body = _slim_node(manifest) | identity
     namespace, name = metadata.get("namespace", ""), metadata["name"]
     return Entry(
         kind=kind,
@@ -60,9 +66,15 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
         owner=kinds.controller_uid(manifest),
         key=_key(kind, manifest),
         body=orjson.dumps(body),
-        content=_content(body),
+        content=_content(body, with_status=kind is kinds.NODE),
         ownership=ownership_of(manifest),
+        holds=_holding(manifest) if kind is kinds.POD else None,
     )
+
+
+def _holding(pod: Manifest) -> Holding | None:
+    node, amounts = place(pod), holds(pod)
+    return (node, amounts) if node and amounts else None
 
 
 def _key(kind: Kind, manifest: Manifest) -> str:
@@ -71,17 +83,24 @@ def _key(kind: Kind, manifest: Manifest) -> str:
     return kinds.owner_key(manifest) if kind.namespaced else ""
 
 
-def _content(body: Manifest) -> int:
+def _content(body: Manifest, *, with_status: bool) -> int:
     bookkeeping = ("resourceVersion", "generation")
     metadata = {k: v for k, v in body["metadata"].items() if k not in bookkeeping}
-    return hash(orjson.dumps(body | {"metadata": metadata, "status": None}))
+    status = body.get("status") if with_status else None
+    return hash(orjson.dumps(body | {"metadata": metadata, "status": status}))
 
 
 def _slim_node(node: Manifest) -> Manifest:
     """Keep of a node what tells whether a pod may run there."""
-    spec, status = node.get("spec", {}), node.get("status", {})
-    conditions = [c for c in status.get("conditions", ()) if c.get("type") == "Ready"]
+    metadata, spec, status = node["metadata"], node.get("spec", {}), node.get("status", {})
+    conditions = [
+        {"type": "Ready", "status": c["status"]}  # without the time of its last heartbeat
+        for c in status.get("conditions", ())
+        if c.get("type") == "Ready"
+    ]
+    kept = ("name", "uid", "resourceVersion", "labels")
     return {
+        "metadata": {name: metadata[name] for name in kept if name in metadata},
         "spec": {name: spec[name] for name in ("taints", "unschedulable") if name in spec},
         "status": {"allocatable": status.get("allocatable", {}), "conditions": conditions},
     }
@@ -97,6 +116,9 @@ class Cache:
         self._pods: dict[str, dict[str, Entry]] = {}
         self._deleted: OrderedDict[str, int] = OrderedDict()
         self._absent: set[Kind] = set(kinds.OPTIONAL)
+        self._held: dict[str, Counter[str]] = {}
+        self.nodes_version = 0
+        """Rises when a node came, went or changed in what it offers to whom."""
 
     # reading
 
@@ -125,6 +147,10 @@ class Cache:
     def nodes(self) -> list[Manifest]:
         """Return the nodes: name, labels, taints, unschedulable, allocatable, Ready."""
         return [entry.manifest() for entry in self._entries[kinds.NODE].values()]
+
+    def held(self) -> Mapping[str, Counter[str]]:
+        """Return per node how much of each accelerator the pods of all detectors hold."""
+        return self._held
 
     def named(self, kind: Kind, namespace: str, name: str) -> Entry | None:
         """Return one object by its name."""
@@ -165,8 +191,10 @@ class Cache:
         if known:
             self._unlink(known)
         self._link(entry)
-        if entry.kind is kinds.NODE or (known and not _news(known, entry)):
+        if known and not _news(known, entry):
             return None
+        if entry.kind is kinds.NODE:
+            self.nodes_version += 1
         return entry.key or None
 
     def remove(self, kind: Kind, uid: str) -> str | None:
@@ -178,6 +206,8 @@ class Cache:
         if known is None:
             return None
         self._unlink(known)
+        if kind is kinds.NODE:
+            self.nodes_version += 1
         return known.key or None
 
     def replace_all(
@@ -217,14 +247,21 @@ class Cache:
         self._uids[entry.kind, entry.namespace, entry.name] = entry.uid
         if entry.kind is kinds.POD:
             self._pods.setdefault(entry.key, {})[entry.uid] = entry
+            if entry.holds:
+                self._held.setdefault(entry.holds[0], Counter()).update(entry.holds[1])
         elif entry.owner:
             self._owned.setdefault(entry.owner, {})[entry.uid] = entry
 
     def _unlink(self, entry: Entry) -> None:
         self._entries[entry.kind].pop(entry.uid, None)
-        place = (entry.kind, entry.namespace, entry.name)
-        if self._uids.get(place) == entry.uid:  # a successor may have the name by now
-            del self._uids[place]
+        address = (entry.kind, entry.namespace, entry.name)
+        if self._uids.get(address) == entry.uid:  # a successor may have the name by now
+            del self._uids[address]
+        if entry.holds:
+            node, amounts = entry.holds
+            self._held[node] = self._held[node] - Counter(amounts)
+            if not self._held[node]:
+                del self._held[node]
         index, of = (
             (self._pods, entry.key) if entry.kind is kinds.POD else (self._owned, entry.owner)
         )

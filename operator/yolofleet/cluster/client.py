@@ -160,23 +160,32 @@ class Client:
         *,
         namespace: str = "",
         selector: str = "",
+        fields: str = "",
     ) -> Listing[Item]:
         """Read all objects of `kind`, page by page; `keep` shrinks each as soon as it is read.
+
+        selector, fields: the API server leaves out what these (labels, fields) do not select.
 
         No resourceVersion is sent, so that the answer is the newest there is. When the server
         forgets the rest of a list (410), the list is begun anew.
         """
         for _ in range(LIST_ATTEMPTS):
             try:
-                return await self._list(kind, keep, namespace, selector)
+                return await self._list(kind, keep, namespace, selector, fields)
             except Gone:
                 continue
         raise Gone(f"the list of {kind} was forgotten {LIST_ATTEMPTS} times before its end")
 
     async def _list(
-        self, kind: Kind, keep: Callable[[Manifest], Item], namespace: str, selector: str
+        self,
+        kind: Kind,
+        keep: Callable[[Manifest], Item],
+        namespace: str,
+        selector: str,
+        fields: str,
     ) -> Listing[Item]:
-        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
+        told = {"limit": str(PAGE), "labelSelector": selector, "fieldSelector": fields}
+        query = {name: value for name, value in told.items() if value}
         items: list[Item] = []
         while True:
             page = await self.send(Request("GET", kind.path(namespace), query))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from yolofleet.api.detector import Detector, Provider
+from yolofleet.plan.accelerators import shortage
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import Observed, ObservedRevision
 from yolofleet.plan.release import (
@@ -20,7 +21,7 @@ from yolofleet.plan.release import (
     shares,
 )
 from yolofleet.plan.revision import Revision
-from yolofleet.plan.scaling import canary_replicas, missing_accelerator
+from yolofleet.plan.scaling import canary_replicas
 from yolofleet.plan.traffic import weights
 
 LOOK_FOR_ACCELERATORS = timedelta(seconds=30)
@@ -100,7 +101,7 @@ def _replicas(
     """Return the replicas of a revision that the spec names, or that is still the stable one."""
     live = observed.revisions.get(revision.name)
     running = live.replicas if live else 0
-    if running == 0 and missing_accelerator(revision, observed):
+    if running == 0 and shortage(revision, 1, observed.nodes):
         return 0  # a pod that no node can run would only be Pending
     if revision.name == going.stable and detector.spec.autoscaling:
         # an autoscaler does not start from nothing, and sleeps at zero
@@ -137,7 +138,9 @@ def _former_replicas(
 
 def _missing(going: Release, observed: Observed) -> str | None:
     for revision in going.wanted:
-        if told := missing_accelerator(revision, observed):
+        seen = observed.revisions.get(revision.name)
+        more = seen.unplaced if seen and seen.replicas else 1
+        if told := shortage(revision, more, observed.nodes):
             return f"{revision.name}: {told}"
     return None
 

@@ -1,14 +1,15 @@
 """The one snapshot that decisions look at, made from the children as the API server has them."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from yolofleet.api.detector import SERVER_CONTAINER, Detector
 from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
-from yolofleet.api.quantity import amount
 from yolofleet.api.status import Reason, Status
+from yolofleet.plan.accelerators import NodeRoom, place
 from yolofleet.plan.revision import Revision, recorded
 
 EXIT_CONFIG = 78
@@ -28,6 +29,7 @@ class ObservedRevision:
     """The Deployment of one revision. `revision` is None when its record cannot be read.
 
     settled: whether its status speaks of its present spec, not of one before.
+    placed: its pods that have a node, and so hold there what they ask for.
     """
 
     name: str
@@ -37,6 +39,12 @@ class ObservedRevision:
     revision: Revision | None
     failure: Failure | None = None
     settled: bool = True
+    placed: int = 0
+
+    @property
+    def unplaced(self) -> int:
+        """Replicas that have no node yet: they still need room."""
+        return max(0, self.replicas - max(self.placed, self.ready))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class Observed:
     weights: Mapping[str, int]  # what the router has; empty where there is no route
     selected: str | None  # the revision that the stable Service selects
     mesh: bool  # whether Istio's API is in the cluster
-    accelerators: Mapping[str, Sequence[int]]  # per resource: what each fit node offers
+    nodes: tuple[NodeRoom, ...]  # those with accelerators; none for who asks for no accelerator
     status: Status = field(default_factory=Status)
 
     def ready(self, name: str | None) -> int:
@@ -60,7 +68,7 @@ def observe(
     detector: Detector,
     children: Iterable[Manifest],
     pods: Iterable[Manifest],
-    nodes: Iterable[Manifest],
+    nodes: tuple[NodeRoom, ...],
     *,
     mesh: bool,
     status: Status,
@@ -69,9 +77,10 @@ def observe(
     by_kind: dict[str, list[Manifest]] = {}
     for child in children:
         by_kind.setdefault(child["kind"], []).append(child)
-    failures = _failures(pods)
+    pods = list(pods)
+    failures, placed = _failures(pods), _placed(pods)
     revisions = {
-        d["metadata"]["name"]: _revision(detector.name, d, failures)
+        d["metadata"]["name"]: _revision(detector.name, d, failures, placed)
         for d in by_kind.get("Deployment", [])
         if "deletionTimestamp" not in d["metadata"]
     }
@@ -80,13 +89,16 @@ def observe(
         weights=_weights(detector, by_kind.get("VirtualService", [])) if mesh else {},
         selected=_selected(detector, by_kind.get("Service", [])),
         mesh=mesh,
-        accelerators=_accelerators(nodes),
+        nodes=nodes,
         status=status,
     )
 
 
 def _revision(
-    detector: str, deployment: Manifest, failures: Mapping[str, Failure]
+    detector: str,
+    deployment: Manifest,
+    failures: Mapping[str, Failure],
+    placed: Mapping[str, int],
 ) -> ObservedRevision:
     meta, status = deployment["metadata"], deployment.get("status", {})
     name, replicas = meta["name"], deployment["spec"].get("replicas", 1)
@@ -98,6 +110,7 @@ def _revision(
         revision=recorded(detector, name, meta.get("annotations", {}).get(RENDER_ANNOTATION, "")),
         failure=failures.get(name),
         settled=status.get("observedGeneration", 0) >= meta.get("generation", 0),
+        placed=placed.get(name, 0),
     )
 
 
@@ -121,15 +134,13 @@ def _weights(detector: Detector, routes: Iterable[Manifest]) -> dict[str, int]:
     return {}
 
 
-def _accelerators(nodes: Iterable[Manifest]) -> dict[str, list[int]]:
-    offered: dict[str, list[int]] = {}
-    for node in nodes:
-        if node.get("spec", {}).get("unschedulable"):
-            continue
-        for resource, quantity in node.get("status", {}).get("allocatable", {}).items():
-            if "/" in resource:
-                offered.setdefault(resource, []).append(int(amount(quantity)))
-    return offered
+def _placed(pods: Iterable[Manifest]) -> Counter[str]:
+    """Return by revision how many pods have a node and are not on their way out."""
+    return Counter(
+        pod["metadata"].get("labels", {}).get(REVISION_LABEL, "")
+        for pod in pods
+        if place(pod) and "deletionTimestamp" not in pod["metadata"]
+    )
 
 
 def _failures(pods: Iterable[Manifest]) -> dict[str, Failure]:

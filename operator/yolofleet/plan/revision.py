@@ -28,8 +28,11 @@ from yolofleet.api.detector import (
 from yolofleet.api.names import revision_name
 from yolofleet.plan.defaults import Defaults
 
-RENDER_VERSION = 1
-"""Raise it when builders make other pods of the same revision; keep rendering the older ones."""
+RENDER_VERSION = 2
+"""Raise it when builders make other pods of the same revision; keep rendering the older ones.
+
+2: pods that ask for an accelerator tolerate its usual taint.
+"""
 
 
 @dataclass(frozen=True, slots=True)

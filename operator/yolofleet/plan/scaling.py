@@ -1,11 +1,9 @@
-"""Replicas: how many each revision should have, who owns the number, and whether a GPU is there."""
+"""Replicas: how many each revision should have, and who owns the number."""
 
 from math import ceil
 
 from yolofleet.api.detector import Detector
-from yolofleet.api.quantity import amount
 from yolofleet.plan.observed import Observed
-from yolofleet.plan.revision import Revision
 
 
 def full_capacity(detector: Detector, observed: Observed, stable: str) -> int:
@@ -48,17 +46,3 @@ def canary_replicas(detector: Detector, observed: Observed, name: str, full: int
 def carries(ready: int, full: int) -> int:
     """Return the percent of all traffic that `ready` of `full` replicas can carry."""
     return min(100, 100 * ready // max(full, 1)) if ready else 0
-
-
-def missing_accelerator(revision: Revision, observed: Observed) -> str | None:
-    """Say which accelerator no node can give to one pod of `revision`; None when one can."""
-    for resource, asked in revision.resources.accelerators.items():
-        offers = observed.accelerators.get(resource, ())
-        best = max(offers, default=0)
-        if best < amount(asked):
-            return (
-                f"a replica needs {asked} {resource}; {len(offers)} nodes offer it, at most {best}"
-                f" on one. Add a node with {resource} (and its device plugin), or remove it from"
-                " spec.resources.limits"
-            )
-    return None

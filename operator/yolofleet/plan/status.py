@@ -14,6 +14,7 @@ from yolofleet.api.status import (
     RevisionStatus,
     Status,
 )
+from yolofleet.plan.accelerators import asked, unseen
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.observed import Observed
 
@@ -250,15 +251,21 @@ def _gpu_available(observed: Observed, plan: Plan) -> Iterator[Statement]:
     if plan.missing:
         yield Statement(kind, False, Reason.MISSING, plan.missing)
         return
-    asked = {
-        resource
-        for p in plan.revisions
-        if p.revision.name in (plan.target, plan.canary)
-        for resource in p.revision.resources.accelerators
-    }
-    if asked:
-        offers = ", ".join(f"{sum(observed.accelerators.get(r, ()))} {r}" for r in sorted(asked))
-        yield Statement(kind, True, Reason.ENOUGH, f"the nodes offer {offers}")
+    wanted = {plan.stable, plan.target, plan.canary}
+    running = [p.revision for p in plan.revisions if p.revision.name in wanted]
+    needed = sorted({resource for revision in running for resource in asked(revision)})
+    if not needed:
+        return
+    for revision in running:
+        seen = observed.revisions.get(revision.name)
+        failure = seen.failure if seen and asked(revision) else None
+        if failure and failure.reason == Reason.UNSCHEDULABLE:
+            told = f"{revision.name}: {failure.message}{unseen(observed.nodes)}"
+            yield Statement(kind, False, Reason.UNSCHEDULABLE, told)
+            return
+    offers = (f"{sum(n.offered.get(r, 0) for n in observed.nodes)} {r}" for r in needed)
+    told = f"the nodes offer {', '.join(offers)}{unseen(observed.nodes)}"
+    yield Statement(kind, True, Reason.ENOUGH, told)
 
 
 def news(before: Status, after: Status) -> Iterator[News]:

@@ -13,6 +13,7 @@ from yolofleet.api.names import (
     child_labels,
     selector_labels,
 )
+from yolofleet.plan.accelerators import tolerations
 from yolofleet.plan.decide import PlannedRevision
 from yolofleet.plan.revision import Revision
 from yolofleet.resources.owner import owner
@@ -49,7 +50,10 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
         mounts=[{"name": "cache", "mountPath": CACHE}, *_claim_mount(revision)],
         volumes=[{"name": "cache", "emptyDir": {}}, *_claim_volume(revision)],
     )
-    return merged(made, revision.pod_template)
+    made = merged(made, revision.pod_template)
+    if tolerated := tolerations(revision):
+        made["spec"]["template"]["spec"]["tolerations"] = tolerated
+    return made
 
 
 def _strategy(revision: Revision) -> dict[str, Any]:

@@ -1,0 +1,113 @@
+"""What pods of all namespaces hold of the nodes' accelerators, without watching them all.
+
+Our own pods are watched. The others are listed when a detector asks for an accelerator, at most
+every few seconds for all detectors together, and reduced at once to amounts per node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from yolofleet.api.names import MANAGED_BY, MANAGED_BY_LABEL, Manifest
+from yolofleet.cluster import kinds
+from yolofleet.cluster.cache import Cache
+from yolofleet.cluster.client import Client
+from yolofleet.cluster.errors import Forbidden
+from yolofleet.plan.accelerators import NodeRoom, holds, place, rooms
+
+FRESH_S: Final = 5.0
+"""How long a list serves all detectors. What changes meanwhile the scheduler sees, and tells."""
+
+_RUNNING: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+
+Held = Mapping[str, Counter[str]]
+"""Per node: how much of each accelerator pods hold."""
+
+
+class Accelerators:
+    """Tells each detector how much room there is, and remembers who waits for some."""
+
+    def __init__(
+        self,
+        client: Client,
+        cache: Cache,
+        *,
+        namespaces: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._namespaces = frozenset(namespaces)
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._listed = float("-inf")
+        self._foreign: Held = {}
+        self._blind = False
+        self._nodes: tuple[int, list[Manifest]] = (-1, [])
+        self._waiting: set[str] = set()
+
+    async def rooms(self, key: str) -> tuple[NodeRoom, ...]:
+        """Return the nodes with accelerators as the detector `key` finds them now."""
+        async with self._lock:  # one list serves all who came meanwhile
+            old = self._clock() - self._listed > FRESH_S
+            if old or self._nodes[0] != self._cache.nodes_version:
+                self._foreign = await self._list()
+                self._listed = self._clock()
+        held = _sum(self._foreign, self._cache.held())
+        return rooms(self._known_nodes(), held, self._cache.pods(key), blind=self._blind)
+
+    def waits(self, key: str, waits: bool) -> None:
+        """Remember whether the detector `key` waits for an accelerator."""
+        if waits:
+            self._waiting.add(key)
+        else:
+            self._waiting.discard(key)
+
+    def waiting(self) -> list[str]:
+        """Return the detectors that wait: a node that changed may be what they need."""
+        self._waiting.intersection_update(self._cache.detectors())
+        return list(self._waiting)
+
+    async def _list(self) -> Held:
+        """List the pods that hold something; without the right to see all, those we may see."""
+        try:
+            self._blind, found = False, await self._pods("")
+        except Forbidden:
+            self._blind, found = True, []
+            for namespace in sorted(self._namespaces):
+                found += await self._pods(namespace)
+        return _by_node(found)
+
+    async def _pods(self, namespace: str) -> list[tuple[str, dict[str, int]]]:
+        listing = await self._client.list(
+            kinds.POD, self._reduced, namespace=namespace, fields=_RUNNING
+        )
+        return [holding for holding in listing.items if holding[1]]
+
+    def _reduced(self, pod: Manifest) -> tuple[str, dict[str, int]]:
+        """Return what `pod` holds and where; nothing for a pod that is watched anyway."""
+        metadata = pod["metadata"]
+        ours = (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGED_BY
+        watched = ours and (not self._namespaces or metadata["namespace"] in self._namespaces)
+        return ("", {}) if watched else (place(pod), holds(pod))
+
+    def _known_nodes(self) -> list[Manifest]:
+        version = self._cache.nodes_version
+        if self._nodes[0] != version:
+            self._nodes = (version, self._cache.nodes())
+        return self._nodes[1]
+
+
+def _by_node(holdings: Iterable[tuple[str, Mapping[str, int]]]) -> Held:
+    held: dict[str, Counter[str]] = {}
+    for node, amounts in holdings:
+        held.setdefault(node, Counter()).update(amounts)
+    return held
+
+
+def _sum(one: Held, other: Held) -> Held:
+    return {node: one.get(node, Counter()) + other.get(node, Counter()) for node in {*one, *other}}
