@@ -26,6 +26,7 @@ from yolofleet.cluster.client import Client
 from yolofleet.cluster.credentials import Credentials, find_credentials
 from yolofleet.cluster.errors import ClusterError, NotLeading
 from yolofleet.cluster.events import Events
+from yolofleet.cluster.hearing import Hearing
 from yolofleet.cluster.leader import REQUEST_TIMEOUT_S, Leader, LeadershipLost
 from yolofleet.cluster.queue import Priority, Workers, WorkQueue
 from yolofleet.cluster.sweep import Sweep
@@ -83,6 +84,7 @@ class Operator:
             self._queue,
             namespaces=settings.namespaces,
             relisted=metrics.relisted,
+            hearing=Hearing(silence_s=settings.watch_silence_s),
         )
         self._accelerators = Accelerators(client, cache, namespaces=settings.namespaces)
         self._deps = Deps(
@@ -189,11 +191,24 @@ class Operator:
         _exit_now(FAILED)
 
     def _ails(self) -> str:
+        """Say what a restart would put right. An API server that is away is not among it."""
+        if self._ending.is_set():
+            return ""
         ended = [name for name, task in self._tasks.items() if task.done()]
-        return f"ended: {', '.join(ended)}" if ended else ""
+        ails = [
+            f"ended: {', '.join(ended)}" if ended else "",
+            self._metrics.late(),
+            self._queue.stuck(),
+            self._sweep.hearing.deaf(),
+        ]
+        return "; ".join(filter(None, ails))
 
     def _unready(self) -> str:
-        return self._ails() or ("" if self._warm.is_set() else "the first lists are not complete")
+        if self._ending.is_set():
+            return "ending"
+        if not self._warm.is_set():
+            return "the first lists are not complete"
+        return self._ails() or self._sweep.hearing.unopened()
 
 
 def _is_loss(error: BaseException | None) -> bool:

@@ -6,9 +6,10 @@ Of kopf only watching is used. It writes nothing to any object: no finalizer, no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import kopf
@@ -17,6 +18,7 @@ from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.credentials import Credentials
+from yolofleet.cluster.hearing import Hearing
 from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.queue import Priority, WorkQueue
 from yolofleet.cluster.sweep import Sweep
@@ -43,10 +45,12 @@ class Watch:
             if type is not None and _concerns_us(manifest):
                 self.sweep.definitions_changed()
             return
+        metadata = manifest["metadata"]
         self.sweep.watched(kind, listed=type is None)
+        self.sweep.hearing.told(kind, metadata["uid"], int(metadata["resourceVersion"]))
         nodes = self.cache.nodes_version
         if type == "DELETED":
-            key = self.cache.remove(kind, manifest["metadata"]["uid"])
+            key = self.cache.remove(kind, metadata["uid"])
         else:
             key = self.cache.put(kind, manifest)
         if key:
@@ -84,9 +88,15 @@ async def watch(
     # found and listed by the sweep, and watched after the next start.
     settings.scanning.disabled = bool(namespaces) or not watch.sweep.readable(kinds.CRD)
 
+    hearing, places = watch.sweep.hearing, _places(watch.sweep, namespaces)
+    for path, kind in places.items():
+        if not kind.optional:
+            hearing.expect(kind, path)
+    listen = _listen(hearing, places, urlsplit(credentials.server).path.rstrip("/"))
+
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        session = credentials.session(_forgive_vanished_apis)
+        session = credentials.session(_forgive_vanished_apis, listen)
         return kopf.AiohttpSession(aiohttp_session=session, server=credentials.server)
 
     for kind in (*kinds.CACHED, kinds.CRD):
@@ -162,6 +172,33 @@ class _NoProgress(kopf.ProgressStorage):
 
     def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
         return essence
+
+
+def _places(sweep: Sweep, namespaces: Sequence[str]) -> Mapping[str, Kind]:
+    """Return the addresses that are watched, of what is cached."""
+    return {
+        kind.path(namespace): kind
+        for kind in kinds.CACHED
+        if sweep.readable(kind)
+        for namespace in ((namespaces or ("",)) if kind.namespaced else ("",))
+    }
+
+
+def _listen(
+    hearing: Hearing, places: Mapping[str, Kind], prefix: str
+) -> aiohttp.ClientMiddlewareType:
+    """Return what hands each stream of a watch over, so that its silence is noticed."""
+
+    async def listen(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        path = request.url.path.removeprefix(prefix)
+        if response.status == 200 and (kind := places.get(path)):
+            hearing.opened(kind, path, response.content)
+        return response
+
+    return listen
 
 
 async def _forgive_vanished_apis(

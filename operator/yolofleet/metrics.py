@@ -19,6 +19,8 @@ from prometheus_client.process_collector import ProcessCollector
 
 CONTROLLER: Final = "yolodetector"
 LAG_PERIOD_S: Final = 0.1
+LATE_S: Final = 1.0  # an event loop that is later than this serves nobody well
+LATE_FOR_S: Final = 30.0  # and this long without being in time once is no hiccup
 
 _RECONCILE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30)
@@ -72,6 +74,7 @@ class Metrics:
             buckets=_LAG_BUCKETS,
             registry=self.registry,
         )
+        self._in_time_at = time.monotonic()
 
     def leading(self, name: str, leads: bool) -> None:
         """Note who leads."""
@@ -95,7 +98,18 @@ class Metrics:
         while True:
             started = time.monotonic()
             await asyncio.sleep(LAG_PERIOD_S)
-            self._lag.observe(max(0.0, time.monotonic() - started - LAG_PERIOD_S))
+            now = time.monotonic()
+            lag = max(0.0, now - started - LAG_PERIOD_S)
+            self._lag.observe(lag)
+            if lag < LATE_S:
+                self._in_time_at = now
+
+    def late(self) -> str:
+        """Say that the event loop lags all the time; nothing when it was in time a while ago."""
+        late_for = time.monotonic() - self._in_time_at
+        if late_for < LATE_FOR_S:
+            return ""
+        return f"the event loop has been more than {LATE_S:.0f} s late for {late_for:.0f} s"
 
 
 class QueueMetrics:

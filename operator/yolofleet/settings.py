@@ -45,6 +45,9 @@ class Settings:
     """Detectors reconciled at once. The API server, not this process, is the limit (~200
     writes/s), and ten workers reach it."""
 
+    watch_silence_s: int
+    """When nothing came through a watch for so long, not even a bookmark, its kind is listed."""
+
     log_level: str
     """DEBUG also tells of every request; INFO tells of every change; WARNING of what needs you."""
 
@@ -67,6 +70,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         identity=f"{platform.node()}_{uuid.uuid4().hex[:8]}",
         metrics_port=text.whole_number("METRICS_PORT", 8080),
         workers=text.whole_number("WORKERS", 10, least=1),
+        watch_silence_s=text.whole_number("WATCH_SILENCE_SECONDS", 150, least=1),
         log_level=text.one_of("LOG_LEVEL", "INFO", "DEBUG", "WARNING", "ERROR"),
     )
 

@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 from yarl import URL
 
 from yolofleet import handlers
+from yolofleet import metrics as operator_metrics
 from yolofleet.cluster import errors, kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.cache import Cache
@@ -158,6 +159,22 @@ def test_metrics_have_the_names_that_dashboards_know() -> None:
     assert 'yolofleet_children{kind="Deployment"} 3.0' in text
     assert 'yolofleet_detector_condition{status="True",type="Ready"} 1.0' in text
     assert 'yolofleet_canary_weight{detector="gate",namespace="shop"} 10.0' in text
+
+
+async def test_an_event_loop_that_is_late_all_the_time_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operator_metrics, "LATE_S", -1.0)  # nothing is in time
+    monkeypatch.setattr(operator_metrics, "LATE_FOR_S", 0.25)
+    measured = Metrics()
+    task = asyncio.create_task(measured.measure_lag())
+    assert not measured.late()
+    await asyncio.sleep(0.3)
+    assert "the event loop has been more than" in measured.late()
+    monkeypatch.setattr(operator_metrics, "LATE_S", 60.0)
+    await asyncio.sleep(0.15)
+    assert not measured.late()
+    task.cancel()
 
 
 class Answer:

@@ -16,6 +16,7 @@ from yolofleet.cluster.errors import (
 from yolofleet.cluster.queue import (
     FIRST_BACKOFF_S,
     LONGEST_BACKOFF_S,
+    STUCK_S,
     Outcome,
     Priority,
     Workers,
@@ -98,6 +99,27 @@ def test_backoff_doubles_up_to_a_limit_and_ends_with_success(
     assert delays[-1] == LONGEST_BACKOFF_S
     queue.forget("a")
     assert queue.retry("a") == FIRST_BACKOFF_S
+
+
+def test_keys_that_nobody_takes_are_told_once_there_are_workers(
+    queue: WorkQueue, clock: Clock
+) -> None:
+    queue.add("a")
+    clock.now += 10 * STUCK_S
+    assert not queue.stuck()  # a standby
+    queue.begin()
+    assert not queue.stuck()
+    clock.now += STUCK_S + 1
+    assert queue.stuck() == "the workers are stuck: 1 detectors wait, none was taken for 151 s"
+    queue.take()
+    assert not queue.stuck()
+
+
+def test_workers_without_work_are_not_stuck(queue: WorkQueue, clock: Clock) -> None:
+    queue.begin()
+    queue.add_after("a", 20 * STUCK_S)
+    clock.now += 10 * STUCK_S
+    assert not queue.stuck()
 
 
 async def test_a_waiting_worker_is_woken_by_a_key() -> None:

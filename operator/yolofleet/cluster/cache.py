@@ -169,6 +169,16 @@ class Cache:
         """Return whether an object with `uid` is held."""
         return any(uid in entries for entries in self._entries.values())
 
+    def unknown(self, kind: Kind, entries: Iterable[Entry]) -> dict[str, int]:
+        """Return of `entries` what is newer than anything held: uid and version."""
+        held = self._entries[kind]
+        return {
+            entry.uid: entry.version
+            for entry in entries
+            if entry.uid not in self._deleted
+            and (entry.uid not in held or held[entry.uid].version < entry.version)
+        }
+
     def size(self) -> int:
         """Return how many objects are held."""
         return sum(len(entries) for entries in self._entries.values())

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 FIRST_BACKOFF_S: Final = 0.005  # controller-runtime's; a stale cache is often fresh by then
 LONGEST_BACKOFF_S: Final = 300.0
 RECONCILE_TIMEOUT_S: Final = 120.0
+STUCK_S: Final = RECONCILE_TIMEOUT_S + 30.0  # each worker is free again within the time-out
 
 
 class Priority(IntEnum):
@@ -54,6 +55,7 @@ class WorkQueue:
         self._due: dict[str, float] = {}
         self._later: list[tuple[float, int, str]] = []  # a heap; entries can be outdated
         self._failures: dict[str, int] = {}
+        self._taken_at: float | None = None  # None: nobody works yet
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
@@ -102,7 +104,7 @@ class WorkQueue:
             if known is None or known[0] != priority or key in self._processing:
                 continue  # taken before, or added again as more urgent
             del self._dirty[key]
-            self._processing[key] = now = self._clock()
+            self._processing[key] = self._taken_at = now = self._clock()
             if self._metrics:
                 self._metrics.taken(len(self._dirty), now - known[1])
             return key
@@ -128,6 +130,22 @@ class WorkQueue:
             except TimeoutError:
                 continue
         return key
+
+    def begin(self) -> None:
+        """Say that from now on there are workers."""
+        self._taken_at = self._clock()
+
+    def stuck(self) -> str:
+        """Say that keys wait and no worker takes them; nothing when all is well."""
+        if self._taken_at is None:
+            return ""
+        now = self._clock()
+        since = [*(since for _, since in self._dirty.values()), *self._due.values()]
+        waits, idle = now - min(since, default=now), now - self._taken_at
+        if min(waits, idle) <= STUCK_S:
+            return ""
+        waiting = sum(one < now for one in since)
+        return f"the workers are stuck: {waiting} detectors wait, none was taken for {idle:.0f} s"
 
     def working_since(self) -> list[float]:
         """Return for how many seconds each key that is worked on has been."""
@@ -170,6 +188,7 @@ class Workers:
 
     async def run(self, count: int) -> None:
         """Work with `count` workers until cancelled. Raises `NotLeading` when writing must end."""
+        self.queue.begin()
         async with asyncio.TaskGroup() as group:
             for number in range(count):
                 group.create_task(self._work(), name=f"worker {number}")

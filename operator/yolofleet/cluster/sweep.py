@@ -18,6 +18,7 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, entry_of
 from yolofleet.cluster.client import Client
 from yolofleet.cluster.errors import Busy, ClusterError, Forbidden, NotFound
+from yolofleet.cluster.hearing import Hearing
 from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.queue import Priority, WorkQueue
 
@@ -29,6 +30,7 @@ SETTLE_S: Final = 30.0  # then the watches have begun, and their first lists are
 RELIST_DELAY_S: Final = 2.0  # a relist tells of many objects; one list answers them all
 DISCOVERY_DELAYS_S: Final = (0.2, 2.0, 8.0)  # a new CRD is served a little after it is there
 RETRY_S: Final = 1.0
+LISTEN_S: Final = 5.0  # how often the streams of the watches are looked at
 
 
 class Sweep:
@@ -42,12 +44,14 @@ class Sweep:
         *,
         namespaces: Sequence[str] = (),
         relisted: Callable[[str], None] = lambda _kind: None,
+        hearing: Hearing | None = None,
     ) -> None:
         self._client = client
         self._cache = cache
         self._queue = queue
         self._namespaces = tuple(namespaces) or ("",)
         self._relisted = relisted
+        self.hearing = hearing or Hearing()
         self._forbidden: set[Kind] = set()
         self._due: dict[Kind | None, float] = {}
         self._watched_since: dict[Kind, float] = {}
@@ -91,8 +95,11 @@ class Sweep:
         """List what is due, until cancelled."""
         everything = time.monotonic() + SETTLE_S
         while True:
-            await self._wait_until(min([everything, *self._due.values()]))
+            listen = time.monotonic() + LISTEN_S
+            await self._wait_until(min([everything, listen, *self._due.values()]))
             now = time.monotonic()
+            self.hearing.look()
+            self._due.update(dict.fromkeys(self.hearing.silent() - self._due.keys(), now))
             if now >= everything:
                 everything = now + PERIOD_S * random.uniform(1 - JITTER, 1 + JITTER)
                 self._due.update(dict.fromkeys((None, *kinds.CACHED), now))
@@ -112,6 +119,8 @@ class Sweep:
             )
             if served:
                 await self.list(kind)
+            else:
+                self.hearing.forget(kind)
             for key in self._cache.detectors():
                 self._queue.add(key, Priority.DRIFT)
 
@@ -127,6 +136,8 @@ class Sweep:
     async def list(self, kind: Kind) -> None:
         """Bring the cache up to date with all objects of `kind`; enqueue who is concerned."""
         keys: Counter[str] = Counter()
+        missed: dict[str, int] = {}
+        listed: set[str] = set()
         for namespace in self._namespaces if kind.namespaced else ("",):
             listing = await self._client.list(
                 kind,
@@ -134,7 +145,10 @@ class Sweep:
                 namespace=namespace,
                 selector=kinds.selector_of(kind),
             )
+            missed |= self._cache.unknown(kind, listing.items)
+            listed.update(entry.uid for entry in listing.items)
             keys += self._cache.replace_all(kind, listing.items, listing.version, namespace)
+        self.hearing.listed(kind, missed, listed.__contains__)
         self._enqueue(keys)
 
     async def _sweep(self, kind: Kind | None) -> None:

@@ -1,0 +1,117 @@
+"""Whether the watches still tell what happens: a watch can be open, and deaf.
+
+A quiet cluster is healthy, so silence proves nothing: API servers need not send bookmarks. It only
+makes the sweep list that kind at once. What such a list finds, and a watch has not told a minute
+later, is the proof.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from yolofleet.cluster.kinds import Kind
+
+SILENCE_S: Final = (
+    150.0  # two bookmarks, which mostly come each minute, and kopf's time-out of 70 s
+)
+UNTOLD_SHARE: Final = 0.4  # of that: a watch that lost its connection may need a minute to be back
+
+
+class Stream(Protocol):
+    """The body of an answer, as aiohttp reads it."""
+
+    total_bytes: int
+
+
+@dataclass(slots=True)
+class _Watch:
+    """The present stream of one watch, and when last a byte came through it or one before it."""
+
+    kind: Kind
+    heard_at: float
+    stream: Stream | None = None
+    bytes: int = 0
+
+
+class Hearing:
+    """Compares what watches tell with what lists find."""
+
+    def __init__(
+        self,
+        *,
+        silence_s: float = SILENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._silence_s = silence_s
+        self._untold_s = UNTOLD_SHARE * silence_s
+        self._clock = clock
+        self._watches: dict[str, _Watch] = {}
+        self._untold: dict[Kind, dict[str, tuple[int, float]]] = {}
+
+    def expect(self, kind: Kind, path: str) -> None:
+        """Say that `kind` is to be watched at the address `path`."""
+        self._watches.setdefault(path, _Watch(kind, self._clock()))
+
+    def opened(self, kind: Kind, path: str, stream: Stream) -> None:
+        """Say that a watch, or the list it begins with, has an answer; its body is to come."""
+        self.look()
+        self.expect(kind, path)
+        watch = self._watches[path]
+        watch.stream, watch.bytes = stream, stream.total_bytes
+
+    def told(self, kind: Kind, uid: str, version: int) -> None:
+        """Say that a watch told of an object, in this version or gone."""
+        untold = self._untold.get(kind)
+        if untold and uid in untold and version >= untold[uid][0]:
+            del untold[uid]
+
+    def listed(self, kind: Kind, missed: Mapping[str, int], found: Callable[[str], bool]) -> None:
+        """Say that a list brought the objects `missed` (uid: version) that no watch had told of.
+
+        found: whether an object (uid) is in the list; what is gone by now need not be told.
+        """
+        if all(watch.kind is not kind for watch in self._watches.values()):
+            return  # nobody watches it
+        before = self._untold.get(kind, {})
+        news = {uid: (version, self._clock()) for uid, version in missed.items()}
+        self._untold[kind] = news | {uid: since for uid, since in before.items() if found(uid)}
+
+    def forget(self, kind: Kind) -> None:
+        """Say that the API of `kind` is gone, and its watches with it."""
+        self._untold.pop(kind, None)
+        self._watches = {p: watch for p, watch in self._watches.items() if watch.kind is not kind}
+
+    def look(self) -> None:
+        """Notice which streams have moved; to be called every few seconds."""
+        for watch in self._watches.values():
+            if watch.stream and watch.stream.total_bytes != watch.bytes:
+                watch.bytes, watch.heard_at = watch.stream.total_bytes, self._clock()
+
+    def silent(self) -> set[Kind]:
+        """Return the kinds to be listed, because a watch was silent for long; each once a while."""
+        now, kinds = self._clock(), set()
+        for watch in self._watches.values():
+            if now - watch.heard_at > self._silence_s:
+                watch.heard_at = now
+                kinds.add(watch.kind)
+        return kinds
+
+    def unopened(self) -> str:
+        """Say which watches have not begun yet; nothing when all have."""
+        waiting = sorted({str(w.kind) for w in self._watches.values() if w.stream is None})
+        return f"not watched yet: {', '.join(waiting)}" if waiting else ""
+
+    def deaf(self) -> str:
+        """Say which watches have missed what lists found; nothing when all hear."""
+        now, ails = self._clock(), []
+        for kind, untold in self._untold.items():
+            waits = [now - since for _, since in untold.values()]
+            if waits and max(waits) > self._untold_s:
+                ails.append(
+                    f"the watch of {kind} is deaf: {len(waits)} changes that a list found"
+                    f" {max(waits):.0f} s ago it has not told"
+                )
+        return "; ".join(ails)
