@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from yolofleet.api.detector import Detector, InvalidSpec
+from yolofleet.api.base import InvalidSpec
+from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason, Status, read_status
 from yolofleet.cluster.accelerators import Accelerators

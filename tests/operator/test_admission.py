@@ -17,6 +17,12 @@ GPU = {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": 1}}
 V2 = {"uri": "demo://shapes-v2"}
 SCALED = {"maxReplicas": 3}
 
+
+def stepped(*weights: int) -> dict[str, Any]:
+    """Return a rollout in steps."""
+    return {"strategy": "Canary", "steps": [{"weight": w, "hold": "5m"} for w in weights]}
+
+
 RULES = [
     # (what is refused, what it says, the same put right)
     ({"model": {"uri": "ftp://host/a.onnx"}}, "spec.model.uri: the scheme must be one of", {}),
@@ -64,6 +70,51 @@ RULES = [
         {"traffic": {"provider": "service", "hosts": ["gate.example.com"]}},
         "spec.traffic.hosts: a plain Service routes no host names",
         {"traffic": {"provider": "service"}},
+    ),
+    (
+        {"rollout": {"strategy": "Canary"}},
+        "spec.rollout.steps: strategy Canary walks steps",
+        {"rollout": {"strategy": "Canary", "steps": [{"weight": 10, "hold": "5m"}]}},
+    ),
+    (
+        {"rollout": {"steps": [{"weight": 10, "hold": "5m"}]}},
+        "spec.rollout.steps: only strategy Canary walks steps",
+        {"rollout": {"strategy": "BlueGreen"}},
+    ),
+    (
+        {"rollout": stepped(50, 10)},
+        "spec.rollout.steps: the weights must rise",
+        {"rollout": stepped(10, 50)},
+    ),
+    (
+        {"rollout": stepped(10, 10)},
+        "spec.rollout.steps: the weights must rise",
+        {"rollout": stepped(10)},
+    ),
+    (
+        {"rollout": {"strategy": "BlueGreen", "maxSurge": 1}},
+        "spec.rollout.maxSurge: BlueGreen always runs a whole second set",
+        {"rollout": stepped(10) | {"maxSurge": "25%"}},
+    ),
+    (
+        {"rollout": stepped(10) | {"maxSurge": 0}},
+        "spec.rollout.maxSurge: must be at least 1",
+        {"rollout": stepped(10) | {"maxSurge": 1}},
+    ),
+    (
+        {"rollout": {"strategy": "InPlace"}, "canary": {"model": V2}},
+        "spec.canary: needs pods beside the replicas",
+        {"rollout": {"strategy": "BlueGreen"}, "canary": {"model": V2}},
+    ),
+    (
+        {"rollout": {"strategy": "InPlace"}, "autoscaling": SCALED, "resources": CPU},
+        "spec.rollout: InPlace and maxSurge take replicas from the stable revision",
+        {"rollout": stepped(10), "autoscaling": SCALED, "resources": CPU},
+    ),
+    (
+        {"rollout": stepped(10), "traffic": {"provider": "service"}},
+        "spec.rollout.strategy: a plain Service cannot split traffic",
+        {"rollout": {"strategy": "InPlace"}, "traffic": {"provider": "service"}},
     ),
     (
         {"canary": {"model": MODEL, "weight": 10}},

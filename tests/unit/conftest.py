@@ -42,6 +42,7 @@ class World:
     nodes: list[Manifest] = field(default_factory=list)
     others: list[Manifest] = field(default_factory=list)  # pods that are not this detector's
     mesh: bool = True
+    scheduler: bool = False  # whether pods are made, and hold accelerators of nodes
     broken: set[str] = field(default_factory=set)  # model URIs whose pods never get ready
     now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
     defaults: Defaults = DEFAULTS
@@ -106,13 +107,42 @@ class World:
 
     def run_pods(self, step: int = 1000) -> None:
         """Let at most `step` replicas of each revision become ready, or go."""
-        for name, deployment in self.deployments().items():
+        by_need = sorted(self.deployments().items(), key=lambda d: d[1]["spec"]["replicas"])
+        for name, deployment in by_need:  # those that shrink make room first
             ready = deployment.setdefault("status", {}).get("availableReplicas", 0)
             model = deployment["metadata"]["annotations"][RENDER_ANNOTATION]
             healthy = not any(uri in model for uri in self.broken)
             goal = deployment["spec"]["replicas"] if healthy else 0
+            if self.scheduler:
+                goal = min(goal, self._schedule(name, deployment))
             moved = min(goal, ready + step) if goal > ready else max(goal, ready - step)
             self.deployments()[name]["status"]["availableReplicas"] = moved
+
+    def _schedule(self, name: str, deployment: Manifest) -> int:
+        """Give the pods of a Deployment nodes as far as these have room; return how many have."""
+        ours = [p for p in self.pods if p["metadata"]["labels"][REVISION_LABEL] == name]
+        wanted = deployment["spec"]["replicas"]
+        self.pods = [p for p in self.pods if p not in ours[wanted:]]
+        ours = ours[:wanted]
+        while len(ours) < wanted:
+            spec = copy.deepcopy(deployment["spec"]["template"]["spec"])
+            number = len(self.pods) + len(ours)
+            pod = {
+                "metadata": {"name": f"{name}-{number}", "labels": {REVISION_LABEL: name}},
+                "spec": spec,
+            }
+            ours.append(pod)
+            self.pods.append(pod)
+        for pod in ours:
+            asked = holds(pod)
+            if not place(pod):
+                fit = (
+                    node.name
+                    for node in self.rooms()
+                    if all(node.free.get(r, 0) >= n for r, n in asked.items())
+                )
+                pod["spec"]["nodeName"] = next(fit, "")
+        return sum(bool(place(pod)) for pod in ours)
 
     def deployments(self) -> dict[str, Manifest]:
         return {name: m for (kind, name), m in self.children.items() if kind == "Deployment"}

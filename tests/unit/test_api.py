@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolofleet.api import crd, generate, names, quantity
-from yolofleet.api.detector import Detector, InvalidSpec, seconds
+from yolofleet.api.base import InvalidSpec, seconds
+from yolofleet.api.detector import Detector
 
 ROOT = Path(__file__).parents[2]
 

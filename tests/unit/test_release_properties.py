@@ -13,6 +13,22 @@ canaries = st.none() | st.fixed_dictionaries(
     {"model": st.sampled_from(MODELS), "weight": st.integers(0, 100)},
     optional={"replicas": st.integers(1, 4)},
 )
+holds = st.sampled_from(["10s", "1m", "Approval"])
+steps = st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True).flatmap(
+    lambda weights: st.tuples(*(holds for _ in weights)).map(
+        lambda held: [{"weight": w, "hold": h} for w, h in zip(sorted(weights), held, strict=True)]
+    )
+)
+rollouts = st.one_of(
+    st.just({}),
+    st.just({"strategy": "BlueGreen"}),
+    st.just({"strategy": "InPlace"}),
+    st.fixed_dictionaries(
+        {"strategy": st.just("Canary"), "steps": steps},
+        optional={"maxSurge": st.sampled_from([1, 2, "50%"])},
+    ),
+)
+GPU = {"limits": {"nvidia.com/gpu": 1}, "requests": {"cpu": "1"}}
 
 
 def _world_type():
@@ -32,7 +48,37 @@ class Releases(RuleBasedStateMachine):
     def edit(self, model, replicas, canary):
         if canary and canary["model"] == model:
             canary = None  # admission refuses a canary equal to stable
+        if self.world.raw["spec"].get("rollout", {}).get("strategy") == "InPlace":
+            canary = None  # and one beside a release in place
         self.world.edit(model=model, replicas=replicas, canary=canary)
+
+    @rule(rollout=rollouts)
+    def choose_strategy(self, rollout):
+        canary = self.world.raw["spec"].get("canary")
+        self.world.edit(
+            rollout=rollout, canary=None if rollout.get("strategy") == "InPlace" else canary
+        )
+
+    @rule(gpus=st.integers(0, 6))
+    def ask_for_gpus(self, gpus):
+        self.world.scheduler = True
+        self.world.nodes = [
+            {"metadata": {"name": "n"}, "status": {"allocatable": {"nvidia.com/gpu": str(gpus)}}}
+        ]
+        self.world.edit(resources=GPU)
+
+    @rule()
+    def pause_or_go_on(self):
+        rollout = self.world.raw["spec"].get("rollout", {})
+        self.world.edit(rollout={**rollout, "paused": not rollout.get("paused", False)})
+
+    @rule()
+    def approve(self):
+        going = self.world.status().rollout
+        if going and going.step:
+            approved = {"revision": going.revision, "step": going.step}
+            rollout = self.world.raw["spec"].get("rollout", {})
+            self.world.edit(rollout={**rollout, "approved": approved})
 
     @rule()
     def promote(self):
@@ -74,17 +120,32 @@ class Releases(RuleBasedStateMachine):
     @rule()
     def reconcile(self):
         world = self.world
-        before = world.weights()
+        before, pods = world.weights(), world.replicas()
         routed = {name for name, weight in before.items() if weight}
         ready = {name: world.ready(name) for name in world.deployments()}
         world.reconcile()
         for name in routed & world.weights().keys():
             if world.weights()[name] and ready.get(name):
-                assert world.replicas()[name] > 0 or world.raw["spec"]["replicas"] == 0, (
+                spec = world.raw["spec"]
+                alone = spec.get("rollout", {}).get("strategy") == "InPlace"
+                by_consent = spec["replicas"] == 0 or (alone and spec["replicas"] == 1)
+                assert world.replicas()[name] > 0 or by_consent, (
                     "a revision with traffic lost all its pods"
                 )
+        self._surge_is_bounded(pods, ready)
         if world.mesh:
             self._routes_are_safe(ready, before)
+
+    def _surge_is_bounded(self, before, ready):
+        detector, status = self.world.detector(), self.world.status()
+        full = detector.spec.replicas or 0
+        strategy = status.rollout.strategy if status.rollout else detector.spec.rollout.strategy
+        surge = detector.spec.rollout.surge(strategy or "BlueGreen", full)
+        canary = self.world.decide().canary
+        after = {n: pods for n, pods in self.world.replicas().items() if n != canary}
+        grown = sum(after.values()) > sum(before.get(n, 0) for n in after)
+        stuck = not any(ready.get(n) for n in [status.stable.revision])
+        assert not grown or sum(after.values()) <= full + surge + stuck, "too many pods"
 
     def _routes_are_safe(self, ready, before):
         weights = self.world.weights()
@@ -94,9 +155,14 @@ class Releases(RuleBasedStateMachine):
             others = any(ready.get(o) and weights[o] for o in weights if o != name)
             assert not (weight and not ready.get(name) and others and name != stable)
             if name != stable and ready.get(stable):
-                full = max(self.world.raw["spec"]["replicas"], 1)
+                full = max(self.world.raw["spec"]["replicas"] - self._gives_one_up(), 1)
                 carries = 100 * ready.get(name, 0) // full
                 assert weight <= max(carries, before.get(name, 0)), "raised above what it carries"
+
+    def _gives_one_up(self):
+        status, spec = self.world.status(), self.world.detector().spec
+        strategy = status.rollout.strategy if status.rollout else spec.rollout.strategy
+        return strategy == "InPlace"
 
     @invariant()
     def revisions_are_immutable(self):
@@ -113,7 +179,14 @@ class Releases(RuleBasedStateMachine):
     def left_alone_it_settles_and_stays(self):
         world = self.world
         world.broken = set()
-        world.settle(20)
+        if world.nodes:
+            world.nodes[0]["status"]["allocatable"]["nvidia.com/gpu"] = "9"
+        rollout = {k: v for k, v in world.raw["spec"].get("rollout", {}).items() if k != "paused"}
+        rollout["steps"] = [s | {"hold": "10s"} for s in rollout.get("steps", [])]
+        world.edit(rollout=rollout)
+        if rollout.get("strategy") == "Canary" and not world.mesh:
+            world.mesh = True  # steps need it
+        world.settle(30)
         status = world.status()
         want = world.decide()
         assert status.stable.revision == want.target

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from yolofleet.api.base import ApiModel, Rule
 from yolofleet.api.detector import (
-    ApiModel,
     Autoscaling,
     Canary,
     DetectorSpec,
@@ -19,13 +19,13 @@ from yolofleet.api.detector import (
     Model,
     PodTemplate,
     Resources,
-    Rule,
     Runtime,
     StringMatch,
     Traffic,
 )
 from yolofleet.api.names import GROUP, KIND, PLURAL, VERSION, Manifest
-from yolofleet.api.status import Condition, Draining, RevisionStatus, Status
+from yolofleet.api.rollout import Approved, Rollout, Step
+from yolofleet.api.status import Condition, Draining, RevisionStatus, RolloutStatus, Status
 
 Schema = dict[str, Any]
 
@@ -51,7 +51,8 @@ _MODELS: dict[str, type[ApiModel]] = {
     model.__name__: model
     for model in (
         Autoscaling, Canary, DetectorSpec, HeaderMatch, Inference, Model, PodTemplate, Resources,
-        Runtime, StringMatch, Traffic, Condition, Draining, RevisionStatus, Status,
+        Runtime, StringMatch, Traffic, Approved, Rollout, Step, Condition, Draining, RevisionStatus,
+        RolloutStatus, Status,
     )
 }  # fmt: skip
 

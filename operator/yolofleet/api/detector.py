@@ -4,107 +4,19 @@ The CRD and the API reference are generated from here. What CEL can check at adm
 the type it constrains; `Detector.parse` checks the rest.
 """
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from yolofleet.api import quantity
+from yolofleet.api.base import ApiModel, Duration, FreeForm, InvalidSpec, Quantities, Rule
 from yolofleet.api.names import Manifest
+from yolofleet.api.rollout import Rollout
 
 URI_SCHEMES = ("demo", "https", "http", "file", "pvc")
 SERVER_CONTAINER = "yoloserve"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A CEL rule: what must hold, and what the user is told when it does not."""
-
-    rule: str
-    message: str
-    field: str = ""
-
-    def as_schema(self) -> dict[str, str]:
-        """Return the entry of `x-kubernetes-validations`."""
-        entry = {"rule": self.rule, "message": self.message}
-        return entry | ({"fieldPath": self.field} if self.field else {})
-
-
-class ApiModel(BaseModel):
-    """Camel case outside, snake case inside; unknown fields are for the API server to refuse."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
-    )
-    rules: ClassVar[tuple[Rule, ...]] = ()
-
-
-class InvalidSpec(Exception):
-    """A spec that admission let through and nobody can serve; says each wrong field and the fix."""
-
-
-def _in_canonical_form(amounts: object) -> object:
-    if not isinstance(amounts, Mapping):
-        return amounts
-    return {name: quantity.canonical(amount) for name, amount in amounts.items()}
-
-
-Quantities = Annotated[
-    dict[str, str],
-    BeforeValidator(_in_canonical_form),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "maxProperties": 16,
-            "additionalProperties": {
-                "x-kubernetes-int-or-string": True,
-                "anyOf": [{"type": "integer"}, {"type": "string"}],
-                "pattern": quantity.PATTERN,
-            },
-        }
-    ),
-]
-"""Amounts by resource name, as in a pod."""
-
-_DURATION = re.compile(r"(\d+)(ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def seconds(duration: str) -> float:
-    """Return the seconds in a duration such as 500ms, 2s or 1m."""
-    match = _DURATION.fullmatch(duration)
-    if match is None:
-        raise ValueError(f"{duration!r} is not a duration; write it as 500ms, 2s or 1m")
-    return int(match[1]) * _SECONDS[match[2]]
-
-
-def _a_duration(text: str) -> str:
-    seconds(text)
-    return text
-
-
-Duration = Annotated[
-    str,
-    AfterValidator(_a_duration),
-    WithJsonSchema({"type": "string", "maxLength": 16, "pattern": r"^[1-9][0-9]*(ms|s|m|h)$"}),
-]
-
-FreeForm = Annotated[
-    dict[str, Any],
-    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
-]
 
 
 class Model(ApiModel):
@@ -480,6 +392,27 @@ class DetectorSpec(ApiModel):
             ".autoscaling.cpu",
         ),
         Rule(
+            "!has(self.canary) || !has(self.rollout.strategy)"
+            " || self.rollout.strategy != 'InPlace'",
+            "spec.canary: needs pods beside the replicas, and spec.rollout.strategy InPlace never"
+            " has any; remove canary, or choose BlueGreen or Canary",
+            ".canary",
+        ),
+        Rule(
+            "!has(self.autoscaling) || !(has(self.rollout.maxSurge) ||"
+            " (has(self.rollout.strategy) && self.rollout.strategy == 'InPlace'))",
+            "spec.rollout: InPlace and maxSurge take replicas from the stable revision, which the"
+            " autoscaler owns; remove them, or spec.autoscaling",
+            ".rollout",
+        ),
+        Rule(
+            "self.traffic.provider != 'service' || !has(self.rollout.strategy)"
+            " || self.rollout.strategy != 'Canary'",
+            "spec.rollout.strategy: a plain Service cannot split traffic; set spec.traffic.provider"
+            " to istio or auto, or strategy to BlueGreen or InPlace",
+            ".rollout.strategy",
+        ),
+        Rule(
             f"!({_ACCELERATED}) || self.runtime.backend != 'openvino'",
             "spec.runtime.backend: openvino runs on the CPU; use auto, torch or onnxruntime with an"
             " accelerator, or remove it from spec.resources.limits",
@@ -505,6 +438,9 @@ class DetectorSpec(ApiModel):
         default=None,
         description="A second revision beside the stable one. Promote it by copying what differs"
         " into the spec and removing canary: no pod restarts. Remove it to call it off.",
+    )
+    rollout: Rollout = Field(
+        default=Rollout(), description="How a changed spec reaches the whole traffic."
     )
     pod_template: PodTemplate = Field(
         default=PodTemplate(), description="Anything else that the pods need."

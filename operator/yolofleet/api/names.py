@@ -20,6 +20,9 @@ MANAGED_BY = "yolofleet"
 RENDER_ANNOTATION = f"{GROUP}/render"
 """On a revision's Deployment: what it was rendered with, so that an upgrade restarts no pod."""
 
+RELEASED_ANNOTATION = f"{GROUP}/released"
+"""On a revision's Deployment: all traffic has been to it, so a roll-back to it needs no steps."""
+
 MANAGER = "yolofleet"
 STATUS_MANAGER = "yolofleet-status"
 HANDOVER_MANAGER = "yolofleet-handover"

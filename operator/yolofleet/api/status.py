@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, ValidationError, WithJsonSchema
 
-from yolofleet.api.detector import ApiModel
+from yolofleet.api.base import ApiModel
 from yolofleet.api.names import Manifest
+from yolofleet.api.rollout import Strategy
 
 Time = Annotated[
     datetime,
@@ -37,6 +38,9 @@ class Reason(StrEnum):
     SETTLED = "Settled"
     STARTING = "Starting"
     ROLLING_OUT = "RollingOut"
+    HOLDING = "Holding"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    PAUSED = "Paused"
     DRAINING = "Draining"
     SUSPENDED = "Suspended"
     INVALID_SPEC = "InvalidSpec"
@@ -91,6 +95,18 @@ class Draining(ApiModel):
     since: Time = Field(description="When the router was first seen without it.")
 
 
+class RolloutStatus(ApiModel):
+    """A release under way. All that it must remember is here: a new leader goes on from it."""
+
+    revision: str = Field(description="The revision on its way to be the stable one.")
+    strategy: Strategy = Field(description="How it takes over.")
+    step: int = Field(default=0, description="The present step, counted from 1; 0: not in steps.")
+    weight: int = Field(default=0, description="Percent of requests that it is to get now.")
+    since: Time | None = Field(
+        default=None, description="Since when the router has had the weight of the step."
+    )
+
+
 class Status(ApiModel):
     """What the operator has seen and said."""
 
@@ -103,6 +119,9 @@ class Status(ApiModel):
     )
     canary: RevisionStatus | None = Field(
         default=None, description="The revision on trial, or on its way to be the stable one."
+    )
+    rollout: RolloutStatus | None = Field(
+        default=None, description="The release under way; absent when there is none."
     )
     draining: list[Draining] = Field(
         default=[], description="Revisions without traffic whose pods still finish their requests."

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from yolofleet.api.detector import Detector, Provider
-from yolofleet.plan.accelerators import shortage
+from yolofleet.api.rollout import Strategy
+from yolofleet.plan.accelerators import room, shortage
+from yolofleet.plan.capacity import Capacity, carries, grown, newcomer, outgoing, remaining
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import Observed, ObservedRevision
 from yolofleet.plan.release import (
@@ -19,8 +21,10 @@ from yolofleet.plan.release import (
     provider_for,
     release,
     shares,
+    spans,
 )
 from yolofleet.plan.revision import Revision
+from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaling import canary_replicas
 from yolofleet.plan.traffic import weights
 
@@ -29,10 +33,14 @@ LOOK_FOR_ACCELERATORS = timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True)
 class PlannedRevision:
-    """A revision and its replicas; None: an autoscaler owns the number."""
+    """A revision and its replicas; None: an autoscaler owns the number.
+
+    released: whether it is or was the stable revision.
+    """
 
     revision: Revision
     replicas: int | None
+    released: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,8 @@ class Plan:
     provider: Provider  # what really routes: istio or service
     weights: Mapping[str, int]
     matched: str | None  # where requests go that match the canary's headers
+    spans: bool  # whether the stable Service selects the successor's pods too
+    progress: Progress | None  # how far the target is on its way to be the stable revision
     full: int  # replicas that carry the whole traffic
     draining: Mapping[str, datetime]  # since when the router has let go of them
     missing: str | None  # the accelerator that no node offers, and what to do
@@ -66,29 +76,37 @@ class Plan:
 
 def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: datetime) -> Plan:
     """Return the next state of `detector`. Raises nothing for a parsed detector."""
-    going = release(detector, observed, defaults)
+    going = release(detector, observed, defaults, now=now)
     provider = provider_for(detector, observed)
     split = {going.stable: 100}
     if provider is Provider.ISTIO:
         asked = shares(detector, observed, going)
-        split = weights(observed, stable=going.stable, shares=asked, full=going.full)
+        full = max(going.capacity.kept, 1) if going.capacity.full else 0
+        split = weights(observed, stable=going.stable, shares=asked, full=full)
     leaving = draining(observed, going, split, now=now)
-    missing = _missing(going, observed)
-    wanted = [PlannedRevision(r, _replicas(detector, observed, going, r)) for r in going.wanted]
-    former = [
-        PlannedRevision(r, _former_replicas(observed.revisions[r.name], split, leaving, now, r))
+    wishes = {r.name: _replicas(detector, observed, going, provider, r) for r in going.wanted}
+    planned = [(r, _with_room(observed, going, r, wishes[r.name])) for r in going.wanted]
+    missing = _missing(observed, wishes, going)
+    planned += [
+        (r, _former_replicas(observed.revisions[r.name], going, split, leaving, now))
         for r in going.former
     ]
+    released = {name for name, seen in observed.revisions.items() if seen.released}
     return Plan(
         stable=going.stable,
         target=going.target.name,
         canary=going.canary.name if going.canary else None,
-        revisions=(*wanted, *former),
+        revisions=tuple(
+            PlannedRevision(r, replicas, r.name in released | {going.stable})
+            for r, replicas in planned
+        ),
         untouched=frozenset(n for n, seen in observed.revisions.items() if not seen.revision),
         provider=provider,
         weights=split,
         matched=going.canary.name if going.canary and observed.ready(going.canary.name) else None,
-        full=going.full,
+        spans=provider is Provider.SERVICE and spans(observed, going),
+        progress=going.progress,
+        full=going.capacity.full,
         draining=leaving,
         missing=missing,
         requeue_after=_next_look(going, leaving, missing, now),
@@ -96,53 +114,107 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
 
 
 def _replicas(
-    detector: Detector, observed: Observed, going: Release, revision: Revision
+    detector: Detector, observed: Observed, going: Release, provider: Provider, revision: Revision
 ) -> int | None:
-    """Return the replicas of a revision that the spec names, or that is still the stable one."""
-    live = observed.revisions.get(revision.name)
+    """Return the replicas that a revision should have which the spec names, or which is stable."""
+    name, way, capacity = revision.name, going.progress, going.capacity
+    live = observed.revisions.get(name)
     running = live.replicas if live else 0
-    if running == 0 and shortage(revision, 1, observed.nodes):
-        return 0  # a pod that no node can run would only be Pending
-    if revision.name == going.stable and detector.spec.autoscaling:
+    others = sum(observed.replicas(r.name) for r in going.former)
+    if name == going.stable and detector.spec.autoscaling:
         # an autoscaler does not start from nothing, and sleeps at zero
-        return None if running else going.full
-    if going.canary and revision.name == going.canary.name:
-        return canary_replicas(detector, observed, revision.name, going.full)
-    if going.under_way and revision.name == going.stable:
-        return _outgoing(observed, revision.name, going.full)
-    return going.full
+        return None if running else capacity.full
+    if name == going.stable and way is None:
+        return grown(capacity, running=running, others=others)
+    if way and name == going.stable:
+        told = observed.status.stable
+        return outgoing(
+            capacity,
+            way.goal,
+            running=told.desired if told and told.revision == name else running,
+            ready_new=observed.ready(way.revision),
+            weight_new=_taken_over(observed, provider, way, capacity),
+        )
+    if way and name == way.revision:
+        if way.held:
+            return running
+        return newcomer(
+            capacity,
+            way.goal,
+            running=running,
+            others=others + observed.replicas(going.stable),
+            stuck=not observed.ready(going.stable),
+        )
+    return canary_replicas(detector, observed, name, capacity.full)
 
 
-def _outgoing(observed: Observed, name: str, full: int) -> int:
-    """Return the replicas of the stable revision while its successor comes: it grows no more."""
-    told = observed.status.stable
-    before = told.desired if told and told.revision == name else 0
-    return min(before, full) or full
+def _taken_over(observed: Observed, provider: Provider, way: Progress, capacity: Capacity) -> int:
+    """Return the percent of requests that the new revision answers."""
+    if provider is Provider.ISTIO:
+        return observed.weights.get(way.revision, 0)
+    # one Service over both: whoever is ready gets a part
+    return carries(observed.ready(way.revision), max(capacity.kept, 1)) if observed.spans else 0
+
+
+def _with_room(
+    observed: Observed, going: Release, revision: Revision, wish: int | None
+) -> int | None:
+    """Return what of `wish` can run: a pod that no node can take would only be Pending.
+
+    A second set that does not fit whole is not begun: its part would hold accelerators for nothing.
+    """
+    seen = observed.revisions.get(revision.name)
+    running = seen.replicas if seen else 0
+    if wish is None or wish <= running:
+        return wish
+    fits = running - (seen.unplaced if seen else 0) + room(revision, observed.nodes)
+    way = going.progress
+    whole = way and way.revision == revision.name and way.strategy is Strategy.BLUE_GREEN
+    if whole and fits < wish and observed.ready(going.stable):
+        return running
+    return max(running, min(wish, fits))
 
 
 def _former_replicas(
     live: ObservedRevision,
+    going: Release,
     split: Mapping[str, int],
     leaving: Mapping[str, datetime],
     now: datetime,
-    revision: Revision,
 ) -> int:
     """Return the replicas of a revision that nobody wants: its own until it has drained."""
-    name = revision.name
-    if split.get(name, 0) > 0 or (live.ready and name not in leaving):
+    name, revision = live.name, live.revision
+    if weight := split.get(name, 0):
+        return remaining(going.capacity, running=live.replicas, weight=weight)
+    if live.ready and name not in leaving:
         return live.replicas
-    if name in leaving and not drained(leaving[name], revision.drain_seconds, now):
+    drain = revision.drain_seconds if revision else 0
+    if name in leaving and not drained(leaving[name], drain, now):
         return live.replicas
     return 0
 
 
-def _missing(going: Release, observed: Observed) -> str | None:
+def _missing(observed: Observed, wishes: Mapping[str, int | None], going: Release) -> str | None:
+    """Say which revision finds no accelerator for its replicas."""
     for revision in going.wanted:
         seen = observed.revisions.get(revision.name)
-        more = seen.unplaced if seen and seen.replicas else 1
-        if told := shortage(revision, more, observed.nodes):
-            return f"{revision.name}: {told}"
+        running = seen.replicas if seen else 0
+        wish = wishes[revision.name]
+        more = max((running if wish is None else wish) - running, 0)
+        more += seen.unplaced if seen else 0
+        if more and (told := shortage(revision, more, observed.nodes)):
+            return f"{revision.name}: {told}{_by_consent(going, revision)}"
     return None
+
+
+def _by_consent(going: Release, revision: Revision) -> str:
+    way = going.progress
+    if way is None or way.revision != revision.name or way.strategy is not Strategy.BLUE_GREEN:
+        return ""
+    return (
+        f". Or set spec.rollout.strategy to {Strategy.IN_PLACE}: replica by replica, without a"
+        " second set" + (" (with one replica, an outage)" if going.capacity.full == 1 else "")
+    )
 
 
 def _next_look(
@@ -150,6 +222,8 @@ def _next_look(
 ) -> timedelta | None:
     """Return when time alone changes the decision; None when only an event can."""
     looks = [LOOK_FOR_ACCELERATORS] if missing else []
+    if going.progress and (left := going.progress.next_look) and left > timedelta():
+        looks.append(left)
     for revision in going.former:
         if since := leaving.get(revision.name):
             until = since + timedelta(seconds=revision.drain_seconds) - now

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yolofleet.api.detector import SERVER_CONTAINER, Detector
-from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
+from yolofleet.api.names import (
+    RELEASED_ANNOTATION,
+    RENDER_ANNOTATION,
+    REVISION_LABEL,
+    Manifest,
+)
 from yolofleet.api.status import Reason, Status
 from yolofleet.plan.accelerators import NodeRoom, place
 from yolofleet.plan.revision import Revision, recorded
@@ -30,6 +35,7 @@ class ObservedRevision:
 
     settled: whether its status speaks of its present spec, not of one before.
     placed: its pods that have a node, and so hold there what they ask for.
+    released: whether it was the stable revision at some time.
     """
 
     name: str
@@ -40,6 +46,7 @@ class ObservedRevision:
     failure: Failure | None = None
     settled: bool = True
     placed: int = 0
+    released: bool = False
 
     @property
     def unplaced(self) -> int:
@@ -53,10 +60,16 @@ class Observed:
 
     revisions: Mapping[str, ObservedRevision]
     weights: Mapping[str, int]  # what the router has; empty where there is no route
-    selected: str | None  # the revision that the stable Service selects
+    selected: str | None  # the revision that the stable Service stands for
+    spans: bool  # whether that Service selects the pods of all revisions
     mesh: bool  # whether Istio's API is in the cluster
     nodes: tuple[NodeRoom, ...]  # those with accelerators; none for who asks for no accelerator
     status: Status = field(default_factory=Status)
+
+    def replicas(self, name: str) -> int:
+        """Pods that the Deployment of `name` asks for."""
+        found = self.revisions.get(name)
+        return found.replicas if found else 0
 
     def ready(self, name: str | None) -> int:
         """Replicas of `name` that can answer."""
@@ -79,6 +92,7 @@ def observe(
         by_kind.setdefault(child["kind"], []).append(child)
     pods = list(pods)
     failures, placed = _failures(pods), _placed(pods)
+    selected, spans = _selected(detector, by_kind.get("Service", []))
     revisions = {
         d["metadata"]["name"]: _revision(detector.name, d, failures, placed)
         for d in by_kind.get("Deployment", [])
@@ -87,7 +101,8 @@ def observe(
     return Observed(
         revisions=revisions,
         weights=_weights(detector, by_kind.get("VirtualService", [])) if mesh else {},
-        selected=_selected(detector, by_kind.get("Service", [])),
+        selected=selected,
+        spans=spans,
         mesh=mesh,
         nodes=nodes,
         status=status,
@@ -111,15 +126,18 @@ def _revision(
         failure=failures.get(name),
         settled=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         placed=placed.get(name, 0),
+        released=RELEASED_ANNOTATION in meta.get("annotations", {}),
     )
 
 
-def _selected(detector: Detector, services: Iterable[Manifest]) -> str | None:
+def _selected(detector: Detector, services: Iterable[Manifest]) -> tuple[str | None, bool]:
+    """Return the revision that the stable Service stands for, and whether it selects others too."""
     for service in services:
         if service["metadata"]["name"] == detector.name:
             selector: dict[str, str] = service["spec"].get("selector") or {}
-            return selector.get(REVISION_LABEL)
-    return None
+            named = service["metadata"].get("labels", {}).get(REVISION_LABEL)
+            return selector.get(REVISION_LABEL, named), REVISION_LABEL not in selector
+    return None, False
 
 
 def _weights(detector: Detector, routes: Iterable[Manifest]) -> dict[str, int]:

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.rollout import Strategy
 from yolofleet.api.status import Reason
+from yolofleet.plan.accelerators import room
+from yolofleet.plan.capacity import Capacity
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.revision import Revision, canary_revision, stable_revision
+from yolofleet.plan.rollout import Progress, progress, strategy_for
 from yolofleet.plan.scaling import full_capacity
 
 
@@ -25,21 +29,26 @@ class Release:
     canary: Revision | None
     wanted: tuple[Revision, ...]
     former: tuple[Revision, ...]
-    full: int  # replicas that carry the whole traffic
-
-    @property
-    def under_way(self) -> bool:
-        """Whether the spec's revision still has to become the stable one."""
-        return self.stable != self.target.name
+    capacity: Capacity
+    progress: Progress | None  # how far the spec's revision is on its way to be the stable one
 
 
-def release(detector: Detector, observed: Observed, defaults: Defaults) -> Release:
+def release(
+    detector: Detector, observed: Observed, defaults: Defaults, *, now: datetime
+) -> Release:
     """Decide who is who; the pointer moves here."""
     target = _as_recorded(stable_revision(detector, defaults), observed)
     before = released_on(observed, target.name)
     full = full_capacity(detector, observed, before)
-    moves = not detector.spec.suspend and takes_over(observed, before, target.name, full)
-    stable = target.name if moves else before
+    free = room(target, observed.nodes)
+    strategy = strategy_for(detector, observed, target, full=full, room=free)
+    capacity = Capacity(full, detector.spec.rollout.surge(strategy, full))
+    way = None
+    if before != target.name:
+        way = progress(detector, observed, target, strategy, now=now)
+        if takes_over(observed, before, way, capacity):
+            way = None
+    stable = before if way else target.name
     trial = canary_revision(detector, defaults)
     canary = _as_recorded(trial, observed) if trial and trial.name != stable else None
     wanted = {r.name: r for r in (target, canary) if r}
@@ -51,7 +60,8 @@ def release(detector: Detector, observed: Observed, defaults: Defaults) -> Relea
         canary=canary,
         wanted=tuple(wanted.values()),
         former=_former(detector, observed, wanted.keys() | {stable}),
-        full=full,
+        capacity=capacity,
+        progress=way,
     )
 
 
@@ -74,13 +84,21 @@ def released_on(observed: Observed, otherwise: str) -> str:
     return otherwise
 
 
-def takes_over(observed: Observed, before: str, target: str, full: int) -> bool:
-    """Say whether `target` may become the stable revision: with the capacity of the old one."""
-    if before == target or full == 0:
+def takes_over(observed: Observed, before: str, way: Progress, capacity: Capacity) -> bool:
+    """Say whether the new revision becomes the stable one.
+
+    It does with all steps walked and the capacity of the old one; with nothing of the old one
+    ready, there is nothing to be careful about.
+    """
+    if way.held:
+        return False
+    if capacity.full == 0:
         return True
-    needed = full if observed.ready(before) else 1  # better one replica than none
-    seen = observed.revisions.get(target)
-    return seen is not None and seen.settled and seen.ready >= needed
+    serving = observed.ready(before) > 0
+    needed = max(capacity.kept, 1) if serving else 1  # better one replica than none
+    seen = observed.revisions.get(way.revision)
+    capable = seen is not None and seen.settled and seen.ready >= needed
+    return capable and (way.walked or not serving)
 
 
 def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[Revision, ...]:
@@ -90,8 +108,9 @@ def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[R
         key=lambda seen: (seen.created, seen.name),
         reverse=True,
     )
-    running = [s.revision for s in others if s.revision and s.replicas]
-    resting = [s.revision for s in others if s.revision and not s.replicas]
+    used = {s.name for s in others if s.replicas or s.ready or routed(observed, s.name)}
+    running = [s.revision for s in others if s.revision and s.name in used]
+    resting = [s.revision for s in others if s.revision and s.name not in used]
     return (*running, *resting[: detector.spec.revision_history])
 
 
@@ -105,18 +124,32 @@ def provider_for(detector: Detector, observed: Observed) -> Provider:
 def shares(detector: Detector, observed: Observed, going: Release) -> dict[str, int]:
     """Return what revisions beside the stable one should get of the traffic, in percent.
 
-    While a promotion waits for capacity everybody keeps what the router gives them now.
+    During a release everybody keeps what the router gives them now, but for its revision when the
+    traffic goes over in parts. That begins once the router has let go of all former revisions.
     """
-    if going.under_way:
+    if way := going.progress:
         others = {r.name for r in going.wanted if r.name != going.stable}
-        return {name: observed.weights.get(name, 0) for name in others}
+        held = {name: observed.weights.get(name, 0) for name in others}
+        at_once = way.strategy is Strategy.BLUE_GREEN
+        if not (at_once or way.held or any(routed(observed, r.name) for r in going.former)):
+            held[way.revision] = way.goal
+        return held
     canary = detector.spec.canary
     return {going.canary.name: canary.weight} if canary and going.canary else {}
 
 
+def spans(observed: Observed, going: Release) -> bool:
+    """Say whether one Service has to select both revisions: without a mesh, swapped in place."""
+    way = going.progress
+    if way is None or way.strategy is not Strategy.IN_PLACE:
+        return False
+    alone = not any(observed.replicas(revision.name) for revision in going.former)
+    return alone and observed.replicas(way.revision) > 0
+
+
 def routed(observed: Observed, name: str) -> bool:
     """Say whether any router still sends requests to `name`."""
-    return observed.weights.get(name, 0) > 0 or observed.selected == name
+    return observed.weights.get(name, 0) > 0 or observed.spans or observed.selected == name
 
 
 def draining(

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from yolofleet.api.base import ApiModel
 from yolofleet.api.detector import (
-    ApiModel,
     Backend,
     Canary,
     Detector,

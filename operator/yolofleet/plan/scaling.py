@@ -41,8 +41,3 @@ def canary_replicas(detector: Detector, observed: Observed, name: str, full: int
         return canary.replicas
     weight = max(canary.weight, observed.weights.get(name, 0))
     return max(1, ceil(full * weight / 100))
-
-
-def carries(ready: int, full: int) -> int:
-    """Return the percent of all traffic that `ready` of `full` replicas can carry."""
-    return min(100, 100 * ready // max(full, 1)) if ready else 0

@@ -1,22 +1,26 @@
 """What is true of a detector, from what was observed; and what of it is news."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL
+from yolofleet.api.rollout import APPROVAL
 from yolofleet.api.status import (
     Condition,
     ConditionType,
     Draining,
     Reason,
     RevisionStatus,
+    RolloutStatus,
     Status,
 )
 from yolofleet.plan.accelerators import asked, unseen
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.observed import Observed
+from yolofleet.plan.rollout import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime)
         url=_url(detector, plan),
         stable=_revision(plan.stable, observed, plan),
         canary=_revision(beside, observed, plan) if beside else None,
+        rollout=_rollout(plan),
         draining=[Draining(revision=n, since=t) for n, t in sorted(plan.draining.items())],
         replicas=observed.ready(plan.stable),
         selector=f"{DETECTOR_LABEL}={detector.name},{REVISION_LABEL}={plan.stable}",
@@ -61,6 +66,19 @@ def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime)
             detector.generation,
             now,
         ),
+    )
+
+
+def _rollout(plan: Plan) -> RolloutStatus | None:
+    way = plan.progress
+    if way is None:
+        return None
+    return RolloutStatus(
+        revision=way.revision,
+        strategy=way.strategy,
+        step=way.step,
+        weight=way.goal,
+        since=way.since,
     )
 
 
@@ -115,7 +133,7 @@ def _revision(name: str, observed: Observed, plan: Plan) -> RevisionStatus:
     if plan.provider is Provider.ISTIO:
         weight = observed.weights.get(name, 0)
     else:
-        weight = 100 if observed.selected == name else 0
+        weight = _share_of_service(name, observed, plan)
     return RevisionStatus(
         revision=name,
         model=model,
@@ -123,6 +141,15 @@ def _revision(name: str, observed: Observed, plan: Plan) -> RevisionStatus:
         desired=(seen.replicas if seen else 0) if planned is None else planned,
         weight=weight,
     )
+
+
+def _share_of_service(name: str, observed: Observed, plan: Plan) -> int:
+    """Return the percent that a Service gives: to all ready pods that it selects alike."""
+    if not observed.spans:
+        return 100 if observed.selected == name else 0
+    ready = observed.ready(plan.stable) + observed.ready(plan.target)
+    part = 100 * observed.ready(plan.target) // ready if ready else 0
+    return {plan.target: part, plan.stable: 100 - part}.get(name, 0)
 
 
 def _url(detector: Detector, plan: Plan) -> str:
@@ -164,23 +191,56 @@ def _progressing(detector: Detector, observed: Observed, plan: Plan) -> Statemen
         return Statement(
             kind, False, Reason.SUSPENDED, "spec.suspend is true: nothing is changed or repaired"
         )
-    releasing = plan.target != plan.stable
-    meanwhile = f"; {plan.stable} keeps serving" if releasing else ""
+    releasing = plan.progress is not None
+    meanwhile = f"; {plan.stable} keeps serving" if observed.ready(plan.stable) else ""
+    meanwhile = meanwhile if releasing else ""
     done = _revision(plan.target, observed, plan)
     whole = done.ready >= max(done.desired, plan.full if releasing else 0)
     if not whole and plan.missing:
         return Statement(kind, False, Reason.MISSING, plan.missing + meanwhile)
     if not whole and (failure := _failure(plan.target, observed)):
         return Statement(kind, False, failure[0], failure[1] + meanwhile)
-    if releasing:
-        told = _count(plan.target, observed, plan) + meanwhile
-        return Statement(kind, True, Reason.ROLLING_OUT, told)
+    if plan.progress:
+        return _under_way(detector, observed, plan, plan.progress, meanwhile)
     if not whole:
         return Statement(kind, True, Reason.STARTING, _count(plan.target, observed, plan))
     if leaving := plan.leaving:
         told = f"{', '.join(leaving)}: finishing the last requests"
         return Statement(kind, True, Reason.DRAINING, told)
     return Statement(kind, False, Reason.SETTLED, f"{plan.target} is released")
+
+
+def _under_way(
+    detector: Detector, observed: Observed, plan: Plan, way: Progress, meanwhile: str
+) -> Statement:
+    """Say where a release is, and what it waits for."""
+    kind, rollout = ConditionType.PROGRESSING, detector.spec.rollout
+    count = _count(plan.target, observed, plan)
+    if way.held:
+        told = "spec.rollout.paused is true: weights and replicas stay; set it to false to go on"
+        return Statement(kind, False, Reason.PAUSED, f"{told}. {count}{meanwhile}")
+    if not way.step:
+        return Statement(kind, True, Reason.ROLLING_OUT, count + meanwhile)
+    step = rollout.steps[way.step - 1]
+    where = f"step {way.step} of {len(rollout.steps)}, {way.goal} % to {way.revision}"
+    if plan.provider is Provider.SERVICE:
+        told = f"{where}: needs Istio, whose API is not in the cluster; install it, or set"
+        return Statement(
+            kind, False, Reason.MESH_ABSENT, f"{told} spec.rollout.strategy to BlueGreen{meanwhile}"
+        )
+    if way.since is None:
+        return Statement(kind, True, Reason.ROLLING_OUT, f"{where}: {count}{meanwhile}")
+    if step.hold == APPROVAL:
+        patch = {"revision": way.revision, "step": way.step}
+        edit = json.dumps({"spec": {"rollout": {"approved": patch}}}, separators=(",", ":"))
+        told = f"{where}: waits for approval. To go on: kubectl patch yd {detector.name} -n"
+        return Statement(
+            kind,
+            True,
+            Reason.AWAITING_APPROVAL,
+            f"{told} {detector.namespace} --type merge -p '{edit}'",
+        )
+    return Statement(kind, True, Reason.HOLDING, f"{where}: holds for {step.hold}")
 
 
 def _routed(detector: Detector, observed: Observed, plan: Plan) -> Statement:
@@ -201,7 +261,10 @@ def _routed(detector: Detector, observed: Observed, plan: Plan) -> Statement:
                 " is not in the cluster; install it, or clear them. Meanwhile the Service"
                 f" {detector.name} sends everything to {plan.stable}",
             )
-        if observed.selected == plan.stable:
+        if observed.spans and plan.spans:
+            told = f"the Service {detector.name} sends to all of {plan.stable} and {plan.target}"
+            return Statement(kind, True, Reason.ROUTED, told)
+        if observed.selected == plan.stable and not observed.spans:
             told = f"the Service {detector.name} sends everything to {plan.stable}"
             return Statement(kind, True, Reason.ROUTED, told)
         return Statement(kind, None, Reason.ROUTE_PENDING, "the Service is being written")

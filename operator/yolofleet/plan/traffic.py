@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from yolofleet.plan.capacity import bears, carries
 from yolofleet.plan.observed import Observed
-from yolofleet.plan.scaling import carries
 
 
 def weights(
@@ -21,7 +21,7 @@ def weights(
         if name != stable
     }
     spare = max(0, 100 - sum(given.values()))
-    short = spare - carries(observed.ready(stable), full) if full else 0  # at zero nothing serves
+    short = spare - bears(observed.ready(stable), full) if full else 0  # at zero nothing serves
     for name, before in observed.weights.items():
         if short <= 0:
             break

@@ -5,8 +5,10 @@ from math import ceil
 from typing import Any
 from urllib.parse import urlsplit
 
-from yolofleet.api.detector import SERVER_CONTAINER, Detector, seconds
+from yolofleet.api.base import seconds
+from yolofleet.api.detector import SERVER_CONTAINER, Detector
 from yolofleet.api.names import (
+    RELEASED_ANNOTATION,
     RENDER_ANNOTATION,
     REVISION_LABEL,
     Manifest,
@@ -35,7 +37,7 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
         name=revision.name,
         namespace=detector.namespace,
         labels=child_labels(detector.name) | {REVISION_LABEL: revision.name},
-        annotations={RENDER_ANNOTATION: revision.record()},
+        annotations={RENDER_ANNOTATION: revision.record()} | _released(planned),
         pod_annotations=_scrape(),
         owner=owner(detector),
         replicas=planned.replicas,
@@ -54,6 +56,10 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
     if tolerated := tolerations(revision):
         made["spec"]["template"]["spec"]["tolerations"] = tolerated
     return made
+
+
+def _released(planned: PlannedRevision) -> dict[str, str]:
+    return {RELEASED_ANNOTATION: "true"} if planned.released else {}
 
 
 def _strategy(revision: Revision) -> dict[str, Any]:

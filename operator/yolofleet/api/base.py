@@ -1,0 +1,90 @@
+"""What every type of the API is made of: rules, amounts, durations."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+from yolofleet.api import quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A CEL rule: what must hold, and what the user is told when it does not."""
+
+    rule: str
+    message: str
+    field: str = ""
+
+    def as_schema(self) -> dict[str, str]:
+        """Return the entry of `x-kubernetes-validations`."""
+        entry = {"rule": self.rule, "message": self.message}
+        return entry | ({"fieldPath": self.field} if self.field else {})
+
+
+class ApiModel(BaseModel):
+    """Camel case outside, snake case inside; unknown fields are for the API server to refuse."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+
+class InvalidSpec(Exception):
+    """A spec that admission let through and nobody can serve; says each wrong field and the fix."""
+
+
+def _in_canonical_form(amounts: object) -> object:
+    if not isinstance(amounts, Mapping):
+        return amounts
+    return {name: quantity.canonical(amount) for name, amount in amounts.items()}
+
+
+Quantities = Annotated[
+    dict[str, str],
+    BeforeValidator(_in_canonical_form),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": 16,
+            "additionalProperties": {
+                "x-kubernetes-int-or-string": True,
+                "anyOf": [{"type": "integer"}, {"type": "string"}],
+                "pattern": quantity.PATTERN,
+            },
+        }
+    ),
+]
+"""Amounts by resource name, as in a pod."""
+
+_DURATION = re.compile(r"(\d+)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(duration: str) -> float:
+    """Return the seconds in a duration such as 500ms, 2s or 1m."""
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise ValueError(f"{duration!r} is not a duration; write it as 500ms, 2s or 1m")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _a_duration(text: str) -> str:
+    seconds(text)
+    return text
+
+
+Duration = Annotated[
+    str,
+    AfterValidator(_a_duration),
+    WithJsonSchema({"type": "string", "maxLength": 16, "pattern": r"^[1-9][0-9]*(ms|s|m|h)$"}),
+]
+
+FreeForm = Annotated[
+    dict[str, Any],
+    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+]

@@ -1,0 +1,85 @@
+"""The ratchet of replicas during a release: what the new revision gets, what the old one gives up.
+
+Pods never exceed the replicas and the surge, and the old revision gives up only what ready replicas
+of the new one have taken over, as the router was seen to have it.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """full: replicas that carry the whole traffic. surge: pods that there may be beyond them."""
+
+    full: int
+    surge: int
+
+    @property
+    def kept(self) -> int:
+        """Replicas that go on serving during a release: all of them, or one less without surge."""
+        return self.full if self.surge else max(self.full - 1, 0)
+
+    @property
+    def tight(self) -> bool:
+        """Whether a second set does not fit."""
+        return self.surge < self.full
+
+
+def carries(ready: int, full: int) -> int:
+    """Return the percent of all traffic that `ready` of `full` replicas can carry."""
+    return min(100, 100 * ready // max(full, 1)) if ready else 0
+
+
+def bears(ready: int, full: int) -> int:
+    """Return what `carries` leaves to `ready` replicas when the missing ones are elsewhere.
+
+    The same, rounded up: of three replicas one carries 33 and the other two bear 67.
+    """
+    return 100 - carries(max(full - ready, 0), full) if ready else 0
+
+
+def parts(weight: int, full: int) -> int:
+    """Return how many of `full` replicas `weight` percent of the traffic amounts to."""
+    return next(n for n in range(full, -1, -1) if carries(n, full) <= weight)
+
+
+def newcomer(capacity: Capacity, goal: int, *, running: int, others: int, stuck: bool) -> int:
+    """Return the replicas of the new revision.
+
+    goal: the percent that it is to get. others: pods of all other revisions. stuck: nothing of the
+    old one is ready; then one more pod than the surge allows is the way out.
+    """
+    wanted = capacity.full if goal == 100 else max(1, ceil(capacity.kept * goal / 100))
+    allowed = max(capacity.full + capacity.surge - others, int(stuck))
+    return min(max(running, min(wanted, allowed)), capacity.full)
+
+
+def outgoing(
+    capacity: Capacity, goal: int, *, running: int, ready_new: int, weight_new: int
+) -> int:
+    """Return the replicas of the old revision while its successor comes: it grows no more.
+
+    weight_new: the percent that the router gives the successor.
+    """
+    wanted = capacity.full if goal == 100 else ceil(capacity.kept * goal / 100)
+    taken = min(parts(weight_new, capacity.kept), ready_new) if capacity.kept else 0
+    last = 1 if weight_new < 100 and capacity.kept else 0  # whoever has weight has a pod
+    needed = max(capacity.kept - taken, last)
+    return min(running, max(needed, capacity.full + capacity.surge - wanted))
+
+
+def grown(capacity: Capacity, *, running: int, others: int) -> int:
+    """Return the replicas of the stable revision without a release: room that others leave."""
+    allowed = capacity.full + capacity.surge - others
+    return min(capacity.full, max(running, allowed))
+
+
+def remaining(capacity: Capacity, *, running: int, weight: int) -> int:
+    """Return the replicas of a former revision that still has `weight`.
+
+    Without spare pods only what that needs: the stable one has to find room to grow.
+    """
+    if not capacity.tight:
+        return running
+    return min(running, max(parts(weight, capacity.kept), 1) if capacity.kept else 0)

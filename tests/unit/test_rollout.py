@@ -1,0 +1,414 @@
+"""Strategies: how a changed spec reaches the whole traffic, step by step."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from yolofleet.plan.capacity import Capacity, bears, carries, newcomer, outgoing, parts, remaining
+
+V1, V2, V3 = ({"uri": f"https://models/{n}.onnx"} for n in (1, 2, 3))
+STEPS = [{"weight": 10, "hold": "2m"}, {"weight": 50, "hold": "5m"}]
+CANARY = {"strategy": "Canary", "steps": STEPS}
+IN_PLACE = {"strategy": "InPlace"}
+GPU = {"limits": {"nvidia.com/gpu": 1}, "requests": {"cpu": "1"}}
+
+
+def released(world: Any, **spec: Any) -> str:
+    """Bring the world to a settled release of V1; return its revision."""
+    world.edit(**{"model": V1, **spec})
+    world.settle()
+    return world.status().stable.revision
+
+
+def told(world: Any, kind: str = "Progressing") -> Any:
+    return world.status().condition(kind)
+
+
+def begun(world: Any, **spec: Any) -> tuple[str, str]:
+    """Change the model; return the old revision and the one on its way."""
+    old = world.status().stable.revision
+    world.edit(**{"model": V2, **spec})
+    world.reconcile()
+    return old, world.status().rollout.revision
+
+
+def turn(world: Any) -> None:
+    """One round of the cluster: pods follow, the operator looks twice (it reads its route back)."""
+    world.run_pods()
+    world.reconcile()
+    world.reconcile()
+
+
+class TestCanary:
+    def test_a_changed_spec_walks_the_steps_and_promotes_itself(self, world):
+        released(world, replicas=4, rollout=CANARY)
+        old, new = begun(world)
+        assert world.weights() == {old: 100, new: 0}
+        assert world.replicas() == {old: 4, new: 1}
+        turn(world)
+        assert world.weights() == {old: 90, new: 10}
+        assert world.status().rollout.step == 1
+        assert told(world).reason == "Holding"
+        assert "step 1 of 2, 10 % to" in told(world).message
+        world.now += timedelta(minutes=2)
+        world.reconcile()
+        assert world.replicas() == {old: 4, new: 2}, "capacity before traffic"
+        assert world.weights() == {old: 75, new: 25}, "what one replica of four carries"
+        turn(world)
+        assert world.weights() == {old: 50, new: 50}
+        world.now += timedelta(minutes=5)
+        world.reconcile()
+        assert world.replicas()[new] == 4
+        assert world.status().stable.revision == old
+        turn(world)
+        assert world.weights() == {new: 100}
+        assert world.status().stable.revision == new
+        assert world.status().rollout is None
+        world.settle()
+        assert world.replicas() == {old: 0, new: 4}
+
+    def test_the_hold_counts_from_when_the_router_has_the_weight(self, world):
+        released(world, rollout=CANARY)
+        _, new = begun(world)
+        world.now += timedelta(hours=1)  # the pods take their time
+        turn(world)
+        assert world.weights()[new] == 10
+        plan = world.reconcile()
+        assert plan.requeue_after == timedelta(minutes=2)
+
+    def test_losing_its_pods_begins_the_hold_again(self, world):
+        old = released(world, rollout=CANARY)
+        _, new = begun(world)
+        turn(world)
+        world.now += timedelta(seconds=110)
+        world.deployments()[new]["status"]["availableReplicas"] = 0
+        world.reconcile()
+        world.reconcile()
+        assert world.weights() == {old: 100, new: 0}
+        turn(world)
+        world.now += timedelta(seconds=110)
+        world.reconcile()
+        assert world.weights()[new] == 10
+
+    def test_approval_is_an_edit_bound_to_the_revision(self, world):
+        steps = [{"weight": 10, "hold": "Approval"}]
+        rollout = {"strategy": "Canary", "steps": steps}
+        released(world, rollout=rollout)
+        old, new = begun(world)
+        turn(world)
+        world.now += timedelta(days=1)
+        world.reconcile()
+        assert world.weights() == {old: 90, new: 10}
+        assert told(world).reason == "AwaitingApproval"
+        assert f'"approved":{{"revision":"{new}","step":1}}' in told(world).message
+        world.edit(rollout={**rollout, "approved": {"revision": old, "step": 1}})
+        world.settle()
+        assert world.weights()[new] == 10, "the word for another revision does not count"
+        world.edit(rollout={**rollout, "approved": {"revision": new, "step": 1}})
+        world.settle()
+        assert world.weights() == {new: 100}
+
+    def test_pausing_keeps_weights_and_replicas_and_going_on_goes_on(self, world):
+        released(world, replicas=4, rollout=CANARY)
+        _, _ = begun(world)
+        turn(world)
+        before = world.weights(), world.replicas()
+        world.edit(rollout={**CANARY, "paused": True})
+        world.settle(40)
+        assert (world.weights(), world.replicas()) == before
+        assert told(world).reason == "Paused"
+        world.edit(rollout=CANARY)
+        world.settle(40)
+        assert told(world).reason == "Settled"
+
+    def test_putting_the_old_spec_back_calls_it_off(self, world):
+        released(world, replicas=4, rollout=CANARY)
+        old, new = begun(world)
+        turn(world)
+        world.edit(model=V1)
+        world.reconcile()
+        assert world.weights() == {old: 100}
+        world.settle()
+        assert world.replicas() == {old: 4, new: 0}
+
+    def test_a_roll_back_to_a_released_revision_takes_no_steps(self, world):
+        old = released(world, rollout=CANARY)
+        begun(world)
+        world.settle(40)
+        assert world.status().stable.revision != old
+        world.edit(model=V1)
+        world.settle(3)
+        assert world.weights() == {old: 100}
+
+    def test_a_third_spec_walks_the_second_back_before_it_begins(self, world):
+        released(world, replicas=4, rollout=CANARY)
+        old, second = begun(world)
+        turn(world)
+        assert world.weights()[second] == 10
+        world.edit(model=V3)
+        world.reconcile()
+        third = world.status().rollout.revision
+        assert world.weights() == {old: 100, third: 0}
+        world.run_pods()
+        world.reconcile()
+        assert world.weights() == {old: 90, third: 10}
+        assert world.status().rollout.step == 1
+
+    def test_a_lost_status_goes_on_at_the_weight_that_the_router_has(self, world):
+        released(world, replicas=4, rollout=CANARY)
+        old, new = begun(world)
+        turn(world)
+        world.now += timedelta(minutes=2)
+        world.reconcile()
+        turn(world)
+        assert world.weights() == {old: 50, new: 50}
+        world.raw["status"] = {"rollout": "garbage"}
+        world.reconcile()
+        assert world.weights() == {old: 50, new: 50}
+        assert world.status().rollout.step == 2
+        world.now += timedelta(minutes=4)
+        world.reconcile()
+        assert world.weights()[new] == 50, "the hold counts anew"
+
+    def test_a_promoted_canary_begins_at_its_weight(self, world):
+        released(world, replicas=4, rollout=CANARY)
+        world.edit(canary={"model": V2, "weight": 50})
+        world.settle()
+        world.edit(model=V2, canary=None)
+        world.reconcile()
+        assert world.status().rollout.step == 2
+        assert world.weights()[world.status().rollout.revision] == 50
+
+    def test_without_istio_it_waits_and_says_so(self, world):
+        world.mesh = False
+        old = released(world, rollout=CANARY)
+        begun(world)
+        world.settle()
+        assert world.selected() == old
+        assert told(world).reason == "MeshAbsent"
+        assert "strategy to BlueGreen" in told(world).message
+
+    def test_removing_steps_in_mid_release_goes_on_from_the_weight(self, world):
+        released(world, replicas=4, rollout=CANARY)
+        begun(world)
+        turn(world)
+        world.edit(rollout={"strategy": "Canary", "steps": [{"weight": 5, "hold": "1m"}]})
+        world.settle()
+        assert told(world).reason == "Settled"
+
+
+class TestSurge:
+    @pytest.mark.parametrize(("replicas", "surge"), [(3, 1), (4, "25%"), (5, 2), (7, "30%")])
+    def test_pods_never_exceed_replicas_and_surge_and_all_serve(self, world, replicas, surge):
+        steps = [{"weight": 20, "hold": "30s"}, {"weight": 60, "hold": "30s"}]
+        rollout = {"strategy": "Canary", "steps": steps, "maxSurge": surge}
+        old = released(world, replicas=replicas, rollout=rollout)
+        begun(world)
+        extra = world.detector().spec.rollout.surge("Canary", replicas)
+        for _ in range(60):
+            world.run_pods(1)
+            world.reconcile()
+            assert sum(world.replicas().values()) <= replicas + extra
+            ready = {n: world.ready(n) for n in world.replicas()}
+            for name, weight in world.weights().items():
+                assert bears(ready[name], replicas) >= weight
+            world.now += timedelta(seconds=10)
+        assert world.status().stable.revision != old
+        assert world.replicas() == {old: 0, world.status().stable.revision: replicas}
+
+    def test_calling_it_off_half_way_gives_the_old_one_its_replicas_back(self, world):
+        steps = [{"weight": 60, "hold": "1h"}]
+        rollout = {"strategy": "Canary", "steps": steps, "maxSurge": 1}
+        released(world, replicas=3, rollout=rollout)
+        old, new = begun(world)
+        for _ in range(8):
+            turn(world)
+        assert world.weights() == {old: 40, new: 60}
+        assert world.replicas() == {old: 2, new: 2}
+        world.edit(model=V1)
+        for _ in range(20):
+            world.run_pods()
+            world.reconcile()
+            assert sum(world.replicas().values()) <= 4
+            world.now += timedelta(seconds=10)
+        assert world.weights() == {old: 100}
+        assert world.replicas() == {old: 3, new: 0}
+
+
+class TestInPlace:
+    @pytest.mark.parametrize("mesh", [True, False])
+    @pytest.mark.parametrize("replicas", [2, 3, 5])
+    def test_replica_by_replica_and_never_one_more(self, world, replicas, mesh):
+        world.mesh = mesh
+        old = released(world, replicas=replicas, rollout=IN_PLACE)
+        begun(world)
+        for _ in range(40):
+            assert sum(world.replicas().values()) <= replicas
+            serving = [n for n in world.replicas() if world.ready(n)]
+            assert sum(world.ready(n) for n in serving) >= replicas - 1
+            if mesh:
+                assert all(world.ready(n) for n, w in world.weights().items() if w)
+            world.run_pods(1)
+            world.reconcile()
+            world.now += timedelta(seconds=10)
+        new = world.status().stable.revision
+        assert new != old
+        assert world.replicas() == {old: 0, new: replicas}
+
+    def test_the_only_replica_goes_first_and_that_is_said(self, world):
+        released(world, replicas=1, rollout=IN_PLACE)
+        old, new = begun(world)
+        assert world.replicas() == {old: 0, new: 0}
+        turn(world)
+        assert world.replicas() == {old: 0, new: 1}
+        assert told(world, "Ready").status == "False"
+        turn(world)
+        assert world.status().stable.revision == new
+        assert told(world, "Ready").status == "True"
+
+    def test_a_broken_one_takes_one_replica_at_most_and_can_be_called_off(self, world):
+        released(world, replicas=3, rollout=IN_PLACE)
+        world.broken.add(V2["uri"])
+        old, new = begun(world)
+        for _ in range(10):
+            turn(world)
+        assert world.replicas() == {old: 2, new: 1}
+        assert world.weights() == {old: 100, new: 0}
+        world.edit(model=V1)
+        world.settle()
+        assert world.replicas() == {old: 3, new: 0}
+
+    def test_without_a_mesh_one_service_spans_both_until_it_is_done(self, world):
+        world.mesh = False
+        old = released(world, replicas=3, rollout=IN_PLACE)
+        begun(world)
+        turn(world)
+        turn(world)
+        service = world.children["Service", "gate"]["spec"]["selector"]
+        assert service == {"yolofleet.io/detector": "gate"}
+        world.raw["status"] = {}
+        world.reconcile()
+        assert world.status().stable.revision == old, "the Service remembers whom it stands for"
+        world.settle(20)
+        assert world.selected() == world.status().stable.revision != old
+
+
+class TestAccelerators:
+    @staticmethod
+    def nodes(*gpus: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "metadata": {"name": f"n{number}"},
+                "spec": {},
+                "status": {"allocatable": {"nvidia.com/gpu": str(count)}},
+            }
+            for number, count in enumerate(gpus)
+        ]
+
+    def test_without_a_spare_one_replicas_are_swapped_in_place(self, world):
+        world.scheduler, world.nodes = True, self.nodes(2, 1)
+        old = released(world, replicas=3, resources=GPU)
+        begun(world)
+        assert world.status().rollout.strategy == "InPlace"
+        for _ in range(30):
+            assert not [p for p in world.pods if not p["spec"].get("nodeName")], "none is Pending"
+            world.run_pods()
+            world.reconcile()
+            world.now += timedelta(seconds=10)
+        new = world.status().stable.revision
+        assert world.replicas() == {old: 0, new: 3}
+
+    def test_with_a_whole_set_to_spare_it_is_blue_green(self, world):
+        world.scheduler, world.nodes = True, self.nodes(4, 4)
+        released(world, replicas=3, resources=GPU)
+        begun(world)
+        assert world.status().rollout.strategy == "BlueGreen"
+        world.settle()
+        assert told(world).reason == "Settled"
+
+    def test_the_only_replica_is_not_stopped_without_consent(self, world):
+        world.scheduler, world.nodes = True, self.nodes(1)
+        released(world, replicas=1, resources=GPU)
+        old, new = begun(world)
+        world.settle()
+        assert world.replicas() == {old: 1, new: 0}
+        assert "spec.rollout.strategy to InPlace" in told(world, "GPUAvailable").message
+        assert told(world).reason == "Missing"
+        world.edit(rollout=IN_PLACE)
+        world.settle(20)
+        assert world.status().stable.revision == new
+        assert world.replicas() == {old: 0, new: 1}
+
+    def test_asked_for_blue_green_begins_no_second_set_that_does_not_fit_whole(self, world):
+        world.scheduler, world.nodes = True, self.nodes(4)
+        released(world, replicas=3, resources=GPU, rollout={"strategy": "BlueGreen"})
+        old, new = begun(world)
+        world.settle()
+        assert world.replicas() == {old: 3, new: 0}
+        assert "2 more replicas have no room" in told(world, "GPUAvailable").message
+        world.nodes = self.nodes(6)
+        world.settle()
+        assert world.replicas() == {old: 0, new: 3}
+
+    def test_growing_beyond_the_nodes_makes_no_pending_pod(self, world):
+        world.scheduler, world.nodes = True, self.nodes(2)
+        stable = released(world, replicas=4, resources=GPU)
+        assert world.replicas() == {stable: 2}
+        assert told(world, "GPUAvailable").status == "False"
+        assert told(world, "Ready").status == "True"
+
+
+@pytest.mark.parametrize("full", range(1, 12))
+def test_what_is_carried_and_what_is_left_make_a_whole(full):
+    for ready in range(1, full):
+        assert carries(ready, full) + bears(full - ready, full) == 100
+        assert parts(carries(ready, full), full) == ready
+
+
+@pytest.mark.parametrize(
+    ("capacity", "goal", "running", "others", "wanted"),
+    [
+        (Capacity(4, 4), 100, 0, 4, 4),
+        (Capacity(4, 4), 10, 0, 4, 1),
+        (Capacity(4, 1), 100, 0, 4, 1),
+        (Capacity(4, 1), 100, 1, 4, 1),
+        (Capacity(4, 0), 100, 0, 4, 0),
+        (Capacity(4, 0), 100, 0, 3, 1),
+        (Capacity(4, 4), 50, 3, 4, 3),  # what runs is not taken back by a smaller step
+        (Capacity(4, 4), 100, 9, 4, 4),
+    ],
+)
+def test_the_newcomer_gets_what_the_surge_leaves(capacity, goal, running, others, wanted):
+    assert newcomer(capacity, goal, running=running, others=others, stuck=False) == wanted
+
+
+def test_with_nothing_of_the_old_ready_one_pod_more_is_the_way_out():
+    assert newcomer(Capacity(3, 1), 100, running=0, others=9, stuck=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("capacity", "goal", "ready_new", "weight_new", "left"),
+    [
+        (Capacity(4, 4), 50, 2, 50, 4),  # a whole second set fits: nothing is given up
+        (Capacity(3, 1), 100, 0, 0, 3),
+        (Capacity(3, 1), 100, 1, 33, 2),
+        (Capacity(3, 1), 100, 1, 0, 3),  # ready, but the router does not have it yet
+        (Capacity(3, 1), 100, 0, 33, 3),  # the router has it, but it is not ready
+        (Capacity(3, 0), 100, 0, 0, 2),
+        (Capacity(3, 0), 100, 1, 50, 1),
+        (Capacity(2, 0), 100, 1, 99, 1),
+        (Capacity(1, 0), 100, 0, 0, 0),
+    ],
+)
+def test_the_old_gives_up_what_the_router_has_moved(capacity, goal, ready_new, weight_new, left):
+    running = capacity.full
+    given = outgoing(capacity, goal, running=running, ready_new=ready_new, weight_new=weight_new)
+    assert given == left
+
+
+def test_a_former_revision_keeps_the_pods_that_its_weight_needs():
+    assert remaining(Capacity(4, 4), running=4, weight=10) == 4
+    assert remaining(Capacity(4, 1), running=4, weight=50) == 2
+    assert remaining(Capacity(4, 1), running=4, weight=1) == 1
+    assert remaining(Capacity(1, 0), running=1, weight=100) == 0
