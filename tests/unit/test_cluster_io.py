@@ -9,11 +9,11 @@ import aiohttp
 import pytest
 from prometheus_client import generate_latest
 from yarl import URL
-from yolofleet.cluster.accelerators import Accelerators
 
 from yolofleet import handlers
 from yolofleet import metrics as operator_metrics
 from yolofleet.cluster import errors, kinds
+from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.client import Client, Listing
 from yolofleet.cluster.ownership import ownership_of
