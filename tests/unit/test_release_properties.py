@@ -122,7 +122,7 @@ class Releases(RuleBasedStateMachine):
         world = self.world
         before, pods = world.weights(), world.replicas()
         routed = {name for name, weight in before.items() if weight}
-        ready = {name: world.ready(name) for name in world.deployments()}
+        ready = {name: min(world.ready(name), pods[name]) for name in pods}
         world.reconcile()
         for name in routed & world.weights().keys():
             if world.weights()[name] and ready.get(name):
