@@ -1,9 +1,15 @@
-"""Log lines as JSON, one a line, with the fields that the caller gave."""
+"""Log lines as JSON, one a line, with the fields that the caller gave, and what they are about.
+
+All lines of one reconcile carry its id, its detector and the generation of the spec it looks at.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,6 +25,25 @@ _QUIET: Final = {
 }
 
 
+_about: ContextVar[dict[str, Any] | None] = ContextVar("about", default=None)
+
+
+@contextmanager
+def about(**fields: Any) -> Iterator[None]:
+    """Add `fields` to every line that is logged from this task meanwhile."""
+    token = _about.set((_about.get() or {}) | fields)
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def note(**fields: Any) -> None:
+    """Add `fields`, known only now, to the lines that are still to come in this `about`."""
+    if (known := _about.get()) is not None:
+        known.update(fields)
+
+
 class JsonFormatter(logging.Formatter):
     """Formats a record with its `fields` (given as `extra={"fields": {...}}`)."""
 
@@ -28,6 +53,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
+            **(_about.get() or {}),
             **getattr(record, "fields", {}),
             "logger": record.name,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -19,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 CONTROLLER: Final = "yolodetector"
 LAG_PERIOD_S: Final = 0.1
+_REMEMBERED_REQUESTS: Final = 4096  # that had no good answer; they are sent again soon, or never
 LATE_S: Final = 1.0  # an event loop that is later than this serves nobody well
 LATE_FOR_S: Final = 30.0  # and this long without being in time once is no hiccup
 
@@ -273,6 +275,13 @@ class RequestMetrics:
             ["code", "method", "host"],
             registry=registry,
         )
+        self._retries = Counter(
+            "rest_client_request_retries",
+            "Requests sent again after a 429, a 5xx or no answer at all.",
+            ["code", "verb", "host"],
+            registry=registry,
+        )
+        self._unanswered: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._seconds = Histogram(
             "rest_client_request_duration_seconds",
             "How long requests took.",
@@ -285,6 +294,13 @@ class RequestMetrics:
         """Return what counts the requests sent to `host`."""
 
         def observe(request: SentRequest, code: str, seconds: float) -> None:
+            place = request.method, request.path
+            if failed := self._unanswered.pop(place, None):
+                self._retries.labels(failed, request.method, host).inc()
+            if code in ("<error>", "429") or code.startswith("5"):
+                self._unanswered[place] = code
+                if len(self._unanswered) > _REMEMBERED_REQUESTS:
+                    self._unanswered.popitem(last=False)
             self._total.labels(code, request.method, host).inc()
             self._seconds.labels(request.method, host).observe(seconds)
 

@@ -18,6 +18,7 @@ from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.errors import Refused, ResourceConflict
 from yolofleet.cluster.events import Events
 from yolofleet.cluster.kinds import VIRTUAL_SERVICE, identity
+from yolofleet.logs import note
 from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
@@ -53,6 +54,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     raw, now = deps.cache.detector(key), deps.now()  # read: memory
     if raw is None or "deletionTimestamp" in raw["metadata"]:
         return None  # garbage collection takes the children
+    note(generation=raw["metadata"]["generation"])
     before = read_status(raw)
     try:
         detector = Detector.parse(raw)

@@ -7,11 +7,9 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
-from prometheus_client import generate_latest
 from yarl import URL
 
 from yolofleet import handlers
-from yolofleet import metrics as operator_metrics
 from yolofleet.cluster import errors, kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.cache import Cache
@@ -20,7 +18,6 @@ from yolofleet.cluster.ownership import ownership_of
 from yolofleet.cluster.queue import Priority, WorkQueue
 from yolofleet.cluster.sweep import Sweep
 from yolofleet.handlers import Watch
-from yolofleet.metrics import Metrics, WorldCollector
 
 
 @pytest.mark.parametrize(
@@ -121,60 +118,6 @@ def test_an_urgent_wish_is_not_held_up_by_a_resync(watch: Watch) -> None:
     watch.queue.add("shop/other", Priority.RESYNC)
     watch.event(kinds.DETECTOR, "MODIFIED", an_object(kinds.DETECTOR))
     assert watch.queue.take() == "shop/gate"
-
-
-CONTROLLER = (
-    "reconcile_total reconcile_errors_total terminal_reconcile_errors_total reconcile_panics_total"
-    " reconcile_timeouts_total reconcile_time_seconds max_concurrent_reconciles active_workers"
-)
-WORKQUEUE = (
-    "depth adds_total retries_total queue_duration_seconds work_duration_seconds"
-    " unfinished_work_seconds longest_running_processor_seconds"
-)
-OURS = (
-    "drift_repairs_total watch_events_total watch_last_event_timestamp_seconds relists_total"
-    " event_loop_lag_seconds children detector_condition canary_weight"
-)
-NAMES = {
-    *(f"controller_runtime_{name}" for name in CONTROLLER.split()),
-    *(f"workqueue_{name}" for name in WORKQUEUE.split()),
-    *(f"yolofleet_{name}" for name in OURS.split()),
-    "rest_client_requests_total",
-    "rest_client_request_duration_seconds",
-    "leader_election_master_status",
-    "process_resident_memory_bytes",
-}
-
-
-def test_metrics_have_the_names_that_dashboards_know() -> None:
-    metrics = Metrics()
-    detector = {
-        "metadata": {"namespace": "shop", "name": "gate"},
-        "status": {"conditions": [{"type": "Ready", "status": "True"}], "canary": {"weight": 10}},
-    }
-    metrics.registry.register(WorldCollector(lambda: {"Deployment": 3}, lambda: [detector]))
-    text = generate_latest(metrics.registry).decode()
-    told = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
-    assert told >= NAMES
-    assert 'yolofleet_children{kind="Deployment"} 3.0' in text
-    assert 'yolofleet_detector_condition{status="True",type="Ready"} 1.0' in text
-    assert 'yolofleet_canary_weight{detector="gate",namespace="shop"} 10.0' in text
-
-
-async def test_an_event_loop_that_is_late_all_the_time_is_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(operator_metrics, "LATE_S", -1.0)  # nothing is in time
-    monkeypatch.setattr(operator_metrics, "LATE_FOR_S", 0.25)
-    measured = Metrics()
-    task = asyncio.create_task(measured.measure_lag())
-    assert not measured.late()
-    await asyncio.sleep(0.3)
-    assert "the event loop has been more than" in measured.late()
-    monkeypatch.setattr(operator_metrics, "LATE_S", 60.0)
-    await asyncio.sleep(0.15)
-    assert not measured.late()
-    task.cancel()
 
 
 class Answer:

@@ -1,11 +1,12 @@
 """The environment, parsed or refused."""
 
+import asyncio
 import json
 import logging
 
 import pytest
 
-from yolofleet.logs import JsonFormatter
+from yolofleet.logs import JsonFormatter, about, note
 from yolofleet.settings import InvalidSettings, read_settings
 
 ENOUGH = {"YOLOFLEET_IMAGE_CPU": "serve:cpu"}
@@ -54,3 +55,22 @@ def test_a_log_line_is_json_with_its_fields() -> None:
     line = json.loads(JsonFormatter().format(record))
     assert (line["level"], line["message"]) == ("info", "created it")
     assert line["detector"] == "shop/gate"
+
+
+def a_line() -> dict[str, object]:
+    record = logging.LogRecord("x", logging.INFO, "", 0, "applied", (), None)
+    line: dict[str, object] = json.loads(JsonFormatter().format(record))
+    return line
+
+
+async def test_lines_say_which_reconcile_they_are_of() -> None:
+    async def reconcile(key: str, generation: int) -> dict[str, object]:
+        with about(reconcile=f"id-{key}", detector=key):
+            note(generation=generation)
+            await asyncio.sleep(0)
+            return a_line()
+
+    lines = await asyncio.gather(reconcile("a", 1), reconcile("b", 2))
+    told = [(line["reconcile"], line["detector"], line["generation"]) for line in lines]
+    assert told == [("id-a", "a", 1), ("id-b", "b", 2)]
+    assert "reconcile" not in a_line()

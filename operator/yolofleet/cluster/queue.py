@@ -7,12 +7,14 @@ import heapq
 import itertools
 import logging
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
 from typing import Final, Protocol
 
+from yolofleet import logs
 from yolofleet.cluster.errors import Busy, ClusterError, NotLeading, Refused, Stale, Throttled
 
 logger = logging.getLogger(__name__)
@@ -207,6 +209,10 @@ class Workers:
 
     async def work_on(self, key: str) -> str:
         """Reconcile `key` once and say when it is looked at again; return the outcome."""
+        with logs.about(reconcile=uuid.uuid4().hex[:8], detector=key):
+            return await self._work_on(key)
+
+    async def _work_on(self, key: str) -> str:
         try:
             async with asyncio.timeout(RECONCILE_TIMEOUT_S):
                 again = await self.reconcile(key)

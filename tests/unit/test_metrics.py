@@ -1,0 +1,96 @@
+"""The operator's metrics: what is exported is what is documented, and tells the truth."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+
+from yolofleet import metrics as operator_metrics
+from yolofleet.cluster import kinds
+from yolofleet.cluster.client import get
+from yolofleet.metrics import Metrics, WorldCollector
+
+LIST = Path(__file__).resolve().parents[2] / "docs" / "reference" / "operator-metrics.md"
+GATE = {
+    "metadata": {"namespace": "shop", "name": "gate"},
+    "status": {"conditions": [{"type": "Ready", "status": "True"}], "canary": {"weight": 10}},
+}
+
+
+def everything() -> Metrics:
+    metrics = Metrics()
+    metrics.registry.register(WorldCollector(lambda: {"Deployment": 3}, lambda: [GATE]))
+    return metrics
+
+
+def documented() -> dict[str, set[str]]:
+    rows = re.findall(r"^\| `(\w+)` \|([^|]*)\|", LIST.read_text(), re.MULTILINE)
+    return {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+
+
+def test_every_metric_is_documented_and_every_documented_one_exported() -> None:
+    text = generate_latest(everything().registry).decode()
+    told = re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)
+    ours = {n for n in told if not n.startswith(("process_", "python_"))}
+    assert {name for name in ours if not name.endswith("_created")} == set(documented())
+    assert "process_resident_memory_bytes" in told
+
+
+@pytest.mark.parametrize(("name", "labels"), documented().items(), ids=documented())
+def test_labels_are_as_documented(name: str, labels: set[str]) -> None:
+    registry = everything().registry
+    collector = registry._names_to_collectors.get(name)
+    if isinstance(collector, MetricWrapperBase):
+        assert set(collector._labelnames) == labels
+    else:  # made anew for each scrape
+        [samples] = [family.samples for family in registry.collect() if family.name == name]
+        assert {label for sample in samples for label in sample.labels} == labels
+
+
+def test_the_world_is_told_as_it_is() -> None:
+    text = generate_latest(everything().registry).decode()
+    assert 'yolofleet_children{kind="Deployment"} 3.0' in text
+    assert 'yolofleet_detector_condition{status="True",type="Ready"} 1.0' in text
+    assert 'yolofleet_canary_weight{detector="gate",namespace="shop"} 10.0' in text
+
+
+@pytest.mark.parametrize(
+    ("codes", "retries"),
+    [
+        (["200", "200"], 0),
+        (["503", "200", "200"], 1),
+        (["<error>", "429", "200"], 2),
+        (["404", "200"], 0),
+        (["409", "200"], 0),
+    ],
+)
+def test_a_retry_is_a_request_sent_again_after_no_good_answer(
+    codes: list[str], retries: int
+) -> None:
+    metrics = Metrics()
+    observe = metrics.requests.observer("server")
+    for code in codes:
+        observe(get(kinds.SERVICE, "shop", "gate"), code, 0.01)
+        observe(get(kinds.SERVICE, "shop", "other"), "200", 0.01)
+    text = generate_latest(metrics.registry).decode()
+    values = re.findall(r"^rest_client_request_retries_total{.*} (.*)$", text, re.MULTILINE)
+    assert sum(map(float, values)) == retries
+
+
+async def test_an_event_loop_that_is_late_all_the_time_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operator_metrics, "LATE_S", -1.0)  # nothing is in time
+    monkeypatch.setattr(operator_metrics, "LATE_FOR_S", 0.25)
+    measured = Metrics()
+    task = asyncio.create_task(measured.measure_lag())
+    assert not measured.late()
+    await asyncio.sleep(0.3)
+    assert "the event loop has been more than" in measured.late()
+    monkeypatch.setattr(operator_metrics, "LATE_S", 60.0)
+    await asyncio.sleep(0.15)
+    assert not measured.late()
+    task.cancel()
