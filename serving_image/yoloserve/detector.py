@@ -14,7 +14,7 @@ from yoloserve.batching import Batcher, ServiceTime
 from yoloserve.concurrency import Threads
 from yoloserve.engine import Engine
 from yoloserve.errors import Miss, TooLate
-from yoloserve.images import GREY, Image, InputSize, Letterbox, decode, letterbox, read_header
+from yoloserve.images import GREY, Image, InputSize, Letterbox, decode_for, letterbox, read_header
 from yoloserve.postprocess import Detections, Head, Options, Output, postprocess
 
 R = TypeVar("R")
@@ -188,9 +188,9 @@ class Detector:
 
 def _prepare(encoded: bytes, size: InputSize, max_pixels: int) -> _Prepared:
     began = time.perf_counter()
-    image = decode(encoded, max_pixels=max_pixels)
+    image, reduced = decode_for(encoded, size, max_pixels=max_pixels)
     decoded = time.perf_counter()
-    tensor, fit = letterbox(image, size)
+    tensor, fit = letterbox(image, size, reduced)
     return _Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)
 
 

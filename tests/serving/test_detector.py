@@ -18,22 +18,22 @@ async def test_big_pictures_are_decoded_one_at_a_time(
     big_pixels: int,
     at_once: int,
 ) -> None:
-    inside, most, lock, decode = [], [0], threading.Lock(), detector.decode
+    inside, most, lock, decode = [], [0], threading.Lock(), detector.decode_for
     together = threading.Barrier(at_once, timeout=30)
 
-    def watched(encoded: bytes, *, max_pixels: int) -> Any:
+    def watched(*asked: Any, **options: Any) -> Any:
         with lock:
             inside.append(1)
             most[0] = max(most[0], len(inside))
         together.wait()  # the pool must really get as far as it may
         try:
-            return decode(encoded, max_pixels=max_pixels)
+            return decode(*asked, **options)
         finally:
             with lock:
                 inside.pop()
 
     monkeypatch.setattr(detector, "BIG_PIXELS", big_pixels)
-    monkeypatch.setattr(detector, "decode", watched)
+    monkeypatch.setattr(detector, "decode_for", watched)
     async with serve() as served:
         answers = await asyncio.gather(*(served.detect(jpeg) for _ in range(4)))
     assert {answer.status_code for answer in answers} == {200}

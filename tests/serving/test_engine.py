@@ -99,7 +99,7 @@ def started(address: str, tmp_path: Path, **changes: object) -> engine.Engine:
 
 @pytest.mark.parametrize("backend", [OPENVINO, ORT])
 def test_an_engine_tells_what_it_serves(make_model, tmp_path: Path, backend: BackendName) -> None:
-    running = started(make_model(), tmp_path, backend=backend, revision="gate-1")
+    running = started(make_model(), tmp_path, backend=backend, precision=FP32, revision="gate-1")
     info = running.info
     assert (info.name, info.version, info.revision) == ("gate", "1.2", "gate-1")
     assert info.classes == ("circle", "square", "star")

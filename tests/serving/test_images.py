@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from yoloserve import images
 from yoloserve.errors import InvalidImage, TooManyPixels, UnsupportedMediaType
-from yoloserve.images import Image, InputSize, decode, letterbox, read_header
+from yoloserve.images import Image, InputSize, decode, decode_for, letterbox, read_header
 
 ANY = 10**6
 LOSSLESS = {".png": [], ".bmp": [], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
@@ -227,3 +227,37 @@ def test_a_picture_of_the_networks_size_is_not_resized(picture: Image) -> None:
     tensor, fit = letterbox(picture, InputSize(90, 160))
     np.testing.assert_array_equal(tensor, picture)
     assert fit.gain == 1
+
+
+def photo(width: int, height: int) -> bytes:
+    """Make a JPEG of soft shapes, as a camera sees them."""
+    noise = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
+    image = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("shape", [(320, 180), (180, 320)])
+def test_a_jpeg_seen_at_half_its_size_is_decoded_so_and_looks_the_same(
+    shape: tuple[int, int], orientation: int
+) -> None:
+    size, jpeg = InputSize(160, 160, dynamic=True), with_exif(photo(*shape), orientation)
+    image, reduced = decode_for(jpeg, size, max_pixels=ANY)
+    assert reduced == 2
+    tensor, fit = letterbox(image, size, reduced)
+    expected, expected_fit = letterbox(decode(jpeg, max_pixels=ANY), size)
+    assert fit == expected_fit
+    assert tensor.shape == expected.shape
+    assert np.abs(tensor.astype(int) - expected).mean() < 1
+
+
+@pytest.mark.parametrize("shape", [(321, 180), (320, 181), (322, 180), (300, 180), (480, 270)])
+def test_a_jpeg_seen_at_any_other_size_is_decoded_whole(shape: tuple[int, int]) -> None:
+    image, reduced = decode_for(photo(*shape), InputSize(160, 160), max_pixels=ANY)
+    assert (reduced, image.shape[1::-1]) == (1, shape)
+
+
+def test_half_a_jpeg_is_no_image_at_half_its_size_either() -> None:
+    jpeg = photo(320, 180)
+    with pytest.raises(InvalidImage):
+        decode_for(jpeg[: len(jpeg) // 2], InputSize(160, 160), max_pixels=ANY)
