@@ -4,7 +4,7 @@ It knows nothing of canaries, GPUs or meshes: that is `plan`. It decides nothing
 nothing but the API server, and what that refuses is told in the detector's status.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -22,8 +22,9 @@ from yolofleet.logs import note
 from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.drift import Drift, drift_news, drifted
 from yolofleet.plan.observed import observe
-from yolofleet.plan.status import news, refused, report
+from yolofleet.plan.status import news, refused, report, with_statement
 from yolofleet.resources.build import build
 
 ASK_AGAIN = timedelta(seconds=30)
@@ -73,26 +74,45 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     deps.accelerators.waits(key, plan.missing is not None)
     status = report(detector, observed, plan, now=now)  # report: what is, not what was wished
     if detector.spec.suspend:
-        return await _tell(raw, before, status, deps)
+        return await _tell(raw, before, _with_drift(status, before, None, now), deps)
     desired = build(detector, plan)  # build: pure, cannot fail
     try:
-        wrote = await deps.cluster.apply(desired, over=children)  # apply: in order, what differs
-        wrote += await deps.cluster.prune(  # prune: by uid, after a live list
+        applied = await deps.cluster.apply(  # apply: in order, what differs
+            desired, over=children, policy=detector.spec.drift_policy
+        )
+        pruned = await deps.cluster.prune(  # prune: by uid, after a live list
             detector.uid, keep=_kept(desired, plan, children)
         )
     except Refused as error:  # told in status; a person must act
         told = refused(status, _reason(error), str(error), detector.generation, now)
+        told = _with_drift(told, before, None, now)
         return await _tell(raw, before, told, deps, again=ASK_AGAIN)
-    again = READ_BACK if wrote else plan.requeue_after
-    return await _tell(raw, before, status, deps, again=again)
+    status = _with_drift(status, before, applied.drifts, now)
+    again = READ_BACK if applied.changes or pruned else plan.requeue_after
+    if applied.again is not None:
+        again = min(applied.again, again or applied.again)
+    return await _tell(raw, before, status, deps, again=again, drifts=applied.drifts)
+
+
+def _with_drift(
+    status: Status, before: Status, drifts: Sequence[Drift] | None, now: datetime
+) -> Status:
+    told = drifted(before, drifts)
+    return with_statement(status, told, before, now) if told else status
 
 
 async def _tell(
-    raw: Manifest, before: Status, after: Status, deps: Deps, *, again: timedelta | None = None
+    raw: Manifest,
+    before: Status,
+    after: Status,
+    deps: Deps,
+    *,
+    again: timedelta | None = None,
+    drifts: Sequence[Drift] = (),
 ) -> timedelta | None:
     """Publish the status, and what of it is news as Events."""
     await deps.cluster.publish_status(raw, after.dump())
-    for told in news(before, after):
+    for told in (*news(before, after), *drift_news(before, after, drifts)):
         kind = "Warning" if told.warning else "Normal"
         await deps.events.emit(raw, kind, told.reason, told.message)
     return again

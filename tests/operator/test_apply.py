@@ -9,14 +9,16 @@ import pytest
 
 from controlplane.kube import Kube
 from yolofleet.api import names
+from yolofleet.api.detector import DriftPolicy
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
 from yolofleet.cluster import kinds
 from yolofleet.cluster.apply import Action, Change, Writer
 from yolofleet.cluster.cache import Cache, entry_of
 from yolofleet.cluster.client import Client
-from yolofleet.cluster.errors import Conflict, ResourceConflict
+from yolofleet.cluster.errors import Conflict, Invalid, ResourceConflict
 from yolofleet.cluster.kinds import Kind
+from yolofleet.plan.drift import Drift, Handling
 
 Eventually = Callable[..., Any]
 
@@ -28,6 +30,9 @@ class World:
         self.client, self.kube, self.detector = client, kube, detector
         self.cache = Cache()
         self.repaired: list[tuple[str, str]] = []
+        self.policy = DriftPolicy.ENFORCE
+        self.drifts: list[Drift] = []
+        self.now = 0.0
         self.writer = self.new_writer()
 
     def new_writer(self) -> Writer:
@@ -36,6 +41,7 @@ class World:
             self.client,
             self.cache,
             repaired=lambda kind, field: self.repaired.append((kind, field)),
+            clock=lambda: self.now,
         )
 
     @property
@@ -113,9 +119,13 @@ class World:
         for _ in range(20):
             await self.look()
             try:
-                return await self.writer.apply(desired, over=self.cache.children(self.uid))
+                over = self.cache.children(self.uid)
+                applied = await self.writer.apply(desired, over, policy=self.policy)
             except Conflict:
                 await asyncio.sleep(0.05)
+            else:
+                self.drifts = applied.drifts
+                return applied.changes
         raise AssertionError("others were faster twenty times")
 
     async def look(self) -> None:
@@ -279,6 +289,153 @@ async def test_what_the_server_defaults_again_is_not_fought_over(world: World) -
     assert before != await world.version()  # by the note only
 
 
+DRIFTS: dict[str, tuple[Manifest, str]] = {
+    "changed": (IMAGE, "spec.template.spec.containers (set by kubectl-edit)"),
+    "added": (
+        {"spec": {"template": {"spec": {"hostNetwork": True}}}},
+        "spec.template.spec.hostNetwork (added by kubectl-edit)",
+    ),
+    "removed": (
+        {"metadata": {"labels": {"app.kubernetes.io/name": None}}},
+        "metadata.labels.app.kubernetes.io/name (removed)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("drift", "told"), DRIFTS.values(), ids=DRIFTS.keys())
+async def test_the_field_and_who_changed_it_are_told_in_both_policies(
+    world: World, drift: Manifest, told: str
+) -> None:
+    desired = world.deployment()
+    await world.apply(desired)
+    await world.edit(drift)
+    world.policy = DriftPolicy.REPORT
+    assert await world.apply(desired) == []
+    (left,) = world.drifts
+    assert (left.kind, left.name, left.handling) == ("Deployment", "gate", Handling.LEFT)
+    assert told.split(" ")[0] in str(left)
+    assert told.split("(")[1] in str(left)
+    assert world.repaired == []
+
+    world.policy = DriftPolicy.ENFORCE
+    assert await world.apply(desired)
+    (repaired,) = world.drifts
+    assert (repaired.fields, repaired.handling) == (left.fields, Handling.REPAIRED)
+    assert {field for _, field in world.repaired} == {
+        ".".join(field.split(" ")[0].split(".")[:2]) for field in left.fields
+    }
+    world.now += 10
+    assert await world.apply(desired) == []
+    assert world.drifts == []
+
+
+async def test_drift_that_is_left_is_told_until_it_is_gone_and_costs_no_write(
+    world: World,
+) -> None:
+    world.policy = DriftPolicy.REPORT
+    desired = world.deployment()
+    await world.apply(desired)
+    await world.edit({"spec": {"template": {"spec": {"nodeSelector": {"disk": "ssd"}}}}})
+    before = (await world.live())["metadata"]["generation"]
+    for _ in range(2):
+        assert await world.apply(desired) == []
+        assert len(world.drifts) == 1
+        world.writer = world.new_writer()
+    assert (await world.live())["metadata"]["generation"] == before
+    await world.edit({"spec": {"template": {"spec": {"nodeSelector": None}}}})
+    await world.apply(desired)
+    assert world.drifts == []
+
+
+async def test_what_the_operator_changes_itself_arrives_under_report(world: World) -> None:
+    """A foreign image stays; the replicas, which are wanted otherwise now, follow, though taken."""
+    world.policy = DriftPolicy.REPORT
+    await world.apply(world.deployment())
+    await world.edit(IMAGE)
+    await world.edit({"spec": {"replicas": 9}})
+    assert await world.apply(world.deployment()) == []
+    assert any("spec.replicas (set by kubectl-edit)" in str(drift) for drift in world.drifts)
+
+    world.writer = world.new_writer()  # what was wanted before is on the object
+    assert await world.apply(world.deployment(replicas=4))
+    live = await world.live()
+    assert live["spec"]["replicas"] == 4
+    assert container_of(live)["image"] == "evil:1"
+    assert await world.apply(world.deployment(replicas=4)) == []
+
+    moved = world.deployment(replicas=4, nodeSelector={"disk": "ssd"})
+    await world.apply(moved)  # the template is wanted otherwise: it is written as a whole
+    live = await world.live()
+    assert live["spec"]["template"]["spec"]["nodeSelector"] == {"disk": "ssd"}
+    assert container_of(live)["image"] == "yoloserve:cpu"
+
+
+async def test_a_new_wish_is_no_drift(world: World) -> None:
+    await world.apply(world.deployment())
+    wished = world.deployment(replicas=3, nodeSelector={"disk": "ssd"})
+    wished["metadata"]["labels"]["extra"] = "1"
+    world.policy = DriftPolicy.REPORT
+    assert await world.apply(wished)
+    assert (world.drifts, world.repaired) == ([], [])
+
+
+async def test_objects_restored_from_a_backup_are_taken_over(world: World) -> None:
+    """A restore writes everything as another manager, but nothing is otherwise than wanted."""
+    desired = world.deployment()
+    await world.apply(desired)
+    backup = await world.live()
+    for field in ("managedFields", "resourceVersion", "uid"):
+        del backup["metadata"][field]
+    await world.kube.delete(kinds.DEPLOYMENT, world.namespace, "gate")
+    await world.kube.acting_as("velero").create(backup)
+    await world.apply(desired)
+    assert not any("set by" in field for drift in world.drifts for field in drift.fields)
+    assert await world.apply(desired) == []
+    assert (await world.live())["spec"] == backup["spec"]
+
+
+@pytest.mark.parametrize("note", ["", "[]", '"', '{"spec.replicas": []}'])
+async def test_garbage_in_the_note_of_the_wish_is_survived(world: World, note: str) -> None:
+    desired = world.deployment()
+    await world.apply(desired)
+    await world.edit({"metadata": {"annotations": {names.WISH_ANNOTATION: note}}})
+    await world.apply(desired)
+    assert await world.apply(desired) == []
+    assert world.repaired == []
+
+
+async def test_two_writers_who_fight_write_once_a_second(world: World) -> None:
+    desired = world.deployment()
+    await world.apply(desired)
+    writes, handled = 0, []
+    for tenth in range(30):
+        await world.edit({"spec": {"replicas": 5 + tenth}})
+        writes += len(await world.apply(desired))
+        handled += [drift.handling for drift in world.drifts]
+        world.now += 0.1
+    assert writes == 3
+    assert handled == [Handling.REPAIRED] + [Handling.CONTESTED] * 29
+    assert len(world.repaired) == 3
+
+    world.now += 1.1  # the other one has given up
+    await world.apply(desired)
+    world.now += 1.1
+    await world.apply(desired)
+    assert [drift.handling for drift in world.drifts] == [Handling.REPAIRED]
+    await world.apply(desired)
+    assert world.drifts == []
+
+
+async def test_a_fight_does_not_hold_up_what_the_operator_wants_itself(world: World) -> None:
+    await world.apply(world.deployment())
+    for replicas in (5, 6):
+        await world.edit({"spec": {"replicas": replicas}})
+        await world.apply(world.deployment())
+    assert [drift.handling for drift in world.drifts] == [Handling.CONTESTED]
+    assert await world.apply(world.deployment(replicas=1))
+    assert (await world.live())["spec"]["replicas"] == 1
+
+
 async def test_labels_and_annotations_of_others_are_theirs(world: World) -> None:
     await world.apply(world.deployment())
     await world.edit({"metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}}})
@@ -292,6 +449,16 @@ async def test_garbage_in_managed_fields_is_survived(world: World) -> None:
     await world.apply(desired)
     assert await world.apply(desired) == []
     assert (await world.live())["spec"]["replicas"] == 2
+
+
+@pytest.mark.parametrize(
+    "pod", [{"nodeSelectors": {"a": "b"}}, {"nodeSelector": {"a": True}}, {"volumes": [{}]}]
+)
+async def test_a_pod_that_no_deployment_can_have_is_refused_and_not_tried_again(
+    world: World, pod: Manifest
+) -> None:
+    with pytest.raises(Invalid):
+        await world.apply(world.deployment(**pod))
 
 
 async def test_an_object_of_somebody_else_is_never_touched(world: World) -> None:
@@ -348,7 +515,7 @@ async def test_replicas_are_handed_to_the_autoscaler_and_back_without_losing_a_p
 
     await world.kube.delete(kinds.HPA, world.namespace, "gate")
     (change,) = await world.apply(world.deployment(replicas=7))  # the plan starts from what is
-    assert change.fields == ("spec.replicas (taken)",)
+    assert change.fields == ("spec.replicas (unowned)",)
     assert await replicas() == 7
     assert names.MANAGER in _managers_of_replicas(await world.live())
     await world.apply(world.deployment(replicas=4))
@@ -376,8 +543,8 @@ async def test_handing_over_gives_way_to_an_autoscaler_that_was_faster(world: Wo
     scale = {"spec": {"replicas": 6}}
     scaler = world.kube.acting_as("kube-controller-manager")
     await scaler.merge(kinds.DEPLOYMENT, world.namespace, "gate", scale, "scale")
-    changes = await world.writer.apply([world.deployment(replicas=None)], over=children)
-    assert Action.HANDED_OVER not in actions(changes)
+    applied = await world.writer.apply([world.deployment(replicas=None)], over=children)
+    assert Action.HANDED_OVER not in actions(applied.changes)
     assert (await world.live())["spec"]["replicas"] == 6
 
 

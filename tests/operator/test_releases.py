@@ -35,7 +35,7 @@ class User:
         return status
 
     async def condition(self, kind: str) -> Manifest:
-        return next(c for c in (await self.status())["conditions"] if c["type"] == kind)
+        return {c["type"]: c for c in (await self.status())["conditions"]}[kind]
 
     async def settled(self) -> Manifest:
         """Wait until the spec's own revision is stable and ready; return the status."""
@@ -429,3 +429,90 @@ async def test_suspended_means_hands_off(
         return (await user.children())["Deployment", released]["spec"]["replicas"] == 2
 
     await eventually(repaired)
+
+
+SIDECAR = {"name": "spy", "image": "spy:1"}
+STOLEN = {"name": "stolen", "route": [{"destination": {"host": "evil"}, "weight": 100}]}
+
+
+async def meddle(user: User, revision: str) -> None:
+    """Add what the operator does not know: a container, the host's network and a route."""
+    children = await user.children()
+    pod = children["Deployment", revision]["spec"]["template"]["spec"]
+    pod |= {"containers": [*pod["containers"], SIDECAR], "hostNetwork": True}
+    patch = {"spec": {"template": {"spec": pod}}}
+    await user.kube.merge(kinds.DEPLOYMENT, user.namespace, revision, patch)
+    http = [STOLEN, *children["VirtualService", "gate"]["spec"]["http"]]
+    await user.kube.merge(kinds.VIRTUAL_SERVICE, user.namespace, "gate", {"spec": {"http": http}})
+
+
+async def meddled(user: User, revision: str) -> set[str]:
+    """Return what of the meddling is there."""
+    children = await user.children()
+    pod = children["Deployment", revision]["spec"]["template"]["spec"]
+    found = {"sidecar" for container in pod["containers"] if container["name"] == "spy"}
+    found |= {"network"} if pod.get("hostNetwork") else set()
+    http = children["VirtualService", "gate"]["spec"]["http"]
+    return found | {"route" for route in http if route.get("name") == "stolen"}
+
+
+async def test_what_others_add_is_removed_told_and_counted(
+    released: str, operator: Any, user: User, eventually: Callable[..., Any]
+) -> None:
+    await meddle(user, released)
+
+    async def repaired() -> bool:
+        assert await meddled(user, released) == set()
+        return True
+
+    await eventually(repaired)
+    told = await user.says("Drifted", "DriftRepaired")
+    assert told["status"] == "False"
+
+    async def events() -> bool:
+        found = " ".join(m for _, reason, m in await user.events() if reason == "DriftRepaired")
+        assert f"Deployment {released}: " in found, found
+        assert "hostNetwork (added by kubectl-edit)" in found
+        assert "containers.spy (added by kubectl-edit)" in found
+        assert "VirtualService gate: spec.http (set by kubectl-edit)" in found
+        return True
+
+    await eventually(events)
+    pods = operator.metric("yolofleet_drift_repairs_total", field_class="spec.template")
+    routes = operator.metric("yolofleet_drift_repairs_total", kind="VirtualService")
+    assert (pods >= 2, routes) == (True, 1)
+
+
+async def test_what_others_add_is_left_and_told_under_report_and_releases_go_on(
+    released: str, operator: Any, user: User, always: Callable[..., Any]
+) -> None:
+    await user.edit(driftPolicy="Report", canary={"model": V2, "weight": 0})
+    await user.says("CanaryHealthy", "CanaryReady")
+    canary = (await user.status())["canary"]["revision"]
+    await meddle(user, released)
+    told = await user.says("Drifted", "DriftLeft")
+    assert told["status"] == "True"
+
+    async def all_told() -> bool:
+        message = (await user.condition("Drifted"))["message"]
+        assert "containers.spy (added by kubectl-edit)" in message, message
+        assert "VirtualService gate: spec.http (set by kubectl-edit)" in message, message
+        return True
+
+    await user.eventually(all_told)
+
+    async def left() -> bool:
+        return await meddled(user, released) == {"sidecar", "network", "route"}
+
+    await always(left, 3)
+    assert operator.metric("yolofleet_drift_repairs_total") == 0
+
+    await user.edit(canary={"model": V2, "weight": 40})  # the operator's own change of the route
+    await user.routes({released: 60, canary: 40})
+    await user.edit(model=V2, canary=None)
+    await user.routes({canary: 100})
+    status = await user.settled()
+    assert status["stable"]["revision"] == canary
+    assert (await user.children())["Service", "gate"]["spec"]["selector"][
+        "yolofleet.io/revision"
+    ] == canary

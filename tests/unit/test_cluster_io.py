@@ -43,6 +43,16 @@ def test_each_answer_says_who_must_act(
     assert type(errors.from_status(code, body | {"message": "why"}, {})) is error
 
 
+def test_a_field_that_the_kind_does_not_have_is_not_tried_again() -> None:
+    told = (
+        "failed to create typed patch object (shop/gate; apps/v1, Kind=Deployment):"
+        " .spec.template.spec.nodeSelectors: field not declared in schema"
+    )
+    error = errors.from_status(500, {"message": told}, {})
+    assert isinstance(error, errors.Invalid)
+    assert str(error) == ".spec.template.spec.nodeSelectors: field not declared in schema"
+
+
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("", 1.0), ("soon", 1.0)])
 def test_a_throttled_client_waits_as_told(header: str, seconds: float) -> None:
     error = errors.from_status(429, {}, {"Retry-After": header} if header else {})

@@ -134,7 +134,9 @@ def test_a_whole_list_that_another_extended_is_found() -> None:
 
 
 def test_an_object_that_we_never_applied_differs_in_all_we_want() -> None:
-    assert {d.how for d in differences(DESIRED, a_live(), {})} == {How.TAKEN}
+    assert {d.how for d in differences(DESIRED, a_live(), {})} == {How.UNOWNED}
+    desired = DESIRED | {"metadata": {"labels": {"app": "mine"}}}
+    assert "metadata.labels (taken)" in found(desired, a_live(), {})
 
 
 def test_a_number_is_not_a_truth_value() -> None:

@@ -334,6 +334,13 @@ class PodTemplate(ApiModel):
     )
 
 
+class DriftPolicy(StrEnum):
+    """What happens to what others change of a detector's objects."""
+
+    ENFORCE = "Enforce"
+    REPORT = "Report"
+
+
 def _differs(part: str, fields: Iterator[str] | list[str]) -> str:
     canary, stable = f"self.canary.{part}", f"self.{part}"
     return " || ".join(
@@ -448,6 +455,13 @@ class DetectorSpec(ApiModel):
     revision_history: Annotated[int, Field(ge=0, le=20)] = Field(
         default=2,
         description="Former revisions kept at zero replicas, so that a roll-back finds them.",
+    )
+    drift_policy: DriftPolicy = Field(
+        default=DriftPolicy.ENFORCE,
+        description="Enforce: what others change of the detector's objects, or add to them, is put"
+        " right. Report: it is left as it is until the operator itself has to change that part of"
+        " the object, as a release changes weights and replicas; an object that others delete comes"
+        " back. Both tell it in the condition Drifted and in Events.",
     )
     suspend: bool = Field(
         default=False,

@@ -18,13 +18,14 @@ Time = Annotated[
 
 
 class ConditionType(StrEnum):
-    """What is said about every detector (the last two: where they apply)."""
+    """What is said about every detector (the last three: where they apply)."""
 
     READY = "Ready"
     PROGRESSING = "Progressing"
     TRAFFIC_ROUTED = "TrafficRouted"
     CANARY_HEALTHY = "CanaryHealthy"
     GPU_AVAILABLE = "GPUAvailable"
+    DRIFTED = "Drifted"
 
 
 class Reason(StrEnum):
@@ -63,6 +64,11 @@ class Reason(StrEnum):
     # GPUAvailable
     ENOUGH = "Enough"
     MISSING = "Missing"
+    # Drifted
+    REPAIRED = "DriftRepaired"
+    LEFT_IN_PLACE = "DriftLeft"
+    CONTESTED = "DriftContested"
+    AS_DESIRED = "AsDesired"
 
 
 class Condition(ApiModel):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
 
 import orjson
 
+from yolofleet.api.detector import DriftPolicy
 from yolofleet.api.names import (
     DETECTOR_LABEL,
     HANDOVER_MANAGER,
@@ -23,12 +26,28 @@ from yolofleet.cluster import client as requests
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, Entry, entry_of
 from yolofleet.cluster.client import Client
-from yolofleet.cluster.compare import Difference, How, Path, additions, differences
+from yolofleet.cluster.compare import (
+    Difference,
+    How,
+    Path,
+    additions,
+    differences,
+    place_of,
+    without,
+)
 from yolofleet.cluster.errors import Conflict, NotFound, ResourceConflict
+from yolofleet.cluster.ownership import Fields, setters
+from yolofleet.cluster.wish import PATH as WISH
+from yolofleet.cluster.wish import Wish, still_wished, wish_of, with_wish
+from yolofleet.plan.drift import Drift, Handling
 
 logger = logging.getLogger(__name__)
 
 _REPLICAS: Final = ("spec", "replicas")
+
+CALM_S: Final = 1.0
+"""After a repair of an object, this long for each write that it took, it is not repaired again:
+of two writers who fight, one has to be slow."""
 
 
 class Action(StrEnum):
@@ -53,8 +72,49 @@ class Change:
     fields: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What was written, and what others had changed. again: when to look at a fight once more."""
+
+    changes: list[Change] = field(default_factory=list)
+    drifts: list[Drift] = field(default_factory=list)
+    again: timedelta | None = None
+
+
 RepairObserver = Callable[[str, str], None]
 """Told of each field that was put right after others changed it: kind, class of the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """That an object was as desired, in this version, but for what the policy leaves."""
+
+    version: int
+    digest: bytes
+    policy: DriftPolicy
+    wish: Wish
+    left: Drift | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Repair:
+    """The last repair of an object: when the next may be, and what came back before that."""
+
+    calm_until: float
+    returned: Drift | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What of one object is not as desired: by our own wish, by others' changes and additions."""
+
+    ours: list[Difference]
+    changed: list[Difference]
+    added: list[Difference]
+
+    @property
+    def drift(self) -> list[Difference]:
+        return [*self.changed, *self.added]
 
 
 class Writer:
@@ -66,24 +126,42 @@ class Writer:
         cache: Cache,
         *,
         repaired: RepairObserver = lambda _kind, _field: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._cache = cache
         self._repaired = repaired
-        self._proven: dict[str, tuple[int, bytes]] = {}
+        self._clock = clock
+        self._proven: dict[str, _Proof] = {}
         self._unkept: dict[str, AbstractSet[Path]] = {}
+        self._repairs: dict[str, _Repair] = {}
 
-    async def apply(self, desired: Sequence[Manifest], over: Sequence[Manifest]) -> list[Change]:
-        """Write in this order what differs from `desired`; return what was written.
+    async def apply(
+        self,
+        desired: Sequence[Manifest],
+        over: Sequence[Manifest],
+        policy: DriftPolicy = DriftPolicy.ENFORCE,
+    ) -> Applied:
+        """Write in this order what differs from `desired`; return what was written and found.
 
         over: the children as observed. Raises `ResourceConflict` before it touches an object that
         the detector does not control; what comes later in `desired` is then left as it is.
         """
         uids = {kinds.identity(child): child["metadata"]["uid"] for child in over}
-        changes: list[Change] = []
+        done = Applied()
+        calm: list[float] = []
         for manifest in desired:
-            changes += await self._apply(manifest, uids.get(kinds.identity(manifest)))
-        return changes
+            live = await self._live(manifest, uids.get(kinds.identity(manifest)))
+            if live is None:
+                done.changes.append(await self._create(manifest))
+            elif not (b'"deletionTimestamp"' in live.body and _terminating(live)):
+                changes, drift = await self._apply(manifest, live, policy)
+                done.changes.extend(changes)
+                done.drifts.extend([drift] if drift else [])
+                if drift and drift.handling is Handling.CONTESTED:
+                    calm.append(self._repairs[live.uid].calm_until - self._clock())
+        soonest = timedelta(seconds=max(0.01, min(calm))) if calm else None
+        return replace(done, again=soonest)
 
     async def prune(self, uid: str, keep: Collection[tuple[str, str]]) -> list[Change]:
         """Delete the children of the detector `uid` whose (kind, name) is not in `keep`.
@@ -129,31 +207,65 @@ class Writer:
 
     # one object
 
-    async def _apply(self, desired: Manifest, uid: str | None) -> list[Change]:
-        live = await self._live(desired, uid)
-        if live is None:
-            return [await self._create(desired)]
-        if b'"deletionTimestamp"' in live.body and _terminating(live):
-            return []  # its end is on the way, and wakes us
+    async def _apply(
+        self, desired: Manifest, live: Entry, policy: DriftPolicy
+    ) -> tuple[list[Change], Drift | None]:
         digest = hashlib.blake2b(orjson.dumps(desired), digest_size=16).digest()
-        if self._proven.get(live.uid) == (live.version, digest):
-            return []
+        proof = self._proven.get(live.uid)
+        if proof and (proof.version, proof.digest, proof.policy) == (live.version, digest, policy):
+            return [], self._still_contested(live) or proof.left
+        wish = proof.wish if proof and proof.digest == digest else wish_of(desired)
+        wanted = with_wish(desired, wish)
+        found = self._compare(wanted, wish, live)
+        enforced = policy is DriftPolicy.ENFORCE
+        if enforced and found.drift and not found.ours and (drift := self._calm(live, found)):
+            return [], drift
+        drift = self._told(live, found.drift, Handling.REPAIRED if enforced else Handling.LEFT)
         changes: list[Change] = []
-        found = self._unlike(desired, live)
-        if any(each.path == _REPLICAS and each.how is How.DROPPED for each in found):
+        if any(each.path == _REPLICAS and each.how is How.DROPPED for each in found.ours):
             changes += await self._hand_over(desired, live)
-        if found:
-            live, change = await self._change(desired, live, found)
+        if not enforced:
+            wanted, found = without(wanted, [each.path for each in found.changed]), _ours(found)
+        if found.ours or found.changed:
+            live, change = await self._change(wanted, live, found)
             changes.append(change)
-        extra = self._extra(desired, live)
+        extra = self._extra(wanted, live) if enforced else []
         if extra:
-            live, change = await self._revert(desired, live, extra)
+            live, change = await self._revert(wanted, live, extra)
             changes.append(change)
-        if found or extra:
-            self._learn_unkept(desired, live)
-        self._proven[live.uid] = (live.version, digest)
+        if changes:
+            self._learn_unkept(wanted, wish, live, policy)
+        if enforced and drift:
+            drift = self._after_repair(live, drift, len(changes))
+        self._proven[live.uid] = _Proof(
+            live.version, digest, policy, wish, None if enforced else drift
+        )
         self._forget_the_gone()
-        return changes
+        return changes, self._still_contested(live) or drift
+
+    def _calm(self, live: Entry, found: _Found) -> Drift | None:
+        """Return the drift of an object that was repaired just now, to be left for a moment."""
+        repair = self._repairs.get(live.uid)
+        if repair is None or self._clock() >= repair.calm_until:
+            return None
+        drift = repair.returned or self._told(live, found.drift, Handling.CONTESTED)
+        self._repairs[live.uid] = replace(repair, returned=drift)
+        return drift
+
+    def _after_repair(self, live: Entry, drift: Drift, writes: int) -> Drift:
+        """Keep the object from being repaired again at once; a fight goes on being told."""
+        before = self._repairs.get(live.uid)
+        returned = before.returned if before else None
+        self._repairs[live.uid] = _Repair(self._clock() + CALM_S * max(writes, 1), returned)
+        return returned or drift
+
+    def _still_contested(self, live: Entry) -> Drift | None:
+        """Return what was fought over until the object has been left alone for a moment."""
+        repair = self._repairs.get(live.uid)
+        if repair is None or self._clock() < repair.calm_until:
+            return repair.returned if repair else None
+        del self._repairs[live.uid]
+        return replace(repair.returned, handling=Handling.REPAIRED) if repair.returned else None
 
     async def _live(self, desired: Manifest, uid: str | None) -> Entry | None:
         """Return the object to compare with; raises `ResourceConflict` if it is not ours."""
@@ -173,16 +285,14 @@ class Writer:
 
     async def _create(self, desired: Manifest) -> Change:
         """Create by an apply that gives way: somebody faster is a `Conflict`, and we look again."""
-        await self._send(requests.apply(desired, MANAGER, force=False))
+        await self._send(requests.apply(with_wish(desired, wish_of(desired)), MANAGER, force=False))
         return _told(desired, Change(Action.CREATED, *_names(desired)))
 
-    async def _change(
-        self, desired: Manifest, live: Entry, found: Iterable[Difference]
-    ) -> tuple[Entry, Change]:
+    async def _change(self, desired: Manifest, live: Entry, found: _Found) -> tuple[Entry, Change]:
         same_object = desired | {"metadata": desired["metadata"] | {"uid": live.uid}}
         entry = await self._send(requests.apply(same_object, MANAGER, force=True))
-        change = Change(Action.APPLIED, *_names(desired), self._note(live, found))
-        return entry, _told(desired, change)
+        fields = self._note(live, found.ours, found.changed)
+        return entry, _told(desired, Change(Action.APPLIED, *_names(desired), fields))
 
     async def _hand_over(self, desired: Manifest, live: Entry) -> list[Change]:
         """Keep the live replicas when we stop to set them: a field without owner falls to 1."""
@@ -199,10 +309,10 @@ class Writer:
     ) -> tuple[Entry, Change]:
         """Remove what others added, from the end so that places in lists stay right."""
         operations = [_unchanged_since(str(live.version))]
-        last_first = sorted((each.path for each in extra), key=_place, reverse=True)
+        last_first = sorted({each.path for each in extra}, key=place_of, reverse=True)
         operations += [{"op": "remove", "path": _pointer(path)} for path in last_first]
         entry = await self._send(requests.json_patch(live.manifest(), operations, MANAGER))
-        change = Change(Action.REVERTED, *_names(desired), self._note(live, extra))
+        change = Change(Action.REVERTED, *_names(desired), self._note(live, (), extra))
         return entry, _told(desired, change)
 
     async def _delete(self, live: Manifest) -> list[Change]:
@@ -223,42 +333,100 @@ class Writer:
 
     # what differs
 
-    def _unlike(self, desired: Manifest, live: Entry) -> list[Difference]:
-        found = differences(desired, live.manifest(), live.ownership.applied_fields())
-        return self._without_unkept(live, found)
+    def _compare(self, wanted: Manifest, wish: Wish, live: Entry) -> _Found:
+        applied, manifest = live.ownership.applied_fields(), live.manifest()
+        settled = still_wished(wish, manifest, applied)
+        foreign = live.ownership.foreign_fields()
+        found = [
+            _attributed(each, settled, foreign)
+            for each in self._without_unkept(live, differences(wanted, manifest, applied))
+        ]
+        changed = [
+            each
+            for each in found
+            if each.drift and not _is_note(each) and (settled is None or each.unit in settled)
+        ]
+        ours = [each for each in found if each not in changed]
+        return _Found(ours, changed, self._extra(wanted, live))
 
     def _extra(self, desired: Manifest, live: Entry) -> list[Difference]:
-        if not live.ownership.foreign_managers:
-            return []
-        found = additions(desired, live.manifest(), live.ownership.foreign_fields())
-        return self._without_unkept(live, found)
+        manifest = live.manifest() if live.ownership.foreign else {}
+        found = [
+            each
+            for _, fields in live.ownership.foreign_fields()
+            for each in additions(desired, manifest, fields)
+        ]
+        return self._without_unkept(live, list(dict.fromkeys(found)))
+
+    def _told(self, live: Entry, found: Sequence[Difference], handling: Handling) -> Drift | None:
+        if not found:
+            return None
+        foreign = live.ownership.foreign_fields()
+        fields = {
+            f"{each.field} ({_VERBS[each.how]}{_by(setters(foreign, each.path))})": None
+            for each in found
+        }
+        return Drift(live.kind.name, live.name, tuple(fields), handling)
 
     def _without_unkept(self, live: Entry, found: list[Difference]) -> list[Difference]:
         unkept = self._unkept.get(live.uid, frozenset())
         return [each for each in found if each.path not in unkept]
 
-    def _learn_unkept(self, desired: Manifest, live: Entry) -> None:
+    def _learn_unkept(self, wanted: Manifest, wish: Wish, live: Entry, policy: DriftPolicy) -> None:
         """Remember what the API server did not keep as we wrote it, lest we write it for ever."""
-        left = [*self._unlike(desired, live), *self._extra(desired, live)]
+        found = self._compare(wanted, wish, live)
+        left = [*found.ours, *found.changed]
+        left += found.added if policy is DriftPolicy.ENFORCE else []
         if not left:
             return
         known = self._unkept.get(live.uid, frozenset())
         self._unkept[live.uid] = known | {each.path for each in left}
         logger.warning(
             "the API server does not keep these fields as they were written; leaving them",
-            extra={"fields": _log_fields(desired) | {"fields": [str(each) for each in left]}},
+            extra={"fields": _log_fields(wanted) | {"fields": [str(each) for each in left]}},
         )
 
     def _forget_the_gone(self) -> None:
         if len(self._proven) > 2 * self._cache.size() + 1000:
-            self._proven = {uid: p for uid, p in self._proven.items() if self._cache.has(uid)}
-            self._unkept = {uid: u for uid, u in self._unkept.items() if self._cache.has(uid)}
+            for known in (self._proven, self._unkept, self._repairs):
+                for uid in [uid for uid in known if not self._cache.has(uid)]:
+                    del known[uid]
 
-    def _note(self, live: Entry, found: Iterable[Difference]) -> tuple[str, ...]:
-        for each in found:
-            if each.drift:
-                self._repaired(live.kind.name, each.field_class)
-        return tuple(str(each) for each in found)
+    def _note(
+        self, live: Entry, ours: Sequence[Difference], drift: Sequence[Difference]
+    ) -> tuple[str, ...]:
+        for each in drift:
+            self._repaired(live.kind.name, each.field_class)
+        return tuple(str(each) for each in (*ours, *drift) if not _is_note(each))
+
+
+_VERBS = {How.TAKEN: "set", How.ADDED: "added", How.REMOVED: "removed"}
+
+
+def _attributed(
+    each: Difference, settled: AbstractSet[str] | None, foreign: Sequence[tuple[str, Fields]]
+) -> Difference:
+    """Say whose doing it is, where we want what we wanted when we last wrote."""
+    if settled is None or each.unit not in settled:
+        return each
+    if each.how is How.MISSING:
+        return replace(each, how=How.REMOVED)
+    if each.how is How.CHANGED and setters(foreign, each.path):
+        return replace(each, how=How.TAKEN)  # we are left as the owner of an empty field
+    return each
+
+
+def _is_note(difference: Difference) -> bool:
+    """Say whether it is about our own note, or about annotations that hold nothing else of ours."""
+    return WISH[: len(difference.path)] == difference.path
+
+
+def _by(managers: Sequence[str]) -> str:
+    return f" by {' and '.join(managers)}" if managers else ""
+
+
+def _ours(found: _Found) -> _Found:
+    return _Found(found.ours, [], [])
 
 
 def _is_namesake(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -302,13 +470,9 @@ def _unchanged_since(version: str) -> Manifest:
     return {"op": "replace", "path": "/metadata/resourceVersion", "value": version}
 
 
-def _place(path: Path) -> tuple[tuple[bool, Any], ...]:
-    """Order paths so that later items of a list come later; a list has only numbers."""
-    return tuple((isinstance(step, str), step) for step in path)
-
-
 def _pointer(path: Path) -> str:
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+    steps = (step if isinstance(step, str) else str(int(step)) for step in path)
+    return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
 
 
 def _controller_name(manifest: Manifest) -> str:

@@ -7,7 +7,7 @@ and what we applied once and no longer want, none of which the values alone can 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -16,13 +16,31 @@ from yolofleet.api.names import Manifest
 from yolofleet.api.quantity import amount
 from yolofleet.cluster.ownership import Fields, list_key
 
+
+class Item(int):
+    """A place in a list that knows the name of what is there, and is printed as that."""
+
+    label: str
+
+    def __new__(cls, place: int, item: Any) -> Item:
+        """Return the place of `item`."""
+        made = super().__new__(cls, place)
+        made.label = str(item["name"]) if isinstance(item, dict) and "name" in item else str(place)
+        return made
+
+    def __str__(self) -> str:
+        return self.label
+
+
 Step = str | int
 Path = tuple[Step, ...]
+"""Where a field is; the items of lists by their places."""
 
 _NEVER_TRACKED: Final = {"name", "namespace", "uid", "resourceVersion"}
 _QUANTITIES: Final = {"limits", "requests", "sizeLimit", "averageValue", "value", "storage"}
 _ALIASES: Final = {"serviceAccountName": "serviceAccount"}  # the server copies one from the other
 _HANDED_OVER: Final = ("spec", "replicas")  # what an autoscaler sets is not an addition
+_OTHERS_TO_ADD: Final = "f:metadata"  # labels and annotations of others are theirs
 
 
 class How(StrEnum):
@@ -30,7 +48,9 @@ class How(StrEnum):
 
     MISSING = "missing"  # nobody has it
     CHANGED = "changed"  # ours, and with another value: we want something new
-    TAKEN = "taken"  # another manager set it
+    TAKEN = "taken"  # another manager set it to another value
+    UNOWNED = "unowned"  # as we want it, and not ours: restored from a backup, say
+    REMOVED = "removed"  # somebody removed it: we wanted it before, and still do
     DROPPED = "dropped"  # we applied it once and no longer want it
     ADDED = "added"  # another manager added it, beside what we want
 
@@ -45,15 +65,25 @@ class Difference:
     @property
     def drift(self) -> bool:
         """Return whether somebody else caused it."""
-        return self.how in (How.TAKEN, How.ADDED)
+        return self.how in (How.TAKEN, How.REMOVED, How.ADDED)
+
+    @property
+    def unit(self) -> str:
+        """Return the part of the object that the field is in, as `wish` divides it."""
+        return ".".join(str(step) for step in self.path[:2])
 
     @property
     def field_class(self) -> str:
         """Return the first two steps of the path: few enough to label a metric with."""
-        return ".".join(str(step) for step in self.path[:2])
+        return self.unit
+
+    @property
+    def field(self) -> str:
+        """Return the path as a person writes it."""
+        return ".".join(str(step) for step in self.path)
 
     def __str__(self) -> str:
-        return ".".join(str(step) for step in self.path) + f" ({self.how})"
+        return f"{self.field} ({self.how})"
 
 
 def differences(desired: Manifest, live: Manifest, applied: Fields) -> list[Difference]:
@@ -63,7 +93,30 @@ def differences(desired: Manifest, live: Manifest, applied: Fields) -> list[Diff
 
 def additions(desired: Manifest, live: Manifest, foreign: Fields) -> list[Difference]:
     """Return what others set in `live` that `desired` does not have; paths lead into `live`."""
-    return list(_added(foreign, desired, live, ()))
+    beside = {name: tree for name, tree in foreign.items() if name != _OTHERS_TO_ADD}
+    return list(_added(beside, desired, live, ()))
+
+
+def without(desired: Manifest, paths: Iterable[Path]) -> Manifest:
+    """Return `desired` without the fields at `paths`; what is left is not copied."""
+    kept = desired
+    for path in sorted(paths, key=place_of, reverse=True):
+        kept = _cut(kept, path)
+    return kept
+
+
+def _cut(value: Any, path: Path) -> Any:
+    step, rest = path[0], path[1:]
+    if isinstance(value, list):
+        at = int(step)
+        return [*value[:at], *([_cut(value[at], rest)] if rest else []), *value[at + 1 :]]
+    inner = {step: _cut(value[step], rest)} if rest else {}
+    return {name: inner.get(name, kept) for name, kept in value.items() if rest or name != step}
+
+
+def place_of(path: Path) -> tuple[tuple[bool, Any], ...]:
+    """Order paths so that later items of a list come later; a list has only numbers."""
+    return tuple((isinstance(step, str), step) for step in path)
 
 
 def _unlike(desired: Any, live: Any, applied: Fields | None, path: Path) -> Iterator[Difference]:
@@ -92,10 +145,12 @@ def _unlike_fields(
             yield Difference(How.MISSING, here)
         elif applied is None:
             yield from _unlike(value, live[name], None, here)
+        elif not path and isinstance(value, dict):  # "f:spec": {} when others took all of it
+            yield from _unlike(value, live[name], applied.get(f"f:{name}", {}), here)
         elif f"f:{name}" in applied:
             yield from _owned(value, live[name], applied[f"f:{name}"], here)
         elif not _empty(value):
-            yield Difference(How.TAKEN, here)
+            yield Difference(_taken_or_unowned(value, live[name], here), here)
 
 
 def _owned(desired: Any, live: Any, applied: Fields, path: Path) -> Iterator[Difference]:
@@ -104,6 +159,10 @@ def _owned(desired: Any, live: Any, applied: Fields, path: Path) -> Iterator[Dif
         yield from _unlike(desired, live, applied, path)
     elif next(_unlike(desired, live, None, path), None):
         yield Difference(How.CHANGED, path)
+
+
+def _taken_or_unowned(desired: Any, live: Any, path: Path) -> How:
+    return How.TAKEN if next(_unlike(desired, live, None, path), None) else How.UNOWNED
 
 
 def _unlike_whole(desired: Sequence[Any], live: Sequence[Any], path: Path) -> Iterator[Difference]:
@@ -120,7 +179,7 @@ def _unlike_items(
     """Compare lists whose items have a key (ports, containers) or are a set (finalizers)."""
     entries = [(key, applied[name]) for name in applied if (key := list_key(name)) is not None]
     for index, want in enumerate(desired):
-        here = (*path, _label(want, index))
+        here = (*path, Item(index, want))
         if not entries or not isinstance(want, dict):
             if want not in live:
                 yield Difference(How.MISSING, here)
@@ -131,7 +190,7 @@ def _unlike_items(
         if have is None:
             yield Difference(How.MISSING, here)
         elif tree is None:
-            yield Difference(How.TAKEN, here)
+            yield Difference(_taken_or_unowned(want, have, here), here)
         else:
             yield from _owned(want, have, tree, here)
 
@@ -172,7 +231,7 @@ def _added(foreign: Fields, desired: Any, live: Any, path: Path) -> Iterator[Dif
             index = next((i for i, item in enumerate(live) if _has_key(item, key)), None)
             if index is None:
                 continue
-            step, have = index, live[index]
+            step, have = Item(index, live[index]), live[index]
             items = desired if isinstance(desired, list) else ()
             want = next((item for item in items if _has_key(item, key)), None)
         else:
@@ -194,10 +253,6 @@ def _has_key(item: Any, key: Mapping[str, Any]) -> bool:
 def _key_value(item: Mapping[str, Any], name: str) -> Any:
     """Return a part of the key of `item`; the protocol of a port may be left open."""
     return item.get(name, "TCP" if name == "protocol" else None)
-
-
-def _label(item: Any, index: int) -> Step:
-    return str(item["name"]) if isinstance(item, dict) and "name" in item else index
 
 
 def _untracked(path: Path, name: str) -> bool:

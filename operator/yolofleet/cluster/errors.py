@@ -98,6 +98,9 @@ _BY_CODE: dict[int, type[ClusterError]] = {
     410: Gone,
     422: Invalid,
 }
+_UNTYPED = "failed to create typed patch object"
+"""With this and 500 the API server refuses an apply with a field that the kind does not have."""
+
 _PAUSE_SECONDS = 1.0  # when a 429 does not say
 
 
@@ -106,6 +109,8 @@ def from_status(code: int, body: Mapping[str, Any], headers: Mapping[str, str]) 
     message = str(body.get("message") or f"the API server answered {code}")
     if code == 429:
         return Throttled(message, _retry_after(headers))
+    if code == 500 and _UNTYPED in message:
+        return Invalid(message.partition("): ")[2] or message)
     if any(cause.get("field") == "metadata.uid" for cause in _causes(body)):
         return Conflict(message)  # another object has the name by now; told as 422
     if code in _BY_CODE:

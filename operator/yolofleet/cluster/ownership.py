@@ -2,12 +2,13 @@
 
 The API server's own record of what we applied is the proof that we need: it survives restarts,
 cannot drift from the object, and is not copied by those who copy annotations. A hash of the
-desired object, kept in an annotation, would stay while the object drifts.
+desired object, kept in an annotation, would stay while the object drifts; what that can tell is
+whether we still want what we wanted (`wish`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -20,32 +21,39 @@ Fields = Mapping[str, Any]
 """A tree of FieldsV1: "f:name" for a field, 'k:{"name":"x"}' for an item of a list, "v:1"."""
 
 _OURS: Final = frozenset({MANAGER, STATUS_MANAGER, HANDOVER_MANAGER})
-_NOT_DESIRED: Final = frozenset({"f:metadata", "f:status"})  # others write there by right
+_STATUS: Final = "f:status"  # others write there by right
+_METADATA: Final = "f:metadata"  # there too, but for the labels and annotations that are ours
+_ACCOUNT_FIELDS: Final = frozenset({"f:secrets", "f:imagePullSecrets"})
+"""What clouds and OpenShift add to every ServiceAccount: theirs, and they would add it again."""
 _CONTROLLERS: Final = frozenset({"kube-controller-manager"})  # its autoscaler, its status
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """The fields we applied, and those others added; as JSON, shared by objects that are alike."""
+    """The fields we applied, and those of each other manager; JSON, shared by what is alike."""
 
     applied: bytes
-    foreign: bytes
-    foreign_managers: tuple[str, ...]
+    foreign: tuple[tuple[str, bytes], ...]
 
     def applied_fields(self) -> Fields:
         """Return the tree of what our manager applied; empty if it never did."""
         return _tree(self.applied)
 
-    def foreign_fields(self) -> Fields:
-        """Return the tree of what managers other than ours set beside metadata and status."""
-        return _tree(self.foreign)
+    def foreign_fields(self) -> list[tuple[str, Fields]]:
+        """Return, for each manager that is not ours, what it set beside status."""
+        return [(manager, _tree(fields)) for manager, fields in self.foreign]
+
+    @property
+    def foreign_managers(self) -> tuple[str, ...]:
+        """The managers that set more than metadata."""
+        return tuple(name for name, tree in self.foreign_fields() if tree.keys() - {_METADATA})
 
 
 def ownership_of(manifest: Manifest) -> Ownership:
     """Extract from `manifest` who set what; entries that cannot be read count as nobody's."""
     applied: dict[str, Any] = {}
-    foreign: dict[str, Any] = {}
-    managers: list[str] = []
+    foreign: dict[str, dict[str, Any]] = {}
+    ignored = {_STATUS} | (_ACCOUNT_FIELDS if manifest.get("kind") == "ServiceAccount" else set())
     for entry in manifest["metadata"].get("managedFields") or ():
         manager, fields = str(entry.get("manager", "")), entry.get("fieldsV1") or {}
         if not isinstance(fields, dict) or entry.get("subresource") == "status":
@@ -53,11 +61,10 @@ def ownership_of(manifest: Manifest) -> Ownership:
         if manager == MANAGER and entry.get("operation") == "Apply":
             _merge(applied, fields)
         elif manager not in _OURS and manager not in _CONTROLLERS:
-            wanted = {name: tree for name, tree in fields.items() if name not in _NOT_DESIRED}
+            wanted = {name: tree for name, tree in fields.items() if name not in ignored}
             if wanted:
-                _merge(foreign, wanted)
-                managers.append(manager)
-    return Ownership(_shared(applied), _shared(foreign), tuple(managers))
+                _merge(foreign.setdefault(manager, {}), wanted)
+    return Ownership(_shared(applied), tuple((name, _shared(t)) for name, t in foreign.items()))
 
 
 def list_key(name: str) -> Mapping[str, Any] | None:
@@ -66,9 +73,28 @@ def list_key(name: str) -> Mapping[str, Any] | None:
 
 
 @lru_cache(maxsize=4096)
-def _list_key(name: str) -> Mapping[str, Any]:
-    key: dict[str, Any] = orjson.loads(name[2:])
-    return key
+def _list_key(name: str) -> Mapping[str, Any] | None:
+    try:
+        key = orjson.loads(name[2:])
+    except orjson.JSONDecodeError:
+        return None
+    return key if isinstance(key, dict) else None
+
+
+def setters(foreign: Sequence[tuple[str, Fields]], path: Sequence[str | int]) -> list[str]:
+    """Return the managers whose fields reach to `path`, whose items of lists are told by label."""
+    return [manager for manager, tree in foreign if _reaches(tree, [str(step) for step in path])]
+
+
+def _reaches(tree: Fields, steps: Sequence[str]) -> bool:
+    """Follow `steps` as far as they can be told: an item's label need not be its key."""
+    if not steps or not tree:
+        return True
+    if f"f:{steps[0]}" in tree:
+        return _reaches(tree[f"f:{steps[0]}"], steps[1:])
+    items = {name: key for name in tree if (key := list_key(name)) is not None}
+    labelled = [name for name, key in items.items() if steps[0] in map(str, key.values())]
+    return any(_reaches(tree[name], steps[1:]) for name in labelled or items)
 
 
 def _merge(into: dict[str, Any], fields: Fields) -> None:

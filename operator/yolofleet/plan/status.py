@@ -102,6 +102,12 @@ _HOLDS = {"True": True, "False": False, "Unknown": None}
 _STATUS = {True: "True", False: "False", None: "Unknown"}
 
 
+def with_statement(status: Status, told: Statement, before: Status, now: datetime) -> Status:
+    """Return `status` with one statement more."""
+    dated = _dated([told], before, status.observed_generation, now)
+    return status.model_copy(update={"conditions": [*status.conditions, *dated]})
+
+
 def _dated(
     statements: Sequence[Statement], before: Status, generation: int, now: datetime
 ) -> list[Condition]:
@@ -339,6 +345,8 @@ def news(before: Status, after: Status) -> Iterator[News]:
             False, "Promoted", f"{now.revision} is the stable revision now, {was.revision} was"
         )
     for condition in after.conditions:
+        if condition.type == ConditionType.DRIFTED:
+            continue  # `drift_news` tells it, each time
         old = before.condition(ConditionType(condition.type))
         if old and (old.status, old.reason) == (condition.status, condition.reason):
             continue

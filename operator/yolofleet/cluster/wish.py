@@ -1,0 +1,64 @@
+"""What we wanted of an object when we last wrote it, part by part; on the object, as hashes.
+
+It proves nothing about the object: fields of it drift while this stays. It tells whose doing a
+difference is. A part that we want as we did, and that is not so, was changed by others; without
+that, a field that somebody removed looks like one that we want for the first time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from yolofleet.api.names import WISH_ANNOTATION, Manifest
+from yolofleet.cluster.ownership import Fields
+
+_IDENTITY: Final = frozenset({"apiVersion", "kind"})
+PATH: Final = ("metadata", "annotations", WISH_ANNOTATION)
+
+Wish = Mapping[str, str]
+"""Hashes by part: "spec.replicas", "metadata.labels"."""
+
+
+def wish_of(desired: Manifest) -> Wish:
+    """Return what is wanted of each part of `desired`."""
+    parts: dict[str, Any] = {}
+    for name, value in desired.items():
+        if name not in _IDENTITY:
+            inside = value if isinstance(value, dict) else {}
+            parts |= {f"{name}.{inner}": part for inner, part in inside.items()}
+            parts |= {} if isinstance(value, dict) else {name: value}
+    return {name: _hash(part) for name, part in parts.items()}
+
+
+def with_wish(desired: Manifest, wish: Wish) -> Manifest:
+    """Return `desired` with `wish` written on it."""
+    metadata = desired["metadata"]
+    text = orjson.dumps(wish, option=orjson.OPT_SORT_KEYS).decode()
+    annotations = (metadata.get("annotations") or {}) | {WISH_ANNOTATION: text}
+    return desired | {"metadata": metadata | {"annotations": annotations}}
+
+
+def still_wished(wish: Wish, live: Manifest, applied: Fields) -> frozenset[str] | None:
+    """Return the parts that are wanted as they were; None if `live` does not tell what was.
+
+    What it tells counts only while the note is as we wrote it, which `applied` says.
+    """
+    ours: Any = applied
+    for step in PATH:
+        ours = ours.get(f"f:{step}") if isinstance(ours, dict) else None
+    if ours is None:
+        return None
+    try:
+        before = orjson.loads((live["metadata"].get("annotations") or {})[WISH_ANNOTATION])
+        return frozenset(part for part, was in before.items() if wish.get(part) == was)
+    except (orjson.JSONDecodeError, KeyError, AttributeError):
+        return None
+
+
+def _hash(value: Any) -> str:
+    content = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(content, digest_size=4).hexdigest()

@@ -1,0 +1,81 @@
+"""What others changed of a detector's objects, and how that is told."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from yolofleet.api.status import Condition, ConditionType, Reason, Status
+from yolofleet.plan.status import News, Statement
+
+MOST_FIELDS = 8
+"""More of one object are counted, not named: a message is for reading."""
+
+
+class Handling(StrEnum):
+    """What became of a change that others made."""
+
+    REPAIRED = "repaired"
+    LEFT = "left"  # spec.driftPolicy says so
+    CONTESTED = "contested"  # it comes back as soon as it is repaired
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What others changed of one object; each of `fields` says where, how and who."""
+
+    kind: str
+    name: str
+    fields: tuple[str, ...]
+    handling: Handling
+
+    def __str__(self) -> str:
+        named = ", ".join(self.fields[:MOST_FIELDS])
+        more = len(self.fields) - MOST_FIELDS
+        return f"{self.kind} {self.name}: {named}" + (f" and {more} more" if more > 0 else "")
+
+
+_ADVICE = {
+    Handling.REPAIRED: "put right",
+    Handling.LEFT: "left, as spec.driftPolicy Report says; undo it, or set the policy to Enforce",
+    Handling.CONTESTED: "put right about once a second, and changed again; stop the other writer,"
+    " or set spec.driftPolicy to Report",
+}
+
+
+def drifted(before: Status, drifts: Sequence[Drift] | None) -> Statement | None:
+    """Return what to say of drift; None for a detector that never had any.
+
+    drifts: what was found of every object; None when nobody looked.
+    """
+    kind, was = ConditionType.DRIFTED, before.condition(ConditionType.DRIFTED)
+    for handling, reason in (
+        (Handling.CONTESTED, Reason.CONTESTED),
+        (Handling.LEFT, Reason.LEFT_IN_PLACE),
+        (Handling.REPAIRED, Reason.REPAIRED),
+    ):
+        if found := [str(drift) for drift in drifts or () if drift.handling is handling]:
+            told = f"{'; '.join(found)}; {_ADVICE[handling]}"
+            return Statement(kind, handling is not Handling.REPAIRED, reason, told)
+    if was is None:
+        return None
+    if drifts is None or was.reason == Reason.REPAIRED:  # the last repair stays readable
+        return Statement(kind, was.status == "True", was.reason, was.message)
+    return Statement(kind, False, Reason.AS_DESIRED, "every object is as desired")
+
+
+def drift_news(before: Status, after: Status, drifts: Sequence[Drift]) -> Iterator[News]:
+    """Tell of each repair, and of other drift when what is to be said of it changes."""
+    for drift in drifts:
+        if drift.handling is Handling.REPAIRED:
+            yield News(True, Reason.REPAIRED, f"{drift}; {_ADVICE[Handling.REPAIRED]}")
+    told = after.condition(ConditionType.DRIFTED)
+    if (
+        told
+        and told.status == "True"
+        and _words(told) != _words(before.condition(ConditionType.DRIFTED))
+    ):
+        yield News(True, told.reason, told.message)
+
+
+def _words(condition: Condition | None) -> tuple[str, str]:
+    return (condition.status, condition.message) if condition else ("", "")
