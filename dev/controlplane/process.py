@@ -81,6 +81,15 @@ class OperatorProcess:
         ]
         return sum(values)
 
+    def json(self, path: str) -> Any:
+        """Return what is answered at `path`, which must be JSON. Raises `KeyError` on a 404."""
+        try:
+            with urllib.request.urlopen(self._url(path), timeout=5) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise KeyError(path) from error
+
     def leads(self) -> bool:
         """Return whether this replica says that it leads."""
         return self.metric("leader_election_master_status") == 1

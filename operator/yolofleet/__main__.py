@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import uvloop
 
-from yolofleet import handlers, logs
+from yolofleet import explain, handlers, logs
 from yolofleet.cluster import kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
@@ -30,7 +30,7 @@ from yolofleet.cluster.hearing import Hearing
 from yolofleet.cluster.leader import REQUEST_TIMEOUT_S, Leader, LeadershipLost
 from yolofleet.cluster.queue import Priority, Workers, WorkQueue
 from yolofleet.cluster.sweep import Sweep
-from yolofleet.metrics import Health, Metrics, WorldCollector, serve
+from yolofleet.metrics import Beliefs, Health, Metrics, WorldCollector, serve
 from yolofleet.reconcile import Deps, reconcile
 from yolofleet.settings import InvalidSettings, Settings, from_environment
 
@@ -110,7 +110,7 @@ class Operator:
         """Run until a signal (0), or until a part ends by itself (1)."""
         self._take_signals()
         health = Health(alive=self._ails, ready=self._unready)
-        server = await serve(self._metrics, health, self._settings.metrics_port)
+        server = await serve(self._metrics, health, self._beliefs(), self._settings.metrics_port)
         # kopf cancels at its end every task that was made after its start: so it starts last.
         self._start("event loop lag", self._metrics.measure_lag())
         self._start("leader", self._leader.run())
@@ -189,6 +189,21 @@ class Operator:
                 told = {"fields": {"part": name}}
                 logger.critical("a part ended; exiting", exc_info=error, extra=told)
         _exit_now(FAILED)
+
+    def _beliefs(self) -> Beliefs:
+        deps = self._deps
+        sources = explain.Sources(
+            cache=deps.cache,
+            writer=deps.cluster,
+            accelerators=deps.accelerators,
+            queue=self._queue,
+            defaults=deps.defaults,
+            leads=self._leader.may_write,
+        )
+        return Beliefs(
+            all=lambda: explain.overview(sources),
+            one=lambda key: explain.look(key, sources, now=deps.now()),
+        )
 
     def _ails(self) -> str:
         """Say what a restart would put right. An API server that is away is not among it."""

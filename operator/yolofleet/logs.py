@@ -29,11 +29,12 @@ _about: ContextVar[dict[str, Any] | None] = ContextVar("about", default=None)
 
 
 @contextmanager
-def about(**fields: Any) -> Iterator[None]:
-    """Add `fields` to every line that is logged from this task meanwhile."""
-    token = _about.set((_about.get() or {}) | fields)
+def about(**fields: Any) -> Iterator[dict[str, Any]]:
+    """Add `fields` to every line that is logged from this task meanwhile; yields all of them."""
+    known = (_about.get() or {}) | fields
+    token = _about.set(known)
     try:
-        yield
+        yield known
     finally:
         _about.reset(token)
 

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -358,8 +359,16 @@ class Health:
     ready: Callable[[], str]
 
 
-async def serve(metrics: Metrics, health: Health, port: int) -> web.AppRunner:
-    """Serve /metrics, /healthz and /readyz on `port`; the caller cleans the runner up."""
+@dataclass(frozen=True, slots=True)
+class Beliefs:
+    """What a person may ask: a line for each detector, or all about "namespace/name"."""
+
+    all: Callable[[], Any]
+    one: Callable[[str], Awaitable[Any]]
+
+
+async def serve(metrics: Metrics, health: Health, beliefs: Beliefs, port: int) -> web.AppRunner:
+    """Serve /metrics, /healthz, /readyz and /debug on `port`; the caller cleans the runner up."""
 
     async def scrape(_: web.Request) -> web.Response:
         body = generate_latest(metrics.registry)
@@ -372,10 +381,21 @@ async def serve(metrics: Metrics, health: Health, port: int) -> web.AppRunner:
 
         return answer
 
+    async def every_detector(_: web.Request) -> web.Response:
+        return _json(beliefs.all())
+
+    async def one_detector(request: web.Request) -> web.Response:
+        key = f"{request.match_info['namespace']}/{request.match_info['name']}"
+        if (told := await beliefs.one(key)) is None:
+            return web.Response(text=f"no detector {key} is known here\n", status=404)
+        return _json(told)
+
     app = web.Application()
     app.router.add_get("/metrics", scrape)
     app.router.add_get("/healthz", probe(health.alive))
     app.router.add_get("/readyz", probe(health.ready))
+    app.router.add_get("/debug/detectors", every_detector)
+    app.router.add_get("/debug/detectors/{namespace}/{name}", one_detector)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, port=port).start()
@@ -384,3 +404,8 @@ async def serve(metrics: Metrics, health: Health, port: int) -> web.AppRunner:
         logging.getLogger(__name__).info("serving metrics and probes", extra=told)
         break
     return runner
+
+
+def _json(told: Any) -> web.Response:
+    body = orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n"
+    return web.Response(body=body, content_type="application/json")

@@ -73,6 +73,38 @@ async def test_probes_answer_and_sigterm_ends_it_with_0(operator: OperatorProces
     assert operator.log(message="Lease released")
 
 
+async def test_it_tells_what_it_believes_of_a_detector(
+    operator: OperatorProcess,
+    kube: Kube,
+    namespace: str,
+    make_detector: MakeDetector,
+    fake_kubelet: FakeKubelet,
+    eventually: Eventually,
+) -> None:
+    await make_detector()
+
+    async def settled() -> dict[str, Any] | None:
+        told = operator.json(f"debug/detectors/{namespace}/gate")
+        return told if told["says"]["Progressing"].startswith("False (Settled)") else None
+
+    told = await eventually(settled)
+    assert told["leads"] is True
+    assert told["differences"] == []
+    assert told["wouldSay"]["Ready"] == told["says"]["Ready"]
+    assert told["resource"]["generation"] == told["resource"]["observedGeneration"] == 1
+    assert {"Deployment", "Service", "Pod"} <= {each["kind"] for each in told["cached"]}
+    last = told["queue"]["lastReconcile"]
+    assert last["result"] in ("success", "requeue_after")
+    assert last["generation"] == 1
+    lines = operator.log(detector=f"{namespace}/gate", message="created")
+    assert lines
+    assert all(line["reconcile"] and line["generation"] == 1 for line in lines)
+    [line] = operator.json("debug/detectors")
+    assert line["detector"] == f"{namespace}/gate"
+    assert line["conditions"]["Ready"] == "True (Serving)"
+    assert operator.probe(f"debug/detectors/{namespace}/nobody") == 404
+
+
 async def test_wrong_settings_are_named(new_operator: Callable[..., OperatorProcess]) -> None:
     operator = new_operator(YOLOFLEET_WORKERS="many")
     operator.start()

@@ -205,6 +205,12 @@ class Writer:
         fields = sorted(_top_differences(raw.get("status", {}), status))
         return [_told(raw, Change(Action.STATUS, *_names(raw), tuple(fields)))]
 
+    def differing(self, desired: Manifest, live: Entry) -> list[Difference]:
+        """Return what of `live` is not as desired."""
+        wish = wish_of(desired)
+        found = self._compare(with_wish(desired, wish), wish, live)
+        return [*found.ours, *found.drift]
+
     # one object
 
     async def _apply(

@@ -8,11 +8,12 @@ import itertools
 import logging
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from yolofleet import logs
 from yolofleet.cluster.errors import Busy, ClusterError, NotLeading, Refused, Stale, Throttled
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 FIRST_BACKOFF_S: Final = 0.005  # controller-runtime's; a stale cache is often fresh by then
 LONGEST_BACKOFF_S: Final = 300.0
 RECONCILE_TIMEOUT_S: Final = 120.0
+_REMEMBERED_LOOKS: Final = 10_000  # more detectors than one operator carries
 STUCK_S: Final = RECONCILE_TIMEOUT_S + 30.0  # each worker is free again within the time-out
 
 
@@ -42,6 +44,30 @@ class QueueMetrics(Protocol):
     def retried(self) -> None: ...  # noqa: D102
 
 
+@dataclass(slots=True)
+class LastLook:
+    """What came of one reconcile. began: on the monotonic clock."""
+
+    at: datetime
+    began: float
+    id: str = ""
+    seconds: float = 0.0
+    generation: int | None = None
+    result: str = ""
+    error: str = ""
+
+    def told(self) -> dict[str, Any]:
+        """Return it for a person; `id` finds its lines in the log."""
+        return {
+            "id": self.id,
+            "at": self.at.isoformat(timespec="milliseconds"),
+            "seconds": round(self.seconds, 4),
+            "generation": self.generation,
+            "result": self.result,
+            "error": self.error,
+        }
+
+
 class WorkQueue:
     """Keys to be looked at. A key that is added while it is worked on comes back after `done`."""
 
@@ -58,6 +84,7 @@ class WorkQueue:
         self._later: list[tuple[float, int, str]] = []  # a heap; entries can be outdated
         self._failures: dict[str, int] = {}
         self._taken_at: float | None = None  # None: nobody works yet
+        self._looks: OrderedDict[str, LastLook] = OrderedDict()
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
@@ -149,6 +176,27 @@ class WorkQueue:
         waiting = sum(one < now for one in since)
         return f"the workers are stuck: {waiting} detectors wait, none was taken for {idle:.0f} s"
 
+    def looked(self, key: str, look: LastLook) -> None:
+        """Remember what came of the last work on `key`."""
+        self._looks[key] = look
+        self._looks.move_to_end(key)
+        if len(self._looks) > _REMEMBERED_LOOKS:
+            self._looks.popitem(last=False)
+
+    def describe(self, key: str) -> dict[str, Any]:
+        """Tell what is known of `key`: whether it waits, for how long, and what came of it last."""
+        now, told = self._clock(), dict[str, Any]()
+        if known := self._dirty.get(key):
+            told |= {"waitsForSeconds": round(now - known[1], 3), "because": known[0].name.lower()}
+        if (started := self._processing.get(key)) is not None:
+            told["workedOnForSeconds"] = round(now - started, 3)
+        if (due := self._due.get(key)) is not None:
+            told["nextLookInSeconds"] = round(due - now, 3)
+        if failures := self._failures.get(key):
+            told["failuresInARow"] = failures
+        look = self._looks.get(key)
+        return told | {"lastReconcile": look.told() if look else None}
+
     def working_since(self) -> list[float]:
         """Return for how many seconds each key that is worked on has been."""
         now = self._clock()
@@ -209,16 +257,22 @@ class Workers:
 
     async def work_on(self, key: str) -> str:
         """Reconcile `key` once and say when it is looked at again; return the outcome."""
-        with logs.about(reconcile=uuid.uuid4().hex[:8], detector=key):
-            return await self._work_on(key)
+        look = LastLook(datetime.now(UTC), time.monotonic())
+        with logs.about(reconcile=uuid.uuid4().hex[:8], detector=key) as fields:
+            look.result = await self._work_on(key, look)
+        look.id, look.generation = fields["reconcile"], fields.get("generation")
+        look.seconds = time.monotonic() - look.began
+        self.queue.looked(key, look)
+        return look.result
 
-    async def _work_on(self, key: str) -> str:
+    async def _work_on(self, key: str, look: LastLook) -> str:
         try:
             async with asyncio.timeout(RECONCILE_TIMEOUT_S):
                 again = await self.reconcile(key)
         except NotLeading:
             raise
         except Exception as error:  # handed on: to the back-off, a metric and the log
+            look.error = f"{type(error).__name__}: {error}"
             return self._failed(key, error)
         self.queue.forget(key)
         if again is None:

@@ -1,0 +1,195 @@
+"""What the operator believes about one detector, and why: the answer of the debug endpoint.
+
+Only reads. It decides as `reconcile` would now, and writes nothing of it. No value of an
+environment variable, no spec and no credentials in an address are shown: names, numbers, reasons.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel
+
+from yolofleet.api.base import InvalidSpec
+from yolofleet.api.detector import Detector
+from yolofleet.api.names import Manifest
+from yolofleet.api.status import Condition, read_status
+from yolofleet.cluster import kinds
+from yolofleet.cluster.accelerators import Accelerators
+from yolofleet.cluster.apply import Writer
+from yolofleet.cluster.cache import Cache, Entry
+from yolofleet.cluster.compare import Difference
+from yolofleet.cluster.queue import WorkQueue
+from yolofleet.plan.accelerators import NodeRoom, asks
+from yolofleet.plan.decide import decide
+from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.observed import observe
+from yolofleet.plan.revision import Revision
+from yolofleet.plan.status import report
+from yolofleet.resources.build import build
+
+Facts = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of one detector's world, as a reconcile would read it."""
+
+    children: Sequence[Entry]
+    pods: Sequence[Manifest]
+    nodes: tuple[NodeRoom, ...]
+    mesh: bool
+    defaults: Defaults
+    differing: Callable[[Manifest, Entry], Iterable[Difference]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sources:
+    """Where beliefs are kept; nothing of it is changed here."""
+
+    cache: Cache
+    writer: Writer
+    accelerators: Accelerators
+    queue: WorkQueue
+    defaults: Defaults
+    leads: Callable[[], bool]
+
+
+async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
+    """Return all that is believed of the detector `key`; None when there is none."""
+    if (raw := sources.cache.detector(key)) is None:
+        return None
+    about = {"detector": key, "leads": sources.leads(), "queue": sources.queue.describe(key)}
+    children = sources.cache.owned_by(raw["metadata"]["uid"])
+    try:
+        detector = Detector.parse(raw)
+        wanted = asks(detector, [child.manifest() for child in children])
+    except InvalidSpec:
+        wanted = False
+    seen = Seen(
+        children=children,
+        pods=sources.cache.pods(key),
+        nodes=await sources.accelerators.rooms(key) if wanted else (),
+        mesh=sources.cache.serves(kinds.VIRTUAL_SERVICE),
+        defaults=sources.defaults,
+        differing=sources.writer.differing,
+    )
+    return about | explain(raw, seen, now=now)
+
+
+def overview(sources: Sources) -> list[Facts]:
+    """Return a line for each detector: what is said of it, and when it was last looked at."""
+    lines = []
+    for key in sorted(sources.cache.detectors()):
+        if raw := sources.cache.detector(key):
+            said = {c.type: f"{c.status} ({c.reason})" for c in read_status(raw).conditions}
+            lines.append(
+                {"detector": key, "conditions": said, "queue": sources.queue.describe(key)}
+            )
+    return lines
+
+
+def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
+    """Return what is observed, what would be decided now and why, and what differs; pure."""
+    metadata, status = raw["metadata"], read_status(raw)
+    facts: Facts = {
+        "resource": {
+            "uid": metadata["uid"],
+            "resourceVersion": metadata.get("resourceVersion"),
+            "generation": metadata["generation"],
+            "observedGeneration": status.observed_generation,
+            "deleted": metadata.get("deletionTimestamp"),
+        },
+        "says": _said(status.conditions),
+        "cached": [_object(child) for child in seen.children] + [_pod(pod) for pod in seen.pods],
+    }
+    try:
+        detector = Detector.parse(raw)
+    except InvalidSpec as error:
+        return facts | {"invalid": str(error)}
+    children = [child.manifest() for child in seen.children]
+    observed = observe(detector, children, seen.pods, seen.nodes, mesh=seen.mesh, status=status)
+    plan = decide(detector, observed, seen.defaults, now=now)
+    desired = build(detector, plan)
+    return facts | {
+        "suspended": detector.spec.suspend,
+        "observed": {k: v for k, v in _plain(observed).items() if k != "status"},  # said above
+        "plan": _plain(plan),
+        "wouldSay": _said(report(detector, observed, plan, now=now).conditions),
+        "differences": list(_differences(desired, seen)),
+    }
+
+
+def _differences(desired: Iterable[Manifest], seen: Seen) -> Iterable[str]:
+    """Tell each write that a reconcile would consider now, and the fields that ask for it."""
+    live = {(child.kind.name, child.name): child for child in seen.children}
+    for manifest in desired:
+        kind, name = kinds.identity(manifest)
+        child = live.pop((kind, name), None)
+        if child is None:
+            yield f"{kind} {name}: is not there"
+        else:
+            yield from (f"{kind} {name}: {each}" for each in seen.differing(manifest, child))
+    yield from (f"{kind} {name}: is not wanted" for kind, name in live)
+
+
+def _object(child: Entry) -> Facts:
+    return {
+        "kind": child.kind.name,
+        "name": child.name,
+        "resourceVersion": str(child.version),
+        "otherManagers": list(child.ownership.foreign_managers),
+    }
+
+
+def _pod(pod: Manifest) -> Facts:
+    metadata = pod["metadata"]
+    return {
+        "kind": "Pod",
+        "name": metadata["name"],
+        "resourceVersion": metadata.get("resourceVersion"),
+        "phase": pod.get("status", {}).get("phase"),
+    }
+
+
+def _said(conditions: Iterable[Condition]) -> Facts:
+    return {c.type: f"{c.status} ({c.reason}): {c.message}" for c in conditions}
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it; of a revision only what identifies it."""
+    match value:
+        case Revision():
+            model = _without_credentials(value.model.uri)
+            told = {"name": value.name, "model": model, "image": value.image}
+            return told | {"renderVersion": value.render_version}
+        case BaseModel():
+            return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+        case Enum():
+            return value.value
+        case datetime():
+            return value.astimezone(UTC).isoformat()
+        case timedelta():
+            return f"{value.total_seconds():g} s"
+        case Mapping():
+            return {str(name): _plain(inner) for name, inner in value.items()}
+        case set() | frozenset():
+            return sorted(_plain(inner) for inner in value)
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case _ if dataclasses.is_dataclass(value):
+            fields = dataclasses.fields(value)
+            return {field.name: _plain(getattr(value, field.name)) for field in fields}
+        case _:
+            return value
+
+
+def _without_credentials(uri: str) -> str:
+    """Cut user, password and query off an address: presigned ones carry a signature there."""
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
