@@ -193,3 +193,11 @@ def test_replicas_that_an_autoscaler_set_are_no_addition() -> None:
     desired = copy.deepcopy(DESIRED)
     del desired["spec"]["replicas"]
     assert additions(desired, a_live(), {"f:spec": {"f:replicas": {}}}) == []
+
+
+def test_a_key_that_is_no_longer_wanted_in_a_map_owned_whole_is_a_change():
+    service = {"spec": {"selector": {"app": "gate"}}}
+    live = {"spec": {"selector": {"app": "gate", "revision": "one"}}}
+    [found] = differences(service, live, {"f:spec": {"f:selector": {}}})
+    assert (found.how, found.path) == (How.CHANGED, ("spec", "selector"))
+    assert not differences(live, live, {"f:spec": {"f:selector": {}}})

@@ -39,6 +39,7 @@ Path = tuple[Step, ...]
 _NEVER_TRACKED: Final = {"name", "namespace", "uid", "resourceVersion"}
 _QUANTITIES: Final = {"limits", "requests", "sizeLimit", "averageValue", "value", "storage"}
 _ALIASES: Final = {"serviceAccountName": "serviceAccount"}  # the server copies one from the other
+_WHOLE_MAPS: Final = {"selector", "nodeSelector"}  # nothing is defaulted in there
 _HANDED_OVER: Final = ("spec", "replicas")  # what an autoscaler sets is not an addition
 _OTHERS_TO_ADD: Final = "f:metadata"  # labels and annotations of others are theirs
 
@@ -157,6 +158,8 @@ def _owned(desired: Any, live: Any, applied: Fields, path: Path) -> Iterator[Dif
     """Compare a field that we own: as a whole if nothing below it is owned by itself."""
     if applied:
         yield from _unlike(desired, live, applied, path)
+    elif path[-1] in _WHOLE_MAPS and set(desired) != set(live):
+        yield Difference(How.CHANGED, path)
     elif next(_unlike(desired, live, None, path), None):
         yield Difference(How.CHANGED, path)
 

@@ -1,0 +1,199 @@
+"""Strategies on a real API server: sampled weights and pods, and an operator that is killed."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from controlplane.kube import Kube
+from yolofleet.api.names import Manifest
+from yolofleet.cluster import kinds
+from yolofleet.cluster.errors import NotFound
+
+V2 = {"uri": "demo://shapes-v2"}
+SAMPLE_S = 0.05
+
+
+class Watcher:
+    """Samples weights and replicas while a release goes on."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self.kube = kube
+        self.namespace = namespace
+        self.weights: list[dict[str, int]] = []
+        self.replicas: list[dict[str, int]] = []
+
+    async def status(self) -> Manifest:
+        raw = await self.kube.get(kinds.DETECTOR, self.namespace, "gate")
+        status: Manifest = raw.get("status", {})
+        return status
+
+    async def settled(self) -> bool:
+        raw = await self.kube.get(kinds.DETECTOR, self.namespace, "gate")
+        status = raw["status"]
+        assert status["observedGeneration"] == raw["metadata"]["generation"]
+        reason = next(c for c in status["conditions"] if c["type"] == "Progressing")["reason"]
+        assert reason in ("Settled", "Draining"), reason
+        return True
+
+    async def edit(self, **spec: Any) -> None:
+        await self.kube.merge(kinds.DETECTOR, self.namespace, "gate", {"spec": spec})
+
+    @contextlib.asynccontextmanager
+    async def sampling(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._sample())
+        yield
+        await asyncio.sleep(5 * SAMPLE_S)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def _sample(self) -> None:
+        while True:
+            deployments = await self.kube.list(kinds.DEPLOYMENT, self.namespace)
+            self._note(
+                self.replicas, {d["metadata"]["name"]: d["spec"]["replicas"] for d in deployments}
+            )
+            with contextlib.suppress(NotFound):
+                route = await self.kube.get(kinds.VIRTUAL_SERVICE, self.namespace, "gate")
+                weighted = route["spec"]["http"][-1]["route"]
+                self._note(
+                    self.weights,
+                    {r["destination"]["host"].split(".")[0]: r["weight"] for r in weighted},
+                )
+            await asyncio.sleep(SAMPLE_S)
+
+    @staticmethod
+    def _note(seen: list[dict[str, int]], now: dict[str, int]) -> None:
+        if not seen or seen[-1] != now:
+            seen.append(now)
+
+
+async def released(make_detector: Callable[..., Any], watch: Watcher, ev: Any, **spec: Any) -> str:
+    await make_detector(**spec)
+    await ev(watch.settled, 30)
+    stable: str = (await watch.status())["stable"]["revision"]
+    return stable
+
+
+def steps(*holds: str) -> dict[str, Any]:
+    weights = (25, 50, 75)
+    given = [{"weight": w, "hold": h} for w, h in zip(weights, holds, strict=False)]
+    return {"strategy": "Canary", "steps": given}
+
+
+async def test_steps_are_walked_and_the_end_is_a_promotion(
+    istio: None,
+    operator: Any,
+    fake_kubelet: Any,
+    make_detector: Callable[..., Any],
+    kube: Kube,
+    namespace: str,
+    eventually: Any,
+) -> None:
+    watch = Watcher(kube, namespace)
+    rollout = steps("1s", "1s", "1s")
+    old = await released(make_detector, watch, eventually, replicas=4, rollout=rollout)
+    async with watch.sampling():
+        await watch.edit(model=V2)
+        await asyncio.sleep(0.5)
+        await eventually(watch.settled, 60)
+    new = (await watch.status())["stable"]["revision"]
+    assert new != old
+    shares = [weights.get(new, 0) for weights in watch.weights]
+    assert shares == sorted(shares)
+    assert {25, 50, 75, 100} <= set(shares)
+    assert all(sum(weights.values()) == 100 for weights in watch.weights)
+    assert all(replicas[old] == 4 for replicas in watch.replicas), "a whole second set fits"
+
+
+async def test_a_killed_operator_goes_on_at_the_same_step(
+    istio: None,
+    new_operator: Callable[..., Any],
+    fake_kubelet: Any,
+    make_detector: Callable[..., Any],
+    kube: Kube,
+    namespace: str,
+    eventually: Any,
+) -> None:
+    quick = {"YOLOFLEET_LEASE_DURATION": "3"}
+    first = new_operator(**quick)
+    first.start()
+    await first.ready()
+    watch = Watcher(kube, namespace)
+    rollout = steps("1s", "Approval")
+    await released(make_detector, watch, eventually, replicas=2, rollout=rollout)
+    await watch.edit(model=V2)
+
+    async def awaits_approval() -> Manifest:
+        going = (await watch.status())["rollout"]
+        assert (going["step"], "since" in going) == (2, True), going
+        return going
+
+    going = await eventually(awaits_approval, 30)
+    first.kill()
+    second = new_operator(**quick)
+    second.start()
+    await second.ready()
+    await eventually(second.leads, 30)
+    async with watch.sampling():
+        await asyncio.sleep(2)
+    assert await awaits_approval() == going
+    assert len(watch.weights) == len(watch.replicas) == 1, "a restart moves nothing"
+    approved = {"revision": going["revision"], "step": 2}
+    await watch.edit(rollout={**rollout, "approved": approved})
+    await eventually(watch.settled, 30)
+    assert (await watch.status())["stable"]["revision"] == going["revision"]
+
+
+async def test_in_place_never_has_a_pod_more_than_replicas(
+    operator: Any,
+    fake_kubelet: Any,
+    make_detector: Callable[..., Any],
+    kube: Kube,
+    namespace: str,
+    eventually: Any,
+) -> None:
+    watch = Watcher(kube, namespace)
+    in_place = {"strategy": "InPlace"}
+    old = await released(make_detector, watch, eventually, replicas=3, rollout=in_place)
+    async with watch.sampling():
+        await watch.edit(model=V2)
+        await asyncio.sleep(0.5)
+        await eventually(watch.settled, 60)
+    assert (await watch.status())["stable"]["revision"] != old
+    assert all(sum(replicas.values()) <= 3 for replicas in watch.replicas), watch.replicas
+    assert [r[old] for r in watch.replicas] == sorted(
+        (r[old] for r in watch.replicas), reverse=True
+    )
+
+
+async def test_a_real_autoscaler_gets_the_replicas_and_gives_them_back(
+    operator: Any,
+    fake_kubelet: Any,
+    make_detector: Callable[..., Any],
+    kube: Kube,
+    namespace: str,
+    eventually: Any,
+) -> None:
+    watch = Watcher(kube, namespace)
+    stable = await released(make_detector, watch, eventually, replicas=3)
+
+    def replicas(count: int) -> Callable[[], Any]:
+        async def are() -> bool:
+            deployment = await kube.get(kinds.DEPLOYMENT, namespace, stable)
+            return bool(deployment["spec"]["replicas"] == count)
+
+        return are
+
+    async with watch.sampling():
+        await watch.edit(replicas=None, autoscaling={"minReplicas": 2, "maxReplicas": 9})
+        await eventually(lambda: kube.get(kinds.HPA, namespace, stable))
+        await asyncio.sleep(1)
+        assert await replicas(3)(), "the live value"
+        # without metrics the controller still holds the bounds
+        await watch.edit(autoscaling={"minReplicas": 5, "maxReplicas": 9})
+        await eventually(replicas(5), 60)
+        await watch.edit(replicas=5, autoscaling=None)
+        await eventually(watch.settled, 30)
+    assert [r[stable] for r in watch.replicas] == [3, 5]
