@@ -1,4 +1,4 @@
-"""The application: routes, start and end, and the one map from errors to HTTP."""
+"""The application: routes, start and end, and what happens to errors."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,35 +7,23 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
-from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yoloserve import errors
+from yoloserve.access import Access
 from yoloserve.admission import Quotas
 from yoloserve.dependencies import Bodies, ClientGone
 from yoloserve.detector import Detector
 from yoloserve.metrics import Metrics
+from yoloserve.middleware import REVISION, Guarded, SaysWho, Traced
+from yoloserve.replies import detects, refusal, reply
 from yoloserve.routes import detect, health, page
-from yoloserve.schemas import error_json
 from yoloserve.settings import Settings
+from yoloserve.tracing import spans
 
-STATUS_OF: dict[type[errors.Refusal], int] = {
-    errors.InvalidImage: 400,
-    errors.InvalidParameter: 400,
-    errors.SlowBody: 408,
-    errors.TooLarge: 413,
-    errors.TooManyPixels: 413,
-    errors.UnsupportedMediaType: 415,
-    errors.OverQuota: 429,
-    errors.Overloaded: 503,
-    errors.TooLate: 504,
-}
 CODE_OF = {404: "not_found", 405: "method_not_allowed"}  # what the router itself refuses
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody receives it
-DETECT = "/v1/detect"
-REVISION = b"x-yolofleet-revision"
 
 
 def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> FastAPI:
@@ -55,6 +43,9 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     app.state.bodies = Bodies(settings.max_body_bytes, settings.body_timeout_seconds)
     app.state.quotas = Quotas(detector.clock)
     app.state.quota_per_second = settings.quota_per_second
+    app.state.spans = spans()
+    app.state.access = access = Access.of(settings)
+    app.state.guarded = access is not None
     app.state.draining = False
     for routes in (detect, health, page):
         app.include_router(routes.router)
@@ -65,7 +56,13 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     app.add_exception_handler(ClientDisconnect, _nobody_there)
     app.add_exception_handler(ClientGone, _nobody_there)
     app.add_exception_handler(Exception, _failed)
-    app.add_middleware(ResponseHeaders, state=app.state)
+    # Outermost last.
+    if access:
+        app.add_middleware(
+            Guarded, access=access, state=app.state, metrics_open=settings.metrics_open
+        )
+    app.add_middleware(SaysWho, state=app.state)
+    app.add_middleware(Traced, state=app.state, access_log=settings.access_log)
     return app
 
 
@@ -85,68 +82,36 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.metrics.watch(detector)
     yield
     await detector.close()
+    if app.state.access:
+        await app.state.access.close()
+    app.state.spans.close()
 
 
-class ResponseHeaders:
-    """Says who answered, and asks clients to go elsewhere while the server drains.
-
-    A client with an open connection would send its next request into the closing server; told to
-    close, it connects anew, and the Service leads it to a pod that stays.
-    """
-
-    def __init__(self, app: ASGIApp, state: State) -> None:
-        self._inner = app
-        self._state = state
-        self._revision = (REVISION, state.detector.info.revision.encode())
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and add to the headers of what comes back."""
-        if scope["type"] != "http":
-            await self._inner(scope, receive, send)
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                if scope["path"] == DETECT:
-                    message["headers"].append(self._revision)
-                if self._state.draining:
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
-
-        await self._inner(scope, receive, send_with_headers)
-
-
-def _error(request: Request, status: int, code: str, message: str, **headers: str) -> Response:
-    if request.url.path == DETECT:
+def _counted(request: Request, code: str) -> None:
+    if detects(request.url.path):
         request.app.state.metrics.refused(code)
-    return Response(
-        error_json(code, message), status, headers=headers, media_type="application/json"
-    )
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.Refusal)
-    headers = {}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
+    _counted(request, error.code)
     if isinstance(error, errors.TooLate):
         request.app.state.metrics.missed(error.miss)
-    if isinstance(error, errors.SlowBody):
-        headers["Connection"] = "close"  # the rest of the body may never come
-    return _error(request, STATUS_OF[type(error)], error.code, str(error), **headers)
+    return refusal(error, request.url.path)
 
 
 async def _invalid_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = "; ".join(f"{e['loc'][-1]}: {e['msg']}, not {e['input']!r}" for e in error.errors())
-    return _error(request, 400, errors.InvalidParameter.code, faults)
+    return await _refused(request, errors.InvalidParameter(faults))
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = CODE_OF.get(error.status_code, "http_error")
     message = f"{request.method} {request.url.path}: {error.detail}; see /docs"
-    return _error(request, error.status_code, code, message, **(error.headers or {}))
+    _counted(request, code)
+    return reply(error.status_code, code, message, request.url.path, error.headers)
 
 
 async def _nobody_there(request: Request, _: Exception) -> Response:
@@ -156,6 +121,8 @@ async def _nobody_there(request: Request, _: Exception) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     """Answer a bug; Starlette sends this and raises the error again, for the log."""
-    response = _error(request, 500, "internal", f"the server failed: {type(error).__name__}")
+    _counted(request, "internal")
+    told = f"the server failed: {type(error).__name__}"
+    response = reply(500, "internal", told, request.url.path)
     response.raw_headers.append((REVISION, request.app.state.detector.info.revision.encode()))
     return response

@@ -9,7 +9,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Header, Query, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import HTTPConnection
 
+from yoloserve.access import Client
 from yoloserve.detector import Detector
 from yoloserve.errors import (
     InvalidImage,
@@ -39,7 +41,7 @@ class ClientGone(Exception):
 class Caller:
     """Who asks, and until when the answer is of use to them."""
 
-    client: str
+    client: Client
     flow: str  # what takes turns with others: a camera of a client
     asked_deadline: float | None  # on the detector's clock
 
@@ -93,16 +95,26 @@ async def calling(
 ) -> Caller:
     """Tell who asks; raise `Overloaded` or `OverQuota` before a byte of the body is read."""
     arrived = detector.clock()
-    client = request.client.host if request.client else ""
+    client: Client = request.scope.get("state", {}).get("client") or Client(
+        request.client.host if request.client else ""
+    )
     caller = Caller(
         client=client,
-        flow=x_camera_id,
+        # Where clients are known, none can take another's turns by naming its cameras.
+        flow=f"{client.name}/{x_camera_id}" if request.app.state.guarded else x_camera_id,
         asked_deadline=None if x_deadline_ms is None else arrived + x_deadline_ms / 1000,
     )
     detector.admission.check(caller.flow)
-    if per_second := request.app.state.quota_per_second:
-        request.app.state.quotas.take(client, per_second)
+    spend(request, client)
     return caller
+
+
+def spend(request: HTTPConnection, client: Client, images: int = 1) -> None:
+    """Count images against a client's quota, if it has one; raise `OverQuota`."""
+    state = request.app.state
+    per_second = state.quota_per_second if client.per_second is None else client.per_second
+    if per_second > 0:
+        state.quotas.take(client.name, per_second, images)
 
 
 async def asked(

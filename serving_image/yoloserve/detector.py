@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +35,10 @@ class Timing:
     inference: float
     postprocess: float
     total: float  # with the waits for a thread, which no stage counts
+
+    def as_dict(self) -> dict[str, float]:
+        """Name the stages."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ YoloserveError
     │   ├── TooLarge
     │   └── TooManyPixels
     ├── InvalidParameter       an option of the request
+    ├── Unauthorized           the client's credentials
+    ├── KeysUnavailable        the admin: nobody can say whether a token is valid
     ├── SlowBody               an upload that takes for ever
     ├── OverQuota              a client that sends more than it may
     ├── Overloaded             nobody: try again a little later
@@ -111,6 +113,19 @@ class InvalidParameter(Refusal):
     """An option of the request has a value that cannot be meant."""
 
     code = "invalid_parameter"
+
+
+class Unauthorized(Refusal):
+    """No credentials, or none that are known here."""
+
+    code = "unauthorized"
+
+
+class KeysUnavailable(Refusal):
+    """The keys that tokens are checked with have not been read yet."""
+
+    code = "keys_unavailable"
+    retry_after_s = 10
 
 
 class SlowBody(Refusal):

@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 
 import orjson
 
+from yoloserve.tracing import current
+
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes time, level, logger, message, and whatever was given as `extra`."""
+    """Writes time, level, logger, message, the request's ids, and what was given as `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one line."""
@@ -19,6 +21,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **(trace.as_dict() if (trace := current.get()) else {}),
             **{key: value for key, value in vars(record).items() if key not in STANDARD},
         }
         if record.exc_info:

@@ -16,6 +16,7 @@ from yoloserve.errors import Miss
 SECONDS = (0.001, 0.002, 0.004, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5)
 STAGES = "decode", "preprocess", "queue", "inference", "postprocess"
 OK = "ok"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "WEBSOCKET"})
 
 
 class Metrics:
@@ -74,6 +75,18 @@ class Metrics:
         )
         for miss in Miss:
             self._missed.labels(miss)
+        self._http = Histogram(
+            "http_server_request_duration_seconds",
+            "All of HTTP, by OpenTelemetry's names: from the head of a request to its answer's end",
+            ["http_request_method", "http_route", "http_response_status_code"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.active_requests = Gauge(
+            "http_server_active_requests",
+            "Requests of any kind, and streams, that are under way",
+            registry=self.registry,
+        )
         self._model = Gauge(
             "yoloserve_model_info",
             "What is served, as labels; always 1",
@@ -120,6 +133,11 @@ class Metrics:
     def missed(self, miss: Miss) -> None:
         """Count where a deadline was missed."""
         self._missed.labels(miss).inc()
+
+    def served(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request of HTTP; what callers invent makes no label."""
+        known = method if method in METHODS else "_OTHER"
+        self._http.labels(known, route, status).observe(seconds)
 
     def text(self) -> bytes:
         """Write everything in Prometheus' text format."""

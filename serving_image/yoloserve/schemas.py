@@ -156,3 +156,8 @@ def detect_json(answer: Answer, info: ModelInfo) -> bytes:
 def error_json(code: str, message: str) -> bytes:
     """Write an `ErrorResponse`."""
     return orjson.dumps({"error": {"code": code, "message": message}})
+
+
+def v2_error_json(code: str, message: str) -> bytes:
+    """Write an error as the Open Inference Protocol does: one sentence."""
+    return orjson.dumps({"error": f"{code}: {message}"})

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -111,6 +111,30 @@ class Settings(LastWords, extra="forbid"):
         "A client is an API key or a token's subject, else the address of the connection.",
     )
 
+    api_keys_file: Path | None = Field(
+        None,
+        description="File of API keys: on each line a name, a key (or sha256:DIGEST) and, if "
+        "wanted, its images a second. Read again when it changes.",
+    )
+    jwt_jwks_uri: str = Field(
+        "",
+        pattern="^(https?://.+)?$",
+        description="Where the issuer of tokens publishes its keys (JWKS); empty: no tokens.",
+    )
+    jwt_issuer: str = Field("", description="Issuer that a token must name.")
+    jwt_audiences: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None, description="Audiences, one of which a token must name, as a JSON list."
+    )
+    jwt_leeway_seconds: float = Field(
+        30, ge=0, le=3600, description="How far the issuer's clock may be from this one."
+    )
+    metrics_open: bool = Field(
+        True, description="Show /metrics to everybody, even where keys or tokens are asked for."
+    )
+    access_log: bool = Field(
+        False, description="Log each request. Costs a tenth of the throughput of a fast device."
+    )
+
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in the image.")
     port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     drain_seconds: float = Field(
@@ -140,7 +164,13 @@ class Settings(LastWords, extra="forbid"):
         2 * 2**30, ge=1, description="Largest model file that is downloaded."
     )
 
-    @field_validator("classes", mode="before")
+    @model_validator(mode="after")
+    def _tokens_need_keys(self) -> Self:
+        if (self.jwt_issuer or self.jwt_audiences) and not self.jwt_jwks_uri:
+            raise ValueError("an issuer or audiences of tokens need JWT_JWKS_URI to check them")
+        return self
+
+    @field_validator("classes", "jwt_audiences", mode="before")
     @classmethod
     def _json_list(cls, value: Any) -> Any:
         """Read the list here, for a flag and for the environment alike."""
@@ -166,5 +196,7 @@ class Settings(LastWords, extra="forbid"):
 
 
 def _told(fault: ErrorDetails) -> str:
+    if not fault["loc"]:  # of several fields together; their values may be secret
+        return fault["msg"].removeprefix("Value error, ")
     name = ENV_PREFIX + str(fault["loc"][0]).upper()
     return f"{name}: {fault['msg'].removeprefix('Value error, ')}, not {fault['input']!r}"

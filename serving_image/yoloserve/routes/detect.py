@@ -28,6 +28,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": description}
     for status, description in {
         400: "`invalid_image`: damaged or cut short; `invalid_parameter`: an option is wrong",
+        401: "`unauthorized`: a key or token is needed here",
         408: "`slow_body`: the body took too long to arrive",
         413: "`too_large`: too many bytes; `too_many_pixels`: found in its header, not decoded",
         415: "`unsupported_media_type`: no JPEG, PNG, WebP or BMP",
@@ -85,5 +86,6 @@ async def detect(
             )
             response = Response(detect_json(answer, detector.info), media_type="application/json")
     detector.require_in_time(deadline)
+    request.state.timing = answer.timing
     metrics.answered(answer, detector.info.classes)
     return response

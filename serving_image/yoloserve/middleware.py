@@ -1,0 +1,127 @@
+"""What every request passes: its ids and its time, who answers, and whether it may ask at all."""
+
+import logging
+import time
+from typing import Any
+
+from starlette.datastructures import Headers, State
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from yoloserve.access import Access
+from yoloserve.errors import Refusal
+from yoloserve.replies import detects, refusal
+from yoloserve.tracing import current
+
+log = logging.getLogger(__name__)
+
+REVISION = b"x-yolofleet-revision"
+OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+METRICS = "/metrics"
+
+
+class Traced:
+    """Gives each request its ids, counts it, and writes it to the log where that is wanted."""
+
+    def __init__(self, app: ASGIApp, state: State, access_log: bool) -> None:
+        self._inner = app
+        self._state = state
+        self._access_log = access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on under a trace; its ids go out with the answer."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._inner(scope, receive, send)
+            return
+        began = time.perf_counter()
+        method = scope.get("method", "WEBSOCKET")
+        trace, span = self._state.spans.begin(method, Headers(scope=scope))
+        current.set(trace)  # of this request's own task; uvicorn's last words are said under it
+        status = 0
+
+        async def send_with_ids(message: Message) -> None:
+            nonlocal status
+            if message["type"].endswith(("response.start", "websocket.accept")):
+                status = message.get("status", 101)
+                message.setdefault("headers", []).extend(
+                    (
+                        (b"x-request-id", trace.request_id.encode()),
+                        (b"traceparent", trace.traceparent.encode()),
+                    )
+                )
+            await send(message)
+
+        metrics = self._state.metrics
+        metrics.active_requests.inc()
+        try:
+            await self._inner(scope, receive, send_with_ids)
+        finally:
+            metrics.active_requests.dec()
+            route = getattr(scope.get("route"), "path", "")
+            seconds = time.perf_counter() - began
+            metrics.served(method, route, status, seconds)
+            told: dict[str, Any] = {
+                "http.request.method": method,
+                "http.route": route,
+                "http.response.status_code": status,
+            }
+            timing = scope.get("state", {}).get("timing")
+            stages = {f"yoloserve.{k}_s": v for k, v in timing.as_dict().items()} if timing else {}
+            self._state.spans.end(span, f"{method} {route}".strip(), told | stages)
+            if self._access_log:
+                path = scope["path"]
+                log.info("request", extra=told | {"url.path": path, "seconds": seconds} | stages)
+
+
+class SaysWho:
+    """Says who answered, and asks clients to go elsewhere while the server drains.
+
+    A client with an open connection would send its next request into the closing server; told to
+    close, it connects anew, and the Service leads it to a pod that stays.
+    """
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self._inner = app
+        self._state = state
+        self._revision = (REVISION, state.detector.info.revision.encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and add to the headers of what comes back."""
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if detects(scope["path"]):
+                    message["headers"].append(self._revision)
+                if self._state.draining:
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        await self._inner(scope, receive, send_with_headers)
+
+
+class Guarded:
+    """Asks who it is, before anything else is looked at; probes are never asked."""
+
+    def __init__(self, app: ASGIApp, access: Access, state: State, metrics_open: bool) -> None:
+        self._inner = app
+        self._access = access
+        self._state = state
+        self._open = OPEN | {METRICS} if metrics_open else OPEN
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with its client, or answer that it may not ask."""
+        if scope["type"] not in ("http", "websocket") or scope["path"] in self._open:
+            await self._inner(scope, receive, send)
+            return
+        try:
+            client = await self._access.client(Headers(scope=scope))
+        except Refusal as error:
+            if detects(scope["path"]):
+                self._state.metrics.refused(error.code)
+            response = refusal(error, scope["path"], {"WWW-Authenticate": self._access.challenge})
+            await response(scope, receive, send)
+            return
+        scope.setdefault("state", {})["client"] = client
+        await self._inner(scope, receive, send)
