@@ -19,10 +19,11 @@ from yoloserve.errors import (
     ModelUnsupported,
     StartupFailure,
 )
+from yoloserve.formats import Format
 from yoloserve.images import GREY, Image, InputSize, decode, letterbox
 from yoloserve.postprocess import Detections, Head, Options, Output, iou, postprocess
 from yoloserve.settings import BackendName, PrecisionName, Settings
-from yoloserve.weights import BUNDLED, Format, fetch
+from yoloserve.weights import BUNDLED, fetch
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +34,14 @@ class Runtime:
 
     backend: str  # class in the module of this package that has the runtime's name
     package: str
-    reads: Format
+    reads: tuple[Format, ...]  # the bundled models come in the first
 
 
 # The fastest first: `auto` takes the first that is installed and reads the file.
 RUNTIMES = {
-    BackendName.OPENVINO: Runtime("OpenVino", "openvino", Format.ONNX),
-    BackendName.ONNXRUNTIME: Runtime("OnnxRuntime", "onnxruntime", Format.ONNX),
-    BackendName.TORCH: Runtime("Torch", "torch", Format.TORCHSCRIPT),
+    BackendName.OPENVINO: Runtime("OpenVino", "openvino", (Format.ONNX, Format.OPENVINO)),
+    BackendName.ONNXRUNTIME: Runtime("OnnxRuntime", "onnxruntime", (Format.ONNX,)),
+    BackendName.TORCH: Runtime("Torch", "torch", (Format.TORCHSCRIPT, Format.CHECKPOINT)),
 }
 PROBE_IOU = 0.5
 PROBE = BUNDLED / "probe.jpg"
@@ -84,7 +85,7 @@ def start(settings: Settings) -> Engine:
     Returns only when the engine has seen what it should: ready means ready.
     """
     names = installed(settings.backend)
-    model = fetch(settings, preferred=RUNTIMES[names[0]].reads)
+    model = fetch(settings, preferred=RUNTIMES[names[0]].reads[0])
     name = runtime_for(model.format, names)
     backend_type = _load_type(name)
     precision = choose_precision(settings.precision, backend_type.precisions(), name)
@@ -108,7 +109,8 @@ def start(settings: Settings) -> Engine:
         device=backend.device,
         input_size=backend.input_size,
     )
-    engine = Engine(backend, info, Head.of(output.shape[1:], len(classes)))
+    head = Head.of(output.shape[1:], len(classes), backend.metadata.end_to_end)
+    engine = Engine(backend, info, head)
     if not np.isfinite(output).all():
         raise BlindModel("the model answers a grey image with numbers that are not finite")
     if model.bundled:
@@ -131,9 +133,9 @@ def installed(wanted: BackendName) -> list[BackendName]:
 def runtime_for(form: Format, names: Sequence[BackendName]) -> BackendName:
     """Take the first runtime that reads the file."""
     for name in names:
-        if RUNTIMES[name].reads is form:
+        if form in RUNTIMES[name].reads:
             return name
-    reading = ", ".join(name for name, runtime in RUNTIMES.items() if runtime.reads is form)
+    reading = ", ".join(name for name, runtime in RUNTIMES.items() if form in runtime.reads)
     raise ModelUnsupported(
         f"the model is {form}, which {', '.join(names)} cannot run; it needs one of: {reading}"
     )
@@ -205,6 +207,7 @@ def _tuning(settings: Settings, precision: PrecisionName) -> Tuning:
         threads=settings.threads or available_cpus(),
         max_batch=settings.max_batch,
         image_size=settings.image_size,
+        stride=settings.stride,
         cache_dir=_cache_dir(settings),
     )
 

@@ -20,6 +20,7 @@ class Metadata:
     batch: int = 1
     dynamic: bool = False  # takes any size and batch; asked only where the file's shapes do not say
     version: str = ""
+    end_to_end: bool | None = None  # suppression is done in the graph; none: not told
 
     @classmethod
     def parse(cls, entries: Mapping[str, object]) -> "Metadata":
@@ -38,6 +39,7 @@ class Metadata:
                 batch=int(str(_value(entries.get("batch", 1)))),
                 dynamic=_exported_dynamic(_value(entries.get("args", {}))),
                 version=str(entries.get("version", "")),
+                end_to_end=_end_to_end(entries),
             )
         except (ValueError, TypeError, SyntaxError) as error:
             raise ModelUnsupported(f"the model's metadata cannot be read: {error}") from error
@@ -63,6 +65,15 @@ def _names(value: object) -> tuple[str, ...]:
 def _exported_dynamic(arguments: object) -> bool:
     """Look among the arguments of the export, which the exporters write down as well."""
     return isinstance(arguments, Mapping) and arguments.get("dynamic") is True
+
+
+def _end_to_end(entries: Mapping[str, object]) -> bool | None:
+    """Read `end2end`, or that suppression was exported into the graph (`nms` of the arguments)."""
+    arguments = _value(entries.get("args", {}))
+    if isinstance(arguments, Mapping) and arguments.get("nms") is True:
+        return True
+    told = _value(entries.get("end2end"))
+    return told if isinstance(told, bool) else None
 
 
 def _image_size(value: object) -> tuple[int, int]:

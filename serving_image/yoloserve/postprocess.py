@@ -52,15 +52,18 @@ class Head(enum.Enum):
     END_TO_END = "(detections, 6), suppression done in the graph: YOLOv10, 26"
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], classes: int) -> Self:
+    def of(cls, shape: tuple[int, ...], classes: int, end_to_end: bool | None = None) -> Self:
         """Recognise the head of a model with so many classes; `shape` is without the batch.
 
-        An objectness head for one class has six columns as well. It looks at thousands of places,
-        while an end-to-end head reports some hundreds.
+        end_to_end: what the metadata says. Where it says nothing: an objectness head for one class
+        has six columns as well, but looks at thousands of places, while an end-to-end head reports
+        some hundreds. Raises `ModelUnsupported`.
         """
         if len(shape) == 2:
             rows, columns = shape
-            if columns == 6 and not (classes == 1 and rows > FIRST_LOOK):
+            if end_to_end is None:
+                end_to_end = columns == 6 and not (classes == 1 and rows > FIRST_LOOK)
+            if columns == 6 and end_to_end:
                 return cls(Head.END_TO_END)
             if rows == 4 + classes:
                 return cls(Head.ANCHOR_FREE)
@@ -68,8 +71,17 @@ class Head(enum.Enum):
                 return cls(Head.OBJECTNESS)
         raise ModelUnsupported(
             f"the output {shape} fits no detection head of {classes} classes: expected "
-            f"({4 + classes}, N), (N, {5 + classes}) or (N, 6)"
+            f"({4 + classes}, N), (N, {5 + classes}) or (N, 6){_looks_like(shape)}"
         )
+
+
+def _looks_like(shape: tuple[int, ...]) -> str:
+    """Guess for how many classes a head is made, for whoever gave the wrong list."""
+    if len(shape) != 2:
+        return ""
+    rows, columns = shape
+    classes = rows - 4 if rows < columns else columns - 5
+    return f"; it looks like one for {classes}" if classes > 0 else ""
 
 
 def postprocess(output: Output, head: Head, fit: Letterbox, options: Options) -> Detections:

@@ -72,6 +72,11 @@ class Settings(LastWords, extra="forbid"):
         description="Class names the model must have, in this order, as a JSON list. "
         "Names a model that carries none.",
     )
+    allow_pickle: bool = Field(
+        False,
+        description="Load Torch checkpoints (.pt): they can run any code, and need the "
+        "`ultralytics` package, whose licence is AGPL-3.0.",
+    )
     name: str = Field("", description="Name of the detector in answers; default: the file's name.")
     version: str = Field(
         "", description="Version in answers; default: the model's metadata, else the file's name."
@@ -96,6 +101,12 @@ class Settings(LastWords, extra="forbid"):
 
     image_size: int = Field(
         0, ge=0, le=8192, description="Side of the network's input in pixels; 0: the model's own."
+    )
+    stride: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Stride of a network with a dynamic input; 0: the model's own, else 32.",
     )
     confidence: float = Field(0.25, ge=0, le=1, description="Default confidence threshold.")
     iou: float = Field(0.7, ge=0, le=1, description="Default IoU threshold of the suppression.")

@@ -4,12 +4,10 @@ What was hashed is what gets loaded: the backends are given the bytes, never a p
 somebody could have put another file in between.
 """
 
-import enum
 import hashlib
 import tempfile
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,8 +16,8 @@ from yoloserve.errors import (
     InvalidSettings,
     ModelDownloadFailed,
     ModelNotFound,
-    ModelUnsupported,
 )
+from yoloserve.formats import Format, Parts, parts_in, parts_of
 from yoloserve.settings import Settings
 
 BUNDLED = Path(__file__).parent / "models"
@@ -29,22 +27,24 @@ DOWNLOAD_TIMEOUT_S = 30.0  # without a byte, not for the whole file
 MAX_REDIRECTS = 5
 
 
-class Format(enum.StrEnum):
-    """The model files this server reads."""
-
-    ONNX = "ONNX"
-    TORCHSCRIPT = "TorchScript"
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class ModelFile:
-    """A checked model: its bytes, what they are, and where they came from."""
+    """A checked model: its parts, and where they came from."""
 
-    content: bytes
+    parts: Parts
     sha256: str
-    format: Format
     stem: str
     bundled: bool  # ours: its probe picture and the objects in it are known
+
+    @property
+    def format(self) -> Format:
+        """What kind of file it is."""
+        return self.parts.format
+
+    @property
+    def content(self) -> bytes:
+        """The file, or of several the graph."""
+        return self.parts.content
 
 
 def fetch(settings: Settings, preferred: Format) -> ModelFile:
@@ -65,30 +65,27 @@ def fetch(settings: Settings, preferred: Format) -> ModelFile:
             f"model {settings.model!r}: the address must begin with demo://, file:///, "
             "https:// or http://"
         )
-    content = _read(path)
-    sha256 = hashlib.sha256(content).hexdigest()
-    _require_digest(sha256, settings)
+    sha256, parts = _opened(path, settings)
     stem = Path(unquote(address.path)).stem or address.netloc
-    return ModelFile(content, sha256, format_of(content), stem, address.scheme == "demo")
+    return ModelFile(parts, sha256, stem, address.scheme == "demo")
 
 
-def format_of(content: bytes) -> Format:
-    """Tell a model's format from its bytes; names of downloads cannot be trusted to.
+def _opened(path: Path, settings: Settings) -> tuple[str, Parts]:
+    """Read a file or a folder; only what has the digest asked for is looked into."""
+    if path.is_dir():
+        files = {entry.name: _read(entry) for entry in sorted(path.iterdir()) if entry.is_file()}
+        _require_digest(sha256 := digest_of_folder(files), settings)
+        return sha256, parts_in(files)
+    content = _read(path)
+    _require_digest(sha256 := hashlib.sha256(content).hexdigest(), settings)
+    limit, pickles = settings.max_model_bytes, settings.allow_pickle
+    return sha256, parts_of(content, most=limit, allow_pickle=pickles)
 
-    Raises `ModelUnsupported`, above all for Torch checkpoints (`.pt`): those are pickles, and
-    loading a pickle runs whatever code its author put there.
-    """
-    if zipfile.is_zipfile(BytesIO(content)):
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            if any("/code/" in name for name in archive.namelist()):
-                return Format.TORCHSCRIPT
-        raise ModelUnsupported(
-            "the file is a Torch checkpoint (a pickle), which can run code when loaded: "
-            "export it to ONNX or TorchScript"
-        )
-    if content.startswith(b"\x08"):  # the protobuf key of ir_version, which exporters write first
-        return Format.ONNX
-    raise ModelUnsupported("the file is neither an ONNX nor a TorchScript model")
+
+def digest_of_folder(files: Mapping[str, bytes]) -> str:
+    """Digest a folder as `LC_ALL=C sha256sum * | sha256sum` does, run inside of it."""
+    lines = (f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _bundled(name: str, preferred: Format) -> Path:

@@ -168,9 +168,11 @@ def onnx_model(
     size: int | None = 64,
     batch: int | None = 1,
     names: tuple[str, ...] | None = NAMES,
+    half: bool = False,
     **metadata: str,
 ) -> bytes:
     """Make a model that sees the same in every tensor; None is a free dimension."""
+    kind, number = (TensorProto.FLOAT16, np.float16) if half else (TensorProto.FLOAT, np.float32)
     shape = [batch or "batch", 3, size or "height", size or "width"]
     nodes = [
         helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=1),
@@ -181,11 +183,11 @@ def onnx_model(
     graph = helper.make_graph(
         nodes,
         "sees",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("images", kind, shape)],
+        [helper.make_tensor_value_info("output0", kind, None)],
         [
-            numpy_helper.from_array(output[None], "seen"),
-            numpy_helper.from_array(np.float32(0), "zero"),
+            numpy_helper.from_array(output[None].astype(number), "seen"),
+            numpy_helper.from_array(number(0), "zero"),
             numpy_helper.from_array(np.array([3]), "last"),
         ],
     )

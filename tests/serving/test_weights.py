@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import subprocess
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,10 +18,10 @@ from yoloserve.errors import (
     InvalidSettings,
     ModelDownloadFailed,
     ModelNotFound,
-    ModelUnsupported,
 )
+from yoloserve.formats import Format
 from yoloserve.settings import Settings
-from yoloserve.weights import Format, fetch, format_of
+from yoloserve.weights import fetch
 
 MODEL = b"\x08\x08: an ONNX file begins with its version"
 SHA256 = hashlib.sha256(MODEL).hexdigest()
@@ -200,17 +201,16 @@ def zipped(*names: str) -> bytes:
     return file.getvalue()
 
 
-def test_a_format_is_told_by_its_bytes() -> None:
-    assert format_of(MODEL) is Format.ONNX
-    assert format_of(zipped("gate/data.pkl", "gate/code/network.py")) is Format.TORCHSCRIPT
-
-
-def test_a_torch_checkpoint_is_refused_because_it_can_run_code() -> None:
-    with pytest.raises(ModelUnsupported, match="pickle"):
-        format_of(zipped("gate/data.pkl", "gate/data/0"))
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x80\x02pickle"])
-def test_what_is_no_model_is_refused(content: bytes) -> None:
-    with pytest.raises(ModelUnsupported, match="neither"):
-        format_of(content)
+def test_a_folder_is_told_by_the_digest_that_a_shell_can_make(tmp_path: Path, asking) -> None:
+    folder = tmp_path / "gate_openvino_model"
+    folder.mkdir()
+    (folder / "gate.xml").write_bytes(b"<net/>")
+    (folder / "gate.bin").write_bytes(b"\0\1")
+    command = ["bash", "-c", "LC_ALL=C sha256sum * | sha256sum"]
+    told = subprocess.run(command, cwd=folder, capture_output=True, check=True, text=True)
+    sha256 = told.stdout.split()[0]
+    model = fetch(asking(model=folder.as_uri(), sha256=sha256), Format.ONNX)
+    assert (model.format, model.content, model.parts.weights) == (
+        Format.OPENVINO, b"<net/>", b"\0\1"
+    )  # fmt: skip
+    assert model.sha256 == sha256

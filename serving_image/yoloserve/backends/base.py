@@ -27,6 +27,7 @@ class Tuning:
     threads: int
     max_batch: int
     image_size: int  # 0: the model's own
+    stride: int  # the same
     cache_dir: str  # for compiled models; empty: none
 
 
@@ -75,4 +76,10 @@ def input_size(
             f"the model's input is fixed at {width} x {height} pixels, not {tuning.image_size}: "
             "leave the image size out, or export the model with a dynamic input"
         )
-    return InputSize(height, width, metadata.stride, dynamic=fixed == (None, None))
+    stride = tuning.stride or metadata.stride
+    if fixed == (None, None) and (height % stride or width % stride):
+        raise ModelUnsupported(
+            f"the model's stride is {stride} pixels, and {width} x {height} is no multiple of it: "
+            f"give {-(-max(width, height) // stride) * stride} as the image size"
+        )
+    return InputSize(height, width, stride, dynamic=fixed == (None, None))

@@ -36,8 +36,8 @@ class OpenVino:
     def __init__(self, model: ModelFile, tuning: Tuning) -> None:
         self.precision = tuning.precision
         core = ov.Core()
-        network = core.read_model(model.content)
-        self.metadata = Metadata.parse(_entries(network))
+        network = core.read_model(model.content, model.parts.weights)
+        self.metadata = Metadata.parse(model.parts.told or _entries(network))
         shape = network.input(0).partial_shape
         if len(shape) != 4 or _length(shape[1]) not in (3, None):
             raise ModelUnsupported(f"the model's input is {shape}, no image")
@@ -108,10 +108,13 @@ def _with_conversion(network: ov.Model) -> ov.Model:
 
 
 def _entries(network: ov.Model) -> dict[str, str]:
-    """Read the metadata that the ONNX front end keeps under `framework`."""
-    if not network.has_rt_info("framework"):
-        return {}
-    return {key: value.astype(str) for key, value in network.rt_info["framework"].items()}
+    """Read what the graph carries: an ONNX file's metadata is kept under `framework`."""
+    if network.has_rt_info("framework"):
+        return {key: value.astype(str) for key, value in network.rt_info["framework"].items()}
+    if network.has_rt_info(["model_info", "labels"]):  # Intel's model API: names without blanks
+        labels = network.get_rt_info(["model_info", "labels"]).astype(str)
+        return {"names": repr(labels.split())}
+    return {}
 
 
 def _length(dimension: ov.Dimension) -> int | None:

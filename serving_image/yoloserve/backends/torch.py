@@ -1,12 +1,16 @@
-"""Torch: TorchScript models, on CPUs and on CUDA GPUs."""
+"""Torch: TorchScript models and trusted checkpoints, on CPUs and on CUDA GPUs."""
 
 import json
 import warnings
+from importlib.util import find_spec
 from io import BytesIO
+from typing import Any
 
 import torch
 
 from yoloserve.backends.base import STREAMS, Outputs, Tensors, Tuning, input_size, lanes_and_batch
+from yoloserve.errors import BackendUnsupported
+from yoloserve.formats import Format
 from yoloserve.metadata import Metadata
 from yoloserve.settings import PrecisionName
 from yoloserve.weights import ModelFile
@@ -20,7 +24,7 @@ DTYPES = {
 
 
 class Torch:
-    """A scripted module in evaluation mode."""
+    """A module in evaluation mode."""
 
     @staticmethod
     def precisions() -> tuple[PrecisionName, ...]:
@@ -34,15 +38,12 @@ class Torch:
         self.precision = tuning.precision
         self._dtype = DTYPES[tuning.precision]
         torch.set_num_threads(max(1, tuning.threads // STREAMS))  # a team for each lane
-        extra = {METADATA_FILE: ""}
-        with warnings.catch_warnings():
-            # Torch asks for another format; this one is what the public exporters write.
-            warnings.filterwarnings("ignore", ".*torch.jit.load.*", FutureWarning)
-            self._module = torch.jit.load(
-                BytesIO(model.content), map_location=self.device, _extra_files=extra
-            ).eval()
-        # A trace does not tell its input's shape, and repeats the one it was made with.
-        self.metadata = Metadata.parse(json.loads(extra[METADATA_FILE] or "{}"))
+        load = _checkpoint if model.format is Format.CHECKPOINT else _torchscript
+        self._module, told = load(model.content, self.device)
+        self.metadata = Metadata.parse(told)
+        # What a half-precision export was traced with is all it takes.
+        parameter = next(iter(self._module.parameters()), None)
+        self._input = torch.float32 if parameter is None else parameter.dtype
         free = self.metadata.dynamic
         fixed = (None, None) if free else self.metadata.image_size
         self.input_size = input_size(fixed, self.metadata, tuning)
@@ -53,9 +54,44 @@ class Torch:
         half = self._dtype is not torch.float32
         with torch.inference_mode(), torch.autocast(self.device, self._dtype, enabled=half):
             pixels = torch.from_numpy(tensors).to(self.device, non_blocking=True)
-            planes = pixels.flip(-1).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+            planes = pixels.flip(-1).permute(0, 3, 1, 2).to(self._input).div_(255)
             output = self._module(planes)
             if isinstance(output, tuple | list):  # YOLOv5 returns its raw maps as well
                 output = output[0]
             answer: Outputs = output.float().cpu().numpy()
         return answer
+
+
+def _torchscript(content: bytes, device: str) -> tuple[Any, dict[str, object]]:
+    """Load a scripted module, and the metadata inside its archive."""
+    extra = {METADATA_FILE: ""}
+    with warnings.catch_warnings():
+        # Torch asks for another format; this one is what the public exporters write.
+        warnings.filterwarnings("ignore", ".*torch.jit.load.*", FutureWarning)
+        module = torch.jit.load(BytesIO(content), map_location=device, _extra_files=extra).eval()
+    # A trace does not tell its input's shape, and repeats the one it was made with.
+    return module, json.loads(extra[METADATA_FILE] or "{}")
+
+
+def _checkpoint(content: bytes, device: str) -> tuple[Any, dict[str, object]]:
+    """Load a pickled module of the public YOLO package, as its own predictor does.
+
+    The caller was allowed to: this runs whatever the file's author put into it.
+    """
+    if find_spec("ultralytics") is None:
+        raise BackendUnsupported(
+            "a Torch checkpoint needs the `ultralytics` package (AGPL-3.0), which no image of ours "
+            "contains: install the extra of that name, or export the model to ONNX"
+        )
+    checkpoint = torch.load(BytesIO(content), map_location=device, weights_only=False)
+    module = (checkpoint.get("ema") or checkpoint["model"]).float().fuse().eval()
+    trained_at = getattr(module, "args", {})
+    size = trained_at.get("imgsz", 640) if isinstance(trained_at, dict) else 640
+    return module, {
+        "names": module.names,
+        "stride": max(int(module.stride.max()), 32),
+        "imgsz": size,
+        "task": getattr(module, "task", "detect"),
+        "end2end": bool(getattr(module, "end2end", False)),
+        "args": {"dynamic": True},
+    }
