@@ -43,7 +43,9 @@ COLUMNS = (
     ("Replicas", "integer", ".status.stable.ready", 0),
     ("URL", "string", ".status.url", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
-    ("Reason", "string", '.status.conditions[?(@.type=="Progressing")].reason', 1),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
+    ("Progress", "string", '.status.conditions[?(@.type=="Progressing")].reason', 1),
+    ("Traffic", "string", '.status.conditions[?(@.type=="TrafficRouted")].reason', 1),
     ("Model", "string", ".status.stable.model", 1),
 )
 

@@ -1,6 +1,7 @@
 """The one snapshot that decisions look at, made from the children as the API server has them."""
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -184,6 +185,12 @@ WAITING = {
 }
 
 
+_FIXES = {
+    Reason.IMAGE_PULL_FAILED: ". Check the name in spec.runtime.image, and the registry's"
+    " credentials in spec.podTemplate.spec.imagePullSecrets"
+}
+
+
 def pod_failure(pod: Manifest) -> Failure | None:
     """Say why `pod` does not serve; None while it starts or when it does."""
     status = pod.get("status", {})
@@ -206,7 +213,8 @@ def _container_failure(container: Mapping[str, Any]) -> Failure | None:
     waiting = state.get("waiting", {})
     if reason := WAITING.get(waiting.get("reason", "")):
         image = container.get("image", "")
-        return Failure(reason, f"image {image}: {waiting.get('message') or waiting['reason']}")
+        told = f"image {image}: {waiting.get('message') or waiting['reason']}"
+        return Failure(reason, told + _FIXES.get(reason, ""))
     ended = state.get("terminated") or last.get("terminated")
     if not ended:
         return None
@@ -221,10 +229,20 @@ def _container_failure(container: Mapping[str, Any]) -> Failure | None:
     if ended.get("exitCode"):
         return Failure(
             Reason.CRASHED,
-            f"container {container['name']} exited with code {ended['exitCode']}"
-            f" ({ended.get('reason', 'Error')}): {(ended.get('message') or '').strip()[-500:]}",
+            f"container {container['name']} exited with code {_code(ended)}:"
+            f" {(ended.get('message') or '').strip()[-500:] or 'it said nothing'}",
         )
     return None
+
+
+def _code(ended: Mapping[str, Any]) -> str:
+    """Return the exit code with what it means: a signal, or what the runtime calls it."""
+    code = int(ended["exitCode"])
+    try:
+        meaning = signal.Signals(code - 128).name
+    except ValueError:
+        meaning = ended.get("reason") or "Error"
+    return f"{code} ({meaning})"
 
 
 def _told_by_server(message: str) -> Failure:

@@ -84,6 +84,8 @@ def _rollout(plan: Plan) -> RolloutStatus | None:
 
 def refused(before: Status, reason: str, message: str, generation: int, now: datetime) -> Status:
     """Return `before` with the refusal told in Progressing: what serves keeps serving."""
+    if (stable := before.stable) and stable.ready and stable.weight:
+        message += f"; {stable.revision} keeps serving"
     told = Statement(ConditionType.PROGRESSING, False, reason, message)
     kept = [
         Statement(ConditionType(c.type), _HOLDS[c.status], c.reason, c.message)
@@ -93,7 +95,7 @@ def refused(before: Status, reason: str, message: str, generation: int, now: dat
     return before.model_copy(
         update={
             "observed_generation": generation,
-            "conditions": _dated([*kept, told], before, generation, now),
+            "conditions": _dated([*kept[:1], told, *kept[1:]], before, generation, now),
         }
     )
 
@@ -182,7 +184,10 @@ def _ready(observed: Observed, plan: Plan) -> Statement:
         return Statement(ConditionType.READY, True, Reason.SERVING, told)
     if plan.full == 0:
         return Statement(
-            ConditionType.READY, False, Reason.SCALED_TO_ZERO, "spec.replicas is 0; raise it"
+            ConditionType.READY,
+            False,
+            Reason.SCALED_TO_ZERO,
+            "spec.replicas is 0: nothing serves; raise it to serve again",
         )
     if plan.missing:
         return Statement(ConditionType.READY, False, Reason.MISSING, plan.missing)
@@ -202,7 +207,8 @@ def _progressing(detector: Detector, observed: Observed, plan: Plan) -> Statemen
     meanwhile = meanwhile if releasing else ""
     done = _revision(plan.target, observed, plan)
     whole = done.ready >= max(done.desired, plan.full if releasing else 0)
-    if not whole and plan.missing:
+    roomless = bool(plan.missing) and f"{plan.missing}".startswith(f"{plan.target}:")
+    if plan.missing and (not whole or (roomless and done.ready < plan.full)):
         return Statement(kind, False, Reason.MISSING, plan.missing + meanwhile)
     if not whole and (failure := _failure(plan.target, observed)):
         return Statement(kind, False, failure[0], failure[1] + meanwhile)
@@ -273,7 +279,12 @@ def _routed(detector: Detector, observed: Observed, plan: Plan) -> Statement:
         if observed.selected == plan.stable and not observed.spans:
             told = f"the Service {detector.name} sends everything to {plan.stable}"
             return Statement(kind, True, Reason.ROUTED, told)
-        return Statement(kind, None, Reason.ROUTE_PENDING, "the Service is being written")
+        return Statement(
+            kind,
+            None,
+            Reason.ROUTE_PENDING,
+            f"the Service {detector.name} does not send to {plan.stable} yet",
+        )
     split = ", ".join(f"{share} % {name}" for name, share in plan.weights.items())
     if {k: v for k, v in observed.weights.items() if v} != {
         k: v for k, v in plan.weights.items() if v
@@ -350,21 +361,29 @@ def news(before: Status, after: Status) -> Iterator[News]:
         old = before.condition(ConditionType(condition.type))
         if old and (old.status, old.reason) == (condition.status, condition.reason):
             continue
-        if old is None and (condition.status == "Unknown" or condition.reason in _EXPECTED):
+        if condition.status == "Unknown" or (old is None and condition.reason in _EXPECTED):
             continue
+        if condition.reason == Reason.ROUTED and not (old and old.status == "False"):
+            continue  # the shares say it
         yield News(_bad(condition), condition.reason, condition.message)
     shares = _shares(before), _shares(after)
-    if before.stable and shares[0] != shares[1] and sum(shares[1].values()) == 100:  # not halfway
+    if shares[0] and shares[0] != shares[1] and sum(shares[1].values()) == 100:  # not halfway
         told = ", ".join(f"{share} % {name}" for name, share in shares[1].items())
         yield News(False, "TrafficShifted", told)
 
 
-_EXPECTED = (Reason.NOTHING_READY, Reason.ROUTE_PENDING)
+_EXPECTED = (Reason.NOTHING_READY,)
 """Of a detector that was just made, these are no news."""
 
 
 def _bad(condition: Condition) -> bool:
-    usual = {Reason.SETTLED, Reason.SUSPENDED, Reason.NOTHING_READY, Reason.SCALED_TO_ZERO}
+    usual = {
+        Reason.SETTLED,
+        Reason.SUSPENDED,
+        Reason.NOTHING_READY,
+        Reason.SCALED_TO_ZERO,
+        Reason.SHORT_OF_CAPACITY,  # mostly a canary that starts; one that fails says so itself
+    }
     return condition.status == "False" and condition.reason not in usual
 
 
