@@ -255,6 +255,11 @@ class Traffic(ApiModel):
         description="Istio gateways (NAMESPACE/NAME, or mesh) that the hosts are served on. Empty:"
         " inside the mesh only.",
     )
+    retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=2,
+        description="How often a proxy asks another replica when a request surely did not reach a"
+        " model (connection refused, or reset before it was read). No request is ever run twice.",
+    )
 
 
 class StringMatch(ApiModel):

@@ -158,10 +158,12 @@ def _owned(desired: Any, live: Any, applied: Fields, path: Path) -> Iterator[Dif
     """Compare a field that we own: as a whole if nothing below it is owned by itself."""
     if applied:
         yield from _unlike(desired, live, applied, path)
-    elif path[-1] in _WHOLE_MAPS and set(desired) != set(live):
+    elif _fewer_keys(desired, live, path) or next(_unlike(desired, live, None, path), None):
         yield Difference(How.CHANGED, path)
-    elif next(_unlike(desired, live, None, path), None):
-        yield Difference(How.CHANGED, path)
+
+
+def _fewer_keys(desired: Any, live: Any, path: Path) -> bool:
+    return path[-1] in _WHOLE_MAPS and set(desired) != set(live)
 
 
 def _taken_or_unowned(desired: Any, live: Any, path: Path) -> How:

@@ -12,7 +12,7 @@ from yolofleet.plan.decide import Plan
 from yolofleet.resources.owner import owner
 from yolofleet.resources.render import render
 
-RETRIES = {"attempts": 2, "retryOn": "connect-failure,refused-stream,reset-before-request"}
+RETRY_ON = "connect-failure,refused-stream,reset-before-request"
 """Only what surely did not reach a model: a request is never run twice."""
 
 
@@ -36,7 +36,12 @@ def _weighted(detector: Detector, plan: Plan) -> dict[str, Any]:
         {"destination": _destination(detector, name), "weight": weight}
         for name, weight in plan.weights.items()
     ]
-    return {"name": "weighted", "route": route, "retries": RETRIES}
+    return {"name": "weighted", "route": route, "retries": _retries(detector)}
+
+
+def _retries(detector: Detector) -> dict[str, Any]:
+    attempts = detector.spec.traffic.retries
+    return {"attempts": attempts} | ({"retryOn": RETRY_ON} if attempts else {})
 
 
 def _matched(detector: Detector, plan: Plan) -> list[dict[str, Any]]:
@@ -45,7 +50,7 @@ def _matched(detector: Detector, plan: Plan) -> list[dict[str, Any]]:
         return []
     route = [{"destination": _destination(detector, plan.matched), "weight": 100}]
     match = [{"headers": _headers(entry)} for entry in canary.match]
-    return [{"name": "matched", "match": match, "route": route, "retries": RETRIES}]
+    return [{"name": "matched", "match": match, "route": route, "retries": _retries(detector)}]
 
 
 def _headers(entry: HeaderMatch) -> dict[str, Any]:
