@@ -49,6 +49,11 @@ check: venv ## Format, lint, types, import contracts, generated files (seconds)
 test-unit: venv ## The tests that need neither a cluster nor a browser
 	$(BIN)/python -m pytest tests/unit
 
+.PHONY: bench-operator
+bench-operator: venv ## Measure the operator with 10, 100 and 1,000 detectors against its targets (half an hour)
+	$(BIN)/python -m cluster assets > /dev/null
+	$(BIN)/python -m bench.operator $(ARGS)
+
 .PHONY: generate
 generate: venv ## Write the CRD, its copy in the chart and the API reference from the types
 	$(BIN)/python -m yolofleet.api.generate

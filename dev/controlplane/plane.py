@@ -136,15 +136,25 @@ class ControlPlane:
 
 
 @contextlib.contextmanager
-def control_plane(binaries: Path) -> Iterator[ControlPlane]:
-    """Run a control plane of the programs in `binaries`; it is gone when the block is left."""
+def control_plane(
+    binaries: Path,
+    *,
+    configure: Callable[[Path], Sequence[str]] = lambda _folder: (),
+    controllers: bool = True,
+) -> Iterator[ControlPlane]:
+    """Run a control plane of the programs in `binaries`; it is gone when the block is left.
+
+    configure: given the folder, returns what the API server is started with besides.
+    controllers: whether kube-controller-manager runs.
+    """
     folder = Path(tempfile.mkdtemp(prefix="yolofleet-plane-"))
-    plane = _prepare(binaries, folder)
+    plane = _prepare(binaries, folder, configure(folder))
     try:
         plane.etcd.start()
         plane.apiserver.start()
         plane.apiserver.wait_until(plane.ready)
-        plane.controller_manager.start()
+        if controllers:
+            plane.controller_manager.start()
         yield plane
     finally:
         for program in (plane.controller_manager, plane.apiserver, plane.etcd):
@@ -152,7 +162,7 @@ def control_plane(binaries: Path) -> Iterator[ControlPlane]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepare(binaries: Path, folder: Path) -> ControlPlane:
+def _prepare(binaries: Path, folder: Path, of_apiserver: Sequence[str]) -> ControlPlane:
     client, peer, secure, kcm = free_ports(4)
     server = f"https://127.0.0.1:{secure}"
     _write_keys(folder)
@@ -190,6 +200,7 @@ def _prepare(binaries: Path, folder: Path) -> ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",
+            *of_apiserver,
         ),
         controller_manager=program(
             "kube-controller-manager",

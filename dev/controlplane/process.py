@@ -94,6 +94,12 @@ class OperatorProcess:
         """Return whether this replica says that it leads."""
         return self.metric("leader_election_master_status") == 1
 
+    @property
+    def pid(self) -> int:
+        """Return the id of the process that was started last."""
+        assert self._process is not None
+        return self._process.pid
+
     def exit_status(self) -> int | None:
         """Return the exit status; None while it runs, or before it was started."""
         return self._process.poll() if self._process else None
