@@ -6,7 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -60,8 +67,17 @@ class Settings(LastWords, extra="forbid"):
 
     model: str = Field(
         "demo://shapes",
-        description="Address of the model: demo://shapes, demo://shapes-v2, file:///path or "
-        "https://host/path. ONNX and TorchScript files are understood.",
+        description="Address of the model: demo://shapes, demo://shapes-v2, file:///path, "
+        "https://host/path, s3://bucket/key or oci://registry/name:tag. Understood are ONNX, "
+        "TorchScript and OpenVINO IR (a folder, or an archive of it).",
+    )
+    model_username: str = Field("", description="User name for the model's address (Basic).")
+    model_password: SecretStr | None = Field(None, description="Password to go with it.")
+    model_token: SecretStr | None = Field(
+        None, description="Token for the model's address (Bearer), instead of a user name."
+    )
+    registry_plain_http: bool = Field(
+        False, description="Speak HTTP with the registry of oci://; always so on this machine."
     )
     sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = Field(
         None,

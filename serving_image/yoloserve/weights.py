@@ -5,9 +5,9 @@ somebody could have put another file in between.
 """
 
 import hashlib
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -19,12 +19,11 @@ from yoloserve.errors import (
 )
 from yoloserve.formats import Format, Parts, parts_in, parts_of
 from yoloserve.settings import Settings
+from yoloserve.sources.store import Store, digest_of, discard
 
 BUNDLED = Path(__file__).parent / "models"
 SUFFIX_OF_BUNDLED = ".onnx", ".torchscript"  # the same weights, for the runtimes of each
-DOWNLOAD_CHUNK = 2**20
-DOWNLOAD_TIMEOUT_S = 30.0  # without a byte, not for the whole file
-MAX_REDIRECTS = 5
+DOWNLOADED = "https", "http", "s3", "oci"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -58,12 +57,12 @@ def fetch(settings: Settings, preferred: Format) -> ModelFile:
         path = _bundled(address.netloc, preferred)
     elif address.scheme == "file":
         path = Path(unquote(address.path))
-    elif address.scheme in ("http", "https"):
+    elif address.scheme in DOWNLOADED:
         path = _download(settings)
     else:
         raise InvalidSettings(
             f"model {settings.model!r}: the address must begin with demo://, file:///, "
-            "https:// or http://"
+            + ", ".join(f"{scheme}://" for scheme in DOWNLOADED)
         )
     sha256, parts = _opened(path, settings)
     stem = Path(unquote(address.path)).stem or address.netloc
@@ -107,61 +106,52 @@ def _read(path: Path) -> bytes:
 
 
 def _download(settings: Settings) -> Path:
-    """Download into the cache, unless a file with the digest asked for is there already."""
-    cache = settings.cache_dir / "models"
-    if settings.sha256 and (cached := cache / settings.sha256).is_file():
-        if hashlib.sha256(cached.read_bytes()).hexdigest() == settings.sha256:
-            return cached
-        cached.unlink(missing_ok=True)  # a disk that lies is no reason to fail for ever
+    """Bring the model into the cache, unless it is there already."""
+    # Here, because importing these takes longer than loading a bundled model.
+    scheme = urlsplit(settings.model).scheme
+    if scheme == "oci":
+        from yoloserve.sources import http, oci
+
+        blob = oci.resolve(settings)
+        _require_digest(blob.sha256, settings)  # the registry tells it before anything is loaded
+        get = partial(http.download, blob.url, headers=blob.headers)
+        return _stored(settings, blob.sha256, get)
+    if scheme == "s3":
+        from yoloserve.sources import s3
+
+        return _stored(settings, settings.sha256, partial(s3.download, settings.model))
+    from yoloserve.sources import http
+
+    get = partial(http.download, settings.model, headers=http.authorization(settings))
+    return _stored(settings, settings.sha256, get)
+
+
+def _stored(settings: Settings, sha256: str | None, get: Callable[..., None]) -> Path:
+    """Find the file of that digest in the cache, or `get` it there; one process at a time."""
+    store = Store(settings.cache_dir / "models")
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        # A model appears under its digest whole or not at all, however the process ends.
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as folder:
-            part = Path(folder) / "model"
-            sha256 = _stream(settings, part)
-            _require_digest(sha256, settings)
-            part.replace(cache / sha256)
+        if found := store.find(sha256):
+            return found
+        with store.unfinished(settings.model) as part:
+            if found := store.find(sha256):  # by whoever held the lock before
+                return found
+            try:
+                get(part, most=settings.max_model_bytes)
+                digest = digest_of(part)
+                _require_digest(digest, settings, expected=sha256)
+            except (DigestMismatch, OSError):  # of no use to anybody, or there is no room
+                discard(part)
+                raise
+            return store.keep(part, digest)
     except OSError as error:
-        raise ModelDownloadFailed(f"cannot write to {cache}: {error.strerror}") from error
-    return cache / sha256
+        told = error.strerror or error
+        raise ModelDownloadFailed(f"cannot write to {settings.cache_dir}: {told}") from error
 
 
-def _require_digest(sha256: str, settings: Settings) -> None:
-    if settings.sha256 not in (None, sha256):
-        raise DigestMismatch(
-            f"{settings.model} has the digest {sha256}, but {settings.sha256} was asked for"
-        )
-
-
-def _stream(settings: Settings, path: Path) -> str:
-    """Copy the model's body to `path`, and return its digest."""
-    import ssl
-
-    import httpx  # here, because importing it takes longer than loading a bundled model
-
-    digest, size = hashlib.sha256(), 0
-    try:
-        with (
-            httpx.Client(
-                follow_redirects=True,
-                max_redirects=MAX_REDIRECTS,
-                timeout=DOWNLOAD_TIMEOUT_S,
-                verify=ssl.create_default_context(),  # the system's authorities, SSL_CERT_FILE too
-            ) as client,
-            client.stream("GET", settings.model) as response,
-            path.open("wb") as file,
-        ):
-            if response.status_code in (404, 410):
-                raise ModelNotFound(f"{settings.model} answered {response.status_code}")
-            response.raise_for_status()
-            for chunk in response.iter_bytes(DOWNLOAD_CHUNK):
-                size += len(chunk)
-                if size > settings.max_model_bytes:
-                    raise ModelDownloadFailed(
-                        f"{settings.model} is larger than {settings.max_model_bytes} bytes"
-                    )
-                digest.update(chunk)
-                file.write(chunk)
-    except httpx.HTTPError as error:
-        raise ModelDownloadFailed(f"cannot download {settings.model}: {error}") from error
-    return digest.hexdigest()
+def _require_digest(sha256: str, settings: Settings, expected: str | None = None) -> None:
+    """Compare with what was asked for, by the settings or by a manifest."""
+    for wanted in (expected, settings.sha256):
+        if wanted not in (None, sha256):
+            raise DigestMismatch(
+                f"{settings.model} has the digest {sha256}, but {wanted} was asked for"
+            )

@@ -15,7 +15,7 @@ from yolofleet.api.base import ApiModel, Duration, FreeForm, InvalidSpec, Quanti
 from yolofleet.api.names import Manifest
 from yolofleet.api.rollout import Rollout
 
-URI_SCHEMES = ("demo", "https", "http", "file", "pvc")
+URI_SCHEMES = ("demo", "https", "http", "s3", "oci", "file", "pvc")
 SERVER_CONTAINER = "yoloserve"
 
 
@@ -25,8 +25,8 @@ class Model(ApiModel):
     rules = (
         Rule(
             f"self.uri.matches('^({'|'.join(URI_SCHEMES)})://.+')",
-            "spec.model.uri: the scheme must be one of demo://, https://, http://, file:// or pvc://"
-            " (for example https://models.example.com/gate-v7.onnx)",
+            "spec.model.uri: the scheme must be one of demo://, https://, http://, s3://, oci://,"
+            " file:// or pvc:// (for example https://models.example.com/gate-v7.onnx)",
             ".uri",
         ),
         Rule(
@@ -43,9 +43,10 @@ class Model(ApiModel):
     )
 
     uri: Annotated[str, Field(min_length=8, max_length=2048)] = Field(
-        description="Where the weights are: demo://shapes (bundled), https://, http://, file://"
-        " (inside the image) or pvc://CLAIM/PATH (mounted read-only). ONNX or TorchScript, as"
-        " the public YOLO exporters write them."
+        description="Where the weights are: demo://shapes (bundled), https://, http://, s3://BUCKET/KEY,"
+        " oci://REGISTRY/NAME:TAG, file:// (inside the image) or pvc://CLAIM/PATH (mounted"
+        " read-only). ONNX, TorchScript or OpenVINO, as the public YOLO exporters write them."
+        " Credentials: environment from a Secret, in podTemplate."
     )
     sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$", max_length=64)] = Field(
         default="",

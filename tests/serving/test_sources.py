@@ -1,0 +1,432 @@
+"""Bringing models from elsewhere: resumed, tried again, shared, and never half."""
+
+import errno
+import hashlib
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yoloserve.errors import (
+    DigestMismatch,
+    InvalidSettings,
+    ModelDownloadFailed,
+    ModelNotFound,
+    ModelUnsupported,
+)
+from yoloserve.formats import Format
+from yoloserve.settings import Settings
+from yoloserve.sources import http as source
+from yoloserve.sources import store
+from yoloserve.weights import fetch
+
+ROOT = Path(__file__).parents[2]
+MODEL = b"\x08\x08: an ONNX file begins with its version" + bytes(range(256)) * 4000
+SHA256 = hashlib.sha256(MODEL).hexdigest()
+ETAG = '"v1"'
+
+
+@dataclass
+class Remote:
+    """A real HTTP server in this process that serves one file, well or badly."""
+
+    address: str = ""
+    answers: dict[str, bytes] = field(default_factory=dict)
+    statuses: list[int] = field(default_factory=list)  # of the next answers, before good ones
+    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers break off
+    etag: str = ETAG
+    authorized: Callable[[str], bool] = lambda _: True
+    challenge: str = ""
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    hold: threading.Event | None = None  # half of the answer is sent before, half after it
+
+    @property
+    def ranges(self) -> list[str | None]:
+        return [headers.get("range") for _, headers in self.asked]
+
+
+@pytest.fixture
+def remote() -> Iterator[Remote]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            told.asked.append((self.path, headers))
+            path = self.path.partition("?")[0]
+            if not told.authorized(headers.get("authorization", "")) and path != "/token":
+                return self.answer(401, b"", {"WWW-Authenticate": told.challenge})
+            if told.statuses:
+                return self.answer(told.statuses.pop(0), b"", {})
+            if path not in told.answers:
+                return self.answer(404, b"", {})
+            body, status, extra = told.answers[path], 200, {"ETag": told.etag}
+            asked = headers.get("range", "")
+            if asked.startswith("bytes=") and headers.get("if-range", told.etag) == told.etag:
+                first, _, last = asked.removeprefix("bytes=").partition("-")
+                end = int(last) if last else len(body) - 1
+                extra["Content-Range"] = f"bytes {first}-{end}/{len(body)}"
+                body, status = body[int(first) : end + 1], 206
+            return self.answer(status, body, extra)
+
+        def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            if told.hold and status in (200, 206):
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+                told.hold.wait(30)
+                body = body[len(body) // 2 :]
+            if told.cuts and status in (200, 206):
+                body = body[: told.cuts.pop(0)]
+                self.close_connection = True
+            self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815 (the name is the base class's)
+
+        def handle(self) -> None:
+            with suppress(BrokenPipeError, ConnectionResetError):  # a client that was killed
+                super().handle()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Listening(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+    told = Remote()
+    with Listening(("127.0.0.1", 0), Handler) as listening:
+        told.address = f"127.0.0.1:{listening.server_port}"
+        told.answers["/gate.onnx"] = MODEL
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield told
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waited: list[float] = []
+    monkeypatch.setattr(source.time, "sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def asking(remote: Remote, tmp_path: Path) -> Callable[..., Settings]:
+    def settings(**given: Any) -> Settings:
+        there = {"model": f"http://{remote.address}/gate.onnx", "cache_dir": tmp_path / "cache"}
+        return Settings(**(there | given))
+
+    return settings
+
+
+def in_cache(folder: Path) -> list[str]:
+    return sorted(p.name for p in (folder / "cache").rglob("*") if not p.name.startswith(".lock"))
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(remote, asking, waits) -> None:
+    remote.cuts = [300_000, 400_000]
+    assert fetch(asking(), Format.ONNX).content == MODEL
+    assert remote.ranges == [None, "bytes=300000-", "bytes=700000-"]
+    assert [headers.get("if-range") for _, headers in remote.asked] == [None, ETAG, ETAG]
+
+
+def test_a_file_that_has_changed_meanwhile_is_begun_anew(remote, asking, waits) -> None:
+    remote.cuts = [300_000]
+    remote.hold = None
+    real_sleep = waits.append
+    changed = MODEL.replace(b"ONNX", b"onnx")
+
+    def change(seconds: float) -> None:
+        real_sleep(seconds)
+        remote.etag, remote.answers["/gate.onnx"] = '"v2"', changed
+
+    source.time.sleep = change  # restored by `waits`
+    assert fetch(asking(), Format.ONNX).content == changed
+
+
+def test_an_unhappy_server_is_asked_again_with_more_patience_each_time(
+    remote, asking, waits
+) -> None:
+    remote.statuses = [500, 503, 429]
+    assert fetch(asking(), Format.ONNX).content == MODEL
+    assert waits == [1, 2, 4]
+
+
+def test_a_server_that_stays_unhappy_is_told(remote, asking, waits, tmp_path) -> None:
+    remote.statuses = [500] * 10
+    with pytest.raises(ModelDownloadFailed, match="it answered 500; tried 5 times"):
+        fetch(asking(), Format.ONNX)
+    assert len(remote.asked) == 5
+    assert in_cache(tmp_path) == ["models"]
+
+
+def test_a_server_that_trickles_is_left(remote, asking, waits, monkeypatch) -> None:
+    clock = iter(range(0, 10**9, 61))
+    monkeypatch.setattr(source.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(source, "SLOWEST_BYTES_PER_S", 10**9)
+    with pytest.raises(ModelDownloadFailed, match="bytes a second, less than"):
+        fetch(asking(), Format.ONNX)
+
+
+def test_what_was_left_by_another_process_is_gone_on_with(remote, asking, waits) -> None:
+    remote.cuts = [300_000, 0, 0, 0, 0, 0]
+    with pytest.raises(ModelDownloadFailed, match="tried 5 times"):
+        fetch(asking(), Format.ONNX)
+    remote.asked.clear()
+    remote.cuts.clear()
+    assert fetch(asking(), Format.ONNX).content == MODEL
+    assert remote.ranges == ["bytes=300000-"]
+
+
+def test_a_resumed_file_of_another_digest_is_refused_and_forgotten(
+    remote, asking, waits, tmp_path
+) -> None:
+    with pytest.raises(DigestMismatch):
+        fetch(asking(sha256="0" * 64), Format.ONNX)
+    assert in_cache(tmp_path) == ["models"]
+
+
+def test_a_process_that_is_killed_leaves_a_cache_the_next_one_uses(
+    remote, asking, tmp_path: Path
+) -> None:
+    remote.hold = threading.Event()
+    code = (
+        "from yoloserve.weights import fetch; from yoloserve.settings import Settings;"
+        "from yoloserve.formats import Format; fetch(Settings(), Format.ONNX)"
+    )
+    wanted = asking()
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT / "serving_image"),
+        "YOLOSERVE_MODEL": wanted.model,
+        "YOLOSERVE_CACHE_DIR": str(wanted.cache_dir),
+    }
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    deadline = time.monotonic() + 30
+    while not any(path.stat().st_size for path in wanted.cache_dir.rglob(".part-*[0-9a-f]")):
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not [name for name in in_cache(tmp_path) if len(name) == 64]
+    remote.hold.set()
+    remote.hold = None
+    assert fetch(wanted, Format.ONNX).content == MODEL
+    assert remote.ranges[-1] is not None
+    assert in_cache(tmp_path) == [SHA256, "models"]
+
+
+def test_processes_that_want_the_same_file_download_it_once(remote, asking) -> None:
+    wanted = asking(sha256=SHA256)
+    found: list[bytes] = []
+    remote.hold = threading.Event()
+    threads = [
+        threading.Thread(target=lambda: found.append(fetch(wanted, Format.ONNX).content))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    remote.hold.set()
+    for thread in threads:
+        thread.join(30)
+    assert found == [MODEL] * 4
+    assert len(remote.asked) == 1
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_nothing_is_told_and_left_clean(
+    remote, asking, tmp_path, monkeypatch, code: int
+) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("yoloserve.weights.digest_of", full)  # as the last write would
+    with pytest.raises(ModelDownloadFailed, match=os.strerror(code)):
+        fetch(asking(), Format.ONNX)
+    assert in_cache(tmp_path) == ["models"]
+
+
+@pytest.mark.parametrize(
+    ("given", "header"),
+    [
+        ({"model_token": "t0ken"}, "Bearer t0ken"),
+        ({"model_username": "me", "model_password": "pa:ss"}, "Basic bWU6cGE6c3M="),
+    ],
+)
+def test_credentials_are_sent(remote, asking, given, header: str) -> None:
+    remote.authorized = lambda told: told == header
+    assert fetch(asking(**given), Format.ONNX).content == MODEL
+
+
+def test_credentials_that_are_missing_are_told_where_to_give_them(remote, asking) -> None:
+    remote.authorized = lambda _: False
+    with pytest.raises(ModelDownloadFailed, match="YOLOSERVE_MODEL_TOKEN"):
+        fetch(asking(), Format.ONNX)
+
+
+def test_a_secret_is_not_shown(asking) -> None:
+    assert "t0ken" not in repr(asking(model_token="t0ken"))
+
+
+# ---- a registry ----
+
+
+def pushed(remote: Remote, *files: tuple[str, bytes], tag: str = "v1") -> str:
+    """Put an artifact into the registry as `oras push` does; return its manifest's digest."""
+    layers = []
+    for title, content in files:
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        remote.answers[f"/v2/vision/gate/blobs/{digest}"] = content
+        layers.append(
+            {
+                "mediaType": "application/octet-stream",
+                "digest": digest,
+                "size": len(content),
+                "annotations": {"org.opencontainers.image.title": title},
+            }
+        )
+    manifest = json.dumps({"schemaVersion": 2, "layers": layers}).encode()
+    digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+    for reference in (tag, digest):
+        remote.answers[f"/v2/vision/gate/manifests/{reference}"] = manifest
+    return digest
+
+
+def test_an_artifact_is_its_file(remote, asking, tmp_path) -> None:
+    digest = pushed(remote, ("gate.onnx", MODEL))
+    for reference in (":v1", f"@{digest}"):
+        model = fetch(asking(model=f"oci://{remote.address}/vision/gate{reference}"), Format.ONNX)
+        assert (model.content, model.sha256) == (MODEL, SHA256)
+    blobs = [path for path, _ in remote.asked if "/blobs/" in path]
+    assert len(blobs) == 1  # its digest is known from the manifest, so it is downloaded once
+
+
+def test_an_index_leads_to_its_first_artifact(remote, asking) -> None:
+    index = {"manifests": [{"digest": pushed(remote, ("gate.onnx", MODEL), tag="inner")}]}
+    remote.answers["/v2/vision/gate/manifests/latest"] = json.dumps(index).encode()
+    model = fetch(asking(model=f"oci://{remote.address}/vision/gate"), Format.ONNX)
+    assert model.content == MODEL
+
+
+def test_one_of_several_files_is_named(remote, asking) -> None:
+    pushed(remote, ("README.md", b"read me"), ("gate.onnx", MODEL))
+    address = f"oci://{remote.address}/vision/gate:v1"
+    with pytest.raises(ModelUnsupported, match=r"README\.md, gate\.onnx: name one with #file"):
+        fetch(asking(model=address), Format.ONNX)
+    assert fetch(asking(model=f"{address}#gate.onnx"), Format.ONNX).content == MODEL
+
+
+def test_a_registry_that_wants_a_token_tells_where_to_get_it(remote, asking) -> None:
+    pushed(remote, ("gate.onnx", MODEL))
+    remote.authorized = lambda told: told == "Bearer n0w"
+    remote.challenge = (
+        f'Bearer realm="http://{remote.address}/token",service="registry",'
+        'scope="repository:vision/gate:pull"'
+    )
+    remote.answers["/token"] = b'{"token": "n0w"}'
+    credentials = {"model_username": "me", "model_password": "pass"}
+    address = f"oci://{remote.address}/vision/gate:v1"
+    assert fetch(asking(model=address, **credentials), Format.ONNX).content == MODEL
+    [(path, headers)] = [each for each in remote.asked if each[0].startswith("/token")]
+    assert "service=registry&scope=repository%3Avision%2Fgate%3Apull" in path
+    assert headers["authorization"].startswith("Basic ")
+
+
+def test_a_registry_may_want_a_name_and_a_password(remote, asking) -> None:
+    pushed(remote, ("gate.onnx", MODEL))
+    remote.authorized = lambda told: told == "Basic bWU6cGFzcw=="
+    remote.challenge = 'Basic realm="registry"'
+    credentials = {"model_username": "me", "model_password": "pass"}
+    address = f"oci://{remote.address}/vision/gate:v1"
+    assert fetch(asking(model=address, **credentials), Format.ONNX).content == MODEL
+
+
+def test_an_artifact_that_lies_about_its_digest_is_refused(remote, asking) -> None:
+    pushed(remote, ("gate.onnx", MODEL))
+    remote.answers[f"/v2/vision/gate/blobs/sha256:{SHA256}"] = MODEL + b"!"
+    with pytest.raises(DigestMismatch):
+        fetch(asking(model=f"oci://{remote.address}/vision/gate:v1"), Format.ONNX)
+
+
+@pytest.mark.parametrize(
+    ("address", "error"),
+    [
+        ("oci://{}/vision/gate:v2", ModelNotFound),
+        ("oci://{}/Vision Gate", InvalidSettings),
+        ("oci://gate", InvalidSettings),
+    ],
+)
+def test_an_artifact_that_is_not_there_is_told(remote, asking, address: str, error) -> None:
+    with pytest.raises(error):
+        fetch(asking(model=address.format(remote.address)), Format.ONNX)
+
+
+def test_what_is_no_manifest_is_told(remote, asking) -> None:
+    remote.answers["/v2/vision/gate/manifests/v1"] = b"<html>login</html>"
+    with pytest.raises(ModelDownloadFailed, match="something else than a manifest"):
+        fetch(asking(model=f"oci://{remote.address}/vision/gate:v1"), Format.ONNX)
+
+
+# ---- S3 ----
+
+
+@pytest.fixture
+def bucket(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> Remote:
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{remote.address}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    remote.answers["/models/gate.onnx"] = MODEL
+    return remote
+
+
+def test_an_object_is_downloaded_in_ranges_with_a_signature(bucket, asking, monkeypatch) -> None:
+    monkeypatch.setattr("yoloserve.sources.s3.RANGE", 600_000)
+    wanted = asking(model="s3://models/gate.onnx", sha256=SHA256)
+    assert fetch(wanted, Format.ONNX).content == MODEL
+    assert fetch(wanted, Format.ONNX).content == MODEL  # from the cache
+    got = [headers for _, headers in bucket.asked if headers.get("range")]
+    assert [headers["range"] for headers in got] == [
+        "bytes=0-599999",
+        f"bytes=600000-{len(MODEL) - 1}",
+    ]
+    assert all("AWS4-HMAC-SHA256" in headers["authorization"] for headers in got)
+
+
+def test_an_object_that_is_not_there_is_told(bucket, asking) -> None:
+    with pytest.raises(ModelNotFound, match="s3://models/other"):
+        fetch(asking(model="s3://models/other.onnx"), Format.ONNX)
+
+
+def test_an_object_larger_than_allowed_is_not_begun(bucket, asking) -> None:
+    with pytest.raises(ModelDownloadFailed, match="larger than 1000 bytes"):
+        fetch(asking(model="s3://models/gate.onnx", max_model_bytes=1000), Format.ONNX)
+    assert not [headers for _, headers in bucket.asked if headers.get("range")]
+
+
+def test_an_object_half_downloaded_is_gone_on_with(bucket, asking, tmp_path) -> None:
+    wanted = asking(model="s3://models/gate.onnx")
+    with store.Store(wanted.cache_dir / "models").unfinished(wanted.model) as part:
+        part.write_bytes(MODEL[:1000])
+        store.validator_of(part).write_text(ETAG)
+    assert fetch(wanted, Format.ONNX).content == MODEL
+    assert f"bytes=1000-{len(MODEL) - 1}" in bucket.ranges
