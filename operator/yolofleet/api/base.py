@@ -13,15 +13,22 @@ from yolofleet.api import quantity
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A CEL rule: what must hold, and what the user is told when it does not."""
+    """A CEL rule: what must hold, and what the user is told when it does not.
+
+    message: "field: what is wrong and the fix". value: a CEL string that is told with the field.
+    """
 
     rule: str
     message: str
     field: str = ""
+    value: str = ""
 
     def as_schema(self) -> dict[str, str]:
         """Return the entry of `x-kubernetes-validations`."""
         entry = {"rule": self.rule, "message": self.message}
+        if self.value:
+            field, told = self.message.replace("'", "\\'").split(": ", 1)
+            entry["messageExpression"] = f"'{field} (' + {self.value} + '): {told}'"
         return entry | ({"fieldPath": self.field} if self.field else {})
 
 

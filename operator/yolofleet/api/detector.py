@@ -28,17 +28,20 @@ class Model(ApiModel):
             "spec.model.uri: the scheme must be one of demo://, https://, http://, s3://, oci://,"
             " file:// or pvc:// (for example https://models.example.com/gate-v7.onnx)",
             ".uri",
+            "self.uri",
         ),
         Rule(
             "!self.uri.startsWith('file://') || self.uri.startsWith('file:///')",
             "spec.model.uri: a file needs its whole path, file:///PATH/IN/THE/IMAGE.onnx",
             ".uri",
+            "self.uri",
         ),
         Rule(
             "!self.uri.startsWith('pvc://') ||"
             " self.uri.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/.+')",
             "spec.model.uri: write a claim as pvc://CLAIM/PATH/IN/IT.onnx",
             ".uri",
+            "self.uri",
         ),
     )
 
@@ -90,6 +93,7 @@ class Runtime(ApiModel):
             "spec.runtime.precision: onnxruntime runs a model in the precision it was exported in;"
             " use auto or fp32, or the openvino backend",
             ".precision",
+            "self.precision",
         ),
     )
 
@@ -125,6 +129,7 @@ class Inference(ApiModel):
             "!has(self.deadline) || duration(self.deadline) <= duration('10m')",
             "spec.inference.deadline: must be at most 10m; nobody waits longer for a picture",
             ".deadline",
+            "self.deadline",
         ),
     )
 
@@ -228,12 +233,14 @@ class Traffic(ApiModel):
             "spec.traffic.gateways: need spec.traffic.hosts; add the host names that the gateways"
             " serve, or remove gateways to get a delegate VirtualService",
             ".gateways",
+            "self.gateways[0]",
         ),
         Rule(
             "self.provider != 'service' || size(self.hosts) == 0",
             "spec.traffic.hosts: a plain Service routes no host names; use provider istio or auto,"
             " or remove hosts",
             ".hosts",
+            "self.hosts[0]",
         ),
     )
 
@@ -424,12 +431,14 @@ class DetectorSpec(ApiModel):
             "spec.rollout.strategy: a plain Service cannot split traffic; set spec.traffic.provider"
             " to istio or auto, or strategy to BlueGreen or InPlace",
             ".rollout.strategy",
+            "self.rollout.strategy",
         ),
         Rule(
             f"!({_ACCELERATED}) || self.runtime.backend != 'openvino'",
             "spec.runtime.backend: openvino runs on the CPU; use auto, torch or onnxruntime with an"
             " accelerator, or remove it from spec.resources.limits",
             ".runtime.backend",
+            "self.runtime.backend",
         ),
     )
 
