@@ -15,10 +15,12 @@ from yoloserve.access import Access
 from yoloserve.admission import Quotas
 from yoloserve.dependencies import Bodies, ClientGone
 from yoloserve.detector import Detector
+from yoloserve.fetching import Fetcher
 from yoloserve.metrics import Metrics
 from yoloserve.middleware import REVISION, Guarded, SaysWho, Traced
 from yoloserve.replies import detects, refusal, reply
-from yoloserve.routes import detect, health, page
+from yoloserve.routes import detect, health, page, v2
+from yoloserve.schemas import V2Request
 from yoloserve.settings import Settings
 from yoloserve.tracing import spans
 
@@ -40,16 +42,21 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     )
     app.state.detector = detector
     app.state.metrics = metrics
-    app.state.bodies = Bodies(settings.max_body_bytes, settings.body_timeout_seconds)
+    app.state.fetcher = fetcher = Fetcher.of(settings)
+    app.state.bodies = Bodies(
+        settings.max_body_bytes, settings.body_timeout_seconds, settings.max_images, fetcher
+    )
     app.state.quotas = Quotas(detector.clock)
     app.state.quota_per_second = settings.quota_per_second
     app.state.spans = spans()
     app.state.access = access = Access.of(settings)
     app.state.guarded = access is not None
+    app.state.max_images, app.state.max_pixels = settings.max_images, settings.max_pixels
     app.state.draining = False
-    for routes in (detect, health, page):
+    app.state.status = lambda: "draining" if app.state.draining else "ready"
+    for routes in (detect, v2, health, page):
         app.include_router(routes.router)
-    _forget_422(app.openapi())  # made once, and kept by FastAPI
+    _complete(app.openapi())  # made once, and kept by FastAPI
     app.add_exception_handler(errors.Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid_parameter)
     app.add_exception_handler(HTTPException, _not_routed)
@@ -66,11 +73,16 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     return app
 
 
-def _forget_422(document: dict[str, Any]) -> None:
-    """Take out the answer to wrong parameters that FastAPI documents; ours is a 400."""
+def _complete(document: dict[str, Any]) -> None:
+    """Take out the answer to wrong parameters, which is a 400 here, and add what FastAPI misses."""
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
+    document["components"]["schemas"]["V2Request"] = V2Request.model_json_schema(
+        ref_template="#/components/schemas/{model}"
+    )
+    for name, schema in document["components"]["schemas"]["V2Request"].pop("$defs").items():
+        document["components"]["schemas"][name] = schema
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
 
@@ -82,6 +94,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.metrics.watch(detector)
     yield
     await detector.close()
+    await app.state.fetcher.close()
     if app.state.access:
         await app.state.access.close()
     app.state.spans.close()

@@ -1,11 +1,20 @@
 """What a route is handed: the detector, the caller's options, and a body bounded in every way."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+)
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
+import orjson
 from fastapi import Depends, Header, Query, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -21,6 +30,7 @@ from yoloserve.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
+from yoloserve.fetching import Fetcher
 from yoloserve.metrics import Metrics
 from yoloserve.postprocess import Options
 
@@ -28,7 +38,10 @@ R = TypeVar("R")
 MULTIPART = "multipart/form-data"
 FORM_FIELDS = "file", "image"
 # Refused unread. Others pass: `curl --data-binary` calls everything a form, and the bytes decide.
-NEVER_AN_IMAGE = "application/json", "text/"
+NEVER_AN_IMAGE = ("text/",)
+JSON = "application/json"
+MOST_JSON_BYTES = 16_384  # of {"url": ...}
+MOST_IN_MEMORY = 2**40
 LONGEST_DEADLINE_MS = 600_000
 BODIES_HELD = 8  # of the largest size, by all requests together, before new ones are turned away
 
@@ -43,18 +56,19 @@ class Caller:
 
     client: Client
     flow: str  # what takes turns with others: a camera of a client
-    asked_deadline: float | None  # on the detector's clock
+    arrived: float  # on the detector's clock
+    asked_s: float | None  # how long an answer is of use
 
-    def deadline(self, detector: Detector) -> float:
-        """Say until when to answer; to be called when the body is there.
+    def deadline(self, detector: Detector, images: int = 1) -> float:
+        """Say until when to answer; to be called when the body, of so many images, is there.
 
         What a caller asks for counts from the arrival of the request's head, as they count it
         themselves. The server's own limit counts from the body's last byte: how long a slow
         network took to bring it is not the server's to promise.
         """
-        if self.asked_deadline is not None:
-            return self.asked_deadline
-        return detector.clock() + detector.deadline_s
+        if self.asked_s is not None:
+            return self.arrived + self.asked_s
+        return detector.clock() + detector.deadline_s * images
 
 
 # These are `async` although they await nothing: FastAPI would run them on threads otherwise.
@@ -94,7 +108,6 @@ async def calling(
     ] = "",
 ) -> Caller:
     """Tell who asks; raise `Overloaded` or `OverQuota` before a byte of the body is read."""
-    arrived = detector.clock()
     client: Client = request.scope.get("state", {}).get("client") or Client(
         request.client.host if request.client else ""
     )
@@ -102,7 +115,8 @@ async def calling(
         client=client,
         # Where clients are known, none can take another's turns by naming its cameras.
         flow=f"{client.name}/{x_camera_id}" if request.app.state.guarded else x_camera_id,
-        asked_deadline=None if x_deadline_ms is None else arrived + x_deadline_ms / 1000,
+        arrived=detector.clock(),
+        asked_s=None if x_deadline_ms is None else x_deadline_ms / 1000,
     )
     detector.admission.check(caller.flow)
     spend(request, client)
@@ -136,12 +150,17 @@ async def asked(
     ] = None,
 ) -> Options:
     """Read the caller's options, the server's settings being the defaults."""
-    given: dict[str, Any] = {
-        "confidence": confidence,
-        "iou": iou,
-        "max_detections": max_detections,
-        "classes": None if classes is None else class_indices(classes, detector.info.classes),
-    }
+    return option_of(
+        detector,
+        confidence=confidence,
+        iou=iou,
+        max_detections=max_detections,
+        classes=None if classes is None else class_indices(classes, detector.info.classes),
+    )
+
+
+def option_of(detector: Detector, **given: Any) -> Options:
+    """Take what was given; the rest is the server's."""
     return replace(detector.defaults, **{k: v for k, v in given.items() if v is not None})
 
 
@@ -161,80 +180,180 @@ def class_indices(wanted: str, known: tuple[str, ...]) -> frozenset[int]:
 class Bodies:
     """Reads bodies, within limits on each one's size and time and on the memory of all."""
 
-    def __init__(self, max_bytes: int, timeout_s: float) -> None:
+    def __init__(self, max_bytes: int, timeout_s: float, max_images: int, fetcher: Fetcher) -> None:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self._max_images = max_images
+        self._fetcher = fetcher
         self.held = 0
 
     @asynccontextmanager
     async def image_of(self, request: Request) -> AsyncIterator[bytes]:
-        """Give the encoded image, from a raw body or a form, and count its bytes while it is used.
+        """Give the encoded image, from a raw body, a form or an address.
 
         What is wrong by its headers is refused before anything is read.
         """
-        media_type = request.headers.get("content-type", "").lower()
+        media_type = _media_type(request)
         if media_type.startswith(NEVER_AN_IMAGE):
             raise UnsupportedMediaType(f"the body is {media_type}: send the image itself")
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._max_bytes:
-            raise TooLarge(f"the body has {declared} bytes, more than {self._max_bytes}")
-        stream = _Counted(self, request)
-        try:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    if media_type.startswith(MULTIPART):
-                        encoded = await _file_in_form(request, stream.chunks(), self._max_bytes)
-                    else:
-                        encoded = b"".join([chunk async for chunk in stream.chunks()])
-            except TimeoutError:
-                raise SlowBody(f"the body took longer than {self._timeout_s:g} s") from None
+        with self._hold() as held:
+            if media_type.startswith(JSON):
+                url = url_in(await self._read(request, held, _whole, MOST_JSON_BYTES))
+                encoded = b"".join(
+                    [held.take(chunk) async for chunk in self._fetcher.chunks(url, self._max_bytes)]
+                )
+            elif media_type.startswith(MULTIPART):
+                [(_, encoded)] = await self._read(request, held, _one_file(request))
+            else:
+                encoded = await self._read(request, held, _whole)
             if not encoded:
                 raise InvalidImage("the body is empty: send the image as the body")
             yield encoded
-        finally:
-            self.held -= stream.size
 
-    def take(self, size: int, of: int) -> None:
-        """Count `size` more bytes of a body that now has `of`; raise if either is too much."""
+    @asynccontextmanager
+    async def images_of(self, request: Request) -> AsyncIterator[list[tuple[str, bytes]]]:
+        """Give the files of a form, each with its name."""
+        media_type = _media_type(request)
+        if not media_type.startswith(MULTIPART):
+            raise UnsupportedMediaType(
+                f"the body is {media_type or 'untyped'}: send a form of files"
+            )
+        with self._hold() as held:
+            yield await self._read(request, held, _all_files(request, self._max_images))
+
+    @asynccontextmanager
+    async def body_of(self, request: Request) -> AsyncIterator[bytes]:
+        """Give the body as it is."""
+        with self._hold() as held:
+            yield await self._read(request, held, _whole)
+
+    @contextmanager
+    def holding(self, body: bytes) -> Iterator[None]:
+        """Count a body that came by itself, such as a frame of a stream."""
+        with self._hold() as held:
+            held.take(body)
+            yield
+
+    @contextmanager
+    def _hold(self) -> Iterator["_Held"]:
+        held = _Held(self)
+        try:
+            yield held
+        finally:
+            self.held -= held.size
+
+    async def _read(
+        self,
+        request: Request,
+        held: "_Held",
+        read: Callable[[AsyncGenerator[bytes, None]], Awaitable[R]],
+        most: int | None = None,
+    ) -> R:
+        most = most or self._max_bytes
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > most:
+            raise TooLarge(f"the body has {declared} bytes, more than {most}")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await read(_counted_chunks(request, held, most))
+        except TimeoutError:
+            raise SlowBody(f"the body took longer than {self._timeout_s:g} s") from None
+
+    def take(self, size: int) -> None:
+        """Count `size` more bytes; raise `Overloaded` when all bodies together are too much."""
         self.held += size
-        if of > self._max_bytes:
-            raise TooLarge(f"the body has more than {self._max_bytes} bytes")
         if self.held > BODIES_HELD * self._max_bytes:
             raise Overloaded(f"requests hold {self.held} bytes already")
 
 
-class _Counted:
-    """One body on its way in."""
+class _Held:
+    """The bytes of one request."""
 
-    def __init__(self, bodies: Bodies, request: Request) -> None:
+    def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
-        self._request = request
         self.size = 0
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        async for chunk in self._request.stream():
-            self.size += len(chunk)
-            self._bodies.take(len(chunk), of=self.size)
-            yield chunk
+    def take(self, chunk: bytes) -> bytes:
+        self.size += len(chunk)
+        self._bodies.take(len(chunk))
+        return chunk
 
 
-async def _file_in_form(
-    request: Request, chunks: AsyncGenerator[bytes, None], max_bytes: int
-) -> bytes:
+async def _counted_chunks(request: Request, held: _Held, most: int) -> AsyncGenerator[bytes, None]:
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        held.take(chunk)
+        if size > most:
+            raise TooLarge(f"the body has more than {most} bytes")
+        yield chunk
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").lower()
+
+
+async def _whole(chunks: AsyncGenerator[bytes, None]) -> bytes:
+    return b"".join([chunk async for chunk in chunks])
+
+
+Files = list[tuple[str, bytes]]
+ReadsFiles = Callable[[AsyncGenerator[bytes, None]], Awaitable[Files]]
+
+
+def _one_file(request: Request) -> ReadsFiles:
     """Read the one file of a form."""
-    parser = MultiPartParser(request.headers, chunks, max_files=1, max_fields=len(FORM_FIELDS))
-    parser.spool_max_size = max_bytes  # never to disk: the file system may be read-only
+
+    async def read(chunks: AsyncGenerator[bytes, None]) -> Files:
+        files = await _files(request, chunks, 1, FORM_FIELDS)
+        if not files:
+            raise InvalidParameter(f"the form has no file in a field {' or '.join(FORM_FIELDS)}")
+        return files[:1]
+
+    return read
+
+
+def _all_files(request: Request, most: int) -> ReadsFiles:
+    """Read every file of a form, whatever its field is called."""
+
+    async def read(chunks: AsyncGenerator[bytes, None]) -> Files:
+        files = await _files(request, chunks, most, ())
+        if not files:
+            raise InvalidParameter("the form has no file: send each image as a file of it")
+        return files
+
+    return read
+
+
+async def _files(
+    request: Request, chunks: AsyncGenerator[bytes, None], most: int, fields: Collection[str]
+) -> Files:
+    parser = MultiPartParser(request.headers, chunks, max_files=most, max_fields=len(FORM_FIELDS))
+    parser.spool_max_size = MOST_IN_MEMORY  # never to disk: the file system may be read-only
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise InvalidParameter(f"the form cannot be read: {error.message}") from error
     try:
-        for field in FORM_FIELDS:
-            if isinstance(upload := form.get(field), UploadFile):
-                return await upload.read()
+        return [
+            (value.filename or name, await value.read())
+            for name, value in form.multi_items()
+            if isinstance(value, UploadFile) and (not fields or name in fields)
+        ]
     finally:
         await form.close()
-    raise InvalidParameter(f"the form has no file in a field {' or '.join(FORM_FIELDS)}")
+
+
+def url_in(body: bytes) -> str:
+    """Read `{"url": ...}`."""
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidParameter(f"the body is not JSON: {error}") from None
+    url = told.get("url") if isinstance(told, dict) else None
+    if not isinstance(url, str) or len(told) > 1:
+        raise InvalidParameter('the body must be {"url": "https://..."}')
+    return url
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -13,11 +14,12 @@ from yoloserve.annotate import annotate
 from yoloserve.batching import Batcher, ServiceTime
 from yoloserve.concurrency import Threads
 from yoloserve.engine import Engine
-from yoloserve.errors import Miss, TooLate
+from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
 from yoloserve.images import GREY, Image, InputSize, Letterbox, decode_for, letterbox, read_header
 from yoloserve.postprocess import Detections, Head, Options, Output, postprocess
 
 R = TypeVar("R")
+Source = bytes | Callable[[], Image]  # an encoded image, or what makes one, on a thread
 WARM_UP_RUNS = 3
 
 # Decoded, a pixel takes three bytes, and several times that on the way. Pictures above this (a 4K
@@ -92,17 +94,58 @@ class Detector:
         self.admission = Admission(self._most_inside, clock)
 
     async def detect(
-        self, encoded: bytes, options: Options, *, deadline: float, flow: str = ""
+        self, source: Source, options: Options, *, deadline: float, flow: str = ""
     ) -> Answer:
-        """Find the objects in one encoded image before `deadline` (seconds on `clock`).
+        """Find the objects in one image before `deadline` (seconds on `clock`).
 
         flow: whose image it is; flows take turns. Raises `Overloaded` before any work, `BadImage`
         for bytes nobody can decode, and `TooLate` in place of a late answer.
         """
         with self.admission.admit(deadline, flow):
-            answer = await self._find(encoded, options, deadline, flow)
+            answer = await self._find(source, options, deadline, flow)
         self.require_in_time(deadline)
         return answer
+
+    async def detect_each(
+        self, sources: Sequence[Source], options: Options, *, deadline: float, flow: str = ""
+    ) -> list[Answer | Refusal]:
+        """Find the objects in each of several images; what is refused is told in its place.
+
+        As many at a time as the engine takes and one that is being decoded; fewer when the server
+        is full: then the images of one request wait for each other, and not for a place.
+        """
+        waiting = deque(enumerate(sources))
+        results: dict[int, Answer | Refusal] = {}
+        working = workers = min(len(sources), self.batcher.parallel + 1)
+
+        async def work() -> None:
+            nonlocal working
+            while waiting:
+                number, source = waiting.popleft()
+                try:
+                    results[number] = await self.detect(
+                        source, options, deadline=deadline, flow=flow
+                    )
+                except Overloaded as error:
+                    if working > 1:
+                        waiting.appendleft((number, source))
+                        break
+                    results[number] = error
+                except Refusal as error:
+                    results[number] = error
+            working -= 1
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(workers):
+                    tasks.create_task(work())
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [results[number] for number in range(len(sources))]
+
+    async def off_loop(self, work: Callable[..., R], *args: object) -> R:
+        """Run `work` that takes long in the threads for images."""
+        return await self._threads.run(work, *args)
 
     async def picture(
         self, encoded: bytes, options: Options, *, deadline: float, flow: str = ""
@@ -121,13 +164,13 @@ class Detector:
         if (late := self.clock() - deadline) > 0:
             raise TooLate(f"the answer was ready {late:.3f} s after its deadline", Miss.LATE)
 
-    async def _find(self, encoded: bytes, options: Options, deadline: float, flow: str) -> Answer:
+    async def _find(self, source: Source, options: Options, deadline: float, flow: str) -> Answer:
         began = self.clock()
-        ready = await self._runner_for(encoded)(
+        ready = await self._runner_for(source)(
             self._unless_late,
             deadline,
             _prepare,
-            encoded,
+            source,
             self._engine.input_size,
             self._max_pixels,
         )
@@ -154,9 +197,11 @@ class Detector:
         waiting = waiting_limit(self.batcher.capacity_per_s, self.deadline_s)
         return self.batcher.parallel + waiting
 
-    def _runner_for(self, encoded: bytes) -> Callable[..., Any]:
-        """Choose the threads that decode `encoded`; raises `BadImage` by its header."""
-        header = read_header(encoded)
+    def _runner_for(self, source: Source) -> Callable[..., Any]:
+        """Choose the threads that decode `source`; raises `BadImage` by its header."""
+        if not isinstance(source, bytes):
+            return self._threads.run
+        header = read_header(source)
         big = header.width * header.height > BIG_PIXELS
         return self._threads.run_alone if big else self._threads.run
 
@@ -190,9 +235,12 @@ class Detector:
         self._threads.close()
 
 
-def _prepare(encoded: bytes, size: InputSize, max_pixels: int) -> _Prepared:
+def _prepare(source: Source, size: InputSize, max_pixels: int) -> _Prepared:
     began = time.perf_counter()
-    image, reduced = decode_for(encoded, size, max_pixels=max_pixels)
+    if isinstance(source, bytes):
+        image, reduced = decode_for(source, size, max_pixels=max_pixels)
+    else:
+        image, reduced = source(), 1
     decoded = time.perf_counter()
     tensor, fit = letterbox(image, size, reduced)
     return _Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)

@@ -17,6 +17,9 @@ YoloserveError
     │   ├── TooLarge
     │   └── TooManyPixels
     ├── InvalidParameter       an option of the request
+    ├── UnknownModel           the name or version in a path of the Open Inference Protocol
+    ├── UrlRefused             the address of a picture, which this server may not ask
+    ├── UrlFailed              the server at that address
     ├── Unauthorized           the client's credentials
     ├── KeysUnavailable        the admin: nobody can say whether a token is valid
     ├── SlowBody               an upload that takes for ever
@@ -113,6 +116,24 @@ class InvalidParameter(Refusal):
     """An option of the request has a value that cannot be meant."""
 
     code = "invalid_parameter"
+
+
+class UnknownModel(Refusal):
+    """The model or version asked for is not the one served here."""
+
+    code = "unknown_model"
+
+
+class UrlRefused(Refusal):
+    """The picture's address is not one that may be asked."""
+
+    code = "url_refused"
+
+
+class UrlFailed(Refusal):
+    """The picture's address was asked, and gave none."""
+
+    code = "url_failed"
 
 
 class Unauthorized(Refusal):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from yoloserve.detector import Answer, Detector
 from yoloserve.errors import Miss
+from yoloserve.statistics import REASONS, Statistics
 
 # OpenTelemetry's buckets for HTTP begin at 5 ms, where a small detector has long answered.
 SECONDS = (0.001, 0.002, 0.004, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5)
@@ -24,6 +25,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.statistics = Statistics()
         for collect in (ProcessCollector, PlatformCollector, GCCollector):
             collect(registry=self.registry)
         self._requests = Counter(
@@ -109,13 +111,16 @@ class Metrics:
         for outcome in (OK, "overloaded", "over_quota", "deadline_exceeded"):
             self._requests.labels(outcome)  # a rate needs a zero to start from
         self.registry.register(_Queue(detector))
+        self.registry.register(_Triton(detector, self.statistics))
 
     def batch_ran(self, size: int) -> None:
         """Count one call of the engine."""
+        self.statistics.executed()
         self._batch_size.observe(size)
 
     def answered(self, answer: Answer, classes: tuple[str, ...]) -> None:
         """Count one answer sent in time."""
+        self.statistics.answered(answer.timing)
         self._requests.labels(OK).inc()
         self._duration.observe(answer.timing.total)
         for stage in STAGES:
@@ -128,6 +133,7 @@ class Metrics:
 
     def refused(self, code: str) -> None:
         """Count one request that got no detections."""
+        self.statistics.refused(code)
         self._requests.labels(code).inc()
 
     def missed(self, miss: Miss) -> None:
@@ -164,3 +170,45 @@ class _Queue(Collector):
             "What the engine can answer, from its recent batches",
             value=batcher.capacity_per_s,
         )
+
+
+class _Triton(Collector):
+    """The same by Triton's names, for dashboards and autoscalers that know those."""
+
+    def __init__(self, detector: Detector, statistics: Statistics) -> None:
+        self._detector = detector
+        self._statistics = statistics
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the statistics."""
+        info, told = self._detector.info, self._statistics
+        model = info.name, info.version
+        labels = ["model", "version"]
+
+        def counter(name: str, help_text: str, value: float) -> Metric:
+            family = CounterMetricFamily(f"nv_inference_{name}", help_text, labels=labels)
+            family.add_metric(model, value)
+            return family
+
+        yield counter("request_success", "Images answered", told.succeeded)
+        failure = CounterMetricFamily(
+            "nv_inference_request_failure", "Requests refused", labels=[*labels, "reason"]
+        )
+        for reason in REASONS:
+            failure.add_metric((*model, reason), told.failed[reason])
+        yield failure
+        yield counter("count", "Images answered", told.succeeded)
+        yield counter("exec_count", "Calls of the engine", told.executions)
+        for name, seconds in (
+            ("request", told.total_s),
+            ("queue", told.queue_s),
+            ("compute_input", told.input_s),
+            ("compute_infer", told.infer_s),
+            ("compute_output", told.output_s),
+        ):
+            yield counter(f"{name}_duration_us", "Cumulative time", seconds * 1e6)
+        pending = GaugeMetricFamily(
+            "nv_inference_pending_request_count", "Images that wait for the engine", labels=labels
+        )
+        pending.add_metric(model, self._detector.batcher.waiting)
+        yield pending

@@ -1,5 +1,6 @@
 """The JSON spoken, both ways; computes nothing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from yoloserve.detector import Answer
 from yoloserve.engine import ModelInfo
+from yoloserve.errors import Refusal
 
 CONFIDENCE_DIGITS = 5
 PIXEL_DIGITS = 2
@@ -117,8 +119,63 @@ class Health(BaseModel):
     status: str = Field(examples=["ready"])
 
 
+class ImageResult(BaseModel):
+    """What became of one image of several: its objects, or why there are none."""
+
+    file: str = Field(description="Its name in the form")
+    image: Size | None = None
+    detections: list[Detection] | None = None
+    timing_ms: TimingMs | None = None
+    error: ErrorDetail | None = None
+
+
+class BatchResponse(BaseModel):
+    """What was found in each image, in the order in which they were sent."""
+
+    model: Model
+    results: list[ImageResult]
+
+
+class StreamResponse(BaseModel):
+    """A message of `/v1/stream`: the answer to one frame."""
+
+    frame: int = Field(description="Which frame of this stream, counted from 0 as they were sent")
+    skipped: int = Field(description="Frames that a newer one replaced since the last answer")
+    image: Size | None = None
+    detections: list[Detection] | None = None
+    timing_ms: TimingMs | None = None
+    error: ErrorDetail | None = None
+
+
 def detect_json(answer: Answer, info: ModelInfo) -> bytes:
     """Write a `DetectResponse`, as bytes: validating what we made ourselves costs a millisecond."""
+    return orjson.dumps({"model": _model(info)} | _found(answer, info))
+
+
+def batch_json(names: Sequence[str], answers: Sequence[Answer | Refusal], info: ModelInfo) -> bytes:
+    """Write a `BatchResponse`."""
+    results = [
+        {"file": name} | _result(answer, info) for name, answer in zip(names, answers, strict=True)
+    ]
+    return orjson.dumps({"model": _model(info), "results": results})
+
+
+def stream_json(frame: int, skipped: int, answer: Answer | Refusal, info: ModelInfo) -> bytes:
+    """Write a `StreamResponse`."""
+    return orjson.dumps({"frame": frame, "skipped": skipped} | _result(answer, info))
+
+
+def _result(answer: Answer | Refusal, info: ModelInfo) -> dict[str, Any]:
+    if isinstance(answer, Refusal):
+        return {"error": {"code": answer.code, "message": str(answer)}}
+    return _found(answer, info)
+
+
+def _model(info: ModelInfo) -> dict[str, Any]:
+    return {name: getattr(info, name) for name in Model.model_fields}
+
+
+def _found(answer: Answer, info: ModelInfo) -> dict[str, Any]:
     found = answer.detections
     detections: list[dict[str, Any]] = [
         {
@@ -135,22 +192,14 @@ def detect_json(answer: Answer, info: ModelInfo) -> bytes:
         )
     ]
     timing = answer.timing
-    return orjson.dumps(
-        {
-            "model": {
-                "name": info.name,
-                "version": info.version,
-                "sha256": info.sha256,
-                "revision": info.revision,
-            },
-            "image": {"width": answer.width, "height": answer.height},
-            "detections": detections,
-            "timing_ms": {
-                stage: round(getattr(timing, stage) * 1000, MILLISECOND_DIGITS)
-                for stage in TimingMs.model_fields
-            },
-        }
-    )
+    return {
+        "image": {"width": answer.width, "height": answer.height},
+        "detections": detections,
+        "timing_ms": {
+            stage: round(getattr(timing, stage) * 1000, MILLISECOND_DIGITS)
+            for stage in TimingMs.model_fields
+        },
+    }
 
 
 def error_json(code: str, message: str) -> bytes:
@@ -161,3 +210,119 @@ def error_json(code: str, message: str) -> bytes:
 def v2_error_json(code: str, message: str) -> bytes:
     """Write an error as the Open Inference Protocol does: one sentence."""
     return orjson.dumps({"error": f"{code}: {message}"})
+
+
+class V2Error(BaseModel):
+    """Any answer of `/v2` that is not an answer."""
+
+    error: str = Field(examples=["overloaded: 24 requests are in progress, 24 are allowed"])
+
+
+class V2Server(BaseModel):
+    """This server."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class V2Live(BaseModel):
+    """The process answers."""
+
+    live: bool
+
+
+class V2Ready(BaseModel):
+    """The model may be asked."""
+
+    name: str
+    ready: bool
+
+
+class V2TensorMetadata(BaseModel):
+    """One tensor; -1 stands for any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class V2Model(BaseModel):
+    """The model."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[V2TensorMetadata]
+    outputs: list[V2TensorMetadata]
+
+
+class V2Input(BaseModel):
+    """The images."""
+
+    name: str = Field(examples=["image"])
+    shape: list[int] = Field(examples=[[1]])
+    datatype: str = Field(description="BYTES, UINT8 or FP32", examples=["BYTES"])
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data_size`")
+    data: list[Any] | None = Field(
+        None, description="Base64 of each encoded image, or numbers; absent when binary"
+    )
+
+
+class V2Output(BaseModel):
+    """An output that is asked for."""
+
+    name: str = Field(examples=["det_boxes"])
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data`")
+
+
+class V2Request(BaseModel):
+    """Images to look at."""
+
+    id: str | None = None
+    parameters: dict[str, Any] | None = Field(
+        None,
+        description="`confidence`, `iou`, `max_detections`, `classes`; `timeout` in microseconds; "
+        "`binary_data_output`",
+        examples=[{"confidence": 0.4, "timeout": 200_000}],
+    )
+    inputs: list[V2Input]
+    outputs: list[V2Output] | None = Field(None, description="Default: all")
+
+
+class V2Tensor(BaseModel):
+    """One output."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] | None = None
+    data: list[Any] | None = None
+
+
+class V2Response(BaseModel):
+    """What was found."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    id: str | None = None
+    model_name: str
+    model_version: str
+    outputs: list[V2Tensor]
+
+
+class V2Statistics(BaseModel):
+    """Triton's statistics extension; times in nanoseconds."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_stats: list[dict[str, Any]]
+
+
+class V2IndexEntry(BaseModel):
+    """One model of the repository: there is one."""
+
+    name: str
+    version: str
+    state: str
+    reason: str

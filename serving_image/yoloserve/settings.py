@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     Field,
+    IPvAnyNetwork,
     SecretStr,
     StringConstraints,
     ValidationError,
@@ -155,6 +156,22 @@ class Settings(LastWords, extra="forbid"):
     jwt_leeway_seconds: float = Field(
         30, ge=0, le=3600, description="How far the issuer's clock may be from this one."
     )
+    url_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description='Hosts that {"url": ...} may name, as a JSON list: "cams.example.com", '
+        '"cams.example.com:8443", "*.example.com", or "*" for the whole public internet. '
+        "Default: none, nothing is fetched.",
+    )
+    url_networks: Annotated[tuple[IPvAnyNetwork, ...] | None, NoDecode] = Field(
+        None,
+        description='Private networks that allowed hosts may be in, as a JSON list: "10.1.0.0/16".',
+    )
+    url_http: bool = Field(False, description="Fetch over plain http, too.")
+    url_timeout_seconds: float = Field(
+        5, gt=0, le=60, description="Longest time to fetch a picture, redirects included."
+    )
+    max_images: int = Field(16, ge=1, le=1024, description="Most images in one request of several.")
+    max_streams: int = Field(64, ge=0, le=10_000, description="Most open streams (WebSocket).")
     metrics_open: bool = Field(
         True, description="Show /metrics to everybody, even where keys or tokens are asked for."
     )
@@ -197,7 +214,7 @@ class Settings(LastWords, extra="forbid"):
             raise ValueError("an issuer or audiences of tokens need JWT_JWKS_URI to check them")
         return self
 
-    @field_validator("classes", "jwt_audiences", mode="before")
+    @field_validator("classes", "jwt_audiences", "url_hosts", "url_networks", mode="before")
     @classmethod
     def _json_list(cls, value: Any) -> Any:
         """Read the list here, for a flag and for the environment alike."""

@@ -154,7 +154,12 @@ async def test_a_wrong_option_names_itself(serve, jpeg: bytes, query: str, told:
     [
         (b"hello", "image/jpeg", (415, "unsupported_media_type")),
         (b"hello", "text/plain", (415, "unsupported_media_type")),
-        (b'{"url": "x"}', "application/json", (415, "unsupported_media_type")),
+        (b'{"url": "https://x/y.jpg"}', "application/json", (403, "url_refused")),
+        (b"{", "application/json", (400, "invalid_parameter")),
+        (b'{"uri": "x"}', "application/json", (400, "invalid_parameter")),
+        (b'{"url": 3}', "application/json", (400, "invalid_parameter")),
+        (b"[]", "application/json", (400, "invalid_parameter")),
+        (b"[" * 20_000, "application/json", (413, "too_large")),
         (b"GIF89a", "image/gif", (415, "unsupported_media_type")),
         (b"", "image/jpeg", (400, "invalid_image")),
         (b"\xff\xd8\xff\xe0", "image/jpeg", (400, "invalid_image")),
@@ -493,8 +498,9 @@ async def test_the_openapi_document_tells_bodies_answers_and_errors(serve, jpeg:
         "image/webp",
         "image/bmp",
         "multipart/form-data",
+        "application/json",
     }
-    statuses = {str(status) for status in STATUS_OF.values()} | {"200"}
+    statuses = {str(status) for status in STATUS_OF.values()} - {"404"} | {"200"}
     assert set(operation["responses"]) == statuses
     assert "ValidationError" not in json.dumps(document)
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "image/jpeg"}

@@ -1,12 +1,28 @@
-"""`POST /v1/detect`: an image in, its objects out."""
+"""`POST /v1/detect` and `/v1/detect/batch`: images in, their objects out."""
 
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from yoloserve.dependencies import Asked, Bodies, Calling, Counted, Served, while_connected
+from yoloserve.dependencies import (
+    Asked,
+    Bodies,
+    Calling,
+    Counted,
+    Served,
+    spend,
+    while_connected,
+)
+from yoloserve.errors import Refusal
 from yoloserve.images import Format
-from yoloserve.schemas import DetectResponse, ErrorResponse, detect_json
+from yoloserve.replies import documented
+from yoloserve.schemas import (
+    BatchResponse,
+    DetectResponse,
+    ErrorResponse,
+    batch_json,
+    detect_json,
+)
 
 router = APIRouter(tags=["detect"])
 
@@ -19,29 +35,41 @@ FORM: dict[str, Any] = {
         "required": ["file"],
     }
 }
+FORM_OF_MANY: dict[str, Any] = {
+    "schema": {
+        "type": "object",
+        "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+        "required": ["file"],
+    }
+}
+ADDRESS: dict[str, Any] = {
+    "schema": {
+        "type": "object",
+        "properties": {"url": {"type": "string", "format": "uri"}},
+        "required": ["url"],
+        "additionalProperties": False,
+        "example": {"url": "https://cams.example.com/gate/latest.jpg"},
+    }
+}
 BODY = {
     "required": True,
-    "description": "The image as it is, or a form with it in the field `file` or `image`.",
-    "content": {form.value: BINARY for form in Format} | {"multipart/form-data": FORM},
+    "description": "The image as it is; a form with it in the field `file` or `image`; or its "
+    "address, on one of the hosts that this server is allowed to ask.",
+    "content": {form.value: BINARY for form in Format}
+    | {"multipart/form-data": FORM, "application/json": ADDRESS},
 }
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": description}
-    for status, description in {
-        400: "`invalid_image`: damaged or cut short; `invalid_parameter`: an option is wrong",
-        401: "`unauthorized`: a key or token is needed here",
-        408: "`slow_body`: the body took too long to arrive",
-        413: "`too_large`: too many bytes; `too_many_pixels`: found in its header, not decoded",
-        415: "`unsupported_media_type`: no JPEG, PNG, WebP or BMP",
-        429: "`over_quota`: this client sends more than it may; see `Retry-After`",
-        503: "`overloaded`: too many wait already; try again after `Retry-After` seconds",
-        504: "`deadline_exceeded`: no answer could be ready in time",
-    }.items()
+BODY_OF_MANY = {
+    "required": True,
+    "description": "A form with the images as its files, whatever their fields are called.",
+    "content": {"multipart/form-data": FORM_OF_MANY},
 }
-RETRY_AFTER = {
-    "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer", "minimum": 1}}
+REFUSALS = documented(ErrorResponse, 404)
+REVISION = {
+    "X-Yolofleet-Revision": {
+        "description": "The revision that answered",
+        "schema": {"type": "string"},
+    }
 }
-for status in (429, 503):
-    REFUSALS[status]["headers"] = RETRY_AFTER
 
 
 @router.post(
@@ -53,12 +81,7 @@ for status in (429, 503):
             "description": "The objects found, surest first; or, with `Accept: image/jpeg`, "
             "the picture with their boxes drawn.",
             "content": {JPEG: BINARY},
-            "headers": {
-                "X-Yolofleet-Revision": {
-                    "description": "The revision that answered",
-                    "schema": {"type": "string"},
-                }
-            },
+            "headers": REVISION,
         },
         **REFUSALS,
     },
@@ -89,3 +112,51 @@ async def detect(
     request.state.timing = answer.timing
     metrics.answered(answer, detector.info.classes)
     return response
+
+
+@router.post(
+    "/v1/detect/batch",
+    summary="Find the objects in several images",
+    response_model=BatchResponse,
+    response_model_exclude_none=True,
+    responses={
+        200: {
+            "description": "What became of each image, in their order: its objects, or an error.",
+            "headers": REVISION,
+        },
+        **documented(ErrorResponse, 403, 404, 424),
+    },
+    openapi_extra={"requestBody": BODY_OF_MANY},
+)
+async def detect_batch(
+    request: Request, caller: Calling, detector: Served, options: Asked, metrics: Counted
+) -> Response:
+    """Send several images as the files of a form, get the objects of each.
+
+    Each image is an answer of its own: one that cannot be read, or that came too late, does not
+    spoil the others. The deadline, unless asked for, is that of one image times their number.
+    When not a single image was answered, the answer is the first one's error.
+    """
+    bodies: Bodies = request.app.state.bodies
+    async with bodies.images_of(request) as files:
+        if len(files) > 1:
+            spend(request, caller.client, len(files) - 1)  # the first one is paid for
+        answers = await while_connected(
+            request,
+            detector.detect_each(
+                [encoded for _, encoded in files],
+                options,
+                deadline=caller.deadline(detector, len(files)),
+                flow=caller.flow,
+            ),
+        )
+    refused = [answer for answer in answers if isinstance(answer, Refusal)]
+    if len(refused) == len(answers):
+        raise refused[0]
+    for answer in answers:
+        if isinstance(answer, Refusal):
+            metrics.refused(answer.code)
+        else:
+            metrics.answered(answer, detector.info.classes)
+    names = [name for name, _ in files]
+    return Response(batch_json(names, answers, detector.info), media_type="application/json")

@@ -26,10 +26,9 @@ async def ready(request: Request, response: Response) -> Health:
 
     The port is not open before that, so the one other answer is that of a server about to end.
     """
-    if request.app.state.draining:
-        response.status_code = 503
-        return Health(status="draining")
-    return Health(status="ready")
+    status = request.app.state.status()
+    response.status_code = 200 if status == "ready" else 503
+    return Health(status=status)
 
 
 @router.get(

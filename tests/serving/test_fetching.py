@@ -1,0 +1,252 @@
+"""Pictures by their address: what is fetched, and all that is not."""
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from yoloserve.errors import TooLarge, UrlFailed, UrlRefused
+from yoloserve.fetching import Fetcher, refused_address
+
+LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+PUBLIC = ipaddress.ip_address("93.184.215.14")
+
+
+async def fetched(fetcher: Fetcher, url: str, max_bytes: int = 10_000) -> bytes:
+    try:
+        return b"".join([chunk async for chunk in fetcher.chunks(url, max_bytes)])
+    finally:
+        await fetcher.close()
+
+
+def resolving(*addresses: str) -> Callable:
+    async def resolve(_host: str, _port: int) -> list:
+        return [ipaddress.ip_address(address) for address in addresses]
+
+    return resolve
+
+
+@asynccontextmanager
+async def answering(answer: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple]:
+    """A server that sends these bytes to everybody; gives its port and what it was asked."""
+    asked: list[bytes] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        if not answer.endswith(b"STALL"):
+            writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        yield server.sockets[0].getsockname()[1], asked
+        for writer in writers:
+            writer.close()
+        server.close()
+
+
+def ok(body: bytes, *headers: str) -> bytes:
+    lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.0.0.1",
+        "172.16.5.4",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "100.100.100.200",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1",
+        "fd00:ec2::254",
+        "fc00::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "64:ff9b::7f00:1",
+        "64:ff9b::a9fe:a9fe",
+        "2002:7f00:1::",
+        "2001:db8::1",
+    ],
+)
+def test_an_address_inside_is_refused(address: str) -> None:
+    assert refused_address(ipaddress.ip_address(address), ())
+
+
+@pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:220:1::1", "64:ff9b::5db8:d70e"])
+def test_an_address_outside_is_not(address: str) -> None:
+    assert not refused_address(ipaddress.ip_address(address), ())
+
+
+def test_an_allowed_network_is_allowed_but_never_for_a_machines_own_secrets() -> None:
+    everything = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+    assert not refused_address(ipaddress.ip_address("10.1.2.3"), everything)
+    for address in ("169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254"):
+        assert refused_address(ipaddress.ip_address(address), everything)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://cams.example.com/a.jpg", "only https"),
+        ("ftp://cams.example.com/a.jpg", "only https"),
+        ("file:///etc/passwd", "only https"),
+        ("https://user:secret@cams.example.com/a.jpg", "user names"),
+        ("https://else.example.com/a.jpg", "not one of the hosts"),
+        ("https://cams.example.com:8443/a.jpg", "not one of the hosts"),
+        ("https://cams.example.com.evil.com/", "not one of the hosts"),
+        ("https://evilyard.example.org/", "not one of the hosts"),
+        ("https://127.0.0.1/", "not one of the hosts"),
+        ("https://inside.example.com/", "not on the public internet"),
+    ],
+)
+async def test_what_may_not_be_asked_is_not(url: str, told: str) -> None:
+    hosts = ("cams.example.com", "inside.example.com", "*.yard.example.org")
+    fetcher = Fetcher(hosts, resolver=resolving("10.0.0.1"))
+    with pytest.raises(UrlRefused, match=told):
+        await fetched(fetcher, url)
+
+
+async def test_one_address_inside_among_others_is_enough_to_refuse() -> None:
+    fetcher = Fetcher(("*",), resolver=resolving(str(PUBLIC), "127.0.0.1"))
+    with pytest.raises(UrlRefused):
+        await fetched(fetcher, "https://rebinding.example.com/")
+
+
+async def test_without_an_allow_list_nothing_is_fetched() -> None:
+    with pytest.raises(UrlRefused, match="YOLOSERVE_URL_HOSTS"):
+        await fetched(Fetcher(()), "https://cams.example.com/a.jpg")
+
+
+@pytest.mark.parametrize(
+    "url", ["", "https://", "//x", "https://[::1", "https://\x00/", "x" * 70_000]
+)
+async def test_an_address_that_is_none_is_told(url: str) -> None:
+    with pytest.raises((UrlFailed, UrlRefused)):
+        await fetched(Fetcher(("*",), resolver=resolving("127.0.0.1")), url)
+
+
+def local(port: int, **options) -> Fetcher:
+    defaults = {"networks": (LOOPBACK,), "http": True, "resolver": resolving("127.0.0.1")}
+    return Fetcher((f"cams.example.com:{port}",), **(defaults | options))
+
+
+async def test_the_connection_goes_to_the_address_checked_under_the_name_asked_for() -> None:
+    async with answering(ok(b"picture")) as (port, asked):
+        url = f"http://cams.example.com:{port}/gate.jpg?now"
+        assert await fetched(local(port), url) == b"picture"
+    head = asked[0].decode().lower()
+    assert head.startswith("get /gate.jpg?now http/1.1")
+    assert f"host: cams.example.com:{port}" in head
+    assert "accept-encoding: identity" in head
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "told"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", UrlFailed, "answers 404"),
+        (ok(b"x", "Content-Encoding: gzip"), UrlFailed, "encoding"),
+        (ok(bytes(2000)), TooLarge, "more than 1000 bytes"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nx", UrlFailed, "RemoteProtocolError"),
+        (b"nonsense\r\n\r\n", UrlFailed, "RemoteProtocolError"),
+        (b"", UrlFailed, "RemoteProtocolError"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nSTALL", UrlFailed, "within 0.2 s"),
+        (b"HTTP/1.1 302 F\r\nLocation: http://127.0.0.1/\r\n\r\n", UrlRefused, "not one of"),
+        (b"HTTP/1.1 302 F\r\nLocation: file:///etc/passwd\r\n\r\n", UrlRefused, "only https"),
+        (
+            b"HTTP/1.1 302 F\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n",
+            UrlFailed,
+            "Redirects",
+        ),
+    ],
+)
+async def test_what_the_other_side_does_wrong_is_told(answer: bytes, error, told: str) -> None:
+    async with answering(answer) as (port, _):
+        with pytest.raises(error, match=told):
+            await fetched(local(port, timeout_s=0.2), f"http://cams.example.com:{port}/", 1000)
+
+
+async def test_nobody_there_is_told() -> None:
+    async with answering(b"") as (port, _):
+        pass
+    with pytest.raises(UrlFailed, match="ConnectError"):
+        await fetched(local(port), f"http://cams.example.com:{port}/")
+
+
+def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Make a server's context for this name, and that of a client who trusts it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return server, ssl.create_default_context(cafile=str(folder / "cert.pem"))
+
+
+@pytest.mark.parametrize("name", ["cams.example.com", "else.example.com"])
+async def test_the_certificate_must_be_for_the_name_that_was_asked_for(tmp_path, name) -> None:
+    server, client = certificate(tmp_path, name)
+    async with answering(ok(b"picture"), server) as (port, _):
+        fetcher = local(port, verify=client, http=False)
+        asking = fetched(fetcher, f"https://cams.example.com:{port}/gate.jpg")
+        if name == "cams.example.com":
+            assert await asking == b"picture"
+        else:
+            with pytest.raises(UrlFailed, match="CERTIFICATE_VERIFY_FAILED"):
+                await asking
+
+
+async def test_a_request_by_address_is_answered_like_any_other(serve, jpeg: bytes) -> None:
+    async with answering(ok(jpeg)) as (port, asked):
+        settings = {"url_hosts": (f"localhost:{port}",), "url_http": True}
+        url = {"url": f"http://localhost:{port}/gate.jpg"}
+        async with serve(**settings) as served:
+            refused = await served.client.post("/v1/detect", json=url)
+        async with serve(
+            **settings, url_networks=(LOOPBACK, ipaddress.ip_network("::1"))
+        ) as served:
+            answer = await served.client.post("/v1/detect", json=url)
+            assert served.app.state.bodies.held == 0
+    assert refused.status_code == 403
+    assert refused.json()["error"]["code"] == "url_refused"
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["detections"]) == 2
+    assert answer.headers["traceparent"].encode() in asked[0]
