@@ -34,6 +34,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{- define "yolofleet.webhookSecret" -}}
+{{ include "yolofleet.fullname" . }}-webhook
+{{- end }}
+
 {{- define "yolofleet.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
