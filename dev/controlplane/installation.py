@@ -28,6 +28,7 @@ RIGHTS: Final = [
     _rule("autoscaling", "horizontalpodautoscalers", _CHILD),
     _rule("policy", "poddisruptionbudgets", _CHILD),
     _rule("networking.istio.io", "virtualservices destinationrules", _CHILD),
+    _rule("gateway.networking.k8s.io", "httproutes", _CHILD),
     _rule("", "pods nodes", "get list watch"),
     _rule("", "events", "create patch"),
     _rule("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),

@@ -17,7 +17,7 @@ from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.errors import Refused, ResourceConflict
 from yolofleet.cluster.events import Events
-from yolofleet.cluster.kinds import VIRTUAL_SERVICE, identity
+from yolofleet.cluster.kinds import ROUTERS, identity
 from yolofleet.logs import note
 from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
@@ -65,10 +65,10 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
         return await _tell(raw, before, told, deps)
 
     children = deps.cache.children(detector.uid)
-    mesh = deps.cache.serves(VIRTUAL_SERVICE)
+    routers = {provider for provider, kind in ROUTERS.items() if deps.cache.serves(kind)}
     nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
     observed = observe(  # observe: memory, one snapshot
-        detector, children, deps.cache.pods(key), nodes, mesh=mesh, status=before
+        detector, children, deps.cache.pods(key), nodes, routers=routers, status=before
     )
     plan = decide(detector, observed, deps.defaults, now=now)  # decide: pure
     deps.accelerators.waits(key, plan.missing is not None)

@@ -25,7 +25,7 @@ def explained(world: Any, differing: Callable[..., Any] = lambda *_: ()) -> dict
         children=[entry(child) for child in world.children.values()],
         pods=world.pods,
         nodes=(),
-        mesh=world.mesh,
+        routers=world.routers(),
         defaults=world.defaults,
         differing=differing,
     )

@@ -94,6 +94,9 @@ seccompProfile:
 - apiGroups: [networking.istio.io]
   resources: [virtualservices, destinationrules]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [get, list, watch, create, patch, delete]
 # Why a pod does not serve is told in the detector's conditions.
 - apiGroups: [""]
   resources: [pods]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from yolofleet.api import names
+from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 
 
@@ -53,6 +54,14 @@ HPA: Final = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpod
 PDB: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 VIRTUAL_SERVICE: Final = Kind(*_ISTIO, "VirtualService", "virtualservices", optional=True)
 DESTINATION_RULE: Final = Kind(*_ISTIO, "DestinationRule", "destinationrules", optional=True)
+HTTP_ROUTE: Final = Kind(
+    "gateway.networking.k8s.io",
+    "v1",
+    "HTTPRoute",
+    "httproutes",
+    optional=True,
+    wakes_on_status=True,
+)
 POD: Final = Kind("", "v1", "Pod", "pods", wakes_on_status=True)
 NODE: Final = Kind("", "v1", "Node", "nodes", namespaced=False)
 CRD: Final = Kind(
@@ -65,8 +74,11 @@ CRD: Final = Kind(
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 EVENT: Final = Kind("", "v1", "Event", "events")
 
-CHILDREN: Final = (DEPLOYMENT, SERVICE, HPA, PDB, VIRTUAL_SERVICE, DESTINATION_RULE)
+CHILDREN: Final = (DEPLOYMENT, SERVICE, HPA, PDB, VIRTUAL_SERVICE, DESTINATION_RULE, HTTP_ROUTE)
 """What a detector owns."""
+
+ROUTERS: Final = {Provider.ISTIO: VIRTUAL_SERVICE, Provider.GATEWAY: HTTP_ROUTE}
+"""What splits traffic, and the kind without which it cannot."""
 
 CACHED: Final = (DETECTOR, *CHILDREN, POD, NODE)
 """What the cache holds."""

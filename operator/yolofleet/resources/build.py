@@ -7,6 +7,7 @@ from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import Manifest
 from yolofleet.plan.decide import Plan
 from yolofleet.resources.deployment import deployment
+from yolofleet.resources.gateway import http_route
 from yolofleet.resources.hpa import hpa
 from yolofleet.resources.istio import destination_rule, virtual_service
 from yolofleet.resources.pdb import pdb
@@ -27,6 +28,7 @@ def build(detector: Detector, plan: Plan) -> list[Manifest]:
         *(destination_rule(detector, name) for name in names if meshed),
         stable_service(detector, plan),
         *([virtual_service(detector, plan)] if meshed else []),
+        *([http_route(detector, plan)] if plan.provider is Provider.GATEWAY else []),
         *([hpa(detector, plan.stable, scaling)] if scaling else []),
         *([pdb(detector, plan.stable)] if plan.full >= 2 else []),
     ]
