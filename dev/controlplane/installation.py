@@ -13,6 +13,7 @@ from yolofleet.api.names import Manifest
 ROOT: Final = Path(__file__).resolve().parents[2]
 DETECTOR_CRD: Final = ROOT / "crds" / "yolodetectors.yolofleet.io.yaml"
 ISTIO_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "istio.yaml"
+GATEWAY_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "gateway.yaml"
 
 
 def _rule(group: str, resources: str, verbs: str) -> Manifest:
