@@ -13,7 +13,7 @@ from yolofleet.api.names import Manifest
 ROOT: Final = Path(__file__).resolve().parents[2]
 DETECTOR_CRD: Final = ROOT / "crds" / "yolodetectors.yolofleet.io.yaml"
 ISTIO_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "istio.yaml"
-GATEWAY_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "gateway.yaml"
+MONITOR_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "monitoring.yaml"
 
 
 def _rule(group: str, resources: str, verbs: str) -> Manifest:
@@ -25,11 +25,12 @@ RIGHTS: Final = [
     _rule(names.GROUP, "yolodetectors", "get list watch"),
     _rule(names.GROUP, "yolodetectors/status", "patch"),
     _rule("apps", "deployments", _CHILD),
-    _rule("", "services", _CHILD),
+    _rule("", "services serviceaccounts", _CHILD),
     _rule("autoscaling", "horizontalpodautoscalers", _CHILD),
     _rule("policy", "poddisruptionbudgets", _CHILD),
+    _rule("networking.k8s.io", "networkpolicies", _CHILD),
+    _rule("monitoring.coreos.com", "podmonitors", _CHILD),
     _rule("networking.istio.io", "virtualservices destinationrules", _CHILD),
-    _rule("gateway.networking.k8s.io", "httproutes", _CHILD),
     _rule("", "pods nodes", "get list watch"),
     _rule("", "events", "create patch"),
     _rule("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import BaseModel
 
 from yolofleet.api.base import InvalidSpec
-from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Condition, read_status
 from yolofleet.cluster import kinds
@@ -31,7 +31,7 @@ from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import observe
 from yolofleet.plan.revision import Revision
 from yolofleet.plan.status import report
-from yolofleet.resources.build import build
+from yolofleet.resources.build import build, surroundings
 
 Facts = dict[str, Any]
 
@@ -43,7 +43,8 @@ class Seen:
     children: Sequence[Entry]
     pods: Sequence[Manifest]
     nodes: tuple[NodeRoom, ...]
-    routers: frozenset[Provider]
+    mesh: bool
+    monitors: bool
     defaults: Defaults
     differing: Callable[[Manifest, Entry], Iterable[Difference]]
 
@@ -75,7 +76,8 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         children=children,
         pods=sources.cache.pods(key),
         nodes=await sources.accelerators.rooms(key) if wanted else (),
-        routers=frozenset(p for p, kind in kinds.ROUTERS.items() if sources.cache.serves(kind)),
+        mesh=sources.cache.serves(kinds.VIRTUAL_SERVICE),
+        monitors=sources.cache.serves(kinds.POD_MONITOR),
         defaults=sources.defaults,
         differing=sources.writer.differing,
     )
@@ -113,11 +115,10 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
     except InvalidSpec as error:
         return facts | {"invalid": str(error)}
     children = [child.manifest() for child in seen.children]
-    observed = observe(
-        detector, children, seen.pods, seen.nodes, routers=seen.routers, status=status
-    )
+    observed = observe(detector, children, seen.pods, seen.nodes, mesh=seen.mesh, status=status)
     plan = decide(detector, observed, seen.defaults, now=now)
-    desired = build(detector, plan)
+    around = surroundings(seen.defaults, mesh=seen.mesh, monitors=seen.monitors)
+    desired = build(detector, plan, around)
     return facts | {
         "suspended": detector.spec.suspend,
         "observed": {k: v for k, v in _plain(observed).items() if k != "status"},  # said above

@@ -4,6 +4,7 @@ It knows nothing of canaries, GPUs or meshes: that is `plan`. It decides nothing
 nothing but the API server, and what that refuses is told in the detector's status.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.errors import Refused, ResourceConflict
 from yolofleet.cluster.events import Events
-from yolofleet.cluster.kinds import ROUTERS, identity
+from yolofleet.cluster.kinds import POD_MONITOR, VIRTUAL_SERVICE, identity
 from yolofleet.logs import note
 from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
@@ -25,7 +26,7 @@ from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import Drift, drift_news, drifted
 from yolofleet.plan.observed import observe
 from yolofleet.plan.status import news, refused, report, with_statement
-from yolofleet.resources.build import build
+from yolofleet.resources.build import build, surroundings
 
 ASK_AGAIN = timedelta(seconds=30)
 """When to retry what the API server refused: a person has to act, and may do so elsewhere."""
@@ -65,17 +66,18 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
         return await _tell(raw, before, told, deps)
 
     children = deps.cache.children(detector.uid)
-    routers = {provider for provider, kind in ROUTERS.items() if deps.cache.serves(kind)}
+    mesh = deps.cache.serves(VIRTUAL_SERVICE)
     nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
     observed = observe(  # observe: memory, one snapshot
-        detector, children, deps.cache.pods(key), nodes, routers=routers, status=before
+        detector, children, deps.cache.pods(key), nodes, mesh=mesh, status=before
     )
     plan = decide(detector, observed, deps.defaults, now=now)  # decide: pure
     deps.accelerators.waits(key, plan.missing is not None)
     status = report(detector, observed, plan, now=now)  # report: what is, not what was wished
     if detector.spec.suspend:
         return await _tell(raw, before, _with_drift(status, before, None, now), deps)
-    desired = build(detector, plan)  # build: pure, cannot fail
+    around = surroundings(deps.defaults, mesh=mesh, monitors=deps.cache.serves(POD_MONITOR))
+    desired = build(detector, plan, around)  # build: pure, cannot fail
     try:
         applied = await deps.cluster.apply(  # apply: in order, what differs
             desired, over=children, policy=detector.spec.drift_policy
@@ -84,7 +86,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
             detector.uid, keep=_kept(desired, plan, children)
         )
     except Refused as error:  # told in status; a person must act
-        told = refused(status, _reason(error), str(error), detector.generation, now)
+        told = refused(status, _reason(error), _told(error), detector.generation, now)
         told = _with_drift(told, before, None, now)
         return await _tell(raw, before, told, deps, again=ASK_AGAIN)
     status = _with_drift(status, before, applied.drifts, now)
@@ -122,6 +124,14 @@ def _kept(desired: list[Manifest], plan: Plan, children: list[Manifest]) -> set[
     """Return what pruning leaves alone: all that is desired, and revisions nobody can read."""
     untouched = {identity(c) for c in children if c["metadata"]["name"] in plan.untouched}
     return {identity(manifest) for manifest in desired} | untouched
+
+
+_POD_TEMPLATE = re.compile(r"(?<![\w.])\.?spec\.template\.")
+
+
+def _told(error: Refused) -> str:
+    """Return the API server's words, with the field of a pod as the detector has it."""
+    return _POD_TEMPLATE.sub("spec.podTemplate.", str(error))
 
 
 def _reason(error: Refused) -> Reason:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Final
 
 from yolofleet.plan.defaults import Defaults
 
+_LABEL: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*=([A-Za-z0-9][-A-Za-z0-9_.]*)?")
 _ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -41,12 +43,6 @@ class Settings:
     metrics_port: int
     """For /metrics, /healthz and /readyz; 0: any free port (tests)."""
 
-    webhook_port: int
-    """For the validating webhook; 0: none."""
-
-    webhook_certificates: Path
-    """A folder with tls.crt and tls.key, as a Secret is mounted; read again when they change."""
-
     workers: int
     """Detectors reconciled at once. The API server, not this process, is the limit (~200
     writes/s), and ten workers reach it."""
@@ -67,6 +63,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         image_gpu=text.optional("IMAGE_GPU"),
         image_pull_policy=text.one_of("IMAGE_PULL_POLICY", "IfNotPresent", "Always", "Never"),
         drain_seconds=text.whole_number("DRAIN_SECONDS", 30),
+        monitor_labels=text.labels("MONITOR_LABELS") if text.yes("MONITORS") else None,
     )
     return Settings(
         defaults=defaults,
@@ -75,8 +72,6 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         lease_name=text.optional("LEASE_NAME", "yolofleet"),
         identity=f"{platform.node()}_{uuid.uuid4().hex[:8]}",
         metrics_port=text.whole_number("METRICS_PORT", 8080),
-        webhook_port=text.whole_number("WEBHOOK_PORT", 0),
-        webhook_certificates=Path(text.optional("WEBHOOK_CERTIFICATES", "/certificates")),
         workers=text.whole_number("WORKERS", 10, least=1),
         watch_silence_s=text.whole_number("WATCH_SILENCE_SECONDS", 150, least=1),
         log_level=text.one_of("LOG_LEVEL", "INFO", "DEBUG", "WARNING", "ERROR"),
@@ -106,6 +101,17 @@ class _Variables:
             known = ", ".join((default, *others))
             raise InvalidSettings(f"YOLOFLEET_{name} is {value!r}; it must be one of {known}")
         return value
+
+    def yes(self, name: str) -> bool:
+        return self.one_of(name, "true", "false") == "true"
+
+    def labels(self, name: str) -> dict[str, str]:
+        pairs = [pair.strip() for pair in self.optional(name).split(",") if pair.strip()]
+        if wrong := [pair for pair in pairs if not _LABEL.fullmatch(pair)]:
+            raise InvalidSettings(
+                f"YOLOFLEET_{name} has {wrong[0]!r}; it must be labels as in NAME=VALUE,NAME=VALUE"
+            )
+        return dict(pair.split("=", 1) for pair in pairs)
 
     def whole_number(self, name: str, default: int, least: int = 0) -> int:
         value = self.optional(name, str(default))

@@ -15,6 +15,9 @@ CHILDREN = {
     ("", "services"),
     ("autoscaling", "horizontalpodautoscalers"),
     ("policy", "poddisruptionbudgets"),
+    ("", "serviceaccounts"),
+    ("networking.k8s.io", "networkpolicies"),
+    ("monitoring.coreos.com", "podmonitors"),
     ("networking.istio.io", "virtualservices"),
     ("networking.istio.io", "destinationrules"),
 }
@@ -58,12 +61,7 @@ def test_every_object_says_whose_it_is(chart, values):
 
 
 def test_every_object_of_a_namespace_names_it(chart, values):
-    cluster_scoped = {
-        "ClusterRole",
-        "ClusterRoleBinding",
-        "CustomResourceDefinition",
-        "ValidatingWebhookConfiguration",
-    }
+    cluster_scoped = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
     for manifest in chart.render(**values):
         if manifest["kind"] not in cluster_scoped:
             assert manifest["metadata"]["namespace"] in {
@@ -181,17 +179,24 @@ def test_the_operator_reads_every_setting_that_the_chart_gives(chart):
         drainSeconds=7,
         workers=3,
         logLevel="warning",
+        detectorMonitors={"labels": {"release": "prom", "team": "a"}},
         servingImages={"cpu": "a:1", "torch": "b:1", "gpu": "c:1", "pullPolicy": "Always"},
     )
     settings = read_settings(told)
     assert settings.namespaces == ("cameras", "labs")
     assert settings.defaults.drain_seconds == 7
     assert settings.workers == 3
+    assert settings.defaults.monitor_labels == {"release": "prom", "team": "a"}
     assert settings.log_level == "WARNING"
     assert settings.defaults.image_pull_policy == "Always"
     assert settings.lease_name == "fleet-yolofleet"
     assert settings.lease_namespace == "platform"
     assert settings.metrics_port == 8080
+
+
+def test_monitors_of_detectors_can_be_switched_off(chart):
+    told = env(chart, detectorMonitors={"enabled": False})
+    assert read_settings(told).defaults.monitor_labels is None
 
 
 def test_the_defaults_of_chart_and_operator_agree(chart):

@@ -88,6 +88,8 @@ def test_everything_rendered_is_valid_and_warns_of_nothing(kubectl, chart, value
         ("cameras", "create deployments.apps"),
         ("cameras", "patch deployments.apps"),
         ("cameras", "delete services"),
+        ("cameras", "create serviceaccounts"),
+        ("cameras", "patch networkpolicies.networking.k8s.io"),
         ("cameras", "create events"),
         ("platform", "create leases.coordination.k8s.io"),
         ("platform", "update leases.coordination.k8s.io/fleet-yolofleet"),
@@ -108,6 +110,7 @@ def test_the_operator_may(installed, namespace, right):
         ("cameras", "create pods --subresource=exec"),
         ("cameras", "update leases.coordination.k8s.io/fleet-yolofleet"),
         ("platform", "update leases.coordination.k8s.io/another"),
+        ("cameras", "create serviceaccounts --subresource=token"),
         ("cameras", "create rolebindings.rbac.authorization.k8s.io"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from yolofleet.api.detector import URI_SCHEMES, Backend, Detector, Precision, Profile
+from yolofleet.api.pod_template import SERVER_SETTINGS
 from yolofleet.plan.decide import PlannedRevision
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import EXIT_CONFIG
@@ -71,6 +72,12 @@ def test_every_field_of_the_spec_arrives(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (settings.profile, settings.max_batch, settings.image_size) == ("throughput", 4, 320)
     assert (settings.confidence, settings.iou, settings.max_detections) == (0.4, 0.5, 7)
     assert settings.deadline_ms == 2000
+
+
+def test_what_the_operator_tells_the_server_cannot_be_told_otherwise() -> None:
+    told = {name.removeprefix(ENV_PREFIX) for name in environment(FULL) if ENV_PREFIX in name}
+    assert told <= SERVER_SETTINGS.keys()
+    assert {name.lower() for name in SERVER_SETTINGS} <= set(Settings.model_fields)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from cluster import assets
 from controlplane import kube as kube_module
 from controlplane import kubelet as kubelet_module
-from controlplane.installation import ISTIO_CRDS, install
+from controlplane.installation import ISTIO_CRDS, MONITOR_CRDS, install
 from controlplane.kube import NAMESPACE, Kube, connect
 from controlplane.kubelet import FakeKubelet
 from controlplane.plane import ADMIN, OPERATOR, ControlPlane, control_plane
@@ -82,10 +82,10 @@ async def istio(kube: Kube, namespace: str) -> AsyncIterator[None]:
     """Istio's kinds exist while the test runs."""
     await kube.install(ISTIO_CRDS)
     yield
-    await remove_istio(kube)
+    await remove_optional_kinds(kube)
 
 
-async def remove_istio(kube: Kube) -> None:
+async def remove_optional_kinds(kube: Kube) -> None:
     for kind in kinds.OPTIONAL:
         await kube.delete(kinds.CRD, "", f"{kind.plural}.{kind.group}")
 
@@ -99,7 +99,15 @@ async def remove_istio(kube: Kube) -> None:
 def istio_crds(kube: Kube) -> SimpleNamespace:
     """`await istio_crds.install()` and `await istio_crds.remove()` at any time of a test."""
     return SimpleNamespace(
-        install=lambda: kube.install(ISTIO_CRDS), remove=lambda: remove_istio(kube)
+        install=lambda: kube.install(ISTIO_CRDS), remove=lambda: remove_optional_kinds(kube)
+    )
+
+
+@pytest.fixture
+def monitor_crds(kube: Kube) -> SimpleNamespace:
+    """The same for PodMonitors."""
+    return SimpleNamespace(
+        install=lambda: kube.install(MONITOR_CRDS), remove=lambda: remove_optional_kinds(kube)
     )
 
 

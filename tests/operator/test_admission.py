@@ -54,6 +54,31 @@ RULES = [
         {"autoscaling": {"minReplicas": 3, "maxReplicas": 3}, "resources": CPU},
     ),
     (
+        {"access": {"networkPolicy": "None", "allowFrom": [{"namespaceSelector": {}}]}},
+        "spec.access.networkPolicy: is None, so allowFrom and allowTo have no effect",
+        {"access": {"networkPolicy": "IngressOnly", "allowFrom": [{"namespaceSelector": {}}]}},
+    ),
+    (
+        {"access": {"networkPolicy": "IngressOnly", "allowTo": [{"ports": [{"port": 443}]}]}},
+        "spec.access.allowTo: has no effect with networkPolicy IngressOnly",
+        {"access": {"allowTo": [{"ports": [{"port": 443}]}]}},
+    ),
+    (
+        {"access": {"allowTo": [{}]}},
+        "spec.access.allowTo: an entry needs `to`, `ports` or both",
+        {"access": {"allowTo": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}},
+    ),
+    (
+        {"access": {"allowFrom": [{}]}},
+        "spec.access: a peer is an ipBlock, or a podSelector, a namespaceSelector or both",
+        {"access": {"allowFrom": [{"podSelector": {}}]}},
+    ),
+    (
+        {"access": {"allowTo": [{"to": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}]}},
+        "spec.access: a peer is an ipBlock, or a podSelector, a namespaceSelector or both",
+        {"access": {"allowTo": [{"to": [{"namespaceSelector": {}, "podSelector": {}}]}]}},
+    ),
+    (
         {"autoscaling": SCALED, "resources": CPU, "replicas": 2},
         "spec.replicas: the autoscaler owns the replicas",
         {"autoscaling": SCALED, "resources": CPU},

@@ -114,12 +114,14 @@ async def released(
 
 async def test_a_detector_gets_its_children_and_is_ready(released: str, user: User) -> None:
     assert set(await user.children()) == {
+        ("ServiceAccount", "gate"),
         ("Deployment", released),
         ("Service", released),
         ("DestinationRule", released),
         ("Service", "gate"),
         ("VirtualService", "gate"),
         ("PodDisruptionBudget", "gate"),
+        ("NetworkPolicy", "gate"),
     }
     await user.routes({released: 100})
     status = await user.status()

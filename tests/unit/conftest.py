@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.detector import Detector
 from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
 from yolofleet.api.status import Status, read_status
 from yolofleet.plan.accelerators import NodeRoom, holds, place, rooms
@@ -17,7 +17,7 @@ from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import Observed, observe
 from yolofleet.plan.status import report
-from yolofleet.resources.build import build
+from yolofleet.resources.build import Surroundings, build
 
 DEFAULTS = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
 
@@ -42,7 +42,7 @@ class World:
     nodes: list[Manifest] = field(default_factory=list)
     others: list[Manifest] = field(default_factory=list)  # pods that are not this detector's
     mesh: bool = True
-    gateway: bool = False
+    monitor_labels: dict[str, str] | None = None
     scheduler: bool = False  # whether pods are made, and hold accelerators of nodes
     broken: set[str] = field(default_factory=set)  # model URIs whose pods never get ready
     now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
@@ -63,13 +63,9 @@ class World:
             copy.deepcopy(list(self.children.values())),
             self.pods,
             self.rooms(),
-            routers=self.routers(),
+            mesh=self.mesh,
             status=self.status(),
         )
-
-    def routers(self) -> frozenset[Provider]:
-        there = {Provider.ISTIO: self.mesh, Provider.GATEWAY: self.gateway}
-        return frozenset(provider for provider, is_there in there.items() if is_there)
 
     def rooms(self) -> tuple[NodeRoom, ...]:
         held: dict[str, Counter[str]] = {}
@@ -83,6 +79,9 @@ class World:
     def decide(self) -> Plan:
         return decide(self.detector(), self.observed(), self.defaults, now=self.now)
 
+    def around(self) -> Surroundings:
+        return Surroundings(mesh=self.mesh, monitor_labels=self.monitor_labels)
+
     def reconcile(self) -> Plan:
         """Run one whole reconcile: decide, write, prune, report."""
         detector, observed = self.detector(), self.observed()
@@ -90,7 +89,7 @@ class World:
         self.raw["status"] = report(detector, observed, plan, now=self.now).dump()
         if detector.spec.suspend:
             return plan
-        desired = build(detector, plan)
+        desired = build(detector, plan, self.around())
         for manifest in desired:
             self._write(manifest)
         keep = {(m["kind"], m["metadata"]["name"]) for m in desired}
@@ -161,8 +160,6 @@ class World:
         return ready
 
     def weights(self) -> dict[str, int]:
-        if route := self.children.get(("HTTPRoute", "gate")):
-            return {to["name"]: to["weight"] for to in route["spec"]["rules"][-1]["backendRefs"]}
         route = self.children.get(("VirtualService", "gate"))
         if route is None:
             return {}

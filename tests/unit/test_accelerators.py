@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolofleet.api.detector import Detector, PodTemplate, Resources
+from yolofleet.api.detector import Detector, Resources
+from yolofleet.api.pod_template import PodTemplate
 from yolofleet.plan.accelerators import (
     BOUNDLESS,
     NodeRoom,
@@ -246,7 +247,11 @@ def test_what_containers_of_the_pod_template_ask_for_counts(revision: Revision) 
         (
             {
                 "podTemplate": {
-                    "spec": {"containers": [{"name": "s", "resources": {"limits": {GPU: 1}}}]}
+                    "spec": {
+                        "containers": [
+                            {"name": "s", "image": "s:1", "resources": {"limits": {GPU: 1}}}
+                        ]
+                    }
                 }
             },
             True,

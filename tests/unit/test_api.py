@@ -64,7 +64,7 @@ def test_parsing_gives_the_defaults(detector_with):
         ),
         (
             {"podTemplate": {"spec": {"containers": [{"name": "yoloserve", "command": ["x"]}]}}},
-            "spec.podTemplate.spec.containers[yoloserve].command: leave it to YoloFleet",
+            "spec.podTemplate.spec.containers[yoloserve].command: is YoloFleet's, as its probes",
         ),
         (
             {"podTemplate": {"spec": {"containers": [{"image": "x"}]}}},

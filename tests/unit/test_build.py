@@ -1,5 +1,6 @@
 """The objects that a detector has: their names, their order, and the facts that matter."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from yolofleet.api.names import RENDER_ANNOTATION
 from yolofleet.plan.revision import Revision
 from yolofleet.resources import render
 from yolofleet.resources.build import build
@@ -15,11 +17,15 @@ TEMPLATES = Path(render.__file__).parent / "templates"
 
 
 def objects(world):
-    return build(world.detector(), world.decide())
+    return build(world.detector(), world.decide(), world.around())
 
 
 def one(world, kind):
     return next(m for m in objects(world) if m["kind"] == kind)
+
+
+def kinds(world):
+    return [manifest["kind"] for manifest in objects(world)]
 
 
 def container(world):
@@ -33,13 +39,17 @@ def environment(world):
 def test_a_detector_has_these_objects_in_this_order(world):
     world.settle()
     stable = world.status().stable.revision
+    world.monitor_labels = {}
     assert [(m["kind"], m["metadata"]["name"]) for m in objects(world)] == [
+        ("ServiceAccount", "gate"),
         ("Deployment", stable),
         ("Service", stable),
         ("DestinationRule", stable),
         ("Service", "gate"),
         ("VirtualService", "gate"),
         ("PodDisruptionBudget", "gate"),
+        ("NetworkPolicy", "gate"),
+        ("PodMonitor", "gate"),
     ]
 
 
@@ -100,7 +110,7 @@ def test_the_server_is_told_what_the_spec_says(world):
 def test_a_pod_template_is_merged_by_name_and_breaks_nothing(world):
     world.edit(
         podTemplate={
-            "metadata": {"labels": {"team": "x", "yolofleet.io/revision": "mine"}},
+            "metadata": {"labels": {"team": "x"}, "annotations": {"note": "y"}},
             "spec": {
                 "nodeSelector": {"disk": "ssd"},
                 "tolerations": [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 9}],
@@ -115,12 +125,238 @@ def test_a_pod_template_is_merged_by_name_and_breaks_nothing(world):
     template = one(world, "Deployment")["spec"]["template"]
     assert template["metadata"]["labels"]["team"] == "x"
     assert template["metadata"]["labels"]["yolofleet.io/revision"].startswith("gate-")
+    assert template["metadata"]["annotations"].keys() > {"note"}
     assert template["spec"]["nodeSelector"] == {"disk": "ssd"}
     assert template["spec"]["tolerations"][0]["tolerationSeconds"] == 9
     assert [c["name"] for c in template["spec"]["containers"]] == ["yoloserve", "sidecar"]
     assert environment(world)["TZ"] == "UTC"
     assert "YOLOSERVE_MODEL" in environment(world)
     assert template["spec"]["volumes"] == [{"name": "cache", "emptyDir": {"sizeLimit": "1Gi"}}]
+
+
+SECRET = {"secretKeyRef": {"name": "a", "key": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "expected"),
+    [
+        (
+            {"containers": [{"name": "yoloserve", "env": [{"name": "HOME", "valueFrom": SECRET}]}]},
+            ("containers", 0, "env", "HOME"),
+            {"name": "HOME", "valueFrom": SECRET},
+        ),
+        (
+            {"volumes": [{"name": "cache", "persistentVolumeClaim": {"claimName": "c"}}]},
+            ("volumes", "cache"),
+            {"name": "cache", "persistentVolumeClaim": {"claimName": "c"}},
+        ),
+        (
+            {
+                "containers": [
+                    {
+                        "name": "yoloserve",
+                        "volumeMounts": [{"name": "scratch", "mountPath": "/var/cache/yoloserve"}],
+                    }
+                ]
+            },
+            ("containers", 0, "volumeMounts"),
+            [{"name": "scratch", "mountPath": "/var/cache/yoloserve"}],
+        ),
+        (
+            {"containers": [{"name": "yoloserve", "securityContext": {"runAsUser": 7}}]},
+            ("containers", 0, "securityContext", "readOnlyRootFilesystem"),
+            True,
+        ),
+        (
+            {"securityContext": {"fsGroup": 7}},
+            ("securityContext", "runAsNonRoot"),
+            True,
+        ),
+        (
+            {
+                "topologySpreadConstraints": [
+                    {"topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}
+                ]
+            },
+            ("topologySpreadConstraints", 0, "maxSkew"),
+            1,
+        ),
+        (
+            {"affinity": {"nodeAffinity": {"a": [1]}}},
+            ("affinity",),
+            {"nodeAffinity": {"a": [1]}},
+        ),
+        ({"tolerations": [{"operator": "Exists"}]}, ("tolerations",), [{"operator": "Exists"}]),
+        ({"imagePullSecrets": [{"name": "mine"}]}, ("imagePullSecrets",), [{"name": "mine"}]),
+        ({"priorityClassName": "high"}, ("priorityClassName",), "high"),
+    ],
+)
+def test_what_a_pod_template_asks_for_is_what_the_pod_has(world, spec, path, expected):
+    world.edit(podTemplate={"spec": spec})
+    found = one(world, "Deployment")["spec"]["template"]["spec"]
+    for step in path:
+        by_name = isinstance(found, list) and isinstance(step, str)
+        found = {item["name"]: item for item in found}[step] if by_name else found[step]
+    assert found == expected
+
+
+def test_pods_run_as_an_account_of_their_own_that_holds_no_token(world):
+    pod = one(world, "Deployment")["spec"]["template"]["spec"]
+    account = one(world, "ServiceAccount")
+    assert pod["serviceAccountName"] == account["metadata"]["name"] == "gate"
+    assert account["automountServiceAccountToken"] is False
+
+
+def test_an_account_named_in_the_pod_template_is_used_and_none_is_made(world):
+    world.edit(podTemplate={"spec": {"serviceAccountName": "robot"}})
+    assert one(world, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == "robot"
+    assert "ServiceAccount" not in kinds(world)
+
+
+def test_pods_that_ran_before_there_were_accounts_are_left_as_they_are(world):
+    """An upgrade of the operator restarts no pod: the template is what it was, to the letter."""
+    world.settle()
+    [deployment] = world.deployments().values()
+    record = json.loads(deployment["metadata"]["annotations"][RENDER_ANNOTATION])
+    record["render"]["version"] = 2
+    deployment["metadata"]["annotations"][RENDER_ANNOTATION] = json.dumps(record)
+    del deployment["spec"]["template"]["spec"]["serviceAccountName"]
+    before = deployment["spec"]["template"]
+    assert one(world, "Deployment")["spec"]["template"] == before
+    assert "ServiceAccount" not in kinds(world)
+    world.edit(inference={"confidence": 0.5})  # the next revision has one
+    assert kinds(world)[0] == "ServiceAccount"
+
+
+def test_replicas_are_spread_over_nodes_where_that_is_possible(world):
+    spec = one(world, "Deployment")["spec"]
+    [spread] = spec["template"]["spec"]["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+    assert spread["labelSelector"] == spec["selector"]  # those of the revision: others may go
+
+
+def test_pods_are_scraped_where_there_is_an_api_for_it(world):
+    assert "PodMonitor" not in kinds(world)
+    world.monitor_labels = {"release": "prometheus", "yolofleet.io/detector": "mine"}
+    monitor = one(world, "PodMonitor")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["metadata"]["labels"]["yolofleet.io/detector"] == "gate"
+    labels = one(world, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert set(monitor["spec"]["podTargetLabels"]) <= labels.keys()
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in container(world)["ports"]}
+
+
+OWN_PODS = {"podSelector": {"matchLabels": {"yolofleet.io/detector": "gate"}}}
+
+
+def policy(world):
+    return one(world, "NetworkPolicy")["spec"]
+
+
+def reached(world):
+    """The ports that pods may connect to at any address, without those of DNS."""
+    ports = [port["port"] for rule in policy(world)["egress"] for port in rule.get("ports", [])]
+    return sorted(set(ports) - {53, 5353})
+
+
+def test_only_the_serving_port_can_be_connected_to(world):
+    world.mesh = False
+    [rule] = policy(world)["ingress"]
+    assert rule == {"ports": [{"protocol": "TCP", "port": 8080}]}
+    labels = one(world, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert policy(world)["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_the_mesh_keeps_its_ports(world):
+    ports = {port["port"] for rule in policy(world)["ingress"] for port in rule["ports"]}
+    assert {8080, 15008, 15020, 15090} == ports
+    assert {15008, 15012} <= set(reached(world))
+
+
+@pytest.mark.parametrize(
+    ("spec", "ports"),
+    [
+        ({"model": {"uri": "demo://shapes"}}, []),
+        ({"model": {"uri": "file:///models/a.onnx"}}, []),
+        ({"model": {"uri": "pvc://models/a.onnx"}}, []),
+        ({"model": {"uri": "https://models.example.com/a.onnx"}}, [443]),
+        ({"model": {"uri": "http://store:9000/a.onnx"}}, [9000]),
+        ({"model": {"uri": "http://[fd00::1]/a.onnx"}}, [80]),
+        ({"canary": {"model": {"uri": "http://store/b.onnx"}}}, [80]),
+        (
+            {
+                "podTemplate": {
+                    "spec": {
+                        "containers": [
+                            {
+                                "name": "yoloserve",
+                                "env": [
+                                    {"name": "HTTPS_PROXY", "value": "http://proxy:3128"},
+                                    {"name": "KEYS", "value": "https://login.example.com/keys"},
+                                    {"name": "ODD", "value": "http://[not-an-address"},
+                                    {"name": "SECRET", "valueFrom": {"secretKeyRef": {}}},
+                                ],
+                            }
+                        ]
+                    }
+                }
+            },
+            [443, 3128],
+        ),
+    ],
+)
+def test_pods_may_connect_to_what_their_settings_name(world, spec, ports):
+    world.mesh = False
+    world.edit(**spec)
+    assert reached(world) == ports
+    assert {"to": [OWN_PODS]} in policy(world)["egress"]
+
+
+def test_names_can_be_resolved(world):
+    ports = [port for rule in policy(world)["egress"] for port in rule.get("ports", [])]
+    assert {"protocol": "UDP", "port": 53} in ports
+    assert {"protocol": "TCP", "port": 53} in ports
+
+
+SIDECAR = {"name": "side", "image": "side:1", "ports": [{"containerPort": 9000}]}
+
+
+def test_containers_of_ones_own_are_reached_and_reach_what_they_need(world):
+    world.mesh = False
+    world.edit(podTemplate={"spec": {"containers": [SIDECAR]}})
+    [rule] = policy(world)["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [8080, 9000]
+    assert policy(world)["egress"] == [{}]
+    reach = {"ports": [{"port": 4317}]}
+    world.edit(access={"allowTo": [reach]})
+    assert reached(world) == [4317]
+
+
+def test_peers_are_narrowed_and_widened_as_told(world):
+    world.mesh = False
+    gateways = {"namespaceSelector": {"matchLabels": {"name": "istio-system"}}}
+    anywhere = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "store"}}}
+    world.edit(
+        access={
+            "allowFrom": [gateways],
+            "allowTo": [{"to": [anywhere], "ports": [{"port": 9000, "protocol": "UDP"}]}],
+        }
+    )
+    [rule] = policy(world)["ingress"]
+    assert rule["from"] == [OWN_PODS, gateways]
+    expected = {"to": [anywhere], "ports": [{"port": 9000, "protocol": "UDP"}]}
+    assert expected in policy(world)["egress"]
+
+
+def test_isolation_can_be_halved_and_switched_off(world):
+    world.edit(access={"networkPolicy": "IngressOnly"})
+    assert policy(world)["policyTypes"] == ["Ingress"]
+    assert "egress" not in policy(world)
+    world.edit(access={"networkPolicy": "None"})
+    assert "NetworkPolicy" not in kinds(world)
 
 
 def test_without_hosts_the_virtual_service_is_a_delegate(world):
@@ -135,13 +371,13 @@ def test_without_hosts_the_virtual_service_is_a_delegate(world):
 
 def test_a_single_replica_has_no_disruption_budget(world):
     world.edit(replicas=1)
-    assert "PodDisruptionBudget" not in [m["kind"] for m in objects(world)]
+    assert "PodDisruptionBudget" not in kinds(world)
 
 
 def test_every_port_says_its_protocol(world):
     """List keys of server-side apply must be complete."""
     for manifest in objects(world):
-        for port in manifest["spec"].get("ports", []):
+        for port in manifest.get("spec", {}).get("ports", []):
             assert port["protocol"] == "TCP"
     assert container(world)["ports"][0]["protocol"] == "TCP"
 

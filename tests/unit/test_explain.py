@@ -25,7 +25,8 @@ def explained(world: Any, differing: Callable[..., Any] = lambda *_: ()) -> dict
         children=[entry(child) for child in world.children.values()],
         pods=world.pods,
         nodes=(),
-        routers=world.routers(),
+        mesh=world.mesh,
+        monitors=False,
         defaults=world.defaults,
         differing=differing,
     )

@@ -31,6 +31,17 @@ def test_namespaces_are_a_list() -> None:
     assert settings.namespaces == ("a", "b")
 
 
+def test_labels_of_monitors_are_pairs_and_none_means_none_are_made() -> None:
+    labels = {"YOLOFLEET_MONITOR_LABELS": "release=prom, a.b/team=,"}
+    assert read_settings(ENOUGH | labels).defaults.monitor_labels == {
+        "release": "prom",
+        "a.b/team": "",
+    }
+    assert read_settings(ENOUGH).defaults.monitor_labels == {}
+    off = read_settings(ENOUGH | labels | {"YOLOFLEET_MONITORS": "false"})
+    assert off.defaults.monitor_labels is None
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
@@ -40,6 +51,9 @@ def test_namespaces_are_a_list() -> None:
         ("DRAIN_SECONDS", "soon", "'soon'"),
         ("IMAGE_PULL_POLICY", "Sometimes", "one of IfNotPresent, Always, Never"),
         ("LOG_LEVEL", "info", "one of INFO"),
+        ("MONITORS", "yes", "one of true, false"),
+        ("MONITOR_LABELS", "release", "NAME=VALUE"),
+        ("MONITOR_LABELS", "a=b,release=x y", "'release=x y'"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str, told: str) -> None:

@@ -34,10 +34,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{- define "yolofleet.webhookSecret" -}}
-{{ include "yolofleet.fullname" . }}-webhook
-{{- end }}
-
 {{- define "yolofleet.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
@@ -47,6 +43,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $root := index . 0 }}
 {{- $variant := index . 1 }}
 {{- index $root.Values.servingImages $variant | default (printf "ghcr.io/yolofleet/yoloserve:%s-%s" $root.Chart.AppVersion $variant) }}
+{{- end }}
+
+{{/* A map as NAME=VALUE,NAME=VALUE. */}}
+{{- define "yolofleet.pairs" -}}
+{{- $pairs := list }}
+{{- range $name, $value := . }}
+{{- $pairs = append $pairs (printf "%s=%s" $name $value) }}
+{{- end }}
+{{- join "," $pairs }}
 {{- end }}
 
 {{/* What keeps a container from anything but its own work. */}}
@@ -83,7 +88,7 @@ seccompProfile:
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services]
+  resources: [services, serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
@@ -91,11 +96,14 @@ seccompProfile:
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [monitoring.coreos.com]
+  resources: [podmonitors]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [networking.istio.io]
   resources: [virtualservices, destinationrules]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [gateway.networking.k8s.io]
-  resources: [httproutes]
   verbs: [get, list, watch, create, patch, delete]
 # Why a pod does not serve is told in the detector's conditions.
 - apiGroups: [""]

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from yolofleet.api.access import Access, Peer, PortOf, Reach
 from yolofleet.api.base import ApiModel, Rule
 from yolofleet.api.detector import (
     Autoscaling,
@@ -17,13 +18,13 @@ from yolofleet.api.detector import (
     HeaderMatch,
     Inference,
     Model,
-    PodTemplate,
     Resources,
     Runtime,
     StringMatch,
     Traffic,
 )
 from yolofleet.api.names import GROUP, KIND, PLURAL, VERSION, Manifest
+from yolofleet.api.pod_template import PodTemplate
 from yolofleet.api.rollout import Approved, Rollout, Step
 from yolofleet.api.status import Condition, Draining, RevisionStatus, RolloutStatus, Status
 
@@ -52,6 +53,7 @@ COLUMNS = (
 _MODELS: dict[str, type[ApiModel]] = {
     model.__name__: model
     for model in (
+        Access, Peer, PortOf, Reach,
         Autoscaling, Canary, DetectorSpec, HeaderMatch, Inference, Model, PodTemplate, Resources,
         Runtime, StringMatch, Traffic, Approved, Rollout, Step, Condition, Draining, RevisionStatus,
         RolloutStatus, Status,

@@ -4,19 +4,20 @@ The CRD and the API reference are generated from here. What CEL can check at adm
 the type it constrains; `Detector.parse` checks the rest.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from yolofleet.api.access import Access
 from yolofleet.api.base import ApiModel, Duration, FreeForm, InvalidSpec, Quantities, Rule
 from yolofleet.api.names import Manifest
+from yolofleet.api.pod_template import PodTemplate, problems
 from yolofleet.api.rollout import Rollout
 
 URI_SCHEMES = ("demo", "https", "http", "s3", "oci", "file", "pvc")
-SERVER_CONTAINER = "yoloserve"
 
 
 class Model(ApiModel):
@@ -221,7 +222,6 @@ class Provider(StrEnum):
 
     AUTO = "auto"
     ISTIO = "istio"
-    GATEWAY = "gateway"
     SERVICE = "service"
 
 
@@ -230,7 +230,7 @@ class Traffic(ApiModel):
 
     rules = (
         Rule(
-            "size(self.hosts) > 0 || size(self.gateways) == 0 || self.provider == 'gateway'",
+            "size(self.hosts) > 0 || size(self.gateways) == 0",
             "spec.traffic.gateways: need spec.traffic.hosts; add the host names that the gateways"
             " serve, or remove gateways to get a delegate VirtualService",
             ".gateways",
@@ -238,8 +238,8 @@ class Traffic(ApiModel):
         ),
         Rule(
             "self.provider != 'service' || size(self.hosts) == 0",
-            "spec.traffic.hosts: a plain Service routes no host names; use provider istio, gateway"
-            " or auto, or remove hosts",
+            "spec.traffic.hosts: a plain Service routes no host names; use provider istio or auto,"
+            " or remove hosts",
             ".hosts",
             "self.hosts[0]",
         ),
@@ -247,30 +247,27 @@ class Traffic(ApiModel):
 
     provider: Provider = Field(
         default=Provider.AUTO,
-        description="auto: Istio where its API is in the cluster, else the Gateway API where it is"
-        " and `gateways` are given, else a plain Service. istio, gateway: wait for that API."
-        " service: a plain Service whatever there is.",
+        description="auto: Istio where its API is in the cluster, else a plain Service. istio: wait"
+        " for Istio. service: a plain Service even where Istio is.",
     )
     hosts: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=32)
     ] = Field(
         default=[],
-        description="Host names that the route answers to. Empty: with Istio a delegate"
-        " VirtualService, to be referenced from your own; with the Gateway API all hosts of the"
-        " gateways.",
+        description="Host names that the VirtualService answers to. Empty: a delegate"
+        " VirtualService, to be referenced from your own.",
     )
     gateways: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=317)]], Field(max_length=32)
     ] = Field(
         default=[],
-        description="Gateways (NAMESPACE/NAME, or mesh) that the hosts are served on: Istio's, or"
-        " those of the Gateway API. Empty: inside the mesh only.",
+        description="Istio gateways (NAMESPACE/NAME, or mesh) that the hosts are served on. Empty:"
+        " inside the mesh only.",
     )
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2,
-        description="With Istio: how often a proxy asks another replica when a request surely did"
-        " not reach a model (connection refused, or reset before it was read). No request is ever"
-        " run twice.",
+        description="How often a proxy asks another replica when a request surely did not reach a"
+        " model (connection refused, or reset before it was read). No request is ever run twice.",
     )
 
 
@@ -331,23 +328,6 @@ class Canary(ApiModel):
     replicas: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,
         description="Replicas of the canary. Absent: as many as its weight needs, at least one.",
-    )
-
-
-class PodTemplate(ApiModel):
-    """Anything else that the pods need, merged into them."""
-
-    metadata: FreeForm = Field(
-        default={},
-        description="labels and annotations to add to the pods. The labels that select the pods"
-        " stay as they are.",
-    )
-    spec: FreeForm = Field(
-        default={},
-        description="A pod spec, merged into the rendered one: containers, env, volumes and mounts"
-        " by name, everything else as given (nodeSelector, tolerations, affinity,"
-        f" imagePullSecrets…). The server's container is called {SERVER_CONTAINER}; its"
-        " probes, port, command and image cannot be changed here.",
     )
 
 
@@ -460,6 +440,9 @@ class DetectorSpec(ApiModel):
     )
     autoscaling: Autoscaling | None = Field(default=None, description="Replicas by load.")
     traffic: Traffic = Field(default=Traffic(), description="How requests reach the revisions.")
+    access: Access = Field(
+        default=Access(), description="Who may talk to the pods, and whom they may talk to."
+    )
     canary: Canary | None = Field(
         default=None,
         description="A second revision beside the stable one. Promote it by copying what differs"
@@ -530,49 +513,6 @@ def _told(error: ValidationError) -> Iterator[str]:
         yield f"{path}: {problem['msg']} (is {problem['input']!r})"[:500]
 
 
-OURS = ("image", "command", "args", "ports", "livenessProbe", "readinessProbe", "startupProbe")
-"""What `podTemplate` may not set on the server's container: the probe contract needs it."""
-
-
-MERGE_KEYS = {
-    "containers": "name",
-    "initContainers": "name",
-    "volumes": "name",
-    "env": "name",
-    "ports": "containerPort",
-    "volumeMounts": "mountPath",
-    "imagePullSecrets": "name",
-    "hostAliases": "ip",
-}
-"""patchMergeKey of the lists of a pod. Other lists (tolerations…) are replaced whole."""
-
-
-def _unmergeable(value: object, path: str, name: str = "") -> Iterator[str]:
-    """Say what in a pod template cannot be merged by name: nulls, and items without their key."""
-    if value is None:
-        yield f"{path}: is null; give it a value, or remove it"
-    elif name in MERGE_KEYS and not isinstance(value, list):
-        yield f"{path}: must be a list"
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _unmergeable(inner, f"{path}.{key}", key)
-    elif isinstance(value, list):
-        key = MERGE_KEYS.get(name)
-        for number, item in enumerate(value):
-            if key and not (isinstance(item, Mapping) and isinstance(item.get(key), str | int)):
-                yield f"{path}[{number}]: every item needs a {key}"
-            else:
-                yield from _unmergeable(item, f"{path}[{number}]")
-
-
-def _unlabelled(metadata: Mapping[str, Any], path: str) -> Iterator[str]:
-    for name in ("labels", "annotations"):
-        told = metadata.get(name, {})
-        texts = isinstance(told, Mapping) and all(isinstance(v, str) for v in told.values())
-        if not texts:
-            yield f"{path}.metadata.{name}: must map names to strings (quote numbers and booleans)"
-
-
 def _unservable(spec: DetectorSpec) -> Iterator[str]:
     """Say what admission cannot see, because CEL does not look into free-form fields."""
     templates = [("spec.podTemplate", spec.pod_template)]
@@ -580,21 +520,7 @@ def _unservable(spec: DetectorSpec) -> Iterator[str]:
         templates.append(
             ("spec.canary.podTemplate", PodTemplate.model_validate(spec.canary.pod_template))
         )
+    models = [spec.model, *([spec.canary.model] if spec.canary and spec.canary.model else [])]
+    claimed = any(model.uri.startswith("pvc://") for model in models)
     for path, template in templates:
-        wrong = [
-            *_unmergeable(template.spec, f"{path}.spec"),
-            *_unlabelled(template.metadata, path),
-        ]
-        yield from wrong
-        for container in () if wrong else template.spec.get("containers", ()):
-            yield from _taken(container, f"{path}.spec.containers")
-
-
-def _taken(container: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Say which fields of the server's container the template may not set."""
-    if container["name"] != SERVER_CONTAINER:
-        return
-    for field in OURS:
-        if field in container:
-            fix = "use spec.runtime.image" if field == "image" else "leave it to YoloFleet"
-            yield f"{path}[{SERVER_CONTAINER}].{field}: {fix}"
+        yield from problems(template, claimed=claimed, path=path)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from yolofleet.api import names
-from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 
 
@@ -52,16 +51,11 @@ DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments", wakes_on_sta
 SERVICE: Final = Kind("", "v1", "Service", "services")
 HPA: Final = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 PDB: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+SERVICE_ACCOUNT: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts")
+NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
 VIRTUAL_SERVICE: Final = Kind(*_ISTIO, "VirtualService", "virtualservices", optional=True)
 DESTINATION_RULE: Final = Kind(*_ISTIO, "DestinationRule", "destinationrules", optional=True)
-HTTP_ROUTE: Final = Kind(
-    "gateway.networking.k8s.io",
-    "v1",
-    "HTTPRoute",
-    "httproutes",
-    optional=True,
-    wakes_on_status=True,
-)
+POD_MONITOR: Final = Kind("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors", optional=True)
 POD: Final = Kind("", "v1", "Pod", "pods", wakes_on_status=True)
 NODE: Final = Kind("", "v1", "Node", "nodes", namespaced=False)
 CRD: Final = Kind(
@@ -74,11 +68,18 @@ CRD: Final = Kind(
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 EVENT: Final = Kind("", "v1", "Event", "events")
 
-CHILDREN: Final = (DEPLOYMENT, SERVICE, HPA, PDB, VIRTUAL_SERVICE, DESTINATION_RULE, HTTP_ROUTE)
+CHILDREN: Final = (
+    SERVICE_ACCOUNT,
+    DEPLOYMENT,
+    SERVICE,
+    HPA,
+    PDB,
+    NETWORK_POLICY,
+    VIRTUAL_SERVICE,
+    DESTINATION_RULE,
+    POD_MONITOR,
+)
 """What a detector owns."""
-
-ROUTERS: Final = {Provider.ISTIO: VIRTUAL_SERVICE, Provider.GATEWAY: HTTP_ROUTE}
-"""What splits traffic, and the kind without which it cannot."""
 
 CACHED: Final = (DETECTOR, *CHILDREN, POD, NODE)
 """What the cache holds."""

@@ -109,7 +109,7 @@ class Sweep:
 
     async def discover(self) -> None:
         """Ask which optional kinds exist; list those that appeared, wake all detectors on news."""
-        for kind in kinds.OPTIONAL:
+        for kind in filter(self.readable, kinds.OPTIONAL):
             served = await self._client.serves(kind)
             if not self._cache.set_served(kind, served):
                 continue
@@ -176,12 +176,14 @@ class Sweep:
                 logger.warning(told, extra={"fields": {"kind": kind.name, "error": str(error)}})
                 await asyncio.sleep(RETRY_S)
             except Forbidden as error:
-                if kind.namespaced:
+                if kind.namespaced and not kind.optional:
                     raise
                 return self._forbid(kind, error)
 
     def _forbid(self, kind: Kind, error: Forbidden) -> None:
         self._forbidden.add(kind)
+        if kind.optional:
+            self._cache.set_served(kind, False)
         fields = {"kind": kind.name, "error": str(error)}
         logger.warning("no right to list; doing without", extra={"fields": fields})
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from yolofleet.api.detector import SERVER_CONTAINER, Detector, PodTemplate
+from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
+from yolofleet.api.pod_template import SERVER_CONTAINER, PodTemplate
 from yolofleet.api.quantity import amount
 from yolofleet.plan.revision import Revision
 

@@ -1,14 +1,19 @@
 """What the cluster's admin has set for all detectors; filled in by `settings`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """Values that a spec may leave open. drain_seconds: how long pods outlive their last weight."""
+    """Values that a spec may leave open. drain_seconds: how long pods outlive their last weight.
+
+    monitor_labels: what Prometheus selects PodMonitors by; None: none are made.
+    """
 
     image_cpu: str
     image_torch: str
     image_gpu: str
     image_pull_policy: str = "IfNotPresent"
     drain_seconds: int = 30
+    monitor_labels: Mapping[str, str] | None = field(default_factory=dict)

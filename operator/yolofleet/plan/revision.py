@@ -21,17 +21,18 @@ from yolofleet.api.detector import (
     DetectorSpec,
     Inference,
     Model,
-    PodTemplate,
     Resources,
     Runtime,
 )
 from yolofleet.api.names import revision_name
+from yolofleet.api.pod_template import PodTemplate
 from yolofleet.plan.defaults import Defaults
 
-RENDER_VERSION = 2
+RENDER_VERSION = 3
 """Raise it when builders make other pods of the same revision; keep rendering the older ones.
 
-2: pods that ask for an accelerator tolerate its usual taint.
+2: pods that ask for an accelerator tolerate its usual taint. 3: pods run as the ServiceAccount
+of their detector.
 """
 
 

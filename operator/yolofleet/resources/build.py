@@ -1,20 +1,44 @@
 """Every object that a detector has, in the order in which they are written.
 
-Pods before Services, both before the routes that point at them: nothing is referenced before it is.
+The account before the pods that run as it, pods before Services, both before the routes that point
+at them: nothing is referenced before it is.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from yolofleet.api.access import Isolation
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import Manifest
 from yolofleet.plan.decide import Plan
+from yolofleet.plan.defaults import Defaults
 from yolofleet.resources.deployment import deployment
-from yolofleet.resources.gateway import http_route
 from yolofleet.resources.hpa import hpa
 from yolofleet.resources.istio import destination_rule, virtual_service
+from yolofleet.resources.network_policy import network_policy
 from yolofleet.resources.pdb import pdb
+from yolofleet.resources.pod_monitor import pod_monitor
 from yolofleet.resources.service import revision_service, stable_service
+from yolofleet.resources.service_account import needs_account, service_account
 
 
-def build(detector: Detector, plan: Plan) -> list[Manifest]:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What of the cluster decides which objects there are.
+
+    mesh: Istio's API is there. monitor_labels: those of PodMonitors; None: make none.
+    """
+
+    mesh: bool
+    monitor_labels: Mapping[str, str] | None
+
+
+def surroundings(defaults: Defaults, *, mesh: bool, monitors: bool) -> Surroundings:
+    """Return what `build` has to know; monitors: the API of the Prometheus operator is there."""
+    return Surroundings(mesh, defaults.monitor_labels if monitors else None)
+
+
+def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest]:
     """Return all children of `detector`. Cannot fail on what a parsed detector holds."""
     routed = plan.weights
     names = [
@@ -22,13 +46,19 @@ def build(detector: Detector, plan: Plan) -> list[Manifest]:
     ]
     meshed = plan.provider is Provider.ISTIO
     scaling = detector.spec.autoscaling
+    deployments = [deployment(detector, planned) for planned in plan.revisions]
+    account = any(needs_account(detector, planned.revision) for planned in plan.revisions)
+    isolated = detector.spec.access.network_policy is not Isolation.NONE
+    monitored = around.monitor_labels
     return [
-        *(deployment(detector, planned) for planned in plan.revisions),
+        *([service_account(detector)] if account else []),
+        *deployments,
         *(revision_service(detector, name) for name in names),
         *(destination_rule(detector, name) for name in names if meshed),
         stable_service(detector, plan),
         *([virtual_service(detector, plan)] if meshed else []),
-        *([http_route(detector, plan)] if plan.provider is Provider.GATEWAY else []),
         *([hpa(detector, plan.stable, scaling)] if scaling else []),
         *([pdb(detector, plan.stable)] if plan.full >= 2 else []),
+        *([network_policy(detector, deployments, mesh=around.mesh)] if isolated else []),
+        *([pod_monitor(detector, monitored)] if monitored is not None else []),
     ]

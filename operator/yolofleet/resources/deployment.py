@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from yolofleet.api.base import seconds
-from yolofleet.api.detector import SERVER_CONTAINER, Detector
+from yolofleet.api.detector import Detector
 from yolofleet.api.names import (
     RELEASED_ANNOTATION,
     RENDER_ANNOTATION,
@@ -15,15 +15,17 @@ from yolofleet.api.names import (
     child_labels,
     selector_labels,
 )
+from yolofleet.api.pod_template import CLAIM_VOLUME, SERVER_CONTAINER
 from yolofleet.plan.accelerators import tolerations
 from yolofleet.plan.decide import PlannedRevision
 from yolofleet.plan.revision import Revision
 from yolofleet.resources.owner import owner
 from yolofleet.resources.pod_template import merged
 from yolofleet.resources.render import render
+from yolofleet.resources.service_account import account_of
 
 CACHE = "/var/cache/yoloserve"
-CLAIM = "/mnt/model"
+CLAIM_NAME, CLAIM = CLAIM_VOLUME
 FORGOTTEN_SECONDS = 15
 """How long a pod goes on answering after SIGTERM: until every proxy has forgotten its address."""
 
@@ -43,6 +45,7 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
         replicas=planned.replicas,
         selector=selector,
         strategy=_strategy(revision),
+        service_account=account_of(detector, revision),
         grace_seconds=_drain(revision) + ceil(seconds(revision.inference.deadline)) + 10,
         container=SERVER_CONTAINER,
         image=revision.image,
@@ -123,7 +126,7 @@ def _uri(uri: str) -> str:
 def _claim_mount(revision: Revision) -> list[dict[str, Any]]:
     if not revision.model.uri.startswith("pvc://"):
         return []
-    return [{"name": "model", "mountPath": CLAIM, "readOnly": True}]
+    return [{"name": CLAIM_NAME, "mountPath": CLAIM, "readOnly": True}]
 
 
 def _claim_volume(revision: Revision) -> list[dict[str, Any]]:
@@ -131,7 +134,7 @@ def _claim_volume(revision: Revision) -> list[dict[str, Any]]:
     if parts.scheme != "pvc":
         return []
     claim = {"claimName": parts.netloc, "readOnly": True}
-    return [{"name": "model", "persistentVolumeClaim": claim}]
+    return [{"name": CLAIM_NAME, "persistentVolumeClaim": claim}]
 
 
 def _resources(revision: Revision) -> dict[str, dict[str, str]]:

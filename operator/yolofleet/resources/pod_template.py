@@ -1,13 +1,17 @@
 """Merges `spec.podTemplate` into rendered pods, as `kubectl patch` would: lists by their key.
 
-What the operator needs stays: the labels that select the pods win over the user's.
+What cannot be honoured was refused when the resource was parsed (`api.pod_template`). A record of
+an older version may hold it yet, so the labels that select the pods win here too.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from yolofleet.api.detector import MERGE_KEYS, PodTemplate
 from yolofleet.api.names import Manifest
+from yolofleet.api.pod_template import MERGE_KEYS, PodTemplate
+
+_WHOLE = frozenset({"env", "volumes"})
+"""Lists whose items are each one of several things (value or valueFrom): merged, they were two."""
 
 
 def merged(deployment: Manifest, template: PodTemplate) -> Manifest:
@@ -28,14 +32,16 @@ def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(before, dict) and isinstance(value, Mapping):
             out[name] = _merge(before, value)
         elif isinstance(before, list) and isinstance(value, list) and name in MERGE_KEYS:
-            out[name] = _merge_lists(before, value, MERGE_KEYS[name])
+            out[name] = _merge_lists(before, value, name)
         else:
             out[name] = value
     return out
 
 
-def _merge_lists(base: list[Any], changes: list[Any], key: str) -> list[Any]:
+def _merge_lists(base: list[Any], changes: list[Any], name: str) -> list[Any]:
+    key = MERGE_KEYS[name]
     merged = {item[key]: item for item in base}
     for item in changes:
-        merged[item[key]] = _merge(merged.get(item[key], {}), item)
+        before = {} if name in _WHOLE else merged.get(item[key], {})
+        merged[item[key]] = _merge(before, item)
     return list(merged.values())

@@ -1,0 +1,218 @@
+"""What `spec.podTemplate` may hold, and what of it is refused: nothing is ignored.
+
+CEL does not look into free-form fields, so this is checked when a resource is parsed. What is
+checked here is what would break the operator's promises, or fail in words nobody understands; the
+API server checks the rest.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import Field
+
+from yolofleet.api.base import ApiModel, FreeForm
+from yolofleet.api.names import GROUP, child_labels
+
+SERVER_CONTAINER = "yoloserve"
+SERVER_PORT = ("http", 8080)
+CLAIM_VOLUME = ("model", "/mnt/model")
+"""Name and place of the claim that a pvc:// model is read from."""
+
+MERGE_KEYS = {
+    "containers": "name",
+    "initContainers": "name",
+    "volumes": "name",
+    "env": "name",
+    "ports": "containerPort",
+    "volumeMounts": "mountPath",
+    "volumeDevices": "devicePath",
+    "imagePullSecrets": "name",
+    "hostAliases": "ip",
+    "topologySpreadConstraints": "topologyKey",
+}
+"""patchMergeKey of the lists of a pod. Other lists (tolerations…) are replaced whole."""
+
+
+class PodTemplate(ApiModel):
+    """Anything else that the pods need, merged into them."""
+
+    metadata: FreeForm = Field(
+        default={},
+        description="labels and annotations to add to the pods; not those that select them.",
+    )
+    spec: FreeForm = Field(
+        default={},
+        description="A pod spec, merged into the rendered one: containers, mounts and topology"
+        " spread constraints by their key, env and volumes too but each as a whole, everything else"
+        " as given (nodeSelector, tolerations, affinity, imagePullSecrets…). The server's container"
+        f" is called {SERVER_CONTAINER}; what the rest of the spec says of it, and its probes, port"
+        " and command, cannot be changed here.",
+    )
+
+
+_LEAVE = "is YoloFleet's, as its probes, drain and status rest on it; remove it"
+_OF_SERVER = {
+    "image": "use spec.runtime.image",
+    "resources": "use spec.resources",
+    "command": _LEAVE,
+    "args": _LEAVE,
+    "ports": _LEAVE,
+    "livenessProbe": _LEAVE,
+    "readinessProbe": _LEAVE,
+    "startupProbe": _LEAVE,
+    "lifecycle": _LEAVE,
+    "restartPolicy": _LEAVE,
+    "terminationMessagePath": _LEAVE,
+    "terminationMessagePolicy": _LEAVE,
+}
+"""Fields of the server's container that cannot be set here, and where they can."""
+
+_OF_POD = {
+    "restartPolicy": "pods of a Deployment always restart; remove it",
+    "activeDeadlineSeconds": "pods of a Deployment have no deadline; remove it",
+    "ephemeralContainers": "no template can have any; use kubectl debug",
+    "serviceAccount": "use serviceAccountName",
+    "terminationGracePeriodSeconds": "follows from spec.inference.deadline and the chart's"
+    " drainSeconds; remove it",
+}
+"""Fields of a pod that cannot be set here, and why."""
+
+SERVER_SETTINGS = {
+    "NAME": "is the detector's",
+    "REVISION": "is the revision's",
+    "MODEL": "use spec.model.uri",
+    "SHA256": "use spec.model.sha256",
+    "CLASSES": "use spec.model.classes",
+    "BACKEND": "use spec.runtime.backend",
+    "PRECISION": "use spec.runtime.precision",
+    "PROFILE": "use spec.inference.profile",
+    "IMAGE_SIZE": "use spec.inference.imageSize",
+    "CONFIDENCE": "use spec.inference.confidence",
+    "IOU": "use spec.inference.iou",
+    "MAX_DETECTIONS": "use spec.inference.maxDetections",
+    "DEADLINE_MS": "use spec.inference.deadline",
+    "MAX_BATCH": "use spec.inference.maxBatch",
+    "DRAIN_SECONDS": "use the chart's drainSeconds",
+    "CACHE_DIR": "replace the volume `cache` instead",
+    "HOST": "the probes and the Service need it as it is",
+    "PORT": "the probes and the Service need it as it is",
+    "TERMINATION_LOG": "the status is read from there",
+}
+"""Environment of the server, less its prefix, that podTemplate cannot set, and what can."""
+
+_LABEL_NAME = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+
+
+def problems(template: PodTemplate, *, claimed: bool, path: str) -> Iterator[str]:
+    """Say what of `template` cannot be honoured; each names the field and the fix.
+
+    claimed: whether a claim is mounted to read a model from. path: of the template.
+    """
+    yield from _of_metadata(template.metadata, f"{path}.metadata")
+    wrong = list(_unmergeable(template.spec, f"{path}.spec"))
+    yield from wrong or _of_spec(template.spec, claimed, f"{path}.spec")
+
+
+def _unmergeable(value: object, path: str, name: str = "") -> Iterator[str]:
+    """Say what cannot be merged by name: nulls, directives, items without their key or twice."""
+    if value is None:
+        yield f"{path}: is null; give it a value, or remove it"
+    elif name in MERGE_KEYS and not isinstance(value, list):
+        yield f"{path}: must be a list"
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if str(key).startswith("$"):
+                yield f"{path}.{key}: directives of patches are not understood; remove it"
+            else:
+                yield from _unmergeable(inner, f"{path}.{key}", key)
+    elif isinstance(value, list):
+        yield from _unmergeable_items(value, path, MERGE_KEYS.get(name))
+
+
+def _unmergeable_items(items: list[object], path: str, key: str | None) -> Iterator[str]:
+    seen = set()
+    for number, item in enumerate(items):
+        here = f"{path}[{number}]"
+        if key and not (isinstance(item, Mapping) and isinstance(item.get(key), str | int)):
+            yield f"{here}: every item needs a {key}"
+            continue
+        yield from _unmergeable(item, here)
+        if key and isinstance(item, Mapping):
+            named = (item[key], item.get("protocol", "TCP"))
+            if named in seen:
+                yield f"{here}.{key}: {item[key]!r} is given twice; keep one of them"
+            seen.add(named)
+
+
+def _of_metadata(metadata: Mapping[str, Any], path: str) -> Iterator[str]:
+    for name in metadata.keys() - {"labels", "annotations"}:
+        yield f"{path}.{name}: only labels and annotations can be set; remove it"
+    for name in ("labels", "annotations"):
+        told = metadata.get(name, {})
+        if not (isinstance(told, Mapping) and all(isinstance(v, str) for v in told.values())):
+            yield f"{path}.{name}: must map names to strings (quote numbers and booleans)"
+        elif name == "labels":
+            yield from _of_labels(told, f"{path}.labels")
+
+
+def _of_labels(labels: Mapping[str, str], path: str) -> Iterator[str]:
+    for name, value in labels.items():
+        if name in child_labels("") or name.startswith(f"{GROUP}/"):
+            yield f"{path}.{name}: is YoloFleet's, as it selects the pods; remove it"
+        elif not (_LABEL_NAME.fullmatch(name) and _LABEL_VALUE.fullmatch(value)):
+            yield (
+                f"{path}.{name}: {value!r} is no label; names and values have at most 63 letters,"
+                " digits, -, _ and ., or use an annotation"
+            )
+
+
+def _of_spec(spec: Mapping[str, Any], claimed: bool, path: str) -> Iterator[str]:
+    yield from _refused(spec, _OF_POD, path)
+    for volume in spec.get("volumes", ()):
+        if claimed and volume["name"] == CLAIM_VOLUME[0]:
+            yield f"{path}.volumes[{CLAIM_VOLUME[0]}]: is the claim in spec.model.uri; rename yours"
+    for container in spec.get("containers", ()):
+        here = f"{path}.containers[{container['name']}]"
+        if container["name"] == SERVER_CONTAINER:
+            yield from _of_server(container, claimed, here)
+        else:
+            yield from _of_other(container, here)
+    for container in spec.get("initContainers", ()):
+        here = f"{path}.initContainers[{container['name']}]"
+        if container["name"] == SERVER_CONTAINER:
+            yield f"{here}: is the name of the server's container; rename yours"
+        yield from _of_other(container, here)
+
+
+def _of_server(container: Mapping[str, Any], claimed: bool, path: str) -> Iterator[str]:
+    yield from _refused(container, _OF_SERVER, path)
+    settings = {f"YOLOSERVE_{name}": fix for name, fix in SERVER_SETTINGS.items()}
+    for entry in container.get("env", ()):
+        if fix := settings.get(str(entry["name"])):
+            yield f"{path}.env[{entry['name']}]: {fix}"
+    for mount in container.get("volumeMounts", ()):
+        if claimed and mount["mountPath"] == CLAIM_VOLUME[1]:
+            yield f"{path}.volumeMounts[{CLAIM_VOLUME[1]}]: is the model's; mount yours elsewhere"
+
+
+def _of_other(container: Mapping[str, Any], path: str) -> Iterator[str]:
+    if not container.get("image"):
+        yield (
+            f"{path}: needs an image; to change the server's container, call it {SERVER_CONTAINER}"
+        )
+    name, number = SERVER_PORT
+    for port in container.get("ports", ()):
+        if port.get("name") == name:
+            yield f"{path}.ports[{name}]: is the name of the server's port; rename yours"
+        if port["containerPort"] == number:
+            yield f"{path}.ports[{number}]: is the server's port; use another"
+
+
+def _refused(given: Iterable[str], fixes: Mapping[str, str], path: str) -> Iterator[str]:
+    for field, fix in fixes.items():
+        if field in given:
+            yield f"{path}.{field}: {fix}"

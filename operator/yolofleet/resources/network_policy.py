@@ -1,0 +1,104 @@
+"""Who may reach a detector's pods, and what they may reach; read off the pods as they are built.
+
+A policy sees addresses and ports of pods, after Services have been resolved.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from yolofleet.api.access import Isolation, Peer, Reach
+from yolofleet.api.detector import Detector
+from yolofleet.api.names import DETECTOR_LABEL, Manifest, child_labels
+from yolofleet.api.pod_template import SERVER_CONTAINER
+from yolofleet.resources.owner import owner
+from yolofleet.resources.render import render
+
+SCHEME_PORTS = {"http": 80, "https": 443, "s3": 443, "gs": 443, "oci": 443}
+"""Ports of the URLs that name none; other schemes (demo, file) need no network."""
+
+DNS = (53, 5353)
+"""Of the Service, and of the pods of OpenShift's DNS."""
+
+MESH_IN = (15008, 15020, 15090)
+"""Istio's tunnel between nodes (ambient), its proxies' merged and own metrics."""
+
+MESH_OUT = (15008, 15012)
+"""The same tunnel; and istiod, without which a proxy gets neither routes nor certificates."""
+
+Port = tuple[str, int]
+
+
+def network_policy(detector: Detector, deployments: Sequence[Manifest], *, mesh: bool) -> Manifest:
+    """Return the NetworkPolicy over all pods of the detector, which `deployments` make."""
+    pods = [deployment["spec"]["template"]["spec"] for deployment in deployments]
+    both = detector.spec.access.network_policy is Isolation.RESTRICTED
+    return render(
+        "network_policy.yaml.j2",
+        name=detector.name,
+        namespace=detector.namespace,
+        labels=child_labels(detector.name),
+        owner=owner(detector),
+        selector={DETECTOR_LABEL: detector.name},
+        types=["Ingress", "Egress"] if both else ["Ingress"],
+        ingress=_ingress(detector, pods, mesh=mesh),
+        egress=_egress(detector, pods, mesh=mesh) if both else None,
+    )
+
+
+def _ingress(detector: Detector, pods: Sequence[Manifest], *, mesh: bool) -> list[dict[str, Any]]:
+    declared = {
+        (str(port.get("protocol", "TCP")), int(port["containerPort"]))
+        for pod in pods
+        for container in (*pod["containers"], *pod.get("initContainers", ()))  # or sidecars
+        for port in container.get("ports", ())
+    }
+    served: dict[str, Any] = {"ports": _ports(declared)}
+    if allowed := detector.spec.access.allow_from:
+        served["from"] = [_own_pods(detector), *(_dump(peer) for peer in allowed)]
+    return [served, *([{"ports": _ports(_tcp(MESH_IN))}] if mesh else [])]
+
+
+def _egress(detector: Detector, pods: Sequence[Manifest], *, mesh: bool) -> list[dict[str, Any]]:
+    allowed = [_dump(reach) for reach in detector.spec.access.allow_to]
+    if not allowed and any(_brings_containers(pod) for pod in pods):
+        return [{}]  # anything
+    ports = {("TCP", port) for pod in pods for port in _url_ports(pod)}
+    ports |= {(protocol, port) for protocol in ("TCP", "UDP") for port in DNS}
+    ports |= _tcp(MESH_OUT) if mesh else set()
+    return [{"ports": _ports(ports)}, {"to": [_own_pods(detector)]}, *allowed]
+
+
+def _brings_containers(pod: Manifest) -> bool:
+    names = {container["name"] for container in pod["containers"]} - {SERVER_CONTAINER}
+    return bool(names or pod.get("initContainers"))
+
+
+def _url_ports(pod: Manifest) -> Iterator[int]:
+    """Find the ports of all URLs that the server is told: of its model, keys, proxies, buckets."""
+    for container in pod["containers"]:
+        for entry in container.get("env", ()):
+            try:
+                url = urlsplit(str(entry.get("value", "")))
+                port = url.port or SCHEME_PORTS.get(url.scheme)
+            except ValueError:  # it only looks like a URL
+                continue
+            if port and url.hostname:
+                yield port
+
+
+def _own_pods(detector: Detector) -> dict[str, Any]:
+    return {"podSelector": {"matchLabels": {DETECTOR_LABEL: detector.name}}}
+
+
+def _tcp(ports: Iterable[int]) -> set[Port]:
+    return {("TCP", port) for port in ports}
+
+
+def _ports(ports: Iterable[Port]) -> list[dict[str, Any]]:
+    return [{"protocol": protocol, "port": port} for protocol, port in sorted(ports)]
+
+
+def _dump(peer: Peer | Reach) -> dict[str, Any]:
+    told: dict[str, Any] = peer.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: value for name, value in told.items() if value != []}

@@ -1,0 +1,35 @@
+"""The account of a detector's pods: without rights and without a token for the API server.
+
+Else pods run as the namespace's `default`, and get whatever somebody grants that one.
+"""
+
+from yolofleet.api.detector import Detector
+from yolofleet.api.names import Manifest, child_labels
+from yolofleet.plan.revision import Revision
+from yolofleet.resources.owner import owner
+from yolofleet.resources.render import render
+
+_SINCE = 3
+"""The render version from which pods have an account of their own."""
+
+
+def account_of(detector: Detector, revision: Revision) -> str | None:
+    """Return the account that the operator gives the pods of `revision`; None: the default one."""
+    return detector.name if revision.render_version >= _SINCE else None
+
+
+def needs_account(detector: Detector, revision: Revision) -> bool:
+    """Say whether pods of `revision` run as the detector's own account."""
+    named = revision.pod_template.spec.get("serviceAccountName")
+    return not named and account_of(detector, revision) is not None
+
+
+def service_account(detector: Detector) -> Manifest:
+    """Return the ServiceAccount of the detector."""
+    return render(
+        "service_account.yaml.j2",
+        name=detector.name,
+        namespace=detector.namespace,
+        labels=child_labels(detector.name),
+        owner=owner(detector),
+    )

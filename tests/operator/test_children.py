@@ -1,0 +1,335 @@
+"""Every kind of child on a real API server: made, left in peace, fought for, taken away."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from controlplane.kube import Kube
+from controlplane.process import OperatorProcess
+from yolofleet.api.names import DETECTOR_LABEL, Manifest
+from yolofleet.cluster import kinds
+from yolofleet.cluster.kinds import Kind
+
+Eventually = Callable[..., Any]
+MakeDetector = Callable[..., Any]
+
+FULL: dict[str, Any] = {
+    "model": {"uri": "http://store.example.com:9000/a.onnx"},
+    "resources": {
+        "requests": {"cpu": "0.5", "memory": "1024Mi", "ephemeral-storage": "1e9"},
+        "limits": {"memory": "2048Mi"},
+    },
+    "autoscaling": {"minReplicas": 2, "maxReplicas": 4, "behavior": {"scaleDown": {}}},
+    "traffic": {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]},
+    "access": {
+        "allowFrom": [
+            {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "prometheus"}}},
+            {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
+        ],
+        "allowTo": [{"to": [{"namespaceSelector": {}}]}, {"ports": [{"port": 4317}]}],
+    },
+    "podTemplate": {
+        "metadata": {"annotations": {"team": "vision"}},
+        "spec": {
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoSchedule"}],
+            "initContainers": [{"name": "wait", "image": "wait:1"}],
+            "containers": [
+                {"name": "yoloserve", "env": [{"name": "TZ", "value": "UTC"}]},
+                {"name": "side", "image": "side:1", "ports": [{"containerPort": 9000}]},
+            ],
+            "volumes": [{"name": "cache", "emptyDir": {"sizeLimit": "1024Mi"}}],
+        },
+    },
+}
+"""A detector with every kind of child, and amounts that the API server spells otherwise."""
+
+EVERY_KIND = {
+    "ServiceAccount",
+    "Deployment",
+    "Service",
+    "DestinationRule",
+    "VirtualService",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+    "NetworkPolicy",
+    "PodMonitor",
+}
+
+
+async def children(kube: Kube, namespace: str) -> dict[tuple[str, str], Manifest]:
+    found: dict[tuple[str, str], Manifest] = {}
+    for kind in kinds.CHILDREN:
+        if await kube.client.serves(kind):
+            for child in await kube.list(kind, namespace, DETECTOR_LABEL):
+                found[kind.name, child["metadata"]["name"]] = child
+    return found
+
+
+async def condition(kube: Kube, namespace: str, kind: str) -> Manifest:
+    raw = await kube.get(kinds.DETECTOR, namespace, "gate")
+    assert raw["status"]["observedGeneration"] == raw["metadata"]["generation"]
+    return {c["type"]: c for c in raw["status"]["conditions"]}[kind]
+
+
+async def settled(kube: Kube, namespace: str) -> bool:
+    said = await condition(kube, namespace, "Progressing")
+    assert said["reason"] == "Settled", said
+    return True
+
+
+def writes(operator: OperatorProcess) -> float:
+    """Return how many writes were sent, but those of the Lease, which are PUTs."""
+    name = "rest_client_requests_total"
+    return sum(operator.metric(name, method=m) for m in ("PATCH", "POST", "DELETE"))
+
+
+@pytest.fixture
+async def whole(
+    istio: None,
+    monitor_crds: Any,
+    operator: OperatorProcess,
+    fake_kubelet: Any,
+    make_detector: MakeDetector,
+    kube: Kube,
+    namespace: str,
+    eventually: Eventually,
+) -> OperatorProcess:
+    """The operator of a settled detector that has every kind of child."""
+    await monitor_crds.install()
+    await make_detector(**FULL)
+    await eventually(lambda: settled(kube, namespace), 40)
+
+    async def all_made() -> bool:
+        made = {kind for kind, _ in await children(kube, namespace)}
+        assert made == EVERY_KIND, EVERY_KIND - made
+        return True
+
+    await eventually(all_made, 20)
+    return operator
+
+
+async def test_a_settled_detector_costs_no_write_not_even_after_a_restart(
+    whole: OperatorProcess,
+    new_operator: Callable[..., OperatorProcess],
+    kube: Kube,
+    namespace: str,
+    eventually: Eventually,
+    always: Eventually,
+) -> None:
+    async def calm(operator: OperatorProcess) -> bool:
+        before = writes(operator)
+
+        async def unchanged() -> bool:
+            return writes(operator) == before
+
+        await always(unchanged, 3)
+        return True
+
+    await eventually(lambda: calm(whole), 30)  # the autoscaler's own writes end some day
+    before = await children(kube, namespace)
+    whole.terminate()
+    again = new_operator()
+    again.start()
+    await again.ready()
+    await eventually(again.leads)
+    await eventually(lambda: again.metric("controller_runtime_reconcile_total") >= 1)
+
+    async def nothing_written() -> bool:
+        return writes(again) == 0
+
+    await always(nothing_written, 5)
+    after = await children(kube, namespace)
+    assert {key: child["metadata"]["uid"] for key, child in after.items()} == {
+        key: child["metadata"]["uid"] for key, child in before.items()
+    }
+    assert not again.log(level="warning")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "drift", "field"),
+    [
+        (kinds.NETWORK_POLICY, "gate", {"spec": {"ingress": [{}]}}, "spec.ingress"),
+        (kinds.NETWORK_POLICY, "gate", {"spec": {"egress": [{}]}}, "spec.egress"),
+        (
+            kinds.SERVICE_ACCOUNT,
+            "gate",
+            {"automountServiceAccountToken": True},
+            "automountServiceAccountToken",
+        ),
+        (
+            kinds.POD_MONITOR,
+            "gate",
+            {"spec": {"namespaceSelector": {"any": True}}},
+            "spec.namespaceSelector",
+        ),
+        (kinds.PDB, "gate", {"spec": {"maxUnavailable": 2}}, "spec.maxUnavailable"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_drift_of_a_child_is_put_right(
+    whole: OperatorProcess,
+    kube: Kube,
+    namespace: str,
+    eventually: Eventually,
+    kind: Kind,
+    name: str,
+    drift: Manifest,
+    field: str,
+) -> None:
+    def wanted(child: Manifest) -> Manifest:
+        return {k: v for k, v in child.items() if k not in ("metadata", "status")}
+
+    before = wanted(await kube.get(kind, namespace, name))
+    await kube.merge(kind, namespace, name, drift)
+
+    async def put_right() -> bool:
+        assert wanted(await kube.get(kind, namespace, name)) == before
+        told = await condition(kube, namespace, "Drifted")
+        assert told["reason"] == "DriftRepaired", told
+        assert f"{kind} {name}: {field} (" in told["message"], told
+        assert "by kubectl-edit" in told["message"], told
+        return True
+
+    await eventually(put_right)
+    assert whole.metric("yolofleet_drift_repairs_total", kind=kind.name, field_class=field) == 1
+
+
+async def test_what_a_cloud_adds_to_an_account_is_left(
+    whole: OperatorProcess, kube: Kube, namespace: str, always: Eventually
+) -> None:
+    """OpenShift adds pull secrets to every account, and would add them again."""
+    pull = {"imagePullSecrets": [{"name": "dockercfg"}], "secrets": [{"name": "dockercfg"}]}
+    await kube.merge(kinds.SERVICE_ACCOUNT, namespace, "gate", pull)
+
+    async def left() -> bool:
+        account = await kube.get(kinds.SERVICE_ACCOUNT, namespace, "gate")
+        return "imagePullSecrets" in account and "secrets" in account
+
+    await always(left, 2)
+
+
+FOREIGN: dict[Kind, Manifest] = {
+    kinds.SERVICE_ACCOUNT: {"automountServiceAccountToken": True},
+    kinds.NETWORK_POLICY: {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}},
+    kinds.POD_MONITOR: {"spec": {"selector": {}, "podMetricsEndpoints": [{"port": "web"}]}},
+    kinds.PDB: {"spec": {"selector": {"matchLabels": {"app": "mine"}}, "minAvailable": 1}},
+    kinds.SERVICE: {"spec": {"ports": [{"port": 5432, "protocol": "TCP"}]}},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN, ids=str)
+async def test_an_object_of_somebody_else_is_refused_and_left(
+    operator: OperatorProcess,
+    fake_kubelet: Any,
+    monitor_crds: Any,
+    make_detector: MakeDetector,
+    kube: Kube,
+    namespace: str,
+    eventually: Eventually,
+    kind: Kind,
+) -> None:
+    await monitor_crds.install()
+    try:
+        metadata = {"name": "gate", "namespace": namespace}
+        theirs = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+        before = await kube.create(theirs | FOREIGN[kind])
+        await make_detector(replicas=2)
+
+        async def refused() -> bool:
+            said = await condition(kube, namespace, "Progressing")
+            assert said["reason"] == "ResourceConflict", said
+            assert f"{kind} gate already exists in namespace {namespace}" in said["message"]
+            return True
+
+        await eventually(refused)
+        after = await kube.get(kind, namespace, "gate")
+        assert "ownerReferences" not in after["metadata"]
+        assert {n: v for n, v in after.items() if n not in ("metadata", "status")} == {
+            n: v for n, v in before.items() if n not in ("metadata", "status")
+        }
+        await kube.delete(kind, namespace, "gate")
+    finally:
+        await monitor_crds.remove()
+
+
+async def test_monitors_appear_and_vanish_with_their_api(
+    operator: OperatorProcess,
+    fake_kubelet: Any,
+    monitor_crds: Any,
+    make_detector: MakeDetector,
+    kube: Kube,
+    namespace: str,
+    eventually: Eventually,
+    always: Eventually,
+) -> None:
+    await make_detector(replicas=2)
+    await eventually(lambda: settled(kube, namespace), 40)
+    for _ in range(2):
+        await monitor_crds.install()
+
+        async def scraped() -> bool:
+            return bool(await kube.find(kinds.POD_MONITOR, namespace, "gate"))
+
+        await eventually(scraped, 30)
+        before = await kube.get(kinds.POD_MONITOR, namespace, "gate")
+        await kube.delete(kinds.POD_MONITOR, namespace, "gate")
+
+        async def back(uid: str = before["metadata"]["uid"]) -> bool:
+            found = await kube.find(kinds.POD_MONITOR, namespace, "gate")
+            return bool(found and found["metadata"]["uid"] != uid)
+
+        await eventually(back)
+        await monitor_crds.remove()
+
+        async def alive() -> bool:
+            return operator.exit_status() is None and operator.probe("healthz") == 200
+
+        await always(alive, 7)
+        assert await settled(kube, namespace)
+
+
+async def test_what_the_spec_no_longer_asks_for_is_taken_away(
+    whole: OperatorProcess, kube: Kube, namespace: str, eventually: Eventually
+) -> None:
+    off = {
+        "access": {"networkPolicy": "None", "allowFrom": None, "allowTo": None},
+        "autoscaling": None,
+        "replicas": 1,
+    }
+    await kube.merge(kinds.DETECTOR, namespace, "gate", {"spec": off})
+    gone = {"NetworkPolicy", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
+
+    async def taken_away() -> bool:
+        left = {kind for kind, _ in await children(kube, namespace)}
+        assert left == EVERY_KIND - gone, left & gone
+        return True
+
+    await eventually(taken_away)
+
+
+async def test_monitors_can_be_switched_off_and_labelled(
+    whole: OperatorProcess,
+    new_operator: Callable[..., OperatorProcess],
+    kube: Kube,
+    namespace: str,
+    eventually: Eventually,
+) -> None:
+    whole.terminate()
+    labelled = new_operator(YOLOFLEET_MONITOR_LABELS="release=prometheus, team=vision")
+    labelled.start()
+
+    async def has_labels() -> bool:
+        labels = (await kube.get(kinds.POD_MONITOR, namespace, "gate"))["metadata"]["labels"]
+        return (labels.get("release"), labels.get("team")) == ("prometheus", "vision")
+
+    await eventually(has_labels)
+    labelled.terminate()
+    without = new_operator(YOLOFLEET_MONITORS="false")
+    without.start()
+
+    async def gone() -> bool:
+        return await kube.find(kinds.POD_MONITOR, namespace, "gate") is None
+
+    await eventually(gone)

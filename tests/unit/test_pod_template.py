@@ -1,0 +1,140 @@
+"""What of a pod template cannot be honoured is refused, with the field and the fix."""
+
+import pytest
+
+from yolofleet.api.base import InvalidSpec
+
+SERVER = "spec.podTemplate.spec.containers[yoloserve]"
+PVC = {"uri": "pvc://models/a.onnx"}
+
+
+def server(**fields):
+    return {"containers": [{"name": "yoloserve", **fields}]}
+
+
+def other(**fields):
+    return {"containers": [{"name": "side", "image": "side:1", **fields}]}
+
+
+REFUSED = [
+    # the server's container
+    (server(image="x"), f"{SERVER}.image: use spec.runtime.image"),
+    (server(resources={"limits": {"cpu": 1}}), f"{SERVER}.resources: use spec.resources"),
+    (server(livenessProbe={}), f"{SERVER}.livenessProbe: is YoloFleet's"),
+    (server(readinessProbe={}), f"{SERVER}.readinessProbe: is YoloFleet's"),
+    (server(startupProbe={}), f"{SERVER}.startupProbe: is YoloFleet's"),
+    (server(lifecycle={}), f"{SERVER}.lifecycle: is YoloFleet's"),
+    (server(args=["predict"]), f"{SERVER}.args: is YoloFleet's"),
+    (server(ports=[{"containerPort": 1}]), f"{SERVER}.ports: is YoloFleet's"),
+    (server(terminationMessagePolicy="File"), f"{SERVER}.terminationMessagePolicy: is Yolo"),
+    (
+        server(env=[{"name": "YOLOSERVE_MODEL", "value": "demo://shapes"}]),
+        f"{SERVER}.env[YOLOSERVE_MODEL]: use spec.model.uri",
+    ),
+    (
+        server(env=[{"name": "YOLOSERVE_PORT", "value": "81"}]),
+        f"{SERVER}.env[YOLOSERVE_PORT]: the probes and the Service need it",
+    ),
+    # other containers
+    (
+        {"containers": [{"name": "yoloserv", "env": []}]},
+        "containers[yoloserv]: needs an image; to change the server's container, call it yoloserve",
+    ),
+    (
+        {"initContainers": [{"name": "yoloserve", "image": "x"}]},
+        "initContainers[yoloserve]: is the name of the server's container; rename yours",
+    ),
+    ({"initContainers": [{"name": "a"}]}, "initContainers[a]: needs an image"),
+    (
+        other(ports=[{"name": "http", "containerPort": 81}]),
+        "containers[side].ports[http]: is the name of the server's port; rename yours",
+    ),
+    (
+        other(ports=[{"containerPort": 8080}]),
+        "containers[side].ports[8080]: is the server's port; use another",
+    ),
+    # the pod
+    ({"restartPolicy": "Never"}, "spec.podTemplate.spec.restartPolicy: pods of a Deployment"),
+    ({"activeDeadlineSeconds": 5}, "spec.activeDeadlineSeconds: pods of a Deployment have no"),
+    ({"serviceAccount": "robot"}, "spec.serviceAccount: use serviceAccountName"),
+    (
+        {"terminationGracePeriodSeconds": 1},
+        "spec.terminationGracePeriodSeconds: follows from spec.inference.deadline",
+    ),
+    ({"ephemeralContainers": []}, "spec.ephemeralContainers: no template can have any"),
+    # what cannot be merged
+    ({"$patch": "replace"}, "spec.podTemplate.spec.$patch: directives of patches"),
+    (server(env=[{"name": "A", "$patch": "delete"}]), "env[0].$patch: directives of patches"),
+    (
+        {"volumes": [{"name": "a", "emptyDir": {}}, {"name": "a", "emptyDir": {}}]},
+        "spec.volumes[1].name: 'a' is given twice",
+    ),
+    ({"nodeSelector": None}, "spec.nodeSelector: is null; give it a value, or remove it"),
+    ({"volumes": [{"emptyDir": {}}]}, "spec.volumes[0]: every item needs a name"),
+    ({"containers": {"name": "a"}}, "spec.containers: must be a list"),
+    ({"topologySpreadConstraints": [{}]}, "[0]: every item needs a topologyKey"),
+]
+
+
+@pytest.mark.parametrize(("spec", "told"), REFUSED, ids=[told[:70] for _, told in REFUSED])
+def test_what_cannot_be_honoured_is_refused(detector_with, spec, told):
+    with pytest.raises(InvalidSpec) as refusal:
+        detector_with(podTemplate={"spec": spec})
+    assert told in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ({"name": "x"}, "spec.podTemplate.metadata.name: only labels and annotations can be set"),
+        ({"labels": ["a"]}, "metadata.labels: must map names to strings"),
+        ({"labels": {"a": True}}, "metadata.labels: must map names to strings (quote"),
+        ({"labels": {"yolofleet.io/revision": "mine"}}, "labels.yolofleet.io/revision: is Yolo"),
+        ({"labels": {"app.kubernetes.io/instance": "x"}}, "selects the pods; remove it"),
+        ({"labels": {"team": "a b"}}, "labels.team: 'a b' is no label"),
+        ({"labels": {"-x": "a"}}, "labels.-x: 'a' is no label"),
+    ],
+)
+def test_labels_that_select_and_what_is_no_label_are_refused(detector_with, metadata, told):
+    with pytest.raises(InvalidSpec) as refusal:
+        detector_with(podTemplate={"metadata": metadata})
+    assert told in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"volumes": [{"name": "model", "emptyDir": {}}]}, "volumes[model]: is the claim in"),
+        (
+            server(volumeMounts=[{"name": "x", "mountPath": "/mnt/model"}]),
+            f"{SERVER}.volumeMounts[/mnt/model]: is the model's",
+        ),
+    ],
+)
+def test_the_claim_of_a_model_is_not_to_be_replaced(detector_with, spec, told):
+    assert detector_with(podTemplate={"spec": spec})
+    for change in ({"model": PVC}, {"canary": {"model": PVC}}):
+        with pytest.raises(InvalidSpec) as refusal:
+            detector_with(podTemplate={"spec": spec}, **change)
+        assert told in str(refusal.value)
+
+
+def test_the_template_of_a_canary_is_held_to_the_same(detector_with):
+    with pytest.raises(InvalidSpec) as refusal:
+        detector_with(canary={"podTemplate": {"spec": server(image="x")}})
+    assert str(refusal.value).startswith("spec.canary.podTemplate.spec.containers[yoloserve].image")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"metadata": {"labels": {"team": "x", "a.b/c": ""}, "annotations": {"n": "any thing"}}},
+        {"spec": other(ports=[{"containerPort": 9, "protocol": p} for p in ("TCP", "UDP")])},
+        {"spec": server(env=[{"name": "YOLOSERVE_MAX_PIXELS", "value": "1000000"}])},
+        {"spec": server(securityContext={"runAsUser": 7}, workingDir="/tmp")},
+        {"spec": {"hostNetwork": True, "schedulerName": "mine", "runtimeClassName": "nvidia"}},
+        {"spec": {"serviceAccountName": "robot", "automountServiceAccountToken": True}},
+    ],
+)
+def test_everything_else_is_for_the_user_to_say(detector_with, template):
+    assert detector_with(podTemplate=template)
