@@ -29,6 +29,7 @@ SERVE_ONLY = (
     "url_timeout_seconds",
     "max_images",
     "max_streams",
+    "probe_interval_seconds",
     "metrics_open",
     "access_log",
     "host",

@@ -1,14 +1,17 @@
 """The application: routes, start and end, and what happens to errors."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from yoloserve import errors
 from yoloserve.access import Access
@@ -19,10 +22,11 @@ from yoloserve.fetching import Fetcher
 from yoloserve.metrics import Metrics
 from yoloserve.middleware import REVISION, Guarded, SaysWho, Traced
 from yoloserve.replies import detects, refusal, reply
-from yoloserve.routes import detect, health, page, v2
-from yoloserve.schemas import V2Request
+from yoloserve.routes import detect, health, page, stream, v2
+from yoloserve.schemas import StreamResponse, V2Request
 from yoloserve.settings import Settings
 from yoloserve.tracing import spans
+from yoloserve.watching import Watch
 
 CODE_OF = {404: "not_found", 405: "method_not_allowed"}  # what the router itself refuses
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody receives it
@@ -35,7 +39,10 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
         version=detector.info.version,
         summary="Objects in pictures, in time.",
         description=f"Serves **{detector.info.name}** with the classes "
-        f"{', '.join(detector.info.classes)}. Try it on [the page](/).",
+        f"{', '.join(detector.info.classes)}. Try it on [the page](/).\n\n"
+        "A camera's frames go over a WebSocket, `/v1/stream`: each binary message is an encoded "
+        "image, each answer a `StreamResponse` as text. While a frame is looked at, newer ones "
+        "replace each other. Parameters are those of `/v1/detect`, `deadline_ms` and `camera_id`.",
         lifespan=_lifespan,
         redoc_url=None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
@@ -53,8 +60,17 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     app.state.guarded = access is not None
     app.state.max_images, app.state.max_pixels = settings.max_images, settings.max_pixels
     app.state.draining = False
-    app.state.status = lambda: "draining" if app.state.draining else "ready"
-    for routes in (detect, v2, health, page):
+    app.state.streams, app.state.max_streams = 0, settings.max_streams
+    app.state.give_up = lambda: None  # the process's to say
+    app.state.watch = Watch(
+        detector.look_at_probe,
+        is_busy=lambda: detector.admission.inside > 0,
+        interval_s=settings.probe_interval_seconds,
+        give_up=lambda: app.state.give_up(),
+    )
+    app.state.watches = settings.probe_interval_seconds > 0
+    app.state.status = partial(_status, app.state)
+    for routes in (detect, stream, v2, health, page):
         app.include_router(routes.router)
     _complete(app.openapi())  # made once, and kept by FastAPI
     app.add_exception_handler(errors.Refusal, _refused)
@@ -73,18 +89,25 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     return app
 
 
+def _status(state: State) -> str:
+    """Name the state that `/health/ready` tells; only "ready" is."""
+    if state.watch.blind:
+        return "blind"
+    return "draining" if state.draining else "ready"
+
+
 def _complete(document: dict[str, Any]) -> None:
     """Take out the answer to wrong parameters, which is a 400 here, and add what FastAPI misses."""
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
-    document["components"]["schemas"]["V2Request"] = V2Request.model_json_schema(
-        ref_template="#/components/schemas/{model}"
-    )
-    for name, schema in document["components"]["schemas"]["V2Request"].pop("$defs").items():
-        document["components"]["schemas"][name] = schema
+    schemas = document["components"]["schemas"]
+    for model in (V2Request, StreamResponse):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs")
+        schemas[model.__name__] = schema
     for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)
+        schemas.pop(name, None)
 
 
 @asynccontextmanager
@@ -92,7 +115,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     detector: Detector = app.state.detector
     await detector.warm_up()
     app.state.metrics.watch(detector)
+    watching = asyncio.create_task(app.state.watch.run()) if app.state.watches else None
     yield
+    if watching:
+        watching.cancel()
     await detector.close()
     await app.state.fetcher.close()
     if app.state.access:
@@ -105,11 +131,10 @@ def _counted(request: Request, code: str) -> None:
         request.app.state.metrics.refused(code)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _refused(request: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, errors.Refusal)
-    _counted(request, error.code)
-    if isinstance(error, errors.TooLate):
-        request.app.state.metrics.missed(error.miss)
+    if detects(request.url.path):
+        request.app.state.metrics.refusal(error)
     return refusal(error, request.url.path)
 
 

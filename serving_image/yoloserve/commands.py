@@ -32,7 +32,7 @@ def serve(settings: Settings) -> int:
     detector = _detector(settings, metrics.batch_ran)
     server = Server(create_app(detector, metrics, settings), settings)
     server.run()
-    return 0 if server.started else FAILED
+    return 0 if server.started and not server.blind else FAILED
 
 
 def predict(settings: Settings, pictures: list[Path], save: Path | None) -> int:

@@ -12,6 +12,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -23,6 +24,7 @@ from starlette.requests import HTTPConnection
 from yoloserve.access import Client
 from yoloserve.detector import Detector
 from yoloserve.errors import (
+    Blind,
     InvalidImage,
     InvalidParameter,
     Overloaded,
@@ -59,6 +61,10 @@ class Caller:
     arrived: float  # on the detector's clock
     asked_s: float | None  # how long an answer is of use
 
+    def with_camera(self, camera: str) -> "Caller":
+        """Say which of the client's cameras it is."""
+        return replace(self, flow=self.flow + camera)
+
     def deadline(self, detector: Detector, images: int = 1) -> float:
         """Say until when to answer; to be called when the body, of so many images, is there.
 
@@ -72,20 +78,20 @@ class Caller:
 
 
 # These are `async` although they await nothing: FastAPI would run them on threads otherwise.
-async def served(request: Request) -> Detector:
+async def served(request: HTTPConnection) -> Detector:
     """Hand over the detector."""
     detector: Detector = request.app.state.detector
     return detector
 
 
-async def counted(request: Request) -> Metrics:
+async def counted(request: HTTPConnection) -> Metrics:
     """Hand over the metrics."""
     metrics: Metrics = request.app.state.metrics
     return metrics
 
 
-async def calling(
-    request: Request,
+async def named(
+    request: HTTPConnection,
     detector: Annotated[Detector, Depends(served)],
     x_deadline_ms: Annotated[
         float | None,
@@ -107,20 +113,36 @@ async def calling(
         ),
     ] = "",
 ) -> Caller:
-    """Tell who asks; raise `Overloaded` or `OverQuota` before a byte of the body is read."""
+    """Tell who asks."""
     client: Client = request.scope.get("state", {}).get("client") or Client(
         request.client.host if request.client else ""
     )
     caller = Caller(
         client=client,
         # Where clients are known, none can take another's turns by naming its cameras.
-        flow=f"{client.name}/{x_camera_id}" if request.app.state.guarded else x_camera_id,
+        flow=f"{client.name}/" if request.app.state.guarded else "",
         arrived=detector.clock(),
         asked_s=None if x_deadline_ms is None else x_deadline_ms / 1000,
     )
+    return caller.with_camera(x_camera_id)
+
+
+async def calling(
+    request: Request,
+    caller: Annotated[Caller, Depends(named)],
+    detector: Annotated[Detector, Depends(served)],
+) -> Caller:
+    """Let the caller in; raise `Overloaded` or `OverQuota` before a byte of the body is read."""
+    refuse_if_blind(request)
     detector.admission.check(caller.flow)
-    spend(request, client)
+    spend(request, caller.client)
     return caller
+
+
+def refuse_if_blind(request: HTTPConnection) -> None:
+    """Raise `Blind` while the network does not see: no boxes would be a lie."""
+    if request.app.state.watch.blind:
+        raise Blind("the network's answer to a known picture is not what it was")
 
 
 def spend(request: HTTPConnection, client: Client, images: int = 1) -> None:
@@ -227,12 +249,17 @@ class Bodies:
         with self._hold() as held:
             yield await self._read(request, held, _whole)
 
-    @contextmanager
-    def holding(self, body: bytes) -> Iterator[None]:
-        """Count a body that came by itself, such as a frame of a stream."""
-        with self._hold() as held:
-            held.take(body)
-            yield
+    def keep(self, body: bytes) -> Callable[[], None]:
+        """Count a body that came by itself, a frame of a stream; returns what lets go of it."""
+        try:
+            self.take(len(body))
+        except Overloaded:
+            self.held -= len(body)
+            raise
+        return partial(self._let_go, len(body))
+
+    def _let_go(self, size: int) -> None:
+        self.held -= size
 
     @contextmanager
     def _hold(self) -> Iterator["_Held"]:
@@ -375,5 +402,6 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
 
 Served = Annotated[Detector, Depends(served)]
 Counted = Annotated[Metrics, Depends(counted)]
+Named = Annotated[Caller, Depends(named)]
 Calling = Annotated[Caller, Depends(calling)]
 Asked = Annotated[Options, Depends(asked)]

@@ -13,14 +13,24 @@ from yoloserve.admission import Admission, waiting_limit
 from yoloserve.annotate import annotate
 from yoloserve.batching import Batcher, ServiceTime
 from yoloserve.concurrency import Threads
-from yoloserve.engine import Engine
+from yoloserve.engine import PROBE, Engine
 from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
-from yoloserve.images import GREY, Image, InputSize, Letterbox, decode_for, letterbox, read_header
+from yoloserve.images import (
+    GREY,
+    Image,
+    InputSize,
+    Letterbox,
+    decode,
+    decode_for,
+    letterbox,
+    read_header,
+)
 from yoloserve.postprocess import Detections, Head, Options, Output, postprocess
 
 R = TypeVar("R")
 Source = bytes | Callable[[], Image]  # an encoded image, or what makes one, on a thread
 WARM_UP_RUNS = 3
+PROBE_PIXELS = 2**24  # more than it has
 
 # Decoded, a pixel takes three bytes, and several times that on the way. Pictures above this (a 4K
 # frame has 8.3 million) are decoded one at a time: the memory for all of them is that for one.
@@ -158,6 +168,12 @@ class Detector:
             )
         self.require_in_time(deadline)
         return answer, drawn
+
+    async def look_at_probe(self) -> Output:
+        """Run the probe picture through the engine, in turn with everybody else."""
+        image = decode(PROBE.read_bytes(), max_pixels=PROBE_PIXELS)
+        tensor, _ = letterbox(image, self._engine.input_size)
+        return (await self.batcher.submit(tensor, float("inf"), "probe")).output
 
     def require_in_time(self, deadline: float) -> None:
         """Raise `TooLate` for an answer that is ready, and late."""

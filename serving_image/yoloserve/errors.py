@@ -22,8 +22,10 @@ YoloserveError
     ├── UrlFailed              the server at that address
     ├── Unauthorized           the client's credentials
     ├── KeysUnavailable        the admin: nobody can say whether a token is valid
+    ├── ForeignOrigin          a page of another site
     ├── SlowBody               an upload that takes for ever
     ├── OverQuota              a client that sends more than it may
+    ├── Blind                  nobody: the server has stopped seeing, and will restart
     ├── Overloaded             nobody: try again a little later
     └── TooLate                nobody: no answer could be ready before the deadline
 """
@@ -142,6 +144,12 @@ class Unauthorized(Refusal):
     code = "unauthorized"
 
 
+class ForeignOrigin(Refusal):
+    """A page of another site would use its visitor's credentials."""
+
+    code = "foreign_origin"
+
+
 class KeysUnavailable(Refusal):
     """The keys that tokens are checked with have not been read yet."""
 
@@ -163,6 +171,13 @@ class OverQuota(Refusal):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Blind(Refusal):
+    """The network's answer to a known picture is not what it was."""
+
+    code = "blind"
+    retry_after_s = 5
 
 
 class Overloaded(Refusal):

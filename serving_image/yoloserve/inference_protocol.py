@@ -234,7 +234,7 @@ def write(
             tensor["parameters"] = {"binary_data_size": len(data)}
             binaries.append(data)
         outputs.append(tensor)
-    told = {"model_name": info.name, "model_version": info.version, "outputs": outputs}
+    told = {"model_name": info.name, "model_version": version_of(info), "outputs": outputs}
     if inference.id:
         told["id"] = inference.id
     header = orjson.dumps(told)
@@ -259,11 +259,16 @@ _TENSORS: dict[str, Callable[[Sequence[Answer]], NDArray[Any]]] = {
 }
 
 
+def version_of(info: ModelInfo) -> str:
+    """Give the version as a whole number, which Triton's clients take it to be."""
+    return info.version if info.version.isdecimal() else "1"
+
+
 def metadata(info: ModelInfo) -> dict[str, Any]:
     """Describe the model as `/v2/models/NAME` does."""
     return {
         "name": info.name,
-        "versions": [info.version],
+        "versions": [version_of(info)],
         "platform": f"yoloserve_{info.backend}",
         "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
         "outputs": [
@@ -289,6 +294,7 @@ def config(info: ModelInfo) -> dict[str, Any]:
             {"name": info.name, "kind": "KIND_CPU" if info.device == "cpu" else "KIND_GPU"}
         ],
         "parameters": {
+            "version": {"string_value": info.version},
             "precision": {"string_value": str(info.precision)},
             "classes": {"string_value": ",".join(info.classes)},
         },

@@ -10,7 +10,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from yoloserve.detector import Answer, Detector
-from yoloserve.errors import Miss
+from yoloserve.errors import Miss, Refusal, TooLate
 from yoloserve.statistics import REASONS, Statistics
 
 # OpenTelemetry's buckets for HTTP begin at 5 ms, where a small detector has long answered.
@@ -136,9 +136,11 @@ class Metrics:
         self.statistics.refused(code)
         self._requests.labels(code).inc()
 
-    def missed(self, miss: Miss) -> None:
-        """Count where a deadline was missed."""
-        self._missed.labels(miss).inc()
+    def refusal(self, error: Refusal) -> None:
+        """Count one request that got an error, and where its deadline was missed if it was."""
+        self.refused(error.code)
+        if isinstance(error, TooLate):
+            self._missed.labels(error.miss).inc()
 
     def served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request of HTTP; what callers invent makes no label."""

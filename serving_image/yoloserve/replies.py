@@ -14,6 +14,7 @@ STATUS_OF: dict[type[errors.Refusal], int] = {
     errors.InvalidParameter: 400,
     errors.Unauthorized: 401,
     errors.UrlRefused: 403,
+    errors.ForeignOrigin: 403,
     errors.UnknownModel: 404,
     errors.SlowBody: 408,
     errors.TooLarge: 413,
@@ -22,6 +23,7 @@ STATUS_OF: dict[type[errors.Refusal], int] = {
     errors.UrlFailed: 424,  # not 502: nothing is wrong with this server, and no other one helps
     errors.OverQuota: 429,
     errors.Overloaded: 503,
+    errors.Blind: 503,
     errors.KeysUnavailable: 503,
     errors.TooLate: 504,
 }

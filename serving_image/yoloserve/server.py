@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 # Longer than proxies keep idle connections (Envoy: an hour): a server that closes one at the moment
 # in which the proxy uses it makes a failed request.
 KEEP_ALIVE_S = 3700
+BLIND_EXIT = 1
 FINISH_S = 10  # for what is in flight at the end, or its deadline if that is longer
 
 
@@ -32,7 +34,9 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 http="httptools",
                 loop="uvloop",
-                ws="none",
+                ws="websockets-sansio",
+                ws_max_size=settings.max_body_bytes,
+                ws_per_message_deflate=False,  # images are compressed, and bombs are compact
                 access_log=False,  # a tenth of the throughput; the metrics count requests
                 log_config=None,
                 server_header=False,
@@ -41,6 +45,8 @@ class Server(uvicorn.Server):
             )
         )
         self._state = app.state
+        self._state.give_up = self._give_up
+        self.blind = False
         self._drain_s = settings.drain_seconds
 
     @contextmanager
@@ -85,3 +91,10 @@ class Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+
+    def _give_up(self) -> None:
+        """Leave, so that Kubernetes starts a process that sees; by force if the engine hangs."""
+        log.critical("blind for good: leaving")
+        self.blind = self.should_exit = True
+        seconds = (self.config.timeout_graceful_shutdown or 0) + 1
+        asyncio.get_running_loop().call_later(seconds, os._exit, BLIND_EXIT)

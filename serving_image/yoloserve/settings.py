@@ -171,6 +171,13 @@ class Settings(LastWords, extra="forbid"):
         5, gt=0, le=60, description="Longest time to fetch a picture, redirects included."
     )
     max_images: int = Field(16, ge=1, le=1024, description="Most images in one request of several.")
+    probe_interval_seconds: float = Field(
+        30,
+        ge=0,
+        le=3600,
+        description="How often, when idle, the network is shown the probe picture, to see whether "
+        "it still sees; 0: never.",
+    )
     max_streams: int = Field(64, ge=0, le=10_000, description="Most open streams (WebSocket).")
     metrics_open: bool = Field(
         True, description="Show /metrics to everybody, even where keys or tokens are asked for."

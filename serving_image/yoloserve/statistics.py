@@ -5,7 +5,6 @@ from collections import Counter
 from typing import Any
 
 from yoloserve.detector import Timing
-from yoloserve.engine import ModelInfo
 
 REASONS = "REJECTED", "CANCELED", "BACKEND", "OTHER"
 REASON_OF = {
@@ -45,15 +44,15 @@ class Statistics:
         """Count one call of the engine."""
         self.executions += 1
 
-    def as_dict(self, info: ModelInfo) -> dict[str, Any]:
+    def as_dict(self, name: str, version: str) -> dict[str, Any]:
         """Write them as Triton's statistics extension does; times in nanoseconds."""
 
         def spent(seconds: float, count: int = self.succeeded) -> dict[str, int]:
             return {"count": count, "ns": int(seconds * 1e9)}
 
         return {
-            "name": info.name,
-            "version": info.version,
+            "name": name,
+            "version": version,
             "last_inference": int(self._last * 1000),
             "inference_count": self.succeeded,
             "execution_count": self.executions,

@@ -130,7 +130,9 @@ def serve(backend: FakeBackend) -> Serve:
 
     @asynccontextmanager
     async def serve(**changes: Any) -> AsyncIterator[Served]:
-        settings = Settings(revision="gate-1234", deadline_ms=60_000).model_copy(update=changes)
+        settings = Settings(
+            revision="gate-1234", deadline_ms=60_000, probe_interval_seconds=0
+        ).model_copy(update=changes)
         info = ModelInfo(
             name="gate",
             version="1",

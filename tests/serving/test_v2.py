@@ -232,6 +232,8 @@ def test_tritons_client_sees_a_server_and_its_model(client) -> None:
     assert client.is_server_ready()
     assert client.is_model_ready("gate")
     assert client.is_model_ready("gate", "1.2")
+    assert client.is_model_ready("gate", "1")
+    assert client.get_model_metadata("gate")["versions"] == ["1"]  # perf_analyzer wants a number
     assert not client.is_model_ready("yard")
     assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
     described = client.get_model_metadata("gate")

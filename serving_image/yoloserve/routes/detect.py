@@ -155,7 +155,7 @@ async def detect_batch(
         raise refused[0]
     for answer in answers:
         if isinstance(answer, Refusal):
-            metrics.refused(answer.code)
+            metrics.refusal(answer)
         else:
             metrics.answered(answer, detector.info.classes)
     names = [name for name, _ in files]

@@ -62,7 +62,7 @@ HEADERS = [
 async def chosen(model: str, detector: Served, version: str | None = None) -> Detector:
     """Hand over the model of this name; raise `UnknownModel` for any other."""
     info = detector.info
-    if model != info.name or version not in (None, info.version):
+    if model != info.name or version not in (None, info.version, protocol.version_of(info)):
         raise UnknownModel(f"{model!r} is not here: this is {info.name!r}, {info.version!r}")
     return detector
 
@@ -143,7 +143,8 @@ async def statistics(
     """Count what was done, and where the time went, as Triton's statistics extension does."""
     if model is not None:
         await chosen(model, detector, version)
-    return {"model_stats": [metrics.statistics.as_dict(detector.info)]}
+    info = detector.info
+    return {"model_stats": [metrics.statistics.as_dict(info.name, protocol.version_of(info))]}
 
 
 @router.post("/repository/index", summary="All models", response_model=list[V2IndexEntry])
@@ -151,7 +152,7 @@ async def repository_index(request: Request, detector: Served) -> list[dict[str,
     """List the one model there is."""
     state = "READY" if request.app.state.status() == "ready" else "UNAVAILABLE"
     info = detector.info
-    return [{"name": info.name, "version": info.version, "state": state, "reason": ""}]
+    return [{"name": info.name, "version": protocol.version_of(info), "state": state, "reason": ""}]
 
 
 @router.post(

@@ -1,0 +1,192 @@
+"""`/v1/stream` on a real socket, and the newest frame that wins on one that is not."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from yoloserve.schemas import StreamResponse
+
+KEY = "correct-horse-battery"
+
+
+@pytest.fixture(scope="module")
+def url(run_server, make_model) -> str:
+    server = run_server(
+        model=make_model(), name="gate", deadline_ms=20_000, max_body_bytes=100_000, max_streams=2
+    )
+    return server.logged("ready")["url"].replace("http:", "ws:") + "v1/stream"
+
+
+def test_each_frame_is_answered_in_order(url: str, jpeg: bytes) -> None:
+    with connect(url) as socket:
+        for number in range(5):
+            socket.send(jpeg)
+            told = json.loads(socket.recv())
+            assert (told["frame"], told["skipped"]) == (number, 0)
+            assert [found["name"] for found in told["detections"]] == ["circle", "star"]
+            Draft202012Validator(StreamResponse.model_json_schema()).validate(told)
+
+
+def test_a_frame_that_is_refused_does_not_end_the_stream(url: str, jpeg: bytes) -> None:
+    with connect(url + "?classes=star&camera_id=gate") as socket:
+        for frame, code in ((b"", "unsupported_media_type"), (jpeg[:99], "invalid_image")):
+            socket.send(frame)
+            assert json.loads(socket.recv())["error"]["code"] == code
+        socket.send(jpeg)
+        assert len(json.loads(socket.recv())["detections"]) == 1
+
+
+def test_a_deadline_counts_for_each_frame(url: str, jpeg: bytes) -> None:
+    for given in (
+        {"uri": url + "?deadline_ms=0.001"},
+        {"additional_headers": {"X-Deadline-Ms": ".001"}},
+    ):
+        with connect(**({"uri": url} | given)) as socket:
+            socket.send(jpeg)
+            assert json.loads(socket.recv())["error"]["code"] == "deadline_exceeded"
+
+
+@pytest.mark.parametrize(("message", "code"), [("text", 1003), (bytes(200_000), 1009)])
+def test_what_is_no_frame_ends_it(url: str, message: str | bytes, code: int) -> None:
+    with connect(url) as socket:
+        socket.send(message)
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=10)
+    assert closed.value.rcvd.code == code
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [("?confidence=7", {}), ("?deadline_ms=0", {}), ("?classes=none", {})],
+)
+def test_a_wrong_option_is_refused_at_once(url: str, query: str, headers: dict) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect(url + query, additional_headers=headers):
+        pass
+    assert refused.value.response.status_code in (400, 403)
+
+
+def test_other_sites_may_not_use_a_visitors_network(url: str) -> None:
+    host = url.split("/")[2]
+    with connect(url, origin=f"http://{host}"):
+        pass
+    with pytest.raises(InvalidStatus) as refused, connect(url, origin="https://evil.example.com"):
+        pass
+    assert refused.value.response.status_code == 403
+    assert json.loads(refused.value.response.body)["error"]["code"] == "foreign_origin"
+
+
+def test_streams_are_bounded(url: str, jpeg: bytes) -> None:
+    with connect(url) as one, connect(url):
+        with pytest.raises(InvalidStatus) as refused, connect(url):
+            pass
+        assert refused.value.response.status_code == 503
+        one.send(jpeg)
+        assert "detections" in json.loads(one.recv())
+
+
+def test_a_stream_needs_a_key_where_one_is_asked_for(
+    run_server, make_model, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"gate {KEY}\n")
+    server = run_server(model=make_model(), api_keys_file=keys)
+    url = server.logged("ready")["url"].replace("http:", "ws:") + "v1/stream"
+    with pytest.raises(InvalidStatus) as refused, connect(url):
+        pass
+    assert refused.value.response.status_code == 401
+    assert "Bearer" in refused.value.response.headers["www-authenticate"]
+    with connect(url, additional_headers={"Authorization": f"Bearer {KEY}"}):
+        pass
+
+
+def test_a_leaving_server_asks_streams_to_come_again(run_server, make_model, jpeg) -> None:
+    server = run_server(model=make_model(), drain_seconds=1)
+    url = server.logged("ready")["url"].replace("http:", "ws:") + "v1/stream"
+    with connect(url) as busy, connect(url) as idle:
+        server.terminate()
+        server.logged("draining")
+        busy.send(jpeg)
+        assert "detections" in json.loads(busy.recv())
+        for socket in (busy, idle):
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=10)
+            assert closed.value.rcvd.code == 1012
+    assert server.process.wait(20) == 0
+
+
+class Camera:
+    """The other end of an ASGI WebSocket."""
+
+    def __init__(self, served: Any) -> None:
+        self._in: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._out: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        scope = {"type": "websocket", "path": "/v1/stream", "query_string": b"", "headers": []}
+        self.task = asyncio.create_task(served.app(scope, self._in.get, self._out.put))
+        self.push(type="websocket.connect")
+
+    def push(self, **message: Any) -> None:
+        self._in.put_nowait(message)
+
+    def send(self, frame: bytes) -> None:
+        self.push(type="websocket.receive", bytes=frame)
+
+    async def receive(self) -> dict[str, Any]:
+        while (message := await self._out.get())["type"] != "websocket.send":
+            assert message["type"] == "websocket.accept"
+        return json.loads(message["text"])
+
+    async def leave(self) -> None:
+        self.push(type="websocket.disconnect", code=1000)
+        await self.task
+
+
+async def test_the_newest_frame_wins(serve, backend, jpeg: bytes) -> None:
+    async with serve() as served:
+        backend.may_run.clear()
+        backend.started.clear()
+        camera = Camera(served)
+        camera.send(jpeg)
+        await asyncio.to_thread(backend.started.wait)
+        for _ in range(6):
+            camera.send(jpeg)
+        while not camera._in.empty():  # noqa: ASYNC110 (a queue of the fake, read without a wait)
+            await asyncio.sleep(0)
+        assert served.app.state.bodies.held == 2 * len(jpeg)
+        backend.may_run.set()
+        first, second = await camera.receive(), await camera.receive()
+        assert (first["frame"], first["skipped"]) == (0, 0)
+        assert (second["frame"], second["skipped"]) == (6, 5)
+        await camera.leave()
+        assert served.app.state.bodies.held == 0
+        assert served.app.state.streams == 0
+
+
+async def test_a_camera_that_leaves_frees_its_place(serve, backend, jpeg: bytes) -> None:
+    async with serve() as served:
+        backend.may_run.clear()
+        backend.started.clear()
+        camera = Camera(served)
+        camera.send(jpeg)
+        await asyncio.to_thread(backend.started.wait)
+        assert served.detector.admission.inside == 1
+        await camera.leave()
+        assert served.detector.admission.inside == 0
+        assert served.app.state.bodies.held == 0
+        backend.may_run.set()
+
+
+async def test_frames_count_against_the_quota(serve, jpeg: bytes) -> None:
+    async with serve(quota_per_second=2) as served:
+        camera = Camera(served)
+        told = []
+        for _ in range(3):
+            camera.send(jpeg)
+            told.append(await camera.receive())
+        assert [each.get("error", {}).get("code") for each in told] == [None, None, "over_quota"]
+        await camera.leave()
