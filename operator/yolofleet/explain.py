@@ -24,6 +24,7 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache, Entry
 from yolofleet.cluster.compare import Difference
+from yolofleet.cluster.errors import ClusterError
 from yolofleet.cluster.queue import WorkQueue
 from yolofleet.plan.accelerators import NodeRoom, asks
 from yolofleet.plan.decide import decide
@@ -65,17 +66,20 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
     """Return all that is believed of the detector `key`; None when there is none."""
     if (raw := sources.cache.detector(key)) is None:
         return None
-    about = {"detector": key, "leads": sources.leads(), "queue": sources.queue.describe(key)}
+    about: Facts = {"detector": key, "leads": sources.leads(), "queue": sources.queue.describe(key)}
     children = sources.cache.owned_by(raw["metadata"]["uid"])
+    nodes: tuple[NodeRoom, ...] = ()
     try:
-        detector = Detector.parse(raw)
-        wanted = asks(detector, [child.manifest() for child in children])
+        if asks(Detector.parse(raw), [child.manifest() for child in children]):
+            nodes = await sources.accelerators.rooms(key)
     except InvalidSpec:
-        wanted = False
+        pass  # told below
+    except ClusterError as error:
+        about["nodesUnknown"] = str(error)
     seen = Seen(
         children=children,
         pods=sources.cache.pods(key),
-        nodes=await sources.accelerators.rooms(key) if wanted else (),
+        nodes=nodes,
         mesh=sources.cache.serves(kinds.VIRTUAL_SERVICE),
         monitors=sources.cache.serves(kinds.POD_MONITOR),
         defaults=sources.defaults,
@@ -89,7 +93,8 @@ def overview(sources: Sources) -> list[Facts]:
     lines = []
     for key in sorted(sources.cache.detectors()):
         if raw := sources.cache.detector(key):
-            said = {c.type: f"{c.status} ({c.reason})" for c in read_status(raw).conditions}
+            conditions = (raw.get("status") or {}).get("conditions") or ()  # of thousands: unparsed
+            said = {c["type"]: f"{c['status']} ({c['reason']})" for c in conditions}
             lines.append(
                 {"detector": key, "conditions": said, "queue": sources.queue.describe(key)}
             )

@@ -299,7 +299,11 @@ def picture(name: str, plane: ControlPlane) -> str:
 
 
 def normal(text: str) -> str:
-    """Replace what differs from run to run, and put Events, which have one second, in order."""
+    """Replace what differs from run to run, and put Events, which have one second, in order.
+
+    The spec is left out: it is what the user wrote, and every default that the API learns.
+    """
+    text = re.sub(r"(?ms)^Spec:\n.*?(?=^Status:)", "Spec:\n  …\n", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "2030-01-01T00:00:00Z", text)
     text = re.sub(r"(?m)^(  (?:UID|Resource Version): +).*$", r"\1…", text)
     text = re.sub(r"\b(\d+m)?\d+s( \(x\d+ over \w+\))?(?= |$)( *)", _age, text, flags=re.M)

@@ -18,7 +18,8 @@ class World:
         self.hearing.opened(kinds.SERVICE, SERVICES, self)
 
     def list(self, *missed: str, version: int = 7, there: str = "abc") -> None:
-        self.hearing.listed(kinds.SERVICE, dict.fromkeys(missed, version), there.__contains__)
+        self.hearing.missed(kinds.SERVICE, dict.fromkeys(missed, version))
+        self.hearing.listed(kinds.SERVICE, there)
 
     def after(self, seconds: float) -> str:
         self.now += seconds
@@ -99,6 +100,13 @@ def test_a_watch_that_hears_again_is_well(world: World) -> None:
     assert not world.hearing.deaf()
 
 
+def test_what_is_told_while_other_namespaces_are_listed_counts(world: World) -> None:
+    world.hearing.missed(kinds.SERVICE, {"a": 7})
+    world.hearing.told(kinds.SERVICE, "a", 7)
+    world.hearing.listed(kinds.SERVICE, "ab")
+    assert not world.after(1000)
+
+
 def test_what_is_gone_need_not_be_told(world: World) -> None:
     world.list("a")
     world.list(there="b")
@@ -106,7 +114,7 @@ def test_what_is_gone_need_not_be_told(world: World) -> None:
 
 
 def test_what_nobody_watches_cannot_be_deaf(world: World) -> None:
-    world.hearing.listed(kinds.POD, {"p": 7}, "p".__contains__)
+    world.hearing.missed(kinds.POD, {"p": 7})
     assert not world.after(1000)
 
 
@@ -123,5 +131,5 @@ def test_a_watch_that_never_began_is_named_and_its_kind_listed(world: World) -> 
     assert world.hearing.unopened() == "not watched yet: Pod"
     world.after(101)
     assert kinds.POD in world.hearing.silent()
-    world.hearing.listed(kinds.POD, {"p": 7}, "p".__contains__)
+    world.hearing.missed(kinds.POD, {"p": 7})
     assert "Pod is deaf" in world.after(41)

@@ -8,7 +8,7 @@ later, is the proof.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -68,16 +68,21 @@ class Hearing:
         if untold and uid in untold and version >= untold[uid][0]:
             del untold[uid]
 
-    def listed(self, kind: Kind, missed: Mapping[str, int], found: Callable[[str], bool]) -> None:
-        """Say that a list brought the objects `missed` (uid: version) that no watch had told of.
+    def missed(self, kind: Kind, versions: Mapping[str, int]) -> None:
+        """Say that a list brought objects (uid: version) that no watch had told of until now.
 
-        found: whether an object (uid) is in the list; what is gone by now need not be told.
+        To be said at once, before any watch can tell of them.
         """
         if all(watch.kind is not kind for watch in self._watches.values()):
             return  # nobody watches it
-        before = self._untold.get(kind, {})
-        news = {uid: (version, self._clock()) for uid, version in missed.items()}
-        self._untold[kind] = news | {uid: since for uid, since in before.items() if found(uid)}
+        untold = self._untold.setdefault(kind, {})
+        for uid, version in versions.items():
+            untold.setdefault(uid, (version, self._clock()))
+
+    def listed(self, kind: Kind, there: Container[str]) -> None:
+        """Say which objects a whole list held: what is gone by now need not be told."""
+        for uid in [uid for uid in self._untold.get(kind, ()) if uid not in there]:
+            del self._untold[kind][uid]
 
     def forget(self, kind: Kind) -> None:
         """Say that the API of `kind` is gone, and its watches with it."""

@@ -136,7 +136,6 @@ class Sweep:
     async def list(self, kind: Kind) -> None:
         """Bring the cache up to date with all objects of `kind`; enqueue who is concerned."""
         keys: Counter[str] = Counter()
-        missed: dict[str, int] = {}
         listed: set[str] = set()
         for namespace in self._namespaces if kind.namespaced else ("",):
             listing = await self._client.list(
@@ -145,10 +144,10 @@ class Sweep:
                 namespace=namespace,
                 selector=kinds.selector_of(kind),
             )
-            missed |= self._cache.unknown(kind, listing.items)
+            self.hearing.missed(kind, self._cache.unknown(kind, listing.items))
             listed.update(entry.uid for entry in listing.items)
             keys += self._cache.replace_all(kind, listing.items, listing.version, namespace)
-        self.hearing.listed(kind, missed, listed.__contains__)
+        self.hearing.listed(kind, listed)
         self._enqueue(keys)
 
     async def _sweep(self, kind: Kind | None) -> None:
