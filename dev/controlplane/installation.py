@@ -13,6 +13,7 @@ from yolofleet.api.names import Manifest
 ROOT: Final = Path(__file__).resolve().parents[2]
 DETECTOR_CRD: Final = ROOT / "crds" / "yolodetectors.yolofleet.io.yaml"
 ISTIO_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "istio.yaml"
+GATEWAY_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "gateway.yaml"
 MONITOR_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "monitoring.yaml"
 
 
@@ -31,6 +32,7 @@ RIGHTS: Final = [
     _rule("networking.k8s.io", "networkpolicies", _CHILD),
     _rule("monitoring.coreos.com", "podmonitors", _CHILD),
     _rule("networking.istio.io", "virtualservices destinationrules", _CHILD),
+    _rule("gateway.networking.k8s.io", "httproutes", _CHILD),
     _rule("", "pods nodes", "get list watch"),
     _rule("", "events", "create patch"),
     _rule("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),

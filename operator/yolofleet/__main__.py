@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import uvloop
+from aiohttp.web import AppRunner
 
-from yolofleet import explain, handlers, logs
+from yolofleet import explain, handlers, logs, webhook
 from yolofleet.cluster import kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
@@ -47,7 +48,7 @@ def main() -> int:
         logs.configure(settings.log_level)
         status: int = uvloop.run(run(settings, find_credentials()))
         return status
-    except (InvalidSettings, ClusterError) as error:
+    except (InvalidSettings, ClusterError, webhook.BadCertificate) as error:
         logger.error(str(error))
         return BAD_SETTINGS
 
@@ -111,6 +112,7 @@ class Operator:
         self._take_signals()
         health = Health(alive=self._ails, ready=self._unready)
         server = await serve(self._metrics, health, self._beliefs(), self._settings.metrics_port)
+        admission = await self._admit()
         # kopf cancels at its end every task that was made after its start: so it starts last.
         self._start("event loop lag", self._metrics.measure_lag())
         self._start("leader", self._leader.run())
@@ -126,9 +128,19 @@ class Operator:
         await self._leader.release()
         self._kopf_stops.set()
         await asyncio.wait({self._tasks["watches"]}, timeout=10.0)
-        await server.cleanup()
+        for served in filter(None, (server, admission)):
+            await served.cleanup()
         await self._stop(*self._tasks)
         return OK
+
+    async def _admit(self) -> AppRunner | None:
+        """Serve the webhook, where one is asked for: from the start, and on standbys too."""
+        port, folder = self._settings.webhook_port, self._settings.webhook_certificates
+        if not port:
+            return None
+        certificate = webhook.Certificate(folder, self._metrics.certificate_read)
+        self._start("certificate", certificate.keep_fresh())
+        return await webhook.serve(self._cache, self._warm.is_set, certificate, port)
 
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

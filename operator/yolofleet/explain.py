@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import BaseModel
 
 from yolofleet.api.base import InvalidSpec
-from yolofleet.api.detector import Detector
+from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Condition, read_status
 from yolofleet.cluster import kinds
@@ -44,7 +44,7 @@ class Seen:
     children: Sequence[Entry]
     pods: Sequence[Manifest]
     nodes: tuple[NodeRoom, ...]
-    mesh: bool
+    routers: frozenset[Provider]
     monitors: bool
     defaults: Defaults
     differing: Callable[[Manifest, Entry], Iterable[Difference]]
@@ -80,7 +80,7 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         children=children,
         pods=sources.cache.pods(key),
         nodes=nodes,
-        mesh=sources.cache.serves(kinds.VIRTUAL_SERVICE),
+        routers=frozenset(p for p, kind in kinds.ROUTERS.items() if sources.cache.serves(kind)),
         monitors=sources.cache.serves(kinds.POD_MONITOR),
         defaults=sources.defaults,
         differing=sources.writer.differing,
@@ -120,9 +120,11 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
     except InvalidSpec as error:
         return facts | {"invalid": str(error)}
     children = [child.manifest() for child in seen.children]
-    observed = observe(detector, children, seen.pods, seen.nodes, mesh=seen.mesh, status=status)
+    observed = observe(
+        detector, children, seen.pods, seen.nodes, routers=seen.routers, status=status
+    )
     plan = decide(detector, observed, seen.defaults, now=now)
-    around = surroundings(seen.defaults, mesh=seen.mesh, monitors=seen.monitors)
+    around = surroundings(seen.defaults, seen.routers, monitors=seen.monitors)
     desired = build(detector, plan, around)
     return facts | {
         "suspended": detector.spec.suspend,

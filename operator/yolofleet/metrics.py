@@ -71,6 +71,16 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self._certificates = Counter(
+            "certwatcher_read_certificate",
+            "How often the webhook's certificate was read anew.",
+            registry=self.registry,
+        )
+        self._bad_certificates = Counter(
+            "certwatcher_read_certificate_errors",
+            "How often that failed.",
+            registry=self.registry,
+        )
         self._lag = Histogram(
             "yolofleet_event_loop_lag_seconds",
             "By how much the event loop was late.",
@@ -95,6 +105,10 @@ class Metrics:
     def relisted(self, kind: str) -> None:
         """Count a watch that began anew."""
         self._relists.labels(kind).inc()
+
+    def certificate_read(self, well: bool) -> None:
+        """Count that the webhook's certificate was read, or could not be."""
+        (self._certificates if well else self._bad_certificates).inc()
 
     async def measure_lag(self) -> None:
         """Measure how late the event loop is, until cancelled."""

@@ -18,7 +18,7 @@ from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.errors import Refused, ResourceConflict
 from yolofleet.cluster.events import Events
-from yolofleet.cluster.kinds import POD_MONITOR, VIRTUAL_SERVICE, identity
+from yolofleet.cluster.kinds import POD_MONITOR, ROUTERS, identity
 from yolofleet.logs import note
 from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
@@ -66,17 +66,17 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
         return await _tell(raw, before, told, deps)
 
     children = deps.cache.children(detector.uid)
-    mesh = deps.cache.serves(VIRTUAL_SERVICE)
+    routers = {provider for provider, kind in ROUTERS.items() if deps.cache.serves(kind)}
     nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
     observed = observe(  # observe: memory, one snapshot
-        detector, children, deps.cache.pods(key), nodes, mesh=mesh, status=before
+        detector, children, deps.cache.pods(key), nodes, routers=routers, status=before
     )
     plan = decide(detector, observed, deps.defaults, now=now)  # decide: pure
     deps.accelerators.waits(key, plan.missing is not None)
     status = report(detector, observed, plan, now=now)  # report: what is, not what was wished
     if detector.spec.suspend:
         return await _tell(raw, before, _with_drift(status, before, None, now), deps)
-    around = surroundings(deps.defaults, mesh=mesh, monitors=deps.cache.serves(POD_MONITOR))
+    around = surroundings(deps.defaults, routers, monitors=deps.cache.serves(POD_MONITOR))
     desired = build(detector, plan, around)  # build: pure, cannot fail
     try:
         applied = await deps.cluster.apply(  # apply: in order, what differs

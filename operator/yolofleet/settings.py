@@ -43,6 +43,12 @@ class Settings:
     metrics_port: int
     """For /metrics, /healthz and /readyz; 0: any free port (tests)."""
 
+    webhook_port: int
+    """For the validating webhook; 0: none."""
+
+    webhook_certificates: Path
+    """A folder with tls.crt and tls.key, as a Secret is mounted; read again when they change."""
+
     workers: int
     """Detectors reconciled at once. The API server, not this process, is the limit (~200
     writes/s), and ten workers reach it."""
@@ -72,6 +78,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         lease_name=text.optional("LEASE_NAME", "yolofleet"),
         identity=f"{platform.node()}_{uuid.uuid4().hex[:8]}",
         metrics_port=text.whole_number("METRICS_PORT", 8080),
+        webhook_port=text.whole_number("WEBHOOK_PORT", 0),
+        webhook_certificates=Path(text.optional("WEBHOOK_CERTIFICATES", "/certificates")),
         workers=text.whole_number("WORKERS", 10, least=1),
         watch_silence_s=text.whole_number("WATCH_SILENCE_SECONDS", 150, least=1),
         log_level=text.one_of("LOG_LEVEL", "INFO", "DEBUG", "WARNING", "ERROR"),

@@ -58,6 +58,22 @@ class Chart:
         text = self._run(*command, "--show-only", "templates/notes.yaml", values=values)
         return str(yaml.safe_load(text)["notes"])
 
+    def install(self, release: str, namespace: str, kubeconfig: Path, **values: Any) -> None:
+        """Install or upgrade a release, without waiting for its pods."""
+        done = subprocess.run(
+            [
+                *(self._helm, "--kubeconfig", kubeconfig, "upgrade", "--install", release, CHART),
+                *("--namespace", namespace, "--create-namespace", "--values", "-"),
+            ],
+            input=yaml.safe_dump(values),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode:
+            raise Refused(done.stdout + done.stderr)
+
     def _run(self, *arguments: str, values: dict[str, Any]) -> str:
         text = yaml.safe_dump(values)
         question = repr((arguments, text))
@@ -112,6 +128,11 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "podLabels": {"team": "vision"},
         "serviceAccount": {"annotations": {"iam": "0755"}},
     },
+    "webhook, certificate by the chart": {
+        "webhook": {"enabled": True, "failurePolicy": "Ignore", "timeoutSeconds": 3,
+                    "namespaceSelector": {"matchLabels": {"vision": "on"}}},
+    },
+    "webhook of one namespace": {"webhook": {"enabled": True}, "watchNamespaces": ["cameras"]},
     "tuned": {
         "logLevel": "debug",
         "workers": 8,

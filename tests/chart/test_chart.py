@@ -61,7 +61,12 @@ def test_every_object_says_whose_it_is(chart, values):
 
 
 def test_every_object_of_a_namespace_names_it(chart, values):
-    cluster_scoped = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    cluster_scoped = {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "ValidatingWebhookConfiguration",
+    }
     for manifest in chart.render(**values):
         if manifest["kind"] not in cluster_scoped:
             assert manifest["metadata"]["namespace"] in {

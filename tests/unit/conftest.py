@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from yolofleet.api.detector import Detector
+from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
 from yolofleet.api.status import Status, read_status
 from yolofleet.plan.accelerators import NodeRoom, holds, place, rooms
@@ -42,6 +42,7 @@ class World:
     nodes: list[Manifest] = field(default_factory=list)
     others: list[Manifest] = field(default_factory=list)  # pods that are not this detector's
     mesh: bool = True
+    gateway: bool = False
     monitor_labels: dict[str, str] | None = None
     scheduler: bool = False  # whether pods are made, and hold accelerators of nodes
     broken: set[str] = field(default_factory=set)  # model URIs whose pods never get ready
@@ -63,9 +64,13 @@ class World:
             copy.deepcopy(list(self.children.values())),
             self.pods,
             self.rooms(),
-            mesh=self.mesh,
+            routers=self.routers(),
             status=self.status(),
         )
+
+    def routers(self) -> frozenset[Provider]:
+        there = {Provider.ISTIO: self.mesh, Provider.GATEWAY: self.gateway}
+        return frozenset(provider for provider, is_there in there.items() if is_there)
 
     def rooms(self) -> tuple[NodeRoom, ...]:
         held: dict[str, Counter[str]] = {}
@@ -160,6 +165,8 @@ class World:
         return ready
 
     def weights(self) -> dict[str, int]:
+        if route := self.children.get(("HTTPRoute", "gate")):
+            return {to["name"]: to["weight"] for to in route["spec"]["rules"][-1]["backendRefs"]}
         route = self.children.get(("VirtualService", "gate"))
         if route is None:
             return {}

@@ -34,6 +34,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{- define "yolofleet.webhookSecret" -}}
+{{ include "yolofleet.fullname" . }}-webhook
+{{- end }}
+
 {{- define "yolofleet.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
@@ -104,6 +108,9 @@ seccompProfile:
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [networking.istio.io]
   resources: [virtualservices, destinationrules]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
   verbs: [get, list, watch, create, patch, delete]
 # Why a pod does not serve is told in the detector's conditions.
 - apiGroups: [""]

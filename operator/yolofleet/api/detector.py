@@ -222,6 +222,7 @@ class Provider(StrEnum):
 
     AUTO = "auto"
     ISTIO = "istio"
+    GATEWAY = "gateway"
     SERVICE = "service"
 
 
@@ -230,7 +231,7 @@ class Traffic(ApiModel):
 
     rules = (
         Rule(
-            "size(self.hosts) > 0 || size(self.gateways) == 0",
+            "size(self.hosts) > 0 || size(self.gateways) == 0 || self.provider == 'gateway'",
             "spec.traffic.gateways: need spec.traffic.hosts; add the host names that the gateways"
             " serve, or remove gateways to get a delegate VirtualService",
             ".gateways",
@@ -238,8 +239,8 @@ class Traffic(ApiModel):
         ),
         Rule(
             "self.provider != 'service' || size(self.hosts) == 0",
-            "spec.traffic.hosts: a plain Service routes no host names; use provider istio or auto,"
-            " or remove hosts",
+            "spec.traffic.hosts: a plain Service routes no host names; use provider istio, gateway"
+            " or auto, or remove hosts",
             ".hosts",
             "self.hosts[0]",
         ),
@@ -247,27 +248,30 @@ class Traffic(ApiModel):
 
     provider: Provider = Field(
         default=Provider.AUTO,
-        description="auto: Istio where its API is in the cluster, else a plain Service. istio: wait"
-        " for Istio. service: a plain Service even where Istio is.",
+        description="auto: Istio where its API is in the cluster, else the Gateway API where it is"
+        " and `gateways` are given, else a plain Service. istio, gateway: wait for that API."
+        " service: a plain Service whatever there is.",
     )
     hosts: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=32)
     ] = Field(
         default=[],
-        description="Host names that the VirtualService answers to. Empty: a delegate"
-        " VirtualService, to be referenced from your own.",
+        description="Host names that the route answers to. Empty: with Istio a delegate"
+        " VirtualService, to be referenced from your own; with the Gateway API all hosts of the"
+        " gateways.",
     )
     gateways: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=317)]], Field(max_length=32)
     ] = Field(
         default=[],
-        description="Istio gateways (NAMESPACE/NAME, or mesh) that the hosts are served on. Empty:"
-        " inside the mesh only.",
+        description="Gateways (NAMESPACE/NAME, or mesh) that the hosts are served on: Istio's, or"
+        " those of the Gateway API. Empty: inside the mesh only.",
     )
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2,
-        description="How often a proxy asks another replica when a request surely did not reach a"
-        " model (connection refused, or reset before it was read). No request is ever run twice.",
+        description="With Istio: how often a proxy asks another replica when a request surely did"
+        " not reach a model (connection refused, or reset before it was read). No request is ever"
+        " run twice.",
     )
 
 

@@ -57,6 +57,7 @@ class Reason(StrEnum):
     ROUTED = "Routed"
     ROUTE_PENDING = "RoutePending"
     MESH_ABSENT = "MeshAbsent"
+    ROUTE_REFUSED = "RouteRefused"
     SHORT_OF_CAPACITY = "ShortOfCapacity"
     # CanaryHealthy
     CANARY_READY = "CanaryReady"

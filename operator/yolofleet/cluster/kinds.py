@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from yolofleet.api import names
+from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 
 
@@ -55,6 +56,14 @@ SERVICE_ACCOUNT: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts")
 NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
 VIRTUAL_SERVICE: Final = Kind(*_ISTIO, "VirtualService", "virtualservices", optional=True)
 DESTINATION_RULE: Final = Kind(*_ISTIO, "DestinationRule", "destinationrules", optional=True)
+HTTP_ROUTE: Final = Kind(
+    "gateway.networking.k8s.io",
+    "v1",
+    "HTTPRoute",
+    "httproutes",
+    optional=True,
+    wakes_on_status=True,
+)
 POD_MONITOR: Final = Kind("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors", optional=True)
 POD: Final = Kind("", "v1", "Pod", "pods", wakes_on_status=True)
 NODE: Final = Kind("", "v1", "Node", "nodes", namespaced=False)
@@ -77,9 +86,13 @@ CHILDREN: Final = (
     NETWORK_POLICY,
     VIRTUAL_SERVICE,
     DESTINATION_RULE,
+    HTTP_ROUTE,
     POD_MONITOR,
 )
 """What a detector owns."""
+
+ROUTERS: Final = {Provider.ISTIO: VIRTUAL_SERVICE, Provider.GATEWAY: HTTP_ROUTE}
+"""What splits traffic, and the kind without which it cannot."""
 
 CACHED: Final = (DETECTOR, *CHILDREN, POD, NODE)
 """What the cache holds."""

@@ -18,7 +18,6 @@ from yolofleet.plan.release import (
     Release,
     drained,
     draining,
-    provider_for,
     release,
     shares,
     spans,
@@ -52,7 +51,7 @@ class Plan:
     canary: str | None
     revisions: tuple[PlannedRevision, ...]
     untouched: frozenset[str]  # revisions whose record cannot be read: neither written nor deleted
-    provider: Provider  # what really routes: istio or service
+    provider: Provider  # what really routes
     weights: Mapping[str, int]
     matched: str | None  # where requests go that match the canary's headers
     spans: bool  # whether the stable Service selects the successor's pods too
@@ -77,9 +76,9 @@ class Plan:
 def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: datetime) -> Plan:
     """Return the next state of `detector`. Raises nothing for a parsed detector."""
     going = release(detector, observed, defaults, now=now)
-    provider = provider_for(detector, observed)
+    provider = observed.provider
     split = {going.stable: 100}
-    if provider is Provider.ISTIO:
+    if provider is not Provider.SERVICE:
         asked = shares(detector, observed, going)
         full = max(going.capacity.kept, 1) if going.capacity.full else 0
         split = weights(observed, stable=going.stable, shares=asked, full=full)
@@ -150,7 +149,7 @@ def _replicas(
 
 def _taken_over(observed: Observed, provider: Provider, way: Progress, capacity: Capacity) -> int:
     """Return the percent of requests that the new revision answers."""
-    if provider is Provider.ISTIO:
+    if provider is not Provider.SERVICE:
         return observed.weights.get(way.revision, 0)
     # one Service over both: whoever is ready gets a part
     return carries(observed.ready(way.revision), max(capacity.kept, 1)) if observed.spans else 0

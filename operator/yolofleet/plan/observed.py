@@ -3,11 +3,11 @@
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from yolofleet.api.detector import Detector
+from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import (
     RELEASED_ANNOTATION,
     RENDER_ANNOTATION,
@@ -64,7 +64,8 @@ class Observed:
     weights: Mapping[str, int]  # what the router has; empty where there is no route
     selected: str | None  # the revision that the stable Service stands for
     spans: bool  # whether that Service selects the pods of all revisions
-    mesh: bool  # whether Istio's API is in the cluster
+    provider: Provider  # what routes in fact: what was asked for, as far as it is there
+    refused: str  # why a gateway does not serve the route; empty when none says so
     nodes: tuple[NodeRoom, ...]  # those with accelerators; none for who asks for no accelerator
     status: Status = field(default_factory=Status)
 
@@ -85,10 +86,14 @@ def observe(
     pods: Iterable[Manifest],
     nodes: tuple[NodeRoom, ...],
     *,
-    mesh: bool,
+    routers: Collection[Provider],
     status: Status,
 ) -> Observed:
-    """Make the snapshot of `detector` from what the cluster holds."""
+    """Make the snapshot of `detector` from what the cluster holds.
+
+    routers: what of Istio and the Gateway API is in the cluster.
+    """
+    provider = provider_for(detector, routers)
     by_kind: dict[str, list[Manifest]] = {}
     for child in children:
         by_kind.setdefault(child["kind"], []).append(child)
@@ -102,10 +107,11 @@ def observe(
     }
     return Observed(
         revisions=revisions,
-        weights=_weights(detector, by_kind.get("VirtualService", [])) if mesh else {},
+        weights=_weights(detector, provider, by_kind),
         selected=selected,
         spans=spans,
-        mesh=mesh,
+        provider=provider,
+        refused=_refused(by_kind.get("HTTPRoute", [])),
         nodes=nodes,
         status=status,
     )
@@ -142,16 +148,50 @@ def _selected(detector: Detector, services: Iterable[Manifest]) -> tuple[str | N
     return None, False
 
 
-def _weights(detector: Detector, routes: Iterable[Manifest]) -> dict[str, int]:
-    """Return the weights of the last route, which is the one without a match."""
-    for route in routes:
-        http = route["spec"].get("http") or []
-        if route["metadata"]["name"] == detector.name and http:
-            return {
-                to["destination"]["host"].split(".", 1)[0]: to.get("weight", 0)
-                for to in http[-1].get("route", [])
-            }
+def provider_for(detector: Detector, routers: Collection[Provider]) -> Provider:
+    """Return what routes in fact: what was asked for where it is, else the plain Service."""
+    traffic = detector.spec.traffic
+    if traffic.provider in (Provider.ISTIO, Provider.AUTO) and Provider.ISTIO in routers:
+        return Provider.ISTIO
+    asked = traffic.provider is Provider.GATEWAY
+    asked = asked or (traffic.provider is Provider.AUTO and bool(traffic.gateways))
+    return Provider.GATEWAY if asked and Provider.GATEWAY in routers else Provider.SERVICE
+
+
+def _weights(
+    detector: Detector, provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]
+) -> dict[str, int]:
+    """Return the weights of the last rule of the route, which is the one without a match."""
+    if provider is Provider.ISTIO:
+        rules = _named(detector, by_kind.get("VirtualService", ())).get("http") or []
+        return {
+            to["destination"]["host"].split(".", 1)[0]: to.get("weight", 0)
+            for to in (rules[-1].get("route", []) if rules else [])
+        }
+    if provider is Provider.GATEWAY:
+        rules = _named(detector, by_kind.get("HTTPRoute", ())).get("rules") or []
+        return {
+            to["name"]: to.get("weight", 1)
+            for to in (rules[-1].get("backendRefs", []) if rules else [])
+        }
     return {}
+
+
+def _named(detector: Detector, routes: Iterable[Manifest]) -> dict[str, Any]:
+    """Return the spec of the route of `detector`."""
+    found = (r["spec"] for r in routes if r["metadata"]["name"] == detector.name)
+    return next(found, {})
+
+
+def _refused(routes: Iterable[Manifest]) -> str:
+    """Return what a gateway says against the route."""
+    for route in routes:
+        for parent in route.get("status", {}).get("parents", ()):
+            gateway = parent.get("parentRef", {}).get("name", "")
+            for told in parent.get("conditions", ()):
+                if told.get("status") == "False":
+                    return f"{gateway}: {told.get('reason')}: {told.get('message', '')}"
+    return ""
 
 
 def _placed(pods: Iterable[Manifest]) -> Counter[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Strategy
 from yolofleet.api.status import Reason
 from yolofleet.plan.accelerators import room
@@ -112,13 +112,6 @@ def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[R
     running = [s.revision for s in others if s.revision and s.name in used]
     resting = [s.revision for s in others if s.revision and s.name not in used]
     return (*running, *resting[: detector.spec.revision_history])
-
-
-def provider_for(detector: Detector, observed: Observed) -> Provider:
-    """Return what routes in fact: Istio where it is and may be used, else the plain Service."""
-    if detector.spec.traffic.provider is Provider.SERVICE or not observed.mesh:
-        return Provider.SERVICE
-    return Provider.ISTIO
 
 
 def shares(detector: Detector, observed: Observed, going: Release) -> dict[str, int]:

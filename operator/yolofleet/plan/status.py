@@ -138,7 +138,7 @@ def _revision(name: str, observed: Observed, plan: Plan) -> RevisionStatus:
     seen = observed.revisions.get(name)
     planned = plan.replicas(name)
     model = next((p.revision.model.uri for p in plan.revisions if p.revision.name == name), "")
-    if plan.provider is Provider.ISTIO:
+    if plan.provider is not Provider.SERVICE:
         weight = observed.weights.get(name, 0)
     else:
         weight = _share_of_service(name, observed, plan)
@@ -161,7 +161,7 @@ def _share_of_service(name: str, observed: Observed, plan: Plan) -> int:
 
 
 def _url(detector: Detector, plan: Plan) -> str:
-    if plan.provider is Provider.ISTIO and detector.spec.traffic.hosts:
+    if plan.provider is not Provider.SERVICE and detector.spec.traffic.hosts:
         return f"http://{detector.spec.traffic.hosts[0]}"
     return f"http://{detector.name}.{detector.namespace}.svc.cluster.local"
 
@@ -236,10 +236,8 @@ def _under_way(
     step = rollout.steps[way.step - 1]
     where = f"step {way.step} of {len(rollout.steps)}, {way.goal} % to {way.revision}"
     if plan.provider is Provider.SERVICE:
-        told = f"{where}: needs Istio, whose API is not in the cluster; install it, or set"
-        return Statement(
-            kind, False, Reason.MESH_ABSENT, f"{told} spec.rollout.strategy to BlueGreen{meanwhile}"
-        )
+        told = f"{where}: {_lacking(detector)}; or set spec.rollout.strategy to BlueGreen"
+        return Statement(kind, False, Reason.MESH_ABSENT, told + meanwhile)
     if way.since is None:
         return Statement(kind, True, Reason.ROLLING_OUT, f"{where}: {count}{meanwhile}")
     if step.hold == APPROVAL:
@@ -259,7 +257,7 @@ def _routed(detector: Detector, observed: Observed, plan: Plan) -> Statement:
     kind = ConditionType.TRAFFIC_ROUTED
     traffic, canary = detector.spec.traffic, detector.spec.canary
     needs_mesh = (
-        traffic.provider is Provider.ISTIO
+        traffic.provider in (Provider.ISTIO, Provider.GATEWAY)
         or bool(traffic.hosts)
         or (plan.canary is not None and canary is not None and (canary.weight or canary.match))
     )
@@ -269,9 +267,8 @@ def _routed(detector: Detector, observed: Observed, plan: Plan) -> Statement:
                 kind,
                 False,
                 Reason.MESH_ABSENT,
-                "hosts, canary weights and matches need Istio, whose API (networking.istio.io/v1)"
-                " is not in the cluster; install it, or clear them. Meanwhile the Service"
-                f" {detector.name} sends everything to {plan.stable}",
+                f"hosts, canary weights and matches {_lacking(detector)}; or clear them. Meanwhile"
+                f" the Service {detector.name} sends everything to {plan.stable}",
             )
         if observed.spans and plan.spans:
             told = f"the Service {detector.name} sends to all of {plan.stable} and {plan.target}"
@@ -286,6 +283,8 @@ def _routed(detector: Detector, observed: Observed, plan: Plan) -> Statement:
             f"the Service {detector.name} does not send to {plan.stable} yet",
         )
     split = ", ".join(f"{share} % {name}" for name, share in plan.weights.items())
+    if plan.provider is Provider.GATEWAY and observed.refused:
+        return Statement(kind, False, Reason.ROUTE_REFUSED, f"the gateway {observed.refused}")
     if {k: v for k, v in observed.weights.items() if v} != {
         k: v for k, v in plan.weights.items() if v
     }:
@@ -301,12 +300,30 @@ def _routed(detector: Detector, observed: Observed, plan: Plan) -> Statement:
                 f" {observed.ready(plan.canary)} of its replicas are ready, and the whole traffic"
                 f" needs {plan.full}. Wait for them, or raise spec.canary.replicas",
             )
-    if not traffic.hosts and len(plan.weights) > 1:
+    if plan.provider is Provider.ISTIO and not traffic.hosts and len(plan.weights) > 1:
         split += (
             f" of what a VirtualService of yours delegates to {detector.namespace}/{detector.name};"
             f" the Service sends everything to {plan.stable}. Set spec.traffic.hosts to route here"
         )
     return Statement(kind, True, Reason.ROUTED, split)
+
+
+def _lacking(detector: Detector) -> str:
+    """Say what is missing to split traffic, and what to do."""
+    traffic = detector.spec.traffic
+    if traffic.provider is Provider.GATEWAY:
+        return (
+            "need the Gateway API (gateway.networking.k8s.io/v1), which is not in the cluster;"
+            " install it"
+        )
+    other = (
+        ""
+        if traffic.provider is Provider.ISTIO or traffic.gateways
+        else (", or the Gateway API and spec.traffic.gateways")
+    )
+    return (
+        "need Istio, whose API (networking.istio.io/v1) is not in the cluster; install it" + other
+    )
 
 
 def _canary_healthy(detector: Detector, observed: Observed, plan: Plan) -> Iterator[Statement]:

@@ -4,7 +4,7 @@ The account before the pods that run as it, pods before Services, both before th
 at them: nothing is referenced before it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from yolofleet.api.access import Isolation
@@ -13,6 +13,7 @@ from yolofleet.api.names import Manifest
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
 from yolofleet.resources.deployment import deployment
+from yolofleet.resources.gateway import http_route
 from yolofleet.resources.hpa import hpa
 from yolofleet.resources.istio import destination_rule, virtual_service
 from yolofleet.resources.network_policy import network_policy
@@ -33,9 +34,11 @@ class Surroundings:
     monitor_labels: Mapping[str, str] | None
 
 
-def surroundings(defaults: Defaults, *, mesh: bool, monitors: bool) -> Surroundings:
+def surroundings(
+    defaults: Defaults, routers: Collection[Provider], *, monitors: bool
+) -> Surroundings:
     """Return what `build` has to know; monitors: the API of the Prometheus operator is there."""
-    return Surroundings(mesh, defaults.monitor_labels if monitors else None)
+    return Surroundings(Provider.ISTIO in routers, defaults.monitor_labels if monitors else None)
 
 
 def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest]:
@@ -57,6 +60,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *(destination_rule(detector, name) for name in names if meshed),
         stable_service(detector, plan),
         *([virtual_service(detector, plan)] if meshed else []),
+        *([http_route(detector, plan)] if plan.provider is Provider.GATEWAY else []),
         *([hpa(detector, plan.stable, scaling)] if scaling else []),
         *([pdb(detector, plan.stable)] if plan.full >= 2 else []),
         *([network_policy(detector, deployments, mesh=around.mesh)] if isolated else []),

@@ -1,0 +1,55 @@
+"""The Gateway API on a real API server: picked up when it appears, let go when it vanishes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from controlplane.installation import GATEWAY_CRDS
+from controlplane.kube import Kube
+from yolofleet.api.names import Manifest
+from yolofleet.cluster import kinds
+
+TRAFFIC = {"provider": "gateway", "gateways": ["edge/public"], "hosts": ["gate.example.com"]}
+V2 = {"uri": "demo://shapes-v2"}
+
+
+async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
+    operator: Any,
+    fake_kubelet: Any,
+    make_detector: Callable[..., Any],
+    kube: Kube,
+    namespace: str,
+    eventually: Callable[..., Any],
+    istio_crds: Any,
+) -> None:
+    await make_detector(replicas=2, traffic=TRAFFIC, canary={"model": V2, "weight": 30})
+
+    async def says(reason: str) -> Manifest:
+        raw = await kube.get(kinds.DETECTOR, namespace, "gate")
+        conditions = raw["status"]["conditions"]
+        routed = next(c for c in conditions if c["type"] == "TrafficRouted")
+        assert routed["reason"] == reason, routed
+        return routed
+
+    await eventually(lambda: says("MeshAbsent"), 30)
+    await kube.install(GATEWAY_CRDS)
+
+    async def split() -> bool:
+        route = await kube.get(kinds.HTTP_ROUTE, namespace, "gate")
+        [rule] = route["spec"]["rules"]
+        assert [to["weight"] for to in rule["backendRefs"]] == [70, 30]
+        return bool(await says("Routed"))
+
+    await eventually(split, 60)
+    against = {
+        "type": "Accepted",
+        "status": "False",
+        "reason": "NotAllowedByListeners",
+        "message": "no listener takes gate.example.com",
+        "lastTransitionTime": "2030-01-01T00:00:00Z",
+    }
+    said = {"parents": [{"parentRef": {"name": "public"}, "conditions": [against]}]}
+    await kube.merge(kinds.HTTP_ROUTE, namespace, "gate", {"status": said}, "status")
+    refused = await eventually(lambda: says("RouteRefused"), 30)
+    assert "no listener takes gate.example.com" in refused["message"]
+    await istio_crds.remove()
+    await eventually(lambda: says("MeshAbsent"), 60)

@@ -1,0 +1,123 @@
+"""The Gateway API as router: when it is used, what its route says, and what gateways say of it."""
+
+import pytest
+
+from yolofleet.api.detector import Provider
+from yolofleet.plan.observed import provider_for
+from yolofleet.plan.status import report
+
+V2 = {"uri": "demo://shapes-v2"}
+ISTIO, GATEWAY, SERVICE = Provider.ISTIO, Provider.GATEWAY, Provider.SERVICE
+GIVEN = {"gateways": ["edge/public"], "hosts": ["gate.example.com"]}
+
+
+@pytest.mark.parametrize(
+    ("traffic", "routers", "used"),
+    [
+        ({}, {ISTIO, GATEWAY}, ISTIO),
+        ({}, {GATEWAY}, SERVICE),  # nothing says which gateway
+        (GIVEN, {GATEWAY}, GATEWAY),
+        (GIVEN, {ISTIO, GATEWAY}, ISTIO),
+        (GIVEN | {"provider": "gateway"}, {ISTIO, GATEWAY}, GATEWAY),
+        ({"provider": "gateway"}, {GATEWAY}, GATEWAY),
+        ({"provider": "gateway"}, {ISTIO}, SERVICE),
+        ({"provider": "istio"}, {GATEWAY}, SERVICE),
+        ({"provider": "service"}, {ISTIO, GATEWAY}, SERVICE),
+        (GIVEN, set(), SERVICE),
+    ],
+)
+def test_who_routes(detector_with, traffic, routers, used):
+    assert provider_for(detector_with(traffic=traffic), routers) is used
+
+
+@pytest.fixture
+def at_the_edge(world):
+    world.mesh, world.gateway = False, True
+    world.edit(traffic=GIVEN)
+    world.settle()
+    return world
+
+
+def route(world):
+    return world.children["HTTPRoute", "gate"]
+
+
+def test_a_canary_gets_its_weight_and_is_promoted(at_the_edge):
+    world = at_the_edge
+    stable = world.status().stable.revision
+    world.edit(canary={"model": V2, "weight": 10})
+    world.settle()
+    canary = world.status().canary.revision
+    assert world.weights() == {stable: 90, canary: 10}
+    assert world.status().canary.weight == 10
+    assert world.status().url == "http://gate.example.com"
+    world.edit(model=V2, canary=None)
+    world.settle()
+    assert world.weights() == {canary: 100}
+    assert not [kind for kind, _ in world.children if kind in ("VirtualService", "DestinationRule")]
+
+
+def test_the_route_hangs_on_the_gateways_that_were_named(at_the_edge):
+    spec = route(at_the_edge)["spec"]
+    assert spec["hostnames"] == ["gate.example.com"]
+    assert spec["parentRefs"] == [
+        {
+            "group": "gateway.networking.k8s.io",
+            "kind": "Gateway",
+            "namespace": "edge",
+            "name": "public",
+        }
+    ]
+    at_the_edge.edit(traffic={"provider": "gateway"})
+    at_the_edge.reconcile()
+    spec = route(at_the_edge)["spec"]
+    assert "hostnames" not in spec
+    assert spec["parentRefs"] == [{"group": "", "kind": "Service", "name": "gate", "port": 80}]
+
+
+def test_headers_become_matches(at_the_edge):
+    world = at_the_edge
+    headers = {"a": {"exact": "1"}, "b": {"prefix": "x.y"}, "c": {"regex": "z+"}}
+    world.edit(canary={"model": V2, "match": [{"headers": headers}]})
+    world.settle()
+    matched, _ = route(world)["spec"]["rules"]
+    assert matched["matches"] == [
+        {
+            "headers": [
+                {"name": "a", "type": "Exact", "value": "1"},
+                {"name": "b", "type": "RegularExpression", "value": r"x\.y.*"},
+                {"name": "c", "type": "RegularExpression", "value": "z+"},
+            ]
+        }
+    ]
+    assert matched["backendRefs"][0]["name"] == world.status().canary.revision
+
+
+def test_what_the_gateway_says_against_the_route_is_told(at_the_edge):
+    world = at_the_edge
+    against = {"type": "Accepted", "status": "False", "reason": "NotAllowedByListeners"}
+    parent = {"parentRef": {"name": "public"}, "conditions": [against]}
+    route(world)["status"] = {"parents": [parent]}
+    told = report(world.detector(), world.observed(), world.decide(), now=world.now).condition(
+        "TrafficRouted"
+    )
+    assert (told.status, told.reason) == ("False", "RouteRefused")
+    assert "public: NotAllowedByListeners" in told.message
+
+
+def test_asked_for_and_absent_it_says_what_to_install(world):
+    world.edit(traffic={"provider": "gateway"})
+    world.settle()
+    told = world.status().condition("TrafficRouted")
+    assert told.reason == "MeshAbsent"
+    assert "gateway.networking.k8s.io/v1" in told.message
+
+
+def test_a_release_in_steps_walks_on_it(at_the_edge):
+    world = at_the_edge
+    old = world.status().stable.revision
+    steps = [{"weight": 50, "hold": "10s"}]
+    world.edit(model=V2, rollout={"strategy": "Canary", "steps": steps})
+    world.settle()
+    assert world.weights() == {world.status().stable.revision: 100}
+    assert world.status().stable.revision != old

@@ -1,0 +1,162 @@
+"""What admission refuses beyond CEL, and what it lets pass."""
+
+from typing import Any
+
+import pytest
+
+from yolofleet.plan.admission import Neighbours, Verdict, claims, judge
+
+PUBLIC = {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
+
+
+def a_detector(
+    name: str = "gate", namespace: str = "shop", labels: Any = None, **spec: Any
+) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
+        "spec": {"model": {"uri": "demo://shapes"}, **spec},
+    }
+
+
+def with_container(**fields: Any) -> dict[str, Any]:
+    template = {"spec": {"containers": [{"name": "yoloserve", **fields}]}}
+    return a_detector(podTemplate=template)
+
+
+def around(*others: dict[str, Any], child_of: str = "") -> Neighbours:
+    known = {f"{o['metadata']['namespace']}/{o['metadata']['name']}": claims(o) for o in others}
+    return Neighbours(known.keys(), known, child_of)
+
+
+def refusal(verdict: Verdict) -> str:
+    [told] = verdict.refusals
+    return told
+
+
+def test_a_sound_detector_passes_without_a_word() -> None:
+    assert judge(a_detector(), None, around()) == Verdict()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (with_container(image="mine:1"), "containers[yoloserve].image: use spec.runtime.image"),
+        (with_container(command=["sh"]), "containers[yoloserve].command: is YoloFleet"),
+        (with_container(env=[{"value": "1"}]), "env[0]: every item needs a name"),
+        (
+            a_detector(podTemplate={"metadata": {"labels": {"a": 1}}}),
+            "metadata.labels: must map names to strings",
+        ),
+        (
+            a_detector(canary={"podTemplate": {"spec": {"containers": None}}, "weight": 1}),
+            "spec.canary.podTemplate.spec.containers: is null",
+        ),
+    ],
+)
+def test_a_pod_template_that_cannot_be_honoured_is_refused(wrong: Any, told: str) -> None:
+    assert told in refusal(judge(wrong, None, around()))
+    assert told in refusal(judge(wrong, a_detector(), around(a_detector())))
+
+
+def test_what_was_wrong_before_may_be_labelled_and_deleted() -> None:
+    wrong = with_container(image="mine:1")
+    labelled = wrong | {"metadata": wrong["metadata"] | {"labels": {"a": "b"}}}
+    assert not judge(labelled, wrong, around()).refusals
+    going = with_container(image="mine:2")
+    going["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
+    assert not judge(going, wrong, around()).refusals
+
+
+@pytest.mark.parametrize(
+    ("theirs", "clash"),
+    [
+        (PUBLIC, True),
+        (PUBLIC | {"hosts": ["other.example.com", "GATE.example.com"]}, True),
+        (PUBLIC | {"hosts": ["other.example.com"]}, False),
+        (PUBLIC | {"gateways": ["istio-system/private"]}, False),
+        (PUBLIC | {"gateways": ["mesh", "istio-system/public"]}, True),
+        (PUBLIC | {"gateways": ["public"]}, False),  # in the other's own namespace
+        ({"hosts": ["gate.example.com"]}, False),  # inside the mesh only
+        ({}, False),
+    ],
+)
+def test_a_host_of_another_detector_on_the_same_gateway_is_refused(
+    theirs: dict[str, Any], clash: bool
+) -> None:
+    other = a_detector("door", "yard", traffic=theirs)
+    verdict = judge(a_detector(traffic=PUBLIC), None, around(other))
+    assert bool(verdict.refusals) is clash
+    if clash:
+        assert "gate.example.com on the gateway istio-system/public" in refusal(verdict)
+        assert "routed by the detector yard/door already" in refusal(verdict)
+
+
+def test_inside_the_mesh_a_short_host_is_its_namespaces_own() -> None:
+    mine, theirs = a_detector(traffic={"hosts": ["gate"]}), {"hosts": ["gate"]}
+    assert not judge(mine, None, around(a_detector("door", "yard", traffic=theirs))).refusals
+    assert judge(mine, None, around(a_detector("door", "shop", traffic=theirs))).refusals
+
+
+def test_a_clash_that_was_there_does_not_hold_up_other_edits() -> None:
+    before = a_detector(traffic=PUBLIC)
+    after = a_detector(traffic=PUBLIC, replicas=3)
+    other = a_detector("door", traffic=PUBLIC)
+    assert not judge(after, before, around(before, other)).refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "clash"),
+    [
+        ("gate-7c9f1b2a", "gate", True),
+        ("gate", "gate-7c9f1b2a", True),
+        ("gate-7c9f1b2", "gate", False),
+        ("gate-7c9f1bzz", "gate", False),
+        ("gate-7c9f1b2a", "door", False),
+        ("gate", "gate", False),
+    ],
+)
+def test_a_name_that_a_revision_of_another_could_have_is_refused(
+    name: str, other: str, clash: bool
+) -> None:
+    verdict = judge(a_detector(name), None, around(a_detector(other)))
+    assert bool(verdict.refusals) is clash
+    elsewhere = judge(a_detector(name), None, around(a_detector(other, "yard")))
+    assert not elsewhere.refusals
+
+
+def test_a_name_that_a_child_of_another_has_is_refused_and_ones_own_is_not() -> None:
+    verdict = judge(a_detector("gate-canary"), None, around(child_of="door"))
+    assert "belongs to the detector door" in refusal(verdict)
+    assert not judge(a_detector("gate"), None, around(child_of="gate")).refusals
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"model": {"uri": "https://models.example.com/a.onnx"}}, "spec.model.sha256: is not set"),
+        (
+            {"canary": {"model": {"uri": "http://models.example.com/a.onnx"}, "weight": 1}},
+            "spec.canary.model.sha256: is not set",
+        ),
+        ({"runtime": {"image": "registry:5000/serve"}}, "spec.runtime.image"),
+        ({"runtime": {"image": "serve:latest"}}, "spec.runtime.image"),
+    ],
+)
+def test_what_may_surprise_tomorrow_is_warned_of(spec: dict[str, Any], told: str) -> None:
+    verdict = judge(a_detector(**spec), None, around())
+    assert not verdict.refusals
+    [warning] = verdict.warnings
+    assert told in warning
+    assert len(warning) <= 256
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"model": {"uri": "https://models.example.com/a.onnx", "sha256": "0" * 64}},
+        {"runtime": {"image": "registry:5000/serve:1"}},
+        {"runtime": {"image": "serve@sha256:0"}},
+    ],
+)
+def test_what_is_pinned_is_not_warned_of(spec: dict[str, Any]) -> None:
+    assert judge(a_detector(**spec), None, around()) == Verdict()
