@@ -22,13 +22,16 @@ from yoloserve.images import (
     Letterbox,
     decode,
     decode_for,
+    decode_whole,
     letterbox,
     read_header,
 )
 from yoloserve.postprocess import Detections, Head, Options, Output, postprocess
+from yoloserve.settings import PrecisionName
 
 R = TypeVar("R")
 Source = bytes | Callable[[], Image]  # an encoded image, or what makes one, on a thread
+Decode = Callable[..., tuple[Image, int]]
 WARM_UP_RUNS = 3
 PROBE_PIXELS = 2**24  # more than it has
 
@@ -90,6 +93,8 @@ class Detector:
         self.deadline_s = deadline_s
         self.defaults = defaults
         self._engine = engine
+        exact = engine.info.precision is PrecisionName.FP32
+        self._decode: Decode = decode_whole if exact else decode_for
         self._threads = threads
         self._max_pixels = max_pixels
         self._finishing = ServiceTime()  # what comes after the network, and must be in time too
@@ -186,6 +191,7 @@ class Detector:
             self._unless_late,
             deadline,
             _prepare,
+            self._decode,
             source,
             self._engine.input_size,
             self._max_pixels,
@@ -251,10 +257,10 @@ class Detector:
         self._threads.close()
 
 
-def _prepare(source: Source, size: InputSize, max_pixels: int) -> _Prepared:
+def _prepare(decode: Decode, source: Source, size: InputSize, max_pixels: int) -> _Prepared:
     began = time.perf_counter()
     if isinstance(source, bytes):
-        image, reduced = decode_for(source, size, max_pixels=max_pixels)
+        image, reduced = decode(source, size, max_pixels=max_pixels)
     else:
         image, reduced = source(), 1
     decoded = time.perf_counter()

@@ -137,9 +137,12 @@ def _greedy(found: Detections, iou: float) -> NDArray[np.int64]:
     far = float(np.abs(found.boxes).max()) + 1
     apart = found.boxes.astype(np.float64) + (found.classes * 2 * far)[:, None]
     apart[:, 2:] -= apart[:, :2]
+    # A box without an inside overlaps nothing; OpenCV would say it overlaps its like wholly.
+    real = (apart[:, 2:] > 0).all(axis=1)
     # Lists, not arrays: OpenCV takes longer to convert an array than to suppress its boxes.
-    kept = cv2.dnn.NMSBoxes(apart.tolist(), found.scores.tolist(), 0.0, iou)
-    return np.asarray(kept, np.int64).reshape(-1)
+    kept = cv2.dnn.NMSBoxes(apart[real].tolist(), found.scores[real].tolist(), 0.0, iou)
+    rows = np.flatnonzero(real)[np.asarray(kept, np.int64).reshape(-1)]
+    return np.sort(np.concatenate((rows, np.flatnonzero(~real))))
 
 
 def iou(boxes: Boxes, other: Boxes) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ async def test_big_pictures_are_decoded_one_at_a_time(
     big_pixels: int,
     at_once: int,
 ) -> None:
-    inside, most, lock, decode = [], [0], threading.Lock(), detector.decode_for
+    inside, most, lock, decode = [], [0], threading.Lock(), detector.decode_whole
     together = threading.Barrier(at_once, timeout=30)
 
     def watched(*asked: Any, **options: Any) -> Any:
@@ -33,7 +33,7 @@ async def test_big_pictures_are_decoded_one_at_a_time(
                 inside.pop()
 
     monkeypatch.setattr(detector, "BIG_PIXELS", big_pixels)
-    monkeypatch.setattr(detector, "decode_for", watched)
+    monkeypatch.setattr(detector, "decode_whole", watched)
     async with serve() as served:
         answers = await asyncio.gather(*(served.detect(jpeg) for _ in range(4)))
     assert {answer.status_code for answer in answers} == {200}

@@ -218,3 +218,9 @@ def test_iou_is_that_of_the_slow_one(found: Detections) -> None:
     expected = [[overlap(a, b) for b in found.boxes.tolist()] for a in found.boxes.tolist()]
     got = iou(found.boxes, found.boxes)
     np.testing.assert_allclose(got, np.reshape(expected, got.shape), rtol=1e-5)
+
+
+def test_boxes_without_an_inside_suppress_nothing_as_in_the_reference() -> None:
+    boxes = np.array([[10, 10, 10, 20], [10, 10, 10, 20], [30, 30, 20, 20]], np.float32)
+    found = Detections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.zeros(3, np.int64))
+    assert len(suppress(found, iou=0.7, limit=10)) == 3

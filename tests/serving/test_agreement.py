@@ -1,0 +1,68 @@
+"""Pairing the objects of two answers."""
+
+import numpy as np
+import pytest
+
+from yoloserve.agreement import Agreement, agreement
+from yoloserve.postprocess import Detections
+
+BOX, NEAR, FAR = (0, 0, 100, 100), (0, 0, 100, 96), (500, 500, 600, 600)
+
+
+def seen(*rows: tuple[tuple[int, ...], float, int]) -> Detections:
+    boxes = np.array([box for box, _, _ in rows], np.float32).reshape(-1, 4)
+    scores = np.array([score for _, score, _ in rows], np.float32)
+    return Detections(boxes, scores, np.array([kind for _, _, kind in rows], np.int64))
+
+
+def judged(found: Detections, expected: Detections) -> Agreement:
+    return agreement(found, expected, confidence=0.25)
+
+
+def test_the_same_answer_agrees_wholly() -> None:
+    same = seen((BOX, 0.9, 0), (FAR, 0.5, 1))
+    assert judged(same, same) == Agreement(both=2, worst_iou=1.0)
+    assert judged(same, same).f1 == 1
+
+
+def test_nothing_agrees_with_nothing() -> None:
+    assert judged(seen(), seen()).f1 == 1
+
+
+def test_how_far_pairs_are_apart_is_told() -> None:
+    told = judged(seen((NEAR, 0.8, 0)), seen((BOX, 0.9, 0)))
+    assert told.both == 1
+    assert told.worst_iou == pytest.approx(0.96)
+    assert told.worst_score == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "missing", "extra"),
+    [
+        (seen(), seen((BOX, 0.9, 0)), 1, 0),
+        (seen((BOX, 0.9, 0)), seen(), 0, 1),
+        (seen((BOX, 0.9, 1)), seen((BOX, 0.9, 0)), 1, 1),
+        (seen((FAR, 0.9, 0)), seen((BOX, 0.9, 0)), 1, 1),
+        (seen((BOX, 0.9, 0), (NEAR, 0.8, 0)), seen((BOX, 0.9, 0)), 0, 1),
+    ],
+)
+def test_what_only_one_of_them_saw_is_counted(found, expected, missing: int, extra: int) -> None:
+    told = judged(found, expected)
+    assert (told.missing, told.extra) == (missing, extra)
+
+
+def test_a_score_on_either_side_of_the_threshold_is_no_difference() -> None:
+    told = judged(seen((BOX, 0.249, 0)), seen((BOX, 0.251, 0)))
+    assert (told.both, told.missing, told.extra) == (1, 0, 0)
+    assert judged(seen((BOX, 0.249, 0)), seen()) == Agreement()
+
+
+def test_each_object_is_paired_with_the_closest() -> None:
+    told = judged(seen((NEAR, 0.9, 0), (BOX, 0.8, 0)), seen((BOX, 0.8, 0), (NEAR, 0.9, 0)))
+    assert (told.both, told.worst_iou, told.worst_score) == (2, 1.0, 0.0)
+
+
+def test_pictures_add_up() -> None:
+    total = Agreement(1, 2, 3, 0.9, 0.1) + Agreement(4, 0, 0, 0.8, 0.2)
+    assert total == Agreement(5, 2, 3, 0.8, 0.2)
+    assert total.f1 == pytest.approx(10 / 15)
