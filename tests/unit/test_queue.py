@@ -254,3 +254,30 @@ async def test_the_same_key_is_never_worked_on_twice_at_once() -> None:
     await asyncio.wait_for(finished.wait(), 5)
     running.cancel()
     assert most == 1
+
+
+async def test_reconciles_that_wait_for_nothing_leave_the_loop_to_others() -> None:
+    """The Lease is renewed by another task, also while a thousand detectors are looked at."""
+    queue, turns, seen = WorkQueue(), 0, []
+    finished = asyncio.Event()
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def reconcile(key: str) -> timedelta | None:
+        seen.append((key, turns))
+        if len(seen) == 100:
+            finished.set()
+        return None
+
+    for number in range(100):
+        queue.add(str(number))
+    background = asyncio.create_task(others())
+    running = asyncio.create_task(Workers(queue, reconcile, Counted()).run(10))
+    await asyncio.wait_for(finished.wait(), 5)
+    running.cancel()
+    background.cancel()
+    assert seen[-1][1] - seen[0][1] >= 9, "each worker has one key a turn"

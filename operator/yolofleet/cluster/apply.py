@@ -170,7 +170,9 @@ class Writer:
         the same object (uid) in the same state (resourceVersion) when the API server deletes it.
         """
         doubtful = [
-            entry for entry in self._cache.owned_by(uid) if not _kept(entry.manifest(), keep)
+            entry
+            for entry in self._cache.owned_by(uid)
+            if (entry.kind.name, entry.name) not in keep
         ]
         changes: list[Change] = []
         places = {(entry.kind, entry.namespace, _detector_of(entry)) for entry in doubtful}
@@ -182,7 +184,7 @@ class Writer:
                 selector=f"{kinds.selector_of(kind)},{DETECTOR_LABEL}={detector}",
             )
             for item in listing.items:
-                if kinds.controller_uid(item) == uid and not _kept(item, keep):
+                if kinds.controller_uid(item) == uid and kinds.identity(item) not in keep:
                     changes += await self._delete(item)
         return changes
 
@@ -438,10 +440,6 @@ def _ours(found: _Found) -> _Found:
 def _is_namesake(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Say whether both refer to a detector of one name: deleted and made anew, it waits."""
     return bool(one) and all(one.get(field) == other.get(field) for field in ("kind", "name"))
-
-
-def _kept(manifest: Manifest, keep: Collection[tuple[str, str]]) -> bool:
-    return kinds.identity(manifest) in keep
 
 
 def _detector_of(entry: Entry) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ JSON_PATCH: Final = "application/json-patch+json"
 JSON: Final = "application/json"
 
 PAGE = 500  # objects in one answer; the API server's own advice for large collections
+BREATH = 50  # objects that are shrunk before others of the event loop have their turn
 LIST_ATTEMPTS = 3  # a list whose rest was forgotten is begun anew this often
 
 Item = TypeVar("Item")
@@ -189,9 +191,11 @@ class Client:
         items: list[Item] = []
         while True:
             page = await self.send(Request("GET", kind.path(namespace), query))
-            for item in page["items"]:
+            for number, item in enumerate(page["items"], 1):
                 item["apiVersion"], item["kind"] = kind.api_version, kind.name
                 items.append(keep(item))
+                if number % BREATH == 0:
+                    await asyncio.sleep(0)
             if not (rest := page["metadata"].get("continue")):
                 return Listing(items, int(page["metadata"]["resourceVersion"]))
             query = query | {"continue": rest}
