@@ -28,11 +28,20 @@ def serve(settings: Settings) -> int:
     # download say, would sit out the whole grace period. Once up, the server has its own handler.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs.configure()
+    _allow_connections()
     metrics = Metrics()
     detector = _detector(settings, metrics.batch_ran)
     server = Server(create_app(detector, metrics, settings), settings)
     server.run()
     return 0 if server.started and not server.blind else FAILED
+
+
+def _allow_connections() -> None:
+    """Raise the limit on open files to what may be had: each idle camera holds a connection."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def predict(settings: Settings, pictures: list[Path], save: Path | None) -> int:

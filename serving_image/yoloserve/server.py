@@ -12,6 +12,7 @@ from math import ceil
 import uvicorn
 from fastapi import FastAPI
 
+from yoloserve.http_protocol import HttpProtocol
 from yoloserve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
-                http="httptools",
+                http=HttpProtocol.within(settings.body_timeout_seconds),
                 loop="uvloop",
                 ws="websockets-sansio",
                 ws_max_size=settings.max_body_bytes,

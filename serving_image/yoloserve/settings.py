@@ -204,7 +204,10 @@ class Settings(LastWords, extra="forbid"):
         description="Largest image, width times height; checked in its header, before decoding.",
     )
     body_timeout_seconds: float = Field(
-        10, gt=0, le=600, description="Longest time a request's body may take to arrive."
+        10,
+        gt=0,
+        le=600,
+        description="Longest time a request's head, and then its body, may take to arrive.",
     )
 
     cache_dir: Path = Field(

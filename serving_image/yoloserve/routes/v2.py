@@ -99,6 +99,23 @@ async def ready(request: Request, response: Response) -> dict[str, bool]:
     return {"live": live}
 
 
+# Before the models: there is none of the name `stats`.
+@router.get("/models/stats", summary="Statistics", response_model=V2Statistics)
+async def all_statistics(detector: Served, metrics: Counted) -> dict[str, Any]:
+    """Count what was done, and where the time went, as Triton's statistics extension does."""
+    info = detector.info
+    return {"model_stats": [metrics.statistics.as_dict(info.name, protocol.version_of(info))]}
+
+
+@router.get(MODEL + "/stats", summary="Statistics", response_model=V2Statistics, responses=NO_MODEL)
+@router.get(
+    VERSION + "/stats", summary="Statistics", response_model=V2Statistics, responses=NO_MODEL
+)
+async def statistics(detector: Chosen, metrics: Counted) -> dict[str, Any]:
+    """Count what was done with this model."""
+    return await all_statistics(detector, metrics)
+
+
 @router.get(MODEL, summary="The model", response_model=V2Model, responses=NO_MODEL)
 @router.get(VERSION, summary="The model", response_model=V2Model, responses=NO_MODEL)
 async def model_metadata(detector: Chosen) -> dict[str, Any]:
@@ -130,21 +147,6 @@ async def model_ready(request: Request, detector: Chosen, response: Response) ->
 async def model_config(detector: Chosen) -> dict[str, Any]:
     """Describe the model as Triton's model configuration does."""
     return protocol.config(detector.info)
-
-
-@router.get("/models/stats", summary="Statistics", response_model=V2Statistics)
-@router.get(MODEL + "/stats", summary="Statistics", response_model=V2Statistics, responses=NO_MODEL)
-@router.get(
-    VERSION + "/stats", summary="Statistics", response_model=V2Statistics, responses=NO_MODEL
-)
-async def statistics(
-    detector: Served, metrics: Counted, model: str | None = None, version: str | None = None
-) -> dict[str, Any]:
-    """Count what was done, and where the time went, as Triton's statistics extension does."""
-    if model is not None:
-        await chosen(model, detector, version)
-    info = detector.info
-    return {"model_stats": [metrics.statistics.as_dict(info.name, protocol.version_of(info))]}
 
 
 @router.post("/repository/index", summary="All models", response_model=list[V2IndexEntry])
