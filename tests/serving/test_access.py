@@ -263,6 +263,7 @@ async def test_a_key_is_shown_in_any_of_three_ways(serve, jpeg: bytes, keys_file
             {"Authorization": KEY},
             {"Authorization": "Bearer"},
             {"Authorization": "Basic !"},
+            {"Authorization": b"Basic YW\xb55b25lOmtleQ=="},
             {"X-Api-Key": "wrong"},
             {"Authorization": f"Bearer {KEY}x"},
         ):

@@ -1,0 +1,1 @@
+"""Throws broken input at the parts of the server that read what strangers send."""

@@ -1,0 +1,212 @@
+"""What is fuzzed: each target takes bytes, and may only answer or refuse."""
+
+import asyncio
+import contextlib
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from yoloserve import access, inference_protocol, tracing
+from yoloserve.dependencies import Bodies, class_indices, url_in
+from yoloserve.errors import Refusal
+from yoloserve.fetching import Address, Fetcher
+from yoloserve.images import InputSize, decode_for, letterbox
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "images"
+MOST_PIXELS = 2**20
+LIMITS = inference_protocol.Limits(images=4, pixels=MOST_PIXELS)
+FIXED, DYNAMIC = InputSize(64, 64), InputSize(64, 64, dynamic=True)
+BOUNDARY = b"boundary-of-the-form"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader of foreign bytes, and inputs that it takes."""
+
+    name: str
+    run: Callable[[bytes], object]
+    seeds: Sequence[bytes]
+    words: Sequence[bytes] = field(default=())  # what mutations write
+
+
+def all_targets() -> list[Target]:
+    """List every target."""
+    return [_images(), _inference(), _forms(), _headers(), _addresses()]
+
+
+def attempt(target: Target, data: bytes) -> bool:
+    """Say whether the target took the input; anything but an answer or a refusal is raised."""
+    try:
+        target.run(data)
+    except Refusal:
+        return False
+    return True
+
+
+def _images() -> Target:
+    picture = np.random.default_rng(7).integers(0, 255, (24, 40, 3), np.uint8)
+    small = [
+        cv2.imencode(suffix, picture, options)[1].tobytes()
+        for suffix, options in (
+            (".jpg", []),
+            (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+            (".png", []),
+            (".webp", [cv2.IMWRITE_WEBP_QUALITY, 60]),
+            (".webp", [cv2.IMWRITE_WEBP_QUALITY, 101]),
+            (".bmp", []),
+            (".tiff", []),
+        )
+    ]
+    grey = cv2.imencode(".png", picture[:, :, 0].astype(np.uint16) * 257)[1].tobytes()
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    turned = small[0][:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + small[0][2:]
+
+    def run(data: bytes) -> None:
+        for size in (FIXED, DYNAMIC):
+            image, reduced = decode_for(data, size, max_pixels=MOST_PIXELS)
+            assert image.ndim == 3
+            assert image.shape[0] * image.shape[1] * reduced**2 <= MOST_PIXELS * 1.1
+            letterbox(image, size, reduced)
+
+    return Target("images", run, [*small, grey, turned])
+
+
+def _inference() -> Target:
+    pixel = bytes(range(12))
+
+    def request(header: dict[str, object], binary: bytes = b"") -> bytes:
+        raw = json.dumps(header).encode()
+        return struct.pack("<I", len(raw)) + raw + binary
+
+    def tensor(**changes: object) -> dict[str, object]:
+        image = {"name": "image", "shape": [2, 2, 3], "datatype": "UINT8"} | changes
+        return {"id": "7", "inputs": [image], "parameters": {"timeout": 5, "confidence": 0.5}}
+
+    seeds = [
+        request(tensor(data=list(pixel))),
+        request(tensor(parameters={"binary_data_size": 12}), pixel),
+        request(tensor(datatype="BYTES", shape=[1], data=["/9j/"])),
+        request(
+            tensor(datatype="BYTES", shape=[2], parameters={"binary_data_size": 14}),
+            struct.pack("<I", 3) + b"abc" + struct.pack("<I", 3) + b"def",
+        ),
+        request(
+            tensor(datatype="FP32", shape=[3, 1, 1], data=[0, 0.5, 1])
+            | {"outputs": [{"name": "det_boxes", "parameters": {"binary_data": True}}]}
+        ),
+    ]
+    words = (
+        b"null",
+        b"-1",
+        b"1e999",
+        b"[]",
+        b"{}",
+        b'"x"',
+        b"9223372036854775808",
+        b"NaN",
+        b"[[1]]",
+    )
+
+    def run(data: bytes) -> None:
+        """Read a body, the first four bytes of which say what the header says of it."""
+        length = struct.unpack_from("<I", data.ljust(4, b"\0"))[0]
+        for told in (length, None):
+            inference = inference_protocol.read(data[4:], told, LIMITS)
+            assert 1 <= len(inference.sources) <= LIMITS.images
+            for source in inference.sources:
+                if not isinstance(source, bytes):
+                    source()
+
+    return Target("inference", run, seeds, words)
+
+
+def _forms() -> Target:
+    part = b'--%s\r\nContent-Disposition: form-data; name="%s"; filename="a.jpg"\r\n\r\nabc\r\n'
+    ends = b"--" + BOUNDARY + b"--\r\n"
+    seeds = [
+        b"".join(part % (BOUNDARY, name) for name in names) + ends
+        for names in ((b"file",), (b"image", b"file"), (b"a", b"b", b"c"))
+    ]
+    bodies = Bodies(100_000, timeout_s=5, max_images=3, fetcher=Fetcher(()))
+
+    async def read(data: bytes) -> None:
+        scope = {
+            "type": "http",
+            "headers": [(b"content-type", b"multipart/form-data; boundary=" + BOUNDARY)],
+        }
+        messages = iter(
+            [
+                {"type": "http.request", "body": data[: len(data) // 2], "more_body": True},
+                {"type": "http.request", "body": data[len(data) // 2 :], "more_body": False},
+            ]
+        )
+
+        async def receive() -> dict[str, object]:
+            return next(messages)
+
+        try:
+            async with bodies.images_of(Request(scope, receive)) as files:
+                assert 1 <= len(files) <= 3
+        finally:
+            assert bodies.held == 0
+
+    runner = asyncio.Runner()
+    return Target(
+        "forms", lambda data: runner.run(read(data)), seeds, (BOUNDARY, b"\r\n\r\n", b"--", b'"')
+    )
+
+
+def _headers() -> Target:
+    seeds = [
+        b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        b"x-request-id: frame-17",
+        b"authorization: Basic YW55b25lOmtleQ==",
+        b"authorization: Bearer eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.e30.c2ln",
+        b"x-api-key: correct-horse-battery",
+    ]
+    tokens = access.Tokens("http://127.0.0.1:9/", clock=lambda: 0)
+    tokens._asked_at = tokens._read_at = 0  # just now, so never again
+    tokens._keys = [{"kid": "1", "kty": "RSA", "n": "AQAB", "e": "AQAB"}]
+    door = access.Access(tokens=tokens)
+    runner = asyncio.Runner()
+
+    def run(data: bytes) -> None:
+        name, _, value = data.partition(b":")
+        headers = Headers(raw=[(name.strip().lower(), value.strip())])
+        assert tracing.REQUEST_ID.fullmatch(tracing.begin(headers).request_id)
+        runner.run(door.client(headers))
+
+    return Target("headers", run, seeds, (b".", b"=", b"-", b"none", b"HS256"))
+
+
+def _addresses() -> Target:
+    fetcher = Fetcher(("cams.example.com", "*.example.org"), http=True, resolver=_nowhere)
+    runner = asyncio.Runner()
+
+    async def fetch(url: str) -> None:
+        async for _ in fetcher.chunks(url, 1000):
+            raise AssertionError("something was fetched")
+
+    def run(data: bytes) -> None:
+        with contextlib.suppress(Refusal):
+            class_indices(data.decode("latin-1"), ("circle", "star"))
+        runner.run(fetch(url_in(data)))
+
+    seeds = [
+        b'{"url": "https://cams.example.com/a.jpg?b=c#d"}',
+        b'{"url": "http://user@a.example.org:80/"}',
+        b'{"url": "https://[::1]:443/"}',
+        b"circle,1",
+    ]
+    return Target("addresses", run, seeds, (b"@", b"[", b"%00", b"\\u0000", b"//", b"127.0.0.1"))
+
+
+async def _nowhere(_host: str, _port: int) -> list[Address]:
+    return []
