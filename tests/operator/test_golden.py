@@ -9,6 +9,7 @@ import difflib
 import os
 import re
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,15 @@ class Stage:
     async def settled(self) -> Manifest:
         await self.says("TrafficRouted", "Routed")
         return await self.says("Progressing", "Settled")
+
+    async def quiet(self) -> None:
+        """Wait until nothing has been written for three seconds: the last Event is there, too."""
+        version, since = "", time.monotonic()
+        while time.monotonic() - since < 3:
+            found = await self.kube.get(kinds.DETECTOR, SHOP, self.name)
+            if found["metadata"]["resourceVersion"] != version:
+                version, since = found["metadata"]["resourceVersion"], time.monotonic()
+            await asyncio.sleep(0.3)
 
     def pods_to_come(self, fate: Fate) -> None:
         self.fates[self.name] = fate
@@ -152,6 +162,7 @@ async def resource_conflict(stage: Stage) -> None:
     )
     await stage.make()
     await stage.says("Progressing", "ResourceConflict")
+    await stage.says("Ready", "Serving")
 
 
 async def suspended(stage: Stage) -> None:
@@ -170,6 +181,7 @@ async def draining(stage: Stage) -> None:
     await serving(stage)
     await stage.edit(model=V2)
     await stage.says("Progressing", "Draining")
+    await stage.says("TrafficRouted", "Routed")
 
 
 async def new_model_fails(stage: Stage) -> None:
@@ -188,6 +200,7 @@ async def rolled_back(stage: Stage) -> None:
 async def istio_absent(stage: Stage) -> None:
     await stage.make(traffic=HOSTS)
     await stage.says("TrafficRouted", "MeshAbsent")
+    await stage.says("Progressing", "Settled")
 
 
 async def canary(stage: Stage) -> None:
@@ -218,12 +231,41 @@ async def canary_fails(stage: Stage) -> None:
     await stage.says("CanaryHealthy", "Crashed")
 
 
+async def step_held(stage: Stage) -> None:
+    steps = [{"weight": 25, "hold": "10m"}, {"weight": 50, "hold": "Approval"}]
+    await stage.make(
+        replicas=4, traffic=HOSTS, rollout={"strategy": "Canary", "steps": steps}, model=V1
+    )
+    await stage.settled()
+    await stage.edit(model=V2)
+
+    async def at_its_weight() -> bool:
+        status = await stage.says("TrafficRouted", "Routed", "True")
+        return bool((status.get("canary") or {}).get("weight") == 25)
+
+    await eventually(at_its_weight, 30)
+
+
+async def paused(stage: Stage) -> None:
+    await step_held(stage)
+    await stage.edit(rollout={"paused": True})
+    await stage.says("Progressing", "Paused")
+
+
+async def drift_left(stage: Stage) -> None:
+    await stage.make(driftPolicy="Report")
+    await stage.settled()
+    gardener = stage.kube.acting_as("gardener")
+    await gardener.merge(kinds.SERVICE, SHOP, stage.name, {"spec": {"type": "NodePort"}})
+    await stage.says("Drifted", "DriftLeft")
+
+
 BARE = (
     starting, serving, image_not_found, crashed, out_of_memory, digest_mismatch, unschedulable,
     no_gpu, invalid_spec, resource_conflict, suspended, scaled_to_zero, draining, new_model_fails,
-    rolled_back, istio_absent,
+    rolled_back, istio_absent, drift_left,
 )  # fmt: skip
-MESHED = canary, promotion_waits, canary_fails
+MESHED = canary, promotion_waits, canary_fails, step_held, paused
 SITUATIONS = {act.__name__.replace("_", "-"): act for act in (*BARE, *MESHED)}
 
 
@@ -265,7 +307,7 @@ async def play_all(
     async def one(act: Act) -> tuple[str, str]:
         stage = Stage(kube, act.__name__.replace("_", "-"), fates)
         await act(stage)
-        await asyncio.sleep(3)  # the last Event is on its way
+        await stage.quiet()
         return stage.name, await asyncio.to_thread(picture, stage.name, plane)
 
     pods.otherwise = by_detector

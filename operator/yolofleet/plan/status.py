@@ -267,7 +267,7 @@ def _routed(detector: Detector, observed: Observed, plan: Plan) -> Statement:
                 kind,
                 False,
                 Reason.MESH_ABSENT,
-                f"hosts, canary weights and matches {_lacking(detector)}; or clear them. Meanwhile"
+                f"hosts, canary weights and matches {_lacking(detector)}, or clear them. Meanwhile"
                 f" the Service {detector.name} sends everything to {plan.stable}",
             )
         if observed.spans and plan.spans:
@@ -397,6 +397,7 @@ def _bad(condition: Condition) -> bool:
     usual = {
         Reason.SETTLED,
         Reason.SUSPENDED,
+        Reason.PAUSED,
         Reason.NOTHING_READY,
         Reason.SCALED_TO_ZERO,
         Reason.SHORT_OF_CAPACITY,  # mostly a canary that starts; one that fails says so itself
