@@ -54,6 +54,11 @@ bench-operator: venv ## Measure the operator with 10, 100 and 1,000 detectors ag
 	$(BIN)/python -m cluster assets > /dev/null
 	$(BIN)/python -m bench.operator $(ARGS)
 
+.PHONY: test-faults
+test-faults: venv ## Break the operator in every known way, each write of each trace (about half an hour)
+	$(BIN)/python -m cluster assets > /dev/null
+	YOLOFLEET_FAULTS=whole $(BIN)/python -m pytest tests/faults
+
 .PHONY: generate
 generate: venv ## Write the CRD, its copy in the chart and the API reference from the types
 	$(BIN)/python -m yolofleet.api.generate

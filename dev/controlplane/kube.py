@@ -29,6 +29,19 @@ CLUSTER_ROLE: Final = Kind(*_RBAC, "ClusterRole", "clusterroles", namespaced=Fal
 CLUSTER_ROLE_BINDING: Final = Kind(
     *_RBAC, "ClusterRoleBinding", "clusterrolebindings", namespaced=False
 )
+RESOURCE_QUOTA: Final = Kind("", "v1", "ResourceQuota", "resourcequotas")
+LIMIT_RANGE: Final = Kind("", "v1", "LimitRange", "limitranges")
+CONFIG_MAP: Final = Kind("", "v1", "ConfigMap", "configmaps")
+_ADMISSION = ("admissionregistration.k8s.io", "v1")
+POLICY: Final = Kind(
+    *_ADMISSION, "ValidatingAdmissionPolicy", "validatingadmissionpolicies", namespaced=False
+)
+POLICY_BINDING: Final = Kind(
+    *_ADMISSION,
+    "ValidatingAdmissionPolicyBinding",
+    "validatingadmissionpolicybindings",
+    namespaced=False,
+)
 KINDS: Final = (
     *kinds.CACHED,
     kinds.CRD,
@@ -38,6 +51,11 @@ KINDS: Final = (
     REPLICA_SET,
     CLUSTER_ROLE,
     CLUSTER_ROLE_BINDING,
+    RESOURCE_QUOTA,
+    LIMIT_RANGE,
+    CONFIG_MAP,
+    POLICY,
+    POLICY_BINDING,
 )
 
 

@@ -22,9 +22,16 @@ SOURCES: Final = Path(__file__).resolve().parents[2] / "operator"
 class OperatorProcess:
     """One replica of the operator."""
 
-    def __init__(self, kubeconfig: Path, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        environment: Mapping[str, str],
+        module: str = "yolofleet",
+    ) -> None:
         (self.port,) = free_ports(1)
         self._log = log
+        self._module = module
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(SOURCES),
@@ -42,7 +49,7 @@ class OperatorProcess:
         """Start it, without waiting for anything."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "yolofleet"],
+                [sys.executable, "-m", self._module],
                 stdout=log,
                 stderr=log,
                 env=self._environment,

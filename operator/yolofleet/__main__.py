@@ -123,7 +123,7 @@ class Operator:
         ending = asyncio.create_task(self._ending.wait())
         await asyncio.wait({ending, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
         if not ending.done():
-            return self._failed()
+            return await self._failed()
         await self._stop("workers", "events", "sweep", "leader")
         await self._leader.release()
         self._kopf_stops.set()
@@ -189,18 +189,27 @@ class Operator:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _failed(self) -> int:
-        """End at once: after a lost Lease nothing may be written; a restart repairs the rest."""
+    async def _failed(self) -> int:
+        """End with 1: a restart repairs the rest. After a lost Lease nothing may be written."""
+        if not self._lost():
+            await self._stop("workers", "events", "sweep", "leader")
+            await self._leader.release()  # the next one need not wait for its end
+        _exit_now(FAILED)
+
+    def _lost(self) -> bool:
+        """Log what ended; return whether it was the leadership."""
+        lost = False
         for name, task in self._tasks.items():
             if not task.done():
                 continue
             error = None if task.cancelled() else task.exception()
             if _is_loss(error):
+                lost = True
                 logger.error("leadership lost; exiting", extra={"fields": {"part": name}})
             else:
                 told = {"fields": {"part": name}}
                 logger.critical("a part ended; exiting", exc_info=error, extra=told)
-        _exit_now(FAILED)
+        return lost
 
     def _beliefs(self) -> Beliefs:
         deps = self._deps

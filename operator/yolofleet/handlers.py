@@ -6,13 +6,14 @@ Of kopf only watching is used. It writes nothing to any object: no finalizer, no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
 import kopf
+import orjson
 
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
@@ -24,6 +25,8 @@ from yolofleet.cluster.queue import Priority, WorkQueue
 from yolofleet.cluster.sweep import Sweep
 
 _GRACE_FOR_VANISHED_API_S: Final = 5.0
+_PAUSE_AFTER_ERROR_S: Final = 1.0
+_GONE: Final = b'{"type":"ERROR","object":{"kind":"Status","code":410}}\n'
 _NOTHING: Final = kopf.BodyEssence()
 _IDENTITY: Final[Any] = "yolofleet"  # kopf keeps the type of it to itself
 
@@ -96,7 +99,7 @@ async def watch(
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        session = credentials.session(_forgive_vanished_apis, listen)
+        session = credentials.session(_take_errors_lightly, _forgive_vanished_apis, listen)
         return kopf.AiohttpSession(aiohttp_session=session, server=credentials.server)
 
     for kind in (*kinds.CACHED, kinds.CRD):
@@ -199,6 +202,48 @@ def _listen(
         return response
 
     return listen
+
+
+class WholeLines:
+    """What a watch says, without what kopf gives up on: half a line, and errors but 410.
+
+    client-go lists anew after any error, and so does kopf after a 410: each becomes one. A line
+    that breaks off is a connection that broke.
+    """
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the stream itself in all else: aiohttp tells it of its end."""
+        return getattr(self._content, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        """Return whole lines, as kopf reads them."""
+        rest = b""
+        async for chunk in self._content.iter_chunked(size):
+            lines, newline, rest = (rest + chunk).rpartition(b"\n")
+            if newline and b'"ERROR"' in lines and _tells_of_an_error(lines):
+                await asyncio.sleep(_PAUSE_AFTER_ERROR_S)  # the next answer may be the same
+                yield _GONE
+                return
+            yield lines + newline
+        if rest:
+            raise aiohttp.ClientPayloadError("the watch broke off in the middle of a line")
+
+
+def _tells_of_an_error(lines: bytes) -> bool:
+    return any(orjson.loads(line).get("type") == "ERROR" for line in lines.splitlines() if line)
+
+
+async def _take_errors_lightly(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Spare the process the end that kopf makes of it when a watch tells of an error."""
+    response = await handler(request)
+    if response.status == 200 and "watch" in request.url.query:
+        response.content = WholeLines(response.content)  # type: ignore[assignment]
+    return response
 
 
 async def _forgive_vanished_apis(

@@ -96,3 +96,18 @@ def test_the_failure_of_a_revision_reaches_the_condition_and_the_news(world):
     ready, progressing = (world.status().condition(c) for c in ("Ready", "Progressing"))
     assert (ready.status, ready.reason) == ("False", "DigestMismatch")
     assert progressing.message == f"{name}: model has 12, spec wants 34"
+
+
+def test_pods_that_nobody_may_make_are_told_in_constant_words(world):
+    world.reconcile()
+    [(name, deployment)] = world.deployments().items()
+    for suffix in ("aaaaa", "bbbbb"):  # the ReplicaSet tries again, each time with another name
+        told = f'pods "{name}-{suffix}" is forbidden: minimum cpu usage per Container is 64'
+        refused = {"type": "ReplicaFailure", "status": "True", "message": told}
+        deployment["status"] = {"conditions": [refused]}
+        failure = world.observed().revisions[name].failure
+        assert failure is not None
+        assert failure.reason == "PodsRefused"
+        assert failure.message == (
+            "no pod can be made: pods are forbidden: minimum cpu usage per Container is 64"
+        )

@@ -101,6 +101,21 @@ def test_rolling_back_while_the_old_one_drains_needs_no_new_pod(world):
     assert world.status().stable.revision == old
 
 
+def test_a_clock_that_was_set_back_delays_no_drain(world):
+    old = released(world)
+    world.edit(model=V2)
+    world.reconcile()
+    world.run_pods()
+    world.reconcile()
+    world.reconcile()
+    assert [d.revision for d in world.status().draining] == [old]
+    world.now -= timedelta(hours=1)
+    world.reconcile()
+    world.now += timedelta(seconds=30)
+    world.reconcile()
+    assert world.replicas()[old] == 0
+
+
 def test_pods_outlive_their_last_weight_by_the_drain_time(world):
     old = released(world)
     world.edit(model=V2)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from yolofleet.plan import revision
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.revision import canary_revision, recorded, stable_revision
 
@@ -34,6 +35,14 @@ def name(detector):
 )
 def test_the_same_pods_are_the_same_revision(detector_with, change):
     assert name(detector_with(**change)) == name(detector_with())
+
+
+def test_what_was_stored_under_a_former_default_stays_the_same_revision(detector_with, monkeypatch):
+    """As if 500ms were the new default of the deadline, and had been 2s when the field came."""
+    before = name(detector_with())
+    monkeypatch.setattr(revision, "FIRST_DEFAULTS", {"inference": {"deadline": "2s"}})
+    assert name(detector_with(inference={"deadline": "2s"})) == before
+    assert name(detector_with(inference={"deadline": "500ms"})) != before
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     CRASHED = "Crashed"
     CONFIG_REFUSED = "ContainerConfigRefused"
+    PODS_REFUSED = "PodsRefused"
     # TrafficRouted
     ROUTED = "Routed"
     ROUTE_PENDING = "RoutePending"

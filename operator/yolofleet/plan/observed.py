@@ -1,6 +1,7 @@
 """The one snapshot that decisions look at, made from the children as the API server has them."""
 
 import json
+import re
 import signal
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -131,7 +132,7 @@ def _revision(
         replicas=replicas,
         ready=min(status.get("availableReplicas", 0), replicas),  # the rest is on its way out
         revision=recorded(detector, name, meta.get("annotations", {}).get(RENDER_ANNOTATION, "")),
-        failure=failures.get(name),
+        failure=failures.get(name) or _pods_refused(status),
         settled=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         placed=placed.get(name, 0),
         released=RELEASED_ANNOTATION in meta.get("annotations", {}),
@@ -183,17 +184,13 @@ def _named(detector: Detector, routes: Iterable[Manifest]) -> dict[str, Any]:
     return next(found, {})
 
 
-_SERVED = ("Accepted", "ResolvedRefs", "Programmed")
-"""Conditions of a route that are false when it is not served; of others, false is good news."""
-
-
 def _refused(routes: Iterable[Manifest]) -> str:
     """Return what a gateway says against the route."""
     for route in routes:
         for parent in route.get("status", {}).get("parents", ()):
             gateway = parent.get("parentRef", {}).get("name", "")
             for told in parent.get("conditions", ()):
-                if told.get("type") in _SERVED and told.get("status") == "False":
+                if told.get("status") == "False":
                     return f"{gateway}: {told.get('reason')}: {told.get('message', '')}"
     return ""
 
@@ -217,6 +214,18 @@ def _failures(pods: Iterable[Manifest]) -> dict[str, Failure]:
         if (failure := pod_failure(pod)) is not None:
             failures[revision] = failure
     return failures
+
+
+_POD_NAME = re.compile(r'pods "[^"]*" is ')
+
+
+def _pods_refused(status: Manifest) -> Failure | None:
+    """Say why there is no pod to ask: a LimitRange, a quota or a policy lets none be made."""
+    for condition in status.get("conditions", []):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            told = _POD_NAME.sub("pods are ", condition.get("message", ""))  # a new name each time
+            return Failure(Reason.PODS_REFUSED, f"no pod can be made: {told}")
+    return None
 
 
 WAITING = {

@@ -149,7 +149,7 @@ def draining(
     observed: Observed, going: Release, split: Mapping[str, int], *, now: datetime
 ) -> dict[str, datetime]:
     """Return since when each running revision that nobody wants has been without traffic."""
-    known = {entry.revision: entry.since for entry in observed.status.draining}
+    known = {e.revision: min(e.since, now) for e in observed.status.draining}  # clocks are set back
     return {
         revision.name: known.get(revision.name, now)
         for revision in going.former

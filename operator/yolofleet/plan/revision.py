@@ -35,6 +35,13 @@ RENDER_VERSION = 3
 of their detector.
 """
 
+FIRST_DEFAULTS: Mapping[str, Mapping[str, Any]] = {}
+"""By part and field: the default that a field came with, once it has another.
+
+The API server has written that default into every detector it stored. Measured by the new one, it
+would be a choice of the user's, and an upgrade would make a new revision of the whole fleet.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Revision:
@@ -81,11 +88,17 @@ def _parts(revision: "Revision | DetectorSpec") -> dict[str, ApiModel]:
 
 def identity(revision: "Revision | DetectorSpec") -> dict[str, Any]:
     """Return what changes the pods. Defaults are left out: a later default is no new revision."""
-    dumped = {
-        name: part.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        for name, part in _parts(revision).items()
-    }
+    dumped = {name: _undefaulted(name, part) for name, part in _parts(revision).items()}
     return {name: part for name, part in dumped.items() if part}
+
+
+def _undefaulted(name: str, part: ApiModel) -> dict[str, Any]:
+    dumped = part.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    for field, first in FIRST_DEFAULTS.get(name, {}).items():
+        dumped.pop(field, None)
+        if (value := part.model_dump(mode="json", by_alias=True)[field]) != first:
+            dumped[field] = value
+    return dumped
 
 
 def stable_revision(detector: Detector, defaults: Defaults) -> Revision:

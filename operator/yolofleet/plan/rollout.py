@@ -49,7 +49,7 @@ def progress(
     if weight < step.weight:
         return Progress(target.name, strategy, number, step.weight, None, held, None)
     same = known is not None and known.weight == step.weight
-    since = known.since if known and same and known.since else now
+    since = min(known.since, now) if known and same and known.since else now  # clocks are set back
     left = _left(detector, target.name, number, step, since, now)
     if held or left is None or left > timedelta():
         return Progress(target.name, strategy, number, step.weight, since, held, left)

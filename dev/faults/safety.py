@@ -1,0 +1,193 @@
+"""O5: what was unsafe at some moment, read from the history of the objects.
+
+I1 to I8 as far as objects show them: weights sum to 100 and go to what is there and ready; nothing
+loses its pods while requests still go there; the last ready revision is never deleted; revisions
+are immutable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from faults.history import Seen
+from faults.stage import BYSTANDER, NAME
+from yolofleet.api.names import REVISION_LABEL, Manifest
+from yolofleet.cluster import kinds
+
+STALE_S: Final = 3.0
+"""An operator decides on what it has heard of: so long a change of readiness may be unknown."""
+
+
+@dataclass
+class World:
+    """The objects at one moment, and when each revision was last ready."""
+
+    deployments: dict[str, Manifest] = field(default_factory=dict)
+    services: dict[str, Manifest] = field(default_factory=dict)
+    rules: set[str] = field(default_factory=set)
+    route: Manifest | None = None
+    detector: Manifest | None = None
+    was_ready: dict[str, float] = field(default_factory=dict)
+
+    def ready(self, revision: str) -> int:
+        """Return the replicas of `revision` that can answer."""
+        status = self.deployments.get(revision, {}).get("status", {})
+        return int(status.get("availableReplicas", 0))
+
+    def lately_ready(self, revision: str, at: float) -> bool:
+        """Return whether `revision` is ready, or was a moment ago."""
+        return bool(self.ready(revision)) or at - self.was_ready.get(revision, -1e9) < STALE_S
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """Return the weights of the last route."""
+        return weights_of(self.route) if self.route else {}
+
+    @property
+    def selected(self) -> str:
+        """Return the revision that the stable Service selects."""
+        selector = self.services.get(NAME, {}).get("spec", {}).get("selector") or {}
+        return str(selector.get(REVISION_LABEL, ""))
+
+    @property
+    def leaving(self) -> bool:
+        """Return whether there is no detector that anything would have to be safe for."""
+        return self.detector is None or "deletionTimestamp" in self.detector["metadata"]
+
+
+def weights_of(route: Manifest) -> dict[str, int]:
+    """Return the weights by revision in a VirtualService."""
+    return {
+        to["destination"]["host"].split(".")[0]: int(to.get("weight", 0))
+        for to in route["spec"]["http"][-1]["route"]
+    }
+
+
+def problems(history: Sequence[Seen], *, before: Sequence[Seen] = ()) -> list[str]:
+    """Return what was unsafe in `history`; `before` is what led up to it."""
+    world = World()
+    for seen in before:
+        _note(world, seen)
+    found: list[str] = []
+    for seen in history:
+        if seen.name != BYSTANDER:
+            found += _judge(world, seen)
+            _note(world, seen)
+    return found
+
+
+def _note(world: World, seen: Seen) -> None:
+    gone, name = seen.type == "DELETED", seen.name
+    if seen.kind is kinds.DETECTOR:
+        world.detector = None if gone else seen.manifest
+    elif seen.kind is kinds.VIRTUAL_SERVICE:
+        world.route = None if gone else seen.manifest
+    elif seen.kind is kinds.DESTINATION_RULE:
+        (world.rules.discard if gone else world.rules.add)(name)
+    elif seen.kind in (kinds.DEPLOYMENT, kinds.SERVICE):
+        held = world.deployments if seen.kind is kinds.DEPLOYMENT else world.services
+        if seen.kind is kinds.DEPLOYMENT and world.ready(name):
+            world.was_ready[name] = seen.at
+        if gone:
+            held.pop(name, None)
+        else:
+            held[name] = seen.manifest
+
+
+def _judge(world: World, seen: Seen) -> Iterator[str]:
+    if world.leaving or not _of_this_detector(world, seen):
+        return
+    if seen.kind is kinds.VIRTUAL_SERVICE and seen.type != "DELETED":
+        yield from _route(world, seen)
+    elif seen.kind is kinds.DEPLOYMENT:
+        yield from _deployment(world, seen)
+    elif seen.kind in (kinds.SERVICE, kinds.DESTINATION_RULE) and seen.type == "DELETED":
+        if weight := world.weights.get(seen.name):
+            yield f"I3 {seen.kind} {seen.name} went with {weight} % of the traffic"
+    elif seen.kind is kinds.SERVICE and seen.name == NAME and seen.type == "MODIFIED":
+        yield from _selector(world, seen)
+
+
+def _of_this_detector(world: World, seen: Seen) -> bool:
+    """Say whether this is not a child of a namesake that was deleted: it goes by itself."""
+    assert world.detector is not None
+    owner = kinds.controller_uid(seen.manifest)
+    return owner in ("", world.detector["metadata"]["uid"]) or seen.kind is kinds.DETECTOR
+
+
+def _route(world: World, seen: Seen) -> Iterator[str]:
+    """I1, I3: weights sum to 100, exist, and grow only where something is ready."""
+    if _foreign(seen.manifest):
+        return
+    weights, before = weights_of(seen.manifest), world.weights
+    if sum(weights.values()) != 100:
+        yield f"I1 weights sum to {sum(weights.values())}: {weights}"
+    full = _full(world)
+    for name, weight in weights.items():
+        if weight <= before.get(name, 0):
+            continue
+        missing = [
+            kind
+            for kind, held in (("Service", world.services), ("DestinationRule", world.rules))
+            if name not in held
+        ]
+        if missing:
+            yield f"I3 {weight} % to {name}, which has no {' and no '.join(missing)}"
+        others = [n for n in world.deployments if n != name and world.ready(n)]
+        if others and not world.lately_ready(name, seen.at):
+            yield f"I1 {weight} % to {name}, of which nothing is ready; {others} are"
+        carries = 100 * world.ready(name) // max(full, 1)
+        stable_kept = any(before.get(n, 0) > weights.get(n, 0) for n in others)
+        recently = seen.at - world.was_ready.get(name, -1e9) < STALE_S
+        if stable_kept and weight > carries and weight < 100 and not recently:
+            yield f"I1 {weight} % to {name}, whose ready replicas carry {carries} %"
+
+
+def _deployment(world: World, seen: Seen) -> Iterator[str]:
+    """I5, I7: what requests go to keeps its pods; revisions are immutable."""
+    name, before = seen.name, world.deployments.get(seen.name)
+    if before is None:
+        return
+    same = before["metadata"]["uid"] == seen.uid
+    ours = not _foreign(seen.manifest)
+    if same and before["spec"]["template"] != seen.manifest["spec"]["template"] and ours:
+        yield f"the pods of {name} changed: revisions are immutable"
+    gone = seen.type == "DELETED" or not seen.manifest["spec"].get("replicas", 1)
+    if not gone or not before["spec"].get("replicas", 1) or not world.ready(name):
+        return
+    if world.weights.get(name):
+        yield f"I7 {name} lost its pods with {world.weights[name]} % of the traffic"
+    if world.selected == name and _full(world):
+        yield f"I5 {name} lost its pods while the Service selects it"
+    others = [n for n in world.deployments if n != name and world.ready(n)]
+    if not others and _full(world):
+        yield f"the last ready revision {name} lost its pods"
+
+
+def _selector(world: World, seen: Seen) -> Iterator[str]:
+    """I5: the Service never moves from what serves to what does not."""
+    selector: Mapping[str, str] = seen.manifest["spec"].get("selector") or {}
+    to, was = selector.get(REVISION_LABEL, ""), world.selected
+    if _foreign(seen.manifest) or to == was:
+        return
+    if world.ready(was) and not world.lately_ready(to, seen.at):
+        yield f"I5 the Service moved from {was} to {to}, of which nothing is ready"
+
+
+def _foreign(manifest: Manifest) -> bool:
+    """Say whether the last write of the spec was somebody else's."""
+    entries = [
+        entry
+        for entry in manifest["metadata"].get("managedFields", ())
+        if "f:spec" in (entry.get("fieldsV1") or {}) and not entry.get("subresource")
+    ]
+    last: Manifest = max(entries, key=lambda entry: str(entry.get("time", "")), default={})
+    return str(last.get("manager", "")) not in ("yolofleet", "yolofleet-handover", "")
+
+
+def _full(world: World) -> int:
+    assert world.detector is not None
+    replicas = world.detector["spec"].get("replicas", 1)
+    return 1 if replicas is None else int(replicas)

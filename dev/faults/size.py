@@ -1,0 +1,38 @@
+"""How much is tried: the bounded form is part of every test run, the whole form takes its time.
+
+YOLOFLEET_FAULTS=whole asks for the whole form, YOLOFLEET_FAULTS_SEED for another random schedule.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+Some = TypeVar("Some")
+
+WHOLE: Final = os.environ.get("YOLOFLEET_FAULTS", "bounded") == "whole"
+SEED: Final = int(os.environ.get("YOLOFLEET_FAULTS_SEED", "1"))
+
+
+def sized(bounded: Some, whole: Some) -> Some:
+    """Return the one that fits the form that was asked for."""
+    return whole if WHOLE else bounded
+
+
+QUIET_S: Final = sized(3.0, 30.0)
+"""How long nothing may be written after a detector has settled."""
+
+CONVERGE_S: Final = 90.0
+"""Within this a detector settles after a fault, on a machine that does many things at once."""
+
+AT_ONCE: Final = sized(6, 8)
+"""How many operators run beside each other."""
+
+
+def sample(items: Sequence[Some], count: int) -> list[Some]:
+    """Return at most `count` of `items`, spread evenly, with the first and the last."""
+    if len(items) <= count:
+        return list(items)
+    step = (len(items) - 1) / (count - 1)
+    return [items[round(step * number)] for number in range(count)]

@@ -1,0 +1,244 @@
+"""One detector in a namespace of its own, with an operator of its own behind a proxy of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+from controlplane.kube import NAMESPACE, Kube, eventually
+from controlplane.kubelet import FakeKubelet
+from controlplane.plane import OPERATOR, ControlPlane
+from controlplane.process import OperatorProcess
+from faults.history import History, Seen
+from faults.proxy import FaultProxy
+from faults.size import CONVERGE_S
+from yolofleet.api import names
+from yolofleet.api.names import DETECTOR_LABEL, MANAGED_BY, MANAGED_BY_LABEL, Manifest
+from yolofleet.cluster import kinds
+from yolofleet.cluster.errors import NotFound
+
+NAME: Final = "gate"
+LEASE: Final = "yolofleet"
+BYSTANDER: Final = "bystander"
+
+
+class Stage:
+    """What a fault is played on. Objects carry the detector's name, `gate`."""
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        kube: Kube,
+        kubelet: FakeKubelet,
+        history: History,
+        proxy: FaultProxy,
+        namespace: str,
+        folder: Path,
+        environment: dict[str, str],
+        module: str,
+    ) -> None:
+        self.plane = plane
+        self.kube = kube
+        self.kubelet = kubelet
+        self.history = history
+        self.proxy = proxy
+        self.namespace = namespace
+        self.since = 0
+        self.exits: list[int] = []
+        self.restarts = True
+        self._folder = folder
+        self._module = module
+        self._environment = {
+            "YOLOFLEET_LEASE_NAMESPACE": namespace,
+            "YOLOFLEET_NAMESPACES": namespace,
+        } | environment
+        self.operator = self.replica(proxy)
+
+    def replica(self, proxy: FaultProxy, module: str = "", **environment: str) -> OperatorProcess:
+        """Return an operator of this stage behind `proxy` that is not started."""
+        config = proxy.kubeconfig(self._folder / f"proxy-{proxy.port}.kubeconfig", OPERATOR)
+        log = self._folder / f"operator-{uuid.uuid4().hex[:6]}.log"
+        return OperatorProcess(config, log, self._environment | environment, module or self._module)
+
+    # the operator's life
+
+    async def start(self) -> None:
+        """Start the operator and wait until it leads and has a warm cache."""
+        self.operator.start()
+        await self.leading(self.operator)
+
+    async def leading(self, operator: OperatorProcess, timeout_s: float = CONVERGE_S) -> None:
+        """Wait until `operator` leads with a warm cache."""
+
+        async def leads() -> bool:
+            assert operator.exit_status() is None, operator.text()[-2000:]
+            ready = await asyncio.to_thread(operator.probe, "readyz") == 200
+            return ready and await asyncio.to_thread(operator.leads)
+
+        await eventually(leads, timeout_s)
+
+    async def look_after(self) -> None:
+        """Start the operator again whenever it ends, as its Deployment does; until cancelled.
+
+        The dead one's Lease is given back, so that nobody waits 15 s for it to run out.
+        """
+        while True:
+            await asyncio.sleep(0.05)
+            status = self.operator.exit_status()
+            if status is None or not self.restarts:
+                continue
+            self.exits.append(status)
+            await self.free_lease()
+            self.operator.start()
+
+    async def free_lease(self) -> None:
+        """Do what time does to the Lease of a holder that died."""
+        if await self.kube.find(kinds.LEASE, self.namespace, LEASE):
+            patch = {"spec": {"holderIdentity": "", "leaseDurationSeconds": 1}}
+            await self.kube.merge(kinds.LEASE, self.namespace, LEASE, patch)
+
+    # what a user does
+
+    async def create(self, **spec: Any) -> Manifest:
+        """Create the detector."""
+        return await self.kube.create(self.manifest(**spec))
+
+    def manifest(self, **spec: Any) -> Manifest:
+        """Return the detector as a user writes it."""
+        return {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"name": NAME, "namespace": self.namespace},
+            "spec": spec,
+        }
+
+    async def edit(self, **spec: Any) -> None:
+        """Change the detector; None removes a field."""
+        await self.kube.merge(kinds.DETECTOR, self.namespace, NAME, {"spec": spec})
+
+    async def delete(self) -> None:
+        """Delete the detector."""
+        await self.kube.delete(kinds.DETECTOR, self.namespace, NAME)
+
+    async def bystander(self) -> None:
+        """Put an object there that looks like a child and belongs to nobody."""
+        labels = {MANAGED_BY_LABEL: MANAGED_BY, DETECTOR_LABEL: NAME}
+        await self.kube.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": BYSTANDER, "namespace": self.namespace, "labels": labels},
+                "spec": {"ports": [{"name": "http", "port": 80, "protocol": "TCP"}]},
+            }
+        )
+
+    # what is
+
+    async def detector(self) -> Manifest:
+        """Read the detector."""
+        return await self.kube.get(kinds.DETECTOR, self.namespace, NAME)
+
+    async def children(self) -> dict[tuple[str, str], Manifest]:
+        """Read all that can be a detector's child, by kind and name, but the bystander."""
+        found: dict[tuple[str, str], Manifest] = {}
+        for kind in kinds.CHILDREN:
+            with contextlib.suppress(NotFound):  # an API that is not there
+                for item in await self.kube.list(kind, self.namespace):
+                    if item["metadata"]["name"] != BYSTANDER:
+                        found[kind.name, item["metadata"]["name"]] = item
+        return found
+
+    def happened(self) -> list[Seen]:
+        """Return what happened since `begin`, in order."""
+        return self.history.of(self.namespace, self.since)
+
+    async def begin(self) -> None:
+        """Number writes and judge history from here."""
+        listing = await self.kube.client.list(
+            kinds.DETECTOR, lambda item: item, namespace=self.namespace
+        )
+        self.since = listing.version
+        self.proxy.number_from_here()
+
+    async def settled(self, timeout_s: float = CONVERGE_S) -> None:
+        """Wait until status says that the spec is reached, or until all is gone."""
+        await eventually(self._is_settled, timeout_s)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait until the operator has written nothing for so long."""
+        deadline = time.monotonic() + CONVERGE_S
+        while late := await self.written_within(seconds):
+            assert time.monotonic() < deadline, f"does not come to rest: {late}"
+
+    async def written_within(self, seconds: float) -> list[str]:
+        """Return what the operator writes in so many seconds."""
+        before = len(self.proxy.writes)
+        await asyncio.sleep(seconds)
+        return [str(call) for call in self.proxy.writes[before:]]
+
+    async def _is_settled(self) -> bool:
+        raw = await self.kube.find(kinds.DETECTOR, self.namespace, NAME)
+        if raw is None:
+            assert not (left := await self.children()), list(left)
+            return True
+        status = raw["status"]
+        assert status["observedGeneration"] == raw["metadata"]["generation"], "a new spec"
+        said = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
+        assert said["Ready"][0] == "True", said
+        assert said["Progressing"] == ("False", "Settled"), said
+        assert said["TrafficRouted"][0] == "True", said
+        assert said.get("CanaryHealthy", ("True",))[0] == "True", said
+        return True
+
+    async def says(self, type: str, reason: str, timeout_s: float = CONVERGE_S) -> str:
+        """Wait until the condition `type` gives `reason`; return its message."""
+
+        async def said() -> str:
+            status = (await self.detector())["status"]
+            found = {c["type"]: c for c in status["conditions"]}[type]
+            assert found["reason"] == reason, found
+            message: str = found["message"]
+            return message
+
+        told: str = await eventually(said, timeout_s)
+        return told
+
+    async def remove(self) -> None:
+        """Leave nothing behind."""
+        await self.kube.delete(kinds.DETECTOR, self.namespace, NAME)
+        await self.kube.delete(NAMESPACE, "", self.namespace)
+        self.history.forget(self.namespace)
+
+
+@contextlib.asynccontextmanager
+async def stage(
+    plane: ControlPlane,
+    kube: Kube,
+    kubelet: FakeKubelet,
+    history: History,
+    folder: Path,
+    *,
+    module: str = "yolofleet",
+    **environment: str,
+) -> AsyncIterator[Stage]:
+    """Give a stage whose operator is not started; it is gone when the block is left."""
+    namespace = f"fault-{uuid.uuid4().hex[:8]}"
+    await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    folder = folder / namespace
+    folder.mkdir(parents=True)
+    async with FaultProxy(plane.server, plane.trust).running() as proxy:
+        made = Stage(plane, kube, kubelet, history, proxy, namespace, folder, environment, module)
+        await made.bystander()
+        keeper = asyncio.create_task(made.look_after())
+        try:
+            yield made
+        finally:
+            made.restarts = False
+            keeper.cancel()
+            made.operator.kill()
+            await made.remove()

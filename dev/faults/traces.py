@@ -1,0 +1,67 @@
+"""What users do to a detector: where it starts from, and the one step that a fault falls into."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from faults.stage import Stage
+
+Step = Callable[[Stage], Awaitable[Any]]
+
+A: Final = {"uri": "demo://shapes"}
+B: Final = {"uri": "demo://shapes-v2"}
+TRAFFIC: Final = {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
+SPEC: Final[dict[str, Any]] = {"model": A, "replicas": 2, "traffic": TRAFFIC}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Steps that each settle, then the step under test."""
+
+    name: str
+    before: tuple[Step, ...]
+    step: Step
+
+    async def prepare(self, stage: Stage) -> None:
+        """Bring `stage`, whose operator runs, to where the step begins."""
+        for step in self.before:
+            await step(stage)
+            await stage.settled()
+        await stage.rest(0.5)  # the last Event may still be on its way
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def create(**spec: Any) -> Step:
+    """Create the detector."""
+    return lambda stage: stage.create(**{**SPEC, **spec})
+
+
+def edit(**spec: Any) -> Step:
+    """Change the detector."""
+    return lambda stage: stage.edit(**spec)
+
+
+def delete(stage: Stage) -> Awaitable[None]:
+    """Delete the detector."""
+    return stage.delete()
+
+
+CANARY: Final = edit(canary={"model": B, "weight": 50})
+
+CREATE: Final = Trace("create", (), create())
+UPDATE: Final = Trace("update", (create(),), edit(model=B))
+PROMOTE: Final = Trace("promote", (create(), CANARY), edit(model=B, canary=None))
+ROLL_BACK: Final = Trace("roll-back", (create(), edit(model=B)), edit(model=A))
+DELETE: Final = Trace("delete", (create(), CANARY), delete)
+
+
+async def nothing(_stage: Stage) -> None:
+    """Do nothing: what happens is others' doing."""
+
+
+STEADY: Final = Trace("steady", (create(),), nothing)
+STEADY_CANARY: Final = Trace("steady with canary", (create(), CANARY), nothing)

@@ -1,0 +1,91 @@
+"""One control plane for all faults; plays run beside each other, and those marked `alone` last.
+
+A test here is a play: a coroutine that gets the theatre and its parameters. All plays that may run
+beside others begin together when the first is asked for; each test then waits for its own.
+"""
+
+import inspect
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import assets
+from controlplane.plane import control_plane
+from faults.size import SEED, WHOLE, sized
+from faults.theatre import Theatre
+
+HERE = Path(__file__).parent
+_plays: dict[str, Future[Any]] = {}
+_results: dict[tuple[str, str], Counter[str]] = {}
+_measured: dict[str, list[float]] = {}
+
+
+def _ours(item: pytest.Item) -> bool:
+    return HERE in item.path.parents and "theatre" in getattr(item, "fixturenames", ())
+
+
+def _alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = [index for index, item in enumerate(items) if _ours(item)]
+    plays = sorted((items[index] for index in places), key=_alone)
+    for index, item in zip(places, plays, strict=True):
+        item.add_marker(pytest.mark.controlplane)
+        item.add_marker(pytest.mark.timeout(sized(1200, 7200)))  # a play waits for its turn
+        items[index] = item
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not _ours(pyfuncitem):
+        return None
+    theatre = pyfuncitem.funcargs["theatre"]
+    if _alone(pyfuncitem):
+        for play in _plays.values():
+            play.exception()  # wait for its end; what it was is told in its own test
+        _begin(theatre, pyfuncitem)
+    elif pyfuncitem.nodeid not in _plays:
+        for item in pyfuncitem.session.items:
+            if _ours(item) and not _alone(item):
+                _begin(theatre, item)
+    _plays[pyfuncitem.nodeid].result()
+    return True
+
+
+def _begin(theatre: Theatre, item: Any) -> None:
+    play = inspect.unwrap(item.function)
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    _plays[item.nodeid] = theatre.play(play(theatre, **parameters))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not _results:
+        return
+    form = "whole" if WHOLE else "bounded"
+    terminalreporter.section(f"faults, {form} form, YOLOFLEET_FAULTS_SEED={SEED}")
+    terminalreporter.line("| fault | trace | runs | passed | not reached | failed |")
+    terminalreporter.line("|---|---|---|---|---|---|")
+    for (fault, trace), told in sorted(_results.items()):
+        counts = [told[name] for name in ("passed", "not reached", "failed")]
+        cells = (fault, trace, sum(counts), *counts)
+        terminalreporter.line("| " + " | ".join(map(str, cells)) + " |")
+    for name, values in sorted(_measured.items()):
+        terminalreporter.line(f"{name}: {', '.join(f'{value:.1f}' for value in sorted(values))}")
+
+
+@pytest.fixture(scope="session")
+def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+    with (
+        control_plane(assets.directory()) as plane,
+        Theatre(plane, tmp_path_factory.mktemp("faults")) as theatre,
+    ):
+        yield theatre
+        _results.update(theatre.results)
+        _measured.update(theatre.measured)
