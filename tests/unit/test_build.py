@@ -297,6 +297,10 @@ def test_the_mesh_keeps_its_ports(world):
                                     {"name": "HTTPS_PROXY", "value": "http://proxy:3128"},
                                     {"name": "KEYS", "value": "https://login.example.com/keys"},
                                     {"name": "ODD", "value": "http://[not-an-address"},
+                                    {
+                                        "name": "YOLOSERVE_URL_HOSTS",
+                                        "value": '["*.example.com", "cams:8443"]',
+                                    },
                                     {"name": "SECRET", "valueFrom": {"secretKeyRef": {}}},
                                 ],
                             }
@@ -304,7 +308,7 @@ def test_the_mesh_keeps_its_ports(world):
                     }
                 }
             },
-            [443, 3128],
+            [80, 443, 3128, 8443],
         ),
     ],
 )

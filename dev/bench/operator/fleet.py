@@ -174,8 +174,10 @@ def copies(children: Sequence[Manifest], count: int) -> list[tuple[Kind, Manifes
             "annotations": child["metadata"].get("annotations", {}),
         }
         own = {k: v for k, v in child.items() if k not in ("metadata", "status")}
-        spec = {k: v for k, v in child["spec"].items() if k not in ("clusterIP", "clusterIPs")}
-        made.append((kinds.kind_of(child), own | {"metadata": metadata, "spec": spec}))
+        if "spec" in own:
+            assigned = ("clusterIP", "clusterIPs")
+            own["spec"] = {k: v for k, v in own["spec"].items() if k not in assigned}
+        made.append((kinds.kind_of(child), own | {"metadata": metadata}))
     return made
 
 

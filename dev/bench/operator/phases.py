@@ -171,6 +171,7 @@ async def ceiling(bench: Bench) -> Numbers:
     children = [
         {**child, "kind": kind.name, "apiVersion": kind.api_version}
         for kind in kinds.CHILDREN
+        if await bench.kube.client.serves(kind)
         for child in await bench.kube.list(kind, bench.fleet.all[0][0])
         if child["metadata"]["name"].startswith(bench.fleet.all[0][1])
     ]

@@ -3,6 +3,7 @@
 A policy sees addresses and ports of pods, after Services have been resolved.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,9 @@ from yolofleet.resources.render import render
 SCHEME_PORTS = {"http": 80, "https": 443, "s3": 443, "gs": 443, "oci": 443}
 """Ports of the URLs that name none; other schemes (demo, file) need no network."""
 
+FETCHES = "YOLOSERVE_URL_HOSTS"
+"""The hosts from which the server may fetch pictures that callers name."""
+
 DNS = (53, 5353)
 """Of the Service, and of the pods of OpenShift's DNS."""
 
@@ -27,6 +31,8 @@ MESH_OUT = (15008, 15012)
 """The same tunnel; and istiod, without which a proxy gets neither routes nor certificates."""
 
 Port = tuple[str, int]
+_PORT = re.compile(r"(?<=:)[0-9]{1,5}(?=\")")
+"""In a JSON list of hosts: "cams.example.com:8443"."""
 
 
 def network_policy(detector: Detector, deployments: Sequence[Manifest], *, mesh: bool) -> Manifest:
@@ -78,8 +84,12 @@ def _url_ports(pod: Manifest) -> Iterator[int]:
     """Find the ports of all URLs that the server is told: of its model, keys, proxies, buckets."""
     for container in pod["containers"]:
         for entry in container.get("env", ()):
+            value = str(entry.get("value", ""))
+            if entry["name"] == FETCHES and value:
+                named = (int(port) for port in _PORT.findall(value))
+                yield from (80, 443, *(port for port in named if 0 < port < 2**16))
             try:
-                url = urlsplit(str(entry.get("value", "")))
+                url = urlsplit(value)
                 port = url.port or SCHEME_PORTS.get(url.scheme)
             except ValueError:  # it only looks like a URL
                 continue
