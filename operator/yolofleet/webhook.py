@@ -19,7 +19,7 @@ from aiohttp import web
 from yolofleet.api.names import KIND, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
-from yolofleet.plan.admission import Neighbours, Verdict, claims, judge
+from yolofleet.plan.admission import Claim, Neighbours, Verdict, claims, judge
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,9 @@ async def serve(
             metadata = new["metadata"] | {"namespace": asked["namespace"]}
             metadata.setdefault("name", metadata.get("generateName", ""))
             new |= {"metadata": metadata}
-            return _answer(uid, judge(new, old, _neighbours(new, cache)), 422)
+            claimed = claims(new) - (claims(old) if old else frozenset())
+            around = _neighbours(new, cache, claiming=bool(claimed))
+            return _answer(uid, judge(new, old, around), 422)
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             return web.Response(status=400, text=f"not an AdmissionReview: {error!r}\n")
 
@@ -105,21 +107,19 @@ async def serve(
     return runner
 
 
-def _neighbours(new: Manifest, cache: Cache) -> Neighbours:
-    """Return what of the cache matters for `new`: other claims only if it claims anything."""
+def _neighbours(new: Manifest, cache: Cache, *, claiming: bool) -> Neighbours:
+    """Return what of the cache matters for `new`; the claims of all others only on demand."""
     namespace, name = new["metadata"]["namespace"], new["metadata"]["name"]
-    known: dict[str, frozenset[tuple[str, str]]] = {}
-    if claims(new):
-        known = dict(cache.select(kinds.DETECTOR, lambda raw: (_key(raw), claims(raw))))
+    everybody = cache.select(kinds.DETECTOR, _claims) if claiming else ()
     owner = ""
     for kind in kinds.CHILDREN:
         if entry := cache.named(kind, namespace, name):
             owner = entry.key.partition("/")[2]
-    return Neighbours(cache.detectors(), known, owner)
+    return Neighbours(cache.detectors(), dict(everybody), owner)
 
 
-def _key(raw: Manifest) -> str:
-    return f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"
+def _claims(raw: Manifest) -> tuple[str, frozenset[Claim]]:
+    return f"{raw['metadata']['namespace']}/{raw['metadata']['name']}", claims(raw)
 
 
 def _answer(uid: str, verdict: Verdict, code: int) -> web.Response:

@@ -4,7 +4,6 @@ Everything here is also survived when it gets past: the operator tells it in the
 only tells it earlier, to the person who can still change it.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -101,8 +100,9 @@ def _taken_name(detector: Detector, around: Neighbours) -> Iterator[str]:
 
 
 def _looks_like_revision(name: str, detector: str) -> bool:
-    prefix = shortened(detector, MAX_NAME - HASH_DIGITS - 1)
-    return re.fullmatch(f"{re.escape(prefix)}-[0-9a-f]{{{HASH_DIGITS}}}", name) is not None
+    prefix, _, digest = name.rpartition("-")
+    looks = len(digest) == HASH_DIGITS and set(digest) <= set("0123456789abcdef")
+    return looks and prefix == shortened(detector, MAX_NAME - HASH_DIGITS - 1)
 
 
 def _doubts(spec: DetectorSpec) -> Iterator[str]:
