@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from yoloserve.postprocess import Detections
+
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
@@ -31,15 +33,6 @@ class Letterbox:
 
     def _offset(self) -> Floats:
         return np.array([self.left, self.top, self.left, self.top], np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Detections:
-    """What was found, best first."""
-
-    boxes: Floats  # (N, 4)
-    scores: Floats  # (N,)
-    classes: npt.NDArray[np.int64]  # (N,)
 
 
 def letterbox(image: Image, side: int = SIDE) -> tuple[Image, Letterbox]:

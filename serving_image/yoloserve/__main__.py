@@ -1,4 +1,4 @@
-"""`yoloserve serve | predict | bench`: parse, build, call."""
+"""`yoloserve serve | predict | evaluate | convert | bench`: parse, build, call."""
 
 import argparse
 import enum
@@ -68,6 +68,25 @@ BENCH = """Measure the engine alone and the whole request path (without HTTP), o
 
 The ratio of the two is what decoding, pre- and post-processing and queueing cost."""
 
+EVALUATE = """Compute the mean average precision, as COCO defines it, on labelled pictures.
+
+  yoloserve evaluate data.yaml                        YOLO: the split val, else test, else train
+  yoloserve evaluate annotations/instances_val.json   COCO: pictures beside it, or in images/
+  yoloserve evaluate pictures/                        a folder of images/ and labels/
+  yoloserve evaluate data.yaml --precision fp32 --model file:///models/gate.onnx
+
+Pictures take the path of requests: what is scored is what is served, one class for each box.
+Categories are found among the model's classes by name; COCO's crowds are left out."""
+CONVERT = """Convert an ONNX model to OpenVINO IR, and compare the result with its source.
+
+  yoloserve convert data.yaml --model file:///models/gate.onnx --precision int8 --into gate_int8/
+  yoloserve serve --model file:///models/gate.onnx --precision int8     finds it in the cache
+
+DATA is a data set as `evaluate` reads it, or a folder of pictures: every other one calibrates, the
+others compare. int8 quantises (it needs the package nncf), fp16 halves the file, bf16 and fp32 are
+checked only. A result whose objects differ too much, or that loses more mAP than 0.2 points (int8:
+1.0), is refused with the numbers, and nothing is kept."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
@@ -102,6 +121,22 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--save", type=Path, metavar="DIR", help="where to write drawn pictures")
     predict.set_defaults(run=commands.predict)
     _add_settings(predict, left_out=SERVE_ONLY)
+
+    evaluate = subparsers.add_parser(
+        "evaluate", help="score on labelled pictures", description=EVALUATE, formatter_class=form
+    )
+    evaluate.add_argument("data", type=Path, metavar="DATA")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
+    evaluate.set_defaults(run=commands.evaluate)
+    _add_settings(evaluate, left_out=SERVE_ONLY)
+
+    convert = subparsers.add_parser(
+        "convert", help="make a faster model", description=CONVERT, formatter_class=form
+    )
+    convert.add_argument("data", type=Path, metavar="DATA")
+    convert.add_argument("--into", type=Path, metavar="DIR", help="also write it there")
+    convert.set_defaults(run=commands.convert)
+    _add_settings(convert, left_out=SERVE_ONLY)
 
     bench = subparsers.add_parser(
         "bench", help="measure speed here", description=BENCH, formatter_class=form

@@ -1,9 +1,9 @@
-"""What the three commands do. Each imports what it needs when it runs: `--help` is quick."""
+"""What the commands do. Each imports what it needs when it runs: `--help` is quick."""
 
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,15 @@ from yoloserve.errors import BadImage, InvalidSettings
 from yoloserve.settings import Settings
 
 if TYPE_CHECKING:
+    from yoloserve.dataset import Labelled
     from yoloserve.detector import Detector
+    from yoloserve.engine import Engine
+    from yoloserve.evaluation import Evaluation
 
 NO_DEADLINE = float("inf")
 FAILED = 1
+PATIENT_MS = 1e9
+LEAST_CONFIDENCE = 0.001  # average precision wants the whole curve
 
 
 def serve(settings: Settings) -> int:
@@ -49,7 +54,7 @@ def predict(settings: Settings, pictures: list[Path], save: Path | None) -> int:
     encoded = [(path, _read(path)) for path in pictures]
     if save:
         save.mkdir(parents=True, exist_ok=True)
-    return asyncio.run(_predict(_detector(settings), encoded, save))
+    return asyncio.run(_predict(_detector(_patient(settings)), encoded, save))
 
 
 async def _predict(
@@ -76,9 +81,54 @@ async def _predict(
     return code
 
 
+def evaluate(settings: Settings, data: Path, limit: int | None) -> int:
+    """Print the mean average precision on pictures whose objects are known."""
+    from yoloserve import dataset, evaluation
+
+    engine = _start(settings)
+    pictures = dataset.read(data, engine.info.classes)[:limit]
+    unknown = [each.path for each in pictures if each.classes is None]
+    if unknown:
+        raise InvalidSettings(f"{unknown[0]} has no labels, and {len(unknown) - 1} more")
+    told = _looked(settings)(engine, pictures)
+    info, each = engine.info, 1000 * told.seconds / len(pictures)
+    sys.stdout.write(
+        f"{info.name} on {info.backend} {info.precision} {info.device}, {len(pictures)} pictures, "
+        f"{each:.1f} ms each\n{evaluation.table(told, info.classes)}\n"
+    )
+    return 0
+
+
+def convert(settings: Settings, data: Path, into: Path | None) -> int:
+    """Convert the model to OpenVINO IR, and print where it is and how it compares."""
+    from yoloserve import conversion
+
+    place, numbers = conversion.convert(settings, data, into, _looked(settings))
+    sys.stdout.write(f"{place}\n{numbers}\n")
+    return 0
+
+
+def _looked(settings: Settings) -> "Callable[[Engine, Sequence[Labelled]], Evaluation]":
+    """Return what lets an engine look at pictures, by the path of requests."""
+    from yoloserve import evaluation
+    from yoloserve.postprocess import Options
+
+    options = Options(LEAST_CONFIDENCE, settings.iou, settings.max_detections)
+
+    async def ask(engine: "Engine", pictures: "Sequence[Labelled]") -> "Evaluation":
+        detector = _around(engine, _patient(settings))
+        await detector.warm_up()
+        try:
+            return await evaluation.evaluate(detector, pictures, options)
+        finally:
+            await detector.close()
+
+    return lambda engine, pictures: asyncio.run(ask(engine, pictures))
+
+
 def bench(settings: Settings, picture: Path, seconds: float, concurrency: int) -> int:
     """Print the throughput and latency of the engine alone and of the whole path."""
-    asyncio.run(_bench(_detector(settings), _read(picture), seconds, concurrency))
+    asyncio.run(_bench(_detector(_patient(settings)), _read(picture), seconds, concurrency))
     return 0
 
 
@@ -129,12 +179,27 @@ async def _measure(
 
 
 def _detector(settings: Settings, on_batch: Callable[[int], None] = lambda _: None) -> "Detector":
+    return _around(_start(settings), settings, on_batch)
+
+
+def _patient(settings: Settings) -> Settings:
+    """Let as many wait as like to: the cap is made for callers with a deadline."""
+    return settings.model_copy(update={"deadline_ms": PATIENT_MS})
+
+
+def _start(settings: Settings) -> "Engine":
+    from yoloserve.engine import start
+
+    return start(settings)
+
+
+def _around(
+    engine: "Engine", settings: Settings, on_batch: Callable[[int], None] = lambda _: None
+) -> "Detector":
     from yoloserve.concurrency import Threads, available_cpus
     from yoloserve.detector import Detector
-    from yoloserve.engine import start
     from yoloserve.postprocess import Options
 
-    engine = start(settings)
     return Detector(
         engine,
         Threads(pool=settings.threads or available_cpus(), lanes=engine.lanes),

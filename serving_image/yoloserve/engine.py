@@ -3,13 +3,14 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import zip_longest
 
 import numpy as np
 
+from yoloserve import converted
 from yoloserve.backends.base import Backend, BackendType, Tuning
 from yoloserve.concurrency import available_cpus
 from yoloserve.errors import (
@@ -89,6 +90,10 @@ def start(settings: Settings) -> Engine:
     name = runtime_for(model.format, names)
     backend_type = _load_type(name)
     precision = choose_precision(settings.precision, backend_type.precisions(), name)
+    if name is BackendName.OPENVINO and (
+        parts := converted.find(settings, model.sha256, precision)
+    ):
+        model = replace(model, parts=parts)
     try:
         backend = backend_type(model, _tuning(settings, precision))
         size = backend.input_size

@@ -9,6 +9,7 @@ YoloserveError
 │   ├── ClassesDiffer          the model does not detect what its user expects
 │   ├── ModelUnsupported       a format, task or output this server cannot read
 │   ├── BackendUnsupported     a runtime or precision this image or device does not have
+│   ├── ParityFailed           a conversion does not see what its source sees
 │   └── BlindModel             it loads and answers, but does not see
 └── Refusal                    the caller; told as {"error": {"code", "message"}}, HTTP in app.py
     ├── BadImage               the bytes sent
@@ -73,6 +74,10 @@ class ModelUnsupported(StartupFailure):
 
 class BackendUnsupported(StartupFailure):
     """The runtime or precision asked for is not available here."""
+
+
+class ParityFailed(StartupFailure):
+    """A converted model differs more from its source than its precision excuses."""
 
 
 class BlindModel(StartupFailure):

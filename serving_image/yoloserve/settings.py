@@ -40,6 +40,7 @@ class PrecisionName(enum.StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+    INT8 = "int8"
 
 
 class Profile(enum.StrEnum):

@@ -82,6 +82,7 @@ class Precision(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+    INT8 = "int8"
 
 
 class Runtime(ApiModel):
@@ -110,7 +111,8 @@ class Runtime(ApiModel):
     )
     precision: Precision = Field(
         default=Precision.AUTO,
-        description="auto takes what the device runs natively (bf16 with AMX, else fp32). A"
+        description="auto takes what the device runs natively (bf16 where the CPU has instructions"
+        " for it, else fp32). int8 needs a quantised model: `yoloserve convert` makes one. A"
         " precision that the device or backend cannot honour is refused at start-up.",
     )
 

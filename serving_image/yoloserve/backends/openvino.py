@@ -27,17 +27,17 @@ class OpenVino:
     def precisions() -> tuple[PrecisionName, ...]:
         """Say bf16 only where there are instructions for it: emulated, it is a fifth as fast.
 
-        The runtime's own list of capabilities names it on every CPU with AVX-512.
+        The runtime's own list of capabilities names it on every CPU with AVX-512. Integers are
+        computed everywhere, but only in a graph that was quantised.
         """
-        if BF16_INSTRUCTIONS & cpu_flags():
-            return (PrecisionName.BF16, PrecisionName.FP32)
-        return (PrecisionName.FP32,)
+        here = (PrecisionName.FP32, PrecisionName.INT8)
+        return (PrecisionName.BF16, *here) if BF16_INSTRUCTIONS & cpu_flags() else here
 
     def __init__(self, model: ModelFile, tuning: Tuning) -> None:
-        self.precision = tuning.precision
         core = ov.Core()
         network = core.read_model(model.content, model.parts.weights)
         self.metadata = Metadata.parse(model.parts.told or _entries(network))
+        self.precision = _precision(network, tuning.precision)
         shape = network.input(0).partial_shape
         if len(shape) != 4 or _length(shape[1]) not in (3, None):
             raise ModelUnsupported(f"the model's input is {shape}, no image")
@@ -77,11 +77,24 @@ class OpenVino:
             "INFERENCE_NUM_THREADS": tuning.threads,
             # Unset, it would be bf16 wherever there is AMX: two pods of one detector, two
             # answers. What runs is chosen in `engine` and told in the metrics.
-            "INFERENCE_PRECISION_HINT": HINTS[tuning.precision],
+            # What a quantised graph leaves in floating point is computed exactly.
+            "INFERENCE_PRECISION_HINT": HINTS.get(self.precision, ov.Type.f32),
             # Pinned threads of several containers would pile up on the same first cores.
             "ENABLE_CPU_PINNING": False,
             "CACHE_DIR": tuning.cache_dir,
         }
+
+
+def _precision(network: ov.Model, wanted: PrecisionName) -> PrecisionName:
+    """Say what the graph will be computed in; raise `ModelUnsupported` if it cannot be."""
+    if any(node.get_type_name() == "FakeQuantize" for node in network.get_ops()):
+        return PrecisionName.INT8
+    if wanted is PrecisionName.INT8:
+        raise ModelUnsupported(
+            "precision int8: the model is not quantised; `yoloserve convert --precision int8` "
+            "does that, with pictures to calibrate by"
+        )
+    return wanted
 
 
 def cpu_flags(told: Path = CPU_INFO) -> set[str]:

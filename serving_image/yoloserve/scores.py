@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from demo.geometry import Detections, Floats, pairwise_iou
+from yoloserve.postprocess import Detections, iou
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 Flags = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def match(boxes: Floats, scores: Floats, truth: Floats, counts: Flags, areas: Ar
     """
     order = np.argsort(-scores, kind="stable")
     boxes, scores = boxes[order], scores[order]
-    overlaps = pairwise_iou(boxes, truth)
+    overlaps = iou(boxes, truth)
     outside = ~areas.holds(boxes)
     hits = np.zeros((len(THRESHOLDS), len(boxes)), bool)
     ignored = np.zeros_like(hits)

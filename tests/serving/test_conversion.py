@@ -1,0 +1,122 @@
+"""Scoring a model, and converting it to one that sees the same."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from yoloserve import conversion
+from yoloserve.__main__ import main
+from yoloserve.agreement import Agreement
+from yoloserve.conversion import Parity
+from yoloserve.engine import start
+from yoloserve.errors import ModelUnsupported, ParityFailed
+from yoloserve.settings import BackendName, PrecisionName, Settings
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "images"
+EX_CONFIG = 78
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """The example pictures and what is known to be in them, in COCO's layout."""
+    told = json.loads((EXAMPLES / "labels.json").read_text())
+    names = sorted({each["name"] for picture in told.values() for each in picture["objects"]})
+    images, annotations = [], []
+    for number, (name, picture) in enumerate(told.items()):
+        size = {side: picture[side] for side in ("width", "height")}
+        images.append({"id": number, "file_name": name} | size)
+        for each in picture["objects"]:
+            x1, y1, x2, y2 = (each["box"][edge] for edge in ("x1", "y1", "x2", "y2"))
+            box, kind = [x1, y1, x2 - x1, y2 - y1], names.index(each["name"])
+            annotations.append({"image_id": number, "category_id": kind, "bbox": box})
+    categories = [{"id": number, "name": name} for number, name in enumerate(names)]
+    path = tmp_path / "set" / "labels.json"
+    path.parent.mkdir()
+    (path.parent / "images").symlink_to(EXAMPLES)
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def test_evaluate_prints_the_average_precision_of_each_class(labelled, cache, capsys) -> None:
+    assert main(["evaluate", str(labelled), f"--cache-dir={cache}", "--precision=fp32"]) == 0
+    head, _titles, overall, *classes = capsys.readouterr().out.splitlines()
+    assert "6 pictures" in head
+    assert float(overall.split()[1]) > 0.4
+    assert len(classes) >= 5
+
+
+def test_evaluate_wants_labels(cache, capsys) -> None:
+    assert main(["evaluate", str(EXAMPLES), f"--cache-dir={cache}"]) == EX_CONFIG
+    assert "shapes-1.jpg has no labels, and 5 more" in capsys.readouterr().err
+
+
+def test_a_converted_model_is_kept_written_and_sees_the_same(
+    labelled, cache, tmp_path, capsys
+) -> None:
+    asked = ["convert", str(labelled), f"--cache-dir={cache}", "--precision=fp16"]
+    assert main([*asked, f"--into={tmp_path / 'out'}"]) == 0
+    place, numbers = capsys.readouterr().out.splitlines()
+    assert place == str(tmp_path / "out")
+    assert "F1 1.0000" in numbers
+    written = start(Settings(model=Path(place).as_uri(), cache_dir=cache, precision="fp32"))
+    source = start(Settings(cache_dir=cache, precision="fp32"))
+    assert written.info.classes == source.info.classes
+    assert written.input_size == source.input_size
+    assert main(asked) == 0  # from the cache, with the same numbers
+    assert capsys.readouterr().out.splitlines()[1] == numbers
+
+
+def test_a_quantised_model_is_found_by_its_source_and_precision(
+    cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(cache_dir=cache, precision="int8", backend=BackendName.OPENVINO)
+    with pytest.raises(ModelUnsupported, match="convert --precision int8"):
+        start(settings)
+    int8 = PrecisionName.INT8  # three pictures do not calibrate well; that is not the question here
+    loose = replace(conversion.TARGETS[int8], least_f1=0.5)
+    monkeypatch.setitem(conversion.TARGETS, int8, loose)
+    asked = ["convert", str(EXAMPLES), f"--cache-dir={cache}", "--precision=int8"]
+    assert main(asked) == 0
+    served = start(settings)
+    assert served.info.precision is int8
+    assert served.info.sha256 == start(Settings(cache_dir=cache)).info.sha256
+
+
+def test_a_conversion_that_sees_other_things_is_refused_and_not_kept(
+    cache, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fp16 = PrecisionName.FP16
+    strict = replace(conversion.TARGETS[fp16], least_f1=1.01)
+    monkeypatch.setitem(conversion.TARGETS, fp16, strict)
+    asked = ["convert", str(EXAMPLES), f"--cache-dir={cache}", "--precision=fp16"]
+    assert main(asked) == EX_CONFIG
+    assert "ParityFailed: in fp16 the model does not see what it saw" in capsys.readouterr().err
+    assert list((cache / "converted").iterdir()) == []
+
+
+def test_a_conversion_that_loses_average_precision_is_refused_with_the_numbers() -> None:
+    agreed = Agreement(both=100)
+    Parity(agreed, (55.0, 54.2)).require(PrecisionName.INT8)
+    with pytest.raises(ParityFailed, match=r"loses 0\.80 points of mAP.*55\.00 -> 54\.20"):
+        Parity(agreed, (55.0, 54.2)).require(PrecisionName.BF16)
+
+
+def test_what_to_convert_to_must_be_said(cache, capsys) -> None:
+    assert main(["convert", str(EXAMPLES), f"--cache-dir={cache}"]) == EX_CONFIG
+    assert "say which to convert to, one of fp32, fp16, bf16, int8" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_is_told(cache, capsys) -> None:
+    cache.write_text("a file where the directory should be")
+    asked = ["convert", str(EXAMPLES), f"--cache-dir={cache}", "--precision=fp16"]
+    assert main(asked) == EX_CONFIG
+    assert "cannot write to" in capsys.readouterr().err
