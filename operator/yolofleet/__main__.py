@@ -7,6 +7,7 @@ when the settings are wrong.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
@@ -86,6 +87,7 @@ class Operator:
             namespaces=settings.namespaces,
             relisted=metrics.relisted,
             hearing=Hearing(silence_s=settings.watch_silence_s),
+            swept=give_back_memory,
         )
         self._accelerators = Accelerators(client, cache, namespaces=settings.namespaces)
         self._deps = Deps(
@@ -251,6 +253,12 @@ def _is_loss(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(lambda one: isinstance(one, NotLeading)) is not None
     return isinstance(error, LeadershipLost | NotLeading)
+
+
+def give_back_memory() -> None:
+    """Return to the system what lists took for a moment; glibc would keep it for ever."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # musl has none
+        trim(0)
 
 
 def _exit_now(status: int) -> NoReturn:

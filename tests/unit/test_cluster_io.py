@@ -257,3 +257,25 @@ def test_who_no_longer_exists_waits_no_more() -> None:
     assert found.waiting() == ["shop/gate"]
     found.waits("shop/gate", False)
     assert found.waiting() == []
+
+
+class EmptyCluster:
+    """An API server that has nothing, and no optional API."""
+
+    async def list(self, *_: Any, **__: Any) -> Listing[Any]:
+        return Listing([], 1)
+
+    async def serves(self, _: Any) -> bool:
+        return False
+
+
+async def test_after_a_whole_sweep_memory_can_be_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("yolofleet.cluster.sweep.SETTLE_S", 0.0)
+    swept = asyncio.Event()
+    cluster = cast(Client, EmptyCluster())
+    sweep = Sweep(cluster, Cache(), WorkQueue(), swept=swept.set)
+    running = asyncio.create_task(sweep.run())
+    await asyncio.wait_for(swept.wait(), 5)
+    running.cancel()

@@ -23,6 +23,7 @@ from cluster import assets
 from controlplane.installation import ISTIO_CRDS, install
 from controlplane.kube import Kube, connect
 from controlplane.plane import control_plane
+from yolofleet.cluster.errors import ClusterError
 
 
 def main() -> int:
@@ -77,7 +78,15 @@ async def measure(size: int, idle_s: float, only: list[str]) -> Numbers:
                 for phase in PHASES:
                     if phase.__name__ in only:
                         began, load = time.time(), os.getloadavg()[0]
-                        found = await phase(bench)
+                        try:
+                            found = await phase(bench)
+                        except (
+                            AssertionError,
+                            TimeoutError,
+                            ClusterError,
+                        ) as error:  # a number less, not all
+                            print(f"{size:>5} {phase.__name__} FAILED: {error}", flush=True)
+                            continue
                         numbers |= found
                         told = json.dumps({name: round(value, 4) for name, value in found.items()})
                         took = f"{time.time() - began:.0f} s, load before {load:.1f}"

@@ -265,7 +265,7 @@ async def nothing_new(bench: Bench) -> Numbers:
     before, cpu, began = Scrape(leader.port), usage(leader.pid), time.time()
     rounds = max(1, 100 // len(chosen))
     for round_ in range(rounds):
-        await each(chosen, partial(bench.fleet.label, str(round_)), 5)
+        await each(chosen, partial(bench.fleet.label, str(round_)), 2)
         await asyncio.sleep(0.5)
     await asyncio.sleep(1.0)
     spent, after = usage(leader.pid).cpu_s - cpu.cpu_s, Scrape(leader.port)

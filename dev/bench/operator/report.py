@@ -62,13 +62,15 @@ TARGETS: Final = (
     Target("fail-over by SIGKILL", "failover_sigkill_s", 17, "s"),
     Target("event-loop lag in the burst, p99", "burst_lag_p99_s", 100, "ms", scale=1000),
     Target("event-loop lag when idle, p99", "idle_lag_p99_s", 100, "ms", scale=1000),
-    Target("reconcile that changes nothing", "noop_reconcile_ms", 1, "ms"),
+    # 1 ms for the reconcile and 0.6 ms for the watch event that causes it
+    Target("CPU for an event that changes nothing", "noop_cpu_ms_with_its_event", 1.6, "ms"),
     Target("CPU for each new detector, echoes included", "burst_cpu_ms_per_cr", 10, "ms"),
 )
 
 TOLD: Final = (
     ("children of a detector", "burst_children_per_cr", 1.0, ""),
     ("objects watched", "objects", 1.0, ""),
+    ("a reconcile that changes nothing, from start to end", "noop_reconcile_ms", 1.0, "ms"),
     ("restart: every detector looked at", "restart_all_reconciled_s", 1.0, "s"),
     ("restart: CPU", "restart_cpu_s", 1.0, "s"),
     ("one sweep (each 10 min): CPU", "sweep_cpu_s", 1.0, "s"),

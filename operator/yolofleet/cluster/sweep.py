@@ -45,12 +45,14 @@ class Sweep:
         namespaces: Sequence[str] = (),
         relisted: Callable[[str], None] = lambda _kind: None,
         hearing: Hearing | None = None,
+        swept: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._cache = cache
         self._queue = queue
         self._namespaces = tuple(namespaces) or ("",)
         self._relisted = relisted
+        self._swept = swept
         self.hearing = hearing or Hearing()
         self._forbidden: set[Kind] = set()
         self._due: dict[Kind | None, float] = {}
@@ -100,12 +102,14 @@ class Sweep:
             now = time.monotonic()
             self.hearing.look()
             self._due.update(dict.fromkeys(self.hearing.silent() - self._due.keys(), now))
-            if now >= everything:
+            if whole := now >= everything:
                 everything = now + PERIOD_S * random.uniform(1 - JITTER, 1 + JITTER)
                 self._due.update(dict.fromkeys((None, *kinds.CACHED), now))
             for kind in [kind for kind, due in self._due.items() if due <= now]:
                 del self._due[kind]
                 await self._sweep(kind)
+            if whole:
+                self._swept()
 
     async def discover(self) -> None:
         """Ask which optional kinds exist; list those that appeared, wake all detectors on news."""
