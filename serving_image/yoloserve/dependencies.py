@@ -359,16 +359,16 @@ async def _files(
     parser.spool_max_size = MOST_IN_MEMORY  # never to disk: the file system may be read-only
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise InvalidParameter(f"the form cannot be read: {error.message}") from error
-    try:
         return [
             (value.filename or name, await value.read())
             for name, value in form.multi_items()
             if isinstance(value, UploadFile) and (not fields or name in fields)
         ]
+    except MultiPartException as error:
+        raise InvalidParameter(f"the form cannot be read: {error.message}") from error
     finally:
-        await form.close()
+        for file in parser._files_to_close_on_error:  # the form does not know those that are cut
+            file.close()
 
 
 def url_in(body: bytes) -> str:

@@ -34,7 +34,7 @@ def configure() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # Their "started", "waiting" and "finished" say nothing that ours do not, and the reader of forms
+    # Their "started", "waiting" and "finished" say nothing that ours do not. The reader of forms
     # has a line for each that is broken: the caller is told, and the metrics count.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     for chatty in ("uvicorn", "uvicorn.error", "httpx"):
