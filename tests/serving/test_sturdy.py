@@ -177,6 +177,8 @@ WEBP_OF_16K = (
             lambda: b"BM" + bytes(12) + struct.pack("<Iii", 40, 9, 2**31 - 1),
             {413, 400},
         ),
+        ("4 GB in a chunk", lambda: png(8, 8, b"")[:33] + b"\xff\0\0\0IDAT", {400}),
+        ("a million chunks", lambda: png(8, 8, b"")[:33] + bytes(12) * 10**6, {400}),
         ("a BMP of no width", lambda: b"BM" + bytes(12) + struct.pack("<Iii", 40, 0, 9), {400}),
     ],
 )
