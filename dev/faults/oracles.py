@@ -158,7 +158,8 @@ async def judge(
         wrong += _touched(stage)
     if wrong:
         writes = "\n".join(f"  {c.number} {c} {c.status}" for c in stage.proxy.writes)
-        raise AssertionError("\n".join(wrong) + f"\nwrites:\n{writes}")
+        usual = ", ".join(expected.writes)
+        raise AssertionError("\n".join(wrong) + f"\nwrites:\n{writes}\nwithout a fault: {usual}")
 
 
 def _unsafe(stage: Stage) -> list[str]:

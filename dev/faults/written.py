@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,15 +75,17 @@ def chosen(value: Any, tree: dict[str, Any]) -> Any:
             for name, inner in tree.items()
             if name.startswith("f:") and name[2:] in value
         }
-    items = []
+    return [part for item in value for part in _items(item, tree)]  # in their order: env has one
+
+
+def _items(item: Any, tree: dict[str, Any]) -> Iterator[Any]:
     for name, inner in tree.items():
-        if name.startswith("k:"):
+        if name.startswith("v:") and json.loads(name[2:]) == item:
+            yield item
+        elif name.startswith("k:"):
             key = json.loads(name[2:])
-            item = next(i for i in value if all(i.get(k) == v for k, v in key.items()))
-            items.append(key | chosen(item, inner))
-        elif name.startswith("v:"):
-            items.append(json.loads(name[2:]))
-    return items
+            if all(item.get(k) == v for k, v in key.items()):
+                yield key | chosen(item, inner)
 
 
 def _merge(into: Manifest, other: Manifest) -> None:

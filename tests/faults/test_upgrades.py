@@ -1,5 +1,6 @@
 """Fault 22: another version of the operator takes over, forth and back."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ async def test_22_an_upgrade_and_a_downgrade_write_nothing(theatre: Theatre, nam
         before = await pods_of(stage)
         for module, environment in (("faults.later", OTHERS), ("yolofleet", {})):
             await take_over(stage, module, **environment)
-            assert not await stage.written_within(QUIET_S)
-            assert not stage.proxy.writes, list(map(str, stage.proxy.writes))
+            await asyncio.sleep(QUIET_S)
+            assert not stage.proxy.writes, stage.operator.text()[-4000:]
         assert await pods_of(stage) == before
         await end(stage)
     theatre.results[label, "steady"].update({"failed": -1, "passed": 1})
