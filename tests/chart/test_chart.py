@@ -20,6 +20,7 @@ CHILDREN = {
     ("monitoring.coreos.com", "podmonitors"),
     ("networking.istio.io", "virtualservices"),
     ("networking.istio.io", "destinationrules"),
+    ("gateway.networking.k8s.io", "httproutes"),
 }
 
 
