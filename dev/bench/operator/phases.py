@@ -33,8 +33,8 @@ from yolofleet.cluster import kinds
 Numbers = dict[str, float]
 
 DRAIN_S: Final = 3  # so that what is drained goes within the run, and not within a measurement
-EDITS: Final = 200
-EDITS_PER_S: Final = 5.0
+EDITS: Final = 120
+EDITS_PER_S: Final = 2.0  # what one edit causes, the next does not wait for
 LAG: Final = "yolofleet_event_loop_lag_seconds"
 RECONCILE: Final = "controller_runtime_reconcile_time_seconds"
 
@@ -112,6 +112,16 @@ class Bench:
 
         await eventually(another, 60)
         return time.time()
+
+    async def repaired(self, one: tuple[str, str], since: float) -> float:
+        """Wait until the operator has written a detector's Service after `since`; return when."""
+
+        def mended() -> list[float]:
+            writes = (w for w in self.audit.since(since) if w.of_child)
+            return [w.at for w in writes if (w.resource, w.name) == ("services", one[1])]
+
+        found: list[float] = await eventually(mended, 60)
+        return min(found)
 
     async def spread(
         self, causes: Callable[[int], Coroutine[Any, Any, None]], is_cause: Callable[[Write], bool]
@@ -378,13 +388,7 @@ async def fail_over(bench: Bench, rounds: int = 3) -> Numbers:
             )
             taken.append(await bench.taken_over(lease) - began)
             bench.operator = standby
-            await bench.audit.quiet(1.0)
-            mended = [
-                w.at - began
-                for w in bench.audit.since(began)
-                if w.of_child and w.resource == "services" and w.name == one[1]
-            ]
-            repaired.append(min(mended, default=float("inf")))
+            repaired.append(await bench.repaired(one, began) - began)
             old.kill()
         numbers[f"failover_{name}_s"] = max(taken)
         numbers[f"failover_{name}_repaired_s"] = max(repaired)
