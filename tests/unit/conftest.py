@@ -174,7 +174,10 @@ class World:
         return {r["destination"]["host"].split(".")[0]: r["weight"] for r in weighted}
 
     def selected(self) -> str:
-        name: str = self.children["Service", "gate"]["spec"]["selector"][REVISION_LABEL]
+        """Return whom the Service stands for, also while it spans two revisions."""
+        service = self.children["Service", "gate"]
+        name: str = service["metadata"]["labels"][REVISION_LABEL]
+        assert service["spec"]["selector"].get(REVISION_LABEL, name) == name
         return name
 
     def settle(self, rounds: int = 12) -> None:

@@ -8,6 +8,8 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from yolofleet.plan.capacity import bears
+
 MODELS = [{"uri": f"https://models/{n}.onnx"} for n in range(4)]
 canaries = st.none() | st.fixed_dictionaries(
     {"model": st.sampled_from(MODELS), "weight": st.integers(0, 100)},
@@ -135,6 +137,7 @@ class Releases(RuleBasedStateMachine):
         self._surge_is_bounded(pods, ready)
         if world.mesh:
             self._routes_are_safe(ready, before)
+            self._no_capacity_goes_before_its_traffic(pods, ready, before)
 
     def _surge_is_bounded(self, before, ready):
         detector, status = self.world.detector(), self.world.status()
@@ -143,9 +146,20 @@ class Releases(RuleBasedStateMachine):
         surge = detector.spec.rollout.surge(strategy or "BlueGreen", full)
         canary = self.world.decide().canary
         after = {n: pods for n, pods in self.world.replicas().items() if n != canary}
-        grown = sum(after.values()) > sum(before.get(n, 0) for n in after)
+        were = sum(before.get(n, 0) for n in after)
         stuck = not any(ready.get(n) for n in [status.stable.revision])
-        assert not grown or sum(after.values()) <= full + surge + stuck, "too many pods"
+        bound = max(full + surge, were) + stuck  # stuck: one pod more is the way out
+        assert sum(after.values()) <= bound, "too many pods"
+
+    def _no_capacity_goes_before_its_traffic(self, pods, ready, before):
+        """What the router was last seen to send somewhere can still be carried there."""
+        full = self.world.raw["spec"]["replicas"] - self._gives_one_up()
+        canary = self.world.decide().canary
+        for name, weight in before.items():
+            left = self.world.replicas().get(name, 0)
+            shrunk = left < pods.get(name, 0) and name != canary and full > 0
+            if shrunk and weight and ready.get(name):
+                assert bears(left, full) >= weight, "pods went before their traffic"
 
     def _routes_are_safe(self, ready, before):
         weights = self.world.weights()

@@ -227,6 +227,9 @@ class TestSurge:
         assert world.weights() == {old: 40, new: 60}
         assert world.replicas() == {old: 2, new: 2}
         world.edit(model=V1)
+        world.reconcile()
+        assert world.weights() == {old: 67, new: 33}
+        assert world.replicas() == {old: 2, new: 2}, "until the router is seen to have let go"
         for _ in range(20):
             world.run_pods()
             world.reconcile()

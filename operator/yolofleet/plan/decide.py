@@ -13,7 +13,7 @@ from yolofleet.api.rollout import Strategy
 from yolofleet.plan.accelerators import room, shortage
 from yolofleet.plan.capacity import Capacity, carries, grown, newcomer, outgoing, remaining
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.observed import Observed, ObservedRevision
+from yolofleet.plan.observed import Observed
 from yolofleet.plan.release import (
     Release,
     drained,
@@ -87,8 +87,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     planned = [(r, _with_room(observed, going, r, wishes[r.name])) for r in going.wanted]
     missing = _missing(observed, wishes, going)
     planned += [
-        (r, _former_replicas(observed.revisions[r.name], going, split, leaving, now))
-        for r in going.former
+        (r, _former_replicas(observed, r.name, going, split, leaving, now)) for r in going.former
     ]
     released = {name for name, seen in observed.revisions.items() if seen.released}
     return Plan(
@@ -175,19 +174,21 @@ def _with_room(
 
 
 def _former_replicas(
-    live: ObservedRevision,
+    observed: Observed,
+    name: str,
     going: Release,
     split: Mapping[str, int],
     leaving: Mapping[str, datetime],
     now: datetime,
 ) -> int:
     """Return the replicas of a revision that nobody wants: its own until it has drained."""
-    name, revision = live.name, live.revision
+    live = observed.revisions[name]
     if weight := split.get(name, 0):
+        weight = max(weight, observed.weights.get(name, 0))  # until the router has let go
         return remaining(going.capacity, running=live.replicas, weight=weight)
     if live.ready and name not in leaving:
         return live.replicas
-    drain = revision.drain_seconds if revision else 0
+    drain = live.revision.drain_seconds if live.revision else 0
     if name in leaving and not drained(leaving[name], drain, now):
         return live.replicas
     return 0

@@ -239,7 +239,8 @@ def _under_way(
         told = f"{where}: {_lacking(detector)}; or set spec.rollout.strategy to BlueGreen"
         return Statement(kind, False, Reason.MESH_ABSENT, told + meanwhile)
     if way.since is None:
-        return Statement(kind, True, Reason.ROLLING_OUT, f"{where}: {count}{meanwhile}")
+        ready = count.removeprefix(f"{way.revision}: ")
+        return Statement(kind, True, Reason.ROLLING_OUT, f"{where}: {ready}{meanwhile}")
     if step.hold == APPROVAL:
         patch = {"revision": way.revision, "step": way.step}
         edit = json.dumps({"spec": {"rollout": {"approved": patch}}}, separators=(",", ":"))
