@@ -82,4 +82,6 @@ def remaining(capacity: Capacity, *, running: int, weight: int) -> int:
     """
     if not capacity.tight:
         return running
-    return min(running, max(parts(weight, capacity.kept), 1) if capacity.kept else 0)
+    full = capacity.kept
+    needed = (n for n in range(full + 1) if bears(n, full) >= weight)
+    return min(running, next(needed, full))
