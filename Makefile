@@ -59,6 +59,10 @@ test-faults: venv ## Break the operator in every known way, each write of each t
 	$(BIN)/python -m cluster assets > /dev/null
 	YOLOFLEET_FAULTS=whole $(BIN)/python -m pytest tests/faults
 
+.PHONY: bench-serving
+bench-serving: venv ## Measure yoloserve beside what people would pick instead (a quarter of an hour; ARGS=--quick)
+	$(BIN)/python -m bench.serving $(ARGS)
+
 .PHONY: generate
 generate: venv ## Write the CRD, its copy in the chart and the API reference from the types
 	$(BIN)/python -m yolofleet.api.generate

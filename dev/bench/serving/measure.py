@@ -1,0 +1,219 @@
+"""One round of one server: ready, closed loops, open loops from half to twice its capacity."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from bench.serving.assets import Assets, environment
+from bench.serving.load import GONE, Sample
+from bench.serving.servers import Cores, Running, Server, common, running
+
+Numbers = dict[str, float]
+
+CALLERS: Final = (4, 16)
+SHORT_S: Final = 0.2
+LONG_S: Final = 1.0
+SERVICE_TIMES: Final = 17
+SETTLE: Final = 0.15  # of a phase: what was answered before is not counted
+PATIENCE_S: Final = 20.0
+LAST_PATIENCE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long each phase of a round takes."""
+
+    closed_s: float
+    open_s: float
+    engine_s: float
+
+
+class Client:
+    """The client's process."""
+
+    def __init__(self, process: "subprocess.Popen[str]", assets: Assets) -> None:
+        self._process = process
+        self._pictures = [str(path) for path in assets.pictures]
+
+    def closed(self, target: Running, callers: int, seconds: float) -> "Load":
+        """Let `callers` ask one after the other."""
+        return self._run(target, seconds, callers=callers)
+
+    def open(
+        self,
+        target: Running,
+        rate: float,
+        seconds: float,
+        seed: int,
+        *,
+        deadline_s: float,
+        patience_s: float = PATIENCE_S,
+    ) -> "Load":
+        """Send at Poisson's times; servers that take one are told the deadline."""
+        return self._run(
+            target,
+            seconds,
+            rate=rate,
+            seed=seed,
+            patience_s=patience_s,
+            headers={"X-Deadline-Ms": f"{deadline_s * 1000:.1f}"} if target.server.sheds else {},
+        )
+
+    def _run(self, target: Running, seconds: float, **job: Any) -> "Load":
+        told = {
+            "url": target.url,
+            "form": target.server.form,
+            "pictures": self._pictures,
+            "seconds": seconds,
+            "callers": 0,
+            "headers": {},
+            "patience_s": PATIENCE_S,
+            **job,
+        }
+        assert self._process.stdin
+        assert self._process.stdout
+        before = target.cpu_s()
+        self._process.stdin.write(json.dumps(told) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        server_cpu_s = target.cpu_s() - before
+        return Load(seconds, [tuple(s) for s in answer["samples"]], answer["cpu_s"], server_cpu_s)
+
+
+@contextmanager
+def client(assets: Assets, cores: Cores) -> Iterator[Client]:
+    """Start the client on its cores."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench.serving.load"],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(os.sched_setaffinity, 0, cores.client),
+    ) as process:
+        try:
+            yield Client(process, assets)
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a phase gave."""
+
+    seconds: float
+    samples: Sequence[Sample]
+    client_cpu_s: float
+    server_cpu_s: float
+
+    def rate(self, within_s: float = float("inf")) -> float:
+        """Count the good answers a second, `within_s` of when they were due.
+
+        Those that came between the first moments and the last request: an answer that is still to
+        come when the last request is sent belongs to no second of the phase.
+        """
+        began = self.seconds * SETTLE
+        good = sum(
+            began <= due + took <= self.seconds and status == 200 and took <= within_s
+            for due, took, status in self.samples
+        )
+        return good / (self.seconds - began)
+
+    def late(self, within_s: float) -> float:
+        """Return the share of the requests that were answered as if good, and late or never."""
+        late = sum(
+            status in (GONE, 200) and (status == GONE or took > within_s)
+            for _, took, status in self.samples
+        )
+        return late / max(1, len(self.samples))
+
+    def refused(self) -> float:
+        """Return the share of the requests that were told no."""
+        refused = sum(status not in (GONE, 200) for _, _, status in self.samples)
+        return refused / max(1, len(self.samples))
+
+    def quantile_ms(self, share: float) -> float:
+        """Return a quantile of how long those waited who were not refused, for nothing included."""
+        took = sorted(took for _, took, status in self.samples if status in (GONE, 200))
+        return took[min(len(took) - 1, int(share * len(took)))] * 1000 if took else 0.0
+
+
+def one_round(
+    server: Server, assets: Assets, cores: Cores, asking: Client, plan: Plan, seed: int
+) -> Numbers:
+    """Measure one server once."""
+    numbers: Numbers = {}
+    if server.sheds:
+        numbers |= engine_only(server, assets, cores, plan.engine_s)
+    with running(server, assets, cores) as target:
+        numbers["ready_s"] = target.ready_s
+        asking.closed(target, CALLERS[0], plan.closed_s / 4)  # warm
+        for callers in CALLERS:
+            load = asking.closed(target, callers, plan.closed_s)
+            numbers[f"closed_{callers}"] = load.rate()
+            numbers[f"closed_{callers}_p99_ms"] = load.quantile_ms(0.99)
+        numbers["client_cpu_share"] = load.client_cpu_s / (load.client_cpu_s + load.server_cpu_s)
+        capacity = max(numbers[f"closed_{callers}"] for callers in CALLERS)
+        numbers["capacity"] = capacity
+        deadline_s = numbers["deadline_s"] = max(SHORT_S, SERVICE_TIMES / capacity)
+        if not server.sheds:
+            return numbers | _open_loops(target, asking, plan, seed, capacity, deadline_s)
+    # What it may let in follows from its deadline, which is part of its configuration.
+    with running(server, assets, cores, deadline_s * 1000) as target:
+        asking.closed(target, CALLERS[0], plan.closed_s / 4)
+        return numbers | _open_loops(target, asking, plan, seed, capacity, deadline_s)
+
+
+def _open_loops(
+    target: Running, asking: Client, plan: Plan, seed: int, capacity: float, deadline_s: float
+) -> Numbers:
+    numbers: Numbers = {}
+    for share in (0.5, 0.8, 1.2, 2.0):
+        load = asking.open(
+            target,
+            share * capacity,
+            plan.open_s,
+            seed,
+            deadline_s=deadline_s,
+            patience_s=LAST_PATIENCE_S if share == 2.0 else PATIENCE_S,  # it is ended after that
+        )
+        for name, within_s in (("", deadline_s), ("_short", SHORT_S), ("_1s", LONG_S)):
+            numbers[f"goodput_{share}{name}"] = load.rate(within_s) / capacity
+            numbers[f"late_{share}{name}"] = load.late(within_s)
+        numbers[f"refused_{share}"] = load.refused()
+        numbers[f"p50_ms_{share}"] = load.quantile_ms(0.5)
+        numbers[f"p99_ms_{share}"] = load.quantile_ms(0.99)
+    numbers["memory_mib"] = target.memory_mib()
+    return numbers
+
+
+def engine_only(server: Server, assets: Assets, cores: Cores, seconds: float) -> Numbers:
+    """Ask yoloserve itself for the speed of its engine alone, and of its path without HTTP."""
+    precision = (
+        server.arguments[server.arguments.index("--precision") :][:2]
+        if ("--precision" in server.arguments)
+        else ()
+    )
+    told = subprocess.run(
+        [
+            *(sys.executable, "-m", "yoloserve", "bench", str(assets.pictures[0])),
+            *(*common(assets), *precision, "--seconds", str(seconds)),
+        ],
+        env=environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+        preexec_fn=partial(os.sched_setaffinity, 0, cores.server),
+    ).stdout
+    return {
+        name: float(line.split("images/s")[0].split()[-1])
+        for line in told.splitlines()
+        for name, label in (("engine", "engine alone"), ("path", "whole path"))
+        if line.startswith(label)
+    }

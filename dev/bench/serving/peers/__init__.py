@@ -1,0 +1,1 @@
+"""What people would write instead. Run in the peers' environment, without a line of yoloserve."""
