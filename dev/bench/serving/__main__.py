@@ -17,7 +17,7 @@ from bench.serving.measure import Client, Numbers, Plan, client, one_round
 from bench.serving.report import machine, table, verdicts
 from bench.serving.servers import Cores, Server, servers
 
-FULL = Plan(closed_s=5, open_s=8, engine_s=3)
+FULL = Plan(closed_s=4, open_s=7, engine_s=3)
 QUICK = Plan(closed_s=1.5, open_s=2, engine_s=1)
 
 
@@ -34,7 +34,7 @@ def main() -> int:
     standard: Numbers = {}
     if "yoloserve" in results:
         standard |= loadgen.measure(assets, cores, results["yoloserve"], plan.open_s)
-        standard |= perf_analyzer.measure(assets, cores, plan.closed_s)
+        standard |= perf_analyzer.measure(assets, cores, plan.closed_s / 2)
     where = f"{machine()}; {cores}; load before: {load_before:.1f}"
     judged = verdicts(results, standard)
     print(f"\n{table(results, standard, judged)}\n\n{where}")

@@ -53,7 +53,8 @@ def prepare() -> Assets:
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
         _install(python)
-        subprocess.run([python, HERE / "export.py", folder], env=environment(), check=True)
+        command = [python, HERE / "export.py", folder, *_pictures(folder)]
+        subprocess.run(command, env=environment(), check=True, stdout=sys.stderr)
         done.touch()
     return Assets(python, folder, _pictures(folder))
 

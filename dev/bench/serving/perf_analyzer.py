@@ -39,18 +39,11 @@ def measure(assets: Assets, cores: Cores, seconds: float) -> Numbers:
         for callers in (4, 16):
             subprocess.run(
                 [
-                    *(
-                        str(program),
-                        "-m",
-                        "yolov8n",
-                        "-i",
-                        "http",
-                        "-u",
-                        f"127.0.0.1:{target.port}",
-                    ),
+                    *(str(program), "-m", "yolov8n"),
+                    *("-i", "http", "-u", f"127.0.0.1:{target.port}"),
                     *("--concurrency-range", str(callers), "--percentile", "99"),
                     *("--input-data", str(data), "--shape", "image:1", "-f", str(table)),
-                    *("-p", str(int(seconds * 1000)), "-r", "3", "-s", "50"),
+                    *("-p", str(int(seconds * 1000)), "-r", "3", "-s", "999"),
                 ],
                 env={**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries))},
                 check=True,
