@@ -11,8 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from parity import reference
 from ultralytics import YOLO
+
+from parity import reference
 
 SIZE = 640
 CANDIDATES = 60  # places above the threshold in a picture: a street with a dozen of objects
