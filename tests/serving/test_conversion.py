@@ -9,6 +9,7 @@ import pytest
 from yoloserve import conversion
 from yoloserve.__main__ import main
 from yoloserve.agreement import Agreement
+from yoloserve.backends import openvino
 from yoloserve.conversion import Parity
 from yoloserve.engine import start
 from yoloserve.errors import ModelUnsupported, ParityFailed
@@ -88,6 +89,9 @@ def test_a_quantised_model_is_found_by_its_source_and_precision(
     assert main(asked) == 0
     served = start(settings)
     assert served.info.precision is int8
+    assert served.input_size.dynamic == ("amx_int8" not in openvino.cpu_flags())
+    monkeypatch.setattr(openvino, "cpu_flags", lambda: {"amx_int8"})
+    assert not start(settings).input_size.dynamic  # where a quantised network of any size crashes
     assert served.info.sha256 == start(Settings(cache_dir=cache)).info.sha256
 
 

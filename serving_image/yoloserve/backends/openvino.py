@@ -1,5 +1,6 @@
 """OpenVINO: the fastest on x86 CPUs, with the colour and scale conversion inside the graph."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import openvino as ov
@@ -16,6 +17,7 @@ DEVICE = "CPU"
 HINTS = {PrecisionName.FP32: ov.Type.f32, PrecisionName.BF16: ov.Type.bf16}
 CPU_INFO = Path("/proc/cpuinfo")
 BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
+CRASHES = {"amx_int8"}  # a quantised network of any size does, openvinotoolkit/openvino#37577
 
 
 class OpenVino:
@@ -43,6 +45,9 @@ class OpenVino:
             raise ModelUnsupported(f"the model's input is {shape}, no image")
         batch, _, height, width = shape
         self.input_size = input_size((_length(height), _length(width)), self.metadata, tuning)
+        if self.precision is PrecisionName.INT8 and CRASHES & cpu_flags():
+            self.input_size = replace(self.input_size, dynamic=False)
+            height, width = self.input_size.height, self.input_size.width
         self.lanes, self.max_batch = lanes_and_batch(tuning, batchable=batch.is_dynamic)
         if self.max_batch == 1 and batch.is_dynamic:
             batch = ov.Dimension(1)
