@@ -184,13 +184,17 @@ def _named(detector: Detector, routes: Iterable[Manifest]) -> dict[str, Any]:
     return next(found, {})
 
 
+_SERVED = ("Accepted", "ResolvedRefs", "Programmed")
+"""Conditions of a route that are false when it is not served; of others, false is good news."""
+
+
 def _refused(routes: Iterable[Manifest]) -> str:
     """Return what a gateway says against the route."""
     for route in routes:
         for parent in route.get("status", {}).get("parents", ()):
             gateway = parent.get("parentRef", {}).get("name", "")
             for told in parent.get("conditions", ()):
-                if told.get("status") == "False":
+                if told.get("type") in _SERVED and told.get("status") == "False":
                     return f"{gateway}: {told.get('reason')}: {told.get('message', '')}"
     return ""
 

@@ -1,0 +1,66 @@
+"""A release through the Gateway API, with Istio's gateway behind it; no VirtualService anywhere."""
+
+import asyncio
+
+import pytest
+
+from cluster import gateway_api
+from demo_cluster import pictures, release
+from demo_cluster.errors import NotYet
+from demo_cluster.load import Load
+from demo_cluster.waiting import eventually
+
+HOST = "routed.gw.example.com"
+TRAFFIC = {"provider": "gateway", "gateways": ["istio-system/api"], "hosts": [HOST]}
+V2 = {"uri": "demo://shapes-v2"}
+ROUTE = "httproutes.gateway.networking.k8s.io"
+
+
+@pytest.fixture(scope="module")
+def routed_by_gateway(make, kubectl, installation):
+    gateway_api.install()
+    detector = make("routed", replicas=2, traffic=TRAFFIC)
+    detector.wait_ready()
+    yield detector
+    detector.delete()
+
+
+def test_a_canary_is_promoted_without_a_failed_request(
+    routed_by_gateway, installation, images, kubectl
+):
+    detector, target = routed_by_gateway, installation.target(HOST)
+
+    def served() -> None:
+        route = kubectl.find(ROUTE, "routed")
+        parents = (route or {}).get("status", {}).get("parents", [])
+        conditions = {c["type"]: c["status"] for p in parents for c in p["conditions"]}
+        if conditions.get("Accepted") != "True" or conditions.get("ResolvedRefs") != "True":
+            raise NotYet(str(conditions))
+
+    eventually("the gateway to accept the route", served, within_s=60)
+    eventually(
+        "the ingress to know the detector",
+        lambda: asyncio.run(pictures.detect(target, images[0])),
+        within_s=60,
+    )
+    with Load(target, [image.data for image in images]) as load:
+        detector.patch({"canary": {"model": V2, "weight": 20}})
+        canary = detector.wait_weight(20)["revision"]
+        load.wait_for(50, within_s=60)
+        mark = load.answered
+        load.wait_for(500, within_s=120)
+        release.check_share(load.summary(since=mark, until=mark + 500), canary, 20)
+        detector.patch({"model": V2, "canary": None})
+        detector.wait_released(V2["uri"])
+        load.wait_for(100, within_s=60)
+    assert load.summary().failures == {}
+    assert kubectl.find("virtualservices.networking.istio.io", "routed") is None
+    assert detector.raw()["status"]["stable"]["revision"] == canary
+
+
+def test_a_host_that_no_listener_takes_is_told(routed_by_gateway):
+    detector = routed_by_gateway
+    detector.patch({"traffic": {"hosts": ["elsewhere.example.com"]}})
+    told = detector.wait_for("TrafficRouted", "False")
+    assert told["reason"] == "RouteRefused"
+    assert "api:" in told["message"]
