@@ -7,6 +7,7 @@ needs (~/.cache/yolofleet/bench): the peers' environment, the network, pictures,
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from statistics import median
@@ -17,12 +18,14 @@ from bench.serving.measure import Client, Numbers, Plan, client, one_round
 from bench.serving.report import machine, table, verdicts
 from bench.serving.servers import Cores, Server, servers
 
-FULL = Plan(closed_s=4, open_s=7, engine_s=3)
+EX_TERMINATED = 128 + signal.SIGTERM
+FULL = Plan(closed_s=3, open_s=5, engine_s=2)
 QUICK = Plan(closed_s=1.5, open_s=2, engine_s=1)
 
 
 def main() -> int:
     """Run what was asked for."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EX_TERMINATED))  # no server stays behind
     options = _options()
     assets, cores = prepare(), Cores.split()
     compared = [s for s in servers(assets) if not options.only or s.name in options.only]

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from statistics import mean
 from typing import Any, Final
 
 from bench.serving.assets import Assets, environment
@@ -40,6 +43,7 @@ class Client:
     def __init__(self, process: "subprocess.Popen[str]", assets: Assets) -> None:
         self._process = process
         self._pictures = [str(path) for path in assets.pictures]
+        self.others: list[float] = []  # of each phase: cores that neither server nor client used
 
     def closed(self, target: Running, callers: int, seconds: float) -> "Load":
         """Let `callers` ask one after the other."""
@@ -78,12 +82,21 @@ class Client:
         }
         assert self._process.stdin
         assert self._process.stdout
-        before = target.cpu_s()
+        began, before, busy_before = time.perf_counter(), target.cpu_s(), busy_s()
         self._process.stdin.write(json.dumps(told) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
-        server_cpu_s = target.cpu_s() - before
-        return Load(seconds, [tuple(s) for s in answer["samples"]], answer["cpu_s"], server_cpu_s)
+        server_cpu_s, client_cpu_s = target.cpu_s() - before, answer["cpu_s"]
+        others_s = busy_s() - busy_before - server_cpu_s - client_cpu_s
+        self.others.append(max(0.0, others_s) / (time.perf_counter() - began))
+        return Load(seconds, [tuple(s) for s in answer["samples"]], client_cpu_s, server_cpu_s)
+
+
+def busy_s(told: Path = Path("/proc/stat")) -> float:
+    """Return how long all cores together have worked, in seconds."""
+    ticks = [int(each) for each in told.read_text().splitlines()[0].split()[1:9]]
+    idle, waiting_for_disk = ticks[3:5]
+    return (sum(ticks) - idle - waiting_for_disk) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -133,6 +146,11 @@ class Load:
         )
         return late / max(1, len(self.samples))
 
+    def cpu_ms(self) -> float:
+        """Return the CPU time of the server for each good answer: neighbours change it little."""
+        good = sum(status == 200 for *_, status in self.samples)
+        return self.server_cpu_s * 1000 / max(1, good)
+
     def refused(self) -> float:
         """Return the share of the requests that were told no."""
         refused = sum(status not in (GONE, 200) for _, _, status in self.samples)
@@ -148,6 +166,14 @@ def one_round(
     server: Server, assets: Assets, cores: Cores, asking: Client, plan: Plan, seed: int
 ) -> Numbers:
     """Measure one server once."""
+    asking.others.clear()
+    numbers = _one_round(server, assets, cores, asking, plan, seed)
+    return numbers | {"others_cores": mean(asking.others)}
+
+
+def _one_round(
+    server: Server, assets: Assets, cores: Cores, asking: Client, plan: Plan, seed: int
+) -> Numbers:
     numbers: Numbers = {}
     if server.sheds:
         numbers |= engine_only(server, assets, cores, plan.engine_s)
@@ -158,6 +184,7 @@ def one_round(
             load = asking.closed(target, callers, plan.closed_s)
             numbers[f"closed_{callers}"] = load.rate()
             numbers[f"closed_{callers}_p99_ms"] = load.quantile_ms(0.99)
+            numbers[f"closed_{callers}_cpu_ms"] = load.cpu_ms()
         numbers["client_cpu_share"] = load.client_cpu_s / (load.client_cpu_s + load.server_cpu_s)
         capacity = max(numbers[f"closed_{callers}"] for callers in CALLERS)
         numbers["capacity"] = capacity

@@ -22,6 +22,8 @@ COLUMNS: Final = (
     ("p50 ms at 0.8×", "p50_ms_0.8", -1),
     ("p99 ms at 0.8×", "p99_ms_0.8", -1),
     ("memory MiB", "memory_mib", -1),
+    ("CPU ms an image", "closed_4_cpu_ms", -1),
+    ("cores taken by others", "others_cores", 0),
 )
 GOODPUT: Final = (
     ("deadline ms", "deadline_s", 0),
@@ -79,6 +81,12 @@ def verdicts(results: Mapping[str, Numbers], standard: Numbers) -> list[Verdict]
             "AVX-512 without AMX: fp32 throughput ÷ first peer",
             _ratio(exact, first),
             2.5,
+            applies=avx512 and not amx,
+        ),
+        Verdict(
+            "AVX-512 without AMX: throughput at the best precision ÷ first peer",
+            _ratio(ours, first),
+            4,
             applies=avx512 and not amx,
         ),
         Verdict(
