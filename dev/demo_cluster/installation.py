@@ -1,6 +1,7 @@
 """YoloFleet on the local cluster: the cluster, the images, the chart."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cluster import images
@@ -32,8 +33,11 @@ class Installation:
         return Target(tools().ingress_url, host)
 
 
-def install() -> Installation:
-    """Make what is missing, from nothing if need be; what is there already is kept."""
+def install(*values: Path) -> Installation:
+    """Make what is missing, from nothing if need be; what is there already is kept.
+
+    values: files for the chart, besides the images.
+    """
     up(metrics=False)  # nothing here scales by load
     built = images.build_and_load()
     repository, tag = built["operator"].rsplit(":", 1)
@@ -41,7 +45,7 @@ def install() -> Installation:
         RELEASE,
         [str(CHART)],
         namespace=NAMESPACE,
-        values=[],
+        values=values,
         settings={
             "image.repository": repository,
             "image.tag": tag,

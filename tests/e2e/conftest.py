@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def installation() -> Installation:
     """The cluster with YoloFleet in it; what is there already is kept."""
-    return install()
+    return install(Path(__file__).with_name("values.yaml"))
 
 
 @pytest.fixture(scope="session")
