@@ -107,7 +107,9 @@ def test_a_new_model_with_another_digest_leaves_the_old_one_serving(
 def test_a_wrong_field_is_refused_at_apply_with_its_name_and_the_fix(steady, serves_as_before):
     with pytest.raises(KubectlFailed, match=r"spec\.canary\.weight.*less than or equal to 100"):
         steady.patch({"canary": {"model": {"uri": "demo://shapes-v2"}, "weight": 101}})
-    with pytest.raises(KubectlFailed, match=r"spec\.model\.uri \(ftp://models/gate\.onnx\): the scheme must be"):
+    with pytest.raises(
+        KubectlFailed, match=r"spec\.model\.uri \(ftp://models/gate\.onnx\): the scheme must be"
+    ):
         steady.patch({"model": {"uri": "ftp://models/gate.onnx"}})
 
 
