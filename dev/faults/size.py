@@ -26,7 +26,7 @@ QUIET_S: Final = sized(3.0, 30.0)
 CONVERGE_S: Final = 90.0
 """Within this a detector settles after a fault, on a machine that does many things at once."""
 
-AT_ONCE: Final = sized(6, 8)
+AT_ONCE: Final = sized(4, 6)
 """How many operators run beside each other."""
 
 
