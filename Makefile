@@ -55,7 +55,7 @@ bench-operator: venv ## Measure the operator with 10, 100 and 1,000 detectors ag
 	$(BIN)/python -m bench.operator $(ARGS)
 
 .PHONY: test-faults
-test-faults: venv ## Break the operator in every known way, each write of each trace (about half an hour)
+test-faults: venv ## Break the operator in every known way, each write of each trace (an hour, more or less)
 	$(BIN)/python -m cluster assets > /dev/null
 	YOLOFLEET_FAULTS=whole $(BIN)/python -m pytest tests/faults
 
