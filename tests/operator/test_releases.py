@@ -200,7 +200,7 @@ async def test_deleting_leaves_nothing(
         assert await user.children() == {}
         return True
 
-    await eventually(nothing_left, 30)
+    await eventually(nothing_left, 90)  # the collector learns of kinds that appear each 30 s
 
 
 @pytest.mark.parametrize(
