@@ -71,7 +71,7 @@ def fetch(settings: Settings, preferred: Format) -> ModelFile:
 
 def _opened(path: Path, settings: Settings) -> tuple[str, Parts]:
     """Read a file or a folder; only what has the digest asked for is looked into."""
-    if path.is_dir():
+    if _is_folder(path):
         files = {entry.name: _read(entry) for entry in sorted(path.iterdir()) if entry.is_file()}
         _require_digest(sha256 := digest_of_folder(files), settings)
         return sha256, parts_in(files)
@@ -79,6 +79,13 @@ def _opened(path: Path, settings: Settings) -> tuple[str, Parts]:
     _require_digest(sha256 := hashlib.sha256(content).hexdigest(), settings)
     limit, pickles = settings.max_model_bytes, settings.allow_pickle
     return sha256, parts_of(content, most=limit, allow_pickle=pickles)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long: reading says so
+        return False
 
 
 def digest_of_folder(files: Mapping[str, bytes]) -> str:
