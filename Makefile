@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 export PYTHONPATH := operator:serving_image:dev
+# Files are UTF-8, whatever locale a library sets meanwhile.
+export PYTHONUTF8 := 1
 
 .PHONY: help
 help: ## Show what can be done here
