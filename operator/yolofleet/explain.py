@@ -80,7 +80,7 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         children=children,
         pods=sources.cache.pods(key),
         nodes=nodes,
-        routers=frozenset(p for p, kind in kinds.ROUTERS.items() if sources.cache.serves(kind)),
+        routers=sources.cache.routers(),
         monitors=sources.cache.serves(kinds.POD_MONITOR),
         defaults=sources.defaults,
         differing=sources.writer.differing,

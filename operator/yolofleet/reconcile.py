@@ -18,7 +18,7 @@ from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.errors import Refused, ResourceConflict
 from yolofleet.cluster.events import Events
-from yolofleet.cluster.kinds import POD_MONITOR, ROUTERS, identity
+from yolofleet.cluster.kinds import POD_MONITOR, identity
 from yolofleet.logs import note
 from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
@@ -66,7 +66,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
         return await _tell(raw, before, told, deps)
 
     children = deps.cache.children(detector.uid)
-    routers = {provider for provider, kind in ROUTERS.items() if deps.cache.serves(kind)}
+    routers = deps.cache.routers()
     nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
     observed = observe(  # observe: memory, one snapshot
         detector, children, deps.cache.pods(key), nodes, routers=routers, status=before

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.kinds import Kind
@@ -160,6 +161,10 @@ class Cache:
     def serves(self, kind: Kind) -> bool:
         """Return whether the API of `kind` is in the cluster now."""
         return kind not in self._absent
+
+    def routers(self) -> frozenset[Provider]:
+        """Return what of Istio and the Gateway API is in the cluster now."""
+        return frozenset(each for each, kind in kinds.ROUTERS.items() if self.serves(kind))
 
     def select(self, kind: Kind, choose: Callable[[Manifest], Any]) -> list[Any]:
         """Return what `choose` makes of each object of `kind`; reads them all."""

@@ -76,14 +76,13 @@ class Plan:
 def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: datetime) -> Plan:
     """Return the next state of `detector`. Raises nothing for a parsed detector."""
     going = release(detector, observed, defaults, now=now)
-    provider = observed.provider
     split = {going.stable: 100}
-    if provider is not Provider.SERVICE:
+    if observed.provider is not Provider.SERVICE:
         asked = shares(detector, observed, going)
         full = max(going.capacity.kept, 1) if going.capacity.full else 0
         split = weights(observed, stable=going.stable, shares=asked, full=full)
     leaving = draining(observed, going, split, now=now)
-    wishes = {r.name: _replicas(detector, observed, going, provider, r) for r in going.wanted}
+    wishes = {r.name: _replicas(detector, observed, going, r) for r in going.wanted}
     planned = [(r, _with_room(observed, going, r, wishes[r.name])) for r in going.wanted]
     missing = _missing(observed, wishes, going)
     planned += [
@@ -99,10 +98,10 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
             for r, replicas in planned
         ),
         untouched=frozenset(n for n, seen in observed.revisions.items() if not seen.revision),
-        provider=provider,
+        provider=observed.provider,
         weights=split,
         matched=going.canary.name if going.canary and observed.ready(going.canary.name) else None,
-        spans=provider is Provider.SERVICE and spans(observed, going),
+        spans=observed.provider is Provider.SERVICE and spans(observed, going),
         progress=going.progress,
         full=going.capacity.full,
         draining=leaving,
@@ -112,12 +111,11 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
 
 
 def _replicas(
-    detector: Detector, observed: Observed, going: Release, provider: Provider, revision: Revision
+    detector: Detector, observed: Observed, going: Release, revision: Revision
 ) -> int | None:
     """Return the replicas that a revision should have which the spec names, or which is stable."""
     name, way, capacity = revision.name, going.progress, going.capacity
-    live = observed.revisions.get(name)
-    running = live.replicas if live else 0
+    running = observed.replicas(name)
     others = sum(observed.replicas(r.name) for r in going.former)
     if name == going.stable and detector.spec.autoscaling:
         # an autoscaler does not start from nothing, and sleeps at zero
@@ -131,7 +129,7 @@ def _replicas(
             way.goal,
             running=told.desired if told and told.revision == name else running,
             ready_new=observed.ready(way.revision),
-            weight_new=_taken_over(observed, provider, way, capacity),
+            weight_new=_taken_over(observed, way, capacity),
         )
     if way and name == way.revision:
         if way.held:
@@ -146,9 +144,9 @@ def _replicas(
     return canary_replicas(detector, observed, name, capacity.full)
 
 
-def _taken_over(observed: Observed, provider: Provider, way: Progress, capacity: Capacity) -> int:
+def _taken_over(observed: Observed, way: Progress, capacity: Capacity) -> int:
     """Return the percent of requests that the new revision answers."""
-    if provider is not Provider.SERVICE:
+    if observed.provider is not Provider.SERVICE:
         return observed.weights.get(way.revision, 0)
     # one Service over both: whoever is ready gets a part
     return carries(observed.ready(way.revision), max(capacity.kept, 1)) if observed.spans else 0
@@ -161,11 +159,10 @@ def _with_room(
 
     A second set that does not fit whole is not begun: its part would hold accelerators for nothing.
     """
-    seen = observed.revisions.get(revision.name)
-    running = seen.replicas if seen else 0
+    running = observed.replicas(revision.name)
     if wish is None or wish <= running:
         return wish
-    fits = running - (seen.unplaced if seen else 0) + room(revision, observed.nodes)
+    fits = running - observed.unplaced(revision.name) + room(revision, observed.nodes)
     way = going.progress
     whole = way and way.revision == revision.name and way.strategy is Strategy.BLUE_GREEN
     if whole and fits < wish and observed.ready(going.stable):
@@ -197,11 +194,9 @@ def _former_replicas(
 def _missing(observed: Observed, wishes: Mapping[str, int | None], going: Release) -> str | None:
     """Say which revision finds no accelerator for its replicas."""
     for revision in going.wanted:
-        seen = observed.revisions.get(revision.name)
-        running = seen.replicas if seen else 0
-        wish = wishes[revision.name]
+        running, wish = observed.replicas(revision.name), wishes[revision.name]
         more = max((running if wish is None else wish) - running, 0)
-        more += seen.unplaced if seen else 0
+        more += observed.unplaced(revision.name)
         if more and (told := shortage(revision, more, observed.nodes)):
             return f"{revision.name}: {told}{_by_consent(going, revision)}"
     return None

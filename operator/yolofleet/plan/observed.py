@@ -75,6 +75,11 @@ class Observed:
         found = self.revisions.get(name)
         return found.replicas if found else 0
 
+    def unplaced(self, name: str) -> int:
+        """Of those, the ones that have no node yet."""
+        found = self.revisions.get(name)
+        return found.unplaced if found else 0
+
     def ready(self, name: str | None) -> int:
         """Replicas of `name` that can answer."""
         found = self.revisions.get(name or "")

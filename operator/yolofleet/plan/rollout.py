@@ -98,8 +98,7 @@ def strategy_for(
         return asked
     if known := _known(observed, target.name):
         return known.strategy  # a release ends as it began
-    seen = observed.revisions.get(target.name)
-    more = full - (seen.replicas if seen else 0)
+    more = full - observed.replicas(target.name)
     swaps = full >= 2 and not detector.spec.canary and not detector.spec.autoscaling
     if room < more and swaps:
         return Strategy.IN_PLACE
