@@ -60,11 +60,11 @@ class Detector:
             chosen += f",yolofleet.io/revision={revision}"
         return self.kubectl.list("pods", chosen)
 
-    def restarts(self) -> int:
-        """Count the restarts of the containers of its pods."""
+    def restarts(self, revision: str = "") -> int:
+        """Count the restarts of the containers of its pods, or of those of one revision."""
         return sum(
             container["restartCount"]
-            for pod in self.pods()
+            for pod in self.pods(revision)
             for container in pod["status"].get("containerStatuses", [])
         )
 
