@@ -207,12 +207,14 @@ def _listen(
 class WholeLines:
     """What a watch says, without what kopf gives up on: half a line, and errors but 410.
 
-    client-go lists anew after any error, and so does kopf after a 410: each becomes one. A line
-    that breaks off is a connection that broke.
+    client-go lists anew after any error, and so does kopf after a line with a 410: each becomes
+    one, and so does an answer that is a 410 (`expired`). A line that breaks off is a connection
+    that broke.
     """
 
-    def __init__(self, content: aiohttp.StreamReader) -> None:
+    def __init__(self, content: aiohttp.StreamReader, *, expired: bool = False) -> None:
         self._content = content
+        self._expired = expired
 
     def __getattr__(self, name: str) -> Any:
         """Be the stream itself in all else: aiohttp tells it of its end."""
@@ -220,15 +222,17 @@ class WholeLines:
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
         """Return whole lines, as kopf reads them."""
-        rest = b""
-        async for chunk in self._content.iter_chunked(size):
-            lines, newline, rest = (rest + chunk).rpartition(b"\n")
-            if newline and b'"ERROR"' in lines and _tells_of_an_error(lines):
-                await asyncio.sleep(_PAUSE_AFTER_ERROR_S)  # the next answer may be the same
-                yield _GONE
-                return
-            yield lines + newline
-        if rest:
+        rest, failed = b"", self._expired
+        if not failed:
+            async for chunk in self._content.iter_chunked(size):
+                lines, newline, rest = (rest + chunk).rpartition(b"\n")
+                if failed := bool(newline and b'"ERROR"' in lines and _tells_of_an_error(lines)):
+                    break
+                yield lines + newline
+        if failed:
+            await asyncio.sleep(_PAUSE_AFTER_ERROR_S)  # the next answer may be the same
+            yield _GONE
+        elif rest:
             raise aiohttp.ClientPayloadError("the watch broke off in the middle of a line")
 
 
@@ -241,8 +245,10 @@ async def _take_errors_lightly(
 ) -> aiohttp.ClientResponse:
     """Spare the process the end that kopf makes of it when a watch tells of an error."""
     response = await handler(request)
-    if response.status == 200 and "watch" in request.url.query:
-        response.content = WholeLines(response.content)  # type: ignore[assignment]
+    if response.status in (200, 410) and "watch" in request.url.query:
+        expired = response.status == 410
+        response.content = WholeLines(response.content, expired=expired)  # type: ignore[assignment]
+        response.status = 200
     return response
 
 

@@ -113,6 +113,13 @@ def test_a_wrong_field_is_refused_at_apply_with_its_name_and_the_fix(steady, ser
         steady.patch({"model": {"uri": "ftp://models/gate.onnx"}})
 
 
+def test_a_host_that_another_detector_has_is_refused_at_apply(steady, serves_as_before, make):
+    """By the operator itself, which the API server asks through the chart's webhook."""
+    taken = steady.raw()["spec"]["traffic"]
+    with pytest.raises(KubectlFailed, match=rf"spec\.traffic\.hosts: {taken['hosts'][0]} .*steady"):
+        make("greedy", traffic=taken)
+
+
 def test_without_a_gpu_in_the_cluster_no_pod_is_made_and_the_numbers_are_told(make, events):
     limits = {"memory": "1Gi", "nvidia.com/gpu": 1}
     detector = make("yard", resources={"requests": {"cpu": "50m"}, "limits": limits})

@@ -104,6 +104,12 @@ def test_a_clash_that_was_there_does_not_hold_up_other_edits() -> None:
     assert not judge(after, before, around(before, other)).refusals
 
 
+def test_a_detector_on_its_way_out_holds_no_host() -> None:
+    other = a_detector("door", traffic=PUBLIC)
+    other["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
+    assert not judge(a_detector(traffic=PUBLIC), None, around(other)).refusals
+
+
 @pytest.mark.parametrize(
     ("name", "other", "clash"),
     [

@@ -39,6 +39,13 @@ async def test_any_error_means_to_list_anew(monkeypatch):
     assert orjson.loads(told)["object"]["code"] == 410
 
 
+async def test_an_answer_that_says_so_means_it_too(monkeypatch):
+    monkeypatch.setattr(handlers, "_PAUSE_AFTER_ERROR_S", 0)
+    expired = WholeLines(Content(), expired=True)
+    [told] = [line async for line in expired.iter_chunked(1024)]
+    assert orjson.loads(told)["object"]["code"] == 410
+
+
 async def test_an_object_that_says_error_is_no_error():
     line = b'{"type":"ADDED","object":{"kind":"x","reason":"ERROR","y":"ERROR"}}\n'
     assert await read(line) == [line]

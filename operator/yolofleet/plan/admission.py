@@ -53,8 +53,11 @@ def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
 def claims(raw: Manifest) -> frozenset[Claim]:
     """Return the hosts that a detector routes, with each gateway that it routes them on.
 
-    Reads what the API server stores without parsing it: it is asked of all detectors at once.
+    One that is on its way out claims nothing. Reads what the API server stores without parsing it:
+    it is asked of all detectors at once.
     """
+    if "deletionTimestamp" in raw["metadata"]:
+        return frozenset()
     traffic = raw.get("spec", {}).get("traffic") or {}
     namespace = raw["metadata"]["namespace"]
     hosts = (str(host).lower() for host in traffic.get("hosts") or ())
