@@ -1,32 +1,31 @@
 """kopf, and only here: watch events update the cache and enqueue keys; no I/O, no decisions.
 
-Of kopf only watching is used. It writes nothing to any object: no finalizer, no annotation.
+Of kopf only watching is used: it lists, watches and begins anew, and what it is told is taken in on
+the way (`cluster.bodies`). It writes nothing to any object: no finalizer, no annotation.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
 import kopf
-import orjson
 
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
+from yolofleet.cluster.bodies import ListBody, WatchBody
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.credentials import Credentials
-from yolofleet.cluster.hearing import Hearing
 from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.queue import Priority, WorkQueue
 from yolofleet.cluster.sweep import Sweep
 
 _GRACE_FOR_VANISHED_API_S: Final = 5.0
-_PAUSE_AFTER_ERROR_S: Final = 1.0
-_GONE: Final = b'{"type":"ERROR","object":{"kind":"Status","code":410}}\n'
 _NOTHING: Final = kopf.BodyEssence()
 _IDENTITY: Final[Any] = "yolofleet"  # kopf keeps the type of it to itself
 
@@ -95,11 +94,11 @@ async def watch(
     for path, kind in places.items():
         if not kind.optional:
             hearing.expect(kind, path)
-    listen = _listen(hearing, places, urlsplit(credentials.server).path.rstrip("/"))
+    take_in = _take_in(watch, places, urlsplit(credentials.server).path.rstrip("/"))
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        session = credentials.session(_take_errors_lightly, _forgive_vanished_apis, listen)
+        session = credentials.session(_forgive_vanished_apis, take_in)
         return kopf.AiohttpSession(aiohttp_session=session, server=credentials.server)
 
     for kind in (*kinds.CACHED, kinds.CRD):
@@ -120,6 +119,8 @@ async def watch(
 
 
 def _on_event(registry: kopf.OperatorRegistry, kind: Kind, watch: Watch) -> None:
+    """Make kopf watch `kind`; it tells of what was not taken in before, which is CRDs only."""
+
     @kopf.on.event(kind.group, kind.version, kind.plural, id=kind.plural, registry=registry)
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
         watch.event(kind, event["type"], dict(event["object"]))
@@ -187,69 +188,31 @@ def _places(sweep: Sweep, namespaces: Sequence[str]) -> Mapping[str, Kind]:
     }
 
 
-def _listen(
-    hearing: Hearing, places: Mapping[str, Kind], prefix: str
-) -> aiohttp.ClientMiddlewareType:
-    """Return what hands each stream of a watch over, so that its silence is noticed."""
+def _take_in(watch: Watch, places: Mapping[str, Kind], prefix: str) -> aiohttp.ClientMiddlewareType:
+    """Return what reads the lists and watches of our kinds, so that kopf has little left to read.
 
-    async def listen(
+    Each stream is handed to `hearing` as well, so that its silence is noticed. Of what kopf watches
+    for itself only the errors are taken lightly.
+    """
+
+    async def take_in(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         response = await handler(request)
-        path = request.url.path.removeprefix(prefix)
-        if response.status == 200 and (kind := places.get(path)):
-            hearing.opened(kind, path, response.content)
+        watching, path = "watch" in request.url.query, request.url.path.removeprefix(prefix)
+        kind, content = places.get(path), response.content
+        if response.status == 200 and kind:
+            watch.sweep.hearing.opened(kind, path, content)
+        take = partial(watch.event, kind) if kind else None
+        if watching and response.status in (200, 410):
+            body = WatchBody(content, take, expired=response.status == 410)
+            response.content = body  # type: ignore[assignment]
+            response.status = 200
+        elif take and response.status == 200:
+            response.content = ListBody(content, take)  # type: ignore[assignment]
         return response
 
-    return listen
-
-
-class WholeLines:
-    """What a watch says, without what kopf gives up on: half a line, and errors but 410.
-
-    client-go lists anew after any error, and so does kopf after a line with a 410: each becomes
-    one, and so does an answer that is a 410 (`expired`). A line that breaks off is a connection
-    that broke.
-    """
-
-    def __init__(self, content: aiohttp.StreamReader, *, expired: bool = False) -> None:
-        self._content = content
-        self._expired = expired
-
-    def __getattr__(self, name: str) -> Any:
-        """Be the stream itself in all else: aiohttp tells it of its end."""
-        return getattr(self._content, name)
-
-    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        """Return whole lines, as kopf reads them."""
-        rest, failed = b"", self._expired
-        if not failed:
-            async for chunk in self._content.iter_chunked(size):
-                lines, newline, rest = (rest + chunk).rpartition(b"\n")
-                if failed := bool(newline and b'"ERROR"' in lines and _tells_of_an_error(lines)):
-                    break
-                yield lines + newline
-        if failed:
-            await asyncio.sleep(_PAUSE_AFTER_ERROR_S)  # the next answer may be the same
-            yield _GONE
-        elif rest:
-            raise aiohttp.ClientPayloadError("the watch broke off in the middle of a line")
-
-
-def _tells_of_an_error(lines: bytes) -> bool:
-    return any(orjson.loads(line).get("type") == "ERROR" for line in lines.splitlines() if line)
-
-
-async def _take_errors_lightly(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Spare the process the end that kopf makes of it when a watch tells of an error."""
-    response = await handler(request)
-    if response.status in (200, 410) and "watch" in request.url.query:
-        expired = response.status == 410
-        response.content = WholeLines(response.content, expired=expired)  # type: ignore[assignment]
-        response.status = 200
-    return response
+    return take_in
 
 
 async def _forgive_vanished_apis(

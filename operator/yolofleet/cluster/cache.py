@@ -196,13 +196,16 @@ class Cache:
 
     def put(self, kind: Kind, manifest: Manifest) -> str | None:
         """Take in an object; return the key of the detector that should look again, if one."""
+        metadata = manifest["metadata"]
+        if self._knows(kind, metadata["uid"], int(metadata["resourceVersion"])):
+            return None  # before the work of shrinking it
         return self.put_entry(entry_of(kind, manifest))
 
     def put_entry(self, entry: Entry) -> str | None:
         """Take in an object that was shrunk before, as `put` does."""
+        if self._knows(entry.kind, entry.uid, entry.version):
+            return None
         known = self._entries[entry.kind].get(entry.uid)
-        if entry.uid in self._deleted or (known and known.version >= entry.version):
-            return None  # an echo of what we know, or late news
         if known:
             self._unlink(known)
         self._link(entry)
@@ -256,6 +259,11 @@ class Cache:
             for entry in list(self._entries[kind].values()):
                 self.remove(kind, entry.uid)
         return True
+
+    def _knows(self, kind: Kind, uid: str, version: int) -> bool:
+        """Return whether this is an echo of what is known, or late news."""
+        known = self._entries[kind].get(uid)
+        return uid in self._deleted or (known is not None and known.version >= version)
 
     def _link(self, entry: Entry) -> None:
         self._entries[entry.kind][entry.uid] = entry
