@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -53,7 +53,7 @@ class Timing:
 
     def as_dict(self) -> dict[str, float]:
         """Name the stages."""
-        return asdict(self)
+        return {stage: getattr(self, stage) for stage in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,8 @@ class Engine:
 
     def infer(self, lane: int, tensors: Sequence[Image]) -> list[Output]:
         """Run one batch on one lane; the tensors are of one shape."""
-        return list(self._backend.infer(lane, np.stack(tensors)))
+        stacked = tensors[0][None] if len(tensors) == 1 else np.stack(tensors)  # one is not copied
+        return list(self._backend.infer(lane, stacked))
 
 
 def start(settings: Settings) -> Engine:

@@ -2,19 +2,28 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from yoloserve.detector import Answer, Detector
 from yoloserve.errors import Miss, Refusal, TooLate
+from yoloserve.postprocess import Detections
 from yoloserve.statistics import REASONS, Statistics
 
 # OpenTelemetry's buckets for HTTP begin at 5 ms, where a small detector has long answered.
 SECONDS = (0.001, 0.002, 0.004, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5)
+CONFIDENCES = np.arange(1, 11) / 10
 STAGES = "decode", "preprocess", "queue", "inference", "postprocess"
 OK = "ok"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "WEBSOCKET"})
@@ -59,15 +68,8 @@ class Metrics:
             buckets=(0, 1, 2, 5, 10, 20, 50, 100, 300),
             registry=self.registry,
         )
-        self._confidence = Histogram(
-            "yoloserve_detection_confidence",
-            "Confidence of each detection",
-            buckets=[tenth / 10 for tenth in range(1, 11)],
-            registry=self.registry,
-        )
-        self._detections = Counter(
-            "yoloserve_detections", "Objects found, by class", ["class"], registry=self.registry
-        )
+        self._seen = _Seen()
+        self.registry.register(self._seen)
         self._missed = Counter(
             "yoloserve_deadline_misses",
             "Requests refused for their deadline: passed on arrival, dropped from the queue before "
@@ -125,11 +127,8 @@ class Metrics:
         self._duration.observe(answer.timing.total)
         for stage in STAGES:
             self._stage.labels(stage).observe(getattr(answer.timing, stage))
-        found = answer.detections
-        self._per_image.observe(len(found))
-        for score, index in zip(found.scores.tolist(), found.classes.tolist(), strict=True):
-            self._confidence.observe(score)
-            self._detections.labels(classes[index]).inc()
+        self._per_image.observe(len(answer.detections))
+        self._seen.count(answer.detections, classes)
 
     def refused(self, code: str) -> None:
         """Count one request that got no detections."""
@@ -150,6 +149,45 @@ class Metrics:
     def text(self) -> bytes:
         """Write everything in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Seen(Collector):
+    """Detections by class and by confidence.
+
+    Counted here an image at a time: the client library takes a lock and a search for each number,
+    half a millisecond for an image of ninety objects.
+    """
+
+    def __init__(self) -> None:
+        self._classes: tuple[str, ...] = ()
+        self._of_class = np.zeros(0, np.int64)
+        self._up_to = np.zeros(len(CONFIDENCES) + 1, np.int64)  # the last one: any
+        self._sum = 0.0
+
+    def count(self, found: Detections, classes: tuple[str, ...]) -> None:
+        """Count what was found in one image."""
+        if self._classes is not classes:
+            self._classes, self._of_class = classes, np.zeros(len(classes), np.int64)
+        self._of_class += np.bincount(found.classes, minlength=len(classes))
+        bucket = np.searchsorted(CONFIDENCES, found.scores)
+        self._up_to += np.bincount(bucket, minlength=len(self._up_to)).cumsum()
+        self._sum += float(found.scores.sum())
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell what was counted; a class that was never seen is left out."""
+        edges = [*map(floatToGoString, CONFIDENCES.tolist()), "+Inf"]
+        yield HistogramMetricFamily(
+            "yoloserve_detection_confidence",
+            "Confidence of each detection",
+            buckets=list(zip(edges, self._up_to.tolist(), strict=True)),
+            sum_value=self._sum,
+        )
+        detections = CounterMetricFamily(
+            "yoloserve_detections", "Objects found, by class", labels=["class"]
+        )
+        for index in self._of_class.nonzero()[0].tolist():
+            detections.add_metric([self._classes[index]], self._of_class[index])
+        yield detections
 
 
 class _Queue(Collector):

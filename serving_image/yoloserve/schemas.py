@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from yoloserve.detector import Answer
@@ -172,34 +174,44 @@ def _result(answer: Answer | Refusal, info: ModelInfo) -> dict[str, Any]:
 
 
 def _model(info: ModelInfo) -> dict[str, Any]:
-    return {name: getattr(info, name) for name in Model.model_fields}
+    return {
+        "name": info.name,
+        "version": info.version,
+        "sha256": info.sha256,
+        "revision": info.revision,
+    }
 
 
 def _found(answer: Answer, info: ModelInfo) -> dict[str, Any]:
     found = answer.detections
-    detections: list[dict[str, Any]] = [
+    detections = [
         {
             "name": info.classes[index],
             "class": index,
-            "confidence": round(score, CONFIDENCE_DIGITS),
-            "box": {
-                edge: round(pixel, PIXEL_DIGITS)
-                for edge, pixel in zip(("x1", "y1", "x2", "y2"), box, strict=True)
-            },
+            "confidence": score,
+            "box": {"x1": x1, "y1": y1, "x2": x2, "y2": y2},
         }
-        for box, score, index in zip(
-            found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True
+        for (x1, y1, x2, y2), score, index in zip(
+            _rounded(found.boxes, PIXEL_DIGITS),
+            _rounded(found.scores, CONFIDENCE_DIGITS),
+            found.classes.tolist(),
+            strict=True,
         )
     ]
-    timing = answer.timing
     return {
         "image": {"width": answer.width, "height": answer.height},
         "detections": detections,
         "timing_ms": {
-            stage: round(getattr(timing, stage) * 1000, MILLISECOND_DIGITS)
-            for stage in TimingMs.model_fields
+            stage: round(seconds * 1000, MILLISECOND_DIGITS)
+            for stage, seconds in answer.timing.as_dict().items()
         },
     }
+
+
+def _rounded(numbers: NDArray[np.float32], digits: int) -> list[Any]:
+    """Round them all at once, in double precision: that has the short decimals."""
+    rounded: list[Any] = numbers.astype(np.float64).round(digits).tolist()
+    return rounded
 
 
 def error_json(code: str, message: str) -> bytes:
