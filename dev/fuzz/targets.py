@@ -13,6 +13,7 @@ import numpy as np
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from fuzz.tiffs import DEFLATE, SEPARATE, tiff
 from yoloserve import access, inference_protocol, tracing
 from yoloserve.dependencies import Bodies, class_indices, url_in
 from yoloserve.errors import Refusal
@@ -24,6 +25,7 @@ MOST_PIXELS = 2**20
 LIMITS = inference_protocol.Limits(images=4, pixels=MOST_PIXELS)
 FIXED, DYNAMIC = InputSize(64, 64), InputSize(64, 64, dynamic=True)
 BOUNDARY = b"boundary-of-the-form"
+ENTRIES = [(tag, kind) for tag in (256, 257, 258, 259, 262, 277, 278, 322, 323) for kind in (3, 4)]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,16 @@ def _images() -> Target:
             (".tiff", []),
         )
     ]
+    samples = np.ascontiguousarray(picture[:, :, ::-1])
+    tiffs = [
+        tiff(samples, tags={274: 6}),
+        tiff(samples, order=">", block=(8, 40), tags={259: DEFLATE}),
+        tiff(samples, block=(16, 16), tiled=True, tags={259: DEFLATE, 284: SEPARATE}),
+        tiff(samples.astype(np.uint16) * 257, order=">"),
+        tiff(np.dstack((samples, samples[:, :, 0])), tags={262: 5}),
+        tiff(samples[:, :, :2], tags={338: 2}),
+        tiff(samples[:, :, 0] % 16, tags={262: 3, 320: list(range(768))}),
+    ]
     grey = cv2.imencode(".png", picture[:, :, 0].astype(np.uint16) * 257)[1].tobytes()
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     turned = small[0][:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + small[0][2:]
@@ -75,7 +87,10 @@ def _images() -> Target:
             assert image.shape[0] * image.shape[1] * reduced**2 <= MOST_PIXELS * 1.1
             letterbox(image, size, reduced)
 
-    return Target("images", run, [*small, grey, turned])
+    # What a TIFF's entries say of themselves, and the ends of their values.
+    words = [struct.pack(f"{order}HHI", tag, kind, 1) for order in "<>" for tag, kind in ENTRIES]
+    words += [struct.pack("<I", number) for number in (0, 2**16 - 1, 2**31 - 1, 2**32 - 1)]
+    return Target("images", run, [*small, *tiffs, grey, turned], words)
 
 
 def _inference() -> Target:

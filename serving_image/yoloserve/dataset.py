@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from yoloserve.errors import InvalidSettings
 from yoloserve.scores import Truth
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = "val", "test", "train"
 
 

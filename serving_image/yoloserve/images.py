@@ -10,6 +10,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from yoloserve import tiff
 from yoloserve.errors import InvalidImage, TooManyPixels, UnsupportedMediaType
 
 Image = NDArray[np.uint8]  # (H, W, 3), BGR
@@ -31,6 +32,7 @@ class Format(enum.StrEnum):
     PNG = "image/png"
     WEBP = "image/webp"
     BMP = "image/bmp"
+    TIFF = "image/tiff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def _allowed(encoded: bytes, max_pixels: int) -> Header:
 
 
 def _decode(encoded: bytes, header: Header) -> Image:
-    image = _decode_jpeg(encoded) if header.format is Format.JPEG else _decode_other(encoded)
+    image = _DECODE[header.format](encoded)
     if image is None or image.size == 0:
         raise InvalidImage(f"the {header.format} is damaged")
     return image
@@ -111,7 +113,11 @@ def sniff(encoded: bytes) -> Format:
         return Format.WEBP
     if encoded.startswith(b"BM"):
         return Format.BMP
-    raise UnsupportedMediaType("the body is no image: send a JPEG, PNG, WebP or BMP")
+    if encoded[:4] in tiff.ORDER_OF:
+        return Format.TIFF
+    if encoded[:4] in tiff.BIG:
+        raise UnsupportedMediaType("the body is a BigTIFF: send a TIFF of up to 4 GB")
+    raise UnsupportedMediaType("the body is no image: send a JPEG, PNG, WebP, BMP or TIFF")
 
 
 def _jpeg_size(encoded: bytes) -> tuple[int, int]:
@@ -152,6 +158,7 @@ _SIZE_OF = {
     Format.PNG: _png_size,
     Format.WEBP: _webp_size,
     Format.BMP: _bmp_size,
+    Format.TIFF: tiff.size,
 }
 
 
@@ -193,14 +200,35 @@ def _half_jpeg(encoded: bytes, header: Header) -> Image | None:
     return _upright(half, exif_orientation(encoded))
 
 
+def _decode_png(encoded: bytes) -> Image | None:
+    _require_whole_chunks(encoded)
+    return _decode_other(encoded)
+
+
+def _decode_tiff(encoded: bytes) -> Image | None:
+    try:
+        tiff.require_whole(encoded)
+        image = _decode_other(tiff.as_stored(encoded))
+    except (struct.error, ValueError) as error:
+        raise InvalidImage("the image/tiff has no readable directory") from error
+    return None if image is None else _upright(image, tiff.orientation(encoded))
+
+
 def _decode_other(encoded: bytes) -> Image | None:
-    if sniff(encoded) is Format.PNG:
-        _require_whole_chunks(encoded)
     try:
         image: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise InvalidImage(f"the image is damaged: {error.err}") from error
     return image  # type: ignore[no-any-return]
+
+
+_DECODE = {
+    Format.JPEG: _decode_jpeg,
+    Format.PNG: _decode_png,
+    Format.WEBP: _decode_other,
+    Format.BMP: _decode_other,
+    Format.TIFF: _decode_tiff,
+}
 
 
 def _require_whole_chunks(png: bytes) -> None:
@@ -229,25 +257,8 @@ def exif_orientation(jpeg: bytes) -> int:
             break
         segment = jpeg[position + 4 : position + 2 + length]
         if marker == 0xE1 and segment.startswith(b"Exif\0\0"):
-            return _tiff_orientation(segment[6:])
+            return tiff.orientation(segment[6:])
         position += 2 + length
-    return 1
-
-
-def _tiff_orientation(tiff: bytes) -> int:
-    """Read tag 0x0112 from the first directory of a TIFF block."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None:
-        return 1
-    try:
-        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
-        for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
-            tag, _kind, _count, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
-            if tag == 0x0112:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        return 1
     return 1
 
 

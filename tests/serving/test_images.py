@@ -63,9 +63,107 @@ def test_sixteen_bits_keep_the_upper_eight(picture: Image) -> None:
     np.testing.assert_array_equal(decode(encoded(deep, ".png"), max_pixels=ANY), picture)
 
 
-def test_alpha_is_dropped(picture: Image) -> None:
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_alpha_is_dropped(picture: Image, suffix: str) -> None:
     alpha = np.dstack((picture, np.full(picture.shape[:2], 7, np.uint8)))
-    np.testing.assert_array_equal(decode(encoded(alpha, ".png"), max_pixels=ANY), picture)
+    np.testing.assert_array_equal(decode(encoded(alpha, suffix), max_pixels=ANY), picture)
+
+
+def test_the_alpha_of_a_lossy_webp_changes_no_colour(picture: Image) -> None:
+    alpha = np.dstack((picture, np.full(picture.shape[:2], 7, np.uint8)))
+    quality = [cv2.IMWRITE_WEBP_QUALITY, 90]
+    plain, mixed = (cv2.imencode(".webp", each, quality)[1].tobytes() for each in (picture, alpha))
+    assert b"ALPH" in mixed
+    difference = decode(mixed, max_pixels=ANY).astype(int) - decode(plain, max_pixels=ANY)
+    assert np.abs(difference).max() <= 2
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_grey_becomes_three_equal_channels(suffix: str) -> None:
+    grey = np.random.default_rng(7).integers(0, 256, (9, 14), np.uint8)
+    image = decode(encoded(grey, suffix), max_pixels=ANY)
+    np.testing.assert_array_equal(image, np.dstack([grey] * 3))
+
+
+def png(pixels: np.ndarray, *, kind: int, depth: int = 8, before: bytes = b"") -> bytes:
+    """Write a PNG of any kind (0 grey, 2 colour, 3 palette, 4 and 6 with alpha), samples as is."""
+    height, width = pixels.shape[:2]
+    big = pixels.astype(f">u{depth // 8}")
+    rows = b"".join(b"\0" + big[row].tobytes() for row in range(height))
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + data
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_a_png_of_any_kind_gives_its_colours_and_nothing_of_its_alpha(
+    kind: int, channels: int, depth: int
+) -> None:
+    stored = np.random.default_rng(7).integers(0, 2**depth, (9, 14, channels), np.uint16)
+    colours = stored[:, :, : 3 if channels >= 3 else 1] >> depth - 8
+    image = decode(png(stored, kind=kind, depth=depth), max_pixels=ANY)
+    np.testing.assert_array_equal(image, np.broadcast_to(colours, image.shape)[:, :, ::-1])
+
+
+def test_a_png_with_a_palette_gives_its_colours_though_some_are_transparent() -> None:
+    colours = np.random.default_rng(7).integers(0, 256, (256, 3), np.uint8)
+    indices = np.arange(252, dtype=np.uint8).reshape(14, 18)
+    tables = chunk(b"PLTE", colours.tobytes()) + chunk(b"tRNS", bytes(range(256)))
+    image = decode(png(indices, kind=3, before=tables), max_pixels=ANY)
+    np.testing.assert_array_equal(image, colours[indices][:, :, ::-1])
+
+
+EXIF = {
+    order: (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, 1)
+    for order in "<>"
+}
+
+
+def exif(orientation: int, order: str) -> bytes:
+    return EXIF[order] + struct.pack(f"{order}HHIHHI", 0x0112, 3, 1, orientation, 0, 0)
+
+
+def webp_with_exif(webp: bytes, block: bytes, width: int, height: int) -> bytes:
+    """Make an extended WebP of a simple one, with an EXIF block."""
+    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    parts = b"VP8X" + struct.pack("<I", 10) + b"\x08\0\0\0" + sides + webp[12:]
+    parts += b"EXIF" + struct.pack("<I", len(block)) + block + b"\0" * (len(block) % 2)
+    return b"RIFF" + struct.pack("<I", len(parts) + 4) + b"WEBP" + parts
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_of_png_and_webp_is_applied_once(
+    picture: Image, orientation: int, order: str
+) -> None:
+    expected = images._upright(picture, orientation)
+    block = exif(orientation, order)
+    turned = png(picture[:, :, ::-1], kind=2, before=chunk(b"eXIf", block))
+    np.testing.assert_array_equal(decode(turned, max_pixels=ANY), expected)
+    turned = webp_with_exif(encoded(picture, ".webp"), block, 160, 90)
+    assert (read_header(turned).width, read_header(turned).height) == (160, 90)
+    np.testing.assert_array_equal(decode(turned, max_pixels=ANY), expected)
+
+
+@pytest.mark.parametrize("colorspace", ["GRAY", "CMYK"])
+def test_a_grey_or_cmyk_jpeg_looks_the_same_at_half_its_size(colorspace: str) -> None:
+    size, soft = (
+        InputSize(160, 160, dynamic=True),
+        cv2.imdecode(np.frombuffer(photo(320, 180), np.uint8), cv2.IMREAD_COLOR),
+    )
+    black = np.zeros(soft.shape[:2], np.uint8)
+    planes = soft[:, :, :1] if colorspace == "GRAY" else np.dstack((soft, 255 - black))
+    jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(planes), 95, colorspace)
+    image, reduced = decode_for(jpeg, size, max_pixels=ANY)
+    tensor, _ = letterbox(image, size, reduced)
+    expected, _ = letterbox(decode(jpeg, max_pixels=ANY), size)
+    assert tensor.shape == expected.shape
+    assert np.abs(tensor.astype(int) - expected).mean() < 1.5
 
 
 @pytest.mark.parametrize("order", "<>")

@@ -16,6 +16,8 @@ import httpx
 import numpy as np
 import pytest
 
+from fuzz.tiffs import tiff
+
 HEAD = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\n"
 IDLE = 1000
 
@@ -144,6 +146,9 @@ def png(width: int, height: int, pixels: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+DOT = np.zeros((8, 8, 3), np.uint8)
+
+
 def bmp(width: int, height: int) -> bytes:
     return b"BM" + bytes(12) + struct.pack("<Iii", 40, width, height)
 
@@ -179,6 +184,17 @@ WEBP_OF_16K = (
         ),
         ("4 GB in a chunk", lambda: png(8, 8, b"")[:33] + b"\xff\0\0\0IDAT", {400}),
         ("a million chunks", lambda: png(8, 8, b"")[:33] + bytes(12) * 10**6, {400}),
+        (
+            "a billion pixels of TIFF",
+            lambda: tiff(DOT, tags={256: 65_000, 257: 65_000, 278: 2**32 - 1}),
+            {413},
+        ),
+        (
+            "a TIFF with tiles of a billion pixels",
+            lambda: tiff(DOT, block=(8, 8), tiled=True, tags={322: 32_768, 323: 32_768}),
+            {400},
+        ),
+        ("a million strips", lambda: tiff(DOT, tags={257: 10**6, 278: 1}), {400}),
         ("a BMP of no width", lambda: b"BM" + bytes(12) + struct.pack("<Iii", 40, 0, 9), {400}),
     ],
 )
@@ -206,7 +222,7 @@ async def test_what_is_two_things_at_once_is_the_picture_it_begins_with(
             assert (await served.detect(head + jpeg)).status_code == 415
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff"])
 async def test_a_picture_cut_anywhere_is_an_answer_or_a_refusal(serve, picture, suffix) -> None:
     encoded = cv2.imencode(suffix, picture)[1].tobytes()
     async with serve() as served:
