@@ -113,7 +113,12 @@ def _looked(settings: Settings) -> "Callable[[Engine, Sequence[Labelled]], Evalu
     from yoloserve import evaluation
     from yoloserve.postprocess import Options
 
-    options = Options(LEAST_CONFIDENCE, settings.iou, settings.max_detections)
+    options = Options(
+        LEAST_CONFIDENCE,
+        settings.iou,
+        settings.max_detections,
+        agnostic_nms=settings.agnostic_nms,
+    )
 
     async def ask(engine: "Engine", pictures: "Sequence[Labelled]") -> "Evaluation":
         detector = _around(engine, _patient(settings))
@@ -205,7 +210,12 @@ def _around(
         Threads(pool=settings.threads or available_cpus(), lanes=engine.lanes),
         max_pixels=settings.max_pixels,
         deadline_s=settings.deadline_ms / 1000,
-        defaults=Options(settings.confidence, settings.iou, settings.max_detections),
+        defaults=Options(
+            settings.confidence,
+            settings.iou,
+            settings.max_detections,
+            agnostic_nms=settings.agnostic_nms,
+        ),
         on_batch=on_batch,
     )
 

@@ -22,6 +22,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import HTTPConnection
 
 from yoloserve.access import Client
+from yoloserve.compression import decompressed
 from yoloserve.detector import Detector
 from yoloserve.errors import (
     Blind,
@@ -170,6 +171,12 @@ async def asked(
     max_detections: Annotated[
         int | None, Query(ge=1, le=10_000, description="At most so many, the surest first.")
     ] = None,
+    agnostic_nms: Annotated[
+        bool | None,
+        Query(
+            description="Boxes that overlap more than `iou` are one object whatever their class."
+        ),
+    ] = None,
 ) -> Options:
     """Read the caller's options, the server's settings being the defaults."""
     return option_of(
@@ -177,6 +184,7 @@ async def asked(
         confidence=confidence,
         iou=iou,
         max_detections=max_detections,
+        agnostic_nms=agnostic_nms,
         classes=None if classes is None else class_indices(classes, detector.info.classes),
     )
 
@@ -307,10 +315,16 @@ class _Held:
 
 
 async def _counted_chunks(request: Request, held: _Held, most: int) -> AsyncGenerator[bytes, None]:
+    """Give a body as it was before it was compressed; each of the two within the limit."""
+    encoding = request.headers.get("content-encoding", "")
+    async for chunk in _at_most(decompressed(_at_most(request.stream(), most), encoding), most):
+        yield held.take(chunk)
+
+
+async def _at_most(chunks: AsyncGenerator[bytes, None], most: int) -> AsyncGenerator[bytes, None]:
     size = 0
-    async for chunk in request.stream():
+    async for chunk in chunks:
         size += len(chunk)
-        held.take(chunk)
         if size > most:
             raise TooLarge(f"the body has more than {most} bytes")
         yield chunk

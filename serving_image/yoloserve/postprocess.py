@@ -27,6 +27,7 @@ class Options:
     iou: float
     max_detections: int
     classes: frozenset[int] | None = None  # all of them
+    agnostic_nms: bool = False  # a box suppresses those of other classes, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,12 @@ def postprocess(output: Output, head: Head, fit: Letterbox, options: Options) ->
     found = candidates(output, head, options.confidence)
     if options.classes is not None:
         found = found[np.isin(found.classes, list(options.classes))]
-    if head is Head.END_TO_END:
+    if head is Head.END_TO_END and not options.agnostic_nms:
         found = _by_score(found)[: options.max_detections]
     else:
-        found = suppress(found, iou=options.iou, limit=options.max_detections)
+        found = suppress(
+            found, iou=options.iou, limit=options.max_detections, agnostic=options.agnostic_nms
+        )
     return Detections(fit.to_image(found.boxes), found.scores, found.classes)
 
 
@@ -114,28 +117,30 @@ def candidates(output: Output, head: Head, confidence: float) -> Detections:
     return Detections(_corners(columns[:4].T), scores, classes)
 
 
-def suppress(found: Detections, *, iou: float, limit: int) -> Detections:
+def suppress(found: Detections, *, iou: float, limit: int, agnostic: bool = False) -> Detections:
     """Keep the surest box of each heap of boxes of one class: greedy NMS, at most `limit`.
 
-    A box goes if its IoU with a surer, kept one of its class is above `iou`. Greedy suppression
-    of a prefix is the prefix of the suppression, so the surest boxes are tried first and more
-    only if they did not yield enough: however many boxes pass, the work is bounded.
+    A box goes if its IoU with a surer, kept one of its class is above `iou`; when agnostic, of any
+    class. Greedy suppression of a prefix is the prefix of the suppression, so the surest boxes are
+    tried first and more only if they did not yield enough: however many boxes pass, the work is
+    bounded.
     """
     found = _by_score(found)
     look_at = FIRST_LOOK
     while True:
-        kept = _greedy(found[:look_at], iou)[:limit]
+        kept = _greedy(found[:look_at], iou, agnostic)[:limit]
         if len(kept) == limit or look_at >= len(found):
             return found[kept]
         look_at *= 4
 
 
-def _greedy(found: Detections, iou: float) -> NDArray[np.int64]:
+def _greedy(found: Detections, iou: float, agnostic: bool) -> NDArray[np.int64]:
     if len(found) == 0:
         return np.empty(0, np.int64)
-    # Classes are kept apart by moving each into a part of the plane of its own.
-    far = float(np.abs(found.boxes).max()) + 1
-    apart = found.boxes.astype(np.float64) + (found.classes * 2 * far)[:, None]
+    apart = found.boxes.astype(np.float64)
+    if not agnostic:  # classes are kept apart by moving each into a part of the plane of its own
+        far = float(np.abs(found.boxes).max()) + 1
+        apart += (found.classes * 2 * far)[:, None]
     apart[:, 2:] -= apart[:, :2]
     # A box without an inside overlaps nothing; OpenCV would say it overlaps its like wholly.
     real = (apart[:, 2:] > 0).all(axis=1)

@@ -34,7 +34,7 @@ TOLD = {
     404: "`unknown_model`: another name or version is served here",
     408: "`slow_body`: the body took too long to arrive",
     413: "`too_large`: too many bytes; `too_many_pixels`: found in its header, not decoded",
-    415: "`unsupported_media_type`: no picture that is read here",
+    415: "`unsupported_media_type`: no picture, or compression, that is read here",
     424: "`url_failed`: the picture's address was asked, and gave none",
     429: "`over_quota`: this client sends more than it may; see `Retry-After`",
     503: "`overloaded`: too many wait already; try again after `Retry-After` seconds. "

@@ -294,8 +294,8 @@ class V2Request(BaseModel):
     id: str | None = None
     parameters: dict[str, Any] | None = Field(
         None,
-        description="`confidence`, `iou`, `max_detections`, `classes`; `timeout` in microseconds; "
-        "`binary_data_output`",
+        description="`confidence`, `iou`, `max_detections`, `classes`, `agnostic_nms`; `timeout` "
+        "in microseconds; `binary_data_output`",
         examples=[{"confidence": 0.4, "timeout": 200_000}],
     )
     inputs: list[V2Input]

@@ -128,6 +128,11 @@ class Settings(LastWords, extra="forbid"):
     )
     confidence: float = Field(0.25, ge=0, le=1, description="Default confidence threshold.")
     iou: float = Field(0.7, ge=0, le=1, description="Default IoU threshold of the suppression.")
+    agnostic_nms: bool = Field(
+        False,
+        description="Whether by default a box suppresses those of other classes, too: one object "
+        "has one class then.",
+    )
     max_detections: int = Field(300, ge=1, le=10_000, description="Default detections per image.")
     deadline_ms: float = Field(
         500, gt=0, le=600_000, description="Answers later than this are refused, never sent late."

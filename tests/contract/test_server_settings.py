@@ -30,6 +30,7 @@ FULL = {
         "confidence": 0.4,
         "iou": 0.5,
         "maxDetections": 7,
+        "agnosticNms": True,
         "deadline": "2s",
         "maxBatch": 4,
     },
@@ -71,6 +72,7 @@ def test_every_field_of_the_spec_arrives(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (settings.backend, settings.precision) == ("openvino", "bf16")
     assert (settings.profile, settings.max_batch, settings.image_size) == ("throughput", 4, 320)
     assert (settings.confidence, settings.iou, settings.max_detections) == (0.4, 0.5, 7)
+    assert settings.agnostic_nms is True
     assert settings.deadline_ms == 2000
 
 

@@ -150,7 +150,12 @@ def serve(backend: FakeBackend) -> Serve:
             Threads(pool=2, lanes=backend.lanes),
             max_pixels=settings.max_pixels,
             deadline_s=settings.deadline_ms / 1000,
-            defaults=Options(settings.confidence, settings.iou, settings.max_detections),
+            defaults=Options(
+                settings.confidence,
+                settings.iou,
+                settings.max_detections,
+                agnostic_nms=settings.agnostic_nms,
+            ),
             on_batch=metrics.batch_ran,
         )
         app = create_app(detector, metrics, settings)

@@ -72,7 +72,7 @@ async def test_an_answer_names_model_image_objects_and_times(serve, jpeg: bytes)
     assert response.headers["x-yolofleet-revision"] == "gate-1234"
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff"])
 @pytest.mark.parametrize(
     "media_type", ["image/jpeg", "application/octet-stream", "application/x-www-form-urlencoded"]
 )
@@ -102,6 +102,7 @@ async def test_a_form_with_a_file_is_an_image(serve, jpeg: bytes, field: str) ->
         ("?classes=1", []),
         ("?max_detections=1", ["circle"]),
         ("?confidence=0.1&iou=0", ["circle", "star", "square"]),
+        ("?confidence=0.1&agnostic_nms=true", ["circle", "star", "square"]),
     ],
 )
 async def test_a_caller_says_what_to_see(serve, jpeg: bytes, query: str, names: list) -> None:
@@ -488,6 +489,22 @@ async def test_the_docs_need_nothing_from_elsewhere(serve) -> None:
         assert "https://" not in page
 
 
+async def test_one_place_has_one_class_where_that_is_wanted(serve, backend, jpeg: bytes) -> None:
+    there = [[32, 32, 20, 10, 0.9, 0.1, 0], [33, 32, 20, 10, 0, 0, 0.6]]
+    backend.output = np.array(there, np.float32).T
+    async with serve() as served:
+        for query, count in (("", 2), ("?agnostic_nms=true", 1), ("?agnostic_nms=true&iou=1", 2)):
+            found = (await served.detect(jpeg, query)).json()["detections"]
+            assert [each["name"] for each in found] == ["circle", "star"][:count]
+        form = [("file", ("a.jpg", jpeg))] * 2
+        answer = await served.client.post("/v1/detect/batch?agnostic_nms=1", files=form)
+        assert [len(each["detections"]) for each in answer.json()["results"]] == [1, 1]
+        assert (await served.detect(jpeg, "?agnostic_nms=perhaps")).status_code == 400
+    async with serve(agnostic_nms=True) as served:
+        for query, count in (("", 1), ("?agnostic_nms=false", 2)):
+            assert len((await served.detect(jpeg, query)).json()["detections"]) == count
+
+
 async def test_the_openapi_document_tells_bodies_answers_and_errors(serve, jpeg: bytes) -> None:
     async with serve() as served:
         document = (await served.client.get("/openapi.json")).json()
@@ -497,6 +514,7 @@ async def test_the_openapi_document_tells_bodies_answers_and_errors(serve, jpeg:
         "image/png",
         "image/webp",
         "image/bmp",
+        "image/tiff",
         "multipart/form-data",
         "application/json",
     }
@@ -505,7 +523,7 @@ async def test_the_openapi_document_tells_bodies_answers_and_errors(serve, jpeg:
     assert "ValidationError" not in json.dumps(document)
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "image/jpeg"}
     told = {parameter["name"]: parameter for parameter in operation["parameters"]}
-    options = {"confidence", "iou", "classes", "max_detections"}
+    options = {"confidence", "iou", "classes", "max_detections", "agnostic_nms"}
     assert set(told) == options | {"x-deadline-ms", "x-camera-id"}
     assert all(parameter["description"] for parameter in told.values())
     assert document["components"]["schemas"]["DetectResponse"]["example"]

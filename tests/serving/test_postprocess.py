@@ -24,12 +24,14 @@ def overlap(a: list[float], b: list[float]) -> float:
     return width * height / union if union > 0 else 0.0
 
 
-def slow_suppression(found: Detections, threshold: float, limit: int) -> list[int]:
-    """Greedy, class by class, one pair at a time."""
+def slow_suppression(
+    found: Detections, threshold: float, limit: int, agnostic: bool = False
+) -> list[int]:
+    """Greedy, one pair at a time; pairs of two classes count when agnostic."""
     order = sorted(range(len(found)), key=lambda i: -found.scores[i])
     kept: list[int] = []
     for i in order:
-        rivals = (k for k in kept if found.classes[k] == found.classes[i])
+        rivals = (k for k in kept if agnostic or found.classes[k] == found.classes[i])
         if all(
             overlap(found.boxes[k].tolist(), found.boxes[i].tolist()) <= threshold for k in rivals
         ):
@@ -53,12 +55,18 @@ def many_detections(draw: st.DrawFn) -> Detections:
 
 
 @settings(max_examples=300, deadline=None)
-@given(many_detections(), st.sampled_from([0.0, 0.301, 0.503, 0.707, 1.0]), st.integers(1, 80))
+@given(
+    many_detections(),
+    st.sampled_from([0.0, 0.301, 0.503, 0.707, 1.0]),
+    st.integers(1, 80),
+    st.booleans(),
+)
 def test_suppression_keeps_what_the_slow_one_keeps(
-    found: Detections, threshold: float, limit: int
+    found: Detections, threshold: float, limit: int, agnostic: bool
 ) -> None:
-    expected = found[np.array(slow_suppression(found, threshold, limit), np.int64)]
-    kept = suppress(found, iou=threshold, limit=limit)
+    rows = slow_suppression(found, threshold, limit, agnostic)
+    expected = found[np.array(rows, np.int64)]
+    kept = suppress(found, iou=threshold, limit=limit, agnostic=agnostic)
     np.testing.assert_array_equal(kept.boxes, expected.boxes)
     np.testing.assert_array_equal(kept.scores, expected.scores)
     np.testing.assert_array_equal(kept.classes, expected.classes)
@@ -80,6 +88,27 @@ def test_boxes_of_two_classes_do_not_suppress_each_other() -> None:
     box = np.array([[0, 0, 10, 10]] * 2, np.float32)
     found = Detections(box, np.array([0.9, 0.8], np.float32), np.array([0, 1]))
     assert len(suppress(found, iou=0.5, limit=10)) == 2
+    assert suppress(found, iou=0.5, limit=10, agnostic=True).classes.tolist() == [0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(many_detections(), st.sampled_from([0.301, 0.503, 0.707]))
+def test_agnostic_suppression_leaves_one_box_for_a_place(
+    found: Detections, threshold: float
+) -> None:
+    kept = suppress(found, iou=threshold, limit=100, agnostic=True)
+    overlaps = iou(kept.boxes, kept.boxes)
+    np.fill_diagonal(overlaps, 0)
+    assert (overlaps <= threshold).all()
+    gone = found[~np.isin(found.scores, kept.scores)]
+    surer = kept.scores[None, :] > gone.scores[:, None]
+    assert ((iou(gone.boxes, kept.boxes) > threshold) & surer).any(axis=1).all()
+    by_class = suppress(found, iou=threshold, limit=100)
+    for each in set(found.classes.tolist()):  # of a single class, both are the same
+        only = found[found.classes == each]
+        alone = suppress(only, iou=threshold, limit=100, agnostic=True)
+        expected = by_class.scores[by_class.classes == each]
+        np.testing.assert_array_equal(alone.scores, expected)
 
 
 heads = st.tuples(st.integers(1, 8), st.integers(1, 40), st.integers(0, 2**32))
@@ -136,6 +165,8 @@ def test_an_end_to_end_head_is_taken_at_its_word() -> None:
     )
     found = postprocess(output, Head.END_TO_END, AS_IS, ALL)
     assert found.scores.tolist() == pytest.approx([0.9, 0.5])  # both: no second suppression
+    found = postprocess(output, Head.END_TO_END, AS_IS, replace(ALL, agnostic_nms=True))
+    assert found.scores.tolist() == pytest.approx([0.9])  # unless it is asked for
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_each_frame_is_answered_in_order(url: str, jpeg: bytes) -> None:
 
 
 def test_a_frame_that_is_refused_does_not_end_the_stream(url: str, jpeg: bytes) -> None:
-    with connect(url + "?classes=star&camera_id=gate") as socket:
+    with connect(url + "?classes=star&camera_id=gate&agnostic_nms=true") as socket:
         for frame, code in ((b"", "unsupported_media_type"), (jpeg[:99], "invalid_image")):
             socket.send(frame)
             assert json.loads(socket.recv())["error"]["code"] == code

@@ -59,6 +59,15 @@ async def test_parameters_and_outputs_are_as_asked_for(serve, jpeg: bytes) -> No
             assert told[0]["shape"] == [1, count]
 
 
+async def test_one_place_has_one_class_where_that_is_wanted(serve, backend, jpeg) -> None:
+    there = [[32, 32, 20, 10, 0.9, 0.1, 0], [33, 32, 20, 10, 0, 0, 0.6]]
+    backend.output = np.array(there, np.float32).T
+    async with serve() as served:
+        for parameters, count in (({}, 2), ({"agnostic_nms": True}, 1)):
+            asked = request(jpeg, parameters=parameters, outputs=[{"name": "num_dets"}])
+            assert (await infer(served, asked)).json()["outputs"][0]["data"] == [count]
+
+
 async def test_images_with_different_numbers_of_objects_are_filled_up(serve, jpeg) -> None:
     async with serve() as served:
         told = request(
@@ -99,6 +108,7 @@ async def test_images_with_different_numbers_of_objects_are_filled_up(serve, jpe
         ({"parameters": {"max_detections": 1.5}}, "max_detections"),
         ({"parameters": {"classes": ["star"]}}, "classes"),
         ({"parameters": {"classes": "hexagon"}}, "no class 'hexagon'"),
+        ({"parameters": {"agnostic_nms": "yes"}}, "expected true or false"),
         ({"parameters": {"timeout": "soon"}}, "timeout"),
     ],
 )
@@ -263,6 +273,20 @@ def test_tritons_client_gets_boxes_for_encoded_images(client, jpeg: bytes, binar
     assert json.loads(answer.as_numpy("json")[0])["image"] == {"width": 160, "height": 90}
     after = client.get_inference_statistics("gate")["model_stats"][0]["inference_count"]
     assert after - before == 2
+
+
+@pytest.mark.parametrize("answers", ["gzip", "deflate", None])
+@pytest.mark.parametrize("asks", ["gzip", "deflate", None])
+def test_tritons_client_may_compress(client, picture, asks: str, answers: str) -> None:
+    rgb = image_of(picture[:, :, ::-1].copy(), "UINT8")
+    answer = client.infer(
+        "gate",
+        [rgb],
+        request_compression_algorithm=asks,
+        response_compression_algorithm=answers,
+    )
+    assert answer.as_numpy("det_boxes").tolist() == [BOXES]
+    assert json.loads(answer.as_numpy("json")[0])["image"] == {"width": 160, "height": 90}
 
 
 def test_tritons_client_may_send_pixels(client, picture) -> None:

@@ -23,7 +23,7 @@ def name(detector):
         {"traffic": {"hosts": ["gate.example.com"]}},
         {"canary": {"model": V2, "weight": 20}},
         {"suspend": True},
-        {"inference": {"confidence": 0.25}},
+        {"inference": {"confidence": 0.25, "agnosticNms": False}},
         {"runtime": {"backend": "auto"}},
         {
             "resources": {
@@ -52,6 +52,7 @@ def test_what_was_stored_under_a_former_default_stays_the_same_revision(detector
         {"model": {"uri": "demo://shapes", "sha256": "0" * 64}},
         {"runtime": {"backend": "torch"}},
         {"inference": {"confidence": 0.3}},
+        {"inference": {"agnosticNms": True}},
         {"resources": {"requests": {"cpu": "1"}}},
         {"podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}},
     ],

@@ -154,6 +154,11 @@ class Inference(ApiModel):
         description="Of two boxes of one class that overlap more than this (intersection over"
         " union), the less confident one is dropped.",
     )
+    agnostic_nms: bool = Field(
+        default=False,
+        description="true: boxes that overlap more than iou are one object whatever their class,"
+        " and the most confident one stays. false: only boxes of one class.",
+    )
     max_detections: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=300, description="At most this many detections are answered, the surest first."
     )

@@ -90,6 +90,7 @@ SERVER_SETTINGS = {
     "IMAGE_SIZE": "use spec.inference.imageSize",
     "CONFIDENCE": "use spec.inference.confidence",
     "IOU": "use spec.inference.iou",
+    "AGNOSTIC_NMS": "use spec.inference.agnosticNms",
     "MAX_DETECTIONS": "use spec.inference.maxDetections",
     "DEADLINE_MS": "use spec.inference.deadline",
     "MAX_BATCH": "use spec.inference.maxBatch",

@@ -104,6 +104,7 @@ def _environment(detector: str, revision: Revision) -> list[dict[str, str]]:
         "IMAGE_SIZE": str(inference.image_size or 0),
         "CONFIDENCE": str(inference.confidence),
         "IOU": str(inference.iou),
+        "AGNOSTIC_NMS": "true" if inference.agnostic_nms else "",  # none: pods stay as they were
         "MAX_DETECTIONS": str(inference.max_detections),
         "DEADLINE_MS": str(int(seconds(inference.deadline) * 1000)),
         "MAX_BATCH": str(inference.max_batch),

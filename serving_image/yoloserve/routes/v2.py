@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from yoloserve import compression
 from yoloserve import inference_protocol as protocol
 from yoloserve.dependencies import (
     Bodies,
@@ -39,6 +40,7 @@ NO_MODEL: dict[int | str, dict[str, Any]] = {
 LONGEST_TIMEOUT_US = 600_000_000
 BODY = {
     "required": True,
+    "description": "May be compressed: `Content-Encoding: gzip` or `deflate`.",
     "content": {
         "application/json": {"schema": {"$ref": "#/components/schemas/V2Request"}},
         "application/octet-stream": {
@@ -204,13 +206,15 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
     detector.require_in_time(deadline)
     for answer in answers:
         metrics.answered(answer, detector.info.classes)
-    if header is None:
-        return Response(written, media_type="application/json")
-    return Response(
-        written,
-        media_type="application/octet-stream",
-        headers={protocol.HEADER_LENGTH: str(header)},
-    )
+    headers = {"Vary": "Accept-Encoding"}
+    if header is not None:
+        headers[protocol.HEADER_LENGTH] = str(header)  # of the answer before it is compressed
+    encoding = compression.chosen(request.headers.get("accept-encoding", ""))
+    if encoding and len(written) >= compression.LEAST_BYTES:
+        written = await detector.off_loop(compression.compressed, written, encoding)
+        headers["Content-Encoding"] = encoding
+    kind = "application/json" if header is None else "application/octet-stream"
+    return Response(written, media_type=kind, headers=headers)
 
 
 def _header_length(request: Request) -> int | None:
@@ -234,12 +238,16 @@ def asked_in(parameters: dict[str, Any], detector: Detector) -> Options:
     classes = parameters.get("classes")
     if classes is not None and not isinstance(classes, str):
         raise InvalidParameter("classes: expected names or indices, separated by commas")
+    agnostic = parameters.get("agnostic_nms")
+    if agnostic is not None and not isinstance(agnostic, bool):
+        raise InvalidParameter(f"agnostic_nms: expected true or false, not {agnostic!r}")
     return option_of(
         detector,
         confidence=_number(parameters, "confidence", 0, 1),
         iou=_number(parameters, "iou", 0, 1),
         max_detections=_number(parameters, "max_detections", 1, 10_000),
         classes=None if classes is None else class_indices(classes, detector.info.classes),
+        agnostic_nms=agnostic,
     )
 
 
