@@ -77,15 +77,18 @@ EVALUATE = """Compute the mean average precision, as COCO defines it, on labelle
 
 Pictures take the path of requests: what is scored is what is served, one class for each box.
 Categories are found among the model's classes by name; COCO's crowds are left out."""
-CONVERT = """Convert an ONNX model to OpenVINO IR, and compare the result with its source.
+CONVERT = """Convert an ONNX model for a runtime, and compare the result with its source.
 
   yoloserve convert data.yaml --model file:///models/gate.onnx --precision int8 --into gate_int8/
+      OpenVINO IR; int8 quantises (it needs the package nncf), fp16 halves the file, bf16 and fp32
+      are checked only
+  yoloserve convert data.yaml --model file:///models/gate.onnx --backend tensorrt --precision fp16
+      a TensorRT engine, for the GPU of this machine and this version only
   yoloserve serve --model file:///models/gate.onnx --precision int8     finds it in the cache
 
 DATA is a data set as `evaluate` reads it, or a folder of pictures: every other one calibrates, the
-others compare. int8 quantises (it needs the package nncf), fp16 halves the file, bf16 and fp32 are
-checked only. A result whose objects differ too much, or that loses more mAP than 0.2 points (int8:
-1.0), is refused with the numbers, and nothing is kept."""
+others compare. A result whose objects differ too much, or that loses more mAP than 0.2 points
+(int8: 1.0), is refused with the numbers, and nothing is kept."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -100,7 +100,7 @@ def evaluate(settings: Settings, data: Path, limit: int | None) -> int:
 
 
 def convert(settings: Settings, data: Path, into: Path | None) -> int:
-    """Convert the model to OpenVINO IR, and print where it is and how it compares."""
+    """Convert the model for a runtime, and print where it is and how it compares."""
     from yoloserve import conversion
 
     place, numbers = conversion.convert(settings, data, into, _looked(settings))

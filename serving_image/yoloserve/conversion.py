@@ -1,4 +1,4 @@
-"""Converts a model to OpenVINO IR, and refuses the result unless it sees what its source sees."""
+"""Converts a model for a runtime, and refuses the result unless it sees what its source sees."""
 
 import json
 import shutil
@@ -9,12 +9,10 @@ from operator import add
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from yoloserve import dataset
+from yoloserve import converted, dataset
 from yoloserve.agreement import MARGIN, Agreement, agreement
-from yoloserve.backends.openvino_convert import write_ir
-from yoloserve.converted import place_of
 from yoloserve.dataset import Labelled
-from yoloserve.engine import Engine, start
+from yoloserve.engine import Engine, installed, start, tuning_of
 from yoloserve.errors import InvalidSettings, ParityFailed
 from yoloserve.evaluation import Evaluation
 from yoloserve.formats import METADATA_FILE, Format
@@ -26,21 +24,25 @@ from yoloserve.weights import fetch
 CONFIDENCE = 0.25
 MOST_CALIBRATING = 300  # pictures; NNCF's own default, beyond which ranges hardly move
 PARITY_FILE = "parity.txt"
+SOURCES = {  # what each conversion is held to: the exact model, in a runtime of the same image
+    BackendName.OPENVINO: BackendName.OPENVINO,
+    BackendName.TENSORRT: BackendName.ONNXRUNTIME,
+}
 Look = Callable[[Engine, Sequence[Labelled]], Evaluation]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A precision to convert to: how the result runs, and what it may cost."""
+    """A precision to convert to: what CPUs compute the result in, and what it may cost."""
 
-    runs: PrecisionName
+    on_cpu: PrecisionName
     least_f1: float  # of its objects against those of the source
     most_map_loss: float  # in points, where objects are known
 
 
 TARGETS = {
     PrecisionName.FP32: Target(PrecisionName.FP32, 0.99, 0.1),
-    PrecisionName.FP16: Target(PrecisionName.FP32, 0.98, 0.2),  # the weights; CPUs compute in fp32
+    PrecisionName.FP16: Target(PrecisionName.FP32, 0.98, 0.2),  # only the weights
     PrecisionName.BF16: Target(PrecisionName.BF16, 0.95, 0.2),
     PrecisionName.INT8: Target(PrecisionName.INT8, 0.85, 1.0),
 }
@@ -82,16 +84,24 @@ def convert(settings: Settings, data: Path, into: Path | None, look: Look) -> tu
     """
     if settings.precision not in TARGETS:
         raise InvalidSettings(f"precision: say which to convert to, one of {', '.join(TARGETS)}")
-    exact = {"precision": PrecisionName.FP32, "backend": BackendName.OPENVINO}
+    backend = _runtime(settings.backend)
+    exact = {"precision": PrecisionName.FP32, "backend": SOURCES[backend]}
     source = start(settings.model_copy(update=exact))
-    place = place_of(settings, source.info.sha256, settings.precision)
+    tuning = tuning_of(settings, settings.precision)
+    place = converted.place_of(settings, backend, source.info.sha256, tuning)
     if not place.is_dir():
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             # It appears under its name whole or not at all, however the process ends.
             with TemporaryDirectory(dir=place.parent, prefix=".part-") as folder:
                 made = Path(folder) / source.info.name
-                _make(settings, source, data, made, look)
+                made.mkdir()
+                pictures = dataset.read(data, source.info.classes)
+                _write(settings, backend, source, pictures[::2], made)
+                result = start(settings.model_copy(update=_served(settings, backend, made)))
+                parity = compared(source, result, pictures[1::2] or pictures, look)
+                parity.require(settings.precision)
+                (made / PARITY_FILE).write_text(f"{parity}\n")
                 made.replace(place)
         except OSError as error:
             raise InvalidSettings(f"cannot write to {place.parent}: {error.strerror}") from error
@@ -100,27 +110,51 @@ def convert(settings: Settings, data: Path, into: Path | None, look: Look) -> tu
     return into or place, (place / PARITY_FILE).read_text().strip()
 
 
-def _make(settings: Settings, source: Engine, data: Path, made: Path, look: Look) -> None:
-    """Write the converted model and the numbers to the folder `made`."""
-    pictures = dataset.read(data, source.info.classes)
-    calibrating, comparing = pictures[::2][:MOST_CALIBRATING], pictures[1::2] or pictures
-    made.mkdir()
-    tensors = [
-        letterbox(decode(each.path.read_bytes(), max_pixels=settings.max_pixels), source.input_size)
-        for each in (calibrating if settings.precision is PrecisionName.INT8 else [])
-    ]
-    parts = fetch(settings, Format.ONNX).parts
-    write_ir(parts, settings.precision, [tensor for tensor, _ in tensors], made / "model.xml")
-    (made / METADATA_FILE).write_text(_facts(source))
-    own = {
+def _runtime(wanted: BackendName) -> BackendName:
+    """Choose what to convert to: what is asked for, else the first that is installed."""
+    if wanted is BackendName.AUTO:
+        return next(name for name in installed(wanted) if name in converted.RUNTIMES)
+    if wanted not in converted.RUNTIMES:
+        raise InvalidSettings(f"backend: models are converted to {', '.join(converted.RUNTIMES)}")
+    return wanted
+
+
+def _served(settings: Settings, backend: BackendName, made: Path) -> dict[str, object]:
+    """Return the settings under which a conversion is served."""
+    on_cpu = backend is BackendName.OPENVINO
+    return {
         "model": made.as_uri(),
         "sha256": None,
-        "backend": BackendName.OPENVINO,
-        "precision": TARGETS[settings.precision].runs,
+        "backend": backend,
+        "precision": TARGETS[settings.precision].on_cpu if on_cpu else settings.precision,
+        "allow_engine": True,
     }
-    parity = compared(source, start(settings.model_copy(update=own)), comparing, look)
-    parity.require(settings.precision)
-    (made / PARITY_FILE).write_text(f"{parity}\n")
+
+
+def _write(
+    settings: Settings,
+    backend: BackendName,
+    source: Engine,
+    pictures: Sequence[Labelled],
+    made: Path,
+) -> None:
+    """Write the converted model to the folder `made`; each runtime is here only where needed."""
+    parts = fetch(settings, Format.ONNX).parts
+    if backend is BackendName.TENSORRT:
+        from yoloserve.backends.tensorrt import compile_onnx
+
+        content = compile_onnx(parts, tuning_of(settings, settings.precision))
+        (made / "model.engine").write_bytes(content)
+        return
+    from yoloserve.backends.openvino_convert import write_ir
+
+    calibrating = pictures[:MOST_CALIBRATING] if settings.precision is PrecisionName.INT8 else []
+    tensors = [
+        letterbox(decode(each.path.read_bytes(), max_pixels=settings.max_pixels), source.input_size)
+        for each in calibrating
+    ]
+    write_ir(parts, settings.precision, [tensor for tensor, _ in tensors], made / "model.xml")
+    (made / METADATA_FILE).write_text(_facts(source))
 
 
 def _facts(source: Engine) -> str:

@@ -2,21 +2,31 @@
 
 from pathlib import Path
 
-from yoloserve.formats import Parts, parts_in
-from yoloserve.settings import BackendName, PrecisionName, Settings
+from yoloserve.backends.base import Tuning
+from yoloserve.formats import Format, Parts, parts_in
+from yoloserve.settings import BackendName, Settings
 
-DEVICE = "cpu"
+RUNTIMES = BackendName.OPENVINO, BackendName.TENSORRT
+"""What models are converted to."""
 
 
-def place_of(settings: Settings, sha256: str, precision: PrecisionName) -> Path:
+def place_of(settings: Settings, backend: BackendName, sha256: str, tuning: Tuning) -> Path:
     """Return the folder of the conversion of a file."""
-    name = f"{sha256}-{BackendName.OPENVINO}-{precision}-{DEVICE}"
-    return settings.cache_dir / "converted" / name
+    if backend is BackendName.TENSORRT:
+        from yoloserve.backends import tensorrt  # here, where it is known to be installed
+
+        made_for = tensorrt.made_for(tuning)
+    else:
+        made_for = f"{tuning.precision}-cpu"
+    return settings.cache_dir / "converted" / f"{sha256}-{backend}-{made_for}"
 
 
-def find(settings: Settings, sha256: str, precision: PrecisionName) -> Parts | None:
+def find(settings: Settings, backend: BackendName, sha256: str, tuning: Tuning) -> Parts | None:
     """Read a conversion that has passed its comparison, if there is one."""
-    place = place_of(settings, sha256, precision)
+    if backend not in RUNTIMES:
+        return None
+    place = place_of(settings, backend, sha256, tuning)
     if not place.is_dir():
         return None
-    return parts_in({path.name: path.read_bytes() for path in place.iterdir()})
+    files = {path.name: path.read_bytes() for path in place.iterdir()}
+    return parts_in(files, trusted=[Format.TENSORRT])  # made here, by this server

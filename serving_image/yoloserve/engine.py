@@ -36,13 +36,16 @@ class Runtime:
     backend: str  # class in the module of this package that has the runtime's name
     package: str
     reads: tuple[Format, ...]  # the bundled models come in the first
+    image: str  # of ours, that has it
 
 
-# The fastest first: `auto` takes the first that is installed and reads the file.
+# The fastest first: `auto` takes the first that is installed and reads the file. TensorRT is the
+# fastest on its GPUs, but compiles an ONNX file for minutes: it does that only when asked for.
 RUNTIMES = {
-    BackendName.OPENVINO: Runtime("OpenVino", "openvino", (Format.ONNX, Format.OPENVINO)),
-    BackendName.ONNXRUNTIME: Runtime("OnnxRuntime", "onnxruntime", (Format.ONNX,)),
-    BackendName.TORCH: Runtime("Torch", "torch", (Format.TORCHSCRIPT, Format.CHECKPOINT)),
+    BackendName.OPENVINO: Runtime("OpenVino", "openvino", (Format.ONNX, Format.OPENVINO), "cpu"),
+    BackendName.ONNXRUNTIME: Runtime("OnnxRuntime", "onnxruntime", (Format.ONNX,), "cpu"),
+    BackendName.TORCH: Runtime("Torch", "torch", (Format.TORCHSCRIPT, Format.CHECKPOINT), "torch"),
+    BackendName.TENSORRT: Runtime("TensorRt", "tensorrt", (Format.ONNX, Format.TENSORRT), "gpu"),
 }
 PROBE_IOU = 0.5
 PROBE = BUNDLED / "probe.jpg"
@@ -91,12 +94,11 @@ def start(settings: Settings) -> Engine:
     name = runtime_for(model.format, names)
     backend_type = _load_type(name)
     precision = choose_precision(settings.precision, backend_type.precisions(), name)
-    if name is BackendName.OPENVINO and (
-        parts := converted.find(settings, model.sha256, precision)
-    ):
+    tuning = tuning_of(settings, precision)
+    if parts := converted.find(settings, name, model.sha256, tuning):
         model = replace(model, parts=parts)
     try:
-        backend = backend_type(model, _tuning(settings, precision))
+        backend = backend_type(model, tuning)
         size = backend.input_size
         output = backend.infer(0, np.full((1, size.height, size.width, 3), GREY, np.uint8))
     except StartupFailure:
@@ -131,7 +133,7 @@ def installed(wanted: BackendName) -> list[BackendName]:
     if not here:
         raise BackendUnsupported(
             f"backend {wanted}: {', '.join(asked)} not installed in this image; "
-            "use another backend, or the image that has it"
+            f"use another backend, or the image `{RUNTIMES[asked[0]].image}`"
         )
     return here
 
@@ -206,7 +208,8 @@ def _load_type(name: BackendName) -> BackendType:
     return backend_type
 
 
-def _tuning(settings: Settings, precision: PrecisionName) -> Tuning:
+def tuning_of(settings: Settings, precision: PrecisionName) -> Tuning:
+    """Say how to run a network, by the settings."""
     return Tuning(
         precision=precision,
         profile=settings.profile,

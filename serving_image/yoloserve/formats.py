@@ -2,9 +2,10 @@
 
 import enum
 import io
+import json
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -13,6 +14,8 @@ from yoloserve.errors import ModelUnsupported
 METADATA_FILE = "metadata.yaml"  # beside an OpenVINO IR, by the public exporter's convention
 ONNX_START = b"\x08"  # the protobuf key of ir_version, which exporters write first
 PICKLE_START = b"\x80"
+PLAN_STARTS = b"ptrt", b"ftrt"  # written nowhere, but all of TensorRT's plans begin so
+LENGTH_BYTES = 4  # of an engine's metadata: an integer, little end first
 
 
 class Format(enum.StrEnum):
@@ -22,6 +25,16 @@ class Format(enum.StrEnum):
     OPENVINO = "OpenVINO IR"
     TORCHSCRIPT = "TorchScript"
     CHECKPOINT = "Torch checkpoint"
+    TENSORRT = "TensorRT engine"
+
+
+CAN_RUN_CODE = {
+    Format.CHECKPOINT: "a Torch checkpoint (a pickle), which can run code when loaded: export it "
+    "to ONNX or TorchScript, or set YOLOSERVE_ALLOW_PICKLE if you trust whoever made it",
+    # NVIDIA says so, and that there is no way to check one.
+    Format.TENSORRT: "a TensorRT engine, which is native code: give the ONNX file, which the "
+    "tensorrt backend compiles, or set YOLOSERVE_ALLOW_ENGINE if you trust whoever made it",
+}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -34,40 +47,38 @@ class Parts:
     told: Mapping[str, object] = field(default_factory=dict)  # in a metadata file beside it
 
 
-def parts_of(content: bytes, *, most: int, allow_pickle: bool) -> Parts:
+def parts_of(content: bytes, *, most: int, trusted: Collection[Format] = ()) -> Parts:
     """Tell what one file is, opening archives of up to `most` bytes.
 
-    Raises `ModelUnsupported`; also for Torch checkpoints (`.pt`) unless they are allowed: those are
-    pickles, and loading a pickle runs whatever code its author put there.
+    Raises `ModelUnsupported`; also for files that can run code when loaded (Torch checkpoints are
+    pickles, TensorRT engines are native code), unless they are of a `trusted` format.
     """
     file = io.BytesIO(content)
+    if engine := engine_parts(content):
+        return _trusted(engine, trusted)
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             if any("/code/" in name for name in names):
                 return Parts(Format.TORCHSCRIPT, content)
             if not any(name.endswith("data.pkl") for name in names):
-                return parts_in(_unzipped(archive, most))
+                return parts_in(_unzipped(archive, most), trusted=trusted)
     elif content.startswith(ONNX_START):
         return Parts(Format.ONNX, content)
     elif _is_tar(content):
-        return parts_in(_untarred(content, most))
+        return parts_in(_untarred(content, most), trusted=trusted)
     elif not content.startswith(PICKLE_START):
         raise ModelUnsupported(
-            "the file is neither an ONNX nor a TorchScript model, nor an archive of an OpenVINO IR"
+            "the file is neither an ONNX nor a TorchScript model, nor a TensorRT engine, nor an "
+            "archive of an OpenVINO IR"
         )
-    if not allow_pickle:
-        raise ModelUnsupported(
-            "the file is a Torch checkpoint (a pickle), which can run code when loaded: export it "
-            "to ONNX or TorchScript, or set YOLOSERVE_ALLOW_PICKLE if you trust whoever made it"
-        )
-    return Parts(Format.CHECKPOINT, content)
+    return _trusted(Parts(Format.CHECKPOINT, content), trusted)
 
 
-def parts_in(files: Mapping[str, bytes]) -> Parts:
-    """Find the model among the files of a folder: an OpenVINO IR, or a single ONNX file."""
+def parts_in(files: Mapping[str, bytes], *, trusted: Collection[Format] = ()) -> Parts:
+    """Find the model among a folder's files: an OpenVINO IR, or one ONNX file or engine."""
     graphs = [name for name in files if name.endswith(".xml")]
-    onnx = [name for name in files if name.endswith(".onnx")]
+    single = [name for name in files if name.endswith((".onnx", ".engine"))]
     if len(graphs) == 1:
         weights = graphs[0].removesuffix(".xml") + ".bin"
         if weights not in files:
@@ -75,12 +86,41 @@ def parts_in(files: Mapping[str, bytes]) -> Parts:
         beside = str(PurePosixPath(graphs[0]).with_name(METADATA_FILE))
         told = _yaml(files[beside]) if beside in files else {}
         return Parts(Format.OPENVINO, files[graphs[0]], files[weights], told)
-    if len(onnx) == 1 and not graphs:
-        return Parts(Format.ONNX, files[onnx[0]])
+    if len(single) == 1 and not graphs:
+        engine = engine_parts(files[single[0]])
+        return _trusted(engine, trusted) if engine else Parts(Format.ONNX, files[single[0]])
     raise ModelUnsupported(
-        "there must be one OpenVINO graph (.xml with its .bin) or one .onnx, but there is: "
+        "there must be one OpenVINO graph (.xml with its .bin), .onnx or .engine, but there is: "
         + (", ".join(sorted(files)[:10]) or "nothing")
     )
+
+
+def engine_parts(content: bytes) -> Parts | None:
+    """Read a TensorRT plan, bare or after metadata, as the public exporter writes it."""
+    if content.startswith(PLAN_STARTS):
+        return Parts(Format.TENSORRT, content)
+    plan = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
+    if content[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{" or not content.startswith(
+        PLAN_STARTS, plan
+    ):
+        return None
+    try:
+        told = json.loads(content[LENGTH_BYTES:plan])
+    except ValueError as error:
+        raise ModelUnsupported(f"the engine's metadata cannot be read: {error}") from error
+    return Parts(Format.TENSORRT, content[plan:], told=told)
+
+
+def engine_file(plan: bytes, told: Mapping[str, object]) -> bytes:
+    """Write a plan with its metadata."""
+    metadata = json.dumps(told).encode()
+    return len(metadata).to_bytes(LENGTH_BYTES, "little") + metadata + plan
+
+
+def _trusted(parts: Parts, trusted: Collection[Format]) -> Parts:
+    if parts.format not in trusted:
+        raise ModelUnsupported(f"the file is {CAN_RUN_CODE[parts.format]}")
+    return parts
 
 
 def _yaml(text: bytes) -> dict[str, object]:

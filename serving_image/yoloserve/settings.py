@@ -31,6 +31,7 @@ class BackendName(enum.StrEnum):
     OPENVINO = "openvino"
     ONNXRUNTIME = "onnxruntime"
     TORCH = "torch"
+    TENSORRT = "tensorrt"
 
 
 class PrecisionName(enum.StrEnum):
@@ -71,7 +72,7 @@ class Settings(LastWords, extra="forbid"):
         "demo://shapes",
         description="Address of the model: demo://shapes, demo://shapes-v2, file:///path, "
         "https://host/path, s3://bucket/key or oci://registry/name:tag. Understood are ONNX, "
-        "TorchScript and OpenVINO IR (a folder, or an archive of it).",
+        "TorchScript, OpenVINO IR (a folder, or an archive of it) and TensorRT engines.",
     )
     model_username: str = Field("", description="User name for the model's address (Basic).")
     model_password: SecretStr | None = Field(None, description="Password to go with it.")
@@ -94,6 +95,9 @@ class Settings(LastWords, extra="forbid"):
         False,
         description="Load Torch checkpoints (.pt): they can run any code, and need the "
         "`ultralytics` package, whose licence is AGPL-3.0.",
+    )
+    allow_engine: bool = Field(
+        False, description="Load TensorRT engines that were made elsewhere: they are native code."
     )
     name: str = Field("", description="Name of the detector in answers; default: the file's name.")
     version: str = Field(

@@ -74,11 +74,19 @@ def _opened(path: Path, settings: Settings) -> tuple[str, Parts]:
     if _is_folder(path):
         files = {entry.name: _read(entry) for entry in sorted(path.iterdir()) if entry.is_file()}
         _require_digest(sha256 := digest_of_folder(files), settings)
-        return sha256, parts_in(files)
+        return sha256, parts_in(files, trusted=_trusted(settings))
     content = _read(path)
     _require_digest(sha256 := hashlib.sha256(content).hexdigest(), settings)
-    limit, pickles = settings.max_model_bytes, settings.allow_pickle
-    return sha256, parts_of(content, most=limit, allow_pickle=pickles)
+    return sha256, parts_of(content, most=settings.max_model_bytes, trusted=_trusted(settings))
+
+
+def _trusted(settings: Settings) -> list[Format]:
+    """List the formats that may be loaded though they can run code."""
+    allowed = {
+        Format.CHECKPOINT: settings.allow_pickle,
+        Format.TENSORRT: settings.allow_engine,
+    }
+    return [form for form, is_allowed in allowed.items() if is_allowed]
 
 
 def _is_folder(path: Path) -> bool:

@@ -45,8 +45,13 @@ RULES = [
     ),
     (
         {"runtime": {"backend": "onnxruntime", "precision": "bf16"}},
-        "spec.runtime.precision: onnxruntime runs a model in the precision it was exported in",
+        "spec.runtime.precision: onnxruntime computes in fp32, on a GPU in fp16 too",
         {"runtime": {"backend": "openvino", "precision": "bf16"}},
+    ),
+    (
+        {"runtime": {"backend": "tensorrt", "precision": "bf16"}, "resources": GPU},
+        "spec.runtime.precision: tensorrt computes in fp16 and fp32",
+        {"runtime": {"backend": "tensorrt", "precision": "fp16"}, "resources": GPU},
     ),
     (
         {"autoscaling": {"minReplicas": 4, "maxReplicas": 3}, "resources": CPU},
@@ -177,6 +182,11 @@ RULES = [
         {"resources": GPU, "runtime": {"backend": "openvino"}},
         "spec.runtime.backend: openvino runs on the CPU",
         {"resources": GPU, "runtime": {"backend": "torch"}},
+    ),
+    (
+        {"runtime": {"backend": "tensorrt"}},
+        "spec.runtime.backend: tensorrt runs on NVIDIA GPUs only",
+        {"resources": GPU, "runtime": {"backend": "tensorrt"}},
     ),
 ]
 

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from yoloserve.backends import onnxruntime
+from yoloserve.backends.torch import _torchscript as load_torchscript
+from yoloserve.backends.torch import for_tensor_cores
 from yoloserve.engine import PROBE, Engine, start
-from yoloserve.images import Image, decode, letterbox
+from yoloserve.errors import BackendUnsupported
+from yoloserve.images import Image, InputSize, decode, letterbox
 from yoloserve.postprocess import Detections, Options, iou, postprocess
 from yoloserve.settings import BackendName, PrecisionName, Settings
+from yoloserve.weights import BUNDLED
 
 # Torch wants its own format to be exported; TorchScript is what the public YOLO exporter writes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.(trace|save).*:FutureWarning")
@@ -31,6 +36,25 @@ class MeanColour(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         row = torch.cat((self.box, images.mean(dim=(2, 3))), dim=1)
         return row[:, :, None].repeat(1, 1, 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_module_made_for_tensor_cores_sees_the_same(dtype: torch.dtype) -> None:
+    """On a CPU, which computes in these types as well, only slower."""
+    content = (BUNDLED / "shapes.torchscript").read_bytes()
+    exact, _ = load_torchscript(content, "cpu")
+    changed, _ = load_torchscript(content, "cpu")
+    for_tensor_cores(changed, dtype)
+    weight = next(p for p in changed.parameters() if p.dim() == 4 and p.shape[1] > 1)
+    assert weight.dtype is dtype
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    image = decode(PROBE.read_bytes(), max_pixels=10**8)
+    pixels, _ = letterbox(image, InputSize(320, 320))
+    planes = torch.from_numpy(pixels[None].copy()).flip(-1).permute(0, 3, 1, 2) / 255
+    half = dtype is not torch.float32
+    with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=half):
+        expected, found = exact(planes), changed(planes.to(dtype)).float()
+    assert (found[:, 4:] - expected[:, 4:]).abs().max() < 0.02
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +168,39 @@ def test_all_runtimes_see_the_same_in_the_bundled_models(model: str, tmp_path: P
             assert overlaps.min(initial=1) >= 0.99
             assert np.abs(found.scores - expected.scores).max(initial=0) <= 0.01
     assert objects >= 6
+
+
+@pytest.mark.parametrize(
+    ("available", "names"),
+    [
+        (["CPUExecutionProvider"], ["CPUExecutionProvider"]),
+        (
+            ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+            ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        ),
+    ],
+)
+def test_onnx_runtime_prefers_the_gpu_and_leaves_tensorrt_to_its_backend(available, names) -> None:
+    assert [name for name, _ in onnxruntime.providers(available, PrecisionName.FP16)] == names
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", "0"), ("fp16", "1")])
+def test_on_a_gpu_fp32_means_just_that(precision: str, tf32: str) -> None:
+    (_, options), _ = onnxruntime.providers([onnxruntime.CUDA], PrecisionName(precision))
+    assert options["use_tf32"] == tf32
+
+
+def test_without_a_driver_there_is_no_gpu() -> None:
+    assert not onnxruntime.has_gpu("libno-such-driver.so.1")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
+def test_a_gpu_that_onnx_runtime_cannot_use_is_not_silently_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "_available", lambda: {onnxruntime.CUDA, onnxruntime.CPU})
+    with pytest.raises(BackendUnsupported, match="cannot use the GPU"):
+        start(Settings(backend=BackendName.ONNXRUNTIME, cache_dir=tmp_path))
 
 
 @pytest.mark.parametrize("backend", RUNTIMES)

@@ -119,6 +119,12 @@ def test_what_to_convert_to_must_be_said(cache, capsys) -> None:
     assert "say which to convert to, one of fp32, fp16, bf16, int8" in capsys.readouterr().err
 
 
+def test_what_models_are_not_converted_to_is_told(cache, capsys) -> None:
+    asked = ["convert", str(EXAMPLES), f"--cache-dir={cache}", "--precision=fp16"]
+    assert main([*asked, "--backend=torch"]) == EX_CONFIG
+    assert "models are converted to openvino, tensorrt" in capsys.readouterr().err
+
+
 def test_a_cache_that_cannot_be_written_is_told(cache, capsys) -> None:
     cache.write_text("a file where the directory should be")
     asked = ["convert", str(EXAMPLES), f"--cache-dir={cache}", "--precision=fp16"]

@@ -33,12 +33,19 @@ def test_auto_takes_the_fastest_that_is_installed(
     assert installed(wanted) == names
 
 
-@pytest.mark.parametrize("wanted", [TORCH, BackendName.AUTO])
-def test_a_runtime_that_is_not_installed_is_told(
-    monkeypatch: pytest.MonkeyPatch, wanted: BackendName
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        (TORCH, "torch not installed in this image; use another backend, or the image `torch`"),
+        (BackendName.TENSORRT, "tensorrt not installed .* or the image `gpu`"),
+        (BackendName.AUTO, "openvino, onnxruntime, torch, tensorrt not installed"),
+    ],
+)
+def test_a_runtime_that_is_not_installed_is_told_with_the_image_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, wanted: BackendName, told: str
 ) -> None:
     monkeypatch.setattr(engine, "find_spec", lambda _: None)
-    with pytest.raises(BackendUnsupported, match="torch not installed"):
+    with pytest.raises(BackendUnsupported, match=told):
         installed(wanted)
 
 

@@ -3,12 +3,13 @@
 import io
 import tarfile
 import zipfile
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
 from yoloserve.errors import ModelUnsupported
-from yoloserve.formats import Format, Parts, parts_in, parts_of
+from yoloserve.formats import Format, Parts, engine_file, parts_in, parts_of
 
 ONNX = b"\x08\x08: an ONNX file begins with its version"
 IR = {"gate/gate.xml": b"<net/>", "gate/gate.bin": b"\1\2", "gate/metadata.yaml": b"stride: 64"}
@@ -32,8 +33,8 @@ def tarred(files: dict[str, bytes], mode: Any) -> bytes:
     return file.getvalue()
 
 
-def opened(content: bytes, *, most: int = 10**6, allow_pickle: bool = False) -> Parts:
-    return parts_of(content, most=most, allow_pickle=allow_pickle)
+def opened(content: bytes, *, most: int = 10**6, trusted: Collection[Format] = ()) -> Parts:
+    return parts_of(content, most=most, trusted=trusted)
 
 
 def test_a_format_is_told_by_its_bytes() -> None:
@@ -53,7 +54,46 @@ def test_a_torch_checkpoint_is_refused_because_it_can_run_code(content: bytes) -
 
 @pytest.mark.parametrize("content", CHECKPOINTS)
 def test_a_torch_checkpoint_is_taken_from_who_is_trusted(content: bytes) -> None:
-    assert opened(content, allow_pickle=True).format is Format.CHECKPOINT
+    assert opened(content, trusted=[Format.CHECKPOINT]).format is Format.CHECKPOINT
+
+
+PLAN = b"ftrt" + bytes(40)
+TOLD = {"names": {"0": "person"}, "task": "detect"}
+ENGINES = [
+    (PLAN, {}),
+    (b"ptrt" + PLAN, {}),
+    (engine_file(PLAN, TOLD), TOLD),
+    (zipped({"gate/gate.engine": engine_file(PLAN, TOLD)}), TOLD),
+]
+
+
+@pytest.mark.parametrize(("content", "told"), ENGINES)
+def test_a_tensorrt_engine_is_its_plan_and_what_is_told_before_it(content, told) -> None:
+    parts = opened(content, trusted=[Format.TENSORRT])
+    assert parts.format is Format.TENSORRT
+    assert parts.content.endswith(PLAN)
+    assert parts.content.startswith((b"ptrt", b"ftrt"))
+    assert parts.told == told
+
+
+@pytest.mark.parametrize(("content", "told"), ENGINES)
+def test_a_tensorrt_engine_is_refused_because_it_is_code(content, told) -> None:
+    with pytest.raises(ModelUnsupported, match=r"native code.*YOLOSERVE_ALLOW_ENGINE"):
+        opened(content, trusted=[Format.CHECKPOINT])
+
+
+def test_an_engines_metadata_may_begin_like_an_onnx_file() -> None:
+    told = {"why": "x" * (0x0108 - len('{"why": ""}'))}
+    content = engine_file(PLAN, told)
+    assert content.startswith(b"\x08")
+    assert opened(content, trusted=[Format.TENSORRT]).told == told
+
+
+@pytest.mark.parametrize("metadata", [b"{,}", b'{"names": \xff}'])
+def test_an_engine_with_damaged_metadata_says_so(metadata: bytes) -> None:
+    content = len(metadata).to_bytes(4, "little") + metadata + PLAN
+    with pytest.raises(ModelUnsupported, match="metadata cannot be read"):
+        opened(content, trusted=[Format.TENSORRT])
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK nothing"])

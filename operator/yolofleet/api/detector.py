@@ -73,6 +73,7 @@ class Backend(StrEnum):
     OPENVINO = "openvino"
     ONNXRUNTIME = "onnxruntime"
     TORCH = "torch"
+    TENSORRT = "tensorrt"
 
 
 class Precision(StrEnum):
@@ -91,9 +92,17 @@ class Runtime(ApiModel):
     rules = (
         Rule(
             "!has(self.backend) || !has(self.precision) || self.backend != 'onnxruntime' ||"
-            " self.precision in ['auto', 'fp32']",
-            "spec.runtime.precision: onnxruntime runs a model in the precision it was exported in;"
-            " use auto or fp32, or the openvino backend",
+            " self.precision in ['auto', 'fp32', 'fp16']",
+            "spec.runtime.precision: onnxruntime computes in fp32, on a GPU in fp16 too; use auto,"
+            " one of these, or the openvino backend",
+            ".precision",
+            "self.precision",
+        ),
+        Rule(
+            "!has(self.backend) || !has(self.precision) || self.backend != 'tensorrt' ||"
+            " self.precision != 'bf16'",
+            "spec.runtime.precision: tensorrt computes in fp16 and fp32, an engine that was made so"
+            " in int8; use auto or one of these",
             ".precision",
             "self.precision",
         ),
@@ -107,13 +116,14 @@ class Runtime(ApiModel):
     backend: Backend = Field(
         default=Backend.AUTO,
         description="auto takes the fastest that the image carries: OpenVINO, else ONNX Runtime,"
-        " else Torch.",
+        " else Torch. tensorrt needs an NVIDIA GPU, and compiles an ONNX model for it at the first"
+        " start, which takes minutes.",
     )
     precision: Precision = Field(
         default=Precision.AUTO,
         description="auto takes what the device runs natively (bf16 where the CPU has instructions"
-        " for it, else fp32). int8 needs a quantised model: `yoloserve convert` makes one. A"
-        " precision that the device or backend cannot honour is refused at start-up.",
+        " for it, else fp32; fp16 on a GPU). int8 needs a quantised model: `yoloserve convert`"
+        " makes one. A precision that the device or backend cannot honour is refused at start-up.",
     )
 
 
@@ -432,6 +442,13 @@ class DetectorSpec(ApiModel):
             f"!({_ACCELERATED}) || self.runtime.backend != 'openvino'",
             "spec.runtime.backend: openvino runs on the CPU; use auto, torch or onnxruntime with an"
             " accelerator, or remove it from spec.resources.limits",
+            ".runtime.backend",
+            "self.runtime.backend",
+        ),
+        Rule(
+            f"({_ACCELERATED}) || self.runtime.backend != 'tensorrt'",
+            "spec.runtime.backend: tensorrt runs on NVIDIA GPUs only; ask for one in"
+            " spec.resources.limits (nvidia.com/gpu: 1), or use auto",
             ".runtime.backend",
             "self.runtime.backend",
         ),

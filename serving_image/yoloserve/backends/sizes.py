@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 log = logging.getLogger(__name__)
 
 C = TypeVar("C")
-Size = tuple[int, int]  # height, width
+Size = tuple[int, ...]  # height, width; on a GPU the batch before them
 
 MOST = 4  # each holds its own memory; a fleet of cameras has one or two formats
 SEEN = 2  # calls before a size is worth compiling: a single odd picture is not

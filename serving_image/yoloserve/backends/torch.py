@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from yoloserve.backends import cuda
 from yoloserve.backends.base import STREAMS, Outputs, Tensors, Tuning, input_size, lanes_and_batch
 from yoloserve.errors import BackendUnsupported
 from yoloserve.formats import Format
@@ -40,6 +41,8 @@ class Torch:
         torch.set_num_threads(max(1, tuning.threads // STREAMS))  # a team for each lane
         load = _checkpoint if model.format is Format.CHECKPOINT else _torchscript
         self._module, told = load(model.content, self.device)
+        if self.device == "cuda":
+            for_tensor_cores(self._module, self._dtype)
         self.metadata = Metadata.parse(told)
         # What a half-precision export was traced with is all it takes.
         parameter = next(iter(self._module.parameters()), None)
@@ -48,18 +51,43 @@ class Torch:
         fixed = (None, None) if free else self.metadata.image_size
         self.input_size = input_size(fixed, self.metadata, tuning)
         self.lanes, self.max_batch = lanes_and_batch(tuning, batchable=free)
+        self._gpu: cuda.Lanes | None = None
+        if self.device == "cuda":
+            self.lanes, size = cuda.LANES, self.input_size
+            self._gpu = cuda.Lanes(lambda: self._forward)
+            self._gpu.graphs.prepare((self.max_batch, size.height, size.width))
 
-    def infer(self, lane: int, tensors: Tensors) -> Outputs:  # noqa: ARG002 (a module has none)
+    def infer(self, lane: int, tensors: Tensors) -> Outputs:
         """Run the network on RGB planes of 0 to 1, converted where it runs."""
+        if self._gpu:
+            return self._gpu.infer(lane, tensors)
+        with torch.inference_mode():
+            answer: Outputs = self._forward(torch.from_numpy(tensors)).numpy()
+        return answer
+
+    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
         half = self._dtype is not torch.float32
-        with torch.inference_mode(), torch.autocast(self.device, self._dtype, enabled=half):
-            pixels = torch.from_numpy(tensors).to(self.device, non_blocking=True)
+        with torch.autocast(self.device, self._dtype, enabled=half):
             planes = pixels.flip(-1).permute(0, 3, 1, 2).to(self._input).div_(255)
             output = self._module(planes)
             if isinstance(output, tuple | list):  # YOLOv5 returns its raw maps as well
                 output = output[0]
-            answer: Outputs = output.float().cpu().numpy()
-        return answer
+        return output.float()
+
+
+def for_tensor_cores(module: Any, dtype: torch.dtype) -> None:
+    """Turn a module's weights into what tensor cores take: `dtype`, with the channels last.
+
+    What a trace holds as constants stays as it is; autocast brings the two together. An export in
+    half precision stays one. fp32 means just that, not the shortened one (TF32) that convolutions
+    take by default.
+    """
+    exported_in = {parameter.dtype for parameter in module.parameters()}
+    module.to(
+        dtype=dtype if exported_in == {torch.float32} else None, memory_format=torch.channels_last
+    )
+    if dtype is torch.float32:
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
 
 
 def _torchscript(content: bytes, device: str) -> tuple[Any, dict[str, object]]:

@@ -1,0 +1,90 @@
+"""What cannot be served by TensorRT, and why; without a GPU, over a stand-in that only fails."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from yoloserve import engine
+from yoloserve.engine import start
+from yoloserve.errors import BackendUnsupported, ModelUnsupported
+from yoloserve.formats import engine_file
+from yoloserve.settings import BackendName, Settings
+
+
+class Runtime:
+    """Refuses every plan as TensorRT does: it logs, and returns nothing."""
+
+    def __init__(self, said: Any) -> None:
+        self._said = said
+
+    def deserialize_cuda_engine(self, _plan: bytes) -> None:
+        self._said.log("warning", "using an engine of another GPU")
+        self._said.log("error", "the engine plan file is not compatible with this version")
+
+
+@pytest.fixture
+def tensorrt(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("tensorrt")
+    types = {name: name for name in ("uint8", "float16", "float32", "int32", "int64")}
+    logger = type("ILogger", (), {"INTERNAL_ERROR": "internal", "ERROR": "error"})
+    vars(module).update(types, ILogger=logger, Runtime=Runtime, __version__="11.4.0")
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    monkeypatch.delitem(sys.modules, "yoloserve.backends.tensorrt", raising=False)
+    monkeypatch.setattr(engine, "find_spec", lambda package: package == "tensorrt" or None)
+    return module
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = SimpleNamespace(
+        is_available=lambda: True,
+        get_device_name=lambda: "NVIDIA T4",
+        get_device_capability=lambda: (7, 5),
+    )
+    for name, function in vars(fake).items():
+        monkeypatch.setattr(torch.cuda, name, function)
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    path = tmp_path / "gate.engine"
+    path.write_bytes(
+        engine_file(b"ftrt" + bytes(40), {"names": {"0": "person"}, "imgsz": [64, 64]})
+    )
+    return Settings(
+        model=path.as_uri(), backend=BackendName.TENSORRT, cache_dir=tmp_path, allow_engine=True
+    )
+
+
+@pytest.mark.usefixtures("tensorrt")
+def test_without_a_gpu_tensorrt_says_so(settings: Settings) -> None:
+    with pytest.raises(BackendUnsupported, match="no NVIDIA GPU"):
+        start(settings)
+
+
+@pytest.mark.usefixtures("tensorrt", "gpu")
+def test_an_engine_of_another_gpu_or_version_is_told_with_what_tensorrt_says(
+    settings: Settings,
+) -> None:
+    told = (
+        r"TensorRT 11\.4\.0 on NVIDIA T4 cannot load the engine.*convert.*"
+        r"says: the engine plan file is not compatible with this version$"
+    )
+    with pytest.raises(ModelUnsupported, match=told):
+        start(settings)
+
+
+@pytest.mark.usefixtures("tensorrt", "gpu")
+def test_an_engine_nobody_vouches_for_is_not_even_looked_at(settings: Settings) -> None:
+    with pytest.raises(ModelUnsupported, match="native code"):
+        start(settings.model_copy(update={"allow_engine": False}))
+
+
+@pytest.mark.usefixtures("tensorrt", "gpu")
+def test_an_onnx_model_is_not_compiled_in_8_bits(make_model, settings: Settings) -> None:
+    asked = {"model": make_model(), "precision": "int8"}
+    with pytest.raises(BackendUnsupported, match=r"int8.*in fp16 or fp32"):
+        start(settings.model_copy(update=asked))
