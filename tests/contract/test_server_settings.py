@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from yolofleet.api.detector import URI_SCHEMES, Backend, Detector, Precision, Profile
-from yolofleet.api.pod_template import SERVER_SETTINGS
+from yolofleet.api.pod_template import GUARD_SETTINGS, SERVER_SETTINGS
 from yolofleet.plan.decide import PlannedRevision
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import EXIT_CONFIG
@@ -33,6 +33,15 @@ FULL = {
         "agnosticNms": True,
         "deadline": "2s",
         "maxBatch": 4,
+    },
+    "access": {
+        "jwt": {
+            "issuer": "https://login.example.com",
+            "jwksUri": "http://keycloak.auth.svc:8080/certs",
+            "audiences": ["gate"],
+        },
+        "apiKeys": {"secretName": "gate-keys"},
+        "metricsOpen": False,
     },
 }
 
@@ -74,12 +83,18 @@ def test_every_field_of_the_spec_arrives(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (settings.confidence, settings.iou, settings.max_detections) == (0.4, 0.5, 7)
     assert settings.agnostic_nms is True
     assert settings.deadline_ms == 2000
+    assert settings.jwt_issuer == "https://login.example.com"
+    assert settings.jwt_jwks_uri == "http://keycloak.auth.svc:8080/certs"
+    assert settings.jwt_audiences == ("gate",)
+    assert settings.api_keys_file == Path("/mnt/api-keys/keys")
+    assert settings.metrics_open is False
 
 
 def test_what_the_operator_tells_the_server_cannot_be_told_otherwise() -> None:
     told = {name.removeprefix(ENV_PREFIX) for name in environment(FULL) if ENV_PREFIX in name}
-    assert told <= SERVER_SETTINGS.keys()
-    assert {name.lower() for name in SERVER_SETTINGS} <= set(Settings.model_fields)
+    refused = SERVER_SETTINGS | GUARD_SETTINGS
+    assert told <= refused.keys()
+    assert {name.lower() for name in refused} <= set(Settings.model_fields)
 
 
 @pytest.mark.parametrize(

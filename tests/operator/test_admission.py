@@ -18,6 +18,7 @@ CPU = {"requests": {"cpu": "1"}}
 GPU = {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": 1}}
 V2 = {"uri": "demo://shapes-v2"}
 SCALED = {"maxReplicas": 3}
+JWT = {"issuer": "https://login", "jwksUri": "https://login/keys", "audiences": ["gate"]}
 
 
 def stepped(*weights: int) -> dict[str, Any]:
@@ -67,6 +68,21 @@ RULES = [
         {"access": {"networkPolicy": "IngressOnly", "allowTo": [{"ports": [{"port": 443}]}]}},
         "spec.access.allowTo: has no effect with networkPolicy IngressOnly",
         {"access": {"allowTo": [{"ports": [{"port": 443}]}]}},
+    ),
+    (
+        {"access": {"jwt": JWT | {"jwksUri": "http://login.example.com/keys"}}},
+        "spec.access.jwt.jwksUri: must be https://, or http:// to a Service of the cluster",
+        {"access": {"jwt": JWT | {"jwksUri": "http://keycloak.auth.svc:8080/keys"}}},
+    ),
+    (
+        {"access": {"jwt": JWT | {"audiences": []}}},
+        "spec.access.jwt.audiences: name at least one; without, a token that the issuer made",
+        {"access": {"jwt": JWT}},
+    ),
+    (
+        {"access": {"metricsOpen": False}},
+        "spec.access.metricsOpen: has no effect while everybody may ask",
+        {"access": {"metricsOpen": False, "apiKeys": {"secretName": "gate-keys"}}},
     ),
     (
         {"access": {"allowTo": [{}]}},

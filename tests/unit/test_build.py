@@ -107,6 +107,58 @@ def test_the_server_is_told_what_the_spec_says(world):
     assert {"name": "model", "persistentVolumeClaim": claim} in volumes
 
 
+JWT = {
+    "issuer": "https://login.example.com/realms/shop",
+    "jwksUri": "https://login.example.com:8443/realms/shop/certs",
+    "audiences": ["gate", "yard"],
+}
+
+
+def test_the_server_is_told_whose_tokens_count_and_may_fetch_their_keys(world):
+    world.mesh = False
+    world.edit(access={"jwt": JWT})
+    told = environment(world)
+    assert told["YOLOSERVE_JWT_ISSUER"] == JWT["issuer"]
+    assert told["YOLOSERVE_JWT_JWKS_URI"] == JWT["jwksUri"]
+    assert json.loads(told["YOLOSERVE_JWT_AUDIENCES"]) == JWT["audiences"]
+    assert 8443 in reached(world)
+
+
+def test_keys_are_mounted_from_the_secret_for_the_server_to_read_and_nobody_to_write(world):
+    world.edit(access={"apiKeys": {"secretName": "gate-keys", "key": "list"}})
+    pod = one(world, "Deployment")["spec"]["template"]["spec"]
+    [volume] = [each for each in pod["volumes"] if "secret" in each]
+    [item] = volume["secret"]["items"]
+    assert (volume["secret"]["secretName"], item["key"]) == ("gate-keys", "list")
+    assert volume["secret"]["defaultMode"] == 0o440  # root's and the group's, which is fsGroup
+    [mount] = [m for m in container(world)["volumeMounts"] if m["name"] == volume["name"]]
+    assert mount["readOnly"] is True
+    assert "subPath" not in mount  # or a changed Secret would not arrive
+    file = environment(world)["YOLOSERVE_API_KEYS_FILE"]
+    assert file == f"{mount['mountPath']}/{item['path']}"
+
+
+def test_probes_and_scraping_need_no_credentials_unless_the_metrics_are_closed(world):
+    world.monitor_labels = {}
+    world.edit(access={"apiKeys": {"secretName": "gate-keys"}})
+    template = one(world, "Deployment")["spec"]["template"]
+    assert template["metadata"]["annotations"]["prometheus.io/scrape"] == "true"
+    assert "PodMonitor" in kinds(world)
+    assert "YOLOSERVE_METRICS_OPEN" not in environment(world)
+    world.edit(access={"apiKeys": {"secretName": "gate-keys"}, "metricsOpen": False})
+    template = one(world, "Deployment")["spec"]["template"]
+    assert "prometheus.io/scrape" not in template["metadata"].get("annotations", {})
+    assert "PodMonitor" not in kinds(world)
+    assert environment(world)["YOLOSERVE_METRICS_OPEN"] == "false"
+
+
+def test_where_everybody_may_ask_pods_are_what_they_were(world):
+    told = environment(world)
+    assert not [name for name in told if "JWT" in name or "KEYS" in name or "METRICS" in name]
+    pod = one(world, "Deployment")["spec"]["template"]["spec"]
+    assert [volume["name"] for volume in pod["volumes"]] == ["cache"]
+
+
 def test_a_pod_template_is_merged_by_name_and_breaks_nothing(world):
     world.edit(
         podTemplate={

@@ -104,10 +104,13 @@ def test_labels_that_select_and_what_is_no_label_are_refused(detector_with, meta
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ({"volumes": [{"name": "model", "emptyDir": {}}]}, "volumes[model]: is the claim in"),
+        (
+            {"volumes": [{"name": "model", "emptyDir": {}}]},
+            "volumes[model]: is made for spec.model.uri; rename yours",
+        ),
         (
             server(volumeMounts=[{"name": "x", "mountPath": "/mnt/model"}]),
-            f"{SERVER}.volumeMounts[/mnt/model]: is the model's",
+            f"{SERVER}.volumeMounts[/mnt/model]: is for spec.model.uri; move yours",
         ),
     ],
 )
@@ -117,6 +120,30 @@ def test_the_claim_of_a_model_is_not_to_be_replaced(detector_with, spec, told):
         with pytest.raises(InvalidSpec) as refusal:
             detector_with(podTemplate={"spec": spec}, **change)
         assert told in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (
+            {"volumes": [{"name": "api-keys", "emptyDir": {}}]},
+            "volumes[api-keys]: is made for spec.access.apiKeys; rename yours",
+        ),
+        (
+            server(env=[{"name": "YOLOSERVE_JWT_ISSUER", "value": "x"}]),
+            f"{SERVER}.env[YOLOSERVE_JWT_ISSUER]: use spec.access.jwt.issuer",
+        ),
+        (
+            server(env=[{"name": "YOLOSERVE_METRICS_OPEN", "value": "false"}]),
+            f"{SERVER}.env[YOLOSERVE_METRICS_OPEN]: use spec.access.metricsOpen",
+        ),
+    ],
+)
+def test_who_may_ask_is_told_in_one_place(detector_with, spec, told):
+    assert detector_with(podTemplate={"spec": spec})  # as it could be before there was spec.access
+    with pytest.raises(InvalidSpec) as refusal:
+        detector_with(podTemplate={"spec": spec}, access={"apiKeys": {"secretName": "gate"}})
+    assert told in str(refusal.value)
 
 
 def test_the_template_of_a_canary_is_held_to_the_same(detector_with):

@@ -10,6 +10,11 @@ from yolofleet.plan.revision import canary_revision, recorded, stable_revision
 
 DEFAULTS = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
 V2 = {"uri": "demo://shapes-v2"}
+JWT = {
+    "issuer": "https://login.example.com",
+    "jwksUri": "https://login.example.com/keys",
+    "audiences": ["gate"],
+}
 
 
 def name(detector):
@@ -23,6 +28,7 @@ def name(detector):
         {"traffic": {"hosts": ["gate.example.com"]}},
         {"canary": {"model": V2, "weight": 20}},
         {"suspend": True},
+        {"access": {"metricsOpen": True, "networkPolicy": "IngressOnly", "allowFrom": []}},
         {"inference": {"confidence": 0.25, "agnosticNms": False}},
         {"runtime": {"backend": "auto"}},
         {
@@ -54,6 +60,8 @@ def test_what_was_stored_under_a_former_default_stays_the_same_revision(detector
         {"inference": {"confidence": 0.3}},
         {"inference": {"agnosticNms": True}},
         {"resources": {"requests": {"cpu": "1"}}},
+        {"access": {"apiKeys": {"secretName": "gate-keys"}}},
+        {"access": {"jwt": JWT}},
         {"podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}},
     ],
 )
@@ -102,11 +110,27 @@ def test_a_record_is_read_back_whole(detector_with):
         detector_with(
             model={"uri": "pvc://models/a.onnx", "classes": ["a", "b"]},
             inference={"imageSize": 320, "deadline": "2s"},
+            access={"jwt": JWT, "apiKeys": {"secretName": "gate-keys", "key": "list"}},
             podTemplate={"metadata": {"labels": {"team": "x"}}},
         ),
         DEFAULTS,
     )
     assert recorded("gate", revision.name, revision.record()) == revision
+
+
+def test_a_record_from_before_a_part_was_known_is_the_same_revision(detector_with):
+    revision = stable_revision(detector_with(), DEFAULTS)
+    record = json.loads(revision.record())
+    del record["whole"]["access"], record["whole"]["inference"]["agnosticNms"]
+    assert recorded("gate", revision.name, json.dumps(record)) == revision
+
+
+def test_a_canary_is_guarded_as_the_stable_revision_is(detector_with):
+    detector = detector_with(canary={"model": V2}, access={"jwt": JWT})
+    canary = canary_revision(detector, DEFAULTS)
+    assert canary is not None
+    assert canary.guard == stable_revision(detector, DEFAULTS).guard
+    assert canary.guard.jwt is not None
 
 
 @pytest.mark.parametrize("tamper", ["", "{}", "[]", "null", '{"spec": {}, "render": {}}'])

@@ -1,4 +1,4 @@
-"""Who may talk to a detector's pods, and whom they may talk to."""
+"""Who may ask a detector, who may talk to its pods, and whom they may talk to."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -73,10 +73,87 @@ class Reach(ApiModel):
     )
 
 
-class Access(ApiModel):
-    """Who may talk to the pods, and whom they may talk to."""
+class Jwt(ApiModel):
+    """Tokens of one issuer."""
 
     rules = (
+        Rule(
+            "self.jwksUri.matches('^(https://[^/]|http://[-a-z0-9]+[.][-a-z0-9]+[.]svc"
+            "([.]cluster[.]local)?(:[0-9]+)?/)')",
+            "spec.access.jwt.jwksUri: must be https://, or http:// to a Service of the cluster"
+            " (http://NAME.NAMESPACE.svc:PORT/PATH): whoever can change the keys on their way can"
+            " let anybody in",
+            ".jwksUri",
+            "self.jwksUri",
+        ),
+        Rule(
+            "size(self.audiences) > 0",
+            "spec.access.jwt.audiences: name at least one; without, a token that the issuer made"
+            " for any other service would be let in",
+            ".audiences",
+        ),
+    )
+
+    issuer: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
+        description="What tokens must name as their issuer (`iss`), to the letter."
+    )
+    jwks_uri: Annotated[str, Field(min_length=1, max_length=2048)] = Field(
+        description="Where the issuer publishes its keys (JWKS); `jwks_uri` of its"
+        " /.well-known/openid-configuration. The NetworkPolicy admits connections to its port."
+    )
+    audiences: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=1024)]], Field(max_length=32)
+    ] = Field(default=[], description="Of these a token must name one (`aud`). At least one.")
+
+
+class ApiKeys(ApiModel):
+    """Keys that are kept in a Secret."""
+
+    secret_name: Annotated[
+        str, Field(max_length=253, pattern="^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    ] = Field(
+        description="A Secret of the detector's namespace. The operator never reads it; pods wait"
+        " until it is there."
+    )
+    key: Annotated[str, Field(max_length=253, pattern="^[-._a-zA-Z0-9]+$")] = Field(
+        default="keys",
+        description="Its key that holds the list: on each line a name, a key (or sha256: and its"
+        " digest in hex) and, if wanted, the images a second that this client may send. A change"
+        " is seen without a restart, about a minute later.",
+    )
+
+
+class Guard(ApiModel):
+    """Who may ask. It is part of a revision, because the server reads it when it starts."""
+
+    jwt: Jwt | None = Field(
+        default=None,
+        description="Tokens let in, as `Authorization: Bearer`: RS256 to RS512 and ES256 to ES512.",
+    )
+    api_keys: ApiKeys | None = Field(
+        default=None,
+        description="Keys let in, as `Authorization: Bearer`, `X-Api-Key`, or the password that a"
+        " browser asks for. With neither jwt nor apiKeys everybody may ask; with both, either is"
+        " enough. Health checks are open in any case. A change makes a new revision.",
+    )
+    metrics_open: bool = Field(
+        default=True,
+        description="true: /metrics asks nobody for credentials, so that Prometheus can scrape it;"
+        " allowFrom says who reaches it. false: it asks as everything else does; no PodMonitor is"
+        " made, and your own scrape configuration brings a key.",
+    )
+
+
+class Access(Guard):
+    """Who may ask, who may talk to the pods, and whom they may talk to."""
+
+    rules = (
+        Rule(
+            "self.metricsOpen || has(self.jwt) || has(self.apiKeys)",
+            "spec.access.metricsOpen: has no effect while everybody may ask; add jwt or apiKeys, or"
+            " remove it",
+            ".metricsOpen",
+        ),
         Rule(
             "self.networkPolicy != 'None' || size(self.allowFrom) + size(self.allowTo) == 0",
             "spec.access.networkPolicy: is None, so allowFrom and allowTo have no effect; remove"
@@ -108,3 +185,8 @@ class Access(ApiModel):
     allow_to: Annotated[list[Reach], Field(max_length=32)] = Field(
         default=[], description="What else the pods may connect to."
     )
+
+    @property
+    def guard(self) -> Guard:
+        """Return the part that pods depend on."""
+        return Guard(jwt=self.jwt, api_keys=self.api_keys, metrics_open=self.metrics_open)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from yolofleet.api.access import Access, Peer, PortOf, Reach
+from yolofleet.api.access import Access, ApiKeys, Jwt, Peer, PortOf, Reach
 from yolofleet.api.base import ApiModel, Rule
 from yolofleet.api.detector import (
     Autoscaling,
@@ -53,7 +53,7 @@ COLUMNS = (
 _MODELS: dict[str, type[ApiModel]] = {
     model.__name__: model
     for model in (
-        Access, Peer, PortOf, Reach,
+        Access, ApiKeys, Jwt, Peer, PortOf, Reach,
         Autoscaling, Canary, DetectorSpec, HeaderMatch, Inference, Model, PodTemplate, Resources,
         Runtime, StringMatch, Traffic, Approved, Rollout, Step, Condition, Draining, RevisionStatus,
         RolloutStatus, Status,

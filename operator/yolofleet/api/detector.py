@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 from yolofleet.api.access import Access
 from yolofleet.api.base import ApiModel, Duration, FreeForm, InvalidSpec, Quantities, Rule
 from yolofleet.api.names import Manifest
-from yolofleet.api.pod_template import PodTemplate, problems
+from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, PodTemplate, problems
 from yolofleet.api.rollout import Rollout
 
 URI_SCHEMES = ("demo", "https", "http", "s3", "oci", "file", "pvc")
@@ -469,7 +469,8 @@ class DetectorSpec(ApiModel):
     autoscaling: Autoscaling | None = Field(default=None, description="Replicas by load.")
     traffic: Traffic = Field(default=Traffic(), description="How requests reach the revisions.")
     access: Access = Field(
-        default=Access(), description="Who may talk to the pods, and whom they may talk to."
+        default=Access(),
+        description="Who may ask, who may talk to the pods, and whom they may talk to.",
     )
     canary: Canary | None = Field(
         default=None,
@@ -549,6 +550,8 @@ def _unservable(spec: DetectorSpec) -> Iterator[str]:
             ("spec.canary.podTemplate", PodTemplate.model_validate(spec.canary.pod_template))
         )
     models = [spec.model, *([spec.canary.model] if spec.canary and spec.canary.model else [])]
-    claimed = any(model.uri.startswith("pvc://") for model in models)
+    mounts = [MODEL_CLAIM] if any(model.uri.startswith("pvc://") for model in models) else []
+    mounts += [API_KEYS] if spec.access.api_keys else []
+    guarded = bool(spec.access.jwt or spec.access.api_keys)
     for path, template in templates:
-        yield from problems(template, claimed=claimed, path=path)
+        yield from problems(template, mounts=mounts, guarded=guarded, path=path)

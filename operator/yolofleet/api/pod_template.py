@@ -6,7 +6,8 @@ API server checks the rest.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
@@ -16,8 +17,19 @@ from yolofleet.api.names import GROUP, child_labels
 
 SERVER_CONTAINER = "yoloserve"
 SERVER_PORT = ("http", 8080)
-CLAIM_VOLUME = ("model", "/mnt/model")
-"""Name and place of the claim that a pvc:// model is read from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A volume of ours in the server's container, where it is, and what asks for it."""
+
+    volume: str
+    path: str
+    field: str
+
+
+MODEL_CLAIM = Mount("model", "/mnt/model", "spec.model.uri")
+API_KEYS = Mount("api-keys", "/mnt/api-keys", "spec.access.apiKeys")
 
 MERGE_KEYS = {
     "containers": "name",
@@ -102,20 +114,33 @@ SERVER_SETTINGS = {
 }
 """Environment of the server, less its prefix, that podTemplate cannot set, and what can."""
 
+GUARD_SETTINGS = {
+    "JWT_ISSUER": "use spec.access.jwt.issuer",
+    "JWT_JWKS_URI": "use spec.access.jwt.jwksUri",
+    "JWT_AUDIENCES": "use spec.access.jwt.audiences",
+    "API_KEYS_FILE": "use spec.access.apiKeys",
+    "METRICS_OPEN": "use spec.access.metricsOpen",
+}
+"""The same where spec.access says who may ask; else podTemplate may, as it could before that."""
+
 _LABEL_NAME = re.compile(
     r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
-def problems(template: PodTemplate, *, claimed: bool, path: str) -> Iterator[str]:
+def problems(
+    template: PodTemplate, *, mounts: Sequence[Mount], guarded: bool, path: str
+) -> Iterator[str]:
     """Say what of `template` cannot be honoured; each names the field and the fix.
 
-    claimed: whether a claim is mounted to read a model from. path: of the template.
+    mounts: what is mounted besides the cache. guarded: spec.access says who may ask. path: of the
+    template.
     """
     yield from _of_metadata(template.metadata, f"{path}.metadata")
     wrong = list(_unmergeable(template.spec, f"{path}.spec"))
-    yield from wrong or _of_spec(template.spec, claimed, f"{path}.spec")
+    settings = SERVER_SETTINGS | (GUARD_SETTINGS if guarded else {})
+    yield from wrong or _of_spec(template.spec, mounts, settings, f"{path}.spec")
 
 
 def _unmergeable(value: object, path: str, name: str = "") -> Iterator[str]:
@@ -171,15 +196,18 @@ def _of_labels(labels: Mapping[str, str], path: str) -> Iterator[str]:
             )
 
 
-def _of_spec(spec: Mapping[str, Any], claimed: bool, path: str) -> Iterator[str]:
+def _of_spec(
+    spec: Mapping[str, Any], mounts: Sequence[Mount], settings: Mapping[str, str], path: str
+) -> Iterator[str]:
     yield from _refused(spec, _OF_POD, path)
+    fields = {mount.volume: mount.field for mount in mounts}
     for volume in spec.get("volumes", ()):
-        if claimed and volume["name"] == CLAIM_VOLUME[0]:
-            yield f"{path}.volumes[{CLAIM_VOLUME[0]}]: is the claim in spec.model.uri; rename yours"
+        if field := fields.get(volume["name"]):
+            yield f"{path}.volumes[{volume['name']}]: is made for {field}; rename yours"
     for container in spec.get("containers", ()):
         here = f"{path}.containers[{container['name']}]"
         if container["name"] == SERVER_CONTAINER:
-            yield from _of_server(container, claimed, here)
+            yield from _of_server(container, mounts, settings, here)
         else:
             yield from _of_other(container, here)
     for container in spec.get("initContainers", ()):
@@ -189,15 +217,21 @@ def _of_spec(spec: Mapping[str, Any], claimed: bool, path: str) -> Iterator[str]
         yield from _of_other(container, here)
 
 
-def _of_server(container: Mapping[str, Any], claimed: bool, path: str) -> Iterator[str]:
+def _of_server(
+    container: Mapping[str, Any],
+    mounts: Sequence[Mount],
+    settings: Mapping[str, str],
+    path: str,
+) -> Iterator[str]:
     yield from _refused(container, _OF_SERVER, path)
-    settings = {f"YOLOSERVE_{name}": fix for name, fix in SERVER_SETTINGS.items()}
+    named = {f"YOLOSERVE_{name}": fix for name, fix in settings.items()}
     for entry in container.get("env", ()):
-        if fix := settings.get(str(entry["name"])):
+        if fix := named.get(str(entry["name"])):
             yield f"{path}.env[{entry['name']}]: {fix}"
+    fields = {mount.path: mount.field for mount in mounts}
     for mount in container.get("volumeMounts", ()):
-        if claimed and mount["mountPath"] == CLAIM_VOLUME[1]:
-            yield f"{path}.volumeMounts[{CLAIM_VOLUME[1]}]: is the model's; mount yours elsewhere"
+        if field := fields.get(mount["mountPath"]):
+            yield f"{path}.volumeMounts[{mount['mountPath']}]: is for {field}; move yours"
 
 
 def _of_other(container: Mapping[str, Any], path: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from yolofleet.api.access import Guard
 from yolofleet.api.base import ApiModel
 from yolofleet.api.detector import (
     Backend,
@@ -52,6 +53,7 @@ class Revision:
     runtime: Runtime
     inference: Inference
     resources: Resources
+    guard: Guard
     pod_template: PodTemplate
     image: str
     pull_policy: str
@@ -77,11 +79,13 @@ def _whole(revision: "Revision") -> dict[str, Any]:
 
 
 def _parts(revision: "Revision | DetectorSpec") -> dict[str, ApiModel]:
+    guard = revision.guard if isinstance(revision, Revision) else revision.access.guard
     return {
         "model": revision.model,
         "runtime": revision.runtime,
         "inference": revision.inference,
         "resources": revision.resources,
+        "access": guard,
         "podTemplate": revision.pod_template,
     }
 
@@ -143,6 +147,7 @@ def _revision(detector: Detector, spec: DetectorSpec, defaults: Defaults) -> Rev
         runtime=spec.runtime,
         inference=spec.inference,
         resources=spec.resources,
+        guard=spec.access.guard,
         pod_template=spec.pod_template,
         image=spec.runtime.image or _image(spec, defaults),
         pull_policy=defaults.image_pull_policy,
@@ -171,6 +176,7 @@ def recorded(detector: str, name: str, record: str) -> Revision | None:
             runtime=spec.runtime,
             inference=spec.inference,
             resources=spec.resources,
+            guard=spec.access.guard,
             pod_template=spec.pod_template,
             image=str(rendered["image"]),
             pull_policy=str(rendered["pullPolicy"]),

@@ -52,7 +52,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     deployments = [deployment(detector, planned) for planned in plan.revisions]
     account = any(needs_account(detector, planned.revision) for planned in plan.revisions)
     isolated = detector.spec.access.network_policy is not Isolation.NONE
-    monitored = around.monitor_labels
+    monitored = around.monitor_labels if detector.spec.access.metrics_open else None
     return [
         *([service_account(detector)] if account else []),
         *deployments,

@@ -5,6 +5,7 @@ from math import ceil
 from typing import Any
 from urllib.parse import urlsplit
 
+from yolofleet.api.access import Guard
 from yolofleet.api.base import seconds
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import (
@@ -15,7 +16,7 @@ from yolofleet.api.names import (
     child_labels,
     selector_labels,
 )
-from yolofleet.api.pod_template import CLAIM_VOLUME, SERVER_CONTAINER
+from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, SERVER_CONTAINER
 from yolofleet.plan.accelerators import tolerations
 from yolofleet.plan.decide import PlannedRevision
 from yolofleet.plan.revision import Revision
@@ -25,7 +26,8 @@ from yolofleet.resources.render import render
 from yolofleet.resources.service_account import account_of
 
 CACHE = "/var/cache/yoloserve"
-CLAIM_NAME, CLAIM = CLAIM_VOLUME
+KEYS_FILE = "keys"
+READABLE_BY_GROUP = 0o440
 FORGOTTEN_SECONDS = 15
 """How long a pod goes on answering after SIGTERM: until every proxy has forgotten its address."""
 
@@ -40,7 +42,7 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
         namespace=detector.namespace,
         labels=child_labels(detector.name) | {REVISION_LABEL: revision.name},
         annotations={RENDER_ANNOTATION: revision.record()} | _released(planned),
-        pod_annotations=_scrape(),
+        pod_annotations=_scrape() if revision.guard.metrics_open else {},
         owner=owner(detector),
         replicas=planned.replicas,
         selector=selector,
@@ -52,8 +54,8 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
         pull_policy=revision.pull_policy,
         env=_environment(detector.name, revision),
         resources=_resources(revision),
-        mounts=[{"name": "cache", "mountPath": CACHE}, *_claim_mount(revision)],
-        volumes=[{"name": "cache", "emptyDir": {}}, *_claim_volume(revision)],
+        mounts=[{"name": "cache", "mountPath": CACHE}, *_mounts(revision)],
+        volumes=[{"name": "cache", "emptyDir": {}}, *_volumes(revision)],
     )
     made = merged(made, revision.pod_template)
     if tolerated := tolerations(revision):
@@ -110,6 +112,7 @@ def _environment(detector: str, revision: Revision) -> list[dict[str, str]]:
         "MAX_BATCH": str(inference.max_batch),
         "DRAIN_SECONDS": str(_drain(revision)),
         "CACHE_DIR": CACHE,
+        **_guard(revision.guard),
     }
     homes = [{"name": name, "value": CACHE} for name in ("HOME", "TMPDIR")]
     return [
@@ -121,21 +124,49 @@ def _environment(detector: str, revision: Revision) -> list[dict[str, str]]:
 def _uri(uri: str) -> str:
     """Return what the server reads: a claim is a folder by then."""
     parts = urlsplit(uri)
-    return f"file://{CLAIM}{parts.path}" if parts.scheme == "pvc" else uri
+    return f"file://{MODEL_CLAIM.path}{parts.path}" if parts.scheme == "pvc" else uri
 
 
-def _claim_mount(revision: Revision) -> list[dict[str, Any]]:
-    if not revision.model.uri.startswith("pvc://"):
-        return []
-    return [{"name": CLAIM_NAME, "mountPath": CLAIM, "readOnly": True}]
+def _guard(guard: Guard) -> dict[str, str]:
+    """Return who may ask, as settings; none where everybody may."""
+    told = {"METRICS_OPEN": "" if guard.metrics_open else "false"}
+    if guard.jwt:
+        told |= {
+            "JWT_ISSUER": guard.jwt.issuer,
+            "JWT_JWKS_URI": guard.jwt.jwks_uri,
+            "JWT_AUDIENCES": json.dumps(guard.jwt.audiences),
+        }
+    if guard.api_keys:
+        told["API_KEYS_FILE"] = f"{API_KEYS.path}/{KEYS_FILE}"
+    return told
 
 
-def _claim_volume(revision: Revision) -> list[dict[str, Any]]:
+def _mounts(revision: Revision) -> list[dict[str, Any]]:
+    return [
+        {"name": mount.volume, "mountPath": mount.path, "readOnly": True}
+        for mount, wanted in (
+            (MODEL_CLAIM, revision.model.uri.startswith("pvc://")),
+            (API_KEYS, revision.guard.api_keys is not None),
+        )
+        if wanted
+    ]
+
+
+def _volumes(revision: Revision) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = []
     parts = urlsplit(revision.model.uri)
-    if parts.scheme != "pvc":
-        return []
-    claim = {"claimName": parts.netloc, "readOnly": True}
-    return [{"name": CLAIM_NAME, "persistentVolumeClaim": claim}]
+    if parts.scheme == "pvc":
+        claim = {"claimName": parts.netloc, "readOnly": True}
+        volumes.append({"name": MODEL_CLAIM.volume, "persistentVolumeClaim": claim})
+    if keys := revision.guard.api_keys:
+        # The folder is mounted, not the file in it: only so does a changed Secret arrive.
+        secret = {
+            "secretName": keys.secret_name,
+            "items": [{"key": keys.key, "path": KEYS_FILE}],
+            "defaultMode": READABLE_BY_GROUP,
+        }
+        volumes.append({"name": API_KEYS.volume, "secret": secret})
+    return volumes
 
 
 def _resources(revision: Revision) -> dict[str, dict[str, str]]:
