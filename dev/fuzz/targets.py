@@ -149,7 +149,7 @@ def _forms() -> Target:
         b"".join(part % (BOUNDARY, name) for name in names) + ends
         for names in ((b"file",), (b"image", b"file"), (b"a", b"b", b"c"))
     ]
-    bodies = Bodies(100_000, timeout_s=5, max_images=3, fetcher=Fetcher(()))
+    bodies = Bodies(100_000, timeout_s=5, max_images=3)
 
     async def read(data: bytes) -> None:
         scope = {

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +18,6 @@ from yoloserve.access import Access
 from yoloserve.admission import Quotas
 from yoloserve.dependencies import Bodies, ClientGone
 from yoloserve.detector import Detector
-from yoloserve.fetching import Fetcher
 from yoloserve.metrics import Metrics
 from yoloserve.middleware import REVISION, Guarded, SaysWho, Traced
 from yoloserve.replies import detects, refusal, reply
@@ -27,6 +26,9 @@ from yoloserve.schemas import StreamResponse, V2Request
 from yoloserve.settings import Settings
 from yoloserve.tracing import spans
 from yoloserve.watching import Watch
+
+if TYPE_CHECKING:
+    from yoloserve.fetching import Fetcher
 
 CODE_OF = {404: "not_found", 405: "method_not_allowed"}  # what the router itself refuses
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody receives it
@@ -49,7 +51,7 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     )
     app.state.detector = detector
     app.state.metrics = metrics
-    app.state.fetcher = fetcher = Fetcher.of(settings)
+    app.state.fetcher = fetcher = _fetcher(settings)
     app.state.bodies = Bodies(
         settings.max_body_bytes, settings.body_timeout_seconds, settings.max_images, fetcher
     )
@@ -89,6 +91,15 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     return app
 
 
+def _fetcher(settings: Settings) -> "Fetcher | None":
+    """Make what fetches pictures, if it may: importing an HTTP client takes a tenth of a second."""
+    if not settings.url_hosts:
+        return None
+    from yoloserve.fetching import Fetcher
+
+    return Fetcher.of(settings)
+
+
 def _status(state: State) -> str:
     """Name the state that `/health/ready` tells; only "ready" is."""
     if state.watch.blind:
@@ -120,7 +131,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if watching:
         watching.cancel()
     await detector.close()
-    await app.state.fetcher.close()
+    if app.state.fetcher:
+        await app.state.fetcher.close()
     if app.state.access:
         await app.state.access.close()
     app.state.spans.close()

@@ -1,9 +1,11 @@
 """What the commands do. Each imports what it needs when it runs: `--help` is quick."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +27,24 @@ LEAST_CONFIDENCE = 0.001  # average precision wants the whole curve
 def serve(settings: Settings) -> int:
     """Answer over HTTP until SIGTERM."""
     from yoloserve import logs
-    from yoloserve.app import create_app
-    from yoloserve.metrics import Metrics
-    from yoloserve.server import Server
+    from yoloserve.engine import start
 
     # The first process of a container ignores what it does not handle: a start that takes long, a
     # download say, would sit out the whole grace period. Once up, the server has its own handler.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # By force, for the start has a thread; what it leaves behind, a killed one leaves as well.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     logs.configure()
     _allow_connections()
+    # A network is read and compiled mostly outside of Python: time to import what speaks HTTP.
+    with ThreadPoolExecutor(1, "start") as beside:
+        starting = beside.submit(start, settings)
+        from yoloserve.app import create_app
+        from yoloserve.metrics import Metrics
+        from yoloserve.server import Server
+
+        engine = starting.result()
     metrics = Metrics()
-    detector = _detector(settings, metrics.batch_ran)
+    detector = _around(engine, settings, metrics.batch_ran)
     server = Server(create_app(detector, metrics, settings), settings)
     server.run()
     return 0 if server.started and not server.blind else FAILED
@@ -183,8 +192,8 @@ async def _measure(
     return len(took) / (time.perf_counter() - began), median, slowest
 
 
-def _detector(settings: Settings, on_batch: Callable[[int], None] = lambda _: None) -> "Detector":
-    return _around(_start(settings), settings, on_batch)
+def _detector(settings: Settings) -> "Detector":
+    return _around(_start(settings), settings)
 
 
 def _patient(settings: Settings) -> Settings:

@@ -13,7 +13,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import orjson
 from fastapi import Depends, Header, Query, Request
@@ -32,10 +32,13 @@ from yoloserve.errors import (
     SlowBody,
     TooLarge,
     UnsupportedMediaType,
+    UrlRefused,
 )
-from yoloserve.fetching import Fetcher
 from yoloserve.metrics import Metrics
 from yoloserve.postprocess import Options
+
+if TYPE_CHECKING:
+    from yoloserve.fetching import Fetcher
 
 R = TypeVar("R")
 MULTIPART = "multipart/form-data"
@@ -210,7 +213,9 @@ def class_indices(wanted: str, known: tuple[str, ...]) -> frozenset[int]:
 class Bodies:
     """Reads bodies, within limits on each one's size and time and on the memory of all."""
 
-    def __init__(self, max_bytes: int, timeout_s: float, max_images: int, fetcher: Fetcher) -> None:
+    def __init__(
+        self, max_bytes: int, timeout_s: float, max_images: int, fetcher: "Fetcher | None" = None
+    ) -> None:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._max_images = max_images
@@ -229,9 +234,7 @@ class Bodies:
         with self._hold() as held:
             if media_type.startswith(JSON):
                 url = url_in(await self._read(request, held, _whole, MOST_JSON_BYTES))
-                encoded = b"".join(
-                    [held.take(chunk) async for chunk in self._fetcher.chunks(url, self._max_bytes)]
-                )
+                encoded = b"".join([held.take(chunk) async for chunk in self._fetched(url)])
             elif media_type.startswith(MULTIPART):
                 [(_, encoded)] = await self._read(request, held, _one_file(request))
             else:
@@ -239,6 +242,11 @@ class Bodies:
             if not encoded:
                 raise InvalidImage("the body is empty: send the image as the body")
             yield encoded
+
+    def _fetched(self, url: str) -> AsyncGenerator[bytes, None]:
+        if self._fetcher is None:
+            raise UrlRefused("this server fetches no pictures: YOLOSERVE_URL_HOSTS allows no host")
+        return self._fetcher.chunks(url, self._max_bytes)
 
     @asynccontextmanager
     async def images_of(self, request: Request) -> AsyncIterator[list[tuple[str, bytes]]]:

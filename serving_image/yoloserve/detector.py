@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-
 from yoloserve.admission import Admission, waiting_limit
 from yoloserve.annotate import annotate
 from yoloserve.batching import Batcher, ServiceTime
@@ -16,10 +14,10 @@ from yoloserve.concurrency import Threads
 from yoloserve.engine import PROBE, Engine
 from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
 from yoloserve.images import (
-    GREY,
     Image,
     InputSize,
     Letterbox,
+    blank,
     decode,
     decode_for,
     decode_whole,
@@ -32,7 +30,7 @@ from yoloserve.settings import PrecisionName
 R = TypeVar("R")
 Source = bytes | Callable[[], Image]  # an encoded image, or what makes one, on a thread
 Decode = Callable[..., tuple[Image, int]]
-WARM_UP_RUNS = 3
+WARM_UP_RUNS = 2
 PROBE_PIXELS = 2**24  # more than it has
 
 # Decoded, a pixel takes three bytes, and several times that on the way. Pictures above this (a 4K
@@ -235,12 +233,11 @@ class Detector:
 
     async def warm_up(self) -> None:
         """Run every lane as it will run, until memory is allocated and the speed is known."""
-        size = self._engine.input_size
-        blank = np.full((size.height, size.width, 3), GREY, np.uint8)
+        tensor = blank(self._engine.input_size)
         for batch in sorted({1, self._engine.max_batch}):
             for run in range(WARM_UP_RUNS):
                 seconds = await asyncio.gather(
-                    *(self._timed(lane, [blank] * batch) for lane in range(self._engine.lanes))
+                    *(self._timed(lane, [tensor] * batch) for lane in range(self._engine.lanes))
                 )
                 if run:  # the first one allocates
                     for each in seconds:

@@ -21,7 +21,7 @@ from yoloserve.errors import (
     StartupFailure,
 )
 from yoloserve.formats import Format
-from yoloserve.images import GREY, Image, InputSize, decode, letterbox
+from yoloserve.images import Image, InputSize, blank, decode, letterbox
 from yoloserve.postprocess import Detections, Head, Options, Output, iou, postprocess
 from yoloserve.settings import BackendName, PrecisionName, Settings
 from yoloserve.weights import BUNDLED, fetch
@@ -99,8 +99,7 @@ def start(settings: Settings) -> Engine:
         model = replace(model, parts=parts)
     try:
         backend = backend_type(model, tuning)
-        size = backend.input_size
-        output = backend.infer(0, np.full((1, size.height, size.width, 3), GREY, np.uint8))
+        output = backend.infer(0, blank(backend.input_size)[None])
     except StartupFailure:
         raise
     except Exception as error:  # each runtime has its own; told in the termination log

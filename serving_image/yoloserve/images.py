@@ -302,6 +302,11 @@ class Letterbox:
         return mapped
 
 
+def blank(size: InputSize) -> Image:
+    """Make the tensor of a grey picture of 16:9, which is what most cameras send."""
+    return letterbox(np.full((9, 16, 3), GREY, np.uint8), size)[0]
+
+
 def letterbox(image: Image, size: InputSize, reduced: int = 1) -> tuple[Image, Letterbox]:
     """Fit `image` into a network's input without bending it.
 

@@ -15,8 +15,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from yoloserve.access import ApiKeys, Tokens
+from yoloserve.access import ApiKeys
 from yoloserve.errors import InvalidSettings, KeysUnavailable, Unauthorized
+from yoloserve.tokens import Tokens
 
 KEY = "correct-horse-battery"
 OTHER = "staple-staple-staple"

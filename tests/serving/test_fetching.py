@@ -132,9 +132,12 @@ async def test_one_address_inside_among_others_is_enough_to_refuse() -> None:
         await fetched(fetcher, "https://rebinding.example.com/")
 
 
-async def test_without_an_allow_list_nothing_is_fetched() -> None:
-    with pytest.raises(UrlRefused, match="YOLOSERVE_URL_HOSTS"):
-        await fetched(Fetcher(()), "https://cams.example.com/a.jpg")
+async def test_without_an_allow_list_nothing_is_fetched(serve) -> None:
+    async with serve() as served:
+        told = b'{"url": "https://cams.example.com/a.jpg"}'
+        answer = await served.detect(told, **{"Content-Type": "application/json"})
+    assert answer.status_code == 403
+    assert "YOLOSERVE_URL_HOSTS" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def two(compiled) -> CompiledSizes[str]:
         compiled.append(size)
         return f"{size[0]} x {size[1]}"
 
-    return CompiledSizes(compile_for, most=2)
+    return CompiledSizes(compile_for, most=2, seen=2)
 
 
 def ask(cache: CompiledSizes[str], *asked: tuple[int, int]) -> list[str | None]:
@@ -48,7 +48,7 @@ def test_a_size_that_came_once_is_not_compiled(two, compiled) -> None:
 
 def test_finding_does_not_wait_for_the_compiler() -> None:
     may_end = threading.Event()
-    cache = CompiledSizes(lambda _size: may_end.wait(30) and "done")
+    cache = CompiledSizes(lambda _size: may_end.wait(30) and "done", seen=2)
     assert [cache.find(WIDE) for _ in range(5)] == [None] * 5
     may_end.set()
     cache.settle()
@@ -73,7 +73,7 @@ def test_a_size_that_cannot_be_compiled_is_told_and_not_tried_again(caplog) -> N
     def fails(_size: tuple[int, int]) -> str:
         raise RuntimeError("no memory")
 
-    cache = CompiledSizes(fails)
+    cache = CompiledSizes(fails, seen=2)
     with caplog.at_level(logging.WARNING):
         assert ask(cache, *[WIDE] * 5) == [None] * 5
     assert [record.reason for record in caplog.records] == ["no memory"]
@@ -88,7 +88,10 @@ def test_a_size_of_its_own_answers_like_the_general_network(tmp_path) -> None:
     wide = rng.integers(0, 255, (192, 320, 3), np.uint8)
     backend = engine._backend
     before = engine.infer(0, [wide])[0]
-    backend.sizes.prepare((192, 320))
+    assert not backend.sizes.find((192, 320))
+    for _ in range(sizes.SEEN):
+        engine.infer(0, [wide])
+    backend.sizes.settle()
     assert backend.sizes.find((192, 320))
     after = engine.infer(0, [wide])[0]
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3)

@@ -62,8 +62,6 @@ class OpenVino:
         self._any_size = compiled()
         # Compiled for one size, a network is 4 to 25 % faster than one that takes any.
         self.sizes = CompiledSizes(compiled) if self.input_size.dynamic else None
-        if self.sizes:
-            self.sizes.prepare((self.input_size.height, self.input_size.width))
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:
         """Run the network on this lane's request, copying its output out."""

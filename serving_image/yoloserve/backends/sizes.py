@@ -13,7 +13,9 @@ C = TypeVar("C")
 Size = tuple[int, ...]  # height, width; on a GPU the batch before them
 
 MOST = 4  # each holds its own memory; a fleet of cameras has one or two formats
-SEEN = 2  # calls before a size is worth compiling: a single odd picture is not
+# Calls before a size is worth compiling. Odd pictures are not, and the calls that warm up do not
+# reach it: what is compiled then would take the CPUs from what is still starting.
+SEEN = 10
 STALE = 500  # calls without a size before another may take its place
 
 
@@ -31,9 +33,12 @@ class CompiledSizes(Generic[C]):
     than places do not push each other out for ever, compiling all the time.
     """
 
-    def __init__(self, compile_for: Callable[[Size], C], *, most: int = MOST) -> None:
+    def __init__(
+        self, compile_for: Callable[[Size], C], *, most: int = MOST, seen: int = SEEN
+    ) -> None:
         self._compile_for = compile_for
         self._most = most
+        self._seen = seen
         self._entries: dict[Size, _Entry[C]] = {}
         self._call = 0
         self._lock = threading.Lock()
@@ -50,15 +55,9 @@ class CompiledSizes(Generic[C]):
                 entry = self._entries[size] = _Entry(self._call)
             entry.used = self._call
             entry.calls += 1
-            if entry.calls == SEEN:
+            if entry.calls == self._seen:
                 self._worker.submit(self._compile, size, entry)
             return entry.compiled
-
-    def prepare(self, size: Size) -> None:
-        """Compile for a size that is known to come, and wait for it."""
-        for _ in range(SEEN):
-            self.find(size)
-        self.settle()
 
     def settle(self) -> None:
         """Return when nothing is being compiled any more."""
