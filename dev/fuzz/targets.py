@@ -19,6 +19,7 @@ from yoloserve.dependencies import Bodies, class_indices, url_in
 from yoloserve.errors import Refusal
 from yoloserve.fetching import Address, Fetcher
 from yoloserve.images import InputSize, decode_for, letterbox
+from yoloserve.tokens import Tokens
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "images"
 MOST_PIXELS = 2**20
@@ -186,7 +187,7 @@ def _headers() -> Target:
         b"authorization: Bearer eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.e30.c2ln",
         b"x-api-key: correct-horse-battery",
     ]
-    tokens = access.Tokens("http://127.0.0.1:9/", clock=lambda: 0)
+    tokens = Tokens("http://127.0.0.1:9/", clock=lambda: 0)
     tokens._asked_at = tokens._read_at = 0  # just now, so never again
     tokens._keys = [{"kid": "1", "kty": "RSA", "n": "AQAB", "e": "AQAB"}]
     door = access.Access(tokens=tokens)

@@ -59,6 +59,12 @@ class CompiledSizes(Generic[C]):
                 self._worker.submit(self._compile, size, entry)
             return entry.compiled
 
+    def prepare(self, size: Size) -> None:
+        """Compile for a size that is known to come, and wait for it."""
+        for _ in range(self._seen):
+            self.find(size)
+        self.settle()
+
     def settle(self) -> None:
         """Return when nothing is being compiled any more."""
         self._worker.submit(lambda: None).result()
