@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -62,6 +62,19 @@ class Answer:
     width: int
     height: int
     timing: Timing
+    began: float  # on the detector's clock, as the next two
+    prepared: float
+    computed: float
+
+    def stages(self) -> Iterator[tuple[str, float, float]]:
+        """Say of each stage when it began and ended, on the detector's clock."""
+        told = self.timing
+        decoded, ended = self.prepared - told.preprocess, self.began + told.total
+        yield "decode", decoded - told.decode, decoded
+        yield "preprocess", decoded, self.prepared
+        yield "queue", self.prepared, self.prepared + told.queue
+        yield "inference", self.computed - told.inference, self.computed
+        yield "postprocess", ended - told.postprocess, ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +207,7 @@ class Detector:
             self._engine.input_size,
             self._max_pixels,
         )
+        prepared = self.clock()
         in_time = deadline - self._finishing.predict(1)
         ran = await self.batcher.submit(ready.tensor, in_time, flow)
         network_done = self.clock()
@@ -210,7 +224,8 @@ class Detector:
             postprocess=postprocess_s,
             total=ended - began,
         )
-        return Answer(found, ready.fit.width, ready.fit.height, timing)
+        size = ready.fit.width, ready.fit.height
+        return Answer(found, *size, timing, began, prepared, network_done)
 
     def _most_inside(self) -> int:
         """Count those who can be served at the same moment, and those who may wait for it."""

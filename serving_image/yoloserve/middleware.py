@@ -8,6 +8,7 @@ from starlette.datastructures import Headers, State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yoloserve.access import Access
+from yoloserve.detector import Answer
 from yoloserve.errors import Refusal
 from yoloserve.replies import detects, refusal
 from yoloserve.tracing import current
@@ -64,9 +65,12 @@ class Traced:
                 "http.route": route,
                 "http.response.status_code": status,
             }
-            timing = scope.get("state", {}).get("timing")
-            stages = {f"yoloserve.{k}_s": v for k, v in timing.as_dict().items()} if timing else {}
-            self._state.spans.end(span, f"{method} {route}".strip(), told | stages)
+            answers: list[Answer] = scope.get("state", {}).get("answers", [])
+            stages: dict[str, float] = {}
+            if len(answers) == 1:
+                stages = {f"yoloserve.{k}_s": v for k, v in answers[0].timing.as_dict().items()}
+            images = [answer.stages() for answer in answers]
+            self._state.spans.end(span, f"{method} {route}".strip(), told | stages, images)
             if self._access_log:
                 path = scope["path"]
                 log.info("request", extra=told | {"url.path": path, "seconds": seconds} | stages)

@@ -1,13 +1,15 @@
 """Which request is this? Ids that come in, stand in each log line of the request, and go out.
 
 `traceparent` is W3C Trace Context. With the extra `otel` installed and OpenTelemetry's own
-variables set (`OTEL_EXPORTER_OTLP_ENDPOINT`), each request also becomes a span.
+variables set (`OTEL_EXPORTER_OTLP_ENDPOINT`), each request also becomes a span, and each stage of
+an image one below it.
 """
 
 import os
 import random
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +19,9 @@ TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 NO_TRACE, NO_SPAN = "0" * 32, "0" * 16
 ENDPOINTS = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+
+
+Stages = Iterable[tuple[str, float, float]]  # of an image: name, begin, end by `perf_counter`
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,14 @@ class Spans(Protocol):
     def begin(self, name: str, headers: Mapping[str, str]) -> tuple[Trace, Any]:
         """Begin a span; returns its ids, and what `end` wants to have back."""
 
-    def end(self, span: Any, name: str, attributes: Mapping[str, str | float]) -> None:
-        """End a span."""
+    def end(
+        self,
+        span: Any,
+        name: str,
+        attributes: Mapping[str, str | float],
+        images: Sequence[Stages] = (),
+    ) -> None:
+        """End a span; `images` are the stages of those that were looked at in it."""
 
     def close(self) -> None:
         """Send what has not been sent."""
@@ -81,7 +92,13 @@ class NoSpans:
         """Begin nothing but ids."""
         return begin(headers), None
 
-    def end(self, span: Any, name: str, attributes: Mapping[str, str | float]) -> None:
+    def end(
+        self,
+        span: Any,
+        name: str,
+        attributes: Mapping[str, str | float],
+        images: Sequence[Stages] = (),
+    ) -> None:
         """Forget it."""
 
     def close(self) -> None:
@@ -96,7 +113,7 @@ class OpenTelemetrySpans:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace import SpanKind, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         name = os.environ.get("OTEL_SERVICE_NAME", "yoloserve")
@@ -104,6 +121,7 @@ class OpenTelemetrySpans:
         self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("yoloserve")
         self._kind = SpanKind.SERVER
+        self._below = set_span_in_context
         self._extract = TraceContextTextMapPropagator().extract
 
     def begin(self, name: str, headers: Mapping[str, str]) -> tuple[Trace, Any]:
@@ -116,10 +134,27 @@ class OpenTelemetrySpans:
             begin(headers).request_id, trace_id, span_id, f"{int(of.trace_flags):02x}"
         ), span
 
-    def end(self, span: Any, name: str, attributes: Mapping[str, str | float]) -> None:
-        """End the span with what is known by then."""
+    def end(
+        self,
+        span: Any,
+        name: str,
+        attributes: Mapping[str, str | float],
+        images: Sequence[Stages] = (),
+    ) -> None:
+        """End the span with what is known by then, and make those of the stages below it."""
         span.update_name(name)
         span.set_attributes(attributes)
+        if span.is_recording():
+            epoch = time.time_ns() - time.perf_counter_ns()
+            for number, stages in enumerate(images):
+                for stage, began, ended in stages:
+                    child = self._tracer.start_span(
+                        stage,
+                        context=self._below(span),
+                        attributes={"yoloserve.image": number},
+                        start_time=epoch + int(began * 1e9),
+                    )
+                    child.end(epoch + int(ended * 1e9))
         span.end()
 
     def close(self) -> None:

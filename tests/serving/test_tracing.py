@@ -1,5 +1,6 @@
 """Ids of requests: continued, made up, logged, and sent out again."""
 
+import itertools
 import json
 import logging
 
@@ -11,6 +12,7 @@ from yoloserve.logs import JsonFormatter
 from yoloserve.tracing import parse
 
 STATUS = "http_response_status_code"
+STAGES = ["decode", "preprocess", "queue", "inference", "postprocess"]
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
@@ -102,13 +104,46 @@ async def test_a_request_is_a_span_below_the_callers(serve, jpeg, monkeypatch) -
         spans = served.app.state.spans = tracing.OpenTelemetrySpans(exporter)
         answer = await served.detect(jpeg, **{"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"})
         spans._provider.force_flush()
-    (span,) = exporter.get_finished_spans()
+    *stages, span = exporter.get_finished_spans()
     assert span.name == "POST /v1/detect"
     assert f"{span.context.trace_id:032x}" == TRACE_ID
     assert f"{span.parent.span_id:016x}" == SPAN_ID
     assert f"{span.context.span_id:016x}" == answer.headers["traceparent"].split("-")[2]
     assert span.attributes["http.response.status_code"] == 200
     assert span.attributes["yoloserve.inference_s"] > 0
+    assert [stage.name for stage in stages] == STAGES
+    for stage in stages:
+        assert stage.parent.span_id == span.context.span_id
+        assert span.start_time <= stage.start_time <= stage.end_time <= span.end_time
+    for earlier, later in itertools.pairwise(stages):
+        assert earlier.end_time <= later.start_time
+    (inference,) = (stage for stage in stages if stage.name == "inference")
+    took_s = (inference.end_time - inference.start_time) / 1e9
+    assert took_s == pytest.approx(span.attributes["yoloserve.inference_s"], abs=1e-6)
+
+
+async def test_each_image_of_several_has_its_stages(serve, jpeg) -> None:
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter = InMemorySpanExporter()
+    async with serve() as served:
+        spans = served.app.state.spans = tracing.OpenTelemetrySpans(exporter)
+        form = [("file", ("a.jpg", jpeg)), ("file", ("b.jpg", b"none")), ("file", ("c.jpg", jpeg))]
+        await served.client.post("/v1/detect/batch", files=form)
+        alone = {"Inference-Header-Content-Length": "0"}
+        await served.client.post("/v2/models/gate/infer", content=jpeg, headers=alone)
+        await served.detect(b"none")
+        spans._provider.force_flush()
+    names = [span.name for span in exporter.get_finished_spans()]
+    assert names == [
+        *(STAGES * 2),
+        "POST /v1/detect/batch",
+        *STAGES,
+        "POST /v2/models/{model}/infer",
+        "POST /v1/detect",
+    ]
+    images = [span.attributes.get("yoloserve.image") for span in exporter.get_finished_spans()]
+    assert images[:10] == [0] * 5 + [1] * 5
 
 
 def test_with_an_address_requests_are_sent_there(monkeypatch) -> None:

@@ -109,7 +109,7 @@ async def detect(
             )
             response = Response(detect_json(answer, detector.info), media_type="application/json")
     detector.require_in_time(deadline)
-    request.state.timing = answer.timing
+    request.state.answers = [answer]
     metrics.answered(answer, detector.info.classes)
     return response
 
@@ -158,5 +158,6 @@ async def detect_batch(
             metrics.refusal(answer)
         else:
             metrics.answered(answer, detector.info.classes)
+    request.state.answers = [answer for answer in answers if not isinstance(answer, Refusal)]
     names = [name for name, _ in files]
     return Response(batch_json(names, answers, detector.info), media_type="application/json")

@@ -202,6 +202,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
         if isinstance(result, Refusal):
             raise result
         answers.append(result)
+    request.state.answers = answers
     written, header = protocol.write(inference, answers, detector.info)
     detector.require_in_time(deadline)
     for answer in answers:
