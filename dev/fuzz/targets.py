@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +43,7 @@ class Target:
 
 def all_targets() -> list[Target]:
     """List every target."""
-    return [_images(), _inference(), _forms(), _headers(), _addresses()]
+    return [_images(), _inference(), _forms(), _compressed(), _headers(), _addresses()]
 
 
 def attempt(target: Target, data: bytes) -> bool:
@@ -177,6 +179,38 @@ def _forms() -> Target:
     return Target(
         "forms", lambda data: runner.run(read(data)), seeds, (BOUNDARY, b"\r\n\r\n", b"--", b'"')
     )
+
+
+def _compressed() -> Target:
+    bodies = Bodies(20_000, timeout_s=5, max_images=1, fetcher=Fetcher(()))
+    plain = b"any body at all, " * 40
+
+    async def read(data: bytes) -> None:
+        encoding = b"deflate" if data[:1] == b"x" else b"gzip"  # as bodies of each begin
+        scope = {"type": "http", "headers": [(b"content-encoding", encoding)]}
+        messages = iter(
+            [
+                {"type": "http.request", "body": data[: len(data) // 3], "more_body": True},
+                {"type": "http.request", "body": data[len(data) // 3 :], "more_body": False},
+            ]
+        )
+
+        async def receive() -> dict[str, object]:
+            return next(messages)
+
+        try:
+            async with bodies.body_of(Request(scope, receive)) as body:
+                assert len(body) <= 20_000
+        finally:
+            assert bodies.held == 0
+
+    runner = asyncio.Runner()
+    seeds = [
+        pack(body)
+        for pack in (gzip.compress, zlib.compress)
+        for body in (plain, bytes(10_000), b"")
+    ]
+    return Target("compressed", lambda data: runner.run(read(data)), seeds, (b"\x1f\x8b\x08",))
 
 
 def _headers() -> Target:

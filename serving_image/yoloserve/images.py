@@ -87,7 +87,7 @@ def _allowed(encoded: bytes, max_pixels: int) -> Header:
 def _decode(encoded: bytes, header: Header) -> Image:
     image = _DECODE[header.format](encoded)
     if image is None or image.size == 0:
-        raise InvalidImage(f"the {header.format} is damaged")
+        raise InvalidImage(f"the {header.format} is damaged, or of a kind that is not decoded")
     return image
 
 

@@ -80,6 +80,25 @@ def test_a_wrong_line_is_told_without_the_key(keys_file: Path, line: str, told: 
     assert KEY not in str(refused.value)
 
 
+def test_a_mounted_secret_is_read_again_when_the_kubelet_replaces_it(tmp_path, clock) -> None:
+    def bring(version: str, text: str) -> None:
+        """Write a new folder beside the old one, and turn the link to it at once."""
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "keys").write_text(text)
+        (tmp_path / "..tmp").symlink_to(version)
+        os.replace(tmp_path / "..tmp", tmp_path / "..data")
+        clock.now += 2
+
+    bring("..1", f"gate {KEY}\n")
+    (tmp_path / "keys").symlink_to("..data/keys")
+    keys = ApiKeys(tmp_path / "keys", clock)
+    assert keys.client(KEY).name == "gate"
+    bring("..2", f"gate {OTHER}\n")
+    assert keys.client(OTHER).name == "gate"
+    with pytest.raises(Unauthorized):
+        keys.client(KEY)
+
+
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match="cannot read the API keys"):
         ApiKeys(tmp_path / "none")

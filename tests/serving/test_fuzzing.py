@@ -14,7 +14,7 @@ def test_broken_input_is_answered_or_refused(name: str) -> None:
     assert taken < 1500  # or nothing was broken
 
 
-@pytest.mark.parametrize("name", ["images", "inference", "forms"])
+@pytest.mark.parametrize("name", ["images", "inference", "forms", "compressed"])
 def test_what_is_not_broken_is_taken(name: str) -> None:
     target = TARGETS[name]
     assert any(attempt(target, seed) for seed in target.seeds)

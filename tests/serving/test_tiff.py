@@ -97,10 +97,11 @@ def test_alpha_is_dropped(rgb: np.ndarray, channels: int, meaning: int, depth: i
     np.testing.assert_array_equal(image, bgr(np.broadcast_to(colours, rgb.shape)))
 
 
-def test_ink_is_taken_from_white(rgb: np.ndarray) -> None:
+@pytest.mark.parametrize("planes", [1, SEPARATE])
+def test_ink_is_taken_from_white(rgb: np.ndarray, planes: int) -> None:
     black = np.random.default_rng(8).integers(0, 200, rgb.shape[:2], np.uint8)
     stored = np.dstack((255 - rgb, black))
-    image = decode(tiff(stored, tags={PHOTOMETRIC: CMYK}), max_pixels=ANY)
+    image = decode(tiff(stored, tags={PHOTOMETRIC: CMYK, PLANES: planes}), max_pixels=ANY)
     expected = bgr(rgb) * (255.0 - black)[:, :, None] / 255
     assert np.abs(image - expected).max() <= 1
 
@@ -146,6 +147,17 @@ def test_what_opencv_writes_is_read(picture: Image, compression: int) -> None:
     options = [cv2.IMWRITE_TIFF_COMPRESSION, compression]
     encoded = cv2.imencode(".tiff", picture, options)[1].tobytes()
     assert (read_header(encoded).width, read_header(encoded).height) == (160, 90)
+    np.testing.assert_array_equal(decode(encoded, max_pixels=ANY), picture)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("compression", [5, 8])
+def test_differences_between_neighbours_are_added_up(
+    picture: Image, compression: int, depth: int
+) -> None:
+    stored = picture if depth == 8 else picture.astype(np.uint16) * 257
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, compression, cv2.IMWRITE_TIFF_PREDICTOR, 2]
+    encoded = cv2.imencode(".tiff", stored, options)[1].tobytes()
     np.testing.assert_array_equal(decode(encoded, max_pixels=ANY), picture)
 
 

@@ -54,13 +54,15 @@ ADDRESS: dict[str, Any] = {
 BODY = {
     "required": True,
     "description": "The image as it is; a form with it in the field `file` or `image`; or its "
-    "address, on one of the hosts that this server is allowed to ask.",
+    "address, on one of the hosts that this server is allowed to ask. May be compressed: "
+    "`Content-Encoding: gzip` or `deflate`.",
     "content": {form.value: BINARY for form in Format}
     | {"multipart/form-data": FORM, "application/json": ADDRESS},
 }
 BODY_OF_MANY = {
     "required": True,
-    "description": "A form with the images as its files, whatever their fields are called.",
+    "description": "A form with the images as its files, whatever their fields are called. May be "
+    "compressed: `Content-Encoding: gzip` or `deflate`.",
     "content": {"multipart/form-data": FORM_OF_MANY},
 }
 REFUSALS = documented(ErrorResponse, 404)

@@ -179,7 +179,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
     The input `image` is encoded images (BYTES, in JSON as base64), or RGB pixels (UINT8 `[n, h, w,
     3]`, or FP32 from 0 to 1 `[n, 3, h, w]`). Boxes are in pixels of each image, filled up with
     zeros to the most detections of any image; `num_dets` says how many count. Should one image
-    be refused, all of them are.
+    be refused, all of them are. A long answer is compressed for those who accept gzip or deflate.
     """
     bodies: Bodies = request.app.state.bodies
     limits = protocol.Limits(request.app.state.max_images, request.app.state.max_pixels)
