@@ -4,6 +4,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV   := .venv
+LOCK   := dev
 BIN    := $(VENV)/bin
 export PYTHONPATH := operator:serving_image:dev
 # Files are UTF-8, whatever locale a library sets meanwhile.
@@ -13,12 +14,12 @@ export PYTHONUTF8 := 1
 help: ## Show what can be done here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-$(VENV)/.installed: requirements/dev.txt
+$(VENV)/.installed: requirements/$(LOCK).txt
 	@$(PYTHON) -c 'import ensurepip, sys; assert (3, 11) <= sys.version_info < (3, 14)' || \
 	  { echo "Python 3.11 to 3.13 with venv is needed (on Debian: apt-get install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt requirements/uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/$(LOCK).txt requirements/uv.txt
 	touch $@
 
 .PHONY: venv
@@ -50,6 +51,11 @@ check: venv ## Format, lint, types, import contracts, generated files (seconds)
 .PHONY: test-unit
 test-unit: venv ## The tests that need neither a cluster nor a browser
 	$(BIN)/python -m pytest tests/unit
+
+.PHONY: test-gpu
+test-gpu: ## The tests that need an NVIDIA GPU, with what the image for GPUs has (downloads gigabytes)
+	$(MAKE) venv VENV=.venv-gpu LOCK=dev-gpu
+	.venv-gpu/bin/python -m pytest tests/gpu
 
 .PHONY: bench-operator
 bench-operator: venv ## Measure the operator with 10, 100 and 1,000 detectors against its targets (half an hour)
