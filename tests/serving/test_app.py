@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from yoloserve.detector import WARM_UP_RUNS
 from yoloserve.errors import Refusal
 from yoloserve.replies import STATUS_OF
 
@@ -174,7 +175,7 @@ async def test_a_body_that_is_no_image_is_told_so(serve, body, media_type, error
     async with serve() as served:
         response = await served.detect(body, **{"Content-Type": media_type})
         assert error_of(response) == error
-        assert served.backend.calls == 3  # the warm-up; nothing reached the engine
+        assert served.backend.calls == WARM_UP_RUNS  # nothing reached the engine
         assert await metric(served, "yoloserve_requests_total", outcome=error[1]) == 1
 
 

@@ -10,6 +10,8 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from yoloserve.detector import WARM_UP_RUNS
+
 BOXES = [[55.0, 32.5, 105.0, 57.5], [20.0, 55.0, 40.0, 75.0]]
 
 
@@ -115,7 +117,7 @@ async def test_images_with_different_numbers_of_objects_are_filled_up(serve, jpe
 async def test_what_cannot_be_meant_is_told(serve, jpeg: bytes, change: dict, told: str) -> None:
     async with serve() as served:
         answer = await infer(served, request(jpeg, **change))
-        assert served.backend.calls == 3  # the warm-up
+        assert served.backend.calls == WARM_UP_RUNS
     assert answer.status_code == 400
     assert told in answer.json()["error"]
     assert list(answer.json()) == ["error"]

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from yoloserve import memory
+
 log = logging.getLogger(__name__)
 
 C = TypeVar("C")
@@ -83,3 +85,4 @@ class CompiledSizes(Generic[C]):
             entry.compiled = self._compile_for(size)
         except Exception as error:  # a runtime's own: the general network goes on answering
             log.warning("size not compiled", extra={"size": list(size), "reason": str(error)})
+        memory.give_back()

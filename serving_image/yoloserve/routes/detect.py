@@ -13,8 +13,10 @@ from yoloserve.dependencies import (
     spend,
     while_connected,
 )
+from yoloserve.detector import Detector
 from yoloserve.errors import Refusal
 from yoloserve.images import Format
+from yoloserve.metrics import Metrics
 from yoloserve.replies import documented
 from yoloserve.schemas import (
     BatchResponse,
@@ -89,14 +91,14 @@ REVISION = {
     },
     openapi_extra={"requestBody": BODY},
 )
-async def detect(
-    request: Request, caller: Calling, detector: Served, options: Asked, metrics: Counted
-) -> Response:
+async def detect(request: Request, caller: Calling, options: Asked) -> Response:
     """Send an image, get its objects.
 
     Boxes are in pixels of the image as it is looked at: a rotation in its EXIF data is applied.
     An answer that cannot be in time is refused early, and never sent late.
     """
+    detector: Detector = request.app.state.detector
+    metrics: Metrics = request.app.state.metrics
     bodies: Bodies = request.app.state.bodies
     async with bodies.image_of(request) as encoded:
         deadline = caller.deadline(detector)
