@@ -23,6 +23,12 @@ FULL: dict[str, Any] = {
     "autoscaling": {"minReplicas": 2, "maxReplicas": 4, "behavior": {"scaleDown": {}}},
     "traffic": {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]},
     "access": {
+        "jwt": {
+            "issuer": "https://login.example.com",
+            "jwksUri": "https://login.example.com:8443/keys",
+            "audiences": ["gate"],
+        },
+        "apiKeys": {"secretName": "gate-keys"},
         "allowFrom": [
             {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "prometheus"}}},
             {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},

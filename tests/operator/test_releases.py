@@ -135,6 +135,25 @@ async def test_a_detector_gets_its_children_and_is_ready(released: str, user: Us
     assert (await user.condition("Ready"))["status"] == "True"
 
 
+async def test_who_may_ask_changes_by_a_release_and_back_without_a_restart(
+    released: str, user: User
+) -> None:
+    before = await user.pods()
+    await user.edit(access={"allowFrom": [{"podSelector": {}}]})
+    await user.settled()
+    assert await user.pods() == before  # who reaches the pods is no part of them
+    await user.edit(access={"apiKeys": {"secretName": "gate-keys"}})
+    guarded = (await user.settled())["stable"]["revision"]
+    assert guarded != released
+    await user.routes({guarded: 100})
+    deployment = (await user.children())["Deployment", guarded]
+    pod = deployment["spec"]["template"]["spec"]
+    assert [v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v] == ["gate-keys"]
+    await user.edit(access={"apiKeys": None})
+    assert (await user.settled())["stable"]["revision"] == released
+    await user.routes({released: 100})
+
+
 async def test_a_canary_is_promoted_and_rolled_back_without_a_restart(
     released: str, user: User
 ) -> None:
