@@ -4,7 +4,9 @@ Two lanes are a double buffer: while one copies, the other computes.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 
 from yoloserve.backends.base import Outputs, Tensors
@@ -39,7 +41,7 @@ class Lanes:
         with torch.inference_mode(), torch.cuda.stream(self._streams[lane]):
             # Pinned memory comes from a cache, and goes back there once nobody holds it: the
             # answer is the caller's own.
-            staged = torch.from_numpy(tensors).pin_memory()
+            staged = torch.from_numpy(np.ascontiguousarray(tensors)).pin_memory()
             output = run(staged.to("cuda", non_blocking=True)).float()
             answer = torch.empty(output.shape, pin_memory=True)
             answer.copy_(output, non_blocking=True)
@@ -59,7 +61,7 @@ class Lanes:
 class _Graph:
     """The launches of one batch, height and width, replayed as one."""
 
-    def __init__(self, run: Forward, shape: Size, stream: torch.cuda.Stream, pool: object) -> None:
+    def __init__(self, run: Forward, shape: Size, stream: torch.cuda.Stream, pool: Any) -> None:
         self._run = run  # owns memory that the graph works in
         with torch.inference_mode():
             self._input = torch.zeros((*shape, 3), dtype=torch.uint8, device="cuda")
