@@ -71,6 +71,11 @@ test-faults: venv ## Break the operator in every known way, each write of each t
 bench-serving: venv ## Measure yoloserve beside what people would pick instead (a quarter of an hour; ARGS=--quick)
 	$(BIN)/python -m bench.serving $(ARGS)
 
+.PHONY: parity
+parity: venv ## Compare boxes with the public YOLO package, and mAP by precision (an hour; ARGS='yolov8n' less)
+	$(BIN)/python -m parity check $(ARGS)
+	$(BIN)/python -m parity precision
+
 .PHONY: generate
 generate: venv ## Write the CRD, its copy in the chart and the API reference from the types
 	$(BIN)/python -m yolofleet.api.generate

@@ -1,5 +1,5 @@
 """Compares this server's boxes with those of the public YOLO package, which is AGPL-3.0.
 
-For people who work on the project only: the package is in a throw-away environment, never in a
+For people who work on the project only: the package is in an environment of its own, never in a
 lock file. See `python -m parity --help`.
 """

@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from yoloserve.postprocess import Detections, iou
 
 SAME_OBJECT = 0.5  # IoU from which two boxes mean one object
+SAME_EDGES = 0.5  # pixels up to which two boxes without an area are the same
 MARGIN = 0.01  # by which a score may differ: look for counterparts this much below the threshold
 
 
@@ -47,22 +49,13 @@ class Agreement:
 
 
 def agreement(found: Detections, expected: Detections, *, confidence: float) -> Agreement:
-    """Pair objects of one class by overlap, the closest first.
+    """Compare objects of one class that overlap.
 
     Both lists should go `MARGIN` below `confidence`: what is above it in one may be a little below
     it in the other, and is no difference.
     """
-    overlaps = np.where(
-        found.classes[:, None] == expected.classes[None],
-        iou(found.boxes, expected.boxes),
-        np.float32(0),
-    )
-    pairs: list[tuple[int, int]] = []
-    free = overlaps.copy()
-    while free.size and free.max() >= SAME_OBJECT:
-        row, column = divmod(int(free.argmax()), free.shape[1])
-        pairs.append((row, column))
-        free[row], free[:, column] = 0, 0
+    overlaps = _overlaps(found, expected)
+    pairs = paired(found, expected)
     ours, theirs = {row for row, _ in pairs}, {column for _, column in pairs}
     told = [
         (row, column)
@@ -79,6 +72,25 @@ def agreement(found: Detections, expected: Detections, *, confidence: float) -> 
             default=0.0,
         ),
     )
+
+
+def paired(found: Detections, expected: Detections) -> list[tuple[int, int]]:
+    """Pair objects of one class by overlap, the closest first; by their numbers in the lists."""
+    pairs: list[tuple[int, int]] = []
+    free = _overlaps(found, expected)
+    while free.size and free.max() >= SAME_OBJECT:
+        row, column = divmod(int(free.argmax()), free.shape[1])
+        pairs.append((row, column))
+        free[row], free[:, column] = 0, 0
+    return pairs
+
+
+def _overlaps(found: Detections, expected: Detections) -> NDArray[np.float32]:
+    same = found.classes[:, None] == expected.classes[None]
+    apart = np.abs(found.boxes[:, None] - expected.boxes[None]).max(axis=2, initial=0)
+    overlaps = iou(found.boxes, expected.boxes)
+    # What lies outside the picture has no area left within it, and overlaps not even itself.
+    return np.where(same, np.where((overlaps == 0) & (apart <= SAME_EDGES), 1, overlaps), 0)
 
 
 def _surer(detections: Detections, confidence: float, paired: Iterable[int]) -> int:

@@ -3,7 +3,7 @@
 import enum
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -288,17 +288,33 @@ class InputSize:
 class Letterbox:
     """How an image lies in its tensor; maps boxes back."""
 
-    gain: float
+    gain_x: float  # of each axis: an image's sides are rounded to whole pixels of the tensor
+    gain_y: float
     left: int
     top: int
     width: int  # of the image, in its own pixels
     height: int
 
+    @classmethod
+    def within(cls, shape: tuple[int, ...], width: int, height: int) -> Self:
+        """Tell how an image of `width` x `height` lies in a tensor of `shape` (height, width, …).
+
+        From the tensor alone, as the reference does (`scale_boxes` of the public YOLO package).
+        Where a side was rounded down to just a multiple of the stride, that is up to a pixel of the
+        tensor from where `letterbox` put it; the boxes are those of the reference there as well.
+        """
+        tensor_h, tensor_w = shape[:2]
+        gain = min(tensor_h / height, tensor_w / width)
+        inner_w, inner_h = _inner(width, height, gain)
+        left, top = (_before(pad) for pad in (tensor_w - inner_w, tensor_h - inner_h))
+        return cls(inner_w / width, inner_h / height, left, top, width, height)
+
     def to_image(self, boxes: Boxes) -> Boxes:
         """Map boxes (N, 4) from the tensor's pixels to the image's, clipped to it."""
         offset = np.array((self.left, self.top, self.left, self.top), np.float32)
         limit = np.array((self.width, self.height, self.width, self.height), np.float32)
-        mapped: Boxes = np.clip((boxes - offset) / np.float32(self.gain), 0, limit)
+        gains = np.array((self.gain_x, self.gain_y, self.gain_x, self.gain_y), np.float32)
+        mapped: Boxes = np.clip((boxes - offset) / gains, 0, limit)
         return mapped
 
 
@@ -318,11 +334,11 @@ def letterbox(image: Image, size: InputSize, reduced: int = 1) -> tuple[Image, L
     """
     height, width = (side * reduced for side in image.shape[:2])
     gain = size.gain(width, height)
-    inner_w, inner_h = max(1, round(width * gain)), max(1, round(height * gain))
+    inner_w, inner_h = _inner(width, height, gain)
     pad_w, pad_h = size.width - inner_w, size.height - inner_h
     if size.dynamic:
         pad_w, pad_h = pad_w % size.stride, pad_h % size.stride
-    left, top = round(pad_w / 2 - 0.1), round(pad_h / 2 - 0.1)  # an odd pixel goes right and below
+    left, top = _before(pad_w), _before(pad_h)
 
     tensor = np.full((inner_h + pad_h, inner_w + pad_w, 3), GREY, np.uint8)
     inner = tensor[top : top + inner_h, left : left + inner_w]
@@ -330,4 +346,13 @@ def letterbox(image: Image, size: InputSize, reduced: int = 1) -> tuple[Image, L
         inner[:] = image
     else:
         cv2.resize(image, (inner_w, inner_h), dst=inner, interpolation=cv2.INTER_LINEAR)
-    return tensor, Letterbox(gain, left, top, width, height)
+    return tensor, Letterbox.within(tensor.shape, width, height)
+
+
+def _inner(width: int, height: int, gain: float) -> tuple[int, int]:
+    return max(1, round(width * gain)), max(1, round(height * gain))
+
+
+def _before(padding: int) -> int:
+    """Say how much of the padding comes first; an odd pixel goes right and below."""
+    return round(padding / 2 - 0.1)

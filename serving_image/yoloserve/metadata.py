@@ -21,6 +21,9 @@ class Metadata:
     dynamic: bool = False  # takes any size and batch; asked only where the file's shapes do not say
     version: str = ""
     end_to_end: bool | None = None  # suppression is done in the graph; none: not told
+    # Images for which `nms=True` wrote the suppression out, one after another; none: any number.
+    # The others of a larger batch would have no objects at all, and no error.
+    unrolled: int | None = None
 
     @classmethod
     def parse(cls, entries: Mapping[str, object]) -> "Metadata":
@@ -36,10 +39,11 @@ class Metadata:
                 names=_names(_value(entries.get("names", {}))),
                 image_size=_image_size(_value(entries.get("imgsz", DEFAULT_IMAGE_SIZE))),
                 stride=int(str(_value(entries.get("stride", DEFAULT_STRIDE)))),
-                batch=int(str(_value(entries.get("batch", 1)))),
-                dynamic=_exported_dynamic(_value(entries.get("args", {}))),
+                batch=(batch := int(str(_value(entries.get("batch", 1))))),
+                dynamic=_exported_with("dynamic", entries),
                 version=str(entries.get("version", "")),
                 end_to_end=_end_to_end(entries),
+                unrolled=batch if _exported_with("nms", entries) else None,
             )
         except (ValueError, TypeError, SyntaxError) as error:
             raise ModelUnsupported(f"the model's metadata cannot be read: {error}") from error
@@ -62,15 +66,15 @@ def _names(value: object) -> tuple[str, ...]:
     raise ValueError(f"names are neither a mapping nor a list but {type(value).__name__}")
 
 
-def _exported_dynamic(arguments: object) -> bool:
+def _exported_with(argument: str, entries: Mapping[str, object]) -> bool:
     """Look among the arguments of the export, which the exporters write down as well."""
-    return isinstance(arguments, Mapping) and arguments.get("dynamic") is True
+    arguments = _value(entries.get("args", {}))
+    return isinstance(arguments, Mapping) and arguments.get(argument) is True
 
 
 def _end_to_end(entries: Mapping[str, object]) -> bool | None:
     """Read `end2end`, or that suppression was exported into the graph (`nms` of the arguments)."""
-    arguments = _value(entries.get("args", {}))
-    if isinstance(arguments, Mapping) and arguments.get("nms") is True:
+    if _exported_with("nms", entries):
         return True
     told = _value(entries.get("end2end"))
     return told if isinstance(told, bool) else None

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,9 +176,13 @@ def onnx_model(
     batch: int | None = 1,
     names: tuple[str, ...] | None = NAMES,
     half: bool = False,
+    told: Mapping[str, str] | None = None,
     **metadata: str,
 ) -> bytes:
-    """Make a model that sees the same in every tensor; None is a free dimension."""
+    """Make a model that sees the same in every tensor; None is a free dimension.
+
+    Metadata by keyword, or in `told` what has a name that is taken.
+    """
     kind, number = (TensorProto.FLOAT16, np.float16) if half else (TensorProto.FLOAT, np.float32)
     shape = [batch or "batch", 3, size or "height", size or "width"]
     nodes = [
@@ -201,10 +205,11 @@ def onnx_model(
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8, producer_name="tests"
     )
-    told = {"stride": "32", "imgsz": "[64, 64]", "task": "detect", "version": "1.2"} | metadata
+    usual = {"stride": "32", "imgsz": "[64, 64]", "task": "detect", "version": "1.2"}
+    all_told = {**usual, **metadata, **(told or {})}
     if names is not None:
-        told["names"] = str(dict(enumerate(names)))
-    helper.set_model_props(model, told)
+        all_told["names"] = str(dict(enumerate(names)))
+    helper.set_model_props(model, all_told)
     return model.SerializeToString()
 
 

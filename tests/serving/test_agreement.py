@@ -57,6 +57,13 @@ def test_a_score_on_either_side_of_the_threshold_is_no_difference() -> None:
     assert judged(seen((BOX, 0.249, 0)), seen()) == Agreement()
 
 
+def test_an_object_of_no_area_is_paired_with_its_like() -> None:
+    line, other = (10, 0, 90, 0), (10, 0, 80, 0)
+    assert judged(seen((line, 0.9, 0)), seen((line, 0.9, 0))) == Agreement(both=1)
+    assert judged(seen((line, 0.9, 0)), seen((other, 0.9, 0))).missing == 1
+    assert judged(seen((line, 0.9, 1)), seen((line, 0.9, 0))).extra == 1
+
+
 def test_each_object_is_paired_with_the_closest() -> None:
     told = judged(seen((NEAR, 0.9, 0), (BOX, 0.8, 0)), seen((BOX, 0.8, 0), (NEAR, 0.9, 0)))
     assert (told.both, told.worst_iou, told.worst_score) == (2, 1.0, 0.0)

@@ -1,6 +1,8 @@
 """The runtimes: each reads its files, and all of them see the same."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,13 +16,14 @@ from yoloserve.backends.torch import for_tensor_cores
 from yoloserve.engine import PROBE, Engine, start
 from yoloserve.errors import BackendUnsupported
 from yoloserve.images import Image, InputSize, decode, letterbox
-from yoloserve.postprocess import Detections, Options, iou, postprocess
+from yoloserve.postprocess import Detections, Head, Options, iou, postprocess
 from yoloserve.settings import BackendName, PrecisionName, Settings
 from yoloserve.weights import BUNDLED
 
 # Torch wants its own format to be exported; TorchScript is what the public YOLO exporter writes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.(trace|save).*:FutureWarning")
 
+SOURCES = Path(__file__).parents[2] / "serving_image"
 NAMES = ("circle", "square", "star")
 RUNTIMES = [BackendName.OPENVINO, BackendName.ONNXRUNTIME, BackendName.TORCH]
 OPTIONS = Options(confidence=0.25, iou=0.7, max_detections=300)
@@ -210,3 +213,40 @@ def test_the_bundled_models_see_their_probe_picture(
 ) -> None:
     engine = start(Settings(model=f"demo://{model}", backend=backend, cache_dir=tmp_path))
     assert engine.info.name == model
+
+
+class Suppressing(torch.nn.Module):
+    """Calls what the exporter's `nms=True` calls; three boxes, of which one goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        boxes = [[8.0, 8, 40, 40], [9, 8, 40, 40], [44, 44, 60, 60]]
+        self.register_buffer("boxes", torch.tensor(boxes))
+        self.register_buffer("scores", torch.tensor([0.6, 0.9, 0.7]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scores = self.scores + 0 * images.mean()
+        kept = torch.ops.torchvision.nms(self.boxes, scores, 0.5)
+        rows = (self.boxes[kept], scores[kept, None], torch.zeros(len(kept), 1))
+        return torch.cat(rows, dim=1)[None]
+
+
+def test_a_torchscript_with_suppression_inside_runs_without_torchvision(tmp_path: Path) -> None:
+    """In a process of its own: the operator is registered once for all."""
+    program = f"""
+import json, sys, torch
+sys.path[:0] = {[str(SOURCES), str(Path(__file__).parent)]}
+from yoloserve.backends import torch as backend
+backend._offer_suppression()
+from test_backends import Suppressing
+told = {{"names": {{0: "a"}}, "imgsz": [64, 64], "args": {{"nms": True}}}}
+traced = torch.jit.trace(Suppressing().eval(), torch.zeros(1, 3, 64, 64))
+traced.save("nms.torchscript", _extra_files={{"config.txt": json.dumps(told)}})
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    subprocess.run(command, check=True, cwd=tmp_path, timeout=300)
+    engine = start(Settings(model=(tmp_path / "nms.torchscript").as_uri(), cache_dir=tmp_path))
+    assert (engine.info.backend, engine.head) == (BackendName.TORCH, Head.END_TO_END)
+    found = seen(engine, np.zeros((64, 64, 3), np.uint8))
+    np.testing.assert_allclose(found.scores, [0.9, 0.7])
+    np.testing.assert_allclose(found.boxes, [[9, 8, 40, 40], [44, 44, 60, 60]])

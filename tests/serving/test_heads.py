@@ -134,6 +134,34 @@ def test_suppression_exported_into_the_graph_is_told_by_the_arguments(
 
 
 @pytest.mark.parametrize("backend", RUNTIMES)
+@pytest.mark.parametrize(("exported", "most"), [(1, 1), (3, 3), (16, 8)])
+def test_suppression_in_the_graph_looks_at_as_many_images_as_it_was_exported_for(
+    make_model, tmp_path: Path, backend: BackendName, exported: int, most: int
+) -> None:
+    address = make_model(
+        output=END_TO_END,
+        batch=None,
+        told={"args": "{'nms': True, 'dynamic': True}", "batch": str(exported)},
+    )
+    engine = loaded(address, tmp_path, backend=backend, profile=Profile.THROUGHPUT, max_batch=8)
+    assert engine.max_batch == most
+    requires_two_objects(engine, batch=most)
+
+
+@pytest.mark.parametrize("backend", RUNTIMES)
+@pytest.mark.parametrize("profile", Profile)
+def test_a_graph_for_several_images_is_given_them_and_run_full_for_fewer(
+    make_model, tmp_path: Path, backend: BackendName, profile: Profile
+) -> None:
+    engine = loaded(
+        make_model(output=END_TO_END, batch=4), tmp_path, backend=backend, profile=profile
+    )
+    assert (engine.lanes, engine.max_batch) == (1, 4)
+    for images in (1, 3, 4):
+        requires_two_objects(engine, batch=images)
+
+
+@pytest.mark.parametrize("backend", RUNTIMES)
 def test_a_size_that_is_no_multiple_of_the_stride_names_one_that_is(
     make_model, tmp_path: Path, backend: BackendName
 ) -> None:

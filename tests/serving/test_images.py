@@ -296,9 +296,10 @@ def test_a_box_comes_back_from_the_tensor_to_where_it_was(
     x1, x2 = sorted(data.draw(st.tuples(*[st.floats(0, width)] * 2)))
     y1, y2 = sorted(data.draw(st.tuples(*[st.floats(0, height)] * 2)))
     box = np.array([[x1, y1, x2, y2]], np.float32)
-    there = box * fit.gain + (fit.left, fit.top, fit.left, fit.top)
+    gains = np.array((fit.gain_x, fit.gain_y) * 2)
+    there = box * gains + (fit.left, fit.top, fit.left, fit.top)
     np.testing.assert_allclose(
-        fit.to_image(there.astype(np.float32)), box, atol=2e-3 / min(1, fit.gain)
+        fit.to_image(there.astype(np.float32)), box, atol=2e-3 / min(1, *gains)
     )
 
 
@@ -324,7 +325,7 @@ def test_a_wide_picture_makes_a_wide_tensor_for_a_dynamic_network(picture: Image
 def test_a_picture_of_the_networks_size_is_not_resized(picture: Image) -> None:
     tensor, fit = letterbox(picture, InputSize(90, 160))
     np.testing.assert_array_equal(tensor, picture)
-    assert fit.gain == 1
+    assert (fit.gain_x, fit.gain_y) == (1, 1)
 
 
 def photo(width: int, height: int) -> bytes:

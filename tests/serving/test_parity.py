@@ -1,25 +1,29 @@
-"""The same boxes as the public YOLO package, and the same whoever else is asking."""
+"""The same boxes as the public YOLO package, by what it answered when it was asked."""
 
+import ast
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from yoloserve.agreement import MARGIN, Agreement, agreement
 from yoloserve.concurrency import Threads
 from yoloserve.detector import Answer, Detector
 from yoloserve.engine import start
-from yoloserve.postprocess import Detections, Options
-from yoloserve.settings import BackendName, PrecisionName, Profile, Settings
+from yoloserve.images import GREY, InputSize, letterbox
+from yoloserve.metadata import Metadata
+from yoloserve.postprocess import Detections, Head, Options, postprocess
+from yoloserve.settings import BackendName, PrecisionName, Settings
 
-ROOT = Path(__file__).parents[2]
-# What the package answered, recorded by `python -m parity record`; rows of x1 y1 x2 y2 score class.
-REFERENCE = json.loads((Path(__file__).parent / "reference.json").read_text())
-PICTURES = sorted((ROOT / "examples" / "images").glob("*.jpg"))
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+# Recorded by `python -m parity record`; boxes are rows of x1 y1 x2 y2 score class.
+REFERENCE = json.loads((HERE / "reference.json").read_text())
+HEADS = json.loads((HERE / "reference_heads.json").read_text())
+FITS = json.loads((HERE / "reference_letterbox.json").read_text())
 RUNTIMES = [BackendName.OPENVINO, BackendName.ONNXRUNTIME, BackendName.TORCH]
 CONFIDENCE = 0.25
 OPTIONS = Options(CONFIDENCE - MARGIN, 0.7, 300)
@@ -64,36 +68,52 @@ async def test_the_boxes_are_those_of_the_public_package(
     assert total.worst_score <= 0.01
 
 
+def head_id(head: dict[str, Any]) -> str:
+    return f"{head['family']}, {head['exported']}"
+
+
 @pytest.mark.parametrize("backend", [BackendName.OPENVINO, BackendName.ONNXRUNTIME])
-def test_an_answer_is_the_same_alone_batched_and_in_a_crowd(
-    backend: BackendName, tmp_path: Path
+@pytest.mark.parametrize("head", HEADS["heads"], ids=head_id)
+def test_each_familys_output_means_to_us_what_it_means_to_the_package(
+    make_model, tmp_path: Path, head: dict[str, Any], backend: BackendName
 ) -> None:
-    pictures = [path.read_bytes() for path in PICTURES]
+    """A graph that gives what the family's gave, with the metadata that was written beside it."""
+    told = head["metadata"]
+    output = np.array(head["output"], np.float32)
+    if output.shape[1] == 6:  # the rows that are left out are without a score
+        output = np.vstack((output, np.zeros((head["shape"][0] - len(output), 6), np.float32)))
+    names = tuple(ast.literal_eval(told["names"]).values())
+    model = make_model(output=output, batch=None, size=None, names=names, told=told)
+    engine = start(Settings(model=model, cache_dir=tmp_path, backend=backend))
+    assert Head.of(tuple(head["shape"]), len(names), engine_told(told)) is engine.head
+    tensor, fit = letterbox(np.zeros((*head["picture"], 3), np.uint8), engine.input_size)
+    assert list(tensor.shape[:2]) == head["tensor"]
+    found = postprocess(engine.infer(0, [tensor])[0], engine.head, fit, OPTIONS)
+    expected = np.array(head["boxes"], np.float32)
+    assert len(expected) >= 5
+    assert found.classes.tolist() == expected[:, 5].tolist()
+    np.testing.assert_allclose(found.scores, expected[:, 4], atol=1e-4)
+    np.testing.assert_allclose(found.boxes, expected[:, :4], atol=2e-3)
 
-    async def alone() -> list[Answer]:
-        server = detector(tmp_path, backend=backend)
-        answers = [(await asked(server, [picture]))[0] for picture in pictures]
-        await server.close()
-        return answers
 
-    expected = asyncio.run(alone())
+def engine_told(told: dict[str, str]) -> bool | None:
+    return Metadata.parse(told).end_to_end
 
-    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(
-        crowd=st.lists(st.integers(0, len(pictures) - 1), min_size=2, max_size=12),
-        profile=st.sampled_from(Profile),
-    )
-    def same(crowd: list[int], profile: Profile) -> None:
-        async def together() -> list[Answer]:
-            server = detector(tmp_path, backend=backend, profile=profile, max_batch=4)
-            answers = await asked(server, [pictures[index] for index in crowd])
-            await server.close()
-            return answers
 
-        for index, answer in zip(crowd, asyncio.run(together()), strict=True):
-            one, other = answer.detections, expected[index].detections
-            assert one.classes.tolist() == other.classes.tolist()
-            np.testing.assert_allclose(one.boxes, other.boxes, atol=0.05)
-            np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)
+def test_the_recorded_heads_are_of_every_family_and_kind() -> None:
+    families = {head["family"][: len(head["family"]) - 1] for head in HEADS["heads"]}
+    assert families == {"yolov5", "yolov8", "yolov9", "yolov10", "yolo11", "yolo12", "yolo26"}
+    kinds = {head["exported"] for head in HEADS["heads"]}
+    assert kinds == {"ONNX, free size", "ONNX, NMS inside", "ONNX, end to end"}
 
-    same()
+
+@pytest.mark.parametrize("fit", FITS["fits"], ids=lambda fit: f"{fit['picture']} {fit['tensor']}")
+def test_a_picture_lies_in_its_tensor_where_the_package_puts_it(fit: dict[str, Any]) -> None:
+    size = InputSize(fit["side"], fit["side"], FITS["stride"], dynamic=fit["free"])
+    width, height = fit["picture"]
+    tensor, mapping = letterbox(np.full((height, width, 3), 7, np.uint8), size)
+    assert list(tensor.shape[:2]) == fit["tensor"]
+    rows, columns = np.nonzero((tensor != GREY).all(axis=2))
+    assert [columns[0], rows[0], columns[-1], rows[-1]] == fit["inner"]
+    box = mapping.to_image(np.array(FITS["box"], np.float32))
+    np.testing.assert_allclose(box[0], fit["mapped"], rtol=1e-5, atol=2e-3)

@@ -10,10 +10,19 @@ from numpy.typing import NDArray
 
 from yoloserve.errors import ModelUnsupported
 from yoloserve.images import InputSize, Letterbox, letterbox
-from yoloserve.postprocess import Detections, Head, Options, candidates, iou, postprocess, suppress
+from yoloserve.postprocess import (
+    Detections,
+    Head,
+    Options,
+    candidates,
+    iou,
+    postprocess,
+    suppress,
+    surest,
+)
 
 ALL = Options(confidence=0.25, iou=0.5, max_detections=300)
-AS_IS = Letterbox(gain=1, left=0, top=0, width=1000, height=1000)
+AS_IS = Letterbox(gain_x=1, gain_y=1, left=0, top=0, width=1000, height=1000)
 
 
 def overlap(a: list[float], b: list[float]) -> float:
@@ -109,6 +118,39 @@ def test_agnostic_suppression_leaves_one_box_for_a_place(
         alone = suppress(only, iou=threshold, limit=100, agnostic=True)
         expected = by_class.scores[by_class.classes == each]
         np.testing.assert_array_equal(alone.scores, expected)
+
+
+@given(st.integers(0, 2**32), st.integers(0, 400))
+def test_of_two_that_overlap_by_just_the_threshold_the_same_goes_as_in_the_reference(
+    seed: int, kind: int
+) -> None:
+    """The reference compares in fp32, with the boxes of class n moved by 7680 n pixels."""
+    rng = np.random.default_rng(seed)
+    left, top = rng.uniform(0, 600, 2)
+    width, height = rng.uniform(5, 40, 2)
+    aside = width * 0.3 / 1.7 * rng.uniform(0.98, 1.02)  # an IoU of 0.7, more or less
+    corners = [[left, top, left + width, top + height]]
+    corners.append([left + aside, top, left + width + aside, top + height])
+    boxes = np.array(corners, np.float32)
+    moved = boxes + np.float32(kind) * np.float32(7680)
+    shared = (moved[0, 2] - moved[1, 0]) * (moved[0, 3] - moved[0, 1])
+    areas = (moved[:, 2] - moved[:, 0]) * (moved[:, 3] - moved[:, 1])
+    overlaps = float(shared / (areas[0] + areas[1] - shared))
+    found = Detections(boxes, np.array([0.9, 0.8], np.float32), np.array([kind, kind]))
+    assert len(suppress(found, iou=0.7, limit=10)) == (1 if overlaps > 0.7 else 2)
+
+
+def test_classes_are_kept_apart_however_large_the_boxes_are() -> None:
+    boxes = np.array([[-9e3, -9e3, 9e3, 9e3]] * 3, np.float32)
+    found = Detections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 1, 2]))
+    assert len(suppress(found, iou=0.1, limit=10)) == 3
+
+
+def test_the_surest_boxes_are_told_by_their_numbers() -> None:
+    boxes = np.array([[0, 0, 10, 10], [50, 50, 60, 60], [1, 1, 10, 10]], np.float32)
+    scores = np.array([0.5, 0.6, 0.9], np.float32)
+    assert surest(boxes, scores, 0.5).tolist() == [2, 1]
+    assert surest(boxes[:0], scores[:0], 0.5).tolist() == []
 
 
 heads = st.tuples(st.integers(1, 8), st.integers(1, 40), st.integers(0, 2**32))

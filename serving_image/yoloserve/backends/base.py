@@ -56,11 +56,27 @@ class BackendType(Protocol):
         """Load a model; raise whatever the runtime raises for one it cannot run."""
 
 
-def lanes_and_batch(tuning: Tuning, *, batchable: bool) -> tuple[int, int]:
-    """Split the device: a few lanes of single images, or one lane of batches."""
-    if tuning.profile is Profile.THROUGHPUT and batchable:
-        return 1, tuning.max_batch
+def lanes_and_batch(
+    tuning: Tuning, *, batchable: bool, most: int | None = None, fixed: int | None = None
+) -> tuple[int, int]:
+    """Split the device: a few lanes of single images, or one lane of batches.
+
+    most: how many images the graph looks at, if not at all; fixed: how many it takes, if not any
+    number. A graph for several is run full whatever the profile, so as many are put into it.
+    """
+    if fixed is not None and fixed > 1:
+        return 1, fixed
+    batch = min(tuning.max_batch, most or tuning.max_batch)
+    if tuning.profile is Profile.THROUGHPUT and batchable and batch > 1:
+        return 1, batch
     return min(STREAMS, tuning.threads), 1
+
+
+def filled(tensors: Tensors, fixed: int | None) -> Tensors:
+    """Fill a batch up to the one that the graph takes; what it says of the rest is cut off."""
+    if fixed is None or len(tensors) == fixed:
+        return tensors
+    return np.concatenate((tensors, np.zeros((fixed - len(tensors), *tensors.shape[1:]), np.uint8)))
 
 
 def input_size(

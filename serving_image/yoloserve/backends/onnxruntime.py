@@ -8,7 +8,15 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from yoloserve.backends.base import STREAMS, Outputs, Tensors, Tuning, input_size, lanes_and_batch
+from yoloserve.backends.base import (
+    STREAMS,
+    Outputs,
+    Tensors,
+    Tuning,
+    filled,
+    input_size,
+    lanes_and_batch,
+)
 from yoloserve.errors import BackendUnsupported, ModelUnsupported
 from yoloserve.metadata import Metadata
 from yoloserve.settings import PrecisionName, Profile
@@ -70,13 +78,17 @@ class OnnxRuntime:
         self._output = self._session.get_outputs()[0].name
         self.metadata = Metadata.parse(self._session.get_modelmeta().custom_metadata_map)
         self.input_size = input_size((height, width), self.metadata, tuning)
-        self.lanes, self.max_batch = lanes_and_batch(tuning, batchable=batch is None)
+        self._batch = batch
+        self.lanes, self.max_batch = lanes_and_batch(
+            tuning, batchable=batch is None, most=self.metadata.unrolled, fixed=batch
+        )
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:  # noqa: ARG002 (a session has none)
         """Run the network: on a GPU on the bytes, on a CPU on RGB planes of 0 to 1."""
-        entry = tensors if self._takes_bytes else _planes(tensors, self._dtype)
+        whole = filled(tensors, self._batch)
+        entry = whole if self._takes_bytes else _planes(whole, self._dtype)
         (output,) = self._session.run([self._output], {self._input: entry})
-        answer: Outputs = output.astype(np.float32, copy=False)
+        answer: Outputs = output[: len(tensors)].astype(np.float32, copy=False)
         return answer
 
 

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
-from yoloserve.backends.base import Outputs, Tensors, Tuning, input_size, lanes_and_batch
+from yoloserve.backends.base import Outputs, Tensors, Tuning, filled, input_size, lanes_and_batch
 from yoloserve.backends.sizes import CompiledSizes, Size
 from yoloserve.errors import ModelUnsupported
 from yoloserve.metadata import Metadata
@@ -48,15 +49,20 @@ class OpenVino:
         if self.precision is PrecisionName.INT8 and CRASHES & cpu_flags():
             self.input_size = replace(self.input_size, dynamic=False)
             height, width = self.input_size.height, self.input_size.width
-        self.lanes, self.max_batch = lanes_and_batch(tuning, batchable=batch.is_dynamic)
+        self._batch = _length(batch)
+        self.lanes, self.max_batch = lanes_and_batch(
+            tuning, batchable=batch.is_dynamic, most=self.metadata.unrolled, fixed=self._batch
+        )
         if self.max_batch == 1 and batch.is_dynamic:
             batch = ov.Dimension(1)
         options = self._options(tuning)
+        self._red_first = _asks_for_its_size(network)
 
         def compiled(size: Size | None = None) -> list[ov.InferRequest]:
             sized = network.clone()
             sized.reshape([batch, 3, *(size or (height, width))])
-            program = core.compile_model(_with_conversion(sized), DEVICE, options)
+            converting = _with_conversion(sized, blue_first=not self._red_first)
+            program = core.compile_model(converting, DEVICE, options)
             return [program.create_infer_request() for _ in range(self.lanes)]
 
         self._any_size = compiled()
@@ -68,8 +74,11 @@ class OpenVino:
         height, width = tensors.shape[1:3]
         of_size = self.sizes.find((height, width)) if self.sizes else None
         request = (of_size or self._any_size)[lane]
-        request.infer([tensors], share_inputs=True)
-        output: Outputs = request.get_output_tensor(0).data.astype("float32")
+        pixels = filled(tensors, self._batch)
+        if self._red_first:
+            pixels = np.ascontiguousarray(pixels[..., ::-1])
+        request.infer([pixels], share_inputs=True)
+        output: Outputs = request.get_output_tensor(0).data[: len(tensors)].astype("float32")
         return output
 
     def _options(self, tuning: Tuning) -> dict[str, object]:
@@ -110,17 +119,28 @@ def cpu_flags(told: Path = CPU_INFO) -> set[str]:
     return set(next(flags, []))
 
 
-def _with_conversion(network: ov.Model) -> ov.Model:
-    """Let the graph take u8 BGR pixels in rows: the conversion costs nothing there."""
+def _with_conversion(network: ov.Model, *, blue_first: bool) -> ov.Model:
+    """Let the graph take u8 pixels in rows: the conversion costs nothing there."""
     steps = PrePostProcessor(network)
-    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(
-        ov.Layout("NHWC")
-    ).set_color_format(ColorFormat.BGR)
+    tensor = steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout("NCHW"))
-    steps.input().preprocess().convert_element_type(ov.Type.f32).convert_color(
-        ColorFormat.RGB
-    ).scale(255.0)
+    planes = steps.input().preprocess().convert_element_type(ov.Type.f32)
+    if blue_first:
+        tensor.set_color_format(ColorFormat.BGR)
+        planes.convert_color(ColorFormat.RGB)
+    planes.scale(255.0)
     return steps.build()
+
+
+def _asks_for_its_size(network: ov.Model) -> bool:
+    """Tell whether the graph computes with the shape of its input, as `nms=True` exports do.
+
+    Where it does, and the size is free, colours must not be turned around inside: OpenVINO fuses
+    that into what reads the tensor, and then the graph is told a wrong shape (2026.4; boxes of
+    different classes suppressed each other).
+    """
+    readers = network.input(0).get_target_inputs()
+    return any(reader.get_node().get_type_name() == "ShapeOf" for reader in readers)
 
 
 def _entries(network: ov.Model) -> dict[str, str]:

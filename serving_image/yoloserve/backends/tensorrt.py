@@ -51,7 +51,9 @@ class TensorRt:
         batch, *sides = shape[:3] if rows else (shape[0], *shape[2:])
         height, width = (None if side == plans.FREE else side for side in sides)
         self.input_size = input_size((height, width), self.metadata, tuning)
-        _, self.max_batch = lanes_and_batch(tuning, batchable=batch == plans.FREE)
+        _, self.max_batch = lanes_and_batch(
+            tuning, batchable=batch == plans.FREE, most=self.metadata.unrolled
+        )
         if plans.FREE in shape:
             *_, most = engine.get_tensor_profile_shape(entry, 0)
             most = tuple(most)[:3] if rows else (most[0], *tuple(most)[2:])

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
@@ -13,6 +14,7 @@ from yoloserve.backends.base import STREAMS, Outputs, Tensors, Tuning, input_siz
 from yoloserve.errors import BackendUnsupported
 from yoloserve.formats import Format
 from yoloserve.metadata import Metadata
+from yoloserve.postprocess import surest
 from yoloserve.settings import PrecisionName
 from yoloserve.weights import ModelFile
 
@@ -50,7 +52,9 @@ class Torch:
         free = self.metadata.dynamic
         fixed = (None, None) if free else self.metadata.image_size
         self.input_size = input_size(fixed, self.metadata, tuning)
-        self.lanes, self.max_batch = lanes_and_batch(tuning, batchable=free)
+        self.lanes, self.max_batch = lanes_and_batch(
+            tuning, batchable=free, most=self.metadata.unrolled
+        )
         self._gpu: cuda.Lanes | None = None
         if self.device == "cuda":
             self.lanes, size = cuda.LANES, self.input_size
@@ -92,6 +96,7 @@ def for_tensor_cores(module: Any, dtype: torch.dtype) -> None:
 
 def _torchscript(content: bytes, device: str) -> tuple[Any, dict[str, object]]:
     """Load a scripted module, and the metadata inside its archive."""
+    _offer_suppression()
     extra = {METADATA_FILE: ""}
     with warnings.catch_warnings():
         # Torch asks for another format; this one is what the public exporters write.
@@ -99,6 +104,24 @@ def _torchscript(content: bytes, device: str) -> tuple[Any, dict[str, object]]:
         module = torch.jit.load(BytesIO(content), map_location=device, _extra_files=extra).eval()
     # A trace does not tell its input's shape, and repeats the one it was made with.
     return module, json.loads(extra[METADATA_FILE] or "{}")
+
+
+def _offer_suppression() -> None:
+    """Let graphs that suppress by themselves (exported with `nms=True`) be loaded.
+
+    All they want of torchvision is this one operator; where it is not installed, ours serves.
+    """
+    if find_spec("torchvision"):
+        import_module("torchvision")
+    elif not hasattr(torch.ops.torchvision, "nms"):
+        schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        torch.library.define("torchvision::nms", schema)
+        torch.library.impl("torchvision::nms", "default", _suppress)
+
+
+def _suppress(boxes: Any, scores: Any, iou_threshold: float) -> Any:
+    kept = surest(boxes.float().cpu().numpy(), scores.float().cpu().numpy(), iou_threshold)
+    return torch.from_numpy(kept).to(boxes.device)
 
 
 def _checkpoint(content: bytes, device: str) -> tuple[Any, dict[str, object]]:
