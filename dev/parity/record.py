@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.utils import ops
 
 from parity import reference
-from parity.compare import CONFIDENCE, OPTIONS
+from parity.compare import OPTIONS
 from parity.pictures import EXAMPLES, SIZES
 from yoloserve.postprocess import Detections, Output
 
@@ -19,15 +20,16 @@ ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "serving_image" / "yoloserve" / "models"
 TESTS = ROOT / "tests" / "serving"
 FAMILIES = "yolov5n", "yolov8n", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n"
-SIDE, CLASSES, PASSING = 320, 4, 100
+SIDE, CLASSES, PASSING = 320, 4, 12
+ALL = replace(OPTIONS, confidence=0.0005)  # most of what is kept of each raw output
 STRIDE, BOX = 32, [[10.25, 20.5, 300.75, 30.5]]  # of the tensor, to be mapped back
-KEPT = 48  # places of a raw output, the surest; the others are below any threshold
+KEPT = 40  # places of a raw output, the surest; the others are below any threshold
 
 
 def write(folder: Path) -> int:
     """Write the fixtures of the bundled models, of each family's heads, and of the letterbox."""
     _dump(TESTS / "reference.json", {"confidence": OPTIONS.confidence, "answers": _bundled()})
-    told = {"confidence": CONFIDENCE, "iou": OPTIONS.iou}
+    told = {"confidence": ALL.confidence, "iou": ALL.iou}
     _dump(TESTS / "reference_heads.json", told | {"heads": list(_heads(folder))})
     fits = {"stride": STRIDE, "box": BOX, "fits": list(_letterboxes())}
     _dump(TESTS / "reference_letterbox.json", fits)
@@ -75,7 +77,7 @@ def _heads(folder: Path) -> Any:
             answer = reference.ask(path, picture, OPTIONS, SIDE)
             kept = _significant(answer.output)
             output = np.array(kept, np.float32)
-            found = reference.suppressed(output, answer.tensor.shape[:2], (height, width), OPTIONS)
+            found = reference.suppressed(output, answer.tensor.shape[:2], (height, width), ALL)
             yield {
                 "family": family,
                 "exported": form,
@@ -91,7 +93,7 @@ def _heads(folder: Path) -> Any:
 def _significant(output: Output) -> list[list[float]]:
     """Keep the surest places, and five digits of each number."""
     if output.shape[1] == 6:
-        kept = output[:KEPT]
+        kept = output[: max(1, int((output[:, 4] > 0.05).sum()))]
     else:
         order = np.argsort(-output[4:].max(axis=0), kind="stable")[:KEPT]
         kept = output[:, np.sort(order)]

@@ -75,23 +75,34 @@ def mean_colour(tmp_path_factory: pytest.TempPathFactory) -> dict[BackendName, s
     return dict(zip(RUNTIMES, (onnx, onnx, torchscript), strict=True))
 
 
-def onnx_of_mean_colour(metadata: dict[str, object]) -> bytes:
+def onnx_of_mean_colour(metadata: dict[str, object], *, sized: bool = False) -> bytes:
+    """Make the ONNX file; `sized`: for any size, and the box is multiplied by the longer side."""
     from onnx import TensorProto, helper, numpy_helper
 
     nodes = [
         helper.make_node("ReduceMean", ["images"], ["scores"], axes=[2, 3], keepdims=0),
-        helper.make_node("Concat", ["box", "scores"], ["row"], axis=1),
+        helper.make_node("Concat", ["place" if sized else "box", "scores"], ["row"], axis=1),
         helper.make_node("Unsqueeze", ["row", "last"], ["column"]),
         helper.make_node("Tile", ["column", "times"], ["output0"]),
     ]
+    if sized:
+        nodes[:0] = [
+            helper.make_node("Shape", ["images"], ["shape"]),
+            helper.make_node("Slice", ["shape", "last", "end"], ["sides"]),
+            helper.make_node("ReduceMax", ["sides"], ["longer"], keepdims=1),
+            helper.make_node("Cast", ["longer"], ["side"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["box", "side"], ["place"]),
+        ]
+    shape = [1, 3, "height", "width"] if sized else [1, 3, 64, 64]
     graph = helper.make_graph(
         nodes,
         "colour",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 7, 10])],
         [
             numpy_helper.from_array(np.array([[32, 32, 20, 10]], np.float32), "box"),
             numpy_helper.from_array(np.array([2]), "last"),
+            numpy_helper.from_array(np.array([4]), "end"),
             numpy_helper.from_array(np.array([1, 1, 10]), "times"),
         ],
     )
@@ -250,3 +261,20 @@ traced.save("nms.torchscript", _extra_files={{"config.txt": json.dumps(told)}})
     found = seen(engine, np.zeros((64, 64, 3), np.uint8))
     np.testing.assert_allclose(found.scores, [0.9, 0.7])
     np.testing.assert_allclose(found.boxes, [[9, 8, 40, 40], [44, 44, 60, 60]])
+
+
+@pytest.mark.parametrize("backend", [BackendName.OPENVINO, BackendName.ONNXRUNTIME])
+def test_a_graph_that_computes_with_its_size_is_told_the_right_one(
+    tmp_path: Path, backend: BackendName
+) -> None:
+    """As `nms=True` exports do, whose classes are kept apart by it."""
+    metadata = {"names": dict(enumerate(NAMES)), "imgsz": [64, 64], "stride": 32, "task": "detect"}
+    path = tmp_path / "sized.onnx"
+    path.write_bytes(onnx_of_mean_colour(metadata, sized=True))
+    engine = start(Settings(model=path.as_uri(), backend=backend, cache_dir=tmp_path / "cache"))
+    assert engine.input_size == InputSize(64, 64, dynamic=True)
+    for height, width in ((64, 64), (32, 64), (64, 32)):
+        (output,) = engine.infer(0, [np.full((height, width, 3), (255, 0, 51), np.uint8)])
+        sides = np.array([32, 32, 20, 10]) * max(height, width)
+        np.testing.assert_allclose(output[:4, 0], sides, rtol=1e-2)
+        np.testing.assert_allclose(output[4:, 0], (0.2, 0, 1), atol=4e-3)
