@@ -69,7 +69,10 @@ def _check(folder: Path, families: list[str], size: int, into: Path | None) -> i
     print(HEADING, flush=True)
     for name in families:
         family, _, weights = name.partition(":")
-        model = _trained(family) if weights else reference.awake(family, size, shown)
+        if weights:
+            model = reference.trained(_checkpoint(family), shown, size)
+        else:
+            model = reference.awake(family, size, shown)
         chosen = [form for form in reference.FORMATS if _wanted(family, bool(weights), form)]
         for form, path in reference.exported(model, family, chosen, size, folder):
             expected = {picture: reference.ask(path, picture, OPTIONS, size) for picture in shown}
@@ -107,7 +110,7 @@ def _runtimes(form: str) -> list[str]:
     return ["openvino"] if form.startswith("OpenVINO") else ["openvino", "onnxruntime"]
 
 
-def _trained(family: str) -> object:
+def _checkpoint(family: str) -> Path:
     """Train a family for some minutes on drawn pictures, once."""
     from parity import pictures, reference
 
@@ -116,7 +119,7 @@ def _trained(family: str) -> object:
         with tempfile.TemporaryDirectory() as name:
             data = pictures.training_set(Path(name), TRAINED_ON, TRAINED_SIDE)
             reference.train(family, data, checkpoint, side=TRAINED_SIDE, epochs=EPOCHS)
-    return reference.trained(checkpoint)
+    return checkpoint
 
 
 if __name__ == "__main__":

@@ -135,7 +135,8 @@ def _unclipped(output: Output, head: Head) -> Detections:
 def _explained(ours: Detections, theirs: Detections) -> tuple[list[str], list[str]]:
     """Tell for each box that only one answer has whether it is a tie, and with what."""
     pairs = paired(ours, theirs)
-    ties, unexplained = [], []
+    ties: list[str] = []
+    unexplained: list[str] = []
     for name, here, there, known in (
         ("extra", ours, theirs, {row for row, _ in pairs}),
         ("missing", theirs, ours, {column for _, column in pairs}),

@@ -29,9 +29,9 @@ def run(arguments: list[str]) -> int:
         uv = Path(sys.executable).with_name("uv")
         place = python.parents[1]
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, place], check=True)
-        install = [uv, "pip", "install", "--quiet", "--python", python, "-r", REQUIREMENTS]
+        install: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", python]
         extras = [part for extra in EXTRAS for part in ("--extra", extra)]
-        subprocess.run([*install, "-r", PROJECT, *extras], check=True)
+        subprocess.run([*install, "-r", REQUIREMENTS, "-r", PROJECT, *extras], check=True)
         (folder() / "done").touch()
     sources = os.pathsep.join(str(ROOT / each) for each in ("serving_image", "dev"))
     own = {

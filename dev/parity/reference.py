@@ -156,9 +156,12 @@ def awake(
     return model
 
 
-def trained(checkpoint: Path) -> Any:
-    """Load a network that was trained."""
-    return YOLO(checkpoint)
+def trained(checkpoint: Path, seen: Sequence[Path], size: int, passing: int = 60) -> Any:
+    """Load a network that was trained for minutes: of nothing sure yet, so its scores are moved."""
+    model = YOLO(checkpoint)
+    model.model.float().eval()
+    _soften(model.model, _batch(seen, size), passing)
+    return model
 
 
 def train(family: str, data: Path, checkpoint: Path, *, side: int, epochs: int) -> None:
