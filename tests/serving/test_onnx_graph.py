@@ -106,13 +106,14 @@ def test_a_graph_that_takes_no_image_is_refused(kind: int, channels: int) -> Non
         prepared(content, FP16)
 
 
-def test_a_quantised_graph_is_not_halved() -> None:
-    scale = helper.make_node("Constant", [], ["scale"], value_float=0.1)
+@pytest.mark.parametrize("wanted", [FP32, FP16])
+def test_a_quantised_graph_stays_one(wanted) -> None:
     nodes = [
-        scale,
+        helper.make_node("Constant", [], ["scale"], value_float=0.1),
         helper.make_node("QuantizeLinear", ["images", "scale"], ["small"]),
         helper.make_node("DequantizeLinear", ["small", "scale"], ["output0"]),
     ]
-    with pytest.raises(ModelUnsupported, match="quantised already"):
-        prepared(graph_of(nodes), FP16)
-    assert prepared(graph_of(nodes), FP32)[1] is FP32
+    graph, precision = prepared(graph_of(nodes), wanted)
+    assert precision is PrecisionName.INT8
+    output = run(graph, np.full((1, 8, 8, 3), 51, np.uint8))
+    np.testing.assert_allclose(output, 0.2, rtol=1e-6)

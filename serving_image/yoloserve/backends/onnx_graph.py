@@ -28,11 +28,13 @@ def prepared(content: bytes, wanted: PrecisionName) -> tuple[bytes, PrecisionNam
     """Return the model with (N, H, W, 3) uint8 BGR as its input, and what it computes in.
 
     In fp16, what comes after the last convolutions stays exact: in half precision a coordinate of a
-    640 px picture moves by up to a quarter of a pixel. A model that was exported in fp16 stays all
-    as it is, whatever is wanted. Raises `ModelUnsupported`.
+    640 px picture moves by up to a quarter of a pixel. A model that was exported in fp16, or
+    quantised, stays all as it is, whatever is wanted. Raises `ModelUnsupported`.
     """
     model = onnx.load_from_string(content)
     exported = _take_pixels(model.graph)
+    if any(node.op_type in QUANTISED for node in model.graph.node):
+        exported = PrecisionName.INT8
     if exported is PrecisionName.FP32 and wanted is PrecisionName.FP16:
         _halve(model)
         exported = wanted
@@ -82,8 +84,6 @@ def _kind_and_shape(value: Any) -> tuple[int, list[int | str]]:
 def _halve(model: Any) -> None:
     """Let all up to the last convolutions take and give half precision, casting in between."""
     graph = model.graph
-    if any(node.op_type in QUANTISED for node in graph.node):
-        raise ModelUnsupported("precision fp16: the model is quantised already")
     single = _single_precision(model)
     weights = {each.name: each for each in graph.initializer if each.name in single}
     head = _head(graph)
