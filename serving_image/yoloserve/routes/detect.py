@@ -1,15 +1,18 @@
 """`POST /v1/detect` and `/v1/detect/batch`: images in, their objects out."""
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 
 from yoloserve.dependencies import (
     Asked,
     Bodies,
     Calling,
-    Counted,
-    Served,
+    asked,
+    calling,
+    named,
     spend,
     while_connected,
 )
@@ -26,7 +29,31 @@ from yoloserve.schemas import (
     detect_json,
 )
 
-router = APIRouter(tags=["detect"])
+PARAMETERS = frozenset({b"x-deadline-ms", b"x-camera-id"})  # headers; the others are in the query
+
+
+class DetectRoute(APIRoute):
+    """A route that is called with its defaults where a request gives no parameters.
+
+    FastAPI takes 0.2 ms to find that out, a third of what Python computes on the event loop.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Leave to FastAPI what has something to read."""
+        read = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            scope = request.scope
+            if scope["query_string"] or any(name in PARAMETERS for name, _ in scope["headers"]):
+                return await read(request)
+            caller = await calling(request, await named(request))
+            response: Response = await self.endpoint(request, caller, await asked(request))
+            return response
+
+        return handle
+
+
+router = APIRouter(tags=["detect"], route_class=DetectRoute)
 
 JPEG = "image/jpeg"
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
@@ -132,15 +159,15 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
     },
     openapi_extra={"requestBody": BODY_OF_MANY},
 )
-async def detect_batch(
-    request: Request, caller: Calling, detector: Served, options: Asked, metrics: Counted
-) -> Response:
+async def detect_batch(request: Request, caller: Calling, options: Asked) -> Response:
     """Send several images as the files of a form, get the objects of each.
 
     Each image is an answer of its own: one that cannot be read, or that came too late, does not
     spoil the others. The deadline, unless asked for, is that of one image times their number.
     When not a single image was answered, the answer is the first one's error.
     """
+    detector: Detector = request.app.state.detector
+    metrics: Metrics = request.app.state.metrics
     bodies: Bodies = request.app.state.bodies
     async with bodies.images_of(request) as files:
         if len(files) > 1:
