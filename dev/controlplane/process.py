@@ -98,8 +98,11 @@ class OperatorProcess:
             raise KeyError(path) from error
 
     def leads(self) -> bool:
-        """Return whether this replica says that it leads."""
-        return self.metric("leader_election_master_status") == 1
+        """Return whether this replica says that it leads; one that has just ended does not."""
+        try:
+            return self.metric("leader_election_master_status") == 1
+        except OSError:
+            return False
 
     @property
     def pid(self) -> int:
