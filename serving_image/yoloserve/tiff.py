@@ -5,6 +5,7 @@ An EXIF block is such a directory, too. Source: TIFF, revision 6.0.
 
 import enum
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,6 +19,8 @@ ORDER_OF = {b"II*\0": "<", b"MM\0*": ">"}
 BIG = b"II+\0", b"MM\0+"  # BigTIFF, with addresses of 64 bits
 MOST_ENTRIES = 1024  # writers make some twenty; a decoder compares each with each
 MOST_IN_BLOCK = 2**22  # pixels of a tile or strip that is larger than its picture
+MOST_BLOCKS = 200_000  # tiles of 16 x 16 in a frame of 8K video are fewer
+MOST_SAMPLES = 4
 ALL_ROWS = 2**32 - 1
 
 
@@ -49,9 +52,9 @@ SEPARATE = 2  # of PLANES: one after the other
 UNSIGNED = {1, 4}  # of SAMPLE_FORMAT; 4 says "undefined"
 BITS = {1, 2, 4, 8, 16}
 UNMIXED = 2  # of EXTRA_SAMPLES: transparency that the colours do not have in them yet
-# None, CCITT (2 to 4), LZW, JPEG, deflate by its two numbers, PackBits. Of what it does not know
-# the decoder makes a black picture.
-COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32946, 32773}
+DEFLATE = {8, 32946}
+# None, fax (2 to 4), LZW, JPEG, PackBits. Of what it does not know the decoder makes black.
+COMPRESSIONS = {1, 2, 3, 4, 5, 7, 32773} | DEFLATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +144,12 @@ def size(tiff: bytes) -> tuple[int, int]:
     across, down = _block(told, width, height)
     if across * down > max(width * height, MOST_IN_BLOCK):
         raise InvalidImage(f"the image/tiff has tiles or strips of {across} x {down} pixels")
-    planes = told.number(Tag.SAMPLES, 1) if told.number(Tag.PLANES, 1) == SEPARATE else 1
+    if (samples := told.number(Tag.SAMPLES, 1)) > MOST_SAMPLES:
+        raise UnsupportedMediaType(f"the image/tiff has {samples} numbers for each pixel")
+    planes = samples if told.number(Tag.PLANES, 1) == SEPARATE else 1
     blocks = -(-width // across) * -(-height // down) * planes
+    if blocks > MOST_BLOCKS:
+        raise InvalidImage(f"the image/tiff has more than {MOST_BLOCKS} tiles or strips")
     if len(_offsets(told)) < blocks:
         raise InvalidImage(f"the image/tiff lacks some of its {blocks} tiles or strips")
     return width, height
@@ -163,15 +170,32 @@ def as_stored(tiff: bytes) -> bytes:
 
 
 def require_whole(tiff: bytes) -> None:
-    """Raise unless every tile or strip is there: a decoder makes up the rest.
+    """Raise unless every tile or strip is there, and those with a checksum are intact.
 
-    Raises `InvalidImage`, `ValueError` or `struct.error`. Damage inside of a compressed one is not
-    seen here, nor told by libtiff.
+    What is not, the decoder makes up in black, and does not tell. Of all compressions only deflate
+    has a checksum: damage inside of others stays unseen. Raises `InvalidImage`, `ValueError` or
+    `struct.error`.
     """
     told = Directory.first(tiff)
     offsets, sizes = _offsets(told), _sizes(told)
     if len(offsets) != len(sizes) or (offsets.astype(np.int64) + sizes > len(tiff)).any():
         raise InvalidImage("the image/tiff is cut short")
+    if told.number(Tag.COMPRESSION, 1) in DEFLATE:
+        across, down = _block(told, told.number(Tag.WIDTH), told.number(Tag.HEIGHT))
+        samples, bits = told.number(Tag.SAMPLES, 1), int(told.numbers(Tag.BITS, 1).max())
+        most = -(-across * samples * bits // 8) * down
+        for at, size in zip(offsets.tolist(), sizes.tolist(), strict=True):
+            _require_intact(tiff[at : at + size], most)
+
+
+def _require_intact(deflated: bytes, most: int) -> None:
+    unpacker = zlib.decompressobj()
+    try:
+        unpacker.decompress(deflated, most + 1)
+    except zlib.error as error:
+        raise InvalidImage(f"the image/tiff is damaged: {error}") from None
+    if not unpacker.eof:
+        raise InvalidImage("the image/tiff has a tile or strip that ends too early, or not at all")
 
 
 def _block(told: Directory, width: int, height: int) -> tuple[int, int]:

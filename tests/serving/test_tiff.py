@@ -1,5 +1,6 @@
 """TIFFs of every sort, written by hand: what is read, what is refused, and before what."""
 
+import resource
 import struct
 import zlib
 
@@ -234,6 +235,7 @@ def test_a_directory_that_never_ends_is_refused_unread(monkeypatch: pytest.Monke
         (lambda _: b"II+\0\x08\0\0\0" + bytes(100), "BigTIFF"),
         (lambda _: b"MM\0+\0\x08\0\0" + bytes(100), "BigTIFF"),
         (lambda rgb: tiff(rgb, tags={SUBFILE: 1}), "raw files"),
+        (lambda rgb: tiff(np.dstack((rgb, rgb))), "6 numbers"),
         (lambda rgb: tiff(rgb, tags={COMPRESSION: 34_712}), "compressed by 34712"),  # JPEG 2000
         (lambda rgb: tiff(rgb, tags={FORMAT: [3, 3, 3]}), "whole ones"),
         (lambda rgb: tiff(rgb, tags={FORMAT: [2, 2, 2]}), "whole ones"),
@@ -290,5 +292,23 @@ def test_any_directory_is_an_image_or_a_refusal(data: st.DataObject) -> None:
 def test_a_bomb_in_a_strip_is_no_larger_than_its_picture() -> None:
     stored = np.zeros((8, 8, 3), np.uint8)
     bomb = zlib.compress(bytes(100 * 2**20), 9)
-    image = decode(with_data(tiff(stored, tags={COMPRESSION: DEFLATE}), bomb), max_pixels=ANY)
-    assert image.shape == (8, 8, 3)
+    encoded = with_data(tiff(stored, tags={COMPRESSION: DEFLATE}), bomb)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InvalidImage, match="not at all"):
+        decode(encoded, max_pixels=ANY)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("compression", [DEFLATE, 32_946])
+def test_damage_that_a_checksum_tells_is_told(
+    rgb: np.ndarray, compression: int, layout: str
+) -> None:
+    whole = tiff(rgb, tags={COMPRESSION: DEFLATE}, **LAYOUTS[layout])
+    whole = with_value(whole, COMPRESSION, compression)
+    np.testing.assert_array_equal(decode(whole, max_pixels=ANY), bgr(rgb))
+    for share in (0.5, 0.7, 0.9):
+        at = int(len(whole) * share)
+        damaged = whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]
+        with pytest.raises(InvalidImage):
+            decode(damaged, max_pixels=ANY)
