@@ -82,6 +82,8 @@ class OnnxRuntime:
         self.lanes, self.max_batch = lanes_and_batch(
             tuning, batchable=batch is None, most=self.metadata.unrolled, fixed=batch
         )
+        if best == CUDA:
+            self.lanes = STREAMS  # while one copies, the other computes
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:  # noqa: ARG002 (a session has none)
         """Run the network: on a GPU on the bytes, on a CPU on RGB planes of 0 to 1."""

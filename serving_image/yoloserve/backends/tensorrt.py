@@ -10,9 +10,17 @@ import tensorrt as trt
 import torch
 
 from yoloserve.backends import cuda, onnx_graph, plans
-from yoloserve.backends.base import Outputs, Tensors, Tuning, input_size, lanes_and_batch
+from yoloserve.backends.base import (
+    Outputs,
+    Tensors,
+    Tuning,
+    filled,
+    input_size,
+    lanes_and_batch,
+)
 from yoloserve.errors import BackendUnsupported, ModelUnsupported
 from yoloserve.formats import Format, Parts, engine_file, engine_parts
+from yoloserve.images import blank
 from yoloserve.metadata import Metadata
 from yoloserve.settings import PrecisionName, Profile
 from yoloserve.weights import ModelFile
@@ -51,8 +59,9 @@ class TensorRt:
         batch, *sides = shape[:3] if rows else (shape[0], *shape[2:])
         height, width = (None if side == plans.FREE else side for side in sides)
         self.input_size = input_size((height, width), self.metadata, tuning)
+        self._batch = None if batch == plans.FREE else batch
         _, self.max_batch = lanes_and_batch(
-            tuning, batchable=batch == plans.FREE, most=self.metadata.unrolled
+            tuning, batchable=not self._batch, most=self.metadata.unrolled, fixed=self._batch
         )
         if plans.FREE in shape:
             *_, most = engine.get_tensor_profile_shape(entry, 0)
@@ -60,12 +69,11 @@ class TensorRt:
             plans.require_room(self.input_size, most[1:])
             self.max_batch = min(self.max_batch, most[0])
         self._gpu = cuda.Lanes(lambda: _Context(engine, entry, rows=rows))
-        size = self.input_size
-        self._gpu.graphs.prepare((self.max_batch, size.height, size.width))
+        self._gpu.graphs.prepare((self.max_batch, *blank(self.input_size).shape[:2]))
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:
         """Run the network; our own engines take the bytes as they are."""
-        return self._gpu.infer(lane, tensors)
+        return self._gpu.infer(lane, filled(tensors, self._batch))[: len(tensors)]
 
 
 class _Context:

@@ -13,6 +13,7 @@ from yoloserve.backends import cuda
 from yoloserve.backends.base import STREAMS, Outputs, Tensors, Tuning, input_size, lanes_and_batch
 from yoloserve.errors import BackendUnsupported
 from yoloserve.formats import Format
+from yoloserve.images import blank
 from yoloserve.metadata import Metadata
 from yoloserve.postprocess import surest
 from yoloserve.settings import PrecisionName
@@ -57,9 +58,9 @@ class Torch:
         )
         self._gpu: cuda.Lanes | None = None
         if self.device == "cuda":
-            self.lanes, size = cuda.LANES, self.input_size
+            self.lanes = cuda.LANES
             self._gpu = cuda.Lanes(lambda: self._forward)
-            self._gpu.graphs.prepare((self.max_batch, size.height, size.width))
+            self._gpu.graphs.prepare((self.max_batch, *blank(self.input_size).shape[:2]))
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:
         """Run the network on RGB planes of 0 to 1, converted where it runs."""
