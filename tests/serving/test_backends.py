@@ -278,3 +278,10 @@ def test_a_graph_that_computes_with_its_size_is_told_the_right_one(
         sides = np.array([32, 32, 20, 10]) * max(height, width)
         np.testing.assert_allclose(output[:4, 0], sides, rtol=1e-2)
         np.testing.assert_allclose(output[4:, 0], (0.2, 0, 1), atol=4e-3)
+
+
+def test_pixels_are_scaled_as_the_reference_does_to_the_last_bit() -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    planes = onnxruntime._planes(pixels, np.float32)
+    expected = torch.arange(256).float().div_(255).numpy()
+    np.testing.assert_array_equal(planes[0, 0].ravel(), expected)
