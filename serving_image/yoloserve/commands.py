@@ -33,6 +33,7 @@ def serve(settings: Settings) -> int:
     # download say, would sit out the whole grace period. Once up, the server has its own handler.
     # By force, for the start has a thread; what it leaves behind, a killed one leaves as well.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     logs.configure()
     _allow_connections()
     # A network is read and compiled mostly outside of Python: time to import what speaks HTTP.

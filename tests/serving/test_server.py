@@ -22,11 +22,13 @@ EX_CONFIG = 78
 @pytest.fixture(autouse=True)
 def undo_what_serving_does_to_a_process() -> Iterator[None]:
     """Some of these tests call `main` in this process: it takes over signals and logging."""
-    root, terminate = logging.getLogger(), signal.getsignal(signal.SIGTERM)
+    root = logging.getLogger()
+    signals = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
-    signal.signal(signal.SIGTERM, terminate)
+    for each, handler in signals.items():
+        signal.signal(each, handler)
 
 
 def test_a_server_is_ready_when_it_says_so_and_answers(run_server, make_model, jpeg) -> None:
