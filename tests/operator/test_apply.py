@@ -426,6 +426,20 @@ async def test_two_writers_who_fight_write_once_a_second(world: World) -> None:
     assert world.drifts == []
 
 
+async def test_a_fight_is_one_also_while_the_other_sets_what_we_want(world: World) -> None:
+    desired = world.deployment()
+    ours, writes = desired["spec"]["replicas"], 0
+    await world.apply(desired)
+    for tenth in range(30):
+        await world.edit({"spec": {"replicas": ours + tenth % 2}})
+        writes += len(await world.apply(desired))
+        world.now += 0.1
+    assert writes <= 4
+    world.now += 1.1
+    await world.apply(desired)
+    assert (await world.live())["spec"]["replicas"] == ours
+
+
 async def test_a_fight_does_not_hold_up_what_the_operator_wants_itself(world: World) -> None:
     await world.apply(world.deployment())
     for replicas in (5, 6):

@@ -201,3 +201,22 @@ def test_a_key_that_is_no_longer_wanted_in_a_map_owned_whole_is_a_change():
     [found] = differences(service, live, {"f:spec": {"f:selector": {}}})
     assert (found.how, found.path) == (How.CHANGED, ("spec", "selector"))
     assert not differences(live, live, {"f:spec": {"f:selector": {}}})
+
+
+@pytest.mark.parametrize(
+    ("field", "wanted", "more"),
+    [
+        ("selector", {"app": "gate"}, {"app": "gate", "thief": "1"}),
+        (
+            "podSelector",
+            {"matchLabels": {"app": "gate"}},
+            {"matchLabels": {"app": "gate", "thief": "1"}},
+        ),
+    ],
+)
+def test_a_label_that_another_put_into_our_selector_is_drift(
+    field: str, wanted: dict[str, Any], more: dict[str, Any]
+) -> None:
+    """It then owns the selector as a whole, and we own nothing of it."""
+    [found] = differences({"spec": {field: wanted}}, {"spec": {field: more}}, {})
+    assert (found.how, found.path) == (How.TAKEN, ("spec", field))

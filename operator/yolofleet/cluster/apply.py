@@ -116,6 +116,14 @@ class _Found:
     def drift(self) -> list[Difference]:
         return [*self.changed, *self.added]
 
+    @property
+    def can_wait(self) -> bool:
+        """Return whether others alone made it differ: a wish of ours is never held up by a fight.
+
+        A value that others set to what we want is ours to take back, but no wish.
+        """
+        return all(each.how is How.UNOWNED for each in self.ours) and bool(self.drift or self.ours)
+
 
 class Writer:
     """Brings the cluster to what is desired, with as few writes as that takes."""
@@ -226,7 +234,7 @@ class Writer:
         wanted = with_wish(desired, wish)
         found = self._compare(wanted, wish, live)
         enforced = policy is DriftPolicy.ENFORCE
-        if enforced and found.drift and not found.ours and (drift := self._calm(live, found)):
+        if enforced and found.can_wait and (drift := self._calm(live, found)):
             return [], drift
         drift = self._told(live, found.drift, Handling.REPAIRED if enforced else Handling.LEFT)
         changes: list[Change] = []
@@ -256,7 +264,7 @@ class Writer:
         repair = self._repairs.get(live.uid)
         if repair is None or self._clock() >= repair.calm_until:
             return None
-        drift = repair.returned or self._told(live, found.drift, Handling.CONTESTED)
+        drift = repair.returned or self._told(live, [*found.drift, *found.ours], Handling.CONTESTED)
         self._repairs[live.uid] = replace(repair, returned=drift)
         return drift
 
@@ -408,7 +416,7 @@ class Writer:
         return tuple(str(each) for each in (*ours, *drift) if not _is_note(each))
 
 
-_VERBS = {How.TAKEN: "set", How.ADDED: "added", How.REMOVED: "removed"}
+_VERBS = {How.TAKEN: "set", How.UNOWNED: "set", How.ADDED: "added", How.REMOVED: "removed"}
 
 
 def _attributed(

@@ -39,7 +39,7 @@ Path = tuple[Step, ...]
 _NEVER_TRACKED: Final = {"name", "namespace", "uid", "resourceVersion"}
 _QUANTITIES: Final = {"limits", "requests", "sizeLimit", "averageValue", "value", "storage"}
 _ALIASES: Final = {"serviceAccountName": "serviceAccount"}  # the server copies one from the other
-_WHOLE_MAPS: Final = {"selector", "nodeSelector"}  # nothing is defaulted in there
+_WHOLE_MAPS: Final = {"selector", "matchLabels", "nodeSelector"}  # nothing is defaulted in there
 _HANDED_OVER: Final = ("spec", "replicas")  # what an autoscaler sets is not an addition
 _OTHERS_TO_ADD: Final = "f:metadata"  # labels and annotations of others are theirs
 
@@ -158,16 +158,25 @@ def _owned(desired: Any, live: Any, applied: Fields, path: Path) -> Iterator[Dif
     """Compare a field that we own: as a whole if nothing below it is owned by itself."""
     if applied:
         yield from _unlike(desired, live, applied, path)
-    elif _fewer_keys(desired, live, path) or next(_unlike(desired, live, None, path), None):
+    elif _unlike_or_more(desired, live, path):
         yield Difference(How.CHANGED, path)
 
 
-def _fewer_keys(desired: Any, live: Any, path: Path) -> bool:
-    return path[-1] in _WHOLE_MAPS and set(desired) != set(live)
-
-
 def _taken_or_unowned(desired: Any, live: Any, path: Path) -> How:
-    return How.TAKEN if next(_unlike(desired, live, None, path), None) else How.UNOWNED
+    return How.TAKEN if _unlike_or_more(desired, live, path) else How.UNOWNED
+
+
+def _unlike_or_more(desired: Any, live: Any, path: Path) -> bool:
+    return next(_unlike(desired, live, None, path), None) is not None or _more(desired, live, path)
+
+
+def _more(desired: Any, live: Any, path: Path) -> bool:
+    """Say whether a label that we do not want is in a selector, here or below."""
+    if not isinstance(desired, dict) or not isinstance(live, dict):
+        return False
+    if path[-1] in _WHOLE_MAPS and live.keys() - desired.keys():
+        return True
+    return any(_more(value, live.get(name), (*path, name)) for name, value in desired.items())
 
 
 def _unlike_whole(desired: Sequence[Any], live: Sequence[Any], path: Path) -> Iterator[Difference]:
