@@ -56,7 +56,7 @@ def _options() -> argparse.Namespace:
     check.add_argument("--json", type=Path, help="also write what came out to this file")
     precision = commands.add_parser("precision", help="compare mAP")
     precision.add_argument("models", nargs="*", default=["demo://shapes", "demo://shapes-v2"])
-    precision.add_argument("--pictures", type=int, default=500)
+    precision.add_argument("--pictures", type=int, default=1000)
     commands.add_parser("record", help="write fixtures")
     return parser.parse_args()
 

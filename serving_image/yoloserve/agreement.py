@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from yoloserve.postprocess import Detections, iou
 
 SAME_OBJECT = 0.5  # IoU from which two boxes mean one object
+BY_SCORE = 0.01  # of an overlap, for a difference of 1 in score
 SAME_EDGES = 0.5  # pixels up to which two boxes without an area are the same
 MARGIN = 0.01  # by which a score may differ: look for counterparts this much below the threshold
 
@@ -75,10 +76,15 @@ def agreement(found: Detections, expected: Detections, *, confidence: float) -> 
 
 
 def paired(found: Detections, expected: Detections) -> list[tuple[int, int]]:
-    """Pair objects of one class by overlap, the closest first; by their numbers in the lists."""
+    """Pair objects of one class by overlap, the closest first; by their numbers in the lists.
+
+    Where boxes are all but the same, as those that both fill the picture, by score.
+    """
     pairs: list[tuple[int, int]] = []
-    free = _overlaps(found, expected)
-    while free.size and free.max() >= SAME_OBJECT:
+    overlaps = _overlaps(found, expected)
+    apart = np.abs(found.scores[:, None] - expected.scores[None])
+    free = np.where(overlaps >= SAME_OBJECT, overlaps - BY_SCORE * apart, 0)
+    while free.size and free.max() > 0:
         row, column = divmod(int(free.argmax()), free.shape[1])
         pairs.append((row, column))
         free[row], free[:, column] = 0, 0

@@ -69,6 +69,12 @@ def test_each_object_is_paired_with_the_closest() -> None:
     assert (told.both, told.worst_iou, told.worst_score) == (2, 1.0, 0.0)
 
 
+def test_of_boxes_that_are_all_but_the_same_those_of_like_scores_are_paired() -> None:
+    near = (0, 0, 100, 99.99)
+    told = judged(seen((BOX, 0.9, 0), (near, 0.5, 0)), seen((BOX, 0.5, 0), (near, 0.9, 0)))
+    assert (told.both, told.worst_score) == (2, 0.0)
+
+
 def test_pictures_add_up() -> None:
     total = Agreement(1, 2, 3, 0.9, 0.1) + Agreement(4, 0, 0, 0.8, 0.2)
     assert total == Agreement(5, 2, 3, 0.8, 0.2)
