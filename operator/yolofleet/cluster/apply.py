@@ -233,7 +233,7 @@ class Writer:
         wish = proof.wish if proof and proof.digest == digest else wish_of(desired)
         wanted = with_wish(desired, wish)
         found = self._compare(wanted, wish, live)
-        enforced = policy is DriftPolicy.ENFORCE
+        enforced, others_did = policy is DriftPolicy.ENFORCE, found.can_wait or bool(found.drift)
         if enforced and found.can_wait and (drift := self._calm(live, found)):
             return [], drift
         drift = self._told(live, found.drift, Handling.REPAIRED if enforced else Handling.LEFT)
@@ -251,7 +251,7 @@ class Writer:
             changes.append(change)
         if changes:
             self._learn_unkept(wanted, wish, live, policy)
-        if enforced and drift:
+        if enforced and others_did:
             drift = self._after_repair(live, drift, len(changes))
         self._proven[live.uid] = _Proof(
             live.version, digest, policy, wish, None if enforced else drift
@@ -268,7 +268,7 @@ class Writer:
         self._repairs[live.uid] = replace(repair, returned=drift)
         return drift
 
-    def _after_repair(self, live: Entry, drift: Drift, writes: int) -> Drift:
+    def _after_repair(self, live: Entry, drift: Drift | None, writes: int) -> Drift | None:
         """Keep the object from being repaired again at once; a fight goes on being told."""
         before = self._repairs.get(live.uid)
         returned = before.returned if before else None
