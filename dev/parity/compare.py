@@ -167,6 +167,9 @@ def _tie(here: Detections, number: int, there: Detections) -> str:
         if others is there and swapped.any():
             index = int(swapped.argmax())
             return f"the other answer keeps a neighbour of score {rivals.scores[index]:.6f}"
+    same_box = there[(iou(box, there.boxes)[0] >= LEAST_IOU) & (there.classes != kind)]
+    if len(same_box) and abs(same_box.scores[0] - score) <= TIE:
+        return f"the other answer calls it class {same_box.classes[0]}, by {same_box.scores[0]:.4f}"
     return ""
 
 
