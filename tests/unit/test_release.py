@@ -56,6 +56,23 @@ def test_a_canary_gets_its_weight_once_it_is_ready(world):
     assert condition(world, "CanaryHealthy").status == "True"
 
 
+def test_a_move_that_broke_off_between_pointer_and_route_goes_on_and_not_back(world):
+    """Our note on the Deployment, just before, has made its status one of a generation ago."""
+    old = released(world)
+    world.edit(model=V2)
+    while world.selected() == old:
+        world.run_pods()
+        route, status = world.children["VirtualService", "gate"], copy.deepcopy(world.status())
+        world.reconcile()
+    world.children["VirtualService", "gate"] = route
+    world.raw["status"] = status.dump()
+    new = world.selected()
+    world.deployments()[new]["metadata"]["generation"] = 3
+    world.deployments()[new]["status"]["observedGeneration"] = 2
+    assert (world.weights()[old], world.status().stable.revision) == (100, old)
+    assert world.decide().stable == new
+
+
 def test_promotion_moves_the_pointer_and_touches_no_pod(world):
     old = released(world, canary={"model": V2, "weight": 50})
     new = world.status().canary.revision

@@ -97,8 +97,12 @@ def takes_over(observed: Observed, before: str, way: Progress, capacity: Capacit
     serving = observed.ready(before) > 0
     needed = max(capacity.kept, 1) if serving else 1  # better one replica than none
     seen = observed.revisions.get(way.revision)
-    capable = seen is not None and seen.settled and seen.ready >= needed
-    return capable and (way.walked or not serving)
+    if seen is None or seen.ready < needed:
+        return False
+    # A Deployment is unsettled for a moment after our own note on it that it is released. Whoever
+    # has to look again just then, with the pointer moved and the route not, does not go back.
+    judged = seen.settled or observed.selected == way.revision
+    return judged and (way.walked or not serving)
 
 
 def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[Revision, ...]:
