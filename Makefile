@@ -63,7 +63,7 @@ bench-operator: venv ## Measure the operator with 10, 100 and 1,000 detectors ag
 	$(BIN)/python -m bench.operator $(ARGS)
 
 .PHONY: test-faults
-test-faults: venv ## Break the operator in every known way, each write of each trace (an hour, more or less)
+test-faults: venv ## Break the operator in every known way, each write of each trace (well over an hour)
 	$(BIN)/python -m cluster assets > /dev/null
 	YOLOFLEET_FAULTS=whole $(BIN)/python -m pytest tests/faults
 
