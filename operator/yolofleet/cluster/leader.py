@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS: Final = 15  # others wait so long after our last renewal
 RENEW_DEADLINE_S: Final = 10.0  # we stop so long after it: five seconds before others may begin
 RETRY_S: Final = 2.0
+MARGIN_S: Final = 0.05  # so that it is over when we look
+LOOK_S: Final = 1.0  # a standby counts from when it saw a renewal, so it looks more often
 REQUEST_TIMEOUT_S: Final = RENEW_DEADLINE_S / 2  # so that a hung request leaves time for another
 
 
@@ -62,7 +64,8 @@ class Leader:
     async def run(self) -> None:
         """Wait to be elected, then renew until cancelled. Raises `LeadershipLost`."""
         while not await self._try():  # noqa: ASYNC110 (what it waits for is another process)
-            await asyncio.sleep(RETRY_S)
+            left = self._left()
+            await asyncio.sleep(min(LOOK_S, left + MARGIN_S) if left > 0 else LOOK_S)
         self.elected.set()
         self._changed(True)
         logger.info("elected", extra={"fields": {"identity": self._identity}})
@@ -119,15 +122,17 @@ class Leader:
 
     def _free(self, lease: Manifest) -> bool:
         """Return whether we hold `lease`, or nobody does, or its holder is silent for too long."""
-        spec = lease.get("spec") or {}
         version = lease["metadata"]["resourceVersion"]
         if version != self._seen[0]:
             self._seen = (version, self._clock())
-        silent = self._clock() - self._seen[1]
-        holder = spec.get("holderIdentity") or ""
-        return holder in ("", self._identity) or silent > (
-            spec.get("leaseDurationSeconds") or LEASE_SECONDS
-        )
+        holder = (lease.get("spec") or {}).get("holderIdentity") or ""
+        return holder in ("", self._identity) or self._left() < 0
+
+    def _left(self) -> float:
+        """Return for how many seconds more the Lease is its silent holder's."""
+        spec = (self._lease or {}).get("spec") or {}
+        lasts = spec.get("leaseDurationSeconds") or LEASE_SECONDS
+        return float(lasts) - (self._clock() - self._seen[1])
 
     def _new(self) -> Manifest:
         return {
