@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -47,6 +48,7 @@ def main() -> int:
     try:
         settings = from_environment()
         logs.configure(settings.log_level)
+        spare_the_old()
         status: int = uvloop.run(run(settings, find_credentials()))
         return status
     except (InvalidSettings, ClusterError, webhook.BadCertificate) as error:
@@ -255,8 +257,18 @@ def _is_loss(error: BaseException | None) -> bool:
     return isinstance(error, LeadershipLost | NotLeading)
 
 
+def spare_the_old() -> None:
+    """Keep the garbage collector from looking through all that is cached whenever that grows."""
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, sys.maxsize >> 32)
+
+
 def give_back_memory() -> None:
-    """Return to the system what lists took for a moment; glibc would keep it for ever."""
+    """Look for garbage among what is old, and return to the system what lists took for a moment.
+
+    glibc would keep that for ever.
+    """
+    gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # musl has none
         trim(0)
 
