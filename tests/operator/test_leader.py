@@ -145,3 +145,18 @@ async def test_a_leader_whose_clock_passed_the_deadline_may_not_write(
     now += RENEW_DEADLINE_S
     assert not leader.may_write()
     running.cancel()
+
+
+async def test_a_lease_whose_last_renewal_was_on_its_way_is_given_back(
+    client: Client, kube: Kube, namespace: str, eventually: Eventually
+) -> None:
+    """It changed behind our back, as when a renewal is cancelled before its answer."""
+    leader = a_leader(client, namespace, "one")
+    running = asyncio.create_task(leader.run())
+    await eventually(leader.may_write)
+    running.cancel()
+    renewed = {"spec": {"renewTime": "2030-01-01T00:00:00.000000Z"}}
+    await kube.merge(kinds.LEASE, namespace, "lease", renewed)
+    await leader.release()
+    lease = await kube.get(kinds.LEASE, namespace, "lease")
+    assert lease["spec"].get("holderIdentity", "") == ""

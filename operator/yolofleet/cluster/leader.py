@@ -63,7 +63,7 @@ class Leader:
 
     async def run(self) -> None:
         """Wait to be elected, then renew until cancelled. Raises `LeadershipLost`."""
-        while not await self._try():  # noqa: ASYNC110 (what it waits for is another process)
+        while not await self._try():
             left = self._left()
             await asyncio.sleep(min(LOOK_S, left + MARGIN_S) if left > 0 else LOOK_S)
         self.elected.set()
@@ -81,13 +81,21 @@ class Leader:
             return
         self.elected.clear()
         self._changed(False)
-        spec = self._lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1}
         try:
-            await self._client.send(requests.update(self._lease | {"spec": spec}, MANAGER))
+            try:
+                await self._give_back(self._lease)
+            except Stale:  # a renewal was on its way when we were told to end
+                now = await self._client.find(kinds.LEASE, **self._address)
+                if now and now["spec"].get("holderIdentity") == self._identity:
+                    await self._give_back(now)
         except ClusterError as error:
             logger.warning("Lease not released", extra={"fields": {"error": str(error)}})
         else:
             logger.info("Lease released", extra={"fields": {"identity": self._identity}})
+
+    async def _give_back(self, lease: Manifest) -> None:
+        spec = lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1}
+        await self._client.send(requests.update(lease | {"spec": spec}, MANAGER))
 
     async def _try(self) -> bool:
         """Acquire or renew once; return whether we hold the Lease."""
