@@ -47,7 +47,6 @@ RUNTIMES = {
     BackendName.TORCH: Runtime("Torch", "torch", (Format.TORCHSCRIPT, Format.CHECKPOINT), "torch"),
     BackendName.TENSORRT: Runtime("TensorRt", "tensorrt", (Format.ONNX, Format.TENSORRT), "gpu"),
 }
-FINEST_STRIDE = 8  # of every detection head of the public exporters
 PROBE_IOU = 0.5
 PROBE = BUNDLED / "probe.jpg"
 PROBE_OBJECTS = BUNDLED / "probe.json"
@@ -119,24 +118,11 @@ def start(settings: Settings) -> Engine:
     )
     head = Head.of(output.shape[1:], len(classes), backend.metadata.end_to_end)
     engine = Engine(backend, info, head)
-    if head is Head.END_TO_END:
-        size = engine.input_size
-        engine.input_size = replace(size, cells=cells_for(output.shape[1], size.stride))
     if not np.isfinite(output).all():
         raise BlindModel("the model answers a grey image with numbers that are not finite")
     if model.bundled:
         probe(engine)
     return engine
-
-
-def cells_for(places: int, stride: int) -> int:
-    """Count the squares of `stride` that have so many places together.
-
-    A head looks at each square at the strides 8, 16 and so on up to its own.
-    """
-    finest = stride // FINEST_STRIDE
-    of_one = sum((finest >> level) ** 2 for level in range(finest.bit_length()))
-    return -(-places // max(of_one, 1))
 
 
 def installed(wanted: BackendName) -> list[BackendName]:

@@ -272,17 +272,12 @@ def _upright(image: Image, orientation: int) -> Image:
 
 @dataclass(frozen=True, slots=True)
 class InputSize:
-    """What a network takes: exactly this size, or anything on its stride that fits inside.
-
-    cells: how many squares of the stride a tensor has at least. A graph that picks its best 300
-    places itself fails on one that has fewer.
-    """
+    """What a network takes: exactly this size, or anything on its stride that fits inside."""
 
     height: int
     width: int
     stride: int = 32
     dynamic: bool = False
-    cells: int = 1
 
     def gain(self, width: int, height: int) -> float:
         """Scale at which an image of `width` x `height` just fits."""
@@ -334,8 +329,7 @@ def letterbox(image: Image, size: InputSize, reduced: int = 1) -> tuple[Image, L
     image: (H, W, 3) uint8, not empty (`decode` refuses those); `reduced`: by how much it was when
     it was decoded, in which case it needs no further scaling. Returns a (height, width, 3) uint8
     tensor, the image centred on grey 114, and what maps boxes back. A dynamic network gets the
-    smallest multiple of its stride that holds the image: for 16:9 that is 0.6 of the square's work;
-    a very thin image gets as much more as `InputSize.cells` asks for.
+    smallest multiple of its stride that holds the image: for 16:9 that is 0.6 of the square's work.
     Source, to the pixel: `LetterBox` of the public YOLO package.
     """
     height, width = (side * reduced for side in image.shape[:2])
@@ -344,11 +338,6 @@ def letterbox(image: Image, size: InputSize, reduced: int = 1) -> tuple[Image, L
     pad_w, pad_h = size.width - inner_w, size.height - inner_h
     if size.dynamic:
         pad_w, pad_h = pad_w % size.stride, pad_h % size.stride
-        across, down = ((inner_w + pad_w) // size.stride, (inner_h + pad_h) // size.stride)
-        if across < down:
-            pad_w += size.stride * max(0, -(-size.cells // down) - across)
-        else:
-            pad_h += size.stride * max(0, -(-size.cells // across) - down)
     left, top = _before(pad_w), _before(pad_h)
 
     tensor = np.full((inner_h + pad_h, inner_w + pad_w, 3), GREY, np.uint8)

@@ -193,9 +193,3 @@ def test_a_bundled_model_that_misses_a_known_object_is_blind(
 def test_a_model_works_without_a_cache(make_model, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     start(Settings(model=make_model(), cache_dir=tmp_path / "file" / "cache"))
-
-
-@pytest.mark.parametrize(("stride", "cells"), [(32, 15), (64, 4), (8, 300)])
-def test_a_tensor_has_room_for_all_that_an_end_to_end_head_picks(stride, cells):
-    """At stride 32 a square of it is looked at in 16 + 4 + 1 places."""
-    assert engine.cells_for(300, stride) == cells
