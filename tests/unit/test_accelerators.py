@@ -356,7 +356,11 @@ node_rooms = st.builds(
 
 def _a_revision(limits: dict[str, int], pod: dict[str, Any]) -> Revision:
     ours = {"World", "a_detector"}  # this folder's conftest; others have an a_detector too
-    a_detector = next(m.a_detector for m in list(sys.modules.values()) if ours <= vars(m).keys())
+    a_detector = next(
+        m.a_detector
+        for m in list(sys.modules.values())
+        if ours <= getattr(m, "__dict__", {}).keys()
+    )
     raw = a_detector(
         resources={"limits": {r: str(n) for r, n in limits.items() if n}}, podTemplate={"spec": pod}
     )

@@ -36,7 +36,9 @@ GPU = {"limits": {"nvidia.com/gpu": 1}, "requests": {"cpu": "1"}}
 def _world_type():
     """Return conftest's World; a state machine cannot ask for fixtures."""
     ours = {"World", "a_detector"}
-    return next(m.World for m in list(sys.modules.values()) if ours <= vars(m).keys())
+    return next(
+        m.World for m in list(sys.modules.values()) if ours <= getattr(m, "__dict__", {}).keys()
+    )
 
 
 class Releases(RuleBasedStateMachine):
