@@ -44,7 +44,9 @@ class Watch:
         """Take in one watch event; `type` is None for what a watch lists before it begins."""
         self.counted(kind.name, type or "LISTED")
         if kind is kinds.CRD:
-            if type is not None and _concerns_us(manifest):
+            defined = _defined(manifest)
+            # One that is listed may have come between our first look and this watch.
+            if defined and (type is not None or not self.cache.serves(defined)):
                 self.sweep.definitions_changed()
             return
         metadata = manifest["metadata"]
@@ -63,12 +65,11 @@ class Watch:
                 self.queue.add(waiting, Priority.DRIFT)
 
 
-def _concerns_us(definition: Manifest) -> bool:
+def _defined(definition: Manifest) -> Kind | None:
+    """Return the optional kind that a CRD defines, if it does."""
     spec = definition["spec"]
-    return any(
-        spec["group"] == kind.group and spec["names"]["plural"] == kind.plural
-        for kind in kinds.OPTIONAL
-    )
+    name = (spec["group"], spec["names"]["plural"])
+    return next((kind for kind in kinds.OPTIONAL if (kind.group, kind.plural) == name), None)
 
 
 async def watch(

@@ -130,6 +130,33 @@ def test_an_urgent_wish_is_not_held_up_by_a_resync(watch: Watch) -> None:
     assert watch.queue.take() == "shop/gate"
 
 
+@pytest.mark.parametrize(
+    ("kind", "type", "served", "looks"),
+    [
+        (kinds.POD_MONITOR, "ADDED", False, True),
+        (kinds.POD_MONITOR, None, False, True),  # it came between our look and the watch
+        (kinds.POD_MONITOR, None, True, False),
+        (kinds.SERVICE, "ADDED", False, False),
+    ],
+)
+def test_a_definition_that_is_news_is_looked_into(
+    watch: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: kinds.Kind,
+    type: str | None,
+    served: bool,
+    looks: bool,
+) -> None:
+    looked: list[bool] = []
+    monkeypatch.setattr(watch.sweep, "definitions_changed", lambda: looked.append(True))
+    watch.cache.set_served(kind, served)
+    definition = an_object(kinds.CRD) | {
+        "spec": {"group": kind.group, "names": {"plural": kind.plural}}
+    }
+    watch.event(kinds.CRD, type, definition)
+    assert bool(looked) is looks
+
+
 class Answer:
     """An answer of an HTTP server."""
 
