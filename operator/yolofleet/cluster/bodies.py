@@ -75,8 +75,10 @@ class WatchBody(_Body):
         rest = b""
         if not self._failed:
             async for chunk in self._content.iter_chunked(size):
-                lines, _, rest = (rest + chunk).rpartition(b"\n")
-                if lines and (left := await self._read(lines.split(b"\n"))):
+                whole, _, rest = (rest + chunk).rpartition(b"\n")
+                lines = whole.split(b"\n") if whole else []
+                left = await self._taken(lines, self._take) if self._take else self._passed(lines)
+                if left:
                     yield left
                 if self._failed:
                     break
@@ -86,29 +88,33 @@ class WatchBody(_Body):
         elif rest:
             raise aiohttp.ClientPayloadError("the watch broke off in the middle of a line")
 
-    async def _read(self, lines: list[bytes]) -> bytes:
-        """Take in what `lines` say, up to an error; return what is left of them for kopf."""
+    def _passed(self, lines: list[bytes]) -> bytes:
+        """Leave the lines as they are, unless one tells of an error."""
+        self._failed = any(b'"ERROR"' in line and _event(line)["type"] == "ERROR" for line in lines)
+        return b"" if self._failed else b"\n".join((*lines, b""))
+
+    async def _taken(self, lines: list[bytes], take: Take) -> bytes:
+        """Take in what the lines say, up to an error; leave a bookmark."""
         version = ""
         for number, line in enumerate(filter(None, lines), start=1):
-            if self._take is None and b'"ERROR"' not in line:
-                continue
-            try:
-                event = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                raise aiohttp.ClientPayloadError(f"the watch said no JSON: {error}") from error
+            event = _event(line)
             if event["type"] == "ERROR":
                 self._failed = True
                 break
-            if self._take is None:
-                continue
             if event["type"] != "BOOKMARK":
-                self._take(event["type"], event["object"])
+                take(event["type"], event["object"])
             version = event["object"]["metadata"]["resourceVersion"]
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-        if self._take is None:
-            return b"" if self._failed else b"\n".join((*lines, b""))
         return _bookmark(version) if version else b""
+
+
+def _event(line: bytes) -> Manifest:
+    try:
+        event: Manifest = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise aiohttp.ClientPayloadError(f"the watch said no JSON: {error}") from error
+    return event
 
 
 def _bookmark(version: str) -> bytes:
