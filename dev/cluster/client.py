@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
+from cluster.errors import StepFailed
 from cluster.paths import tools
-from cluster.steps import output, run, step
+from cluster.steps import output, run, say, step
+
+# How a client words that the connection was lost: it says nothing of what was asked for.
+LOST: Final = re.compile(
+    r"\bEOF\b|connection re(set|fused)|client connection lost|TLS handshake timeout|i/o timeout"
+    r"|etcdserver: (leader changed|request timed out)|server is (currently unable|not ready)"
+)
+TRIES: Final = 4
+BACK_S: Final = 120  # a control plane's pod that its kubelet starts again is there by then
 
 
 def kubectl(*arguments: str, stdin: bytes | None = None) -> None:
     """Run kubectl; raise StepFailed if it fails."""
-    run(_kubectl(arguments), log="kubectl", stdin=stdin)
+    outlasting(lambda: run(_kubectl(arguments), log="kubectl", stdin=stdin))
 
 
 def kubectl_output(*arguments: str) -> str | None:
     """Return what kubectl prints, or None if it fails."""
     return output(_kubectl(arguments), timeout_s=15)
+
+
+def answers() -> bool:
+    """Return whether the cluster's API server says that it is ready."""
+    return tools().kubectl.exists() and kubectl_output("get", "--raw=/readyz") == "ok"
+
+
+def outlasting(command: Callable[[], None]) -> None:
+    """Run `command`, which may be repeated, again where the API server went away meanwhile.
+
+    That of a new node does so on a slow machine: its kubelet misses an answer and restarts it.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return command()
+        except StepFailed as failure:
+            if not LOST.search(str(failure)):
+                raise
+        say(" the API server did not answer: again …")
+        until = time.monotonic() + BACK_S
+        while not answers() and time.monotonic() < until:
+            time.sleep(1)
+    return command()
 
 
 def _kubectl(arguments: Sequence[str]) -> list[str]:
@@ -40,8 +75,12 @@ def helm_install(
         *(word for path in values for word in ("--values", str(path))),
         *(word for name, value in settings.items() for word in ("--set-string", f"{name}={value}")),
     ]
-    with step(f"install {release}"):
+
+    def install() -> None:
         # A killed helm leaves its release "pending" for ever, and the next one refuses to go on.
         if '"pending-' in (output([helm, "status", release, *there, "-o", "json"]) or ""):
             run([helm, "uninstall", release, *there, "--wait"], log="helm")
         run(command, log="helm")
+
+    with step(f"install {release}"):
+        outlasting(install)

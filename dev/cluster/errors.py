@@ -21,11 +21,15 @@ class NotPossibleHere(ClusterError):
 
 
 class StepFailed(ClusterError):
-    """A command of a step failed; carries the tail of its log."""
+    """A command of a step failed; carries the tail of what it wrote into its log."""
 
-    def __init__(self, command: str, outcome: str, log: Path) -> None:
-        """`outcome` says how it ended: an exit status, a signal, a time limit."""
-        tail = log.read_text(errors="replace").splitlines()[-TAIL_LINES:] if log.exists() else []
+    def __init__(self, command: str, outcome: str, log: Path, *, since: int = 0) -> None:
+        """`outcome` says how it ended: an exit status, a signal, a time limit.
+
+        since: how long the log was before, in bytes; the rest is of others.
+        """
+        written = log.read_bytes()[since:] if log.exists() else b""
+        tail = written.decode(errors="replace").splitlines()[-TAIL_LINES:]
         super().__init__(
             "\n".join(
                 [

@@ -60,11 +60,6 @@ def config(mode: Mode, *, cgroup_v1: bool, port: int) -> dict[str, Any]:
     }
 
 
-def answers() -> bool:
-    """Return whether the cluster's API server says that it is ready."""
-    return tools().kubectl.exists() and client.kubectl_output("get", "--raw=/readyz") == "ok"
-
-
 def mode_of_running() -> Mode | None:
     """Return how the existing node got its image, or None if there is no node."""
     image = output(["docker", "inspect", "--format", "{{.Config.Image}}", NODE])

@@ -53,6 +53,7 @@ def run(
     path = log_path(log)
     shown = shlex.join(str(part) for part in command)
     with path.open("ab") as out:
+        since = out.tell()
         out.write(f"$ {shown}\n".encode())
         out.flush()
         try:
@@ -68,11 +69,11 @@ def run(
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise StepFailed(shown, f"no end after {timeout_s:.0f} s", path) from None
+            raise StepFailed(shown, f"no end after {timeout_s:.0f} s", path, since=since) from None
         except FileNotFoundError:
-            raise StepFailed(shown, "no such command", path) from None
+            raise StepFailed(shown, "no such command", path, since=since) from None
     if done.returncode:
-        raise StepFailed(shown, f"exit status {done.returncode}", path)
+        raise StepFailed(shown, f"exit status {done.returncode}", path, since=since)
 
 
 def output(command: Sequence[str | Path], *, timeout_s: float = 60) -> str | None:

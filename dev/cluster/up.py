@@ -31,7 +31,7 @@ def up(*, metrics: bool) -> None:
         if healthy(needed):  # another `up` was quicker, or the engine brought the node back
             say("The cluster is up.")
             return
-        if kindcluster.answers():
+        if client.answers():
             way = kindcluster.mode_of_running() or mode.current()
         else:
             way = mode.current()
@@ -45,7 +45,7 @@ def up(*, metrics: bool) -> None:
 
 def healthy(needed: frozenset[str]) -> bool:
     """Return whether the API server and all of the deployments `needed` are available."""
-    if not kindcluster.answers():
+    if not client.answers():
         return False
     listed = client.kubectl_output("get", "deployments", "--all-namespaces", "-o", "json")
     gateway = client.kubectl_output(
