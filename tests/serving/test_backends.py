@@ -1,6 +1,7 @@
 """The runtimes: each reads its files, and all of them see the same."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from yoloserve.backends import onnxruntime
 from yoloserve.backends.torch import _torchscript as load_torchscript
-from yoloserve.backends.torch import for_tensor_cores
+from yoloserve.backends.torch import for_tensor_cores, make_on
 from yoloserve.engine import PROBE, Engine, start
 from yoloserve.errors import BackendUnsupported
 from yoloserve.images import Image, InputSize, decode, letterbox
@@ -240,6 +241,14 @@ class Suppressing(torch.nn.Module):
         kept = torch.ops.torchvision.nms(self.boxes, scores, 0.5)
         rows = (self.boxes[kept], scores[kept, None], torch.zeros(len(kept), 1))
         return torch.cat(rows, dim=1)[None]
+
+
+def test_a_torchscript_makes_its_tensors_where_it_runs_not_where_it_was_exported() -> None:
+    """Traces of dynamic exports say on which device the grid of anchors is to be made."""
+    module, _ = load_torchscript((BUNDLED / "shapes.torchscript").read_bytes(), "cpu")
+    make_on(module, "meta")  # a device that every machine has, besides its CPU
+    told = re.findall(r'Device = prim::Constant\[value="(\w+)', str(module.inlined_graph))
+    assert set(told) == {"meta"}
 
 
 def test_a_torchscript_with_suppression_inside_runs_without_torchvision(tmp_path: Path) -> None:

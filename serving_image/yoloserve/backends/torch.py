@@ -103,8 +103,31 @@ def _torchscript(content: bytes, device: str) -> tuple[Any, dict[str, object]]:
         # Torch asks for another format; this one is what the public exporters write.
         warnings.filterwarnings("ignore", ".*torch.jit.load.*", FutureWarning)
         module = torch.jit.load(BytesIO(content), map_location=device, _extra_files=extra).eval()
+    make_on(module, device)
     # A trace does not tell its input's shape, and repeats the one it was made with.
     return module, json.loads(extra[METADATA_FILE] or "{}")
+
+
+def make_on(module: Any, device: str) -> None:
+    """Let a scripted module make its tensors on `device`; its trace names the exporter's own.
+
+    Loading moves what the archive holds, not what is made on the way, as grids of anchors are.
+    """
+    template = torch.jit.trace(lambda: torch.ones(1, device=device), ())
+    (there,) = (node for node in _constants(template.graph) if _is_device(node))
+    for part in module.modules():
+        for name in part._c._method_names():
+            for node in _constants(part._c._get_method(name).graph):
+                if _is_device(node):
+                    node.copyAttributes(there)
+
+
+def _constants(graph: Any) -> Any:
+    return graph.findAllNodes("prim::Constant")
+
+
+def _is_device(node: Any) -> bool:
+    return str(node.output().type()) == "Device" and node.hasAttribute("value")
 
 
 def _offer_suppression() -> None:
