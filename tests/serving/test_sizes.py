@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from yoloserve.backends import sizes
-from yoloserve.backends.sizes import CompiledSizes
+from yoloserve.backends.sizes import CompiledSizes, rounded
 from yoloserve.engine import start
 from yoloserve.settings import BackendName, PrecisionName, Settings
 
@@ -93,3 +93,13 @@ def test_a_size_of_its_own_answers_like_the_general_network(tmp_path) -> None:
     assert backend.sizes.find((192, 320))
     after = engine.infer(0, [wide])[0]
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"),
+    [(1, {1}), (2, {1, 2}), (6, {1, 2, 4, 6}), (16, {1, 2, 4, 8, 16})],
+)
+def test_batches_are_rounded_up_to_a_few_sizes(most: int, sizes: set[int]) -> None:
+    counts = range(1, most + 1)
+    assert {rounded(count, most) for count in counts} == sizes
+    assert all(count <= rounded(count, most) <= min(2 * count - 1 or 1, most) for count in counts)

@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,10 @@ class OnnxRuntime:
         )
         if best == CUDA:
             self.lanes = STREAMS  # while one copies, the other computes
+            # Its convolutions are prepared anew whenever a shape differs from the last: 0.2 to
+            # 0.3 s for a small network. So all have one shape.
+            self.input_size = replace(self.input_size, dynamic=False)
+            self._batch = self.max_batch
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:  # noqa: ARG002 (a session has none)
         """Run the network: on a GPU on the bytes, on a CPU on RGB planes of 0 to 1."""

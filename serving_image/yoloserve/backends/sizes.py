@@ -21,6 +21,11 @@ SEEN = 10
 STALE = 500  # calls without a size before another may take its place
 
 
+def rounded(count: int, most: int) -> int:
+    """Return the next power of two, or `most`: few then serve batches of all sizes."""
+    return min(1 << (count - 1).bit_length(), most)
+
+
 @dataclass(slots=True)
 class _Entry(Generic[C]):
     used: int  # number of the call that asked for it last

@@ -68,7 +68,7 @@ class TensorRt:
             most = tuple(most)[:3] if rows else (most[0], *tuple(most)[2:])
             plans.require_room(self.input_size, most[1:])
             self.max_batch = min(self.max_batch, most[0])
-        self._gpu = cuda.Lanes(lambda: _Context(engine, entry, rows=rows))
+        self._gpu = cuda.Lanes(lambda: _Context(engine, entry, rows=rows), self.max_batch)
         self._gpu.graphs.prepare((self.max_batch, *blank(self.input_size).shape[:2]))
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:

@@ -59,7 +59,7 @@ class Torch:
         self._gpu: cuda.Lanes | None = None
         if self.device == "cuda":
             self.lanes = cuda.LANES
-            self._gpu = cuda.Lanes(lambda: self._forward)
+            self._gpu = cuda.Lanes(lambda: self._forward, self.max_batch)
             self._gpu.graphs.prepare((self.max_batch, *blank(self.input_size).shape[:2]))
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:
