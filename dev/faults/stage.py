@@ -20,11 +20,12 @@ from faults.size import CONVERGE_S
 from yolofleet.api import names
 from yolofleet.api.names import DETECTOR_LABEL, MANAGED_BY, MANAGED_BY_LABEL, Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.errors import NotFound
+from yolofleet.cluster.errors import ClusterError, NotFound
 
 NAME: Final = "gate"
 LEASE: Final = "yolofleet"
 BYSTANDER: Final = "bystander"
+FREED_S: Final = 2.0  # a server that answers does so within this
 
 
 class Stage:
@@ -85,7 +86,8 @@ class Stage:
     async def look_after(self) -> None:
         """Start the operator again whenever it ends, as its Deployment does; until cancelled.
 
-        The dead one's Lease is given back, so that nobody waits 15 s for it to run out.
+        The dead one's Lease is given back, so that nobody waits 15 s for it to run out; where no
+        API server answers, it runs out meanwhile.
         """
         while True:
             await asyncio.sleep(0.05)
@@ -93,7 +95,8 @@ class Stage:
             if status is None or not self.restarts:
                 continue
             self.exits.append(status)
-            await self.free_lease()
+            with contextlib.suppress(ClusterError, TimeoutError):
+                await asyncio.wait_for(self.free_lease(), FREED_S)
             self.operator.start()
 
     async def free_lease(self) -> None:
