@@ -12,12 +12,15 @@ from cluster.errors import StepFailed
 from cluster.paths import tools
 from cluster.steps import output, run, say, step
 
-# How a client words that the connection was lost: it says nothing of what was asked for.
+# How kubectl and helm word that the connection was lost: it says nothing of what was asked for.
 LOST: Final = re.compile(
-    r"\bEOF\b|connection re(set|fused)|client connection lost|TLS handshake timeout|i/o timeout"
+    r"\bEOF\b|connection re(set|fused)|connection to the server \S+ was refused|i/o timeout"
+    r"|Unable to connect to the server|client connection lost|TLS handshake timeout"
     r"|etcdserver: (leader changed|request timed out)|server is (currently unable|not ready)"
 )
+HOOK: Final = "failed calling webhook"  # it was reached, and somebody else was not
 TRIES: Final = 4
+PAUSE_S: Final = 1.0
 BACK_S: Final = 120  # a control plane's pod that its kubelet starts again is there by then
 
 
@@ -45,12 +48,13 @@ def outlasting(command: Callable[[], None]) -> None:
         try:
             return command()
         except StepFailed as failure:
-            if not LOST.search(str(failure)):
+            if HOOK in failure.told or not LOST.search(failure.told):
                 raise
-        say(" the API server did not answer: again …")
+        say(" the connection to the API server was lost: again …")
         until = time.monotonic() + BACK_S
+        time.sleep(PAUSE_S)
         while not answers() and time.monotonic() < until:
-            time.sleep(1)
+            time.sleep(PAUSE_S)
     return command()
 
 

@@ -26,10 +26,11 @@ class StepFailed(ClusterError):
     def __init__(self, command: str, outcome: str, log: Path, *, since: int = 0) -> None:
         """`outcome` says how it ended: an exit status, a signal, a time limit.
 
-        since: how long the log was before, in bytes; the rest is of others.
+        since: where its output begins in the log, in bytes; what is before is of other commands.
         """
         written = log.read_bytes()[since:] if log.exists() else b""
         tail = written.decode(errors="replace").splitlines()[-TAIL_LINES:]
+        self.told = "\n".join(line for line in tail if not line.startswith("$ "))
         super().__init__(
             "\n".join(
                 [

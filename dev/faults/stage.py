@@ -86,8 +86,8 @@ class Stage:
     async def look_after(self) -> None:
         """Start the operator again whenever it ends, as its Deployment does; until cancelled.
 
-        The dead one's Lease is given back, so that nobody waits 15 s for it to run out; where no
-        API server answers, it runs out meanwhile.
+        The dead one's Lease is given back, so that nobody waits 15 s for it to run out. Where no
+        API server answers, the new one waits for what is left of them.
         """
         while True:
             await asyncio.sleep(0.05)

@@ -145,7 +145,12 @@ def _parser() -> argparse.ArgumentParser:
         "bench", help="measure speed here", description=BENCH, formatter_class=form
     )
     bench.add_argument("picture", type=Path, metavar="PICTURE")
-    bench.add_argument("--seconds", type=float, default=5, help="for each measurement (5)")
+    bench.add_argument(
+        "--seconds",
+        type=float,
+        default=5,
+        help="for each measurement, of which the first is not counted (5)",
+    )
     bench.add_argument("--concurrency", type=int, default=4, help="callers at a time (4)")
     bench.set_defaults(run=commands.bench)
     _add_settings(bench, left_out=SERVE_ONLY)

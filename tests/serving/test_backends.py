@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
@@ -245,8 +246,10 @@ class Suppressing(torch.nn.Module):
 
 def test_a_torchscript_makes_its_tensors_where_it_runs_not_where_it_was_exported() -> None:
     """Traces of dynamic exports say on which device the grid of anchors is to be made."""
-    module, _ = load_torchscript((BUNDLED / "shapes.torchscript").read_bytes(), "cpu")
-    make_on(module, "meta")  # a device that every machine has, besides its CPU
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module, _ = load_torchscript((BUNDLED / "shapes.torchscript").read_bytes(), "cpu")
+        make_on(module, "meta")  # a device that every machine has, besides its CPU
     told = re.findall(r'Device = prim::Constant\[value="(\w+)', str(module.inlined_graph))
     assert set(told) == {"meta"}
 

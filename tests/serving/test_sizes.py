@@ -102,4 +102,4 @@ def test_a_size_of_its_own_answers_like_the_general_network(tmp_path) -> None:
 def test_batches_are_rounded_up_to_a_few_sizes(most: int, sizes: set[int]) -> None:
     counts = range(1, most + 1)
     assert {rounded(count, most) for count in counts} == sizes
-    assert all(count <= rounded(count, most) <= min(2 * count - 1 or 1, most) for count in counts)
+    assert all(count <= rounded(count, most) <= min(2 * count - 1, most) for count in counts)

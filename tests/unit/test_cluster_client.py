@@ -15,24 +15,37 @@ REFUSED = 'The Deployment "gate" is invalid: spec.replicas: Invalid value: -1'
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(steps, "cache_root", lambda: tmp_path)
     monkeypatch.setattr(client, "answers", lambda: True)
+    monkeypatch.setattr(client.time, "sleep", lambda _: None)
     return tmp_path / "logs" / "helm.log"
 
 
 def saying(text: str, *, times: int, tmp_path: Path) -> list[str]:
     """A command that prints `text` and fails, so often; then it works."""
-    counted = tmp_path / "counted"
+    told, counted = tmp_path / "told", tmp_path / "counted"
+    told.write_text(text)
     script = (
-        f'echo run >>{counted}; test $(wc -l <{counted}) -gt {times} || {{ echo "$0"; exit 1; }}'
+        f"echo run >>{counted}; test $(wc -l <{counted}) -gt {times} || {{ cat {told}; exit 1; }}"
     )
-    return ["sh", "-c", script, text]
+    return ["sh", "-c", script]
 
 
 def runs(tmp_path: Path) -> int:
     return len((tmp_path / "counted").read_text().splitlines())
 
 
-def test_a_command_is_run_again_when_the_api_server_went_away(tmp_path: Path) -> None:
-    command = saying(LOST, times=2, tmp_path=tmp_path)
+@pytest.mark.parametrize(
+    "told",
+    [
+        LOST,
+        "The connection to the server 127.0.0.1:1 was refused - did you specify the right host?",
+        "Unable to connect to the server: net/http: TLS handshake timeout",
+        "error from a previous attempt: read tcp 127.0.0.1:57162: read: connection reset by peer",
+        "Error from server: etcdserver: request timed out",
+        "Error: kube api: the server is currently unable to handle the request",
+    ],
+)
+def test_a_command_is_run_again_when_the_api_server_went_away(told: str, tmp_path: Path) -> None:
+    command = saying(told, times=2, tmp_path=tmp_path)
     client.outlasting(lambda: steps.run(command, log="helm"))
     assert runs(tmp_path) == 3
 
@@ -44,9 +57,23 @@ def test_it_is_not_run_for_ever(tmp_path: Path) -> None:
     assert runs(tmp_path) == client.TRIES
 
 
-def test_what_the_api_server_refuses_is_not_asked_again(tmp_path: Path) -> None:
-    command = saying(REFUSED, times=99, tmp_path=tmp_path)
-    with pytest.raises(StepFailed, match="Invalid value"):
+def test_it_waits_until_the_api_server_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([False, False, True])
+    monkeypatch.setattr(client, "answers", lambda: next(answers))
+    command = saying(LOST, times=1, tmp_path=tmp_path)
+    client.outlasting(lambda: steps.run(command, log="helm"))
+    assert next(answers, None) is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [REFUSED, 'Internal error: failed calling webhook "x": dial tcp: connection refused', ""],
+)
+def test_what_is_refused_is_not_asked_again(told: str, tmp_path: Path) -> None:
+    command = [*saying(told, times=99, tmp_path=tmp_path), "EOF"]
+    with pytest.raises(StepFailed):
         client.outlasting(lambda: steps.run(command, log="helm"))
     assert runs(tmp_path) == 1
 

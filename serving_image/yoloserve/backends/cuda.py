@@ -1,8 +1,8 @@
 """Runs a network on an NVIDIA GPU: pinned memory, a stream for each lane, graphs of usual sizes.
 
 Two lanes are a double buffer: while one copies, the other computes. A graph is one launch instead
-of hundreds, 4.6 times as fast for a small network, and holds one size of batch: so batches are
-filled up to the next power of two.
+of hundreds, between four and five times as fast for a small network, and holds one size of batch:
+so batches are filled up to the next power of two.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from yoloserve.backends.base import Outputs, Tensors
-from yoloserve.backends.sizes import MOST, CompiledSizes, Size, rounded
+from yoloserve.backends.sizes import CompiledSizes, Size, rounded
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 """(N, H, W, 3) uint8, BGR, to the head's output; both on the GPU, on the current stream."""
@@ -24,19 +24,21 @@ WARM_UP_RUNS = 3  # before a capture: libraries load kernels, and choose among t
 class Lanes:
     """One network on the current GPU. Each lane is to be used by one thread at a time."""
 
-    def __init__(self, make: Callable[[], Forward], max_batch: int, *, lanes: int = LANES) -> None:
-        """Prepare `lanes`; what `make` returns is for one lane, or for one graph of it."""
+    def __init__(self, make: Callable[[], Forward], max_batch: int, *, graphs: int) -> None:
+        """Prepare the lanes; what `make` returns is for one lane, or for one graph of it.
+
+        graphs: how many of each lane there is memory for.
+        """
         self._make = make
         self._max_batch = max_batch
-        self._runs = [make() for _ in range(lanes)]
-        self._streams = [torch.cuda.Stream() for _ in range(lanes)]
-        self._done = [torch.cuda.Event(blocking=True) for _ in range(lanes)]
+        self._runs = [make() for _ in range(LANES)]
+        self._streams = [torch.cuda.Stream() for _ in range(LANES)]
+        self._done = [torch.cuda.Event(blocking=True) for _ in range(LANES)]
         # Graphs of one lane run one after another, so they may share their memory. Libraries keep
         # a workspace for each stream they were captured on: lanes must not share that stream.
-        self._pools = [torch.cuda.graph_pool_handle() for _ in range(lanes)]
-        self._recorders = [torch.cuda.Stream() for _ in range(lanes)]
-        batches = {rounded(count, max_batch) for count in range(1, max_batch + 1)}
-        self.graphs = CompiledSizes(self._capture, most=MOST * len(batches))
+        self._pools = [torch.cuda.graph_pool_handle() for _ in range(LANES)]
+        self._recorders = [torch.cuda.Stream() for _ in range(LANES)]
+        self.graphs = CompiledSizes(self._capture, most=graphs)
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:
         """Copy in, run and copy out on the lane's stream; the thread sleeps until all is done."""

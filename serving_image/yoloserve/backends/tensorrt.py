@@ -18,6 +18,7 @@ from yoloserve.backends.base import (
     input_size,
     lanes_and_batch,
 )
+from yoloserve.backends.sizes import MOST
 from yoloserve.errors import BackendUnsupported, ModelUnsupported
 from yoloserve.formats import Format, Parts, engine_file, engine_parts
 from yoloserve.images import blank
@@ -68,7 +69,10 @@ class TensorRt:
             most = tuple(most)[:3] if rows else (most[0], *tuple(most)[2:])
             plans.require_room(self.input_size, most[1:])
             self.max_batch = min(self.max_batch, most[0])
-        self._gpu = cuda.Lanes(lambda: _Context(engine, entry, rows=rows), self.max_batch)
+        # Each graph has a context, and each context has memory for the largest input.
+        self._gpu = cuda.Lanes(
+            lambda: _Context(engine, entry, rows=rows), self.max_batch, graphs=MOST
+        )
         self._gpu.graphs.prepare((self.max_batch, *blank(self.input_size).shape[:2]))
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:

@@ -11,6 +11,7 @@ import torch
 
 from yoloserve.backends import cuda
 from yoloserve.backends.base import STREAMS, Outputs, Tensors, Tuning, input_size, lanes_and_batch
+from yoloserve.backends.sizes import MOST
 from yoloserve.errors import BackendUnsupported
 from yoloserve.formats import Format
 from yoloserve.images import blank
@@ -59,7 +60,9 @@ class Torch:
         self._gpu: cuda.Lanes | None = None
         if self.device == "cuda":
             self.lanes = cuda.LANES
-            self._gpu = cuda.Lanes(lambda: self._forward, self.max_batch)
+            # Graphs share the memory that they compute in: there is room for all of a few formats.
+            batches = 1 + (self.max_batch - 1).bit_length()
+            self._gpu = cuda.Lanes(lambda: self._forward, self.max_batch, graphs=MOST * batches)
             self._gpu.graphs.prepare((self.max_batch, *blank(self.input_size).shape[:2]))
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:
@@ -113,21 +116,11 @@ def make_on(module: Any, device: str) -> None:
 
     Loading moves what the archive holds, not what is made on the way, as grids of anchors are.
     """
-    template = torch.jit.trace(lambda: torch.ones(1, device=device), ())
-    (there,) = (node for node in _constants(template.graph) if _is_device(node))
-    for part in module.modules():
-        for name in part._c._method_names():
-            for node in _constants(part._c._get_method(name).graph):
-                if _is_device(node):
-                    node.copyAttributes(there)
-
-
-def _constants(graph: Any) -> Any:
-    return graph.findAllNodes("prim::Constant")
-
-
-def _is_device(node: Any) -> bool:
-    return str(node.output().type()) == "Device" and node.hasAttribute("value")
+    graph = module.graph
+    torch._C._jit_pass_inline(graph)  # what its parts and functions make is in it then
+    for node in graph.findAllNodes("prim::Constant"):
+        if str(node.output().type()) == "Device" and node.hasAttribute("value"):
+            node.s_("value", device)
 
 
 def _offer_suppression() -> None:
