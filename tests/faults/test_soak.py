@@ -136,6 +136,7 @@ async def edit(stage: Stage, dice: Dice) -> None:
     await stage.edit(model=model, replicas=dice.randint(1, 3), canary=canary)
 
 
+@pytest.mark.timeout(sized(600, 3600))
 @pytest.mark.parametrize("number", range(SOAKS))
 @pytest.mark.parametrize("meddling", [False, True], ids=["faults", "faults-and-meddling"])
 async def test_24_a_random_schedule(theatre: Theatre, meddling: bool, number: int) -> None:
