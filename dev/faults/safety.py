@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final
 
 from faults.history import Seen
@@ -138,7 +139,8 @@ def _route(world: World, seen: Seen) -> Iterator[str]:
         others = [n for n in world.deployments if n != name and world.ready(n)]
         if others and not world.lately_ready(name, seen.at):
             yield f"I1 {weight} % to {name}, of which nothing is ready; {others} are"
-        carries = 100 * world.ready(name) // max(full, 1)
+        # Whole percents that sum to 100: where one of three carries 33, the two others bear 67.
+        carries = ceil(100 * world.ready(name) / max(full, 1))
         stable_kept = any(before.get(n, 0) > weights.get(n, 0) for n in others)
         recently = seen.at - world.was_ready.get(name, -1e9) < STALE_S
         if stable_kept and weight > carries and weight < 100 and not recently:
