@@ -16,7 +16,7 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.apply import Action, Change, Writer
 from yolofleet.cluster.cache import Cache, entry_of
 from yolofleet.cluster.client import Client
-from yolofleet.cluster.errors import Conflict, Invalid, ResourceConflict
+from yolofleet.cluster.errors import Conflict, Invalid, ResourceConflict, Stale
 from yolofleet.cluster.kinds import Kind
 from yolofleet.plan.drift import Drift, Handling
 
@@ -493,6 +493,28 @@ async def test_a_child_of_a_deleted_namesake_is_waited_for(world: World) -> None
     world.cache.put(kinds.SERVICE, await world.kube.create(former))
     with pytest.raises(Conflict, match="still its namesake's"):
         await world.writer.apply([world.service()], over=[])
+
+
+async def test_a_child_whose_deletion_was_not_heard_of_is_made_anew(world: World) -> None:
+    await world.apply(world.service())
+    await world.kube.delete(kinds.SERVICE, world.namespace, "gate")
+    wanted = [world.service(port=81)]
+    with pytest.raises(Stale):
+        await world.writer.apply(wanted, over=world.cache.children(world.uid))
+    again = await world.writer.apply(wanted, over=world.cache.children(world.uid))
+    assert actions(again.changes) == [Action.CREATED]
+
+
+async def test_a_child_that_changed_unheard_is_looked_at_again(world: World) -> None:
+    await world.apply(world.deployment())
+    stale = world.cache.named(kinds.DEPLOYMENT, world.namespace, "gate")
+    await world.kube.merge(
+        kinds.DEPLOYMENT, world.namespace, "gate", {"metadata": {"labels": {"a": "b"}}}
+    )
+    await world.writer._look_at(stale)
+    known = world.cache.named(kinds.DEPLOYMENT, world.namespace, "gate")
+    assert known.uid == stale.uid
+    assert known.manifest()["metadata"]["labels"]["a"] == "b"
 
 
 async def test_an_object_made_anew_meanwhile_is_not_overwritten(world: World) -> None:

@@ -35,7 +35,7 @@ from yolofleet.cluster.compare import (
     place_of,
     without,
 )
-from yolofleet.cluster.errors import Conflict, NotFound, ResourceConflict
+from yolofleet.cluster.errors import Conflict, NotFound, ResourceConflict, Stale
 from yolofleet.cluster.ownership import Fields, setters
 from yolofleet.cluster.wish import PATH as WISH
 from yolofleet.cluster.wish import Wish, still_wished, wish_of, with_wish
@@ -163,7 +163,11 @@ class Writer:
             if live is None:
                 done.changes.append(await self._create(manifest))
             elif not (b'"deletionTimestamp"' in live.body and _terminating(live)):
-                changes, drift = await self._apply(manifest, live, policy)
+                try:
+                    changes, drift = await self._apply(manifest, live, policy)
+                except Stale:
+                    await self._look_at(live)
+                    raise
                 done.changes.extend(changes)
                 done.drifts.extend([drift] if drift else [])
                 if drift and drift.handling is Handling.CONTESTED:
@@ -298,6 +302,17 @@ class Writer:
                 raise Conflict(f"{kind.name} {name} is still its namesake's, which was deleted")
             raise ResourceConflict(kind.name, namespace, name, _controller_name(found))
         return entry_of(kind, found)
+
+    async def _look_at(self, cached: Entry) -> None:
+        """Bring the cache up to date with an object that is not what the cache says it is.
+
+        Its watch may never tell: a deletion that was lost is noticed by the next sweep only.
+        """
+        found = await self._client.find(cached.kind, cached.namespace, cached.name)
+        if found is None or found["metadata"]["uid"] != cached.uid:
+            self._cache.remove(cached.kind, cached.uid)
+        else:
+            self._cache.put(cached.kind, found)
 
     async def _create(self, desired: Manifest) -> Change:
         """Create by an apply that gives way: somebody faster is a `Conflict`, and we look again."""
