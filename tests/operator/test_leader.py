@@ -98,16 +98,20 @@ async def test_a_leader_that_slept_writes_nothing_more(
     await eventually(made)
 
 
-def a_leader(client: Client, namespace: str, identity: str, **options: Any) -> Leader:
-    return Leader(client, namespace=namespace, name="lease", identity=identity, **options)
+async def elected(
+    client: Client, namespace: str, eventually: Eventually, **options: Any
+) -> tuple[Leader, "asyncio.Task[None]"]:
+    """Return a leader that may write, and the task that keeps its Lease."""
+    leader = Leader(client, namespace=namespace, name="lease", identity="one", **options)
+    running = asyncio.create_task(leader.run())
+    await eventually(leader.may_write)
+    return leader, running
 
 
 async def test_a_lease_that_was_taken_ends_the_leadership(
     client: Client, kube: Kube, namespace: str, eventually: Eventually
 ) -> None:
-    leader = a_leader(client, namespace, "one")
-    running = asyncio.create_task(leader.run())
-    await eventually(leader.may_write)
+    leader, running = await elected(client, namespace, eventually)
     taken = {"spec": {"holderIdentity": "two"}}
     await kube.merge(kinds.LEASE, namespace, "lease", taken)
     with pytest.raises(LeadershipLost):
@@ -120,9 +124,7 @@ async def test_a_lease_that_was_taken_ends_the_leadership(
 async def test_a_lease_that_was_deleted_is_made_again(
     client: Client, kube: Kube, namespace: str, eventually: Eventually
 ) -> None:
-    leader = a_leader(client, namespace, "one")
-    running = asyncio.create_task(leader.run())
-    await eventually(leader.may_write)
+    leader, running = await elected(client, namespace, eventually)
     await kube.delete(kinds.LEASE, namespace, "lease")
 
     async def back() -> bool:
@@ -139,9 +141,7 @@ async def test_a_leader_whose_clock_passed_the_deadline_may_not_write(
     client: Client, namespace: str, eventually: Eventually
 ) -> None:
     now = 100.0
-    leader = a_leader(client, namespace, "one", clock=lambda: now)
-    running = asyncio.create_task(leader.run())
-    await eventually(leader.may_write)
+    leader, running = await elected(client, namespace, eventually, clock=lambda: now)
     now += RENEW_DEADLINE_S
     assert not leader.may_write()
     running.cancel()
@@ -151,9 +151,7 @@ async def test_a_lease_whose_last_renewal_was_on_its_way_is_given_back(
     client: Client, kube: Kube, namespace: str, eventually: Eventually
 ) -> None:
     """It changed behind our back, as when a renewal is cancelled before its answer."""
-    leader = a_leader(client, namespace, "one")
-    running = asyncio.create_task(leader.run())
-    await eventually(leader.may_write)
+    leader, running = await elected(client, namespace, eventually)
     running.cancel()
     renewed = {"spec": {"renewTime": "2030-01-01T00:00:00.000000Z"}}
     await kube.merge(kinds.LEASE, namespace, "lease", renewed)
