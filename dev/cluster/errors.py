@@ -30,7 +30,7 @@ class StepFailed(ClusterError):
         """
         written = log.read_bytes()[since:] if log.exists() else b""
         tail = written.decode(errors="replace").splitlines()[-TAIL_LINES:]
-        self.told = "\n".join(line for line in tail if not line.startswith("$ "))
+        self.told = "\n".join(tail)
         super().__init__(
             "\n".join(
                 [

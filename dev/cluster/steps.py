@@ -53,9 +53,9 @@ def run(
     path = log_path(log)
     shown = shlex.join(str(part) for part in command)
     with path.open("ab") as out:
-        since = out.tell()
         out.write(f"$ {shown}\n".encode())
         out.flush()
+        since = out.tell()
         try:
             done = subprocess.run(
                 [str(part) for part in command],
