@@ -35,6 +35,8 @@ _BOOKKEEPING: Final = ("uid", "resourceVersion", "generation", "creationTimestam
 _NOTES: Final = ("deployment.kubernetes.io/revision", WISH_ANNOTATION)
 """A counter that grows with what others do to the pods, and hashes that hold the uid."""
 
+LAST_EVENT_S: Final = 1.0
+
 _ADDRESSES: Final = ("clusterIP", "clusterIPs")
 
 
@@ -197,6 +199,7 @@ def differences(expected: Any, found: Any, path: str = "") -> list[str]:
 
 
 async def _not_quiet(stage: Stage, expected: Reference) -> list[str]:
+    await stage.rest(LAST_EVENT_S)  # Events follow the status that they are about
     await stage.leading(stage.operator)  # one that was just started again has to be quiet too
     if late := await stage.written_within(QUIET_S):
         return [f"O3 written after it had come to rest: {late}"]

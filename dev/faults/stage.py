@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -169,8 +170,21 @@ class Stage:
         self.proxy.number_from_here()
 
     async def settled(self, timeout_s: float = CONVERGE_S) -> None:
-        """Wait until status says that the spec is reached, or until all is gone."""
-        await eventually(self._is_settled, timeout_s)
+        """Wait until status says that the spec is reached, or until all is gone.
+
+        Fails with what the operator believes of the detector, beside what is.
+        """
+        try:
+            await eventually(self._is_settled, timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nit believes: {await self._belief()}") from None
+
+    async def _belief(self) -> str:
+        path = f"debug/detectors/{self.namespace}/{NAME}"
+        try:
+            return json.dumps(await asyncio.to_thread(self.operator.json, path))
+        except (OSError, KeyError) as error:
+            return f"nothing: {error!r}"
 
     async def rest(self, seconds: float) -> None:
         """Wait until the operator has written nothing for so long."""
