@@ -50,11 +50,10 @@ class Watch:
                 self.sweep.definitions_changed()
             return
         metadata = manifest["metadata"]
-        self.sweep.watched(kind, listed=type is None)
         self.sweep.hearing.told(kind, metadata["uid"], int(metadata["resourceVersion"]))
         nodes = self.cache.nodes_version
         if type == "DELETED":
-            key = self.cache.remove(kind, metadata["uid"])
+            key = self.cache.remove(kind, metadata["uid"], int(metadata["resourceVersion"]))
         else:
             key = self.cache.put(kind, manifest)
         if key:
@@ -209,8 +208,9 @@ def _take_in(watch: Watch, places: Mapping[str, Kind], prefix: str) -> aiohttp.C
             body = WatchBody(content, take, expired=response.status == 410)
             response.content = body  # type: ignore[assignment]
             response.status = 200
-        elif take and response.status == 200:
-            response.content = ListBody(content, take)  # type: ignore[assignment]
+        elif kind and take and response.status == 200:
+            begun = partial(watch.sweep.watch_begun, kind, path)
+            response.content = ListBody(content, take, begun)  # type: ignore[assignment]
         return response
 
     return take_in

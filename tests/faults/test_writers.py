@@ -94,6 +94,17 @@ async def test_14_a_label_of_somebody_is_left_alone(theatre: Theatre) -> None:
             assert not await stage.written_within(1)
 
 
+@pytest.mark.parametrize("kind", sized([kinds.DEPLOYMENT], MADE), ids=str)
+async def test_14_a_child_without_the_label_it_is_watched_by_is_put_right(
+    theatre: Theatre, kind: Kind
+) -> None:
+    """To a watch by label it is deleted, and made anew when the label is back."""
+    async with theatre.broken("14 label of ours removed", STEADY, safe=False) as stage:
+        name = next(n for k, n in await stage.children() if k == kind.name)
+        patch = {"metadata": {"labels": {names.MANAGED_BY_LABEL: None}}}
+        await stage.kube.merge(kind, stage.namespace, name, patch)
+
+
 @pytest.mark.parametrize(
     "kinds_gone",
     [[kind] for kind in sized([kinds.DEPLOYMENT], MADE)] + [MADE],

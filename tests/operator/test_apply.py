@@ -610,6 +610,26 @@ async def test_pruning_looks_at_the_cluster_not_at_the_cache(world: World) -> No
     assert await world.kube.find(kinds.SERVICE, world.namespace, "old")
 
 
+async def test_pruning_forgets_what_is_gone_and_lists_no_more(world: World) -> None:
+    """Its deletion was not heard of: without this each look would list again."""
+    await world.apply(world.service("old"))
+    await world.kube.delete(kinds.SERVICE, world.namespace, "old")
+    assert await world.writer.prune(world.uid, set()) == []
+    assert world.cache.owned_by(world.uid) == []
+
+
+async def test_a_child_is_known_again_once_its_label_is_back(world: World) -> None:
+    """Without the label by which it is watched, it is gone as far as the watch can tell."""
+    await world.apply(world.deployment())
+    label = {"metadata": {"labels": {names.MANAGED_BY_LABEL: "somebody"}}}
+    await world.edit(label)
+    await world.look()
+    assert world.cache.owned_by(world.uid) == []
+    await world.writer.apply([world.deployment()], over=[])
+    assert (await world.live())["metadata"]["labels"][names.MANAGED_BY_LABEL] == names.MANAGED_BY
+    assert [entry.name for entry in world.cache.owned_by(world.uid)] == ["gate"]
+
+
 async def test_a_child_that_is_going_is_left_to_go(world: World) -> None:
     desired = world.service()
     await world.apply(desired)

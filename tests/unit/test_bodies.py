@@ -85,22 +85,34 @@ async def test_more_events_than_are_taken_at_once_all_arrive(take, taken):
     assert [name for _, name in taken] == [f"a{i}" for i in range(1, 100)]
 
 
-async def test_a_list_is_left_without_its_items_and_with_its_version(take, taken):
+@pytest.fixture
+def begun():
+    return []
+
+
+def listing(page, take, begun):
+    return ListBody(Content(orjson.dumps(page)), take, lambda: begun.append(True))
+
+
+async def test_a_list_is_left_without_its_items_and_with_its_version(take, taken, begun):
     names = [{"metadata": {"name": f"a{i}"}} for i in range(45)]
     page = {"kind": "PodList", "metadata": {"resourceVersion": "9"}, "items": names}
-    left = await ListBody(Content(orjson.dumps(page)), take).read()
+    left = await listing(page, take, begun).read()
     assert orjson.loads(left) == page | {"items": []}
     assert taken == [(None, f"a{i}") for i in range(45)]
+    assert begun == [True], "once a list, not once an item"
 
 
-async def test_an_empty_list_may_say_null(take, taken):
-    page = {"metadata": {"resourceVersion": "9"}, "items": None}
-    left = await ListBody(Content(orjson.dumps(page)), take).read()
-    assert (orjson.loads(left)["items"], taken) == ([], [])
+@pytest.mark.parametrize("nothing", [None, []])
+async def test_a_list_of_nothing_is_told_too(take, taken, begun, nothing):
+    """All there was may have been deleted while the watch did not hear."""
+    page = {"metadata": {"resourceVersion": "9"}, "items": nothing}
+    left = await listing(page, take, begun).read()
+    assert (orjson.loads(left)["items"], taken, begun) == ([], [], [True])
 
 
-def test_in_all_else_it_is_the_content(take):
-    assert ListBody(Content(), take).total_bytes == 7
+def test_in_all_else_it_is_the_content(take, begun):
+    assert listing({}, take, begun).total_bytes == 7
 
 
 # what kopf would end the process for

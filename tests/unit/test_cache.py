@@ -108,15 +108,24 @@ def test_a_change_of_owners_of_fields_wakes(cache: Cache) -> None:
 
 def test_what_was_deleted_does_not_come_back(cache: Cache) -> None:
     cache.put(kinds.SERVICE, a_child(version=1))
-    assert cache.remove(kinds.SERVICE, "c1") == KEY
+    assert cache.remove(kinds.SERVICE, "c1", 3) == KEY
     assert cache.put(kinds.SERVICE, a_child(version=2)) is None
     assert cache.children("d1") == []
+
+
+def test_what_lost_its_label_comes_back_with_it(cache: Cache) -> None:
+    """A watch by label tells of that as of a deletion; it may tell so after we put it right."""
+    cache.put(kinds.SERVICE, a_child(version=1))
+    assert cache.remove(kinds.SERVICE, "c1", 2) == KEY
+    assert cache.put(kinds.SERVICE, a_child(version=3)) == KEY
+    assert cache.remove(kinds.SERVICE, "c1", 2) is None
+    assert cache.children("d1") != []
 
 
 def test_a_successor_of_the_same_name_survives_the_late_end_of_the_first(cache: Cache) -> None:
     cache.put(kinds.DETECTOR, a_detector("d1", 1))
     cache.put(kinds.DETECTOR, a_detector("d2", 9))
-    assert cache.remove(kinds.DETECTOR, "d1") == KEY
+    assert cache.remove(kinds.DETECTOR, "d1", 10) == KEY
     raw = cache.detector(KEY)
     assert raw is not None
     assert raw["metadata"]["uid"] == "d2"
@@ -142,7 +151,7 @@ def test_pods_are_found_by_detector(cache: Cache) -> None:
     pod["metadata"]["ownerReferences"][0]["kind"] = "ReplicaSet"
     assert cache.put(kinds.POD, pod) == KEY
     assert len(cache.pods(KEY)) == 1
-    cache.remove(kinds.POD, "c1")
+    cache.remove(kinds.POD, "c1", 2)
     assert cache.pods(KEY) == []
 
 
@@ -191,15 +200,12 @@ def test_in_any_order_the_indexes_agree_with_the_objects(steps: list[Step]) -> N
             child = a_child(uid=uid, version=version, name=uid, owner=f"d{version % 2}")
             cache.put(kinds.SERVICE, child)
         else:
-            cache.remove(kinds.SERVICE, uid)
-    newest: dict[str, int] = {}
-    dead = set()
-    for action, uid, version in steps:
-        if action == "remove":
-            dead.add(uid)
-        elif uid not in dead:
-            newest[uid] = max(version, newest.get(uid, 0))
-    expected = {uid: version for uid, version in newest.items() if uid not in dead}
+            cache.remove(kinds.SERVICE, uid, version)
+    newest = {uid: (0, "remove") for _, uid, _ in steps}
+    for action, uid, version in steps:  # what was gone at a version was not there at it
+        if version > newest[uid][0] or (version == newest[uid][0] and action == "remove"):
+            newest[uid] = version, action
+    expected = {uid: version for uid, (version, action) in newest.items() if action == "put"}
     seen = {e.uid: e.version for owner in ("d0", "d1") for e in cache.owned_by(owner)}
     assert seen == expected
     assert cache.size() == len(expected)
@@ -226,7 +232,7 @@ def test_what_pods_hold_of_a_node_is_known_until_they_end(cache: Cache) -> None:
     assert cache.held() == {"n1": {GPU: 4}}
     cache.put(kinds.POD, a_gpu_pod(version=3, phase="Failed"))
     assert cache.held() == {"n1": {GPU: 2}}
-    cache.remove(kinds.POD, "p2")
+    cache.remove(kinds.POD, "p2", 4)
     assert cache.held() == {}
 
 
@@ -251,5 +257,5 @@ def test_a_node_is_news_only_when_it_offers_something_else(cache: Cache) -> None
     [node] = cache.nodes()
     assert "annotations" not in node["metadata"]
     before = cache.nodes_version
-    cache.remove(kinds.NODE, "n")
+    cache.remove(kinds.NODE, "n", 4)
     assert cache.nodes_version > before

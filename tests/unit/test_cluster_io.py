@@ -201,7 +201,7 @@ def test_a_node_that_changes_wakes_who_waits_for_one(watch: Watch) -> None:
     heartbeat = an_object(kinds.NODE, version=2)
     waiting.event(kinds.NODE, "MODIFIED", heartbeat)
     assert watch.queue.take() is None
-    waiting.event(kinds.NODE, "DELETED", node)
+    waiting.event(kinds.NODE, "DELETED", an_object(kinds.NODE, version=3))
     assert watch.queue.take() == "shop/gate"
 
 
@@ -289,11 +289,35 @@ def test_who_no_longer_exists_waits_no_more() -> None:
 class EmptyCluster:
     """An API server that has nothing, and no optional API."""
 
-    async def list(self, *_: Any, **__: Any) -> Listing[Any]:
-        return Listing([], 1)
+    def __init__(self) -> None:
+        self.listed: asyncio.Queue[kinds.Kind] = asyncio.Queue()
+
+    async def list(self, kind: kinds.Kind, *_: Any, **__: Any) -> Listing[Any]:
+        self.listed.put_nowait(kind)
+        return Listing([], 9)
 
     async def serves(self, _: Any) -> bool:
         return False
+
+
+async def test_a_watch_that_begins_anew_with_nothing_left_is_answered_by_a_list(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last object of its kind was deleted, and the deletion fell into the gap."""
+    monkeypatch.setattr("yolofleet.cluster.sweep.RELIST_DELAY_S", 0.0)
+    cluster, cache, queue, relists = EmptyCluster(), Cache(), WorkQueue(), list[str]()
+    sweep = Sweep(cast(Client, cluster), cache, queue, relisted=relists.append)
+    cache.put(kinds.PDB, an_object(kinds.PDB, labels={"yolofleet.io/detector": "gate"}))
+    running = asyncio.create_task(sweep.run())
+    sweep.watch_begun(kinds.PDB, kinds.PDB.path())
+    sweep.watch_begun(kinds.SERVICE, kinds.SERVICE.path())
+    assert relists == [], "a watch has to begin"
+    sweep.watch_begun(kinds.PDB, kinds.PDB.path())
+    assert await asyncio.wait_for(cluster.listed.get(), 5) is kinds.PDB
+    assert await asyncio.wait_for(queue.get(), 5) == "shop/gate"
+    assert relists == ["PodDisruptionBudget"]
+    assert cache.named(kinds.PDB, "shop", "gate") is None
+    running.cancel()
 
 
 async def test_after_a_whole_sweep_memory_can_be_given_back(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from yolofleet.cluster.compare import (
     without,
 )
 from yolofleet.cluster.errors import Conflict, NotFound, ResourceConflict, Stale
+from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.ownership import Fields, setters
 from yolofleet.cluster.wish import PATH as WISH
 from yolofleet.cluster.wish import Wish, still_wished, wish_of, with_wish
@@ -181,20 +183,24 @@ class Writer:
         The cache only says where to look: what is deleted was listed a moment ago, and is still
         the same object (uid) in the same state (resourceVersion) when the API server deletes it.
         """
-        doubtful = [
-            entry
-            for entry in self._cache.owned_by(uid)
-            if (entry.kind.name, entry.name) not in keep
-        ]
+        doubtful: defaultdict[tuple[Kind, str, str], list[Entry]] = defaultdict(list)
+        for entry in self._cache.owned_by(uid):
+            if (entry.kind.name, entry.name) not in keep:
+                doubtful[entry.kind, entry.namespace, _detector_of(entry)].append(entry)
         changes: list[Change] = []
-        places = {(entry.kind, entry.namespace, _detector_of(entry)) for entry in doubtful}
-        for kind, namespace, detector in sorted(places, key=lambda place: place[0].name):
+        for (kind, namespace, detector), entries in sorted(
+            doubtful.items(), key=lambda place: place[0][0].name
+        ):
             listing = await self._client.list(
                 kind,
                 lambda item: item,
                 namespace=namespace,
                 selector=f"{kinds.selector_of(kind)},{DETECTOR_LABEL}={detector}",
             )
+            there = {item["metadata"]["uid"] for item in listing.items}
+            for entry in entries:
+                if entry.uid not in there:  # its deletion was not heard of
+                    self._cache.remove(kind, entry.uid, listing.version)
             for item in listing.items:
                 if kinds.controller_uid(item) == uid and kinds.identity(item) not in keep:
                     changes += await self._delete(item)
@@ -310,7 +316,7 @@ class Writer:
         """
         found = await self._client.find(cached.kind, cached.namespace, cached.name)
         if found is None or found["metadata"]["uid"] != cached.uid:
-            self._cache.remove(cached.kind, cached.uid)
+            self._cache.remove(cached.kind, cached.uid, cached.version)
         else:
             self._cache.put(cached.kind, found)
 

@@ -37,15 +37,22 @@ class _Body:
 
 
 class ListBody(_Body):
-    """A list, whose items are taken out."""
+    """A list, whose items are taken out.
 
-    def __init__(self, content: aiohttp.StreamReader, take: Take) -> None:
+    begun: told of the list itself, which may hold nothing: all there was may have been deleted.
+    """
+
+    def __init__(
+        self, content: aiohttp.StreamReader, take: Take, begun: Callable[[], None]
+    ) -> None:
         super().__init__(content)
         self._take = take
+        self._begun = begun
 
     async def read(self) -> bytes:
         """Take in the items; return the list without them."""
         page = orjson.loads(await self._content.read())
+        self._begun()
         for number, item in enumerate(page.get("items") or (), start=1):
             self._take(None, item)
             if number % AT_ONCE == 0:

@@ -1,8 +1,9 @@
 """What the operator knows of the cluster, held small: every object it watches, found by owner.
 
 Written by watch events, lists and the answers to our own writes, in any order: an object never
-goes back to an older version, and what was deleted does not come back. Everything here is memory;
-nothing waits.
+goes back to an older version, and what was deleted does not come back by older news of it. A watch
+by label also tells of a deletion when an object lost the label; newer news brings it back.
+Everything here is memory; nothing waits.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ class Cache:
         return {
             entry.uid: entry.version
             for entry in entries
-            if entry.uid not in self._deleted
+            if entry.version > self._deleted.get(entry.uid, 0)
             and (entry.uid not in held or held[entry.uid].version < entry.version)
         }
 
@@ -215,13 +216,16 @@ class Cache:
             self.nodes_version += 1
         return entry.key or None
 
-    def remove(self, kind: Kind, uid: str) -> str | None:
-        """Forget an object; return the key of the detector that should look again, if one."""
-        self._deleted[uid] = 1
+    def remove(self, kind: Kind, uid: str, version: int) -> str | None:
+        """Forget an object that was gone at `version`, unless a newer one of it is known.
+
+        Returns the key of the detector that should look again, if one.
+        """
+        self._deleted[uid] = max(version, self._deleted.pop(uid, 0))
         if len(self._deleted) > _REMEMBERED_DELETIONS:
             self._deleted.popitem(last=False)
         known = self._entries[kind].get(uid)
-        if known is None:
+        if known is None or known.version > version:
             return None
         self._unlink(known)
         if kind is kinds.NODE:
@@ -244,7 +248,7 @@ class Cache:
         for known in list(self._entries[kind].values()):
             elsewhere = namespace and known.namespace != namespace
             if known.uid not in listed and known.version <= version and not elsewhere:
-                keys[self.remove(kind, known.uid) or ""] += 1
+                keys[self.remove(kind, known.uid, version) or ""] += 1
         del keys[""]
         return keys
 
@@ -257,13 +261,14 @@ class Cache:
         else:
             self._absent.add(kind)
             for entry in list(self._entries[kind].values()):
-                self.remove(kind, entry.uid)
+                self.remove(kind, entry.uid, entry.version)
         return True
 
     def _knows(self, kind: Kind, uid: str, version: int) -> bool:
         """Return whether this is an echo of what is known, or late news."""
         known = self._entries[kind].get(uid)
-        return uid in self._deleted or (known is not None and known.version >= version)
+        newest = known.version if known else self._deleted.get(uid, 0)
+        return version <= newest
 
     def _link(self, entry: Entry) -> None:
         self._entries[entry.kind][entry.uid] = entry

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 PERIOD_S: Final = 600.0
 JITTER: Final = 0.1  # replicas that start together should not list together
 SETTLE_S: Final = 30.0  # then the watches have begun, and their first lists are over
-RELIST_DELAY_S: Final = 2.0  # a relist tells of many objects; one list answers them all
+RELIST_DELAY_S: Final = 2.0  # several watches may begin anew at once, one of them again and again
 DISCOVERY_DELAYS_S: Final = (0.2, 2.0, 8.0)  # a new CRD is served a little after it is there
 RETRY_S: Final = 1.0
 LISTEN_S: Final = 5.0  # how often the streams of the watches are looked at
@@ -56,7 +56,7 @@ class Sweep:
         self.hearing = hearing or Hearing()
         self._forbidden: set[Kind] = set()
         self._due: dict[Kind | None, float] = {}
-        self._watched_since: dict[Kind, float] = {}
+        self._begun: set[str] = set()
         self._discoveries: list[float] = []
         self._changed = asyncio.Event()
 
@@ -75,18 +75,16 @@ class Sweep:
         """Return whether RBAC lets us list `kind`; a watch of it would end the process if not."""
         return kind not in self._forbidden
 
-    def watched(self, kind: Kind, *, listed: bool) -> None:
-        """Take note of a watch event; `listed`: it came from a list that the watch began with.
+    def watch_begun(self, kind: Kind, path: str) -> None:
+        """Take note of a list that the watch at `path` begins with, whatever it holds.
 
-        Any list but the first means that the watch lost its place, and with it deletions.
+        Any but the first means that the watch lost its place, and with it deletions.
         """
-        now = time.monotonic()
-        since = self._watched_since.setdefault(kind, now if listed else float("-inf"))
-        if not listed:
-            self._watched_since[kind] = float("-inf")
-        elif now - since > SETTLE_S and kind not in self._due:
+        if path in self._begun:
             self._relisted(kind.name)
-            self._after(RELIST_DELAY_S, kind)
+            self._due.setdefault(kind, time.monotonic() + RELIST_DELAY_S)
+            self._changed.set()
+        self._begun.add(path)
 
     def definitions_changed(self) -> None:
         """Ask soon, and again, which optional kinds exist: a CRD was made, changed or deleted."""
