@@ -15,8 +15,10 @@ from cluster.steps import output, run, say, step
 # How kubectl and helm word that the connection was lost: it says nothing of what was asked for.
 LOST: Final = re.compile(
     r"\bEOF\b|connection re(set|fused)|connection to the server \S+ was refused|i/o timeout"
-    r"|Unable to connect to the server|client connection lost|TLS handshake timeout"
+    r"|Unable to connect to the server|client connection lost|TLS handshake timeout|broken pipe"
     r"|etcdserver: (leader changed|request timed out)|server is (currently unable|not ready)"
+    r"|apiserver is shutting down|GOAWAY|Client\.Timeout exceeded"
+    r"|unable to return a response in the time allotted"
 )
 HOOK: Final = "failed calling webhook"  # it was reached, and somebody else was not
 TRIES: Final = 4
@@ -39,6 +41,19 @@ def answers() -> bool:
     return tools().kubectl.exists() and kubectl_output("get", "--raw=/readyz") == "ok"
 
 
+def lost(text: str) -> bool:
+    """Return whether kubectl or helm says in `text` that the API server went away meanwhile."""
+    return HOOK not in text and LOST.search(text) is not None
+
+
+def wait_until_back() -> None:
+    """Return when the API server answers again, or has had its time to."""
+    time.sleep(PAUSE_S)
+    until = time.monotonic() + BACK_S
+    while not answers() and time.monotonic() < until:
+        time.sleep(PAUSE_S)
+
+
 def outlasting(command: Callable[[], None]) -> None:
     """Run `command`, which may be repeated, again where the API server went away meanwhile.
 
@@ -48,13 +63,10 @@ def outlasting(command: Callable[[], None]) -> None:
         try:
             return command()
         except StepFailed as failure:
-            if HOOK in failure.told or not LOST.search(failure.told):
+            if not lost(failure.told):
                 raise
         say(" the connection to the API server was lost: again …")
-        until = time.monotonic() + BACK_S
-        time.sleep(PAUSE_S)
-        while not answers() and time.monotonic() < until:
-            time.sleep(PAUSE_S)
+        wait_until_back()
     return command()
 
 

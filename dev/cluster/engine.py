@@ -11,11 +11,13 @@ from pathlib import Path
 from cluster import runc_shim
 from cluster.errors import NotPossibleHere, StepFailed
 from cluster.paths import HERE
-from cluster.steps import log_path, output, run, say, step
+from cluster.steps import again, log_path, output, run, say, step
 
 PACKAGES = ("docker.io", "debootstrap", "iptables", "ca-certificates")
 SHIM = Path("/usr/local/bin/yolofleet-runc-shim")
-START_S = 60
+PID_FILE = Path("/var/run/docker.pid")
+START_S = 180  # of a slow machine, while it boots
+LOCK_S = 300  # a new machine may be busy updating itself
 
 
 def answers() -> bool:
@@ -45,12 +47,17 @@ def install(packages: tuple[str, ...]) -> None:
             f"Needed and not installed: {', '.join(packages)}. This command can install them only"
             " as root on Debian or Ubuntu."
         )
+    apt = ("apt-get", "-o", f"DPkg::Lock::Timeout={LOCK_S}")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+
+    def update_and_install() -> None:
+        # Always both: that a mirror does not answer is a mere warning of `update`, and shows when a
+        # package is not found. Nobody waits for the lock on the lists, which has no timeout.
+        run([*apt, "update"], log="apt", env=quiet)
+        run([*apt, "install", "-y", "--no-install-recommends", *packages], log="apt", env=quiet)
+
     with step(f"install {', '.join(packages)}"):
-        run(["apt-get", "update"], log="apt", env=quiet)
-        run(
-            ["apt-get", "install", "-y", "--no-install-recommends", *packages], log="apt", env=quiet
-        )
+        again(update_and_install)
 
 
 def _start() -> None:
@@ -62,7 +69,8 @@ def _start() -> None:
         )
         deadline = time.monotonic() + START_S
         while not answers():
-            if daemon.poll() is not None:
+            # While a machine boots, its own engine may be on its way: ours then finds its pid file.
+            if daemon.poll() is not None and not PID_FILE.exists():
                 raise StepFailed("dockerd", f"exit status {daemon.returncode}", log)
             if time.monotonic() > deadline:
                 daemon.terminate()

@@ -17,7 +17,7 @@ from pathlib import Path
 from cluster.cache import artefact, content_hash
 from cluster.errors import NotPossibleHere, StepFailed
 from cluster.paths import HERE
-from cluster.steps import log_path, run, step
+from cluster.steps import again, log_path, run, step
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,16 @@ def own(name: str) -> Path:
 
 
 def _download(module: Module) -> dict[str, str]:
+    answer: dict[str, str] = json.loads(again(lambda: _ask_proxy(module)))
+    if module.checksum and answer["Sum"] != module.checksum:
+        raise NotPossibleHere(
+            f"The module proxy served {module.path} {module.version} with checksum"
+            f" {answer['Sum']}, expected {module.checksum}: do not use it."
+        )
+    return answer
+
+
+def _ask_proxy(module: Module) -> str:
     asked = [require_go(), "mod", "download", "-json", f"{module.path}@{module.version}"]
     done = subprocess.run(
         asked,
@@ -117,13 +127,7 @@ def _download(module: Module) -> dict[str, str]:
         log = log_path(f"go-{module.name}")
         log.write_text(done.stdout + done.stderr)
         raise StepFailed(" ".join(asked), f"exit status {done.returncode}", log)
-    answer: dict[str, str] = json.loads(done.stdout)
-    if module.checksum and answer["Sum"] != module.checksum:
-        raise NotPossibleHere(
-            f"The module proxy served {module.path} {module.version} with checksum"
-            f" {answer['Sum']}, expected {module.checksum}: do not use it."
-        )
-    return answer
+    return done.stdout
 
 
 def _sources(module: Module) -> str:
@@ -166,7 +170,19 @@ def _workspace(module: Module) -> Path:
             shared = (_workspace(module.like) / "go.mod").read_text() if module.like else ""
             (part / "go.mod").write_text(go_mod(module, upstream, resolved=shared))
             (part / "main.go").write_text(_sources(module))
-            tidy = [require_go(), "mod", "tidy", *(["-e"] if module.tidy_may_complain else [])]
-            run(tidy, log=f"go-{module.name}", cwd=part, env=module.environment)
+            again(lambda: _tidy(module, part))
 
     return artefact(f"gomod/{module.key}", resolve)
+
+
+def _tidy(module: Module, workspace: Path) -> None:
+    go, log = require_go(), f"go-{module.name}"
+    forgiving = ["-e"] if module.tidy_may_complain else []
+    run([go, "mod", "tidy", *forgiving], log=log, cwd=workspace, env=module.environment)
+    # `-e` forgives a download that failed as well: what is compiled has to be complete.
+    run(
+        [go, "list", "-deps", "-tags", module.tags, "-f", '{{""}}', *(module.packages or ["."])],
+        log=log,
+        cwd=workspace,
+        env=module.environment,
+    )

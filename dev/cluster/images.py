@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cluster import base_image, client, engine, imagebuild, kindcluster, mode
+from cluster import base_image, engine, imagebuild, kindcluster, mode
 from cluster.cache import content_hash, lock
 from cluster.paths import REPOSITORY, cache_root
 from cluster.steps import output, run, step
@@ -43,7 +43,7 @@ def build_and_load() -> dict[str, str]:
     with lock("images"):
         args = {"BASE_IMAGE": base_image.image(way), **_passed_on(os.environ)}
         tags = {key: _build(product, args) for key, product in PRODUCTS.items()}
-        if client.answers():
+        if kindcluster.runs():
             kindcluster.load(list(tags.values()))
     return tags
 

@@ -9,12 +9,13 @@ from typing import Any, Final
 from cluster import client, node_image
 from cluster.mode import Mode
 from cluster.paths import CLUSTER, HERE, ingress_port, tools
-from cluster.steps import output, run, step
+from cluster.steps import again, output, run, step
 
 NODE: Final = f"{CLUSTER}-control-plane"
 INGRESS_NODE_PORT: Final = 30080  # as in manifests/ingressgateway.yaml
 SERVICES: Final = "10.96.0.0/16"  # kind's default
 READY_S = 180
+PAUSE_S = 10.0
 
 
 def config(mode: Mode, *, cgroup_v1: bool, port: int) -> dict[str, Any]:
@@ -68,9 +69,14 @@ def mode_of_running() -> Mode | None:
     return Mode.BUILD if image.startswith("yolofleet/") else Mode.PULL
 
 
+def runs() -> bool:
+    """Return whether there is a cluster of this cache whose node runs, even if it is silent."""
+    state = output(["docker", "inspect", "--format", "{{.State.Running}}", NODE])
+    return state == "true" and tools().kubeconfig.exists()
+
+
 def create(mode: Mode) -> None:
     """Make the cluster anew: a node seldom survives a restart of the engine, and this is quick."""
-    delete()
     image = ["--image", node_image.image()] if mode is Mode.BUILD else []
     modern = Path("/sys/fs/cgroup/cgroup.controllers").exists() or not Path("/sys/fs").exists()
     settings = config(mode, cgroup_v1=not modern, port=ingress_port())
@@ -78,8 +84,13 @@ def create(mode: Mode) -> None:
         *(str(tools().kind), "create", "cluster", "--name", CLUSTER, *image, "--config", "-"),
         *("--kubeconfig", str(tools().kubeconfig), "--wait", f"{READY_S}s"),
     ]
-    with step(f"kind create cluster {CLUSTER}", "" if image else "pulls the node image"):
+
+    def make() -> None:
+        delete()
         run(command, log="kind", stdin=json.dumps(settings).encode())
+
+    with step(f"kind create cluster {CLUSTER}", "" if image else "pulls the node image"):
+        again(make, pauses_s=[PAUSE_S])  # kubeadm gives a busy machine only so much time
         # One resolver is enough for one node.
         _keep_service_addresses_inside()
         client.kubectl("scale", "deployment/coredns", "--namespace=kube-system", "--replicas=1")
@@ -92,7 +103,7 @@ def _keep_service_addresses_inside() -> None:
     then keeps that connection, and takes the stranger's 404 for that of its metrics or webhook.
     """
     for chain in ("OUTPUT", "FORWARD"):  # behind kube-proxy's translation: what is left over
-        rule = ("iptables", "-A", chain, "-d", SERVICES, "-j", "REJECT")
+        rule = ("iptables", "-w", "60", "-A", chain, "-d", SERVICES, "-j", "REJECT")
         run(["docker", "exec", NODE, *rule], log="kind")
 
 

@@ -98,13 +98,18 @@ def _commit(base: str, name: str, images: list[str]) -> None:
     imports = "ctr -n k8s.io images import --all-platforms --no-unpack --digests -"
     save = shlex.join(["docker", "save", *images])
     script = f"""
+    within_a_minute() {{ for _ in $(seq 60); do "$@" && return; sleep 1; done; return 1; }}
+    answers() {{ docker exec {container} ctr version; }}
+    has_ended() {{ docker exec {container} sh -c '! pgrep -x containerd'; }}
+    fail() {{ echo "containerd $1 within a minute"; exit 1; }}
     docker run -d --name {container} --entrypoint sleep {base} infinity
     docker exec -d {container} containerd
-    for attempt in $(seq 30); do docker exec {container} ctr version && break; sleep 1; done
+    within_a_minute answers || fail "did not answer"
     {save} | docker exec -i {container} {imports}
     docker exec {container} ctr -n k8s.io images list -q
     docker exec {container} pkill -TERM -x containerd
-    for attempt in $(seq 30); do docker exec {container} pgrep -x containerd || break; sleep 1; done
+    # Before that its store on disk may be torn.
+    within_a_minute has_ended || fail "did not end"
     docker commit --change 'ENTRYPOINT ["/usr/local/bin/entrypoint","/sbin/init"]' \\
         --change 'CMD []' {container} {name}
     """

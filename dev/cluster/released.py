@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import platform
 import shutil
@@ -16,7 +17,7 @@ from cluster.cache import artefact
 from cluster.errors import NotPossibleHere
 from cluster.mode import Mode
 from cluster.paths import tools
-from cluster.steps import step
+from cluster.steps import again, step
 
 
 def provide(mode: Mode) -> None:
@@ -52,8 +53,8 @@ def _find(name: str, url: str, checksum: str, build: Callable[[], Path] | None) 
 
 def _get(url: str, checksum: str, part: Path) -> None:
     with step(f"download {url}"):
-        data = _read(url)
-        expected = _read(checksum).decode().split()[0]
+        data = again(lambda: _read(url))
+        expected = again(lambda: _read(checksum)).decode().split()[0]
         if hashlib.sha256(data).hexdigest() != expected:
             raise NotPossibleHere(
                 f"{url} does not have the SHA-256 {expected} that its site tells."
@@ -73,7 +74,7 @@ def _read(url: str) -> bytes:
         with urllib.request.urlopen(url, timeout=60) as answer:
             data: bytes = answer.read()
             return data
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:  # the latter: it ended half-way
         tool = url.split("//")[1].split("/")[0]
         raise NotPossibleHere(f"{url}: {error}. Install it from {tool} by hand, or Go.") from error
 

@@ -7,12 +7,16 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final, TypeVar
 
-from cluster.errors import StepFailed
+from cluster.errors import ClusterError, StepFailed
 from cluster.paths import cache_root
+
+T = TypeVar("T")
+PAUSES_S: Final = (5.0, 20.0, 60.0)  # a proxy or a mirror that has a bad moment
 
 
 def say(text: str) -> None:
@@ -74,6 +78,17 @@ def run(
             raise StepFailed(shown, "no such command", path, since=since) from None
     if done.returncode:
         raise StepFailed(shown, f"exit status {done.returncode}", path, since=since)
+
+
+def again(command: Callable[[], T], *, pauses_s: Sequence[float] = PAUSES_S) -> T:
+    """Run `command`, which may be repeated, once more after each pause; its last failure counts."""
+    for pause_s in pauses_s:
+        try:
+            return command()
+        except ClusterError as failure:
+            say(f"\n    {str(failure).splitlines()[0]}: again in {pause_s:.0f} s")
+        time.sleep(pause_s)
+    return command()
 
 
 def output(command: Sequence[str | Path], *, timeout_s: float = 60) -> str | None:

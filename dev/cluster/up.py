@@ -28,10 +28,11 @@ def up(*, metrics: bool) -> None:
         return
     with lock("up"):
         engine.ensure()
-        if healthy(needed):  # another `up` was quicker, or the engine brought the node back
+        there = still_there()
+        if there and healthy(needed):  # another `up` was quicker, or it was silent for a moment
             say("The cluster is up.")
             return
-        if client.answers():
+        if there:
             way = kindcluster.mode_of_running() or mode.current()
         else:
             way = mode.current()
@@ -41,6 +42,17 @@ def up(*, metrics: bool) -> None:
         if metrics:
             metrics_server.install(way)
     say(f"The cluster is up: {tools().ingress_url}, KUBECONFIG={tools().kubeconfig}")
+
+
+def still_there() -> bool:
+    """Return whether there is a cluster to go on with; one whose node runs gets time to answer.
+
+    On a slow machine the API server is silent for moments, and is restarted by its kubelet.
+    """
+    if not client.answers() and kindcluster.runs():
+        say(f"    the node runs, its API server is silent: waiting up to {client.BACK_S} s")
+        client.wait_until_back()
+    return client.answers()
 
 
 def healthy(needed: frozenset[str]) -> bool:

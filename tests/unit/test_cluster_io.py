@@ -27,6 +27,7 @@ from yolofleet.handlers import Watch
         (401, {}, errors.Forbidden),
         (403, {}, errors.Forbidden),
         (404, {}, errors.NotFound),
+        (405, {}, errors.Gone),
         (409, {}, errors.Conflict),
         (410, {}, errors.Gone),
         (422, {}, errors.Invalid),
@@ -299,6 +300,9 @@ class EmptyCluster:
     async def serves(self, _: Any) -> bool:
         return False
 
+    async def probe(self, _: Any) -> None:
+        pass
+
 
 async def test_a_watch_that_begins_anew_with_nothing_left_is_answered_by_a_list(
     monkeypatch: pytest.MonkeyPatch,
@@ -318,6 +322,24 @@ async def test_a_watch_that_begins_anew_with_nothing_left_is_answered_by_a_list(
     assert relists == ["PodDisruptionBudget"]
     assert cache.named(kinds.PDB, "shop", "gate") is None
     running.cancel()
+
+
+@pytest.mark.parametrize("question", ["serves", "list", "probe"])
+async def test_a_server_that_is_busy_at_the_start_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    monkeypatch.setattr("yolofleet.cluster.sweep.RETRY_S", 0.0)
+    cluster = EmptyCluster()
+    answer, busy = getattr(cluster, question), [errors.Unavailable("no"), errors.Throttled("no", 1)]
+
+    async def busy_twice(*asked: Any, **options: Any) -> Any:
+        if busy:
+            raise busy.pop()
+        return await answer(*asked, **options)
+
+    monkeypatch.setattr(cluster, question, busy_twice)
+    await Sweep(cast(Client, cluster), Cache(), WorkQueue()).first()
+    assert not busy
 
 
 async def test_after_a_whole_sweep_memory_can_be_given_back(
