@@ -7,6 +7,7 @@ when the settings are wrong.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import logging
@@ -40,6 +41,7 @@ from yolofleet.settings import InvalidSettings, Settings, from_environment
 logger = logging.getLogger("yolofleet")
 
 OK, FAILED, BAD_SETTINGS = 0, 1, 2
+LAST_EVENTS_S = 1.0  # for those that are on their way: the next leader waits for us
 
 
 def main() -> int:
@@ -128,7 +130,7 @@ class Operator:
         await asyncio.wait({ending, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
         if not ending.done():
             return await self._failed()
-        await self._stop("workers", "events", "sweep", "leader")
+        await self._stop_writing()
         await self._leader.release()
         self._kopf_stops.set()
         await asyncio.wait({self._tasks["watches"]}, timeout=10.0)
@@ -193,10 +195,16 @@ class Operator:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _stop_writing(self) -> None:
+        await self._stop("workers", "sweep")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._events.posted(), LAST_EVENTS_S)
+        await self._stop("events", "leader")
+
     async def _failed(self) -> int:
         """End with 1: a restart repairs the rest. After a lost Lease nothing may be written."""
         if not self._lost():
-            await self._stop("workers", "events", "sweep", "leader")
+            await self._stop_writing()
             await self._leader.release()  # the next one need not wait for its end
         _exit_now(FAILED)
 

@@ -65,7 +65,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
         told = refused(before, Reason.INVALID_SPEC, str(error), generation, now)
         return await _tell(raw, before, told, deps)
 
-    children = deps.cache.children(detector.uid)
+    children = await deps.cluster.children(detector.uid, detector.namespace, before.revisions)
     routers = deps.cache.routers()
     nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
     observed = observe(  # observe: memory, one snapshot

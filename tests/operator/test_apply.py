@@ -625,7 +625,9 @@ async def test_a_child_is_known_again_once_its_label_is_back(world: World) -> No
     await world.edit(label)
     await world.look()
     assert world.cache.owned_by(world.uid) == []
-    await world.writer.apply([world.deployment()], over=[])
+    seen = await world.writer.children(world.uid, world.namespace, ["gate", "none"])
+    assert [child["metadata"]["name"] for child in seen] == ["gate"], "it serves as before"
+    await world.writer.apply([world.deployment()], over=seen)
     assert (await world.live())["metadata"]["labels"][names.MANAGED_BY_LABEL] == names.MANAGED_BY
     assert [entry.name for entry in world.cache.owned_by(world.uid)] == ["gate"]
 

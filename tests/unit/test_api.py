@@ -1,5 +1,6 @@
 """The typed API: names, quantities, durations, what parsing refuses, and the generated files."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from yolofleet.api import crd, generate, names, quantity
 from yolofleet.api.base import InvalidSpec, seconds
 from yolofleet.api.detector import Detector
+from yolofleet.api.status import Draining
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,6 +107,16 @@ def test_unknown_fields_of_a_newer_version_are_ignored(detector_with):
 @pytest.mark.parametrize("path", sorted(generate.files()))
 def test_generated_files_are_fresh(path):
     assert (ROOT / path).read_text() == generate.files()[path], "run `make generate`"
+
+
+@pytest.mark.parametrize(("fraction", "kept"), [(0, "08:30:05Z"), (1, "08:30:06Z")])
+def test_what_has_to_last_is_not_stored_as_begun_earlier(fraction, kept):
+    """Stored in whole seconds, a drain of one second could be over after a tenth of it."""
+    since = datetime(2030, 1, 1, 8, 30, 5, fraction, UTC)
+    assert (
+        Draining(revision="gate-1", since=since).model_dump(mode="json")["since"]
+        == f"2030-01-01T{kept}"
+    )
 
 
 def test_every_field_teaches():

@@ -1,5 +1,6 @@
 """Events: the same words once in ten minutes, and not too many about one object."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -47,7 +48,9 @@ class World:
 
     async def posted(self) -> list[Request]:
         """Post what waits, and return what was sent."""
-        await self.events.flush()
+        running = asyncio.create_task(self.events.run())
+        await self.events.posted()
+        running.cancel()
         sent, self.server.requests = self.server.requests, []
         return sent
 

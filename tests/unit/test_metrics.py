@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
+from controlplane.kube import eventually
 from yolofleet import metrics as operator_metrics
 from yolofleet.cluster import kinds
 from yolofleet.cluster.client import get
@@ -86,11 +87,10 @@ async def test_an_event_loop_that_is_late_all_the_time_is_told(
     monkeypatch.setattr(operator_metrics, "LATE_S", -1.0)  # nothing is in time
     monkeypatch.setattr(operator_metrics, "LATE_FOR_S", 0.25)
     measured = Metrics()
+    assert not measured.late()
     task = asyncio.create_task(measured.measure_lag())
-    assert not measured.late()
-    await asyncio.sleep(0.3)
-    assert "the event loop has been more than" in measured.late()
+    told = await eventually(measured.late)
+    assert "the event loop has been more than" in told
     monkeypatch.setattr(operator_metrics, "LATE_S", 60.0)
-    await asyncio.sleep(0.15)
-    assert not measured.late()
+    await eventually(lambda: not measured.late())
     task.cancel()

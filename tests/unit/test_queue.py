@@ -127,7 +127,7 @@ async def test_a_waiting_worker_is_woken_by_a_key() -> None:
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     queue.add("a")
-    assert await asyncio.wait_for(waiting, 1) == "a"
+    assert await asyncio.wait_for(waiting, 30) == "a"
 
 
 async def test_a_waiting_worker_is_woken_when_a_delay_is_over() -> None:
@@ -135,7 +135,7 @@ async def test_a_waiting_worker_is_woken_when_a_delay_is_over() -> None:
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     queue.add_after("a", 0.01)
-    assert await asyncio.wait_for(waiting, 1) == "a"
+    assert await asyncio.wait_for(waiting, 30) == "a"
 
 
 async def test_as_many_workers_wake_as_keys_are_added() -> None:
@@ -229,7 +229,7 @@ async def test_lost_leadership_ends_all_workers(queue: WorkQueue) -> None:
 
     queue.add("a")
     with pytest.raises(ExceptionGroup) as raised:
-        await asyncio.wait_for(Workers(queue, reconcile, Counted()).run(3), 1)
+        await asyncio.wait_for(Workers(queue, reconcile, Counted()).run(3), 30)
     assert raised.group_contains(NotLeading)
 
 

@@ -1,6 +1,6 @@
 """The status of a `YoloDetector`: what is true, with reasons that a person can act on."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -10,11 +10,19 @@ from yolofleet.api.base import ApiModel
 from yolofleet.api.names import Manifest
 from yolofleet.api.rollout import Strategy
 
-Time = Annotated[
-    datetime,
-    PlainSerializer(lambda t: t.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-]
+
+def _whole_second(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _next_whole_second(time: datetime) -> str:
+    return _whole_second(time + timedelta(microseconds=999_999))
+
+
+_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
+Time = Annotated[datetime, PlainSerializer(_whole_second), _TIME]
+Since = Annotated[datetime, PlainSerializer(_next_whole_second), _TIME]
+"""When something began that must last for a time: rounded up, so that it never ends too early."""
 
 
 class ConditionType(StrEnum):
@@ -100,7 +108,7 @@ class Draining(ApiModel):
     """A revision that the router has let go of, and that still finishes its requests."""
 
     revision: str = Field(description="Its name.")
-    since: Time = Field(description="When the router was first seen without it.")
+    since: Since = Field(description="When the router was first seen without it.")
 
 
 class RolloutStatus(ApiModel):
@@ -110,7 +118,7 @@ class RolloutStatus(ApiModel):
     strategy: Strategy = Field(description="How it takes over.")
     step: int = Field(default=0, description="The present step, counted from 1; 0: not in steps.")
     weight: int = Field(default=0, description="Percent of requests that it is to get now.")
-    since: Time | None = Field(
+    since: Since | None = Field(
         default=None, description="Since when the router has had the weight of the step."
     )
 
@@ -137,6 +145,11 @@ class Status(ApiModel):
     replicas: int = Field(default=0, description="Replicas of the stable revision (for scale).")
     selector: str = Field(default="", description="Selects the stable pods (for scale).")
     conditions: list[Condition] = Field(default=[], description="What is true of the detector.")
+
+    @property
+    def revisions(self) -> list[str]:
+        """Return the names of the revisions that serve, or are about to."""
+        return [each.revision for each in (self.stable, self.canary) if each]
 
     def condition(self, kind: ConditionType) -> Condition | None:
         """Return what was said about `kind`, if anything."""

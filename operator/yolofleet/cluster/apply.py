@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -145,6 +145,23 @@ class Writer:
         self._proven: dict[str, _Proof] = {}
         self._unkept: dict[str, AbstractSet[Path]] = {}
         self._repairs: dict[str, _Repair] = {}
+
+    async def children(self, uid: str, namespace: str, serving: Iterable[str]) -> list[Manifest]:
+        """Return what the detector `uid` controls, from memory but for what should be there.
+
+        serving: Deployments that its status speaks of. One that the cache lacks is looked at
+        itself: without the label by which it is watched it serves as before, and to take it for
+        gone would move its traffic.
+        """
+        found = self._cache.children(uid)
+        known = {kinds.identity(child) for child in found}
+        for name in serving:
+            if (kinds.DEPLOYMENT.name, name) in known:
+                continue
+            live = await self._client.find(kinds.DEPLOYMENT, namespace, name)
+            if live and kinds.controller_uid(live) == uid:
+                found.append(entry_of(kinds.DEPLOYMENT, live).manifest())
+        return found
 
     async def apply(
         self,

@@ -94,6 +94,7 @@ _BY_CODE: dict[int, type[ClusterError]] = {
     401: Forbidden,
     403: Forbidden,
     404: NotFound,
+    405: Gone,  # of a kind whose definition is on its way out
     409: Conflict,
     410: Gone,
     422: Invalid,

@@ -74,19 +74,18 @@ class Events:
     async def run(self) -> None:
         """Post what was emitted, until cancelled."""
         while True:
-            await self._try_to_post(await self._waiting.get())
+            said = await self._waiting.get()
+            try:
+                await self._post(said)
+            except ClusterError as error:
+                fields = {"reason": said.event["reason"], "error": str(error)}
+                logger.info("event not posted", extra={"fields": fields})
+            finally:
+                self._waiting.task_done()
 
-    async def flush(self) -> None:
-        """Post what waits now."""
-        while not self._waiting.empty():
-            await self._try_to_post(self._waiting.get_nowait())
-
-    async def _try_to_post(self, said: _Said) -> None:
-        try:
-            await self._post(said)
-        except ClusterError as error:
-            fields = {"reason": said.event["reason"], "error": str(error)}
-            logger.info("event not posted", extra={"fields": fields})
+    async def posted(self) -> None:
+        """Return when all that was emitted was posted, or could not be; `run` does it."""
+        await self._waiting.join()
 
     async def _post(self, said: _Said) -> None:
         stamp = self._stamp()

@@ -11,7 +11,8 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from yolofleet.cluster import kinds
@@ -62,14 +63,11 @@ class Sweep:
 
     async def first(self) -> None:
         """Fill the cache; the operator must not decide anything before that."""
-        await self.discover()
+        await self._patiently(self.discover)
         for kind in kinds.CACHED:
             if self._cache.serves(kind):
-                await self._patiently(kind)
-        try:
-            await self._client.probe(kinds.CRD)
-        except Forbidden as error:
-            self._forbid(kinds.CRD, error)
+                await self._patiently(partial(self._first_list, kind))
+        await self._patiently(self._may_read_definitions)
 
     def readable(self, kind: Kind) -> bool:
         """Return whether RBAC lets us list `kind`; a watch of it would end the process if not."""
@@ -166,20 +164,32 @@ class Sweep:
             elif isinstance(error, Busy):
                 self._after(RETRY_S, kind)
 
-    async def _patiently(self, kind: Kind) -> None:
+    async def _patiently(self, ask: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                return await ask()
+            except Busy as error:
+                logger.warning("the API server is busy", extra={"fields": {"error": str(error)}})
+                await asyncio.sleep(RETRY_S)
+
+    async def _first_list(self, kind: Kind) -> None:
         while True:
             try:
                 return await self.list(kind)
-            except (Busy, NotFound) as error:
-                told = "cannot list yet; is its CRD installed?"
-                if isinstance(error, Busy):
-                    told = "cannot list yet"
-                logger.warning(told, extra={"fields": {"kind": kind.name, "error": str(error)}})
+            except NotFound as error:
+                fields = {"kind": kind.name, "error": str(error)}
+                logger.warning("cannot list yet; is its CRD installed?", extra={"fields": fields})
                 await asyncio.sleep(RETRY_S)
             except Forbidden as error:
                 if kind.namespaced and not kind.optional:
                     raise
                 return self._forbid(kind, error)
+
+    async def _may_read_definitions(self) -> None:
+        try:
+            await self._client.probe(kinds.CRD)
+        except Forbidden as error:
+            self._forbid(kinds.CRD, error)
 
     def _forbid(self, kind: Kind, error: Forbidden) -> None:
         self._forbidden.add(kind)
