@@ -127,7 +127,7 @@ class Kube:
 
         async def listable() -> bool:
             await self.list(kind)
-            return True
+            return await self.client.serves(kind)  # which operators ask for
 
         await eventually(listable)
 
@@ -135,10 +135,11 @@ class Kube:
         return {"fieldManager": self._manager}
 
 
-async def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+async def eventually(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """Return what `condition` (sync or async) returns as soon as that is true.
 
-    The cluster's errors and failed assertions count as not yet; the last one explains the failure.
+    The cluster's errors, failed assertions and lost connections count as not yet; the last one
+    explains the failure.
     """
     deadline = time.monotonic() + timeout_s
     last: Any = None
@@ -149,7 +150,7 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> A
                 last = await last
             if last:
                 return last
-        except (ClusterError, AssertionError, KeyError, IndexError) as error:
+        except (ClusterError, AssertionError, LookupError, ValueError, OSError) as error:
             last = error
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:.0f} s; at last: {last!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import json
 import os
 import signal
@@ -55,13 +57,13 @@ class OperatorProcess:
                 env=self._environment,
             )
 
-    async def ready(self, timeout_s: float = 30.0) -> None:
+    async def ready(self, timeout_s: float = 90.0) -> None:
         """Wait until /readyz answers 200. Fails with the log if the process ends."""
 
-        def answers() -> bool:
+        async def answers() -> bool:
             if (status := self.exit_status()) is not None:
                 raise RuntimeError(f"the operator exited with {status}:\n{self.text()[-4000:]}")
-            return self.probe("readyz") == 200
+            return await asyncio.to_thread(self.probe, "readyz") == 200
 
         await eventually(answers, timeout_s)
 
@@ -73,7 +75,7 @@ class OperatorProcess:
         except urllib.error.HTTPError as error:
             error.close()
             return error.code
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0
 
     def metric(self, name: str, **labels: str) -> float:
@@ -101,7 +103,7 @@ class OperatorProcess:
         """Return whether this replica says that it leads; one that has just ended does not."""
         try:
             return self.metric("leader_election_master_status") == 1
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
     @property
@@ -141,7 +143,8 @@ class OperatorProcess:
 
     def log(self, **fields: Any) -> list[dict[str, Any]]:
         """Return the lines that it logged with these `fields`."""
-        lines = [json.loads(line) for line in self.text().splitlines() if line.startswith("{")]
+        whole = self.text().rpartition("\n")[0]  # the last line may be on its way
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [line for line in lines if fields.items() <= line.items()]
 
     def _url(self, path: str) -> str:

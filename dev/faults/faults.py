@@ -84,6 +84,17 @@ class LostAnswer(Strike):
 
 
 @dataclass(eq=False)
+class Then(Strike):
+    """Something happens elsewhere once the API server has done it; the operator hears of that."""
+
+    act: Callable[[], None] = field(kw_only=True)
+
+    async def after(self, call: Call) -> None:  # noqa: D102
+        if self.strikes(call):
+            self.act()
+
+
+@dataclass(eq=False)
 class Refused(Strike):
     """A share of the requests is answered with `status` and never reaches the API server."""
 

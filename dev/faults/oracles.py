@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from controlplane.kube import eventually
 from faults import safety
 from faults.history import Seen
 from faults.proxy import Call
-from faults.size import CONVERGE_S, QUIET_S
+from faults.size import AT_REST_S, CONVERGE_S, QUIET_S
 from faults.stage import BYSTANDER, NAME, Stage
 from faults.traces import Trace
 from yolofleet.api.names import REVISION_LABEL, WISH_ANNOTATION, Manifest
@@ -34,8 +35,6 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _BOOKKEEPING: Final = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields")
 _NOTES: Final = ("deployment.kubernetes.io/revision", WISH_ANNOTATION)
 """A counter that grows with what others do to the pods, and hashes that hold the uid."""
-
-LAST_EVENT_S: Final = 1.0
 
 _ADDRESSES: Final = ("clusterIP", "clusterIPs")
 
@@ -136,6 +135,7 @@ async def judge(
     retries: int = 1,
     exits: tuple[int, ...] = (),
     counts: bool = True,
+    net: tuple[str, ...] = (),
     safe: bool = True,
     bystander: bool = True,
     within_s: float = CONVERGE_S,
@@ -143,13 +143,14 @@ async def judge(
     """Ask all five questions of what happened on `stage` since `begin`.
 
     retries: writes that the fault explains, per object. exits: how the operator may have ended.
-    counts: whether O2 applies; not where others made and deleted objects. safe: likewise O5.
+    counts: whether O2 applies; not where others made and deleted objects. net: of what O2 counts
+    only how many are left, by the beginnings of names. safe: as `counts`, for O5.
     bystander: whether what looks like a child and is nobody's must be there untouched.
     """
     wrong = await _end_state(stage, expected, within_s)
     wrong += await _not_quiet(stage, expected)
     if counts:
-        wrong += _counts(stage, expected, retries)
+        wrong += _counts(stage, expected, retries, net)
     await end(stage)
     gave_up = FAILED in exits and FAILED in stage.exits
     wrong += [f"O4 {told}" for told in log_problems(stage.operator.text(), gave_up=gave_up)]
@@ -199,7 +200,7 @@ def differences(expected: Any, found: Any, path: str = "") -> list[str]:
 
 
 async def _not_quiet(stage: Stage, expected: Reference) -> list[str]:
-    await stage.rest(LAST_EVENT_S)  # Events follow the status that they are about
+    await stage.rest(AT_REST_S)
     await stage.leading(stage.operator)  # one that was just started again has to be quiet too
     if late := await stage.written_within(QUIET_S):
         return [f"O3 written after it had come to rest: {late}"]
@@ -207,11 +208,15 @@ async def _not_quiet(stage: Stage, expected: Reference) -> list[str]:
     return [f"O3 it did not stay so: {told}" for told in after]
 
 
-def _counts(stage: Stage, expected: Reference, retries: int) -> list[str]:
+def _counts(stage: Stage, expected: Reference, retries: int, net: tuple[str, ...]) -> list[str]:
     happened = stage.happened()
     made, gone = counted(happened, "ADDED"), counted(happened, "DELETED")
-    wrong = [f"O2 made {told}" for told in _unlike(made, expected.made)]
-    wrong += [f"O2 deleted {told}" for told in _unlike(gone, expected.gone)]
+    usual_made, usual_gone = Counter(expected.made), Counter(expected.gone)
+    for came, went in ((made, gone), (usual_made, usual_gone)):
+        for name in [name for name in came.keys() | went.keys() if name.startswith(net)]:
+            came[name], went[name] = came[name] - went[name], 0
+    wrong = [f"O2 made {told}" for told in _unlike(made, usual_made)]
+    wrong += [f"O2 deleted {told}" for told in _unlike(gone, usual_gone)]
     for name, times in updated(stage.proxy.writes).items():
         allowed = expected.updates[name] + retries
         if name.endswith("/status"):  # how many steps pods take to become ready is their matter
@@ -250,9 +255,12 @@ async def end(stage: Stage) -> None:
     """End the operator as the kubelet does; it must obey, and say 0."""
     stage.restarts = False
     if stage.operator.exit_status() is None:
-        with contextlib.suppress(AssertionError):  # one that has just begun does not listen yet
+        with contextlib.suppress(AssertionError, RuntimeError):  # it has just begun, or ends
             await stage.operator.ready(20.0)
-        status = await asyncio.to_thread(stage.operator.terminate)
+        try:
+            status = await asyncio.to_thread(stage.operator.terminate)
+        except subprocess.TimeoutExpired:
+            raise AssertionError("O4 SIGTERM did not end the operator") from None
         assert status == 0, f"O4 SIGTERM ended the operator with {status}"
 
 
@@ -264,6 +272,14 @@ _GIVING_UP: Final = ("kopf._core", "asyncio")
 """Who tells of it when kopf ends, and with it the process."""
 
 
+def _fields(line: str) -> Mapping[str, Any]:
+    try:
+        fields: Mapping[str, Any] = json.loads(line)
+    except json.JSONDecodeError:  # a traceback, or a line that SIGKILL cut short
+        return {"message": line}
+    return fields
+
+
 def log_problems(text: str, *, gave_up: bool = False) -> list[str]:
     """Return what in a log shows that something went wrong that nobody had thought of.
 
@@ -271,7 +287,7 @@ def log_problems(text: str, *, gave_up: bool = False) -> list[str]:
     """
     wrong = []
     for line in text.splitlines():
-        told = json.loads(line) if line.startswith("{") else {"message": line}
+        told = _fields(line)
         unhandled = any(sign in line for sign in _UNHANDLED)
         critical = told.get("level") == "critical" or told.get("message") == "reconcile failed"
         if gave_up and str(told.get("logger", "")).startswith(_GIVING_UP):

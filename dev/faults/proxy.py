@@ -204,8 +204,9 @@ class FaultProxy:
         """Write `line` into the open watches of `kind` and end them; return how many."""
         chosen = [watch for watch in self.watches if watch.call.kind == kind]
         for watch in chosen:
-            await watch.response.write(line)
-            await watch.response.write_eof()
+            with contextlib.suppress(ConnectionError):  # whoever watched has just died
+                await watch.response.write(line)
+                await watch.response.write_eof()
             watch.cut()
         return len(chosen)
 

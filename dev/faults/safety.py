@@ -18,7 +18,8 @@ from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.cluster import kinds
 
 STALE_S: Final = 3.0
-"""An operator decides on what it has heard of: so long a change of readiness may be unknown."""
+"""An operator decides on what it has heard of: so long a change of readiness, or of the replicas
+that are asked for, may be unknown."""
 
 
 @dataclass
@@ -31,6 +32,7 @@ class World:
     route: Manifest | None = None
     detector: Manifest | None = None
     was_ready: dict[str, float] = field(default_factory=dict)
+    was_full: list[tuple[float, int]] = field(default_factory=list)
 
     def ready(self, revision: str) -> int:
         """Return the replicas of `revision` that can answer."""
@@ -82,6 +84,8 @@ def problems(history: Sequence[Seen], *, before: Sequence[Seen] = ()) -> list[st
 def _note(world: World, seen: Seen) -> None:
     gone, name = seen.type == "DELETED", seen.name
     if seen.kind is kinds.DETECTOR:
+        if world.detector is not None:
+            world.was_full.append((seen.at, _full(world)))
         world.detector = None if gone else seen.manifest
     elif seen.kind is kinds.VIRTUAL_SERVICE:
         world.route = None if gone else seen.manifest
@@ -125,7 +129,7 @@ def _route(world: World, seen: Seen) -> Iterator[str]:
     weights, before = weights_of(seen.manifest), world.weights
     if sum(weights.values()) != 100:
         yield f"I1 weights sum to {sum(weights.values())}: {weights}"
-    full = _full(world)
+    full = min([_full(world), *(n for until, n in world.was_full if seen.at - until < STALE_S)])
     for name, weight in weights.items():
         if weight <= before.get(name, 0):
             continue

@@ -23,6 +23,10 @@ def sized(bounded: Some, whole: Some) -> Some:
 QUIET_S: Final = sized(3.0, 30.0)
 """How long nothing may be written after a detector has settled."""
 
+AT_REST_S: Final = 2.5
+"""Who has written nothing for so long has written all: Events follow their status, and a fight is
+told to be over up to two seconds after its last write."""
+
 CONVERGE_S: Final = 90.0
 """Within this a detector settles after a fault, on a machine that does many things at once."""
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
-from controlplane.kube import NAMESPACE, Kube, eventually
+from controlplane.kube import NAMESPACE, REPLICA_SET, Kube, eventually
 from controlplane.kubelet import FakeKubelet
 from controlplane.plane import OPERATOR, ControlPlane
 from controlplane.process import OperatorProcess
@@ -57,6 +57,7 @@ class Stage:
         self._module = module
         self._environment = {
             "YOLOFLEET_LEASE_NAMESPACE": namespace,
+            "YOLOFLEET_LEASE_NAME": LEASE,
             "YOLOFLEET_NAMESPACES": namespace,
         } | environment
         self.operator = self.replica(proxy)
@@ -102,9 +103,11 @@ class Stage:
 
     async def free_lease(self) -> None:
         """Do what time does to the Lease of a holder that died."""
-        if await self.kube.find(kinds.LEASE, self.namespace, LEASE):
+        given = self._environment
+        namespace, name = given["YOLOFLEET_LEASE_NAMESPACE"], given["YOLOFLEET_LEASE_NAME"]
+        if await self.kube.find(kinds.LEASE, namespace, name):
             patch = {"spec": {"holderIdentity": "", "leaseDurationSeconds": 1}}
-            await self.kube.merge(kinds.LEASE, self.namespace, LEASE, patch)
+            await self.kube.merge(kinds.LEASE, namespace, name, patch)
 
     # what a user does
 
@@ -202,6 +205,8 @@ class Stage:
         raw = await self.kube.find(kinds.DETECTOR, self.namespace, NAME)
         if raw is None:
             assert not (left := await self.children()), list(left)
+            for kind in (REPLICA_SET, kinds.POD):  # which go after what owns them
+                assert not await self.kube.list(kind, self.namespace), f"{kind} are going"
             return True
         status = raw["status"]
         assert status["observedGeneration"] == raw["metadata"]["generation"], "a new spec"
@@ -210,7 +215,16 @@ class Stage:
         assert said["Progressing"] == ("False", "Settled"), said
         assert said["TrafficRouted"][0] == "True", said
         assert said.get("CanaryHealthy", ("True",))[0] == "True", said
+        await self.assert_pods_are_as_told()
         return True
+
+    async def assert_pods_are_as_told(self) -> None:
+        """Check that every Deployment has the pods it was told to have: the controller is slow."""
+        for deployment in await self.kube.list(kinds.DEPLOYMENT, self.namespace):
+            status, metadata = deployment.get("status", {}), deployment["metadata"]
+            told = f"{metadata['name']}: {status}"
+            assert status.get("observedGeneration") == metadata["generation"], told
+            assert status.get("replicas", 0) == deployment["spec"]["replicas"], told
 
     async def says(self, type: str, reason: str, timeout_s: float = CONVERGE_S) -> str:
         """Wait until the condition `type` gives `reason`; return its message."""

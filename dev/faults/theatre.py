@@ -7,9 +7,10 @@ import contextlib
 import threading
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from controlplane.installation import ISTIO_CRDS, install
@@ -65,7 +66,8 @@ class Theatre:
 
     async def _set_up(self) -> None:
         await install(self.plane)
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self.slots = asyncio.Semaphore(AT_ONCE)
+        self._references_at_once = asyncio.Semaphore(2)
         config = self.plane.kubeconfig()
         self.client = await self._open.enter_async_context(connect(config))
         self.kube = Kube(self.client)
@@ -80,7 +82,7 @@ class Theatre:
     @contextlib.asynccontextmanager
     async def stage(self, **environment: str) -> AsyncIterator[Stage]:
         """Give a stage whose operator leads, as soon as there is room for one."""
-        async with self._slots, self.empty_stage(**environment) as one:
+        async with self.slots, self.empty_stage(**environment) as one:
             await one.start()
             yield one
 
@@ -101,16 +103,22 @@ class Theatre:
 
     @contextlib.asynccontextmanager
     async def broken(
-        self, fault: str, trace: Trace, *, judged: Reference | None = None, **judging: Any
+        self,
+        fault: str,
+        trace: Trace,
+        *,
+        judged: Reference | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        **judging: Any,
     ) -> AsyncIterator[Stage]:
         """Give a stage where `trace` begins; when the block is left, ask the five questions.
 
         The block does the step and what goes wrong with it. judged: by which end, if not by that
-        of `trace`. judging: passed on to `judge`.
+        of `trace`. environment: of the operator. judging: passed on to `judge`.
         """
         expected = judged or await self.reference(trace)
         self.results[fault, trace.name]["failed"] += 1  # until it has passed
-        async with self.stage() as one:
+        async with self.stage(**environment) as one:
             await trace.prepare(one)
             await one.begin()
             yield one
@@ -124,7 +132,8 @@ class Theatre:
         return await asyncio.shield(self._references[trace.name])
 
     async def _reference(self, trace: Trace) -> Reference:
-        async with self.empty_stage() as one:  # without a slot: those who hold one wait for it
+        # Not in a slot of those who wait for it; and not all at once, for they set the measure.
+        async with self._references_at_once, self.empty_stage() as one:
             await one.start()
             return await reference(one, trace)
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from faults.size import AT_REST_S
 from faults.stage import Stage
 
 Step = Callable[[Stage], Awaitable[Any]]
@@ -29,7 +30,7 @@ class Trace:
         for step in self.before:
             await step(stage)
             await stage.settled()
-        await stage.rest(0.5)  # the last Event may still be on its way
+        await stage.rest(AT_REST_S)
 
     def __str__(self) -> str:
         return self.name

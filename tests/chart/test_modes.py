@@ -90,12 +90,12 @@ async def test_the_rights_of_the_chart_are_enough(
                 ]
                 return await told(namespace) and len(children) >= 4
 
-            await eventually(lambda: made("cameras"), 30)
+            await eventually(lambda: made("cameras"))
             if watched:
                 raw = await kube.get(kinds.DETECTOR, "labs", release)
                 assert "status" not in raw, "labs is not this operator's"
             else:
-                await eventually(lambda: made("labs"), 30)
+                await eventually(lambda: made("labs"))
             assert operator.exit_status() is None
             refused = [line for line in operator.log() if "orbidden" in str(line)]
             assert not refused

@@ -16,7 +16,7 @@ from yolofleet.cluster.client import Request
 from yolofleet.cluster.errors import Conflict, Invalid
 
 PAIRS = sized(4, 60)
-CALM_S = 2.5
+CALM_S = 3.5
 
 
 def test_23_specs_are_the_same_for_one_seed_and_differ_for_another() -> None:
@@ -108,6 +108,7 @@ async def calm(stage: Stage) -> tuple[Manifest, Manifest]:
             ready = deployment.get("status", {}).get("availableReplicas", 0)
             broken = campaign.BROKEN in str(deployment)
             assert broken or ready == deployment["spec"]["replicas"], "pods are starting"
+        await stage.assert_pods_are_as_told()
         return raw
 
     raw = await eventually(looked_at, 60)

@@ -1,6 +1,7 @@
 """Faults 18 and 20: the cluster says no, for a while or for good, or a kind is not there."""
 
 import asyncio
+import uuid
 from typing import Any
 
 import pytest
@@ -14,14 +15,17 @@ from controlplane.kube import (
     POLICY,
     POLICY_BINDING,
     RESOURCE_QUOTA,
+    connect,
     eventually,
 )
+from controlplane.plane import OPERATOR
+from faults.size import AT_REST_S
 from faults.stage import NAME, Stage
 from faults.theatre import Theatre
 from faults.traces import CREATE, DELETE, STEADY, UPDATE
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Request
+from yolofleet.cluster.client import APPLY, Request
 from yolofleet.cluster.errors import Refused
 from yolofleet.cluster.kinds import Kind
 
@@ -32,8 +36,19 @@ def an_object(kind: Kind, name: str, namespace: str = "", **fields: Any) -> Mani
 
 
 async def refused_quietly(stage: Stage) -> None:
-    """A refusal is terminal: it is told, and not tried again at once."""
-    await stage.rest(2)  # pods that became ready meanwhile make it look again
+    """A refusal is terminal: it is told, and not tried again at once.
+
+    Pods that become ready meanwhile make it look, and try, again.
+    """
+
+    async def all_ready() -> bool:
+        for deployment in await stage.kube.list(kinds.DEPLOYMENT, stage.namespace):
+            ready = deployment.get("status", {}).get("availableReplicas", 0)
+            assert ready == deployment["spec"]["replicas"]
+        return True
+
+    await eventually(all_ready)
+    await stage.rest(AT_REST_S)
     assert not await stage.written_within(3), "tries again at once what a person has to cure"
 
 
@@ -111,9 +126,10 @@ async def test_18_pods_that_a_limit_range_refuses(theatre: Theatre) -> None:
 
 async def test_18_a_namespace_that_is_going(theatre: Theatre) -> None:
     """Its contents are deleted while it cannot go: nothing may be made in it, nor hotly tried."""
-    nothing = {"judged": await theatre.reference(DELETE), "counts": False, "safe": False}
-    # The operator's Lease is in there, and goes as well: without it no operator may go on.
-    nothing |= {"bystander": False, "exits": (1,)}
+    nothing: dict[str, Any] = {"judged": await theatre.reference(DELETE), "bystander": False}
+    nothing |= {"counts": False, "safe": False}
+    lease = {"NAMESPACE": "default", "NAME": f"lease-{uuid.uuid4().hex[:8]}"}  # which stays
+    nothing["environment"] = {f"YOLOFLEET_LEASE_{name}": value for name, value in lease.items()}
     async with theatre.broken("18 namespace terminating", STEADY, **nothing) as stage:
         held = an_object(CONFIG_MAP, "held", stage.namespace)
         held["metadata"]["finalizers"] = ["example.com/hold"]
@@ -139,13 +155,27 @@ async def test_20_a_right_that_is_taken_away_and_given_back(theatre: Theatre) ->
     async with theatre.broken("20 RBAC verb revoked", UPDATE, retries=2) as stage:
         await theatre.kube.merge(CLUSTER_ROLE, "", "yolofleet", {"rules": without})
         try:
-            await asyncio.sleep(1)
+            await eventually(lambda: _service_denied(stage))
             await UPDATE.step(stage)
             told = await stage.says("Progressing", "WriteRefused")
             assert "services" in told
             await refused_quietly(stage)
         finally:
             await theatre.kube.merge(CLUSTER_ROLE, "", "yolofleet", {"rules": role["rules"]})
+
+
+async def _service_denied(stage: Stage) -> bool:
+    """Return whether the API server refuses the operator a Service by now."""
+    spec = {"ports": [{"port": 80, "protocol": "TCP"}]}
+    probe = an_object(kinds.SERVICE, "probe", stage.namespace, spec=spec)
+    path = kinds.SERVICE.path(stage.namespace, "probe")
+    query = {"dryRun": "All", "fieldManager": "yolofleet"}
+    async with connect(stage.plane.kubeconfig(OPERATOR)) as operator:
+        try:
+            await operator.send(Request("PATCH", path, query, probe, APPLY))
+        except Refused:
+            return True
+    return False
 
 
 @pytest.mark.alone

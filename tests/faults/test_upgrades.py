@@ -93,7 +93,7 @@ async def test_22_what_an_earlier_version_wrote_keeps_its_pods(
     label = f"22 after {recording.stem}"
     theatre.results[label, name]["failed"] += 1
     recorded = json.loads(recording.read_text())[name]  # noqa: ASYNC240 (once, and small)
-    async with theatre.empty_stage() as stage:
+    async with theatre.slots, theatre.empty_stage() as stage:
         await written.put_back(stage, recorded)
         before = await pods_of(stage)
         assert before["templates"]

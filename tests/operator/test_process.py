@@ -51,18 +51,22 @@ async def test_an_idle_operator_writes_only_its_lease(
 
     await eventually(served)
 
-    await asyncio.sleep(3)  # the drain delay, and the last echo of our own writes
+    def did() -> tuple[float, int]:
+        writes = operator.metric("rest_client_requests_total", method="PATCH")
+        return writes, len(operator.log())
 
-    def written() -> float:
-        return operator.metric("rest_client_requests_total", method="PATCH")
+    async def rests() -> bool:  # after the drain, and the last echo of our own writes
+        before = did()
+        await asyncio.sleep(3)
+        return did() == before
 
-    before, lines = written(), len(operator.log())
+    await eventually(rests)
+    before = did()
 
     async def quiet() -> bool:
-        return written() == before
+        return did() == before
 
     await always(quiet, 5)
-    assert len(operator.log()) == lines
 
 
 async def test_probes_answer_and_sigterm_ends_it_with_0(operator: OperatorProcess) -> None:
@@ -83,9 +87,11 @@ async def test_it_tells_what_it_believes_of_a_detector(
 ) -> None:
     await make_detector()
 
-    async def settled() -> dict[str, Any] | None:
+    async def settled() -> dict[str, Any]:
         told = operator.json(f"debug/detectors/{namespace}/gate")
-        return told if told["says"]["Progressing"].startswith("False (Settled)") else None
+        assert told["says"]["Progressing"].startswith("False (Settled)")
+        assert told["queue"]["lastReconcile"]["result"] in ("success", "requeue_after")
+        return told
 
     told = await eventually(settled)
     assert told["leads"] is True
@@ -93,9 +99,7 @@ async def test_it_tells_what_it_believes_of_a_detector(
     assert told["wouldSay"]["Ready"] == told["says"]["Ready"]
     assert told["resource"]["generation"] == told["resource"]["observedGeneration"] == 1
     assert {"Deployment", "Service", "Pod"} <= {each["kind"] for each in told["cached"]}
-    last = told["queue"]["lastReconcile"]
-    assert last["result"] in ("success", "requeue_after")
-    assert last["generation"] == 1
+    assert told["queue"]["lastReconcile"]["generation"] == 1
     lines = operator.log(detector=f"{namespace}/gate", message="created")
     assert lines
     assert all(line["reconcile"] and line["generation"] == 1 for line in lines)

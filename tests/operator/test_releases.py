@@ -1,5 +1,6 @@
 """A release on a real API server: what the operator writes, and what it leaves alone."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +46,7 @@ class User:
             assert progressing["reason"] in ("Settled", "Draining"), progressing
             return await self.status()
 
-        return await self.eventually(is_settled, 30)
+        return await self.eventually(is_settled, 90)
 
     async def says(self, kind: str, reason: str) -> Manifest:
         """Wait until the condition `kind` gives `reason`; return it."""
@@ -55,7 +56,7 @@ class User:
             assert condition["reason"] == reason, condition
             return condition
 
-        return await self.eventually(said, 20)
+        return await self.eventually(said, 90)
 
     async def weights(self) -> dict[str, int]:
         route = await self.kube.get(kinds.VIRTUAL_SERVICE, self.namespace, "gate")
@@ -68,7 +69,7 @@ class User:
             assert weights == expected, weights
             return True
 
-        await self.eventually(routed, 30)
+        await self.eventually(routed, 90)
 
     async def children(self) -> dict[tuple[str, str], Manifest]:
         found: list[Manifest] = []
@@ -106,6 +107,22 @@ async def released(
     istio: None, operator: Any, fake_kubelet: Any, make_detector: Callable[..., Any], user: User
 ) -> str:
     """A settled detector of two replicas behind Istio; the name of its stable revision."""
+    return await first_release(make_detector, user)
+
+
+@pytest.fixture
+async def released_to_drain_for_long(
+    istio: None, new_operator: Callable[..., Any], fake_kubelet: Any,
+    make_detector: Callable[..., Any], user: User,
+) -> str:  # fmt: skip
+    """The same; whatever loses its traffic keeps its pods for as long as a test lasts."""
+    one = new_operator(YOLOFLEET_DRAIN_SECONDS="600")
+    one.start()
+    await one.ready()
+    return await first_release(make_detector, user)
+
+
+async def first_release(make_detector: Callable[..., Any], user: User) -> str:
     await make_detector(**REPLICAS)
     status = await user.settled()
     stable: str = status["stable"]["revision"]
@@ -155,8 +172,9 @@ async def test_who_may_ask_changes_by_a_release_and_back_without_a_restart(
 
 
 async def test_a_canary_is_promoted_and_rolled_back_without_a_restart(
-    released: str, user: User
+    released_to_drain_for_long: str, user: User
 ) -> None:
+    released = released_to_drain_for_long
     await user.edit(canary={"model": V2, "weight": 10})
     await user.says("CanaryHealthy", "CanaryReady")
     canary = (await user.status())["canary"]["revision"]
@@ -195,7 +213,7 @@ async def test_drift_of_every_child_is_repaired(
         )
         return True
 
-    await eventually(all_back, 30)
+    await eventually(all_back)
     stolen = {"spec": {"http": [{"route": [{"destination": {"host": "evil"}, "weight": 100}]}]}}
     await user.kube.merge(kinds.VIRTUAL_SERVICE, user.namespace, "gate", stolen)
     await user.routes({released: 100})
@@ -373,16 +391,26 @@ async def test_a_restarted_operator_writes_nothing(
 ) -> None:
     await user.edit(canary={"model": V2, "weight": 10})
     await user.says("TrafficRouted", "Routed")
-    before = {k: c["metadata"]["resourceVersion"] for k, c in (await user.children()).items()}
-    version = (await user.detector())["metadata"]["resourceVersion"]
     operator.kill()
+
+    async def versions() -> dict[tuple[str, str], str]:
+        return {k: c["metadata"]["resourceVersion"] for k, c in (await user.children()).items()}
+
+    async def nobody_writes() -> dict[tuple[str, str], str]:
+        """Wait for the controllers, which write status."""
+        found = await versions()
+        await asyncio.sleep(1)
+        assert found == await versions()
+        return found
+
+    before = await eventually(nobody_writes, 60)
+    version = (await user.detector())["metadata"]["resourceVersion"]
     operator.start()
     await operator.ready()
-    await eventually(operator.leads, 30)
+    await eventually(operator.leads, 60)
     await user.edit(revisionHistory=3)  # a write of ours: proves that it reconciles
     await user.settled()
-    after = {k: c["metadata"]["resourceVersion"] for k, c in (await user.children()).items()}
-    assert after == before
+    assert await versions() == before
     assert (await user.detector())["metadata"]["resourceVersion"] != version
 
 
@@ -397,6 +425,8 @@ async def test_an_operator_killed_in_mid_promotion_goes_on(
     operator.kill()
     fake_kubelet.otherwise = fates.ready
     operator.start()
+    await operator.ready()
+    await eventually(operator.leads, 60)  # the dead one's Lease has to run out
     status = await user.settled()
     assert status["stable"]["revision"] != released
     await user.routes({status["stable"]["revision"]: 100})
