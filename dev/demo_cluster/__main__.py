@@ -14,7 +14,7 @@ from demo_cluster import pictures, release, screen
 from demo_cluster.detector import Detector
 from demo_cluster.errors import DemoError, NotYet, WrongResult
 from demo_cluster.installation import Installation, install
-from demo_cluster.load import Load, Target
+from demo_cluster.load import Load, Target, wait_until_served
 from demo_cluster.pictures import Picture
 from demo_cluster.waiting import eventually
 
@@ -174,10 +174,10 @@ def make_detector(detector: Detector, target: Target, image: Picture) -> float:
         detector.wait_ready()
     ready_s = time.monotonic() - applied
     with screen.step("the ingress knows it"):
-        eventually(
-            f"an answer from {target.url} for host {target.host}",
-            lambda: asyncio.run(pictures.detect(target, image)),
-            within_s=60,
+        wait_until_served(
+            target,
+            [image.data],
+            within_s=120,
             hint="See: kubectl -n istio-system logs deployment/istio-ingressgateway",
         )
     screen.show(detector.kubectl.run("get", "yolodetectors", NAME).splitlines())
@@ -218,7 +218,7 @@ def wait_for_canary_header(target: Target, image: Picture, canary: str) -> None:
         if answer["model"]["revision"] != canary:
             raise NotYet(f"{answer['model']['revision']} answered")
 
-    eventually("the canary to answer requests with its header", look, within_s=60)
+    eventually("the canary to answer requests with its header", look, within_s=120)
 
 
 def show_split(revisions: Mapping[str, int]) -> None:

@@ -8,8 +8,8 @@ from demo_cluster.errors import NotYet
 from demo_cluster.kube import DETECTORS, Kubectl, Manifest
 from demo_cluster.waiting import eventually
 
-READY_S: Final = 240.0
-CHANGE_S: Final = 120.0
+READY_S: Final = 300.0
+CHANGE_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)

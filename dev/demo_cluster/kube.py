@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from cluster import client
 from cluster.paths import tools
 from demo_cluster.errors import KubectlFailed
 
@@ -25,7 +26,20 @@ class Kubectl:
         self.namespace = namespace
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
-        """Return what kubectl prints. Raises KubectlFailed."""
+        """Return what kubectl prints. Raises KubectlFailed.
+
+        Asks again where the API server went away meanwhile: what was asked may have been done.
+        """
+        for _ in range(client.TRIES - 1):
+            try:
+                return self._run(*arguments, stdin=stdin)
+            except KubectlFailed as failure:
+                if not client.lost(str(failure)):
+                    raise
+            client.wait_until_back()
+        return self._run(*arguments, stdin=stdin)
+
+    def _run(self, *arguments: str, stdin: str | None) -> str:
         try:
             done = subprocess.run(
                 self.command(*arguments),

@@ -18,10 +18,12 @@ from typing import Final, Self
 import aiohttp
 import orjson
 
-from demo_cluster.errors import TookTooLong
+from demo_cluster.errors import NotYet, TookTooLong
+from demo_cluster.waiting import eventually
 
-TIMEOUT_S: Final = 15.0  # far above any deadline of the server: what takes longer has failed
+TIMEOUT_S: Final = 60.0  # far above any deadline of the server: what takes longer has failed
 CALLERS: Final = 4
+AGREE: Final = 50  # answers in a row: more than are on their way at any moment
 AFTER_FAILURE_S: Final = 0.1  # a dead server must not be asked thousands of times a second
 PATH: Final = "/v1/detect"
 
@@ -138,6 +140,19 @@ class Load:
             missing = goal - self.answered
             raise TookTooLong(f"{missing} of {more} requests have no answer after {within_s:.0f} s")
 
+    def wait_answered_by(self, revision: str, *, within_s: float) -> None:
+        """Return when the last answers were all of one revision. Raises TookTooLong.
+
+        The proxies have the last weights a moment after the API server.
+        """
+
+        def look() -> None:
+            found = self.summary(since=max(0, self.answered - AGREE)).revisions
+            if set(found) != {revision}:
+                raise NotYet(f"of the last {AGREE} answers: {dict(found)}")
+
+        eventually(f"{revision} to answer everything", look, within_s=within_s)
+
     def summary(self, since: int = 0, until: int | None = None) -> Summary:
         """Count up the requests that ended between two marks."""
         return summarised(self._answers[since:until])
@@ -177,6 +192,27 @@ class Load:
         except aiohttp.ClientError as error:
             return Answer(_since(started), failure=type(error).__name__)
         return judged(response.status, body, _since(started))
+
+
+def wait_until_served(
+    target: Target, pictures: Sequence[bytes], *, within_s: float, hint: str = ""
+) -> None:
+    """Return when the ingress answers every caller: it hears of a route after the API server does.
+
+    It works on several threads, and each hears for itself. Raises TookTooLong.
+    """
+
+    def look() -> None:
+        with Load(target, pictures) as load:
+            try:
+                load.wait_for(5 * CALLERS, within_s=within_s)
+            except TookTooLong as instead:
+                raise NotYet(str(instead)) from None
+        if (found := load.summary()).failed:
+            raise NotYet(str(dict(found.failures)))
+
+    what = f"answers from {target.url} for host {target.host}"
+    eventually(what, look, within_s=within_s, hint=hint)
 
 
 def judged(status: int, body: bytes, took_ms: float) -> Answer:

@@ -98,7 +98,7 @@ def broken_promises(samples: Sequence[Sample], *, full: int, drain_s: float) -> 
         if sum(now.weights.values()) != 100:
             yield f"weights do not sum to 100: {now.weights}"
         for name, weight in now.weights.items():
-            ready = max(now.ready.get(name, 0), after.ready.get(name, 0))
+            ready = max(each.ready.get(name, 0) for each in (before, now, after))
             if weight > before.weights.get(name, 0) and 100 * ready // full < weight:
                 yield f"{name} was raised to {weight} % with {ready} of {full} ready"
             if weight:

@@ -35,9 +35,19 @@ def installation() -> Installation:
 
 @pytest.fixture(scope="session")
 def kubectl(installation: Installation) -> Iterator[Kubectl]:
-    """kubectl in a namespace of this run, which goes afterwards with all that is in it."""
+    """kubectl in a namespace of this run, which goes afterwards with all that is in it.
+
+    So do those of earlier runs that were killed: their detectors hold the hosts of this run's.
+    """
     kubectl = installation.kubectl(f"e2e-{uuid.uuid4().hex[:6]}")
-    kubectl.run("create", "namespace", kubectl.namespace)
+    names = [item["metadata"]["name"] for item in kubectl.list("namespaces")]
+    if left := [name for name in names if name.startswith("e2e-")]:
+        kubectl.run("delete", "namespace", *left, "--ignore-not-found", "--wait=false")
+        for name in left:
+            kubectl.run("wait", "namespace", name, "--for=delete", "--timeout=50s")
+    kubectl.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": kubectl.namespace}}
+    )
     yield kubectl
     kubectl.run("delete", "namespace", kubectl.namespace, "--wait=false")
 
@@ -66,7 +76,7 @@ def make(kubectl: Kubectl) -> Callable[..., Detector]:
                 "metadata": {"name": name},
                 "spec": {
                     "model": {"uri": "demo://shapes"},
-                    "inference": {"deadline": "5s"},
+                    "inference": {"deadline": "30s"},  # what is tested is who answers, not how soon
                     "resources": {
                         "requests": {"cpu": "50m", "memory": "192Mi"},
                         "limits": {"memory": "1Gi"},
@@ -108,7 +118,7 @@ def events(kubectl: Kubectl) -> Callable[[str, str], Manifest]:
                 raise NotYet(f"Events with {sorted({e['reason'] for e in about})}")
             return found[-1]
 
-        return eventually(f"an Event {reason} about {name}", look, within_s=30)
+        return eventually(f"an Event {reason} about {name}", look, within_s=120)
 
     return wait
 
@@ -125,6 +135,16 @@ class Leader:
         if not holder:
             raise NotYet("nobody holds the Lease")
         return holder
+
+    def successor(self, of: str) -> str:
+        """Wait until somebody else than `of` leads; return who. A dead one's Lease runs out."""
+
+        def look() -> str:
+            if (holder := self.identity()) == of:
+                raise NotYet(f"{of} still holds the Lease")
+            return holder
+
+        return eventually("another leader", look, within_s=120)
 
     def kill(self) -> str:
         """End the leader's process as a crash does, with SIGKILL; return who it was."""

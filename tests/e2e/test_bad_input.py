@@ -7,7 +7,7 @@ import pytest
 from demo_cluster import pictures
 from demo_cluster.detector import condition, told
 from demo_cluster.errors import KubectlFailed, NotYet
-from demo_cluster.load import Load
+from demo_cluster.load import Load, wait_until_served
 from demo_cluster.waiting import eventually
 
 REQUESTS = 25
@@ -19,11 +19,7 @@ def steady(make, routed, target, images):
     """A detector that serves; every test leaves it as it was."""
     detector = make("steady", replicas=1, traffic=routed("steady"))
     detector.wait_ready()
-    eventually(
-        "the ingress to know the detector",
-        lambda: asyncio.run(pictures.detect(target("steady"), images[0])),
-        within_s=60,
-    )
+    wait_until_served(target("steady"), [images[0].data], within_s=120)
     yield detector
     detector.delete()
 
@@ -35,7 +31,7 @@ def serves_as_before(steady, target, images, weights):
     yield
     assert weights("steady")[before] == 100
     with Load(target("steady"), [image.data for image in images], callers=2) as load:
-        load.wait_for(REQUESTS, within_s=60)
+        load.wait_for(REQUESTS, within_s=120)
     summary = load.summary()
     assert summary.failures == {}
     assert set(summary.revisions) == {before}
@@ -77,7 +73,7 @@ def test_a_canary_that_cannot_run_gets_no_traffic_and_says_why(
                 raise NotYet(told(found))
             return found
 
-        found = eventually(f"CanaryHealthy=False {reason}", look, within_s=90, hint=steady.hint())
+        found = eventually(f"CanaryHealthy=False {reason}", look, within_s=300, hint=steady.hint())
         assert words in found["message"]
         assert events("steady", reason)["type"] == "Warning"
         assert steady.raw()["status"]["canary"]["weight"] == 0
@@ -97,7 +93,7 @@ def test_a_new_model_with_another_digest_leaves_the_old_one_serving(
                 raise NotYet(told(found))
             return found
 
-        found = eventually("Progressing to say it", look, within_s=90, hint=steady.hint())
+        found = eventually("Progressing to say it", look, within_s=300, hint=steady.hint())
         assert "keeps serving" in found["message"]
         assert events("steady", "DigestMismatch")["type"] == "Warning"
     finally:

@@ -1,13 +1,11 @@
 """A release through the Gateway API, with Istio's gateway behind it; no VirtualService anywhere."""
 
-import asyncio
-
 import pytest
 
 from cluster import gateway_api
-from demo_cluster import pictures, release
+from demo_cluster import release
 from demo_cluster.errors import NotYet
-from demo_cluster.load import Load
+from demo_cluster.load import Load, wait_until_served
 from demo_cluster.waiting import eventually
 
 HOST = "routed.gw.example.com"
@@ -37,25 +35,27 @@ def test_a_canary_is_promoted_without_a_failed_request(
         if conditions.get("Accepted") != "True" or conditions.get("ResolvedRefs") != "True":
             raise NotYet(str(conditions))
 
-    eventually("the gateway to accept the route", served, within_s=60)
-    eventually(
-        "the ingress to know the detector",
-        lambda: asyncio.run(pictures.detect(target, images[0])),
-        within_s=60,
-    )
-    with Load(target, [image.data for image in images]) as load:
+    eventually("the gateway to accept the route", served, within_s=120)
+    data = [image.data for image in images]
+    wait_until_served(target, data, within_s=120)
+    with Load(target, data) as load:
         detector.patch({"canary": {"model": V2, "weight": 20}})
         canary = detector.wait_weight(20)["revision"]
-        load.wait_for(50, within_s=60)
+        eventually("the canary's first answer", lambda: answered(load, canary), within_s=120)
         mark = load.answered
-        load.wait_for(500, within_s=120)
+        load.wait_for(500, within_s=300)
         release.check_share(load.summary(since=mark, until=mark + 500), canary, 20)
         detector.patch({"model": V2, "canary": None})
         detector.wait_released(V2["uri"])
-        load.wait_for(100, within_s=60)
+        load.wait_for(100, within_s=120)
     assert load.summary().failures == {}
     assert kubectl.find("virtualservices.networking.istio.io", "routed") is None
     assert detector.raw()["status"]["stable"]["revision"] == canary
+
+
+def answered(load: Load, revision: str) -> None:
+    if revision not in (found := load.summary().revisions):
+        raise NotYet(str(dict(found)))
 
 
 def test_a_host_that_no_listener_takes_is_told(routed_by_gateway):

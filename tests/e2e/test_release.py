@@ -15,7 +15,7 @@ from demo_cluster import pictures, release
 from demo_cluster.detector import Detector, condition, told
 from demo_cluster.errors import NotYet
 from demo_cluster.kube import ROUTES, Manifest
-from demo_cluster.load import Load, Summary, Target
+from demo_cluster.load import Load, Summary, Target, wait_until_served
 from demo_cluster.release import Promotion
 from demo_cluster.waiting import eventually
 
@@ -52,13 +52,9 @@ def story(make, routed, target, images, leader) -> Iterator[Story]:
     detector = make("gate", replicas=2, traffic=routed("gate"))
     story = Story(detector, target("gate"))
     detector.wait_ready()
-    answer = eventually(
-        "the ingress to know the detector",
-        lambda: asyncio.run(pictures.detect(story.target, images[0])),
-        within_s=60,
-    )
-    story.first = answer["model"]["revision"]
     data = [image.data for image in images]
+    wait_until_served(story.target, data, within_s=120)
+    story.first = asyncio.run(pictures.detect(story.target, images[0]))["model"]["revision"]
     with (
         detector.kubectl.watched(ROUTES, "gate") as watch,
         Load(story.target, data) as load,
@@ -86,7 +82,7 @@ def tell_of_canary(story: Story, load: Load, images: Any) -> None:
             raise NotYet(f"{answer['model']['revision']} answered")
         return str(answer["model"]["revision"])
 
-    eventually("the router to know the header", answered_by_header, within_s=60)
+    eventually("the router to know the header", answered_by_header, within_s=120)
     mark = load.answered
     load.wait_for(REQUESTS, within_s=300)
     story.split = load.summary(since=mark, until=mark + REQUESTS)
@@ -96,16 +92,16 @@ def tell_of_canary(story: Story, load: Load, images: Any) -> None:
 def tell_of_promotion(story: Story, load: Load) -> None:
     release.shift(story.detector, 50)
     story.promotion = release.promote(story.detector)
-    # The proxy has the last weights a moment after the API server: count from an answer later on.
-    load.wait_for(50, within_s=60)
-    mark = load.answered
-    load.wait_for(200, within_s=60)
-    story.promoted = load.summary(since=mark, until=mark + 200)
+    story.promoted = after_the_switch(load, story.second)
     release.roll_back(story.detector, {"uri": "demo://shapes"})
-    load.wait_for(50, within_s=60)
+    story.rolled_back = after_the_switch(load, story.first)
+
+
+def after_the_switch(load: Load, revision: str) -> Summary:
+    load.wait_answered_by(revision, within_s=60)
     mark = load.answered
-    load.wait_for(200, within_s=60)
-    story.rolled_back = load.summary(since=mark, until=mark + 200)
+    load.wait_for(200, within_s=120)
+    return load.summary(since=mark, until=mark + 200)
 
 
 def tell_of_a_killed_leader(story: Story, load: Load, leader: Any) -> None:
@@ -121,12 +117,12 @@ def tell_of_a_killed_leader(story: Story, load: Load, leader: Any) -> None:
         if progressing["reason"] != "RollingOut":
             raise NotYet(told(progressing))
 
-    eventually("the promotion to begin", under_way, within_s=30, every_s=0.1)
+    eventually("the promotion to begin", under_way, within_s=120, every_s=0.1)
     story.killed = leader.kill()
     detector.wait_released("demo://shapes-v2")
     story.again = Promotion(0, story.second, before, release.uids(detector, story.second))
-    story.leads_now = leader.identity()
-    load.wait_for(100, within_s=60)
+    story.leads_now = leader.successor(story.killed)
+    load.wait_for(100, within_s=120)
 
 
 def test_objects_are_found_through_the_ingress(story, images):

@@ -57,7 +57,7 @@ def test_without_hosts_a_plain_service_is_all_and_deleting_leaves_nothing(make, 
         answer = eventually(
             "an answer from the Service",
             lambda: asyncio.run(pictures.detect(target, images[0])),
-            within_s=30,
+            within_s=120,
         )
     assert answer["detections"]
 
@@ -84,7 +84,7 @@ def test_an_autoscaler_owns_the_replicas_and_the_live_number_is_kept(make, kubec
         if kubectl.find("horizontalpodautoscaler", revision) is None:
             raise NotYet("there is none")
 
-    eventually("the HorizontalPodAutoscaler", look, within_s=60, hint=detector.hint())
+    eventually("the HorizontalPodAutoscaler", look, within_s=120, hint=detector.hint())
 
     def owners() -> set[str]:
         deployment = kubectl.run(
@@ -100,12 +100,12 @@ def test_an_autoscaler_owns_the_replicas_and_the_live_number_is_kept(make, kubec
         if "yolofleet" in owners():
             raise NotYet("the operator owns spec.replicas")
 
-    eventually("the replicas to be handed over", handed_over, within_s=60)
+    eventually("the replicas to be handed over", handed_over, within_s=120)
     assert replicas(kubectl, revision) == 2  # as many as before, not the autoscaler's minimum
 
     kubectl.run("scale", "deployment", revision, "--replicas=3")  # as an autoscaler does
     detector.patch({"revisionHistory": 3})  # the operator looks again, and leaves it alone
-    eventually("the operator to look again", detector.acted_on, within_s=60)
+    eventually("the operator to look again", detector.acted_on, within_s=120)
     assert replicas(kubectl, revision) == 3
     assert "yolofleet" not in owners()
     detector.delete()
@@ -133,7 +133,7 @@ def test_what_somebody_deletes_or_edits_is_repaired(make, routed, kubectl):
         if selector["yolofleet.io/revision"] == "wrong":
             raise NotYet("the Service still selects nothing")
 
-    eventually("the repair", look, within_s=60, hint=detector.hint())
+    eventually("the repair", look, within_s=120, hint=detector.hint())
     detector.delete()
 
 

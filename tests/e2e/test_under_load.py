@@ -15,8 +15,7 @@ import pytest
 
 from demo_cluster.detector import Detector
 from demo_cluster.errors import KubectlFailed, NotYet
-from demo_cluster.load import Load, Summary
-from demo_cluster.release import uids
+from demo_cluster.load import Load, Summary, wait_until_served
 from demo_cluster.sampler import Sampler, broken_promises
 from demo_cluster.waiting import eventually
 
@@ -47,8 +46,13 @@ class Busy:
         self.detector.patch({"model": model})
         self.detector.wait_released(model["uri"])
 
-    def stable_pods(self) -> frozenset[str]:
-        return uids(self.detector, self.detector.raw()["status"]["stable"]["revision"])
+    def stable(self) -> str:
+        return str(self.detector.raw()["status"]["stable"]["revision"])
+
+    def stable_pods(self) -> dict[str, str]:
+        """Return the pods of the stable revision that are there to stay: uid and name."""
+        pods = self.detector.pods(self.stable())
+        return {p["metadata"]["uid"]: p["metadata"]["name"] for p in pods if _stays(p)}
 
     def whole_again(self) -> None:
         def ready() -> None:
@@ -56,7 +60,7 @@ class Busy:
             if stable["ready"] < REPLICAS:
                 raise NotYet(f"{stable['ready']} of {REPLICAS} are ready")
 
-        eventually("all replicas", ready, within_s=120)
+        eventually("all replicas", ready, within_s=300)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +69,7 @@ def busy(make, routed, target, images, leader, operator_kubectl) -> Iterator[Bus
     detector = make("busy", replicas=REPLICAS, traffic=traffic)
     detector.wait_ready()
     data = [image.data for image in images]
-
-    def answers() -> None:
-        with Load(target("busy"), data, callers=1) as one:
-            one.wait_for(3, within_s=20)
-        if one.summary().failed:
-            raise NotYet(f"{one.summary().failures}")
-
-    eventually("the ingress to know the detector", answers, within_s=60)
+    wait_until_served(target("busy"), data, within_s=120)
     sampler = Sampler(detector.kubectl.namespace, "busy")
     with sampler, Load(target("busy"), data) as load:
         yield Busy(detector, load, sampler, operator_kubectl, leader)
@@ -114,7 +111,7 @@ def test_a_release_in_steps_that_goes_its_way_alone(busy):
     def walk() -> None:
         confidence = {"confidence": 0.3}  # another revision, which was never released
         busy.detector.patch({"rollout": stepped, "model": model, "inference": confidence})
-        busy.detector.wait_released(V2["uri"], within_s=240)
+        busy.detector.wait_released(V2["uri"])
 
     nothing_failed(busy.during(walk))
     busy.detector.patch({"rollout": None, "inference": {"confidence": None}})
@@ -138,7 +135,7 @@ def test_the_leader_changes_in_mid_release(busy):
         busy.detector.patch({"model": V2})
         busy.operator.run("delete", "pod", before.rsplit("_", 1)[0], "--wait=false")
         busy.detector.wait_released(V2["uri"])
-        assert busy.leader.identity() != before
+        assert busy.leader.successor(before)
 
     nothing_failed(busy.during(change))
     busy.detector.wait_settled()
@@ -146,25 +143,25 @@ def test_the_leader_changes_in_mid_release(busy):
 
 def test_pods_are_evicted_as_a_drain_does(busy):
     busy.whole_again()
-    pods = [p["metadata"]["name"] for p in busy.detector.pods() if _stays(p)]
+    pods = busy.stable_pods()
     assert len(pods) == REPLICAS
 
     def drain() -> None:
-        for pod in pods:
-            eventually(f"the budget to let {pod} go", lambda: _evict(busy, pod), within_s=120)  # noqa: B023
+        for pod in pods.values():
+            eventually(f"the budget to let {pod} go", lambda: _evict(busy, pod), within_s=300)  # noqa: B023
         busy.whole_again()
 
     nothing_failed(busy.during(drain))
-    assert not busy.stable_pods() & set(pods)
+    assert not busy.stable_pods().keys() & pods.keys()
 
 
 def test_a_pod_is_deleted(busy):
     busy.whole_again()
-    pod = next(p["metadata"]["name"] for p in busy.detector.pods() if _stays(p))
+    pod = next(iter(busy.stable_pods().values()))
 
     def delete() -> None:
         busy.detector.kubectl.run("delete", "pod", pod, "--wait=false")
-        busy.load.wait_for(200, within_s=60)
+        busy.load.wait_for(200, within_s=120)
         busy.whole_again()
 
     nothing_failed(busy.during(delete))
@@ -172,6 +169,7 @@ def test_a_pod_is_deleted(busy):
 
 def test_the_api_server_is_restarted(busy):
     before = busy.stable_pods()
+    after: dict[str, str] = {}
 
     def restart() -> None:
         kill = "kill -9 $(pgrep -x kube-apiserver)"
@@ -185,12 +183,12 @@ def test_the_api_server_is_restarted(busy):
                 raise NotYet(str(error)) from None
 
         eventually("the API server to be back", answers, within_s=180)
+        after.update(busy.stable_pods())
         busy.detector.patch({"model": V1})
-        busy.detector.wait_released(V1["uri"], within_s=240)
+        busy.detector.wait_released(V1["uri"])
 
     nothing_failed(busy.during(restart))
-    kept = {p["metadata"]["uid"] for p in busy.detector.pods()}
-    assert before <= kept, "a pod went because the API server did"
+    assert before == after, "a pod went because the API server did"
 
 
 def test_of_all_requests_none_failed_and_no_container_restarted(busy, capsys):
@@ -229,4 +227,5 @@ def _evict(busy: Busy, pod: str) -> None:
             "create", "--raw", path, "--filename=-", stdin=json.dumps(eviction)
         )
     except KubectlFailed as error:
-        raise NotYet(str(error)) from None
+        if "(NotFound)" not in str(error):  # evicted, and the answer to that was lost
+            raise NotYet(str(error)) from None
