@@ -125,7 +125,7 @@ class Fetcher:
                     if size > max_bytes:
                         raise TooLarge(f"the picture at the url has more than {max_bytes} bytes")
                     yield chunk
-        except TimeoutError:
+        except (TimeoutError, httpx.TimeoutException):  # either clock may be the first
             raise UrlFailed(f"url: no picture within {self._timeout_s:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
             raise UrlFailed(f"url: {type(error).__name__}: {error}") from error

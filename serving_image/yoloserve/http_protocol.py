@@ -1,4 +1,4 @@
-"""uvicorn's HTTP, with an end to heads that never end."""
+"""uvicorn's HTTP, with an end to heads, and to bodies that nobody reads, that never end."""
 
 import asyncio
 from typing import Any, ClassVar
@@ -12,20 +12,26 @@ TOO_SLOW, TOO_LONG = "408 Request Timeout", "431 Request Header Fields Too Large
 class HttpProtocol(HttpToolsProtocol):
     """Bounds a request's head in time and size; its body is bounded where it is read.
 
-    uvicorn waits for the rest of a head for ever, and keeps all of it.
+    uvicorn waits for the rest of a head for ever, and keeps all of it. The rest of a body that was
+    refused unread it throws away; but any byte of it stops the timer of idle connections, and
+    nothing starts that again. So the rest has its time, too.
+
+    It has that, and not an end with the refusal (`Connection: close`): most bodies are on their way
+    already, and a socket that is closed before they are read resets the connection, often before
+    the client has read why. A server that is full would also have each client connect anew.
     """
 
-    head_timeout_s: ClassVar[float] = 10
+    timeout_s: ClassVar[float] = 10
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes: int | None = None  # None: not within a head
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of a head, or of a body's unread rest
 
     @classmethod
     def within(cls, seconds: float) -> type["HttpProtocol"]:
-        """Make the protocol with this limit on the time of a head."""
-        return type(cls.__name__, (cls,), {"head_timeout_s": seconds})
+        """Make the protocol with this limit on the time of a head, and of an unread rest."""
+        return type(cls.__name__, (cls,), {"timeout_s": seconds})
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless the head has become too long."""
@@ -38,14 +44,31 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin to wait for the end of a head."""
+        self._unset_keepalive_if_required()  # the end of a rest may have come with this
         super().on_message_begin()
         self._head_bytes = 0
-        self._head_timer = self.loop.call_later(self.head_timeout_s, self._give_up, TOO_SLOW)
+        self._timer = self.loop.call_later(self.timeout_s, self._give_up, TOO_SLOW)
 
     def on_headers_complete(self) -> None:
         """Wait no longer: the head is there."""
         self._stop_waiting()
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the rest of a body that was not read to its end."""
+        super().on_response_complete()
+        # Not where the next request was being read meanwhile: its body is its reader's.
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._timer = self.loop.call_later(self.timeout_s, self.transport.close)
+
+    def on_message_complete(self) -> None:
+        """Wait no longer for a rest: the connection is as idle as any other."""
+        super().on_message_complete()
+        if self._timer:
+            self._stop_waiting()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer: nobody is there."""
@@ -54,8 +77,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _stop_waiting(self) -> None:
         self._head_bytes = None
-        if self._head_timer:
-            self._head_timer.cancel()
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
 
     def _give_up(self, status: str) -> None:
         self._stop_waiting()

@@ -127,12 +127,17 @@ class OpenTelemetrySpans:
     def begin(self, name: str, headers: Mapping[str, str]) -> tuple[Trace, Any]:
         """Begin a span below the caller's."""
         parent = {key: headers[key] for key in ("traceparent", "tracestate") if key in headers}
-        span = self._tracer.start_span(name, context=self._extract(parent), kind=self._kind)
+        # Wall time is read this once, and before the other clock: whatever stops the process in
+        # between, and however wall time is set meanwhile, no stage lies outside of its span.
+        started = time.time_ns()
+        epoch = started - time.perf_counter_ns()
+        span = self._tracer.start_span(
+            name, context=self._extract(parent), kind=self._kind, start_time=started
+        )
         of = span.get_span_context()
         trace_id, span_id = f"{of.trace_id:032x}", f"{of.span_id:016x}"
-        return Trace(
-            begin(headers).request_id, trace_id, span_id, f"{int(of.trace_flags):02x}"
-        ), span
+        trace = Trace(begin(headers).request_id, trace_id, span_id, f"{int(of.trace_flags):02x}")
+        return trace, (span, epoch)
 
     def end(
         self,
@@ -142,10 +147,10 @@ class OpenTelemetrySpans:
         images: Sequence[Stages] = (),
     ) -> None:
         """End the span with what is known by then, and make those of the stages below it."""
+        span, epoch = span
         span.update_name(name)
         span.set_attributes(attributes)
         if span.is_recording():
-            epoch = time.time_ns() - time.perf_counter_ns()
             for number, stages in enumerate(images):
                 for stage, began, ended in stages:
                     child = self._tracer.start_span(
@@ -155,7 +160,7 @@ class OpenTelemetrySpans:
                         start_time=epoch + int(began * 1e9),
                     )
                     child.end(epoch + int(ended * 1e9))
-        span.end()
+        span.end(epoch + time.perf_counter_ns())
 
     def close(self) -> None:
         """Send what has not been sent."""

@@ -47,6 +47,7 @@ class Watch:
         self._interval_s = interval_s
         self._give_up = give_up
         self._sleep = sleep
+        self._reference: Output | None = None
         self.failed = 0
 
     @property
@@ -56,7 +57,7 @@ class Watch:
 
     async def run(self) -> None:
         """Watch until cancelled, or until there is nothing left to hope for."""
-        reference = await self._look()
+        await self._judge()
         passed_over = 0
         while self.failed < BLIND_LOOKS:
             await self._sleep(LOOK_AGAIN_S if self.blind else self._interval_s)
@@ -64,20 +65,27 @@ class Watch:
                 passed_over += 1
                 continue
             passed_over = 0
-            if await self._sees(reference):
-                if self.blind:
-                    log.warning("sees again")
-                self.failed = 0
-            else:
-                self.failed += 1
+            await self._judge()
         self._give_up()
 
-    async def _sees(self, reference: Output) -> bool:
+    async def _judge(self) -> None:
+        if await self._sees():
+            if self.blind:
+                log.warning("sees again")
+            self.failed = 0
+        else:
+            self.failed += 1
+
+    async def _sees(self) -> bool:
         try:
             output = await asyncio.wait_for(self._look(), LOOK_TIMEOUT_S)
         except Exception as error:  # told: whatever the runtime raises, it does not see
             log.error("blind", extra={"reason": f"{type(error).__name__}: {error}"})
             return False
-        if not (alike := seen_alike(output, reference)):
+        # The first output that came is like itself, unless its numbers are none.
+        reference = output if self._reference is None else self._reference
+        if not seen_alike(output, reference):
             log.error("blind", extra={"reason": "the probe picture's output is not what it was"})
-        return alike
+            return False
+        self._reference = reference
+        return True

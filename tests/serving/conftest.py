@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -126,10 +127,15 @@ Serve = Callable[..., Any]
 
 @pytest.fixture
 def serve(backend: FakeBackend) -> Serve:
-    """Serve the fake backend: `async with serve(max_pixels=100) as served`."""
+    """Serve the fake backend: `async with serve(max_pixels=100) as served`.
+
+    What depends on how much time has passed is asked with a `clock` that moves when told to.
+    """
 
     @asynccontextmanager
-    async def serve(**changes: Any) -> AsyncIterator[Served]:
+    async def serve(
+        clock: Callable[[], float] = time.perf_counter, **changes: Any
+    ) -> AsyncIterator[Served]:
         settings = Settings(
             revision="gate-1234", deadline_ms=60_000, probe_interval_seconds=0
         ).model_copy(update=changes)
@@ -156,6 +162,7 @@ def serve(backend: FakeBackend) -> Serve:
                 settings.max_detections,
                 agnostic_nms=settings.agnostic_nms,
             ),
+            clock=clock,
             on_batch=metrics.batch_ran,
         )
         app = create_app(detector, metrics, settings)
@@ -247,13 +254,21 @@ class Process:
 
 @pytest.fixture(scope="module")
 def run_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Process]]:
-    """Start `yoloserve serve` with these settings, in a process of its own."""
+    """Start `yoloserve serve` with these settings, in a process of its own.
+
+    Answers have a minute: on a busy machine one may take longer than a caller would wait for.
+    """
     started: list[Process] = []
 
     def run(**settings: Any) -> Process:
         folder = tmp_path_factory.mktemp("server")
         termination_log = folder / "termination-log"
-        options = {"port": 0, "cache_dir": folder / "cache", "termination_log": termination_log}
+        options = {
+            "port": 0,
+            "cache_dir": folder / "cache",
+            "termination_log": termination_log,
+            "deadline_ms": 60_000,
+        }
         environment = {f"YOLOSERVE_{k.upper()}": str(v) for k, v in (options | settings).items()}
         process = subprocess.Popen(
             [sys.executable, "-m", "yoloserve", "serve"],

@@ -24,9 +24,11 @@ def error_of(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, error["code"]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the other tasks run until it is true; the test's own time limit bounds this."""
-    while not condition():  # noqa: ASYNC110 (the condition is a state, and nobody's event)
+async def until(condition: Callable[[], bool], *requests: asyncio.Task[httpx.Response]) -> None:
+    """Let the other tasks run until it is true; none of the requests may end before."""
+    while not condition():
+        for request in requests:
+            assert not request.done(), request.result().text
         await asyncio.sleep(0)
 
 
@@ -247,7 +249,7 @@ async def test_all_bodies_together_are_bounded(serve, jpeg: bytes) -> None:
             asyncio.create_task(served.client.post("/v1/detect", content=slow()))
             for _ in range(limit // 1900)
         ]
-        await until(lambda: served.app.state.bodies.held == 1900 * len(posts))
+        await until(lambda: served.app.state.bodies.held == 1900 * len(posts), *posts)
         assert error_of(await served.detect(jpeg)) == (503, "overloaded")
         waits.set()
         assert {r.status_code for r in await asyncio.gather(*posts)} == {415}
@@ -260,7 +262,7 @@ async def test_a_full_server_says_when_to_come_back(serve, jpeg: bytes) -> None:
         served.backend.may_run.clear()
         served.detector.admission._limit = lambda: 2
         inside = [asyncio.create_task(served.detect(jpeg)) for _ in range(2)]
-        await until(lambda: served.detector.admission.inside == 2)
+        await until(lambda: served.detector.admission.inside == 2, *inside)
         refused = await served.detect(jpeg)
         served.backend.may_run.set()
         answers = await asyncio.gather(*inside)
@@ -287,14 +289,14 @@ async def test_a_caller_says_until_when_an_answer_is_of_use(serve, jpeg: bytes) 
 
 
 async def test_what_a_caller_asks_for_counts_from_the_head_of_its_request(
-    serve, jpeg: bytes
+    serve, clock, jpeg: bytes
 ) -> None:
     async def slow() -> AsyncIterator[bytes]:
         yield jpeg[:100]
-        await asyncio.sleep(0.06)
+        clock.now += 0.06
         yield jpeg[100:]
 
-    async with serve(deadline_ms=50) as served:
+    async with serve(clock=clock, deadline_ms=50) as served:
         post = served.client.post
         assert (await post("/v1/detect", content=slow())).status_code == 200
         asked = await post("/v1/detect", content=slow(), headers={"X-Deadline-Ms": "50"})
@@ -303,27 +305,29 @@ async def test_what_a_caller_asks_for_counts_from_the_head_of_its_request(
 
 
 async def test_an_answer_that_got_late_in_the_engine_is_counted_apart(
-    serve, backend, jpeg: bytes
+    serve, clock, backend, jpeg: bytes
 ) -> None:
-    async with serve() as served:
+    async with serve(clock=clock) as served:
         backend.may_run.clear()
         backend.started.clear()
         request = asyncio.create_task(served.detect(jpeg, **{"X-Deadline-Ms": "200"}))
-        await until(backend.started.is_set)
-        await asyncio.sleep(0.2)
+        await until(backend.started.is_set, request)
+        clock.now += 0.3
         backend.may_run.set()
         assert error_of(await request) == (504, "deadline_exceeded")
         assert await metric(served, "yoloserve_deadline_misses_total", at="answer") == 1
         assert await metric(served, "yoloserve_deadline_misses_total", at="queue") == 0
 
 
-async def test_a_client_over_its_quota_is_told_when_to_come_back(serve, jpeg: bytes) -> None:
-    async with serve(quota_per_second=2) as served:
+async def test_a_client_over_its_quota_is_told_when_to_come_back(serve, clock, jpeg: bytes) -> None:
+    async with serve(clock=clock, quota_per_second=2) as served:
         answers = [await served.detect(jpeg) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert error_of(answers[2]) == (429, "over_quota")
         assert answers[2].headers["retry-after"] == "1"
         assert await metric(served, "yoloserve_requests_total", outcome="over_quota") == 1
+        clock.now += 1
+        assert (await served.detect(jpeg)).status_code == 200
 
 
 @pytest.mark.parametrize("settings", [{"quota_per_second": 0.001}, {}])
@@ -353,7 +357,7 @@ async def test_a_camera_that_sends_too_much_leaves_room_for_the_others(
         await until(lambda: served.detector.admission.inside == 2)
         await until(lambda: sum(request.done() for request in flood) == 4)
         quiet = asyncio.create_task(served.detect(jpeg, **{"X-Camera-Id": "quiet"}))
-        await until(lambda: served.detector.admission.inside == 3)
+        await until(lambda: served.detector.admission.inside == 3, quiet)
         backend.may_run.set()
         assert (await quiet).status_code == 200
         codes = sorted(answer.status_code for answer in await asyncio.gather(*flood))
@@ -398,7 +402,7 @@ async def test_a_caller_who_hangs_up_frees_its_place(serve, jpeg: bytes) -> None
             "headers": [],
         }
         request = asyncio.create_task(served.app(scope, receive, send))
-        await until(served.backend.started.is_set)
+        await until(served.backend.started.is_set, request)
         assert served.detector.admission.inside == 1
         hung_up.set()
         await request

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from yoloserve import commands
 from yoloserve.__main__ import main
 
 EX_CONFIG = 78
@@ -63,3 +64,16 @@ def test_bench_prints_the_engine_and_the_whole_path(street, flags, capsys) -> No
     assert "engine alone" in told
     assert "whole path" in told
     assert "images/s" in told
+
+
+async def test_even_when_the_time_is_over_at_once_each_caller_has_called() -> None:
+    calls = 0
+
+    async def call() -> None:
+        nonlocal calls
+        calls += 1
+
+    rate, median, slowest = await commands._measure(call, 0, 3)
+    assert calls == 3
+    assert rate > 0
+    assert 0 <= median <= slowest

@@ -63,10 +63,12 @@ async def test_what_is_no_form_of_files_is_refused(serve, jpeg: bytes) -> None:
         assert told(await post(served, [("file", (None, b"text"))])) == (400, "invalid_parameter")
 
 
-async def test_each_image_counts_against_the_quota(serve, jpeg: bytes) -> None:
-    async with serve(quota_per_second=4) as served:
+async def test_each_image_counts_against_the_quota(serve, clock, jpeg: bytes) -> None:
+    async with serve(clock=clock, quota_per_second=4) as served:
         assert (await post(served, form(jpeg, jpeg, jpeg))).status_code == 200
         assert told(await post(served, form(jpeg, jpeg, jpeg))) == (429, "over_quota")
+        clock.now += 1
+        assert (await post(served, form(jpeg, jpeg, jpeg))).status_code == 200
 
 
 async def test_images_of_one_request_wait_for_each_other_and_leave_room(serve, jpeg) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -183,9 +184,20 @@ async def test_the_connection_goes_to_the_address_checked_under_the_name_asked_f
     ],
 )
 async def test_what_the_other_side_does_wrong_is_told(answer: bytes, error, told: str) -> None:
+    timeout_s = 0.2 if answer.endswith(b"STALL") else 30
     async with answering(answer) as (port, _):
+        fetcher = local(port, timeout_s=timeout_s)
         with pytest.raises(error, match=told):
-            await fetched(local(port, timeout_s=0.2), f"http://cams.example.com:{port}/", 1000)
+            await fetched(fetcher, f"http://cams.example.com:{port}/", 1000)
+
+
+@pytest.mark.parametrize("late", [TimeoutError(), httpx.ReadTimeout("")])
+async def test_the_clock_of_the_whole_and_that_of_a_step_tell_the_same(late: Exception) -> None:
+    async def resolve(_host: str, _port: int) -> list:
+        raise late
+
+    with pytest.raises(UrlFailed, match="no picture within 5 s"):
+        await fetched(Fetcher(("*",), resolver=resolve), "https://cams.example.com/")
 
 
 async def test_nobody_there_is_told() -> None:

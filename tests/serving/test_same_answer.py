@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 from zlib import crc32
 
 import cv2
@@ -26,6 +27,8 @@ PICTURES = [path.read_bytes() for path in EXAMPLES]
 RUNTIMES = [BackendName.OPENVINO, BackendName.ONNXRUNTIME, BackendName.TORCH]
 PLACES, CLASSES = 30, 3
 NEVER = float("inf")
+THREADS = 3
+R = TypeVar("R")
 
 options = st.builds(
     Options,
@@ -58,10 +61,24 @@ class Hashing:
         return np.concatenate((boxes, rng.uniform(0, 1, (CLASSES, PLACES)))).astype(np.float32)
 
 
-def detector_of(engine: Engine, on_batch: Callable[[int], None] = lambda _: None) -> Detector:
+class Held(Threads):
+    """Lanes that begin when they may: until then, callers gather for batches."""
+
+    def __init__(self, pool: int, lanes: int) -> None:
+        super().__init__(pool, lanes)
+        self.may_run = asyncio.Event()
+
+    async def run_on(self, lane: int, work: Callable[..., R], *args: object) -> R:
+        await self.may_run.wait()
+        return await super().run_on(lane, work, *args)
+
+
+def detector_of(
+    engine: Engine, threads: Threads, on_batch: Callable[[int], None] = lambda _: None
+) -> Detector:
     return Detector(
         engine,
-        Threads(3, engine.lanes),
+        threads,
         max_pixels=10**8,
         deadline_s=10**6,
         defaults=Options(0.25, 0.7, 300),
@@ -90,7 +107,7 @@ def alone(engine: Engine, crowd: Asked, pictures: Sequence[bytes]) -> list[Answe
     half, together = len(crowd) // 2, crowd[-1][1]
 
     async def one_by_one() -> list[Answer]:
-        server = detector_of(engine)
+        server = detector_of(engine, Threads(THREADS, engine.lanes))
         answers = [
             await server.detect(pictures[n], wanted if i < half else together, deadline=NEVER)
             for i, (n, wanted) in enumerate(crowd)
@@ -105,8 +122,16 @@ def in_a_crowd(
     engine: Engine, crowd: Asked, pictures: Sequence[bytes], batches: list[int]
 ) -> list[Answer]:
     async def all_at_once() -> list[Answer]:
-        server = detector_of(engine, batches.append)
-        answers = await at_once(server, crowd, pictures)
+        threads = Held(THREADS, engine.lanes)
+        server = detector_of(engine, threads, batches.append)
+        asking = asyncio.create_task(at_once(server, crowd, pictures))
+        singles = len(crowd) // 2
+        inside = singles + min(len(crowd) - singles, server.batcher.parallel + 1)
+        # ASYNC110: the count is the batcher's, and nobody's event.
+        while server.batcher._submitted < inside and not asking.done():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        threads.may_run.set()
+        answers = await asking
         await server.close()
         return answers
 

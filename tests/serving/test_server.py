@@ -35,8 +35,8 @@ def test_a_server_is_ready_when_it_says_so_and_answers(run_server, make_model, j
     server = run_server(model=make_model(), revision="gate-7c9f1b2a", name="gate")
     told = server.logged("ready")
     assert (told["detector"], told["revision"]) == ("gate", "gate-7c9f1b2a")
-    assert httpx.get(told["url"] + "health/ready").status_code == 200
-    answer = httpx.post(told["url"] + "v1/detect", content=jpeg)
+    assert httpx.get(told["url"] + "health/ready", timeout=60).status_code == 200
+    answer = httpx.post(told["url"] + "v1/detect", content=jpeg, timeout=60)
     assert [found["name"] for found in answer.json()["detections"]] == ["circle", "star"]
     assert answer.headers["x-yolofleet-revision"] == "gate-7c9f1b2a"
 
@@ -44,9 +44,9 @@ def test_a_server_is_ready_when_it_says_so_and_answers(run_server, make_model, j
 def test_after_sigterm_it_is_not_ready_answers_on_and_ends_with_0(
     run_server, make_model, jpeg
 ) -> None:
-    server = run_server(model=make_model(), drain_seconds=2)
+    server = run_server(model=make_model(), drain_seconds=10)
     url = server.logged("ready")["url"]
-    with httpx.Client(base_url=url) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         assert client.get("/health/ready").status_code == 200
         told = time.monotonic()
         server.terminate()
@@ -57,7 +57,7 @@ def test_after_sigterm_it_is_not_ready_answers_on_and_ends_with_0(
             try:
                 answer = client.post("/v1/detect", content=jpeg)
             except httpx.TransportError:  # refused, or in the backlog when the listener closed
-                assert time.monotonic() - told >= 2, "it stopped answering before it had drained"
+                assert time.monotonic() - told >= 10, "it stopped answering before it had drained"
                 break
             assert answer.status_code == 200
             assert answer.headers["connection"] == "close"
@@ -67,15 +67,15 @@ def test_after_sigterm_it_is_not_ready_answers_on_and_ends_with_0(
 
 
 def test_a_request_under_way_at_the_end_gets_its_answer(run_server, make_model, jpeg) -> None:
-    server = run_server(model=make_model(), drain_seconds=0)
+    server = run_server(model=make_model(), drain_seconds=0, body_timeout_seconds=60)
     address = urlsplit(server.logged("ready")["url"])
-    connection = HTTPConnection(address.hostname, address.port, timeout=20)
+    connection = HTTPConnection(address.hostname, address.port, timeout=60)
     connection.putrequest("POST", "/v1/detect")
     connection.putheader("Content-Length", str(len(jpeg)))
     connection.endheaders(jpeg[:100])
     # The half request must have reached the server before the signal does: a whole one that is
     # sent after it on another connection has an answer.
-    assert httpx.get(f"http://{address.netloc}/health/live").status_code == 200
+    assert httpx.get(f"http://{address.netloc}/health/live", timeout=60).status_code == 200
     server.terminate()
     server.logged("draining")
     connection.send(jpeg[100:])
@@ -86,7 +86,7 @@ def test_a_request_under_way_at_the_end_gets_its_answer(run_server, make_model, 
 
 def test_an_idle_connection_does_not_hold_up_the_end(run_server, make_model) -> None:
     server = run_server(model=make_model())
-    with httpx.Client(base_url=server.logged("ready")["url"]) as client:
+    with httpx.Client(base_url=server.logged("ready")["url"], timeout=60) as client:
         client.get("/health/live")
         server.terminate()
         assert server.process.wait(20) == 0
@@ -120,7 +120,8 @@ def test_a_client_that_vanishes_harms_nobody(run_server, make_model, jpeg) -> No
     for request in (head, head + jpeg[:500], head + jpeg):
         with socket.create_connection((address.hostname, address.port)) as connection:
             connection.sendall(request)
-    assert httpx.post(f"http://{address.netloc}/v1/detect", content=jpeg).status_code == 200
+    answer = httpx.post(f"http://{address.netloc}/v1/detect", content=jpeg, timeout=60)
+    assert answer.status_code == 200
     server.terminate()
     assert server.process.wait(20) == 0
 
@@ -130,33 +131,36 @@ def test_a_body_over_the_limit_is_refused_and_the_server_goes_on(
 ) -> None:
     server = run_server(model=make_model(), max_body_bytes=100_000)
     url = server.logged("ready")["url"] + "v1/detect"
-    refused = httpx.post(url, content=bytes(3_000_000))
+    refused = httpx.post(url, content=bytes(3_000_000), timeout=60)
     assert refused.status_code == 413
     assert refused.json()["error"]["code"] == "too_large"
-    streamed = httpx.post(url, content=iter([bytes(50_000)] * 20))
+    streamed = httpx.post(url, content=iter([bytes(50_000)] * 20), timeout=60)
     assert streamed.status_code == 413
-    assert httpx.post(url, content=jpeg).status_code == 200
+    assert httpx.post(url, content=jpeg, timeout=60).status_code == 200
 
 
 def test_many_callers_at_once_all_get_answers_or_are_told_to_wait(
     run_server, make_model, jpeg
 ) -> None:
-    server = run_server(model=make_model(), deadline_ms=5000)
+    # By the server's deadline next to nobody may wait; by that of the callers nobody is late.
+    server = run_server(model=make_model(), deadline_ms=1)
     url = server.logged("ready")["url"] + "v1/detect"
     statuses: list[int] = []
 
     def call() -> None:
-        with httpx.Client() as client:
-            statuses.extend(client.post(url, content=jpeg).status_code for _ in range(20))
+        answered = 0
+        with httpx.Client(timeout=60, headers={"X-Deadline-Ms": "60000"}) as client:
+            while answered < 20:
+                statuses.append(client.post(url, content=jpeg).status_code)
+                answered += statuses[-1] == 200
 
     callers = [threading.Thread(target=call) for _ in range(8)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert len(statuses) == 160
     assert set(statuses) <= {200, 503}
-    assert statuses.count(200) > 100
+    assert statuses.count(200) == 8 * 20
 
 
 @pytest.mark.parametrize(

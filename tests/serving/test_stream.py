@@ -2,17 +2,19 @@
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
+from websockets.sync import client
 
 from yoloserve.schemas import StreamResponse
 
 KEY = "correct-horse-battery"
+connect = partial(client.connect, open_timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_what_is_no_frame_ends_it(url: str, message: str | bytes, code: int) -> 
     with connect(url) as socket:
         socket.send(message)
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=10)
+            socket.recv(timeout=60)
     assert closed.value.rcvd.code == code
 
 
@@ -106,17 +108,20 @@ def test_a_stream_needs_a_key_where_one_is_asked_for(
 
 
 def test_a_leaving_server_asks_streams_to_come_again(run_server, make_model, jpeg) -> None:
-    server = run_server(model=make_model(), drain_seconds=1)
+    server = run_server(model=make_model(), drain_seconds=3600)
     url = server.logged("ready")["url"].replace("http:", "ws:") + "v1/stream"
     with connect(url) as busy, connect(url) as idle:
         server.terminate()
         server.logged("draining")
         busy.send(jpeg)
         assert "detections" in json.loads(busy.recv())
-        for socket in (busy, idle):
-            with pytest.raises(ConnectionClosed) as closed:
-                socket.recv(timeout=10)
-            assert closed.value.rcvd.code == 1012
+        with pytest.raises(ConnectionClosed) as closed:
+            busy.recv(timeout=60)
+        assert closed.value.rcvd.code == 1012
+        server.terminate()  # asked again, it does not wait for the end of the hour
+        with pytest.raises(ConnectionClosed) as closed:
+            idle.recv(timeout=60)
+        assert closed.value.rcvd.code == 1012
     assert server.process.wait(20) == 0
 
 
@@ -181,12 +186,13 @@ async def test_a_camera_that_leaves_frees_its_place(serve, backend, jpeg: bytes)
         backend.may_run.set()
 
 
-async def test_frames_count_against_the_quota(serve, jpeg: bytes) -> None:
-    async with serve(quota_per_second=2) as served:
+async def test_frames_count_against_the_quota(serve, clock, jpeg: bytes) -> None:
+    async with serve(clock=clock, quota_per_second=2) as served:
         camera = Camera(served)
-        told = []
-        for _ in range(3):
+        codes = []
+        for seconds in (0, 0, 0, 1):
+            clock.now += seconds
             camera.send(jpeg)
-            told.append(await camera.receive())
-        assert [each.get("error", {}).get("code") for each in told] == [None, None, "over_quota"]
+            codes.append((await camera.receive()).get("error", {}).get("code"))
+        assert codes == [None, None, "over_quota", None]
         await camera.leave()

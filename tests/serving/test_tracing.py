@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -96,6 +97,11 @@ async def test_without_an_address_to_send_to_nothing_is_traced(monkeypatch) -> N
     assert isinstance(tracing.spans(), tracing.NoSpans)
 
 
+def require_within(span, stages) -> None:
+    for stage in stages:
+        assert span.start_time <= stage.start_time <= stage.end_time <= span.end_time
+
+
 async def test_a_request_is_a_span_below_the_callers(serve, jpeg, monkeypatch) -> None:
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -114,12 +120,30 @@ async def test_a_request_is_a_span_below_the_callers(serve, jpeg, monkeypatch) -
     assert [stage.name for stage in stages] == STAGES
     for stage in stages:
         assert stage.parent.span_id == span.context.span_id
-        assert span.start_time <= stage.start_time <= stage.end_time <= span.end_time
+    require_within(span, stages)
     for earlier, later in itertools.pairwise(stages):
         assert earlier.end_time <= later.start_time
     (inference,) = (stage for stage in stages if stage.name == "inference")
     took_s = (inference.end_time - inference.start_time) / 1e9
     assert took_s == pytest.approx(span.attributes["yoloserve.inference_s"], abs=1e-6)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_is_set_meanwhile_moves_no_stage_out_of_its_span(
+    serve, jpeg, monkeypatch, hours: int
+) -> None:
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter = InMemorySpanExporter()
+    times = itertools.count(time.time_ns(), hours * 3600 * 10**9)
+    async with serve() as served:
+        spans = served.app.state.spans = tracing.OpenTelemetrySpans(exporter)
+        monkeypatch.setattr(tracing.time, "time_ns", lambda: next(times))
+        await served.detect(jpeg)
+        spans._provider.force_flush()
+    *stages, span = exporter.get_finished_spans()
+    assert [stage.name for stage in stages] == STAGES
+    require_within(span, stages)
 
 
 async def test_each_image_of_several_has_its_stages(serve, jpeg) -> None:

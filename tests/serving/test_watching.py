@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from yoloserve import watching
 from yoloserve.postprocess import Output
 from yoloserve.server import Server
 from yoloserve.settings import Settings
@@ -37,7 +38,7 @@ def test_a_network_that_never_said_anything_may_go_on_saying_nothing() -> None:
 class Scene:
     """A watch over outputs that are given, on a clock that only counts."""
 
-    def __init__(self, *outputs: Output | Exception, busy: int = 0) -> None:
+    def __init__(self, *outputs: Output | Exception | asyncio.Event, busy: int = 0) -> None:
         self.outputs = iter(outputs)
         self.slept: list[float] = []
         self.busy = busy
@@ -51,6 +52,9 @@ class Scene:
                 raise asyncio.CancelledError
             case Exception() as error:
                 raise error
+            case asyncio.Event() as never:
+                await never.wait()
+                raise AssertionError("somebody set it")
             case output:
                 return output
 
@@ -85,6 +89,24 @@ async def test_a_server_that_stays_blind_leaves(blind) -> None:
     scene = await Scene(SEEN, *[blind] * BLIND_LOOKS).run()
     assert scene.left
     assert scene.slept == [30, LOOK_AGAIN_S, LOOK_AGAIN_S]
+
+
+@pytest.mark.parametrize("first", [RuntimeError("the device is gone"), None, SEEN * np.nan])
+async def test_a_server_that_is_blind_from_its_first_look_leaves(
+    first, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "LOOK_TIMEOUT_S", 0.01)
+    look = asyncio.Event() if first is None else first  # a look that never ends
+    async with asyncio.timeout(60):
+        scene = await Scene(*[look] * BLIND_LOOKS).run()
+    assert scene.left
+    assert scene.slept == [LOOK_AGAIN_S, LOOK_AGAIN_S]
+
+
+async def test_the_first_output_that_came_is_what_others_are_compared_with() -> None:
+    scene = await Scene(RuntimeError("not yet"), SEEN, SEEN * 2, SEEN).run()
+    assert not scene.left
+    assert scene.states == [True, False, True, False, False]
 
 
 async def test_a_server_that_sees_again_stays() -> None:
