@@ -144,11 +144,17 @@ def _route(world: World, seen: Seen) -> Iterator[str]:
         if others and not world.lately_ready(name, seen.at):
             yield f"I1 {weight} % to {name}, of which nothing is ready; {others} are"
         # Whole percents that sum to 100: where one of three carries 33, the two others bear 67.
-        carries = ceil(100 * world.ready(name) / max(full, 1))
+        # Where fewer are ready than are needed, each bears more: its part of those that are.
+        needed = min(max(full, 1), sum(map(world.ready, world.deployments)) or 1)
+        carries = ceil(100 * world.ready(name) / needed)
         stable_kept = any(before.get(n, 0) > weights.get(n, 0) for n in others)
         recently = seen.at - world.was_ready.get(name, -1e9) < STALE_S
         if stable_kept and weight > carries and weight < 100 and not recently:
-            yield f"I1 {weight} % to {name}, whose ready replicas carry {carries} %"
+            ready = {n: world.ready(n) for n in world.deployments}
+            yield (
+                f"I1 {weight} % to {name}, whose ready replicas carry {carries} %: after {before}"
+                f" {weights}, ready {ready} of {full}"
+            )
 
 
 def _deployment(world: World, seen: Seen) -> Iterator[str]:

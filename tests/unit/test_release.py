@@ -283,6 +283,39 @@ def test_a_third_spec_in_mid_rollout_lets_the_second_go(world):
     assert world.replicas() == {first: 0, second: 0, third: 2}
 
 
+STRATEGIES = [
+    {"strategy": "BlueGreen"},
+    {"strategy": "InPlace"},
+    *(
+        {"strategy": "Canary", "steps": [{"weight": 5, "hold": "10s"}], **surge}
+        for surge in ({}, {"maxSurge": 1})
+    ),
+]
+
+
+@pytest.mark.parametrize("rollout", STRATEGIES, ids=lambda r: "-".join(map(str, r.values())))
+@pytest.mark.parametrize("pods", [1, 2])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (1, 3), (2, 3), (3, 4), (3, 2)])
+def test_a_third_spec_with_more_replicas_does_not_wait_for_the_second(
+    world, rollout, pods, before, after
+):
+    """Stable is short at once, the canary that is no more serves in its place, and room is scarce.
+
+    Stable has to grow, and whoever is not needed has to make room, or nobody ever moves on.
+    """
+    old = released(world, replicas=before)
+    world.edit(canary={"model": V2, "weight": 50, "replicas": pods})
+    world.settle(4)
+    world.edit(
+        model={"uri": "https://models/third.onnx"}, canary=None, replicas=after, rollout=rollout
+    )
+    world.settle(40)
+    third = revision_of(world, "https://models/third.onnx")
+    assert (world.status().stable.revision, third != old) == (third, True)
+    assert world.weights() == {third: 100}
+    assert {name: n for name, n in world.replicas().items() if n} == {third: after}
+
+
 def test_when_stable_has_nothing_ready_the_canary_serves(world):
     old = released(world, canary={"model": V2, "weight": 10})
     canary = world.status().canary.revision

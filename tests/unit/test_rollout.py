@@ -383,11 +383,18 @@ def test_what_is_carried_and_what_is_left_make_a_whole(full):
     ],
 )
 def test_the_newcomer_gets_what_the_surge_leaves(capacity, goal, running, others, wanted):
-    assert newcomer(capacity, goal, running=running, others=others, stuck=False) == wanted
+    given = newcomer(capacity, goal, running=running, kept=running, others=others, stuck=False)
+    assert given == wanted
 
 
 def test_with_nothing_of_the_old_ready_one_pod_more_is_the_way_out():
-    assert newcomer(Capacity(3, 1), 100, running=0, others=9, stuck=True) == 1
+    assert newcomer(Capacity(3, 1), 100, running=0, kept=0, others=9, stuck=True) == 1
+
+
+@pytest.mark.parametrize(("others", "left"), [(4, 2), (5, 1), (9, 1)])
+def test_the_newcomer_gives_up_what_it_serves_nobody_with_where_others_need_room(others, left):
+    given = newcomer(Capacity(3, 3), 100, running=2, kept=1, others=others, stuck=False)
+    assert given == left
 
 
 @pytest.mark.parametrize(
@@ -411,7 +418,7 @@ def test_the_old_gives_up_what_the_router_has_moved(capacity, goal, ready_new, w
 
 
 def test_a_former_revision_keeps_the_pods_that_its_weight_needs():
-    assert remaining(Capacity(4, 4), running=4, weight=10) == 4
+    assert remaining(Capacity(4, 4), running=4, weight=10) == 1
     assert remaining(Capacity(4, 1), running=4, weight=50) == 2
     assert remaining(Capacity(4, 1), running=4, weight=1) == 1
     assert remaining(Capacity(1, 0), running=1, weight=100) == 0

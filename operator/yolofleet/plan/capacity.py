@@ -20,11 +20,6 @@ class Capacity:
         """Replicas that go on serving during a release: all of them, or one less without surge."""
         return self.full if self.surge else max(self.full - 1, 0)
 
-    @property
-    def tight(self) -> bool:
-        """Whether a second set does not fit."""
-        return self.surge < self.full
-
 
 def carries(ready: int, full: int) -> int:
     """Return the percent of all traffic that `ready` of `full` replicas can carry."""
@@ -44,15 +39,23 @@ def parts(weight: int, full: int) -> int:
     return next(n for n in range(full, -1, -1) if carries(n, full) <= weight)
 
 
-def newcomer(capacity: Capacity, goal: int, *, running: int, others: int, stuck: bool) -> int:
+def bearers(weight: int, full: int) -> int:
+    """Return how many of `full` replicas have to stay for `weight` percent of the traffic."""
+    return next((n for n in range(full) if bears(n, full) >= weight), full)
+
+
+def newcomer(
+    capacity: Capacity, goal: int, *, running: int, kept: int, others: int, stuck: bool
+) -> int:
     """Return the replicas of the new revision.
 
-    goal: the percent that it is to get. others: pods of all other revisions. stuck: nothing of the
-    old one is ready; then one more pod than the surge allows is the way out.
+    goal: the percent that it is to get. kept: of those that run, which stay although there is no
+    room. others: pods that all other revisions have or need. stuck: nothing of the old one is
+    ready; then one more pod than the surge allows is the way out.
     """
     wanted = capacity.full if goal == 100 else max(1, ceil(capacity.kept * goal / 100))
     allowed = max(capacity.full + capacity.surge - others, int(stuck))
-    return min(max(running, min(wanted, allowed)), capacity.full)
+    return min(max(kept, min(max(running, wanted), allowed)), capacity.full)
 
 
 def outgoing(
@@ -76,12 +79,8 @@ def grown(capacity: Capacity, *, running: int, others: int) -> int:
 
 
 def remaining(capacity: Capacity, *, running: int, weight: int) -> int:
-    """Return the replicas of a former revision that still has `weight`.
+    """Return the replicas of a former revision that still has `weight`: only what that needs.
 
-    Without spare pods only what that needs: the stable one has to find room to grow.
+    Those that are wanted have to find room to grow.
     """
-    if not capacity.tight:
-        return running
-    full = capacity.kept
-    needed = (n for n in range(full + 1) if bears(n, full) >= weight)
-    return min(running, next(needed, full))
+    return min(running, bearers(weight, capacity.kept))

@@ -11,7 +11,15 @@ from datetime import datetime, timedelta
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
 from yolofleet.plan.accelerators import room, shortage
-from yolofleet.plan.capacity import Capacity, carries, grown, newcomer, outgoing, remaining
+from yolofleet.plan.capacity import (
+    Capacity,
+    bearers,
+    carries,
+    grown,
+    newcomer,
+    outgoing,
+    remaining,
+)
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.release import (
@@ -124,24 +132,45 @@ def _replicas(
         return grown(capacity, running=running, others=others)
     if way and name == going.stable:
         told = observed.status.stable
+        running = told.desired if told and told.revision == name else running
+        if short := _short(observed, going):
+            room = grown(capacity, running=running, others=others + observed.replicas(way.revision))
+            return min(room, running + short)
         return outgoing(
             capacity,
             way.goal,
-            running=told.desired if told and told.revision == name else running,
+            running=running,
             ready_new=observed.ready(way.revision),
             weight_new=_taken_over(observed, way, capacity),
         )
     if way and name == way.revision:
         if way.held:
             return running
+        short = _short(observed, going)
+        needed = bearers(observed.weights.get(name, 0), capacity.kept)
         return newcomer(
             capacity,
             way.goal,
             running=running,
-            others=others + observed.replicas(going.stable),
+            kept=min(running, needed) if short else running,
+            others=others + observed.replicas(going.stable) + short,
             stuck=not observed.ready(going.stable),
         )
     return canary_replicas(detector, observed, name, capacity.full)
+
+
+def _short(observed: Observed, going: Release) -> int:
+    """Return the replicas that stable lacks while former revisions serve in their place.
+
+    They go first where traffic goes over in parts: it does once nobody else serves. A whole second
+    set has room beside both, and need not wait for a stable revision that may never be whole.
+    """
+    way = going.progress
+    if way is None or way.held or way.strategy is Strategy.BLUE_GREEN:
+        return 0
+    if not any(observed.weights.get(former.name) for former in going.former):
+        return 0
+    return max(going.capacity.kept - observed.replicas(going.stable), 0)
 
 
 def _taken_over(observed: Observed, way: Progress, capacity: Capacity) -> int:
