@@ -24,8 +24,9 @@ from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import Drift, drift_news, drifted
+from yolofleet.plan.news import news
 from yolofleet.plan.observed import observe
-from yolofleet.plan.status import news, refused, report, with_statement
+from yolofleet.plan.status import refused, report, with_statement
 from yolofleet.resources.build import build, surroundings
 
 ASK_AGAIN = timedelta(seconds=30)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from yolofleet.api.status import RevisionStatus, Status
-from yolofleet.plan.status import news
+from yolofleet.plan.news import news
 
 
 def conditions(**told):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from yolofleet.api.status import Condition, ConditionType, Reason, Status
-from yolofleet.plan.status import News, Statement
+from yolofleet.plan.conditions.statement import Statement
+from yolofleet.plan.news import News
 
 MOST_FIELDS = 8
 """More of one object are counted, not named: a message is for reading."""

@@ -1,0 +1,103 @@
+"""Progressing: whether the operator is on its way to the spec, and what it waits for."""
+
+import json
+from functools import partial
+
+from yolofleet.api.detector import Provider
+from yolofleet.api.rollout import APPROVAL
+from yolofleet.api.status import ConditionType, Reason
+from yolofleet.plan.conditions.situation import Situation
+from yolofleet.plan.conditions.statement import Statement, first
+from yolofleet.plan.conditions.traffic_routed import lacking
+from yolofleet.plan.rollout import Progress
+
+_say = partial(Statement, ConditionType.PROGRESSING)
+
+
+def progressing(now: Situation) -> Statement:
+    """Say what the operator is at; False when nothing is left to do, or nothing can be done."""
+    told = first((suspended, without_accelerators, failing, under_way, starting, draining), now)
+    return told or _say(False, Reason.SETTLED, f"{now.plan.target} is released")
+
+
+def suspended(now: Situation) -> Statement | None:
+    """Say that the user wants nothing changed."""
+    if not now.detector.spec.suspend:
+        return None
+    told = "spec.suspend is true: nothing is changed or repaired"
+    return _say(False, Reason.SUSPENDED, told)
+
+
+def without_accelerators(now: Situation) -> Statement | None:
+    """Say which accelerators the spec's revision needs, and no node has."""
+    plan = now.plan
+    short = now.lacks_accelerators(plan.target) and now.observed.ready(plan.target) < plan.full
+    if plan.missing and (short or not _whole(now)):
+        return _say(False, Reason.MISSING, plan.missing + _meanwhile(now))
+    return None
+
+
+def failing(now: Situation) -> Statement | None:
+    """Pass on what the pods of the spec's revision die of."""
+    failure = None if _whole(now) else now.failure(now.plan.target)
+    return _say(False, failure.reason, failure.message + _meanwhile(now)) if failure else None
+
+
+def under_way(now: Situation) -> Statement | None:
+    """Say where a release is, and what it waits for."""
+    way = now.plan.progress
+    if way is None:
+        return None
+    count = now.count(now.plan.target)
+    if way.held:
+        told = "spec.rollout.paused is true: weights and replicas stay; set it to false to go on"
+        return _say(False, Reason.PAUSED, f"{told}. {count}{_meanwhile(now)}")
+    if not way.step:
+        return _say(True, Reason.ROLLING_OUT, count + _meanwhile(now))
+    return _at_step(now, way)
+
+
+def starting(now: Situation) -> Statement | None:
+    """Say how many replicas are there already."""
+    return None if _whole(now) else _say(True, Reason.STARTING, now.count(now.plan.target))
+
+
+def draining(now: Situation) -> Statement | None:
+    """Say who still finishes requests."""
+    if not (leaving := now.plan.leaving):
+        return None
+    return _say(True, Reason.DRAINING, f"{', '.join(leaving)}: finishing the last requests")
+
+
+def _whole(now: Situation) -> bool:
+    """Say whether the spec's revision has all the replicas that it is to have."""
+    done, full = now.revision(now.plan.target), now.plan.full if now.plan.progress else 0
+    return done.ready >= max(done.desired, full)
+
+
+def _meanwhile(now: Situation) -> str:
+    stable = now.plan.stable
+    serving = now.plan.progress is not None and now.observed.ready(stable)
+    return f"; {stable} keeps serving" if serving else ""
+
+
+def _at_step(now: Situation, way: Progress) -> Statement:
+    detector = now.detector
+    steps = detector.spec.rollout.steps
+    where = f"step {way.step} of {len(steps)}, {way.goal} % to {way.revision}"
+    if now.plan.provider is Provider.SERVICE:
+        told = f"{where}: {lacking(detector)}; or set spec.rollout.strategy to BlueGreen"
+        return _say(False, Reason.MESH_ABSENT, told + _meanwhile(now))
+    if way.since is None:
+        ready = now.count(now.plan.target).removeprefix(f"{way.revision}: ")
+        return _say(True, Reason.ROLLING_OUT, f"{where}: {ready}{_meanwhile(now)}")
+    hold = steps[way.step - 1].hold
+    if hold != APPROVAL:
+        return _say(True, Reason.HOLDING, f"{where}: holds for {hold}")
+    patch = {"revision": way.revision, "step": way.step}
+    edit = json.dumps({"spec": {"rollout": {"approved": patch}}}, separators=(",", ":"))
+    told = (
+        f"{where}: waits for approval. To go on: kubectl patch yd {detector.name}"
+        f" -n {detector.namespace} --type merge -p '{edit}'"
+    )
+    return _say(True, Reason.AWAITING_APPROVAL, told)

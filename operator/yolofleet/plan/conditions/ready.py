@@ -1,0 +1,40 @@
+"""Ready: whether the stable revision answers."""
+
+from functools import partial
+
+from yolofleet.api.status import ConditionType, Reason
+from yolofleet.plan.conditions.situation import Situation
+from yolofleet.plan.conditions.statement import Statement, first
+
+_say = partial(Statement, ConditionType.READY)
+
+
+def ready(now: Situation) -> Statement:
+    """Say whether the detector serves, and if not, why."""
+    told = first((serving, scaled_to_zero, without_accelerators, failing), now)
+    return told or _say(False, Reason.NOTHING_READY, now.count(now.plan.stable))
+
+
+def serving(now: Situation) -> Statement | None:
+    """Say how many replicas answer."""
+    stable = now.plan.stable
+    return _say(True, Reason.SERVING, now.count(stable)) if now.observed.ready(stable) else None
+
+
+def scaled_to_zero(now: Situation) -> Statement | None:
+    """Say that the user wants nothing to serve."""
+    if now.plan.full:
+        return None
+    told = "spec.replicas is 0: nothing serves; raise it to serve again"
+    return _say(False, Reason.SCALED_TO_ZERO, told)
+
+
+def without_accelerators(now: Situation) -> Statement | None:
+    """Say which accelerators no node has."""
+    return _say(False, Reason.MISSING, now.plan.missing) if now.plan.missing else None
+
+
+def failing(now: Situation) -> Statement | None:
+    """Pass on what the pods die of."""
+    failure = now.failure(now.plan.stable)
+    return _say(False, failure.reason, failure.message) if failure else None

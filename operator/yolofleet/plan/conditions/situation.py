@@ -1,0 +1,59 @@
+"""What a check may look at: the spec, the one snapshot and the plan, and how they read together."""
+
+from dataclasses import dataclass
+
+from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.status import RevisionStatus
+from yolofleet.plan.decide import Plan
+from yolofleet.plan.observed import Failure, Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """One detector at one moment."""
+
+    detector: Detector
+    observed: Observed
+    plan: Plan
+
+    def revision(self, name: str) -> RevisionStatus:
+        """Return `name` as it is."""
+        seen, planned = self.observed.revisions.get(name), self.plan.replicas(name)
+        revisions = (p.revision for p in self.plan.revisions)
+        return RevisionStatus(
+            revision=name,
+            model=next((r.model.uri for r in revisions if r.name == name), ""),
+            ready=self.observed.ready(name),
+            desired=(seen.replicas if seen else 0) if planned is None else planned,
+            weight=self._weight(name),
+        )
+
+    def count(self, name: str) -> str:
+        """Say how many replicas of `name` are ready."""
+        status = self.revision(name)
+        return f"{name}: {status.ready} of {status.desired} replicas are ready"
+
+    def failure(self, name: str) -> Failure | None:
+        """Say what keeps `name` from serving, if anything is known to."""
+        seen = self.observed.revisions.get(name)
+        if seen is None or seen.failure is None:
+            return None
+        return Failure(seen.failure.reason, f"{name}: {seen.failure.message}")
+
+    def lacks_accelerators(self, name: str) -> bool:
+        """Say whether `name` is the revision for which no node has accelerators."""
+        return bool(self.plan.missing and self.plan.missing.startswith(f"{name}:"))
+
+    def _weight(self, name: str) -> int:
+        if self.plan.provider is not Provider.SERVICE:
+            return self.observed.weights.get(name, 0)
+        return self._share_of_service(name)
+
+    def _share_of_service(self, name: str) -> int:
+        """Return the percent that a Service gives: to all ready pods that it selects alike."""
+        observed, plan = self.observed, self.plan
+        if not observed.spans:
+            return 100 if observed.selected == name else 0
+        ready = observed.ready(plan.stable) + observed.ready(plan.target)
+        part = 100 * observed.ready(plan.target) // ready if ready else 0
+        return {plan.target: part, plan.stable: 100 - part}.get(name, 0)

@@ -1,0 +1,61 @@
+"""A statement about a detector, and how the first check that has one to make is found."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from yolofleet.api.status import Condition, ConditionType, Status
+from yolofleet.plan.conditions.situation import Situation
+
+_STATUS = {True: "True", False: "False", None: "Unknown"}
+_HOLDS = {status: holds for holds, status in _STATUS.items()}
+MAX_MESSAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A condition before it knows since when."""
+
+    type: ConditionType
+    holds: bool | None  # None: not known yet
+    reason: str
+    message: str
+
+
+Check = Callable[[Situation], Statement | None]
+"""Says something of a detector, or has nothing to say of it."""
+
+
+def first(checks: Iterable[Check], now: Situation) -> Statement | None:
+    """Return what the first check says that says anything."""
+    return next((told for check in checks if (told := check(now))), None)
+
+
+def again(condition: Condition) -> Statement:
+    """Return the statement that `condition` was made of."""
+    kind, holds = ConditionType(condition.type), _HOLDS[condition.status]
+    return Statement(kind, holds, condition.reason, condition.message)
+
+
+def dated(
+    statements: Sequence[Statement], before: Status, generation: int, now: datetime
+) -> list[Condition]:
+    """Give each statement the time at which its status last changed."""
+    conditions = []
+    for told in statements:
+        was, status = before.condition(told.type), _STATUS[told.holds]
+        conditions.append(
+            Condition.model_validate(
+                {
+                    "type": told.type,
+                    "status": status,
+                    "reason": told.reason,
+                    "message": told.message[:MAX_MESSAGE],
+                    "lastTransitionTime": (
+                        was.last_transition_time if was and was.status == status else now
+                    ),
+                    "observedGeneration": generation,
+                }
+            )
+        )
+    return conditions

@@ -1,0 +1,116 @@
+"""TrafficRouted: whether the router does what was planned."""
+
+from functools import partial
+
+from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.status import ConditionType, Reason
+from yolofleet.plan.conditions.situation import Situation
+from yolofleet.plan.conditions.statement import Statement, first
+
+_say = partial(Statement, ConditionType.TRAFFIC_ROUTED)
+
+
+def traffic_routed(now: Situation) -> Statement:
+    """Say who gets the requests, or why that is not known or not as asked."""
+    if now.plan.provider is Provider.SERVICE:
+        return first((without_mesh, through_a_service), now) or _say(
+            None,
+            Reason.ROUTE_PENDING,
+            f"the Service {now.detector.name} does not send to {now.plan.stable} yet",
+        )
+    told = first((refused_by_gateway, not_there_yet, short_of_capacity), now)
+    return told or _say(True, Reason.ROUTED, _split(now) + _of_a_delegate(now))
+
+
+def without_mesh(now: Situation) -> Statement | None:
+    """Say that something was asked for that a Service cannot do."""
+    traffic, canary = now.detector.spec.traffic, now.detector.spec.canary
+    needed = (
+        traffic.provider in (Provider.ISTIO, Provider.GATEWAY)
+        or bool(traffic.hosts)
+        or (now.plan.canary is not None and canary is not None and (canary.weight or canary.match))
+    )
+    if not needed:
+        return None
+    return _say(
+        False,
+        Reason.MESH_ABSENT,
+        f"hosts, canary weights and matches {lacking(now.detector)}, or clear them. Meanwhile"
+        f" the Service {now.detector.name} sends everything to {now.plan.stable}",
+    )
+
+
+def through_a_service(now: Situation) -> Statement | None:
+    """Say to whom the Service sends."""
+    plan, observed = now.plan, now.observed
+    service = f"the Service {now.detector.name} sends"
+    if observed.spans and plan.spans:
+        told = f"{service} to all of {plan.stable} and {plan.target}"
+        return _say(True, Reason.ROUTED, told)
+    if observed.selected == plan.stable and not observed.spans:
+        return _say(True, Reason.ROUTED, f"{service} everything to {plan.stable}")
+    return None
+
+
+def refused_by_gateway(now: Situation) -> Statement | None:
+    """Pass on what a gateway says against the route."""
+    if now.plan.provider is not Provider.GATEWAY or not now.observed.refused:
+        return None
+    return _say(False, Reason.ROUTE_REFUSED, f"the gateway {now.observed.refused}")
+
+
+def not_there_yet(now: Situation) -> Statement | None:
+    """Say that the route read is not the one that was planned."""
+    has = {name: weight for name, weight in now.observed.weights.items() if weight}
+    if has == {name: weight for name, weight in now.plan.weights.items() if weight}:
+        return None
+    return _say(None, Reason.ROUTE_PENDING, f"waiting for the router: {_split(now)}")
+
+
+def short_of_capacity(now: Situation) -> Statement | None:
+    """Say that the canary gets less than was asked for."""
+    plan, canary = now.plan, now.detector.spec.canary
+    if not (plan.canary and canary and plan.target == plan.stable):
+        return None
+    if (gets := plan.weights.get(plan.canary, 0)) >= canary.weight:
+        return None
+    return _say(
+        False,
+        Reason.SHORT_OF_CAPACITY,
+        f"spec.canary.weight is {canary.weight} and the canary gets {gets}:"
+        f" {now.observed.ready(plan.canary)} of its replicas are ready, and the whole traffic"
+        f" needs {plan.full}. Wait for them, or raise spec.canary.replicas",
+    )
+
+
+def _split(now: Situation) -> str:
+    return ", ".join(f"{share} % {name}" for name, share in now.plan.weights.items())
+
+
+def _of_a_delegate(now: Situation) -> str:
+    plan, detector = now.plan, now.detector
+    delegate = plan.provider is Provider.ISTIO and not detector.spec.traffic.hosts
+    if not delegate or len(plan.weights) <= 1:
+        return ""
+    return (
+        f" of what a VirtualService of yours delegates to {detector.namespace}/{detector.name};"
+        f" the Service sends everything to {plan.stable}. Set spec.traffic.hosts to route here"
+    )
+
+
+def lacking(detector: Detector) -> str:
+    """Say what is missing to split traffic, and what to do."""
+    traffic = detector.spec.traffic
+    if traffic.provider is Provider.GATEWAY:
+        return (
+            "need the Gateway API (gateway.networking.k8s.io/v1), which is not in the cluster;"
+            " install it"
+        )
+    other = (
+        ""
+        if traffic.provider is Provider.ISTIO or traffic.gateways
+        else (", or the Gateway API and spec.traffic.gateways")
+    )
+    return (
+        "need Istio, whose API (networking.istio.io/v1) is not in the cluster; install it" + other
+    )

@@ -1,0 +1,59 @@
+"""What of a status is news: what a person may want to read as an Event."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from yolofleet.api.status import Condition, ConditionType, Reason, Status
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something that changed and that a person may want to read: an Event."""
+
+    warning: bool
+    reason: str
+    message: str
+
+
+def news(before: Status, after: Status) -> Iterator[News]:
+    """Tell what changed from one status to the next; each change once."""
+    was, now = before.stable, after.stable
+    if was and now and was.revision != now.revision:
+        yield News(
+            False, "Promoted", f"{now.revision} is the stable revision now, {was.revision} was"
+        )
+    for condition in after.conditions:
+        if condition.type == ConditionType.DRIFTED:
+            continue  # `drift_news` tells it, each time
+        old = before.condition(ConditionType(condition.type))
+        if old and (old.status, old.reason) == (condition.status, condition.reason):
+            continue
+        if condition.status == "Unknown" or (old is None and condition.reason in _EXPECTED):
+            continue
+        if condition.reason == Reason.ROUTED and not (old and old.status == "False"):
+            continue  # the shares say it
+        yield News(_bad(condition), condition.reason, condition.message)
+    shares = _shares(before), _shares(after)
+    if shares[0] and shares[0] != shares[1] and sum(shares[1].values()) == 100:  # not halfway
+        told = ", ".join(f"{share} % {name}" for name, share in shares[1].items())
+        yield News(False, "TrafficShifted", told)
+
+
+_EXPECTED = (Reason.NOTHING_READY,)
+"""Of a detector that was just made, these are no news."""
+
+
+def _bad(condition: Condition) -> bool:
+    usual = {
+        Reason.SETTLED,
+        Reason.SUSPENDED,
+        Reason.PAUSED,
+        Reason.NOTHING_READY,
+        Reason.SCALED_TO_ZERO,
+        Reason.SHORT_OF_CAPACITY,  # mostly a canary that starts; one that fails says so itself
+    }
+    return condition.status == "False" and condition.reason not in usual
+
+
+def _shares(status: Status) -> dict[str, int]:
+    return {r.revision: r.weight for r in (status.stable, status.canary) if r and r.weight}
