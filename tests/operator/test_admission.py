@@ -18,6 +18,9 @@ CPU = {"requests": {"cpu": "1"}}
 GPU = {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": 1}}
 V2 = {"uri": "demo://shapes-v2"}
 SCALED = {"maxReplicas": 3}
+PUBLIC = {"gateways": ["istio-system/public"]}
+NO_NAME = "spec.traffic.hosts: must be a DNS name without scheme, port or path"
+OF_THE_CLUSTER = "spec.traffic.hosts: names of the cluster"
 JWT = {"issuer": "https://login", "jwksUri": "https://login/keys", "audiences": ["gate"]}
 
 
@@ -118,6 +121,62 @@ RULES = [
         {"traffic": {"provider": "service", "hosts": ["gate.example.com"]}},
         "spec.traffic.hosts: a plain Service routes no host names",
         {"traffic": {"provider": "service"}},
+    ),
+    *(
+        ({"traffic": PUBLIC | {"hosts": [host]}}, told, {"traffic": PUBLIC | {"hosts": [right]}})
+        for host, told, right in (
+            ("http://a.example.com", NO_NAME, "a.example.com"),
+            ("https://a.example.com/", NO_NAME, "*.example.com"),
+            ("a.example.com:8080", NO_NAME, "*"),
+            ("a.example.com/path", NO_NAME, "gate"),
+            ("c_c.example.com", NO_NAME, "c-c.example.com"),
+            ("a..example.com", NO_NAME, "A.Example.com"),
+            ("a.example.com.", NO_NAME, "xn--tr-wia.example.com"),
+            ("tür.example.com", NO_NAME, "gate.localhost"),
+            ("-a.example.com", NO_NAME, "a.b.example.com"),
+            (f"{'a' * 64}.example.com", NO_NAME, f"{'a' * 63}.example.com"),
+            ("a.*.example.com", NO_NAME, "svc.example.com"),
+            ("10.0.0.1", NO_NAME, "10.0.0.1.nip.io"),
+            ("[2001:db8::1]", NO_NAME, "2001-db8--1.example.com"),
+            ("pay.shop.svc.cluster.local", OF_THE_CLUSTER, "pay.example.com"),
+            ("pay.shop.SVC", OF_THE_CLUSTER, "pay.services.example.com"),
+            ("pay.shop.svc.k8s.example.com", OF_THE_CLUSTER, "svc.k8s.example.com"),
+            ("*.svc.cluster.local", OF_THE_CLUSTER, "*.svcs.example.com"),
+            ("printer.Local", OF_THE_CLUSTER, "printer.localhost"),
+        )
+    ),
+    (
+        {"traffic": PUBLIC | {"hosts": ["d.example.com", "D.example.com"]}},
+        "spec.traffic.hosts: is listed twice",
+        {"traffic": PUBLIC | {"hosts": ["d.example.com", "*.example.com"]}},
+    ),
+    *(
+        ({"traffic": wrong}, "spec.traffic.hosts: inside the mesh", {"traffic": right})
+        for wrong, right in (
+            ({"hosts": ["*"]}, {"hosts": ["*"], "gateways": ["public"]}),
+            ({"hosts": ["*.example.com"]}, {"hosts": ["gate.example.com"]}),
+            (
+                {"hosts": ["payments"], "gateways": ["mesh"]},
+                {"hosts": ["payments.example.com"], "gateways": ["mesh"]},
+            ),
+            (
+                {"hosts": ["a.example.com", "*"], "gateways": ["edge/public", "mesh"]},
+                {"hosts": ["a.example.com", "b.example.com"], "gateways": ["edge/public", "mesh"]},
+            ),
+        )
+    ),
+    *(
+        (
+            {"traffic": {"hosts": ["a.example.com"], "gateways": wrong}},
+            told,
+            {"traffic": {"hosts": ["a.example.com"], "gateways": right}},
+        )
+        for wrong, told, right in (
+            (["a/b/c"], "spec.traffic.gateways: write NAMESPACE/NAME", ["b/c"]),
+            (["http://public"], "spec.traffic.gateways: write NAMESPACE/NAME", ["public.v1"]),
+            (["/public"], "spec.traffic.gateways: write NAMESPACE/NAME", ["edge/public", "mesh"]),
+            (["a/b", "a/b"], "spec.traffic.gateways: is listed twice", ["a/b", "b/b"]),
+        )
     ),
     (
         {"rollout": {"strategy": "Canary"}},

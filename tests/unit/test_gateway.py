@@ -121,3 +121,17 @@ def test_a_release_in_steps_walks_on_it(at_the_edge):
     world.settle()
     assert world.weights() == {world.status().stable.revision: 100}
     assert world.status().stable.revision != old
+
+
+@pytest.mark.parametrize(
+    ("hosts", "url"),
+    [
+        (["*.example.com", "GATE.example.com"], "http://gate.example.com"),
+        (["*.example.com", "*"], "http://gate.shop.svc.cluster.local"),
+        ([], "http://gate.shop.svc.cluster.local"),
+    ],
+)
+def test_the_url_is_one_that_can_be_asked(at_the_edge, hosts, url):
+    at_the_edge.edit(traffic={"provider": "gateway", "gateways": ["edge/public"], "hosts": hosts})
+    at_the_edge.reconcile()
+    assert at_the_edge.status().url == url

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from yolofleet.api import hosts
 from yolofleet.api.access import Access
 from yolofleet.api.base import ApiModel, Duration, FreeForm, InvalidSpec, Quantities, Rule
 from yolofleet.api.names import Manifest
@@ -261,6 +262,7 @@ class Traffic(ApiModel):
             ".hosts",
             "self.hosts[0]",
         ),
+        *hosts.RULES,
     )
 
     provider: Provider = Field(
@@ -273,16 +275,18 @@ class Traffic(ApiModel):
         list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=32)
     ] = Field(
         default=[],
-        description="Host names that the route answers to. Empty: with Istio a delegate"
-        " VirtualService, to be referenced from your own; with the Gateway API all hosts of the"
-        " gateways.",
+        description="Host names that the route answers to: DNS names; on gateways wildcards such"
+        " as *.example.com too; none of the cluster's own (.svc, .local). Each goes to one detector"
+        " on one gateway. Empty: with Istio a delegate VirtualService, to be referenced from your"
+        " own; with the Gateway API all hosts of the gateways.",
     )
     gateways: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=317)]], Field(max_length=32)
     ] = Field(
         default=[],
         description="Gateways (NAMESPACE/NAME, or mesh) that the hosts are served on: Istio's, or"
-        " those of the Gateway API. Empty: inside the mesh only.",
+        " those of the Gateway API. Empty, or mesh alone: inside the mesh only, with Istio for"
+        " clients of the detector's own namespace.",
     )
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2,
