@@ -31,7 +31,7 @@ class OperatorProcess:
         environment: Mapping[str, str],
         module: str = "yolofleet",
     ) -> None:
-        (self.port,) = free_ports(1)
+        self.port, self.debug_port = free_ports(2)
         self._log = log
         self._module = module
         self._environment = {
@@ -39,6 +39,7 @@ class OperatorProcess:
             "PYTHONPATH": str(SOURCES),
             "KUBECONFIG": str(kubeconfig),
             "YOLOFLEET_METRICS_PORT": str(self.port),
+            "YOLOFLEET_DEBUG_PORT": str(self.debug_port),
             "YOLOFLEET_IMAGE_CPU": "yoloserve:cpu",
             "YOLOFLEET_IMAGE_TORCH": "yoloserve:torch",
             "YOLOFLEET_IMAGE_GPU": "yoloserve:gpu",
@@ -90,10 +91,11 @@ class OperatorProcess:
         ]
         return sum(values)
 
-    def json(self, path: str) -> Any:
-        """Return what is answered at `path`, which must be JSON. Raises `KeyError` on a 404."""
+    def debug(self, path: str) -> Any:
+        """Return what /debug answers at `path`. Raises `KeyError` on a 404."""
         try:
-            with urllib.request.urlopen(self._url(path), timeout=5) as response:
+            url = f"http://127.0.0.1:{self.debug_port}/debug/{path}"
+            with urllib.request.urlopen(url, timeout=5) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             error.close()

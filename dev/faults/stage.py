@@ -183,9 +183,9 @@ class Stage:
             raise AssertionError(f"{error}\nit believes: {await self._belief()}") from None
 
     async def _belief(self) -> str:
-        path = f"debug/detectors/{self.namespace}/{NAME}"
+        path = f"detectors/{self.namespace}/{NAME}"
         try:
-            return json.dumps(await asyncio.to_thread(self.operator.json, path))
+            return json.dumps(await asyncio.to_thread(self.operator.debug, path))
         except (OSError, KeyError) as error:
             return f"nothing: {error!r}"
 

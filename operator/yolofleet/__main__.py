@@ -34,7 +34,7 @@ from yolofleet.cluster.hearing import Hearing
 from yolofleet.cluster.leader import REQUEST_TIMEOUT_S, Leader, LeadershipLost
 from yolofleet.cluster.queue import Priority, Workers, WorkQueue
 from yolofleet.cluster.sweep import Sweep
-from yolofleet.metrics import Beliefs, Health, Metrics, WorldCollector, serve
+from yolofleet.metrics import Beliefs, Health, Metrics, WorldCollector, serve, serve_beliefs
 from yolofleet.reconcile import Deps, reconcile
 from yolofleet.settings import InvalidSettings, Settings, from_environment
 
@@ -117,7 +117,8 @@ class Operator:
         """Run until a signal (0), or until a part ends by itself (1)."""
         self._take_signals()
         health = Health(alive=self._ails, ready=self._unready)
-        server = await serve(self._metrics, health, self._beliefs(), self._settings.metrics_port)
+        server = await serve(self._metrics, health, self._settings.metrics_port)
+        debug = await self._explain()
         admission = await self._admit()
         # kopf cancels at its end every task that was made after its start: so it starts last.
         self._start("event loop lag", self._metrics.measure_lag())
@@ -134,10 +135,15 @@ class Operator:
         await self._leader.release()
         self._kopf_stops.set()
         await asyncio.wait({self._tasks["watches"]}, timeout=10.0)
-        for served in filter(None, (server, admission)):
+        for served in filter(None, (server, debug, admission)):
             await served.cleanup()
         await self._stop(*self._tasks)
         return OK
+
+    async def _explain(self) -> AppRunner | None:
+        """Serve what is believed of detectors, where it is asked for."""
+        port = self._settings.debug_port
+        return await serve_beliefs(self._beliefs(), port) if port else None
 
     async def _admit(self) -> AppRunner | None:
         """Serve the webhook, where one is asked for: from the start, and on standbys too."""

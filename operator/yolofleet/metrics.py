@@ -381,8 +381,8 @@ class Beliefs:
     one: Callable[[str], Awaitable[Any]]
 
 
-async def serve(metrics: Metrics, health: Health, beliefs: Beliefs, port: int) -> web.AppRunner:
-    """Serve /metrics, /healthz, /readyz and /debug on `port`; the caller cleans the runner up."""
+async def serve(metrics: Metrics, health: Health, port: int) -> web.AppRunner:
+    """Serve /metrics, /healthz and /readyz on `port`; the caller cleans the runner up."""
 
     async def scrape(_: web.Request) -> web.Response:
         body = generate_latest(metrics.registry)
@@ -395,6 +395,16 @@ async def serve(metrics: Metrics, health: Health, beliefs: Beliefs, port: int) -
 
         return answer
 
+    app = web.Application()
+    app.router.add_get("/metrics", scrape)
+    app.router.add_get("/healthz", probe(health.alive))
+    app.router.add_get("/readyz", probe(health.ready))
+    return await _listen(app, "metrics and probes", port)
+
+
+async def serve_beliefs(beliefs: Beliefs, port: int) -> web.AppRunner:
+    """Serve /debug on `port` of loopback, where `kubectl port-forward` gets and no other pod."""
+
     async def every_detector(_: web.Request) -> web.Response:
         return _json(beliefs.all())
 
@@ -405,18 +415,20 @@ async def serve(metrics: Metrics, health: Health, beliefs: Beliefs, port: int) -
         return _json(told)
 
     app = web.Application()
-    app.router.add_get("/metrics", scrape)
-    app.router.add_get("/healthz", probe(health.alive))
-    app.router.add_get("/readyz", probe(health.ready))
     app.router.add_get("/debug/detectors", every_detector)
     app.router.add_get("/debug/detectors/{namespace}/{name}", one_detector)
+    return await _listen(app, "beliefs", port, "127.0.0.1")
+
+
+async def _listen(
+    app: web.Application, serves: str, port: int, host: str | None = None
+) -> web.AppRunner:
+    """Serve `app` on `port` of `host`; None: of all addresses."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, port=port).start()
-    for address in runner.addresses:
-        told = {"fields": {"port": address[1]}}
-        logging.getLogger(__name__).info("serving metrics and probes", extra=told)
-        break
+    await web.TCPSite(runner, host, port).start()
+    told = {"fields": {"port": runner.addresses[0][1]}}
+    logging.getLogger(__name__).info(f"serving {serves}", extra=told)
     return runner
 
 

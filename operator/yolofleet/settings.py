@@ -43,6 +43,9 @@ class Settings:
     metrics_port: int
     """For /metrics, /healthz and /readyz; 0: any free port (tests)."""
 
+    debug_port: int
+    """For /debug, on loopback only: what is believed of a detector is for its admins; 0: none."""
+
     webhook_port: int
     """For the validating webhook; 0: none."""
 
@@ -78,6 +81,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         lease_name=text.optional("LEASE_NAME", "yolofleet"),
         identity=f"{platform.node()}_{uuid.uuid4().hex[:8]}",
         metrics_port=text.whole_number("METRICS_PORT", 8080),
+        debug_port=text.whole_number("DEBUG_PORT", 8082),
         webhook_port=text.whole_number("WEBHOOK_PORT", 0),
         webhook_certificates=Path(text.optional("WEBHOOK_CERTIFICATES", "/certificates")),
         workers=text.whole_number("WORKERS", 10, least=1),

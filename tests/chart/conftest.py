@@ -113,6 +113,7 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "crds": {"enabled": False},
         "rbac": {"create": False, "aggregateToDefaultRoles": False},
         "podDisruptionBudget": {"enabled": False},
+        "networkPolicy": {"enabled": False},
     },
     "placed": {
         "fullnameOverride": "detectors",
@@ -133,6 +134,10 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
                     "namespaceSelector": {"matchLabels": {"vision": "on"}}},
     },
     "webhook of one namespace": {"webhook": {"enabled": True}, "watchNamespaces": ["cameras"]},
+    "closed": {
+        "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
+        "webhook": {"enabled": True},
+    },
     "tuned": {
         "logLevel": "debug",
         "workers": 8,

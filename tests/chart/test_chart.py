@@ -2,11 +2,14 @@
 
 import ast
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from yolofleet.api.quantity import amount
 from yolofleet.settings import read_settings
 
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
@@ -219,6 +222,38 @@ def test_the_defaults_of_chart_and_operator_agree(chart):
 def test_one_replica_has_no_disruption_budget_that_would_block_a_drain(chart):
     kinds = {m["kind"] for m in chart.render(replicas=1)}
     assert "PodDisruptionBudget" not in kinds
+
+
+def test_the_operator_may_use_as_much_memory_as_was_measured(chart):
+    """At 1,000 detectors, with half as much again for what a measurement did not see."""
+    told = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    [row] = [line for line in told.splitlines() if line.startswith("| memory at its peak")]
+    peak = max(int(number) for number in re.findall(r"([0-9]+) MiB", row))
+    [container] = chart.one("Deployment")["spec"]["template"]["spec"]["containers"]
+    limit = amount(container["resources"]["limits"]["memory"])
+    assert limit >= 1.5 * peak * 2**20
+
+
+def test_nobody_reaches_the_operator_but_for_metrics_and_reviews(chart):
+    policy = chart.one("NetworkPolicy")["spec"]
+    deployment = chart.one("Deployment")["spec"]["template"]
+    assert policy["podSelector"]["matchLabels"].items() <= deployment["metadata"]["labels"].items()
+    assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == ["metrics"]
+    prometheus = {"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}
+    closed = {"networkPolicy": {"metricsFrom": [prometheus]}, "webhook": {"enabled": True}}
+    metrics, reviews = chart.one("NetworkPolicy", **closed)["spec"]["ingress"]
+    assert metrics["from"] == [prometheus]
+    assert reviews == {"ports": [{"port": "webhook", "protocol": "TCP"}]}
+    off = chart.render(networkPolicy={"enabled": False})
+    assert "NetworkPolicy" not in {m["kind"] for m in off}
+
+
+def test_the_operator_does_not_reach_the_credentials_of_its_node(chart):
+    names, anywhere = chart.one("NetworkPolicy")["spec"]["egress"]
+    assert {port["port"] for port in names["ports"]} == {53, 5353}
+    kept = {p["ipBlock"]["cidr"]: p["ipBlock"]["except"] for p in anywhere["to"] if "ipBlock" in p}
+    assert "169.254.0.0/16" in kept["0.0.0.0/0"]
+    assert "fe80::/10" in kept["::/0"]
 
 
 def test_a_service_monitor_is_made_when_asked_for(chart):

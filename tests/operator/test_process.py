@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from controlplane.kube import Kube
 from controlplane.kubelet import FakeKubelet
 from controlplane.process import OperatorProcess
@@ -88,7 +90,7 @@ async def test_it_tells_what_it_believes_of_a_detector(
     await make_detector()
 
     async def settled() -> dict[str, Any]:
-        told = operator.json(f"debug/detectors/{namespace}/gate")
+        told = operator.debug(f"detectors/{namespace}/gate")
         assert told["says"]["Progressing"].startswith("False (Settled)")
         assert told["queue"]["lastReconcile"]["result"] in ("success", "requeue_after")
         return told
@@ -103,10 +105,12 @@ async def test_it_tells_what_it_believes_of_a_detector(
     lines = operator.log(detector=f"{namespace}/gate", message="created")
     assert lines
     assert all(line["reconcile"] and line["generation"] == 1 for line in lines)
-    [line] = operator.json("debug/detectors")
+    [line] = operator.debug("detectors")
     assert line["detector"] == f"{namespace}/gate"
     assert line["conditions"]["Ready"] == "True (Serving)"
-    assert operator.probe(f"debug/detectors/{namespace}/nobody") == 404
+    with pytest.raises(KeyError):
+        operator.debug(f"detectors/{namespace}/nobody")
+    assert operator.probe(f"debug/detectors/{namespace}/gate") == 404, "on loopback only"
 
 
 async def test_wrong_settings_are_named(new_operator: Callable[..., OperatorProcess]) -> None:

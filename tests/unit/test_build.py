@@ -309,7 +309,7 @@ def policy(world):
 
 
 def reached(world):
-    """The ports that pods may connect to at any address, without those of DNS."""
+    """The ports that pods may connect to, without those of DNS."""
     ports = [port["port"] for rule in policy(world)["egress"] for port in rule.get("ports", [])]
     return sorted(set(ports) - {53, 5353})
 
@@ -377,6 +377,25 @@ def test_names_can_be_resolved(world):
     assert {"protocol": "TCP", "port": 53} in ports
 
 
+def test_no_pod_reaches_what_the_nodes_link_hands_out(world):
+    """Clouds give a node's own credentials to whoever asks at a link-local address."""
+    sidecar = {"spec": {"containers": [SIDECAR]}}
+    for spec in ({"model": {"uri": "http://store/a.onnx"}}, {"podTemplate": sidecar}):
+        world.edit(**spec)
+        for rule in policy(world)["egress"]:
+            if "to" not in rule:
+                assert {port["port"] for port in rule["ports"]} <= {53, 5353}
+        blocks = [
+            peer["ipBlock"]
+            for rule in policy(world)["egress"]
+            for peer in rule.get("to", [])
+            if "ipBlock" in peer
+        ]
+        kept_out = {block["cidr"]: block["except"] for block in blocks}
+        assert "169.254.0.0/16" in kept_out["0.0.0.0/0"]
+        assert "fe80::/10" in kept_out["::/0"]
+
+
 SIDECAR = {"name": "side", "image": "side:1", "ports": [{"containerPort": 9000}]}
 
 
@@ -385,7 +404,10 @@ def test_containers_of_ones_own_are_reached_and_reach_what_they_need(world):
     world.edit(podTemplate={"spec": {"containers": [SIDECAR]}})
     [rule] = policy(world)["ingress"]
     assert [port["port"] for port in rule["ports"]] == [8080, 9000]
-    assert policy(world)["egress"] == [{}]
+    [names, anywhere] = policy(world)["egress"]
+    assert {"protocol": "UDP", "port": 53} in names["ports"]
+    assert "ports" not in anywhere
+    assert {"namespaceSelector": {}} in anywhere["to"]
     reach = {"ports": [{"port": 4317}]}
     world.edit(access={"allowTo": [reach]})
     assert reached(world) == [4317]
@@ -428,6 +450,24 @@ def test_without_hosts_the_virtual_service_is_a_delegate(world):
 def test_a_single_replica_has_no_disruption_budget(world):
     world.edit(replicas=1)
     assert "PodDisruptionBudget" not in kinds(world)
+
+
+def test_a_canary_that_answers_requests_has_a_disruption_budget_of_its_own(world):
+    def budgets():
+        found = [m for m in objects(world) if m["kind"] == "PodDisruptionBudget"]
+        return {m["metadata"]["name"]: m["spec"]["selector"]["matchLabels"] for m in found}
+
+    model = {"uri": "https://m/b.onnx"}
+    world.edit(canary={"model": model, "weight": 0, "replicas": 2})
+    world.settle()
+    assert list(budgets()) == ["gate"], "a dark canary may be drained at once"
+    world.edit(canary={"model": model, "weight": 10, "replicas": 2})
+    world.settle()
+    canary = world.status().canary.revision
+    assert budgets()[canary]["yolofleet.io/revision"] == canary
+    world.edit(canary={"model": model, "weight": 10, "replicas": 1})
+    world.settle()
+    assert list(budgets()) == ["gate"], "a budget over one pod would block a drain"
 
 
 def test_every_port_says_its_protocol(world):

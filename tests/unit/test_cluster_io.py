@@ -220,10 +220,12 @@ class PodLists:
     async def list(self, kind: Any, keep: Any, *, namespace: str, fields: str) -> Listing[Any]:
         assert kind is kinds.POD
         assert "status.phase!=Failed" in fields
-        self.asked.append(namespace)
+        (node,) = (each.removeprefix("spec.nodeName=") for each in fields.split(",")[:1])
+        self.asked.append(f"{node}:{namespace}")
         if not namespace and not self.all_of_them:
             raise errors.Forbidden("no")
-        found = [p for p in self.pods if namespace in ("", p["metadata"]["namespace"])]
+        there = [p for p in self.pods if p["spec"]["nodeName"] == node]
+        found = [p for p in there if namespace in ("", p["metadata"]["namespace"])]
         return Listing([keep(pod) for pod in found], 1)
 
 
@@ -239,6 +241,8 @@ def accelerators(server: PodLists, *namespaces: str) -> tuple[Accelerators, list
     cache, now = Cache(), [0.0]
     node = an_object(kinds.NODE, namespace="", name="n1")
     cache.put(kinds.NODE, node | {"status": {"allocatable": {GPU: "8"}}})
+    plain = an_object(kinds.NODE, namespace="", name="n2", uid="u-n2")
+    cache.put(kinds.NODE, plain | {"status": {"allocatable": {"cpu": "8"}}})
     clock = lambda: now[0]  # noqa: E731 (a name would be longer than what it says)
     return Accelerators(cast(Client, server), cache, namespaces=namespaces, clock=clock), now
 
@@ -270,7 +274,7 @@ async def test_one_list_serves_all_detectors_for_a_few_seconds() -> None:
     server = PodLists(a_gpu_pod("a", 1))
     found, now = accelerators(server)
     await asyncio.gather(*(found.rooms(f"shop/{n}") for n in range(5)))
-    assert server.asked == [""]
+    assert server.asked == ["n1:"]
     now[0] += 60.0
     server.pods = ()
     [node] = await found.rooms("shop/gate")

@@ -174,8 +174,9 @@ class Access(Guard):
         " and make them to DNS, to the ports of every URL in their settings (the model's above"
         " all), to other pods of the detector and to what allowTo adds; when podTemplate adds"
         " containers, whose needs nobody can tell, they may connect to anything unless allowTo is"
-        " given. IngressOnly: only the first half. None: no NetworkPolicy is made. Without a"
-        " network plug-in that enforces policies none of this has an effect.",
+        " given; never, unless allowTo names them, to link-local addresses, where clouds hand out"
+        " the node's credentials. IngressOnly: only the first half. None: no NetworkPolicy is made."
+        " Without a network plug-in that enforces policies none of this has an effect.",
     )
     allow_from: Annotated[list[Peer], Field(max_length=32)] = Field(
         default=[],

@@ -1,7 +1,8 @@
 """What pods of all namespaces hold of the nodes' accelerators, without watching them all.
 
 Our own pods are watched. The others are listed when a detector asks for an accelerator, at most
-every few seconds for all detectors together, and reduced at once to amounts per node.
+every few seconds for all detectors together, node by node of those that offer one, and reduced at
+once to amounts per node: the rest of a large cluster is never asked about.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.client import Client
 from yolofleet.cluster.errors import Forbidden
-from yolofleet.plan.accelerators import NodeRoom, holds, place, rooms
+from yolofleet.plan.accelerators import NodeRoom, holds, offered, place, rooms
 
 FRESH_S: Final = 5.0
 """How long a list serves all detectors. What changes meanwhile the scheduler sees, and tells."""
 
-_RUNNING: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+AT_ONCE: Final = 4
+"""Nodes whose pods are asked for at the same time."""
+
+_RUNNING: Final = "spec.nodeName={},status.phase!=Succeeded,status.phase!=Failed"
 
 Held = Mapping[str, Counter[str]]
 """Per node: how much of each accelerator pods hold."""
@@ -74,19 +78,27 @@ class Accelerators:
 
     async def _list(self) -> Held:
         """List the pods that hold something; without the right to see all, those we may see."""
+        nodes = [node["metadata"]["name"] for node in self._known_nodes() if offered(node)]
         try:
-            self._blind, found = False, await self._pods("")
+            self._blind, found = False, await self._pods(nodes, [""])
         except Forbidden:
-            self._blind, found = True, []
-            for namespace in sorted(self._namespaces):
-                found += await self._pods(namespace)
+            self._blind, found = True, await self._pods(nodes, sorted(self._namespaces))
         return _by_node(found)
 
-    async def _pods(self, namespace: str) -> list[tuple[str, dict[str, int]]]:
-        listing = await self._client.list(
-            kinds.POD, self._reduced, namespace=namespace, fields=_RUNNING
-        )
-        return [holding for holding in listing.items if holding[1]]
+    async def _pods(
+        self, nodes: Sequence[str], namespaces: Sequence[str]
+    ) -> list[tuple[str, dict[str, int]]]:
+        at_once = asyncio.Semaphore(AT_ONCE)
+
+        async def on(node: str, namespace: str) -> list[tuple[str, dict[str, int]]]:
+            async with at_once:
+                listing = await self._client.list(
+                    kinds.POD, self._reduced, namespace=namespace, fields=_RUNNING.format(node)
+                )
+            return [holding for holding in listing.items if holding[1]]
+
+        questions = (on(node, namespace) for node in nodes for namespace in namespaces)
+        return [holding for found in await asyncio.gather(*questions) for holding in found]
 
     def _reduced(self, pod: Manifest) -> tuple[str, dict[str, int]]:
         """Return what `pod` holds and where; nothing for a pod that is watched anyway."""

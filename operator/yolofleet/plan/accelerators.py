@@ -62,9 +62,7 @@ def rooms(
         mine.setdefault(place(pod), Counter()).update(holds(pod))
     found = []
     for node in nodes:
-        allocatable = node.get("status", {}).get("allocatable", {})
-        offered = {r: int(amount(q)) for r, q in allocatable.items() if is_accelerator(r)}
-        if not offered:
+        if not (there := offered(node)):
             continue
         name = node["metadata"]["name"]
         taken = held.get(name, {})
@@ -73,14 +71,20 @@ def rooms(
                 name=name,
                 labels=node["metadata"].get("labels") or {},
                 taints=node.get("spec", {}).get("taints") or (),
-                offered=offered,
-                free={r: max(0, n - taken.get(r, 0)) for r, n in offered.items()},
+                offered=there,
+                free={r: max(0, n - taken.get(r, 0)) for r, n in there.items()},
                 own=mine.get(name, {}),
                 out=_out(node),
                 blind=blind,
             )
         )
     return tuple(found)
+
+
+def offered(node: Manifest) -> dict[str, int]:
+    """Return the accelerators that `node` offers to pods, free or not."""
+    allocatable = node.get("status", {}).get("allocatable", {})
+    return {r: int(amount(q)) for r, q in allocatable.items() if is_accelerator(r)}
 
 
 def _out(node: Manifest) -> str:

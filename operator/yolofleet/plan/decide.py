@@ -76,6 +76,15 @@ class Plan:
         names = (p.revision.name for p in self.revisions if p.replicas)
         return tuple(name for name in names if name not in wanted)
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Revisions that answer requests beside the stable one."""
+        names = (p.revision.name for p in self.revisions if p.revision.name != self.stable)
+        serves = {self.matched} | {name for name, weight in self.weights.items() if weight}
+        if self.spans:
+            serves.add(self.target)
+        return tuple(name for name in names if name in serves)
+
     def replicas(self, name: str | None) -> int | None:
         """Replicas planned for `name`; None when it is not planned, or autoscaled."""
         return next((p.replicas for p in self.revisions if p.revision.name == name), None)
@@ -108,7 +117,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         untouched=frozenset(n for n, seen in observed.revisions.items() if not seen.revision),
         provider=observed.provider,
         weights=split,
-        matched=going.canary.name if going.canary and observed.ready(going.canary.name) else None,
+        matched=_matched(detector, observed, going),
         spans=observed.provider is Provider.SERVICE and spans(observed, going),
         progress=going.progress,
         full=going.capacity.full,
@@ -116,6 +125,13 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         missing=missing,
         requeue_after=_next_look(going, leaving, missing, now),
     )
+
+
+def _matched(detector: Detector, observed: Observed, going: Release) -> str | None:
+    canary = detector.spec.canary
+    if canary is None or not canary.match or going.canary is None:
+        return None
+    return going.canary.name if observed.ready(going.canary.name) else None
 
 
 def _replicas(

@@ -62,7 +62,8 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *([virtual_service(detector, plan)] if meshed else []),
         *([http_route(detector, plan)] if plan.provider is Provider.GATEWAY else []),
         *([hpa(detector, plan.stable, scaling)] if scaling else []),
-        *([pdb(detector, plan.stable)] if plan.full >= 2 else []),
+        *([pdb(detector, detector.name, plan.stable)] if plan.full >= 2 else []),
+        *(pdb(detector, name, name) for name in plan.beside if (plan.replicas(name) or 0) >= 2),
         *([network_policy(detector, deployments, mesh=around.mesh)] if isolated else []),
         *([pod_monitor(detector, monitored)] if monitored is not None else []),
     ]

@@ -30,6 +30,10 @@ MESH_IN = (15008, 15020, 15090)
 MESH_OUT = (15008, 15012)
 """The same tunnel; and istiod, without which a proxy gets neither routes nor certificates."""
 
+LINK_LOCAL = (("0.0.0.0/0", ("169.254.0.0/16",)), ("::/0", ("fe80::/10", "fd00:ec2::254/128")))
+"""By what holds every address: those that belong to a node's link. There clouds hand out the node's
+own credentials (169.254.169.254; over IPv6 fd00:ec2::254 on EC2), which no detector needs."""
+
 Port = tuple[str, int]
 _PORT = re.compile(r"(?<=:)[0-9]{1,5}(?=\")")
 """In a JSON list of hosts: "cams.example.com:8443"."""
@@ -67,12 +71,25 @@ def _ingress(detector: Detector, pods: Sequence[Manifest], *, mesh: bool) -> lis
 
 def _egress(detector: Detector, pods: Sequence[Manifest], *, mesh: bool) -> list[dict[str, Any]]:
     allowed = [_dump(reach) for reach in detector.spec.access.allow_to]
+    dns = {(protocol, port) for protocol in ("TCP", "UDP") for port in DNS}
+    names = {"ports": _ports(dns)}  # at any address: a node's own DNS cache has a link-local one
     if not allowed and any(_brings_containers(pod) for pod in pods):
-        return [{}]  # anything
+        return [names, {"to": _ANYWHERE}]
     ports = {("TCP", port) for pod in pods for port in _url_ports(pod)}
-    ports |= {(protocol, port) for protocol in ("TCP", "UDP") for port in DNS}
     ports |= _tcp(MESH_OUT) if mesh else set()
-    return [{"ports": _ports(ports)}, {"to": [_own_pods(detector)]}, *allowed]
+    return [
+        names,
+        *([{"to": _ANYWHERE, "ports": _ports(ports)}] if ports else []),
+        {"to": [_own_pods(detector)]},
+        *allowed,
+    ]
+
+
+_ANYWHERE = [
+    *({"ipBlock": {"cidr": every, "except": list(link)}} for every, link in LINK_LOCAL),
+    {"namespaceSelector": {}},  # some network plug-ins take no pod for an address
+]
+"""Every pod and every address but those of the node's link."""
 
 
 def _brings_containers(pod: Manifest) -> bool:
