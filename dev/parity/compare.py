@@ -74,7 +74,11 @@ def running(path: Path, backend: BackendName, cache: Path) -> Engine:
     """Load the file as the server does."""
     return start(
         Settings.read(
-            model=path.as_uri(), backend=backend, precision=PrecisionName.FP32, cache_dir=cache
+            model=path.as_uri(),
+            backend=backend,
+            precision=PrecisionName.FP32,
+            cache_dir=cache,
+            allow_torchscript=True,  # exported here
         )
     )
 

@@ -88,10 +88,13 @@ def convert(settings: Settings, data: Path, into: Path | None, look: Look) -> tu
     exact = {"precision": PrecisionName.FP32, "backend": SOURCES[backend]}
     source = start(settings.model_copy(update=exact))
     tuning = tuning_of(settings, settings.precision)
-    place = converted.place_of(settings, backend, source.info.sha256, tuning)
+    try:
+        place = converted.place_of(settings, backend, source.info.sha256, tuning)
+    except OSError as error:
+        raise InvalidSettings(f"cannot write to {settings.cache_dir}: {error.strerror}") from error
     if not place.is_dir():
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            place.parent.mkdir(exist_ok=True)
             # It appears under its name whole or not at all, however the process ends.
             with TemporaryDirectory(dir=place.parent, prefix=".part-") as folder:
                 made = Path(folder) / source.info.name

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from yoloserve.backends.base import Tuning
 from yoloserve.formats import Format, Parts, parts_in
+from yoloserve.own import own_folder
 from yoloserve.settings import BackendName, Settings
 
 RUNTIMES = BackendName.OPENVINO, BackendName.TENSORRT
@@ -11,21 +12,24 @@ RUNTIMES = BackendName.OPENVINO, BackendName.TENSORRT
 
 
 def place_of(settings: Settings, backend: BackendName, sha256: str, tuning: Tuning) -> Path:
-    """Return the folder of the conversion of a file."""
+    """Return the folder of the conversion of a file; raise `OSError` if none can be had."""
     if backend is BackendName.TENSORRT:
         from yoloserve.backends import tensorrt  # here, where it is known to be installed
 
         made_for = tensorrt.made_for(tuning)
     else:
         made_for = f"{tuning.precision}-cpu"
-    return settings.cache_dir / "converted" / f"{sha256}-{backend}-{made_for}"
+    return own_folder(settings.cache_dir) / "converted" / f"{sha256}-{backend}-{made_for}"
 
 
 def find(settings: Settings, backend: BackendName, sha256: str, tuning: Tuning) -> Parts | None:
     """Read a conversion that has passed its comparison, if there is one."""
     if backend not in RUNTIMES:
         return None
-    place = place_of(settings, backend, sha256, tuning)
+    try:
+        place = place_of(settings, backend, sha256, tuning)
+    except OSError:  # told by `engine`, which looks for its compiled networks there
+        return None
     if not place.is_dir():
         return None
     files = {path.name: path.read_bytes() for path in place.iterdir()}

@@ -22,6 +22,7 @@ from yoloserve.errors import (
 )
 from yoloserve.formats import Format
 from yoloserve.images import Image, InputSize, blank, decode, letterbox
+from yoloserve.own import own_folder
 from yoloserve.postprocess import Detections, Head, Options, Output, iou, postprocess
 from yoloserve.settings import BackendName, PrecisionName, Settings
 from yoloserve.weights import BUNDLED, fetch
@@ -222,10 +223,11 @@ def tuning_of(settings: Settings, precision: PrecisionName) -> Tuning:
 
 def _cache_dir(settings: Settings) -> str:
     """Make the directory for compiled models; without one, each start compiles."""
-    folder = settings.cache_dir / "compiled"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = own_folder(settings.cache_dir) / "compiled"
+        folder.mkdir(exist_ok=True)
     except OSError as error:
-        log.warning("no cache", extra={"folder": str(folder), "reason": error.strerror})
+        told = {"folder": str(settings.cache_dir), "reason": error.strerror}
+        log.warning("no cache for compiled models", extra=told)
         return ""
     return str(folder)

@@ -30,10 +30,17 @@ class Format(enum.StrEnum):
 
 CAN_RUN_CODE = {
     Format.CHECKPOINT: "a Torch checkpoint (a pickle), which can run code when loaded: export it "
-    "to ONNX or TorchScript, or set YOLOSERVE_ALLOW_PICKLE if you trust whoever made it",
+    "to ONNX, or, if you trust whoever made it, set YOLOSERVE_ALLOW_PICKLE=true "
+    "(spec.model.allowCode: [pickle])",
+    # Torch's own policy: "TorchScript models should be treated as programs". Custom operators, and
+    # files read and written, are within its reach.
+    Format.TORCHSCRIPT: "a TorchScript model, which is a program and can run code when loaded: "
+    "export the network to ONNX, or, if you trust whoever made it, set "
+    "YOLOSERVE_ALLOW_TORCHSCRIPT=true (spec.model.allowCode: [torchscript])",
     # NVIDIA says so, and that there is no way to check one.
     Format.TENSORRT: "a TensorRT engine, which is native code: give the ONNX file, which the "
-    "tensorrt backend compiles, or set YOLOSERVE_ALLOW_ENGINE if you trust whoever made it",
+    "tensorrt backend compiles, or, if you trust whoever made it, set YOLOSERVE_ALLOW_ENGINE=true "
+    "(spec.model.allowCode: [engine])",
 }
 
 
@@ -51,7 +58,8 @@ def parts_of(content: bytes, *, most: int, trusted: Collection[Format] = ()) -> 
     """Tell what one file is, opening archives of up to `most` bytes.
 
     Raises `ModelUnsupported`; also for files that can run code when loaded (Torch checkpoints are
-    pickles, TensorRT engines are native code), unless they are of a `trusted` format.
+    pickles, TorchScript is a program, TensorRT engines are native code), unless they are of a
+    `trusted` format.
     """
     file = io.BytesIO(content)
     if engine := engine_parts(content):
@@ -60,7 +68,7 @@ def parts_of(content: bytes, *, most: int, trusted: Collection[Format] = ()) -> 
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             if any("/code/" in name for name in names):
-                return Parts(Format.TORCHSCRIPT, content)
+                return _trusted(Parts(Format.TORCHSCRIPT, content), trusted)
             if not any(name.endswith("data.pkl") for name in names):
                 return parts_in(_unzipped(archive, most), trusted=trusted)
     elif content.startswith(ONNX_START):

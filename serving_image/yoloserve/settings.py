@@ -84,7 +84,8 @@ class Settings(LastWords, extra="forbid"):
     )
     sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = Field(
         None,
-        description="Digest the model file must have, 64 hex digits. Checked before it is loaded.",
+        description="Digest the model file must have, 64 hex digits. Checked before it is loaded. "
+        "A model that comes over plain http needs it.",
     )
     classes: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         None,
@@ -95,6 +96,11 @@ class Settings(LastWords, extra="forbid"):
         False,
         description="Load Torch checkpoints (.pt): they can run any code, and need the "
         "`ultralytics` package, whose licence is AGPL-3.0.",
+    )
+    allow_torchscript: bool = Field(
+        False,
+        description="Load TorchScript models: they are programs, and can run any code. The bundled "
+        "ones need no leave.",
     )
     allow_engine: bool = Field(
         False, description="Load TensorRT engines that were made elsewhere: they are native code."

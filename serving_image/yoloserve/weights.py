@@ -53,6 +53,7 @@ def fetch(settings: Settings, preferred: Format) -> ModelFile:
     `ModelDownloadFailed`, `DigestMismatch`, `ModelUnsupported`, or `InvalidSettings`.
     """
     address = urlsplit(settings.model)
+    _require_pinned(settings, over_http=address.scheme == "http")
     if address.scheme == "demo":
         path = _bundled(address.netloc, preferred)
     elif address.scheme == "file":
@@ -64,26 +65,38 @@ def fetch(settings: Settings, preferred: Format) -> ModelFile:
             f"model {settings.model!r}: the address must begin with demo://, file:///, "
             + ", ".join(f"{scheme}://" for scheme in DOWNLOADED)
         )
-    sha256, parts = _opened(path, settings)
+    bundled = address.scheme == "demo"
+    sha256, parts = _opened(path, settings, bundled=bundled)
     stem = Path(unquote(address.path)).stem or address.netloc
-    return ModelFile(parts, sha256, stem, address.scheme == "demo")
+    return ModelFile(parts, sha256, stem, bundled)
 
 
-def _opened(path: Path, settings: Settings) -> tuple[str, Parts]:
+def _require_pinned(settings: Settings, *, over_http: bool) -> None:
+    """Raise `InvalidSettings` for what anybody on its way could replace, and nobody would see."""
+    if over_http and settings.sha256 is None:
+        raise InvalidSettings(
+            f"model {settings.model}: a model that comes over plain http needs its digest: give "
+            "YOLOSERVE_SHA256 (spec.model.sha256), as sha256sum tells it, or use https"
+        )
+
+
+def _opened(path: Path, settings: Settings, *, bundled: bool) -> tuple[str, Parts]:
     """Read a file or a folder; only what has the digest asked for is looked into."""
+    trusted = _trusted(settings, bundled=bundled)
     if _is_folder(path):
         files = {entry.name: _read(entry) for entry in sorted(path.iterdir()) if entry.is_file()}
         _require_digest(sha256 := digest_of_folder(files), settings)
-        return sha256, parts_in(files, trusted=_trusted(settings))
+        return sha256, parts_in(files, trusted=trusted)
     content = _read(path)
     _require_digest(sha256 := hashlib.sha256(content).hexdigest(), settings)
-    return sha256, parts_of(content, most=settings.max_model_bytes, trusted=_trusted(settings))
+    return sha256, parts_of(content, most=settings.max_model_bytes, trusted=trusted)
 
 
-def _trusted(settings: Settings) -> list[Format]:
+def _trusted(settings: Settings, *, bundled: bool) -> list[Format]:
     """List the formats that may be loaded though they can run code."""
     allowed = {
         Format.CHECKPOINT: settings.allow_pickle,
+        Format.TORCHSCRIPT: settings.allow_torchscript or bundled,
         Format.TENSORRT: settings.allow_engine,
     }
     return [form for form, is_allowed in allowed.items() if is_allowed]
@@ -127,9 +140,10 @@ def _download(settings: Settings) -> Path:
     if scheme == "oci":
         from yoloserve.sources import http, oci
 
+        _require_pinned(settings, over_http=oci.is_open_to_all(settings))
         blob = oci.resolve(settings)
         _require_digest(blob.sha256, settings)  # the registry tells it before anything is loaded
-        get = partial(http.download, blob.url, headers=blob.headers)
+        get = partial(http.download, blob.url, headers=blob.headers, pinned=True)
         return _stored(settings, blob.sha256, get)
     if scheme == "s3":
         from yoloserve.sources import s3
@@ -137,7 +151,8 @@ def _download(settings: Settings) -> Path:
         return _stored(settings, settings.sha256, partial(s3.download, settings.model))
     from yoloserve.sources import http
 
-    get = partial(http.download, settings.model, headers=http.authorization(settings))
+    headers, pinned = http.authorization(settings), settings.sha256 is not None
+    get = partial(http.download, settings.model, headers=headers, pinned=pinned)
     return _stored(settings, settings.sha256, get)
 
 

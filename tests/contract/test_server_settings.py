@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from yolofleet.api.detector import URI_SCHEMES, Backend, Detector, Precision, Profile
-from yolofleet.api.pod_template import GUARD_SETTINGS, SERVER_SETTINGS
+from yolofleet.api.pod_template import GUARD_SETTINGS, MODEL_SETTINGS, SERVER_SETTINGS
 from yolofleet.plan.decide import PlannedRevision
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import EXIT_CONFIG
@@ -22,7 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = Defaults(image_cpu="cpu", image_torch="torch", image_gpu="gpu")
 
 FULL = {
-    "model": {"uri": "https://models.example.com/a.onnx", "sha256": "a" * 64, "classes": ["a"]},
+    "model": {
+        "uri": "https://models.example.com/a.onnx",
+        "sha256": "a" * 64,
+        "classes": ["a"],
+        "allowCode": ["torchscript", "engine", "pickle"],
+    },
     "runtime": {"backend": "openvino", "precision": "bf16"},
     "inference": {
         "profile": "throughput",
@@ -78,6 +83,9 @@ def test_every_field_of_the_spec_arrives(monkeypatch: pytest.MonkeyPatch) -> Non
     settings = Settings.read()
     assert settings.sha256 == "a" * 64
     assert settings.classes == ("a",)
+    assert settings.allow_torchscript
+    assert settings.allow_engine
+    assert settings.allow_pickle
     assert (settings.backend, settings.precision) == ("openvino", "bf16")
     assert (settings.profile, settings.max_batch, settings.image_size) == ("throughput", 4, 320)
     assert (settings.confidence, settings.iou, settings.max_detections) == (0.4, 0.5, 7)
@@ -92,7 +100,7 @@ def test_every_field_of_the_spec_arrives(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_the_operator_tells_the_server_cannot_be_told_otherwise() -> None:
     told = {name.removeprefix(ENV_PREFIX) for name in environment(FULL) if ENV_PREFIX in name}
-    refused = SERVER_SETTINGS | GUARD_SETTINGS
+    refused = SERVER_SETTINGS | GUARD_SETTINGS | MODEL_SETTINGS
     assert told <= refused.keys()
     assert {name.lower() for name in refused} <= set(Settings.model_fields)
 

@@ -43,6 +43,11 @@ RULES = [
         {"model": {"uri": "file:///models/a.onnx"}},
     ),
     (
+        {"model": {"uri": "http://store:9000/a.onnx"}},
+        "spec.model.sha256: a model that comes over plain http:// needs its digest",
+        {"model": {"uri": "http://store:9000/a.onnx", "sha256": "a" * 64}},
+    ),
+    (
         {"inference": {"deadline": "11m"}},
         "spec.inference.deadline: must be at most 10m",
         {"inference": {"deadline": "600s"}},

@@ -15,7 +15,7 @@ Eventually = Callable[..., Any]
 MakeDetector = Callable[..., Any]
 
 FULL: dict[str, Any] = {
-    "model": {"uri": "http://store.example.com:9000/a.onnx"},
+    "model": {"uri": "http://store.example.com:9000/a.onnx", "sha256": "a" * 64},
     "resources": {
         "requests": {"cpu": "0.5", "memory": "1024Mi", "ephemeral-storage": "1e9"},
         "limits": {"memory": "2048Mi"},

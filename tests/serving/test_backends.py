@@ -116,7 +116,8 @@ def onnx_of_mean_colour(metadata: dict[str, object], *, sized: bool = False) -> 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def colour_engine(request, mean_colour, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     cache = tmp_path_factory.mktemp("cache")
-    settings = Settings(model=mean_colour[request.param], backend=request.param, cache_dir=cache)
+    asked = {"model": mean_colour[request.param], "backend": request.param}
+    settings = Settings(cache_dir=cache, allow_torchscript=True, **asked)
     return start(settings.model_copy(update={"precision": PrecisionName.FP32}))
 
 
@@ -268,7 +269,8 @@ traced.save("nms.torchscript", _extra_files={{"config.txt": json.dumps(told)}})
 """
     command = [sys.executable, "-W", "ignore", "-c", program]
     subprocess.run(command, check=True, cwd=tmp_path, timeout=300)
-    engine = start(Settings(model=(tmp_path / "nms.torchscript").as_uri(), cache_dir=tmp_path))
+    address = (tmp_path / "nms.torchscript").as_uri()
+    engine = start(Settings(model=address, cache_dir=tmp_path, allow_torchscript=True))
     assert (engine.info.backend, engine.head) == (BackendName.TORCH, Head.END_TO_END)
     found = seen(engine, np.zeros((64, 64, 3), np.uint8))
     np.testing.assert_allclose(found.scores, [0.9, 0.7])

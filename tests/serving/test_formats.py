@@ -39,8 +39,16 @@ def opened(content: bytes, *, most: int = 10**6, trusted: Collection[Format] = (
 
 def test_a_format_is_told_by_its_bytes() -> None:
     assert opened(ONNX).format is Format.ONNX
-    script = zipped({"gate/data.pkl": b"", "gate/code/network.py": b""})
-    assert opened(script).format is Format.TORCHSCRIPT
+    assert opened(SCRIPT, trusted=[Format.TORCHSCRIPT]).format is Format.TORCHSCRIPT
+
+
+SCRIPT = zipped({"gate/data.pkl": b"", "gate/code/network.py": b""})
+
+
+def test_a_torchscript_model_is_refused_because_it_is_a_program() -> None:
+    told = r"TorchScript.*can run code.*YOLOSERVE_ALLOW_TORCHSCRIPT=true.*spec\.model\.allowCode"
+    with pytest.raises(ModelUnsupported, match=told):
+        opened(SCRIPT, trusted=[Format.CHECKPOINT, Format.TENSORRT])
 
 
 CHECKPOINTS = [zipped({"gate/data.pkl": b"", "gate/data/0": b""}), b"\x80\x02pickle"]

@@ -130,7 +130,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def asking(remote: Remote, tmp_path: Path) -> Callable[..., Settings]:
     def settings(**given: Any) -> Settings:
         there = {"model": f"http://{remote.address}/gate.onnx", "cache_dir": tmp_path / "cache"}
-        return Settings(**(there | given))
+        wanted = there | given
+        if str(wanted["model"]).startswith("http://"):
+            wanted.setdefault("sha256", SHA256)
+        return Settings(**wanted)
 
     return settings
 
@@ -157,7 +160,8 @@ def test_a_file_that_has_changed_meanwhile_is_begun_anew(remote, asking, waits) 
         remote.etag, remote.answers["/gate.onnx"] = '"v2"', changed
 
     source.time.sleep = change  # restored by `waits`
-    assert fetch(asking(), Format.ONNX).content == changed
+    sha256 = hashlib.sha256(changed).hexdigest()
+    assert fetch(asking(sha256=sha256), Format.ONNX).content == changed
 
 
 def test_an_unhappy_server_is_asked_again_with_more_patience_each_time(
@@ -214,6 +218,7 @@ def test_a_process_that_is_killed_leaves_a_cache_the_next_one_uses(
     environment = os.environ | {
         "PYTHONPATH": str(ROOT / "serving_image"),
         "YOLOSERVE_MODEL": wanted.model,
+        "YOLOSERVE_SHA256": SHA256,
         "YOLOSERVE_CACHE_DIR": str(wanted.cache_dir),
     }
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)

@@ -21,6 +21,8 @@ from yoloserve.errors import (
 )
 from yoloserve.formats import Format
 from yoloserve.settings import Settings
+from yoloserve.sources import oci
+from yoloserve.sources.http import download
 from yoloserve.weights import fetch
 
 MODEL = b"\x08\x08: an ONNX file begins with its version"
@@ -64,7 +66,12 @@ def server() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def asking(tmp_path: Path) -> Callable[..., Settings]:
-    return lambda **given: Settings(cache_dir=tmp_path / "cache", **given)
+    def asking(**given: object) -> Settings:
+        if str(given.get("model")).startswith("http://"):
+            given.setdefault("sha256", SHA256)
+        return Settings(cache_dir=tmp_path / "cache", **given)
+
+    return asking
 
 
 def files_in(folder: Path) -> list[str]:
@@ -93,11 +100,47 @@ def test_a_download_is_cached_by_its_digest(server: ModelServer, asking, tmp_pat
     assert files_in(tmp_path / "cache") == [SHA256]
 
 
-def test_without_a_digest_every_start_downloads(server: ModelServer, asking) -> None:
-    server.answers["/gate.onnx"] = (200, MODEL)
+def test_without_a_digest_every_start_downloads(asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def download(url: str, part: Path, **_: object) -> None:
+        asked.append(url)
+        part.write_bytes(MODEL)
+
+    monkeypatch.setattr("yoloserve.sources.http.download", download)
     for _ in range(2):
-        fetch(asking(model=f"{server.url}/gate.onnx"), Format.ONNX)
-    assert len(server.asked) == 2
+        fetch(asking(model="https://models.example.com/gate.onnx"), Format.ONNX)
+    assert len(asked) == 2
+
+
+def test_a_model_over_plain_http_is_not_asked_for_without_its_digest(
+    server: ModelServer, asking
+) -> None:
+    server.answers["/gate.onnx"] = (200, MODEL)
+    with pytest.raises(InvalidSettings, match=r"YOLOSERVE_SHA256 \(spec\.model\.sha256\)"):
+        fetch(asking(model=f"{server.url}/gate.onnx", sha256=None), Format.ONNX)
+    assert server.asked == []
+
+
+def test_a_redirect_to_plain_http_needs_the_digest_as_well(
+    server: ModelServer, tmp_path: Path
+) -> None:
+    server.answers["/gate.onnx"] = (200, MODEL)
+    there, part = f"{server.url}/gate.onnx", tmp_path / "part"
+    with pytest.raises(ModelDownloadFailed, match=r"leads to plain http.*YOLOSERVE_SHA256"):
+        download(there, part, most=1000, headers={}, pinned=False)
+    assert not part.exists()
+    download(there, part, most=1000, headers={}, pinned=True)
+
+
+def test_a_registry_over_plain_http_needs_a_digest(asking) -> None:
+    plain = {"registry_plain_http": True}
+    with pytest.raises(InvalidSettings, match="plain http needs its digest"):
+        fetch(asking(model="oci://registry.example.com/vision/gate:v1", **plain), Format.ONNX)
+    by_digest = f"oci://registry.example.com/vision/gate@sha256:{SHA256}"
+    assert not oci.is_open_to_all(asking(model=by_digest, **plain))
+    assert not oci.is_open_to_all(asking(model="oci://registry.example.com/vision/gate:v1"))
+    assert not oci.is_open_to_all(asking(model="oci://localhost:5000/vision/gate:v1", **plain))
 
 
 def test_a_cached_file_that_has_changed_is_downloaded_again(
@@ -171,7 +214,8 @@ def test_a_server_that_does_not_answer_is_told(asking) -> None:
 def test_a_cache_that_cannot_be_written_is_told(server: ModelServer, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the directory should be")
     server.answers["/gate.onnx"] = (200, MODEL)
-    wanted = Settings(cache_dir=tmp_path / "cache", model=f"{server.url}/gate.onnx")
+    address = f"{server.url}/gate.onnx"
+    wanted = Settings(cache_dir=tmp_path / "cache", model=address, sha256=SHA256)
     with pytest.raises(ModelDownloadFailed, match="cannot write"):
         fetch(wanted, Format.ONNX)
 

@@ -165,3 +165,13 @@ def test_the_template_of_a_canary_is_held_to_the_same(detector_with):
 )
 def test_everything_else_is_for_the_user_to_say(detector_with, template):
     assert detector_with(podTemplate=template)
+
+
+def test_leave_to_run_code_may_come_from_the_template_unless_the_model_says_it(detector_with):
+    """Detectors that had it there before there was a field go on."""
+    template = {"spec": server(env=[{"name": "YOLOSERVE_ALLOW_ENGINE", "value": "true"}])}
+    engine = {"uri": "pvc://models/a.engine"}
+    detector_with(model=engine, podTemplate=template)
+    detector_with(model=engine | {"allowCode": ["pickle"]}, podTemplate=template)
+    with pytest.raises(InvalidSpec, match=r"YOLOSERVE_ALLOW_ENGINE\]: use spec.model.allowCode"):
+        detector_with(model=engine | {"allowCode": ["engine"]}, podTemplate=template)

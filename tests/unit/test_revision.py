@@ -31,6 +31,7 @@ def name(detector):
         {"access": {"metricsOpen": True, "networkPolicy": "IngressOnly", "allowFrom": []}},
         {"inference": {"confidence": 0.25, "agnosticNms": False}},
         {"runtime": {"backend": "auto"}},
+        {"model": {"uri": "demo://shapes", "allowCode": []}},
         {
             "resources": {
                 "requests": {"cpu": "0.5", "memory": "512Mi"},
@@ -67,6 +68,14 @@ def test_what_was_stored_under_a_former_default_stays_the_same_revision(detector
 )
 def test_other_pods_are_another_revision(detector_with, change):
     assert name(detector_with(**change)) != name(detector_with())
+
+
+def test_the_same_leave_in_another_order_is_the_same_revision(detector_with):
+    one, other = (
+        detector_with(model={"uri": "pvc://models/a.engine", "allowCode": codes})
+        for codes in (["engine", "torchscript"], ["torchscript", "engine", "engine"])
+    )
+    assert name(one) == name(other)
 
 
 def test_a_promoted_canary_is_the_same_revision(detector_with):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from yolofleet.api import hosts
@@ -19,6 +19,19 @@ from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, PodTemplate, probl
 from yolofleet.api.rollout import Rollout
 
 URI_SCHEMES = ("demo", "https", "http", "s3", "oci", "file", "pvc")
+
+
+class Code(StrEnum):
+    """Formats of models that can run any code when they are loaded."""
+
+    TORCHSCRIPT = "torchscript"
+    ENGINE = "engine"
+    PICKLE = "pickle"
+
+
+def _each_once(codes: list[Code]) -> list[Code]:
+    """Return them in one order: the same leave, written otherwise, is no other revision."""
+    return sorted(set(codes))
 
 
 class Model(ApiModel):
@@ -45,18 +58,25 @@ class Model(ApiModel):
             ".uri",
             "self.uri",
         ),
+        Rule(
+            "!self.uri.startsWith('http://') || (has(self.sha256) && self.sha256 != '')",
+            "spec.model.sha256: a model that comes over plain http:// needs its digest, or anybody"
+            " on the way could replace it; give it (sha256sum FILE), or use https://",
+            ".sha256",
+        ),
     )
 
     uri: Annotated[str, Field(min_length=8, max_length=2048)] = Field(
         description="Where the weights are: demo://shapes (bundled), https://, http://, s3://BUCKET/KEY,"
         " oci://REGISTRY/NAME:TAG, file:// (inside the image) or pvc://CLAIM/PATH (mounted"
-        " read-only). ONNX, TorchScript or OpenVINO, as the public YOLO exporters write them."
+        " read-only). ONNX or OpenVINO, as the public YOLO exporters write them; for others see"
+        " allowCode."
         " Credentials: environment from a Secret, in podTemplate."
     )
     sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$", max_length=64)] = Field(
         default="",
         description="SHA-256 of the file in lower-case hex. When given, a file with another digest"
-        " is never loaded.",
+        " is never loaded. Needed with http://.",
     )
     classes: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=1024)
@@ -64,6 +84,14 @@ class Model(ApiModel):
         default=[],
         description="The class names that callers rely on, in order. When given, a model whose"
         " names differ is refused at start-up.",
+    )
+    allow_code: Annotated[list[Code], Field(max_length=len(Code)), AfterValidator(_each_once)] = (
+        Field(
+            default=[],
+            description="Formats to load although they can run any code, because you trust whoever made"
+            " this model: torchscript, engine (TensorRT), pickle (Torch checkpoints, .pt). Else such a"
+            " model is refused at start-up. ONNX, OpenVINO and the bundled models need none.",
+        )
     )
 
 
@@ -554,8 +582,9 @@ def _unservable(spec: DetectorSpec) -> Iterator[str]:
             ("spec.canary.podTemplate", PodTemplate.model_validate(spec.canary.pod_template))
         )
     models = [spec.model, *([spec.canary.model] if spec.canary and spec.canary.model else [])]
+    said = {f"ALLOW_{code.name}" for model in models for code in model.allow_code}
     mounts = [MODEL_CLAIM] if any(model.uri.startswith("pvc://") for model in models) else []
     mounts += [API_KEYS] if spec.access.api_keys else []
     guarded = bool(spec.access.jwt or spec.access.api_keys)
     for path, template in templates:
-        yield from problems(template, mounts=mounts, guarded=guarded, path=path)
+        yield from problems(template, mounts=mounts, guarded=guarded, said=said, path=path)

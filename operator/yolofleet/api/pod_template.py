@@ -6,7 +6,7 @@ API server checks the rest.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +123,13 @@ GUARD_SETTINGS = {
 }
 """The same where spec.access says who may ask; else podTemplate may, as it could before that."""
 
+MODEL_SETTINGS = {
+    "ALLOW_TORCHSCRIPT": "use spec.model.allowCode",
+    "ALLOW_ENGINE": "use spec.model.allowCode",
+    "ALLOW_PICKLE": "use spec.model.allowCode",
+}
+"""The same, each where spec.model says it; else podTemplate may, as it could before that."""
+
 _LABEL_NAME = re.compile(
     r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
@@ -130,16 +137,22 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
 def problems(
-    template: PodTemplate, *, mounts: Sequence[Mount], guarded: bool, path: str
+    template: PodTemplate,
+    *,
+    mounts: Sequence[Mount],
+    guarded: bool,
+    said: Collection[str] = (),
+    path: str,
 ) -> Iterator[str]:
     """Say what of `template` cannot be honoured; each names the field and the fix.
 
-    mounts: what is mounted besides the cache. guarded: spec.access says who may ask. path: of the
-    template.
+    mounts: what is mounted besides the cache. guarded: spec.access says who may ask. said: which of
+    `MODEL_SETTINGS` spec.model says. path: of the template.
     """
     yield from _of_metadata(template.metadata, f"{path}.metadata")
     wrong = list(_unmergeable(template.spec, f"{path}.spec"))
     settings = SERVER_SETTINGS | (GUARD_SETTINGS if guarded else {})
+    settings |= {name: fix for name, fix in MODEL_SETTINGS.items() if name in said}
     yield from wrong or _of_spec(template.spec, mounts, settings, f"{path}.spec")
 
 

@@ -100,6 +100,7 @@ def _environment(detector: str, revision: Revision) -> list[dict[str, str]]:
         "MODEL": _uri(revision.model.uri),
         "SHA256": revision.model.sha256,
         "CLASSES": json.dumps(revision.model.classes) if revision.model.classes else "",
+        **{f"ALLOW_{code.name}": "true" for code in revision.model.allow_code},
         "BACKEND": runtime.backend.value,
         "PRECISION": runtime.precision.value,
         "PROFILE": inference.profile.value,

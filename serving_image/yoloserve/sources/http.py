@@ -56,17 +56,17 @@ def authorization(settings: Settings) -> dict[str, str]:
     return {}
 
 
-def download(url: str, part: Path, *, most: int, headers: Mapping[str, str]) -> None:
+def download(url: str, part: Path, *, most: int, headers: Mapping[str, str], pinned: bool) -> None:
     """Bring the file at `url` to `part`, going on with what is there already.
 
-    Raises `ModelNotFound`, `ModelDownloadFailed`, and `OSError` for a disk that is full.
+    pinned: its digest is known, so that it does not matter which way it comes. Raises `ModelNotFound`, `ModelDownloadFailed`, and `OSError` for a disk that is full.
     """
     in_a_row = 0
     with client() as http:
         for _ in range(MOST_TRIES):
             before = size_of(part)
             try:
-                _go_on(http, url, part, most, headers)
+                _go_on(http, url, part, most, headers, pinned=pinned)
             except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
                 raise ModelDownloadFailed(f"cannot download {url}: {error}") from error
             except (httpx.HTTPError, TryAgain) as error:
@@ -85,13 +85,26 @@ def download(url: str, part: Path, *, most: int, headers: Mapping[str, str]) -> 
     raise ModelDownloadFailed(f"cannot download {url}: it broke off {MOST_TRIES} times")
 
 
-def _go_on(http: httpx.Client, url: str, part: Path, most: int, headers: Mapping[str, str]) -> None:
+def _go_on(
+    http: httpx.Client,
+    url: str,
+    part: Path,
+    most: int,
+    headers: Mapping[str, str],
+    *,
+    pinned: bool,
+) -> None:
     have, version = size_of(part), _noted(part)
     asked = {"Accept-Encoding": "identity", **headers}
     if have and version:  # only of this very version: else the server sends all of it
         asked |= {"Range": f"bytes={have}-", "If-Range": version}
     with http.stream("GET", url, headers=asked) as response:
         _require_good(response, url, part)
+        if not pinned and any(each.url.scheme == "http" for each in (*response.history, response)):
+            raise ModelDownloadFailed(
+                f"{url} leads to plain http, where anybody could replace the model: give its digest "
+                "as YOLOSERVE_SHA256 (spec.model.sha256)"
+            )
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
         if resumed and not response.headers.get("content-range", "").startswith(f"bytes {have}-"):
             discard(part)

@@ -39,6 +39,21 @@ class Blob:
     title: str
 
 
+def is_open_to_all(settings: Settings) -> bool:
+    """Say whether the manifest comes over plain http from elsewhere, under no digest of its own."""
+    address = ADDRESS.fullmatch(settings.model)
+    return bool(
+        address
+        and settings.registry_plain_http
+        and not _is_here(address["host"])
+        and not address["digest"]
+    )
+
+
+def _is_here(host: str) -> bool:
+    return re.sub(r":\d+$", "", host) in LOOPBACK
+
+
 def resolve(settings: Settings) -> Blob:
     """Ask the registry which file the address means.
 
@@ -52,7 +67,7 @@ def resolve(settings: Settings) -> Blob:
         )
     host, name, title = address["host"], address["name"], address["title"]
     reference = address["digest"] or address["tag"] or "latest"
-    plain = settings.registry_plain_http or re.sub(r":\d+$", "", host) in LOOPBACK
+    plain = settings.registry_plain_http or _is_here(host)
     base = f"{'http' if plain else 'https'}://{host}/v2/{name}"
     try:
         with client() as http:
