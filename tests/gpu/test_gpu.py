@@ -14,6 +14,7 @@ from yoloserve.engine import PROBE, Engine, start
 from yoloserve.errors import ModelUnsupported
 from yoloserve.formats import engine_file
 from yoloserve.images import decode, letterbox
+from yoloserve.own import own_folder
 from yoloserve.postprocess import Detections, Options, postprocess
 from yoloserve.settings import BackendName, PrecisionName, Profile, Settings
 
@@ -144,7 +145,9 @@ def test_an_answer_is_the_callers_own(settings, backend, precision) -> None:
 
 def test_a_compiled_model_is_compiled_once(settings: Settings, cache: Path) -> None:
     running(settings, TENSORRT, FP16)
-    engines = {path: path.stat().st_mtime_ns for path in (cache / "compiled").glob("*.engine")}
+    engines = {
+        path: path.stat().st_mtime_ns for path in (own_folder(cache) / "compiled").glob("*.engine")
+    }
     running(settings, TENSORRT, FP16)
     assert {path: path.stat().st_mtime_ns for path in engines} == engines
     assert engines

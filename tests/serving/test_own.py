@@ -69,7 +69,8 @@ def test_what_belongs_to_another_user_is_not_read(
     monkeypatch.setattr(own.os, "geteuid", lambda: user + 1)
     theirs.rename(tmp_path / f"own-{user + 1}")
     assert list(own_folder(tmp_path).iterdir()) == []
-    assert f"belongs to another user ({user})" in [vars(r)["reason"] for r in caplog.records][0]
+    [told] = caplog.records
+    assert f"belongs to another user ({user})" in vars(told)["reason"]
     assert not list(tmp_path.rglob(PLANTED))
 
 

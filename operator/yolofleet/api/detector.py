@@ -34,6 +34,9 @@ def _each_once(codes: list[Code]) -> list[Code]:
     return sorted(set(codes))
 
 
+Codes = Annotated[list[Code], Field(max_length=len(Code)), AfterValidator(_each_once)]
+
+
 class Model(ApiModel):
     """The weights that a revision serves."""
 
@@ -85,13 +88,11 @@ class Model(ApiModel):
         description="The class names that callers rely on, in order. When given, a model whose"
         " names differ is refused at start-up.",
     )
-    allow_code: Annotated[list[Code], Field(max_length=len(Code)), AfterValidator(_each_once)] = (
-        Field(
-            default=[],
-            description="Formats to load although they can run any code, because you trust whoever made"
-            " this model: torchscript, engine (TensorRT), pickle (Torch checkpoints, .pt). Else such a"
-            " model is refused at start-up. ONNX, OpenVINO and the bundled models need none.",
-        )
+    allow_code: Codes = Field(
+        default=[],
+        description="Formats to load although they can run any code, because you trust whoever"
+        " made this model: torchscript, engine (TensorRT), pickle (Torch checkpoints, .pt). Else"
+        " such a model is refused at start-up. ONNX, OpenVINO and the bundled models need none.",
     )
 
 

@@ -59,7 +59,8 @@ def authorization(settings: Settings) -> dict[str, str]:
 def download(url: str, part: Path, *, most: int, headers: Mapping[str, str], pinned: bool) -> None:
     """Bring the file at `url` to `part`, going on with what is there already.
 
-    pinned: its digest is known, so that it does not matter which way it comes. Raises `ModelNotFound`, `ModelDownloadFailed`, and `OSError` for a disk that is full.
+    pinned: its digest is known, so that it does not matter which way it comes. Raises
+    `ModelNotFound`, `ModelDownloadFailed`, and `OSError` for a disk that is full.
     """
     in_a_row = 0
     with client() as http:
@@ -102,8 +103,8 @@ def _go_on(
         _require_good(response, url, part)
         if not pinned and any(each.url.scheme == "http" for each in (*response.history, response)):
             raise ModelDownloadFailed(
-                f"{url} leads to plain http, where anybody could replace the model: give its digest "
-                "as YOLOSERVE_SHA256 (spec.model.sha256)"
+                f"{url} leads to plain http, where anybody could replace the model: give its "
+                "digest as YOLOSERVE_SHA256 (spec.model.sha256)"
             )
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
         if resumed and not response.headers.get("content-range", "").startswith(f"bytes {have}-"):
