@@ -121,7 +121,7 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
         return facts | {"invalid": str(error)}
     children = [child.manifest() for child in seen.children]
     observed = observe(
-        detector, children, seen.pods, seen.nodes, routers=seen.routers, status=status
+        detector, children, seen.pods, seen.nodes, routers=seen.routers, status=status, now=now
     )
     plan = decide(detector, observed, seen.defaults, now=now)
     around = surroundings(seen.defaults, seen.routers, monitors=seen.monitors)

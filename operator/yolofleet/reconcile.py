@@ -26,7 +26,7 @@ from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import Drift, drift_news, drifted
 from yolofleet.plan.news import news
 from yolofleet.plan.observed import observe
-from yolofleet.plan.status import refused, report, with_statement
+from yolofleet.plan.status import next_look, refused, report, with_statement
 from yolofleet.resources.build import build, surroundings
 
 ASK_AGAIN = timedelta(seconds=30)
@@ -66,17 +66,19 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
         told = refused(before, Reason.INVALID_SPEC, str(error), generation, now)
         return await _tell(raw, before, told, deps)
 
-    children = await deps.cluster.children(detector.uid, detector.namespace, before.revisions)
+    children = await deps.cluster.children(detector.uid, detector.namespace, before.serving)
     routers = deps.cache.routers()
     nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
     observed = observe(  # observe: memory, one snapshot
-        detector, children, deps.cache.pods(key), nodes, routers=routers, status=before
+        detector, children, deps.cache.pods(key), nodes, routers=routers, status=before, now=now
     )
     plan = decide(detector, observed, deps.defaults, now=now)  # decide: pure
     deps.accelerators.waits(key, plan.missing is not None)
     status = report(detector, observed, plan, now=now)  # report: what is, not what was wished
+    look = next_look(detector, observed, plan, status, now=now)
     if detector.spec.suspend:
-        return await _tell(raw, before, _with_drift(status, before, None, now), deps)
+        status = _with_drift(status, before, None, now)
+        return await _tell(raw, before, status, deps, again=look)
     around = surroundings(deps.defaults, routers, monitors=deps.cache.serves(POD_MONITOR))
     desired = build(detector, plan, around)  # build: pure, cannot fail
     try:
@@ -91,7 +93,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
         told = _with_drift(told, before, None, now)
         return await _tell(raw, before, told, deps, again=ASK_AGAIN)
     status = _with_drift(status, before, applied.drifts, now)
-    again = READ_BACK if applied.changes or pruned else plan.requeue_after
+    again = READ_BACK if applied.changes or pruned else look
     if applied.again is not None:
         again = min(applied.again, again or applied.again)
     return await _tell(raw, before, status, deps, again=again, drifts=applied.drifts)

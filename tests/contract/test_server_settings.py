@@ -10,7 +10,7 @@ from yolofleet.api.detector import URI_SCHEMES, Backend, Detector, Precision, Pr
 from yolofleet.api.pod_template import GUARD_SETTINGS, MODEL_SETTINGS, SERVER_SETTINGS
 from yolofleet.plan.decide import PlannedRevision
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.observed import EXIT_CONFIG
+from yolofleet.plan.failures import EXIT_CONFIG
 from yolofleet.plan.revision import stable_revision
 from yolofleet.resources.deployment import deployment
 from yoloserve import __main__ as server

@@ -66,6 +66,7 @@ class World:
             self.rooms(),
             routers=self.routers(),
             status=self.status(),
+            now=self.now,
         )
 
     def routers(self) -> frozenset[Provider]:

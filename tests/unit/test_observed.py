@@ -1,10 +1,13 @@
 """Pods that do not serve, told in plain words."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
-from yolofleet.plan.observed import pod_failure
+from yolofleet.plan.failures import pod_failure
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def pod(**container):
@@ -55,7 +58,7 @@ TOLD = json.dumps({"reason": "DigestMismatch", "message": "model has 12, spec wa
     ],
 )
 def test_what_keeps_a_container_from_serving(container, reason, words):
-    failure = pod_failure(pod(**container))
+    failure = pod_failure(pod(**container), NOW)
     assert failure is not None
     assert failure.reason == reason
     assert words in failure.message
@@ -71,7 +74,7 @@ def test_what_keeps_a_container_from_serving(container, reason, words):
     ],
 )
 def test_a_pod_that_serves_or_starts_is_no_failure(container):
-    assert pod_failure(pod(**container)) is None
+    assert pod_failure(pod(**container), NOW) is None
 
 
 def test_a_pod_that_no_node_fits_says_the_schedulers_words():
@@ -80,7 +83,7 @@ def test_a_pod_that_no_node_fits_says_the_schedulers_words():
         "status": "False",
         "message": "0/1 nodes: Insufficient cpu",
     }
-    failure = pod_failure({"metadata": {}, "status": {"conditions": [unscheduled]}})
+    failure = pod_failure({"metadata": {}, "status": {"conditions": [unscheduled]}}, NOW)
     assert failure is not None
     assert failure.reason == "Unschedulable"
     assert "Insufficient cpu" in failure.message

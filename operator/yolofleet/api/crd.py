@@ -26,7 +26,7 @@ from yolofleet.api.detector import (
 from yolofleet.api.names import GROUP, KIND, PLURAL, VERSION, Manifest
 from yolofleet.api.pod_template import PodTemplate
 from yolofleet.api.rollout import Approved, Rollout, Step
-from yolofleet.api.status import Condition, Draining, RevisionStatus, RolloutStatus, Status
+from yolofleet.api.status import Condition, Draining, RevisionStatus, RolloutStatus, Serving, Status
 
 Schema = dict[str, Any]
 
@@ -37,11 +37,12 @@ NAME_RULE = Rule(
 )
 
 COLUMNS = (
-    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
+    ("Ready", "string", ".status.ready", 0),
+    ("Desired", "integer", ".status.stable.desired", 0),
+    ("Released", "string", '.status.conditions[?(@.type=="Released")].status', 0),
     ("Stable", "string", ".status.stable.revision", 0),
     ("Canary", "string", ".status.canary.revision", 0),
     ("Weight", "integer", ".status.canary.weight", 0),
-    ("Replicas", "integer", ".status.stable.ready", 0),
     ("URL", "string", ".status.url", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
@@ -50,13 +51,16 @@ COLUMNS = (
     ("Model", "string", ".status.stable.model", 1),
 )
 
+UNSEEN = {"observedGeneration": -1}
+"""The status before the operator wrote one: kstatus takes an object without any for current."""
+
 _MODELS: dict[str, type[ApiModel]] = {
     model.__name__: model
     for model in (
         Access, ApiKeys, Jwt, Peer, PortOf, Reach,
         Autoscaling, Canary, DetectorSpec, HeaderMatch, Inference, Model, PodTemplate, Resources,
         Runtime, StringMatch, Traffic, Approved, Rollout, Step, Condition, Draining, RevisionStatus,
-        RolloutStatus, Status,
+        RolloutStatus, Serving, Status,
     )
 }  # fmt: skip
 
@@ -129,10 +133,11 @@ def crd() -> Manifest:
     told = canary["podTemplate"]["description"]
     canary["podTemplate"] = without_defaults(schema(PodTemplate)) | {"description": told}
     status = schema(Status)
-    status["properties"]["conditions"] |= {
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["type"],
-    }
+    for part, key in (("conditions", "type"), ("revisions", "name")):
+        status["properties"][part] |= {
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": [key],
+        }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -176,7 +181,8 @@ def crd() -> Manifest:
                                 "kind": {"type": "string"},
                                 "metadata": {"type": "object"},
                                 "spec": spec | {"description": "What the detector should be."},
-                                "status": status | {"description": "What it is."},
+                                "status": status
+                                | {"description": "What it is.", "default": UNSEEN},
                             },
                             "x-kubernetes-validations": [NAME_RULE.as_schema()],
                         }

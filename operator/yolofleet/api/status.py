@@ -26,13 +26,21 @@ Since = Annotated[datetime, PlainSerializer(_next_whole_second), _TIME]
 
 
 class ConditionType(StrEnum):
-    """What is said about every detector (the last three: where they apply)."""
+    """What is said about every detector (Reconciling and the last four: where they apply).
+
+    Reconciling and Stalled are kstatus's names, by which Flux, Helm and others tell whether an
+    object is as asked: https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus
+    """
 
     READY = "Ready"
+    RELEASED = "Released"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
     PROGRESSING = "Progressing"
     TRAFFIC_ROUTED = "TrafficRouted"
     CANARY_HEALTHY = "CanaryHealthy"
     GPU_AVAILABLE = "GPUAvailable"
+    AUTOSCALING_LIMITED = "AutoscalingLimited"
     DRIFTED = "Drifted"
 
 
@@ -43,6 +51,9 @@ class Reason(StrEnum):
     SERVING = "Serving"
     NOTHING_READY = "NothingReady"
     SCALED_TO_ZERO = "ScaledToZero"
+    # Released, Stalled
+    RELEASED = "Released"
+    NOT_STALLED = "NotStalled"
     # Progressing
     SETTLED = "Settled"
     STARTING = "Starting"
@@ -62,6 +73,7 @@ class Reason(StrEnum):
     CRASHED = "Crashed"
     CONFIG_REFUSED = "ContainerConfigRefused"
     PODS_REFUSED = "PodsRefused"
+    DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     # TrafficRouted
     ROUTED = "Routed"
     ROUTE_PENDING = "RoutePending"
@@ -94,11 +106,40 @@ class Condition(ApiModel):
     observed_generation: int = Field(default=0, description="The generation of the spec spoken of.")
 
 
+class Role(StrEnum):
+    """What a revision is there for."""
+
+    STABLE = "Stable"  # the detector is released on it
+    TARGET = "Target"  # on its way to be the stable one
+    CANARY = "Canary"  # on trial
+    FORMER = "Former"  # nobody wants it any more; it serves or drains
+
+
 class RevisionStatus(ApiModel):
-    """One revision as it is."""
+    """One revision as it is, for short."""
 
     revision: str = Field(description="Its name, which is also that of its Deployment and Service.")
     model: str = Field(default="", description="Where its weights came from.")
+    ready: int = Field(default=0, description="Replicas that can answer.")
+    desired: int = Field(default=0, description="Replicas that there should be.")
+    weight: int = Field(default=0, description="Percent of requests, as the router has it.")
+
+
+class Serving(ApiModel):
+    """One revision that has pods or requests, or is to have some."""
+
+    name: str = Field(description="Its name, which is also that of its Deployment and Service.")
+    role: Role = Field(
+        description="Stable: the detector is released on it. Target: on its way to be that. Canary:"
+        " on trial. Former: nobody wants it any more, and it still has pods or requests."
+    )
+    model: str = Field(default="", description="Where its weights came from.")
+    digest: str = Field(
+        default="",
+        description="SHA-256 of the model that its ready pods have loaded. Empty while none is"
+        " ready, and when its sha256 was not pinned: then only the pods know, and tell it in every"
+        " answer.",
+    )
     ready: int = Field(default=0, description="Replicas that can answer.")
     desired: int = Field(default=0, description="Replicas that there should be.")
     weight: int = Field(default=0, description="Percent of requests, as the router has it.")
@@ -130,6 +171,13 @@ class Status(ApiModel):
         default=0, description="The generation of the spec that the operator last acted on."
     )
     url: str = Field(default="", description="Where requests go.")
+    ready: str = Field(
+        default="", description="Replicas of the stable revision: how many are ready / desired."
+    )
+    revisions: list[Serving] = Field(
+        default=[],
+        description="All revisions that have pods or requests, or are to have some.",
+    )
     stable: RevisionStatus | None = Field(
         default=None, description="The revision that the detector is released on."
     )
@@ -147,9 +195,10 @@ class Status(ApiModel):
     conditions: list[Condition] = Field(default=[], description="What is true of the detector.")
 
     @property
-    def revisions(self) -> list[str]:
+    def serving(self) -> list[str]:
         """Return the names of the revisions that serve, or are about to."""
-        return [each.revision for each in (self.stable, self.canary) if each]
+        short = [each.revision for each in (self.stable, self.canary) if each]  # since 0.1
+        return list(dict.fromkeys([*short, *(each.name for each in self.revisions)]))
 
     def condition(self, kind: ConditionType) -> Condition | None:
         """Return what was said about `kind`, if anything."""

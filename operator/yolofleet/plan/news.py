@@ -23,8 +23,8 @@ def news(before: Status, after: Status) -> Iterator[News]:
             False, "Promoted", f"{now.revision} is the stable revision now, {was.revision} was"
         )
     for condition in after.conditions:
-        if condition.type == ConditionType.DRIFTED:
-            continue  # `drift_news` tells it, each time
+        if condition.type in _NO_NEWS:
+            continue
         old = before.condition(ConditionType(condition.type))
         if old and (old.status, old.reason) == (condition.status, condition.reason):
             continue
@@ -38,6 +38,13 @@ def news(before: Status, after: Status) -> Iterator[News]:
         told = ", ".join(f"{share} % {name}" for name, share in shares[1].items())
         yield News(False, "TrafficShifted", told)
 
+
+_NO_NEWS = {
+    ConditionType.DRIFTED,  # `drift_news` tells it, each time
+    ConditionType.RELEASED,  # these three sum up what the others tell
+    ConditionType.RECONCILING,
+    ConditionType.STALLED,
+}
 
 _EXPECTED = (Reason.NOTHING_READY,)
 """Of a detector that was just made, these are no news."""

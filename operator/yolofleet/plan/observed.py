@@ -1,11 +1,9 @@
 """The one snapshot that decisions look at, made from the children as the API server has them."""
 
-import json
-import re
-import signal
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from yolofleet.api.detector import Detector, Provider
@@ -15,21 +13,10 @@ from yolofleet.api.names import (
     REVISION_LABEL,
     Manifest,
 )
-from yolofleet.api.pod_template import SERVER_CONTAINER
-from yolofleet.api.status import Reason, Status
+from yolofleet.api.status import Status
 from yolofleet.plan.accelerators import NodeRoom, place
+from yolofleet.plan.failures import Failure, deployment_failure, failures_by_revision
 from yolofleet.plan.revision import Revision, recorded
-
-EXIT_CONFIG = 78
-"""sysexits.h EX_CONFIG: the server's word that its settings or its model cannot work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a pod does not serve, in words for a person."""
-
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +81,7 @@ def observe(
     *,
     routers: Collection[Provider],
     status: Status,
+    now: datetime,
 ) -> Observed:
     """Make the snapshot of `detector` from what the cluster holds.
 
@@ -104,7 +92,7 @@ def observe(
     for child in children:
         by_kind.setdefault(child["kind"], []).append(child)
     pods = list(pods)
-    failures, placed = _failures(pods), _placed(pods)
+    failures, placed = failures_by_revision(pods, now), _placed(pods)
     selected, spans = _selected(detector, by_kind.get("Service", []))
     revisions = {
         d["metadata"]["name"]: _revision(detector.name, d, failures, placed)
@@ -137,7 +125,7 @@ def _revision(
         replicas=replicas,
         ready=min(status.get("availableReplicas", 0), replicas),  # the rest is on its way out
         revision=recorded(detector, name, meta.get("annotations", {}).get(RENDER_ANNOTATION, "")),
-        failure=failures.get(name) or _pods_refused(status),
+        failure=failures.get(name) or deployment_failure(name, status),
         settled=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         placed=placed.get(name, 0),
         released=RELEASED_ANNOTATION in meta.get("annotations", {}),
@@ -211,107 +199,3 @@ def _placed(pods: Iterable[Manifest]) -> Counter[str]:
         for pod in pods
         if place(pod) and "deletionTimestamp" not in pod["metadata"]
     )
-
-
-def _failures(pods: Iterable[Manifest]) -> dict[str, Failure]:
-    """Return by revision what keeps a pod of it from serving; the newest pod speaks."""
-    failures: dict[str, Failure] = {}
-    for pod in sorted(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", ""))):
-        revision = pod["metadata"].get("labels", {}).get(REVISION_LABEL, "")
-        if "deletionTimestamp" in pod["metadata"]:
-            continue
-        if (failure := pod_failure(pod)) is not None:
-            failures[revision] = failure
-    return failures
-
-
-_POD_NAME = re.compile(r'pods "[^"]*" is ')
-
-
-def _pods_refused(status: Manifest) -> Failure | None:
-    """Say why there is no pod to ask: a LimitRange, a quota or a policy lets none be made."""
-    for condition in status.get("conditions", []):
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            told = _POD_NAME.sub("pods are ", condition.get("message", ""))  # a new name each time
-            return Failure(Reason.PODS_REFUSED, f"no pod can be made: {told}")
-    return None
-
-
-WAITING = {
-    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
-    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
-    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
-    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
-    "CreateContainerConfigError": Reason.CONFIG_REFUSED,
-    "CreateContainerError": Reason.CONFIG_REFUSED,
-    "RunContainerError": Reason.CONFIG_REFUSED,
-}
-
-
-_FIXES = {
-    Reason.IMAGE_PULL_FAILED: ". Check the name in spec.runtime.image, and the registry's"
-    " credentials in spec.podTemplate.spec.imagePullSecrets"
-}
-
-
-def pod_failure(pod: Manifest) -> Failure | None:
-    """Say why `pod` does not serve; None while it starts or when it does."""
-    status = pod.get("status", {})
-    for condition in status.get("conditions", []):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return Failure(Reason.UNSCHEDULABLE, f"no node fits: {condition.get('message', '')}")
-    for container in (
-        *status.get("initContainerStatuses", []),
-        *status.get("containerStatuses", []),
-    ):
-        if container.get("ready"):
-            continue
-        if (failure := _container_failure(container)) is not None:
-            return failure
-    return None
-
-
-def _container_failure(container: Mapping[str, Any]) -> Failure | None:
-    state, last = container.get("state", {}), container.get("lastState", {})
-    waiting = state.get("waiting", {})
-    if reason := WAITING.get(waiting.get("reason", "")):
-        image = container.get("image", "")
-        told = f"image {image}: {waiting.get('message') or waiting['reason']}"
-        return Failure(reason, told + _FIXES.get(reason, ""))
-    ended = state.get("terminated") or last.get("terminated")
-    if not ended:
-        return None
-    if ended.get("reason") == "OOMKilled":
-        return Failure(
-            Reason.OUT_OF_MEMORY,
-            f"container {container['name']} was killed for memory;"
-            " raise spec.resources.limits.memory",
-        )
-    if ended.get("exitCode") == EXIT_CONFIG and container["name"] == SERVER_CONTAINER:
-        return _told_by_server(ended.get("message", ""))
-    if ended.get("exitCode"):
-        return Failure(
-            Reason.CRASHED,
-            f"container {container['name']} exited with code {_code(ended)}:"
-            f" {(ended.get('message') or '').strip()[-500:] or 'it said nothing'}",
-        )
-    return None
-
-
-def _code(ended: Mapping[str, Any]) -> str:
-    """Return the exit code with what it means: a signal, or what the runtime calls it."""
-    code = int(ended["exitCode"])
-    try:
-        meaning = signal.Signals(code - 128).name
-    except ValueError:
-        meaning = ended.get("reason") or "Error"
-    return f"{code} ({meaning})"
-
-
-def _told_by_server(message: str) -> Failure:
-    """Read what the server left in its termination log: its own reason and message."""
-    try:
-        told = json.loads(message)
-        return Failure(str(told["reason"])[:64], str(told["message"])[:1500])
-    except (ValueError, KeyError, TypeError):
-        return Failure(Reason.CRASHED, f"the server refused to start: {message.strip()[:500]}")

@@ -1,7 +1,7 @@
 """The status: what is true of a detector, from what was observed."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.hosts import normal
@@ -9,8 +9,10 @@ from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL
 from yolofleet.api.status import ConditionType, Draining, RolloutStatus, Status
 from yolofleet.plan.conditions.canary_healthy import canary_healthy
 from yolofleet.plan.conditions.gpu_available import gpu_available
+from yolofleet.plan.conditions.outcome import outcome, patience, summary
 from yolofleet.plan.conditions.progressing import progressing
 from yolofleet.plan.conditions.ready import ready
+from yolofleet.plan.conditions.serving import revisions
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, again, dated
 from yolofleet.plan.conditions.traffic_routed import traffic_routed
@@ -31,10 +33,13 @@ def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime)
     """Return the status: what is, not what was wished."""
     seen = Situation(detector, observed, plan)
     told = [statement for condition in CONDITIONS if (statement := condition(seen))]
+    told[1:1] = outcome(seen, told, now)  # after Ready
     beside = plan.target if plan.target != plan.stable else plan.canary
     return Status(
         observed_generation=detector.generation,
         url=_url(detector, plan),
+        ready=f"{observed.ready(plan.stable)}/{seen.revision(plan.stable).desired}",
+        revisions=revisions(seen),
         stable=seen.revision(plan.stable),
         canary=seen.revision(beside) if beside else None,
         rollout=_rollout(plan),
@@ -50,20 +55,33 @@ def refused(before: Status, reason: str, message: str, generation: int, now: dat
     if (stable := before.stable) and stable.ready and stable.weight:
         message += f"; {stable.revision} keeps serving"
     told = Statement(ConditionType.PROGRESSING, False, reason, message)
-    others = set(ConditionType) - {ConditionType.PROGRESSING}
+    replaced = [*summary(told, told), told]
+    others = set(ConditionType) - _SUMMED - {ConditionType.PROGRESSING}
     kept = [again(condition) for condition in before.conditions if condition.type in others]
     return before.model_copy(
         update={
             "observed_generation": generation,
-            "conditions": dated([*kept[:1], told, *kept[1:]], before, generation, now),
+            "conditions": dated([*kept[:1], *replaced, *kept[1:]], before, generation, now),
         }
     )
+
+
+_SUMMED = {ConditionType.RELEASED, ConditionType.RECONCILING, ConditionType.STALLED}
 
 
 def with_statement(status: Status, told: Statement, before: Status, now: datetime) -> Status:
     """Return `status` with one statement more."""
     more = dated([told], before, status.observed_generation, now)
     return status.model_copy(update={"conditions": [*status.conditions, *more]})
+
+
+def next_look(
+    detector: Detector, observed: Observed, plan: Plan, status: Status, *, now: datetime
+) -> timedelta | None:
+    """Return when time alone changes what is said or decided; None when only an event can."""
+    planned = None if detector.spec.suspend else plan.requeue_after
+    looks = (planned, patience(Situation(detector, observed, plan), status, now))
+    return min((look for look in looks if look is not None), default=None)
 
 
 def _rollout(plan: Plan) -> RolloutStatus | None:

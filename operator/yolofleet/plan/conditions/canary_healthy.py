@@ -18,8 +18,8 @@ def canary_healthy(now: Situation) -> Statement | None:
     if canary.desired and canary.ready >= canary.desired:
         return _say(True, Reason.CANARY_READY, count)
     if now.lacks_accelerators(name):
-        return _say(False, Reason.MISSING, str(now.plan.missing))
+        return _say(False, Reason.MISSING, str(now.plan.missing), lasting=False)
     if failure := now.failure(name):
         told = f"{failure.message}; it gets no traffic until it is ready"
-        return _say(False, failure.reason, told)
+        return _say(False, failure.reason, told, lasting=failure.lasting)
     return _say(None, Reason.CANARY_STARTING, count)

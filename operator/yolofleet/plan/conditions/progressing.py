@@ -29,18 +29,24 @@ def suspended(now: Situation) -> Statement | None:
 
 
 def without_accelerators(now: Situation) -> Statement | None:
-    """Say which accelerators the spec's revision needs, and no node has."""
+    """Say which accelerators the spec's revision needs, and no node has.
+
+    How long it has been so is GPUAvailable's to know.
+    """
     plan = now.plan
     short = now.lacks_accelerators(plan.target) and now.observed.ready(plan.target) < plan.full
-    if plan.missing and (short or not _whole(now)):
-        return _say(False, Reason.MISSING, plan.missing + _meanwhile(now))
+    if plan.missing and (short or not now.whole(now.plan.target)):
+        return _say(False, Reason.MISSING, plan.missing + _meanwhile(now), lasting=False)
     return None
 
 
 def failing(now: Situation) -> Statement | None:
     """Pass on what the pods of the spec's revision die of."""
-    failure = None if _whole(now) else now.failure(now.plan.target)
-    return _say(False, failure.reason, failure.message + _meanwhile(now)) if failure else None
+    failure = None if now.whole(now.plan.target) else now.failure(now.plan.target)
+    if failure is None:
+        return None
+    told = failure.message + _meanwhile(now)
+    return _say(False, failure.reason, told, lasting=failure.lasting)
 
 
 def under_way(now: Situation) -> Statement | None:
@@ -59,7 +65,11 @@ def under_way(now: Situation) -> Statement | None:
 
 def starting(now: Situation) -> Statement | None:
     """Say how many replicas are there already."""
-    return None if _whole(now) else _say(True, Reason.STARTING, now.count(now.plan.target))
+    return (
+        None
+        if now.whole(now.plan.target)
+        else _say(True, Reason.STARTING, now.count(now.plan.target))
+    )
 
 
 def draining(now: Situation) -> Statement | None:
@@ -67,12 +77,6 @@ def draining(now: Situation) -> Statement | None:
     if not (leaving := now.plan.leaving):
         return None
     return _say(True, Reason.DRAINING, f"{', '.join(leaving)}: finishing the last requests")
-
-
-def _whole(now: Situation) -> bool:
-    """Say whether the spec's revision has all the replicas that it is to have."""
-    done, full = now.revision(now.plan.target), now.plan.full if now.plan.progress else 0
-    return done.ready >= max(done.desired, full)
 
 
 def _meanwhile(now: Situation) -> str:
@@ -87,7 +91,7 @@ def _at_step(now: Situation, way: Progress) -> Statement:
     where = f"step {way.step} of {len(steps)}, {way.goal} % to {way.revision}"
     if now.plan.provider is Provider.SERVICE:
         told = f"{where}: {lacking(detector)}; or set spec.rollout.strategy to BlueGreen"
-        return _say(False, Reason.MESH_ABSENT, told + _meanwhile(now))
+        return _say(False, Reason.MESH_ABSENT, told + _meanwhile(now), lasting=True)
     if way.since is None:
         ready = now.count(now.plan.target).removeprefix(f"{way.revision}: ")
         return _say(True, Reason.ROLLING_OUT, f"{where}: {ready}{_meanwhile(now)}")

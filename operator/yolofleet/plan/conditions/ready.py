@@ -22,11 +22,14 @@ def serving(now: Situation) -> Statement | None:
 
 
 def scaled_to_zero(now: Situation) -> Statement | None:
-    """Say that the user wants nothing to serve."""
+    """Say that the user wants nothing to serve: all that should be ready is.
+
+    So does a Deployment; kstatus would wait for ever for one that is not Ready.
+    """
     if now.plan.full:
         return None
     told = "spec.replicas is 0: nothing serves; raise it to serve again"
-    return _say(False, Reason.SCALED_TO_ZERO, told)
+    return _say(True, Reason.SCALED_TO_ZERO, told)
 
 
 def without_accelerators(now: Situation) -> Statement | None:

@@ -1,11 +1,12 @@
 """What a check may look at: the spec, the one snapshot and the plan, and how they read together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.status import RevisionStatus
 from yolofleet.plan.decide import Plan
-from yolofleet.plan.observed import Failure, Observed
+from yolofleet.plan.failures import Failure
+from yolofleet.plan.observed import Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,13 @@ class Situation:
         seen = self.observed.revisions.get(name)
         if seen is None or seen.failure is None:
             return None
-        return Failure(seen.failure.reason, f"{name}: {seen.failure.message}")
+        return replace(seen.failure, message=f"{name}: {seen.failure.message}")
+
+    def whole(self, name: str) -> bool:
+        """Say whether `name` has all the replicas that it is to have."""
+        full = self.plan.full if self.plan.progress and name == self.plan.target else 0
+        status = self.revision(name)
+        return status.ready >= max(status.desired, full)
 
     def lacks_accelerators(self, name: str) -> bool:
         """Say whether `name` is the revision for which no node has accelerators."""

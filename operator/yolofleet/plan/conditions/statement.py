@@ -14,12 +14,17 @@ MAX_MESSAGE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A condition before it knows since when."""
+    """A condition before it knows since when.
+
+    lasting: of one that does not hold, whether it will not put itself right; None: when it has not
+    held for a while.
+    """
 
     type: ConditionType
     holds: bool | None  # None: not known yet
     reason: str
     message: str
+    lasting: bool | None = None
 
 
 Check = Callable[[Situation], Statement | None]

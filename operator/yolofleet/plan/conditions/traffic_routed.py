@@ -37,6 +37,7 @@ def without_mesh(now: Situation) -> Statement | None:
         Reason.MESH_ABSENT,
         f"hosts, canary weights and matches {lacking(now.detector)}, or clear them. Meanwhile"
         f" the Service {now.detector.name} sends everything to {now.plan.stable}",
+        lasting=True,
     )
 
 
@@ -80,6 +81,7 @@ def short_of_capacity(now: Situation) -> Statement | None:
         f"spec.canary.weight is {canary.weight} and the canary gets {gets}:"
         f" {now.observed.ready(plan.canary)} of its replicas are ready, and the whole traffic"
         f" needs {plan.full}. Wait for them, or raise spec.canary.replicas",
+        lasting=None if now.whole(plan.canary) else False,
     )
 
 

@@ -1,0 +1,140 @@
+"""Released, Reconciling and Stalled: what all the other statements come to.
+
+At most one of the three is True. What waits for a detector (`kubectl wait`, Flux, Helm, Argo CD)
+reads these and none of the others. Reconciling and Stalled are read by kstatus, which takes an
+object with neither for current when it is Ready; so Reconciling is there while Released is not
+True, and only then.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from yolofleet.api.status import ConditionType, Reason, Status
+from yolofleet.plan.conditions.situation import Situation
+from yolofleet.plan.conditions.statement import Statement
+from yolofleet.plan.failures import PATIENCE
+
+_AS_ASKED = {Reason.SETTLED, Reason.SUSPENDED, Reason.PAUSED}
+"""Reasons of a Progressing that is False because nothing is left to do, or by the user's wish."""
+
+_TOLD_BY = {
+    ConditionType.PROGRESSING,
+    ConditionType.TRAFFIC_ROUTED,
+    ConditionType.CANARY_HEALTHY,
+    ConditionType.GPU_AVAILABLE,
+}
+"""What stands between a detector and its spec. Ready is not: one at zero replicas is as asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What was said before, and what time it is."""
+
+    status: Status
+    generation: int
+    now: datetime
+
+    def held_since(self, kind: ConditionType) -> datetime | None:
+        """Return since when `kind` has been False."""
+        was = self.status.condition(kind)
+        return was.last_transition_time if was and was.status == "False" else None
+
+    def was(self, kind: ConditionType) -> Statement | None:
+        """Return what was said of this very generation, if it was True."""
+        told = self.status.condition(kind)
+        if told and told.status == "True" and told.observed_generation == self.generation:
+            return Statement(kind, True, told.reason, told.message)
+        return None
+
+
+def outcome(now: Situation, told: Sequence[Statement], at: datetime) -> list[Statement]:
+    """Sum up what was `told`."""
+    past = _Past(now.observed.status, now.detector.generation, at)
+    bad = [each for each in told if _is_bad(each)]
+    stuck = next((each for each in bad if _lasts(each, past)), None)
+    return summary(_released(now, told, past, stuck), stuck)
+
+
+def summary(missing: Statement | None, stuck: Statement | None) -> list[Statement]:
+    """Return the three, by what is missing of the spec, and what of it will not come by itself."""
+    if missing is None:
+        told = "the spec is reached: its revision is released, and all requests go as asked"
+        released = Statement(ConditionType.RELEASED, True, Reason.RELEASED, told)
+    else:
+        holds = None if missing.reason == Reason.SUSPENDED else False
+        released = replace(missing, type=ConditionType.RELEASED, holds=holds)
+    if stuck:
+        return [released, replace(stuck, type=ConditionType.STALLED, holds=True)]
+    reconciling = [replace(missing, type=ConditionType.RECONCILING, holds=True)] if missing else []
+    told = "nothing waits for a person to put it right"
+    return [
+        released,
+        *reconciling,
+        Statement(ConditionType.STALLED, False, Reason.NOT_STALLED, told),
+    ]
+
+
+def patience(now: Situation, status: Status, at: datetime) -> timedelta | None:
+    """Return when time alone makes something lasting; None when nothing waits for that."""
+    begun = [
+        condition.last_transition_time
+        for condition in status.conditions
+        if condition.type in _TOLD_BY
+        and condition.status == "False"
+        and condition.reason not in _AS_ASKED
+    ]
+    begun += [
+        seen.failure.since
+        for seen in now.observed.revisions.values()
+        if seen.failure and seen.failure.since
+    ]
+    left = [since + PATIENCE - at for since in begun]
+    return min((each for each in left if each > timedelta()), default=None)
+
+
+def _released(
+    now: Situation, told: Sequence[Statement], past: _Past, stuck: Statement | None
+) -> Statement | None:
+    """Return what is missing of the spec; nothing once it was reached, until that is for good.
+
+    A pod that is replaced, or one more that the autoscaler asks for, undoes no release.
+    """
+    missing = stuck or next(_missing(now, told), None)
+    suspended = now.detector.spec.suspend
+    if (
+        missing
+        and not (stuck or suspended or now.plan.progress)
+        and past.was(ConditionType.RELEASED)
+    ):
+        return None
+    return missing
+
+
+def _missing(now: Situation, told: Sequence[Statement]) -> Iterator[Statement]:
+    plan = now.plan
+    for each in told:
+        if each.type is ConditionType.PROGRESSING:
+            reached = plan.progress is None and now.whole(plan.target)
+            if not reached or now.detector.spec.suspend:
+                yield each
+        elif each.type in _TOLD_BY and (
+            each.holds is False or each.reason in (Reason.ROUTE_PENDING, Reason.CANARY_STARTING)
+        ):
+            yield each
+
+
+def _is_bad(told: Statement) -> bool:
+    return told.type in _TOLD_BY and told.holds is False and told.reason not in _AS_ASKED
+
+
+def _lasts(told: Statement, past: _Past) -> bool:
+    """Say whether this will not put itself right: it is known, or has been so for a while.
+
+    What once did stays so as long as it is told: a pull that is tried again is no progress.
+    """
+    was = past.was(ConditionType.STALLED)
+    if told.lasting or (was and was.reason == told.reason):
+        return True
+    since = past.held_since(told.type)
+    return told.lasting is None and since is not None and past.now - since >= PATIENCE
