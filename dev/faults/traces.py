@@ -1,15 +1,42 @@
-"""What users do to a detector: where it starts from, and the one step that a fault falls into."""
+"""What users do to a detector: where it starts from, and the one step that a fault falls into.
+
+The same traces are played on a real API server (`faults.stage`) and on one in memory
+(`memory_cluster`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from faults.size import AT_REST_S
-from faults.stage import Stage
 
-Step = Callable[[Stage], Awaitable[Any]]
+
+class User(Protocol):
+    """A place where somebody does things to the detector."""
+
+    async def create(self, **spec: Any) -> Any:
+        """Create the detector."""
+
+    async def edit(self, **spec: Any) -> Any:
+        """Change the detector; None removes a field."""
+
+    async def delete(self) -> None:
+        """Delete the detector."""
+
+
+class Stage(User, Protocol):
+    """A place that comes to rest."""
+
+    async def settled(self) -> None:
+        """Wait until the spec is reached."""
+
+    async def rest(self, seconds: float) -> None:
+        """Wait until the operator has written nothing for so long."""
+
+
+Step = Callable[[User], Awaitable[Any]]
 
 A: Final = {"uri": "demo://shapes"}
 B: Final = {"uri": "demo://shapes-v2"}
@@ -46,7 +73,7 @@ def edit(**spec: Any) -> Step:
     return lambda stage: stage.edit(**spec)
 
 
-def delete(stage: Stage) -> Awaitable[None]:
+def delete(stage: User) -> Awaitable[None]:
     """Delete the detector."""
     return stage.delete()
 
@@ -60,7 +87,7 @@ ROLL_BACK: Final = Trace("roll-back", (create(), edit(model=B)), edit(model=A))
 DELETE: Final = Trace("delete", (create(), CANARY), delete)
 
 
-async def nothing(_stage: Stage) -> None:
+async def nothing(_stage: User) -> None:
     """Do nothing: what happens is others' doing."""
 
 

@@ -1,0 +1,211 @@
+"""The operator itself, on a cluster in memory: its cache, queue, writer and reconcile are real.
+
+What its process adds is not here: kopf's watches (their lines are handed to the same `Watch`), the
+Lease, time. One of it lives until it crashes; the next one starts with an empty memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
+
+from faults.history import Seen
+from memory_cluster.faults import Call, Crashed, Fault, Lost
+from memory_cluster.server import EPOCH, KINDS, Answer, Server, selected
+from yolofleet.api.names import Manifest
+from yolofleet.cluster import kinds
+from yolofleet.cluster.accelerators import Accelerators
+from yolofleet.cluster.apply import Writer
+from yolofleet.cluster.cache import Cache
+from yolofleet.cluster.client import Client, Request
+from yolofleet.cluster.errors import ClusterError, Unavailable, from_status
+from yolofleet.cluster.events import Events
+from yolofleet.cluster.kinds import Kind
+from yolofleet.cluster.queue import Priority, Workers, WorkQueue
+from yolofleet.cluster.sweep import Sweep
+from yolofleet.handlers import Watch
+from yolofleet.plan.defaults import Defaults
+from yolofleet.reconcile import Deps, reconcile
+
+DEFAULTS: Final = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
+
+
+class MemoryClient(Client):
+    """Sends requests to a server in memory, through whatever goes wrong on the way."""
+
+    def __init__(self, server: Server) -> None:
+        self._memory = server
+        self.faults: list[Fault] = []
+        self.calls: list[tuple[Call, int]] = []
+        """Writes, and the code of what was answered; 0: nobody answered."""
+        self.crashed = False
+
+    async def send(self, request: Request) -> Manifest:
+        """Send `request` and return what the API server answers."""
+        if self.crashed:
+            raise Crashed
+        call = self._call(request)
+        code = 0
+        try:
+            answer = await self._through(call)
+            code = answer.code
+        except Crashed:
+            self.crashed = True
+            raise
+        except Lost as lost:
+            raise Unavailable(f"{request.method} {request.path}: {lost}") from lost
+        finally:
+            if request.writes:
+                self.calls[call.number - 1] = (call, code)
+        if code < 400:
+            return answer.body
+        error = from_status(code, answer.body, {})
+        error.add_note(f"{request.method} {request.path}")
+        raise error
+
+    async def _through(self, call: Call) -> Answer:
+        answer = None
+        for fault in self.faults:
+            answer = answer or await fault.before(call)
+        if answer is None:
+            answer = self._memory.answer(call.request)
+        for fault in self.faults:
+            answer = await fault.after(call, answer)
+        return answer
+
+    def _call(self, request: Request) -> Call:
+        parts = request.path.split("/")
+        plural = next(k.plural for k in KINDS if k.plural in parts or k.api_path == request.path)
+        at = parts.index(plural) + 1 if plural in parts else len(parts)
+        name = parts[at] if at < len(parts) else ""
+        if not name and request.method == "POST":
+            name = request.body["metadata"]["name"]
+        call = Call(len(self.calls) + 1 if request.writes else 0, request, plural, name)
+        if request.writes:
+            self.calls.append((call, 0))
+        return call
+
+
+class Operator:
+    """One life of the operator's process."""
+
+    def __init__(self, server: Server, client: MemoryClient, defaults: Defaults = DEFAULTS) -> None:
+        self._server = server
+        self.client = client
+        self.cache = Cache()
+        self.queue = WorkQueue(clock=server.clock)
+        self.events = Events(client, instance="memory", clock=server.clock, now=self._now)
+        self._sweep = Sweep(client, self.cache, self.queue)
+        self._watch = Watch(self.cache, self.queue, self._sweep, lambda _kind, _type: None)
+        self.deps = Deps(
+            cache=self.cache,
+            cluster=Writer(client, self.cache, clock=server.clock),
+            accelerators=Accelerators(client, self.cache, clock=server.clock),
+            events=self.events,
+            defaults=defaults,
+            now=self._now,
+        )
+        self._workers = Workers(self.queue, self._reconcile, cast(Any, _Uncounted()))
+        self.failures: list[str] = []
+        """Exceptions that nobody had thought of."""
+        self.deaf = 0
+        """So many of the next lines of watches are lost."""
+        self.missed = 0
+        """So many were, since it was last swept."""
+        self._heard = len(server.history)
+        self._known: dict[str, bool] = {}
+
+    async def start(self) -> None:
+        """List all there is, as the process does before it works."""
+        self._heard = len(self._server.history)
+        await self._sweep.first()
+        for key in self.cache.detectors():
+            self.queue.add(key, Priority.RESYNC)
+
+    async def sweep(self) -> None:
+        """List all kinds: what watches lost is found."""
+        await self._sweep.discover()
+        for kind in kinds.CACHED:
+            if self.cache.serves(kind):
+                await self._sweep.list(kind)
+
+    def hear(self) -> int:
+        """Take in what happened since, as watches tell it; return how many lines that were."""
+        news = self._server.history[self._heard :]
+        self._heard += len(news)
+        for seen in news:
+            for type, kind, manifest in self._lines(seen):
+                if self.deaf:
+                    self.deaf -= 1
+                    self.missed += 1
+                else:
+                    self._watch.event(kind, type, manifest)
+        return len(news)
+
+    def _lines(self, seen: Seen) -> Iterable[tuple[str, Kind, Manifest]]:
+        """Return what a watch by label tells of it: an object that lost its label is deleted."""
+        if seen.kind not in kinds.CACHED or not self.cache.serves(seen.kind):
+            return
+        chosen = selected(seen.manifest, kinds.selector_of(seen.kind))
+        known = self._known.get(seen.uid, seen.type != "ADDED" and chosen)
+        self._known[seen.uid] = chosen and seen.type != "DELETED"
+        if chosen and seen.type != "DELETED":
+            yield ("MODIFIED" if known else "ADDED"), seen.kind, seen.manifest
+        elif known or self.cache.has(seen.uid):
+            yield "DELETED", seen.kind, seen.manifest
+
+    async def work(self, limit: int = 200) -> int:
+        """Reconcile what is due, hearing all news in between; return how often."""
+        times = 0
+        self.hear()
+        while (key := self.queue.take()) is not None:
+            times += 1
+            if times > limit:
+                raise AssertionError(f"{key} is reconciled {limit} times and time stands still")
+            await self._workers.work_on(key)
+            self.queue.done(key)
+            await self._post()
+            self.hear()
+        return times
+
+    async def _post(self) -> None:
+        """Have the Events posted that were emitted, as a task of its own does."""
+        posting = asyncio.create_task(self.events.run())
+        posted = asyncio.create_task(self.events.posted())
+        await asyncio.wait({posting, posted}, return_when=asyncio.FIRST_COMPLETED)
+        crashed = posting.done() and isinstance(posting.exception(), Crashed)
+        for task in (posting, posted):
+            task.cancel()
+        await asyncio.gather(posting, posted, return_exceptions=True)
+        if crashed:
+            raise Crashed
+
+    async def _reconcile(self, key: str) -> timedelta | None:
+        try:
+            return await reconcile(key, self.deps)
+        except ClusterError:
+            raise
+        except Exception as error:
+            self.failures.append(f"{type(error).__name__}: {error}")
+            raise
+
+    def next_look_s(self) -> float | None:
+        """Return in how many seconds the next key is due; None: nothing waits for time."""
+        looks = [
+            told["nextLookInSeconds"]
+            for key in self.cache.detectors()
+            if "nextLookInSeconds" in (told := self.queue.describe(key))
+        ]
+        return min(looks, default=None)
+
+    def _now(self) -> datetime:
+        return EPOCH + timedelta(seconds=self._server.clock())
+
+
+class _Uncounted:
+    """Metrics that nobody reads."""
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_args, **_named: None

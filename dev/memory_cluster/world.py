@@ -1,0 +1,274 @@
+"""One cluster in memory with an operator, a user and a clock that only this moves."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from faults import safety
+from faults.history import Seen
+from faults.stage import NAME
+from memory_cluster.controllers import Controllers
+from memory_cluster.faults import Crashed, Fault
+from memory_cluster.operator import MemoryClient, Operator
+from memory_cluster.server import MERGE, Server
+from yolofleet.api import names
+from yolofleet.api.names import Manifest
+from yolofleet.cluster import kinds
+from yolofleet.cluster.client import Request
+from yolofleet.cluster.kinds import Kind
+
+NAMESPACE: Final = "shop"
+QUIET_S: Final = 400.0
+"""Longer than whatever is looked at again: a back-off is at most 300 s."""
+
+MANY: Final = 100
+
+
+class World:
+    """What a test plays with. broken: models whose pods never get ready."""
+
+    def __init__(self, absent: Sequence[Kind] = (kinds.HTTP_ROUTE, kinds.POD_MONITOR)) -> None:
+        self._time = [0.0]
+        self.server = Server(lambda: self._time[0], absent=set(absent))
+        self.broken: set[str] = set()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.controllers = Controllers(self.server, self._gets_ready)
+        self.client = MemoryClient(self.server)
+        self.operator: Operator | None = None
+        self.crashes = 0
+        self.failures: list[str] = []
+        self.restless: list[str] = []
+        """Writes that changed nothing, once it had come to rest."""
+        self.since = len(self.server.history)
+
+    def fork(self) -> World:
+        """Return a copy of this world that goes its own way, with an operator yet to be started."""
+        other = copy.copy(self)
+        other._time = list(self._time)
+        other.server = self.server.fork(lambda: other._time[0])
+        other.broken = set(self.broken)
+        other._begin()
+        return other
+
+    # what goes wrong
+
+    def suffer(self, *faults: Fault) -> None:
+        """Let these happen to the requests from now on, whose writes are numbered from 1."""
+        self.client.faults = list(faults)
+        self.client.calls = []
+        self.since = len(self.server.history)
+
+    def heal(self) -> None:
+        """Let nothing go wrong any more."""
+        self.client.faults = []
+
+    async def go_on_a_little(self) -> None:
+        """Let the cluster move, and the operator hear of it, in the middle of its work."""
+        self.controllers.step()
+        self._time[0] += 1.0
+        if self.operator:
+            self.operator.hear()
+
+    def forget(self, lines: int) -> Callable[[Any], None]:
+        """Return what makes the operator deaf to the next lines of its watches."""
+
+        def lose(_call: Any) -> None:
+            if self.operator:
+                self.operator.deaf = lines
+
+        return lose
+
+    # time
+
+    async def settle(self, quiet_s: float = QUIET_S) -> None:
+        """Let everybody work until nothing changed for so long; what watches lost is swept then."""
+        version, quiet_since, swept, calls = -1, self._time[0], False, 0
+        for _ in range(3000):
+            self.controllers.settle()
+            worked = await self._work()
+            if self.server.version != version:
+                version, quiet_since, swept = self.server.version, self._time[0], False
+                calls = len(self.client.calls)
+            if worked:
+                continue
+            assert self.operator is not None
+            look = self.operator.next_look_s()
+            left = quiet_since + quiet_s - self._time[0]
+            if look is None or look > left:
+                if swept or not self.operator.missed:
+                    self.restless = [str(call) for call, _ in self.client.calls[calls:]]
+                    return
+                swept, self.operator.missed = True, 0
+                self._time[0] += max(left, 0.0)
+                await self._safely(self.operator.sweep)
+                continue
+            self._time[0] += max(look, 0.001)
+        raise AssertionError(f"it never comes to rest; {self.status()}")
+
+    async def _work(self) -> bool:
+        """Let the operator work; return whether anything came of it."""
+        crashes, done = self.crashes, 0
+        if self.operator is None:
+            await self._safely(self._start)
+
+        async def work() -> None:
+            nonlocal done
+            assert self.operator is not None
+            done = await self.operator.work()
+
+        await self._safely(work)
+        return bool(done) or self.crashes > crashes
+
+    async def _start(self) -> None:
+        self.client.crashed = False
+        self.operator = Operator(self.server, self.client)
+        await self.operator.start()
+
+    async def _safely(self, work: Callable[[], Any]) -> None:
+        """Do `work`; if the operator dies of it, the next one starts."""
+        operator = self.operator
+        try:
+            await work()
+        except Crashed:
+            self.crashes += 1
+            assert self.crashes < MANY, "it crashes for ever"
+            self._time[0] += 1.0
+            await self._safely(self._start)
+        if operator:
+            self.failures += operator.failures
+            operator.failures = []
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let so much time pass, and everybody work."""
+        self._time[0] += seconds
+        await self._work()
+
+    # what a user does
+
+    async def create(self, **spec: Any) -> Manifest:
+        """Create the detector."""
+        return self.send(
+            "POST", kinds.DETECTOR.path(NAMESPACE), detector(**spec), manager="kubectl-create"
+        )
+
+    async def edit(self, **spec: Any) -> Manifest:
+        """Change the detector; None removes a field."""
+        return self.merge(kinds.DETECTOR, NAME, {"spec": spec})
+
+    async def delete(self) -> None:
+        """Delete the detector."""
+        self.remove(kinds.DETECTOR, NAME)
+
+    def remove(self, kind: Kind, name: str, policy: str = "Background") -> None:
+        """Delete an object."""
+        self.send("DELETE", kind.path(NAMESPACE, name), {"propagationPolicy": policy})
+
+    def merge(
+        self, kind: Kind, name: str, patch: Manifest, manager: str = "kubectl-edit"
+    ) -> Manifest:
+        """Change fields of an object, as `kubectl patch --type=merge` does."""
+        return self.send("PATCH", kind.path(NAMESPACE, name), patch, MERGE, manager)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        content_type: str = "application/json",
+        manager: str = "kubectl-edit",
+    ) -> Manifest:
+        """Ask the API server for something, past every fault."""
+        query = {"fieldManager": manager}
+        answer = self.server.answer(Request(method, path, query, body, content_type))
+        assert answer.code < 300, answer.body
+        return answer.body
+
+    # what is
+
+    def detector(self) -> Manifest | None:
+        """Return the detector as it is stored."""
+        return self.server.find(kinds.DETECTOR, NAMESPACE, NAME)
+
+    def status(self) -> Manifest:
+        """Return the detector's status."""
+        status: Manifest = (self.detector() or {}).get("status", {})
+        return status
+
+    def condition(self, type: str) -> Manifest:
+        """Return one condition; empty when it is not there."""
+        conditions = self.status().get("conditions", ())
+        return next((c for c in conditions if c["type"] == type), {})
+
+    def children(self) -> dict[tuple[str, str], Manifest]:
+        """Return all that can be a detector's child, by kind and name."""
+        return {
+            kinds.identity(one): one
+            for kind in kinds.CHILDREN
+            for one in self.server.all(kind)
+            if one["metadata"].get("namespace") == NAMESPACE
+        }
+
+    def writes(self) -> list[str]:
+        """Return the writes since faults were last set."""
+        return [str(call) for call, _ in self.client.calls]
+
+    def happened(self) -> list[Seen]:
+        """Return what happened since then."""
+        return self.server.history[self.since :]
+
+    def unsafe(self) -> list[str]:
+        """Return what was unsafe at any moment since then."""
+        return safety.problems(self.happened(), before=self.server.history[: self.since])
+
+    def state(self) -> Manifest:
+        """Return all that a detector is and owns, without what differs from run to run."""
+        found: dict[str, Any] = {
+            f"{kind} {name}": _normal(child) for (kind, name), child in self.children().items()
+        }
+        if (raw := self.detector()) is not None:
+            status = dict(raw.get("status", {}))
+            seen = status.pop("observedGeneration", None)
+            status["ofThisSpec"] = seen == raw["metadata"]["generation"]
+            status["conditions"] = [
+                {k: v for k, v in c.items() if k != "observedGeneration"}
+                for c in status.get("conditions", ())
+                if c["type"] != "Drifted"  # it tells what was, too
+            ]
+            found["YoloDetector"] = {"spec": raw["spec"], "status": status}
+        text = _TIME.sub("TIME", _UUID.sub("UID", json.dumps(found, sort_keys=True)))
+        normal: Manifest = json.loads(text)
+        return normal
+
+    def _gets_ready(self, pod: Manifest) -> bool:
+        return not any(uri in json.dumps(pod["spec"]) for uri in self.broken)
+
+
+def detector(**spec: Any) -> Manifest:
+    """Return the detector as a user writes it."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "spec": spec,
+    }
+
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+_BOOKKEEPING: Final = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields")
+
+
+def _normal(child: Manifest) -> Manifest:
+    metadata = {k: v for k, v in child["metadata"].items() if k not in _BOOKKEEPING}
+    annotations = metadata.get("annotations", {})
+    metadata["annotations"] = {k: v for k, v in annotations.items() if k != names.WISH_ANNOTATION}
+    fields = {k: v for k, v in child.items() if k not in ("metadata", "status")}
+    spec = {k: v for k, v in child.get("spec", {}).items() if k != "clusterIP"}
+    ready = child.get("status", {}).get("readyReplicas", 0) if "replicas" in spec else None
+    return fields | {"metadata": metadata, "spec": spec, "ready": ready}
