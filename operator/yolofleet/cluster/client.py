@@ -13,7 +13,7 @@ import orjson
 
 from yolofleet.api.names import Manifest
 from yolofleet.cluster.credentials import Credentials
-from yolofleet.cluster.errors import ClusterError, Gone, NotFound, NotLeading, Unavailable
+from yolofleet.cluster.errors import ClusterError, Gone, NotFound, NotLeading, Unanswered
 from yolofleet.cluster.errors import from_status as error_from_status
 from yolofleet.cluster.kinds import Kind, kind_of
 
@@ -144,7 +144,7 @@ class Client:
                 return _answer(request, response, await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             told = str(error) or type(error).__name__
-            raise Unavailable(f"{request.method} {request.path}: {told}") from error
+            raise Unanswered(f"{request.method} {request.path}: {told}") from error
         finally:
             self._observe(request, code, time.monotonic() - started)
 

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -49,7 +50,10 @@ class Credentials:
     ) -> aiohttp.ClientResponse:
         if token := await self.authorization():
             request.headers["Authorization"] = token
-        return await handler(request)
+        response = await handler(request)
+        if response.status == HTTPStatus.UNAUTHORIZED and token == self._token:
+            self._read_at = float("-inf")  # it may have been replaced: the next request reads it
+        return response
 
 
 def find_credentials() -> Credentials:

@@ -5,7 +5,7 @@
     ClusterError
     ├── Refused              a person must act: trying again changes nothing
     │   ├── Invalid          400, 422: the object is wrong, or a policy refuses it
-    │   ├── Forbidden        401, 403: rights, quota, a namespace that is terminating
+    │   ├── Forbidden        403: rights, quota, a namespace that is terminating
     │   └── ResourceConflict an object of that name exists and is not ours
     ├── Stale                look again, then try again: the world has moved on
     │   ├── Conflict         409: another writer was faster, or the uid is another
@@ -13,13 +13,17 @@
     │   └── Gone             410: that version, or that page of a list, is forgotten
     ├── Busy                 wait, then try again
     │   ├── Throttled        429: not before `retry_after` seconds
-    │   └── Unavailable      5xx, time-outs, no connection
+    │   ├── Unauthenticated  401: our token is not taken; the next attempt reads it anew
+    │   └── Unavailable      5xx
+    │       └── Unanswered   time-outs, no connection
+    ├── Unfinished           some writes of a reconcile failed; the rest was done, and told
     └── NotLeading           this process may not write (any more)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 
@@ -81,8 +85,28 @@ class Throttled(Busy):
         self.retry_after = retry_after
 
 
+class Unauthenticated(Busy):
+    """The server does not take our token: it has expired, or the server cannot check it now."""
+
+
 class Unavailable(Busy):
-    """The server failed, or did not answer in time."""
+    """The server failed."""
+
+
+class Unanswered(Unavailable):
+    """The server did not answer in time, or there was no connection."""
+
+
+class Unfinished(ClusterError):
+    """Some writes failed, and all else was done. error: the one that says when to try again.
+
+    again: when to look again whatever becomes of the back-off; None: no such time.
+    """
+
+    def __init__(self, error: ClusterError, again: timedelta | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.again = again
 
 
 class NotLeading(ClusterError):
@@ -91,7 +115,7 @@ class NotLeading(ClusterError):
 
 _BY_CODE: dict[int, type[ClusterError]] = {
     400: Invalid,
-    401: Forbidden,
+    401: Unauthenticated,
     403: Forbidden,
     404: NotFound,
     405: Gone,  # of a kind whose definition is on its way out

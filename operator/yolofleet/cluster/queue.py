@@ -16,7 +16,16 @@ from enum import IntEnum
 from typing import Any, Final, Protocol
 
 from yolofleet import logs
-from yolofleet.cluster.errors import Busy, ClusterError, NotLeading, Refused, Stale, Throttled
+from yolofleet.cluster.errors import (
+    Busy,
+    ClusterError,
+    NotLeading,
+    Refused,
+    Stale,
+    Throttled,
+    Unauthenticated,
+    Unfinished,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -274,6 +283,11 @@ class Workers:
                 again = await self.reconcile(key)
         except NotLeading:
             raise
+        except Unfinished as unfinished:
+            if unfinished.again is not None:
+                self.queue.add_after(key, unfinished.again.total_seconds())
+            look.error = f"{type(unfinished.error).__name__}: {unfinished}"
+            return self._failed(key, unfinished.error)
         except Exception as error:  # handed on: to the back-off, a metric and the log
             look.error = f"{type(error).__name__}: {error}"
             return self._failed(key, error)
@@ -299,7 +313,7 @@ class Workers:
         else:
             delay = self.queue.retry(key)
         fields["retry_in_s"] = f"{delay:.3f}"
-        if isinstance(error, Busy):
+        if isinstance(error, Busy) and not isinstance(error, Unauthenticated):
             logger.info(str(error), extra={"fields": fields})
         elif expected:
             logger.warning(str(error), extra={"fields": fields})
