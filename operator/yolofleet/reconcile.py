@@ -1,23 +1,23 @@
 """The operator on one page: read, observe, decide, build, apply, report.
 
 It knows nothing of canaries, GPUs or meshes: that is `plan`. It decides nothing and fails on
-nothing but the API server, and what that refuses is told in the detector's status.
+nothing but the API server. What that refuses of one object holds up no other, and is told.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
-from yolofleet.api.status import Reason, Status, read_status
+from yolofleet.api.status import ConditionType, Reason, Status, read_status
 from yolofleet.cluster.accelerators import Accelerators
-from yolofleet.cluster.apply import Writer
+from yolofleet.cluster.apply import Applied, Writer
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.errors import Refused, ResourceConflict
+from yolofleet.cluster.errors import Unfinished
 from yolofleet.cluster.events import Events
+from yolofleet.cluster.failures import Failed, to_retry
 from yolofleet.cluster.kinds import POD_MONITOR, identity
 from yolofleet.logs import note
 from yolofleet.plan.accelerators import asks
@@ -27,7 +27,9 @@ from yolofleet.plan.drift import Drift, drift_news, drifted
 from yolofleet.plan.news import news
 from yolofleet.plan.observed import observe
 from yolofleet.plan.status import next_look, refused, report, with_statement
-from yolofleet.resources.build import build, surroundings
+from yolofleet.plan.unwritten import Unwritten, with_unwritten
+from yolofleet.resources.build import build, leant_on, surroundings
+from yolofleet.resources.fields import as_the_user_wrote
 
 ASK_AGAIN = timedelta(seconds=30)
 """When to retry what the API server refused: a person has to act, and may do so elsewhere."""
@@ -52,7 +54,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     """Bring the detector `key` one step closer to its spec; return when to look again, if at all.
 
     Looks at what is, never at what happened: safe at any time, any number of times.
-    Raises `Stale` and `Busy` from the cluster; the queue tries again.
+    Raises what the cluster raises, and `Unfinished` once all is told; the queue tries again.
     """
     raw, now = deps.cache.detector(key), deps.now()  # read: memory
     if raw is None or "deletionTimestamp" in raw["metadata"]:
@@ -62,11 +64,12 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     try:
         detector = Detector.parse(raw)
     except InvalidSpec as error:  # told in status; what serves keeps serving
-        generation = raw["metadata"]["generation"]
-        told = refused(before, Reason.INVALID_SPEC, str(error), generation, now)
-        return await _tell(raw, before, told, deps)
+        generation, reason = raw["metadata"]["generation"], Reason.INVALID_SPEC
+        told = refused(before, reason, str(error), generation=generation, before=before, now=now)
+        await _tell(raw, before, told, deps)
+        return None
 
-    children = await deps.cluster.children(detector.uid, detector.namespace, before.serving)
+    children = await deps.cluster.children(detector.uid, key, before.serving)
     routers = deps.cache.routers()
     nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
     observed = observe(  # observe: memory, one snapshot
@@ -77,26 +80,32 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     status = report(detector, observed, plan, now=now)  # report: what is, not what was wished
     look = next_look(detector, observed, plan, status, now=now)
     if detector.spec.suspend:
-        status = _with_drift(status, before, None, now)
-        return await _tell(raw, before, status, deps, again=look)
+        await _tell(raw, before, _with_drift(status, before, None, now), deps)
+        return look
     around = surroundings(deps.defaults, routers, monitors=deps.cache.serves(POD_MONITOR))
     desired = build(detector, plan, around)  # build: pure, cannot fail
-    try:
-        applied = await deps.cluster.apply(  # apply: in order, what differs
-            desired, over=children, policy=detector.spec.drift_policy
-        )
+    applied = await deps.cluster.apply(  # apply: in order of safety, what differs
+        desired, over=children, policy=detector.spec.drift_policy
+    )
+    pruned = Applied()
+    if not applied.given_up:
         pruned = await deps.cluster.prune(  # prune: by uid, after a live list
-            detector.uid, keep=_kept(desired, plan, children)
+            detector.uid,
+            keep=_kept(desired, plan, children),
+            spared=leant_on({failed.kind for failed in applied.failed}),
         )
-    except Refused as error:  # told in status; a person must act
-        told = refused(status, _reason(error), _told(error), detector.generation, now)
-        told = _with_drift(told, before, None, now)
-        return await _tell(raw, before, told, deps, again=ASK_AGAIN)
+    failed = [*applied.failed, *pruned.failed]  # what failed held up nothing else, and is told
+    status = with_unwritten(status, _unwritten(failed, before), key, before=before, now=now)
     status = _with_drift(status, before, applied.drifts, now)
-    again = READ_BACK if applied.changes or pruned else look
-    if applied.again is not None:
-        again = min(applied.again, again or applied.again)
-    return await _tell(raw, before, status, deps, again=again, drifts=applied.drifts)
+    again = _soonest(
+        READ_BACK if applied.changes or pruned.changes else look,
+        ASK_AGAIN if failed else None,
+        applied.again,
+    )
+    await _tell(raw, before, status, deps, drifts=applied.drifts)
+    if (cause := to_retry(failed)) is not None:
+        raise Unfinished(cause, again)  # the queue backs off
+    return again
 
 
 def _with_drift(
@@ -106,37 +115,35 @@ def _with_drift(
     return with_statement(status, told, before, now) if told else status
 
 
+def _soonest(*looks: timedelta | None) -> timedelta | None:
+    return min((look for look in looks if look is not None), default=None)
+
+
+def _unwritten(failed: Iterable[Failed], before: Status) -> list[Unwritten]:
+    """Return what is worth telling; once something is told, that is all."""
+    told = before.condition(ConditionType.WRITTEN) is not None
+    return [
+        Unwritten(f.kind, f.name, f.reason, as_the_user_wrote(f.kind, str(f.error)), f.controller)
+        for f in failed
+        if told or f.lasts
+    ]
+
+
 async def _tell(
     raw: Manifest,
     before: Status,
     after: Status,
     deps: Deps,
-    *,
-    again: timedelta | None = None,
     drifts: Sequence[Drift] = (),
-) -> timedelta | None:
+) -> None:
     """Publish the status, and what of it is news as Events."""
     await deps.cluster.publish_status(raw, after.dump())
     for told in (*news(before, after), *drift_news(before, after, drifts)):
         kind = "Warning" if told.warning else "Normal"
         await deps.events.emit(raw, kind, told.reason, told.message)
-    return again
 
 
 def _kept(desired: list[Manifest], plan: Plan, children: list[Manifest]) -> set[tuple[str, str]]:
     """Return what pruning leaves alone: all that is desired, and revisions nobody can read."""
     untouched = {identity(c) for c in children if c["metadata"]["name"] in plan.untouched}
     return {identity(manifest) for manifest in desired} | untouched
-
-
-_POD_TEMPLATE = re.compile(r"(?<![\w.])\.?spec\.template\.")
-
-
-def _told(error: Refused) -> str:
-    """Return the API server's words, with the field of a pod as the detector has it."""
-    return _POD_TEMPLATE.sub("spec.podTemplate.", str(error))
-
-
-def _reason(error: Refused) -> Reason:
-    conflict = isinstance(error, ResourceConflict)
-    return Reason.RESOURCE_CONFLICT if conflict else Reason.WRITE_REFUSED

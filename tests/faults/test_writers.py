@@ -175,6 +175,7 @@ async def test_16_an_object_of_the_wanted_name_is_not_touched(
         await CREATE.step(stage)
         told = await stage.says("Progressing", "ResourceConflict")
         assert f"{kind.name} {NAME} already exists" in told
+        assert "delete" not in told
         await stage.rest(2)  # its pods become ready meanwhile, and that is told
         after = await stage.kube.get(kind, stage.namespace, NAME)
         assert _as_made(after) == _as_made(before)

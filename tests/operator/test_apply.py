@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from yolofleet.api.detector import DriftPolicy
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
 from yolofleet.cluster import kinds
-from yolofleet.cluster.apply import Action, Change, Writer
+from yolofleet.cluster.apply import Action, Applied, Change, Writer
 from yolofleet.cluster.cache import Cache, entry_of
 from yolofleet.cluster.client import Client
 from yolofleet.cluster.errors import Conflict, Invalid, ResourceConflict, Stale
@@ -120,13 +120,20 @@ class World:
             await self.look()
             try:
                 over = self.cache.children(self.uid)
-                applied = await self.writer.apply(desired, over, policy=self.policy)
+                applied = await self.write(desired, over)
             except Conflict:
                 await asyncio.sleep(0.05)
             else:
                 self.drifts = applied.drifts
                 return applied.changes
         raise AssertionError("others were faster twenty times")
+
+    async def write(self, desired: Sequence[Manifest], over: Sequence[Manifest]) -> Applied:
+        """Apply once; raise what a write failed of."""
+        applied = await self.writer.apply(desired, over, policy=self.policy)
+        for failed in applied.failed:
+            raise failed.error
+        return applied
 
     async def look(self) -> None:
         for kind in kinds.CACHED:
@@ -477,22 +484,32 @@ async def test_a_pod_that_no_deployment_can_have_is_refused_and_not_tried_again(
 
 async def test_an_object_of_somebody_else_is_never_touched(world: World) -> None:
     foreign = world.service()
-    del foreign["metadata"]["ownerReferences"]
+    del foreign["metadata"]["ownerReferences"], foreign["metadata"]["labels"]
     foreign["spec"]["ports"][0]["port"] = 5432
     await world.kube.create(foreign)
     before = await world.live(kinds.SERVICE)
     with pytest.raises(ResourceConflict, match="Service gate already exists in namespace"):
-        await world.apply(world.deployment(), world.service())
+        await world.apply(world.service(), world.deployment())
     assert await world.live(kinds.SERVICE) == before
-    assert await world.kube.find(kinds.DEPLOYMENT, world.namespace, "gate")
+    assert await world.kube.find(kinds.DEPLOYMENT, world.namespace, "gate"), "nobody waits for it"
 
 
-async def test_a_child_of_a_deleted_namesake_is_waited_for(world: World) -> None:
-    former = world.service()
-    former["metadata"]["ownerReferences"][0]["uid"] = str(uuid.uuid4())
-    world.cache.put(kinds.SERVICE, await world.kube.create(former))
-    with pytest.raises(Conflict, match="still its namesake's"):
-        await world.writer.apply([world.service()], over=[])
+@pytest.mark.parametrize("restored", ["orphaned", "with its former owner", "by another tool"])
+async def test_a_child_without_an_owner_is_adopted_as_it_serves(
+    world: World, restored: str
+) -> None:
+    """`--cascade=orphan`, or a backup; the API server takes no second controller."""
+    child = world.service()
+    child["metadata"]["ownerReferences"][0]["uid"] = str(uuid.uuid4())
+    if restored == "orphaned":
+        del child["metadata"]["ownerReferences"]
+    kube = world.kube if restored == "by another tool" else world.kube.acting_as(names.MANAGER)
+    before = await kube.create(child)
+    await world.apply(world.service())
+    live = await world.live(kinds.SERVICE)
+    [owner] = live["metadata"]["ownerReferences"]
+    assert (owner["uid"], live["metadata"]["uid"]) == (world.uid, before["metadata"]["uid"])
+    assert await world.apply(world.service()) == []
 
 
 async def test_a_child_whose_deletion_was_not_heard_of_is_made_anew(world: World) -> None:
@@ -500,7 +517,7 @@ async def test_a_child_whose_deletion_was_not_heard_of_is_made_anew(world: World
     await world.kube.delete(kinds.SERVICE, world.namespace, "gate")
     wanted = [world.service(port=81)]
     with pytest.raises(Stale):
-        await world.writer.apply(wanted, over=world.cache.children(world.uid))
+        await world.write(wanted, over=world.cache.children(world.uid))
     again = await world.writer.apply(wanted, over=world.cache.children(world.uid))
     assert actions(again.changes) == [Action.CREATED]
 
@@ -525,7 +542,7 @@ async def test_an_object_made_anew_meanwhile_is_not_overwritten(world: World) ->
     del foreign["metadata"]["ownerReferences"]
     await world.kube.create(foreign)
     with pytest.raises(Conflict):
-        await world.writer.apply([world.service(port=81)], over=world.cache.children(world.uid))
+        await world.write([world.service(port=81)], over=world.cache.children(world.uid))
     assert (await world.live(kinds.SERVICE))["spec"]["ports"][0]["port"] == 80
 
 
@@ -592,11 +609,11 @@ async def test_pruning_deletes_what_is_not_kept_and_nothing_else(
     await world.apply(world.deployment(), world.service(), world.service("old"))
     await world.look()
     keep = {("Deployment", "gate"), ("Service", "gate")}
-    changes = await world.writer.prune(world.uid, keep)
+    changes = (await world.writer.prune(world.uid, keep)).changes
     assert [(c.action, c.name) for c in changes] == [(Action.DELETED, "old")]
     left = await world.kube.list(kinds.SERVICE, world.namespace)
     assert sorted(item["metadata"]["name"] for item in left) == ["door", "gate"]
-    assert await world.writer.prune(world.uid, keep) == []
+    assert (await world.writer.prune(world.uid, keep)).changes == []
 
 
 async def test_pruning_looks_at_the_cluster_not_at_the_cache(world: World) -> None:
@@ -606,7 +623,7 @@ async def test_pruning_looks_at_the_cluster_not_at_the_cache(world: World) -> No
     foreign = world.service("old")
     del foreign["metadata"]["ownerReferences"]
     await world.kube.create(foreign)
-    assert await world.writer.prune(world.uid, set()) == []
+    assert (await world.writer.prune(world.uid, set())).changes == []
     assert await world.kube.find(kinds.SERVICE, world.namespace, "old")
 
 
@@ -614,7 +631,7 @@ async def test_pruning_forgets_what_is_gone_and_lists_no_more(world: World) -> N
     """Its deletion was not heard of: without this each look would list again."""
     await world.apply(world.service("old"))
     await world.kube.delete(kinds.SERVICE, world.namespace, "old")
-    assert await world.writer.prune(world.uid, set()) == []
+    assert (await world.writer.prune(world.uid, set())).changes == []
     assert world.cache.owned_by(world.uid) == []
 
 
@@ -625,7 +642,7 @@ async def test_a_child_is_known_again_once_its_label_is_back(world: World) -> No
     await world.edit(label)
     await world.look()
     assert world.cache.owned_by(world.uid) == []
-    seen = await world.writer.children(world.uid, world.namespace, ["gate", "none"])
+    seen = await world.writer.children(world.uid, f"{world.namespace}/gate", ["gate", "none"])
     assert [child["metadata"]["name"] for child in seen] == ["gate"], "it serves as before"
     await world.writer.apply([world.deployment()], over=seen)
     assert (await world.live())["metadata"]["labels"][names.MANAGED_BY_LABEL] == names.MANAGED_BY

@@ -41,14 +41,14 @@ def test_a_detector_has_these_objects_in_this_order(world):
     stable = world.status().stable.revision
     world.monitor_labels = {}
     assert [(m["kind"], m["metadata"]["name"]) for m in objects(world)] == [
+        ("NetworkPolicy", "gate"),
         ("ServiceAccount", "gate"),
-        ("Deployment", stable),
         ("Service", stable),
         ("DestinationRule", stable),
         ("Service", "gate"),
         ("VirtualService", "gate"),
+        ("Deployment", stable),
         ("PodDisruptionBudget", "gate"),
-        ("NetworkPolicy", "gate"),
         ("PodMonitor", "gate"),
     ]
 
@@ -278,7 +278,7 @@ def test_pods_that_ran_before_there_were_accounts_are_left_as_they_are(world):
     assert one(world, "Deployment")["spec"]["template"] == before
     assert "ServiceAccount" not in kinds(world)
     world.edit(inference={"confidence": 0.5})  # the next revision has one
-    assert kinds(world)[0] == "ServiceAccount"
+    assert "ServiceAccount" in kinds(world)
 
 
 def test_replicas_are_spread_over_nodes_where_that_is_possible(world):

@@ -24,7 +24,7 @@ from yolofleet.handlers import Watch
     ("code", "body", "error"),
     [
         (400, {}, errors.Invalid),
-        (401, {}, errors.Forbidden),
+        (401, {}, errors.Unauthenticated),
         (403, {}, errors.Forbidden),
         (404, {}, errors.NotFound),
         (405, {}, errors.Gone),

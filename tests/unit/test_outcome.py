@@ -140,7 +140,15 @@ def test_an_invalid_spec_never_reads_as_current(world):
     world.settle()
     world.raw["metadata"]["generation"] += 1
     generation = world.raw["metadata"]["generation"]
-    told = refused(world.status(), Reason.INVALID_SPEC, "spec.x: is y", generation, world.now)
+    before = world.status()
+    told = refused(
+        before,
+        Reason.INVALID_SPEC,
+        "spec.x: is y",
+        generation=generation,
+        before=before,
+        now=world.now,
+    )
     world.raw["status"] = told.dump()
     assert said(world, "Released") == ("False", "InvalidSpec")
     assert said(world, "Stalled") == ("True", "InvalidSpec")

@@ -26,7 +26,7 @@ Since = Annotated[datetime, PlainSerializer(_next_whole_second), _TIME]
 
 
 class ConditionType(StrEnum):
-    """What is said about every detector (Reconciling and the last four: where they apply).
+    """What is said about every detector (Reconciling and the last five: where they apply).
 
     Reconciling and Stalled are kstatus's names, by which Flux, Helm and others tell whether an
     object is as asked: https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus
@@ -42,6 +42,7 @@ class ConditionType(StrEnum):
     GPU_AVAILABLE = "GPUAvailable"
     AUTOSCALING_LIMITED = "AutoscalingLimited"
     DRIFTED = "Drifted"
+    WRITTEN = "Written"
 
 
 class Reason(StrEnum):
@@ -66,6 +67,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     RESOURCE_CONFLICT = "ResourceConflict"
     WRITE_REFUSED = "WriteRefused"
+    WRITE_FAILED = "WriteFailed"
     # of pods
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -36,7 +36,15 @@ from yolofleet.cluster.compare import (
     place_of,
     without,
 )
-from yolofleet.cluster.errors import Conflict, NotFound, ResourceConflict, Stale
+from yolofleet.cluster.errors import (
+    ClusterError,
+    Conflict,
+    NotFound,
+    NotLeading,
+    ResourceConflict,
+    Stale,
+)
+from yolofleet.cluster.failures import Failed, Failures, is_away, leads_to_nothing
 from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.ownership import Fields, setters
 from yolofleet.cluster.wish import PATH as WISH
@@ -74,13 +82,19 @@ class Change:
     fields: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Applied:
-    """What was written, and what others had changed. again: when to look at a fight once more."""
+    """What was written, what could not be, and what others had changed.
+
+    again: when to look at a fight once more. given_up: the API server is away or asks for a pause,
+    so what came later was not tried.
+    """
 
     changes: list[Change] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
     drifts: list[Drift] = field(default_factory=list)
     again: timedelta | None = None
+    given_up: bool = False
 
 
 RepairObserver = Callable[[str, str], None]
@@ -145,21 +159,30 @@ class Writer:
         self._proven: dict[str, _Proof] = {}
         self._unkept: dict[str, AbstractSet[Path]] = {}
         self._repairs: dict[str, _Repair] = {}
+        self._failures = Failures(clock)
+        self._untold: dict[str, list[Drift]] = {}
 
-    async def children(self, uid: str, namespace: str, serving: Iterable[str]) -> list[Manifest]:
-        """Return what the detector `uid` controls, from memory but for what should be there.
+    async def children(self, uid: str, key: str, serving: Iterable[str]) -> list[Manifest]:
+        """Return what is the detector's, from memory but for what should be there.
+
+        That is what `uid` controls, and what is its own by name and labels and has no owner, or
+        that of its stable Service, who is gone: it serves, and is adopted by the first write.
 
         serving: Deployments that its status speaks of. One that the cache lacks is looked at
         itself: without the label by which it is watched it serves as before, and to take it for
         gone would move its traffic.
         """
-        found = self._cache.children(uid)
+        namespace, _, name = key.partition("/")
+        service = self._cache.named(kinds.SERVICE, namespace, name)
+        former = self._cache.children(service.owner) if service and service.owner != uid else ()
+        free = [*self._cache.children(key), *former]
+        found = [*self._cache.children(uid), *(one for one in free if kinds.is_free(one, key))]
         known = {kinds.identity(child) for child in found}
-        for name in serving:
-            if (kinds.DEPLOYMENT.name, name) in known:
+        for revision in serving:
+            if (kinds.DEPLOYMENT.name, revision) in known:
                 continue
-            live = await self._client.find(kinds.DEPLOYMENT, namespace, name)
-            if live and kinds.controller_uid(live) == uid:
+            live = await self._client.find(kinds.DEPLOYMENT, namespace, revision)
+            if live and (kinds.controller_uid(live) == uid or kinds.is_free(live, key)):
                 found.append(entry_of(kinds.DEPLOYMENT, live).manifest())
         return found
 
@@ -171,57 +194,76 @@ class Writer:
     ) -> Applied:
         """Write in this order what differs from `desired`; return what was written and found.
 
-        over: the children as observed. Raises `ResourceConflict` before it touches an object that
-        the detector does not control; what comes later in `desired` is then left as it is.
+        over: the children as observed. An object that cannot be written holds up nobody but those
+        who lead to it (`leads_to_nothing`). One that the detector does not control is not touched.
+        Raises nothing of the cluster's but `NotLeading`.
         """
         uids = {kinds.identity(child): child["metadata"]["uid"] for child in over}
-        done = Applied()
-        calm: list[float] = []
+        done, unmade = Applied(), list[Failed]()
         for manifest in desired:
-            live = await self._live(manifest, uids.get(kinds.identity(manifest)))
-            if live is None:
-                done.changes.append(await self._create(manifest))
-            elif not (b'"deletionTimestamp"' in live.body and _terminating(live)):
-                try:
-                    changes, drift = await self._apply(manifest, live, policy)
-                except Stale:
-                    await self._look_at(live)
-                    raise
-                done.changes.extend(changes)
-                done.drifts.extend([drift] if drift else [])
-                if drift and drift.handling is Handling.CONTESTED:
-                    calm.append(self._repairs[live.uid].calm_until - self._clock())
-        soonest = timedelta(seconds=max(0.01, min(calm))) if calm else None
-        return replace(done, again=soonest)
+            if done.given_up:
+                break
+            if any(leads_to_nothing(manifest, each) for each in unmade):
+                continue
+            identity = kinds.identity(manifest)
+            try:
+                await self._bring(manifest, uids.get(identity), policy, done)
+            except NotLeading:
+                raise
+            except ClusterError as error:
+                failed = self._failures.failed(manifest, error)
+                done.failed.append(failed)
+                if isinstance(error, ResourceConflict) or identity not in uids:
+                    unmade.append(failed)
+                done.given_up = is_away(done.failed)
+            else:
+                self._failures.forget(manifest)
+        if desired:
+            self._keep_untold(kinds.controller_uid(desired[0]), done)
+        return done
 
-    async def prune(self, uid: str, keep: Collection[tuple[str, str]]) -> list[Change]:
+    async def prune(
+        self, uid: str, keep: Collection[tuple[str, str]], spared: Collection[str] = ()
+    ) -> Applied:
         """Delete the children of the detector `uid` whose (kind, name) is not in `keep`.
 
-        The cache only says where to look: what is deleted was listed a moment ago, and is still
-        the same object (uid) in the same state (resourceVersion) when the API server deletes it.
+        spared: kinds of which nothing is deleted. The cache only says where to look: what is
+        deleted was listed a moment ago, and is still the same object (uid) in the same state
+        (resourceVersion) when the API server deletes it. Raises nothing but `NotLeading`.
         """
         doubtful: defaultdict[tuple[Kind, str, str], list[Entry]] = defaultdict(list)
         for entry in self._cache.owned_by(uid):
-            if (entry.kind.name, entry.name) not in keep:
+            if (entry.kind.name, entry.name) not in keep and entry.kind.name not in spared:
                 doubtful[entry.kind, entry.namespace, _detector_of(entry)].append(entry)
-        changes: list[Change] = []
-        for (kind, namespace, detector), entries in sorted(
-            doubtful.items(), key=lambda place: place[0][0].name
-        ):
-            listing = await self._client.list(
-                kind,
-                lambda item: item,
-                namespace=namespace,
-                selector=f"{kinds.selector_of(kind)},{DETECTOR_LABEL}={detector}",
-            )
-            there = {item["metadata"]["uid"] for item in listing.items}
-            for entry in entries:
-                if entry.uid not in there:  # its deletion was not heard of
-                    self._cache.remove(kind, entry.uid, listing.version)
-            for item in listing.items:
+        done = Applied()
+        for place, entries in sorted(doubtful.items(), key=lambda place: place[0][0].name):
+            try:
+                there = await self._still_there(*place, entries)
+            except NotLeading:
+                raise
+            except ClusterError as error:
+                done.failed.append(self._failures.failed(entries[0].manifest(), error))
+                continue
+            for item in there:
                 if kinds.controller_uid(item) == uid and kinds.identity(item) not in keep:
-                    changes += await self._delete(item)
-        return changes
+                    await self._delete(item, done)
+        return done
+
+    async def _still_there(
+        self, kind: Kind, namespace: str, detector: str, entries: Sequence[Entry]
+    ) -> list[Manifest]:
+        """List what of `kind` is labelled as the detector's; forget what of `entries` is gone."""
+        listing = await self._client.list(
+            kind,
+            lambda item: item,
+            namespace=namespace,
+            selector=f"{kinds.selector_of(kind)},{DETECTOR_LABEL}={detector}",
+        )
+        there = {item["metadata"]["uid"] for item in listing.items}
+        for entry in entries:
+            if entry.uid not in there:  # its deletion was not heard of
+                self._cache.remove(kind, entry.uid, listing.version)
+        return listing.items
 
     async def publish_status(self, raw: Manifest, status: Manifest) -> list[Change]:
         """Write `status` if it says something new, and only over the very `raw` it is about.
@@ -230,6 +272,7 @@ class Writer:
         overwrite newer status.
         """
         if raw.get("status", {}) == status:
+            self._untold.pop(raw["metadata"]["uid"], None)
             return []
         patch = _address(raw) | {"status": status}
         patch["metadata"]["resourceVersion"] = raw["metadata"]["resourceVersion"]
@@ -239,6 +282,7 @@ class Writer:
         if answer.get("status", {}) != status:  # somebody else wrote there; it is ours as a whole
             answer = await self._client.send(_replace_status(answer, status))
         self._cache.put(kinds.DETECTOR, answer)
+        self._untold.pop(raw["metadata"]["uid"], None)
         fields = sorted(_top_differences(raw.get("status", {}), status))
         return [_told(raw, Change(Action.STATUS, *_names(raw), tuple(fields)))]
 
@@ -249,6 +293,34 @@ class Writer:
         return [*found.ours, *found.drift]
 
     # one object
+
+    async def _bring(
+        self, manifest: Manifest, uid: str | None, policy: DriftPolicy, done: Applied
+    ) -> None:
+        """Make one object as desired, and note what was done."""
+        live = await self._live(manifest, uid)
+        if live is None:
+            done.changes.append(await self._create(manifest))
+            return
+        if b'"deletionTimestamp"' in live.body and _terminating(live):
+            return
+        try:
+            live = await self._adopted(manifest, live)
+            changes, drift = await self._apply(manifest, live, policy)
+        except Stale:
+            await self._look_at(live)
+            raise
+        done.changes.extend(changes)
+        done.drifts.extend([drift] if drift else [])
+        if drift and drift.handling is Handling.CONTESTED:
+            calm = timedelta(seconds=self._repairs[live.uid].calm_until - self._clock())
+            done.again = max(timedelta(seconds=0.01), min(calm, done.again or calm))
+
+    def _keep_untold(self, uid: str, done: Applied) -> None:
+        """Tell of repairs until a status that tells of them is published: a write may fail."""
+        done.drifts[:0] = self._untold.pop(uid, ())
+        if repaired := [each for each in done.drifts if each.handling is Handling.REPAIRED]:
+            self._untold[uid] = repaired
 
     async def _apply(
         self, desired: Manifest, live: Entry, policy: DriftPolicy
@@ -320,11 +392,26 @@ class Writer:
         found = await self._client.find(kind, namespace, name)  # not ours, or not labelled so
         if found is None:
             return None
-        if kinds.controller_uid(found) != kinds.controller_uid(desired):
-            if _is_namesake(kinds.controller_of(found), kinds.controller_of(desired)):
-                raise Conflict(f"{kind.name} {name} is still its namesake's, which was deleted")
+        if kinds.controller_uid(found) == kinds.controller_uid(desired):
+            return entry_of(kind, found)
+        if not kinds.is_free(found, kinds.owner_key(desired)):
             raise ResourceConflict(kind.name, namespace, name, _controller_name(found))
         return entry_of(kind, found)
+
+    async def _adopted(self, desired: Manifest, live: Entry) -> Entry:
+        """Take over an object of ours whose owner is gone, before it is collected as garbage.
+
+        Whoever restored it may have set that owner: an apply of ours would only add another. One
+        without any owner gets ours by the apply.
+        """
+        if live.owner in ("", kinds.controller_uid(desired)):
+            return live
+        owners = desired["metadata"]["ownerReferences"]
+        operations = [
+            _unchanged_since(str(live.version)),
+            {"op": "replace", "path": "/metadata/ownerReferences", "value": owners},
+        ]
+        return await self._send(requests.json_patch(live.manifest(), operations, MANAGER))
 
     async def _look_at(self, cached: Entry) -> None:
         """Bring the cache up to date with an object that is not what the cache says it is.
@@ -369,14 +456,20 @@ class Writer:
         change = Change(Action.REVERTED, *_names(desired), self._note(live, (), extra))
         return entry, _told(desired, change)
 
-    async def _delete(self, live: Manifest) -> list[Change]:
+    async def _delete(self, live: Manifest, done: Applied) -> None:
         if "deletionTimestamp" in live["metadata"]:
-            return []
+            return
         try:
             await self._client.send(requests.delete(live))
         except NotFound:
-            return []
-        return [_told(live, Change(Action.DELETED, *_names(live)))]
+            return
+        except NotLeading:
+            raise
+        except ClusterError as error:
+            done.failed.append(self._failures.failed(live, error))
+        else:
+            self._failures.forget(live)
+            done.changes.append(_told(live, Change(Action.DELETED, *_names(live))))
 
     async def _send(self, request: requests.Request) -> Entry:
         """Send a write of a child and read our own write: the cache has the answer at once."""
@@ -483,11 +576,6 @@ def _ours(found: _Found) -> _Found:
     return _Found(found.ours, [], [])
 
 
-def _is_namesake(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Say whether both refer to a detector of one name: deleted and made anew, it waits."""
-    return bool(one) and all(one.get(field) == other.get(field) for field in ("kind", "name"))
-
-
 def _detector_of(entry: Entry) -> str:
     labels = entry.manifest()["metadata"].get("labels") or {}
     return str(labels.get(DETECTOR_LABEL, ""))
@@ -527,7 +615,7 @@ def _pointer(path: Path) -> str:
 
 def _controller_name(manifest: Manifest) -> str:
     controller = kinds.controller_of(manifest)
-    return f"{controller['kind']} {controller['name']}" if controller else "somebody else"
+    return f"{controller['kind']} {controller['name']}" if controller else ""
 
 
 def _top_differences(one: Manifest, other: Manifest) -> set[str]:

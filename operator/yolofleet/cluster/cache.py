@@ -135,7 +135,10 @@ class Cache:
         return [entry.key for entry in self._entries[kinds.DETECTOR].values()]
 
     def children(self, uid: str) -> list[Manifest]:
-        """Return every object that the detector with `uid` controls, as it is."""
+        """Return every object that the detector with `uid` controls, as it is.
+
+        In place of a uid the key of a detector: what is labelled as its own and has no controller.
+        """
         return [entry.manifest() for entry in self.owned_by(uid)]
 
     def owned_by(self, uid: str) -> list[Entry]:
@@ -277,8 +280,8 @@ class Cache:
             self._pods.setdefault(entry.key, {})[entry.uid] = entry
             if entry.holds:
                 self._held.setdefault(entry.holds[0], Counter()).update(entry.holds[1])
-        elif entry.owner:
-            self._owned.setdefault(entry.owner, {})[entry.uid] = entry
+        elif owner := _owner(entry):
+            self._owned.setdefault(owner, {})[entry.uid] = entry
 
     def _unlink(self, entry: Entry) -> None:
         self._entries[entry.kind].pop(entry.uid, None)
@@ -291,12 +294,17 @@ class Cache:
             if not self._held[node]:
                 del self._held[node]
         index, of = (
-            (self._pods, entry.key) if entry.kind is kinds.POD else (self._owned, entry.owner)
+            (self._pods, entry.key) if entry.kind is kinds.POD else (self._owned, _owner(entry))
         )
         if of in index:
             index[of].pop(entry.uid, None)
             if not index[of]:
                 del index[of]
+
+
+def _owner(entry: Entry) -> str:
+    """Return the uid of who controls the object; without one, the key of whose it is by label."""
+    return entry.owner or (entry.key if entry.kind is not kinds.DETECTOR else "")
 
 
 def _news(known: Entry, entry: Entry) -> bool:

@@ -44,17 +44,17 @@ class Forbidden(Refused):
 
 
 class ResourceConflict(Refused):
-    """An object of the wanted name exists, and this detector does not control it."""
+    """An object of the wanted name exists, and this detector does not control it.
+
+    controller: "Kind name" of who does; empty: nobody, and it is not labelled as the detector's.
+    """
 
     def __init__(self, kind: str, namespace: str, name: str, controller: str) -> None:
         self.kind = kind
-        self.namespace = namespace
         self.name = name
         self.controller = controller
-        super().__init__(
-            f"{kind} {name} already exists in namespace {namespace} and belongs to {controller};"
-            f" delete or rename it, or rename the detector"
-        )
+        self.where = f"in namespace {namespace} and belongs to {controller or 'nobody'}"
+        super().__init__(f"{kind} {name} already exists {self.where}")
 
 
 class Stale(ClusterError):

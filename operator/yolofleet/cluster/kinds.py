@@ -139,3 +139,20 @@ def owner_key(manifest: Manifest) -> str:
         return f"{metadata['namespace']}/{controller['name']}"
     detector = (metadata.get("labels") or {}).get(names.DETECTOR_LABEL, "")
     return f"{metadata['namespace']}/{detector}" if detector else ""
+
+
+def is_free(manifest: Manifest, key: str) -> bool:
+    """Say whether `manifest` is beyond doubt of the detector `key` and has no owner, or none left.
+
+    Its name and labels are what the operator gives, and nobody else controls it: restored from a
+    backup, or left behind by `--cascade=orphan`. A detector of that name with another uid is gone.
+    """
+    metadata, (namespace, _, name) = manifest["metadata"], key.partition("/")
+    labels, controller = metadata.get("labels") or {}, controller_of(manifest)
+    ours = {names.MANAGED_BY_LABEL: names.MANAGED_BY, names.DETECTOR_LABEL: name}
+    return (
+        metadata.get("namespace") == namespace
+        and ours.items() <= labels.items()
+        and metadata["name"] in (name, labels.get(names.REVISION_LABEL))
+        and (not controller or (controller["kind"], controller["name"]) == (names.KIND, name))
+    )

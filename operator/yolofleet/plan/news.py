@@ -41,6 +41,7 @@ def news(before: Status, after: Status) -> Iterator[News]:
 
 _NO_NEWS = {
     ConditionType.DRIFTED,  # `drift_news` tells it, each time
+    ConditionType.WRITTEN,  # Progressing does, in the same words
     ConditionType.RELEASED,  # these three sum up what the others tell
     ConditionType.RECONCILING,
     ConditionType.STALLED,

@@ -50,15 +50,28 @@ def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime)
     )
 
 
-def refused(before: Status, reason: str, message: str, generation: int, now: datetime) -> Status:
-    """Return `before` with the refusal told in Progressing: what serves keeps serving."""
-    if (stable := before.stable) and stable.ready and stable.weight:
+def refused(
+    status: Status,
+    reason: str,
+    message: str,
+    *,
+    generation: int,
+    before: Status,
+    now: datetime,
+    stuck: bool = True,
+) -> Status:
+    """Return `status` with the refusal told in Progressing: what serves keeps serving.
+
+    before: what was said last; since when conditions are what they are is taken from there.
+    stuck: whether a person has to put it right.
+    """
+    if (stable := status.stable) and stable.ready and stable.weight:
         message += f"; {stable.revision} keeps serving"
     told = Statement(ConditionType.PROGRESSING, False, reason, message)
-    replaced = [*summary(told, told), told]
+    replaced = [*summary(told, told if stuck else None), told]
     others = set(ConditionType) - _SUMMED - {ConditionType.PROGRESSING}
-    kept = [again(condition) for condition in before.conditions if condition.type in others]
-    return before.model_copy(
+    kept = [again(condition) for condition in status.conditions if condition.type in others]
+    return status.model_copy(
         update={
             "observed_generation": generation,
             "conditions": dated([*kept[:1], *replaced, *kept[1:]], before, generation, now),

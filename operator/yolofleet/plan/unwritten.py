@@ -4,21 +4,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from yolofleet.api.names import DETECTOR_LABEL, MANAGED_BY, MANAGED_BY_LABEL
 from yolofleet.api.status import ConditionType, Reason, Status
-from yolofleet.plan.status import Statement, refused, with_statement
+from yolofleet.plan.conditions.statement import Statement
+from yolofleet.plan.failures import PATIENCE
+from yolofleet.plan.status import refused, with_statement
 
 
 @dataclass(frozen=True, slots=True)
 class Unwritten:
     """One object that is not as wanted, because a write of it was refused or failed.
 
-    told: the API server's words, with fields named as the user wrote them.
+    told: the API server's words, with fields named as the user wrote them. controller: of an object
+    that is not the detector's, who has it; empty: nobody.
     """
 
     kind: str
     name: str
     reason: Reason
     told: str
+    controller: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -26,35 +31,68 @@ class Unwritten:
 
 _WORST_FIRST = (Reason.RESOURCE_CONFLICT, Reason.WRITE_REFUSED, Reason.WRITE_FAILED)
 
-_OPEN = "until it is written, the pods are open to whoever reaches them"
-
 
 def with_unwritten(
-    status: Status, unwritten: Sequence[Unwritten], generation: int, before: Status, now: datetime
+    status: Status, unwritten: Sequence[Unwritten], key: str, *, before: Status, now: datetime
 ) -> Status:
     """Return `status` with what is not as wanted told in Progressing and, with since when, Written.
 
-    Written is there only while something is not: its last transition is since when.
+    key: "namespace/name" of the detector. Written is there only while something is not as wanted:
+    its last transition is since when.
     """
     if not unwritten:
         return status
     reason = min((each.reason for each in unwritten), key=_WORST_FIRST.index)
-    message = "; ".join(_sentences(unwritten))
-    told = refused(status, reason, message, generation, now, before)
+    message = "; ".join(_sentences(unwritten, *key.split("/")))
+    told = refused(
+        status,
+        reason,
+        message,
+        generation=status.observed_generation,
+        before=before,
+        now=now,
+        stuck=reason is not Reason.WRITE_FAILED or _long_so(before, now),
+    )
     statement = Statement(ConditionType.WRITTEN, False, reason, message)
     return with_statement(told, statement, before, now)
 
 
-def _sentences(unwritten: Sequence[Unwritten]) -> Iterator[str]:
+def _long_so(before: Status, now: datetime) -> bool:
+    was = before.condition(ConditionType.WRITTEN)
+    return was is not None and now - was.last_transition_time >= PATIENCE
+
+
+def _sentences(unwritten: Sequence[Unwritten], namespace: str, detector: str) -> Iterator[str]:
     """Say each error once, with all objects that have it."""
-    by_error: dict[tuple[Reason, str], list[Unwritten]] = {}
+    taken = [each for each in unwritten if each.reason is Reason.RESOURCE_CONFLICT]
+    if taken:
+        yield _taken(taken, namespace, detector)
+    by_error: dict[str, list[Unwritten]] = {}
     for each in sorted(unwritten, key=lambda each: _WORST_FIRST.index(each.reason)):
-        by_error.setdefault((each.reason, each.told), []).append(each)
-    for (reason, told), those in by_error.items():
-        objects = ", ".join(map(str, those))
-        if reason is Reason.RESOURCE_CONFLICT:
-            yield f"{objects} already exist{'' if len(those) > 1 else 's'} {told}"
-        else:
-            yield f"{objects}: {told}"
+        if each not in taken:
+            by_error.setdefault(each.told, []).append(each)
+    for told, those in by_error.items():
+        yield f"{', '.join(map(str, those))}: {told}"
     if any(each.kind == "NetworkPolicy" for each in unwritten):
-        yield _OPEN
+        yield "until the NetworkPolicy is written, spec.access restricts nothing"
+
+
+def _taken(taken: Sequence[Unwritten], namespace: str, detector: str) -> str:
+    """Name all objects that are not the detector's, and what to do without losing any of them."""
+    by_owner: dict[str, list[Unwritten]] = {}
+    for each in taken:
+        by_owner.setdefault(each.controller, []).append(each)
+    told = [
+        f"{', '.join(map(str, those))} already exist{'' if len(those) > 1 else 's'} in namespace"
+        f" {namespace} and belong{'' if len(those) > 1 else 's'} to {owner or 'nobody'}"
+        for owner, those in by_owner.items()
+    ]
+    advice = "give the detector another name"
+    if free := by_owner.get(""):
+        objects = " ".join(f"{each.kind.lower()}/{each.name}" for each in free)
+        labels = f"{MANAGED_BY_LABEL}={MANAGED_BY} {DETECTOR_LABEL}={detector}"
+        advice += (
+            ", or hand over to it what is its own, restored from a backup for example:"
+            f" kubectl -n {namespace} label --overwrite {objects} {labels}"
+        )
+    return f"{'; '.join(told)}. To go on, {advice}"

@@ -1,7 +1,8 @@
 """Every object that a detector has, in the order in which they are written.
 
-The account before the pods that run as it, pods before Services, both before the routes that point
-at them: nothing is referenced before it is.
+The order is that of safety, because any of these writes can be the last one for a while. What keeps
+others out comes before the pods; Services and rules before the routes that lead to them; and the
+routes before the pods of new revisions, which nobody waits for while old ones die.
 """
 
 from collections.abc import Collection, Mapping
@@ -54,16 +55,28 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     isolated = detector.spec.access.network_policy is not Isolation.NONE
     monitored = around.monitor_labels if detector.spec.access.metrics_open else None
     return [
+        *([network_policy(detector, deployments, mesh=around.mesh)] if isolated else []),
         *([service_account(detector)] if account else []),
-        *deployments,
         *(revision_service(detector, name) for name in names),
         *(destination_rule(detector, name) for name in names if meshed),
         stable_service(detector, plan),
         *([virtual_service(detector, plan)] if meshed else []),
         *([http_route(detector, plan)] if plan.provider is Provider.GATEWAY else []),
+        *deployments,
         *([hpa(detector, plan.stable, scaling)] if scaling else []),
         *([pdb(detector, detector.name, plan.stable)] if plan.full >= 2 else []),
         *(pdb(detector, name, name) for name in plan.beside if (plan.replicas(name) or 0) >= 2),
-        *([network_policy(detector, deployments, mesh=around.mesh)] if isolated else []),
         *([pod_monitor(detector, monitored)] if monitored is not None else []),
     ]
+
+
+_ROUTING = frozenset({"Deployment", "Service", "DestinationRule", "VirtualService", "HTTPRoute"})
+
+
+def leant_on(unwritten: Collection[str]) -> frozenset[str]:
+    """Return the kinds of which nothing may go while objects of the kinds `unwritten` are old.
+
+    An old route leads where it led, and old pods run as the account they had.
+    """
+    routing = _ROUTING if not _ROUTING.isdisjoint({*unwritten} - {"Deployment"}) else frozenset()
+    return routing | ({"ServiceAccount"} if "Deployment" in unwritten else frozenset())

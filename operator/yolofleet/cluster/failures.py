@@ -1,0 +1,132 @@
+"""Writes that failed: whom that holds up, when it is worth telling, and when to try again."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from yolofleet.api.names import Manifest
+from yolofleet.api.status import Reason
+from yolofleet.cluster import kinds
+from yolofleet.cluster.errors import (
+    ClusterError,
+    Refused,
+    ResourceConflict,
+    Stale,
+    Throttled,
+    Unanswered,
+)
+from yolofleet.cluster.queue import LONGEST_BACKOFF_S
+
+BUSY_TIMES: Final = 3
+"""A write that fails so often in a row is told; the first retries come within milliseconds."""
+
+STALE_FOR_S: Final = 5.0
+"""Others who are faster for so long are told."""
+
+UNANSWERED: Final = 2
+"""After so many requests without an answer the rest of a pass is not tried. One may be the matter
+of a single object, whose webhook hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An object that is not as wanted, and why.
+
+    times: passes in a row in which it failed; seconds: since the first of them.
+    """
+
+    manifest: Manifest
+    error: ClusterError
+    times: int
+    seconds: float
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of the object."""
+        return str(self.manifest["kind"])
+
+    @property
+    def name(self) -> str:
+        """Return the name of the object."""
+        return str(self.manifest["metadata"]["name"])
+
+    @property
+    def reason(self) -> Reason:
+        """Return it in one word: who has to act."""
+        if isinstance(self.error, ResourceConflict):
+            return Reason.RESOURCE_CONFLICT
+        return Reason.WRITE_REFUSED if isinstance(self.error, Refused) else Reason.WRITE_FAILED
+
+    @property
+    def controller(self) -> str:
+        """Return who has the object if it is not the detector's; empty when nobody does."""
+        return self.error.controller if isinstance(self.error, ResourceConflict) else ""
+
+    @property
+    def lasts(self) -> bool:
+        """Return whether it is worth telling: who was busy for a moment is not."""
+        if isinstance(self.error, Stale):
+            return self.seconds >= STALE_FOR_S
+        return isinstance(self.error, Refused) or self.times >= BUSY_TIMES
+
+
+class Failures:
+    """Remembers how often in a row each object could not be written."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._known: dict[tuple[str, str, str], tuple[int, float, float]] = {}
+
+    def failed(self, manifest: Manifest, error: ClusterError) -> Failed:
+        """Count a failure."""
+        now = self._clock()
+        times, since, last = self._known.get(_address(manifest), (0, now, now))
+        if now - last > 2 * LONGEST_BACKOFF_S:  # it was not wanted for a while
+            times, since = 0, now
+        self._known[_address(manifest)] = (times + 1, since, now)
+        return Failed(manifest, error, times + 1, now - since)
+
+    def forget(self, manifest: Manifest) -> None:
+        """End the count: it went well."""
+        if self._known:
+            self._known.pop(_address(manifest), None)
+
+
+def is_away(failed: Sequence[Failed]) -> bool:
+    """Say whether the API server does not answer, or asks for a pause, whatever it is asked."""
+    silent = [each for each in failed if isinstance(each.error, Unanswered | Throttled)]
+    return len(silent) >= UNANSWERED
+
+
+def to_retry(failed: Iterable[Failed]) -> ClusterError | None:
+    """Return what trying again may cure; of several, the one that asks for a pause."""
+    errors = [each.error for each in failed if not isinstance(each.error, Refused)]
+    pause = next((error for error in errors if isinstance(error, Throttled)), None)
+    return pause or next(iter(errors), None)
+
+
+_ROUTES: Final = frozenset({kind.name for kind in kinds.ROUTERS.values()})
+_WAY_POINTS: Final = frozenset({kinds.SERVICE.name, kinds.DESTINATION_RULE.name})
+
+
+def leads_to_nothing(manifest: Manifest, unmade: Failed) -> bool:
+    """Say whether `manifest` names what is not there, or is another's: requests would go there."""
+    if manifest["kind"] in _ROUTES and unmade.kind in _WAY_POINTS:
+        host = rf'"{re.escape(unmade.name)}(\.{manifest["metadata"]["namespace"]}\.svc[^"]*)?"'
+        return re.search(host, orjson.dumps(manifest["spec"]).decode()) is not None
+    if manifest["kind"] == kinds.DEPLOYMENT.name and unmade.kind == kinds.SERVICE_ACCOUNT.name:
+        foreign = isinstance(unmade.error, ResourceConflict)  # with rights that nobody gave it here
+        pod = manifest["spec"]["template"]["spec"]
+        return foreign and pod.get("serviceAccountName") == unmade.name
+    return False
+
+
+def _address(manifest: Manifest) -> tuple[str, str, str]:
+    metadata = manifest["metadata"]
+    return manifest["kind"], metadata.get("namespace", ""), metadata["name"]
