@@ -142,12 +142,12 @@ async def digest_mismatch(stage: Stage) -> None:
 async def unschedulable(stage: Stage) -> None:
     stage.pods_to_come(kubelet.unschedulable("0/3 nodes are available: 3 Insufficient cpu."))
     await stage.make(resources={"requests": {"cpu": "64"}})
-    await stage.says("Progressing", "Unschedulable")
+    await stage.says("Stalled", "Unschedulable")  # after a minute: a node may be on its way
 
 
 async def no_gpu(stage: Stage) -> None:
     await stage.make(resources=GPU)
-    await stage.says("GPUAvailable", "Missing")
+    await stage.says("Stalled", "Missing")  # after a minute, as above
 
 
 async def invalid_spec(stage: Stage) -> None:

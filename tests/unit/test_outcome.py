@@ -7,6 +7,7 @@ import pytest
 from yolofleet.api.crd import UNSEEN
 from yolofleet.api.names import REVISION_LABEL
 from yolofleet.api.status import Reason
+from yolofleet.plan.admission import Neighbours, judge
 from yolofleet.plan.status import next_look, refused
 
 V1, V2, V3 = ({"uri": f"demo://shapes-v{n}"} for n in (1, 2, 3))
@@ -263,7 +264,7 @@ def test_the_digest_is_told_where_it_is_known(world, pinned, ready, told):
     deployment["status"]["availableReplicas"] = ready
     world.reconcile()
     [revision] = world.status().revisions
-    assert revision.digest == ("5d" * 32 if told else "")
+    assert revision.digest == ("5d" * 32 if told else None)
 
 
 def test_nothing_of_it_changes_while_nothing_happens(world):
@@ -274,3 +275,40 @@ def test_nothing_of_it_changes_while_nothing_happens(world):
         world.now += timedelta(hours=1)
         world.reconcile()
         assert world.raw["status"] == before
+
+
+EQUAL = [
+    ({"requests": {"cpu": "50m"}}, {"resources": {"requests": {"cpu": "0.05"}}}),
+    ({"requests": {"memory": "128Mi"}}, {"resources": {"requests": {"memory": "131072Ki"}}}),
+    ({}, {"podTemplate": {}}),
+    ({}, {"runtime": {"backend": "auto"}}),
+    ({}, {"inference": {"confidence": 0.250}}),
+]
+
+
+@pytest.mark.parametrize(("resources", "canary"), EQUAL)
+def test_a_canary_that_equals_stable_in_other_words_is_told(world, resources, canary):
+    world.edit(resources=resources, canary=canary | {"weight": 50})
+    world.settle()
+    told = world.status().condition("CanaryHealthy")
+    assert (told.status, told.reason) == ("False", "CanaryEqual")
+    assert told.message.startswith("spec.canary: is equal to the stable revision")
+    assert said(world, "Stalled") == ("True", "CanaryEqual")
+    assert kstatus(world.raw) == "Failed"
+    world.edit(canary=None)
+    world.settle()
+    assert trues(world) == ["Released"]
+
+
+@pytest.mark.parametrize(("resources", "canary"), EQUAL)
+def test_admission_refuses_it_from_whoever_brings_it(resources, canary):
+    nobody = Neighbours((), {})
+    spec = {"model": {"uri": "demo://shapes"}, "resources": resources}
+    metadata = {"name": "gate", "namespace": "shop", "uid": "u", "generation": 1}
+    sound = {"metadata": metadata, "spec": spec}
+    equal = {"metadata": metadata, "spec": spec | {"canary": canary | {"weight": 50}}}
+    for old in (None, sound):
+        [told] = judge(equal, old, nobody).refusals
+        assert told.startswith("spec.canary: is equal to the stable revision")
+    other = {"metadata": metadata, "spec": equal["spec"] | {"replicas": 3}}
+    assert judge(other, equal, nobody).refusals == ()  # what was there holds up no other edit

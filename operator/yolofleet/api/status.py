@@ -85,6 +85,7 @@ class Reason(StrEnum):
     # CanaryHealthy
     CANARY_READY = "CanaryReady"
     CANARY_STARTING = "CanaryStarting"
+    CANARY_EQUAL = "CanaryEqual"
     # GPUAvailable
     ENOUGH = "Enough"
     MISSING = "Missing"
@@ -136,11 +137,11 @@ class Serving(ApiModel):
         " on trial. Former: nobody wants it any more, and it still has pods or requests."
     )
     model: str = Field(default="", description="Where its weights came from.")
-    digest: str = Field(
-        default="",
-        description="SHA-256 of the model that its ready pods have loaded. Empty while none is"
-        " ready, and when its sha256 was not pinned: then only the pods know, and tell it in every"
-        " answer.",
+    digest: str | None = Field(
+        default=None,
+        description="SHA-256 of the model that its ready pods have loaded. Absent while none is"
+        " ready, and where the model's sha256 is not pinned: then only the pods know, and tell it"
+        " in every answer.",
     )
     ready: int = Field(default=0, description="Replicas that can answer.")
     desired: int = Field(default=0, description="Replicas that there should be.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector, DetectorSpec
 from yolofleet.api.names import HASH_DIGITS, MAX_NAME, Manifest, shortened
+from yolofleet.plan.revision import CANARY_EQUAL, canary_is_equal
 
 Claim = tuple[str, str]
 """A gateway (NAMESPACE/NAME, or mesh) and a host name on it."""
@@ -45,9 +46,19 @@ def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
         return Verdict((str(error),))
     claimed = claims(new) - (claims(old) if old else frozenset())
     refusals = [*_taken_hosts(detector.key, claimed, around)]
+    if canary_is_equal(detector.spec) and not _was_equal(old):
+        refusals.append(CANARY_EQUAL)
     if old is None:
         refusals += _taken_name(detector, around)
     return Verdict(tuple(refusals), tuple(_doubts(detector.spec)))
+
+
+def _was_equal(old: Manifest | None) -> bool:
+    """Say whether the canary was equal before: then it holds up no other edit."""
+    try:
+        return old is not None and canary_is_equal(Detector.parse(old).spec)
+    except InvalidSpec:
+        return False
 
 
 def claims(raw: Manifest) -> frozenset[Claim]:

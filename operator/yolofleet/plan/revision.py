@@ -44,6 +44,12 @@ would be a choice of the user's, and an upgrade would make a new revision of the
 """
 
 
+CANARY_EQUAL = (
+    "spec.canary: is equal to the stable revision, in other words; change its model, runtime,"
+    " inference, resources or podTemplate, or remove canary"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Revision:
     """One immutable way to run a detector. Everything its pods depend on, and nothing else."""
@@ -118,6 +124,13 @@ def canary_revision(detector: Detector, defaults: Defaults) -> Revision | None:
     spec = detector.spec.model_copy(update=_overrides(detector.spec, canary))
     revision = _revision(detector, spec, defaults)
     return None if revision.name == stable_revision(detector, defaults).name else revision
+
+
+def canary_is_equal(spec: DetectorSpec) -> bool:
+    """Say whether the canary is the spec's own revision, in these words or in others."""
+    if spec.canary is None:
+        return False
+    return identity(spec.model_copy(update=_overrides(spec, spec.canary))) == identity(spec)
 
 
 def _overrides(spec: DetectorSpec, canary: Canary) -> dict[str, Any]:

@@ -5,12 +5,18 @@ from functools import partial
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement
+from yolofleet.plan.revision import CANARY_EQUAL, canary_is_equal
 
 _say = partial(Statement, ConditionType.CANARY_HEALTHY)
 
 
 def canary_healthy(now: Situation) -> Statement | None:
     """Say how the canary does."""
+    if canary_is_equal(now.detector.spec):
+        told = (
+            f"{CANARY_EQUAL}. Until then nothing is on trial, and its weight and match do nothing"
+        )
+        return _say(False, Reason.CANARY_EQUAL, told, lasting=True)
     name = now.plan.canary
     if name is None or now.detector.spec.canary is None:
         return None

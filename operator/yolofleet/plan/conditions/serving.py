@@ -36,7 +36,7 @@ def _serving(now: Situation, name: str, role: Role) -> Serving:
         role=role,
         model=status.model,
         # The server loads no other file than the pinned one, and is not ready before it did.
-        digest=pinned if status.ready else "",
+        digest=(pinned or None) if status.ready else None,
         ready=status.ready,
         desired=status.desired,
         weight=status.weight,
