@@ -152,7 +152,8 @@ class Operator:
             return None
         certificate = webhook.Certificate(folder, self._metrics.certificate_read)
         self._start("certificate", certificate.keep_fresh())
-        return await webhook.serve(self._cache, self._warm.is_set, certificate, port)
+        allowed = self._deps.defaults.allowed
+        return await webhook.serve(self._cache, self._warm.is_set, certificate, port, allowed)
 
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -27,9 +27,10 @@ from yolofleet.cluster.compare import Difference
 from yolofleet.cluster.errors import ClusterError
 from yolofleet.cluster.queue import WorkQueue
 from yolofleet.plan.accelerators import NodeRoom, asks
+from yolofleet.plan.claims import wanted
 from yolofleet.plan.decide import decide
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.observed import observe
+from yolofleet.plan.observed import Elsewhere, observe
 from yolofleet.plan.revision import Revision
 from yolofleet.plan.status import report
 from yolofleet.resources.build import build, surroundings
@@ -45,6 +46,7 @@ class Seen:
     pods: Sequence[Manifest]
     nodes: tuple[NodeRoom, ...]
     routers: frozenset[Provider]
+    elsewhere: Elsewhere
     monitors: bool
     defaults: Defaults
     differing: Callable[[Manifest, Entry], Iterable[Difference]]
@@ -81,6 +83,7 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         pods=sources.cache.pods(key),
         nodes=nodes,
         routers=sources.cache.routers(),
+        elsewhere=Elsewhere(sources.cache.routes.taken(key, wanted(raw)), sources.defaults.allowed),
         monitors=sources.cache.serves(kinds.POD_MONITOR),
         defaults=sources.defaults,
         differing=sources.writer.differing,
@@ -121,7 +124,14 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
         return facts | {"invalid": str(error)}
     children = [child.manifest() for child in seen.children]
     observed = observe(
-        detector, children, seen.pods, seen.nodes, routers=seen.routers, status=status, now=now
+        detector,
+        children,
+        seen.pods,
+        seen.nodes,
+        routers=seen.routers,
+        status=status,
+        now=now,
+        elsewhere=seen.elsewhere,
     )
     plan = decide(detector, observed, seen.defaults, now=now)
     around = surroundings(seen.defaults, seen.routers, monitors=seen.monitors)

@@ -59,6 +59,8 @@ class Watch:
         if key:
             urgent = kind is kinds.DETECTOR
             self.queue.add(key, Priority.USER if urgent else Priority.DRIFT)
+        for rival in self.cache.routes.stirred():
+            self.queue.add(rival, Priority.DRIFT)
         if self.cache.nodes_version != nodes:
             for waiting in self.waiting():
                 self.queue.add(waiting, Priority.DRIFT)

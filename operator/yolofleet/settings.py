@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from yolofleet.api.hosts import normal, wrong_with
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.exposure import Allowed
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*=([A-Za-z0-9][-A-Za-z0-9_.]*)?")
+_GATEWAYS: Final = re.compile(r"mesh|[a-z0-9][-a-z0-9]*/([*]|[a-z0-9][-a-z0-9.]*)")
 _ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -73,6 +76,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         image_pull_policy=text.one_of("IMAGE_PULL_POLICY", "IfNotPresent", "Always", "Never"),
         drain_seconds=text.whole_number("DRAIN_SECONDS", 30),
         monitor_labels=text.labels("MONITOR_LABELS") if text.yes("MONITORS") else None,
+        allowed=Allowed(text.hosts("ALLOWED_HOSTS"), text.gateways("ALLOWED_GATEWAYS")),
     )
     return Settings(
         defaults=defaults,
@@ -118,12 +122,33 @@ class _Variables:
         return self.one_of(name, "true", "false") == "true"
 
     def labels(self, name: str) -> dict[str, str]:
-        pairs = [pair.strip() for pair in self.optional(name).split(",") if pair.strip()]
+        pairs = self._listed(name)
         if wrong := [pair for pair in pairs if not _LABEL.fullmatch(pair)]:
             raise InvalidSettings(
                 f"YOLOFLEET_{name} has {wrong[0]!r}; it must be labels as in NAME=VALUE,NAME=VALUE"
             )
         return dict(pair.split("=", 1) for pair in pairs)
+
+    def hosts(self, name: str) -> tuple[str, ...]:
+        hosts = tuple(normal(host) for host in self._listed(name))
+        if wrong := [host for host in hosts if wrong_with(host, ("a/gateway",))]:
+            raise InvalidSettings(
+                f"YOLOFLEET_{name} has {wrong[0]!r}; it must be DNS names, as in"
+                " gate.example.com,*.cams.example.com, none of the cluster's own"
+            )
+        return hosts
+
+    def gateways(self, name: str) -> tuple[str, ...]:
+        gateways = tuple(self._listed(name))
+        if wrong := [gateway for gateway in gateways if not _GATEWAYS.fullmatch(gateway)]:
+            raise InvalidSettings(
+                f"YOLOFLEET_{name} has {wrong[0]!r}; it must be gateways, as in NAMESPACE/NAME,"
+                "NAMESPACE/*,mesh"
+            )
+        return gateways
+
+    def _listed(self, name: str) -> list[str]:
+        return [each.strip() for each in self.optional(name).split(",") if each.strip()]
 
     def whole_number(self, name: str, default: int, least: int = 0) -> int:
         value = self.optional(name, str(default))

@@ -19,7 +19,9 @@ from aiohttp import web
 from yolofleet.api.names import KIND, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
-from yolofleet.plan.admission import Claim, Neighbours, Verdict, claims, judge
+from yolofleet.plan.admission import Neighbours, Verdict, judge
+from yolofleet.plan.claims import wanted
+from yolofleet.plan.exposure import Allowed
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,11 @@ class Certificate:
 
 
 async def serve(
-    cache: Cache, warm: Callable[[], bool], certificate: Certificate, port: int
+    cache: Cache,
+    warm: Callable[[], bool],
+    certificate: Certificate,
+    port: int,
+    allowed: Allowed,
 ) -> web.AppRunner:
     """Answer reviews on `port`; the caller cleans the runner up."""
 
@@ -92,9 +98,9 @@ async def serve(
             metadata = new["metadata"] | {"namespace": asked["namespace"]}
             metadata.setdefault("name", metadata.get("generateName", ""))
             new |= {"metadata": metadata}
-            claimed = claims(new) - (claims(old) if old else frozenset())
-            around = _neighbours(new, cache, claiming=bool(claimed))
-            return _answer(uid, judge(new, old, around), 422)
+            if isinstance(old, dict):
+                old |= {"metadata": old["metadata"] | {"namespace": asked["namespace"]}}
+            return _answer(uid, judge(new, old, _neighbours(new, cache, allowed)), 422)
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             return web.Response(status=400, text=f"not an AdmissionReview: {error!r}\n")
 
@@ -107,19 +113,15 @@ async def serve(
     return runner
 
 
-def _neighbours(new: Manifest, cache: Cache, *, claiming: bool) -> Neighbours:
-    """Return what of the cache matters for `new`; the claims of all others only on demand."""
+def _neighbours(new: Manifest, cache: Cache, allowed: Allowed) -> Neighbours:
+    """Return what of the cache matters for `new`."""
     namespace, name = new["metadata"]["namespace"], new["metadata"]["name"]
-    everybody = cache.select(kinds.DETECTOR, _claims) if claiming else ()
     owner = ""
     for kind in kinds.CHILDREN:
         if entry := cache.named(kind, namespace, name):
             owner = entry.key.partition("/")[2]
-    return Neighbours(cache.detectors(), dict(everybody), owner)
-
-
-def _claims(raw: Manifest) -> tuple[str, frozenset[Claim]]:
-    return f"{raw['metadata']['namespace']}/{raw['metadata']['name']}", claims(raw)
+    taken = cache.routes.rivals(f"{namespace}/{name}", wanted(new))
+    return Neighbours(cache.detectors(), taken, owner, allowed)
 
 
 def _answer(uid: str, verdict: Verdict, code: int) -> web.Response:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from yolofleet.api.quantity import amount
+from yolofleet.plan.exposure import Allowed
 from yolofleet.settings import read_settings
 
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
@@ -190,6 +191,7 @@ def test_the_operator_reads_every_setting_that_the_chart_gives(chart):
         logLevel="warning",
         detectorMonitors={"labels": {"release": "prom", "team": "a"}},
         servingImages={"cpu": "a:1", "torch": "b:1", "gpu": "c:1", "pullPolicy": "Always"},
+        traffic={"allowedHosts": ["*.example.com"], "allowedGateways": ["edge/*", "mesh"]},
     )
     settings = read_settings(told)
     assert settings.namespaces == ("cameras", "labs")
@@ -197,6 +199,7 @@ def test_the_operator_reads_every_setting_that_the_chart_gives(chart):
     assert settings.workers == 3
     assert settings.defaults.monitor_labels == {"release": "prom", "team": "a"}
     assert settings.log_level == "WARNING"
+    assert settings.defaults.allowed == Allowed(("*.example.com",), ("edge/*", "mesh"))
     assert settings.defaults.image_pull_policy == "Always"
     assert settings.lease_name == "fleet-yolofleet"
     assert settings.lease_namespace == "platform"

@@ -13,9 +13,10 @@ from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
 from yolofleet.api.status import Status, read_status
 from yolofleet.plan.accelerators import NodeRoom, holds, place, rooms
+from yolofleet.plan.claims import Claim
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.observed import Observed, observe
+from yolofleet.plan.observed import Elsewhere, Observed, observe
 from yolofleet.plan.status import report
 from yolofleet.resources.build import Surroundings, build
 
@@ -48,6 +49,7 @@ class World:
     broken: set[str] = field(default_factory=set)  # model URIs whose pods never get ready
     now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
     defaults: Defaults = DEFAULTS
+    taken: dict[Claim, str] = field(default_factory=dict)  # what other detectors have
 
     def edit(self, **spec: Any) -> None:
         """Change the spec as a user does; None removes a field."""
@@ -67,7 +69,11 @@ class World:
             routers=self.routers(),
             status=self.status(),
             now=self.now,
+            elsewhere=self.elsewhere(),
         )
+
+    def elsewhere(self) -> Elsewhere:
+        return Elsewhere(self.taken, self.defaults.allowed)
 
     def routers(self) -> frozenset[Provider]:
         there = {Provider.ISTIO: self.mesh, Provider.GATEWAY: self.gateway}

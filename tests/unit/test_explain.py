@@ -26,6 +26,7 @@ def explained(world: Any, differing: Callable[..., Any] = lambda *_: ()) -> dict
         pods=world.pods,
         nodes=(),
         routers=world.routers(),
+        elsewhere=world.elsewhere(),
         monitors=False,
         defaults=world.defaults,
         differing=differing,

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from yolofleet.plan.admission import Neighbours, Verdict, claims, judge
+from yolofleet.plan.admission import Neighbours, Verdict, judge
+from yolofleet.plan.claims import wanted
+from yolofleet.plan.exposure import Allowed
 
 PUBLIC = {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
 
@@ -23,9 +25,12 @@ def with_container(**fields: Any) -> dict[str, Any]:
     return a_detector(podTemplate=template)
 
 
-def around(*others: dict[str, Any], child_of: str = "") -> Neighbours:
-    known = {f"{o['metadata']['namespace']}/{o['metadata']['name']}": claims(o) for o in others}
-    return Neighbours(known.keys(), known, child_of)
+def around(
+    *others: dict[str, Any], child_of: str = "", allowed: Allowed | None = None
+) -> Neighbours:
+    keys = [f"{o['metadata']['namespace']}/{o['metadata']['name']}" for o in others]
+    taken = {claim: key for other, key in zip(others, keys, strict=True) for claim in wanted(other)}
+    return Neighbours(keys, taken, child_of, allowed or Allowed())
 
 
 def refusal(verdict: Verdict) -> str:
@@ -91,10 +96,27 @@ def test_a_host_of_another_detector_on_the_same_gateway_is_refused(
         assert "routed by the detector yard/door already" in refusal(verdict)
 
 
-def test_inside_the_mesh_a_short_host_is_its_namespaces_own() -> None:
-    mine, theirs = a_detector(traffic={"hosts": ["gate"]}), {"hosts": ["gate"]}
-    assert not judge(mine, None, around(a_detector("door", "yard", traffic=theirs))).refusals
-    assert judge(mine, None, around(a_detector("door", "shop", traffic=theirs))).refusals
+@pytest.mark.parametrize("host", ["door.yard", "payments.shop"])
+def test_what_clients_call_a_service_by_is_refused_inside_the_mesh_alone(host: str) -> None:
+    service = host.partition(".")[0]
+    told = refusal(judge(a_detector(traffic={"hosts": [host]}), None, around()))
+    assert f"is also what clients call the Service {service}" in told
+    assert not judge(a_detector(traffic=PUBLIC | {"hosts": [host]}), None, around()).refusals
+    assert not judge(a_detector(traffic={"hosts": ["gate.shop"]}), None, around()).refusals
+
+
+def test_what_the_admin_does_not_allow_is_refused_unless_it_was_there() -> None:
+    some = around(allowed=Allowed(hosts=("*.cams.example.com",), gateways=("istio-system/*",)))
+    allowed = {"hosts": ["a.cams.example.com"], "gateways": ["istio-system/public"]}
+    assert not judge(a_detector(traffic=allowed), None, some).refusals
+    told = refusal(judge(a_detector(traffic=PUBLIC), None, some))
+    assert "traffic.allowedHosts of the chart" in told
+    elsewhere = allowed | {"gateways": ["public"]}
+    told = refusal(judge(a_detector(traffic=elsewhere), None, some))
+    assert "spec.traffic.gateways: shop/public is not among" in told
+    assert not judge(
+        a_detector(traffic=PUBLIC, replicas=2), a_detector(traffic=PUBLIC), some
+    ).refusals
 
 
 def test_a_clash_that_was_there_does_not_hold_up_other_edits() -> None:

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from yolofleet.logs import JsonFormatter, about, note
+from yolofleet.plan.exposure import Allowed
 from yolofleet.settings import InvalidSettings, read_settings
 
 ENOUGH = {"YOLOFLEET_IMAGE_CPU": "serve:cpu"}
@@ -42,6 +43,17 @@ def test_labels_of_monitors_are_pairs_and_none_means_none_are_made() -> None:
     assert off.defaults.monitor_labels is None
 
 
+def test_what_detectors_may_route_is_a_list_and_nothing_means_everything() -> None:
+    told = {
+        "YOLOFLEET_ALLOWED_HOSTS": "*.Cams.example.com, gate.example.com,*",
+        "YOLOFLEET_ALLOWED_GATEWAYS": "istio-system/public,edge/*,mesh",
+    }
+    allowed = read_settings(ENOUGH | told).defaults.allowed
+    assert allowed.hosts == ("*.cams.example.com", "gate.example.com", "*")
+    assert allowed.gateways == ("istio-system/public", "edge/*", "mesh")
+    assert read_settings(ENOUGH).defaults.allowed == Allowed()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
@@ -54,6 +66,9 @@ def test_labels_of_monitors_are_pairs_and_none_means_none_are_made() -> None:
         ("MONITORS", "yes", "one of true, false"),
         ("MONITOR_LABELS", "release", "NAME=VALUE"),
         ("MONITOR_LABELS", "a=b,release=x y", "'release=x y'"),
+        ("ALLOWED_HOSTS", "a.example.com, http://b", "'http://b'; it must be DNS names"),
+        ("ALLOWED_HOSTS", "pay.shop.svc", "'pay.shop.svc'"),
+        ("ALLOWED_GATEWAYS", "public", "'public'; it must be gateways, as in NAMESPACE/NAME"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str, told: str) -> None:

@@ -82,6 +82,12 @@ class Reason(StrEnum):
     MESH_ABSENT = "MeshAbsent"
     ROUTE_REFUSED = "RouteRefused"
     SHORT_OF_CAPACITY = "ShortOfCapacity"
+    HOST_REFUSED = "HostRefused"
+    HOST_NOT_ALLOWED = "HostNotAllowed"
+    HOST_TAKEN = "HostTaken"
+    GATEWAY_ABSENT = "GatewayAbsent"
+    NOT_REFERENCED = "NotReferenced"
+    ROUTE_UNSEEN = "RouteUnseen"
     # CanaryHealthy
     CANARY_READY = "CanaryReady"
     CANARY_STARTING = "CanaryStarting"

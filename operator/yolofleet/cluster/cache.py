@@ -20,7 +20,9 @@ from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.ownership import Ownership, ownership_of
+from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.accelerators import holds, place
+from yolofleet.plan.claims import routed, wanted
 
 _REMEMBERED_DELETIONS: Final = 4096  # more than are ever on their way at once
 
@@ -43,6 +45,7 @@ class Entry:
     content: int  # hash of all but status and bookkeeping
     ownership: Ownership
     holds: Holding | None = None  # of a pod: the accelerators it holds, and on which node
+    standing: Standing | None = None  # of a detector or its route: what it means to other detectors
 
     def manifest(self) -> Manifest:
         """Return the object, without managedFields; the caller may keep and change it."""
@@ -71,7 +74,17 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
         content=_content(body, with_status=kind is kinds.NODE),
         ownership=ownership_of(manifest),
         holds=_holding(manifest) if kind is kinds.POD else None,
+        standing=_standing(kind, body),
     )
+
+
+def _standing(kind: Kind, manifest: Manifest) -> Standing | None:
+    asks = kind is kinds.DETECTOR
+    if not asks and kind not in kinds.ROUTERS.values():
+        return None
+    claims = wanted(manifest) if asks else routed(manifest)
+    since = str(manifest["metadata"].get("creationTimestamp", ""))
+    return Standing(_key(kind, manifest), since, claims, not asks) if claims else None
 
 
 def _holding(pod: Manifest) -> Holding | None:
@@ -119,6 +132,8 @@ class Cache:
         self._deleted: OrderedDict[str, int] = OrderedDict()
         self._absent: set[Kind] = set(kinds.OPTIONAL)
         self._held: dict[str, Counter[str]] = {}
+        self.routes = Routes()
+        """Which detector has which host."""
         self.nodes_version = 0
         """Rises when a node came, went or changed in what it offers to whom."""
 
@@ -213,6 +228,7 @@ class Cache:
         if known:
             self._unlink(known)
         self._link(entry)
+        self.routes.change(entry.uid, known.standing if known else None, entry.standing)
         if known and not _news(known, entry):
             return None
         if entry.kind is kinds.NODE:
@@ -231,6 +247,7 @@ class Cache:
         if known is None or known.version > version:
             return None
         self._unlink(known)
+        self.routes.change(uid, known.standing, None)
         if kind is kinds.NODE:
             self.nodes_version += 1
         return known.key or None

@@ -199,7 +199,7 @@ class Sweep:
         logger.warning("no right to list; doing without", extra={"fields": fields})
 
     def _enqueue(self, keys: Iterable[str]) -> None:
-        for key in keys:
+        for key in {*keys, *self._cache.routes.stirred()}:
             self._queue.add(key, Priority.RESYNC)
 
     def _after(self, delay_s: float, kind: Kind | None) -> None:

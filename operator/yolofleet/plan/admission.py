@@ -5,15 +5,14 @@ only tells it earlier, to the person who can still change it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from yolofleet.api.base import InvalidSpec
-from yolofleet.api.detector import Detector, DetectorSpec
+from yolofleet.api.detector import Detector, DetectorSpec, Provider
 from yolofleet.api.names import HASH_DIGITS, MAX_NAME, Manifest, shortened
+from yolofleet.plan.claims import Claim
+from yolofleet.plan.exposure import Allowed, expose
 from yolofleet.plan.revision import CANARY_EQUAL, canary_is_equal
-
-Claim = tuple[str, str]
-"""A gateway (NAMESPACE/NAME, or mesh) and a host name on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +25,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """What else there is. claims: by detector key; child_of: whose child has that name already."""
+    """What else there is. taken: what other detectors route, or asked for, of what this one does.
+
+    child_of: whose child has that name already. allowed: what the admin lets detectors route.
+    """
 
     keys: Iterable[str]
-    claims: Mapping[str, frozenset[Claim]]
+    taken: Mapping[Claim, str]
     child_of: str = ""
+    allowed: Allowed = field(default_factory=Allowed)
 
 
 def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
@@ -39,13 +42,12 @@ def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
         return Verdict()  # it is on its way out, and must not be held up
     if old is not None and old.get("spec") == new.get("spec"):
         return Verdict()  # labels and the like; what is wrong was wrong before, and is in status
-    fresh = {"uid": "", "generation": 1} | new["metadata"]
     try:
-        detector = Detector.parse(new | {"metadata": fresh})
+        detector = _parsed(new)
     except InvalidSpec as error:
         return Verdict((str(error),))
-    claimed = claims(new) - (claims(old) if old else frozenset())
-    refusals = [*_taken_hosts(detector.key, claimed, around)]
+    before = _denied(old, around) if old else ()
+    refusals = [told for told in _denied(new, around) if told not in before]
     if canary_is_equal(detector.spec) and not _was_equal(old):
         refusals.append(CANARY_EQUAL)
     if old is None:
@@ -61,36 +63,20 @@ def _was_equal(old: Manifest | None) -> bool:
         return False
 
 
-def claims(raw: Manifest) -> frozenset[Claim]:
-    """Return the hosts that a detector routes, with each gateway that it routes them on.
-
-    One that is on its way out claims nothing. Reads what the API server stores without parsing it:
-    it is asked of all detectors at once.
-    """
-    if "deletionTimestamp" in raw["metadata"]:
-        return frozenset()
-    traffic = raw.get("spec", {}).get("traffic") or {}
-    namespace = raw["metadata"]["namespace"]
-    hosts = (str(host).lower() for host in traffic.get("hosts") or ())
-    gateways = [str(gateway) for gateway in traffic.get("gateways") or ()] or ["mesh"]
-    return frozenset(
-        (
-            gateway if gateway == "mesh" or "/" in gateway else f"{namespace}/{gateway}",
-            host if "." in host or gateway != "mesh" else f"{host}.{namespace}",
-        )
-        for host in hosts
-        for gateway in gateways
-    )
+def _parsed(raw: Manifest) -> Detector:
+    """Read what may not be stored yet. Raises `InvalidSpec`."""
+    return Detector.parse(raw | {"metadata": {"uid": "", "generation": 1} | raw["metadata"]})
 
 
-def _taken_hosts(key: str, claimed: frozenset[Claim], around: Neighbours) -> Iterator[str]:
-    for other, theirs in sorted(around.claims.items()):
-        for gateway, host in sorted(claimed & theirs) if other != key else ():
-            where = "inside the mesh" if gateway == "mesh" else f"on the gateway {gateway}"
-            yield (
-                f"spec.traffic.hosts: {host} {where} is routed by the detector {other} already;"
-                " choose another host or gateway, or remove it there first"
-            )
+def _denied(raw: Manifest, around: Neighbours) -> tuple[str, ...]:
+    """Return what of the hosts and gateways would not be routed, and why."""
+    try:
+        detector = _parsed(raw)
+    except InvalidSpec:
+        return ()
+    bare = detector.spec.traffic.provider is Provider.GATEWAY
+    exposure = expose(detector, None, around.taken, around.allowed, bare=bare)
+    return tuple(denial.message for denial in exposure.denials)
 
 
 def _taken_name(detector: Detector, around: Neighbours) -> Iterator[str]:

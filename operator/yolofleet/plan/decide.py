@@ -21,6 +21,7 @@ from yolofleet.plan.capacity import (
     remaining,
 )
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.exposure import Exposure
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.release import (
     Release,
@@ -60,6 +61,7 @@ class Plan:
     revisions: tuple[PlannedRevision, ...]
     untouched: frozenset[str]  # revisions whose record cannot be read: neither written nor deleted
     provider: Provider  # what really routes
+    exposure: Exposure  # where: its hosts and gateways
     weights: Mapping[str, int]
     matched: str | None  # where requests go that match the canary's headers
     spans: bool  # whether the stable Service selects the successor's pods too
@@ -116,6 +118,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         ),
         untouched=frozenset(n for n, seen in observed.revisions.items() if not seen.revision),
         provider=observed.provider,
+        exposure=observed.exposure,
         weights=split,
         matched=_matched(detector, observed, going),
         spans=observed.provider is Provider.SERVICE and spans(observed, going),

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from yolofleet.plan.exposure import Allowed
+
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """Values that a spec may leave open. drain_seconds: how long pods outlive their last weight.
 
-    monitor_labels: what Prometheus selects PodMonitors by; None: none are made.
+    monitor_labels: what Prometheus selects PodMonitors by; None: none are made. allowed: the hosts
+    and gateways that detectors may route.
     """
 
     image_cpu: str
@@ -17,3 +20,4 @@ class Defaults:
     image_pull_policy: str = "IfNotPresent"
     drain_seconds: int = 30
     monitor_labels: Mapping[str, str] | None = field(default_factory=dict)
+    allowed: Allowed = field(default_factory=Allowed)

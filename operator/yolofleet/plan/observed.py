@@ -15,6 +15,8 @@ from yolofleet.api.names import (
 )
 from yolofleet.api.status import Status
 from yolofleet.plan.accelerators import NodeRoom, place
+from yolofleet.plan.claims import Claim, places
+from yolofleet.plan.exposure import Allowed, Exposure, expose
 from yolofleet.plan.failures import Failure, deployment_failure, failures_by_revision
 from yolofleet.plan.revision import Revision, recorded
 
@@ -53,6 +55,7 @@ class Observed:
     selected: str | None  # the revision that the stable Service stands for
     spans: bool  # whether that Service selects the pods of all revisions
     provider: Provider  # what routes in fact: what was asked for, as far as it is there
+    exposure: Exposure  # the hosts and gateways that the route may have
     refused: str  # why a gateway does not serve the route; empty when none says so
     nodes: tuple[NodeRoom, ...]  # those with accelerators; none for who asks for no accelerator
     status: Status = field(default_factory=Status)
@@ -73,6 +76,20 @@ class Observed:
         return found.ready if found else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What of the rest of the cluster concerns a detector's route.
+
+    taken: of what it asks for, what other detectors have. allowed: what the admin lets it have.
+    """
+
+    taken: Mapping[Claim, str] = field(default_factory=dict)
+    allowed: Allowed = field(default_factory=Allowed)
+
+
+NOTHING_ELSE = Elsewhere()
+
+
 def observe(
     detector: Detector,
     children: Iterable[Manifest],
@@ -82,15 +99,19 @@ def observe(
     routers: Collection[Provider],
     status: Status,
     now: datetime,
+    elsewhere: Elsewhere = NOTHING_ELSE,
 ) -> Observed:
     """Make the snapshot of `detector` from what the cluster holds.
 
     routers: what of Istio and the Gateway API is in the cluster.
     """
-    provider = provider_for(detector, routers)
     by_kind: dict[str, list[Manifest]] = {}
     for child in children:
         by_kind.setdefault(child["kind"], []).append(child)
+    provider = provider_for(detector, routers)
+    exposure = _exposure(detector, provider, by_kind, elsewhere)
+    if not exposure.routes:
+        provider = Provider.SERVICE
     pods = list(pods)
     failures, placed = failures_by_revision(pods, now), _placed(pods)
     selected, spans = _selected(detector, by_kind.get("Service", []))
@@ -105,6 +126,7 @@ def observe(
         selected=selected,
         spans=spans,
         provider=provider,
+        exposure=exposure,
         refused=_refused(by_kind.get("HTTPRoute", [])),
         nodes=nodes,
         status=status,
@@ -150,6 +172,26 @@ def provider_for(detector: Detector, routers: Collection[Provider]) -> Provider:
     asked = traffic.provider is Provider.GATEWAY
     asked = asked or (traffic.provider is Provider.AUTO and bool(traffic.gateways))
     return Provider.GATEWAY if asked and Provider.GATEWAY in routers else Provider.SERVICE
+
+
+_ROUTES = {Provider.ISTIO: "VirtualService", Provider.GATEWAY: "HTTPRoute"}
+
+
+def _exposure(
+    detector: Detector,
+    provider: Provider,
+    by_kind: Mapping[str, Sequence[Manifest]],
+    elsewhere: Elsewhere,
+) -> Exposure:
+    kind = _ROUTES.get(provider, "")
+    live = _named(detector, by_kind.get(kind, ()))
+    return expose(
+        detector,
+        places(kind, live) if live else None,
+        elsewhere.taken,
+        elsewhere.allowed,
+        bare=provider is Provider.GATEWAY,
+    )
 
 
 def _weights(

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from yolofleet.api.detector import Detector, Provider
-from yolofleet.api.hosts import normal
 from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL
 from yolofleet.api.status import ConditionType, Draining, RolloutStatus, Status
 from yolofleet.plan.conditions.canary_healthy import canary_healthy
@@ -111,7 +110,7 @@ def _rollout(plan: Plan) -> RolloutStatus | None:
 
 
 def _url(detector: Detector, plan: Plan) -> str:
-    hosts = detector.spec.traffic.hosts if plan.provider is not Provider.SERVICE else ()
-    if whole := [normal(host) for host in hosts if "*" not in host]:
+    hosts = plan.exposure.hosts if plan.provider is not Provider.SERVICE else ()
+    if whole := [host for host in hosts if "*" not in host]:
         return f"http://{whole[0]}"
     return f"http://{detector.name}.{detector.namespace}.svc.cluster.local"

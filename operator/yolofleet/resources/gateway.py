@@ -4,31 +4,31 @@ import re
 from typing import Any
 
 from yolofleet.api.detector import Detector, StringMatch
+from yolofleet.api.hosts import MESH
 from yolofleet.api.names import Manifest, child_labels
+from yolofleet.plan.claims import EVERY_HOST
 from yolofleet.plan.decide import Plan
 from yolofleet.resources.owner import owner
 from yolofleet.resources.render import render
 
-MESH = "mesh"
-"""Among `gateways`: clients inside a mesh, which call the detector's Service (GAMMA)."""
-
 
 def http_route(detector: Detector, plan: Plan) -> Manifest:
     """Return the routes: those that match go to the canary, all others by weight."""
+    at = plan.exposure
     return render(
         "http_route.yaml.j2",
         name=detector.name,
         namespace=detector.namespace,
         labels=child_labels(detector.name),
         owner=owner(detector),
-        parents=[_parent(detector, name) for name in detector.spec.traffic.gateways or (MESH,)],
-        hosts=detector.spec.traffic.hosts or None,
+        parents=[_parent(detector, name) for name in at.gateways or (MESH,)],
+        hosts=None if EVERY_HOST in at.hosts else at.hosts or None,
         rules=[*_matched(detector, plan), _weighted(plan)],
     )
 
 
 def _parent(detector: Detector, gateway: str) -> dict[str, Any]:
-    if gateway == MESH:
+    if gateway == MESH:  # clients inside a mesh, which call the detector's Service (GAMMA)
         return {"group": "", "kind": "Service", "name": detector.name, "port": 80}
     namespace, _, name = gateway.rpartition("/")
     return {

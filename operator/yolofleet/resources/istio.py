@@ -7,6 +7,7 @@ moment its revision does, and changing or dropping one can never touch another.
 from typing import Any
 
 from yolofleet.api.detector import Detector, HeaderMatch
+from yolofleet.api.hosts import MESH
 from yolofleet.api.names import REVISION_LABEL, Manifest, child_labels
 from yolofleet.plan.decide import Plan
 from yolofleet.resources.owner import owner
@@ -15,18 +16,23 @@ from yolofleet.resources.render import render
 RETRY_ON = "connect-failure,refused-stream,reset-before-request"
 """Only what surely did not reach a model: a request is never run twice."""
 
+_OWN_NAMESPACE = ["."]
+"""For a route inside the mesh: it changes where the clients that see it go, and these are its own
+namespace's. A gateway, and a root that delegates, have to see it from elsewhere."""
+
 
 def virtual_service(detector: Detector, plan: Plan) -> Manifest:
     """Return the routes: those that match go to the canary, all others by weight."""
-    traffic = detector.spec.traffic
+    at = plan.exposure
     return render(
         "virtual_service.yaml.j2",
         name=detector.name,
         namespace=detector.namespace,
         labels=child_labels(detector.name),
         owner=owner(detector),
-        hosts=traffic.hosts or None,
-        gateways=traffic.gateways or None,
+        hosts=at.hosts or None,
+        gateways=at.gateways or None,
+        seen_by=_OWN_NAMESPACE if at.hosts and set(at.gateways) <= {MESH} else None,
         http=[*_matched(detector, plan), _weighted(detector, plan)],
     )
 

@@ -12,6 +12,8 @@ _say = partial(Statement, ConditionType.TRAFFIC_ROUTED)
 
 def traffic_routed(now: Situation) -> Statement:
     """Say who gets the requests, or why that is not known or not as asked."""
+    if told := denied(now):
+        return told
     if now.plan.provider is Provider.SERVICE:
         return first((without_mesh, through_a_service), now) or _say(
             None,
@@ -20,6 +22,19 @@ def traffic_routed(now: Situation) -> Statement:
         )
     told = first((refused_by_gateway, not_there_yet, short_of_capacity), now)
     return told or _say(True, Reason.ROUTED, _split(now) + _of_a_delegate(now))
+
+
+def denied(now: Situation) -> Statement | None:
+    """Say which hosts are not routed and why, and where requests go meanwhile."""
+    plan, at = now.plan, now.plan.exposure
+    if not at.denials:
+        return None
+    if plan.provider is Provider.SERVICE:
+        meanwhile = f"No route is written: the Service sends everything to {plan.stable}"
+    else:
+        meanwhile = f"The route has {', '.join(at.hosts) or 'what it had'}"
+    told = "; ".join(denial.message for denial in at.denials)
+    return _say(False, at.denials[0].reason, f"{told[:3500]}. {meanwhile}")
 
 
 def without_mesh(now: Situation) -> Statement | None:

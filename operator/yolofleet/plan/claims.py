@@ -1,0 +1,89 @@
+"""Who routes what: a host on a gateway goes to one detector.
+
+A claim is what a spec asks for, and what a route that is there has. Reads what the API server
+stores without parsing it: it is asked of every object that passes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from yolofleet.api.hosts import MESH, gateway_name, normal, wrong_with
+from yolofleet.api.names import Manifest
+
+Claim = tuple[str, str]
+"""A gateway (NAMESPACE/NAME, or mesh) and a host name on it."""
+
+EVERY_HOST: Final = "*"
+NOTHING: Final = frozenset[Claim]()
+
+
+def wanted(raw: Manifest) -> frozenset[Claim]:
+    """Return what a detector asks for, but for hosts that nobody may have.
+
+    One that is on its way out claims nothing.
+    """
+    metadata, traffic = raw["metadata"], (raw.get("spec") or {}).get("traffic") or {}
+    if "deletionTimestamp" in metadata or not isinstance(traffic, Mapping):
+        return NOTHING
+    namespace, gateways = str(metadata["namespace"]), _texts(traffic.get("gateways"))
+    own = f"{metadata['name']}.{namespace}"
+    hosts = [host for host in _texts(traffic.get("hosts")) if not improper(host, gateways, own=own)]
+    if traffic.get("provider") == "gateway":  # `mesh` is its own Service then: nobody else's
+        gateways = [gateway for gateway in gateways if gateway != MESH]
+        hosts = hosts if traffic.get("hosts") else [EVERY_HOST]
+    else:
+        gateways = gateways or [MESH]
+    return _product(hosts, gateways, namespace)
+
+
+def routed(route: Manifest) -> frozenset[Claim]:
+    """Return what a VirtualService or an HTTPRoute has now."""
+    metadata, spec = route["metadata"], route.get("spec") or {}
+    if "deletionTimestamp" in metadata:
+        return NOTHING
+    hosts, gateways = places(route["kind"], spec)
+    return _product(hosts, gateways, str(metadata["namespace"]))
+
+
+def places(kind: str, spec: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the hosts and the gateways of a route; no host: it answers to none by itself."""
+    if kind == "VirtualService":
+        hosts = _texts(spec.get("hosts"))
+        return hosts, (_texts(spec.get("gateways")) or [MESH]) if hosts else []
+    parents = spec.get("parentRefs") or ()
+    gateways = [
+        f"{ref['namespace']}/{ref['name']}" if ref.get("namespace") else str(ref.get("name"))
+        for ref in parents
+        if isinstance(ref, Mapping) and ref.get("kind", "Gateway") == "Gateway"
+    ]
+    return _texts(spec.get("hostnames")) or [EVERY_HOST], gateways
+
+
+def claim(gateway: str, host: str, namespace: str) -> Claim:
+    """Return what a detector of `namespace` claims with `host` on `gateway`."""
+    named, host = gateway_name(gateway, namespace), normal(host)
+    short = named == MESH and "." not in host
+    return named, f"{host}.{namespace}" if short else host
+
+
+def improper(host: str, gateways: Sequence[str], *, own: str) -> str:
+    """Say why the detector whose Service is `own` (NAME.NAMESPACE) may not route `host`."""
+    if wrong := wrong_with(host, gateways):
+        return wrong
+    host = normal(host)
+    meshed = not gateways or MESH in gateways
+    if meshed and host.count(".") == 1 and host != own:
+        service, _, namespace = host.partition(".")
+        return (
+            f"inside the mesh this is also what clients call the Service {service} of the namespace"
+            f" {namespace}; name a host with more than one dot"
+        )
+    return ""
+
+
+def _product(hosts: Sequence[str], gateways: Sequence[str], namespace: str) -> frozenset[Claim]:
+    return frozenset(claim(gateway, host, namespace) for host in hosts for gateway in gateways)
+
+
+def _texts(values: Any) -> list[str]:
+    return [str(value) for value in values] if isinstance(values, list) else []

@@ -1,0 +1,196 @@
+"""Where a route may answer: of the hosts and gateways asked for, those that a detector may have.
+
+A route that is there keeps what it has, whatever is said against it: that is told, and a person
+decides. Nothing more is added to it than what it may have.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from yolofleet.api.detector import Detector
+from yolofleet.api.hosts import MESH, gateway_name, normal
+from yolofleet.api.status import Reason
+from yolofleet.plan.claims import EVERY_HOST, Claim, claim, improper
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What the cluster's admin lets detectors route; empty: everything.
+
+    hosts: names, or *.example.com for all names below. gateways: NAMESPACE/NAME, NAMESPACE/* for
+    all of a namespace, mesh.
+    """
+
+    hosts: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+
+    def against_host(self, host: str) -> str:
+        """Say why `host` may not be routed; nothing if it may."""
+        if not self.hosts or any(_below(host, pattern) for pattern in self.hosts):
+            return ""
+        told = "all hosts of a gateway are" if host == EVERY_HOST else f"{host} is"
+        return (
+            f"spec.traffic.hosts: {told} not among the hosts that detectors may route in this"
+            f" cluster ({', '.join(self.hosts)}); choose one of these, or ask the cluster's admin"
+            " (traffic.allowedHosts of the chart)"
+        )
+
+    def against_gateway(self, gateway: str) -> str:
+        """Say why nothing may be routed on `gateway`; nothing if it may."""
+        namespace = gateway.partition("/")[0]
+        if not self.gateways or {gateway, f"{namespace}/*"} & set(self.gateways):
+            return ""
+        return (
+            f"spec.traffic.gateways: {gateway} is not among the gateways that detectors may use in"
+            f" this cluster ({', '.join(self.gateways)}); choose one of these, or ask the cluster's"
+            " admin (traffic.allowedGateways of the chart)"
+        )
+
+
+def _below(host: str, pattern: str) -> bool:
+    return host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """What of the spec is not routed, or ought not to be, and why."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What the route has. routes: False: none may be written, and none is there.
+
+    hosts: none means that others route to this one (a delegate), or all of the gateways' hosts.
+    """
+
+    routes: bool
+    hosts: tuple[str, ...]
+    gateways: tuple[str, ...]
+    denials: tuple[Denial, ...] = ()
+
+
+def expose(
+    detector: Detector,
+    live: tuple[Collection[str], Collection[str]] | None,
+    taken: Mapping[Claim, str],
+    allowed: Allowed,
+    *,
+    bare: bool,
+) -> Exposure:
+    """Return what the route of `detector` may have.
+
+    live: hosts and gateways of the route that is there; None without one. taken: claims that other
+    detectors hold. bare: whether a route without hosts answers to all hosts of its gateways (the
+    Gateway API), and not to none (Istio's delegates).
+    """
+    asked = _Asked(detector, taken, allowed)
+    traffic, namespace = detector.spec.traffic, detector.namespace
+    hosts = list(dict.fromkeys(normal(host) for host in traffic.hosts))
+    if not hosts and not (bare and any(gateway != MESH for gateway in traffic.gateways)):
+        return Exposure(routes=True, hosts=(), gateways=tuple(traffic.gateways))
+    names = hosts or [EVERY_HOST]
+    gateways = _once(traffic.gateways or [MESH], namespace)
+    denials = tuple(asked.denials(names, gateways))
+    if not denials:
+        on = gateways if traffic.gateways else ()
+        return Exposure(routes=True, hosts=tuple(hosts), gateways=tuple(on))
+    given, on = _granted(names, gateways, _kept(live, names, gateways, namespace), asked.may)
+    if not given and live is None:
+        return Exposure(routes=False, hosts=(), gateways=(), denials=denials)
+    if not given:  # as it is, but for its weights: what serves keeps serving
+        given, on = (list(each) for each in live or ((), ()))
+    named = () if given == [EVERY_HOST] and not hosts else tuple(given)
+    return Exposure(routes=True, hosts=named, gateways=tuple(on), denials=denials)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is said against each host on each gateway."""
+
+    detector: Detector
+    taken: Mapping[Claim, str]
+    allowed: Allowed
+
+    def may(self, gateway: str, host: str) -> bool:
+        """Say whether a new route may have `host` on `gateway`."""
+        held = claim(gateway, host, self.detector.namespace) in self.taken
+        return not (held or self._host(host, [gateway]) or self._gateway(gateway))
+
+    def denials(self, hosts: Sequence[str], gateways: Sequence[str]) -> Iterator[Denial]:
+        for gateway in gateways:
+            if told := self._gateway(gateway):
+                yield Denial(Reason.HOST_NOT_ALLOWED, told)
+        for host in hosts:
+            if denial := self._host(host, gateways):
+                yield denial
+                continue
+            for gateway in gateways:
+                if other := self.taken.get(claim(gateway, host, self.detector.namespace)):
+                    where = gateway_name(gateway, self.detector.namespace)
+                    yield Denial(Reason.HOST_TAKEN, taken_by(other, (where, host)))
+
+    def _host(self, host: str, gateways: Sequence[str]) -> Denial | None:
+        own = f"{self.detector.name}.{self.detector.namespace}"
+        bare = not self.detector.spec.traffic.hosts
+        if not bare and (wrong := improper(host, gateways, own=own)):
+            return Denial(Reason.HOST_REFUSED, f"spec.traffic.hosts: {host}: {wrong}")
+        told = self.allowed.against_host(host)
+        return Denial(Reason.HOST_NOT_ALLOWED, told) if told else None
+
+    def _gateway(self, gateway: str) -> str:
+        return self.allowed.against_gateway(gateway_name(gateway, self.detector.namespace))
+
+
+def taken_by(other: str, taken: Claim) -> str:
+    """Say that another detector has a host, and what to do."""
+    gateway, host = taken
+    what = "all other hosts" if host == EVERY_HOST else host
+    where = "inside the mesh" if gateway == MESH else f"on the gateway {gateway}"
+    return (
+        f"spec.traffic.hosts: {what} {where} is routed by the detector {other} already;"
+        " choose another host or gateway, or remove it there first"
+    )
+
+
+def _once(gateways: Sequence[str], namespace: str) -> list[str]:
+    """Return `gateways` as they are written, those that are one under two names once."""
+    return list({gateway_name(gateway, namespace): gateway for gateway in gateways}.values())
+
+
+def _kept(
+    live: tuple[Collection[str], Collection[str]] | None,
+    hosts: Sequence[str],
+    gateways: Sequence[str],
+    namespace: str,
+) -> tuple[list[str], list[str]]:
+    """Return what of the wish the route that is there has already."""
+    if live is None:
+        return [], []
+    has = {normal(host) for host in live[0]}
+    on = {gateway_name(gateway, namespace) for gateway in live[1]}
+    kept = [host for host in hosts if host in has]
+    there = [gateway for gateway in gateways if gateway_name(gateway, namespace) in on]
+    return (kept, there) if kept and there else ([], [])
+
+
+def _granted(
+    hosts: Sequence[str],
+    gateways: Sequence[str],
+    before: tuple[Sequence[str], Sequence[str]],
+    may: Callable[[str, str], bool],
+) -> tuple[list[str], list[str]]:
+    """Return the hosts and gateways for a route: what is kept, and what may be added to it.
+
+    A route has each of its hosts on each of its gateways, so one that is not free on all of them
+    is left out; for a new route first the gateways are left out on which no host is free.
+    """
+    kept, there = before
+    if kept:
+        on = [g for g in gateways if g in there or all(may(g, host) for host in kept)]
+    else:
+        on = [g for g in gateways if any(may(g, host) for host in hosts)]
+    given = [h for h in hosts if h in kept or all(may(g, h) for g in on)]
+    return (given, on) if on else ([], [])

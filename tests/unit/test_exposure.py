@@ -1,0 +1,283 @@
+"""Whose route has which host: one holder each, nothing taken away, and who is left out is told."""
+
+from itertools import permutations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yolofleet.api.detector import Detector
+from yolofleet.api.hosts import gateway_name
+from yolofleet.cluster.routes import Routes, Standing
+from yolofleet.plan.claims import Claim, claim, places, routed, wanted
+from yolofleet.plan.exposure import Allowed, expose
+
+PUBLIC = "istio-system/public"
+SHARED = ("istio-system/public", "shared.example.com")
+V2 = {"uri": "demo://shapes-v2"}
+
+
+def raw(name: str = "gate", namespace: str = "shop", **traffic: Any) -> dict[str, Any]:
+    spec = {"model": {"uri": "demo://shapes"}, "traffic": traffic}
+    metadata = {"name": name, "namespace": namespace, "uid": "u", "generation": 1}
+    return {"metadata": metadata, "spec": spec}
+
+
+def virtual_service(hosts: list[str], gateways: list[str], **metadata: Any) -> dict[str, Any]:
+    named = {"name": "gate", "namespace": "shop"} | metadata
+    spec = {"hosts": hosts, "gateways": gateways}
+    return {"kind": "VirtualService", "metadata": named, "spec": spec}
+
+
+# what a route may have
+
+
+def exposed(live: Any, taken: Any, *, allowed: Allowed | None = None, **traffic: Any) -> Any:
+    detector = Detector.parse(raw(**traffic))
+    held = dict.fromkeys(taken, "yard/door")
+    return expose(detector, live, held, allowed or Allowed(), bare=False)
+
+
+def test_what_nobody_else_has_is_routed_as_it_is_asked_for():
+    found = exposed(None, [], hosts=["A.example.com"], gateways=["public", PUBLIC])
+    assert (found.hosts, found.gateways) == (("a.example.com",), ("public", PUBLIC))
+    assert not found.denials
+
+
+def test_of_several_hosts_those_that_are_free_are_routed():
+    found = exposed(
+        None, [SHARED], hosts=["shared.example.com", "own.example.com"], gateways=[PUBLIC]
+    )
+    assert found.hosts == ("own.example.com",)
+    [denial] = found.denials
+    assert denial.reason == "HostTaken"
+    assert "shared.example.com on the gateway istio-system/public is routed by" in denial.message
+    assert "yard/door" in denial.message
+
+
+def test_with_nothing_free_no_route_is_written():
+    found = exposed(None, [SHARED], hosts=["shared.example.com"], gateways=[PUBLIC])
+    assert not found.routes
+
+
+def test_a_host_that_is_free_on_one_gateway_is_routed_there():
+    found = exposed(None, [SHARED], hosts=["shared.example.com"], gateways=[PUBLIC, "edge/public"])
+    assert (found.hosts, found.gateways) == (("shared.example.com",), ("edge/public",))
+
+
+@pytest.mark.parametrize(
+    ("live", "now"),
+    [
+        # both were there before anybody looked: neither is taken away
+        ((["shared.example.com"], [PUBLIC]), (("shared.example.com",), (PUBLIC,))),
+        # a host that is taken on the new gateway keeps the old one
+        ((["shared.example.com"], ["edge/public"]), (("shared.example.com",), ("edge/public",))),
+        # what is asked for instead of the old host is taken: the old one stays
+        ((["old.example.com"], [PUBLIC]), (("old.example.com",), (PUBLIC,))),
+        # others route to it
+        (([], []), ((), ())),
+    ],
+)
+def test_a_live_route_is_never_pruned_for_anybody(live, now):
+    gateways = [PUBLIC, "edge/public"] if "edge/public" in live[1] else [PUBLIC]
+    found = exposed(live, [SHARED], hosts=["shared.example.com"], gateways=gateways)
+    assert found.routes
+    assert (found.hosts, found.gateways) == now
+    assert found.denials[0].reason == "HostTaken"
+
+
+HOSTS = st.lists(st.sampled_from("abc").map("{}.example.com".format), unique=True, max_size=3)
+GATEWAYS = st.lists(st.sampled_from(["mesh", "x/g", "y/g"]), unique=True, min_size=1, max_size=3)
+
+
+@given(
+    HOSTS.filter(bool),
+    GATEWAYS,
+    st.one_of(st.none(), st.tuples(HOSTS.filter(bool), GATEWAYS)),
+    st.data(),
+)
+def test_a_route_gains_nothing_that_another_has_and_loses_nothing(hosts, gateways, live, data):
+    every = [claim(g, h, "shop") for g in ("mesh", "x/g", "y/g") for h in hosts]
+    taken = data.draw(st.sets(st.sampled_from(every)))
+    found = exposed(live, taken, hosts=hosts, gateways=gateways)
+    has = {claim(g, h, "shop") for g in found.gateways or ["mesh"] for h in found.hosts}
+    had = {claim(g, h, "shop") for g in live[1] for h in live[0]} if live else set()
+    asked = {claim(g, h, "shop") for g in gateways for h in hosts}
+    assert not (has - had) & taken
+    assert has >= had & asked
+    assert bool(found.denials) == bool(asked & taken)
+    assert found.routes or live is None
+
+
+@pytest.mark.parametrize(
+    ("allowed", "traffic", "told"),
+    [
+        (Allowed(hosts=("*.example.com",)), {"hosts": ["a.b.example.com", "*.example.com"]}, ""),
+        (Allowed(hosts=("*.example.com",)), {"hosts": ["example.com"]}, "example.com is not among"),
+        (Allowed(hosts=("*.example.com",)), {"hosts": ["a.example.com.evil.org"]}, "not among"),
+        (Allowed(hosts=("*.example.com",)), {"hosts": ["evilexample.com"]}, "not among"),
+        (Allowed(hosts=("*.a.example.com",)), {"hosts": ["*.example.com"]}, "not among"),
+        (Allowed(hosts=("a.example.com",)), {"hosts": ["*"]}, "all hosts of a gateway"),
+        (Allowed(hosts=("*",)), {"hosts": ["*"]}, ""),
+        (Allowed(gateways=(PUBLIC,)), {"hosts": ["a.example.com"]}, ""),
+        (Allowed(gateways=("istio-system/*",)), {"hosts": ["a.example.com"]}, ""),
+        (Allowed(gateways=("edge/*",)), {"hosts": ["a.example.com"]}, f"gateways: {PUBLIC} is not"),
+        (
+            Allowed(gateways=(PUBLIC,)),
+            {"hosts": ["a.example.com"], "gateways": ["public"]},
+            "gateways: shop/public is not among",
+        ),
+    ],
+)
+def test_what_the_admin_does_not_allow_is_not_routed(allowed, traffic, told):
+    found = exposed(None, [], allowed=allowed, **{"gateways": [PUBLIC], **traffic})
+    assert found.routes is not bool(told)
+    if told:
+        [denial] = found.denials
+        assert denial.reason == "HostNotAllowed"
+        assert told in denial.message
+
+
+def test_inside_the_mesh_alone_is_a_gateway_to_be_allowed_too():
+    found = exposed(None, [], allowed=Allowed(gateways=(PUBLIC,)), hosts=["a.example.com"])
+    assert not found.routes
+    found = exposed(None, [], allowed=Allowed(gateways=("mesh",)), hosts=["a.example.com"])
+    assert (found.routes, found.gateways) == (True, ())
+
+
+def test_without_hosts_the_gateway_api_takes_all_of_a_gateway_and_needs_all_allowed():
+    detector = Detector.parse(raw(provider="gateway", gateways=["edge/public"]))
+    taken: dict[Claim, str] = {}
+    some = Allowed(hosts=("*.example.com",))
+    assert not expose(detector, None, taken, some, bare=True).routes
+    assert expose(detector, None, taken, Allowed(), bare=True).hosts == ()
+    assert wanted(raw(provider="gateway", gateways=["edge/public"])) == {("edge/public", "*")}
+
+
+def test_what_was_stored_before_there_was_a_rule_is_not_routed():
+    found = exposed(None, [], hosts=["pay.shop.svc.cluster.local"], gateways=[PUBLIC])
+    assert not found.routes
+    assert found.denials[0].reason == "HostRefused"
+    assert "spec.traffic.hosts: pay.shop.svc.cluster.local: names of the cluster" in (
+        found.denials[0].message
+    )
+    assert wanted(raw(hosts=["pay.shop.svc.cluster.local"])) == frozenset()
+
+
+# who has what
+
+
+def test_the_claims_of_a_detector_and_of_its_route_are_the_same():
+    asked = raw(hosts=["A.Example.com", "b.example.com"], gateways=["public", "mesh"])
+    route = virtual_service(["a.example.com", "b.example.com"], ["public", "mesh"])
+    assert wanted(asked) == routed(route)
+    assert ("shop/public", "a.example.com") in wanted(asked)
+    parents = [
+        {"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "e", "name": "p"},
+        {"group": "", "kind": "Service", "name": "gate"},
+    ]
+    spec = {"parentRefs": parents, "hostnames": ["a.example.com"]}
+    metadata = {"name": "gate", "namespace": "shop"}
+    assert routed({"kind": "HTTPRoute", "metadata": metadata, "spec": spec}) == {
+        ("e/p", "a.example.com")
+    }
+    assert places("VirtualService", {"http": []}) == ([], [])
+
+
+def test_the_gateways_of_a_namespace_have_long_and_short_names():
+    short = wanted(raw(namespace="edge", hosts=["a.example.com"], gateways=["public"]))
+    assert short == wanted(raw(hosts=["a.example.com"], gateways=["edge/public"]))
+    assert gateway_name("mesh", "edge") == "mesh"
+
+
+def standing(key: str, since: str, *claims: Claim, is_route: bool = False) -> Standing:
+    return Standing(key, since, frozenset(claims or [SHARED]), is_route)
+
+
+def test_whoever_is_routed_keeps_a_host_else_the_older_has_it():
+    one, two = standing("a/one", "2030-01-02"), standing("b/two", "2030-01-01")
+    for order in permutations([("1", one), ("2", two)]):
+        routes = Routes()
+        for uid, each in order:
+            routes.change(uid, None, each)
+        assert routes.holder(SHARED) == "b/two"
+    routes.change("vs", None, standing("a/one", "2030-01-03", is_route=True))
+    assert routes.holder(SHARED) == "a/one"
+    assert routes.taken("b/two", [SHARED]) == {SHARED: "a/one"}
+    assert routes.taken("a/one", [SHARED]) == {}
+
+
+def test_of_the_same_age_the_first_by_name_has_it():
+    routes = Routes()
+    for uid, key in (("1", "b/x"), ("2", "a/y"), ("3", "a/z")):
+        routes.change(uid, None, standing(key, "2030-01-01"))
+    assert routes.holder(SHARED) == "a/y"
+
+
+def test_who_gains_a_host_is_woken_and_who_is_not_concerned_sleeps_on():
+    routes = Routes()
+    one, two = standing("a/one", "2030-01-01"), standing("b/two", "2030-01-02")
+    routes.change("1", None, one)
+    routes.change("2", None, two)
+    routes.change("3", None, standing("c/three", "2030-01-01", (PUBLIC, "else.example.com")))
+    assert routes.stirred() == set()
+    routes.change("1", one, one)
+    assert routes.stirred() == set()
+    routes.change("1", one, None)
+    assert routes.stirred() == {"b/two"}
+    assert routes.stirred() == set()
+
+
+def test_a_thousand_who_want_one_host_do_not_wake_each_other():
+    routes = Routes()
+    for number in range(1000):
+        routes.change(str(number), None, standing(f"a/{number:04}", f"2030-{number:04}"))
+    assert routes.stirred() == set()
+
+
+# a whole reconcile
+
+
+def test_a_detector_whose_host_is_taken_serves_by_its_service_and_says_so(world):
+    world.taken = {SHARED: "yard/door"}
+    world.edit(traffic={"hosts": ["shared.example.com"], "gateways": [PUBLIC]})
+    world.settle()
+    told = world.status().condition("TrafficRouted")
+    assert (told.status, told.reason) == ("False", "HostTaken")
+    assert "yard/door" in told.message
+    assert ("VirtualService", "gate") not in world.children
+    assert world.status().url == "http://gate.shop.svc.cluster.local"
+    assert world.status().stable.weight == 100
+    world.edit(model=V2)
+    world.settle()
+    assert world.status().stable.revision == world.selected()
+    world.taken = {}
+    world.settle()
+    assert world.status().condition("TrafficRouted").reason == "Routed"
+    assert world.children["VirtualService", "gate"]["spec"]["hosts"] == ["shared.example.com"]
+    assert world.status().url == "http://shared.example.com"
+
+
+def test_a_route_that_is_there_goes_on_with_its_weights_and_the_clash_is_told(world):
+    world.edit(traffic={"hosts": ["shared.example.com"], "gateways": [PUBLIC]})
+    world.settle()
+    world.taken = {SHARED: "yard/door"}
+    world.edit(canary={"model": V2, "weight": 50})
+    world.settle()
+    assert set(world.weights().values()) == {50}
+    assert world.status().condition("TrafficRouted").reason == "HostTaken"
+
+
+def test_only_a_route_inside_the_mesh_is_for_its_own_namespace_alone(world):
+    def exported() -> Any:
+        world.reconcile()
+        return world.children["VirtualService", "gate"]["spec"].get("exportTo")
+
+    assert exported() is None, "a delegate has to be seen by its root"
+    world.edit(traffic={"hosts": ["gate.example.com"]})
+    assert exported() == ["."]
+    world.edit(traffic={"hosts": ["gate.example.com"], "gateways": ["mesh"]})
+    assert exported() == ["."]
+    world.edit(traffic={"hosts": ["gate.example.com"], "gateways": ["mesh", PUBLIC]})
+    assert exported() is None
