@@ -52,8 +52,9 @@ def main() -> int:
     logging.disable()
     chosen = [targets[name] for name in given.target or targets]
     for target in chosen:
-        left, taken, slowest, began = given.inputs // len(chosen), 0, 0.0, time.monotonic()
-        fuzz(target, min(left, 2000), given.seed)  # what is allocated once
+        left, taken, slowest = given.inputs // len(chosen) // target.cost, 0, 0.0
+        began = time.monotonic()
+        fuzz(target, min(left, 2000 // target.cost), given.seed)  # what is allocated once
         before = resident_mib()
         done = 0
         while done < left:

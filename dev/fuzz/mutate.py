@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 
 ODD = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-LONGEST = 65_536
+LONGEST = 131_072
 
 
 def mutated(seeds: Sequence[bytes], words: Sequence[bytes], chance: random.Random) -> bytes:

@@ -15,6 +15,7 @@ import numpy as np
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from fuzz import bombs
 from fuzz.tiffs import DEFLATE, SEPARATE, tiff
 from yoloserve import access, inference_protocol, tracing
 from yoloserve.dependencies import Bodies, class_indices, url_in
@@ -39,11 +40,20 @@ class Target:
     run: Callable[[bytes], object]
     seeds: Sequence[bytes]
     words: Sequence[bytes] = field(default=())  # what mutations write
+    cost: int = 1  # of an input, in those of the others: as many fewer are made
 
 
 def all_targets() -> list[Target]:
     """List every target."""
-    return [_images(), _inference(), _forms(), _compressed(), _headers(), _addresses()]
+    return [
+        _images(),
+        _megapixels(),
+        _inference(),
+        _forms(),
+        _compressed(),
+        _headers(),
+        _addresses(),
+    ]
 
 
 def attempt(target: Target, data: bytes) -> bool:
@@ -85,15 +95,43 @@ def _images() -> Target:
 
     def run(data: bytes) -> None:
         for size in (FIXED, DYNAMIC):
-            image, reduced = decode_for(data, size, max_pixels=MOST_PIXELS)
-            assert image.ndim == 3
-            assert image.shape[0] * image.shape[1] * reduced**2 <= MOST_PIXELS * 1.1
-            letterbox(image, size, reduced)
+            look_at(data, size, MOST_PIXELS)
 
     # What a TIFF's entries say of themselves, and the ends of their values.
     words = [struct.pack(f"{order}HHI", tag, kind, 1) for order in "<>" for tag, kind in ENTRIES]
     words += [struct.pack("<I", number) for number in (0, 2**16 - 1, 2**31 - 1, 2**32 - 1)]
     return Target("images", run, [*small, *tiffs, grey, turned], words)
+
+
+def look_at(data: bytes, size: InputSize, most: int) -> None:
+    """Do with an encoded image what is done with a request's, up to the network."""
+    image, reduced = decode_for(data, size, max_pixels=most)
+    assert image.ndim == 3
+    assert image.shape[0] * image.shape[1] * reduced**2 <= most * 1.1
+    letterbox(image, size, reduced)
+
+
+def _megapixels() -> Target:
+    """Small files of large pictures: what a changed byte may multiply."""
+    flat = np.full((1728, 2304, 3), 90, np.uint8)
+    progressive = cv2.imencode(".jpg", flat, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    grey = np.ascontiguousarray(flat[:, :, 0])
+    seeds = [
+        cv2.imencode(".jpg", flat, [cv2.IMWRITE_JPEG_RST_INTERVAL, 1])[1].tobytes(),
+        bombs.with_scans(progressive, 10),
+        bombs.png(flat, before=bombs.chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10_000_000)))),
+        bombs.png(flat, surplus=10_000_000, pieces=4),
+        bombs.apng(flat, frames=3),
+        cv2.imencode(".webp", flat, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes(),
+        cv2.imencode(".webp", flat, [cv2.IMWRITE_WEBP_QUALITY, 1])[1].tobytes(),
+        bombs.tiff_of_jpeg(progressive, 2304, 1728),
+        tiff(grey, tags={259: DEFLATE}, block=(64, 2304)),
+        tiff(grey, tags={259: DEFLATE}, block=(64, 64), tiled=True),
+    ]
+    chunks = (b"zTXt", b"iCCP", b"IDAT", b"fdAT", b"ANMF", b"VP8X")
+    words = [bombs.SCAN * 10, bombs.SCAN * 100, b"\xff\xdd\x00\x04\x00\x01", *chunks]
+    size = InputSize(640, 640, dynamic=True)
+    return Target("megapixels", lambda data: look_at(data, size, 2**23), seeds, words, cost=25)
 
 
 def _inference() -> Target:

@@ -54,12 +54,13 @@ def tiff(
                     part = np.pad(part, missing)
                 raw = part.tobytes()
                 parts.append(zlib.compress(raw) if told[259] == DEFLATE else raw)
-    return _written(told, parts, order, tiled)
+    return written(told, parts, order, tiled)
 
 
-def _written(
+def written(
     tags: dict[int, int | Sequence[int]], parts: list[bytes], order: str, tiled: bool
 ) -> bytes:
+    """Write tags, and the parts that tiles or strips are made of."""
     addresses, sizes = (324, 325) if tiled else (273, 279)
     tags = {addresses: [0] * len(parts), sizes: [len(part) for part in parts]} | tags
     values = {tag: [told] if isinstance(told, int) else list(told) for tag, told in tags.items()}

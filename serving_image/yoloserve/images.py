@@ -2,6 +2,7 @@
 
 import enum
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,13 +11,12 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from yoloserve import tiff
+from yoloserve import jpeg, png, tiff
 from yoloserve.errors import InvalidImage, TooManyPixels, UnsupportedMediaType
 
 Image = NDArray[np.uint8]  # (H, W, 3), BGR
 Boxes = NDArray[np.float32]  # (N, 4), x1 y1 x2 y2 in pixels
 
-MOST_PNG_CHUNKS = 50_000  # encoders cut a picture into pieces of 8 KB and more
 GREY = 114  # what the public YOLO package pads with, and networks were trained on
 
 # Images are decoded side by side on our own threads; OpenCV's would only compete with them.
@@ -64,7 +64,7 @@ def decode_for(encoded: bytes, size: "InputSize", *, max_pixels: int) -> tuple[I
     """
     header = _allowed(encoded, max_pixels)
     if header.format is Format.JPEG and _halved(header, size):
-        half = _half_jpeg(encoded, header)
+        half = _turbo_jpeg(encoded, header, 2)
         if half is not None:
             return half, 2
     return _decode(encoded, header), 1
@@ -85,7 +85,7 @@ def _allowed(encoded: bytes, max_pixels: int) -> Header:
 
 
 def _decode(encoded: bytes, header: Header) -> Image:
-    image = _DECODE[header.format](encoded)
+    image = _DECODE[header.format](encoded, header)
     if image is None or image.size == 0:
         raise InvalidImage(f"the {header.format} is damaged, or of a kind that is not decoded")
     return image
@@ -121,15 +121,8 @@ def sniff(encoded: bytes) -> Format:
 
 
 def _jpeg_size(encoded: bytes) -> tuple[int, int]:
-    height, width, *_ = simplejpeg.decode_jpeg_header(encoded)
-    return width, height
-
-
-def _png_size(encoded: bytes) -> tuple[int, int]:
-    kind, width, height = struct.unpack_from(">4sII", encoded, 12)
-    if kind != b"IHDR":
-        raise ValueError("IHDR is not first")
-    return width, height
+    head = jpeg.head(encoded)
+    return head.width, head.height
 
 
 def _webp_size(encoded: bytes) -> tuple[int, int]:
@@ -155,26 +148,51 @@ def _bmp_size(encoded: bytes) -> tuple[int, int]:
 
 _SIZE_OF = {
     Format.JPEG: _jpeg_size,
-    Format.PNG: _png_size,
+    Format.PNG: png.size,
     Format.WEBP: _webp_size,
     Format.BMP: _bmp_size,
     Format.TIFF: tiff.size,
 }
 
 
-def _decode_jpeg(encoded: bytes) -> Image | None:
+def _decode_jpeg(encoded: bytes, header: Header) -> Image | None:
     """Decode with libjpeg-turbo's accurate path: bit-identical to OpenCV, and faster."""
+    image = _turbo_jpeg(encoded, header, 1)
+    if image is not None:
+        return image
+    # libjpeg-turbo's own interface knows fewer sorts than OpenCV.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    other: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    return None if other is None else _upright(other, tiff.orientation(jpeg.head(encoded).exif))
+
+
+def _turbo_jpeg(encoded: bytes, header: Header, reduced: int) -> Image | None:
+    """Decode at a whole fraction of the size; none for a sort that is not known here.
+
+    Where something was odd, the picture is in `image` all the same, and the error says what came
+    first. Stray bytes are common in what cheap cameras send, and harmless; so is a missing end
+    marker, but half a frame is a wrong frame. With the marker added, libjpeg tells the two apart.
+    """
+    head = jpeg.head(encoded)
+    jpeg.require_few_scans(encoded, head.first_scan)
+    image = np.empty((header.height // reduced, header.width // reduced, 3), np.uint8)
+    ended = jpeg.has_end(encoded, head.first_scan)
     try:
-        image = simplejpeg.decode_jpeg(encoded, "BGR", strict=True)
-    except ValueError as error:
-        if "remature" in str(error):  # half a frame is a wrong frame, not a damaged one
-            raise InvalidImage("the image/jpeg is cut short") from error
-        # Other complaints are common in what cheap cameras send, and harmless. What
-        # libjpeg-turbo's own interface does not know at all, OpenCV may.
-        image = cv2.imdecode(
-            np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        simplejpeg.decode_jpeg(
+            encoded if ended else encoded + jpeg.END_BYTES,
+            "BGR",
+            min_height=image.shape[0],
+            min_width=image.shape[1],
+            buffer=image,
+            strict=True,
         )
-    return None if image is None else _upright(image, exif_orientation(encoded))
+    except ValueError as error:
+        told = str(error)
+        if "remature" in told or not (ended or told.endswith("before marker 0xd9")):
+            raise InvalidImage("the image/jpeg is cut short") from error
+        if not told.startswith("Corrupt JPEG data"):  # it was given up, or not even begun
+            return None
+    return _upright(image, tiff.orientation(head.exif))
 
 
 def _halved(header: Header, size: "InputSize") -> bool:
@@ -185,36 +203,20 @@ def _halved(header: Header, size: "InputSize") -> bool:
     } == {0.5}
 
 
-def _half_jpeg(encoded: bytes, header: Header) -> Image | None:
-    """Decode at half the size; none when the JPEG has anything odd, which `decode` knows."""
-    try:
-        half = simplejpeg.decode_jpeg(
-            encoded,
-            "BGR",
-            min_height=header.height // 2,
-            min_width=header.width // 2,
-            strict=True,
-        )
-    except ValueError:
-        return None
-    return _upright(half, exif_orientation(encoded))
+def _decode_png(encoded: bytes, header: Header) -> Image | None:
+    return _decode_other(png.plain(encoded), header)
 
 
-def _decode_png(encoded: bytes) -> Image | None:
-    _require_whole_chunks(encoded)
-    return _decode_other(encoded)
-
-
-def _decode_tiff(encoded: bytes) -> Image | None:
+def _decode_tiff(encoded: bytes, header: Header) -> Image | None:
     try:
         tiff.require_whole(encoded)
-        image = _decode_other(tiff.as_stored(encoded))
+        image = _decode_other(tiff.as_stored(encoded), header)
     except (struct.error, ValueError) as error:
         raise InvalidImage("the image/tiff has no readable directory") from error
     return None if image is None else _upright(image, tiff.orientation(encoded))
 
 
-def _decode_other(encoded: bytes) -> Image | None:
+def _decode_other(encoded: bytes, _: Header) -> Image | None:
     try:
         image: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -222,44 +224,13 @@ def _decode_other(encoded: bytes) -> Image | None:
     return image  # type: ignore[no-any-return]
 
 
-_DECODE = {
+_DECODE: dict[Format, Callable[[bytes, Header], Image | None]] = {
     Format.JPEG: _decode_jpeg,
     Format.PNG: _decode_png,
     Format.WEBP: _decode_other,
     Format.BMP: _decode_other,
     Format.TIFF: _decode_tiff,
 }
-
-
-def _require_whole_chunks(png: bytes) -> None:
-    """Raise `InvalidImage` unless every chunk is there, as long as it says it is.
-
-    OpenCV takes memory for a chunk before it reads it: 33 bytes that announce one of 4 GB cost 4 GB
-    and two seconds.
-    """
-    position = 8
-    for _ in range(MOST_PNG_CHUNKS):
-        if position + 12 > len(png):  # length, kind and checksum
-            raise InvalidImage("the image/png is cut short")
-        length, kind = struct.unpack_from(">I4s", png, position)
-        position += 12 + length
-        if kind == b"IEND" and position <= len(png):
-            return
-    raise InvalidImage(f"the image/png has more than {MOST_PNG_CHUNKS} chunks")
-
-
-def exif_orientation(jpeg: bytes) -> int:
-    """Find the orientation, 1 to 8, in a JPEG's EXIF block; 1 when there is none or it is odd."""
-    position = 2
-    while jpeg[position : position + 1] == b"\xff" and len(jpeg) >= position + 4:
-        marker, length = jpeg[position + 1], int.from_bytes(jpeg[position + 2 : position + 4])
-        if marker == 0xDA or length < 2:  # the picture itself begins: no more headers
-            break
-        segment = jpeg[position + 4 : position + 2 + length]
-        if marker == 0xE1 and segment.startswith(b"Exif\0\0"):
-            return tiff.orientation(segment[6:])
-        position += 2 + length
-    return 1
 
 
 def _upright(image: Image, orientation: int) -> Image:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from yoloserve import jpeg
 from yoloserve.errors import InvalidImage, UnsupportedMediaType
 
 ORDER_OF = {b"II*\0": "<", b"MM\0*": ">"}
@@ -52,6 +53,7 @@ SEPARATE = 2  # of PLANES: one after the other
 UNSIGNED = {1, 4}  # of SAMPLE_FORMAT; 4 says "undefined"
 BITS = {1, 2, 4, 8, 16}
 UNMIXED = 2  # of EXTRA_SAMPLES: transparency that the colours do not have in them yet
+JPEG = 7
 DEFLATE = {8, 32946}
 # None, fax (2 to 4), LZW, JPEG, PackBits. Of what it does not know the decoder makes black.
 COMPRESSIONS = {1, 2, 3, 4, 5, 7, 32773} | DEFLATE
@@ -180,6 +182,12 @@ def require_whole(tiff: bytes) -> None:
     offsets, sizes = _offsets(told), _sizes(told)
     if len(offsets) != len(sizes) or (offsets.astype(np.int64) + sizes > len(tiff)).any():
         raise InvalidImage("the image/tiff is cut short")
+    if int(sizes.sum(dtype=np.int64)) > len(tiff):  # each is read as often as it is listed
+        raise InvalidImage("the image/tiff has tiles or strips that lie on each other")
+    # Of blocks of one size, none of which is read twice, it is the mean that counts.
+    scans = jpeg.seeming_scans(tiff, 0) if told.number(Tag.COMPRESSION, 1) == JPEG else 0
+    if scans > jpeg.MOST_SCANS * len(offsets):
+        raise InvalidImage(f"the image/tiff has {scans} scans of JPEG: encode it again")
     if told.number(Tag.COMPRESSION, 1) in DEFLATE:
         across, down = _block(told, told.number(Tag.WIDTH), told.number(Tag.HEIGHT))
         samples, bits = told.number(Tag.SAMPLES, 1), int(told.numbers(Tag.BITS, 1).max())

@@ -10,7 +10,8 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoloserve import images
+from yoloserve import images, tiff
+from yoloserve import jpeg as jpegs
 from yoloserve.errors import InvalidImage, TooManyPixels, UnsupportedMediaType
 from yoloserve.images import Image, InputSize, decode, decode_for, letterbox, read_header
 
@@ -178,15 +179,17 @@ def test_the_exif_orientation_of_a_jpeg_is_applied_as_opencv_does(
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_does_not_exist_is_none(jpeg: bytes, orientation: int) -> None:
-    assert images.exif_orientation(with_exif(jpeg, orientation)) == 1
+    assert tiff.orientation(jpegs.head(with_exif(jpeg, orientation)).exif) == 1
 
 
 @settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_no_exif_block_whatever_is_in_it_breaks_the_reader(block: bytes) -> None:
     segment = b"Exif\0\0" + block
-    jpeg = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + b"\xff\xda"
-    assert 1 <= images.exif_orientation(jpeg) <= 8
+    frame = b"\xff\xc0" + struct.pack(">HBHH", 7, 8, 1, 1)
+    jpeg = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + frame
+    jpeg += b"\xff\xda"
+    assert 1 <= tiff.orientation(jpegs.head(jpeg).exif) <= 8
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
@@ -241,9 +244,74 @@ def test_half_an_image_is_no_image(suffix: str, share: float) -> None:
         decode(whole[: int(len(whole) * share)], max_pixels=ANY)
 
 
-def test_the_stray_bytes_of_a_cheap_camera_are_forgiven(jpeg: bytes) -> None:
-    stray = jpeg[:-2] + b"\x00\x00\x00" + jpeg[-2:]
-    assert decode(stray, max_pixels=ANY).shape == (90, 160, 3)
+ODD = {  # and harmless: cheap cameras, and what stores their pictures, write such
+    "stray bytes before the end": lambda jpeg: jpeg[:-2] + b"\x124V\x00" * 30 + jpeg[-2:],
+    "padding before the end": lambda jpeg: jpeg[:-2] + b"\xff" * 5 + jpeg[-2:],
+    "padding after the end": lambda jpeg: jpeg + bytes(512),
+    "no end": lambda jpeg: jpeg[:-2],
+    "half an end": lambda jpeg: jpeg[:-1],
+    "zeros for an end": lambda jpeg: jpeg[:-2] + bytes(512),
+    "padding before the tables": lambda jpeg: jpeg[:2] + b"\xff" * 9 + jpeg[2:],
+    "a comment": lambda jpeg: jpeg[:2] + b"\xff\xfe\x00\x06\xff\xda\xff\xd9" + jpeg[2:],
+    "a second picture": lambda jpeg: jpeg + jpeg,
+    "JFIF 5": lambda jpeg: jpeg.replace(b"JFIF\0\x01", b"JFIF\0\x05", 1),
+}
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+@pytest.mark.parametrize("oddity", ODD)
+def test_what_is_odd_and_harmless_changes_no_pixel(
+    picture: Image, oddity: str, progressive: int
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 60, picture.shape, np.uint8)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    clean = cv2.imencode(".jpg", picture // 2 + noise, options)[1].tobytes()
+    odd = ODD[oddity](clean)
+    np.testing.assert_array_equal(decode(odd, max_pixels=ANY), decode(clean, max_pixels=ANY))
+    tensors = [
+        letterbox(image, InputSize(80, 80), reduced)[0]
+        for image, reduced in (
+            decode_for(each, InputSize(80, 80), max_pixels=ANY) for each in (odd, clean)
+        )
+    ]
+    assert np.abs(tensors[0].astype(int) - tensors[1]).mean() <= (4 if oddity == "JFIF 5" else 0)
+
+
+@pytest.mark.parametrize("reduced", [1, 2])
+def test_a_frame_with_stray_bytes_is_decoded_once(
+    jpeg: bytes, monkeypatch: pytest.MonkeyPatch, reduced: int
+) -> None:
+    """As common webcams send them; and without a line of libjpeg's own on stderr."""
+    monkeypatch.setattr(images.cv2, "imdecode", None)
+    size = InputSize(160 // reduced, 160 // reduced)
+    odd = ODD["stray bytes before the end"](jpeg)
+    assert decode_for(odd, size, max_pixels=ANY)[1] == reduced
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xff\xd9", bytes(64), bytes(64) + b"\xff\xd9"])
+@pytest.mark.parametrize("progressive", [0, 1])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_half_a_frame_is_none_whatever_follows_it(
+    picture: Image, tail: bytes, progressive: int, share: float
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, picture.shape, np.uint8)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    whole = cv2.imencode(".jpg", noise, options)[1].tobytes()
+    start = whole.index(b"\xff\xda")
+    with pytest.raises(InvalidImage):
+        decode(whole[: start + int((len(whole) - start) * share)] + tail, max_pixels=ANY)
+
+
+def test_an_unusual_sampling_of_colours_is_decoded(picture: Image) -> None:
+    """What libjpeg-turbo's own interface does not know: 4:4:4 written as 2:2:2."""
+    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
+    usual = cv2.imencode(".jpg", picture, sampling)[1].tobytes()
+    frame = usual.index(b"\xff\xc0")
+    assert usual[frame + 11] == 0x22
+    odd = usual[: frame + 11] + b"\x31" + usual[frame + 12 :]
+    with pytest.raises(ValueError, match="subsampling"):
+        simplejpeg.decode_jpeg_header(odd)
+    assert decode(odd, max_pixels=ANY).shape == picture.shape
 
 
 @settings(max_examples=500)
