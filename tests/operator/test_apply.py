@@ -424,7 +424,7 @@ async def test_two_writers_who_fight_write_once_a_second(world: World) -> None:
     assert handled == [Handling.REPAIRED] + [Handling.CONTESTED] * 29
     assert len(world.repaired) == 3
 
-    world.now += 1.1  # the other one has given up
+    world.now += 10  # the other one has given up
     await world.apply(desired)
     world.now += 1.1
     await world.apply(desired)
@@ -442,7 +442,7 @@ async def test_a_fight_is_one_also_while_the_other_sets_what_we_want(world: Worl
         writes += len(await world.apply(desired))
         world.now += 0.1
     assert writes <= 4
-    world.now += 1.1
+    world.now += 10
     await world.apply(desired)
     assert (await world.live())["spec"]["replicas"] == ours
 

@@ -170,11 +170,11 @@ class World:
         self.api.writes.clear()
         return self
 
-    def edit(self, kind, name, change, manager="kubectl-edit", subresource=""):
+    def edit(self, kind, name, change, manager="kubectl-edit", subresource="", owned=None):
         """Change an object as a person does, who owns the fields from then on."""
         path = kind.path("shop", name)
         live = self.api.objects[path]
-        owned = fields(change)
+        owned = owned or fields(change)
         for entry in live["metadata"].get("managedFields", ()):
             entry["fieldsV1"] = _without(entry["fieldsV1"], owned)
         entry = {"manager": manager, "operation": "Update", "fieldsV1": owned}
@@ -447,3 +447,169 @@ def test_a_typo_in_behavior_is_told_where_the_user_wrote_it(world):
     assert ": spec.autoscaling.behavior.scaleDown.stab" in world.said("Written").message
     assert world.names(kinds.NETWORK_POLICY)
     assert orjson.dumps(world.of(kinds.NETWORK_POLICY))
+
+
+def replicas_of(world, name):
+    return world.api.objects[kinds.DEPLOYMENT.path("shop", name)]["spec"]["replicas"]
+
+
+def image_of(world, name):
+    [container] = world.api.objects[kinds.DEPLOYMENT.path("shop", name)]["spec"]["template"][
+        "spec"
+    ]["containers"]
+    return container["image"]
+
+
+def set_image(world, name, image):
+    """`kubectl set image`: the container is found by its name."""
+    path = kinds.DEPLOYMENT.path("shop", name)
+    [container] = copy.deepcopy(world.api.objects[path]["spec"]["template"]["spec"]["containers"])
+    owned = fields({"spec": {"template": {"spec": {"containers": [{"name": container["name"]}]}}}})
+    item = owned["f:spec"]["f:template"]["f:spec"]["f:containers"]
+    for key in item:
+        item[key] = {"f:image": {}}
+    pods = {"spec": {"template": {"spec": {"containers": [{**container, "image": image}]}}}}
+    world.edit(kinds.DEPLOYMENT, name, pods, "kubectl-set", owned=owned)
+
+
+def autoscaler(name):
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "ext", "namespace": "shop"},
+        "spec": {"scaleTargetRef": target, "minReplicas": 3, "maxReplicas": 3},
+    }
+
+
+def scale(world, name, replicas, manager="kube-controller-manager"):
+    if replicas_of(world, name) != replicas:
+        change = {"spec": {"replicas": replicas}}
+        world.edit(kinds.DEPLOYMENT, name, change, manager, subresource="scale")
+
+
+def test_an_autoscaler_on_a_child_is_told_within_a_minute_and_kills_no_pod_any_more(world):
+    world.settle()
+    name, began, told_at, killed = world.stable, world.seconds, None, 0
+    theirs = kinds.HPA.path("shop", "ext")
+    world.api.put(theirs, autoscaler(name))
+    for _ in range(400):
+        world.seconds += 15
+        scale(world, name, 3)
+        world.look_often(2)
+        killed += replicas_of(world, name) < 3
+        if told_at is None and world.said("Drifted").reason == "DriftContested":
+            told_at = world.seconds
+    assert told_at - began <= 60
+    assert killed == 1, "in an hour and a half"
+    told = world.said("Drifted")
+    assert told.reason == "DriftContested"
+    assert (
+        "spec.replicas (set by an autoscaler (kube-controller-manager): use spec.autoscaling, or"
+        " point it at the YoloDetector)" in told.message
+    )
+    contested = [r for _, r, _ in world.nothing.told if r == "DriftContested"]
+    assert len(contested) == 1
+    writes = len(world.api.writes)
+    for _ in range(20):
+        world.seconds += 15
+        world.look()
+    assert len(world.api.writes) == writes, "left alone, and told before"
+    del world.api.objects[theirs]
+    for _ in range(8):
+        world.seconds += 15
+        world.look()
+    assert replicas_of(world, name) == 2
+    assert world.said("Drifted").status == "False"
+
+
+@pytest.mark.parametrize("every_s", [1, 15, 50, 180, 600, 3600])
+def test_a_fight_is_told_however_slow_it_is_and_pods_survive_most_of_it(world, every_s):
+    world.settle()
+    name, rounds, killed, told_after = world.stable, 60, 0, None
+    ours = image_of(world, name)
+    for turn in range(rounds):
+        world.seconds += every_s
+        if image_of(world, name) != "theirs:1":
+            set_image(world, name, "theirs:1")
+        world.look()
+        world.look()
+        killed += image_of(world, name) == ours
+        if told_after is None and world.said("Drifted").reason == "DriftContested":
+            told_after = turn + 1
+    assert told_after <= (2 if every_s <= 60 else 3)
+    assert killed <= 12
+    assert "(set by kubectl-set)" in world.said("Drifted").message
+    for _ in range(4):  # the other has given up
+        world.seconds += 6 * 3601
+        world.look()
+        world.look()
+    assert image_of(world, name) == ours
+    assert world.said("Drifted").status == "False"
+
+
+def test_while_one_field_is_left_to_another_all_others_are_put_right(world):
+    world.settle()
+    name = world.stable
+    world.api.put(kinds.HPA.path("shop", "ext"), autoscaler(name))
+    for _ in range(6):
+        world.seconds += 15
+        scale(world, name, 3)
+        world.look()
+    ours = image_of(world, name)
+    set_image(world, name, "evil:1")
+    world.look()
+    assert image_of(world, name) == ours
+    assert replicas_of(world, name) == 3
+    world.spec(replicas=4)
+    world.look()
+    assert replicas_of(world, name) == 4, "a wish of the user's is never held up"
+
+
+def mirror(manifest):
+    """A policy that rewrites images, as those that pin digests or name a mirror do."""
+    if manifest["kind"] == "Deployment":
+        for container in manifest["spec"]["template"]["spec"]["containers"]:
+            if not container["image"].startswith("mirror/"):
+                container["image"] = f"mirror/{container['image']}"
+    return manifest
+
+
+def test_only_the_very_value_that_a_webhook_made_of_ours_is_left(world):
+    world.api.mutate = mirror
+    world.settle()
+    name = world.stable
+    kept = image_of(world, name)
+    assert kept == "mirror/s:cpu"
+    told = [m for _, r, m in world.nothing.told if r == "NotKept" and "image" in m]
+    assert len(told) == 1
+    assert f"Deployment {name}: spec.template.spec.containers.yoloserve.image" in told[0]
+    assert world.look() is None
+    assert world.api.writes == []
+    for image in ("mirror/evil:1", "mirror/nope:1"):
+        set_image(world, name, image)
+        world.seconds += 3
+        world.look()
+        assert image_of(world, name) == kept
+        assert world.said("Drifted").reason in ("DriftRepaired", "DriftContested")
+        assert "image (set by kubectl-set)" in world.said("Drifted").message
+    world.api.mutate = lambda manifest: manifest  # the webhook is gone
+    world.seconds += 7300
+    set_image(world, name, "mirror/evil:2")
+    world.look()
+    assert image_of(world, name) == "s:cpu"
+    assert len([m for _, r, m in world.nothing.told if r == "NotKept" and "image" in m]) == 1
+
+
+def test_what_we_want_anew_is_written_where_a_webhook_rewrote_what_we_wanted(world):
+    def upper(manifest):
+        if manifest["kind"] == "VirtualService":
+            manifest["spec"]["hosts"] = [host.upper() for host in manifest["spec"]["hosts"]]
+        return manifest
+
+    world.spec(traffic={"hosts": ["a.example.com"], "gateways": ["x/y"]})
+    world.api.mutate = upper
+    world.settle()
+    world.spec(traffic={"hosts": ["b.example.com"], "gateways": ["x/y"]})
+    world.look_often()
+    assert world.of(kinds.VIRTUAL_SERVICE)[0]["spec"]["hosts"] == ["B.EXAMPLE.COM"]

@@ -99,6 +99,7 @@ class Reason(StrEnum):
     REPAIRED = "DriftRepaired"
     LEFT_IN_PLACE = "DriftLeft"
     CONTESTED = "DriftContested"
+    NOT_KEPT = "NotKept"
     AS_DESIRED = "AsDesired"
 
 

@@ -36,6 +36,7 @@ from yolofleet.cluster.compare import (
     place_of,
     without,
 )
+from yolofleet.cluster.contests import Contests, names_of
 from yolofleet.cluster.errors import (
     ClusterError,
     Conflict,
@@ -46,18 +47,17 @@ from yolofleet.cluster.errors import (
 )
 from yolofleet.cluster.failures import Failed, Failures, is_away, leads_to_nothing
 from yolofleet.cluster.kinds import Kind
-from yolofleet.cluster.ownership import Fields, setters
+from yolofleet.cluster.ownership import CONTROLLERS, Fields, setters
 from yolofleet.cluster.wish import PATH as WISH
 from yolofleet.cluster.wish import Wish, still_wished, wish_of, with_wish
-from yolofleet.plan.drift import Drift, Handling
+from yolofleet.plan.drift import TOLD_ONCE, Drift, Handling
 
 logger = logging.getLogger(__name__)
 
 _REPLICAS: Final = ("spec", "replicas")
 
-CALM_S: Final = 1.0
-"""After a repair of an object, this long for each write that it took, it is not repaired again:
-of two writers who fight, one has to be slow."""
+LOOK_FOR_AUTOSCALER_S: Final = 60.0
+"""How often to look whether the autoscaler that a Deployment is left to is still there."""
 
 
 class Action(StrEnum):
@@ -113,14 +113,6 @@ class _Proof:
 
 
 @dataclass(frozen=True, slots=True)
-class _Repair:
-    """The last repair of an object: when the next may be, and what came back before that."""
-
-    calm_until: float
-    returned: Drift | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Found:
     """What of one object is not as desired: by our own wish, by others' changes and additions."""
 
@@ -131,6 +123,17 @@ class _Found:
     @property
     def drift(self) -> list[Difference]:
         return [*self.changed, *self.added]
+
+    @property
+    def by_others(self) -> list[Difference]:
+        """Return what others did, and what they set to what we want where that is all there is."""
+        taken = [each for each in self.ours if each.how is How.UNOWNED]
+        return [*self.drift, *(taken if len(taken) == len(self.ours) else ())]
+
+    def without(self, left: Collection[Difference]) -> _Found:
+        """Return what is to be put right when `left` is not."""
+        changed = [each for each in self.changed if each not in left]
+        return _Found(self.ours, changed, [each for each in self.added if each not in left])
 
     @property
     def can_wait(self) -> bool:
@@ -157,8 +160,8 @@ class Writer:
         self._repaired = repaired
         self._clock = clock
         self._proven: dict[str, _Proof] = {}
-        self._unkept: dict[str, AbstractSet[Path]] = {}
-        self._repairs: dict[str, _Repair] = {}
+        self._unkept: dict[str, dict[Path, bytes]] = {}
+        self._contests = Contests(clock)
         self._failures = Failures(clock)
         self._untold: dict[str, list[Drift]] = {}
 
@@ -306,81 +309,110 @@ class Writer:
             return
         try:
             live = await self._adopted(manifest, live)
-            changes, drift = await self._apply(manifest, live, policy)
+            changes, drifts = await self._apply(manifest, live, policy)
         except Stale:
             await self._look_at(live)
             raise
         done.changes.extend(changes)
-        done.drifts.extend([drift] if drift else [])
-        if drift and drift.handling is Handling.CONTESTED:
-            calm = timedelta(seconds=self._repairs[live.uid].calm_until - self._clock())
-            done.again = max(timedelta(seconds=0.01), min(calm, done.again or calm))
+        done.drifts.extend(drifts)
+        if (again := self._contests.again(live.uid)) is not None:
+            done.again = min(again, done.again or again)
 
     def _keep_untold(self, uid: str, done: Applied) -> None:
         """Tell of repairs until a status that tells of them is published: a write may fail."""
         done.drifts[:0] = self._untold.pop(uid, ())
-        if repaired := [each for each in done.drifts if each.handling is Handling.REPAIRED]:
-            self._untold[uid] = repaired
+        if once := [each for each in done.drifts if each.handling in TOLD_ONCE]:
+            self._untold[uid] = once
 
     async def _apply(
         self, desired: Manifest, live: Entry, policy: DriftPolicy
-    ) -> tuple[list[Change], Drift | None]:
+    ) -> tuple[list[Change], list[Drift]]:
         digest = hashlib.blake2b(orjson.dumps(desired), digest_size=16).digest()
         proof = self._proven.get(live.uid)
         if proof and (proof.version, proof.digest, proof.policy) == (live.version, digest, policy):
-            return [], self._still_contested(live) or proof.left
+            told = self._contests.told(live.uid) or proof.left
+            return [], [told] if told else []
         wish = proof.wish if proof and proof.digest == digest else wish_of(desired)
-        wanted = with_wish(desired, wish)
+        whole = wanted = with_wish(desired, wish)
         found = self._compare(wanted, wish, live)
-        enforced, others_did = policy is DriftPolicy.ENFORCE, found.can_wait or bool(found.drift)
-        if enforced and found.can_wait and (drift := self._calm(live, found)):
-            return [], drift
-        drift = self._told(live, found.drift, Handling.REPAIRED if enforced else Handling.LEFT)
+        enforced, by_others = policy is DriftPolicy.ENFORCE, found.by_others
+        if enforced and found.can_wait and self._contests.calm(live.uid):
+            self._contests.see(live.uid, by_others)
+            return [], self._contested(live, by_others)
+        contested = self._contests.see(live.uid, by_others) if enforced else set()
+        left = await self._left(live, by_others, contested) if enforced else found.drift
+        drifts = self._drifts(live, found.drift, contested, policy)
         changes: list[Change] = []
         if any(each.path == _REPLICAS and each.how is How.DROPPED for each in found.ours):
             changes += await self._hand_over(desired, live)
-        if not enforced:
-            wanted, found = without(wanted, [each.path for each in found.changed]), _ours(found)
+        if left:
+            wanted = without(wanted, [each.path for each in found.changed if each in left])
+            found = found.without(left)
         if found.ours or found.changed:
             live, change = await self._change(wanted, live, found)
             changes.append(change)
-        extra = self._extra(wanted, live) if enforced else []
-        if extra:
-            live, change = await self._revert(wanted, live, extra)
+        named = names_of(left)
+        extra = self._extra(whole, live) if enforced else []
+        if extra := [each for each in extra if each.field not in named]:
+            live, change = await self._revert(whole, live, extra)
             changes.append(change)
         if changes:
-            self._learn_unkept(wanted, wish, live, policy)
-        if enforced and others_did:
-            drift = self._after_repair(live, drift, len(changes))
-        self._proven[live.uid] = _Proof(
-            live.version, digest, policy, wish, None if enforced else drift
-        )
+            base = whole if enforced else wanted
+            drifts += self._learn_unkept(base, wish, live, policy, named)
+        if changes and enforced and by_others:
+            put_right = [each for each in by_others if each.field not in named]
+            self._contests.repaired(live.uid, put_right, len(changes))
+        if enforced and left:
+            self._proven.pop(live.uid, None)  # so that it is compared again
+        else:
+            kept = next(iter(drifts), None) if not enforced else None
+            self._proven[live.uid] = _Proof(live.version, digest, policy, wish, kept)
         self._forget_the_gone()
-        return changes, self._still_contested(live) or drift
+        told = self._contests.told(live.uid)
+        return changes, drifts if told is None or told in drifts else [*drifts, told]
 
-    def _calm(self, live: Entry, found: _Found) -> Drift | None:
-        """Return the drift of an object that was repaired just now, to be left for a moment."""
-        repair = self._repairs.get(live.uid)
-        if repair is None or self._clock() >= repair.calm_until:
-            return None
-        drift = repair.returned or self._told(live, [*found.drift, *found.ours], Handling.CONTESTED)
-        self._repairs[live.uid] = replace(repair, returned=drift)
-        return drift
+    def _drifts(
+        self,
+        live: Entry,
+        drift: Sequence[Difference],
+        contested: AbstractSet[str],
+        policy: DriftPolicy,
+    ) -> list[Drift]:
+        """Say what others did: what comes back again and again apart from all else."""
+        handling = Handling.REPAIRED if policy is DriftPolicy.ENFORCE else Handling.LEFT
+        rest = self._told(live, [each for each in drift if each.field not in contested], handling)
+        fought = [each for each in drift if each.field in contested]
+        return [*self._contested(live, fought), *([rest] if rest else [])]
 
-    def _after_repair(self, live: Entry, drift: Drift | None, writes: int) -> Drift | None:
-        """Keep the object from being repaired again at once; a fight goes on being told."""
-        before = self._repairs.get(live.uid)
-        returned = before.returned if before else None
-        self._repairs[live.uid] = _Repair(self._clock() + CALM_S * max(writes, 1), returned)
-        return returned or drift
+    def _contested(self, live: Entry, found: Sequence[Difference]) -> list[Drift]:
+        """Say what is fought over, in the words in which it was told before."""
+        if drift := self._told(live, found, Handling.CONTESTED):
+            self._contests.tell(live.uid, drift)
+        told = self._contests.told(live.uid) if drift else None
+        return [told] if told else []
 
-    def _still_contested(self, live: Entry) -> Drift | None:
-        """Return what was fought over until the object has been left alone for a moment."""
-        repair = self._repairs.get(live.uid)
-        if repair is None or self._clock() < repair.calm_until:
-            return repair.returned if repair else None
-        del self._repairs[live.uid]
-        return replace(repair.returned, handling=Handling.REPAIRED) if repair.returned else None
+    async def _left(
+        self, live: Entry, drift: Sequence[Difference], contested: Collection[str]
+    ) -> list[Difference]:
+        """Return what is left to others for now; to an autoscaler for as long as it is there."""
+        left = self._contests.left(live.kind, live.uid, drift)
+        for each in drift:
+            if each.path != _REPLICAS or each.how is not How.TAKEN or each in left:
+                continue
+            if each.field in contested and await self._is_autoscaled(live):
+                self._contests.leave(live.uid, each.field, LOOK_FOR_AUTOSCALER_S)
+                left.append(each)
+        return left
+
+    async def _is_autoscaled(self, live: Entry) -> bool:
+        """Say whether an autoscaler that is not ours targets the Deployment."""
+        listing = await self._client.list(kinds.HPA, lambda item: item, namespace=live.namespace)
+        target = {"kind": live.kind.name, "name": live.name}
+        return any(
+            target.items() <= item["spec"]["scaleTargetRef"].items()
+            and kinds.controller_uid(item) != live.owner
+            for item in listing.items
+        )
 
     async def _live(self, desired: Manifest, uid: str | None) -> Entry | None:
         """Return the object to compare with; raises `ResourceConflict` if it is not ours."""
@@ -516,26 +548,35 @@ class Writer:
         return Drift(live.kind.name, live.name, tuple(fields), handling)
 
     def _without_unkept(self, live: Entry, found: list[Difference]) -> list[Difference]:
-        unkept = self._unkept.get(live.uid, frozenset())
-        return [each for each in found if each.path not in unkept]
+        """Leave out what the API server made of what we wrote, as long as it is that very value."""
+        unkept = self._unkept.get(live.uid)
+        return [e for e in found if unkept.get(e.path) != e.values] if unkept else found
 
-    def _learn_unkept(self, wanted: Manifest, wish: Wish, live: Entry, policy: DriftPolicy) -> None:
-        """Remember what the API server did not keep as we wrote it, lest we write it for ever."""
+    def _learn_unkept(
+        self, wanted: Manifest, wish: Wish, live: Entry, policy: DriftPolicy, left: Collection[str]
+    ) -> list[Drift]:
+        """Remember what the API server did not keep as we wrote it, lest we write it for ever.
+
+        left: fields that were not written.
+        """
         found = self._compare(wanted, wish, live)
-        left = [*found.ours, *found.changed]
-        left += found.added if policy is DriftPolicy.ENFORCE else []
-        if not left:
-            return
-        known = self._unkept.get(live.uid, frozenset())
-        self._unkept[live.uid] = known | {each.path for each in left}
+        unlike = [*found.ours, *found.changed]
+        unlike += found.added if policy is DriftPolicy.ENFORCE else []
+        unlike = [each for each in unlike if each.field not in left]
+        if not unlike:
+            return []
+        self._unkept.setdefault(live.uid, {}).update({each.path: each.values for each in unlike})
         logger.warning(
             "the API server does not keep these fields as they were written; leaving them",
-            extra={"fields": _log_fields(wanted) | {"fields": [str(each) for each in left]}},
+            extra={"fields": _log_fields(wanted) | {"fields": [str(each) for each in unlike]}},
         )
+        fields = tuple(dict.fromkeys(each.field for each in unlike if not _is_note(each)))
+        return [Drift(live.kind.name, live.name, fields, Handling.NOT_KEPT)] if fields else []
 
     def _forget_the_gone(self) -> None:
         if len(self._proven) > 2 * self._cache.size() + 1000:
-            for known in (self._proven, self._unkept, self._repairs):
+            self._contests.forget(self._cache.has)
+            for known in (self._proven, self._unkept):
                 for uid in [uid for uid in known if not self._cache.has(uid)]:
                     del known[uid]
 
@@ -569,11 +610,13 @@ def _is_note(difference: Difference) -> bool:
 
 
 def _by(managers: Sequence[str]) -> str:
-    return f" by {' and '.join(managers)}" if managers else ""
+    told = [_AUTOSCALER if each in CONTROLLERS else each for each in managers]
+    return f" by {' and '.join(told)}" if told else ""
 
 
-def _ours(found: _Found) -> _Found:
-    return _Found(found.ours, [], [])
+_AUTOSCALER: Final = (
+    "an autoscaler (kube-controller-manager): use spec.autoscaling, or point it at the YoloDetector"
+)
 
 
 def _detector_of(entry: Entry) -> str:

@@ -7,10 +7,13 @@ and what we applied once and no longer want, none of which the values alone can 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+
+import orjson
 
 from yolofleet.api.names import Manifest
 from yolofleet.api.quantity import amount
@@ -58,10 +61,17 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One field that is not as desired."""
+    """One field that is not as desired; two are equal that say the same of the same field."""
 
     how: How
     path: Path
+    want: Any = dataclasses.field(default=None, compare=False, repr=False)
+    have: Any = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def values(self) -> bytes:
+        """Return what is wanted and what is there, to be compared with others."""
+        return orjson.dumps([self.want, self.have], option=orjson.OPT_SORT_KEYS)
 
     @property
     def drift(self) -> bool:
@@ -130,7 +140,7 @@ def _unlike(desired: Any, live: Any, applied: Fields | None, path: Path) -> Iter
         else:
             yield from _unlike_items(desired, live, applied, path)
     elif not _equal(desired, live, path):
-        yield Difference(How.CHANGED, path)
+        yield Difference(How.CHANGED, path, desired, live)
 
 
 def _unlike_fields(
@@ -143,7 +153,7 @@ def _unlike_fields(
         if _empty(value) and name not in live:
             continue
         if name not in live:
-            yield Difference(How.MISSING, here)
+            yield Difference(How.MISSING, here, value)
         elif applied is None:
             yield from _unlike(value, live[name], None, here)
         elif not path and isinstance(value, dict):  # "f:spec": {} when others took all of it
@@ -151,7 +161,7 @@ def _unlike_fields(
         elif f"f:{name}" in applied:
             yield from _owned(value, live[name], applied[f"f:{name}"], here)
         elif not _empty(value):
-            yield Difference(_taken_or_unowned(value, live[name], here), here)
+            yield Difference(_taken_or_unowned(value, live[name], here), here, value, live[name])
 
 
 def _owned(desired: Any, live: Any, applied: Fields, path: Path) -> Iterator[Difference]:
@@ -159,7 +169,7 @@ def _owned(desired: Any, live: Any, applied: Fields, path: Path) -> Iterator[Dif
     if applied:
         yield from _unlike(desired, live, applied, path)
     elif _unlike_or_more(desired, live, path):
-        yield Difference(How.CHANGED, path)
+        yield Difference(How.CHANGED, path, desired, live)
 
 
 def _taken_or_unowned(desired: Any, live: Any, path: Path) -> How:
@@ -181,7 +191,7 @@ def _more(desired: Any, live: Any, path: Path) -> bool:
 
 def _unlike_whole(desired: Sequence[Any], live: Sequence[Any], path: Path) -> Iterator[Difference]:
     if len(desired) != len(live):
-        yield Difference(How.CHANGED, path)
+        yield Difference(How.CHANGED, path, desired, live)
         return
     for index, (want, have) in enumerate(zip(desired, live, strict=True)):
         yield from _unlike(want, have, None, (*path, index))
@@ -196,15 +206,15 @@ def _unlike_items(
         here = (*path, Item(index, want))
         if not entries or not isinstance(want, dict):
             if want not in live:
-                yield Difference(How.MISSING, here)
+                yield Difference(How.MISSING, here, want, live)
             continue
         key = {name: _key_value(want, name) for name in entries[0][0]}
         have = next((item for item in live if _has_key(item, key)), None)
         tree = next((tree for other, tree in entries if other == key), None)
         if have is None:
-            yield Difference(How.MISSING, here)
+            yield Difference(How.MISSING, here, want)
         elif tree is None:
-            yield Difference(_taken_or_unowned(want, have, here), here)
+            yield Difference(_taken_or_unowned(want, have, here), here, want, have)
         else:
             yield from _owned(want, have, tree, here)
 
@@ -251,9 +261,9 @@ def _added(foreign: Fields, desired: Any, live: Any, path: Path) -> Iterator[Dif
         else:
             continue
         if want is None:
-            yield Difference(How.ADDED, (*path, step))
+            yield Difference(How.ADDED, (*path, step), have=have)
             if (alias := _ALIASES.get(str(step))) and isinstance(live, dict) and alias in live:
-                yield Difference(How.ADDED, (*path, alias))
+                yield Difference(How.ADDED, (*path, alias), have=live[alias])
         elif tree:
             yield from _added(tree, want, have, (*path, step))
 

@@ -25,7 +25,8 @@ _STATUS: Final = "f:status"  # others write there by right
 _METADATA: Final = "f:metadata"  # there too, but for the labels and annotations that are ours
 _ACCOUNT_FIELDS: Final = frozenset({"f:secrets", "f:imagePullSecrets"})
 """What clouds and OpenShift add to every ServiceAccount: theirs, and they would add it again."""
-_CONTROLLERS: Final = frozenset({"kube-controller-manager"})  # its autoscaler, its status
+CONTROLLERS: Final = frozenset({"kube-controller-manager"})
+"""Whose status and notes are no drift; what its autoscaler does through `scale` may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,15 @@ def ownership_of(manifest: Manifest) -> Ownership:
             continue
         if manager == MANAGER and entry.get("operation") == "Apply":
             _merge(applied, fields)
-        elif manager not in _OURS and manager not in _CONTROLLERS:
+        elif manager not in _OURS and (manager not in CONTROLLERS or _scales(entry)):
             wanted = {name: tree for name, tree in fields.items() if name not in ignored}
             if wanted:
                 _merge(foreign.setdefault(manager, {}), wanted)
     return Ownership(_shared(applied), tuple((name, _shared(t)) for name, t in foreign.items()))
+
+
+def _scales(entry: Manifest) -> bool:
+    return entry.get("subresource") == "scale"
 
 
 def list_key(name: str) -> Mapping[str, Any] | None:

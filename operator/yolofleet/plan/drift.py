@@ -17,7 +17,12 @@ class Handling(StrEnum):
 
     REPAIRED = "repaired"
     LEFT = "left"  # spec.driftPolicy says so
-    CONTESTED = "contested"  # it comes back as soon as it is repaired
+    CONTESTED = "contested"  # it comes back after it was repaired
+    NOT_KEPT = "not kept"  # the API server made something else of what we wrote
+
+
+TOLD_ONCE = frozenset({Handling.REPAIRED, Handling.NOT_KEPT})
+"""What is over once it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,18 @@ class Drift:
 _ADVICE = {
     Handling.REPAIRED: "put right",
     Handling.LEFT: "left, as spec.driftPolicy Report says; undo it, or set the policy to Enforce",
-    Handling.CONTESTED: "put right about once a second, and changed again; stop the other writer,"
-    " or set spec.driftPolicy to Report",
+    Handling.CONTESTED: "changed again after it was put right; stop the other writer, or set"
+    " spec.driftPolicy to Report. What would kill pods each time is left to it meanwhile",
+    Handling.NOT_KEPT: "a mutating webhook or the API server makes something else of what is"
+    " written there; that very value is left, any other is put right",
+}
+
+
+_REASONS = {
+    Handling.CONTESTED: Reason.CONTESTED,
+    Handling.LEFT: Reason.LEFT_IN_PLACE,
+    Handling.REPAIRED: Reason.REPAIRED,
+    Handling.NOT_KEPT: Reason.NOT_KEPT,
 }
 
 
@@ -49,14 +64,10 @@ def drifted(before: Status, drifts: Sequence[Drift] | None) -> Statement | None:
     drifts: what was found of every object; None when nobody looked.
     """
     kind, was = ConditionType.DRIFTED, before.condition(ConditionType.DRIFTED)
-    for handling, reason in (
-        (Handling.CONTESTED, Reason.CONTESTED),
-        (Handling.LEFT, Reason.LEFT_IN_PLACE),
-        (Handling.REPAIRED, Reason.REPAIRED),
-    ):
+    for handling in (Handling.CONTESTED, Handling.LEFT, Handling.REPAIRED):
         if found := [str(drift) for drift in drifts or () if drift.handling is handling]:
             told = f"{'; '.join(found)}; {_ADVICE[handling]}"
-            return Statement(kind, handling is not Handling.REPAIRED, reason, told)
+            return Statement(kind, handling is not Handling.REPAIRED, _REASONS[handling], told)
     if was is None:
         return None
     if drifts is None or was.reason == Reason.REPAIRED:  # the last repair stays readable
@@ -67,8 +78,8 @@ def drifted(before: Status, drifts: Sequence[Drift] | None) -> Statement | None:
 def drift_news(before: Status, after: Status, drifts: Sequence[Drift]) -> Iterator[News]:
     """Tell of each repair, and of other drift when what is to be said of it changes."""
     for drift in drifts:
-        if drift.handling is Handling.REPAIRED:
-            yield News(True, Reason.REPAIRED, f"{drift}; {_ADVICE[Handling.REPAIRED]}")
+        if drift.handling in TOLD_ONCE:
+            yield News(True, _REASONS[drift.handling], f"{drift}; {_ADVICE[drift.handling]}")
     told = after.condition(ConditionType.DRIFTED)
     if (
         told
