@@ -27,7 +27,6 @@ from yolofleet.cluster.compare import Difference
 from yolofleet.cluster.errors import ClusterError
 from yolofleet.cluster.queue import WorkQueue
 from yolofleet.plan.accelerators import NodeRoom, asks
-from yolofleet.plan.claims import wanted
 from yolofleet.plan.decide import decide
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import Elsewhere, observe
@@ -83,7 +82,7 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         pods=sources.cache.pods(key),
         nodes=nodes,
         routers=sources.cache.routers(),
-        elsewhere=Elsewhere(sources.cache.routes.taken(key, wanted(raw)), sources.defaults.allowed),
+        elsewhere=sources.cache.elsewhere(key, raw, sources.defaults),
         monitors=sources.cache.serves(kinds.POD_MONITOR),
         defaults=sources.defaults,
         differing=sources.writer.differing,

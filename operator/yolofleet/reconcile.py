@@ -21,12 +21,11 @@ from yolofleet.cluster.failures import Failed, to_retry
 from yolofleet.cluster.kinds import POD_MONITOR, identity
 from yolofleet.logs import note
 from yolofleet.plan.accelerators import asks
-from yolofleet.plan.claims import wanted
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import Drift, drift_news, drifted
 from yolofleet.plan.news import news
-from yolofleet.plan.observed import Elsewhere, observe
+from yolofleet.plan.observed import observe
 from yolofleet.plan.status import next_look, refused, report, with_statement
 from yolofleet.plan.unwritten import Unwritten, with_unwritten
 from yolofleet.resources.build import build, leant_on, surroundings
@@ -73,7 +72,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     children = await deps.cluster.children(detector.uid, key, before.serving)
     routers = deps.cache.routers()
     nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
-    elsewhere = Elsewhere(deps.cache.routes.taken(key, wanted(raw)), deps.defaults.allowed)
+    elsewhere = deps.cache.elsewhere(key, raw, deps.defaults)
     observed = observe(  # observe: memory, one snapshot
         detector,
         children,

@@ -76,11 +76,12 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         image_pull_policy=text.one_of("IMAGE_PULL_POLICY", "IfNotPresent", "Always", "Never"),
         drain_seconds=text.whole_number("DRAIN_SECONDS", 30),
         monitor_labels=text.labels("MONITOR_LABELS") if text.yes("MONITORS") else None,
+        namespaces=tuple(text.listed("NAMESPACES")),
         allowed=Allowed(text.hosts("ALLOWED_HOSTS"), text.gateways("ALLOWED_GATEWAYS")),
     )
     return Settings(
         defaults=defaults,
-        namespaces=tuple(n.strip() for n in text.optional("NAMESPACES").split(",") if n.strip()),
+        namespaces=tuple(text.listed("NAMESPACES")),
         lease_namespace=text.optional("LEASE_NAMESPACE", _own_namespace()),
         lease_name=text.optional("LEASE_NAME", "yolofleet"),
         identity=f"{platform.node()}_{uuid.uuid4().hex[:8]}",
@@ -122,7 +123,7 @@ class _Variables:
         return self.one_of(name, "true", "false") == "true"
 
     def labels(self, name: str) -> dict[str, str]:
-        pairs = self._listed(name)
+        pairs = self.listed(name)
         if wrong := [pair for pair in pairs if not _LABEL.fullmatch(pair)]:
             raise InvalidSettings(
                 f"YOLOFLEET_{name} has {wrong[0]!r}; it must be labels as in NAME=VALUE,NAME=VALUE"
@@ -130,7 +131,7 @@ class _Variables:
         return dict(pair.split("=", 1) for pair in pairs)
 
     def hosts(self, name: str) -> tuple[str, ...]:
-        hosts = tuple(normal(host) for host in self._listed(name))
+        hosts = tuple(normal(host) for host in self.listed(name))
         if wrong := [host for host in hosts if wrong_with(host, ("a/gateway",))]:
             raise InvalidSettings(
                 f"YOLOFLEET_{name} has {wrong[0]!r}; it must be DNS names, as in"
@@ -139,7 +140,7 @@ class _Variables:
         return hosts
 
     def gateways(self, name: str) -> tuple[str, ...]:
-        gateways = tuple(self._listed(name))
+        gateways = tuple(self.listed(name))
         if wrong := [gateway for gateway in gateways if not _GATEWAYS.fullmatch(gateway)]:
             raise InvalidSettings(
                 f"YOLOFLEET_{name} has {wrong[0]!r}; it must be gateways, as in NAMESPACE/NAME,"
@@ -147,7 +148,7 @@ class _Variables:
             )
         return gateways
 
-    def _listed(self, name: str) -> list[str]:
+    def listed(self, name: str) -> list[str]:
         return [each.strip() for each in self.optional(name).split(",") if each.strip()]
 
     def whole_number(self, name: str, default: int, least: int = 0) -> int:

@@ -25,8 +25,8 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
 
     async def says(reason: str) -> Manifest:
         raw = await kube.get(kinds.DETECTOR, namespace, "gate")
-        conditions = raw["status"]["conditions"]
-        routed = next(c for c in conditions if c["type"] == "TrafficRouted")
+        conditions = (raw.get("status") or {}).get("conditions", [])
+        [routed] = [c for c in conditions if c["type"] == "TrafficRouted"]
         assert routed["reason"] == reason, routed
         return routed
 
@@ -37,18 +37,21 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
         route = await kube.get(kinds.HTTP_ROUTE, namespace, "gate")
         [rule] = route["spec"]["rules"]
         assert [to["weight"] for to in rule["backendRefs"]] == [70, 30]
-        return bool(await says("Routed"))
+        return bool(await says("RoutePending"))
+
+    async def told(**condition: Any) -> None:
+        route = await kube.get(kinds.HTTP_ROUTE, namespace, "gate")
+        since = {"lastTransitionTime": "2030-01-01T00:00:00Z", "message": ""}
+        seen = {"observedGeneration": route["metadata"]["generation"]}
+        parent = route["spec"]["parentRefs"][0]
+        said = {"parents": [{"parentRef": parent, "conditions": [since | seen | condition]}]}
+        await kube.merge(kinds.HTTP_ROUTE, namespace, "gate", {"status": said}, "status")
 
     await eventually(split, 60)
-    against = {
-        "type": "Accepted",
-        "status": "False",
-        "reason": "NotAllowedByListeners",
-        "message": "no listener takes gate.example.com",
-        "lastTransitionTime": "2030-01-01T00:00:00Z",
-    }
-    said = {"parents": [{"parentRef": {"name": "public"}, "conditions": [against]}]}
-    await kube.merge(kinds.HTTP_ROUTE, namespace, "gate", {"status": said}, "status")
+    await told(type="Accepted", status="True", reason="Accepted")
+    await eventually(lambda: says("Routed"))
+    no = {"status": "False", "reason": "NotAllowedByListeners"}
+    await told(type="Accepted", message="no listener takes gate.example.com", **no)
     refused = await eventually(lambda: says("RouteRefused"))
     assert "no listener takes gate.example.com" in refused["message"]
     await istio_crds.remove()

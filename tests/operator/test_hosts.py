@@ -20,7 +20,9 @@ async def test_of_two_detectors_on_one_host_the_younger_is_told_and_follows_the_
 ) -> None:
     async def says(name: str, reason: str) -> Manifest:
         raw = await kube.get(kinds.DETECTOR, namespace, name)
-        routed = next(c for c in raw["status"]["conditions"] if c["type"] == "TrafficRouted")
+        [routed] = [
+            c for c in raw.get("status", {}).get("conditions", []) if c["type"] == "TrafficRouted"
+        ]
         assert routed["reason"] == reason, routed
         return routed
 

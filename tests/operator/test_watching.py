@@ -49,7 +49,8 @@ async def test_a_deleted_child_comes_back(
     await make_detector()
 
     async def all_made() -> bool:  # status is written after the last child
-        return "status" in await kube.get(kinds.DETECTOR, namespace, "gate")
+        told = (await kube.get(kinds.DETECTOR, namespace, "gate")).get("status", {})
+        return bool(told.get("observedGeneration"))
 
     await eventually(all_made)
     before = await children(kube, kind, namespace)

@@ -16,6 +16,7 @@ from yolofleet.plan.accelerators import NodeRoom, holds, place, rooms
 from yolofleet.plan.claims import Claim
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.following import Mesh
 from yolofleet.plan.observed import Elsewhere, Observed, observe
 from yolofleet.plan.status import report
 from yolofleet.resources.build import Surroundings, build
@@ -49,6 +50,9 @@ class World:
     broken: set[str] = field(default_factory=set)  # model URIs whose pods never get ready
     now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
     defaults: Defaults = DEFAULTS
+    delegated: bool = True  # whether a VirtualService delegates to ours
+    absent: frozenset[str] = frozenset()  # gateways that do not exist
+    accepts: bool = True  # whether gateways answer to a route
     taken: dict[Claim, str] = field(default_factory=dict)  # what other detectors have
 
     def edit(self, **spec: Any) -> None:
@@ -73,7 +77,9 @@ class World:
         )
 
     def elsewhere(self) -> Elsewhere:
-        return Elsewhere(self.taken, self.defaults.allowed)
+        mesh = Mesh(self.delegated, everywhere=not self.defaults.namespaces)
+        absent = dict.fromkeys((Provider.ISTIO, Provider.GATEWAY), self.absent)
+        return Elsewhere(self.taken, self.defaults.allowed, mesh, absent)
 
     def routers(self) -> frozenset[Provider]:
         there = {Provider.ISTIO: self.mesh, Provider.GATEWAY: self.gateway}
@@ -119,10 +125,20 @@ class World:
             new["status"] = live.get("status", {}) if live else {}
             created = live["metadata"]["creationTimestamp"] if live else self.now.isoformat()
             new["metadata"]["creationTimestamp"] = created
+        if manifest["kind"] == "HTTPRoute":
+            changed = not live or live["spec"] != new["spec"]
+            generation = live["metadata"]["generation"] if live else 0
+            new["metadata"]["generation"] = generation + changed
+            new["status"] = live.get("status", {}) if live else {}
         self.children[key] = new
 
     def run_pods(self, step: int = 1000) -> None:
-        """Let at most `step` replicas of each revision become ready, or go."""
+        """Let at most `step` replicas of each revision become ready, or go; gateways follow."""
+        if (route := self.children.get(("HTTPRoute", "gate"))) and self.accepts:
+            generation = route["metadata"]["generation"]
+            yes = {"type": "Accepted", "status": "True", "observedGeneration": generation}
+            told = [{"parentRef": p, "conditions": [yes]} for p in route["spec"]["parentRefs"]]
+            route["status"] = {"parents": told}
         by_need = sorted(self.deployments().items(), key=lambda d: d[1]["spec"]["replicas"])
         for name, deployment in by_need:  # those that shrink make room first
             ready = deployment.setdefault("status", {}).get("availableReplicas", 0)

@@ -112,6 +112,10 @@ seccompProfile:
 - apiGroups: [gateway.networking.k8s.io]
   resources: [httproutes]
   verbs: [get, list, watch, create, patch, delete]
+# Whether the gateways that a detector names exist.
+- apiGroups: [networking.istio.io, gateway.networking.k8s.io]
+  resources: [gateways]
+  verbs: [get, list, watch]
 # Why a pod does not serve is told in the detector's conditions.
 - apiGroups: [""]
   resources: [pods]

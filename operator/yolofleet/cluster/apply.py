@@ -260,7 +260,7 @@ class Writer:
             kind,
             lambda item: item,
             namespace=namespace,
-            selector=f"{kinds.selector_of(kind)},{DETECTOR_LABEL}={detector}",
+            selector=f"{kinds.OURS},{DETECTOR_LABEL}={detector}",
         )
         there = {item["metadata"]["uid"] for item in listing.items}
         for entry in entries:

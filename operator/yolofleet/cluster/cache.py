@@ -9,20 +9,24 @@ Everything here is memory; nothing waits.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from yolofleet.api.detector import Provider
+from yolofleet.api.hosts import MESH
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.ownership import Ownership, ownership_of
 from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.accelerators import holds, place
-from yolofleet.plan.claims import routed, wanted
+from yolofleet.plan.claims import NOTHING, Claim, delegates_of, routed, wanted
+from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.following import Mesh
+from yolofleet.plan.observed import Elsewhere
 
 _REMEMBERED_DELETIONS: Final = 4096  # more than are ever on their way at once
 
@@ -61,6 +65,10 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
     body: Manifest = manifest | {"metadata": slim} | identity
     if kind is kinds.NODE:
         body = _slim_node(manifest) | identity
+    standing = _standing(kind, body)
+    others = kind in kinds.ROUTERS.values() and not _key(kind, manifest)
+    if others or kind in kinds.GATEWAYS.values():
+        body = identity | {"metadata": _named(slim), "spec": {}}  # others' specs are no concern
     namespace, name = metadata.get("namespace", ""), metadata["name"]
     return Entry(
         kind=kind,
@@ -74,7 +82,7 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
         content=_content(body, with_status=kind is kinds.NODE),
         ownership=ownership_of(manifest),
         holds=_holding(manifest) if kind is kinds.POD else None,
-        standing=_standing(kind, body),
+        standing=standing,
     )
 
 
@@ -82,9 +90,20 @@ def _standing(kind: Kind, manifest: Manifest) -> Standing | None:
     asks = kind is kinds.DETECTOR
     if not asks and kind not in kinds.ROUTERS.values():
         return None
-    claims = wanted(manifest) if asks else routed(manifest)
+    key = _key(kind, manifest)
+    claims = NOTHING
+    if key:
+        claims = wanted(manifest) if asks else routed(manifest)
+    delegates = delegates_of(manifest) if kind is kinds.VIRTUAL_SERVICE else frozenset[str]()
+    if not claims and not delegates:
+        return None
     since = str(manifest["metadata"].get("creationTimestamp", ""))
-    return Standing(_key(kind, manifest), since, claims, not asks) if claims else None
+    return Standing(key, since, claims, not asks, delegates)
+
+
+def _named(metadata: Manifest) -> Manifest:
+    kept = ("name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences")
+    return {name: metadata[name] for name in kept if name in metadata}
 
 
 def _holding(pod: Manifest) -> Holding | None:
@@ -185,6 +204,30 @@ class Cache:
         """Return what of Istio and the Gateway API is in the cluster now."""
         return frozenset(each for each, kind in kinds.ROUTERS.items() if self.serves(kind))
 
+    def elsewhere(self, key: str, raw: Manifest, defaults: Defaults) -> Elsewhere:
+        """Return what of the rest of the cluster concerns the route of the detector `raw`."""
+        claims = wanted(raw)
+        return Elsewhere(
+            taken=self.routes.taken(key, claims),
+            allowed=defaults.allowed,
+            mesh=Mesh(self.routes.delegated(key), everywhere=not defaults.namespaces),
+            absent={
+                provider: frozenset(self._absent_gateways(kind, claims, defaults.namespaces))
+                for provider, kind in kinds.GATEWAYS.items()
+                if self.serves(kind)
+            },
+        )
+
+    def _absent_gateways(
+        self, kind: Kind, claims: Iterable[Claim], namespaces: Collection[str]
+    ) -> Iterator[str]:
+        """Return which gateways of `claims` are not there, as far as the operator may look."""
+        for gateway in {gateway for gateway, _ in claims if gateway != MESH}:
+            namespace, _, name = gateway.partition("/")
+            looked = not namespaces or namespace in namespaces
+            if looked and self.named(kind, namespace, name) is None:
+                yield gateway
+
     def select(self, kind: Kind, choose: Callable[[Manifest], Any]) -> list[Any]:
         """Return what `choose` makes of each object of `kind`; reads them all."""
         return [choose(entry.manifest()) for entry in self._entries[kind].values()]
@@ -209,7 +252,10 @@ class Cache:
 
     def counts(self) -> Mapping[str, int]:
         """Return how many objects of each kind are held."""
-        return {kind.name: len(entries) for kind, entries in self._entries.items()}
+        counted: Counter[str] = Counter()
+        for kind, entries in self._entries.items():
+            counted[kind.name] += len(entries)  # two APIs have a Gateway
+        return counted
 
     # writing
 
@@ -229,6 +275,8 @@ class Cache:
             self._unlink(known)
         self._link(entry)
         self.routes.change(entry.uid, known.standing if known else None, entry.standing)
+        if entry.kind in kinds.GATEWAYS.values() and not known:
+            self.routes.gateway_changed(f"{entry.namespace}/{entry.name}")
         if known and not _news(known, entry):
             return None
         if entry.kind is kinds.NODE:
@@ -248,6 +296,8 @@ class Cache:
             return None
         self._unlink(known)
         self.routes.change(uid, known.standing, None)
+        if kind in kinds.GATEWAYS.values():
+            self.routes.gateway_changed(f"{known.namespace}/{known.name}")
         if kind is kinds.NODE:
             self.nodes_version += 1
         return known.key or None

@@ -64,6 +64,8 @@ HTTP_ROUTE: Final = Kind(
     optional=True,
     wakes_on_status=True,
 )
+ISTIO_GATEWAY: Final = Kind(*_ISTIO, "Gateway", "gateways", optional=True)
+GATEWAY: Final = Kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways", optional=True)
 POD_MONITOR: Final = Kind("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors", optional=True)
 POD: Final = Kind("", "v1", "Pod", "pods", wakes_on_status=True)
 NODE: Final = Kind("", "v1", "Node", "nodes", namespaced=False)
@@ -94,7 +96,10 @@ CHILDREN: Final = (
 ROUTERS: Final = {Provider.ISTIO: VIRTUAL_SERVICE, Provider.GATEWAY: HTTP_ROUTE}
 """What splits traffic, and the kind without which it cannot."""
 
-CACHED: Final = (DETECTOR, *CHILDREN, POD, NODE)
+GATEWAYS: Final = {Provider.ISTIO: ISTIO_GATEWAY, Provider.GATEWAY: GATEWAY}
+"""What `gateways` of a spec name; only that they exist is of interest."""
+
+CACHED: Final = (DETECTOR, *CHILDREN, *GATEWAYS.values(), POD, NODE)
 """What the cache holds."""
 
 OPTIONAL: Final = tuple(kind for kind in CACHED if kind.optional)
@@ -109,10 +114,17 @@ def kind_of(manifest: Manifest) -> Kind:
     return _BY_NAME[manifest["apiVersion"], manifest["kind"]]
 
 
+OURS: Final = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+"""Selects what we made."""
+
+
 def selector_of(kind: Kind) -> str:
-    """Return the label selector under which the API server is asked for `kind`."""
+    """Return the label selector under which the API server is asked for `kind`.
+
+    VirtualServices are asked for all: users' own say whether anybody delegates to a detector's.
+    """
     ours = kind in CHILDREN or kind is POD
-    return f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}" if ours else ""
+    return OURS if ours and kind is not VIRTUAL_SERVICE else ""
 
 
 def identity(manifest: Manifest) -> tuple[str, str]:

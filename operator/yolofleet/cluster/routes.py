@@ -19,12 +19,16 @@ Since = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What one object means to other detectors. routed: it is a route, and no wish for one."""
+    """What one object means to other detectors. routed: it is a route, and no wish for one.
+
+    key: the detector that it belongs to, or is; empty for a VirtualService of somebody else.
+    """
 
     key: str
     since: str
     claims: frozenset[Claim]
     routed: bool
+    delegates: frozenset[str] = frozenset()  # whom it sends requests to
 
 
 class Routes:
@@ -33,6 +37,7 @@ class Routes:
     def __init__(self) -> None:
         self._wishes: dict[Claim, dict[str, Since]] = {}  # by uid of the detector
         self._routes: dict[Claim, dict[str, Since]] = {}  # by uid of the route
+        self._roots: dict[str, set[str]] = {}  # uids of who delegates to a detector's route
         self._stirred: set[str] = set()
 
     def holder(self, claim: Claim) -> str:
@@ -57,6 +62,10 @@ class Routes:
                 found[claim] = min(others)[1]
         return found
 
+    def delegated(self, key: str) -> bool:
+        """Say whether a VirtualService delegates to that of the detector `key`."""
+        return key in self._roots
+
     def change(self, uid: str, before: Standing | None, after: Standing | None) -> None:
         """Take in what the object `uid` was and is; what did not change stirs nobody."""
         if before == after:
@@ -69,10 +78,20 @@ class Routes:
             index = self._routes if after.routed else self._wishes
             for claim in after.claims:
                 index.setdefault(claim, {})[uid] = after.since, after.key
+            for key in after.delegates:
+                self._roots.setdefault(key, set()).add(uid)
+        was, now = (each.delegates if each else frozenset() for each in (before, after))
+        self._stirred |= was ^ now
         own = {each.key for each in (before, after) if each}
         for claim, holder in held.items():
             if self.holder(claim) != holder:
                 self._stirred |= self._concerned(claim) - own
+
+    def gateway_changed(self, gateway: str) -> None:
+        """Wake who asks for hosts on a gateway that came or went."""
+        for (on, _), wishes in self._wishes.items():
+            if on == gateway:
+                self._stirred.update(key for _, key in wishes.values())
 
     def stirred(self) -> set[str]:
         """Return who has to look again since this was last asked."""
@@ -80,6 +99,10 @@ class Routes:
         return keys
 
     def _forget(self, uid: str, standing: Standing) -> None:
+        for key in standing.delegates:
+            self._roots[key].discard(uid)
+            if not self._roots[key]:
+                del self._roots[key]
         index = self._routes if standing.routed else self._wishes
         for claim in standing.claims:
             index[claim].pop(uid, None)

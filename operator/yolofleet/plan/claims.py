@@ -59,6 +59,19 @@ def places(kind: str, spec: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return _texts(spec.get("hostnames")) or [EVERY_HOST], gateways
 
 
+def delegates_of(route: Manifest) -> frozenset[str]:
+    """Return "namespace/name" of the VirtualServices that a VirtualService delegates to."""
+    metadata, rules = route["metadata"], (route.get("spec") or {}).get("http")
+    if "deletionTimestamp" in metadata or not isinstance(rules, list):
+        return frozenset()
+    found = (rule.get("delegate") for rule in rules if isinstance(rule, Mapping))
+    return frozenset(
+        f"{to.get('namespace') or metadata['namespace']}/{to.get('name')}"
+        for to in found
+        if isinstance(to, Mapping)
+    )
+
+
 def claim(gateway: str, host: str, namespace: str) -> Claim:
     """Return what a detector of `namespace` claims with `host` on `gateway`."""
     named, host = gateway_name(gateway, namespace), normal(host)

@@ -11,7 +11,7 @@ class Defaults:
     """Values that a spec may leave open. drain_seconds: how long pods outlive their last weight.
 
     monitor_labels: what Prometheus selects PodMonitors by; None: none are made. allowed: the hosts
-    and gateways that detectors may route.
+    and gateways that detectors may route. namespaces: those that are looked after; none: all.
     """
 
     image_cpu: str
@@ -21,3 +21,4 @@ class Defaults:
     drain_seconds: int = 30
     monitor_labels: Mapping[str, str] | None = field(default_factory=dict)
     allowed: Allowed = field(default_factory=Allowed)
+    namespaces: tuple[str, ...] = ()

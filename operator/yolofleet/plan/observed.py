@@ -18,6 +18,7 @@ from yolofleet.plan.accelerators import NodeRoom, place
 from yolofleet.plan.claims import Claim, places
 from yolofleet.plan.exposure import Allowed, Exposure, expose
 from yolofleet.plan.failures import Failure, deployment_failure, failures_by_revision
+from yolofleet.plan.following import Followed, Mesh, accepted, delegated, on_gateways
 from yolofleet.plan.revision import Revision, recorded
 
 
@@ -56,6 +57,7 @@ class Observed:
     spans: bool  # whether that Service selects the pods of all revisions
     provider: Provider  # what routes in fact: what was asked for, as far as it is there
     exposure: Exposure  # the hosts and gateways that the route may have
+    followed: Followed  # whether somebody routes by the route as it is
     refused: str  # why a gateway does not serve the route; empty when none says so
     nodes: tuple[NodeRoom, ...]  # those with accelerators; none for who asks for no accelerator
     status: Status = field(default_factory=Status)
@@ -81,10 +83,13 @@ class Elsewhere:
     """What of the rest of the cluster concerns a detector's route.
 
     taken: of what it asks for, what other detectors have. allowed: what the admin lets it have.
+    absent: of its gateways, those that are known not to exist.
     """
 
     taken: Mapping[Claim, str] = field(default_factory=dict)
     allowed: Allowed = field(default_factory=Allowed)
+    mesh: Mesh = field(default_factory=Mesh)
+    absent: Mapping[Provider, frozenset[str]] = field(default_factory=dict)
 
 
 NOTHING_ELSE = Elsewhere()
@@ -127,6 +132,7 @@ def observe(
         spans=spans,
         provider=provider,
         exposure=exposure,
+        followed=_followed(detector, provider, exposure, by_kind, elsewhere),
         refused=_refused(by_kind.get("HTTPRoute", [])),
         nodes=nodes,
         status=status,
@@ -194,6 +200,25 @@ def _exposure(
     )
 
 
+def _followed(
+    detector: Detector,
+    provider: Provider,
+    exposure: Exposure,
+    by_kind: Mapping[str, Sequence[Manifest]],
+    elsewhere: Elsewhere,
+) -> Followed:
+    if provider is Provider.SERVICE:
+        return Followed()
+    absent = elsewhere.absent.get(provider, frozenset())
+    missing = on_gateways(exposure.gateways, detector.namespace, absent)
+    if missing.why:
+        return missing
+    if provider is Provider.ISTIO:
+        return Followed() if exposure.hosts else delegated(detector.key, elsewhere.mesh)
+    routes = (r for r in by_kind.get("HTTPRoute", ()) if r["metadata"]["name"] == detector.name)
+    return next((accepted(route) for route in routes), Followed())
+
+
 def _weights(
     detector: Detector, provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]
 ) -> dict[str, int]:
@@ -224,11 +249,14 @@ _SERVED = ("Accepted", "ResolvedRefs", "Programmed")
 
 
 def _refused(routes: Iterable[Manifest]) -> str:
-    """Return what a gateway says against the route."""
+    """Return what a gateway says against the route as it is now."""
     for route in routes:
+        generation = route["metadata"].get("generation", 0)
         for parent in route.get("status", {}).get("parents", ()):
             gateway = parent.get("parentRef", {}).get("name", "")
             for told in parent.get("conditions", ()):
+                if told.get("observedGeneration", generation) < generation:
+                    continue
                 if told.get("type") in _SERVED and told.get("status") == "False":
                     return f"{gateway}: {told.get('reason')}: {told.get('message', '')}"
     return ""

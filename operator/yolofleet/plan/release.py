@@ -14,6 +14,7 @@ from yolofleet.api.status import Reason
 from yolofleet.plan.accelerators import room
 from yolofleet.plan.capacity import Capacity
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.following import Following
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.revision import Revision, canary_revision, stable_revision
 from yolofleet.plan.rollout import Progress, progress, strategy_for
@@ -154,6 +155,8 @@ def draining(
 ) -> dict[str, datetime]:
     """Return since when each running revision that nobody wants has been without traffic."""
     known = {e.revision: min(e.since, now) for e in observed.status.draining}  # clocks are set back
+    if observed.followed.by is Following.PENDING:
+        return known  # the router may still send as before
     return {
         revision.name: known.get(revision.name, now)
         for revision in going.former

@@ -46,7 +46,7 @@ def progress(
     if number is None:
         return Progress(target.name, strategy, 0, 100, None, held, None)
     step = steps[number - 1]
-    if weight < step.weight:
+    if weight < step.weight or not observed.followed.counts:
         return Progress(target.name, strategy, number, step.weight, None, held, None)
     same = known is not None and known.weight == step.weight
     since = min(known.since, now) if known and same and known.since else now  # clocks are set back

@@ -16,6 +16,7 @@ from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, again, dated
 from yolofleet.plan.conditions.traffic_routed import traffic_routed
 from yolofleet.plan.decide import Plan
+from yolofleet.plan.following import Following
 from yolofleet.plan.observed import Observed
 
 CONDITIONS: tuple[Callable[[Situation], Statement | None], ...] = (
@@ -36,7 +37,7 @@ def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime)
     beside = plan.target if plan.target != plan.stable else plan.canary
     return Status(
         observed_generation=detector.generation,
-        url=_url(detector, plan),
+        url=_url(detector, observed, plan),
         ready=f"{observed.ready(plan.stable)}/{seen.revision(plan.stable).desired}",
         revisions=revisions(seen),
         stable=seen.revision(plan.stable),
@@ -109,8 +110,9 @@ def _rollout(plan: Plan) -> RolloutStatus | None:
     )
 
 
-def _url(detector: Detector, plan: Plan) -> str:
-    hosts = plan.exposure.hosts if plan.provider is not Provider.SERVICE else ()
+def _url(detector: Detector, observed: Observed, plan: Plan) -> str:
+    reached = plan.provider is not Provider.SERVICE and observed.followed.by is not Following.NOBODY
+    hosts = plan.exposure.hosts if reached else ()
     if whole := [host for host in hosts if "*" not in host]:
         return f"http://{whole[0]}"
     return f"http://{detector.name}.{detector.namespace}.svc.cluster.local"

@@ -92,6 +92,10 @@ def _at_step(now: Situation, way: Progress) -> Statement:
     if now.plan.provider is Provider.SERVICE:
         told = f"{where}: {lacking(detector)}; or set spec.rollout.strategy to BlueGreen"
         return _say(False, Reason.MESH_ABSENT, told + _meanwhile(now), lasting=True)
+    followed = now.observed.followed
+    if way.since is None and now.observed.weights.get(way.revision, 0) >= way.goal > 0:
+        told = f"{where}: waits for who routes by it: {followed.why}"
+        return _say(True, followed.reason, told + _meanwhile(now))
     if way.since is None:
         ready = now.count(now.plan.target).removeprefix(f"{way.revision}: ")
         return _say(True, Reason.ROLLING_OUT, f"{where}: {ready}{_meanwhile(now)}")

@@ -20,7 +20,7 @@ def traffic_routed(now: Situation) -> Statement:
             Reason.ROUTE_PENDING,
             f"the Service {now.detector.name} does not send to {now.plan.stable} yet",
         )
-    told = first((refused_by_gateway, not_there_yet, short_of_capacity), now)
+    told = first((refused_by_gateway, not_there_yet, followed_by_nobody, short_of_capacity), now)
     return told or _say(True, Reason.ROUTED, _split(now) + _of_a_delegate(now))
 
 
@@ -34,7 +34,7 @@ def denied(now: Situation) -> Statement | None:
     else:
         meanwhile = f"The route has {', '.join(at.hosts) or 'what it had'}"
     told = "; ".join(denial.message for denial in at.denials)
-    return _say(False, at.denials[0].reason, f"{told[:3500]}. {meanwhile}")
+    return _say(False, at.denials[0].reason, f"{told[:3500]}. {meanwhile}", lasting=True)
 
 
 def without_mesh(now: Situation) -> Statement | None:
@@ -81,6 +81,21 @@ def not_there_yet(now: Situation) -> Statement | None:
     if has == {name: weight for name, weight in now.plan.weights.items() if weight}:
         return None
     return _say(None, Reason.ROUTE_PENDING, f"waiting for the router: {_split(now)}")
+
+
+def followed_by_nobody(now: Situation) -> Statement | None:
+    """Say that nobody routes by the route as it is, or that it is not known."""
+    followed, plan = now.observed.followed, now.plan
+    if not followed.why:
+        return None
+    delegate = plan.provider is Provider.ISTIO and not plan.exposure.hosts
+    if delegate and set(plan.weights) == {plan.stable} and not plan.matched:
+        return through_a_service(now)  # all ways lead to stable
+    if delegate:
+        meanwhile = f"{_split(now)} of what is delegated; the Service sends all to {plan.stable}"
+    else:
+        meanwhile = f"the route has {_split(now)}"
+    return _say(followed.holds, followed.reason, f"{followed.why}. {meanwhile}")
 
 
 def short_of_capacity(now: Situation) -> Statement | None:

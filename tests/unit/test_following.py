@@ -1,0 +1,217 @@
+"""Routed means that somebody routes: a route alone moves no request, and no step."""
+
+import pytest
+
+from yolofleet.api.names import child_labels
+from yolofleet.cluster import kinds
+from yolofleet.cluster.cache import Cache
+from yolofleet.plan.claims import delegates_of
+from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.following import Followed, Following, Mesh, accepted, delegated, on_gateways
+
+V2 = {"uri": "demo://shapes-v2"}
+PUBLIC = {"gateways": ["edge/public"], "hosts": ["gate.example.com"]}
+STEPS = {"strategy": "Canary", "steps": [{"weight": 50, "hold": "10s"}]}
+DEFAULTS = Defaults(image_cpu="a", image_torch="b", image_gpu="c")
+
+
+@pytest.fixture
+def at_the_edge(world):
+    world.mesh, world.gateway = False, True
+    world.edit(traffic=PUBLIC)
+    return world
+
+
+def routed(world):
+    return world.status().condition("TrafficRouted")
+
+
+def test_a_route_that_no_gateway_accepts_is_not_routed_and_no_step_advances(at_the_edge):
+    world = at_the_edge
+    world.accepts = False
+    world.settle()
+    assert (routed(world).status, routed(world).reason) == ("Unknown", "RoutePending")
+    assert "public has not accepted the route: nobody routes by it yet" in routed(world).message
+    assert world.status().url == "http://gate.shop.svc.cluster.local"
+    world.edit(model=V2, rollout=STEPS)
+    world.settle(40)
+    assert sorted(world.weights().values()) == [50, 50]
+    assert world.status().rollout.since is None
+    assert "waits for who routes by it" in world.status().condition("Progressing").message
+    world.accepts = True
+    world.settle()
+    assert list(world.weights().values()) == [100]
+    assert (routed(world).status, routed(world).reason) == ("True", "Routed")
+
+
+def test_what_was_accepted_in_an_older_generation_is_pending_and_nobody_drains(at_the_edge):
+    world = at_the_edge
+    world.settle()
+    old = world.status().stable.revision
+    world.accepts = False
+    world.edit(model=V2)
+    world.settle(40)
+    assert world.weights() == {world.status().stable.revision: 100}
+    assert routed(world).status == "Unknown"
+    assert world.replicas()[old] == 2, "the gateway may still send to it"
+    world.accepts = True
+    world.settle()
+    assert world.replicas()[old] == 0
+
+
+def parent(name, **condition):
+    told = {"type": "Accepted", "status": "True", "observedGeneration": 3} | condition
+    return {"parentRef": {"name": name}, "conditions": [told]}
+
+
+@pytest.mark.parametrize(
+    ("told", "by"),
+    [
+        ([parent("a"), parent("b")], Following.YES),
+        ([parent("a")], Following.YES),  # and b is told of
+        ([parent("a"), parent("b", observedGeneration=2)], Following.PENDING),
+        ([parent("a", observedGeneration=2)], Following.PENDING),
+        ([parent("a", status="False")], Following.NOBODY),
+        ([parent("a", type="ResolvedRefs")], Following.NOBODY),
+        ([parent("c")], Following.NOBODY),
+        ([parent("a", status="False"), parent("a")], Following.YES),  # two controllers
+        ([], Following.NOBODY),
+    ],
+)
+def test_a_gateway_follows_what_it_accepted_at_this_generation(told, by):
+    route = {
+        "metadata": {"name": "gate", "namespace": "shop", "generation": 3},
+        "spec": {"parentRefs": [{"kind": "Gateway", "name": "a"}, {"name": "b"}]},
+        "status": {"parents": told},
+    }
+    found = accepted(route)
+    assert found.by is by
+    assert bool(found.why) is (
+        len({each["parentRef"]["name"] for each in told} & {"a", "b"}) < 2
+        or by is not Following.YES
+    )
+
+
+def test_a_delegate_that_nobody_references_splits_nothing(world):
+    world.delegated = False
+    world.settle()
+    assert routed(world).status == "True"
+    assert "the Service gate sends everything to" in routed(world).message
+    world.edit(model=V2, rollout=STEPS)
+    world.settle(40)
+    assert (routed(world).status, routed(world).reason) == ("False", "NotReferenced")
+    assert "no VirtualService delegates to shop/gate" in routed(world).message
+    assert sorted(world.weights().values()) == [50, 50]
+    world.delegated = True
+    world.settle()
+    assert list(world.weights().values()) == [100]
+
+
+def test_a_root_that_cannot_be_read_is_not_known_and_steps_go_on(world):
+    world.delegated = False
+    world.defaults = Defaults("serve:cpu", "serve:torch", "serve:gpu", namespaces=("shop",))
+    world.settle()
+    world.edit(canary={"model": V2, "weight": 50})
+    world.settle()
+    assert (routed(world).status, routed(world).reason) == ("Unknown", "RouteUnseen")
+    assert "watchNamespaces" in routed(world).message
+    world.edit(model=V2, canary=None, rollout=STEPS)
+    world.settle(40)
+    assert list(world.weights().values()) == [100]
+
+
+def test_a_gateway_that_does_not_exist_is_told_and_no_step_advances(world):
+    world.absent = frozenset({"edge/public"})
+    world.edit(traffic=PUBLIC)
+    world.settle()
+    assert (routed(world).status, routed(world).reason) == ("False", "GatewayAbsent")
+    assert "spec.traffic.gateways: edge/public does not exist" in routed(world).message
+    assert world.status().url == "http://gate.shop.svc.cluster.local"
+    world.edit(model=V2, rollout=STEPS)
+    world.settle(40)
+    assert sorted(world.weights().values()) == [50, 50]
+    world.absent = frozenset()
+    world.settle()
+    assert list(world.weights().values()) == [100]
+    assert world.status().url == "http://gate.example.com"
+
+
+def test_of_several_gateways_one_that_exists_routes():
+    assert on_gateways(["a", "b/c"], "shop", {"b/c"}).by is Following.YES
+    assert on_gateways(["a", "b/c"], "shop", {"b/c"}).holds is False
+    assert on_gateways(["a", "b/c"], "shop", {"b/c", "shop/a"}).by is Following.NOBODY
+    assert on_gateways(["mesh", "b/c"], "shop", {"b/c"}).by is Following.YES
+    assert on_gateways([], "shop", {"b/c"}) == Followed()
+
+
+def test_who_delegates_is_known_while_it_can_be_read():
+    assert delegated("shop/gate", Mesh(delegates=True, everywhere=False)).by is Following.YES
+    assert delegated("shop/gate", Mesh(everywhere=True)).by is Following.NOBODY
+    assert delegated("shop/gate", Mesh(everywhere=False)).by is Following.UNKNOWN
+
+
+# what the cache knows of others' objects
+
+
+def held(name, kind, uid="r", version="1", namespace="edge", **spec):
+    metadata = {"name": name, "namespace": namespace, "uid": uid, "resourceVersion": version}
+    return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "spec": spec}
+
+
+def detector(**traffic):
+    made = held("gate", kinds.DETECTOR, uid="d", namespace="shop")
+    made["spec"] = {"model": {"uri": "demo://shapes"}, "traffic": traffic}
+    return made
+
+
+def test_a_root_of_a_user_wakes_whom_it_delegates_to_and_is_held_small():
+    cache = Cache()
+    cache.put(kinds.DETECTOR, detector())
+    assert not cache.elsewhere("shop/gate", detector(), DEFAULTS).mesh.delegates
+    http = [{"match": [], "delegate": {"name": "gate", "namespace": "shop"}}, {"route": []}]
+    root = held("cameras", kinds.VIRTUAL_SERVICE, hosts=["a.example.com"], http=http)
+    assert delegates_of(root) == {"shop/gate"}
+    cache.put(kinds.VIRTUAL_SERVICE, root)
+    assert cache.routes.stirred() == {"shop/gate"}
+    assert cache.elsewhere("shop/gate", detector(), DEFAULTS).mesh.delegates
+    assert cache.routes.holder(("mesh", "a.example.com")) == ""
+    entry = cache.named(kinds.VIRTUAL_SERVICE, "edge", "cameras")
+    assert entry is not None
+    assert not entry.manifest()["spec"]
+    cache.remove(kinds.VIRTUAL_SERVICE, "r", 2)
+    assert cache.routes.stirred() == {"shop/gate"}
+    assert not cache.elsewhere("shop/gate", detector(), DEFAULTS).mesh.delegates
+
+
+def test_our_own_route_is_held_whole():
+    cache = Cache()
+    ours = held("gate", kinds.VIRTUAL_SERVICE, namespace="shop", hosts=["a.example.com"])
+    ours["metadata"]["labels"] = child_labels("gate")
+    cache.put(kinds.VIRTUAL_SERVICE, ours)
+    entry = cache.named(kinds.VIRTUAL_SERVICE, "shop", "gate")
+    assert entry is not None
+    assert entry.manifest()["spec"] == {"hosts": ["a.example.com"]}
+    assert cache.routes.holder(("mesh", "a.example.com")) == "shop/gate"
+
+
+def test_a_gateway_that_comes_or_goes_wakes_who_names_it():
+    cache = Cache()
+    wish = detector(hosts=["a.example.com"], gateways=["edge/public"])
+    cache.put(kinds.DETECTOR, wish)
+    cache.routes.stirred()
+    assert not cache.elsewhere("shop/gate", wish, DEFAULTS).absent, "nobody knows"
+    cache.set_served(kinds.ISTIO_GATEWAY, True)
+
+    def absent(defaults=DEFAULTS):
+        return [set(each) for each in cache.elsewhere("shop/gate", wish, defaults).absent.values()]
+
+    assert absent() == [{"edge/public"}]
+    elsewhere = Defaults("a", "b", "c", namespaces=("shop",))
+    assert absent(elsewhere) == [set()], "where nobody may look, nothing is known to be absent"
+    cache.put(kinds.ISTIO_GATEWAY, held("public", kinds.ISTIO_GATEWAY, uid="g"))
+    assert cache.routes.stirred() == {"shop/gate"}
+    assert absent() == [set()]
+    cache.put(kinds.ISTIO_GATEWAY, held("public", kinds.ISTIO_GATEWAY, uid="g", version="2"))
+    assert cache.routes.stirred() == set()
+    cache.remove(kinds.ISTIO_GATEWAY, "g", 3)
+    assert cache.routes.stirred() == {"shop/gate"}
