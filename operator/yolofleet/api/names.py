@@ -36,7 +36,19 @@ HASH_DIGITS = 8
 
 def revision_name(detector: str, digest: str) -> str:
     """Name the revision of `detector` whose identity hashes to `digest` (hex)."""
-    return f"{shortened(detector, MAX_NAME - HASH_DIGITS - 1)}-{digest[:HASH_DIGITS]}"
+    return f"{revisions_prefix(detector)}-{digest[:HASH_DIGITS]}"
+
+
+def revisions_prefix(detector: str) -> str:
+    """Return what the names of the revisions of `detector` begin with, but for a hyphen."""
+    return shortened(detector, MAX_NAME - HASH_DIGITS - 1)
+
+
+def revision_of(name: str) -> str:
+    """Return the prefix of the revisions that `name` could be one of; nothing if of none."""
+    prefix, _, digest = name.rpartition("-")
+    looks = len(digest) == HASH_DIGITS and set(digest) <= set("0123456789abcdef")
+    return prefix if looks else ""
 
 
 def shortened(name: str, limit: int) -> str:

@@ -26,7 +26,7 @@ Since = Annotated[datetime, PlainSerializer(_next_whole_second), _TIME]
 
 
 class ConditionType(StrEnum):
-    """What is said about every detector (Reconciling and the last five: where they apply).
+    """What is said about every detector (Reconciling and the last six: where they apply).
 
     Reconciling and Stalled are kstatus's names, by which Flux, Helm and others tell whether an
     object is as asked: https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus
@@ -43,6 +43,7 @@ class ConditionType(StrEnum):
     AUTOSCALING_LIMITED = "AutoscalingLimited"
     DRIFTED = "Drifted"
     WRITTEN = "Written"
+    NAME_CLASH = "NameClash"
 
 
 class Reason(StrEnum):
@@ -85,6 +86,7 @@ class Reason(StrEnum):
     HOST_REFUSED = "HostRefused"
     HOST_NOT_ALLOWED = "HostNotAllowed"
     HOST_TAKEN = "HostTaken"
+    NAME_CLASH = "NameClash"
     GATEWAY_ABSENT = "GatewayAbsent"
     NOT_REFERENCED = "NotReferenced"
     ROUTE_UNSEEN = "RouteUnseen"

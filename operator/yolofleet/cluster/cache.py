@@ -20,6 +20,7 @@ from yolofleet.api.hosts import MESH
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.kinds import Kind
+from yolofleet.cluster.namesakes import Namesakes
 from yolofleet.cluster.ownership import Ownership, ownership_of
 from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.accelerators import holds, place
@@ -151,6 +152,7 @@ class Cache:
         self._deleted: OrderedDict[str, int] = OrderedDict()
         self._absent: set[Kind] = set(kinds.OPTIONAL)
         self._held: dict[str, Counter[str]] = {}
+        self._namesakes = Namesakes()
         self.routes = Routes()
         """Which detector has which host."""
         self.nodes_version = 0
@@ -210,6 +212,7 @@ class Cache:
         return Elsewhere(
             taken=self.routes.taken(key, claims),
             allowed=defaults.allowed,
+            namesake=self._namesakes.older(key),
             mesh=Mesh(self.routes.delegated(key), everywhere=not defaults.namespaces),
             absent={
                 provider: frozenset(self._absent_gateways(kind, claims, defaults.namespaces))
@@ -275,6 +278,9 @@ class Cache:
             self._unlink(known)
         self._link(entry)
         self.routes.change(entry.uid, known.standing if known else None, entry.standing)
+        if entry.kind is kinds.DETECTOR and not known:
+            created = str(entry.manifest()["metadata"].get("creationTimestamp", ""))
+            self.routes.wake(self._namesakes.add(entry.key, created))
         if entry.kind in kinds.GATEWAYS.values() and not known:
             self.routes.gateway_changed(f"{entry.namespace}/{entry.name}")
         if known and not _news(known, entry):
@@ -296,6 +302,8 @@ class Cache:
             return None
         self._unlink(known)
         self.routes.change(uid, known.standing, None)
+        if kind is kinds.DETECTOR and self.detector(known.key) is None:
+            self.routes.wake(self._namesakes.remove(known.key))
         if kind in kinds.GATEWAYS.values():
             self.routes.gateway_changed(f"{known.namespace}/{known.name}")
         if kind is kinds.NODE:

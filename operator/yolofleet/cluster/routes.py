@@ -87,6 +87,10 @@ class Routes:
             if self.holder(claim) != holder:
                 self._stirred |= self._concerned(claim) - own
 
+    def wake(self, keys: Iterable[str]) -> None:
+        """Have `keys` look again, for a reason of the caller's."""
+        self._stirred.update(keys)
+
     def gateway_changed(self, gateway: str) -> None:
         """Wake who asks for hosts on a gateway that came or went."""
         for (on, _), wishes in self._wishes.items():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector, DetectorSpec, Provider
-from yolofleet.api.names import HASH_DIGITS, MAX_NAME, Manifest, shortened
+from yolofleet.api.names import Manifest, revision_of, revisions_prefix
 from yolofleet.plan.claims import Claim
 from yolofleet.plan.exposure import Allowed, expose
 from yolofleet.plan.revision import CANARY_EQUAL, canary_is_equal
@@ -92,17 +92,20 @@ def _taken_name(detector: Detector, around: Neighbours) -> Iterator[str]:
         if namespace != detector.namespace or other == detector.name:
             continue
         if _looks_like_revision(detector.name, other) or _looks_like_revision(other, detector.name):
-            longer, shorter = sorted((detector.name, other), key=len, reverse=True)
-            yield (
-                f"metadata.name: {longer} could be the name of a revision of the detector"
-                f" {shorter}; choose another name than {detector.name}"
-            )
+            yield could_be_one(detector.name, other)
+
+
+def could_be_one(name: str, other: str) -> str:
+    """Say that of two detectors one could be a revision of the other, by its name."""
+    longer, shorter = sorted((name, other), key=len, reverse=True)
+    return (
+        f"metadata.name: {longer} could be the name of a revision of the detector {shorter};"
+        f" choose another name than {name}"
+    )
 
 
 def _looks_like_revision(name: str, detector: str) -> bool:
-    prefix, _, digest = name.rpartition("-")
-    looks = len(digest) == HASH_DIGITS and set(digest) <= set("0123456789abcdef")
-    return looks and prefix == shortened(detector, MAX_NAME - HASH_DIGITS - 1)
+    return revision_of(name) == revisions_prefix(detector)
 
 
 def _doubts(spec: DetectorSpec) -> Iterator[str]:

@@ -59,6 +59,7 @@ class Observed:
     exposure: Exposure  # the hosts and gateways that the route may have
     followed: Followed  # whether somebody routes by the route as it is
     refused: str  # why a gateway does not serve the route; empty when none says so
+    namesake: str  # an older detector that its name may come to clash with
     nodes: tuple[NodeRoom, ...]  # those with accelerators; none for who asks for no accelerator
     status: Status = field(default_factory=Status)
 
@@ -83,13 +84,15 @@ class Elsewhere:
     """What of the rest of the cluster concerns a detector's route.
 
     taken: of what it asks for, what other detectors have. allowed: what the admin lets it have.
-    absent: of its gateways, those that are known not to exist.
+    absent: of its gateways, those that are known not to exist. namesake: an older detector whose
+    revision it could be by its name, or the other way round.
     """
 
     taken: Mapping[Claim, str] = field(default_factory=dict)
     allowed: Allowed = field(default_factory=Allowed)
     mesh: Mesh = field(default_factory=Mesh)
     absent: Mapping[Provider, frozenset[str]] = field(default_factory=dict)
+    namesake: str = ""
 
 
 NOTHING_ELSE = Elsewhere()
@@ -134,6 +137,7 @@ def observe(
         exposure=exposure,
         followed=_followed(detector, provider, exposure, by_kind, elsewhere),
         refused=_refused(by_kind.get("HTTPRoute", [])),
+        namesake=elsewhere.namesake,
         nodes=nodes,
         status=status,
     )

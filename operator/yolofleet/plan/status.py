@@ -8,6 +8,7 @@ from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL
 from yolofleet.api.status import ConditionType, Draining, RolloutStatus, Status
 from yolofleet.plan.conditions.canary_healthy import canary_healthy
 from yolofleet.plan.conditions.gpu_available import gpu_available
+from yolofleet.plan.conditions.name_clash import name_clash
 from yolofleet.plan.conditions.outcome import outcome, patience, summary
 from yolofleet.plan.conditions.progressing import progressing
 from yolofleet.plan.conditions.ready import ready
@@ -25,6 +26,7 @@ CONDITIONS: tuple[Callable[[Situation], Statement | None], ...] = (
     traffic_routed,
     canary_healthy,
     gpu_available,
+    name_clash,
 )
 """In this order they are shown; one that has nothing to say is absent."""
 
