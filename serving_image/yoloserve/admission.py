@@ -2,15 +2,26 @@
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from yoloserve.errors import Miss, Overloaded, OverQuota, TooLate
 
 MOST_WAITING = 512  # each holds its tensor, 1.2 MB at 640 pixels
-RECENT_S = 10.0  # a camera that was silent for longer has no place kept for it
-MOST_KEPT = 2  # places kept for a camera: one in work and one on its way
+RECENT_S = 10.0  # who was not let in for longer has no place kept
+MOST_KEPT = 2  # places kept for a client or camera: one in work and one on its way
 MOST_REMEMBERED = 4096  # flows and clients, whatever names a caller invents
+
+
+class Flow(NamedTuple):
+    """Whose request it is: a client's, and one of its cameras'; anybody can invent the latter."""
+
+    client: str = ""
+    camera: str = ""
+
+
+ANYBODY = Flow()
 
 
 def waiting_limit(capacity_per_s: float, deadline_s: float) -> int:
@@ -22,64 +33,92 @@ def waiting_limit(capacity_per_s: float, deadline_s: float) -> int:
     return max(1, int(min(capacity_per_s * deadline_s / 2, MOST_WAITING)))
 
 
+def slowest(engine_per_s: float, *stages: tuple[int, float]) -> float:
+    """Say what a second gives when the engine's own is this, and the other stages' these.
+
+    stages: of each how many there are at a time, and the seconds of one; 0 while unknown.
+    """
+    return min(engine_per_s, *(many / seconds for many, seconds in stages if seconds > 0), math.inf)
+
+
 class Admission:
     """Counts who is inside, from before decoding to the answer, and keeps the rest out.
 
-    Requests belong to flows: one for each camera that names itself, and one for all others. Any
-    flow finds a place while there is one. A flow that has some already gets another only while
-    enough remain free for each flow that came lately to have as many (up to two). So a camera
-    that sends a hundred times its share fills what is spare, and never the places of the others.
+    Whoever has no place finds one while there is one. A client that has some already gets another
+    only while enough remain free for each client that was let in lately to have as many (up to
+    two), and so does a camera among the cameras of its client. So one that sends a hundred times
+    its share fills what is spare, and never the places of the others; and who invents names of
+    cameras takes places from nobody but themselves.
     """
 
     def __init__(self, limit: Callable[[], int], clock: Callable[[], float]) -> None:
         self._limit = limit  # asked anew each time: a server learns its own speed
         self._clock = clock
-        self._places: Counter[str] = Counter()
-        self._seen: OrderedDict[str, float] = OrderedDict()
+        self._places: Counter[Flow] = Counter()
+        self._of_clients: Counter[str] = Counter()
+        self._let_in: OrderedDict[Flow, float] = OrderedDict()  # lately, and when
         self.inside = 0
 
-    def check(self, flow: str = "") -> None:
+    def check(self, flow: Flow = ANYBODY) -> None:
         """Raise `Overloaded` when full; cheap enough to ask before a body is read."""
-        self._remember(flow)
         limit = self._limit()
         free = limit - self.inside
         if free <= 0:
             raise Overloaded(f"{self.inside} requests are in progress, {limit} are allowed")
-        if (has := self._places[flow]) and free <= (kept := self._kept_for_others(has)):
-            raise Overloaded(
-                f"{flow or 'this caller'} has {has} requests in progress, and the {kept} places "
-                "left are kept for other cameras"
-            )
+        if not (has := self._of_clients[flow.client]):
+            return
+        self._forget()
+        clients = {lately.client for lately in self._let_in}
+        if free <= (kept := _kept(has, (self._of_clients[other] for other in clients))):
+            raise Overloaded(_told(flow.client or "this client", has, kept, "clients"))
+        has = self._places[flow]
+        cameras = (lately for lately in self._let_in if lately.client == flow.client)
+        if free <= (kept := _kept(has, (self._places[other] for other in cameras))):
+            raise Overloaded(_told(flow.camera or "this caller", has, kept, "cameras"))
 
     @contextmanager
-    def admit(self, deadline: float, flow: str = "") -> Iterator[None]:
+    def admit(self, deadline: float, flow: Flow = ANYBODY) -> Iterator[None]:
         """Hold a place while a request runs; raise `Overloaded` or `TooLate` instead."""
         self.check(flow)
-        if self._clock() >= deadline:
+        now = self._clock()
+        if now >= deadline:
             raise TooLate("the deadline had passed before the work began", Miss.ARRIVED)
         self.inside += 1
         self._places[flow] += 1
+        self._of_clients[flow.client] += 1
+        self._let_in[flow] = now
+        self._let_in.move_to_end(flow)
+        self._forget()
         try:
             yield
         finally:
             self.inside -= 1
-            self._places[flow] -= 1
-            if not self._places[flow]:
-                del self._places[flow]
+            _less(self._places, flow)
+            _less(self._of_clients, flow.client)
 
-    def _remember(self, flow: str) -> None:
-        now = self._clock()
-        self._seen[flow] = now
-        self._seen.move_to_end(flow)
-        oldest = next(iter(self._seen))
-        while self._seen[oldest] < now - RECENT_S or len(self._seen) > MOST_REMEMBERED:
-            del self._seen[oldest]
-            oldest = next(iter(self._seen))
+    def _forget(self) -> None:
+        since = self._clock() - RECENT_S
+        while self._let_in:
+            oldest = next(iter(self._let_in))
+            if self._let_in[oldest] >= since and len(self._let_in) <= MOST_REMEMBERED:
+                break
+            del self._let_in[oldest]
 
-    def _kept_for_others(self, has: int) -> int:
-        """Count the places that let each other flow come to as many, or to `MOST_KEPT`."""
-        level = min(has, MOST_KEPT)
-        return sum(max(0, level - self._places[flow]) for flow in self._seen)
+
+def _kept(has: int, others: Iterable[int]) -> int:
+    """Count the places that let each of the others come to as many, or to `MOST_KEPT`."""
+    level = min(has, MOST_KEPT)
+    return sum(max(0, level - places) for places in others)
+
+
+def _told(who: str, has: int, kept: int, others: str) -> str:
+    return f"{who} has {has} requests in progress, and the {kept} places left are kept for {others}"
+
+
+def _less(places: Counter[Any], of: Hashable) -> None:
+    places[of] -= 1
+    if not places[of]:
+        del places[of]
 
 
 class Quotas:

@@ -4,20 +4,22 @@ The rule is early drop. Whenever a lane is free, look at the request whose deadl
 nearest. If a full batch started now would end after that deadline, the request is dropped at once;
 otherwise a batch runs. No delay is ever added: a batch is what has come while the last one ran.
 
-Deadlines say who is dropped; turns say who runs. The flows (cameras) take turns, each with its
-nearest deadline first, so that a long queue of one is nobody else's wait. With one flow, both are
-the order of deadlines.
+Deadlines say who is dropped; turns say who runs. Clients take turns, and so do the cameras of each,
+each with its nearest deadline first, so that a long queue of one is nobody else's wait. Whoever is
+new comes after those who wait already: a new name is no way to the front. With one flow, all this
+is the order of deadlines.
 """
 
 import asyncio
-from bisect import insort
-from collections import Counter, OrderedDict
+from bisect import bisect_left, insort
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Generic, TypeVar
 
+from yoloserve.admission import ANYBODY, Flow
 from yoloserve.errors import Miss, TooLate
 
 T = TypeVar("T")
@@ -26,11 +28,12 @@ R = TypeVar("R")
 # Service times vary. With a spread of 10 % the plain prediction lets 1 to 5 % of the answers be
 # late under overload; this much more leaves less than 0.1 %, and costs no goodput.
 JITTER_MARGIN = 1.25
-FLOWS_REMEMBERED = 1024  # whose turn it was; one that is forgotten is served a little early
+USUAL_SHARE = 0.05  # of a batch in what items are usually like
+FLOWS_REMEMBERED = 1024  # whose turn it was; one that is forgotten is served a little late
 
 
 class ServiceTime:
-    """Seconds that a batch of n takes, `a * n + b`, fitted to recent batches.
+    """Seconds that work of size n takes, `a * n + b`, fitted to what was done lately.
 
     A least-squares fit over exponentially fading sums: each observation costs a few additions.
     """
@@ -39,8 +42,8 @@ class ServiceTime:
         self._fade = fade
         self._weight = self._n = self._t = self._nn = self._nt = 0.0
 
-    def observe(self, size: int, seconds: float) -> None:
-        """Learn that a batch of `size` took so long."""
+    def observe(self, size: float, seconds: float) -> None:
+        """Learn that work of `size` took so long."""
         for name, value in (
             ("_weight", 1.0),
             ("_n", size),
@@ -50,8 +53,8 @@ class ServiceTime:
         ):
             setattr(self, name, getattr(self, name) * self._fade + value)
 
-    def predict(self, size: int) -> float:
-        """Say how long a batch of `size` will take; 0 before anything was observed."""
+    def predict(self, size: float) -> float:
+        """Say how long work of `size` will take; 0 before anything was observed."""
         if not self._weight:
             return 0.0
         mean_n, mean_t = self._n / self._weight, self._t / self._weight
@@ -77,7 +80,8 @@ class _Waiting(Generic[T, R]):
     number: int  # first come, first served among equals
     since: float = field(compare=False)
     kind: Hashable = field(compare=False)
-    flow: str = field(compare=False)
+    flow: Flow = field(compare=False)
+    turn: int = field(compare=False)  # where its flow stands when it is new
     item: T = field(compare=False)
     answer: asyncio.Future[Ran[R]] = field(compare=False)
 
@@ -98,20 +102,27 @@ class Batcher(Generic[T, R]):
         max_batch: int,
         clock: Callable[[], float],
         kind: Callable[[T], Hashable] = lambda _: None,
+        work: Callable[[T], float] = lambda _: 1.0,
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Batch calls of `run(lane, items)`; only items of one `kind` share a batch."""
+        """Batch calls of `run(lane, items)`; only items of one `kind` share a batch.
+
+        work: of an item, by which the time of its batch is predicted.
+        """
         self._run = run
         self._lanes = lanes
         self._max_batch = max_batch
         self._clock = clock
         self._kind = kind
+        self._work = work
+        self._usual_work = 0.0  # of an item; 0 before any was run
         self._on_batch = on_batch
         self._free = list(range(lanes))
         self._queue: list[_Waiting[T, R]] = []
         self._running: set[asyncio.Task[None]] = set()
         self._submitted = 0
-        self._turns: OrderedDict[str, int] = OrderedDict()  # flow -> the batch it was last in
+        # The batch that a flow, or a client, was last in.
+        self._turns: OrderedDict[Flow | str, int] = OrderedDict()
         self._turn = 0
         self.service = ServiceTime()
 
@@ -128,10 +139,17 @@ class Batcher(Generic[T, R]):
     @property
     def capacity_per_s(self) -> float:
         """Estimate how many answers a second full batches give; infinite before the first one."""
-        seconds = self.service.predict(self._max_batch)
+        seconds = self.service.predict(self._max_batch * (self._usual_work or 1.0))
         return self.parallel / seconds if seconds else float("inf")
 
-    async def submit(self, item: T, deadline: float, flow: str = "") -> Ran[R]:
+    def learn(self, items: Sequence[T], seconds: float) -> None:
+        """Observe how long a batch took."""
+        work = sum(map(self._work, items))
+        self.service.observe(work, seconds)
+        usual = work / len(items)
+        self._usual_work += (usual - self._usual_work) * (USUAL_SHARE if self._usual_work else 1)
+
+    async def submit(self, item: T, deadline: float, flow: Flow = ANYBODY) -> Ran[R]:
         """Run `item` with whatever else waits; raise `TooLate` when it cannot be in time."""
         self._submitted += 1
         caller = _Waiting[T, R](
@@ -140,6 +158,7 @@ class Batcher(Generic[T, R]):
             since=self._clock(),
             kind=self._kind(item),
             flow=flow,
+            turn=self._turn - 1,  # before who was served just now, and nobody else
             item=item,
             answer=asyncio.get_running_loop().create_future(),
         )
@@ -162,28 +181,48 @@ class Batcher(Generic[T, R]):
         """Take the next batch off the queue, dropping what cannot be in time."""
         self._queue = [caller for caller in self._queue if not caller.answer.done()]
         while self._queue:
-            head, batch = self._queue[0], self._whose_turn_it_is()
-            seconds = JITTER_MARGIN * self.service.predict(len(batch))
-            if self._clock() + seconds <= head.deadline:
+            batch, now = self._whose_turn_it_is(), self._clock()
+            ends = now + JITTER_MARGIN * self._predicted(batch)
+            late = bisect_left(self._queue, ends, key=attrgetter("deadline"))
+            if not late:
                 return self._take(batch)
             idle = len(self._free) == self._lanes and len(self._queue) == 1
-            if idle and self._clock() < head.deadline:
+            if idle and now < self._queue[0].deadline:
                 # Nothing runs and nobody else waits. Trying costs nothing, and without it one
                 # slow batch could make the prediction refuse everybody for ever.
                 return self._take(batch)
-            self._queue.pop(0)
-            head.answer.set_exception(
-                TooLate("no answer could be ready before the deadline", Miss.DROPPED)
-            )
+            # As long as a full batch remains, the prediction does too, and they go all at once.
+            self._drop(min(late, max(1, len(self._queue) - self._max_batch)))
         return []
 
+    def _drop(self, count: int) -> None:
+        for caller in self._queue[:count]:
+            caller.answer.set_exception(
+                TooLate("no answer could be ready before the deadline", Miss.DROPPED)
+            )
+        del self._queue[:count]
+
+    def _predicted(self, batch: Sequence[_Waiting[T, R]]) -> float:
+        return self.service.predict(sum(self._work(caller.item) for caller in batch))
+
     def _whose_turn_it_is(self) -> list[_Waiting[T, R]]:
-        """Choose a batch of one kind: one of each flow, the longest unserved first, then again."""
-        places: Counter[str] = Counter()
-        keyed = []
-        for caller in self._queue:  # in the order of deadlines, which the sort below keeps
-            keyed.append(((places[caller.flow], self._turns.get(caller.flow, 0)), caller))
+        """Choose a batch of one kind: one of each, the longest unserved first, then again.
+
+        One of each client, that is; and which of theirs is told in the same way by their cameras.
+        """
+        places: Counter[Flow] = Counter()
+        by_client: defaultdict[str, list[tuple[tuple[int, int], _Waiting[T, R]]]]
+        by_client = defaultdict(list)
+        for caller in self._queue:  # in the order of deadlines, which the sorts below keep
+            turn = self._turns.get(caller.flow, caller.turn)
+            by_client[caller.flow.client].append(((places[caller.flow], turn), caller))
             places[caller.flow] += 1
+        keyed = []
+        for client, own in by_client.items():
+            own.sort(key=itemgetter(0))
+            for number, (_, caller) in enumerate(own):
+                turn = self._turns.get(client, caller.turn)
+                keyed.append(((number, turn, caller.deadline, caller.number), caller))
         keyed.sort(key=itemgetter(0))
         kind = keyed[0][1].kind
         return list(islice((c for _, c in keyed if c.kind == kind), self._max_batch))
@@ -193,8 +232,9 @@ class Batcher(Generic[T, R]):
         self._queue = [caller for caller in self._queue if caller.number not in taken]
         self._turn += 1
         for caller in batch:
-            self._turns[caller.flow] = self._turn
-            self._turns.move_to_end(caller.flow)
+            for whose in (caller.flow, caller.flow.client):
+                self._turns[whose] = self._turn
+                self._turns.move_to_end(whose)
         while len(self._turns) > FLOWS_REMEMBERED:
             self._turns.popitem(last=False)
         return batch
@@ -211,7 +251,7 @@ class Batcher(Generic[T, R]):
                     caller.answer.set_exception(error)
         else:
             ran_s = self._clock() - started
-            self.service.observe(len(batch), ran_s)
+            self.learn([caller.item for caller in batch], ran_s)
             self._on_batch(len(batch))
             for caller, output in zip(batch, outputs, strict=True):
                 if not caller.answer.done():

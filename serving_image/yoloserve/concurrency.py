@@ -15,8 +15,13 @@ CGROUP = Path("/sys/fs/cgroup")
 class Threads:
     """The process's worker threads. Decoders and engines release the GIL, so threads suffice."""
 
+    finishers = 1  # a hundredth of decoding: one thread keeps up, and the GIL gives no more
+
     def __init__(self, pool: int, lanes: int) -> None:
+        self.pool = pool
         self._pool = ThreadPoolExecutor(pool, "image")
+        # What has been through the network does not queue behind what has not been decoded.
+        self._finish = ThreadPoolExecutor(self.finishers, "finish")
         self._big = ThreadPoolExecutor(1, "big-image")
         # A lane of its own for each inference request: no runtime is entered by two threads.
         self._lanes = [ThreadPoolExecutor(1, f"lane-{lane}") for lane in range(lanes)]
@@ -24,6 +29,10 @@ class Threads:
     async def run(self, work: Callable[..., R], *args: object) -> R:
         """Run `work` in the pool."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+    async def run_finish(self, work: Callable[..., R], *args: object) -> R:
+        """Run `work` that comes after the engine."""
+        return await asyncio.get_running_loop().run_in_executor(self._finish, work, *args)
 
     async def run_alone(self, work: Callable[..., R], *args: object) -> R:
         """Run `work` that needs much memory: one at a time, and never in the way of the pool."""
@@ -35,7 +44,7 @@ class Threads:
 
     def close(self) -> None:
         """Finish what runs, and end the threads."""
-        for executor in (self._pool, self._big, *self._lanes):
+        for executor in (self._pool, self._finish, self._big, *self._lanes):
             executor.shutdown()
 
 

@@ -22,6 +22,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import HTTPConnection
 
 from yoloserve.access import Client
+from yoloserve.admission import Flow
 from yoloserve.compression import decompressed
 from yoloserve.detector import Detector
 from yoloserve.errors import (
@@ -61,13 +62,13 @@ class Caller:
     """Who asks, and until when the answer is of use to them."""
 
     client: Client
-    flow: str  # what takes turns with others: a camera of a client
+    flow: Flow  # what takes turns with others
     arrived: float  # on the detector's clock
     asked_s: float | None  # how long an answer is of use
 
     def with_camera(self, camera: str) -> "Caller":
         """Say which of the client's cameras it is."""
-        return replace(self, flow=self.flow + camera)
+        return replace(self, flow=self.flow._replace(camera=camera))
 
     def deadline(self, detector: Detector, images: int = 1) -> float:
         """Say until when to answer; to be called when the body, of so many images, is there.
@@ -124,8 +125,7 @@ async def named(
     )
     caller = Caller(
         client=client,
-        # Where clients are known, none can take another's turns by naming its cameras.
-        flow=f"{client.name}/" if request.app.state.guarded else "",
+        flow=Flow(client.name),  # by its address where clients have no names
         arrived=request.app.state.detector.clock(),
         asked_s=None if x_deadline_ms is None else x_deadline_ms / 1000,
     )
@@ -135,8 +135,8 @@ async def named(
 async def calling(request: Request, caller: Annotated[Caller, Depends(named)]) -> Caller:
     """Let the caller in; raise `Overloaded` or `OverQuota` before a byte of the body is read."""
     refuse_if_blind(request)
+    spend(request, caller.client)  # first: who may not ask has nothing to do with places
     request.app.state.detector.admission.check(caller.flow)
-    spend(request, caller.client)
     return caller
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from yoloserve.admission import Admission, waiting_limit
+from yoloserve.admission import ANYBODY, Admission, Flow, slowest, waiting_limit
 from yoloserve.annotate import annotate
 from yoloserve.batching import Batcher, ServiceTime
 from yoloserve.concurrency import Threads
@@ -36,6 +36,7 @@ PROBE_PIXELS = 2**24  # more than it has
 # Decoded, a pixel takes three bytes, and several times that on the way. Pictures above this (a 4K
 # frame has 8.3 million) are decoded one at a time: the memory for all of them is that for one.
 BIG_PIXELS = 9_000_000
+LARGEST_TENSOR = 640 * 640 * 3  # the unit of work: a network's time goes by pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +109,22 @@ class Detector:
         self._decode: Decode = decode_whole if exact else decode_for
         self._threads = threads
         self._max_pixels = max_pixels
-        self._finishing = ServiceTime()  # what comes after the network, and must be in time too
+        self._preparing = ServiceTime()  # one image on one thread
+        self._postprocessing = ServiceTime()  # the same of what comes after the network
+        self._finishing = ServiceTime()  # with the wait for a thread: it must be in time too
         self.batcher = Batcher[Image, Output](
             lambda lane, tensors: threads.run_on(lane, engine.infer, lane, tensors),
             lanes=engine.lanes,
             max_batch=engine.max_batch,
             clock=clock,
             kind=lambda tensor: tensor.shape,
+            work=lambda tensor: tensor.size / LARGEST_TENSOR,
             on_batch=on_batch,
         )
         self.admission = Admission(self._most_inside, clock)
 
     async def detect(
-        self, source: Source, options: Options, *, deadline: float, flow: str = ""
+        self, source: Source, options: Options, *, deadline: float, flow: Flow = ANYBODY
     ) -> Answer:
         """Find the objects in one image before `deadline` (seconds on `clock`).
 
@@ -133,7 +137,7 @@ class Detector:
         return answer
 
     async def detect_each(
-        self, sources: Sequence[Source], options: Options, *, deadline: float, flow: str = ""
+        self, sources: Sequence[Source], options: Options, *, deadline: float, flow: Flow = ANYBODY
     ) -> list[Answer | Refusal]:
         """Find the objects in each of several images; what is refused is told in its place.
 
@@ -174,7 +178,7 @@ class Detector:
         return await self._threads.run(work, *args)
 
     async def picture(
-        self, encoded: bytes, options: Options, *, deadline: float, flow: str = ""
+        self, encoded: bytes, options: Options, *, deadline: float, flow: Flow = ANYBODY
     ) -> tuple[Answer, bytes]:
         """Find the objects, and draw them: also returns a JPEG of the image with their boxes."""
         with self.admission.admit(deadline, flow):
@@ -189,14 +193,14 @@ class Detector:
         """Run the probe picture through the engine, in turn with everybody else."""
         image = decode(PROBE.read_bytes(), max_pixels=PROBE_PIXELS)
         tensor, _ = letterbox(image, self._engine.input_size)
-        return (await self.batcher.submit(tensor, float("inf"), "probe")).output
+        return (await self.batcher.submit(tensor, float("inf"), Flow(camera="probe"))).output
 
     def require_in_time(self, deadline: float) -> None:
         """Raise `TooLate` for an answer that is ready, and late."""
         if (late := self.clock() - deadline) > 0:
             raise TooLate(f"the answer was ready {late:.3f} s after its deadline", Miss.LATE)
 
-    async def _find(self, source: Source, options: Options, deadline: float, flow: str) -> Answer:
+    async def _find(self, source: Source, options: Options, deadline: float, flow: Flow) -> Answer:
         began = self.clock()
         ready = await self._runner_for(source)(
             self._unless_late,
@@ -211,10 +215,12 @@ class Detector:
         in_time = deadline - self._finishing.predict(1)
         ran = await self.batcher.submit(ready.tensor, in_time, flow)
         network_done = self.clock()
-        found, postprocess_s = await self._threads.run(
+        found, postprocess_s = await self._threads.run_finish(
             _finish, ran.output, self._engine.head, ready.fit, options
         )
         ended = self.clock()
+        self._preparing.observe(1, ready.decode_s + ready.preprocess_s)
+        self._postprocessing.observe(1, postprocess_s)
         self._finishing.observe(1, ended - network_done)
         timing = Timing(
             decode=ready.decode_s,
@@ -227,10 +233,18 @@ class Detector:
         size = ready.fit.width, ready.fit.height
         return Answer(found, *size, timing, began, prepared, network_done)
 
+    @property
+    def capacity_per_s(self) -> float:
+        """Estimate how many answers a second there can be: what the slowest stage gives."""
+        return slowest(
+            self.batcher.capacity_per_s,
+            (self._threads.pool, self._preparing.predict(1)),
+            (self._threads.finishers, self._postprocessing.predict(1)),
+        )
+
     def _most_inside(self) -> int:
         """Count those who can be served at the same moment, and those who may wait for it."""
-        waiting = waiting_limit(self.batcher.capacity_per_s, self.deadline_s)
-        return self.batcher.parallel + waiting
+        return self.batcher.parallel + waiting_limit(self.capacity_per_s, self.deadline_s)
 
     def _runner_for(self, source: Source) -> Callable[..., Any]:
         """Choose the threads that decode `source`; raises `BadImage` by its header."""
@@ -256,7 +270,7 @@ class Detector:
                 )
                 if run:  # the first one allocates
                     for each in seconds:
-                        self.batcher.service.observe(batch, each)
+                        self.batcher.learn([tensor] * batch, each)
 
     async def _timed(self, lane: int, tensors: list[Image]) -> float:
         began = self.clock()

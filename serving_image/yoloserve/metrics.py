@@ -207,8 +207,8 @@ class _Queue(Collector):
         )
         yield GaugeMetricFamily(
             "yoloserve_capacity_requests_per_second",
-            "What the engine can answer, from its recent batches",
-            value=batcher.capacity_per_s,
+            "What the slowest stage can answer, from its recent work",
+            value=self._detector.capacity_per_s,
         )
 
 

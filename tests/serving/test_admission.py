@@ -9,12 +9,25 @@ from yoloserve.admission import (
     MOST_WAITING,
     RECENT_S,
     Admission,
+    Flow,
     Quotas,
+    slowest,
     waiting_limit,
 )
 from yoloserve.errors import Overloaded, OverQuota, TooLate
 
 LATER = 1e9
+
+
+def camera_of(name: str) -> Flow:
+    return Flow("client", name)
+
+
+def let_in(admission: Admission, *flows: Flow) -> None:
+    """Let each in, and out again."""
+    for flow in flows:
+        with admission.admit(LATER, flow):
+            pass
 
 
 def test_as_many_as_allowed_come_in_and_the_next_is_turned_away(clock) -> None:
@@ -65,51 +78,76 @@ def test_the_queue_is_as_long_as_half_of_a_deadline(
     assert waiting_limit(capacity_per_s, deadline_s) == limit
 
 
-def test_places_are_kept_for_each_camera_that_came_lately(clock) -> None:
+@pytest.mark.parametrize(
+    ("flow_of", "others"), [(camera_of, "cameras"), (lambda name: Flow(name), "clients")]
+)
+def test_places_are_kept_for_each_that_was_let_in_lately(clock, flow_of, others: str) -> None:
     admission = Admission(lambda: 7, clock)
-    for camera in ("a", "b", "loud"):
-        admission.check(camera)
+    let_in(admission, *map(flow_of, ("a", "b", "loud")))
     with ExitStack() as inside:
         for _ in range(3):
-            inside.enter_context(admission.admit(LATER, "loud"))
-        with pytest.raises(Overloaded, match="4 places left are kept"):
-            admission.check("loud")
+            inside.enter_context(admission.admit(LATER, flow_of("loud")))
+        with pytest.raises(Overloaded, match=f"4 places left are kept for {others}"):
+            admission.check(flow_of("loud"))
         for camera in ("a", "b", "a", "b"):
-            inside.enter_context(admission.admit(LATER, camera))
+            inside.enter_context(admission.admit(LATER, flow_of(camera)))
         with pytest.raises(Overloaded, match="7 are allowed"):
-            admission.check("late")
+            admission.check(flow_of("late"))
+
+
+def test_names_that_were_never_let_in_take_no_places(clock) -> None:
+    admission = Admission(lambda: 23, clock)
+    for number in range(30):
+        admission.check(Flow("other", f"invented {number}"))
+    with admission.admit(LATER, camera_of("a")), admission.admit(LATER, camera_of("a")):
+        assert admission.inside == 2
+
+
+def test_cameras_that_a_client_invents_take_no_places_from_another(clock) -> None:
+    admission = Admission(lambda: 23, clock)
+    let_in(admission, *(Flow("other", f"invented {number}") for number in range(30)))
+    with ExitStack() as inside:
+        for _ in range(21):  # all but the two that are kept for the other client
+            inside.enter_context(admission.admit(LATER, camera_of("a")))
+        with pytest.raises(Overloaded, match="2 places left are kept for clients"):
+            admission.check(camera_of("a"))
 
 
 def test_what_no_other_camera_needs_one_camera_may_have(clock) -> None:
     admission = Admission(lambda: 5, clock)
-    admission.check("a")
+    let_in(admission, camera_of("a"))
     clock.now += RECENT_S + 1  # it has gone
     with ExitStack() as inside:
         for _ in range(5):
-            inside.enter_context(admission.admit(LATER, "loud"))
+            inside.enter_context(admission.admit(LATER, camera_of("loud")))
         assert admission.inside == 5
 
 
 def test_more_cameras_than_places_have_one_each(clock) -> None:
     admission = Admission(lambda: 3, clock)
-    for camera in "abcdef":
-        admission.check(camera)
+    let_in(admission, *map(camera_of, "abcdef"))
     with ExitStack() as inside:
         for camera in "abc":
-            inside.enter_context(admission.admit(LATER, camera))
+            inside.enter_context(admission.admit(LATER, camera_of(camera)))
             with pytest.raises(Overloaded):
-                admission.check(camera)
+                admission.check(camera_of(camera))
 
 
 def test_names_without_end_take_no_memory_without_end(clock) -> None:
     admission, quotas = Admission(lambda: 5, clock), Quotas(clock)
     for number in range(MOST_REMEMBERED + 100):
-        admission.check(str(number))
+        let_in(admission, Flow(str(number % 3), str(number)))
         quotas.take(str(number), 1)
-    assert len(admission._seen) == len(quotas._buckets) == MOST_REMEMBERED
-    with admission.admit(LATER, "x"):
-        pass
+    assert len(admission._let_in) == len(quotas._buckets) == MOST_REMEMBERED
     assert not admission._places
+    assert not admission._of_clients
+
+
+def test_the_slowest_stage_says_what_a_second_gives() -> None:
+    assert slowest(1000.0, (2, 0.02), (1, 0.001)) == pytest.approx(100)
+    assert slowest(50.0, (2, 0.02), (1, 0.001)) == 50
+    assert slowest(1000.0, (2, 0.0), (1, 0.01)) == pytest.approx(100)
+    assert slowest(float("inf"), (2, 0.0)) == float("inf")  # nothing was measured yet
 
 
 def test_a_quota_is_so_many_a_second_and_as_many_at_once(clock) -> None:

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from yoloserve.admission import Flow
 from yoloserve.batching import FLOWS_REMEMBERED, JITTER_MARGIN, Batcher, ServiceTime
 from yoloserve.errors import TooLate
 
 NEVER = float("inf")
+
+
+def camera_of(name: str) -> Flow:
+    return Flow("client", name)
 
 
 @dataclass
@@ -137,11 +142,14 @@ async def test_the_nearest_deadline_goes_first(gate, clock) -> None:
 
 async def test_cameras_take_turns(gate, clock) -> None:
     batcher = batcher_of(gate, clock, max_batch=1)
-    tasks = [asyncio.create_task(batcher.submit(n, NEVER, "loud")) for n in range(4)]
+    tasks = [asyncio.create_task(batcher.submit(n, NEVER, camera_of("loud"))) for n in range(4)]
     await asyncio.sleep(0)
-    tasks += [asyncio.create_task(batcher.submit(n, NEVER, c)) for n, c in ((10, "a"), (20, "b"))]
+    tasks += [
+        asyncio.create_task(batcher.submit(n, NEVER, camera_of(c)))
+        for n, c in ((10, "a"), (20, "b"))
+    ]
     await asyncio.sleep(0)
-    tasks.append(asyncio.create_task(batcher.submit(11, NEVER, "a")))
+    tasks.append(asyncio.create_task(batcher.submit(11, NEVER, camera_of("a"))))
     await asyncio.sleep(0)
     gate.may_run.set()
     await asyncio.gather(*tasks)
@@ -150,9 +158,12 @@ async def test_cameras_take_turns(gate, clock) -> None:
 
 async def test_a_batch_has_one_of_each_camera_before_two_of_any(gate, clock) -> None:
     batcher = batcher_of(gate, clock, max_batch=3)
-    tasks = [asyncio.create_task(batcher.submit(n, NEVER, "loud")) for n in range(4)]
+    tasks = [asyncio.create_task(batcher.submit(n, NEVER, camera_of("loud"))) for n in range(4)]
     await asyncio.sleep(0)
-    tasks += [asyncio.create_task(batcher.submit(n, NEVER, c)) for n, c in ((10, "a"), (20, "b"))]
+    tasks += [
+        asyncio.create_task(batcher.submit(n, NEVER, camera_of(c)))
+        for n, c in ((10, "a"), (20, "b"))
+    ]
     await asyncio.sleep(0)
     gate.may_run.set()
     await asyncio.gather(*tasks)
@@ -166,7 +177,7 @@ async def test_a_camera_that_comes_back_does_not_always_go_first(gate, clock) ->
 
     async def camera(name: str, frames: int) -> None:
         for _ in range(frames):
-            await batcher.submit(0, NEVER, name)
+            await batcher.submit(0, NEVER, camera_of(name))
             order.append(name)
 
     await asyncio.gather(camera("a", 6), camera("b", 6), camera("loud", 6), camera("loud", 6))
@@ -177,8 +188,92 @@ async def test_whose_turn_it_was_is_forgotten_in_time(gate, clock) -> None:
     batcher = batcher_of(gate, clock)
     gate.may_run.set()
     for number in range(FLOWS_REMEMBERED + 50):
-        await batcher.submit(1, NEVER, str(number))
+        await batcher.submit(1, NEVER, camera_of(str(number)))
     assert len(batcher._turns) == FLOWS_REMEMBERED
+
+
+async def test_a_new_name_is_no_way_to_the_front(gate, clock) -> None:
+    """Whoever invents a camera for each picture waits as long as one that keeps its name."""
+    batcher = batcher_of(gate, clock, max_batch=1)
+    tasks = []
+    for number in range(3):
+        tasks.append(asyncio.create_task(batcher.submit(number, NEVER, camera_of("honest"))))
+        await asyncio.sleep(0)
+        invented = camera_of(f"invented {number}")
+        tasks.append(asyncio.create_task(batcher.submit(10 + number, NEVER, invented)))
+        await asyncio.sleep(0)
+    gate.may_run.set()
+    await asyncio.gather(*tasks)
+    late = asyncio.create_task(batcher.submit(20, NEVER, camera_of("invented 20")))
+    gate.may_run.clear()
+    await asyncio.sleep(0)
+    waits = [
+        asyncio.create_task(batcher.submit(number, NEVER, camera_of(name)))
+        for number, name in ((30, "honest"), (31, "invented 31"))
+    ]
+    await asyncio.sleep(0)
+    gate.may_run.set()
+    await asyncio.gather(late, *waits)
+    assert [batch[0] for batch in gate.batches[-2:]] == [30, 31]
+
+
+async def test_clients_take_turns_however_many_cameras_one_names(gate, clock) -> None:
+    batcher = batcher_of(gate, clock, max_batch=1)
+    flows = [Flow("many", str(n)) for n in range(6)] + [Flow("one", "a"), Flow("one", "b")]
+    tasks = []
+    for number, flow in enumerate(flows):
+        tasks.append(asyncio.create_task(batcher.submit(number, NEVER, flow)))
+        await asyncio.sleep(0)
+    gate.may_run.set()
+    await asyncio.gather(*tasks)
+    assert [batch[0] for batch in gate.batches] == [0, 6, 1, 7, 2, 3, 4, 5]
+
+
+async def test_all_who_are_late_are_dropped_in_one_pass(gate, clock, monkeypatch) -> None:
+    """One look for each of 512 froze the event loop for a tenth of a second."""
+    batcher = batcher_of(gate, clock, max_batch=4)
+    batcher.service.observe(1, 0.1)
+    running = await submitted(batcher, 0)
+    late = await submitted(batcher, *range(1, 513), deadline=clock.now + 10)
+    in_time = await submitted(batcher, 600, 601, deadline=clock.now + 10_000)
+    looks, look = [], batcher._whose_turn_it_is
+    monkeypatch.setattr(batcher, "_whose_turn_it_is", lambda: looks.append(1) or look())
+    clock.now += 50
+    gate.may_run.set()
+    await asyncio.gather(*running, *in_time)
+    told = await asyncio.gather(*late, return_exceptions=True)
+    assert all(isinstance(each, TooLate) for each in told)
+    assert gate.batches == [[0], [600, 601]]
+    assert len(looks) <= 1 + batcher._max_batch
+
+
+async def test_dropping_many_drops_nobody_whom_a_smaller_batch_would_serve(gate, clock) -> None:
+    batcher = batcher_of(gate, clock, max_batch=4)
+    for size in (1, 2, 4):
+        batcher.service.observe(size, 1.0 * size)
+    running = await submitted(batcher, 0)
+    hopeless = await submitted(batcher, *range(10, 30), deadline=clock.now + 1)
+    tight = await submitted(batcher, 1, 2, deadline=clock.now + 1 + 2 * JITTER_MARGIN)
+    clock.now += 1
+    gate.may_run.set()
+    await asyncio.gather(*running, *tight)
+    await asyncio.gather(*hopeless, return_exceptions=True)
+    assert gate.batches == [[0], [1, 2]]
+
+
+async def test_a_batch_is_predicted_by_what_is_in_it(gate, clock) -> None:
+    """Half the pixels take half the time: small ones are not dropped for what large ones took."""
+    batcher = batcher_of(gate, clock, max_batch=1, work=float)
+    for work in (1, 2, 4):
+        batcher.learn([work], 1.0 * work)
+    running = await submitted(batcher, 1)
+    small = await submitted(batcher, 1, deadline=clock.now + 1 + JITTER_MARGIN + 0.01)
+    large = await submitted(batcher, 4, deadline=clock.now + 1 + 2 * JITTER_MARGIN)
+    clock.now += 1
+    gate.may_run.set()
+    await asyncio.gather(*running, *small)
+    with pytest.raises(TooLate):
+        await large[0]
 
 
 async def test_who_cannot_be_in_time_is_dropped_before_any_work(gate, clock) -> None:

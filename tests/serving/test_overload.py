@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from yoloserve.admission import Admission, waiting_limit
-from yoloserve.batching import Batcher
-from yoloserve.errors import Overloaded, TooLate
+from yoloserve.admission import Admission, Flow, slowest, waiting_limit
+from yoloserve.batching import Batcher, ServiceTime
+from yoloserve.errors import Miss, Overloaded, TooLate
 
 SECONDS = 20
 JITTER = 0.1  # the spread of service times
@@ -43,15 +43,19 @@ class Device:
     overhead: float
     lanes: int
     max_batch: int
+    decode: float = 0.0  # seconds of one image on one thread
+    threads: int = 1
 
     @property
     def capacity(self) -> float:
-        return self.lanes * self.max_batch / (self.per_image * self.max_batch + self.overhead)
+        engine = self.lanes * self.max_batch / (self.per_image * self.max_batch + self.overhead)
+        return min(engine, self.threads / self.decode) if self.decode else engine
 
 
 TWO_STREAMS = Device(0.0236, 0.0, lanes=2, max_batch=1)  # YOLOv8n in bf16 on two cores
 BATCHES_OF_4 = Device(0.0114, 0.0031, lanes=1, max_batch=4)
 SMALL_GPU = Device(0.001, 0.0009, lanes=1, max_batch=16)
+SLOW_DECODER = Device(0.0002, 0.0009, lanes=1, max_batch=16, decode=0.02, threads=4)
 
 
 class Simulation:
@@ -70,8 +74,23 @@ class Simulation:
         self.ended: dict[str, Counter[str]] = {}
         self.late = 0
 
+        self.preparing = ServiceTime()
+        self.threads = asyncio.Semaphore(device.threads)
+
     def _limit(self) -> int:
-        return self.batcher.parallel + waiting_limit(self.batcher.capacity_per_s, self.deadline_s)
+        per_s = slowest(
+            self.batcher.capacity_per_s, (self.device.threads, self.preparing.predict(1))
+        )
+        return self.batcher.parallel + waiting_limit(per_s, self.deadline_s)
+
+    async def _decode(self, deadline: float) -> None:
+        """Take one of the threads, in turn; what comes to it too late is not decoded."""
+        async with self.threads:
+            if self.loop.time() >= deadline:
+                raise TooLate("too late to be decoded", Miss.DROPPED)
+            seconds = self.device.decode * self.random.lognormvariate(0, JITTER)
+            await asyncio.sleep(seconds)
+            self.preparing.observe(1, seconds)
 
     async def _run(self, _lane: int, items: Sequence[None]) -> Sequence[None]:
         seconds = self.device.per_image * len(items) + self.device.overhead
@@ -81,8 +100,10 @@ class Simulation:
     async def request(self, flow: str = "") -> None:
         deadline = self.loop.time() + self.deadline_s
         try:
-            with self.admission.admit(deadline, flow):
-                await self.batcher.submit(None, deadline, flow)
+            with self.admission.admit(deadline, Flow(camera=flow)):
+                if self.device.decode:
+                    await self._decode(deadline)
+                await self.batcher.submit(None, deadline, Flow(camera=flow))
             outcome = "late" if self.loop.time() > deadline else "ok"
         except Overloaded:
             outcome = "full"
@@ -110,7 +131,7 @@ def simulate(scene: Callable[[], Coroutine[Any, Any, Simulation]]) -> Simulation
 
 
 @pytest.mark.parametrize("load", [1.2, 2.0, 5.0])
-@pytest.mark.parametrize("device", [TWO_STREAMS, BATCHES_OF_4, SMALL_GPU])
+@pytest.mark.parametrize("device", [TWO_STREAMS, BATCHES_OF_4, SMALL_GPU, SLOW_DECODER])
 def test_goodput_holds_and_nobody_is_answered_late_under_overload(
     device: Device, load: float
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from yoloserve.admission import Flow
 from yoloserve.concurrency import Threads
 from yoloserve.detector import Answer, Detector
 from yoloserve.engine import Engine, ModelInfo, start
@@ -91,7 +92,7 @@ async def at_once(server: Detector, crowd: Asked, pictures: Sequence[bytes]) -> 
     half = len(crowd) // 2
     together = crowd[-1][1]
     singles = [
-        server.detect(pictures[number], wanted, deadline=NEVER, flow=f"camera {number % 2}")
+        server.detect(pictures[number], wanted, deadline=NEVER, flow=Flow(camera=str(number % 2)))
         for number, wanted in crowd[:half]
     ]
     several = server.detect_each(
