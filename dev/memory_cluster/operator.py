@@ -20,6 +20,7 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.client import Client, Request
+from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.errors import ClusterError, Unavailable, from_status
 from yolofleet.cluster.events import Events
 from yolofleet.cluster.kinds import Kind
@@ -103,6 +104,7 @@ class Operator:
             cache=self.cache,
             cluster=Writer(client, self.cache, clock=server.clock),
             accelerators=Accelerators(client, self.cache, clock=server.clock),
+            complaints=Complaints(client, clock=server.clock),
             events=self.events,
             defaults=defaults,
             now=self._now,

@@ -27,6 +27,7 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.client import Client
+from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.credentials import Credentials, find_credentials
 from yolofleet.cluster.errors import ClusterError, NotLeading
 from yolofleet.cluster.events import Events
@@ -98,6 +99,7 @@ class Operator:
             cache=cache,
             cluster=Writer(client, cache, repaired=metrics.repaired),
             accelerators=self._accelerators,
+            complaints=Complaints(client),
             events=self._events,
             defaults=settings.defaults,
             now=lambda: datetime.now(UTC),

@@ -15,6 +15,7 @@ from yolofleet.api.status import ConditionType, Reason, Status, read_status
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Applied, Writer
 from yolofleet.cluster.cache import Cache
+from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.errors import Unfinished
 from yolofleet.cluster.events import Events
 from yolofleet.cluster.failures import Failed, to_retry
@@ -24,6 +25,7 @@ from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import Drift, drift_news, drifted
+from yolofleet.plan.failures import next_look_at
 from yolofleet.plan.news import news
 from yolofleet.plan.observed import observe
 from yolofleet.plan.status import next_look, refused, report, with_statement
@@ -45,6 +47,7 @@ class Deps:
     cache: Cache
     cluster: Writer
     accelerators: Accelerators
+    complaints: Complaints
     events: Events
     defaults: Defaults
     now: Callable[[], datetime]
@@ -73,20 +76,23 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     routers = deps.cache.routers()
     nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
     elsewhere = deps.cache.elsewhere(key, raw, deps.defaults)
+    pods = deps.cache.pods(key)
+    complaints = await deps.complaints.about(pods, now)  # nothing, unless a pod cannot start
     observed = observe(  # observe: memory, one snapshot
         detector,
         children,
-        deps.cache.pods(key),
+        pods,
         nodes,
         routers=routers,
         status=before,
         now=now,
         elsewhere=elsewhere,
+        complaints=complaints,
     )
     plan = decide(detector, observed, deps.defaults, now=now)  # decide: pure
     deps.accelerators.waits(key, plan.missing is not None)
     status = report(detector, observed, plan, now=now)  # report: what is, not what was wished
-    look = next_look(detector, observed, plan, status, now=now)
+    look = _soonest(next_look(detector, observed, plan, status, now=now), next_look_at(pods, now))
     if detector.spec.suspend:
         await _tell(raw, before, _with_drift(status, before, None, now), deps)
         return look

@@ -13,6 +13,7 @@ from yolofleet.cluster import errors, kinds
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.client import Listing
+from yolofleet.cluster.complaints import Complaints
 from yolofleet.plan.defaults import Defaults
 from yolofleet.reconcile import Deps, reconcile
 
@@ -127,7 +128,10 @@ class World:
     def restart(self):
         self.writer = Writer(self.api, self.cache, clock=lambda: self.seconds)
         defaults = Defaults(image_cpu="s:cpu", image_torch="s:torch", image_gpu="s:gpu")
-        self.deps = Deps(self.cache, self.writer, self.nothing, self.nothing, defaults, self.now)
+        complaints = Complaints(self.api, clock=lambda: self.seconds)
+        self.deps = Deps(
+            self.cache, self.writer, self.nothing, complaints, self.nothing, defaults, self.now
+        )
 
     def now(self):
         return datetime(2030, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)

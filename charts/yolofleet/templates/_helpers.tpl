@@ -122,5 +122,6 @@ seccompProfile:
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  # Listed for a pod that is long about to start: nobody else says which Secret or volume it lacks.
+  verbs: [list, create, patch]
 {{- end }}

@@ -76,6 +76,8 @@ class Reason(StrEnum):
     CRASHED = "Crashed"
     CONFIG_REFUSED = "ContainerConfigRefused"
     PODS_REFUSED = "PodsRefused"
+    MOUNT_FAILED = "MountFailed"
+    START_FAILED = "StartFailed"
     DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     # TrafficRouted
     ROUTED = "Routed"
@@ -97,6 +99,8 @@ class Reason(StrEnum):
     # GPUAvailable
     ENOUGH = "Enough"
     MISSING = "Missing"
+    # AutoscalingLimited: else the autoscaler's own
+    TOO_MANY_REPLICAS = "TooManyReplicas"
     # Drifted
     REPAIRED = "DriftRepaired"
     LEFT_IN_PLACE = "DriftLeft"

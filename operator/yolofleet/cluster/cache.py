@@ -80,7 +80,7 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
         owner=kinds.controller_uid(manifest),
         key=_key(kind, manifest),
         body=orjson.dumps(body),
-        content=_content(body, with_status=kind is kinds.NODE),
+        content=_content(body, _heard(kind, body)),
         ownership=ownership_of(manifest),
         holds=_holding(manifest) if kind is kinds.POD else None,
         standing=standing,
@@ -118,11 +118,23 @@ def _key(kind: Kind, manifest: Manifest) -> str:
     return kinds.owner_key(manifest) if kind.namespaced else ""
 
 
-def _content(body: Manifest, *, with_status: bool) -> int:
+def _content(body: Manifest, status: Any) -> int:
     bookkeeping = ("resourceVersion", "generation")
     metadata = {k: v for k, v in body["metadata"].items() if k not in bookkeeping}
-    status = body.get("status") if with_status else None
     return hash(orjson.dumps(body | {"metadata": metadata, "status": status}))
+
+
+def _heard(kind: Kind, body: Manifest) -> Any:
+    """Return what of the status matters to a detector where not all of it does.
+
+    An autoscaler writes every few seconds what it measures; whether it can is seldom news.
+    """
+    status = body.get("status") or {}
+    if kind is kinds.NODE:
+        return status
+    if kind is not kinds.HPA:
+        return None
+    return [[c["type"], c["status"], c.get("reason")] for c in status.get("conditions") or ()]
 
 
 def _slim_node(node: Manifest) -> Manifest:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from yolofleet.api.names import REVISION_LABEL, Manifest
-from yolofleet.api.pod_template import SERVER_CONTAINER
+from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, SERVER_CONTAINER
 from yolofleet.api.status import Reason
 
 EXIT_CONFIG = 78
@@ -35,14 +35,61 @@ class Failure:
     since: datetime | None = None
 
 
-def failures_by_revision(pods: Iterable[Manifest], now: datetime) -> dict[str, Failure]:
-    """Return by revision what keeps a pod of it from serving; the newest pod speaks."""
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What an Event says of a pod. when: its last time, as text that sorts."""
+
+    reason: str
+    message: str
+    when: str = ""
+
+    @property
+    def rank(self) -> tuple[bool, str]:
+        """Return what sorts the most telling to the end: the cause, then the youngest."""
+        return bool(_ABSENT.search(self.message) or _KEY.search(self.message)), self.when
+
+
+SLOW_TO_START = timedelta(seconds=20)
+"""A container that is being created for so long waits for something: an image, or a volume."""
+
+ASK_AGAIN = timedelta(minutes=1)
+"""How often to ask why, while it does."""
+
+DEADLINE = timedelta(minutes=10)
+"""As the progressDeadlineSeconds of Deployments, which hold only until all pods were ready once."""
+
+
+def stuck(pod: Manifest, now: datetime) -> bool:
+    """Say whether `pod` has a node, and its containers are long about to be created."""
+    since = _creating_since(pod)
+    return since is not None and now - since >= SLOW_TO_START
+
+
+def next_look_at(pods: Iterable[Manifest], now: datetime) -> timedelta | None:
+    """Return when time alone changes what is to be said of `pods`."""
+    looks = []
+    for pod in pods:
+        if since := _creating_since(pod):
+            looks.append(since + SLOW_TO_START - now if not stuck(pod, now) else ASK_AGAIN)
+        if since := _unready_since(pod):
+            looks.append(since + DEADLINE - now)
+    return min((look for look in looks if look > timedelta()), default=None)
+
+
+def failures_by_revision(
+    pods: Iterable[Manifest], complaints: Mapping[str, Complaint], now: datetime
+) -> dict[str, Failure]:
+    """Return by revision what keeps a pod of it from serving; the newest pod speaks.
+
+    complaints: by the uid of a pod, what its Events say.
+    """
     failures: dict[str, Failure] = {}
     for pod in sorted(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", ""))):
         revision = pod["metadata"].get("labels", {}).get(REVISION_LABEL, "")
         if "deletionTimestamp" in pod["metadata"]:
             continue
-        if (failure := pod_failure(pod, now)) is not None:
+        complaint = complaints.get(pod["metadata"].get("uid", ""))
+        if (failure := pod_failure(pod, now, complaint)) is not None:
             failures[revision] = failure
     return failures
 
@@ -87,12 +134,12 @@ _FIXES = {
 }
 
 
-def pod_failure(pod: Manifest, now: datetime) -> Failure | None:
+def pod_failure(pod: Manifest, now: datetime, said: Complaint | None = None) -> Failure | None:
     """Say why `pod` does not serve; None while it starts or when it does."""
     status = pod.get("status", {})
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return _unscheduled(condition, now)
+            return _unscheduled(pod, condition, now)
     for container in (
         *status.get("initContainerStatuses", []),
         *status.get("containerStatuses", []),
@@ -101,14 +148,135 @@ def pod_failure(pod: Manifest, now: datetime) -> Failure | None:
             continue
         if (failure := _container_failure(container)) is not None:
             return failure
-    return None
+    return _not_created(pod, now, said) or _late(pod, now)
 
 
-def _unscheduled(condition: Mapping[str, Any], now: datetime) -> Failure:
+def _unscheduled(pod: Manifest, condition: Mapping[str, Any], now: datetime) -> Failure:
     """Pass on the scheduler's words. A node may be on its way."""
     since, told = moment(condition.get("lastTransitionTime")), condition.get("message", "")
     lasting = since is not None and now - since >= PATIENCE
-    return Failure(Reason.UNSCHEDULABLE, f"no node fits: {told}", lasting, since)
+    if condition.get("reason") == "SchedulingGated":
+        gates = ", ".join(g["name"] for g in pod.get("spec", {}).get("schedulingGates") or ())
+        told = f"it waits for whoever takes its scheduling gates away: {gates}"
+        return Failure(Reason.UNSCHEDULABLE, told, lasting, since)
+    told = _what_is_absent(pod, told) or f"no node fits: {told}"
+    return Failure(Reason.UNSCHEDULABLE, told, lasting, since)
+
+
+_BEFORE_START = ("ContainerCreating", "PodInitializing")
+
+
+def _creating_since(pod: Manifest) -> datetime | None:
+    """Return since when `pod` has a node that is about to create its first container."""
+    status = pod.get("status", {})
+    containers = (*status.get("initContainerStatuses", []), *status.get("containerStatuses", []))
+    waiting = [(c.get("state") or {}).get("waiting", {}).get("reason") for c in containers]
+    if not waiting or any(reason not in _BEFORE_START for reason in waiting):
+        return None
+    conditions = {c["type"]: c for c in status.get("conditions", [])}
+    placed = conditions.get("PodScheduled", {})
+    return moment(placed.get("lastTransitionTime")) if placed.get("status") == "True" else None
+
+
+def _not_created(pod: Manifest, now: datetime, said: Complaint | None) -> Failure | None:
+    """Pass on what the kubelet says of a pod that it cannot start."""
+    since = _creating_since(pod)
+    if since is None or said is None:
+        return None
+    told = _what_is_absent(pod, said.message) or _REPEATED.sub("", said.message).strip()
+    mounting = said.reason in ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
+    reason = Reason.MOUNT_FAILED if mounting else Reason.START_FAILED
+    return Failure(reason, told, now - since >= PATIENCE, since)
+
+
+_ABSENT = re.compile(r'(secret|configmap|persistentvolumeclaim)s? "([^"]+)" (?:is )?not found')
+_KEY = re.compile(r"references non-existent (?:secret|config) key: (\S+)")
+_VOLUME = re.compile(r'volume "([^"]+)"')
+_REPEATED = re.compile(r'pod "[^"]*"|rpc error: code = \w+ desc = ')
+_KINDS = {
+    "secret": "Secret",
+    "configmap": "ConfigMap",
+    "persistentvolumeclaim": "PersistentVolumeClaim",
+}
+
+
+def _what_is_absent(pod: Manifest, message: str) -> str:
+    """Say in plain words what `message` misses, and which field asks for it; nothing if nothing."""
+    named = _VOLUME.search(message)
+    volume = named[1] if named else ""
+    if key := _KEY.search(message):
+        return (
+            f"volume {volume} cannot be mounted: its Secret or ConfigMap has no key {key[1]}; add"
+            f" it, or change {_field(volume)}"
+        )
+    absent = [(_KINDS[kind], name) for kind, name in _ABSENT.findall(message)]
+    if not absent:
+        return ""
+    namespace = pod["metadata"].get("namespace", "")
+    things = ", ".join(dict.fromkeys(f"{kind} {name}" for kind, name in absent))
+    volume = volume or _volume_of_claim(pod, absent[0][1])
+    are = "are" if len(set(absent)) > 1 else "is"
+    return (
+        f"volume {volume} cannot be mounted: {things} {are} not in namespace {namespace}; create"
+        f" what is missing, or change {_field(volume)}"
+    )
+
+
+def _field(volume: str) -> str:
+    """Return the field of a detector that asks for `volume`."""
+    ours = {API_KEYS.volume: "spec.access.apiKeys", MODEL_CLAIM.volume: "spec.model.uri"}
+    return ours.get(volume, "spec.podTemplate.spec.volumes")
+
+
+def _volume_of_claim(pod: Manifest, claim: str) -> str:
+    for volume in pod.get("spec", {}).get("volumes") or ():
+        if (volume.get("persistentVolumeClaim") or {}).get("claimName") == claim:
+            return str(volume["name"])
+    return claim
+
+
+def _unready_since(pod: Manifest) -> datetime | None:
+    """Return since when `pod` is not ready, or there."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    for condition in status.get("conditions", []):
+        if condition["type"] == "Ready":
+            told = condition.get("lastTransitionTime")
+            return moment(told) if condition["status"] == "False" else None
+    return moment(metadata.get("creationTimestamp"))
+
+
+def _late(pod: Manifest, now: datetime) -> Failure | None:
+    """Say that `pod` is not ready for very long, and what each container is at."""
+    since = _unready_since(pod)
+    if since is None or now - since < DEADLINE:
+        return None
+    where = f"kubectl -n {pod['metadata'].get('namespace', '')}"
+    status = pod.get("status", {})
+    unready = [
+        c
+        for c in (*status.get("initContainerStatuses", []), *status.get("containerStatuses", []))
+        if not c.get("ready") and not (c.get("state") or {}).get("terminated")
+    ]
+    if not unready:
+        told = "no scheduler or kubelet took it up; check spec.podTemplate.spec.schedulerName"
+        return Failure(
+            Reason.DEADLINE_EXCEEDED, f"a pod waits for ten minutes: {told}", since=since
+        )
+    told = ", ".join(f"container {c['name']} {_at(c)}" for c in unready)
+    name = pod["metadata"]["name"]
+    return Failure(
+        Reason.DEADLINE_EXCEEDED,
+        f"a pod has not been ready for ten minutes: {told}; see {where} describe pod {name}, and"
+        f" {where} logs {name}",
+        since=since,
+    )
+
+
+def _at(container: Mapping[str, Any]) -> str:
+    waiting = (container.get("state") or {}).get("waiting")
+    if waiting:
+        return f"waits ({waiting.get('reason', 'nobody says why')})"
+    return "runs and is not ready"
 
 
 def _container_failure(container: Mapping[str, Any]) -> Failure | None:

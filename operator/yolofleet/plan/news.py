@@ -60,6 +60,8 @@ def _bad(condition: Condition) -> bool:
         Reason.SCALED_TO_ZERO,
         Reason.SHORT_OF_CAPACITY,  # mostly a canary that starts; one that fails says so itself
     }
+    if condition.type == ConditionType.AUTOSCALING_LIMITED:
+        return condition.status == "True"
     return condition.status == "False" and condition.reason not in usual
 
 

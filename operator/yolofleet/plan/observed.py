@@ -15,9 +15,10 @@ from yolofleet.api.names import (
 )
 from yolofleet.api.status import Status
 from yolofleet.plan.accelerators import NodeRoom, place
+from yolofleet.plan.autoscaler import Limit, limit
 from yolofleet.plan.claims import Claim, places
 from yolofleet.plan.exposure import Allowed, Exposure, expose
-from yolofleet.plan.failures import Failure, deployment_failure, failures_by_revision
+from yolofleet.plan.failures import Complaint, Failure, deployment_failure, failures_by_revision
 from yolofleet.plan.following import Followed, Mesh, accepted, delegated, on_gateways
 from yolofleet.plan.revision import Revision, recorded
 
@@ -60,6 +61,7 @@ class Observed:
     followed: Followed  # whether somebody routes by the route as it is
     refused: str  # why a gateway does not serve the route; empty when none says so
     namesake: str  # an older detector that its name may come to clash with
+    autoscaler: Limit | None  # why the autoscaler cannot do what is asked of it
     nodes: tuple[NodeRoom, ...]  # those with accelerators; none for who asks for no accelerator
     status: Status = field(default_factory=Status)
 
@@ -108,10 +110,12 @@ def observe(
     status: Status,
     now: datetime,
     elsewhere: Elsewhere = NOTHING_ELSE,
+    complaints: Mapping[str, Complaint] | None = None,
 ) -> Observed:
     """Make the snapshot of `detector` from what the cluster holds.
 
-    routers: what of Istio and the Gateway API is in the cluster.
+    routers: what of Istio and the Gateway API is in the cluster. complaints: by the uid of a pod,
+    what its Events say.
     """
     by_kind: dict[str, list[Manifest]] = {}
     for child in children:
@@ -121,7 +125,7 @@ def observe(
     if not exposure.routes:
         provider = Provider.SERVICE
     pods = list(pods)
-    failures, placed = failures_by_revision(pods, now), _placed(pods)
+    failures, placed = failures_by_revision(pods, complaints or {}, now), _placed(pods)
     selected, spans = _selected(detector, by_kind.get("Service", []))
     revisions = {
         d["metadata"]["name"]: _revision(detector.name, d, failures, placed)
@@ -138,6 +142,7 @@ def observe(
         followed=_followed(detector, provider, exposure, by_kind, elsewhere),
         refused=_refused(by_kind.get("HTTPRoute", [])),
         namesake=elsewhere.namesake,
+        autoscaler=limit(by_kind.get("HorizontalPodAutoscaler", [])),
         nodes=nodes,
         status=status,
     )

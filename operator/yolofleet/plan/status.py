@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL
 from yolofleet.api.status import ConditionType, Draining, RolloutStatus, Status
+from yolofleet.plan.conditions.autoscaling_limited import autoscaling_limited
 from yolofleet.plan.conditions.canary_healthy import canary_healthy
 from yolofleet.plan.conditions.gpu_available import gpu_available
 from yolofleet.plan.conditions.name_clash import name_clash
@@ -27,15 +28,16 @@ CONDITIONS: tuple[Callable[[Situation], Statement | None], ...] = (
     canary_healthy,
     gpu_available,
     name_clash,
+    autoscaling_limited,
 )
 """In this order they are shown; one that has nothing to say is absent."""
 
 
 def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime) -> Status:
     """Return the status: what is, not what was wished."""
-    seen = Situation(detector, observed, plan)
+    seen = Situation(detector, observed, plan, now)
     told = [statement for condition in CONDITIONS if (statement := condition(seen))]
-    told[1:1] = outcome(seen, told, now)  # after Ready
+    told[1:1] = outcome(seen, told)  # after Ready
     beside = plan.target if plan.target != plan.stable else plan.canary
     return Status(
         observed_generation=detector.generation,
@@ -95,7 +97,7 @@ def next_look(
 ) -> timedelta | None:
     """Return when time alone changes what is said or decided; None when only an event can."""
     planned = None if detector.spec.suspend else plan.requeue_after
-    looks = (planned, patience(Situation(detector, observed, plan), status, now))
+    looks = (planned, patience(Situation(detector, observed, plan, now), status))
     return min((look for look in looks if look is not None), default=None)
 
 

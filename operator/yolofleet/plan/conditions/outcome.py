@@ -48,9 +48,9 @@ class _Past:
         return None
 
 
-def outcome(now: Situation, told: Sequence[Statement], at: datetime) -> list[Statement]:
+def outcome(now: Situation, told: Sequence[Statement]) -> list[Statement]:
     """Sum up what was `told`."""
-    past = _Past(now.observed.status, now.detector.generation, at)
+    past = _Past(now.observed.status, now.detector.generation, now.time)
     bad = [each for each in told if _is_bad(each)]
     stuck = next((each for each in bad if _lasts(each, past)), None)
     return summary(_released(now, told, past, stuck), stuck)
@@ -75,7 +75,7 @@ def summary(missing: Statement | None, stuck: Statement | None) -> list[Statemen
     ]
 
 
-def patience(now: Situation, status: Status, at: datetime) -> timedelta | None:
+def patience(now: Situation, status: Status) -> timedelta | None:
     """Return when time alone makes something lasting; None when nothing waits for that."""
     begun = [
         condition.last_transition_time
@@ -89,7 +89,9 @@ def patience(now: Situation, status: Status, at: datetime) -> timedelta | None:
         for seen in now.observed.revisions.values()
         if seen.failure and seen.failure.since
     ]
-    left = [since + PATIENCE - at for since in begun]
+    if (limit := now.observed.autoscaler) and limit.since:
+        begun.append(limit.since)
+    left = [since + PATIENCE - now.time for since in begun]
     return min((each for each in left if each > timedelta()), default=None)
 
 

@@ -1,11 +1,12 @@
 """What a check may look at: the spec, the one snapshot and the plan, and how they read together."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.status import RevisionStatus
 from yolofleet.plan.decide import Plan
-from yolofleet.plan.failures import Failure
+from yolofleet.plan.failures import PATIENCE, Failure
 from yolofleet.plan.observed import Observed
 
 
@@ -16,6 +17,11 @@ class Situation:
     detector: Detector
     observed: Observed
     plan: Plan
+    time: datetime
+
+    def lasts(self, since: datetime | None) -> bool:
+        """Say whether what is so since then has had its time to put itself right."""
+        return since is None or self.time - since >= PATIENCE
 
     def revision(self, name: str) -> RevisionStatus:
         """Return `name` as it is."""

@@ -1,0 +1,68 @@
+"""What the HorizontalPodAutoscaler says of itself: that it has no metrics, or is at its limit."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from yolofleet.api.names import Manifest
+from yolofleet.api.status import Reason
+from yolofleet.plan.failures import moment
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Why an autoscaler cannot do what is asked of it. since: None when nobody knows."""
+
+    reason: str
+    message: str
+    since: datetime | None
+
+
+def limit(autoscalers: Iterable[Manifest]) -> Limit | None:
+    """Return the worst that the autoscaler says; the youngest one speaks."""
+    by_age = sorted(autoscalers, key=lambda each: each["metadata"].get("creationTimestamp", ""))
+    if not by_age or "deletionTimestamp" in by_age[-1]["metadata"]:
+        return None
+    told = {c["type"]: c for c in (by_age[-1].get("status") or {}).get("conditions") or ()}
+    for kind in ("AbleToScale", "ScalingActive"):
+        if (condition := told.get(kind, {})).get("status") == "False":
+            if condition.get("reason") == "ScalingDisabled":
+                continue  # at zero replicas an autoscaler sleeps
+            return _limit(condition, f"spec.autoscaling has no effect: {_words(condition)}")
+    if (condition := told.get("ScalingLimited", {})).get("reason") == Reason.TOO_MANY_REPLICAS:
+        if condition.get("status") != "True":
+            return None
+        most = by_age[-1]["spec"].get("maxReplicas")
+        return _limit(
+            condition,
+            f"the load asks for more than spec.autoscaling.maxReplicas ({most}); raise it, or give"
+            " each replica more in spec.resources",
+        )
+    return None
+
+
+def _limit(condition: Manifest, message: str) -> Limit:
+    return Limit(condition.get("reason", ""), message, moment(condition.get("lastTransitionTime")))
+
+
+_POD = re.compile(r"\b(?:of )?[Pp]od \S+")
+_ADVICE = (
+    (
+        re.compile(r"missing request for (\S+)"),
+        "; set resources.requests.{0} for every container, those of spec.podTemplate too",
+    ),
+    (
+        re.compile(r"could not find the requested resource|no matches for|metrics\.k8s\.io"),
+        "; install metrics-server, or set spec.replicas in the place of spec.autoscaling",
+    ),
+)
+
+
+def _words(condition: Manifest) -> str:
+    """Return the autoscaler's own words, without the pod it happened to look at, and what to do."""
+    words = _POD.sub("of a pod", condition.get("message") or condition.get("reason", ""))
+    for pattern, advice in _ADVICE:
+        if found := pattern.search(words):
+            return words + advice.format(*found.groups())
+    return words
