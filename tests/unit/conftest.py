@@ -218,6 +218,12 @@ def world() -> World:
     return World()
 
 
+@pytest.fixture(scope="session")
+def new_world() -> type[World]:
+    """For properties, which need a world for each example."""
+    return World
+
+
 @pytest.fixture
 def detector_with() -> Callable[..., Detector]:
     """Make a parsed detector from changes to a valid spec."""

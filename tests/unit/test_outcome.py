@@ -1,11 +1,17 @@
 """What waits for a detector reads Released, Reconciling and Stalled; kstatus and Argo CD agree."""
 
+import json
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lupa.lua51 import LuaRuntime
 
 from yolofleet.api.crd import UNSEEN
-from yolofleet.api.names import REVISION_LABEL
+from yolofleet.api.names import GROUP, KIND, REVISION_LABEL
 from yolofleet.api.status import Reason
 from yolofleet.plan.admission import Neighbours, judge
 from yolofleet.plan.status import next_look, refused
@@ -312,3 +318,87 @@ def test_admission_refuses_it_from_whoever_brings_it(resources, canary):
         assert told.startswith("spec.canary: is equal to the stable revision")
     other = {"metadata": metadata, "spec": equal["spec"] | {"replicas": 3}}
     assert judge(other, equal, nobody).refusals == ()  # what was there holds up no other edit
+
+
+ARGO_CD = Path(__file__).resolve().parents[2] / "docs/deploy/argocd-health.yaml"
+
+
+def argo_cd(raw):
+    """Ask the health check that we ship, in the Lua that Argo CD runs: 5.1, without libraries."""
+    [(name, check)] = yaml.safe_load(ARGO_CD.read_text())["data"].items()
+    assert name == f"resource.customizations.health.{GROUP}_{KIND}"
+    lua = LuaRuntime(register_eval=False)
+    table = lua.table_from(json.loads(json.dumps(raw, default=str)), recursive=True)
+    health = lua.execute(f"local obj = ...\n{check}", table)
+    return health.status, health.message
+
+
+AGREE = {
+    "Current": {"Healthy"},
+    "InProgress": {"Progressing", "Suspended"},
+    "Failed": {"Degraded"},
+}
+"""What Argo CD may say where kstatus says so."""
+
+
+def test_argo_cd_waits_for_an_operator_that_has_not_spoken():
+    assert argo_cd({"metadata": {"generation": 1}})[0] == "Progressing"
+    assert argo_cd({"metadata": {"generation": 1}, "status": UNSEEN})[0] == "Progressing"
+
+
+def test_argo_cd_shows_a_wait_for_a_person_as_suspended(world):
+    steps = [{"weight": 50, "hold": "Approval"}]
+    world.edit(model=V1, rollout={"strategy": "Canary", "steps": steps})
+    world.settle()
+    assert argo_cd(world.raw)[0] == "Healthy"
+    world.edit(model=V2)
+    assert argo_cd(world.raw) == ("Progressing", "waits for the operator")
+    world.settle()
+    assert argo_cd(world.raw)[0] == "Suspended"
+    assert "kubectl patch yd gate" in argo_cd(world.raw)[1]
+    world.edit(suspend=True)
+    world.reconcile()
+    assert argo_cd(world.raw)[0] == "Suspended"
+
+
+CHANGES = st.sampled_from(
+    [
+        {"model": V1},
+        {"model": V2},
+        {"model": V3},
+        {"replicas": 0},
+        {"replicas": 3},
+        {"suspend": True},
+        {"suspend": None},
+        {"canary": {"model": V3, "weight": 30}},
+        {"canary": None},
+        {"traffic": {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}},
+        {"rollout": {"strategy": "Canary", "steps": [{"weight": 50, "hold": "30s"}]}},
+        {"rollout": {"paused": True}},
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(changes=st.lists(st.tuples(CHANGES, st.booleans(), st.integers(0, 4)), max_size=6))
+def test_all_who_wait_for_a_detector_agree_at_any_time(new_world, changes):
+    world = new_world()
+    for change, breaks, rounds in changes:
+        world.edit(**change)
+        world.broken = {V2["uri"]} if breaks else set()
+        for _ in range(rounds):
+            world.reconcile()
+            if breaks:
+                fail(world, world.decide().target, **CRASHING)
+            else:
+                world.pods = []
+            world.run_pods()
+            world.now += timedelta(seconds=40)
+        world.reconcile()
+        told, (argo, _) = kstatus(world.raw), argo_cd(world.raw)
+        assert argo in AGREE[told]
+        assert len(trues(world)) == 1
+        plan = world.decide()
+        if told == "Current":
+            assert plan.progress is None
+            assert said(world, "Released") == ("True", "Released")
