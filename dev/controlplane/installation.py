@@ -34,7 +34,7 @@ RIGHTS: Final = [
     _rule("networking.istio.io", "virtualservices destinationrules", _CHILD),
     _rule("gateway.networking.k8s.io", "httproutes", _CHILD),
     _rule("", "pods nodes", "get list watch"),
-    _rule("", "events", "create patch"),
+    _rule("", "events", "list create patch"),
     _rule("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
     _rule("coordination.k8s.io", "leases", "get create update"),
 ]

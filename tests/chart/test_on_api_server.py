@@ -91,6 +91,7 @@ def test_everything_rendered_is_valid_and_warns_of_nothing(kubectl, chart, value
         ("cameras", "create serviceaccounts"),
         ("cameras", "patch networkpolicies.networking.k8s.io"),
         ("cameras", "create events"),
+        ("cameras", "list events"),
         ("platform", "create leases.coordination.k8s.io"),
         ("platform", "update leases.coordination.k8s.io/fleet-yolofleet"),
     ],
