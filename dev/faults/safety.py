@@ -182,7 +182,7 @@ def _selector(world: World, seen: Seen) -> Iterator[str]:
     """I5: the Service never moves from what serves to what does not."""
     selector: Mapping[str, str] = seen.manifest["spec"].get("selector") or {}
     to, was = selector.get(REVISION_LABEL, ""), world.selected
-    if _foreign(seen.manifest) or to == was:
+    if _foreign(seen.manifest) or to == was or not to:  # without one it selects all that is ready
         return
     if world.ready(was) and not world.lately_ready(to, seen.at):
         yield f"I5 the Service moved from {was} to {to}, of which nothing is ready"

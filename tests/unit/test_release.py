@@ -333,7 +333,7 @@ def test_a_dark_launch_gets_no_traffic_even_then(world):
     assert world.replicas()[canary] == 1
 
 
-def test_a_fix_of_a_broken_first_release_takes_over_with_its_first_replica(world):
+def test_a_fix_of_a_broken_first_release_serves_with_its_first_replica(world):
     world.broken.add("broken")
     world.edit(model={"uri": "https://models/broken.onnx"})
     world.settle()
@@ -341,7 +341,43 @@ def test_a_fix_of_a_broken_first_release_takes_over_with_its_first_replica(world
     world.reconcile()
     world.run_pods(step=1)
     world.reconcile()
-    assert world.status().stable.revision == revision_of(world, "demo://shapes")
+    broken, fix = world.status().stable.revision, revision_of(world, "demo://shapes")
+    assert world.weights() == {broken: 0, fix: 100}
+    world.settle()
+    assert world.status().stable.revision == fix
+
+
+def test_the_pointer_does_not_move_because_stable_blinks(world):
+    old = released(world, replicas=3)
+    world.edit(model=V2)
+    world.reconcile()
+    new = revision_of(world, "demo://shapes-v2")
+    world.run_pods(step=1)
+    world.deployments()[old]["status"]["availableReplicas"] = 0
+    world.reconcile()
+    assert (world.status().stable.revision, world.selected()) == (old, old)
+    assert world.weights() == {old: 0, new: 100}, "traffic goes to whoever is alive"
+    assert f"requests go to {new}" in condition(world, "Ready").message
+    world.deployments()[old]["status"]["availableReplicas"] = 3
+    world.reconcile()
+    world.reconcile()
+    assert world.weights() == {old: 67, new: 33}, "no more than its ready replica carries"
+    assert (world.status().stable.revision, world.replicas()) == (old, {old: 3, new: 3})
+
+
+@pytest.mark.parametrize("weight", [0, 10])
+def test_without_a_mesh_the_service_takes_in_whoever_may_answer_until_stable_is_back(world, weight):
+    world.mesh = False
+    old = released(world, canary={"model": V2, "weight": weight})
+    everybody = {"yolofleet.io/detector": "gate"}
+    selector = world.children["Service", "gate"]["spec"]["selector"]
+    world.deployments()[old]["status"]["availableReplicas"] = 0
+    world.reconcile()
+    after = world.children["Service", "gate"]["spec"]["selector"]
+    assert after == (everybody if weight else selector), "a dark launch gets no request even then"
+    world.deployments()[old]["status"]["availableReplicas"] = 2
+    world.reconcile()
+    assert world.children["Service", "gate"]["spec"]["selector"] == selector
 
 
 def test_headers_reach_the_canary_only_while_it_is_ready(world):

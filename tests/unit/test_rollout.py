@@ -122,6 +122,18 @@ class TestCanary:
         world.settle(40)
         assert told(world).reason == "Settled"
 
+    def test_a_pause_outlasts_what_becomes_of_stables_pods(self, world):
+        released(world, replicas=1, rollout=CANARY)
+        old, new = begun(world)
+        turn(world)
+        before = world.weights()
+        world.edit(rollout={**CANARY, "paused": True})
+        world.deployments()[old]["status"]["availableReplicas"] = 0
+        world.reconcile()
+        assert world.weights() == {old: 0, new: 100}
+        turn(world)
+        assert (world.weights(), world.status().stable.revision) == (before, old)
+
     def test_putting_the_old_spec_back_calls_it_off(self, world):
         released(world, replicas=4, rollout=CANARY)
         old, new = begun(world)

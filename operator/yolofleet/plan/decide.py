@@ -84,7 +84,7 @@ class Plan:
         names = (p.revision.name for p in self.revisions if p.revision.name != self.stable)
         serves = {self.matched} | {name for name, weight in self.weights.items() if weight}
         if self.spans:
-            serves.add(self.target)
+            serves |= {self.target, self.canary}
         return tuple(name for name in names if name in serves)
 
     def replicas(self, name: str | None) -> int | None:
@@ -121,7 +121,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         exposure=observed.exposure,
         weights=split,
         matched=_matched(detector, observed, going),
-        spans=observed.provider is Provider.SERVICE and spans(observed, going),
+        spans=spans(detector, observed, going),
         progress=going.progress,
         full=going.capacity.full,
         draining=leaving,
@@ -152,6 +152,8 @@ def _replicas(
     if way and name == going.stable:
         told = observed.status.stable
         running = told.desired if told and told.revision == name else running
+        if not running and way.goal < 100:  # scaled to zero and back: the steps need both
+            return grown(capacity, running=0, others=others + observed.replicas(way.revision))
         if short := _short(observed, going):
             room = grown(capacity, running=running, others=others + observed.replicas(way.revision))
             return min(room, running + short)

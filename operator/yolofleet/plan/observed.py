@@ -75,6 +75,15 @@ class Observed:
         found = self.revisions.get(name)
         return found.unplaced if found else 0
 
+    def weight(self, name: str) -> int:
+        """Percent of requests that `name` gets: from the router, or as the Service spreads them."""
+        if self.provider is not Provider.SERVICE:
+            return self.weights.get(name, 0)
+        if not self.spans:
+            return 100 if self.selected == name else 0
+        ready = sum(seen.ready for seen in self.revisions.values())
+        return 100 * self.ready(name) // ready if ready else 0
+
     def ready(self, name: str | None) -> int:
         """Replicas of `name` that can answer."""
         found = self.revisions.get(name or "")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from yolofleet.api.detector import Detector
+from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
 from yolofleet.api.status import Reason
 from yolofleet.plan.accelerators import room
@@ -46,8 +46,10 @@ def release(
     capacity = Capacity(full, detector.spec.rollout.surge(strategy, full))
     way = None
     if before != target.name:
-        way = progress(detector, observed, target, strategy, now=now)
-        if takes_over(observed, before, way, capacity):
+        way = progress(
+            detector, observed, target, strategy, stable=before, full=capacity.kept, now=now
+        )
+        if takes_over(observed, before, way, capacity, room=free):
             way = None
     stable = before if way else target.name
     trial = canary_revision(detector, defaults)
@@ -77,33 +79,44 @@ def _as_recorded(revision: Revision, observed: Observed) -> Revision:
 
 
 def released_on(observed: Observed, otherwise: str) -> str:
-    """Return the revision that the detector was last released on: by status, else Service."""
+    """Return the revision that the detector was last released on: by status, else Service.
+
+    otherwise: what a detector without either is released on.
+    """
     stable = observed.status.stable
     for name in (stable.revision if stable else None, observed.selected):
         if name is not None and name in observed.revisions:
             return name
-    return otherwise
+    # both are lost: what was released last, as far as the revisions themselves tell
+    was = [seen for seen in observed.revisions.values() if seen.released]
+    if not was or any(seen.name == otherwise for seen in was):
+        return otherwise
+    return max(was, key=lambda seen: (seen.ready > 0, seen.created, seen.name)).name
 
 
-def takes_over(observed: Observed, before: str, way: Progress, capacity: Capacity) -> bool:
+def takes_over(
+    observed: Observed, before: str, way: Progress, capacity: Capacity, *, room: int
+) -> bool:
     """Say whether the new revision becomes the stable one.
 
-    It does with all steps walked and the capacity of the old one; with nothing of the old one
-    ready, there is nothing to be careful about.
+    It does with all steps walked and the capacity of the old one, whatever becomes of the old one's
+    pods meanwhile: traffic goes to whoever is alive (`weights`, `spans`), and comes back.
+
+    room: how many more replicas of it the free accelerators carry.
     """
     if way.held:
         return False
-    if capacity.full == 0:
-        return True
-    serving = observed.ready(before) > 0
-    needed = max(capacity.kept, 1) if serving else 1  # better one replica than none
+    if capacity.full == 0:  # nobody asks, so that holding for a time shows nothing
+        return way.walked or not way.awaits
+    needed = max(capacity.kept, 1)
     seen = observed.revisions.get(way.revision)
-    if seen is None or seen.ready < needed:
+    if seen is None or not way.walked:
         return False
+    if not observed.ready(before) and seen.ready + room < needed:
+        needed = 1  # what is dead holds the accelerators: better one replica than none for ever
     # A Deployment is unsettled for a moment after our own note on it that it is released. Whoever
     # has to look again just then, with the pointer moved and the route not, does not go back.
-    judged = seen.settled or observed.selected == way.revision
-    return judged and (way.walked or not serving)
+    return seen.ready >= needed and (seen.settled or observed.selected == way.revision)
 
 
 def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[Revision, ...]:
@@ -128,21 +141,39 @@ def shares(detector: Detector, observed: Observed, going: Release) -> dict[str, 
     if way := going.progress:
         others = {r.name for r in going.wanted if r.name != going.stable}
         held = {name: observed.weights.get(name, 0) for name in others}
-        at_once = way.strategy is Strategy.BLUE_GREEN
-        if not (at_once or way.held or any(routed(observed, r.name) for r in going.former)):
+        # a whole set goes over with the pointer; before that, only where nobody else is alive
+        waits = way.strategy is Strategy.BLUE_GREEN and observed.ready(going.stable) > 0
+        if not (waits or way.held or any(routed(observed, r.name) for r in going.former)):
             held[way.revision] = way.goal
+        elif way.held:  # what it got because nothing else was alive goes back
+            held[way.revision] = min(held.get(way.revision, 0), way.goal)
         return held
     canary = detector.spec.canary
     return {going.canary.name: canary.weight} if canary and going.canary else {}
 
 
-def spans(observed: Observed, going: Release) -> bool:
-    """Say whether one Service has to select both revisions: without a mesh, swapped in place."""
-    way = going.progress
-    if way is None or way.strategy is not Strategy.IN_PLACE:
+def spans(detector: Detector, observed: Observed, going: Release) -> bool:
+    """Say whether the detector's Service has to select the pods of all its revisions.
+
+    It does while replicas are swapped in place without a mesh; and while nothing of the stable one
+    is ready and others may answer in its place, until a pod of it is back.
+    """
+    if any(observed.replicas(revision.name) for revision in going.former):
         return False
-    alone = not any(observed.replicas(revision.name) for revision in going.former)
-    return alone and observed.replicas(way.revision) > 0
+    way = going.progress
+    if way and way.strategy is Strategy.IN_PLACE and observed.provider is Provider.SERVICE:
+        return observed.replicas(way.revision) > 0
+    return not observed.ready(going.stable) and _others_may_answer(detector, observed, going)
+
+
+def _others_may_answer(detector: Detector, observed: Observed, going: Release) -> bool:
+    """Say whether something beside the stable revision is ready, and none of it is to be dark."""
+    way, canary = going.progress, detector.spec.canary
+    alive = {r.name for r in going.wanted if r.name != going.stable and observed.ready(r.name)}
+    dark = {going.canary.name} if going.canary and canary and not canary.weight else set[str]()
+    if way and way.held and not observed.spans:
+        dark.add(way.revision)  # weights stay
+    return bool(alive) and not alive & dark
 
 
 def routed(observed: Observed, name: str) -> bool:

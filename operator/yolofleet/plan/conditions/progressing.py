@@ -89,9 +89,15 @@ def _at_step(now: Situation, way: Progress) -> Statement:
     detector = now.detector
     steps = detector.spec.rollout.steps
     where = f"step {way.step} of {len(steps)}, {way.goal} % to {way.revision}"
-    if now.plan.provider is Provider.SERVICE:
+    if now.plan.provider is Provider.SERVICE and not now.observed.spans:
         told = f"{where}: {lacking(detector)}; or set spec.rollout.strategy to BlueGreen"
         return _say(False, Reason.MESH_ABSENT, told + _meanwhile(now), lasting=True)
+    if way.since is None and not now.plan.full:
+        told = (
+            f"{where}: spec.replicas is 0, and a step ahead waits for approval: raise it to walk"
+            f" there, or approve: {_approval(now, way, len(steps))}"
+        )
+        return _say(True, Reason.AWAITING_APPROVAL, told)
     followed = now.observed.followed
     if way.since is None and now.observed.weights.get(way.revision, 0) >= way.goal > 0:
         told = f"{where}: waits for who routes by it: {followed.why}"
@@ -102,10 +108,13 @@ def _at_step(now: Situation, way: Progress) -> Statement:
     hold = steps[way.step - 1].hold
     if hold != APPROVAL:
         return _say(True, Reason.HOLDING, f"{where}: holds for {hold}")
-    patch = {"revision": way.revision, "step": way.step}
-    edit = json.dumps({"spec": {"rollout": {"approved": patch}}}, separators=(",", ":"))
-    told = (
-        f"{where}: waits for approval. To go on: kubectl patch yd {detector.name}"
-        f" -n {detector.namespace} --type merge -p '{edit}'"
-    )
+    told = f"{where}: waits for approval. To go on: {_approval(now, way, way.step)}"
     return _say(True, Reason.AWAITING_APPROVAL, told)
+
+
+def _approval(now: Situation, way: Progress, step: int) -> str:
+    """Return the command that approves up to `step`."""
+    patch = {"revision": way.revision, "step": step}
+    edit = json.dumps({"spec": {"rollout": {"approved": patch}}}, separators=(",", ":"))
+    name, namespace = now.detector.name, now.detector.namespace
+    return f"kubectl patch yd {name} -n {namespace} --type merge -p '{edit}'"

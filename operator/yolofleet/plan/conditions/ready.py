@@ -1,5 +1,6 @@
 """Ready: whether the stable revision answers."""
 
+from dataclasses import replace
 from functools import partial
 
 from yolofleet.api.status import ConditionType, Reason
@@ -12,7 +13,16 @@ _say = partial(Statement, ConditionType.READY)
 def ready(now: Situation) -> Statement:
     """Say whether the detector serves, and if not, why."""
     told = first((serving, scaled_to_zero, without_accelerators, failing), now)
-    return told or _say(False, Reason.NOTHING_READY, now.count(now.plan.stable))
+    told = told or _say(False, Reason.NOTHING_READY, now.count(now.plan.stable))
+    return told if told.holds else replace(told, message=told.message + _in_its_place(now))
+
+
+def _in_its_place(now: Situation) -> str:
+    """Say who answers while nothing of the stable revision does."""
+    alive = [name for name in now.plan.beside if now.observed.ready(name)]
+    if not alive:
+        return ""
+    return f"; meanwhile requests go to {', '.join(alive)}, which is not released by that"
 
 
 def serving(now: Situation) -> Statement | None:

@@ -61,7 +61,7 @@ def through_a_service(now: Situation) -> Statement | None:
     plan, observed = now.plan, now.observed
     service = f"the Service {now.detector.name} sends"
     if observed.spans and plan.spans:
-        told = f"{service} to all of {plan.stable} and {plan.target}"
+        told = f"{service} to all that is ready of {' and '.join((plan.stable, *plan.beside))}"
         return _say(True, Reason.ROUTED, told)
     if observed.selected == plan.stable and not observed.spans:
         return _say(True, Reason.ROUTED, f"{service} everything to {plan.stable}")

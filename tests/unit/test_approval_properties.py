@@ -1,0 +1,174 @@
+"""What pods, status and time do, in any order: nothing unapproved becomes the stable revision."""
+
+import sys
+from datetime import timedelta
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+OLD, NEW = {"uri": "https://models/old.onnx"}, {"uri": "https://models/new.onnx"}
+APPROVAL = [{"weight": 10, "hold": "Approval"}]
+WALKS = (
+    APPROVAL,
+    [*APPROVAL, {"weight": 50, "hold": "10s"}],
+    [{"weight": 5, "hold": "10s"}, {"weight": 40, "hold": "Approval"}],
+)
+
+
+def _world_type():
+    """Return conftest's World; a state machine cannot ask for fixtures."""
+    ours = {"World", "a_detector"}
+    return next(
+        m.World for m in list(sys.modules.values()) if ours <= getattr(m, "__dict__", {}).keys()
+    )
+
+
+class Unapproved(RuleBasedStateMachine):
+    """A release that waits for a person, and everything that is no person's word."""
+
+    @initialize(
+        steps=st.sampled_from(WALKS),
+        replicas=st.integers(1, 3),
+        surge=st.sampled_from([None, 1]),
+        mesh=st.booleans(),
+        weight=st.sampled_from([None, 10, 30]),
+    )
+    def start(self, steps, replicas, surge, mesh, weight):
+        self.world = world = _world_type()(mesh=mesh)
+        self.rollout = {"strategy": "Canary", "steps": steps}
+        self.rollout |= {"maxSurge": surge} if surge else {}
+        world.edit(model=OLD, replicas=replicas, rollout=self.rollout)
+        world.settle(3)
+        self.old = world.status().stable.revision
+        if weight and weight <= steps[0]["weight"]:  # a canary that is promoted
+            world.edit(canary={"model": NEW, "weight": weight})
+            world.settle(3)
+            self.lose_all_of_stable()
+        world.edit(model=NEW, canary=None)
+        world.reconcile()
+
+    @rule()
+    def lose_all_of_stable(self):
+        self.world.deployments()[self.old].setdefault("status", {})["availableReplicas"] = 0
+        self.world.reconcile()
+
+    @rule(data=st.data())
+    def lose_pods(self, data):
+        for deployment in self.world.deployments().values():
+            status = deployment.setdefault("status", {})
+            status["availableReplicas"] = data.draw(
+                st.integers(0, status.get("availableReplicas", 0))
+            )
+
+    @rule(step=st.integers(1, 3))
+    def run_pods(self, step):
+        self.world.run_pods(step)
+
+    @rule(model=st.sampled_from([OLD, NEW]))
+    def break_or_heal(self, model):
+        self.world.broken ^= {model["uri"]}
+
+    @rule(seconds=st.integers(-5, 60))
+    def clock_steps(self, seconds):
+        self.world.now += timedelta(seconds=seconds)
+
+    @rule()
+    def lose_status(self):
+        self.world.raw["status"] = {"conditions": "lost"}
+
+    @rule()
+    def lose_the_service_and_status(self):
+        self.world.children.pop(("Service", "gate"), None)
+        self.lose_status()
+
+    @rule()
+    def istio_comes_or_goes(self):
+        self.world.mesh = not self.world.mesh
+        if not self.world.mesh:
+            for kind in ("VirtualService", "DestinationRule"):
+                for key in [k for k in self.world.children if k[0] == kind]:
+                    del self.world.children[key]
+
+    @rule(replicas=st.integers(0, 3))
+    def scale(self, replicas):
+        self.world.edit(replicas=replicas)
+
+    @rule()
+    def pause_or_go_on(self):
+        paused = self.world.raw["spec"]["rollout"].get("paused", False)
+        self.world.edit(rollout={**self.rollout, "paused": not paused})
+
+    @rule()
+    def suspend_or_go_on(self):
+        self.world.edit(suspend=not self.world.raw["spec"].get("suspend", False))
+
+    @rule(rounds=st.integers(1, 3))
+    def reconcile(self, rounds):
+        for _ in range(rounds):
+            self.world.reconcile()
+
+    @invariant()
+    def the_pointer_stays(self):
+        if not hasattr(self, "old"):
+            return
+        assert self.world.decide().stable == self.old
+        if ("Service", "gate") in self.world.children:
+            assert self.world.selected() == self.old
+
+    @rule()
+    def traffic_goes_to_whoever_is_alive(self):
+        world = self.world
+        world.edit(suspend=False, rollout=self.rollout, replicas=2)
+        world.broken = set()
+        world.settle(6)
+        self.lose_all_of_stable()
+        new = world.decide().target
+        world.reconcile()
+        assert world.ready(new)
+        if world.mesh:
+            assert world.weights()[new] == 100
+        assert world.children["Service", "gate"]["spec"]["selector"].keys() == {
+            "yolofleet.io/detector"
+        }
+
+    def teardown(self):
+        """With a person's word it ends, though nothing of stable ever comes back."""
+        if not hasattr(self, "old"):
+            return
+        world, steps = self.world, self.rollout["steps"]
+        world.broken = {OLD["uri"]}
+        target = world.decide().target
+        approved = {"revision": target, "step": len(steps)}
+        world.edit(suspend=False, replicas=2, rollout={**self.rollout, "approved": approved})
+        world.settle(12)
+        assert world.status().stable.revision == target
+
+
+Unapproved.TestCase.settings = settings(
+    max_examples=25, stateful_step_count=20, deadline=None, phases=set(Phase) - {Phase.shrink}
+)
+TestUnapproved = Unapproved.TestCase
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("surge", [{}, {"maxSurge": 1}])
+def test_a_release_whose_stable_is_dead_for_good_ends_by_its_own_steps(
+    world, mesh, replicas, surge
+):
+    steps = [{"weight": 10, "hold": "1m"}, {"weight": 50, "hold": "1m"}]
+    world.mesh = mesh
+    world.edit(
+        model=OLD, replicas=replicas, rollout={"strategy": "Canary", "steps": steps, **surge}
+    )
+    world.settle()
+    old = world.status().stable.revision
+    world.broken = {OLD["uri"]}
+    world.edit(model=NEW)
+    world.settle(3)
+    assert world.status().stable.revision == old
+    world.settle(30)
+    assert world.status().stable.revision != old
+    assert world.replicas() == {old: 0, world.status().stable.revision: replicas}
