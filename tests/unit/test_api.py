@@ -1,5 +1,6 @@
 """The typed API: names, quantities, durations, what parsing refuses, and the generated files."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -145,3 +146,20 @@ def test_every_column_shows_a_field_that_exists():
                 break
             assert step in node["properties"], name
             node = node["properties"][step]
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ({"runtime": {"backend": "cuda"}}, "spec.canary.runtime.backend"),
+        ({"runtime": {"image": 7}}, "spec.canary.runtime.image"),
+        ({"inference": {"confidence": 7}}, "spec.canary.inference.confidence"),
+        ({"inference": {"deadline": "soon"}}, "spec.canary.inference.deadline"),
+        ({"inference": {"imageSize": "big"}}, "spec.canary.inference.imageSize"),
+        ({"podTemplate": {"spec": 7}}, "spec.canary.podTemplate.spec"),
+    ],
+)
+def test_what_is_wrong_in_a_canary_is_said_when_it_is_parsed(detector_with, part, field):
+    """An older CRD, or a field that a webhook added, lets it through: `decide` must not raise."""
+    with pytest.raises(InvalidSpec, match=re.escape(field)):
+        detector_with(canary={"weight": 10, **part})

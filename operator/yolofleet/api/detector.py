@@ -6,7 +6,7 @@ the type it constrains; `Detector.parse` checks the rest.
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -360,14 +360,16 @@ class Canary(ApiModel):
     model: Model | None = Field(
         default=None, description="Replaces spec.model whole, digest and class list included."
     )
-    runtime: dict[str, Any] = Field(
-        default={}, description="The fields of spec.runtime that differ; the others are inherited."
+    runtime: Runtime = Field(
+        default=Runtime(),
+        description="The fields of spec.runtime that differ; the others are inherited.",
     )
-    inference: dict[str, Any] = Field(
-        default={}, description="The fields of spec.inference that differ; others are inherited."
+    inference: Inference = Field(
+        default=Inference(),
+        description="The fields of spec.inference that differ; others are inherited.",
     )
     resources: Resources | None = Field(default=None, description="Replaces spec.resources whole.")
-    pod_template: FreeForm | None = Field(
+    pod_template: PodTemplate | None = Field(
         default=None, description="Replaces spec.podTemplate whole."
     )
     weight: Annotated[int, Field(ge=0, le=100)] = Field(
@@ -579,9 +581,7 @@ def _unservable(spec: DetectorSpec) -> Iterator[str]:
     """Say what admission cannot see, because CEL does not look into free-form fields."""
     templates = [("spec.podTemplate", spec.pod_template)]
     if spec.canary and spec.canary.pod_template is not None:
-        templates.append(
-            ("spec.canary.podTemplate", PodTemplate.model_validate(spec.canary.pod_template))
-        )
+        templates.append(("spec.canary.podTemplate", spec.canary.pod_template))
     models = [spec.model, *([spec.canary.model] if spec.canary and spec.canary.model else [])]
     said = {f"ALLOW_{code.name}" for model in models for code in model.allow_code}
     mounts = [MODEL_CLAIM] if any(model.uri.startswith("pvc://") for model in models) else []

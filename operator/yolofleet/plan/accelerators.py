@@ -133,8 +133,7 @@ def _spec_asks(detector: Detector) -> bool:
     if canary is None:
         return False
     own = canary.resources.accelerators if canary.resources else {}
-    template = PodTemplate.model_validate(canary.pod_template or {})
-    return bool(_asked(own, template))
+    return bool(_asked(own, canary.pod_template or PodTemplate()))
 
 
 def _asked(limits: Mapping[str, str], template: PodTemplate) -> dict[str, int]:

@@ -136,20 +136,21 @@ def canary_is_equal(spec: DetectorSpec) -> bool:
 def _overrides(spec: DetectorSpec, canary: Canary) -> dict[str, Any]:
     """Return the parts in which the canary differs: small parts by field, the others whole."""
     update: dict[str, Any] = {
-        "runtime": Runtime.model_validate(
-            spec.runtime.model_dump(by_alias=True) | canary.runtime  # the canary's fields win
-        ),
-        "inference": Inference.model_validate(
-            spec.inference.model_dump(by_alias=True) | canary.inference
-        ),
+        "runtime": spec.runtime.model_copy(update=_given(canary.runtime)),
+        "inference": spec.inference.model_copy(update=_given(canary.inference)),
     }
     if canary.model is not None:
         update["model"] = canary.model
     if canary.resources is not None:
         update["resources"] = canary.resources
     if canary.pod_template is not None:
-        update["pod_template"] = PodTemplate.model_validate(canary.pod_template)
+        update["pod_template"] = canary.pod_template
     return update
+
+
+def _given(part: ApiModel) -> dict[str, Any]:
+    """Return the fields that the user wrote, were they those of the default: they win."""
+    return {name: getattr(part, name) for name in part.model_fields_set}
 
 
 def _revision(detector: Detector, spec: DetectorSpec, defaults: Defaults) -> Revision:
