@@ -51,7 +51,14 @@ class Unapproved(RuleBasedStateMachine):
 
     @rule()
     def lose_all_of_stable(self):
-        self.world.deployments()[self.old].setdefault("status", {})["availableReplicas"] = 0
+        if (deployment := self.world.deployments().get(self.old)) is not None:
+            deployment.setdefault("status", {})["availableReplicas"] = 0
+        self.world.reconcile()
+
+    @rule()
+    def lose_the_deployment_of_stable(self):
+        self.world.reconcile()  # the Service is there by then
+        self.world.children.pop(("Deployment", self.old), None)
         self.world.reconcile()
 
     @rule(data=st.data())
@@ -80,8 +87,9 @@ class Unapproved(RuleBasedStateMachine):
 
     @rule()
     def lose_the_service_and_status(self):
-        self.world.children.pop(("Service", "gate"), None)
-        self.lose_status()
+        if self.old in self.world.deployments():  # else nothing is left that tells
+            self.world.children.pop(("Service", "gate"), None)
+            self.lose_status()
 
     @rule()
     def istio_comes_or_goes(self):
@@ -172,3 +180,26 @@ def test_a_release_whose_stable_is_dead_for_good_ends_by_its_own_steps(
     world.settle(30)
     assert world.status().stable.revision != old
     assert world.replicas() == {old: 0, world.status().stable.revision: replicas}
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+def test_deleting_the_deployment_of_stable_releases_nothing(world, mesh):
+    steps = [{"weight": 10, "hold": "Approval"}]
+    world.mesh = mesh
+    world.edit(model=OLD, replicas=1, rollout={"strategy": "Canary", "steps": steps})
+    world.settle()
+    old = world.status().stable.revision
+    world.edit(model=NEW)
+    world.settle(3)
+    new = world.decide().target
+    del world.children["Deployment", old]
+    world.settle()
+    assert world.status().stable.revision == old
+    assert f"the Deployment {old} was deleted" in world.status().condition("Ready").message
+    assert ("Service", old) in world.children
+    if mesh:
+        assert world.weights() == {old: 0, new: 100}
+    world.edit(model=OLD)
+    world.settle()
+    assert world.replicas() == {old: 1, new: 0}
+    assert world.status().condition("Ready").status == "True"

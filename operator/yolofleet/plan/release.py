@@ -55,8 +55,9 @@ def release(
     trial = canary_revision(detector, defaults)
     canary = _as_recorded(trial, observed) if trial and trial.name != stable else None
     wanted = {r.name: r for r in (target, canary) if r}
-    if stable not in wanted and (serving := observed.revisions[stable].revision):
-        wanted[stable] = serving
+    seen = observed.revisions.get(stable)
+    if stable not in wanted and seen and seen.revision:
+        wanted[stable] = seen.revision
     return Release(
         stable=stable,
         target=target,
@@ -84,9 +85,12 @@ def released_on(observed: Observed, otherwise: str) -> str:
     otherwise: what a detector without either is released on.
     """
     stable = observed.status.stable
-    for name in (stable.revision if stable else None, observed.selected):
-        if name is not None and name in observed.revisions:
+    told = [name for name in (stable.revision if stable else None, observed.selected) if name]
+    for name in told:
+        if name in observed.revisions:
             return name
+    if told:  # somebody deleted its Deployment: that releases nothing else
+        return told[0]
     # both are lost: what was released last, as far as the revisions themselves tell
     was = [seen for seen in observed.revisions.values() if seen.released]
     if not was or any(seen.name == otherwise for seen in was):

@@ -48,6 +48,8 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     names = [
         p.revision.name for p in plan.revisions if p.replicas != 0 or p.revision.name in routed
     ]
+    if plan.stable not in {p.revision.name for p in plan.revisions}:
+        names.append(plan.stable)  # its Deployment was deleted or is unreadable; routes name it
     meshed = plan.provider is Provider.ISTIO
     scaling = detector.spec.autoscaling
     deployments = [deployment(detector, planned) for planned in plan.revisions]

@@ -12,7 +12,7 @@ _say = partial(Statement, ConditionType.READY)
 
 def ready(now: Situation) -> Statement:
     """Say whether the detector serves, and if not, why."""
-    told = first((serving, scaled_to_zero, without_accelerators, failing), now)
+    told = first((serving, scaled_to_zero, deleted, without_accelerators, failing), now)
     told = told or _say(False, Reason.NOTHING_READY, now.count(now.plan.stable))
     return told if told.holds else replace(told, message=told.message + _in_its_place(now))
 
@@ -40,6 +40,19 @@ def scaled_to_zero(now: Situation) -> Statement | None:
         return None
     told = "spec.replicas is 0: nothing serves; raise it to serve again"
     return _say(True, Reason.SCALED_TO_ZERO, told)
+
+
+def deleted(now: Situation) -> Statement | None:
+    """Say that somebody deleted the Deployment of the stable revision while another is coming."""
+    stable = now.plan.stable
+    if stable in now.observed.revisions or stable == now.plan.target:
+        return None
+    told = (
+        f"the Deployment {stable} was deleted, which the detector is released on. To have it back,"
+        f" put the spec back that it was released with; otherwise {now.plan.target} is released"
+        " when its steps are walked"
+    )
+    return _say(False, Reason.NOTHING_READY, told)
 
 
 def without_accelerators(now: Situation) -> Statement | None:
