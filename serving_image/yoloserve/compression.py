@@ -2,8 +2,9 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
+from yoloserve import negotiation
 from yoloserve.errors import InvalidParameter, UnsupportedMediaType
 
 WINDOW_OF = {"gzip": 31, "deflate": 15}  # zlib's wbits; HTTP's "deflate" is the format of zlib
@@ -46,22 +47,9 @@ async def decompressed(
         raise InvalidParameter(f"the body is {encoding} that is cut short")
 
 
-def chosen(accepted: str) -> str | None:
-    """Choose how to compress an answer by `Accept-Encoding`; None: not at all."""
-    for encoding in WINDOW_OF:
-        for each in accepted.lower().split(","):
-            name, _, weight = each.partition(";")
-            if name.strip() == encoding and _weight(weight) > 0:
-                return encoding
-    return None
-
-
-def _weight(parameter: str) -> float:
-    name, _, value = parameter.partition("=")
-    try:
-        return float(value) if name.strip() == "q" else 1
-    except ValueError:
-        return 0
+def chosen(accepted: Sequence[str]) -> str | None:
+    """Choose how to compress an answer by the lines of `Accept-Encoding`; None: not at all."""
+    return negotiation.encoding(tuple(WINDOW_OF), accepted)
 
 
 def compressed(body: bytes, encoding: str) -> bytes:

@@ -36,6 +36,7 @@ from yoloserve.errors import (
     UrlRefused,
 )
 from yoloserve.metrics import Metrics
+from yoloserve.negotiation import media_type
 from yoloserve.postprocess import Options
 
 if TYPE_CHECKING:
@@ -226,14 +227,14 @@ class Bodies:
 
         What is wrong by its headers is refused before anything is read.
         """
-        media_type = _media_type(request)
-        if media_type.startswith(NEVER_AN_IMAGE):
-            raise UnsupportedMediaType(f"the body is {media_type}: send the image itself")
+        sent = _media_type(request)
+        if sent.startswith(NEVER_AN_IMAGE):
+            raise UnsupportedMediaType(f"the body is {sent}: send the image itself")
         with self._hold() as held:
-            if media_type.startswith(JSON):
+            if sent == JSON:
                 url = url_in(await self._read(request, held, _whole, MOST_JSON_BYTES))
                 encoded = b"".join([held.take(chunk) async for chunk in self._fetched(url)])
-            elif media_type.startswith(MULTIPART):
+            elif sent == MULTIPART:
                 [(_, encoded)] = await self._read(request, held, _one_file(request))
             else:
                 encoded = await self._read(request, held, _whole)
@@ -249,11 +250,9 @@ class Bodies:
     @asynccontextmanager
     async def images_of(self, request: Request) -> AsyncIterator[list[tuple[str, bytes]]]:
         """Give the files of a form, each with its name."""
-        media_type = _media_type(request)
-        if not media_type.startswith(MULTIPART):
-            raise UnsupportedMediaType(
-                f"the body is {media_type or 'untyped'}: send a form of files"
-            )
+        sent = _media_type(request)
+        if sent != MULTIPART:
+            raise UnsupportedMediaType(f"the body is {sent or 'untyped'}: send a form of files")
         with self._hold() as held:
             yield await self._read(request, held, _all_files(request, self._max_images))
 
@@ -337,7 +336,7 @@ async def _at_most(chunks: AsyncGenerator[bytes, None], most: int) -> AsyncGener
 
 
 def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").lower()
+    return media_type(request.headers.get("content-type", ""))
 
 
 async def _whole(chunks: AsyncGenerator[bytes, None]) -> bytes:

@@ -87,11 +87,15 @@ async def test_other_compressions_are_refused_unread(encoding: str) -> None:
         ("gzip; q=0.000", None),
         ("gzip;q=much", None),
         ("br, identity", None),
-        ("*", None),
+        ("*", "gzip"),
+        ("gzip;q=0, *", "deflate"),
+        ("x-gzip", "gzip"),
+        ("gzip;q=0.2, deflate;q=0.8", "deflate"),
+        ("identity, gzip;q=0.5", None),
     ],
 )
 def test_an_answer_is_compressed_as_accepted(accepted: str, expected: str | None) -> None:
-    assert chosen(accepted) == expected
+    assert chosen([accepted] if accepted else []) == expected
     if expected:
         assert PACK[expected](b"") != compressed(bytes(5000), expected)
         unpack = gzip.decompress if expected == "gzip" else zlib.decompress

@@ -55,6 +55,11 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed
 
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
 
 class Connection:
     """A connection to a server that refuses everything unread."""
@@ -124,3 +129,72 @@ async def test_a_rest_that_comes_with_the_next_request_stops_nothing_of_that(con
     assert connection.timers.seconds == [LIMIT_S, IDLE_S]
     connection.protocol.connection_lost(None)
     assert connection.timers.seconds == []
+
+
+# an offer to upgrade that is not taken
+
+
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEA\r\nUpgrade: h2c\r\n"
+LENGTH, CHUNKED = b"Content-Length: 6\r\n", b"Transfer-Encoding: chunked\r\n"
+BODIES = {LENGTH: b"123456", CHUNKED: b"3\r\n123\r\n3\r\n456\r\n0\r\n\r\n"}
+OFFERS = {
+    "h2c": H2C,
+    "TLS": b"Upgrade: TLS/1.2, HTTP/1.1\r\nConnection: upgrade\r\n",
+    "websocket, by POST": b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n",
+    "two lines": b"Connection: Upgrade\r\nConnection: keep-alive\r\nUpgrade: h2c\r\n",
+}
+
+
+class Echo(Connection):
+    """A connection to a server that sends back each request's path and body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[tuple[str, bytes, list[bytes]]] = []
+
+        async def echo(scope: Any, receive: Any, send: Any) -> None:
+            body, more = b"", True
+            while more:
+                message = await receive()
+                body, more = body + message.get("body", b""), message.get("more_body", False)
+            self.heard.append((scope["path"], body, [name for name, _ in scope["headers"]]))
+            headers = [(b"content-length", b"0")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body"})
+
+        self.protocol.app = echo
+
+    async def send(self, data: bytes) -> None:
+        self.protocol.data_received(data)
+        while self.protocol.tasks:
+            await asyncio.wait(self.protocol.tasks, timeout=0)
+            if self.protocol.cycle.more_body and not self.protocol.cycle.body:
+                break
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("framing", BODIES, ids=["length", "chunked"])
+async def test_an_offer_to_upgrade_is_answered_as_if_it_were_none(offer, framing) -> None:
+    request = b"POST /a HTTP/1.1\r\nHost: x\r\n" + offer + framing + b"\r\n" + BODIES[framing]
+    plain = b"POST /b HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n" + BODIES[framing]
+    whole = request + plain + request.replace(b"/a", b"/c")
+    for piece in (1, 7, len(request) - 3, len(whole)):
+        connection = Echo()
+        for at in range(0, len(whole), piece):
+            await connection.send(whole[at : at + piece])
+        assert [(path, body) for path, body, _ in connection.heard] == [
+            ("/a", b"123456"),
+            ("/b", b"123456"),
+            ("/c", b"123456"),
+        ]
+        assert not any(b"upgrade" in names for _, _, names in connection.heard)
+        assert not connection.wire.closed
+        assert connection.timers.seconds == [IDLE_S]
+
+
+async def test_what_follows_a_connect_is_no_request() -> None:
+    connection = Echo()
+    await connection.send(b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n" + HEAD + b"123456")
+    assert len(connection.heard) <= 1
+    await connection.send(HEAD)
+    assert len(connection.heard) <= 1

@@ -20,6 +20,7 @@ from yoloserve.detector import Detector
 from yoloserve.errors import Refusal
 from yoloserve.images import Format
 from yoloserve.metrics import Metrics
+from yoloserve.negotiation import prefers
 from yoloserve.replies import documented
 from yoloserve.schemas import (
     BatchResponse,
@@ -55,7 +56,7 @@ class DetectRoute(APIRoute):
 
 router = APIRouter(tags=["detect"], route_class=DetectRoute)
 
-JPEG = "image/jpeg"
+JPEG, JSON = "image/jpeg", "application/json"
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 FORM: dict[str, Any] = {
     "schema": {
@@ -129,7 +130,7 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
     bodies: Bodies = request.app.state.bodies
     async with bodies.image_of(request) as encoded:
         deadline = caller.deadline(detector)
-        if JPEG in request.headers.get("accept", ""):
+        if prefers(JPEG, JSON, request.headers.getlist("accept")):
             answer, picture = await while_connected(
                 request, detector.picture(encoded, options, deadline=deadline, flow=caller.flow)
             )
@@ -138,7 +139,7 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
             answer = await while_connected(
                 request, detector.detect(encoded, options, deadline=deadline, flow=caller.flow)
             )
-            response = Response(detect_json(answer, detector.info), media_type="application/json")
+            response = Response(detect_json(answer, detector.info), media_type=JSON)
     detector.require_in_time(deadline)
     request.state.answers = [answer]
     metrics.answered(answer, detector.info.classes)
@@ -191,4 +192,4 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
             metrics.answered(answer, detector.info.classes)
     request.state.answers = [answer for answer in answers if not isinstance(answer, Refusal)]
     names = [name for name, _ in files]
-    return Response(batch_json(names, answers, detector.info), media_type="application/json")
+    return Response(batch_json(names, answers, detector.info), media_type=JSON)

@@ -210,7 +210,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
     headers = {"Vary": "Accept-Encoding"}
     if header is not None:
         headers[protocol.HEADER_LENGTH] = str(header)  # of the answer before it is compressed
-    encoding = compression.chosen(request.headers.get("accept-encoding", ""))
+    encoding = compression.chosen(request.headers.getlist("accept-encoding"))
     if encoding and len(written) >= compression.LEAST_BYTES:
         written = await detector.off_loop(compression.compressed, written, encoding)
         headers["Content-Encoding"] = encoding
