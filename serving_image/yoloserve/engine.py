@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import zip_longest
+from itertools import islice, zip_longest
 
 import numpy as np
 
-from yoloserve import converted
+from yoloserve import converted, sight
 from yoloserve.backends.base import Backend, BackendType, Tuning
 from yoloserve.concurrency import available_cpus
 from yoloserve.errors import (
@@ -21,6 +21,7 @@ from yoloserve.errors import (
     StartupFailure,
 )
 from yoloserve.formats import Format
+from yoloserve.heads import recognise
 from yoloserve.images import Image, InputSize, blank, decode, letterbox
 from yoloserve.own import own_folder
 from yoloserve.postprocess import Detections, Head, Options, Output, iou, postprocess
@@ -48,6 +49,7 @@ RUNTIMES = {
     BackendName.TORCH: Runtime("Torch", "torch", (Format.TORCHSCRIPT, Format.CHECKPOINT), "torch"),
     BackendName.TENSORRT: Runtime("TensorRt", "tensorrt", (Format.ONNX, Format.TENSORRT), "gpu"),
 }
+LOOKS_AT_HEAD = 2  # pictures whose numbers tell the head
 PROBE_IOU = 0.5
 PROBE = BUNDLED / "probe.jpg"
 PROBE_OBJECTS = BUNDLED / "probe.json"
@@ -100,7 +102,8 @@ def start(settings: Settings) -> Engine:
         model = replace(model, parts=parts)
     try:
         backend = backend_type(model, tuning)
-        output = backend.infer(0, blank(backend.input_size)[None])
+        looks = _Looks(backend)
+        looks.more(LOOKS_AT_HEAD)
     except StartupFailure:
         raise
     except Exception as error:  # each runtime has its own; told in the termination log
@@ -117,13 +120,64 @@ def start(settings: Settings) -> Engine:
         device=backend.device,
         input_size=backend.input_size,
     )
-    head = Head.of(output.shape[1:], len(classes), backend.metadata.end_to_end)
+    if not all(np.isfinite(output).all() for output in looks.outputs):
+        raise BlindModel("the model answers a picture with numbers that are not finite")
+    head = recognise(
+        looks.outputs,
+        looks.shape,
+        len(classes),
+        end_to_end=backend.metadata.end_to_end,
+        said=settings.head,
+    )
     engine = Engine(backend, info, head)
-    if not np.isfinite(output).all():
-        raise BlindModel("the model answers a grey image with numbers that are not finite")
     if model.bundled:
         probe(engine)
+    else:
+        _require_sight(looks, head, settings)
     return engine
+
+
+class _Looks:
+    """A network's raw outputs for unlike pictures, as many as were asked for."""
+
+    def __init__(self, backend: Backend) -> None:
+        height, width = self.shape = blank(backend.input_size).shape[:2]
+        self._backend = backend
+        photo = decode(PROBE.read_bytes(), max_pixels=2**24)
+        self._pictures = sight.pictures((height, width), photo)
+        self.outputs: list[Output] = []
+
+    def more(self, count: int) -> bool:
+        """Look at up to so many more; return whether there were any."""
+        before = len(self.outputs)
+        for picture in islice(self._pictures, count):
+            self.outputs.append(self._backend.infer(0, picture[None])[0])
+        return len(self.outputs) > before
+
+
+def _require_sight(looks: _Looks, head: Head, settings: Settings) -> None:
+    """Raise `BlindModel` if the scores are the same whatever the picture."""
+    while (seeing := sight.sees(looks.outputs, head)) is not True and looks.more(1):
+        pass  # most need two pictures; what seems blind is shown the others as well
+    if seeing:
+        return
+    if seeing is None:
+        told = "it finds nothing in our pictures, and its graph hides what it thought of them"
+        log.warning("not known whether the model sees", extra={"reason": told})
+        return
+    change = sight.widest_change(looks.outputs, head)
+    told = (
+        f"its scores do not depend on the picture: for {len(looks.outputs)} unlike ones, grey "
+        f"among them, they differ by {change:.2g} at most. The network wants RGB from 0 to 1 in "
+        "floating point: does its graph divide by 255 as well, or were the weights lost in the "
+        "export?"
+    )
+    if not settings.allow_blind:
+        raise BlindModel(
+            f"the model does not see: {told} YOLOSERVE_ALLOW_BLIND=true (spec.model.allowBlind) "
+            "serves it all the same"
+        )
+    log.warning("blind model served", extra={"reason": told})
 
 
 def installed(wanted: BackendName) -> list[BackendName]:

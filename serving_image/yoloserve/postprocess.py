@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloserve.errors import ModelUnsupported
 from yoloserve.images import Boxes, Letterbox
 
 Output = NDArray[np.float32]  # one image's share of what the network returned
@@ -47,43 +46,12 @@ class Detections:
 
 
 class Head(enum.Enum):
-    """The three layouts in which the public exporters write a detection head."""
+    """The layouts of a detection head, as exporters write them; `heads` tells which one it is."""
 
     ANCHOR_FREE = "(4 + classes, places): YOLOv8, v9, 11, 12"
-    OBJECTNESS = "(places, 5 + classes): YOLOv5, v7"
+    ANCHOR_FREE_ROWS = "(places, 4 + classes): the same, transposed"
+    OBJECTNESS = "(places, 5 + classes): YOLOv5, v6, v7"
     END_TO_END = "(detections, 6), suppression done in the graph: YOLOv10, 26"
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], classes: int, end_to_end: bool | None = None) -> Self:
-        """Recognise the head of a model with so many classes; `shape` is without the batch.
-
-        end_to_end: what the metadata says. Where it says nothing: an objectness head for one class
-        has six columns as well, but looks at thousands of places, while an end-to-end head reports
-        some hundreds. Raises `ModelUnsupported`.
-        """
-        if len(shape) == 2:
-            rows, columns = shape
-            if end_to_end is None:
-                end_to_end = columns == 6 and not (classes == 1 and rows > FIRST_LOOK)
-            if columns == 6 and end_to_end:
-                return cls(Head.END_TO_END)
-            if rows == 4 + classes:
-                return cls(Head.ANCHOR_FREE)
-            if columns == 5 + classes:
-                return cls(Head.OBJECTNESS)
-        raise ModelUnsupported(
-            f"the output {shape} fits no detection head of {classes} classes: expected "
-            f"({4 + classes}, N), (N, {5 + classes}) or (N, 6){_looks_like(shape)}"
-        )
-
-
-def _looks_like(shape: tuple[int, ...]) -> str:
-    """Guess for how many classes a head is made, for whoever gave the wrong list."""
-    if len(shape) != 2:
-        return ""
-    rows, columns = shape
-    classes = rows - 4 if rows < columns else columns - 5
-    return f"; it looks like one for {classes}" if classes > 0 else ""
 
 
 def postprocess(output: Output, head: Head, fit: Letterbox, options: Options) -> Detections:
@@ -110,7 +78,7 @@ def candidates(output: Output, head: Head, confidence: float) -> Detections:
         sure = output[output[:, 4] > confidence]
         columns = np.concatenate((sure[:, :4], sure[:, 5:] * sure[:, 4:5]), axis=1).T
     else:
-        columns = output
+        columns = output.T if head is Head.ANCHOR_FREE_ROWS else output
     best = columns[4:].max(axis=0, initial=-np.inf)  # the column maximum: 5x cheaper than argmax
     columns = columns[:, best > confidence]
     classes = columns[4:].argmax(axis=0)

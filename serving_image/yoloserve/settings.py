@@ -44,6 +44,16 @@ class PrecisionName(enum.StrEnum):
     INT8 = "int8"
 
 
+class HeadName(enum.StrEnum):
+    """The layouts of a network's output; their members are those of `postprocess.Head`."""
+
+    AUTO = "auto"
+    ANCHOR_FREE = "anchor-free"
+    ANCHOR_FREE_ROWS = "anchor-free-rows"
+    OBJECTNESS = "objectness"
+    END_TO_END = "end-to-end"
+
+
 class Profile(enum.StrEnum):
     """What the engine is tuned for."""
 
@@ -91,6 +101,17 @@ class Settings(LastWords, extra="forbid"):
         None,
         description="Class names the model must have, in this order, as a JSON list. "
         "Names a model that carries none.",
+    )
+    head: HeadName = Field(
+        HeadName.AUTO,
+        description="Layout of the network's output: anchor-free (4 + classes, places), "
+        "anchor-free-rows (the same, transposed), objectness (places, 5 + classes) or end-to-end "
+        "(objects, 6). auto tells it by shape, metadata and numbers, and refuses what it cannot.",
+    )
+    allow_blind: bool = Field(
+        False,
+        description="Serve a model although its scores are the same whatever the picture; the log "
+        "has a warning then.",
     )
     allow_pickle: bool = Field(
         False,

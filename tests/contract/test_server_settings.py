@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from yolofleet.api.detector import URI_SCHEMES, Backend, Detector, Precision, Profile
+from yolofleet.api.detector import URI_SCHEMES, Backend, Detector, Head, Precision, Profile
 from yolofleet.api.pod_template import GUARD_SETTINGS, MODEL_SETTINGS, SERVER_SETTINGS
 from yolofleet.plan.decide import PlannedRevision
 from yolofleet.plan.defaults import Defaults
@@ -15,7 +15,7 @@ from yolofleet.plan.revision import stable_revision
 from yolofleet.resources.deployment import deployment
 from yoloserve import __main__ as server
 from yoloserve import errors
-from yoloserve.settings import ENV_PREFIX, BackendName, PrecisionName, Settings
+from yoloserve.settings import ENV_PREFIX, BackendName, HeadName, PrecisionName, Settings
 from yoloserve.settings import Profile as ServedProfile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +27,8 @@ FULL = {
         "sha256": "a" * 64,
         "classes": ["a"],
         "allowCode": ["torchscript", "engine", "pickle"],
+        "head": "end-to-end",
+        "allowBlind": True,
     },
     "runtime": {"backend": "openvino", "precision": "bf16"},
     "inference": {
@@ -86,6 +88,8 @@ def test_every_field_of_the_spec_arrives(monkeypatch: pytest.MonkeyPatch) -> Non
     assert settings.allow_torchscript
     assert settings.allow_engine
     assert settings.allow_pickle
+    assert settings.head == "end-to-end"
+    assert settings.allow_blind
     assert (settings.backend, settings.precision) == ("openvino", "bf16")
     assert (settings.profile, settings.max_batch, settings.image_size) == ("throughput", 4, 320)
     assert (settings.confidence, settings.iou, settings.max_detections) == (0.4, 0.5, 7)
@@ -107,7 +111,12 @@ def test_what_the_operator_tells_the_server_cannot_be_told_otherwise() -> None:
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(Backend, BackendName), (Precision, PrecisionName), (Profile, ServedProfile)],
+    [
+        (Backend, BackendName),
+        (Precision, PrecisionName),
+        (Profile, ServedProfile),
+        (Head, HeadName),
+    ],
 )
 def test_both_know_the_same_words(ours: Any, theirs: Any) -> None:
     assert {value.value for value in ours} == {value.value for value in theirs}

@@ -45,6 +45,9 @@ SEEN = np.array(
 ).T
 
 
+BRIGHT = 0.04  # what a small model's small scores rise by from black to white
+
+
 @pytest.fixture
 def picture() -> Image:
     """A 160 x 90 picture in four flat colours, so that any turn of it can be told."""
@@ -183,20 +186,24 @@ def onnx_model(
     batch: int | None = 1,
     names: tuple[str, ...] | None = NAMES,
     half: bool = False,
+    bright: float = BRIGHT,
     told: Mapping[str, str] | None = None,
     **metadata: str,
 ) -> bytes:
     """Make a model that sees the same in every tensor; None is a free dimension.
 
-    Metadata by keyword, or in `told` what has a name that is taken.
+    Not wholly the same, or it would be blind: small scores rise a little with the brightness, and
+    are those of `output` in the dark. Metadata by keyword, or in `told` what has a name that is
+    taken.
     """
+    rises = np.where((output > 0) & (output < 0.25), bright, 0)
     kind, number = (TensorProto.FLOAT16, np.float16) if half else (TensorProto.FLOAT, np.float32)
     shape = [batch or "batch", 3, size or "height", size or "width"]
     nodes = [
         helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=1),
         helper.make_node("Squeeze", ["mean", "last"], ["flat"]),
-        helper.make_node("Mul", ["flat", "zero"], ["nothing"]),
-        helper.make_node("Add", ["seen", "nothing"], ["output0"]),
+        helper.make_node("Mul", ["flat", "rises"], ["more"]),
+        helper.make_node("Add", ["seen", "more"], ["output0"]),
     ]
     graph = helper.make_graph(
         nodes,
@@ -205,7 +212,7 @@ def onnx_model(
         [helper.make_tensor_value_info("output0", kind, None)],
         [
             numpy_helper.from_array(output[None].astype(number), "seen"),
-            numpy_helper.from_array(number(0), "zero"),
+            numpy_helper.from_array(rises[None].astype(number), "rises"),
             numpy_helper.from_array(np.array([3]), "last"),
         ],
     )

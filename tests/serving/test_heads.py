@@ -121,7 +121,8 @@ def test_a_class_list_of_another_length_than_the_heads_says_for_how_many_it_is(
 def test_what_the_metadata_says_decides_between_heads_of_one_shape(
     make_model, tmp_path: Path, told: str, head: Head
 ) -> None:
-    address = make_model(output=END_TO_END, names=("circle",), end2end=told)
+    rows = np.tile(np.float32([30, 30, 10, 10, 0.2, 0]), (300, 1))  # either could be meant
+    address = make_model(output=rows, names=("circle",), end2end=told)
     assert loaded(address, tmp_path).head is head
 
 

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from yoloserve.errors import ModelUnsupported
 from yoloserve.images import InputSize, Letterbox, letterbox
 from yoloserve.postprocess import (
     Detections,
@@ -209,29 +208,6 @@ def test_an_end_to_end_head_is_taken_at_its_word() -> None:
     assert found.scores.tolist() == pytest.approx([0.9, 0.5])  # both: no second suppression
     found = postprocess(output, Head.END_TO_END, AS_IS, replace(ALL, agnostic_nms=True))
     assert found.scores.tolist() == pytest.approx([0.9])  # unless it is asked for
-
-
-@pytest.mark.parametrize(
-    ("shape", "classes", "head"),
-    [
-        ((84, 8400), 80, Head.ANCHOR_FREE),
-        ((5, 8400), 1, Head.ANCHOR_FREE),
-        ((84, 21), 80, Head.ANCHOR_FREE),
-        ((25200, 85), 80, Head.OBJECTNESS),
-        ((25200, 6), 1, Head.OBJECTNESS),
-        ((300, 6), 80, Head.END_TO_END),
-        ((300, 6), 1, Head.END_TO_END),
-        ((6, 8400), 2, Head.ANCHOR_FREE),
-    ],
-)
-def test_a_head_is_known_by_its_shape(shape: tuple[int, ...], classes: int, head: Head) -> None:
-    assert Head.of(shape, classes) is head
-
-
-@pytest.mark.parametrize("shape", [(84, 8400), (1000,), (1, 2, 3), (8400, 84)])
-def test_a_head_of_another_number_of_classes_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ModelUnsupported, match="of 3 classes"):
-        Head.of(shape, 3)
 
 
 def one_of_each() -> NDArray[np.float32]:

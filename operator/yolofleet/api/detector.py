@@ -29,6 +29,16 @@ class Code(StrEnum):
     PICKLE = "pickle"
 
 
+class Head(StrEnum):
+    """The layout of a network's output."""
+
+    AUTO = "auto"
+    ANCHOR_FREE = "anchor-free"
+    ANCHOR_FREE_ROWS = "anchor-free-rows"
+    OBJECTNESS = "objectness"
+    END_TO_END = "end-to-end"
+
+
 def _each_once(codes: list[Code]) -> list[Code]:
     """Return them in one order: the same leave, written otherwise, is no other revision."""
     return sorted(set(codes))
@@ -93,6 +103,18 @@ class Model(ApiModel):
         description="Formats to load although they can run any code, because you trust whoever"
         " made this model: torchscript, engine (TensorRT), pickle (Torch checkpoints, .pt). Else"
         " such a model is refused at start-up. ONNX, OpenVINO and the bundled models need none.",
+    )
+    head: Head = Field(
+        default=Head.AUTO,
+        description="Layout of the network's output: anchor-free is (4 + classes, places),"
+        " anchor-free-rows the same transposed, objectness (places, 5 + classes), end-to-end"
+        " (objects, 6). auto tells it by shape, metadata and numbers; what it cannot tell for sure"
+        " is refused at start-up, with the choices.",
+    )
+    allow_blind: bool = Field(
+        default=False,
+        description="true: serve a model although its scores are the same whatever the picture,"
+        " with a warning in its log. false: refuse it at start-up.",
     )
 
 
@@ -577,13 +599,22 @@ def _told(error: ValidationError) -> Iterator[str]:
         yield f"{path}: {problem['msg']} (is {problem['input']!r})"[:500]
 
 
+def _settings_said(model: Model) -> Iterator[str]:
+    """Name the server's settings that a model gives, where podTemplate could give them as well."""
+    yield from (f"ALLOW_{code.name}" for code in model.allow_code)
+    if model.head is not Head.AUTO:
+        yield "HEAD"
+    if model.allow_blind:
+        yield "ALLOW_BLIND"
+
+
 def _unservable(spec: DetectorSpec) -> Iterator[str]:
     """Say what admission cannot see, because CEL does not look into free-form fields."""
     templates = [("spec.podTemplate", spec.pod_template)]
     if spec.canary and spec.canary.pod_template is not None:
         templates.append(("spec.canary.podTemplate", spec.canary.pod_template))
     models = [spec.model, *([spec.canary.model] if spec.canary and spec.canary.model else [])]
-    said = {f"ALLOW_{code.name}" for model in models for code in model.allow_code}
+    said = {name for model in models for name in _settings_said(model)}
     mounts = [MODEL_CLAIM] if any(model.uri.startswith("pvc://") for model in models) else []
     mounts += [API_KEYS] if spec.access.api_keys else []
     guarded = bool(spec.access.jwt or spec.access.api_keys)

@@ -127,6 +127,8 @@ MODEL_SETTINGS = {
     "ALLOW_TORCHSCRIPT": "use spec.model.allowCode",
     "ALLOW_ENGINE": "use spec.model.allowCode",
     "ALLOW_PICKLE": "use spec.model.allowCode",
+    "HEAD": "use spec.model.head",
+    "ALLOW_BLIND": "use spec.model.allowBlind",
 }
 """The same, each where spec.model says it; else podTemplate may, as it could before that."""
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from yolofleet.api.access import Guard
 from yolofleet.api.base import seconds
-from yolofleet.api.detector import Detector
+from yolofleet.api.detector import Detector, Head
 from yolofleet.api.names import (
     RELEASED_ANNOTATION,
     RENDER_ANNOTATION,
@@ -101,6 +101,8 @@ def _environment(detector: str, revision: Revision) -> list[dict[str, str]]:
         "SHA256": revision.model.sha256,
         "CLASSES": json.dumps(revision.model.classes) if revision.model.classes else "",
         **{f"ALLOW_{code.name}": "true" for code in revision.model.allow_code},
+        "HEAD": "" if revision.model.head is Head.AUTO else revision.model.head.value,
+        "ALLOW_BLIND": "true" if revision.model.allow_blind else "",
         "BACKEND": runtime.backend.value,
         "PRECISION": runtime.precision.value,
         "PROFILE": inference.profile.value,

@@ -1,5 +1,6 @@
 """What the engine asks of a runtime. A new runtime is one more file that keeps this promise."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from yoloserve.weights import ModelFile
 Tensors = NDArray[np.uint8]  # (N, H, W, 3), BGR: a quarter of the bytes of what networks take
 Outputs = NDArray[np.float32]  # (N, …), as the head writes it
 
+MOST_RANK = 3  # of an output with objects: batch, places, numbers
 STREAMS = 2  # of `realtime`: 1.2x the throughput of one stream with all threads
 
 
@@ -70,6 +72,27 @@ def lanes_and_batch(
     if tuning.profile is Profile.THROUGHPUT and batchable and batch > 1:
         return 1, batch
     return min(STREAMS, tuning.threads), 1
+
+
+def require_one_output(ranks: Sequence[int]) -> None:
+    """Raise `ModelUnsupported` for a graph that gives boxes and scores apart, as SSD or DETR do.
+
+    ranks: of all outputs. What YOLOv5 adds to its first, raw maps, has more dimensions.
+    """
+    if any(rank <= MOST_RANK for rank in ranks[1:]):
+        raise ModelUnsupported(
+            f"the model has {len(ranks)} outputs, as one that gives boxes and scores apart: export "
+            "them joined into one, (batch, 4 + classes, places) say"
+        )
+
+
+def require_numbers(kind: str, known: Collection[str]) -> None:
+    """Raise `ModelUnsupported` for a network whose input is not in floating point."""
+    if kind not in known:
+        raise ModelUnsupported(
+            f"the model's input is of type {kind}: networks here get RGB from 0 to 1 in floating "
+            "point, and one for bytes would see black; export it without its own conversion"
+        )
 
 
 def filled(tensors: Tensors, fixed: int | None) -> Tensors:

@@ -17,6 +17,8 @@ from yoloserve.backends.base import (
     filled,
     input_size,
     lanes_and_batch,
+    require_numbers,
+    require_one_output,
 )
 from yoloserve.errors import BackendUnsupported, ModelUnsupported
 from yoloserve.metadata import Metadata
@@ -26,11 +28,11 @@ from yoloserve.weights import ModelFile
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 DRIVER = "libcuda.so.1"
 Providers = list[tuple[str, dict[str, str]]]
-ELEMENT_TYPES: dict[str, type[np.generic]] = {
+FLOATS: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
-    "tensor(uint8)": np.uint8,
 }
+BYTES = "tensor(uint8)"
 LOG_ERRORS_ONLY = 3  # by default it warns of each optimisation it did not make
 
 
@@ -67,11 +69,19 @@ class OnnxRuntime:
                 "backend torch or tensorrt, or take the GPU from the container"
             )
         self.device = "cuda" if best == CUDA else "cpu"
+        if len(self._session.get_inputs()) != 1:
+            raise ModelUnsupported(
+                f"the model has {len(self._session.get_inputs())} inputs: give one image"
+            )
         entry = self._session.get_inputs()[0]
         shape = [side if isinstance(side, int) else None for side in entry.shape]
-        self._input, self._dtype = entry.name, ELEMENT_TYPES.get(entry.type)
-        self._takes_bytes = self._dtype is np.uint8
-        if self._dtype is None or len(shape) != 4 or shape[-1 if self._takes_bytes else 1] != 3:
+        # Bytes only where `onnx_graph` has put the conversion before the network: what a graph of
+        # others makes of them is not known.
+        self._takes_bytes = best == CUDA
+        require_numbers(entry.type, {BYTES} if self._takes_bytes else FLOATS)
+        require_one_output([len(each.shape) for each in self._session.get_outputs()])
+        self._input, self._dtype = entry.name, (FLOATS | {BYTES: np.uint8})[entry.type]
+        if len(shape) != 4 or shape[-1 if self._takes_bytes else 1] != 3:
             raise ModelUnsupported(f"the model's input is {entry.type} {entry.shape}, no image")
         batch, height, width = shape[:3] if self._takes_bytes else (shape[0], *shape[2:])
         half = self._dtype is np.float16

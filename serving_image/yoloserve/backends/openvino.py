@@ -7,7 +7,16 @@ import numpy as np
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
-from yoloserve.backends.base import Outputs, Tensors, Tuning, filled, input_size, lanes_and_batch
+from yoloserve.backends.base import (
+    Outputs,
+    Tensors,
+    Tuning,
+    filled,
+    input_size,
+    lanes_and_batch,
+    require_numbers,
+    require_one_output,
+)
 from yoloserve.backends.sizes import CompiledSizes, Size
 from yoloserve.errors import ModelUnsupported
 from yoloserve.metadata import Metadata
@@ -15,6 +24,7 @@ from yoloserve.settings import PrecisionName, Profile
 from yoloserve.weights import ModelFile
 
 DEVICE = "CPU"
+FLOATS = {"f32", "f16", "bf16"}
 HINTS = {PrecisionName.FP32: ov.Type.f32, PrecisionName.BF16: ov.Type.bf16}
 CPU_INFO = Path("/proc/cpuinfo")
 BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
@@ -41,6 +51,10 @@ class OpenVino:
         network = core.read_model(model.content, model.parts.weights)
         self.metadata = Metadata.parse(model.parts.told or _entries(network))
         self.precision = _precision(network, tuning.precision)
+        if len(network.inputs) != 1:
+            raise ModelUnsupported(f"the model has {len(network.inputs)} inputs: give one image")
+        require_numbers(network.input(0).element_type.get_type_name(), FLOATS)
+        require_one_output([each.partial_shape.rank.get_length() for each in network.outputs])
         shape = network.input(0).partial_shape
         if len(shape) != 4 or _length(shape[1]) not in (3, None):
             raise ModelUnsupported(f"the model's input is {shape}, no image")

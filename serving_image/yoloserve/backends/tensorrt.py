@@ -17,6 +17,8 @@ from yoloserve.backends.base import (
     filled,
     input_size,
     lanes_and_batch,
+    require_numbers,
+    require_one_output,
 )
 from yoloserve.backends.sizes import MOST
 from yoloserve.errors import BackendUnsupported, ModelUnsupported
@@ -57,6 +59,8 @@ class TensorRt:
         self.metadata = Metadata.parse(parts.told)
         self.precision = plans.precision_told(parts.told)
         entry, rows, shape = _entry(engine)
+        if rows and "precision" not in parts.told:  # ours say it, and what they make of bytes
+            require_numbers("uint8", ())
         batch, *sides = shape[:3] if rows else (shape[0], *shape[2:])
         height, width = (None if side == plans.FREE else side for side in sides)
         self.input_size = input_size((height, width), self.metadata, tuning)
@@ -89,6 +93,7 @@ class _Context:
         self._dtype = DTYPES[engine.get_tensor_dtype(entry)]
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self._outputs = {n: DTYPES[engine.get_tensor_dtype(n)] for n in names if n != entry}
+        require_one_output([len(engine.get_tensor_shape(name)) for name in self._outputs])
         self._context = engine.create_execution_context()
         if self._context is None:
             raise MemoryError("the GPU has no memory for another execution context")

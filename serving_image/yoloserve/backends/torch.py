@@ -10,7 +10,15 @@ from typing import Any
 import torch
 
 from yoloserve.backends import cuda
-from yoloserve.backends.base import STREAMS, Outputs, Tensors, Tuning, input_size, lanes_and_batch
+from yoloserve.backends.base import (
+    STREAMS,
+    Outputs,
+    Tensors,
+    Tuning,
+    input_size,
+    lanes_and_batch,
+    require_one_output,
+)
 from yoloserve.backends.sizes import MOST
 from yoloserve.errors import BackendUnsupported
 from yoloserve.formats import Format
@@ -79,6 +87,7 @@ class Torch:
             planes = pixels.flip(-1).permute(0, 3, 1, 2).to(self._input).div_(255)
             output = self._module(planes)
             if isinstance(output, tuple | list):  # YOLOv5 returns its raw maps as well
+                require_one_output([each.dim() for each in output if torch.is_tensor(each)])
                 output = output[0]
         return output.float()
 
