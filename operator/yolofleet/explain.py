@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel
 
@@ -184,7 +183,7 @@ def _plain(value: Any) -> Any:
     """Return `value` as JSON can hold it; of a revision only what identifies it."""
     match value:
         case Revision():
-            model = _without_credentials(value.model.uri)
+            model = value.model.shown
             told = {"name": value.name, "model": model, "image": value.image}
             return told | {"renderVersion": value.render_version}
         case BaseModel():
@@ -206,9 +205,3 @@ def _plain(value: Any) -> Any:
             return {field.name: _plain(getattr(value, field.name)) for field in fields}
         case _:
             return value
-
-
-def _without_credentials(uri: str) -> str:
-    """Cut user, password and query off an address: presigned ones carry a signature there."""
-    parts = urlsplit(uri)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

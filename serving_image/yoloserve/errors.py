@@ -32,6 +32,7 @@ YoloserveError
 """
 
 import enum
+import re
 from typing import ClassVar
 
 
@@ -39,8 +40,24 @@ class YoloserveError(Exception):
     """Anything this package refuses to do; the message says what to do about it."""
 
 
+# Neither goes past a quotation mark or a backslash: a line of JSON stays one.
+USER_OF_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/?#'\"\\]*@")
+QUERY_OF_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://[^\s?'\"\\]*)\?[^\s'\"\\]*")
+
+
+def without_credentials(text: str) -> str:
+    """Cut users, passwords and queries off all addresses in a text: a query may be a signature."""
+    return QUERY_OF_ADDRESS.sub(r"\1?…", USER_OF_ADDRESS.sub(r"\1…@", text))
+
+
 class StartupFailure(YoloserveError):
-    """The server cannot serve what it was asked to; `reason` is a constant for machines."""
+    """The server cannot serve what it was asked to; `reason` is a constant for machines.
+
+    Its message reaches logs, the detector's status and Events: no address in it keeps credentials.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_credentials(message))
 
     @property
     def reason(self) -> str:

@@ -3,18 +3,35 @@
 import enum
 import io
 import json
+import lzma
+import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from yoloserve import external
 from yoloserve.errors import ModelUnsupported
 
 METADATA_FILE = "metadata.yaml"  # beside an OpenVINO IR, by the public exporter's convention
 ONNX_START = b"\x08"  # the protobuf key of ir_version, which exporters write first
 PICKLE_START = b"\x80"
 PLAN_STARTS = b"ptrt", b"ftrt"  # written nowhere, but all of TensorRT's plans begin so
+BLANK = b"\xef\xbb\xbf \t\r\n"
+DAMAGED = (  # what the readers of archives raise for bytes that are none
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    ValueError,
+    RuntimeError,
+    struct.error,
+)
 LENGTH_BYTES = 4  # of an engine's metadata: an integer, little end first
 
 
@@ -65,14 +82,14 @@ def parts_of(content: bytes, *, most: int, trusted: Collection[Format] = ()) -> 
     if engine := engine_parts(content):
         return _trusted(engine, trusted)
     if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
+        with _zip(file) as archive:
+            names = archive.namelist()  # a TorchScript or checkpoint is a zip file as well
             if any("/code/" in name for name in names):
                 return _trusted(Parts(Format.TORCHSCRIPT, content), trusted)
             if not any(name.endswith("data.pkl") for name in names):
                 return parts_in(_unzipped(archive, most), trusted=trusted)
     elif content.startswith(ONNX_START):
-        return Parts(Format.ONNX, content)
+        return Parts(Format.ONNX, external.whole(content, external.refused))
     elif _is_tar(content):
         return parts_in(_untarred(content, most), trusted=trusted)
     elif not content.startswith(PICKLE_START):
@@ -93,10 +110,15 @@ def parts_in(files: Mapping[str, bytes], *, trusted: Collection[Format] = ()) ->
             raise ModelUnsupported(f"{graphs[0]} has no {weights} beside it")
         beside = str(PurePosixPath(graphs[0]).with_name(METADATA_FILE))
         told = _yaml(files[beside]) if beside in files else {}
+        if not files[graphs[0]].lstrip(BLANK).startswith(b"<"):
+            # The runtime goes by the bytes: another format's references would lead elsewhere.
+            raise ModelUnsupported(f"{graphs[0]} is no OpenVINO graph: it does not begin as XML")
         return Parts(Format.OPENVINO, files[graphs[0]], files[weights], told)
     if len(single) == 1 and not graphs:
-        engine = engine_parts(files[single[0]])
-        return _trusted(engine, trusted) if engine else Parts(Format.ONNX, files[single[0]])
+        if engine := engine_parts(files[single[0]]):
+            return _trusted(engine, trusted)
+        beside_it = external.among(files, single[0])
+        return Parts(Format.ONNX, external.whole(files[single[0]], beside_it))
     raise ModelUnsupported(
         "there must be one OpenVINO graph (.xml with its .bin), .onnx or .engine, but there is: "
         + (", ".join(sorted(files)[:10]) or "nothing")
@@ -143,18 +165,36 @@ def _yaml(text: bytes) -> dict[str, object]:
 
 def _unzipped(archive: zipfile.ZipFile, most: int) -> dict[str, bytes]:
     inside = [entry for entry in archive.infolist() if not entry.is_dir()]
+    for entry in inside:
+        # Systems that know no kinds of files leave theirs at 0.
+        if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise _irregular(entry.filename)
     _require_room(sum(entry.file_size for entry in inside), most)
     try:
         return {entry.filename: archive.read(entry) for entry in inside}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except DAMAGED as error:
         raise ModelUnsupported(f"the archive is damaged: {error}") from error
+
+
+def _zip(file: io.BytesIO) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except DAMAGED as error:
+        raise ModelUnsupported(f"the archive is damaged: {error}") from error
+
+
+def _irregular(name: str) -> ModelUnsupported:
+    return ModelUnsupported(
+        f"the archive's {name} is a link or something else that is no regular file: pack the files "
+        "themselves (tar --dereference --hard-dereference)"
+    )
 
 
 def _is_tar(content: bytes) -> bool:
     try:
         with tarfile.open(fileobj=io.BytesIO(content)):
             return True
-    except (tarfile.TarError, EOFError, OSError):
+    except DAMAGED:
         return False
 
 
@@ -163,7 +203,7 @@ def _untarred(content: bytes, most: int) -> dict[str, bytes]:
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             return dict(_members(archive, most))
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except DAMAGED as error:
         raise ModelUnsupported(f"the archive is damaged: {error}") from error
 
 
@@ -172,6 +212,10 @@ def _members(archive: tarfile.TarFile, most: int) -> Iterator[tuple[str, bytes]]
     for entry in archive:  # one by one: what is compressed may be endless
         total += entry.size
         _require_room(total, most)
+        if entry.isdir():
+            continue
+        if not entry.isreg():  # a link may lead to itself, a device never ends
+            raise _irregular(entry.name)
         if file := archive.extractfile(entry):
             yield entry.name.removeprefix("./"), file.read()
 

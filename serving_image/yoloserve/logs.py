@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import orjson
 
+from yoloserve.errors import without_credentials
 from yoloserve.tracing import current
 
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
@@ -26,7 +27,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        return without_credentials(orjson.dumps(line, default=str).decode())
 
 
 def configure() -> None:

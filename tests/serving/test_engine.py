@@ -168,7 +168,7 @@ def test_a_model_of_another_task_is_refused(make_model, tmp_path: Path, backend)
 @pytest.mark.parametrize("backend", [OPENVINO, ORT])
 def test_a_damaged_file_is_refused_in_one_sentence(tmp_path: Path, backend: BackendName) -> None:
     (tmp_path / "gate.onnx").write_bytes(b"\x08\x08" + bytes(range(200)))
-    with pytest.raises(ModelUnsupported, match=f"{backend} cannot run the model"):
+    with pytest.raises(ModelUnsupported, match="the ONNX file is damaged"):
         started((tmp_path / "gate.onnx").as_uri(), tmp_path, backend=backend)
 
 

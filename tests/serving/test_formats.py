@@ -1,9 +1,11 @@
 """Telling model files apart by their bytes, and what is refused."""
 
 import io
+import stat
 import tarfile
 import zipfile
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from yoloserve.errors import ModelUnsupported
 from yoloserve.formats import Format, Parts, engine_file, parts_in, parts_of
 
-ONNX = b"\x08\x08: an ONNX file begins with its version"
+ONNX = b"\x08\x08\x12\x04ONNX\x3a\x00"  # version, producer, an empty graph
 IR = {"gate/gate.xml": b"<net/>", "gate/gate.bin": b"\1\2", "gate/metadata.yaml": b"stride: 64"}
 
 
@@ -128,7 +130,7 @@ def test_an_archive_of_one_onnx_file_is_that_file() -> None:
     [
         ({}, "nothing"),
         ({"a.onnx": ONNX, "b.onnx": ONNX}, "a.onnx, b.onnx"),
-        ({"a.xml": b""}, "a.xml has no a.bin"),
+        ({"a.xml": b"<net/>"}, "a.xml has no a.bin"),
         (IR | {"gate/metadata.yaml": b"a: ["}, "metadata.yaml cannot be read"),
     ],
 )
@@ -149,3 +151,51 @@ def test_an_archive_that_unpacks_to_more_than_allowed_is_refused(mode: str) -> N
 def test_half_an_archive_is_no_model(archive: bytes) -> None:
     with pytest.raises(ModelUnsupported):
         opened(archive[: len(archive) // 2])
+
+
+def linked(kind: bytes, target: str) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("gate.onnx")
+        entry.type, entry.linkname = kind, target
+        archive.addfile(entry)
+    return file.getvalue()
+
+
+def zipped_link() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        entry = zipfile.ZipInfo("gate.onnx")
+        entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(entry, "/etc/hostname")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        linked(tarfile.SYMTYPE, "gate.onnx"),  # to itself
+        linked(tarfile.SYMTYPE, "/etc/hostname"),
+        linked(tarfile.LNKTYPE, "gate.onnx"),
+        linked(tarfile.FIFOTYPE, ""),
+        linked(tarfile.CHRTYPE, ""),
+        zipped_link(),
+    ],
+)
+def test_an_archive_holds_regular_files_only(archive: bytes) -> None:
+    with pytest.raises(ModelUnsupported, match=r"archive's gate\.onnx is a link or something else"):
+        opened(archive)
+
+
+@pytest.mark.parametrize("archive", [zipped(IR), tarred(IR, "w:gz"), tarred(IR, "w:xz")])
+def test_an_archive_with_a_changed_byte_is_read_or_refused(archive: bytes) -> None:
+    for position in range(len(archive)):
+        changed = bytearray(archive)
+        changed[position] ^= 0x55
+        with suppress(ModelUnsupported):
+            opened(bytes(changed))
+
+
+def test_a_graph_of_another_format_is_not_handed_on_as_openvinos() -> None:
+    with pytest.raises(ModelUnsupported, match="does not begin as XML"):
+        parts_in({"a.xml": ONNX, "a.bin": b""})

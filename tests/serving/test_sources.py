@@ -32,7 +32,8 @@ from yoloserve.sources import store
 from yoloserve.weights import fetch
 
 ROOT = Path(__file__).parents[2]
-MODEL = b"\x08\x08: an ONNX file begins with its version" + bytes(range(256)) * 4000
+# An ONNX file: version, producer, an empty graph, and much documentation.
+MODEL = b"\x08\x08\x12\x04ONNX\x3a\x00\x32\x80\xc0\x3e" + bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(MODEL).hexdigest()
 ETAG = '"v1"'
 

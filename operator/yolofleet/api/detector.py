@@ -117,6 +117,13 @@ class Model(ApiModel):
         " with a warning in its log. false: refuse it at start-up.",
     )
 
+    @property
+    def shown(self) -> str:
+        """The address without user, password and query: a presigned one has its signature there."""
+        scheme, separator, rest = self.uri.partition("?")[0].partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
 
 class Backend(StrEnum):
     """The runtime that executes the model."""

@@ -29,7 +29,7 @@ class Situation:
         revisions = (p.revision for p in self.plan.revisions)
         return RevisionStatus(
             revision=name,
-            model=next((r.model.uri for r in revisions if r.name == name), ""),
+            model=next((r.model.shown for r in revisions if r.name == name), ""),
             ready=self.observed.ready(name),
             desired=(seen.replicas if seen else 0) if planned is None else planned,
             weight=self._weight(name),

@@ -1,0 +1,100 @@
+"""Weights beside an ONNX file are served with it from anywhere, and never without its digest."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from yoloserve import external
+from yoloserve.engine import start
+from yoloserve.errors import ModelUnsupported, StartupFailure
+from yoloserve.formats import parts_in
+from yoloserve.settings import BackendName, Settings
+from yoloserve.weights import BUNDLED
+
+EYES = (BUNDLED / "shapes.onnx").read_bytes()
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Path:
+    """A folder with a graph, and its weights in a file beside it."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    onnx.save(
+        onnx.load_from_string(EYES),
+        folder / "gate.onnx",
+        save_as_external_data=True,
+        location="gate.onnx.data",
+        size_threshold=0,
+    )
+    return folder
+
+
+def weights(content: bytes) -> dict[str, np.ndarray]:
+    return {
+        w.name: numpy_helper.to_array(w) for w in onnx.load_from_string(content).graph.initializer
+    }
+
+
+def test_a_folder_gives_one_file_with_the_same_weights(apart: Path) -> None:
+    files = {path.name: path.read_bytes() for path in apart.iterdir()}
+    found, expected = weights(parts_in(files).content), weights(EYES)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_a_file_without_references_is_handed_on_as_it_is() -> None:
+    assert external.whole(EYES, external.refused) is EYES
+
+
+@pytest.mark.parametrize("backend", [BackendName.OPENVINO, BackendName.ONNXRUNTIME])
+def test_the_folder_is_served_whatever_lies_in_the_working_directory(
+    apart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: BackendName
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "gate.onnx.data").write_bytes(bytes((apart / "gate.onnx.data").stat().st_size))
+    monkeypatch.chdir(other)
+    running = start(Settings(model=apart.as_uri(), cache_dir=tmp_path / "c", backend=backend))
+    assert len(running.info.classes) > 0
+
+
+@pytest.mark.parametrize("folder", ["own", "."])
+def test_the_file_alone_is_refused_with_what_to_do(
+    apart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path / folder)
+    address = (apart / "gate.onnx").as_uri()
+    with pytest.raises(ModelUnsupported, match=r"'gate\.onnx\.data'.*give the folder of both"):
+        start(Settings(model=address, cache_dir=tmp_path / "c"))
+
+
+@pytest.mark.parametrize("location", ["/etc/hostname", "../gate.onnx.data", "other.data", ""])
+def test_a_reference_that_leads_out_of_the_folder_is_refused(apart: Path, location: str) -> None:
+    model = onnx.load(apart / "gate.onnx", load_external_data=False)
+    for weight in model.graph.initializer:
+        for entry in weight.external_data:
+            if entry.key == "location":
+                entry.value = location
+    files = {"gate.onnx": model.SerializeToString(), "gate.onnx.data": b"1"}
+    with pytest.raises(ModelUnsupported, match="not among its files"):
+        parts_in(files)
+
+
+def test_weights_that_are_cut_short_are_told(apart: Path) -> None:
+    files = {"gate.onnx": (apart / "gate.onnx").read_bytes(), "gate.onnx.data": b"1"}
+    with pytest.raises(ModelUnsupported, match="fewer than the model asks"):
+        parts_in(files)
+
+
+def test_no_start_failure_shows_credentials_or_a_signature() -> None:
+    address = "https://me:s3cret@store.example.com/gate.onnx?X-Amz-Signature=abc&sv=1"
+    told = str(StartupFailure(f"cannot download {address}: 403 for url '{address}'"))
+    assert "s3cret" not in told
+    assert "abc" not in told
+    assert "https://…@store.example.com/gate.onnx?…" in told
+    kept = "oci://registry.example.com/gate@sha256:12#gate.onnx is not there"
+    assert str(StartupFailure(kept)) == kept
