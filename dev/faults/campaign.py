@@ -111,6 +111,8 @@ def sensible(spec: Spec) -> Spec:
             rollout["strategy"] = "BlueGreen"
         if "canary" in spec:
             spec["canary"] |= {"weight": 0, "match": []}
+    if rollout.get("strategy") == "Canary" and not traffic.get("hosts"):
+        traffic["hosts"] = ["a.example.com"]  # a delegate that nobody references walks no steps
     if not traffic.get("hosts"):
         traffic.pop("gateways", None)
     if rollout.get("strategy") != "Canary":

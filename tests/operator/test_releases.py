@@ -13,6 +13,7 @@ from yolofleet.cluster import kinds
 
 V2 = {"uri": "demo://shapes-v2"}
 REPLICAS = {"replicas": 2}
+HOSTS = {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
 
 
 class User:
@@ -372,7 +373,7 @@ async def test_istio_that_appears_is_used(
     user: User,
     istio_crds: Any,
 ) -> None:
-    await make_detector(canary={"model": V2, "weight": 10}, **REPLICAS)
+    await make_detector(canary={"model": V2, "weight": 10}, traffic=HOSTS, **REPLICAS)
     await user.says("TrafficRouted", "MeshAbsent")
     await user.says("CanaryHealthy", "CanaryReady")
     await istio_crds.install()
@@ -389,7 +390,7 @@ async def test_istio_that_appears_is_used(
 async def test_a_restarted_operator_writes_nothing(
     released: str, operator: Any, user: User, eventually: Callable[..., Any]
 ) -> None:
-    await user.edit(canary={"model": V2, "weight": 10})
+    await user.edit(canary={"model": V2, "weight": 10}, traffic=HOSTS)
     await user.says("TrafficRouted", "Routed")
     operator.kill()
 

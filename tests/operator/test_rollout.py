@@ -69,6 +69,10 @@ class Watcher:
             seen.append(now)
 
 
+HOSTS = {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
+"""A delegate that nobody references walks no steps."""
+
+
 async def released(make_detector: Callable[..., Any], watch: Watcher, ev: Any, **spec: Any) -> str:
     await make_detector(**spec)
     await ev(watch.settled, 90)
@@ -96,7 +100,9 @@ async def test_steps_are_walked_and_the_end_is_a_promotion(
     await operator.ready()
     watch = Watcher(kube, namespace)
     rollout = steps("1s", "1s", "1s")
-    old = await released(make_detector, watch, eventually, replicas=4, rollout=rollout)
+    old = await released(
+        make_detector, watch, eventually, replicas=4, rollout=rollout, traffic=HOSTS
+    )
     async with watch.sampling():
         await watch.edit(model=V2)
         await asyncio.sleep(0.5)
@@ -124,7 +130,7 @@ async def test_a_killed_operator_goes_on_at_the_same_step(
     await first.ready()
     watch = Watcher(kube, namespace)
     rollout = steps("1s", "Approval")
-    await released(make_detector, watch, eventually, replicas=2, rollout=rollout)
+    await released(make_detector, watch, eventually, replicas=2, rollout=rollout, traffic=HOSTS)
     await watch.edit(model=V2)
 
     async def awaits_approval() -> Manifest:
