@@ -154,8 +154,8 @@ class Operator:
             return None
         certificate = webhook.Certificate(folder, self._metrics.certificate_read)
         self._start("certificate", certificate.keep_fresh())
-        allowed = self._deps.defaults.allowed
-        return await webhook.serve(self._cache, self._warm.is_set, certificate, port, allowed)
+        defaults = self._deps.defaults
+        return await webhook.serve(self._cache, self._warm.is_set, certificate, port, defaults)
 
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

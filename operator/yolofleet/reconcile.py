@@ -21,6 +21,7 @@ from yolofleet.cluster.events import Events
 from yolofleet.cluster.failures import Failed, to_retry
 from yolofleet.cluster.kinds import POD_MONITOR, identity
 from yolofleet.logs import note
+from yolofleet.plan import powers
 from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
@@ -66,6 +67,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     before = read_status(raw)
     try:
         detector = Detector.parse(raw)
+        powers.check(detector.spec, deps.defaults.forbidden)
     except InvalidSpec as error:  # told in status; what serves keeps serving
         generation, reason = raw["metadata"]["generation"], Reason.INVALID_SPEC
         told = refused(before, reason, str(error), generation=generation, before=before, now=now)

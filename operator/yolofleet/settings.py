@@ -14,6 +14,7 @@ from typing import Final
 from yolofleet.api.hosts import normal, wrong_with
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.exposure import Allowed
+from yolofleet.plan.powers import Power
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*=([A-Za-z0-9][-A-Za-z0-9_.]*)?")
 _GATEWAYS: Final = re.compile(r"mesh|[a-z0-9][-a-z0-9]*/([*]|[a-z0-9][-a-z0-9.]*)")
@@ -78,6 +79,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         monitor_labels=text.labels("MONITOR_LABELS") if text.yes("MONITORS") else None,
         namespaces=tuple(text.listed("NAMESPACES")),
         allowed=Allowed(text.hosts("ALLOWED_HOSTS"), text.gateways("ALLOWED_GATEWAYS")),
+        forbidden=text.powers("FORBIDDEN"),
     )
     return Settings(
         defaults=defaults,
@@ -147,6 +149,14 @@ class _Variables:
                 "NAMESPACE/*,mesh"
             )
         return gateways
+
+    def powers(self, name: str) -> frozenset[Power]:
+        given = self.listed(name)
+        if wrong := [power for power in given if power not in set(Power)]:
+            raise InvalidSettings(
+                f"YOLOFLEET_{name} has {wrong[0]!r}; it must be of {', '.join(Power)}"
+            )
+        return frozenset(Power(power) for power in given)
 
     def listed(self, name: str) -> list[str]:
         return [each.strip() for each in self.optional(name).split(",") if each.strip()]

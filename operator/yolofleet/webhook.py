@@ -21,7 +21,7 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.plan.admission import Neighbours, Verdict, judge
 from yolofleet.plan.claims import wanted
-from yolofleet.plan.exposure import Allowed
+from yolofleet.plan.defaults import Defaults
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ async def serve(
     warm: Callable[[], bool],
     certificate: Certificate,
     port: int,
-    allowed: Allowed,
+    defaults: Defaults,
 ) -> web.AppRunner:
     """Answer reviews on `port`; the caller cleans the runner up."""
 
@@ -100,7 +100,7 @@ async def serve(
             new |= {"metadata": metadata}
             if isinstance(old, dict):
                 old |= {"metadata": old["metadata"] | {"namespace": asked["namespace"]}}
-            return _answer(uid, judge(new, old, _neighbours(new, cache, allowed)), 422)
+            return _answer(uid, judge(new, old, _neighbours(new, cache, defaults)), 422)
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             return web.Response(status=400, text=f"not an AdmissionReview: {error!r}\n")
 
@@ -113,7 +113,7 @@ async def serve(
     return runner
 
 
-def _neighbours(new: Manifest, cache: Cache, allowed: Allowed) -> Neighbours:
+def _neighbours(new: Manifest, cache: Cache, defaults: Defaults) -> Neighbours:
     """Return what of the cache matters for `new`."""
     namespace, name = new["metadata"]["namespace"], new["metadata"]["name"]
     owner = ""
@@ -121,7 +121,7 @@ def _neighbours(new: Manifest, cache: Cache, allowed: Allowed) -> Neighbours:
         if entry := cache.named(kind, namespace, name):
             owner = entry.key.partition("/")[2]
     taken = cache.routes.rivals(f"{namespace}/{name}", wanted(new))
-    return Neighbours(cache.detectors(), taken, owner, allowed)
+    return Neighbours(cache.detectors(), taken, owner, defaults.allowed, defaults.forbidden)
 
 
 def _answer(uid: str, verdict: Verdict, code: int) -> web.Response:

@@ -137,6 +137,7 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
     "closed": {
         "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
         "webhook": {"enabled": True},
+        "podTemplate": {"forbid": ["hostPath", "secrets"]},
     },
     "tuned": {
         "logLevel": "debug",

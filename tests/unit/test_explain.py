@@ -136,7 +136,7 @@ class Silent:
     ],
 )
 async def test_the_last_reconcile_is_remembered(result: Any, told: dict[str, str]) -> None:
-    queue = WorkQueue()
+    queue = WorkQueue(clock=lambda: 0.0)  # it stands: the back-off is milliseconds
 
     async def reconcile(_: str) -> timedelta | None:
         if isinstance(result, Exception):

@@ -7,6 +7,7 @@ import pytest
 from yolofleet.plan.admission import Neighbours, Verdict, judge
 from yolofleet.plan.claims import wanted
 from yolofleet.plan.exposure import Allowed
+from yolofleet.plan.powers import Power
 
 PUBLIC = {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
 
@@ -26,16 +27,29 @@ def with_container(**fields: Any) -> dict[str, Any]:
 
 
 def around(
-    *others: dict[str, Any], child_of: str = "", allowed: Allowed | None = None
+    *others: dict[str, Any],
+    child_of: str = "",
+    allowed: Allowed | None = None,
+    forbidden: frozenset[Power] = frozenset(),
 ) -> Neighbours:
     keys = [f"{o['metadata']['namespace']}/{o['metadata']['name']}" for o in others]
     taken = {claim: key for other, key in zip(others, keys, strict=True) for claim in wanted(other)}
-    return Neighbours(keys, taken, child_of, allowed or Allowed())
+    return Neighbours(keys, taken, child_of, allowed or Allowed(), forbidden)
 
 
 def refusal(verdict: Verdict) -> str:
     [told] = verdict.refusals
     return told
+
+
+def test_what_the_admin_forbids_is_refused_to_whoever_brings_it() -> None:
+    taken = a_detector(podTemplate={"spec": {"hostNetwork": True}})
+    forbidden = around(forbidden=frozenset({Power.HOST_NAMESPACES}))
+    assert "spec.podTemplate.spec.hostNetwork" in refusal(judge(taken, None, forbidden))
+    grown = a_detector(podTemplate={"spec": {"hostNetwork": True}}, replicas=3)
+    assert not judge(grown, taken, forbidden).refusals, "an edit is refused for what it brings"
+    [warning] = judge(taken, None, around()).warnings
+    assert "hostNetwork" in warning
 
 
 def test_a_sound_detector_passes_without_a_word() -> None:

@@ -32,6 +32,12 @@ def test_namespaces_are_a_list() -> None:
     assert settings.namespaces == ("a", "b")
 
 
+def test_powers_that_templates_may_not_take_are_a_list() -> None:
+    given = ENOUGH | {"YOLOFLEET_FORBIDDEN": "hostPath, secrets"}
+    assert read_settings(given).defaults.forbidden == {"hostPath", "secrets"}
+    assert read_settings(ENOUGH).defaults.forbidden == frozenset()
+
+
 def test_labels_of_monitors_are_pairs_and_none_means_none_are_made() -> None:
     labels = {"YOLOFLEET_MONITOR_LABELS": "release=prom, a.b/team=,"}
     assert read_settings(ENOUGH | labels).defaults.monitor_labels == {
@@ -63,6 +69,7 @@ def test_what_detectors_may_route_is_a_list_and_nothing_means_everything() -> No
         ("DRAIN_SECONDS", "soon", "'soon'"),
         ("IMAGE_PULL_POLICY", "Sometimes", "one of IfNotPresent, Always, Never"),
         ("LOG_LEVEL", "info", "one of INFO"),
+        ("FORBIDDEN", "secrets,hostpath", "'hostpath'"),
         ("MONITORS", "yes", "one of true, false"),
         ("MONITOR_LABELS", "release", "NAME=VALUE"),
         ("MONITOR_LABELS", "a=b,release=x y", "'release=x y'"),

@@ -12,7 +12,7 @@ import pytest
 from yolofleet import webhook
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
-from yolofleet.plan.exposure import Allowed
+from yolofleet.plan.defaults import Defaults
 from yolofleet.webhook import PATH, BadCertificate, Certificate
 
 
@@ -41,7 +41,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder, self.reads = folder, list[bool]()
         self.certificate = Certificate(folder, self.reads.append)
-        self.cache, self.warm, self.allowed = Cache(), True, Allowed()
+        self.cache, self.warm, self.defaults = Cache(), True, Defaults("cpu", "torch", "gpu")
         self.url = ""
 
     async def ask(self, path: str, content: Any) -> tuple[int, Any]:
@@ -58,7 +58,7 @@ class Server:
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
     certify(tmp_path, "first")
     one = Server(tmp_path)
-    runner = await webhook.serve(one.cache, lambda: one.warm, one.certificate, 0, one.allowed)
+    runner = await webhook.serve(one.cache, lambda: one.warm, one.certificate, 0, one.defaults)
     [port] = [address[1] for address in runner.addresses if len(address) == 2]  # of IPv4
     one.url = f"https://127.0.0.1:{port}"
     yield one

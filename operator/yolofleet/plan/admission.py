@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector, DetectorSpec, Provider
 from yolofleet.api.names import Manifest, revision_of, revisions_prefix
+from yolofleet.plan import powers
 from yolofleet.plan.claims import Claim
 from yolofleet.plan.exposure import Allowed, expose
 from yolofleet.plan.revision import CANARY_EQUAL, canary_is_equal
@@ -27,13 +28,15 @@ class Verdict:
 class Neighbours:
     """What else there is. taken: what other detectors route, or asked for, of what this one does.
 
-    child_of: whose child has that name already. allowed: what the admin lets detectors route.
+    child_of: whose child has that name already. allowed: what the admin lets detectors route;
+    forbidden: what no podTemplate may take.
     """
 
     keys: Iterable[str]
     taken: Mapping[Claim, str]
     child_of: str = ""
     allowed: Allowed = field(default_factory=Allowed)
+    forbidden: frozenset[powers.Power] = frozenset()
 
 
 def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
@@ -48,19 +51,9 @@ def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
         return Verdict((str(error),))
     before = _denied(old, around) if old else ()
     refusals = [told for told in _denied(new, around) if told not in before]
-    if canary_is_equal(detector.spec) and not _was_equal(old):
-        refusals.append(CANARY_EQUAL)
     if old is None:
         refusals += _taken_name(detector, around)
     return Verdict(tuple(refusals), tuple(_doubts(detector.spec)))
-
-
-def _was_equal(old: Manifest | None) -> bool:
-    """Say whether the canary was equal before: then it holds up no other edit."""
-    try:
-        return old is not None and canary_is_equal(Detector.parse(old).spec)
-    except InvalidSpec:
-        return False
 
 
 def _parsed(raw: Manifest) -> Detector:
@@ -69,14 +62,18 @@ def _parsed(raw: Manifest) -> Detector:
 
 
 def _denied(raw: Manifest, around: Neighbours) -> tuple[str, ...]:
-    """Return what of the hosts and gateways would not be routed, and why."""
+    """Return what would not be done although it can be parsed, and why."""
     try:
         detector = _parsed(raw)
     except InvalidSpec:
         return ()
     bare = detector.spec.traffic.provider is Provider.GATEWAY
     exposure = expose(detector, None, around.taken, around.allowed, bare=bare)
-    return tuple(denial.message for denial in exposure.denials)
+    return (
+        *(denial.message for denial in exposure.denials),
+        *([CANARY_EQUAL] if canary_is_equal(detector.spec) else []),
+        *powers.refusals(detector.spec, around.forbidden),
+    )
 
 
 def _taken_name(detector: Detector, around: Neighbours) -> Iterator[str]:
@@ -119,6 +116,7 @@ def _doubts(spec: DetectorSpec) -> Iterator[str]:
                 f"{path}.sha256: is not set, so pods that start later may load another file from"
                 " the same address; pin it (sha256sum FILE)"
             )
+    yield from powers.warnings(spec)
     image = spec.runtime.image
     if image and "@" not in image and image.rpartition("/")[2].partition(":")[2] in ("", "latest"):
         yield (

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from yolofleet.plan.exposure import Allowed
+from yolofleet.plan.powers import Power
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,7 @@ class Defaults:
 
     monitor_labels: what Prometheus selects PodMonitors by; None: none are made. allowed: the hosts
     and gateways that detectors may route. namespaces: those that are looked after; none: all.
+    forbidden: what no podTemplate may take.
     """
 
     image_cpu: str
@@ -22,3 +24,4 @@ class Defaults:
     monitor_labels: Mapping[str, str] | None = field(default_factory=dict)
     allowed: Allowed = field(default_factory=Allowed)
     namespaces: tuple[str, ...] = ()
+    forbidden: frozenset[Power] = frozenset()

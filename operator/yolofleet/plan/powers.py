@@ -1,0 +1,164 @@
+"""What a podTemplate can take beyond its detector, and which of it the cluster's admin forbids.
+
+Whoever may edit a YoloDetector makes the operator start pods. Pod Security admission judges these
+pods as it judges all of a namespace; this tells the editor, and holds what admission does not know
+of: accounts, Secrets, images of others.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from yolofleet.api.base import InvalidSpec
+from yolofleet.api.detector import DetectorSpec
+from yolofleet.api.pod_template import SERVER_CONTAINER
+
+
+class Power(StrEnum):
+    """What an admin can forbid, by the names of the chart's `podTemplate.forbid`."""
+
+    HOST_NAMESPACES = "hostNamespaces"
+    HOST_PATH = "hostPath"
+    HOST_PORTS = "hostPorts"
+    PRIVILEGED = "privileged"
+    SERVICE_ACCOUNT = "serviceAccount"
+    SECRETS = "secrets"
+    CONTAINERS = "containers"
+
+
+_WARNINGS: Final[Mapping[Power, str]] = {
+    Power.HOST_NAMESPACES: "shares the node's namespaces: no NetworkPolicy holds there",
+    Power.HOST_PATH: "gives the pods files of the node, and stays there when they move",
+    Power.HOST_PORTS: "takes a port of the node: one pod a node, past Service and NetworkPolicy",
+    Power.PRIVILEGED: "gives the container rights on its node",
+}
+"""What most people regret. Accounts, Secrets and own containers are everyday work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A power that a template takes, and the field that does."""
+
+    power: Power
+    field: str
+
+
+def uses(spec: DetectorSpec) -> Iterator[Use]:
+    """Find the powers that the templates of `spec` take."""
+    yield from _of_pod(spec.pod_template.spec, "spec.podTemplate.spec")
+    if spec.canary and spec.canary.pod_template is not None:
+        yield from _of_pod(spec.canary.pod_template.spec, "spec.canary.podTemplate.spec")
+
+
+def refusals(spec: DetectorSpec, forbidden: Collection[Power]) -> list[str]:
+    """Tell each field that takes what is forbidden."""
+    return [
+        f"{use.field}: this cluster's admin forbids {use.power} (podTemplate.forbid of the chart);"
+        " remove it, or ask for it"
+        for use in uses(spec)
+        if use.power in forbidden
+    ]
+
+
+def check(spec: DetectorSpec, forbidden: Collection[Power]) -> None:
+    """Raise InvalidSpec if a template takes what is forbidden."""
+    if told := refusals(spec, forbidden):
+        raise InvalidSpec("; ".join(told))
+
+
+def warnings(spec: DetectorSpec) -> Iterator[str]:
+    """Say what of the templates reaches beyond the pods."""
+    for use in uses(spec):
+        if told := _WARNINGS.get(use.power):
+            yield f"{use.field}: {told}"
+
+
+def _of_pod(pod: Mapping[str, Any], path: str) -> Iterator[Use]:
+    for name in ("hostNetwork", "hostPID", "hostIPC"):
+        if pod.get(name):
+            yield Use(Power.HOST_NAMESPACES, f"{path}.{name}")
+    if pod.get("hostUsers") is True:  # Kubernetes' default, but somebody insists
+        yield Use(Power.HOST_NAMESPACES, f"{path}.hostUsers")
+    for name in ("serviceAccountName", "automountServiceAccountToken"):
+        if pod.get(name):
+            yield Use(Power.SERVICE_ACCOUNT, f"{path}.{name}")
+    yield from _of_context(pod.get("securityContext"), f"{path}.securityContext")
+    for volume in _items(pod, "volumes"):
+        yield from _of_volume(volume, f"{path}.volumes[{volume.get('name')}]")
+    for kind in ("containers", "initContainers"):
+        for container in _items(pod, kind):
+            yield from _of_container(container, f"{path}.{kind}[{container.get('name')}]")
+
+
+def _of_container(container: Mapping[str, Any], path: str) -> Iterator[Use]:
+    if container.get("name") != SERVER_CONTAINER:
+        yield Use(Power.CONTAINERS, path)
+    yield from _of_context(container.get("securityContext"), f"{path}.securityContext")
+    for port in _items(container, "ports"):
+        if port.get("hostPort") or port.get("hostIP"):
+            yield Use(Power.HOST_PORTS, f"{path}.ports[{port.get('containerPort')}].hostPort")
+    for entry in _items(container, "env"):
+        if _holds(entry.get("valueFrom"), "secretKeyRef"):
+            yield Use(Power.SECRETS, f"{path}.env[{entry.get('name')}].valueFrom.secretKeyRef")
+    for number, source in enumerate(_items(container, "envFrom")):
+        if _holds(source, "secretRef"):
+            yield Use(Power.SECRETS, f"{path}.envFrom[{number}].secretRef")
+    if container.get("volumeDevices"):
+        yield Use(Power.HOST_PATH, f"{path}.volumeDevices")
+
+
+_UNSAFE_CONTEXT: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "privileged": bool,
+    "allowPrivilegeEscalation": bool,
+    "runAsUser": lambda user: user == 0,
+    "runAsGroup": lambda group: group == 0,
+    "runAsNonRoot": lambda held: held is False,
+    "procMount": lambda mount: mount not in (None, "Default"),
+    "capabilities": lambda given: bool(isinstance(given, Mapping) and given.get("add")),
+    "seccompProfile": lambda given: _is_unconfined(given),
+    "appArmorProfile": lambda given: _is_unconfined(given),
+    "seLinuxOptions": bool,
+    "sysctls": bool,
+    "supplementalGroups": lambda groups: isinstance(groups, list) and 0 in groups,
+    "fsGroup": lambda group: group == 0,
+    "windowsOptions": lambda given: _holds(given, "hostProcess"),
+}
+"""Fields of a security context, and whether a value gives more rights than pods have here."""
+
+
+def _of_context(context: object, path: str) -> Iterator[Use]:
+    if not isinstance(context, Mapping):
+        return  # the API server refuses it
+    for field, is_unsafe in _UNSAFE_CONTEXT.items():
+        if field in context and is_unsafe(context[field]):
+            yield Use(Power.PRIVILEGED, f"{path}.{field}")
+
+
+def _of_volume(volume: Mapping[str, Any], path: str) -> Iterator[Use]:
+    if "hostPath" in volume:
+        yield Use(Power.HOST_PATH, f"{path}.hostPath")
+    if "secret" in volume:
+        yield Use(Power.SECRETS, f"{path}.secret")
+    if _holds(volume.get("csi"), "nodePublishSecretRef"):
+        yield Use(Power.SECRETS, f"{path}.csi.nodePublishSecretRef")
+    for number, source in enumerate(_items(volume.get("projected"), "sources")):
+        here = f"{path}.projected.sources[{number}]"
+        if "secret" in source:
+            yield Use(Power.SECRETS, f"{here}.secret")
+        if "serviceAccountToken" in source:
+            yield Use(Power.SERVICE_ACCOUNT, f"{here}.serviceAccountToken")
+
+
+def _items(value: object, name: str) -> list[Mapping[str, Any]]:
+    """Return the mappings of the list `name`; what is neither, the API server refuses."""
+    items = value.get(name) if isinstance(value, Mapping) else None
+    return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+
+
+def _holds(value: object, name: str) -> bool:
+    return isinstance(value, Mapping) and bool(value.get(name))
+
+
+def _is_unconfined(profile: object) -> bool:
+    return isinstance(profile, Mapping) and profile.get("type") == "Unconfined"

@@ -1,0 +1,138 @@
+"""What a podTemplate takes beyond its detector is found where it stands, and can be forbidden."""
+
+from typing import Any
+
+import pytest
+
+from yolofleet.api.base import InvalidSpec
+from yolofleet.plan.powers import Power, check, uses, warnings
+
+SIDECAR = {"name": "side", "image": "side:1"}
+
+
+def of_server(**fields: Any) -> dict[str, Any]:
+    return {"containers": [{"name": "yoloserve", **fields}]}
+
+
+def volume(**source: Any) -> dict[str, Any]:
+    return {"volumes": [{"name": "v", **source}]}
+
+
+TAKEN = [
+    ({"hostNetwork": True}, Power.HOST_NAMESPACES, "hostNetwork"),
+    ({"hostPID": True}, Power.HOST_NAMESPACES, "hostPID"),
+    ({"hostIPC": True}, Power.HOST_NAMESPACES, "hostIPC"),
+    (volume(hostPath={"path": "/"}), Power.HOST_PATH, "volumes[v].hostPath"),
+    (
+        {"containers": [SIDECAR | {"ports": [{"containerPort": 9, "hostPort": 9}]}]},
+        Power.HOST_PORTS,
+        "containers[side].ports[9].hostPort",
+    ),
+    (
+        of_server(securityContext={"privileged": True}),
+        Power.PRIVILEGED,
+        "containers[yoloserve].securityContext.privileged",
+    ),
+    (
+        of_server(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}}),
+        Power.PRIVILEGED,
+        "containers[yoloserve].securityContext.capabilities",
+    ),
+    (
+        {"initContainers": [SIDECAR | {"securityContext": {"allowPrivilegeEscalation": True}}]},
+        Power.PRIVILEGED,
+        "initContainers[side].securityContext.allowPrivilegeEscalation",
+    ),
+    ({"securityContext": {"runAsUser": 0}}, Power.PRIVILEGED, "securityContext.runAsUser"),
+    (
+        {"securityContext": {"runAsNonRoot": False}},
+        Power.PRIVILEGED,
+        "securityContext.runAsNonRoot",
+    ),
+    (
+        {"securityContext": {"seccompProfile": {"type": "Unconfined"}}},
+        Power.PRIVILEGED,
+        "securityContext.seccompProfile",
+    ),
+    ({"serviceAccountName": "admin"}, Power.SERVICE_ACCOUNT, "serviceAccountName"),
+    (
+        {"automountServiceAccountToken": True},
+        Power.SERVICE_ACCOUNT,
+        "automountServiceAccountToken",
+    ),
+    (
+        volume(projected={"sources": [{"serviceAccountToken": {"path": "t"}}]}),
+        Power.SERVICE_ACCOUNT,
+        "volumes[v].projected.sources[0].serviceAccountToken",
+    ),
+    (volume(secret={"secretName": "s"}), Power.SECRETS, "volumes[v].secret"),
+    (
+        volume(projected={"sources": [{"secret": {"name": "s"}}]}),
+        Power.SECRETS,
+        "volumes[v].projected.sources[0].secret",
+    ),
+    (
+        of_server(env=[{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]),
+        Power.SECRETS,
+        "containers[yoloserve].env[A].valueFrom.secretKeyRef",
+    ),
+    (
+        of_server(envFrom=[{"secretRef": {"name": "s"}}]),
+        Power.SECRETS,
+        "containers[yoloserve].envFrom[0].secretRef",
+    ),
+    ({"containers": [SIDECAR]}, Power.CONTAINERS, "containers[side]"),
+    ({"initContainers": [SIDECAR]}, Power.CONTAINERS, "initContainers[side]"),
+]
+
+
+@pytest.mark.parametrize(("pod", "power", "field"), TAKEN)
+def test_a_power_is_found_and_refused_by_the_field_that_takes_it(
+    detector_with, pod: dict[str, Any], power: Power, field: str
+):
+    spec = detector_with(podTemplate={"spec": pod}).spec
+    assert (power, f"spec.podTemplate.spec.{field}") in [(u.power, u.field) for u in uses(spec)]
+    with pytest.raises(InvalidSpec) as refused:
+        check(spec, {power})
+    assert str(refused.value).startswith(f"spec.podTemplate.spec.{field}: ")
+    check(spec, set(Power) - {use.power for use in uses(spec)})
+
+
+def test_a_canary_takes_powers_too(detector_with):
+    template = {"spec": {"hostNetwork": True}}
+    spec = detector_with(canary={"podTemplate": template, "weight": 1}).spec
+    with pytest.raises(InvalidSpec) as refused:
+        check(spec, {Power.HOST_NAMESPACES})
+    assert str(refused.value).startswith("spec.canary.podTemplate.spec.hostNetwork: ")
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]},
+        of_server(env=[{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"fieldRef": {}}}]),
+        of_server(securityContext={"runAsUser": 1000, "capabilities": {"drop": ["ALL"]}}),
+        {"securityContext": {"runAsNonRoot": True, "fsGroup": 1000}},
+        volume(configMap={"name": "c"}),
+        volume(emptyDir={}),
+        volume(persistentVolumeClaim={"claimName": "models"}),
+        {"hostNetwork": False, "automountServiceAccountToken": False},
+        {"volumes": "not a list", "containers": [None], "securityContext": "odd"},
+    ],
+)
+def test_everyday_pods_take_none(pod: dict[str, Any]):
+    from yolofleet.api.detector import DetectorSpec
+
+    spec = DetectorSpec.model_validate(
+        {"model": {"uri": "demo://shapes"}, "podTemplate": {"spec": pod}}
+    )
+    assert list(uses(spec)) == []
+
+
+def test_what_most_people_regret_is_warned_of(detector_with):
+    regretted = detector_with(podTemplate={"spec": {"hostNetwork": True}}).spec
+    [told] = warnings(regretted)
+    assert told.startswith("spec.podTemplate.spec.hostNetwork: ")
+    assert (
+        list(warnings(detector_with(podTemplate={"spec": {"serviceAccountName": "s3"}}).spec)) == []
+    )
