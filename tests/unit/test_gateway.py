@@ -1,5 +1,7 @@
 """The Gateway API as router: when it is used, what its route says, and what gateways say of it."""
 
+import copy
+
 import pytest
 
 from yolofleet.api.detector import Provider
@@ -135,3 +137,40 @@ def test_the_url_is_one_that_can_be_asked(at_the_edge, hosts, url):
     at_the_edge.edit(traffic={"provider": "gateway", "gateways": ["edge/public"], "hosts": hosts})
     at_the_edge.reconcile()
     assert at_the_edge.status().url == url
+
+
+def test_auto_stays_on_the_gateway_when_istios_api_appears(at_the_edge):
+    world = at_the_edge
+    before = copy.deepcopy(route(world)["spec"])
+    world.edit(traffic={"gateways": ["edge/public"], "hosts": ["gate.example.com"]})
+    world.reconcile()
+    for lost in ({}, {"conditions": "lost"}):
+        world.mesh = True  # as with Istio as the implementation of the Gateway API
+        world.raw["status"] |= lost
+        world.reconcile()
+        assert route(world)["spec"] == before
+        assert not [kind for kind, _ in world.children if kind == "VirtualService"]
+        assert world.status().provider == GATEWAY
+
+
+def test_a_router_whose_api_is_gone_is_told_and_none_is_taken_in_its_place(world):
+    world.edit(traffic={"gateways": ["istio-system/public"], "hosts": ["gate.example.com"]})
+    world.settle()
+    world.mesh, world.gateway = False, True
+    world.reconcile()
+    told = world.status().condition("TrafficRouted")
+    assert (told.status, told.reason) == ("False", "MeshAbsent")
+    assert "on istio, whose API is not in the cluster any more" in told.message
+    assert not [kind for kind, _ in world.children if kind == "HTTPRoute"]
+    world.mesh = True
+    world.settle()
+    assert world.status().condition("TrafficRouted").status == "True"
+
+
+def test_the_user_moves_it_by_name(at_the_edge):
+    world = at_the_edge
+    world.mesh = True
+    world.edit(traffic={"provider": "istio", "hosts": ["gate.example.com"]})
+    world.settle()
+    assert world.status().provider == ISTIO
+    assert [kind for kind, _ in world.children if kind == "VirtualService"]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, ValidationError, WithJsonSchema
 
 from yolofleet.api.base import ApiModel
+from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 from yolofleet.api.rollout import Strategy
 
@@ -189,6 +190,11 @@ class Status(ApiModel):
     url: str = Field(default="", description="Where requests go.")
     ready: str = Field(
         default="", description="Replicas of the stable revision: how many are ready / desired."
+    )
+    provider: Provider | None = Field(
+        default=None,
+        description="What routes. With spec.traffic.provider auto a detector stays on it, whatever"
+        " other router's API appears; to move it, name the other one.",
     )
     revisions: list[Serving] = Field(
         default=[],

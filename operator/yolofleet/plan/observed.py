@@ -57,6 +57,7 @@ class Observed:
     selected: str | None  # the revision that the stable Service stands for
     spans: bool  # whether that Service selects the pods of all revisions
     provider: Provider  # what routes in fact: what was asked for, as far as it is there
+    router: Provider  # what it is on, also while that is away
     exposure: Exposure  # the hosts and gateways that the route may have
     followed: Followed  # whether somebody routes by the route as it is
     refused: str  # why a gateway does not serve the route; empty when none says so
@@ -129,7 +130,10 @@ def observe(
     by_kind: dict[str, list[Manifest]] = {}
     for child in children:
         by_kind.setdefault(child["kind"], []).append(child)
-    provider = provider_for(detector, routers)
+    kept = _kept(detector, status, by_kind)
+    provider = router = provider_for(detector, routers, kept)
+    if router is Provider.SERVICE and detector.spec.traffic.provider is Provider.AUTO:
+        router = kept or Provider.SERVICE  # its API may come back
     exposure = _exposure(detector, provider, by_kind, elsewhere)
     if not exposure.routes:
         provider = Provider.SERVICE
@@ -147,6 +151,7 @@ def observe(
         selected=selected,
         spans=spans,
         provider=provider,
+        router=router,
         exposure=exposure,
         followed=_followed(detector, provider, exposure, by_kind, elsewhere),
         refused=_refused(by_kind.get("HTTPRoute", [])),
@@ -188,14 +193,34 @@ def _selected(detector: Detector, services: Iterable[Manifest]) -> tuple[str | N
     return None, False
 
 
-def provider_for(detector: Detector, routers: Collection[Provider]) -> Provider:
-    """Return what routes in fact: what was asked for where it is, else the plain Service."""
+def provider_for(
+    detector: Detector, routers: Collection[Provider], kept: Provider | None = None
+) -> Provider:
+    """Return what routes in fact: what was asked for where it is, else the plain Service.
+
+    kept: the router that it has been on. With auto it stays there, whatever else appears: its route
+    and its gateways are of that kind, and only the user can name others.
+    """
     traffic = detector.spec.traffic
-    if traffic.provider in (Provider.ISTIO, Provider.AUTO) and Provider.ISTIO in routers:
+    asked = kept if traffic.provider is Provider.AUTO else traffic.provider
+    if asked in _ROUTES:
+        return asked if asked in routers else Provider.SERVICE
+    if traffic.provider is Provider.SERVICE:
+        return Provider.SERVICE
+    if Provider.ISTIO in routers:
         return Provider.ISTIO
-    asked = traffic.provider is Provider.GATEWAY
-    asked = asked or (traffic.provider is Provider.AUTO and bool(traffic.gateways))
-    return Provider.GATEWAY if asked and Provider.GATEWAY in routers else Provider.SERVICE
+    there = bool(traffic.gateways) and Provider.GATEWAY in routers
+    return Provider.GATEWAY if there else Provider.SERVICE
+
+
+def _kept(
+    detector: Detector, status: Status, by_kind: Mapping[str, Sequence[Manifest]]
+) -> Provider | None:
+    """Return the router that `detector` is on: by status; where that is lost, by its route."""
+    if status.provider:
+        return status.provider
+    there = [p for p, kind in _ROUTES.items() if _named(detector, by_kind.get(kind, ()))]
+    return there[0] if len(there) == 1 else None
 
 
 _ROUTES = {Provider.ISTIO: "VirtualService", Provider.GATEWAY: "HTTPRoute"}

@@ -43,6 +43,7 @@ def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime)
         observed_generation=detector.generation,
         url=_url(detector, observed, plan),
         ready=f"{observed.ready(plan.stable)}/{seen.revision(plan.stable).desired}",
+        provider=observed.router,
         revisions=revisions(seen),
         stable=seen.revision(plan.stable),
         canary=seen.revision(beside) if beside else None,

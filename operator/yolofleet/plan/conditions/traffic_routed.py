@@ -15,7 +15,7 @@ def traffic_routed(now: Situation) -> Statement:
     if told := denied(now):
         return told
     if now.plan.provider is Provider.SERVICE:
-        return first((without_mesh, through_a_service), now) or _say(
+        return first((router_is_away, without_mesh, through_a_service), now) or _say(
             None,
             Reason.ROUTE_PENDING,
             f"the Service {now.detector.name} does not send to {now.plan.stable} yet",
@@ -54,6 +54,20 @@ def without_mesh(now: Situation) -> Statement | None:
         f" the Service {now.detector.name} sends everything to {now.plan.stable}",
         lasting=True,
     )
+
+
+def router_is_away(now: Situation) -> Statement | None:
+    """Say that the API is gone of the router that the detector is on."""
+    router, detector = now.observed.router, now.detector
+    auto = detector.spec.traffic.provider is Provider.AUTO
+    if not auto or router is Provider.SERVICE or not now.observed.exposure.routes:
+        return None
+    told = (
+        f"the detector is on {router}, whose API is not in the cluster any more: install it again,"
+        " or set spec.traffic.provider to what is to route. Meanwhile the Service"
+        f" {detector.name} sends everything to {now.plan.stable}"
+    )
+    return _say(False, Reason.MESH_ABSENT, told, lasting=True)
 
 
 def through_a_service(now: Situation) -> Statement | None:
