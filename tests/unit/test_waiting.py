@@ -89,6 +89,17 @@ def test_a_claim_that_is_missing_is_told_with_its_field():
     assert "PersistentVolumeClaim models is not in namespace shop" in failure.message
 
 
+def test_a_pod_that_no_node_takes_is_missed_also_when_nobody_says_since_when():
+    pod = a_pod()
+    pod["metadata"]["creationTimestamp"] = BEGUN.isoformat()
+    pod["status"] = {"conditions": [{"type": "PodScheduled", "status": "False"}]}
+    told = [pod_failure(pod, after(seconds=seconds)) for seconds in (59, 60)]
+    assert [(each.reason, each.lasting) for each in told] == [
+        ("Unschedulable", False),
+        ("Unschedulable", True),
+    ]
+
+
 def test_a_pod_that_starts_as_long_as_others_is_not_asked_about():
     assert pod_failure(a_pod(), after(minutes=5)) is None  # a large image is pulled
     assert next_look_at([a_pod()], BEGUN) == timedelta(seconds=20)

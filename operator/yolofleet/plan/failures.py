@@ -153,7 +153,9 @@ def pod_failure(pod: Manifest, now: datetime, said: Complaint | None = None) -> 
 
 def _unscheduled(pod: Manifest, condition: Mapping[str, Any], now: datetime) -> Failure:
     """Pass on the scheduler's words. A node may be on its way."""
-    since, told = moment(condition.get("lastTransitionTime")), condition.get("message", "")
+    since = moment(condition.get("lastTransitionTime"))
+    since = since or moment(pod["metadata"].get("creationTimestamp"))  # not all schedulers say when
+    told = condition.get("message", "")
     lasting = since is not None and now - since >= PATIENCE
     if condition.get("reason") == "SchedulingGated":
         gates = ", ".join(g["name"] for g in pod.get("spec", {}).get("schedulingGates") or ())
