@@ -8,6 +8,8 @@ import orjson
 import pytest
 
 from yolofleet.api import names
+from yolofleet.api.crd import schema
+from yolofleet.api.detector import Autoscaling
 from yolofleet.api.status import read_status
 from yolofleet.cluster import errors, kinds
 from yolofleet.cluster.apply import Writer
@@ -440,6 +442,15 @@ def test_a_repair_is_told_although_the_status_write_met_a_conflict(world):
     world.look_often()
     assert told.count("DriftRepaired") == 1
     assert [r for _, r, _ in world.nothing.told].count("DriftRepaired") == 1
+
+
+def test_a_typo_in_behavior_is_refused_when_it_is_applied():
+    """The API server knows each field, so it names the one that it does not know."""
+    spec = schema(Autoscaling)["properties"]["behavior"]
+    assert "x-kubernetes-preserve-unknown-fields" not in orjson.dumps(spec).decode()
+    rules = {"stabilizationWindowSeconds", "selectPolicy", "tolerance", "policies"}
+    for direction in ("scaleUp", "scaleDown"):
+        assert set(spec["properties"][direction]["properties"]) == rules
 
 
 def test_a_typo_in_behavior_is_told_where_the_user_wrote_it(world):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from yolofleet.api import hosts
@@ -264,6 +264,42 @@ class Resources(ApiModel):
         }
 
 
+_SCALING_RULES: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "stabilizationWindowSeconds": {"type": "integer", "minimum": 0, "maximum": 3600},
+        "selectPolicy": {"type": "string", "enum": ["Max", "Min", "Disabled"]},
+        "tolerance": {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+        | {"x-kubernetes-int-or-string": True},
+        "policies": {
+            "type": "array",
+            "maxItems": 16,
+            "items": {
+                "type": "object",
+                "required": ["type", "value", "periodSeconds"],
+                "properties": {
+                    "type": {"type": "string", "enum": ["Pods", "Percent"]},
+                    "value": {"type": "integer", "minimum": 1},
+                    "periodSeconds": {"type": "integer", "minimum": 1, "maximum": 1800},
+                },
+            },
+        },
+    },
+}
+
+ScalingBehavior = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {"scaleUp": _SCALING_RULES, "scaleDown": _SCALING_RULES},
+        }
+    ),
+]
+"""Passed on as it is. The fields of autoscaling/v2 are written out so that a typo in one is refused
+when it is applied, not when the autoscaler is made."""
+
+
 class Autoscaling(ApiModel):
     """Replicas by load (a HorizontalPodAutoscaler on the stable revision)."""
 
@@ -286,7 +322,7 @@ class Autoscaling(ApiModel):
         description="Target for the average CPU use of the replicas, in percent of"
         " resources.requests.cpu.",
     )
-    behavior: FreeForm = Field(
+    behavior: ScalingBehavior = Field(
         default={},
         description="scaleUp and scaleDown policies, passed to the HorizontalPodAutoscaler as they"
         " are (autoscaling/v2).",
