@@ -264,27 +264,35 @@ class Resources(ApiModel):
         }
 
 
-_SCALING_RULES: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "stabilizationWindowSeconds": {"type": "integer", "minimum": 0, "maximum": 3600},
-        "selectPolicy": {"type": "string", "enum": ["Max", "Min", "Disabled"]},
-        "tolerance": {"anyOf": [{"type": "integer"}, {"type": "string"}]}
-        | {"x-kubernetes-int-or-string": True},
-        "policies": {
-            "type": "array",
-            "maxItems": 16,
-            "items": {
-                "type": "object",
-                "required": ["type", "value", "periodSeconds"],
-                "properties": {
-                    "type": {"type": "string", "enum": ["Pods", "Percent"]},
-                    "value": {"type": "integer", "minimum": 1},
-                    "periodSeconds": {"type": "integer", "minimum": 1, "maximum": 1800},
-                },
-            },
-        },
-    },
+def _told(description: str, **schema: Any) -> dict[str, Any]:
+    return schema | {"description": description}
+
+
+def _whole(description: str, least: int, most: int | None = None) -> dict[str, Any]:
+    limits = {"minimum": least} | ({"maximum": most} if most is not None else {})
+    return _told(description, type="integer", **limits)
+
+
+_POLICY = {
+    "type": _told("Pods or percent.", type="string", enum=["Pods", "Percent"]),
+    "value": _whole("How many.", 1),
+    "periodSeconds": _whole("In how many seconds.", 1, 1800),
+}
+_SCALING_RULES = {
+    "stabilizationWindowSeconds": _whole("For how long the wish has to last.", 0, 3600),
+    "selectPolicy": _told(
+        "Which of `policies` counts.", type="string", enum=["Max", "Min", "Disabled"]
+    ),
+    "tolerance": _told(
+        "How far from the target is near enough.",
+        **{"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True},
+    ),
+    "policies": _told(
+        "How many replicas may change in what time.",
+        type="array",
+        maxItems=16,
+        items={"type": "object", "required": list(_POLICY), "properties": _POLICY},
+    ),
 }
 
 ScalingBehavior = Annotated[
@@ -292,7 +300,10 @@ ScalingBehavior = Annotated[
     WithJsonSchema(
         {
             "type": "object",
-            "properties": {"scaleUp": _SCALING_RULES, "scaleDown": _SCALING_RULES},
+            "properties": {
+                "scaleUp": _told("How to add.", type="object", properties=_SCALING_RULES),
+                "scaleDown": _told("How to remove.", type="object", properties=_SCALING_RULES),
+            },
         }
     ),
 ]
