@@ -264,30 +264,30 @@ class Resources(ApiModel):
         }
 
 
-def _told(description: str, **schema: Any) -> dict[str, Any]:
+def _described(description: str, **schema: Any) -> dict[str, Any]:
     return schema | {"description": description}
 
 
 def _whole(description: str, least: int, most: int | None = None) -> dict[str, Any]:
     limits = {"minimum": least} | ({"maximum": most} if most is not None else {})
-    return _told(description, type="integer", **limits)
+    return _described(description, type="integer", **limits)
 
 
 _POLICY = {
-    "type": _told("Pods or percent.", type="string", enum=["Pods", "Percent"]),
+    "type": _described("Pods or percent.", type="string", enum=["Pods", "Percent"]),
     "value": _whole("How many.", 1),
     "periodSeconds": _whole("In how many seconds.", 1, 1800),
 }
 _SCALING_RULES = {
     "stabilizationWindowSeconds": _whole("For how long the wish has to last.", 0, 3600),
-    "selectPolicy": _told(
+    "selectPolicy": _described(
         "Which of `policies` counts.", type="string", enum=["Max", "Min", "Disabled"]
     ),
-    "tolerance": _told(
+    "tolerance": _described(
         "How far from the target is near enough.",
         **{"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True},
     ),
-    "policies": _told(
+    "policies": _described(
         "How many replicas may change in what time.",
         type="array",
         maxItems=16,
@@ -301,8 +301,8 @@ ScalingBehavior = Annotated[
         {
             "type": "object",
             "properties": {
-                "scaleUp": _told("How to add.", type="object", properties=_SCALING_RULES),
-                "scaleDown": _told("How to remove.", type="object", properties=_SCALING_RULES),
+                "scaleUp": _described("How to add.", type="object", properties=_SCALING_RULES),
+                "scaleDown": _described("How to remove.", type="object", properties=_SCALING_RULES),
             },
         }
     ),
