@@ -6,14 +6,14 @@ the type it constrains; `Detector.parse` checks the rest.
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from yolofleet.api import hosts
 from yolofleet.api.access import Access
-from yolofleet.api.base import ApiModel, Duration, FreeForm, InvalidSpec, Quantities, Rule
+from yolofleet.api.base import ApiModel, Duration, InvalidSpec, Quantities, Rule
 from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, PodTemplate, problems
 from yolofleet.api.rollout import Rollout
