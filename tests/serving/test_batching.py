@@ -269,9 +269,10 @@ async def test_a_batch_is_predicted_by_what_is_in_it(gate, clock) -> None:
     running = await submitted(batcher, 1)
     small = await submitted(batcher, 1, deadline=clock.now + 1 + JITTER_MARGIN + 0.01)
     large = await submitted(batcher, 4, deadline=clock.now + 1 + 2 * JITTER_MARGIN)
+    patient = await submitted(batcher, 1)
     clock.now += 1
     gate.may_run.set()
-    await asyncio.gather(*running, *small)
+    await asyncio.gather(*running, *small, *patient)
     with pytest.raises(TooLate):
         await large[0]
 
