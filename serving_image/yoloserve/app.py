@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.types import Scope
 
 from yoloserve import errors
 from yoloserve.access import Access
@@ -19,7 +20,7 @@ from yoloserve.admission import Quotas
 from yoloserve.dependencies import Bodies, ClientGone
 from yoloserve.detector import Detector
 from yoloserve.metrics import Metrics
-from yoloserve.middleware import REVISION, Guarded, SaysWho, Traced
+from yoloserve.middleware import REVISION, Guarded, SaysWho, TakesHead, Traced
 from yoloserve.replies import detects, refusal, reply
 from yoloserve.routes import detect, health, page, stream, v2
 from yoloserve.schemas import StreamResponse, V2Request
@@ -41,12 +42,17 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
         version=detector.info.version,
         summary="Objects in pictures, in time.",
         description=f"Serves **{detector.info.name}** with the classes "
-        f"{', '.join(detector.info.classes)}. Try it on [the page](/).\n\n"
+        f"{', '.join(detector.info.classes)}. Try it on [the page](./).\n\n"
         "A camera's frames go over a WebSocket, `/v1/stream`: each binary message is an encoded "
         "image, each answer a `StreamResponse` as text. While a frame is looked at, newer ones "
         "replace each other. Parameters are those of `/v1/detect`, `deadline_ms` and `camera_id`.",
         lifespan=_lifespan,
+        docs_url=None,
         redoc_url=None,
+        # Behind a proxy that strips a prefix, neither is where the client would be sent: what is
+        # relative is right there, too, and nothing has to be believed of a header.
+        redirect_slashes=False,
+        servers=[{"url": "./"}],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.state.detector = detector
@@ -62,6 +68,7 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     app.state.guarded = access is not None
     app.state.max_images, app.state.max_pixels = settings.max_images, settings.max_pixels
     app.state.draining = False
+    app.state.large_json = asyncio.Lock()
     app.state.streams, app.state.max_streams = 0, settings.max_streams
     app.state.give_up = lambda: None  # the process's to say
     app.state.watch = Watch(
@@ -80,14 +87,19 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_exception_handler(ClientDisconnect, _nobody_there)
     app.add_exception_handler(ClientGone, _nobody_there)
-    app.add_exception_handler(Exception, _failed)
     # Outermost last.
     if access:
         app.add_middleware(
             Guarded, access=access, state=app.state, metrics_open=settings.metrics_open
         )
     app.add_middleware(SaysWho, state=app.state)
-    app.add_middleware(Traced, state=app.state, access_log=settings.access_log)
+    app.add_middleware(
+        Traced,
+        state=app.state,
+        access_log=settings.access_log,
+        failed=partial(_failed, app.state),
+    )
+    app.add_middleware(TakesHead)
     return app
 
 
@@ -169,10 +181,11 @@ async def _nobody_there(request: Request, _: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def _failed(request: Request, error: Exception) -> Response:
-    """Answer a bug; Starlette sends this and raises the error again, for the log."""
-    _counted(request, "internal")
-    told = f"the server failed: {type(error).__name__}"
-    response = reply(500, "internal", told, request.url.path)
-    response.raw_headers.append((REVISION, request.app.state.detector.info.revision.encode()))
+def _failed(state: State, scope: Scope, error: Exception) -> Response:
+    """Answer a bug; its error goes on, to the log."""
+    path = scope["path"]
+    if detects(path):
+        state.metrics.refused("internal")
+    response = reply(500, "internal", f"the server failed: {type(error).__name__}", path)
+    response.raw_headers.append((REVISION, state.detector.info.revision.encode()))
     return response

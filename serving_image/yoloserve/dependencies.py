@@ -1,6 +1,7 @@
 """What a route is handed: the detector, the caller's options, and a body bounded in every way."""
 
 import asyncio
+import difflib
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -8,15 +9,18 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
+    Iterable,
     Iterator,
 )
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 import orjson
 from fastapi import Depends, Header, Query, Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import HTTPConnection
@@ -49,7 +53,13 @@ FORM_FIELDS = "file", "image"
 NEVER_AN_IMAGE = ("text/",)
 JSON = "application/json"
 MOST_JSON_BYTES = 16_384  # of {"url": ...}
+ONLY_A_URL = (
+    'the body must be {"url": "https://..."}: JSON holds no picture here; send one as it is, as '
+    "the body or as a file of a form"
+)
 MOST_IN_MEMORY = 2**40
+OPTIONS = frozenset({"confidence", "iou", "classes", "max_detections", "agnostic_nms"})
+LEAST_LIKENESS = 0.5  # "conf" is like "confidence"
 LONGEST_DEADLINE_MS = 600_000
 BODIES_HELD = 8  # of the largest size, by all requests together, before new ones are turned away
 
@@ -196,12 +206,35 @@ def option_of(detector: Detector, **given: Any) -> Options:
     return replace(detector.defaults, **{k: v for k, v in given.items() if v is not None})
 
 
+def refuse_unknown(given: Iterable[str], known: Collection[str], kind: str) -> None:
+    """Raise `InvalidParameter` for a name that means nothing here, and say what is near it.
+
+    An option that is passed over is worse than a refusal: its caller believes that it holds.
+    """
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name.lower(), known, 1, LEAST_LIKENESS)
+            hint = f"did you mean {near[0]}? There are" if near else "there are"
+            raise InvalidParameter(
+                f"{name[:100]!r} is no {kind} here; {hint} {', '.join(sorted(known))}"
+            )
+
+
+def refuse_unknown_query(query: bytes, known: Collection[str]) -> None:
+    """Raise `InvalidParameter` for parameters of a query that are unknown, or given twice."""
+    names = [name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)]
+    refuse_unknown(names, known, "query parameter")
+    if len(names) > len(set(names)):
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise InvalidParameter(f"{doubled}: given {names.count(doubled)} times; once is meant")
+
+
 def class_indices(wanted: str, known: tuple[str, ...]) -> frozenset[int]:
     """Read "person, 2" as indices; raise `InvalidParameter` for what the model does not have."""
     indices = set()
     for word in (word.strip() for word in wanted.split(",")):
-        if word in known:
-            indices.add(known.index(word))
+        if named := [index for index, name in enumerate(known) if name.strip() == word]:
+            indices.update(named)  # all, where a model has two of one name
         elif word.isdecimal() and int(word) < len(known):
             indices.add(int(word))
         else:
@@ -232,7 +265,11 @@ class Bodies:
             raise UnsupportedMediaType(f"the body is {sent}: send the image itself")
         with self._hold() as held:
             if sent == JSON:
-                url = url_in(await self._read(request, held, _whole, MOST_JSON_BYTES))
+                try:
+                    told = await self._read(request, held, _whole, MOST_JSON_BYTES)
+                except TooLarge:
+                    raise TooLarge(f"{ONLY_A_URL}; this is too long for one") from None
+                url = url_in(told)
                 encoded = b"".join([held.take(chunk) async for chunk in self._fetched(url)])
             elif sent == MULTIPART:
                 [(_, encoded)] = await self._read(request, held, _one_file(request))
@@ -371,17 +408,39 @@ def _all_files(request: Request, most: int) -> ReadsFiles:
     return read
 
 
+class _FormOfFiles(MultiPartParser):
+    """Takes parts for files also without `filename`, which is optional (RFC 7578, 4.2)."""
+
+    known: Collection[str] = ()  # names that fields may have; none: any, if it is a file
+
+    def on_headers_finished(self) -> None:
+        """Refuse a field that is no picture by its name, before its content is read."""
+        part = self._current_part
+        _, told = parse_options_header(part.content_disposition)
+        name = told.get(b"name", b"").decode("utf-8", "replace")
+        typed = any(field == b"content-type" for field, _ in part.item_headers)
+        is_file = b"filename" in told or typed or name in FORM_FIELDS
+        if name in OPTIONS:
+            raise InvalidParameter(f"{name}: a form holds pictures; say ?{name}=... in the address")
+        if self.known or not is_file:
+            refuse_unknown([name], self.known or FORM_FIELDS, "field of a form")
+        if b"filename" not in told:
+            part.content_disposition = (part.content_disposition or b"") + b'; filename=""'
+        super().on_headers_finished()
+
+
 async def _files(
     request: Request, chunks: AsyncGenerator[bytes, None], most: int, fields: Collection[str]
 ) -> Files:
-    parser = MultiPartParser(request.headers, chunks, max_files=most, max_fields=len(FORM_FIELDS))
+    parser = _FormOfFiles(request.headers, chunks, max_files=most, max_fields=0)
+    parser.known = fields
     parser.spool_max_size = MOST_IN_MEMORY  # never to disk: the file system may be read-only
     try:
         form = await parser.parse()
         return [
             (value.filename or name, await value.read())
             for name, value in form.multi_items()
-            if isinstance(value, UploadFile) and (not fields or name in fields)
+            if isinstance(value, UploadFile)
         ]
     except MultiPartException as error:
         raise InvalidParameter(f"the form cannot be read: {error.message}") from error
@@ -398,7 +457,7 @@ def url_in(body: bytes) -> str:
         raise InvalidParameter(f"the body is not JSON: {error}") from None
     url = told.get("url") if isinstance(told, dict) else None
     if not isinstance(url, str) or len(told) > 1:
-        raise InvalidParameter('the body must be {"url": "https://..."}')
+        raise InvalidParameter(ONLY_A_URL)
     return url
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from yoloserve.detector import Answer, Source
 from yoloserve.engine import ModelInfo
-from yoloserve.errors import InvalidParameter, TooManyPixels
+from yoloserve.errors import InvalidParameter, TooLarge, TooManyPixels
 from yoloserve.images import Image
 from yoloserve.schemas import detect_json
 
@@ -40,6 +40,10 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 CONFIG_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32"}
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+ALWAYS_PARSED_BYTES = 65_536
+COUNTED_AT_ONCE = 2**20
+MOST_OTHER_VALUES = 4096  # that are no pixels
+MOST_SIDES = 4
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -49,6 +53,7 @@ class Limits:
 
     images: int
     pixels: int
+    numbers: int = 3 * 640 * 640  # as JSON: one picture of the model's own input size
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ def read(body: bytes, header_length: int | None, limits: Limits) -> Inference:
     if header_length is not None and header_length > len(body):
         raise InvalidParameter(f"{HEADER_LENGTH}: {header_length}, of a body of {len(body)} bytes")
     header, binary = (body, b"") if header_length is None else _split(body, header_length)
+    _refuse_bomb(header, limits)
     try:
         told = orjson.loads(header)
     except orjson.JSONDecodeError as error:
@@ -84,6 +90,29 @@ def read(body: bytes, header_length: int | None, limits: Limits) -> Inference:
     return Inference(_string(request.get("id", ""), "id"), sources, _outputs(request), parameters)
 
 
+def _refuse_bomb(header: bytes, limits: Limits) -> None:
+    """Raise `TooLarge` for JSON of too many values, before any of them is made.
+
+    A value of two bytes takes up to a hundred as an object, and none of it lets others run. What
+    separates and opens values bounds their number; those within strings are counted, too, of which
+    base64 has none. Pixels may be nested as the shape is: a list for each pixel, at most.
+    """
+    if len(header) <= ALWAYS_PARSED_BYTES:
+        return
+    counts = np.zeros(256, np.int64)
+    for at in range(0, len(header), COUNTED_AT_ONCE):
+        piece = np.frombuffer(header, np.uint8, min(COUNTED_AT_ONCE, len(header) - at), at)
+        counts += np.bincount(piece, minlength=256)
+    lists, objects = counts[ord("[")], counts[ord("{")]
+    values = counts[ord(",")] - limits.numbers
+    if max(values, lists - limits.numbers // 3, objects) > MOST_OTHER_VALUES:
+        raise TooLarge(
+            f"the JSON holds too many values: at most {limits.numbers} numbers, one picture of the "
+            "model's own input size. Send pixels as binary data (binary_data_size, which Triton's "
+            "clients write by themselves), or encoded images (BYTES) in base64"
+        )
+
+
 def _split(body: bytes, at: int) -> tuple[bytes, bytes]:
     return body[:at], body[at:]
 
@@ -91,13 +120,15 @@ def _split(body: bytes, at: int) -> tuple[bytes, bytes]:
 def _outputs(request: dict[str, Any]) -> list[tuple[str, bool]]:
     by_default = _object(request.get("parameters", {}), "parameters").get("binary_data_output")
     asked = _list(request.get("outputs") or [{"name": name} for name in OUTPUTS], "outputs")
-    outputs = []
+    outputs: list[tuple[str, bool]] = []
     for number, raw in enumerate(asked):
         output = _object(raw, f"outputs[{number}]")
         name = _string(output.get("name"), f"outputs[{number}].name")
         if name not in OUTPUTS:
             raise InvalidParameter(f"outputs: no {name!r}; there are {', '.join(OUTPUTS)}")
         told = _object(output.get("parameters", {}), f"outputs[{number}].parameters")
+        if name in (known for known, _ in outputs):
+            raise InvalidParameter(f"outputs: {name!r} is asked for twice")
         outputs.append((name, bool(told.get("binary_data", by_default))))
     return outputs
 
@@ -106,6 +137,8 @@ def _sources(tensor: dict[str, Any], binary: bytes, limits: Limits) -> list[Sour
     if (name := tensor.get("name")) != INPUT:
         raise InvalidParameter(f"inputs: no {name!r}; the input is {INPUT!r}")
     shape = _list(tensor.get("shape"), "shape")
+    if len(shape) > MOST_SIDES:  # their product would take for ever
+        raise InvalidParameter(f"shape: {len(shape)} sizes; expected at most {MOST_SIDES}")
     if not all(isinstance(size, int) and 0 < size < 2**31 for size in shape):
         raise InvalidParameter(f"shape: {shape} is not a list of positive numbers")
     parameters = _object(tensor.get("parameters", {}), "parameters of the input")

@@ -2,9 +2,11 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, State
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yoloserve.access import Access
@@ -18,13 +20,28 @@ log = logging.getLogger(__name__)
 REVISION = b"x-yolofleet-revision"
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 METRICS = "/metrics"
+Failed = Callable[[Scope, Exception], Response]  # answers a bug
+
+
+class TakesHead:
+    """Takes HEAD wherever GET is (RFC 9110, 9.1): a GET whose body uvicorn leaves out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._inner = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; uvicorn goes by the scope it made, so that one stays as it is."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._inner(scope, receive, send)
 
 
 class Traced:
     """Gives each request its ids, counts it, and writes it to the log where that is wanted."""
 
-    def __init__(self, app: ASGIApp, state: State, access_log: bool) -> None:
+    def __init__(self, app: ASGIApp, state: State, access_log: bool, failed: Failed) -> None:
         self._inner = app
+        self._failed = failed
         self._state = state
         self._access_log = access_log
 
@@ -55,6 +72,11 @@ class Traced:
         metrics.active_requests.inc()
         try:
             await self._inner(scope, receive, send_with_ids)
+        except Exception as error:  # handed on to the log; answered here, where its ids are known
+            if scope["type"] == "http" and status == 0:
+                response = self._failed(scope, error)
+                await response(scope, receive, send_with_ids)
+            raise
         finally:
             metrics.active_requests.dec()
             route = getattr(scope.get("route"), "path", "")

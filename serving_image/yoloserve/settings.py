@@ -2,6 +2,7 @@
 
 import enum
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -16,11 +17,18 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from yoloserve.errors import InvalidSettings
 
 ENV_PREFIX = "YOLOSERVE_"
+SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 SHA256 = r"^[0-9a-f]{64}$"
 
 
@@ -61,6 +69,25 @@ class Profile(enum.StrEnum):
     THROUGHPUT = "throughput"
 
 
+def _temporary() -> Path:
+    """Name the temporary directory; without a writable one there is no cache, and no failure."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:
+        return Path("/tmp")
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, less what Kubernetes makes up for a Service called `yoloserve`."""
+
+    def __call__(self) -> dict[str, Any]:
+        """Read it; the address of a Service (`YOLOSERVE_PORT=tcp://...`) is no port of ours."""
+        told = super().__call__()
+        if SERVICE_LINK.match(str(told.get("port", ""))):
+            del told["port"]
+        return told
+
+
 class LastWords(BaseSettings):
     """Where the reason of a failed start goes; readable when the other settings are not."""
 
@@ -68,6 +95,18 @@ class LastWords(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="ignore"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic names it)
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic names it)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic names it)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read flags, then the environment."""
+        return init_settings, _Environment(settings_cls)
 
     termination_log: Path = Field(
         Path("/dev/termination-log"),
@@ -248,7 +287,7 @@ class Settings(LastWords, extra="forbid"):
     )
 
     cache_dir: Path = Field(
-        default_factory=lambda: Path(tempfile.gettempdir()) / "yoloserve",
+        default_factory=lambda: _temporary() / "yoloserve",
         description="Directory for downloaded and compiled models; created when absent.",
     )
     max_model_bytes: int = Field(

@@ -7,12 +7,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from yoloserve.dependencies import (
+    OPTIONS,
     Asked,
     Bodies,
     Calling,
     asked,
     calling,
     named,
+    refuse_unknown_query,
     spend,
     while_connected,
 )
@@ -45,7 +47,10 @@ class DetectRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             scope = request.scope
-            if scope["query_string"] or any(name in PARAMETERS for name, _ in scope["headers"]):
+            if scope["query_string"]:
+                refuse_unknown_query(scope["query_string"], OPTIONS)
+                return await read(request)
+            if any(name in PARAMETERS for name, _ in scope["headers"]):
                 return await read(request)
             caller = await calling(request, await named(request))
             response: Response = await self.endpoint(request, caller, await asked(request))

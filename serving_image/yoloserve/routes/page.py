@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse
 
 from yoloserve.engine import PROBE
 
@@ -35,3 +36,15 @@ def _add(path: str, file: Path) -> None:
 for path, name in FILES.items():
     _add(path, PAGE / name)
 _add("/page/sample.jpg", PROBE)
+
+
+@router.get("/docs")
+async def docs() -> HTMLResponse:
+    """Show the API. All that it needs is found beside it, below whatever prefix that is."""
+    return get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title="yoloserve",
+        swagger_js_url="static-offline-docs/swagger-ui-bundle.js",
+        swagger_css_url="static-offline-docs/swagger-ui.css",
+        swagger_favicon_url="page/icon.svg",
+    )

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Query, WebSocket
 
 from yoloserve.dependencies import (
     LONGEST_DEADLINE_MS,
+    OPTIONS,
     Asked,
     Bodies,
     Caller,
@@ -22,6 +23,7 @@ from yoloserve.dependencies import (
     Named,
     Served,
     refuse_if_blind,
+    refuse_unknown_query,
     spend,
 )
 from yoloserve.detector import Answer, Detector
@@ -52,6 +54,7 @@ async def stream(
     """
     state = socket.app.state
     _refuse_foreign_origin(socket)
+    refuse_unknown_query(socket.scope["query_string"], OPTIONS | {"deadline_ms", "camera_id"})
     refuse_if_blind(socket)
     if state.streams >= state.max_streams:
         raise Overloaded(f"{state.streams} streams are open, {state.max_streams} are allowed")

@@ -1,5 +1,6 @@
 """The Open Inference Protocol under `/v2`, so that KServe's and Triton's clients work unchanged."""
 
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -37,6 +38,7 @@ MODEL, VERSION = "/models/{model}", "/models/{model}/versions/{version}"
 NO_MODEL: dict[int | str, dict[str, Any]] = {
     status: documented(V2Error)[status] for status in (401, 404)
 }
+LARGE_JSON_BYTES = 2**20
 LONGEST_TIMEOUT_US = 600_000_000
 BODY = {
     "required": True,
@@ -182,10 +184,15 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
     be refused, all of them are. A long answer is compressed for those who accept gzip or deflate.
     """
     bodies: Bodies = request.app.state.bodies
-    limits = protocol.Limits(request.app.state.max_images, request.app.state.max_pixels)
+    state = request.app.state
+    size = detector.info.input_size
+    limits = protocol.Limits(state.max_images, state.max_pixels, 3 * size.height * size.width)
     length = _header_length(request)
     async with bodies.body_of(request) as body:
-        inference = await detector.off_loop(protocol.read, body, length, limits)
+        # Many numbers are many objects: those of one request at a time.
+        large = (len(body) if length is None else length) > LARGE_JSON_BYTES
+        async with state.large_json if large else nullcontext():
+            inference = await detector.off_loop(protocol.read, body, length, limits)
         images = len(inference.sources)
         if images > 1:
             spend(request, caller.client, images - 1)

@@ -1,0 +1,199 @@
+"""What clients, proxies and Kubernetes send that nobody here thought of first."""
+
+import json
+import re
+import tempfile
+from urllib.parse import urljoin
+
+import numpy as np
+import pytest
+
+from yoloserve.__main__ import main
+from yoloserve.dependencies import class_indices
+from yoloserve.errors import InvalidParameter, InvalidSettings, TooLarge
+from yoloserve.inference_protocol import ALWAYS_PARSED_BYTES, Limits, read
+from yoloserve.settings import Settings
+
+FORM = {"Content-Type": "multipart/form-data; boundary=q"}
+
+
+def part(name: str, content: bytes, more: str = "", kind: str = "") -> bytes:
+    head = f'--q\r\nContent-Disposition: form-data; name="{name}"{more}\r\n'
+    head += f"Content-Type: {kind}\r\n" if kind else ""
+    return head.encode() + b"\r\n" + content + b"\r\n"
+
+
+# JSON
+
+
+def tensor(data: str, shape: str = "[3, 64, 64]") -> bytes:
+    told = (
+        f'{{"inputs": [{{"name": "image", "datatype": "FP32", "shape": {shape}, "data": {data}}}]}}'
+    )
+    return told.encode()
+
+
+def small() -> Limits:
+    return Limits(4, 10**6, 3 * 64 * 64)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pixels_may_be_numbers_up_to_one_picture_of_the_models_size(channels_last) -> None:
+    pixels = np.full((3, 64, 64), 0.12345678)
+    nested = json.dumps((pixels.reshape(64, 64, 3) if channels_last else pixels).tolist())
+    assert len(nested) > ALWAYS_PARSED_BYTES
+    (source,) = read(tensor(nested), None, small()).sources
+    assert source().shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "[" + ",".join(["0"] * 200_000) + "]",
+        "[" + ",".join(["[]"] * 100_000) + "]",
+        "[" + ",".join(["{}"] * 20_000) + ',"' + "a" * 65_536 + '"]',
+        "{" + ",".join(f'"{n}":0' for n in range(20_000)) + "}",
+        "[" * 100_000 + "]" * 100_000,
+    ],
+    ids=["numbers", "lists", "objects", "keys", "depth"],
+)
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_bomb_of_values_is_refused_before_it_is_parsed(bomb, binary, monkeypatch) -> None:
+    monkeypatch.setattr("yoloserve.inference_protocol.orjson.loads", pytest.fail)
+    body = tensor(bomb)
+    with pytest.raises(TooLarge, match=r"binary_data_size.*base64"):
+        read(body + b"x" * binary, len(body) if binary else None, small())
+
+
+def test_a_long_shape_is_not_multiplied() -> None:
+    with pytest.raises(InvalidParameter, match="3000 sizes"):
+        read(tensor("[]", str([2**30] * 3000)), None, small())
+
+
+async def test_a_picture_in_json_is_told_how_pictures_come(serve) -> None:
+    async with serve() as served:
+        for length in (10, 20_000):
+            body = b'{"image": "%s"}' % (b"A" * length)
+            response = await served.detect(body, **{"Content-Type": "Application/JSON; charset=x"})
+            assert response.status_code in (400, 413)
+            assert "send one as it is" in response.json()["error"]["message"]
+
+
+# options
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("?conf=0.9", "did you mean confidence"),
+        ("?min_confidence=0.9", "did you mean confidence"),
+        ("?Confidence=0.9", "did you mean confidence"),
+        ("?zzz", "there are agnostic_nms"),
+        ("?iou=0.1&iou=0.9", "iou: given 2 times"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/detect", "/v1/detect/batch"])
+async def test_a_parameter_that_means_nothing_is_refused(serve, jpeg, path, query, told) -> None:
+    async with serve() as served:
+        response = await served.client.post(path + query, files={"file": jpeg})
+    assert response.status_code == 400
+    assert told in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/detect", "/v1/detect/batch"])
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [("confidence", r"\?confidence="), ("min_confidence", "no field of a form"), ("a", "file")],
+)
+async def test_a_field_that_means_nothing_is_refused(serve, jpeg, path, field, told) -> None:
+    body = part("image", jpeg, '; filename="x"') + part(field, b"0" * 2_000_000) + b"--q--"
+    async with serve() as served:
+        response = await served.client.post(path, content=body, headers=FORM)
+    assert response.status_code == 400
+    assert re.search(told, response.json()["error"]["message"])
+
+
+@pytest.mark.parametrize("path", ["/v1/detect", "/v1/detect/batch"])
+@pytest.mark.parametrize("more", ["", "; filename*=UTF-8''%D1%84.jpg", '; filename="x.jpg"'])
+@pytest.mark.parametrize("kind", ["", "image/jpeg"])
+async def test_a_part_needs_no_file_name(serve, jpeg, path, more, kind) -> None:
+    async with serve() as served:
+        body = part("file", jpeg + bytes(1_200_000), more, kind) + b"--q--"
+        response = await served.client.post(path, content=body, headers=FORM)
+    assert response.status_code == 200, response.text
+
+
+def test_classes_are_found_by_name_though_doubled_or_with_blanks() -> None:
+    assert class_indices("car, traffic light", ("car", " traffic light ", "car")) == {0, 1, 2}
+
+
+# proxies and monitors
+
+
+async def test_every_get_answers_head(serve) -> None:
+    async with serve() as served:
+        paths = [path for path, told in served.app.openapi()["paths"].items() if "get" in told]
+        paths += ["/", "/docs", "/openapi.json", "/page/page.js"]
+        for path in (path.format(model="gate", version="1") for path in paths):
+            asked = [await served.client.request(verb, path) for verb in ("GET", "HEAD")]
+            assert [each.status_code for each in asked] == [200, 200], path
+
+
+async def test_no_redirect_leads_away_from_the_proxy(serve) -> None:
+    async with serve() as served:
+        response = await served.client.post("/v1/detect/")
+    assert response.status_code == 404
+    assert "location" not in response.headers
+
+
+async def test_the_docs_are_whole_below_any_prefix(serve) -> None:
+    async with serve() as served:
+        page = (await served.client.get("/docs")).text
+        found = re.findall(r"""(?:src|href|url)[=:]\s?["']([^"']+)["']""", page)
+        assert len(found) >= 4
+        for reference in found:
+            url = urljoin("https://example.com/gate/docs", reference)
+            assert url.startswith("https://example.com/gate/")
+            path = url.removeprefix("https://example.com/gate")
+            assert (await served.client.get(path)).status_code == 200
+        (server,) = (await served.client.get("/openapi.json")).json()["servers"]
+    assert urljoin("https://example.com/gate/openapi.json", server["url"]).endswith("/gate/")
+
+
+async def test_a_failure_is_counted_as_one_and_has_its_ids(serve, jpeg, monkeypatch) -> None:
+    counted = []
+    async with serve() as served:
+        monkeypatch.setattr(
+            served.app.state.metrics, "served", lambda *told: counted.append(told[2])
+        )
+        monkeypatch.setattr(served.app.state, "bodies", None)
+        response = await served.detect(jpeg, **{"X-Request-Id": "mine"})
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal"
+    assert response.headers["x-request-id"]
+    assert response.headers["traceparent"]
+    assert counted == [500]
+
+
+# surroundings
+
+
+def test_a_service_of_our_name_is_no_setting(monkeypatch) -> None:
+    monkeypatch.setenv("YOLOSERVE_PORT", "tcp://10.96.12.7:8080")
+    monkeypatch.setenv("YOLOSERVE_SERVICE_PORT", "8080")
+    assert Settings.read().port == 8080
+    assert Settings.read(port="99").port == 99
+    with pytest.raises(InvalidSettings, match="YOLOSERVE_PORT"):
+        Settings.read(port="tcp://10.96.12.7:8080")
+
+
+def test_no_temporary_directory_is_needed_to_start(monkeypatch, capsys) -> None:
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--help"])
+    assert ended.value.code == 0
+    assert "--cache-dir" in capsys.readouterr().out
+    assert Settings.read(cache_dir="/nowhere/x").cache_dir.name == "x"
