@@ -60,7 +60,7 @@ async def test_what_is_no_form_of_files_is_refused(serve, jpeg: bytes) -> None:
     async with serve() as served:
         raw = await served.client.post("/v1/detect/batch", content=jpeg)
         assert told(raw) == (415, "unsupported_media_type")
-        assert told(await post(served, [("file", (None, b"text"))])) == (400, "invalid_parameter")
+        assert told(await post(served, [("words", (None, b"text"))])) == (400, "invalid_parameter")
 
 
 async def test_each_image_counts_against_the_quota(serve, clock, jpeg: bytes) -> None:
