@@ -1,0 +1,74 @@
+"""The API server refuses all objects of one kind: nothing else is stopped, and status says so."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from faults.traces import CREATE, PROMOTE, UPDATE, Trace
+from memory_cluster.faults import ALWAYS, Refused, writes_of
+from memory_cluster.world import World
+from yolofleet.cluster import kinds
+
+KINDS = (
+    kinds.SERVICE_ACCOUNT,
+    kinds.NETWORK_POLICY,
+    kinds.DEPLOYMENT,
+    kinds.SERVICE,
+    kinds.DESTINATION_RULE,
+    kinds.VIRTUAL_SERVICE,
+    kinds.PDB,
+)
+WAITING = {kinds.SERVICE: ("VirtualService",), kinds.DESTINATION_RULE: ("VirtualService",)}
+"""A route never points at what is not there."""
+SAID = "not on a Sunday"
+
+
+def told(world: World) -> str:
+    return " ".join(c["message"] for c in world.status().get("conditions", ()))
+
+
+@pytest.mark.parametrize("code", [403, 500])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+async def test_a_kind_that_is_refused_leaves_all_others_written(
+    kind: kinds.Kind, code: int, reference_of: Callable[[Trace], Any]
+) -> None:
+    expected = await reference_of(CREATE)
+    world = expected.world()
+    await world.settle()
+    world.suffer(Refused(writes_of(kind.plural), times=ALWAYS, code=code))
+    await CREATE.step(world)
+    await world.settle(60)
+    made = {made_kind for made_kind, _ in world.children()}
+    usual = {name.split()[0] for name in expected.state} - {"YoloDetector"}
+    assert usual - made <= {kind.name, *WAITING.get(kind, ())}
+    assert SAID in told(world)
+    assert kind.name in told(world)
+
+
+@pytest.mark.parametrize("trace", [UPDATE, PROMOTE], ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+async def test_a_refusal_that_ends_leaves_nothing_behind(
+    kind: kinds.Kind, trace: Trace, reference_of: Callable[[Trace], Any]
+) -> None:
+    expected = await reference_of(trace)
+    world = expected.world()
+    await world.settle()
+    world.suffer(Refused(writes_of(kind.plural), times=ALWAYS))
+    await trace.step(world)
+    await world.settle(60)
+    assert not world.unsafe()
+    raw = world.detector() or {}
+    assert raw["status"]["observedGeneration"] == raw["metadata"]["generation"]
+    world.heal()
+    await world.settle()
+    assert not expected.judge(world, counts=False)
+
+
+async def test_pods_are_isolated_before_they_are_made(
+    reference_of: Callable[[Trace], Any],
+) -> None:
+    kinds_written = [
+        write.split()[1].split("/")[0] for write in (await reference_of(CREATE)).writes
+    ]
+    assert kinds_written.index("networkpolicies") < kinds_written.index("deployments")
