@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -276,7 +276,9 @@ class Server:
         after["metadata"] |= {n: live["metadata"][n] for n in kept if n in live["metadata"]}
         _default(after, self.made)
         was = _managed(live)
-        entries = [_entry(live, owner, owned, self.now) for owner, owned in owners.items() if owned]
+        # In one order: an apply that changes nothing must leave the version alone.
+        ordered = sorted(owners.items(), key=lambda item: astuple(item[0]))
+        entries = [_entry(live, owner, owned, self.now) for owner, owned in ordered if owned]
         after["metadata"]["managedFields"] = [_unless_same(was, entry) for entry in entries]
         after["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
         if after == live:
