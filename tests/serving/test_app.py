@@ -489,8 +489,8 @@ async def test_the_docs_need_nothing_from_elsewhere(serve) -> None:
         links = [part.split('"')[0] for part in page.split('src="')[1:] + page.split('href="')[1:]]
         assert links
         for link in links:
-            assert link.startswith("/")
-            assert (await served.client.get(link)).status_code == 200
+            assert "//" not in link
+            assert (await served.client.get(f"/{link}")).status_code == 200
         assert "https://" not in page
 
 
