@@ -34,7 +34,13 @@ ISTIO_CRDS = Path(__file__).resolve().parents[2] / "dev/controlplane/manifests/i
 
 V1, V2 = {"uri": "demo://shapes"}, {"uri": "demo://shapes-v2"}
 GPU = {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi", "nvidia.com/gpu": 1}}
-HOSTS = {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
+
+
+def hosts(stage: "Stage") -> dict[str, Any]:
+    """Return a host of its own for each situation: a host has one detector."""
+    return {"hosts": [f"{stage.name}.example.com"], "gateways": ["istio-system/public"]}
+
+
 MISMATCH = (
     '{"reason": "DigestMismatch", "message": "https://models.example.com/gate-v7.onnx has the'
     " SHA-256 9f2c61d0, and spec.model.sha256 says 5d41402a; put the right one there, or the right"
@@ -204,13 +210,13 @@ async def rolled_back(stage: Stage) -> None:
 
 
 async def istio_absent(stage: Stage) -> None:
-    await stage.make(traffic=HOSTS)
+    await stage.make(traffic=hosts(stage))
     await stage.says("TrafficRouted", "MeshAbsent")
     await stage.says("Progressing", "Settled")
 
 
 async def canary(stage: Stage) -> None:
-    await stage.make(replicas=3, traffic=HOSTS)
+    await stage.make(replicas=3, traffic=hosts(stage))
     await stage.settled()
     await stage.edit(canary={"model": V2, "weight": 10})
     await stage.says("CanaryHealthy", "CanaryReady")
@@ -230,7 +236,7 @@ async def promotion_waits(stage: Stage) -> None:
 
 
 async def canary_fails(stage: Stage) -> None:
-    await stage.make(replicas=3, traffic=HOSTS)
+    await stage.make(replicas=3, traffic=hosts(stage))
     await stage.settled()
     stage.pods_to_come(kubelet.crashing(1, "ValueError: the model has 80 classes\n"))
     await stage.edit(canary={"model": V2, "weight": 10})
@@ -240,7 +246,7 @@ async def canary_fails(stage: Stage) -> None:
 async def step_held(stage: Stage) -> None:
     steps = [{"weight": 25, "hold": "10m"}, {"weight": 50, "hold": "Approval"}]
     await stage.make(
-        replicas=4, traffic=HOSTS, rollout={"strategy": "Canary", "steps": steps}, model=V1
+        replicas=4, traffic=hosts(stage), rollout={"strategy": "Canary", "steps": steps}, model=V1
     )
     await stage.settled()
     await stage.edit(model=V2)

@@ -105,7 +105,8 @@ def test_a_second_signal_ends_the_draining(run_server, make_model, again) -> Non
 def test_a_server_that_still_waits_for_its_model_leaves_at_once(run_server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
-        server = run_server(model=f"http://127.0.0.1:{silent.getsockname()[1]}/gate.onnx")
+        model = f"http://127.0.0.1:{silent.getsockname()[1]}/gate.onnx"
+        server = run_server(model=model, sha256="0" * 64)
         connection, _ = silent.accept()
         with connection:
             server.terminate()
@@ -167,7 +168,11 @@ def test_many_callers_at_once_all_get_answers_or_are_told_to_wait(
     ("settings", "reason", "message"),
     [
         ({"model": "file:///nowhere.onnx"}, "ModelNotFound", "there is no file /nowhere.onnx"),
-        ({"model": "http://127.0.0.1:9/gate.onnx"}, "ModelDownloadFailed", "cannot download"),
+        (
+            {"model": "http://127.0.0.1:9/gate.onnx", "sha256": "0" * 64},
+            "ModelDownloadFailed",
+            "cannot download",
+        ),
         ({"sha256": "0" * 64}, "DigestMismatch", "was asked for"),
         ({"classes": '["circle", "star"]'}, "ClassesDiffer", "class 1 of the model is 'square'"),
         ({"model": Path(__file__).as_uri()}, "ModelUnsupported", "neither an ONNX nor"),
