@@ -202,7 +202,8 @@ class Detector:
 
     async def _find(self, source: Source, options: Options, deadline: float, flow: Flow) -> Answer:
         began = self.clock()
-        ready = await self._runner_for(source)(
+        runner = self._runner_for(source)
+        ready = await runner(
             self._unless_late,
             deadline,
             _prepare,
@@ -219,7 +220,8 @@ class Detector:
             _finish, ran.output, self._engine.head, ready.fit, options
         )
         ended = self.clock()
-        self._preparing.observe(1, ready.decode_s + ready.preprocess_s)
+        if runner != self._threads.run_alone:  # its thread is no part of the stage
+            self._preparing.observe(1, ready.decode_s + ready.preprocess_s)
         self._postprocessing.observe(1, postprocess_s)
         self._finishing.observe(1, ended - network_done)
         timing = Timing(

@@ -16,6 +16,12 @@ SCAN, END, EXIF = 0xDA, 0xD9, 0xE1
 BARE = frozenset({0x01, 0xD8, *range(0xD0, 0xD8)})  # markers that have no length
 # A decoder goes over all blocks of a picture for each scan, and some 20 bytes make one. libjpeg's
 # own progressions have 10, and 18 for four colours; the longest that optimisers write, 16.
+IN_SCANS = np.array(
+    [0x00, 0xFF, *range(0xD0, 0xD8), 0xC4, 0xCC, *range(0xD9, 0xDE), *range(0xE0, 0xF0), 0xFE],
+    np.uint8,
+)
+"""What may follow a byte of 0xFF from the first scan on (ITU-T T.81, table B.1)."""
+
 MOST_SCANS = 24
 SCAN_BYTES, END_BYTES = bytes((0xFF, SCAN)), bytes((0xFF, END))
 MOST_MARKERS = 4096  # before the first scan; a colour profile takes up to 255
@@ -84,6 +90,13 @@ def scans(jpeg: bytes, first: int) -> int:
         if marker >= 0xC0 and marker not in BARE:  # libjpeg goes by the length of what it knows
             position += int.from_bytes(jpeg[position : position + 2])
     return count
+
+
+def has_stray_marker(jpeg: bytes, first: int) -> bool:
+    """Tell whether a marker that no scan can hold, nor anything between two, follows the first."""
+    told = np.frombuffer(jpeg, np.uint8, offset=first)
+    after = told[1:][told[:-1] == 0xFF]
+    return not np.isin(after, IN_SCANS).all()
 
 
 def has_end(jpeg: bytes, first: int) -> bool:

@@ -7,6 +7,7 @@ be asked: an `emptyDir` is open to all (0777), a volume to its group. So this fo
 (0700) and looked through at each start.
 """
 
+import errno
 import logging
 import os
 import shutil
@@ -39,6 +40,10 @@ def own_folder(cache: Path) -> Path:
             _set_aside(folder)
         else:
             folder.chmod(OWN)  # whatever the umask leaves of it
+            if folder.stat().st_mode & WRITABLE_BY_OTHERS:  # as on SMB: it would go at each start
+                folder.rmdir()
+                told = "no folder of our own: modes mean nothing on this volume"
+                raise PermissionError(errno.EPERM, told, str(folder))
             return folder
     raise FileExistsError(0, f"others keep making {folder}")
 

@@ -152,8 +152,12 @@ def size(tiff: bytes) -> tuple[int, int]:
     blocks = -(-width // across) * -(-height // down) * planes
     if blocks > MOST_BLOCKS:
         raise InvalidImage(f"the image/tiff has more than {MOST_BLOCKS} tiles or strips")
-    if len(_offsets(told)) < blocks:
+    if (listed := len(_offsets(told))) < blocks:
         raise InvalidImage(f"the image/tiff lacks some of its {blocks} tiles or strips")
+    if listed > blocks:  # nobody decodes them, but each is looked through below
+        raise InvalidImage(
+            f"the image/tiff lists {listed} tiles or strips; its picture has {blocks}"
+        )
     return width, height
 
 

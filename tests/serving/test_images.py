@@ -244,6 +244,18 @@ def test_half_an_image_is_no_image(suffix: str, share: float) -> None:
         decode(whole[: int(len(whole) * share)], max_pixels=ANY)
 
 
+@pytest.mark.parametrize("stray", [0x02, 0x80, 0xBF, 0xC1, 0xD8, 0xF7])
+@pytest.mark.parametrize("sampling", [0x411111, 0x221111])
+def test_a_frame_that_stops_at_a_marker_in_its_midst_is_none(stray: int, sampling: int) -> None:
+    """OpenCV makes the rest up in grey, and says nothing."""
+    noise = np.random.default_rng(0).integers(0, 255, (96, 160, 3), np.uint8)
+    options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    whole = cv2.imencode(".jpg", noise, options)[1].tobytes()
+    middle = len(whole) // 2
+    with pytest.raises(InvalidImage):
+        decode(whole[:middle] + bytes((0xFF, stray)) + whole[middle:], max_pixels=ANY)
+
+
 ODD = {  # and harmless: cheap cameras, and what stores their pictures, write such
     "stray bytes before the end": lambda jpeg: jpeg[:-2] + b"\x124V\x00" * 30 + jpeg[-2:],
     "padding before the end": lambda jpeg: jpeg[:-2] + b"\xff" * 5 + jpeg[-2:],

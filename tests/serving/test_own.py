@@ -60,6 +60,20 @@ def test_what_others_could_have_written_is_not_read_and_made_anew(
     assert not list(tmp_path.glob(".distrusted-*"))
 
 
+def test_where_modes_mean_nothing_there_is_no_folder_of_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on SMB and vfat: it would be set aside at each start, with what the start before made."""
+    made = Path.mkdir
+    monkeypatch.setattr(Path, "chmod", lambda *_, **__: None)
+    monkeypatch.setattr(
+        Path, "mkdir", lambda path, *_, **told: (made(path, **told), os.chmod(path, 0o777))
+    )
+    with pytest.raises(PermissionError, match="no folder of our own"):
+        own_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_belongs_to_another_user_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

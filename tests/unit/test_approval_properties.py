@@ -203,3 +203,25 @@ def test_deleting_the_deployment_of_stable_releases_nothing(world, mesh):
     world.settle()
     assert world.replicas() == {old: 1, new: 0}
     assert world.status().condition("Ready").status == "True"
+
+
+def test_a_canary_that_is_promoted_while_stable_is_partly_back_waits_as_well():
+    """It has all requests but one pod's share, which nobody gave it."""
+    world = _world_type()(mesh=True)
+    rollout = {"strategy": "Canary", "steps": APPROVAL}
+    world.edit(model=OLD, replicas=10, rollout=rollout)
+    world.settle()
+    old = world.status().stable.revision
+    world.edit(canary={"model": NEW, "weight": 10, "replicas": 10})
+    world.settle()
+    for left in (0, 1):
+        world.deployments()[old]["status"]["availableReplicas"] = left
+        for _ in range(4):
+            world.reconcile()
+    assert world.weights()[old] == 10
+    world.edit(model=NEW, canary=None)
+    for _ in range(4):
+        world.reconcile()
+    world.settle()
+    assert world.status().stable.revision == old
+    assert world.status().rollout.step == 1

@@ -259,3 +259,17 @@ def test_a_node_is_news_only_when_it_offers_something_else(cache: Cache) -> None
     before = cache.nodes_version
     cache.remove(kinds.NODE, "n", 4)
     assert cache.nodes_version > before
+
+
+def test_what_outlives_the_absence_of_its_api_is_known_again() -> None:
+    """A CRD that stops serving a version, and serves it again, deletes nothing."""
+    cache = Cache()
+    gateway = {"name": "public", "namespace": "istio-system", "uid": "u", "resourceVersion": "5"}
+    manifest = {"metadata": gateway, "spec": {}}
+    cache.set_served(kinds.ISTIO_GATEWAY, True)
+    cache.put(kinds.ISTIO_GATEWAY, manifest)
+    cache.set_served(kinds.ISTIO_GATEWAY, False)
+    assert cache.named(kinds.ISTIO_GATEWAY, "istio-system", "public") is None
+    cache.set_served(kinds.ISTIO_GATEWAY, True)
+    cache.replace_all(kinds.ISTIO_GATEWAY, [entry_of(kinds.ISTIO_GATEWAY, manifest)], 99)
+    assert cache.named(kinds.ISTIO_GATEWAY, "istio-system", "public") is not None

@@ -356,3 +356,23 @@ async def test_after_a_whole_sweep_memory_can_be_given_back(
     running = asyncio.create_task(sweep.run())
     await asyncio.wait_for(swept.wait(), 5)
     running.cancel()
+
+
+async def test_an_optional_kind_that_may_not_be_listed_ends_nothing() -> None:
+    """As after an upgrade of the operator whose new rights somebody else has to give."""
+
+    class Closed(EmptyCluster):
+        async def serves(self, _: Any) -> bool:
+            return True
+
+        async def list(self, kind: kinds.Kind, *_: Any, **__: Any) -> Listing[Any]:
+            if kind is kinds.ISTIO_GATEWAY:
+                raise errors.Forbidden("gateways may not be listed")
+            return Listing([], 9)
+
+    cache = Cache()
+    sweep = Sweep(cast(Client, Closed()), cache, WorkQueue())
+    await sweep.first()
+    await sweep.discover()
+    assert not cache.serves(kinds.ISTIO_GATEWAY), "nobody can say which gateways there are"
+    assert cache.serves(kinds.HTTP_ROUTE), "what comes after it is found"

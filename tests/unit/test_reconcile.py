@@ -563,6 +563,27 @@ def test_a_fight_is_told_however_slow_it_is_and_pods_survive_most_of_it(world, e
     assert world.said("Drifted").status == "False"
 
 
+def test_a_fight_that_the_other_side_ends_is_over_and_nobody_looks_on_for_ever(world):
+    world.settle()
+    path = kinds.SERVICE.path("shop", "gate")
+    theirs = {"spec": {"externalIPs": ["192.0.2.1"]}}
+    world.edit(kinds.SERVICE, "gate", theirs)
+    world.look()
+    repaired = copy.deepcopy(world.api.objects[path])
+    assert "externalIPs" not in repaired["spec"]
+    world.seconds += 0.4
+    world.edit(kinds.SERVICE, "gate", theirs)  # back within the moment of calm
+    world.look()
+    assert world.said("Drifted").reason == "DriftContested"
+    world.seconds += 0.2
+    world.api.put(path, repaired)
+    world.look()
+    world.seconds += 7200
+    world.look()
+    assert world.said("Drifted").status == "False"
+    assert asyncio.run(reconcile(KEY, world.deps)) is None
+
+
 def test_while_one_field_is_left_to_another_all_others_are_put_right(world):
     world.settle()
     name = world.stable

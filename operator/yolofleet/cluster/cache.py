@@ -352,6 +352,7 @@ class Cache:
             self._absent.add(kind)
             for entry in list(self._entries[kind].values()):
                 self.remove(kind, entry.uid, entry.version)
+                del self._deleted[entry.uid]  # it may be there still, and as it was
         return True
 
     def _knows(self, kind: Kind, uid: str, version: int) -> bool:

@@ -94,6 +94,8 @@ class Contests:
             most = max(LEFT_S[1], 6 * known.gap)
             known.left_until = now + min(max(pause, LEFT_S[0]), most)
         seen = {each.field for each in drift}
+        for name, known in contest.fields.items():
+            known.back = known.back and name in seen
         return {name for name, known in contest.fields.items() if known.contested and name in seen}
 
     def left(self, kind: Kind, uid: str, drift: Sequence[Difference]) -> list[Difference]:

@@ -118,7 +118,11 @@ class Sweep:
                 extra={"fields": {"kind": kind.name, "api": kind.api_version}},
             )
             if served:
-                await self.list(kind)
+                try:
+                    await self.list(kind)
+                except Forbidden as error:
+                    self._forbid(kind, error)
+                    continue
             else:
                 self.hearing.forget(kind)
             for key in self._cache.detectors():

@@ -103,7 +103,7 @@ def _reached(
     status = observed.status
     lost = status.stable is None or status.observed_generation >= detector.generation
     bounds = [steps[-1].weight] if lost else []
-    bounds += [asked] if asked is not None and (lost or weight == 100) else []
+    bounds += [asked] if asked is not None else []
     return max(min([weight, *bounds]), 1)
 
 
