@@ -79,7 +79,7 @@ async def test_the_rights_of_the_chart_are_enough(
 
             async def told(namespace: str) -> bool:
                 raw = await kube.get(kinds.DETECTOR, namespace, release)
-                return bool(raw["status"]["observedGeneration"])
+                return bool(raw["status"]["observedGeneration"] == raw["metadata"]["generation"])
 
             async def made(namespace: str) -> bool:
                 children = [

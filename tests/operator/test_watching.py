@@ -50,7 +50,7 @@ async def test_a_deleted_child_comes_back(
 
     async def all_made() -> bool:  # status is written after the last child
         told = (await kube.get(kinds.DETECTOR, namespace, "gate")).get("status", {})
-        return bool(told.get("observedGeneration"))
+        return bool(told.get("observedGeneration") == 1)
 
     await eventually(all_made)
     before = await children(kube, kind, namespace)
