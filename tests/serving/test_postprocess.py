@@ -249,6 +249,7 @@ def test_boxes_are_in_pixels_of_the_image_as_sent() -> None:
 def test_an_image_with_nothing_in_it_has_no_detections(head: Head) -> None:
     empty = {
         Head.ANCHOR_FREE: np.zeros((7, 100), np.float32),
+        Head.ANCHOR_FREE_ROWS: np.zeros((100, 7), np.float32),
         Head.OBJECTNESS: np.zeros((100, 8), np.float32),
         Head.END_TO_END: np.zeros((300, 6), np.float32),
     }[head]
