@@ -306,6 +306,21 @@ def test_status_is_told_while_a_write_fails(world):
     assert world.said("TrafficRouted").status != "True"
 
 
+def test_the_same_trouble_at_each_try_is_told_once(world):
+    """A webhook that does not answer is told of with the port that the API server had for it."""
+    world.settle()
+    world.spec(replicas=3)
+    for port in range(40_000, 40_012):
+        told = f"failed calling webhook: read tcp 10.0.0.1:{port}->10.96.0.9:443: reset by peer"
+        world.api.refuse = of_kind(kinds.DEPLOYMENT, error=errors.Unavailable(told))
+        world.look()
+        world.seconds += 15
+        if port == 40_006:  # it has lasted
+            world.api.writes.clear()
+    assert "read tcp 10.96.0.9:443: reset by peer" in world.said("Written").message
+    assert not [w for w in world.api.writes if "/status" in str(w)]
+
+
 def test_a_moment_of_trouble_is_not_told(world):
     world.settle()
     world.edit(kinds.SERVICE, "gate", {"spec": {"selector": {"a": "b"}}})

@@ -27,11 +27,16 @@ _WRITTEN: Mapping[str, tuple[tuple[str, str], ...]] = {
 }
 
 
+_OUR_SIDE = re.compile(r"\S+:\d+->(?=\S+:\d)")
+"""Of a connection in the words of Go's `net`: another port at each try, which would be news."""
+
+
 def as_the_user_wrote(kind: str, told: str) -> str:
     """Return what the API server says of an object of `kind`, with fields as the detector has them.
 
-    A field that the detector does not have is left as it is.
+    A field that the detector does not have is left as it is. What differs from try to try goes.
     """
+    told = _OUR_SIDE.sub("", told)
     for field, written in _WRITTEN.get(kind, ()):
         told = re.sub(rf"(?<![\w.])\.?{field}(?![A-Za-z])", written, told)
     return told
