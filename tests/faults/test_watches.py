@@ -18,7 +18,7 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.errors import Conflict
 from yolofleet.cluster.kinds import Kind
 
-ABSENT = (kinds.NODE, kinds.HTTP_ROUTE, kinds.POD_MONITOR)
+ABSENT = (kinds.NODE, kinds.HTTP_ROUTE, kinds.POD_MONITOR, *kinds.GATEWAYS.values())
 WATCHED = [kind for kind in kinds.CACHED if kind not in ABSENT]
 SOME_KINDS = [kinds.DETECTOR, kinds.DEPLOYMENT, kinds.VIRTUAL_SERVICE]
 PERIODIC_SWEEP_S = 35.0
