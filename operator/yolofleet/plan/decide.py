@@ -80,15 +80,21 @@ class Plan:
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """Revisions that answer requests beside the stable one, and not for a moment only.
+        """Revisions that answer requests beside the stable one."""
+        names = (p.revision.name for p in self.revisions if p.revision.name != self.stable)
+        serves = {self.matched} | {name for name, weight in self.weights.items() if weight}
+        if self.spans:
+            serves |= {self.target, self.canary}
+        return tuple(name for name in names if name in serves)
 
-        A release without steps is one: its revision is the stable one as soon as it serves.
+    @property
+    def lasting(self) -> tuple[str, ...]:
+        """Those of `beside` that stay so for a while: a canary, a release that walks steps.
+
+        Any other release is one of a moment: its revision is stable as soon as it serves.
         """
         walks = self.target if self.progress and self.progress.step else None
-        lasting = {self.canary, walks} - {self.stable}
-        serves = {self.matched} | {name for name, weight in self.weights.items() if weight}
-        names = (p.revision.name for p in self.revisions)
-        return tuple(name for name in names if name in lasting & serves)
+        return tuple(name for name in self.beside if name in (self.canary, walks))
 
     def replicas(self, name: str | None) -> int | None:
         """Replicas planned for `name`; None when it is not planned, or autoscaled."""

@@ -67,7 +67,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *deployments,
         *([hpa(detector, plan.stable, scaling)] if scaling else []),
         *([pdb(detector, detector.name, plan.stable)] if plan.full >= 2 else []),
-        *(pdb(detector, name, name) for name in plan.beside if (plan.replicas(name) or 0) >= 2),
+        *(pdb(detector, name, name) for name in plan.lasting if (plan.replicas(name) or 0) >= 2),
         *([pod_monitor(detector, monitored)] if monitored is not None else []),
     ]
 
