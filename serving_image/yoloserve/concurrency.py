@@ -3,6 +3,7 @@
 import asyncio
 import math
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,44 @@ from typing import TypeVar
 
 R = TypeVar("R")
 CGROUP = Path("/sys/fs/cgroup")
+
+
+class Room:
+    """An amount of something, lent in the order of asking: no crowd of small ones passes a big one.
+
+    Of one event loop; not to be used by two threads.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = self.free = size
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, amount: int) -> None:
+        """Return when there is room for `amount`, at most `size`; it is taken then."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((amount, turn))
+        self._serve()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            # Either it was taken in this very moment, or those behind it may fit now.
+            self.give(0 if turn.cancelled() else amount)
+            raise
+
+    def give(self, amount: int) -> None:
+        """Give back what was taken."""
+        self.free += amount
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting:
+            amount, turn = self._waiting[0]
+            if not turn.cancelled():
+                if amount > self.free:
+                    return
+                self.free -= amount
+                turn.set_result(None)
+            self._waiting.popleft()
 
 
 class Threads:
@@ -22,7 +61,7 @@ class Threads:
         self._pool = ThreadPoolExecutor(pool, "image")
         # What has been through the network does not queue behind what has not been decoded.
         self._finish = ThreadPoolExecutor(self.finishers, "finish")
-        self._big = ThreadPoolExecutor(1, "big-image")
+        self._big = ThreadPoolExecutor(pool, "big-image")
         # A lane of its own for each inference request: no runtime is entered by two threads.
         self._lanes = [ThreadPoolExecutor(1, f"lane-{lane}") for lane in range(lanes)]
 
@@ -34,9 +73,17 @@ class Threads:
         """Run `work` that comes after the engine."""
         return await asyncio.get_running_loop().run_in_executor(self._finish, work, *args)
 
-    async def run_alone(self, work: Callable[..., R], *args: object) -> R:
-        """Run `work` that needs much memory: one at a time, and never in the way of the pool."""
-        return await asyncio.get_running_loop().run_in_executor(self._big, work, *args)
+    async def run_within(self, room: Room, amount: int, work: Callable[..., R], *args: object) -> R:
+        """Run `work` that needs `amount` of `room`, and never in the way of the pool.
+
+        The thread gives it back, not its caller: one that was cancelled leaves a thread behind
+        that still works, and still holds its memory.
+        """
+        await room.take(amount)
+        loop = asyncio.get_running_loop()
+        future = self._big.submit(work, *args)
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(room.give, amount))
+        return await asyncio.wrap_future(future)
 
     async def run_on(self, lane: int, work: Callable[..., R], *args: object) -> R:
         """Run `work` on the thread of this lane."""

@@ -5,12 +5,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from yoloserve.admission import ANYBODY, Admission, Flow, slowest, waiting_limit
 from yoloserve.annotate import annotate
 from yoloserve.batching import Batcher, ServiceTime
-from yoloserve.concurrency import Threads
+from yoloserve.concurrency import Room, Threads
 from yoloserve.engine import PROBE, Engine
 from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
 from yoloserve.images import (
@@ -22,7 +22,7 @@ from yoloserve.images import (
     decode_for,
     decode_whole,
     letterbox,
-    read_header,
+    require_size,
 )
 from yoloserve.postprocess import Detections, Head, Options, Output, postprocess
 from yoloserve.settings import PrecisionName
@@ -34,7 +34,7 @@ WARM_UP_RUNS = 2
 PROBE_PIXELS = 2**24  # more than it has
 
 # Decoded, a pixel takes three bytes, and several times that on the way. Pictures above this (a 4K
-# frame has 8.3 million) are decoded one at a time: the memory for all of them is that for one.
+# frame has 8.3 million) share the memory that the largest one may take, however many they are.
 BIG_PIXELS = 9_000_000
 LARGEST_TENSOR = 640 * 640 * 3  # the unit of work: a network's time goes by pixels
 
@@ -109,6 +109,7 @@ class Detector:
         self._decode: Decode = decode_whole if exact else decode_for
         self._threads = threads
         self._max_pixels = max_pixels
+        self._big = Room(max_pixels)
         self._preparing = ServiceTime()  # one image on one thread
         self._postprocessing = ServiceTime()  # the same of what comes after the network
         self._finishing = ServiceTime()  # with the wait for a thread: it must be in time too
@@ -183,8 +184,13 @@ class Detector:
         """Find the objects, and draw them: also returns a JPEG of the image with their boxes."""
         with self.admission.admit(deadline, flow):
             answer = await self._find(encoded, options, deadline, flow)
-            drawn = await self._runner_for(encoded)(
-                annotate, encoded, self._max_pixels, answer.detections, self.info.classes
+            drawn = await self._run_with(
+                answer.width * answer.height,
+                annotate,
+                encoded,
+                self._max_pixels,
+                answer.detections,
+                self.info.classes,
             )
         self.require_in_time(deadline)
         return answer, drawn
@@ -202,8 +208,9 @@ class Detector:
 
     async def _find(self, source: Source, options: Options, deadline: float, flow: Flow) -> Answer:
         began = self.clock()
-        runner = self._runner_for(source)
-        ready = await runner(
+        pixels = _pixels(source, self._max_pixels)
+        ready = await self._run_with(
+            pixels,
             self._unless_late,
             deadline,
             _prepare,
@@ -220,7 +227,7 @@ class Detector:
             _finish, ran.output, self._engine.head, ready.fit, options
         )
         ended = self.clock()
-        if runner != self._threads.run_alone:  # its thread is no part of the stage
+        if pixels <= BIG_PIXELS:  # the threads of the others are no part of the stage
             self._preparing.observe(1, ready.decode_s + ready.preprocess_s)
         self._postprocessing.observe(1, postprocess_s)
         self._finishing.observe(1, ended - network_done)
@@ -248,13 +255,11 @@ class Detector:
         """Count those who can be served at the same moment, and those who may wait for it."""
         return self.batcher.parallel + waiting_limit(self.capacity_per_s, self.deadline_s)
 
-    def _runner_for(self, source: Source) -> Callable[..., Any]:
-        """Choose the threads that decode `source`; raises `BadImage` by its header."""
-        if not isinstance(source, bytes):
-            return self._threads.run
-        header = read_header(source)
-        big = header.width * header.height > BIG_PIXELS
-        return self._threads.run_alone if big else self._threads.run
+    async def _run_with(self, pixels: int, work: Callable[..., R], *args: object) -> R:
+        """Run `work` on a picture of so many pixels in the threads for such."""
+        if pixels <= BIG_PIXELS:
+            return await self._threads.run(work, *args)
+        return await self._threads.run_within(self._big, pixels, work, *args)
 
     def _unless_late(self, deadline: float, work: Callable[..., R], *args: object) -> R:
         """Run `work`, on a thread: what waited for one until its deadline is not even decoded."""
@@ -283,6 +288,11 @@ class Detector:
         """Return when everybody inside has an answer, then end the threads."""
         await self.batcher.close()
         self._threads.close()
+
+
+def _pixels(source: Source, most: int) -> int:
+    """Count the pixels to decode; raises `BadImage` by the header, before anybody waits for it."""
+    return require_size(source, most).pixels if isinstance(source, bytes) else 0
 
 
 def _prepare(decode: Decode, source: Source, size: InputSize, max_pixels: int) -> _Prepared:

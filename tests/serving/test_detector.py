@@ -1,40 +1,169 @@
-"""What decoding may cost: the memory for all big pictures is that for one."""
+"""What decoding may cost: big pictures share the memory that one may take, and nobody's thread."""
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from yoloserve import detector
+from yoloserve.concurrency import Room, Threads
+
+MP = 1000  # pixels that are a megapixel in these tests
 
 
-@pytest.mark.parametrize(("big_pixels", "at_once"), [(1, 1), (10**9, 2)])
-async def test_big_pictures_are_decoded_one_at_a_time(
-    serve: Callable[..., Any],
-    jpeg: bytes,
-    monkeypatch: pytest.MonkeyPatch,
-    big_pixels: int,
-    at_once: int,
-) -> None:
-    inside, most, lock, decode = [], [0], threading.Lock(), detector.decode_whole
-    together = threading.Barrier(at_once, timeout=30)
+def picture_of(megapixels: int) -> bytes:
+    image = np.full((megapixels * MP // 100, 100, 3), 90, np.uint8)
+    return cv2.imencode(".jpg", image)[1].tobytes()
 
-    def watched(*asked: Any, **options: Any) -> Any:
-        with lock:
-            inside.append(1)
-            most[0] = max(most[0], len(inside))
-        together.wait()  # the pool must really get as far as it may
+
+SMALL, TEN, TWENTY = map(picture_of, (4, 10, 20))
+
+
+@dataclass
+class Decoding:
+    """Decoding that goes on until it may end; tells the sizes of what is under way."""
+
+    inside: list[int] = field(default_factory=list)
+    may_end: threading.Event = field(default_factory=threading.Event)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def __call__(self, encoded: bytes, *asked: Any, **options: Any) -> Any:
+        with self.changed:
+            self.inside.append(len(encoded))
+            self.changed.notify_all()
+        if encoded != SMALL:
+            assert self.may_end.wait(30)
         try:
-            return decode(*asked, **options)
+            return detector.decode_for(encoded, *asked, **options)
         finally:
-            with lock:
-                inside.pop()
+            with self.changed:
+                self.inside.remove(len(encoded))
+                self.changed.notify_all()
 
-    monkeypatch.setattr(detector, "BIG_PIXELS", big_pixels)
-    monkeypatch.setattr(detector, "decode_whole", watched)
-    async with serve() as served:
-        answers = await asyncio.gather(*(served.detect(jpeg) for _ in range(4)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert most[0] == at_once
+    async def shows(self, *pictures: bytes) -> None:
+        """Wait until just these are being decoded."""
+        wanted = sorted(map(len, pictures))
+
+        def wait() -> bool:
+            with self.changed:
+                return self.changed.wait_for(lambda: sorted(self.inside) == wanted, 30)
+
+        assert await asyncio.to_thread(wait), self.inside
+
+
+@pytest.fixture
+def decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoding]:
+    decoding = Decoding()
+    monkeypatch.setattr(detector, "BIG_PIXELS", 9 * MP)
+    monkeypatch.setattr(detector, "decode_whole", decoding)
+    yield decoding
+    decoding.may_end.set()
+
+
+async def settled(served: Any, waiting: int) -> None:
+    """Go on until so many wait for room."""
+    while len(served.detector._big._waiting) != waiting:  # noqa: ASYNC110 (of this loop alone)
+        await asyncio.sleep(0)
+
+
+async def test_big_pictures_are_decoded_side_by_side_while_they_fit(
+    serve: Callable[..., Any], decoding: Decoding
+) -> None:
+    async with serve(max_pixels=25 * MP) as served:
+        asked = [asyncio.create_task(served.detect(TEN)) for _ in range(3)]
+        await decoding.shows(TEN, TEN)
+        await settled(served, waiting=1)
+        decoding.may_end.set()
+        assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+        assert served.detector._big.free == 25 * MP
+
+
+async def test_small_pictures_neither_wait_for_big_ones_nor_count_their_time(
+    serve: Callable[..., Any], decoding: Decoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observed: list[float] = []
+    async with serve(max_pixels=25 * MP) as served:
+        observe = served.detector._preparing.observe
+        monkeypatch.setattr(
+            served.detector._preparing,
+            "observe",
+            lambda work, seconds: (observed.append(seconds), observe(work, seconds)),
+        )
+        big = [asyncio.create_task(served.detect(TEN)) for _ in range(4)]
+        await decoding.shows(TEN, TEN)
+        assert (await served.detect(SMALL)).status_code == 200
+        assert len(observed) == 1
+        decoding.may_end.set()
+        await asyncio.gather(*big)
+        assert len(observed) == 1  # what a second gives is told by small ones alone
+
+
+async def test_a_caller_that_leaves_gives_back_no_memory_that_its_thread_still_holds(
+    serve: Callable[..., Any], decoding: Decoding
+) -> None:
+    async with serve(max_pixels=25 * MP) as served:
+        gone = asyncio.create_task(served.detect(TWENTY))
+        await decoding.shows(TWENTY)
+        gone.cancel()
+        stays = asyncio.create_task(served.detect(TEN))
+        await settled(served, waiting=1)
+        await decoding.shows(TWENTY)
+        assert served.detector._big.free == 5 * MP
+        decoding.may_end.set()
+        assert (await stays).status_code == 200
+
+
+async def test_a_picture_larger_than_allowed_waits_for_nobody(
+    serve: Callable[..., Any], decoding: Decoding
+) -> None:
+    async with serve(max_pixels=15 * MP) as served:
+        first = asyncio.create_task(served.detect(TEN))
+        await decoding.shows(TEN)
+        assert (await served.detect(TWENTY)).status_code == 413
+        decoding.may_end.set()
+        assert (await first).status_code == 200
+
+
+async def test_room_is_lent_in_the_order_of_asking() -> None:
+    room, order = Room(10), []
+
+    async def take(name: str, amount: int) -> None:
+        await room.take(amount)
+        order.append(name)
+
+    takers = [asyncio.create_task(take(*each)) for each in (("a", 6), ("b", 10), ("c", 4))]
+    await asyncio.sleep(0)
+    assert order == ["a"]  # c would fit, and would keep b waiting
+    room.give(6)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert order == ["a", "b"]
+    room.give(10)
+    await asyncio.gather(*takers)
+    assert room.free == 6
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["waiting", "served in this moment"])
+async def test_who_gives_up_waiting_for_room_leaves_it_to_others(served: bool) -> None:
+    room = Room(10)
+    await room.take(6)
+    large, small = asyncio.create_task(room.take(10)), asyncio.create_task(room.take(4))
+    await asyncio.sleep(0)
+    if served:
+        room.give(6)
+    large.cancel()
+    await small
+    assert room.free == (6 if served else 0)
+
+
+async def test_work_that_fails_gives_its_room_back() -> None:
+    threads, room = Threads(pool=1, lanes=0), Room(10)
+    with pytest.raises(ZeroDivisionError):
+        await threads.run_within(room, 7, lambda: 1 // 0)
+    await room.take(10)
+    threads.close()
