@@ -23,6 +23,7 @@ SERVE_ONLY = (
     "jwt_issuer",
     "jwt_audiences",
     "jwt_leeway_seconds",
+    "cors_origins",
     "url_hosts",
     "url_networks",
     "url_http",

@@ -17,10 +17,11 @@ from starlette.types import Scope
 from yoloserve import errors
 from yoloserve.access import Access
 from yoloserve.admission import Quotas
+from yoloserve.cors import allowing
 from yoloserve.dependencies import Bodies, ClientGone
 from yoloserve.detector import Detector
 from yoloserve.metrics import Metrics
-from yoloserve.middleware import REVISION, Guarded, SaysWho, TakesHead, Traced
+from yoloserve.middleware import AnswersBugs, Guarded, SaysWho, TakesHead, Traced
 from yoloserve.replies import detects, refusal, reply
 from yoloserve.routes import detect, health, page, stream, v2
 from yoloserve.schemas import StreamResponse, V2Request
@@ -66,6 +67,7 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     app.state.spans = spans()
     app.state.access = access = Access.of(settings)
     app.state.guarded = access is not None
+    app.state.cors_origins = frozenset(settings.cors_origins or ())
     app.state.max_images, app.state.max_pixels = settings.max_images, settings.max_pixels
     app.state.draining = False
     app.state.large_json = asyncio.Lock()
@@ -92,13 +94,11 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
         app.add_middleware(
             Guarded, access=access, state=app.state, metrics_open=settings.metrics_open
         )
+    app.add_middleware(AnswersBugs, failed=partial(_failed, app.state))
     app.add_middleware(SaysWho, state=app.state)
-    app.add_middleware(
-        Traced,
-        state=app.state,
-        access_log=settings.access_log,
-        failed=partial(_failed, app.state),
-    )
+    if settings.cors_origins:
+        app.add_middleware(allowing(settings.cors_origins))
+    app.add_middleware(Traced, state=app.state, access_log=settings.access_log)
     app.add_middleware(TakesHead)
     return app
 
@@ -186,6 +186,4 @@ def _failed(state: State, scope: Scope, error: Exception) -> Response:
     path = scope["path"]
     if detects(path):
         state.metrics.refused("internal")
-    response = reply(500, "internal", f"the server failed: {type(error).__name__}", path)
-    response.raw_headers.append((REVISION, state.detector.info.revision.encode()))
-    return response
+    return reply(500, "internal", f"the server failed: {type(error).__name__}", path)

@@ -25,6 +25,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from yoloserve.cors import require_origins
 from yoloserve.errors import InvalidSettings
 
 ENV_PREFIX = "YOLOSERVE_"
@@ -232,6 +233,12 @@ class Settings(LastWords, extra="forbid"):
     jwt_leeway_seconds: float = Field(
         30, ge=0, le=3600, description="How far the issuer's clock may be from this one."
     )
+    cors_origins: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description="Sites whose pages may ask from a browser, as a JSON list of origins: "
+        '"https://app.example.com", "http://localhost:3000"; or "*" alone, for every page, which '
+        "gets no credentials from the browser then. Default: none but this server's own page.",
+    )
     url_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         None,
         description='Hosts that {"url": ...} may name, as a JSON list: "cams.example.com", '
@@ -300,7 +307,9 @@ class Settings(LastWords, extra="forbid"):
             raise ValueError("an issuer or audiences of tokens need JWT_JWKS_URI to check them")
         return self
 
-    @field_validator("classes", "jwt_audiences", "url_hosts", "url_networks", mode="before")
+    @field_validator(
+        "classes", "jwt_audiences", "cors_origins", "url_hosts", "url_networks", mode="before"
+    )
     @classmethod
     def _json_list(cls, value: Any) -> Any:
         """Read the list here, for a flag and for the environment alike."""
@@ -310,6 +319,12 @@ class Settings(LastWords, extra="forbid"):
             raise ValueError(
                 f'Input should be a JSON list like ["person", "car"] ({error})'
             ) from None
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        require_origins(value or ())
+        return value
 
     @field_validator("sha256", mode="before")
     @classmethod

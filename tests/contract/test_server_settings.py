@@ -49,6 +49,7 @@ FULL = {
         },
         "apiKeys": {"secretName": "gate-keys"},
         "metricsOpen": False,
+        "corsOrigins": ["https://app.example.com", "http://localhost:3000"],
     },
 }
 
@@ -100,6 +101,7 @@ def test_every_field_of_the_spec_arrives(monkeypatch: pytest.MonkeyPatch) -> Non
     assert settings.jwt_audiences == ("gate",)
     assert settings.api_keys_file == Path("/mnt/api-keys/keys")
     assert settings.metrics_open is False
+    assert settings.cors_origins == ("http://localhost:3000", "https://app.example.com")
 
 
 def test_what_the_operator_tells_the_server_cannot_be_told_otherwise() -> None:

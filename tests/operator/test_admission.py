@@ -77,6 +77,26 @@ RULES = [
         "spec.access.allowTo: has no effect with networkPolicy IngressOnly",
         {"access": {"allowTo": [{"ports": [{"port": 443}]}]}},
     ),
+    *(
+        (
+            {"access": {"corsOrigins": [wrong]}},
+            "spec.access.corsOrigins: an origin is scheme://host or scheme://host:port",
+            {"access": {"corsOrigins": [right]}},
+        )
+        for wrong, right in (
+            ("app.example.com", "https://app.example.com"),
+            ("https://app.example.com/", "https://app.example.com:8443"),
+            ("https://App.example.com", "http://[::1]:3000"),
+            ("https://app.example.com:443", "capacitor://localhost"),
+            ("https://*.example.com", "*"),
+            ("null", "http://localhost:3000"),
+        )
+    ),
+    (
+        {"access": {"corsOrigins": ["https://app.example.com", "*"]}},
+        "spec.access.corsOrigins: * stands for all origins",
+        {"access": {"corsOrigins": ["*"]}},
+    ),
     (
         {"access": {"jwt": JWT | {"jwksUri": "http://login.example.com/keys"}}},
         "spec.access.jwt.jwksUri: must be https://, or http:// to a Service of the cluster",

@@ -1,5 +1,6 @@
 """What the server's tests share: pictures, small models, an app over a fake engine, a process."""
 
+import asyncio
 import json
 import os
 import signal
@@ -177,6 +178,39 @@ def serve(backend: FakeBackend) -> Serve:
             yield Served(client, app, detector, backend)
 
     return serve
+
+
+class Camera:
+    """The other end of an ASGI WebSocket."""
+
+    def __init__(self, served: Any, **headers: str) -> None:
+        self._in: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._out: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        told = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "websocket", "path": "/v1/stream", "query_string": b"", "headers": told}
+        self.task = asyncio.create_task(served.app(scope, self._in.get, self._out.put))
+        self.push(type="websocket.connect")
+
+    def push(self, **message: Any) -> None:
+        self._in.put_nowait(message)
+
+    def send(self, frame: bytes) -> None:
+        self.push(type="websocket.receive", bytes=frame)
+
+    async def receive(self) -> dict[str, Any]:
+        while (message := await self._out.get())["type"] != "websocket.send":
+            assert message["type"] == "websocket.accept"
+        return json.loads(message["text"])
+
+    async def leave(self) -> None:
+        self.push(type="websocket.disconnect", code=1000)
+        await self.task
+
+
+@pytest.fixture
+def stream_to() -> Callable[..., Camera]:
+    """Open a stream without a socket: `stream_to(served, origin="https://...")`."""
+    return Camera
 
 
 def onnx_model(

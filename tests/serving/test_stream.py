@@ -4,7 +4,6 @@ import asyncio
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -125,37 +124,11 @@ def test_a_leaving_server_asks_streams_to_come_again(run_server, make_model, jpe
     assert server.process.wait(20) == 0
 
 
-class Camera:
-    """The other end of an ASGI WebSocket."""
-
-    def __init__(self, served: Any) -> None:
-        self._in: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._out: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        scope = {"type": "websocket", "path": "/v1/stream", "query_string": b"", "headers": []}
-        self.task = asyncio.create_task(served.app(scope, self._in.get, self._out.put))
-        self.push(type="websocket.connect")
-
-    def push(self, **message: Any) -> None:
-        self._in.put_nowait(message)
-
-    def send(self, frame: bytes) -> None:
-        self.push(type="websocket.receive", bytes=frame)
-
-    async def receive(self) -> dict[str, Any]:
-        while (message := await self._out.get())["type"] != "websocket.send":
-            assert message["type"] == "websocket.accept"
-        return json.loads(message["text"])
-
-    async def leave(self) -> None:
-        self.push(type="websocket.disconnect", code=1000)
-        await self.task
-
-
-async def test_the_newest_frame_wins(serve, backend, jpeg: bytes) -> None:
+async def test_the_newest_frame_wins(serve, stream_to, backend, jpeg: bytes) -> None:
     async with serve() as served:
         backend.may_run.clear()
         backend.started.clear()
-        camera = Camera(served)
+        camera = stream_to(served)
         camera.send(jpeg)
         await asyncio.to_thread(backend.started.wait)
         for _ in range(6):
@@ -172,11 +145,11 @@ async def test_the_newest_frame_wins(serve, backend, jpeg: bytes) -> None:
         assert served.app.state.streams == 0
 
 
-async def test_a_camera_that_leaves_frees_its_place(serve, backend, jpeg: bytes) -> None:
+async def test_a_camera_that_leaves_frees_its_place(serve, stream_to, backend, jpeg: bytes) -> None:
     async with serve() as served:
         backend.may_run.clear()
         backend.started.clear()
-        camera = Camera(served)
+        camera = stream_to(served)
         camera.send(jpeg)
         await asyncio.to_thread(backend.started.wait)
         assert served.detector.admission.inside == 1
@@ -186,9 +159,9 @@ async def test_a_camera_that_leaves_frees_its_place(serve, backend, jpeg: bytes)
         backend.may_run.set()
 
 
-async def test_frames_count_against_the_quota(serve, clock, jpeg: bytes) -> None:
+async def test_frames_count_against_the_quota(serve, stream_to, clock, jpeg: bytes) -> None:
     async with serve(clock=clock, quota_per_second=2) as served:
-        camera = Camera(served)
+        camera = stream_to(served)
         codes = []
         for seconds in (0, 0, 0, 1):
             clock.now += seconds

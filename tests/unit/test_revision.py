@@ -29,6 +29,7 @@ def name(detector):
         {"canary": {"model": V2, "weight": 20}},
         {"suspend": True},
         {"access": {"metricsOpen": True, "networkPolicy": "IngressOnly", "allowFrom": []}},
+        {"access": {"corsOrigins": []}},
         {"inference": {"confidence": 0.25, "agnosticNms": False}},
         {"runtime": {"backend": "auto"}},
         {"model": {"uri": "demo://shapes", "allowCode": []}},
@@ -63,11 +64,20 @@ def test_what_was_stored_under_a_former_default_stays_the_same_revision(detector
         {"resources": {"requests": {"cpu": "1"}}},
         {"access": {"apiKeys": {"secretName": "gate-keys"}}},
         {"access": {"jwt": JWT}},
+        {"access": {"corsOrigins": ["*"]}},
         {"podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}},
     ],
 )
 def test_other_pods_are_another_revision(detector_with, change):
     assert name(detector_with(**change)) != name(detector_with())
+
+
+def test_the_same_origins_in_another_order_are_the_same_revision(detector_with):
+    origins = ["https://a.example.com", "http://localhost:3000"]
+    one, other = (
+        name(detector_with(access={"corsOrigins": each})) for each in (origins, origins[::-1])
+    )
+    assert one == other
 
 
 def test_the_same_leave_in_another_order_is_the_same_revision(detector_with):

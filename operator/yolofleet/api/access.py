@@ -3,9 +3,12 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from yolofleet.api.base import ApiModel, FreeForm, Rule
+
+_ORIGIN = "^[a-z][-a-z0-9+.]*://([-a-z0-9_.]+|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?$"
+_UNSAID = "^(http://.*:80|https://.*:443)$"  # browsers leave these ports out
 
 
 class Isolation(StrEnum):
@@ -123,6 +126,13 @@ class ApiKeys(ApiModel):
     )
 
 
+Origins = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=253)]],
+    Field(max_length=32),
+    AfterValidator(sorted),  # in whatever order: the same pods
+]
+
+
 class Guard(ApiModel):
     """Who may ask. It is part of a revision, because the server reads it when it starts."""
 
@@ -142,12 +152,33 @@ class Guard(ApiModel):
         " allowFrom says who reaches it. false: it asks as everything else does; no PodMonitor is"
         " made, and your own scrape configuration brings a key.",
     )
+    cors_origins: Origins = Field(
+        default=[],
+        description="Sites whose pages may ask from a browser and read the answers (CORS), by their"
+        " origins: https://app.example.com, http://localhost:3000. They may also open streams, and"
+        " use credentials that the browser has for the detector. * alone stands for every page,"
+        " which brings a key of its own or is nobody: the browser gives it no credentials, and it"
+        " opens streams only where everybody may ask. Empty: only the detector's own page. A change"
+        " makes a new revision.",
+    )
 
 
 class Access(Guard):
     """Who may ask, who may talk to the pods, and whom they may talk to."""
 
     rules = (
+        Rule(
+            f"self.corsOrigins.all(o, o == '*' || o.matches('{_ORIGIN}')"
+            f" && !o.matches('{_UNSAID}'))",
+            "spec.access.corsOrigins: an origin is scheme://host or scheme://host:port as browsers"
+            " write it, in small letters; leave out paths, :80 of http and :443 of https",
+            ".corsOrigins",
+        ),
+        Rule(
+            "size(self.corsOrigins) < 2 || !self.corsOrigins.exists(o, o == '*')",
+            "spec.access.corsOrigins: * stands for all origins; leave out the others, or name each",
+            ".corsOrigins",
+        ),
         Rule(
             "self.metricsOpen || has(self.jwt) || has(self.apiKeys)",
             "spec.access.metricsOpen: has no effect while everybody may ask; add jwt or apiKeys, or"
@@ -190,4 +221,9 @@ class Access(Guard):
     @property
     def guard(self) -> Guard:
         """Return the part that pods depend on."""
-        return Guard(jwt=self.jwt, api_keys=self.api_keys, metrics_open=self.metrics_open)
+        return Guard(
+            jwt=self.jwt,
+            api_keys=self.api_keys,
+            metrics_open=self.metrics_open,
+            cors_origins=self.cors_origins,
+        )

@@ -107,6 +107,7 @@ SERVER_SETTINGS = {
     "DEADLINE_MS": "use spec.inference.deadline",
     "MAX_BATCH": "use spec.inference.maxBatch",
     "DRAIN_SECONDS": "use the chart's drainSeconds",
+    "CORS_ORIGINS": "use spec.access.corsOrigins",
     "CACHE_DIR": "replace the volume `cache` instead",
     "HOST": "the probes and the Service need it as it is",
     "PORT": "the probes and the Service need it as it is",

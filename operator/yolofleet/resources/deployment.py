@@ -132,7 +132,10 @@ def _uri(uri: str) -> str:
 
 def _guard(guard: Guard) -> dict[str, str]:
     """Return who may ask, as settings; none where everybody may."""
-    told = {"METRICS_OPEN": "" if guard.metrics_open else "false"}
+    told = {
+        "METRICS_OPEN": "" if guard.metrics_open else "false",
+        "CORS_ORIGINS": json.dumps(guard.cors_origins) if guard.cors_origins else "",
+    }
     if guard.jwt:
         told |= {
             "JWT_ISSUER": guard.jwt.issuer,

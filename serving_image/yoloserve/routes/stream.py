@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Query, WebSocket
 
+from yoloserve.cors import may_stream
 from yoloserve.dependencies import (
     LONGEST_DEADLINE_MS,
     OPTIONS,
@@ -72,9 +72,14 @@ async def stream(
 
 def _refuse_foreign_origin(socket: WebSocket) -> None:
     """Keep other sites' pages from using a visitor's credentials and network."""
-    origin = socket.headers.get("origin")
-    if origin and urlsplit(origin).netloc != socket.headers.get("host"):
-        raise ForeignOrigin(f"a page of {origin} may not open a stream here")
+    origin, state = socket.headers.get("origin"), socket.app.state
+    if not may_stream(
+        origin, socket.headers.get("host"), state.cors_origins, open_=not state.guarded
+    ):
+        raise ForeignOrigin(
+            f"a page of {origin} may not open a stream here: YOLOSERVE_CORS_ORIGINS "
+            "(spec.access.corsOrigins) does not name it"
+        )
 
 
 @dataclass(frozen=True, slots=True)
