@@ -17,11 +17,10 @@ from starlette.types import Scope
 from yoloserve import errors
 from yoloserve.access import Access
 from yoloserve.admission import Quotas
-from yoloserve.cors import allowing
 from yoloserve.dependencies import Bodies, ClientGone
 from yoloserve.detector import Detector
 from yoloserve.metrics import Metrics
-from yoloserve.middleware import AnswersBugs, Guarded, SaysWho, TakesHead, Traced
+from yoloserve.middleware import AnswersBugs, Guarded, SaysWho, TakesHead, Traced, cors
 from yoloserve.replies import detects, refusal, reply
 from yoloserve.routes import detect, health, page, stream, v2
 from yoloserve.schemas import StreamResponse, V2Request
@@ -97,7 +96,7 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     app.add_middleware(AnswersBugs, failed=partial(_failed, app.state))
     app.add_middleware(SaysWho, state=app.state)
     if settings.cors_origins:
-        app.add_middleware(allowing(settings.cors_origins))
+        app.add_middleware(cors(settings.cors_origins))
     app.add_middleware(Traced, state=app.state, access_log=settings.access_log)
     app.add_middleware(TakesHead)
     return app

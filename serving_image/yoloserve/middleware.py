@@ -2,16 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import Headers, State
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yoloserve.access import Access
 from yoloserve.detector import Answer
 from yoloserve.errors import Refusal
+from yoloserve.origins import ANY
 from yoloserve.replies import detects, refusal
 from yoloserve.tracing import current
 
@@ -20,6 +23,16 @@ log = logging.getLogger(__name__)
 REVISION = b"x-yolofleet-revision"
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 METRICS = "/metrics"
+CORS_METHODS = "GET", "HEAD", "POST"
+# What a page may read besides the body: nothing of these is a secret.
+READABLE = (
+    "Inference-Header-Content-Length",
+    "Retry-After",
+    "Traceparent",
+    "WWW-Authenticate",
+    "X-Request-Id",
+    "X-Yolofleet-Revision",
+)
 Failed = Callable[[Scope, Exception], Response]  # answers a bug
 
 
@@ -146,6 +159,25 @@ class AnswersBugs:
             if scope["type"] == "http" and not begun:
                 await self._failed(scope, error)(scope, receive, send)
             raise
+
+
+def cors(origins: Collection[str]) -> partial[CORSMiddleware]:
+    """Make the middleware that lets pages of `origins` ask and read the answers, errors included.
+
+    Pages that are named may use what the browser keeps for this server (a password that was typed
+    in, a proxy's cookie), and ask from the internet into a private network. Under "*" neither: any
+    page may ask then, but only as somebody without credentials, or with a key that it has itself.
+    """
+    named = ANY not in origins
+    return partial(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=CORS_METHODS,
+        allow_headers=(ANY,),  # a route may go by any header that a user thinks of
+        allow_credentials=named,
+        allow_private_network=named,
+        expose_headers=READABLE,
+    )
 
 
 class Guarded:

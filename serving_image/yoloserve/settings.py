@@ -25,8 +25,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from yoloserve.cors import require_origins
 from yoloserve.errors import InvalidSettings
+from yoloserve.origins import require_origins
 
 ENV_PREFIX = "YOLOSERVE_"
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")

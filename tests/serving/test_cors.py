@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from yoloserve.cors import may_stream
 from yoloserve.errors import InvalidSettings
+from yoloserve.origins import may_stream
 from yoloserve.settings import Settings
 
 KEY = "correct-horse-battery"
@@ -147,6 +147,7 @@ async def test_where_all_pages_may_ask_none_has_the_browsers_credentials(serve, 
         (EVIL, ("*",), True, True),
         (EVIL, ("*",), False, False),  # the browser would send a password that was typed in
         ("null", (APP,), True, False),
+        ("http://[", (APP,), True, False),
     ],
 )
 def test_streams_are_for_pages_that_may_ask(origin, origins, open_, may) -> None:

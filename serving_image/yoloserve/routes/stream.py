@@ -12,7 +12,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, WebSocket
 
-from yoloserve.cors import may_stream
 from yoloserve.dependencies import (
     LONGEST_DEADLINE_MS,
     OPTIONS,
@@ -29,6 +28,7 @@ from yoloserve.dependencies import (
 from yoloserve.detector import Answer, Detector
 from yoloserve.errors import ForeignOrigin, Overloaded, Refusal
 from yoloserve.metrics import Metrics
+from yoloserve.origins import may_stream
 from yoloserve.postprocess import Options
 from yoloserve.schemas import stream_json
 
