@@ -169,7 +169,7 @@ def _deployment(world: World, seen: Seen) -> Iterator[str]:
     gone = seen.type == "DELETED" or not seen.manifest["spec"].get("replicas", 1)
     if not gone or not before["spec"].get("replicas", 1) or not world.ready(name):
         return
-    if world.weights.get(name):
+    if world.weights.get(name) and _full(world):
         yield f"I7 {name} lost its pods with {world.weights[name]} % of the traffic"
     if world.selected == name and _full(world):
         yield f"I5 {name} lost its pods while the Service selects it"

@@ -11,6 +11,7 @@ from typing import Any, Final
 from faults import safety
 from faults.history import Seen
 from faults.stage import NAME
+from faults.traces import SPEC
 from memory_cluster.controllers import Controllers
 from memory_cluster.faults import Crashed, Fault
 from memory_cluster.operator import MemoryClient, Operator
@@ -31,11 +32,15 @@ MANY: Final = 100
 class World:
     """What a test plays with. broken: models whose pods never get ready."""
 
-    def __init__(self, absent: Sequence[Kind] = (kinds.HTTP_ROUTE, kinds.POD_MONITOR)) -> None:
+    def __init__(
+        self, absent: Sequence[Kind] = (kinds.HTTP_ROUTE, kinds.GATEWAY, kinds.POD_MONITOR)
+    ) -> None:
         self._time = [0.0]
         self.server = Server(lambda: self._time[0], absent=set(absent))
         self.broken: set[str] = set()
         self._begin()
+        for kind in set(kinds.GATEWAYS.values()) - set(absent):
+            self.send("POST", kind.path(_GATEWAYS), _gateway(kind))
 
     def _begin(self) -> None:
         self.controllers = Controllers(self.server, self._gets_ready)
@@ -247,6 +252,15 @@ class World:
 
     def _gets_ready(self, pod: Manifest) -> bool:
         return not any(uri in json.dumps(pod["spec"]) for uri in self.broken)
+
+
+_GATEWAYS, _GATEWAY = SPEC["traffic"]["gateways"][0].split("/")
+
+
+def _gateway(kind: Kind) -> Manifest:
+    """Return the gateway that the traces route by."""
+    metadata = {"name": _GATEWAY, "namespace": _GATEWAYS}
+    return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "spec": {}}
 
 
 def detector(**spec: Any) -> Manifest:

@@ -41,6 +41,22 @@ def turn(world: Any) -> None:
 
 
 class TestCanary:
+    def test_a_step_whose_weight_is_there_already_begins_its_hold_at_once(self, world):
+        """No route is written then, so that nothing but time would have it looked at again."""
+        steps = [{"weight": 10, "hold": "Approval"}, {"weight": 50, "hold": "5m"}]
+        rollout = {"strategy": "Canary", "steps": steps}
+        old = released(world, replicas=1, rollout=rollout)
+        _, new = begun(world)
+        turn(world)
+        world.broken = {V1["uri"]}
+        turn(world)
+        assert world.weights() == {old: 0, new: 100}, "nothing of stable is ready"
+        world.edit(rollout={**rollout, "approved": {"revision": new, "step": 1}})
+        world.reconcile()
+        assert world.weights() == {old: 0, new: 100}
+        assert told(world).reason == "Holding"
+        assert world.decide().requeue_after == timedelta(minutes=5)
+
     def test_a_changed_spec_walks_the_steps_and_promotes_itself(self, world):
         released(world, replicas=4, rollout=CANARY)
         old, new = begun(world)

@@ -76,7 +76,12 @@ def progress(
         return here(number, step.weight, since, next_look=left)
     if number == len(steps):
         return here(0, 100, None, next_look=None)
-    return here(number + 1, steps[number].weight, None, next_look=None)
+    following = steps[number]
+    if weight < following.weight:
+        return here(number + 1, following.weight, None, next_look=None)
+    # The route changes nothing then, so that nothing but time would have it looked at again.
+    left = _left(detector, target.name, number + 1, following, now, now)
+    return here(number + 1, following.weight, now, next_look=left)
 
 
 def _reached(
