@@ -25,7 +25,7 @@ _CHILD: Final = "get list watch create patch delete"
 RIGHTS: Final = [
     _rule(names.GROUP, "yolodetectors", "get list watch"),
     _rule(names.GROUP, "yolodetectors/status", "patch"),
-    _rule("apps", "deployments", _CHILD),
+    _rule("apps", "deployments controllerrevisions", _CHILD),
     _rule("", "services serviceaccounts", _CHILD),
     _rule("autoscaling", "horizontalpodautoscalers", _CHILD),
     _rule("policy", "poddisruptionbudgets", _CHILD),

@@ -39,6 +39,7 @@ _PORTS: Final = {"Service": ("port", "protocol"), "Pod": ("containerPort", "prot
 _PORTS_OF: Final = {"Deployment": _PORTS["Pod"], **_PORTS}
 _SETS: Final = {"finalizers"}
 _WHOLE: Final = {
+    "data",  # of a ControllerRevision
     "selector",
     "podSelector",
     "namespaceSelector",

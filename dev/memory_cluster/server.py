@@ -28,7 +28,15 @@ EPOCH: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
 KINDS: Final = tuple({k.path(): k for k in vars(kinds).values() if isinstance(k, Kind)}.values())
 _STATUS: Final = {"YoloDetector", "Deployment", "Pod", "HTTPRoute", "PodDisruptionBudget"}
-_GENERATIONS_OF_NONE: Final = {"Service", "ServiceAccount", "Event", "Lease", "Pod", "Node"}
+_GENERATIONS_OF_NONE: Final = {
+    "ControllerRevision",
+    "Event",
+    "Lease",
+    "Node",
+    "Pod",
+    "Service",
+    "ServiceAccount",
+}
 
 Key = tuple[str, str, str]  # plural, namespace, name
 Clock = Callable[[], float]
@@ -275,6 +283,12 @@ class Server:
         kept = ("name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp")
         after["metadata"] |= {n: live["metadata"][n] for n in kept if n in live["metadata"]}
         _default(after, self.made)
+        if (fixed := where.kind.fixed) and after.get(fixed) != live.get(fixed):
+            raise Failure(
+                422,
+                "Invalid",
+                f'{where.kind} "{where.name}" is invalid: {fixed}: field is immutable',
+            )
         was = _managed(live)
         # In one order: an apply that changes nothing must leave the version alone.
         ordered = sorted(owners.items(), key=lambda item: astuple(item[0]))

@@ -29,7 +29,7 @@ from yolofleet.plan.accelerators import NodeRoom, asks
 from yolofleet.plan.decide import decide
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.observed import Elsewhere, observe
-from yolofleet.plan.revision import Revision
+from yolofleet.plan.revision import Record, Revision
 from yolofleet.plan.status import report
 from yolofleet.resources.build import build, surroundings
 
@@ -186,6 +186,8 @@ def _plain(value: Any) -> Any:
             model = value.model.shown
             told = {"name": value.name, "model": model, "image": value.image}
             return told | {"renderVersion": value.render_version}
+        case Record():
+            return {"number": value.number}
         case BaseModel():
             return value.model_dump(mode="json", by_alias=True, exclude_none=True)
         case Enum():

@@ -16,6 +16,7 @@ from yolofleet.settings import read_settings
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 CHILDREN = {
     ("apps", "deployments"),
+    ("apps", "controllerrevisions"),
     ("", "services"),
     ("autoscaling", "horizontalpodautoscalers"),
     ("policy", "poddisruptionbudgets"),

@@ -87,6 +87,8 @@ def test_everything_rendered_is_valid_and_warns_of_nothing(kubectl, chart, value
         ("cameras", "patch yolodetectors.yolofleet.io --subresource=status"),
         ("cameras", "create deployments.apps"),
         ("cameras", "patch deployments.apps"),
+        ("cameras", "create controllerrevisions.apps"),
+        ("cameras", "delete controllerrevisions.apps"),
         ("cameras", "delete services"),
         ("cameras", "create serviceaccounts"),
         ("cameras", "patch networkpolicies.networking.k8s.io"),

@@ -13,6 +13,7 @@ from yolofleet.cluster import kinds
 KINDS = (
     kinds.SERVICE_ACCOUNT,
     kinds.NETWORK_POLICY,
+    kinds.RECORD,
     kinds.DEPLOYMENT,
     kinds.SERVICE,
     kinds.DESTINATION_RULE,

@@ -53,6 +53,7 @@ FULL: dict[str, Any] = {
 
 EVERY_KIND = {
     "ServiceAccount",
+    "ControllerRevision",
     "Deployment",
     "Service",
     "DestinationRule",

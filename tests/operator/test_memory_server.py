@@ -30,6 +30,7 @@ WATCHED = ("Deployment", "PodDisruptionBudget")
 NOBODY = "0c1b7f6e-0000-4000-8000-000000000000"
 OTHERS = {
     "Deployment": {"spec": {"minReadySeconds": 7}},
+    "ControllerRevision": {"data": {"record": "another"}},
     "Service": {"spec": {"internalTrafficPolicy": "Local"}},
     "VirtualService": {"spec": {"hosts": ["other.example.com"]}},
     "DestinationRule": {"spec": {"host": "other.example.com"}},

@@ -133,6 +133,7 @@ async def first_release(make_detector: Callable[..., Any], user: User) -> str:
 async def test_a_detector_gets_its_children_and_is_ready(released: str, user: User) -> None:
     assert set(await user.children()) == {
         ("ServiceAccount", "gate"),
+        ("ControllerRevision", released),
         ("Deployment", released),
         ("Service", released),
         ("DestinationRule", released),

@@ -267,8 +267,19 @@ def test_only_a_detector_that_may_need_an_accelerator_looks_for_one(
 def test_a_release_that_still_runs_on_gpus_looks_for_them(
     detector_with: Callable[..., Detector],
 ) -> None:
-    before = {"kind": "Deployment", "spec": {"template": {"spec": a_pod(1)["spec"]}}}
+    pods = {"template": {"spec": a_pod(1)["spec"]}}
+    before = {"kind": "Deployment", "metadata": {"name": "gate-1a2b3c4d"}, "spec": pods}
     assert asks(detector_with(), [before, {"kind": "Service", "spec": {}}])
+
+
+def test_a_revision_on_gpus_whose_deployment_was_deleted_looks_for_them(new_world) -> None:
+    world = new_world(mesh=False)
+    world.edit(resources={"limits": {GPU: "1"}})
+    world.reconcile()
+    children = list(world.children.values())
+    world.edit(resources=None)
+    assert asks(world.detector(), [c for c in children if c["kind"] != "Deployment"])
+    assert not asks(world.detector(), [c for c in children if c["kind"] == "Service"])
 
 
 def test_pods_of_all_namespaces_hold_and_those_of_the_detector_are_told_apart() -> None:

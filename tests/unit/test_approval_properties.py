@@ -55,10 +55,12 @@ class Unapproved(RuleBasedStateMachine):
             deployment.setdefault("status", {})["availableReplicas"] = 0
         self.world.reconcile()
 
-    @rule()
-    def lose_the_deployment_of_stable(self):
+    @rule(record=st.booleans())
+    def lose_the_deployment_of_stable(self, record):
         self.world.reconcile()  # the Service is there by then
         self.world.children.pop(("Deployment", self.old), None)
+        if record:
+            self.world.children.pop(("ControllerRevision", self.old), None)
         self.world.reconcile()
 
     @rule(data=st.data())
@@ -183,7 +185,7 @@ def test_a_release_whose_stable_is_dead_for_good_ends_by_its_own_steps(
 
 
 @pytest.mark.parametrize("mesh", [True, False])
-def test_deleting_the_deployment_of_stable_releases_nothing(world, mesh):
+def test_losing_the_deployment_of_stable_and_its_record_releases_nothing(world, mesh):
     steps = [{"weight": 10, "hold": "Approval"}]
     world.mesh = mesh
     world.edit(model=OLD, replicas=1, rollout={"strategy": "Canary", "steps": steps})
@@ -192,7 +194,8 @@ def test_deleting_the_deployment_of_stable_releases_nothing(world, mesh):
     world.edit(model=NEW)
     world.settle(3)
     new = world.decide().target
-    del world.children["Deployment", old]
+    for kind in ("Deployment", "ControllerRevision"):
+        del world.children[kind, old]
     world.settle()
     assert world.status().stable.revision == old
     assert f"the Deployment {old} was deleted" in world.status().condition("Ready").message

@@ -47,6 +47,7 @@ def test_a_detector_has_these_objects_in_this_order(world):
         ("DestinationRule", stable),
         ("Service", "gate"),
         ("VirtualService", "gate"),
+        ("ControllerRevision", stable),
         ("Deployment", stable),
         ("PodDisruptionBudget", "gate"),
         ("PodMonitor", "gate"),

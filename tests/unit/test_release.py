@@ -463,9 +463,11 @@ def test_suspended_means_hands_off(world):
 def test_a_revision_whose_record_was_edited_is_neither_written_nor_deleted(world):
     old = released(world)
     world.deployments()[old]["metadata"]["annotations"]["yolofleet.io/render"] = "{}"
+    world.children["ControllerRevision", old]["data"] = {"record": "{}"}
     new = released(world, model=V2)
     assert world.status().stable.revision == new
     assert world.replicas()[old] == 2
+    assert world.children["ControllerRevision", old]["data"] == {"record": "{}"}
 
 
 class TestAutoscaling:

@@ -89,7 +89,7 @@ seccompProfile:
   verbs: [update]
 # The children of a detector.
 - apiGroups: [apps]
-  resources: [deployments]
+  resources: [deployments, controllerrevisions]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services, serviceaccounts]

@@ -23,6 +23,9 @@ RENDER_ANNOTATION = f"{GROUP}/render"
 RELEASED_ANNOTATION = f"{GROUP}/released"
 """On a revision's Deployment: all traffic has been to it, so a roll-back to it needs no steps."""
 
+RECORD_KEY = "record"
+"""In the data of a ControllerRevision: what `RENDER_ANNOTATION` says, apart from the Deployment."""
+
 WISH_ANNOTATION = f"{GROUP}/wish"
 """On every child: hashes of what was wanted of it, which tell our own changes from others'."""
 

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     SERVING = "Serving"
     NOTHING_READY = "NothingReady"
     SCALED_TO_ZERO = "ScaledToZero"
+    DEPLOYMENT_DELETED = "DeploymentDeleted"
     # Released, Stalled
     RELEASED = "Released"
     NOT_STALLED = "NotStalled"

@@ -307,6 +307,9 @@ class Writer:
             return
         if b'"deletionTimestamp"' in live.body and _terminating(live):
             return
+        if (fixed := live.kind.fixed) and live.manifest().get(fixed) != manifest[fixed]:
+            done.changes += await self._replace(manifest, live)
+            return
         try:
             live = await self._adopted(manifest, live)
             changes, drifts = await self._apply(manifest, live, policy)
@@ -460,6 +463,14 @@ class Writer:
         """Create by an apply that gives way: somebody faster is a `Conflict`, and we look again."""
         await self._send(requests.apply(with_wish(desired, wish_of(desired)), MANAGER, force=False))
         return _told(desired, Change(Action.CREATED, *_names(desired)))
+
+    async def _replace(self, desired: Manifest, live: Entry) -> list[Change]:
+        """Make another object in the place of one that cannot be changed into what is desired."""
+        gone = live.manifest()
+        await self._client.send(requests.delete(gone))
+        self._cache.remove(live.kind, live.uid, live.version)
+        deleted = _told(gone, Change(Action.DELETED, *_names(gone), (live.kind.fixed,)))
+        return [deleted, await self._create(desired)]
 
     async def _change(self, desired: Manifest, live: Entry, found: _Found) -> tuple[Entry, Change]:
         same_object = desired | {"metadata": desired["metadata"] | {"uid": live.uid}}

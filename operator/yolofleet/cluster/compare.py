@@ -43,6 +43,7 @@ _NEVER_TRACKED: Final = {"name", "namespace", "uid", "resourceVersion"}
 _QUANTITIES: Final = {"limits", "requests", "sizeLimit", "averageValue", "value", "storage"}
 _ALIASES: Final = {"serviceAccountName": "serviceAccount"}  # the server copies one from the other
 _WHOLE_MAPS: Final = {"selector", "matchLabels", "nodeSelector"}  # nothing is defaulted in there
+_WHOLE_PARTS: Final = {"data"}  # of a ControllerRevision: has no fields that could be owned
 _HANDED_OVER: Final = ("spec", "replicas")  # what an autoscaler sets is not an addition
 _OTHERS_TO_ADD: Final = "f:metadata"  # labels and annotations of others are theirs
 
@@ -156,7 +157,8 @@ def _unlike_fields(
             yield Difference(How.MISSING, here, value)
         elif applied is None:
             yield from _unlike(value, live[name], None, here)
-        elif not path and isinstance(value, dict):  # "f:spec": {} when others took all of it
+        elif not path and isinstance(value, dict) and name not in _WHOLE_PARTS:
+            # "f:spec": {} when others took all of it
             yield from _unlike(value, live[name], applied.get(f"f:{name}", {}), here)
         elif f"f:{name}" in applied:
             yield from _owned(value, live[name], applied[f"f:{name}"], here)

@@ -22,6 +22,7 @@ class Kind:
     namespaced: bool = True
     optional: bool = False  # its CRD may be absent, appear and vanish
     wakes_on_status: bool = False  # a change of its status alone makes its detector look again
+    fixed: str = ""  # the part that nobody can change: another one takes another object
 
     @property
     def api_version(self) -> str:
@@ -49,6 +50,7 @@ _ISTIO = ("networking.istio.io", "v1")
 
 DETECTOR: Final = Kind(names.GROUP, names.VERSION, names.KIND, names.PLURAL, wakes_on_status=True)
 DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments", wakes_on_status=True)
+RECORD: Final = Kind("apps", "v1", "ControllerRevision", "controllerrevisions", fixed="data")
 SERVICE: Final = Kind("", "v1", "Service", "services")
 HPA: Final = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 PDB: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
@@ -81,6 +83,7 @@ EVENT: Final = Kind("", "v1", "Event", "events")
 
 CHILDREN: Final = (
     SERVICE_ACCOUNT,
+    RECORD,
     DEPLOYMENT,
     SERVICE,
     HPA,

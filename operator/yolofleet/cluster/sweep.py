@@ -185,8 +185,8 @@ class Sweep:
                 logger.warning("cannot list yet; is its CRD installed?", extra={"fields": fields})
                 await asyncio.sleep(RETRY_S)
             except Forbidden as error:
-                if kind.namespaced and not kind.optional:
-                    raise
+                if kind.namespaced and not kind.optional and kind is not kinds.RECORD:
+                    raise  # without records it serves, and each detector's status says what lacks
                 return self._forbid(kind, error)
 
     async def _may_read_definitions(self) -> None:

@@ -15,7 +15,7 @@ from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import SERVER_CONTAINER, PodTemplate
 from yolofleet.api.quantity import amount
-from yolofleet.plan.revision import Revision
+from yolofleet.plan.revision import Revision, record_in, recorded
 
 Amounts = Mapping[str, int]
 """Per resource name, such as nvidia.com/gpu, nvidia.com/mig-1g.5gb or nvidia.com/gpu.shared."""
@@ -122,8 +122,22 @@ def asked(revision: Revision) -> dict[str, int]:
 
 def asks(detector: Detector, children: Iterable[Manifest]) -> bool:
     """Say whether a revision of `detector` asks for an accelerator: in its spec, or in a child."""
-    pods = (c["spec"]["template"]["spec"] for c in children if c["kind"] == "Deployment")
-    return _spec_asks(detector) or any(_requested(pod) for pod in pods)
+    deployments, records = dict[str, Manifest](), dict[str, Manifest]()
+    for child in children:
+        if child["kind"] == "Deployment":
+            deployments[child["metadata"]["name"]] = child["spec"]["template"]["spec"]
+        elif child["kind"] == "ControllerRevision":
+            records[child["metadata"]["name"]] = child
+    return (
+        _spec_asks(detector)
+        or any(_requested(pod) for pod in deployments.values())
+        or any(_record_asks(detector, records[n]) for n in records.keys() - deployments.keys())
+    )
+
+
+def _record_asks(detector: Detector, kept: Manifest) -> bool:
+    revision = recorded(detector.name, kept["metadata"]["name"], record_in(kept).text)
+    return revision is not None and bool(asked(revision))
 
 
 def _spec_asks(detector: Detector) -> bool:

@@ -23,6 +23,7 @@ from yolofleet.plan.capacity import (
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.exposure import Exposure
 from yolofleet.plan.observed import Observed
+from yolofleet.plan.records import records
 from yolofleet.plan.release import (
     Release,
     drained,
@@ -31,7 +32,7 @@ from yolofleet.plan.release import (
     shares,
     spans,
 )
-from yolofleet.plan.revision import Revision
+from yolofleet.plan.revision import Record, Revision
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaling import canary_replicas
 from yolofleet.plan.traffic import weights
@@ -43,10 +44,11 @@ LOOK_FOR_ACCELERATORS = timedelta(seconds=30)
 class PlannedRevision:
     """A revision and its replicas; None: an autoscaler owns the number.
 
-    released: whether it is or was the stable revision.
+    record: what is kept of it. released: whether it is or was the stable revision.
     """
 
     revision: Revision
+    record: Record
     replicas: int | None
     released: bool = False
 
@@ -117,12 +119,13 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         (r, _former_replicas(observed, r.name, going, split, leaving, now)) for r in going.former
     ]
     released = {name for name, seen in observed.revisions.items() if seen.released}
+    kept = records([revision for revision, _ in planned], observed)
     return Plan(
         stable=going.stable,
         target=going.target.name,
         canary=going.canary.name if going.canary else None,
         revisions=tuple(
-            PlannedRevision(r, replicas, r.name in released | {going.stable})
+            PlannedRevision(r, kept[r.name], replicas, r.name in released | {going.stable})
             for r, replicas in planned
         ),
         untouched=frozenset(n for n, seen in observed.revisions.items() if not seen.revision),

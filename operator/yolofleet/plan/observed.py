@@ -20,16 +20,18 @@ from yolofleet.plan.claims import Claim, places
 from yolofleet.plan.exposure import Allowed, Exposure, expose
 from yolofleet.plan.failures import Complaint, Failure, deployment_failure, failures_by_revision
 from yolofleet.plan.following import Followed, Mesh, accepted, delegated, on_gateways
-from yolofleet.plan.revision import Revision, recorded
+from yolofleet.plan.revision import Record, Revision, record_in, recorded
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedRevision:
-    """The Deployment of one revision. `revision` is None when its record cannot be read.
+    """One revision as its Deployment and its record tell. `revision` is None when neither does.
 
     settled: whether its status speaks of its present spec, not of one before.
     placed: its pods that have a node, and so hold there what they ask for.
     released: whether it was the stable revision at some time.
+    deployed: whether there is a Deployment; without it the record is all there is.
+    record: what is kept apart from the Deployment; noted: what is kept on it.
     """
 
     name: str
@@ -41,6 +43,9 @@ class ObservedRevision:
     settled: bool = True
     placed: int = 0
     released: bool = False
+    deployed: bool = True
+    record: Record | None = None
+    noted: Record | None = None
 
     @property
     def unplaced(self) -> int:
@@ -140,10 +145,20 @@ def observe(
     pods = list(pods)
     failures, placed = failures_by_revision(pods, complaints or {}, now), _placed(pods)
     selected, spans = _selected(detector, by_kind.get("Service", []))
-    revisions = {
-        d["metadata"]["name"]: _revision(detector.name, d, failures, placed)
+    deployments = {
+        d["metadata"]["name"]: d
         for d in by_kind.get("Deployment", [])
         if "deletionTimestamp" not in d["metadata"]
+    }
+    records = {r["metadata"]["name"]: r for r in by_kind.get("ControllerRevision", [])}
+    revisions = {
+        name: _revision(detector.name, deployment, records.get(name), failures, placed)
+        for name, deployment in deployments.items()
+    }
+    revisions |= {
+        name: _undeployed(detector.name, record, failures)
+        for name, record in records.items()
+        if name not in deployments
     }
     return Observed(
         revisions=revisions,
@@ -165,21 +180,46 @@ def observe(
 def _revision(
     detector: str,
     deployment: Manifest,
+    kept: Manifest | None,
     failures: Mapping[str, Failure],
     placed: Mapping[str, int],
 ) -> ObservedRevision:
     meta, status = deployment["metadata"], deployment.get("status", {})
     name, replicas = meta["name"], deployment["spec"].get("replicas", 1)
+    noted, record = Record(meta.get("annotations", {}).get(RENDER_ANNOTATION, "")), None
+    revision, created = recorded(detector, name, noted.text), meta.get("creationTimestamp", "")
+    if kept is not None:
+        record = record_in(kept)
+        revision = revision or recorded(detector, name, record.text)
+        # a Deployment that was deleted and made again is no younger revision
+        created = min(created, kept["metadata"].get("creationTimestamp", created))
     return ObservedRevision(
         name=name,
-        created=meta.get("creationTimestamp", ""),
+        created=created,
         replicas=replicas,
         ready=min(status.get("availableReplicas", 0), replicas),  # the rest is on its way out
-        revision=recorded(detector, name, meta.get("annotations", {}).get(RENDER_ANNOTATION, "")),
+        revision=revision,
         failure=failures.get(name) or deployment_failure(name, status),
         settled=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         placed=placed.get(name, 0),
         released=RELEASED_ANNOTATION in meta.get("annotations", {}),
+        record=record,
+        noted=noted,
+    )
+
+
+def _undeployed(detector: str, kept: Manifest, failures: Mapping[str, Failure]) -> ObservedRevision:
+    """Return a revision whose Deployment is gone: what it was, to be made again."""
+    name, record = kept["metadata"]["name"], record_in(kept)
+    return ObservedRevision(
+        name=name,
+        created=kept["metadata"].get("creationTimestamp", ""),
+        replicas=0,
+        ready=0,
+        revision=recorded(detector, name, record.text),
+        failure=failures.get(name),  # of pods that are not gone yet
+        deployed=False,
+        record=record,
     )
 
 

@@ -1,8 +1,9 @@
-"""Revisions: what makes one, its name, and the record of it that its Deployment carries.
+"""Revisions: what makes one, its name, and the record of it.
 
 A revision is immutable. Its name is a hash of what changes the pods and of nothing else. What it
-was rendered with (image, render version) is recorded beside that on its Deployment, so that a new
-operator, or other defaults, render a running revision exactly as it is.
+was rendered with (image, render version) is recorded beside that, so that a new operator, or other
+defaults, render a running revision exactly as it is. The record is on its Deployment, where older
+operators look for it, and in a ControllerRevision, which stays when somebody deletes the former.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from yolofleet.api.detector import (
     Resources,
     Runtime,
 )
-from yolofleet.api.names import revision_name
+from yolofleet.api.names import RECORD_KEY, Manifest, revision_name
 from yolofleet.api.pod_template import PodTemplate
 from yolofleet.plan.defaults import Defaults
 
@@ -67,7 +68,7 @@ class Revision:
     render_version: int = RENDER_VERSION
 
     def record(self) -> str:
-        """Return what its Deployment remembers it by; `recorded` reads it back."""
+        """Return what it is remembered by; `recorded` reads it back."""
         rendered = {
             "version": self.render_version,
             "image": self.image,
@@ -178,7 +179,7 @@ def _image(spec: DetectorSpec, defaults: Defaults) -> str:
 
 
 def recorded(detector: str, name: str, record: str) -> Revision | None:
-    """Read back the revision `name` from its Deployment; None when its record was edited."""
+    """Read back the revision `name`; None when its record was edited, or is of a later version."""
     try:
         written = json.loads(record)
         spec = DetectorSpec.model_validate(written["whole"])
@@ -200,6 +201,40 @@ def recorded(detector: str, name: str, record: str) -> Revision | None:
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
         return None
     return revision if revision.name == name else None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is kept of a revision.
+
+    number: counts the revisions of a detector in the order in which they were made.
+    """
+
+    text: str
+    number: int = 0
+
+
+def record_in(kept: Manifest) -> Record:
+    """Return the record in a ControllerRevision; without text if another made it."""
+    data = kept.get("data")
+    text = data.get(RECORD_KEY) if isinstance(data, dict) else None
+    return Record(text if isinstance(text, str) else "", int(kept.get("revision") or 0))
+
+
+def tells_the_same(one: str, other: str) -> bool:
+    """Say whether two records of one revision render the same pods.
+
+    A later version writes defaults down that an earlier one did not know of.
+    """
+    return one == other or (_essence(one) is not None and _essence(one) == _essence(other))
+
+
+def _essence(record: str) -> list[Any] | None:
+    try:
+        written = json.loads(record)
+        return [written["render"], written["spec"], sorted(written["whole"])]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _as_text(value: Mapping[str, Any]) -> str:

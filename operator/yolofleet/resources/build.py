@@ -1,8 +1,9 @@
 """Every object that a detector has, in the order in which they are written.
 
 The order is that of safety, because any of these writes can be the last one for a while. What keeps
-others out comes before the pods; Services and rules before the routes that lead to them; and the
-routes before the pods of new revisions, which nobody waits for while old ones die.
+others out comes before the pods; Services and rules before the routes that lead to them; the routes
+before the pods of new revisions, which nobody waits for while old ones die; and what a revision is
+made again from before its Deployment.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,6 +14,7 @@ from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import Manifest
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
+from yolofleet.resources.controller_revision import controller_revision
 from yolofleet.resources.deployment import deployment
 from yolofleet.resources.gateway import http_route
 from yolofleet.resources.hpa import hpa
@@ -64,6 +66,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         stable_service(detector, plan),
         *([virtual_service(detector, plan)] if meshed else []),
         *([http_route(detector, plan)] if plan.provider is Provider.GATEWAY else []),
+        *(controller_revision(detector, planned) for planned in plan.revisions),
         *deployments,
         *([hpa(detector, plan.stable, scaling)] if scaling else []),
         *([pdb(detector, detector.name, plan.stable)] if plan.full >= 2 else []),
@@ -81,4 +84,5 @@ def leant_on(unwritten: Collection[str]) -> frozenset[str]:
     An old route leads where it led, and old pods run as the account they had.
     """
     routing = _ROUTING if not _ROUTING.isdisjoint({*unwritten} - {"Deployment"}) else frozenset()
-    return routing | ({"ServiceAccount"} if "Deployment" in unwritten else frozenset())
+    with_pods = frozenset({"ControllerRevision"}) if routing else frozenset()
+    return routing | with_pods | ({"ServiceAccount"} if "Deployment" in unwritten else frozenset())

@@ -41,7 +41,7 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
         name=revision.name,
         namespace=detector.namespace,
         labels=child_labels(detector.name) | {REVISION_LABEL: revision.name},
-        annotations={RENDER_ANNOTATION: revision.record()} | _released(planned),
+        annotations={RENDER_ANNOTATION: planned.record.text} | _released(planned),
         pod_annotations=_scrape() if revision.guard.metrics_open else {},
         owner=owner(detector),
         replicas=planned.replicas,

@@ -127,6 +127,8 @@ def _missing(now: Situation, told: Sequence[Statement]) -> Iterator[Statement]:
 
 
 def _is_bad(told: Statement) -> bool:
+    if told.reason == Reason.DEPLOYMENT_DELETED:
+        return bool(told.lasting)  # else it is made again
     return told.type in _TOLD_BY and told.holds is False and told.reason not in _AS_ASKED
 
 

@@ -12,7 +12,9 @@ _say = partial(Statement, ConditionType.READY)
 
 def ready(now: Situation) -> Statement:
     """Say whether the detector serves, and if not, why."""
-    told = first((serving, scaled_to_zero, deleted, without_accelerators, failing), now)
+    told = first(
+        (serving, scaled_to_zero, deleted, without_accelerators, failing, coming_back), now
+    )
     told = told or _say(False, Reason.NOTHING_READY, now.count(now.plan.stable))
     return told if told.holds else replace(told, message=told.message + _in_its_place(now))
 
@@ -43,16 +45,41 @@ def scaled_to_zero(now: Situation) -> Statement | None:
 
 
 def deleted(now: Situation) -> Statement | None:
-    """Say that somebody deleted the Deployment of the stable revision while another is coming."""
-    stable = now.plan.stable
-    if stable in now.observed.revisions or stable == now.plan.target:
+    """Say that somebody deleted the Deployment of the stable revision, and what becomes of it."""
+    stable, target = now.plan.stable, now.plan.target
+    seen = now.observed.revisions.get(stable)
+    if seen and seen.deployed:
         return None
-    told = (
-        f"the Deployment {stable} was deleted, which the detector is released on. To have it back,"
-        f" put the spec back that it was released with; otherwise {now.plan.target} is released"
-        " when its steps are walked"
+    if stable == target and not (seen and seen.revision and _served(now)):
+        return None  # it was not made yet, or is made from the spec
+    told = f"the Deployment {stable} was deleted, which the detector is released on"
+    if seen and seen.revision:
+        again = "it is made again from its record"
+        if now.detector.spec.suspend:
+            again = "it is made again from its record once spec.suspend is false"
+        return _say(False, Reason.DEPLOYMENT_DELETED, f"{told}; {again}", lasting=False)
+    lacks = "its record cannot be read by this version" if seen else "there is no record of it"
+    told += (
+        f", and {lacks}. To have it back, put the spec back that it was released with; otherwise"
+        f" {target} is released when its steps are walked"
     )
-    return _say(False, Reason.NOTHING_READY, told)
+    return _say(False, Reason.DEPLOYMENT_DELETED, told, lasting=True)
+
+
+def coming_back(now: Situation) -> Statement | None:
+    """Go on saying so until it serves."""
+    was = now.observed.status.condition(ConditionType.READY)
+    if was is None or was.reason != Reason.DEPLOYMENT_DELETED:
+        return None
+    stable = now.plan.stable
+    told = f"the Deployment {stable} was deleted, and is made again. {now.count(stable)}"
+    return _say(False, Reason.DEPLOYMENT_DELETED, told, lasting=False)
+
+
+def _served(now: Situation) -> bool:
+    """Say whether it was there: the record of a new revision is written first, too."""
+    was = now.observed.status.condition(ConditionType.READY)
+    return was is not None and was.reason in (Reason.SERVING, Reason.DEPLOYMENT_DELETED)
 
 
 def without_accelerators(now: Situation) -> Statement | None:
