@@ -39,7 +39,15 @@ test: venv ## Everything: checks, unit, serving, operator, chart and end-to-end 
 	dev/ensure-chromium
 	$(BIN)/python -m cluster assets > /dev/null
 	$(BIN)/python -m cluster up --no-metrics   # nothing tested scales by load
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --junitxml=build/tests.xml --durations=20
+
+.PHONY: test-times
+test-times: venv ## Where the time of the last `make test` went, by folder and test
+	$(BIN)/python -m steady --of build/tests.xml --slowest 30
+
+.PHONY: test-steady
+test-steady: venv ## Run tests again and again beside a busy core; tells what ever failed (ARGS='-n 20 tests/unit')
+	$(BIN)/python -m steady --beside 1 $(ARGS)
 
 .PHONY: check
 check: venv ## Format, lint, types, import contracts, generated files (seconds)

@@ -1,0 +1,1 @@
+"""Whether tests pass by more than luck, and where their time goes."""

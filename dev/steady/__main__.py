@@ -1,0 +1,102 @@
+"""`python -m steady [-n 20] [--beside 1] [PATH ...]`: run tests again and again.
+
+`make test-steady ARGS="-n 20 tests/unit"`. Each run has a seed of its own and, with `--beside`,
+processes beside it that keep as many cores busy: what passes only on an idle machine shows. It ends
+with every test that ever failed, in which runs and why, and the time by folder; its exit status
+is 1 if any failed. Nothing is repeated until it passes. `--of REPORT ...` reads reports that are
+there instead, as `make test` leaves one in `build/tests.xml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from steady import results
+from steady.results import Result
+
+REPORTS: Final = Path("build") / "steady"
+BUSY: Final = "while True: pass"
+NOTHING_RAN: Final = {2, 3, 4, 5}
+"""pytest's exit statuses for what is no test's failure: interrupted, its own, usage, no tests."""
+
+
+def main() -> int:
+    """Run, or read what has been run; print what it shows."""
+    parser = argparse.ArgumentParser(prog="python -m steady", description=__doc__)
+    parser.add_argument("paths", nargs="*", default=["tests"], help="what to run")
+    parser.add_argument("-n", "--times", type=int, default=20, help="how often (20)")
+    parser.add_argument("--beside", type=int, default=0, help="cores that something else uses (0)")
+    parser.add_argument("--slowest", type=int, default=10, help="how many slow tests to name (10)")
+    parser.add_argument("--of", nargs="+", type=Path, metavar="REPORT", help="read, run nothing")
+    asked = parser.parse_args()
+    if asked.of:
+        runs = [results.read(report) for report in asked.of]
+    else:
+        with _busy(asked.beside):
+            runs = list(_runs(asked.paths, asked.times))
+    _tell(runs, asked.slowest)
+    return 1 if results.failures(runs) else 0
+
+
+def _runs(paths: Sequence[str], times: int) -> Iterator[list[Result]]:
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    for seed in range(1, times + 1):
+        report = REPORTS / f"{seed}.xml"
+        report.unlink(missing_ok=True)
+        begun = time.monotonic()
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *paths],
+            env=os.environ | {"YOLOFLEET_FAULTS_SEED": str(seed)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            text=True,
+        )
+        if ended.returncode in NOTHING_RAN:
+            sys.exit(f"pytest ended with {ended.returncode}:\n{ended.stdout[-3000:]}")
+        run = results.read(report)
+        failed = sum(bool(one.why) for one in run)
+        took = time.monotonic() - begun
+        print(f"run {seed} of {times}: {len(run)} tests, {failed} failed, {took:.0f} s", flush=True)
+        if failed:
+            (REPORTS / f"{seed}.log").write_text(ended.stdout, encoding="utf-8")
+        yield run
+
+
+@contextmanager
+def _busy(cores: int) -> Iterator[None]:
+    """Keep so many cores busy meanwhile."""
+    beside = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(cores)]
+    try:
+        yield
+    finally:
+        for process in beside:
+            process.kill()
+            process.wait()
+
+
+def _tell(runs: Sequence[Sequence[Result]], slow: int) -> None:
+    print("\n| folder | tests | least | median | most |\n| --- | ---: | ---: | ---: | ---: |")
+    for folder, tests, least, middle, most in results.by_folder(runs):
+        print(f"| {folder} | {tests} | {least:.0f} s | {middle:.0f} s | {most:.0f} s |")
+    print("\n| the slowest | median |\n| --- | ---: |")
+    for name, seconds in results.slowest(runs, slow):
+        print(f"| `{name}` | {seconds:.1f} s |")
+    failures = results.failures(runs)
+    print(f"\nin {len(runs)} runs {len(failures)} tests ever failed")
+    for name, when in sorted(failures.items()):
+        print(f"{name}: in {len(when)} ({', '.join(map(str, when))})")
+        for why in sorted(set(when.values())):
+            print(f"    {why[:300]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
