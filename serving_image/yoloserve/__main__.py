@@ -30,6 +30,8 @@ SERVE_ONLY = (
     "url_timeout_seconds",
     "max_images",
     "max_streams",
+    "stream_idle_seconds",
+    "max_connections",
     "probe_interval_seconds",
     "metrics_open",
     "access_log",

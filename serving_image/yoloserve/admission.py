@@ -121,6 +121,49 @@ def _less(places: Counter[Any], of: Hashable) -> None:
         del places[of]
 
 
+KEPT_PART = 8  # of places that are held for long, the last of so many
+
+
+def has_its_share(held: int, taken: int, most: int) -> bool:
+    """Say whether a client that holds so many of all places has to leave the last ones to others.
+
+    It does with half of them, and not before nearly all are taken: what comes through one gateway
+    looks like one client.
+    """
+    return 2 * held >= most and taken >= most - most // KEPT_PART
+
+
+class Places:
+    """So many places that are held for long, the last of them by who has less than half."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self._most = most
+        self._what = what
+        self._held: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """Count all that are held."""
+        return self._held.total()
+
+    @contextmanager
+    def hold(self, client: str) -> Iterator[None]:
+        """Hold a place, or raise `Overloaded`."""
+        has, taken = self._held[client], self.taken
+        if taken >= self._most:
+            raise Overloaded(f"{taken} {self._what} are open, {self._most} are allowed")
+        if has_its_share(has, taken, self._most):
+            raise Overloaded(
+                f"{client or 'this client'} has {has} {self._what} open, and the "
+                f"{self._most - taken} places left are kept for others"
+            )
+        self._held[client] += 1
+        try:
+            yield
+        finally:
+            _less(self._held, client)
+
+
 class Quotas:
     """A bucket of tokens for each client: so many a second, and a second's worth at once."""
 

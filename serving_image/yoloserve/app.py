@@ -16,11 +16,11 @@ from starlette.types import Scope
 
 from yoloserve import errors
 from yoloserve.access import Access
-from yoloserve.admission import Quotas
+from yoloserve.admission import Places, Quotas
 from yoloserve.dependencies import Bodies, ClientGone
 from yoloserve.detector import Detector
 from yoloserve.metrics import Metrics
-from yoloserve.middleware import AnswersBugs, Guarded, SaysWho, TakesHead, Traced, cors
+from yoloserve.middleware import AnswersBugs, Door, Guarded, SaysWho, TakesHead, Traced, cors
 from yoloserve.replies import detects, refusal, reply
 from yoloserve.routes import detect, health, page, stream, v2
 from yoloserve.schemas import StreamResponse, V2Request
@@ -70,7 +70,9 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     app.state.max_images, app.state.max_pixels = settings.max_images, settings.max_pixels
     app.state.draining = False
     app.state.large_json = asyncio.Lock()
-    app.state.streams, app.state.max_streams = 0, settings.max_streams
+    app.state.streams = Places(settings.max_streams, "streams")
+    app.state.stream_idle_s = settings.stream_idle_seconds or None
+    metrics.watch_streams(app.state.streams)
     app.state.give_up = lambda: None  # the process's to say
     app.state.watch = Watch(
         detector.look_at_probe,
@@ -93,6 +95,7 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
         app.add_middleware(
             Guarded, access=access, state=app.state, metrics_open=settings.metrics_open
         )
+    app.add_middleware(Door, state=app.state)
     app.add_middleware(AnswersBugs, failed=partial(_failed, app.state))
     app.add_middleware(SaysWho, state=app.state)
     if settings.cors_origins:

@@ -1,40 +1,95 @@
-"""uvicorn's HTTP, with an end to heads, and to bodies that nobody reads, that never end."""
+"""uvicorn's HTTP and WebSocket, with an end to whatever a client could let go on for ever."""
 
 import asyncio
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn, Self
 
 import httptools
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from yoloserve.connections import Connections, Cut
 
 MOST_HEAD_BYTES = 65_536
+MOST_PIPELINED = 64  # requests sent ahead of their answers
+MOST_CONNECTIONS = 1000
+CROWDED = "crowded"  # in a request's state: it came at the door
 OFFER = b"upgrade", b"http2-settings"
+BAD = "400 Bad Request"
 TOO_SLOW, TOO_LONG = "408 Request Timeout", "431 Request Header Fields Too Large"
 
 
-class HttpProtocol(HttpToolsProtocol):
-    """Bounds a request's head in time and size; its body is bounded where it is read.
+class _Enough(Exception):
+    """Nothing more of what came is to be read."""
 
-    uvicorn waits for the rest of a head for ever, and keeps all of it. The rest of a body that was
-    refused unread it throws away; but any byte of it stops the timer of idle connections, and
-    nothing starts that again. So the rest has its time, too.
+
+class _Impatient(asyncio.Protocol):
+    """Ends a connection whose client does not read what it asked for: it would stay for ever."""
+
+    timeout_s: ClassVar[float] = 10
+    places: ClassVar[Connections] = Connections(MOST_CONNECTIONS)
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    _unread: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def within(cls, seconds: float, places: Connections | None = None) -> type[Self]:
+        """Make the protocol with a limit on what waits for the client, and on all connections."""
+        places = places or Connections(MOST_CONNECTIONS)
+        return type(cls.__name__, (cls,), {"timeout_s": seconds, "places": places})
+
+    def pause_writing(self) -> None:
+        """Begin to wait for a client that does not read."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.timeout_s, self._cut_unread)
+
+    def resume_writing(self) -> None:
+        """Wait no longer: it reads."""
+        self._stop_waiting_for_reader()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer: nobody is there."""
+        self._stop_waiting_for_reader()
+        super().connection_lost(exc)
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._unread:
+            self._unread.cancel()
+            self._unread = None
+
+    def _cut_unread(self) -> None:
+        self.places.cut(Cut.UNREAD)
+        self.transport.abort()  # to close it would be to wait for the reader
+
+
+class HttpProtocol(_Impatient, HttpToolsProtocol):
+    """Bounds the number of connections, and of each request its head and its unread rest.
+
+    Its body is bounded where it is read.
+
+    uvicorn waits for the first byte of a request and for the rest of a head for ever, and keeps all
+    of it. The rest of a body that was refused unread it throws away; but any byte of it stops the
+    timer of idle connections, and nothing starts that again. So the rest has its time, too.
 
     It has that, and not an end with the refusal (`Connection: close`): most bodies are on their way
     already, and a socket that is closed before they are read resets the connection, often before
     the client has read why. A server that is full would also have each client connect anew.
     """
 
-    timeout_s: ClassVar[float] = 10
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head_bytes: int | None = None  # None: not within a head
+        self._pieces_bytes: int | None = None  # of a head in several; None: not within a head
+        self._enough = False  # nothing more is read
         self._offered = False  # an upgrade that is not taken, by the request that is being read
+        self._at_the_door = False
         self._timer: asyncio.TimerHandle | None = None  # of a head, or of a body's unread rest
 
-    @classmethod
-    def within(cls, seconds: float) -> type["HttpProtocol"]:
-        """Make the protocol with this limit on the time of a head, and of an unread rest."""
-        return type(cls.__name__, (cls,), {"timeout_s": seconds})
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a place; begin to wait for a request."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self.timeout_s, self._give_up, Cut.SILENT)
+        self._at_the_door = not self.places.enter(self, self.client[0] if self.client else "")
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless the head has become too long.
@@ -42,30 +97,45 @@ class HttpProtocol(HttpToolsProtocol):
         As uvicorn does, but for an offer to upgrade that is not taken: the parser takes what
         follows such a head for the other protocol, and uvicorn drops it (Kludex/uvicorn#2722).
         """
+        if self._enough:
+            return
         self._unset_keepalive_if_required()
-        size = len(data)
-        while data:
+        within_a_head = self._pieces_bytes is not None
+        coming = [memoryview(data)]  # the last one first; never copied, however many offers
+        while coming:
+            piece = coming.pop()
             try:
-                self.parser.feed_data(data)
+                self.parser.feed_data(piece)
             except httptools.HttpParserError:
-                self.send_400_response("Invalid HTTP request received.")
+                if not self._enough:
+                    self._give_up(Cut.BAD, BAD, "Invalid HTTP request received.")
                 return
             except httptools.HttpParserUpgrade as offer:
                 if not self._offered:
                     if self._should_upgrade():
                         self.handle_websocket_upgrade()
                     return
-                data = self._plain_head() + data[offer.args[0] :]
-            else:
-                break
-        if self._head_bytes is not None:
-            self._head_bytes += size
-            if self._head_bytes > MOST_HEAD_BYTES:
-                self._give_up(TOO_LONG)
+                rest = piece[offer.args[0] :]
+                coming += [*([rest] if rest else []), memoryview(self._plain_head())]
+        if within_a_head and self._pieces_bytes is not None:
+            self._pieces_bytes += len(data)
+            if self._pieces_bytes > MOST_HEAD_BYTES:
+                self._give_up(Cut.LARGE_HEAD, TOO_LONG)
 
     def _should_upgrade(self) -> bool:
         # A WebSocket begins with GET; any other request has a body to be read (RFC 6455, 4.1).
-        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+        # At the door it is answered as what it is besides: who waits for one does read that.
+        return (
+            self.parser.get_method() == b"GET"
+            and not self._at_the_door
+            and super()._should_upgrade()
+        )
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand over, the place as well: streams have their own."""
+        self.places.leave(self)
+        self._stop_waiting_for_reader()
+        super().handle_websocket_upgrade()
 
     def _plain_head(self) -> bytes:
         """Write the head again, without the offer; a parser of its own reads it and the rest."""
@@ -84,14 +154,25 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin to wait for the end of a head."""
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self.cycle.keep_alive = False  # what was taken is answered, and that is the last
+            self.places.cut(Cut.PIPELINED)
+            self._stop_reading()
         self._unset_keepalive_if_required()  # the end of a rest may have come with this
         super().on_message_begin()
-        self._head_bytes = 0
-        self._timer = self.loop.call_later(self.timeout_s, self._give_up, TOO_SLOW)
+        if self._at_the_door:
+            self.scope["state"][CROWDED] = True
+        self._stop_waiting()
+        self._pieces_bytes = 0
+        self._timer = self.loop.call_later(self.timeout_s, self._give_up, Cut.SLOW_HEAD, TOO_SLOW)
 
     def on_headers_complete(self) -> None:
         """Wait no longer: the head is there."""
         self._stop_waiting()
+        if len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers) > MOST_HEAD_BYTES:
+            self._give_up(Cut.LARGE_HEAD, TOO_LONG)  # it came at once
+            self._stop_reading()
+        self.places.asks(self)
         if self.parser.should_upgrade() and not self._should_upgrade():
             if self.parser.get_method() != b"CONNECT":
                 self._offered = True  # nothing has begun: the head comes again, without the offer
@@ -100,13 +181,17 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False  # what follows is for whom the client took us for
             return
         super().on_headers_complete()
+        if self._at_the_door:
+            self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """Begin to wait for the rest of a body that was not read to its end."""
         super().on_response_complete()
         # Not where the next request was being read meanwhile: its body is its reader's.
         if self.cycle.response_complete and self.cycle.more_body:
-            self._timer = self.loop.call_later(self.timeout_s, self.transport.close)
+            self._timer = self.loop.call_later(self.timeout_s, self._give_up, Cut.SLOW_REST)
+        if self.cycle.response_complete:
+            self.places.rests(self)
 
     def on_message_complete(self) -> None:
         """Wait no longer for a rest: the connection is as idle as any other."""
@@ -122,22 +207,46 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer: nobody is there."""
         self._stop_waiting()
+        self.places.leave(self)
         super().connection_lost(exc)
 
+    def cut(self) -> None:
+        """End the connection, whatever is under way."""
+        self.transport.abort()
+
     def _stop_waiting(self) -> None:
-        self._head_bytes = None
+        self._pieces_bytes = None
         if self._timer:
             self._timer.cancel()
             self._timer = None
 
-    def _give_up(self, status: str) -> None:
+    def _stop_reading(self) -> NoReturn:
+        """Leave the parser, in one of its callbacks."""
+        self._enough = True
+        raise _Enough
+
+    def _give_up(self, why: Cut, status: str = "", message: str = "") -> None:
+        """End the connection, with an answer if it can be taken for this request's."""
         self._stop_waiting()
-        if not self.transport.is_closing():
-            # Not while an earlier request of this connection still has its answer to come.
-            if self.cycle is None or self.cycle.response_complete:
-                head = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-                self.transport.write(head.encode())
-            self.transport.close()
+        if self.transport.is_closing():
+            return
+        self.places.cut(why)
+        # Not while an earlier request of this connection still has its answer to come.
+        if status and (self.cycle is None or self.cycle.response_complete):
+            head = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {len(message)}\r\n"
+            self.transport.write(f"{head}content-type: text/plain\r\n\r\n{message}".encode())
+        self.transport.close()
+
+
+class StreamProtocol(_Impatient, WebSocketsSansIOProtocol):
+    """Bounds how long a client may leave its answers unread, and the end of a stream unanswered."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Pass a message on; after the last one, whatever the client does, there is an end."""
+        await super().send(message)
+        if self.close_timer:  # uvicorn's waits for the reader
+            self.close_timer.cancel()
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
 
 def _but_the_offer(connection: bytes) -> list[bytes]:

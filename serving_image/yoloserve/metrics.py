@@ -16,6 +16,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from yoloserve.admission import Places
+from yoloserve.connections import Connections, Cut
 from yoloserve.detector import Answer, Detector
 from yoloserve.errors import Miss, Refusal, TooLate
 from yoloserve.postprocess import Detections
@@ -91,6 +93,18 @@ class Metrics:
             "Requests of any kind, and streams, that are under way",
             registry=self.registry,
         )
+        self._connections = Gauge(
+            "yoloserve_connections", "Open connections, streams apart", registry=self.registry
+        )
+        self._streams = Gauge("yoloserve_streams", "Open streams", registry=self.registry)
+        self._cut = Counter(
+            "yoloserve_connections_cut",
+            "Connections and streams that were ended for what their client did, or did not",
+            ["reason"],
+            registry=self.registry,
+        )
+        for why in Cut:
+            self._cut.labels(why)
         self._model = Gauge(
             "yoloserve_model_info",
             "What is served, as labels; always 1",
@@ -114,6 +128,18 @@ class Metrics:
             self._requests.labels(outcome)  # a rate needs a zero to start from
         self.registry.register(_Queue(detector))
         self.registry.register(_Triton(detector, self.statistics))
+
+    def watch_connections(self, connections: Connections) -> None:
+        """Show the connections as they are at each scrape."""
+        self._connections.set_function(lambda: connections.open)
+
+    def watch_streams(self, streams: Places) -> None:
+        """Show the streams as they are at each scrape."""
+        self._streams.set_function(lambda: streams.taken)
+
+    def cut(self, why: Cut) -> None:
+        """Count one connection that was ended."""
+        self._cut.labels(why).inc()
 
     def batch_ran(self, size: int) -> None:
         """Count one call of the engine."""

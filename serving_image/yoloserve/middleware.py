@@ -13,7 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yoloserve.access import Access
 from yoloserve.detector import Answer
-from yoloserve.errors import Refusal
+from yoloserve.errors import Overloaded, Refusal
+from yoloserve.http_protocol import CROWDED
 from yoloserve.origins import ANY
 from yoloserve.replies import detects, refusal
 from yoloserve.tracing import current
@@ -178,6 +179,25 @@ def cors(origins: Collection[str]) -> partial[CORSMiddleware]:
         allow_private_network=named,
         expose_headers=READABLE,
     )
+
+
+class Door:
+    """Lets in who looks after the server, and nobody else, when all connections are taken."""
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self._inner = app
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer that there is no place."""
+        path = scope.get("path")
+        if CROWDED not in scope.get("state", ()) or path in OPEN or path == METRICS:
+            await self._inner(scope, receive, send)
+            return
+        error = Overloaded("all connections are taken, or all that one client may have then")
+        if detects(scope["path"]):
+            self._state.metrics.refusal(error)
+        await refusal(error, scope["path"])(scope, receive, send)
 
 
 class Guarded:

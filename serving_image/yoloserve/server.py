@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from yoloserve import memory
-from yoloserve.http_protocol import HttpProtocol
+from yoloserve.connections import AT_THE_DOOR, Connections
+from yoloserve.http_protocol import HttpProtocol, StreamProtocol
+from yoloserve.metrics import Metrics
 from yoloserve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -23,6 +26,7 @@ log = logging.getLogger(__name__)
 # in which the proxy uses it makes a failed request.
 KEEP_ALIVE_S = 3700
 BLIND_EXIT = 1
+OTHER_FILES = 256  # models, event loop, answers of others' servers
 FINISH_S = 10  # for what is in flight at the end, or its deadline if that is longer
 
 
@@ -30,14 +34,19 @@ class Server(uvicorn.Server):
     """A uvicorn that drains: first not ready, still answering; then finishing; then gone."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
+        metrics: Metrics = app.state.metrics
+        connections = Connections(
+            most_connections(settings.max_connections, settings.max_streams), metrics.cut
+        )
+        metrics.watch_connections(connections)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=HttpProtocol.within(settings.body_timeout_seconds),
+                http=HttpProtocol.within(settings.body_timeout_seconds, connections),
                 loop="uvloop",
-                ws="websockets-sansio",
+                ws=StreamProtocol.within(settings.body_timeout_seconds, connections),
                 ws_max_size=settings.max_body_bytes,
                 ws_per_message_deflate=False,  # images are compressed, and bombs are compact
                 access_log=False,  # a tenth of the throughput; the metrics count requests
@@ -105,3 +114,19 @@ class Server(uvicorn.Server):
         self.blind = self.should_exit = True
         seconds = (self.config.timeout_graceful_shutdown or 0) + 1
         asyncio.get_running_loop().call_later(seconds, os._exit, BLIND_EXIT)
+
+
+def most_connections(wanted: int, streams: int) -> int:
+    """Say how many connections there may be: each is an open file, and so much is not our own.
+
+    Without a file left, nobody's connection is accepted, not a probe's either.
+    """
+    besides = streams + AT_THE_DOOR + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted + besides:
+        soft = wanted + besides if hard == resource.RLIM_INFINITY else min(wanted + besides, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if (most := max(1, min(wanted, soft - besides))) < wanted:
+        told = {"max_connections": wanted, "allowed": most, "open_files": hard}
+        log.warning("the process may not open files for all connections", extra=told)
+    return most

@@ -261,7 +261,27 @@ class Settings(LastWords, extra="forbid"):
         description="How often, when idle, the network is shown the probe picture, to see whether "
         "it still sees; 0: never.",
     )
-    max_streams: int = Field(64, ge=0, le=10_000, description="Most open streams (WebSocket).")
+    max_streams: int = Field(
+        64,
+        ge=0,
+        le=10_000,
+        description="Most open streams (WebSocket). The last eighth is for clients that have less "
+        "than half of them.",
+    )
+    stream_idle_seconds: float = Field(
+        300,
+        ge=0,
+        le=86_400,
+        description="A stream that sends no frame for so long is closed (3008); 0: never.",
+    )
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Most open connections, streams apart. When all are taken, one that is idle "
+        "makes room for the next, and health checks are let in beyond. The last eighth is for "
+        "clients (addresses) that have less than half of them.",
+    )
     metrics_open: bool = Field(
         True, description="Show /metrics to everybody, even where keys or tokens are asked for."
     )
@@ -290,7 +310,8 @@ class Settings(LastWords, extra="forbid"):
         10,
         gt=0,
         le=600,
-        description="Longest time a request's head, and then its body, may take to arrive.",
+        description="Longest time until a new connection has sent a request's head, that a head, "
+        "and then its body, may take to arrive, and that an answer may lie unread.",
     )
 
     cache_dir: Path = Field(

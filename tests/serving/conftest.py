@@ -202,6 +202,14 @@ class Camera:
             assert message["type"] == "websocket.accept"
         return json.loads(message["text"])
 
+    async def end(self) -> tuple[int, str]:
+        """Wait until the server closes it; says with what code and why."""
+        while (message := await self._out.get())["type"] != "websocket.close":
+            pass
+        self.push(type="websocket.disconnect", code=message["code"])
+        await self.task
+        return message["code"], message["reason"]
+
     async def leave(self) -> None:
         self.push(type="websocket.disconnect", code=1000)
         await self.task

@@ -1,15 +1,24 @@
-"""When a connection is closed: the protocol without a socket, its timers run when told to."""
+"""When a connection is ended: the protocol without a socket, its timers run when told to."""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import httptools
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from yoloserve.http_protocol import HttpProtocol
+from yoloserve.connections import Connections, Cut
+from yoloserve.http_protocol import (
+    CROWDED,
+    MOST_HEAD_BYTES,
+    MOST_PIPELINED,
+    HttpProtocol,
+    StreamProtocol,
+)
 
 LIMIT_S, IDLE_S = 7, 99
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n"
@@ -28,8 +37,8 @@ class Timers:
 
     running: list[Timer] = field(default_factory=list)
 
-    def call_later(self, seconds: float, run: Callable[..., None], *_: Any) -> Timer:
-        timer = Timer(seconds, run, lambda: self.running.remove(timer))
+    def call_later(self, seconds: float, run: Callable[..., None], *args: Any) -> Timer:
+        timer = Timer(seconds, partial(run, *args), lambda: self.running.remove(timer))
         self.running.append(timer)
         return timer
 
@@ -42,15 +51,18 @@ class Timers:
 
 
 class Wire(asyncio.Transport):
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent, self.closed = b"", False
+    def __init__(self, address: str) -> None:
+        super().__init__({"peername": (address, 1)})
+        self.sent, self.closed, self.aborted = b"", False, False
 
     def write(self, data: Any) -> None:
         self.sent += data
 
     def close(self) -> None:
         self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
 
     def is_closing(self) -> bool:
         return self.closed
@@ -64,20 +76,26 @@ class Wire(asyncio.Transport):
 class Connection:
     """A connection to a server that refuses everything unread."""
 
-    def __init__(self) -> None:
-        async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
-            headers = [(b"content-length", b"0")]
-            await send({"type": "http.response.start", "status": 503, "headers": headers})
-            await send({"type": "http.response.body"})
-
+    def __init__(self, places: Connections | None = None, address: str = "10.0.0.1") -> None:
         config = uvicorn.Config(
-            refuse, proxy_headers=False, log_config=None, timeout_keep_alive=IDLE_S
+            self.answer,
+            interface="asgi3",
+            proxy_headers=False,
+            log_config=None,
+            timeout_keep_alive=IDLE_S,
         )
-        self.timers, self.wire = Timers(), Wire()
-        self.protocol = HttpProtocol.within(LIMIT_S)(
+        self.cuts: list[Cut] = []
+        self.timers, self.wire = Timers(), Wire(address)
+        places = places or Connections(9, self.cuts.append)
+        self.protocol = HttpProtocol.within(LIMIT_S, places)(
             config=config, server_state=ServerState(), app_state={}, _loop=self.timers
         )
         self.protocol.connection_made(self.wire)
+
+    async def answer(self, _scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body"})
 
     async def send(self, data: bytes) -> None:
         self.protocol.data_received(data)
@@ -146,23 +164,21 @@ OFFERS = {
 
 
 class Echo(Connection):
-    """A connection to a server that sends back each request's path and body."""
+    """A connection to a server that reads all, and keeps each request's path and body."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
         self.heard: list[tuple[str, bytes, list[bytes]]] = []
+        super().__init__(**options)
 
-        async def echo(scope: Any, receive: Any, send: Any) -> None:
-            body, more = b"", True
-            while more:
-                message = await receive()
-                body, more = body + message.get("body", b""), message.get("more_body", False)
-            self.heard.append((scope["path"], body, [name for name, _ in scope["headers"]]))
-            headers = [(b"content-length", b"0")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body"})
-
-        self.protocol.app = echo
+    async def answer(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        self.heard.append((scope["path"], body, [name for name, _ in scope["headers"]]))
+        headers = [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body"})
 
     async def send(self, data: bytes) -> None:
         self.protocol.data_received(data)
@@ -198,3 +214,207 @@ async def test_what_follows_a_connect_is_no_request() -> None:
     assert len(connection.heard) <= 1
     await connection.send(HEAD)
     assert len(connection.heard) <= 1
+
+
+# heads, and what comes before them
+
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_a_connection_that_asks_nothing_has_its_time(connection) -> None:
+    (timer,) = connection.timers.running
+    assert timer.seconds == LIMIT_S
+    timer.run()
+    assert connection.wire.closed
+    assert connection.wire.sent == b""  # it would be taken for the answer to what comes later
+    assert connection.cuts == [Cut.SILENT]
+
+
+@pytest.mark.parametrize("head", [b"G", GET[:-2], b"\r\n" + GET[:20]])
+async def test_a_head_that_does_not_end_has_its_time_too(connection, head: bytes) -> None:
+    await connection.send(head)
+    (timer,) = connection.timers.running
+    timer.run()
+    assert connection.wire.sent.startswith(b"HTTP/1.1 408 ")
+    assert connection.wire.closed
+    assert connection.cuts == [Cut.SLOW_HEAD]
+
+
+def head_of(size: int) -> bytes:
+    start, end = b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: ", b"\r\n\r\n"
+    return start + b"x" * (size - len(start) - len(end)) + end
+
+
+@pytest.mark.parametrize("piece", [1000, 50_000, 1_000_000])
+async def test_a_head_has_an_end_in_however_many_pieces_it_comes(piece: int) -> None:
+    long, connection = head_of(2 * MOST_HEAD_BYTES), Connection()
+    for at in range(0, len(long), piece):
+        await connection.send(long[at : at + piece])
+    assert connection.answers == 0
+    assert connection.wire.sent.startswith(b"HTTP/1.1 431 ")
+    assert connection.wire.sent.count(b"HTTP/1.1") == 1
+    assert connection.wire.closed
+    assert connection.cuts == [Cut.LARGE_HEAD]
+
+
+@pytest.mark.parametrize("piece", [1000, 1_000_000])
+async def test_a_head_below_that_is_read_and_no_body_counts_as_one(piece: int) -> None:
+    connection = Echo()
+    body = b"Content-Length: 200000\r\n\r\n" + b"b" * 200_000
+    whole = (
+        head_of(MOST_HEAD_BYTES - 100)
+        + (b"POST /b HTTP/1.1\r\nHost: x\r\n" + body)
+        + head_of(MOST_HEAD_BYTES - 100)
+    )
+    for at in range(0, len(whole), piece):
+        await connection.send(whole[at : at + piece])
+    assert [(path, len(body)) for path, body, _ in connection.heard] == [
+        ("/", 0),
+        ("/b", 200_000),
+        ("/", 0),
+    ]
+    assert connection.cuts == []
+
+
+async def test_what_is_no_http_is_told_so_but_not_in_the_place_of_an_answer() -> None:
+    connection = Connection()
+    await connection.send(b"no http at all\r\n\r\n")
+    assert connection.wire.sent.startswith(b"HTTP/1.1 400 ")
+    connection = Connection()
+    connection.protocol.data_received(GET + b"no http at all\r\n\r\n")
+    assert connection.wire.sent == b""
+    assert connection.wire.closed
+    assert connection.cuts == [Cut.BAD]
+
+
+async def test_requests_sent_far_ahead_are_answered_up_to_a_number() -> None:
+    connection = Echo()
+    await connection.send(GET * (3 * MOST_PIPELINED))
+    assert len(connection.heard) == MOST_PIPELINED + 1
+    assert connection.wire.sent.count(b"HTTP/1.1 200 ") == MOST_PIPELINED + 1
+    assert b"connection: close" in connection.wire.sent.split(b"HTTP/1.1 200 ")[-1]
+    assert connection.wire.closed
+    assert connection.cuts == [Cut.PIPELINED]
+
+
+async def test_offers_in_one_piece_are_not_copied_with_all_that_follows(monkeypatch) -> None:
+    fed = []
+
+    class Parser(httptools.HttpRequestParser):
+        def feed_data(self, data: Any) -> None:
+            fed.append(data)
+            super().feed_data(data)
+
+    monkeypatch.setattr(httptools, "HttpRequestParser", Parser)
+    connection = Echo()
+    offer = b"GET / HTTP/1.1\r\nHost: x\r\n" + H2C + b"\r\n"
+    whole = offer * (MOST_PIPELINED - 1)
+    await connection.send(whole)
+    assert len(connection.heard) == MOST_PIPELINED - 1
+    copied = sum(len(each) for each in fed if each.obj is not whole)
+    assert copied < len(whole)
+
+
+# answers that are not read
+
+
+async def test_a_client_that_does_not_read_its_answers_is_cut_off(connection) -> None:
+    await connection.send(GET)
+    connection.protocol.pause_writing()
+    connection.protocol.resume_writing()
+    assert connection.timers.seconds == [IDLE_S]
+    connection.protocol.pause_writing()
+    timer = next(each for each in connection.timers.running if each.seconds == LIMIT_S)
+    timer.run()
+    assert connection.wire.aborted  # to close it would be to wait for the client
+    assert connection.cuts == [Cut.UNREAD]
+    connection.protocol.connection_lost(None)
+    assert timer not in connection.timers.running
+
+
+async def test_a_stream_whose_end_is_not_answered_is_cut_off() -> None:
+    async def revoke(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 1008, "reason": "revoked"})
+
+    timers, wire = Timers(), Wire("10.0.0.1")
+    protocol = StreamProtocol.within(LIMIT_S)(
+        config=uvicorn.Config(revoke, log_config=None, ws_ping_interval=None),
+        server_state=ServerState(),
+        app_state={},
+        _loop=timers,
+    )
+    protocol.connection_made(wire)
+    protocol.pause_writing()
+    assert timers.seconds == [LIMIT_S]
+    protocol.resume_writing()
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n" + upgrade + key)
+    await asyncio.gather(*protocol.tasks)
+    assert b"revoked" in wire.sent
+    (timer,) = timers.running
+    timer.run()
+    assert wire.aborted
+
+
+# how many there may be
+
+
+class Crowd:
+    """Connections to a server of four places."""
+
+    def __init__(self) -> None:
+        self.cuts: list[Cut] = []
+        self.places = Connections(4, self.cuts.append)
+
+    def connect(self, address: str = "10.0.0.1") -> Connection:
+        return Connection(self.places, address)
+
+
+async def test_who_was_never_asked_anything_by_makes_room_then_who_is_idle() -> None:
+    crowd = Crowd()
+    idle, silent, other, busy = (crowd.connect(f"10.0.0.{n}") for n in range(4))
+    await idle.send(GET)
+    await other.send(GET)
+    busy.protocol.data_received(GET)
+    crowd.connect("10.0.0.9")
+    assert silent.wire.aborted
+    await crowd.connect("10.0.0.9").send(GET)
+    assert crowd.places.open == 4
+    assert crowd.cuts == [Cut.MADE_ROOM] * 2
+    assert not busy.wire.closed
+    await asyncio.gather(*busy.protocol.tasks)
+
+
+async def test_where_nobody_is_idle_a_health_check_is_let_in_and_nobody_else() -> None:
+    crowd = Crowd()
+    busy = [crowd.connect() for _ in range(4)]
+    for each in busy:
+        each.protocol.data_received(HEAD)
+    probe = crowd.connect("10.0.0.250")
+    await probe.send(GET)
+    assert probe.answers == 1  # the application has it, and knows
+    assert probe.protocol.scope["state"][CROWDED]
+    assert probe.wire.closed  # and there it ends
+    assert crowd.places.open == 4
+    for each in busy:
+        await each.send(b"")
+        each.protocol.connection_lost(None)
+    assert crowd.places.open == 0
+    here = crowd.connect()
+    await here.send(GET)
+    assert CROWDED not in here.protocol.scope["state"]
+    assert not here.wire.closed
+
+
+async def test_an_upgrade_at_the_door_is_a_request_like_others() -> None:
+    crowd = Crowd()
+    for _ in range(4):
+        crowd.connect().protocol.data_received(HEAD)
+    camera = crowd.connect()
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    await camera.send(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n")
+    assert camera.answers == 1
+    assert camera.wire.closed

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import resource
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +17,8 @@ import httpx
 import pytest
 
 from yoloserve.__main__ import main
+from yoloserve.connections import Cut
+from yoloserve.server import most_connections
 
 EX_CONFIG = 78
 
@@ -127,6 +131,33 @@ def test_a_client_that_vanishes_harms_nobody(run_server, make_model, jpeg) -> No
     assert server.process.wait(20) == 0
 
 
+def test_a_server_whose_connections_are_all_taken_answers_probes_and_tells_others(
+    run_server, make_model, jpeg
+) -> None:
+    server = run_server(model=make_model(), max_connections=2, body_timeout_seconds=60)
+    url = server.logged("ready")["url"]
+    address = urlsplit(url)
+    head = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n"
+    head += b"Expect: 100-continue\r\n\r\n"
+    with ExitStack() as strangers:
+        for _ in range(2):
+            stranger = socket.create_connection((address.hostname, address.port), timeout=60)
+            strangers.enter_context(stranger)
+            stranger.sendall(head)
+            assert stranger.recv(99).startswith(b"HTTP/1.1 100 ")  # its body is waited for
+        for path in ("health/ready", "health/live", "v2/health/ready", "metrics"):
+            answer = httpx.get(url + path, timeout=60)
+            assert answer.status_code == 200
+            assert answer.headers["connection"] == "close"
+        assert "yoloserve_connections 2.0" in answer.text
+        refused = httpx.post(url + "v1/detect", content=jpeg, timeout=60)
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "overloaded"
+        assert "retry-after" in refused.headers
+    while httpx.post(url + "v1/detect", content=jpeg, timeout=60).status_code == 503:
+        pass  # until the server has heard that they left
+
+
 def test_a_body_over_the_limit_is_refused_and_the_server_goes_on(
     run_server, make_model, jpeg
 ) -> None:
@@ -213,3 +244,29 @@ def test_a_port_in_use_is_a_failed_start(run_server, make_model) -> None:
         _, told = server.process.communicate(timeout=60)
     assert server.process.returncode not in (0, EX_CONFIG)
     assert "address already in use" in told
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "most"),
+    [
+        (1024, 4096, 1352, 1000),
+        (4096, 4096, None, 1000),
+        (1024, 1024, 1024, 672),
+        (1024, resource.RLIM_INFINITY, 1352, 1000),
+        (64, 64, 64, 1),
+    ],
+)
+def test_there_are_files_for_all_connections_or_fewer_of_these(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int | None, most: int
+) -> None:
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    assert most_connections(1000, streams=64) == most
+    assert asked == ([] if raised is None else [(raised, hard)])
+
+
+def test_every_reason_to_cut_a_connection_is_documented() -> None:
+    guide = (Path(__file__).parents[2] / "docs/guides/serving.md").read_text()
+    for why in Cut:
+        assert f"`{why}`" in guide

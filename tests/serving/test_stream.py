@@ -4,12 +4,16 @@ import asyncio
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync import client
 
+from yoloserve import access
+from yoloserve.errors import KeysUnavailable, Unauthorized
+from yoloserve.routes import stream
 from yoloserve.schemas import StreamResponse
 
 KEY = "correct-horse-battery"
@@ -142,7 +146,7 @@ async def test_the_newest_frame_wins(serve, stream_to, backend, jpeg: bytes) -> 
         assert (second["frame"], second["skipped"]) == (6, 5)
         await camera.leave()
         assert served.app.state.bodies.held == 0
-        assert served.app.state.streams == 0
+        assert served.app.state.streams.taken == 0
 
 
 async def test_a_camera_that_leaves_frees_its_place(serve, stream_to, backend, jpeg: bytes) -> None:
@@ -168,4 +172,86 @@ async def test_frames_count_against_the_quota(serve, stream_to, clock, jpeg: byt
             camera.send(jpeg)
             codes.append((await camera.receive()).get("error", {}).get("code"))
         assert codes == [None, None, "over_quota", None]
+        await camera.leave()
+
+
+def cut(served: Any, reason: str) -> float:
+    told = {"reason": reason}
+    return served.app.state.metrics.registry.get_sample_value(
+        "yoloserve_connections_cut_total", told
+    )
+
+
+async def test_a_stream_that_sends_no_frame_is_closed(serve, stream_to, jpeg: bytes) -> None:
+    async with serve(stream_idle_seconds=0.01) as served:
+        silent = stream_to(served)
+        assert await silent.end() == (3008, "no frame came for 0.01 s")
+        sent_one = stream_to(served)
+        sent_one.send(jpeg)
+        assert (await sent_one.end())[0] == 3008
+        assert cut(served, "stream_idle") == 2
+        assert served.app.state.streams.taken == 0
+
+
+@pytest.fixture
+def asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "ASK_AGAIN_S", 0)
+    monkeypatch.setattr(access, "LOOK_AGAIN_S", 0)
+
+
+@pytest.mark.usefixtures("asked_at_once")
+async def test_a_stream_ends_when_its_key_is_revoked_whether_frames_come_or_not(
+    serve, stream_to, tmp_path: Path, jpeg: bytes
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"gate {KEY}\nyard {KEY[::-1]}\n")
+    async with serve(api_keys_file=keys) as served:
+        gate = stream_to(served, authorization=f"Bearer {KEY}")
+        yard = stream_to(served, authorization=f"Bearer {KEY[::-1]}")
+        for camera in (gate, yard):
+            camera.send(jpeg)
+            assert "detections" in await camera.receive()
+        keys.write_text(f"yard {KEY[::-1]}\n")
+        assert await gate.end() == (1008, "the API key is not known here")
+        yard.send(jpeg)
+        assert "detections" in await yard.receive()
+        await yard.leave()
+        assert cut(served, "stream_unauthorized") == 1
+
+
+@pytest.mark.usefixtures("asked_at_once")
+async def test_a_stream_outlives_an_issuer_that_does_not_answer_but_not_its_token(
+    serve, stream_to, tmp_path: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Exception | access.Client] = [
+        access.Client("gate"),
+        KeysUnavailable("the keys cannot be read now"),
+        access.Client("gate", per_second=1e-3),
+        Unauthorized("the token is not valid: " + "é" * 200),
+    ]
+
+    async def client(*_: Any) -> access.Client:
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    keys = tmp_path / "keys"
+    keys.write_text(f"gate {KEY}\n")
+    monkeypatch.setattr(access.Access, "client", client)
+    async with serve(api_keys_file=keys) as served:
+        code, reason = await stream_to(served).end()
+        assert code == 1008
+        assert reason.startswith("the token is not valid: éé")
+        assert len(reason.encode()) <= 123
+        assert answers == []
+
+
+async def test_streams_are_counted(serve, stream_to, jpeg: bytes) -> None:
+    async with serve() as served:
+        camera = stream_to(served)
+        camera.send(jpeg)
+        await camera.receive()
+        text = (await served.client.get("/metrics")).text
+        assert "yoloserve_streams 1.0" in text
+        assert 'yoloserve_connections_cut_total{reason="stream_idle"} 0.0' in text
         await camera.leave()

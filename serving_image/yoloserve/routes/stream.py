@@ -7,11 +7,14 @@ camera faster than the server is answered about now and never about a growing pa
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, WebSocket
+from starlette.types import Message
 
+from yoloserve.access import Access
+from yoloserve.connections import Cut
 from yoloserve.dependencies import (
     LONGEST_DEADLINE_MS,
     OPTIONS,
@@ -26,7 +29,7 @@ from yoloserve.dependencies import (
     spend,
 )
 from yoloserve.detector import Answer, Detector
-from yoloserve.errors import ForeignOrigin, Overloaded, Refusal
+from yoloserve.errors import ForeignOrigin, Overloaded, Refusal, Unauthorized
 from yoloserve.metrics import Metrics
 from yoloserve.origins import may_stream
 from yoloserve.postprocess import Options
@@ -35,7 +38,9 @@ from yoloserve.schemas import stream_json
 router = APIRouter()
 
 # Codes of RFC 6455 and its registry.
-UNSUPPORTED_DATA, POLICY_VIOLATION, SERVICE_RESTART = 1003, 1008, 1012
+UNSUPPORTED_DATA, POLICY_VIOLATION, SERVICE_RESTART, TIMEOUT = 1003, 1008, 1012, 3008
+LONGEST_REASON = 123  # bytes, of a close frame
+ASK_AGAIN_S = 5.0  # how soon a revoked key or token ends a stream
 
 
 @router.websocket("/v1/stream")
@@ -56,18 +61,13 @@ async def stream(
     _refuse_foreign_origin(socket)
     refuse_unknown_query(socket.scope["query_string"], OPTIONS | {"deadline_ms", "camera_id"})
     refuse_if_blind(socket)
-    if state.streams >= state.max_streams:
-        raise Overloaded(f"{state.streams} streams are open, {state.max_streams} are allowed")
     if camera_id:
         caller = caller.with_camera(camera_id)
     asked_s = caller.asked_s if deadline_ms is None else deadline_ms / 1000
     deadline_s = detector.deadline_s if asked_s is None else asked_s
-    state.streams += 1
-    try:
+    with state.streams.hold(caller.client.name):
         await socket.accept()
         await _Stream(socket, caller, detector, options, metrics, deadline_s).run()
-    finally:
-        state.streams -= 1
 
 
 def _refuse_foreign_origin(socket: WebSocket) -> None:
@@ -116,6 +116,8 @@ class _Stream:
     async def run(self) -> None:
         """Read and answer until either ends; what waits for a camera that left is given up."""
         tasks = {asyncio.create_task(self._read()), asyncio.create_task(self._answer())}
+        if access := self._socket.app.state.access:
+            tasks.add(asyncio.create_task(self._ask_again(access)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -128,7 +130,7 @@ class _Stream:
 
     async def _read(self) -> None:
         number = 0
-        while (message := await self._socket.receive())["type"] == "websocket.receive":
+        while (message := await self._next())["type"] == "websocket.receive":
             encoded = message.get("bytes")
             if encoded is None:
                 await self._socket.close(UNSUPPORTED_DATA, "send each frame as a binary message")
@@ -143,6 +145,35 @@ class _Stream:
                 self._newest = _Frame(number, encoded, self._detector.clock(), release)
                 self._came.set()
             number += 1
+
+    async def _next(self) -> Message:
+        """Wait for a message, and for none too long: there are not many places."""
+        idle_s: float | None = self._socket.app.state.stream_idle_s
+        try:
+            async with asyncio.timeout(idle_s):
+                return await self._socket.receive()
+        except TimeoutError:
+            self._metrics.cut(Cut.STREAM_IDLE)
+            await self._socket.close(TIMEOUT, f"no frame came for {idle_s:g} s")
+            return {"type": "websocket.disconnect"}
+
+    async def _ask_again(self, access: Access) -> None:
+        """Ask now and then whether it may still be here; its quota may be another, too."""
+        while True:
+            await asyncio.sleep(ASK_AGAIN_S)
+            try:
+                client = await access.client(self._socket.headers)
+            except Unauthorized as error:
+                await self._turn_out(str(error))
+                return
+            except Refusal:  # nobody can say
+                continue
+            self._caller = replace(self._caller, client=client)
+
+    async def _turn_out(self, why: str) -> None:
+        self._metrics.cut(Cut.STREAM_UNAUTHORIZED)
+        reason = why.encode()[:LONGEST_REASON].decode(errors="ignore")
+        await self._socket.close(POLICY_VIOLATION, reason)
 
     def _drop_newest(self) -> bool:
         if self._newest is None:
@@ -160,7 +191,7 @@ class _Stream:
             self._newest = None
             try:
                 if time.time() > self._caller.client.expires:
-                    await self._socket.close(POLICY_VIOLATION, "the token has expired")
+                    await self._turn_out("the token has expired")
                     return
                 skipped, self._skipped = self._skipped, 0
                 answer = await self._look_at(frame)

@@ -1,0 +1,161 @@
+"""Who may be connected: how many at a time, and who makes room when there are no more.
+
+Told here and nowhere else, and without a socket: `http_protocol` says what its connections do.
+"""
+
+import enum
+import ipaddress
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+from yoloserve.admission import KEPT_PART, has_its_share
+
+AT_THE_DOOR = 32  # beyond all places, to hear who it is
+IPV6_OF_ONE = 64  # bits: what one customer of a network has
+
+
+class Cut(enum.StrEnum):
+    """Why the server ended a connection."""
+
+    SILENT = "silent"  # it never asked anything
+    SLOW_HEAD = "slow_head"
+    LARGE_HEAD = "large_head"
+    SLOW_REST = "slow_rest"  # of a body that was refused unread
+    BAD = "bad_request"  # no HTTP
+    PIPELINED = "pipelined"  # more requests than may be sent ahead
+    UNREAD = "unread"  # it does not read its answers
+    MADE_ROOM = "made_room"  # idle, when another came and all places were taken
+    STREAM_IDLE = "stream_idle"  # no frame for long
+    STREAM_UNAUTHORIZED = "stream_unauthorized"  # its key or token is not valid any more
+    FULL = "full"  # no place was left for it, nor anybody to make room
+
+
+class Connection(Protocol):
+    """What is needed of one."""
+
+    def cut(self) -> None:
+        """End it, now."""
+
+
+class Connections:
+    """The places of all open connections.
+
+    Whoever comes when all are taken has the place of somebody idle: first of who never asked
+    anything, then of who was answered, each time of the client that has most of those, the one that
+    has been idle for longest. Where nobody is idle there is the door: to be heard, and let in only
+    to look after the server (see `middleware.Door`).
+
+    A client is an address, and a gateway with all clients behind it is one, too. So there is no
+    limit on a client but that the last places are not for one that has half of them: it has those
+    of its own idle connections, then those of others', and never the last eighth.
+    """
+
+    def __init__(self, most: int, cut: Callable[[Cut], None] = lambda _: None) -> None:
+        self.most = most
+        self.cut = cut  # counts
+        self._client_of: dict[Connection, str] = {}
+        self._held: Counter[str] = Counter()
+        self._silent, self._idle = _Line(), _Line()
+        self._door: OrderedDict[Connection, None] = OrderedDict()
+        self._heard: set[Connection] = set()  # of those at the door
+
+    @property
+    def open(self) -> int:
+        """Count those that have a place."""
+        return len(self._client_of)
+
+    def enter(self, connection: Connection, address: str) -> bool:
+        """Give a place to who has come, or say that there is none but at the door."""
+        client = network_of(address)
+        held = self._held[client]
+        if has_its_share(held, self.open, self.most):
+            leaves = self._silent.first(client) or self._idle.first(client)
+            if leaves is None and held < self.most - self.most // KEPT_PART:
+                leaves = self._silent.first() or self._idle.first()
+        elif self.open >= self.most:
+            leaves = self._silent.first() or self._idle.first()
+        else:
+            self._seat(connection, client)
+            return True
+        if leaves is None:
+            self._wait_at_the_door(connection)
+            return False
+        self._cut(leaves, Cut.MADE_ROOM)
+        self._seat(connection, client)
+        return True
+
+    def asks(self, connection: Connection) -> None:
+        """Hear that the head of a request is there."""
+        client = self._client_of.get(connection)
+        if client is not None:
+            self._silent.drop(client, connection)
+            self._idle.drop(client, connection)
+        elif connection in self._door:
+            del self._door[connection]
+            self._heard.add(connection)
+
+    def rests(self, connection: Connection) -> None:
+        """Hear that all requests are answered."""
+        if (client := self._client_of.get(connection)) is not None:
+            self._idle.add(client, connection)
+
+    def leave(self, connection: Connection) -> None:
+        """Hear that it has ended, or is none of HTTP any more; perhaps not for the first time."""
+        self.asks(connection)
+        self._heard.discard(connection)
+        if (client := self._client_of.pop(connection, None)) is not None:
+            self._held[client] -= 1
+            if not self._held[client]:
+                del self._held[client]
+
+    def _seat(self, connection: Connection, client: str) -> None:
+        self._client_of[connection] = client
+        self._held[client] += 1
+        self._silent.add(client, connection)
+
+    def _wait_at_the_door(self, connection: Connection) -> None:
+        """Let it wait there; before more than a few do, the first has had its time to be heard."""
+        self._door[connection] = None
+        if len(self._door) + len(self._heard) > AT_THE_DOOR:
+            self._cut(next(iter(self._door)), Cut.FULL)
+
+    def _cut(self, connection: Connection, why: Cut) -> None:
+        self.leave(connection)
+        self.cut(why)
+        connection.cut()
+
+
+class _Line:
+    """Connections in the order in which they came to wait, of each client."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, OrderedDict[Connection, None]] = {}
+
+    def add(self, client: str, connection: Connection) -> None:
+        self._of.setdefault(client, OrderedDict())[connection] = None
+
+    def drop(self, client: str, connection: Connection) -> None:
+        if (line := self._of.get(client)) is not None and connection in line:
+            del line[connection]
+            if not line:
+                del self._of[client]
+
+    def first(self, client: str | None = None) -> Connection | None:
+        """Name the first of this client, or of the one with the longest line."""
+        line = max(self._of.values(), key=len, default=None) if client is None else None
+        line = self._of.get(client) if client is not None else line
+        return next(iter(line)) if line else None
+
+
+def network_of(address: str) -> str:
+    """Name the client at an address: an IPv6 host has as many addresses as it likes."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.ipv4_mapped:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found), IPV6_OF_ONE), strict=False))
