@@ -301,6 +301,8 @@ BOUNDS = [
     ({"inference": {"deadline": "soon"}}, "spec.inference.deadline"),
     ({"runtime": {"backend": "caffe"}}, 'supported values: "auto", "openvino"'),
     ({"resources": {"limits": {"cpu": "-1"}}}, "spec.resources.limits.cpu"),
+    ({"resources": {"limits": {"cpu": -0.5}}}, "spec.resources.limits.cpu"),
+    ({"resources": {"limits": {"cpu": "0,5"}}}, "spec.resources.limits.cpu"),
 ]
 
 
@@ -331,6 +333,20 @@ async def test_bounds_name_the_field(
     make_detector: Callable[..., Any], wrong: Any, told: str
 ) -> None:
     assert told in await refused(make_detector, **wrong)
+
+
+async def test_amounts_need_no_quotes(make_detector: Callable[..., Any]) -> None:
+    """As in a pod: cpu: 0.5 was refused for being no string, and nobody said to quote it."""
+    half = {"requests": {"cpu": 0.5, "memory": 1e9}, "limits": {"cpu": 1, "memory": "2Gi"}}
+    slow = {"maxReplicas": 3, "behavior": {"scaleUp": {"tolerance": 0.05}}}
+    proxy = {"name": "proxy", "image": "proxy:1", "resources": half}
+    made = await make_detector(
+        resources=half,
+        autoscaling=slow,
+        podTemplate={"spec": {"containers": [proxy]}},
+        canary={"resources": {"requests": {"cpu": 0.25}}},
+    )
+    assert made["spec"]["resources"]["requests"]["cpu"] == 0.5
 
 
 async def test_a_name_must_do_for_a_service(make_detector: Callable[..., Any]) -> None:

@@ -27,6 +27,29 @@ def test_equal_amounts_are_spelled_alike(written, canonical):
     assert quantity.canonical(written) == canonical
 
 
+@pytest.mark.parametrize(
+    "alike",
+    [
+        (1, "1", 1.0, "1.0", "1000m", "1e0", "+1", "1000000u", ".001k"),
+        ("500m", 0.5, "0.5", ".5", "5e-1", "500000u"),
+        ("1Gi", "1024Mi", "1073741824", 1073741824, "1048576Ki", "1073741824000m"),
+        ("0.5Gi", "512Mi"),
+        (1000, "1k", "1e3", "1E3", "1000.", 1e3),
+        ("0", 0, "0.0", "0Gi", "0e5"),
+        ("1n", "0.1n", "1e-50", 1e-12),  # what is finer than a quantity is rounded up
+    ],
+)
+def test_equal_amounts_compare_equal_in_any_words(alike):
+    assert len({quantity.spelled(words) for words in alike}) == 1
+
+
+@pytest.mark.parametrize("wrong", ["", "1 Gi", "1GB", "1e", "a", True, None, [1], "1e400", "0x1"])
+def test_what_is_no_amount_is_told(wrong):
+    """1e400 ended in an error that nobody had thought of."""
+    with pytest.raises(ValueError, match="quantity"):
+        quantity.canonical(wrong)
+
+
 @given(st.integers(0, 10**6), st.sampled_from(["", "m", "k", "M", "Ki", "Mi", "Gi"]))
 def test_spelling_keeps_the_amount_and_is_stable(number, suffix):
     once = quantity.canonical(f"{number}{suffix}")
@@ -93,6 +116,15 @@ def test_parsing_gives_the_defaults(detector_with):
             {"podTemplate": {"spec": {"volumes": {"a": 1}}}},
             "spec.podTemplate.spec.volumes: must be a list",
         ),
+        (
+            {
+                "podTemplate": {
+                    "spec": {"volumes": [{"name": "shm", "emptyDir": {"sizeLimit": "1GB"}}]}
+                }
+            },
+            "spec.podTemplate.spec.volumes[shm].emptyDir.sizeLimit: '1GB' is not a quantity",
+        ),
+        ({"resources": {"limits": {"cpu": "1e400"}}}, "'1e400' is more than a quantity can be"),
     ],
 )
 def test_what_admission_let_through_and_nobody_can_serve_is_refused(detector_with, change, told):

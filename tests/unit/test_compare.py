@@ -220,3 +220,36 @@ def test_a_label_that_another_put_into_our_selector_is_drift(
     """It then owns the selector as a whole, and we own nothing of it."""
     [found] = differences({"spec": {field: wanted}}, {"spec": {field: more}}, {})
     assert (found.how, found.path) == (How.TAKEN, ("spec", field))
+
+
+@pytest.mark.parametrize(
+    ("want", "have"),
+    [
+        ({"volumes": [{"name": "shm", "emptyDir": {"sizeLimit": "0.5Gi"}}]},
+         {"volumes": [{"name": "shm", "emptyDir": {"sizeLimit": "512Mi"}}]}),
+        ({"overhead": {"cpu": 0.25}}, {"overhead": {"cpu": "250m"}}),
+        ({"initContainers": [{"name": "a", "resources": {"requests": {"cpu": "100u"}}}]},
+         {"initContainers": [{"name": "a", "resources": {"requests": {"cpu": "1m"}}}]}),
+    ],
+)  # fmt: skip
+def test_what_the_api_server_respells_is_no_difference(want: Any, have: Any) -> None:
+    desired, live = ({"spec": {"template": {"spec": spec}}} for spec in (want, have))
+    applied = {"f:spec": {"f:template": {"f:spec": {f"f:{next(iter(want))}": {}}}}}
+    assert found(desired, live, applied) == []
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda text: {"metadata": {"labels": {"storage": text}}},
+        lambda text: {"metadata": {"annotations": {"limits": text}}},
+        lambda text: {"spec": {"template": {"spec": {"containers": [{"env": [{"value": text}]}]}}}},
+        lambda text: {"spec": {"ports": [{"value": text}]}},
+    ],
+)
+def test_text_that_looks_like_an_amount_is_compared_as_text(place: Any) -> None:
+    """A label, or an environment variable, of 1000m in the place of 1 was taken for the same."""
+    desired, live = place("1"), place("1000m")
+    top, below = next(iter(desired.items()))
+    applied = {f"f:{top}": {f"f:{next(iter(below))}": {}}}
+    assert len(found(desired, live, applied)) == 1

@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 
+from yolofleet.api.detector import Detector
+from yolofleet.api.names import RENDER_ANNOTATION
+from yolofleet.plan.revision import stable_revision
+
 V1, V2 = {"uri": "demo://shapes"}, {"uri": "demo://shapes-v2"}
 SCALED = {
     "replicas": None,
@@ -14,6 +18,10 @@ SCALED = {
     "resources": {"requests": {"cpu": "1"}},
 }
 GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}, "requests": {"cpu": "1"}}}
+
+
+def detector_of(world: Any, **spec: Any) -> Detector:
+    return Detector.parse(world.raw | {"spec": world.raw["spec"] | spec})
 
 
 def condition(world: Any, kind: str) -> Any:
@@ -41,6 +49,52 @@ def test_the_first_revision_becomes_stable_and_ready(world):
     assert condition(world, "Ready").status == "True"
     assert condition(world, "Progressing").reason == "Settled"
     assert world.status().observed_generation == 2
+
+
+def proxied(cpu: Any, memory: Any = "1Gi") -> dict[str, Any]:
+    """Return a pod template with a container of these amounts."""
+    resources = {"requests": {"cpu": cpu}, "limits": {"memory": memory}}
+    proxy = {"name": "proxy", "image": "proxy:1", "resources": resources}
+    return {"spec": {"containers": [proxy]}}
+
+
+def test_the_same_amounts_in_other_words_are_no_release(world):
+    """0.5 for 500m made another revision, and replaced all pods by the same ones."""
+    stable = released(world, podTemplate=proxied("500m"))
+    pods = copy.deepcopy(world.deployments())
+    for words in (proxied(0.5), proxied("0.5", "1024Mi"), proxied("500m", 1073741824)):
+        assert released(world, podTemplate=words) == stable
+        assert world.deployments() == pods
+        assert condition(world, "Released").status == "True"
+    assert released(world, podTemplate=proxied("501m")) != stable
+
+
+def test_the_same_amounts_in_other_words_are_a_roll_back(world):
+    first = released(world, podTemplate=proxied("500m"))
+    assert released(world, podTemplate=proxied(1)) != first
+    assert released(world, podTemplate=proxied("0.5")) == first
+
+
+def test_a_canary_promoted_in_other_words_keeps_its_pods(world):
+    released(world, podTemplate=proxied("500m"))
+    world.edit(canary={"podTemplate": proxied(1), "weight": 10})
+    world.settle()
+    canary = world.decide().canary
+    assert released(world, podTemplate=proxied("1000m"), canary=None) == canary
+
+
+def test_where_both_words_have_a_revision_the_one_that_serves_stays(world):
+    """So it may be once an operator that took them for two was upgraded."""
+    stable = released(world, podTemplate=proxied("500m"))
+    record = world.deployments()[stable]["metadata"]["annotations"][RENDER_ANNOTATION]
+    other = stable_revision(detector_of(world, podTemplate=proxied("0.5")), world.defaults)
+    twin = copy.deepcopy(world.deployments()[stable])
+    assert record != other.record()
+    twin["metadata"] |= {"name": other.name, "uid": "twin"}
+    twin["metadata"]["annotations"] = {RENDER_ANNOTATION: other.record()}
+    twin["spec"]["replicas"], twin["status"]["availableReplicas"] = 0, 0
+    world.children["Deployment", other.name] = twin
+    assert released(world, podTemplate=proxied("0.5")) == stable
 
 
 def test_a_canary_gets_its_weight_once_it_is_ready(world):

@@ -6,7 +6,13 @@ import pytest
 
 from yolofleet.plan import revision
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.revision import canary_revision, recorded, stable_revision
+from yolofleet.plan.revision import (
+    canary_is_equal,
+    canary_revision,
+    meaning,
+    recorded,
+    stable_revision,
+)
 
 DEFAULTS = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
 V2 = {"uri": "demo://shapes-v2"}
@@ -162,3 +168,95 @@ def test_a_record_of_something_else_is_no_revision(detector_with):
     record = json.loads(revision.record())
     record["spec"]["model"]["uri"] = "https://elsewhere/x.onnx"
     assert recorded("gate", revision.name, json.dumps(record)) is None
+
+
+POD = {
+    "containers": [
+        {
+            "name": "proxy",
+            "image": "proxy:1",
+            "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}},
+            "env": [{"name": "CPUS", "valueFrom": {"resourceFieldRef": {"divisor": "1"}}}],
+        }
+    ],
+    "initContainers": [
+        {"name": "fetch", "image": "fetch:1", "resources": {"requests": {"cpu": "1"}}}
+    ],
+    "overhead": {"cpu": "250m"},
+    "volumes": [
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+        {
+            "name": "scratch",
+            "ephemeral": {
+                "volumeClaimTemplate": {"spec": {"resources": {"requests": {"storage": "2Gi"}}}}
+            },
+        },
+        {
+            "name": "told",
+            "downwardAPI": {"items": [{"path": "a", "resourceFieldRef": {"divisor": "1k"}}]},
+        },
+        {
+            "name": "all",
+            "projected": {
+                "sources": [{"downwardAPI": {"items": [{"resourceFieldRef": {"divisor": "1Mi"}}]}}]
+            },
+        },
+    ],
+}
+OTHER_WORDS = {
+    '"500m"': "0.5", '"1Gi"': '"1024Mi"', '"1"': '"1000m"', '"250m"': '"0.25"', '"2Gi"': 2147483648,
+    '"1k"': '"1e3"', '"1Mi"': '"1048576"',
+}  # fmt: skip
+
+
+def in_other_words(spec, *, but=""):
+    text = json.dumps(spec)
+    for words, others in OTHER_WORDS.items():
+        text = text if words == but else text.replace(words, str(others))
+    return json.loads(text)
+
+
+@pytest.mark.parametrize("words", OTHER_WORDS)
+def test_the_same_amount_in_other_words_means_the_same_pods(detector_with, words):
+    one = detector_with(podTemplate={"spec": POD}).spec
+    written = json.dumps(POD)
+    other = json.loads(written.replace(words, str(OTHER_WORDS[words])))
+    assert json.dumps(other) != written
+    assert meaning(one) == meaning(detector_with(podTemplate={"spec": other}).spec)
+    another = json.loads(written.replace(words, '"3"'))
+    assert meaning(one) != meaning(detector_with(podTemplate={"spec": another}).spec)
+
+
+def test_the_same_amount_in_other_words_means_the_same_resources(detector_with):
+    """1Gi and 1073741824 keep different names for the sake of what runs."""
+    one = detector_with(resources={"limits": {"memory": "1Gi", "cpu": 1}}).spec
+    for memory, cpu in (("1073741824", "1"), (1073741824, "1000m"), ("1024Mi", 1.0)):
+        other = detector_with(resources={"limits": {"memory": memory, "cpu": cpu}}).spec
+        assert meaning(one) == meaning(other)
+
+
+def test_text_that_looks_like_an_amount_is_text(detector_with):
+    def pods(cpus):
+        env = [{"name": "CPUS", "value": cpus}]
+        return detector_with(
+            podTemplate={
+                "metadata": {"annotations": {"cpu": cpus}},
+                "spec": {"containers": [{"name": "yoloserve", "env": env}]},
+            }
+        ).spec
+
+    assert meaning(pods("1000m")) != meaning(pods("1"))
+
+
+def test_the_same_deadline_in_other_words_means_the_same_pods(detector_with):
+    one, other = (detector_with(inference={"deadline": each}).spec for each in ("2s", "2000ms"))
+    assert meaning(one) == meaning(other)
+
+
+def test_a_canary_that_differs_in_words_alone_is_none(detector_with):
+    detector = detector_with(
+        podTemplate={"spec": POD},
+        canary={"podTemplate": {"spec": in_other_words(POD)}, "weight": 10},
+    )
+    assert canary_is_equal(detector.spec)
+    assert canary_revision(detector, DEFAULTS) is None

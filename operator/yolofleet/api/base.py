@@ -51,19 +51,19 @@ def _in_canonical_form(amounts: object) -> object:
     return {name: quantity.canonical(amount) for name, amount in amounts.items()}
 
 
+QUANTITY_SCHEMA: Mapping[str, Any] = {
+    "x-kubernetes-preserve-unknown-fields": True,
+    "pattern": quantity.PATTERN,
+    "minimum": 0,
+}
+"""A string or any number, as in a pod. x-kubernetes-int-or-string would refuse a bare 0.5, and in
+words that do not say that quotes help. CEL reaches such a value by dyn() of what is around it."""
+
 Quantities = Annotated[
     dict[str, str],
     BeforeValidator(_in_canonical_form),
     WithJsonSchema(
-        {
-            "type": "object",
-            "maxProperties": 16,
-            "additionalProperties": {
-                "x-kubernetes-int-or-string": True,
-                "anyOf": [{"type": "integer"}, {"type": "string"}],
-                "pattern": quantity.PATTERN,
-            },
-        }
+        {"type": "object", "maxProperties": 16, "additionalProperties": {**QUANTITY_SCHEMA}}
     ),
 ]
 """Amounts by resource name, as in a pod."""

@@ -13,7 +13,14 @@ from pydantic.alias_generators import to_camel
 
 from yolofleet.api import hosts
 from yolofleet.api.access import Access
-from yolofleet.api.base import ApiModel, Duration, InvalidSpec, Quantities, Rule
+from yolofleet.api.base import (
+    QUANTITY_SCHEMA,
+    ApiModel,
+    Duration,
+    InvalidSpec,
+    Quantities,
+    Rule,
+)
 from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, PodTemplate, problems
 from yolofleet.api.rollout import Rollout
@@ -283,10 +290,7 @@ _SCALING_RULES = {
     "selectPolicy": _described(
         "Which of `policies` counts.", type="string", enum=["Max", "Min", "Disabled"]
     ),
-    "tolerance": _described(
-        "How far from the target is near enough.",
-        **{"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True},
-    ),
+    "tolerance": _described("How far from the target is near enough.", **QUANTITY_SCHEMA),
     "policies": _described(
         "How many replicas may change in what time.",
         type="array",
@@ -471,7 +475,7 @@ class DriftPolicy(StrEnum):
 
 
 def _differs(part: str, fields: Iterator[str] | list[str]) -> str:
-    canary, stable = f"self.canary.{part}", f"self.{part}"
+    canary, stable = f"dyn(self.canary.{part})", f"dyn(self.{part})"
     return " || ".join(
         f"(has({canary}.{name}) && (!has({stable}.{name}) || {canary}.{name} != {stable}.{name}))"
         for name in fields
@@ -483,8 +487,8 @@ def _names(model: type[ApiModel]) -> list[str]:
 
 
 _ACCELERATED = (
-    "has(self.resources.limits) &&"
-    " self.resources.limits.exists(r, r.contains('/') && !r.contains('kubernetes.io/'))"
+    "has(dyn(self.resources).limits) &&"
+    " dyn(self.resources).limits.exists(r, r.contains('/') && !r.contains('kubernetes.io/'))"
 )
 
 
@@ -523,7 +527,7 @@ class DetectorSpec(ApiModel):
         ),
         Rule(
             "!has(self.autoscaling) ||"
-            " (has(self.resources.requests) && 'cpu' in self.resources.requests)",
+            " (has(dyn(self.resources).requests) && 'cpu' in dyn(self.resources).requests)",
             "spec.autoscaling.cpu: is a share of the CPU request; set spec.resources.requests.cpu",
             ".autoscaling.cpu",
         ),

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from yolofleet.api.amounts import POD, unreadable
 from yolofleet.api.base import ApiModel, FreeForm
 from yolofleet.api.names import GROUP, child_labels
 
@@ -216,6 +217,7 @@ def _of_spec(
     spec: Mapping[str, Any], mounts: Sequence[Mount], settings: Mapping[str, str], path: str
 ) -> Iterator[str]:
     yield from _refused(spec, _OF_POD, path)
+    yield from unreadable(spec, POD, path)
     fields = {mount.volume: mount.field for mount in mounts}
     for volume in spec.get("volumes", ()):
         if field := fields.get(volume["name"]):

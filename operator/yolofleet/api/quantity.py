@@ -4,7 +4,7 @@ Source: apimachinery's `resource.Quantity`, canonical form.
 """
 
 import re
-from decimal import Decimal
+from decimal import ROUND_UP, Context, Decimal
 
 _SUFFIX = {
     "n": Decimal("1e-9"),
@@ -28,26 +28,44 @@ _QUANTITY = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))(?:([eE][+-]?\d+)|([numkM
 PATTERN = r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$"
 """What the CRD accepts: no negative amounts."""
 
+NANO, MILLI = Decimal("1e-9"), Decimal("1e-3")
+"""The finest step of a quantity, and that of requests and limits: less is rounded up to it."""
 
-def amount(quantity: str | int | float) -> Decimal:
-    """Return the number that `quantity` stands for. Raises ValueError."""
-    match = _QUANTITY.fullmatch(str(quantity).strip())
+_EXACT = Context(prec=200, rounding=ROUND_UP)
+_TOO_MUCH = Decimal("1e60")
+
+
+def amount(quantity: object) -> Decimal:
+    """Return the number that `quantity`, as YAML has it, stands for. Raises ValueError."""
+    match = None if isinstance(quantity, bool) else _QUANTITY.fullmatch(str(quantity).strip())
     if match is None:
         raise ValueError(f"{quantity!r} is not a quantity; write it as 500m, 2 or 4Gi")
     number, exponent, suffix = match.groups()
-    return Decimal(number + (exponent or "")) * _SUFFIX[suffix or ""]
+    power = max(-60, min(60, int(exponent[1:]))) if exponent else 0
+    written = _EXACT.scaleb(_EXACT.create_decimal(number), power)
+    exact = _EXACT.multiply(written, _SUFFIX[suffix or ""])
+    if abs(exact) >= _TOO_MUCH:
+        raise ValueError(f"{quantity!r} is more than a quantity can be")
+    return exact.quantize(NANO, context=_EXACT)
 
 
 def canonical(quantity: str | int | float) -> str:
-    """Spell `quantity` as the API server would: no fraction, the largest suffix of its kind."""
+    """Spell `quantity` as the API server would: no fraction, the largest suffix of its kind.
+
+    Amounts can be equal and spelled unlike by this (1Gi, 1073741824): names of revisions depend on
+    it, so it stays. `spelled` is for comparing.
+    """
     number = amount(quantity)
     if number == 0:
         return "0"
-    if str(quantity).endswith("i"):
-        for suffix in ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki"):
-            if number % _SUFFIX[suffix] == 0:
-                return f"{int(number / _SUFFIX[suffix])}{suffix}"
-    for suffix in ("E", "P", "T", "G", "M", "k", "", "m", "u", "n"):
-        if number % _SUFFIX[suffix] == 0:
-            return f"{int(number / _SUFFIX[suffix])}{suffix}"
-    raise ValueError(f"{quantity!r} is finer than a quantity can be (1n)")
+    decimal = ("E", "P", "T", "G", "M", "k", "", "m", "u")
+    binary = ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki") if str(quantity).endswith("i") else ()
+    for suffix in (*binary, *decimal):
+        if _EXACT.remainder(number, _SUFFIX[suffix]) == 0:
+            return f"{int(_EXACT.divide(number, _SUFFIX[suffix]))}{suffix}"
+    return f"{int(_EXACT.divide(number, NANO))}n"
+
+
+def spelled(quantity: object, step: Decimal = NANO) -> str:
+    """Spell equal amounts alike: as a plain number of whole steps. Raises ValueError."""
+    return f"{amount(quantity).quantize(step, context=_EXACT).normalize(_EXACT):f}"

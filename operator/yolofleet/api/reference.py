@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from yolofleet.api.base import QUANTITY_SCHEMA
 from yolofleet.api.crd import COLUMNS, HEADER, crd
 from yolofleet.api.names import API_VERSION, KIND
 
@@ -50,7 +51,7 @@ def _rows(node: Schema, path: str) -> Iterator[str]:
 def _type(field: Schema) -> str:
     if "enum" in field:
         return " \\| ".join(f"`{value}`" for value in field["enum"])
-    if "x-kubernetes-int-or-string" in field:
+    if field.get("pattern") == QUANTITY_SCHEMA["pattern"]:
         return "quantity"
     kind = str(field.get("type", "any"))
     if kind == "array":

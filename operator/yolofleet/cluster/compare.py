@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import orjson
 
+from yolofleet.api.amounts import same
 from yolofleet.api.names import Manifest
-from yolofleet.api.quantity import amount
 from yolofleet.cluster.ownership import Fields, list_key
 
 
@@ -40,7 +40,6 @@ Path = tuple[Step, ...]
 """Where a field is; the items of lists by their places."""
 
 _NEVER_TRACKED: Final = {"name", "namespace", "uid", "resourceVersion"}
-_QUANTITIES: Final = {"limits", "requests", "sizeLimit", "averageValue", "value", "storage"}
 _ALIASES: Final = {"serviceAccountName": "serviceAccount"}  # the server copies one from the other
 _WHOLE_MAPS: Final = {"selector", "matchLabels", "nodeSelector"}  # nothing is defaulted in there
 _WHOLE_PARTS: Final = {"data"}  # of a ControllerRevision: has no fields that could be owned
@@ -292,9 +291,4 @@ def _empty(value: Any) -> bool:
 def _equal(desired: Any, live: Any, path: Path) -> bool:
     if desired == live and isinstance(desired, bool) == isinstance(live, bool):
         return True
-    if not _QUANTITIES.intersection(str(step) for step in path):
-        return False
-    try:
-        return amount(desired) == amount(live)
-    except ValueError:
-        return False
+    return same(desired, live, path)

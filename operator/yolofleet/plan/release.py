@@ -15,8 +15,14 @@ from yolofleet.plan.accelerators import room
 from yolofleet.plan.capacity import Capacity
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.following import Following
-from yolofleet.plan.observed import Observed
-from yolofleet.plan.revision import Revision, canary_revision, stable_revision
+from yolofleet.plan.observed import Observed, ObservedRevision
+from yolofleet.plan.revision import (
+    Revision,
+    canary_revision,
+    meaning,
+    rendered_as,
+    stable_revision,
+)
 from yolofleet.plan.rollout import Progress, progress, strategy_for
 from yolofleet.plan.scaling import full_capacity
 
@@ -53,7 +59,9 @@ def release(
             way = None
     stable = before if way else target.name
     trial = canary_revision(detector, defaults)
-    canary = _as_recorded(trial, observed) if trial and trial.name != stable else None
+    canary = _as_recorded(trial, observed) if trial else None
+    if canary and canary.name == stable:
+        canary = None
     wanted = {r.name: r for r in (target, canary) if r}
     seen = observed.revisions.get(stable)
     if stable not in wanted and seen and seen.revision:
@@ -70,13 +78,32 @@ def release(
 
 
 def _as_recorded(revision: Revision, observed: Observed) -> Revision:
-    """Return `revision` as it was first rendered, if it was: an upgrade restarts no pod."""
-    seen = observed.revisions.get(revision.name)
+    """Return `revision` as it was first rendered, if it was: an upgrade restarts no pod.
+
+    So it is when it was asked for in other words (500m, 0.5): it keeps its name, and its own words.
+    """
+    seen = _recorded_as(revision, observed)
     if seen is None or seen.revision is None:
         return revision
-    unpulled = seen.failure is not None and seen.failure.reason == Reason.IMAGE_PULL_FAILED
+    if seen.ready or seen.failure is None or seen.failure.reason != Reason.IMAGE_PULL_FAILED:
+        return seen.revision
     # an image that was never to be had is not kept: the chart's may have been put right since
-    return revision if unpulled and not seen.ready else seen.revision
+    return revision if seen.name == revision.name else rendered_as(seen.revision, revision)
+
+
+def _recorded_as(revision: Revision, observed: Observed) -> ObservedRevision | None:
+    """Return what is there of `revision`; of several in other words, the one that serves most."""
+    exact = observed.revisions.get(revision.name)
+    if exact and (exact.replicas or exact.revision is None):
+        return exact
+    meant, stable = meaning(revision), observed.status.stable
+    alike = [s for s in observed.revisions.values() if s.revision and meaning(s.revision) == meant]
+    released = stable.revision if stable else observed.selected
+    return max(
+        alike,
+        key=lambda s: (s.name == released, s.replicas > 0, s is exact, s.created, s.name),
+        default=exact,
+    )
 
 
 def released_on(observed: Observed, otherwise: str) -> str:

@@ -9,13 +9,14 @@ operators look for it, and in a ControllerRevision, which stays when somebody de
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from yolofleet.api.access import Guard
-from yolofleet.api.base import ApiModel
+from yolofleet.api.amounts import POD, RESOURCES, Places, respelled
+from yolofleet.api.base import ApiModel, seconds
 from yolofleet.api.detector import (
     Backend,
     Canary,
@@ -112,6 +113,20 @@ def _undefaulted(name: str, part: ApiModel) -> dict[str, Any]:
     return dumped
 
 
+_AMOUNTS: Places = {"resources": RESOURCES, "podTemplate": {"spec": POD}}
+
+
+def meaning(revision: "Revision | DetectorSpec") -> dict[str, Any]:
+    """Return what two of the same pods have in common, in whatever words they were asked for.
+
+    A revision's name is made of its words, and stays: 0.5 in the place of 500m finds it by this.
+    """
+    told: dict[str, Any] = respelled(identity(revision), _AMOUNTS)
+    if deadline := told.get("inference", {}).get("deadline"):
+        told["inference"] = told["inference"] | {"deadline": seconds(deadline)}
+    return told
+
+
 def stable_revision(detector: Detector, defaults: Defaults) -> Revision:
     """Return the revision that the spec asks for."""
     return _revision(detector, detector.spec, defaults)
@@ -122,16 +137,17 @@ def canary_revision(detector: Detector, defaults: Defaults) -> Revision | None:
     canary = detector.spec.canary
     if canary is None:
         return None
+    if canary_is_equal(detector.spec):
+        return None
     spec = detector.spec.model_copy(update=_overrides(detector.spec, canary))
-    revision = _revision(detector, spec, defaults)
-    return None if revision.name == stable_revision(detector, defaults).name else revision
+    return _revision(detector, spec, defaults)
 
 
 def canary_is_equal(spec: DetectorSpec) -> bool:
     """Say whether the canary is the spec's own revision, in these words or in others."""
     if spec.canary is None:
         return False
-    return identity(spec.model_copy(update=_overrides(spec, spec.canary))) == identity(spec)
+    return meaning(spec.model_copy(update=_overrides(spec, spec.canary))) == meaning(spec)
 
 
 def _overrides(spec: DetectorSpec, canary: Canary) -> dict[str, Any]:
@@ -167,6 +183,17 @@ def _revision(detector: Detector, spec: DetectorSpec, defaults: Defaults) -> Rev
         image=spec.runtime.image or _image(spec, defaults),
         pull_policy=defaults.image_pull_policy,
         drain_seconds=defaults.drain_seconds,
+    )
+
+
+def rendered_as(revision: Revision, other: Revision) -> Revision:
+    """Return `revision` in its own words, rendered as `other` is."""
+    return replace(
+        revision,
+        image=other.image,
+        pull_policy=other.pull_policy,
+        drain_seconds=other.drain_seconds,
+        render_version=other.render_version,
     )
 
 
