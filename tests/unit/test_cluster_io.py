@@ -376,3 +376,18 @@ async def test_an_optional_kind_that_may_not_be_listed_ends_nothing() -> None:
     await sweep.discover()
     assert not cache.serves(kinds.ISTIO_GATEWAY), "nobody can say which gateways there are"
     assert cache.serves(kinds.HTTP_ROUTE), "what comes after it is found"
+
+
+async def test_without_the_right_to_list_records_the_operator_works_and_says_so_elsewhere() -> None:
+    """Roles that an admin keeps by hand are upgraded after the operator."""
+
+    class Older(EmptyCluster):
+        async def list(self, kind: kinds.Kind, *_: Any, **__: Any) -> Listing[Any]:
+            if kind is kinds.RECORD:
+                raise errors.Forbidden("controllerrevisions may not be listed")
+            return Listing([], 9)
+
+    sweep = Sweep(cast(Client, Older()), Cache(), WorkQueue())
+    await sweep.first()
+    assert not sweep.readable(kinds.RECORD)
+    assert sweep.readable(kinds.DEPLOYMENT)

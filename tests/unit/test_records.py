@@ -166,6 +166,15 @@ def test_an_upgrade_fills_records_in_and_changes_nothing_else(world):
     assert {key: m for key, m in world.children.items() if m not in filled.values()} == before
 
 
+def test_a_record_that_was_deleted_comes_back_with_its_number(world):
+    old, new = in_mid_release(world)
+    for name in (old, new):
+        before = copy.deepcopy(records(world))
+        del world.children["ControllerRevision", name]
+        world.reconcile()
+        assert records(world) == before
+
+
 def _as_an_earlier_version(text):
     """Return a record without a default that a later version came with."""
     written = json.loads(text)

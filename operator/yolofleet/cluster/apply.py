@@ -40,6 +40,7 @@ from yolofleet.cluster.contests import Contests, names_of
 from yolofleet.cluster.errors import (
     ClusterError,
     Conflict,
+    Forbidden,
     NotFound,
     NotLeading,
     ResourceConflict,
@@ -173,7 +174,7 @@ class Writer:
 
         serving: Deployments that its status speaks of. One that the cache lacks is looked at
         itself: without the label by which it is watched it serves as before, and to take it for
-        gone would move its traffic.
+        gone would move its traffic. Where it is gone, so is its record, to make it from again.
         """
         namespace, _, name = key.partition("/")
         service = self._cache.named(kinds.SERVICE, namespace, name)
@@ -182,12 +183,23 @@ class Writer:
         found = [*self._cache.children(uid), *(one for one in free if kinds.is_free(one, key))]
         known = {kinds.identity(child) for child in found}
         for revision in serving:
-            if (kinds.DEPLOYMENT.name, revision) in known:
-                continue
-            live = await self._client.find(kinds.DEPLOYMENT, namespace, revision)
-            if live and (kinds.controller_uid(live) == uid or kinds.is_free(live, key)):
-                found.append(entry_of(kinds.DEPLOYMENT, live).manifest())
+            for kind in (kinds.DEPLOYMENT, kinds.RECORD):
+                if (kind.name, revision) in known:
+                    break
+                live = await self._find(kind, namespace, revision)
+                if live and (kinds.controller_uid(live) == uid or kinds.is_free(live, key)):
+                    found.append(entry_of(kind, live).manifest())
+                    break
         return found
+
+    async def _find(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """Read an object; a record that may not be read is taken for none."""
+        try:
+            return await self._client.find(kind, namespace, name)
+        except Forbidden:
+            if kind is kinds.RECORD:
+                return None
+            raise
 
     async def apply(
         self,

@@ -14,12 +14,15 @@ from yolofleet.plan.revision import Record, Revision, tells_the_same
 def records(revisions: Iterable[Revision], observed: Observed) -> Mapping[str, Record]:
     """Return the record of each of `revisions`; those that have none are numbered by age."""
     seen = observed.revisions
-    last = max((r.record.number for r in seen.values() if r.record), default=0)
+    taken = {name: each.record.number for name, each in seen.items() if each.record}
     found: dict[str, Record] = {}
-    for revision in sorted(revisions, key=lambda r: _age(observed, r.name)):
-        live = seen[revision.name].record if revision.name in seen else None
-        last += live is None
-        found[revision.name] = Record(_text(revision, observed), live.number if live else last)
+    number = 0
+    for revision in sorted(revisions, key=lambda r: (_age(observed, r.name), r.name in taken)):
+        if revision.name not in taken:
+            after = number + 1  # where it was, if its record alone was deleted
+            taken[revision.name] = max(taken.values()) + 1 if after in taken.values() else after
+        number = taken[revision.name]
+        found[revision.name] = Record(_text(revision, observed), number)
     return found
 
 

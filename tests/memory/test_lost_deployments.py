@@ -1,0 +1,211 @@
+"""The Deployment of the stable revision is deleted in mid-release, and then a write fails."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from faults.oracles import differences
+from faults.traces import SPEC, A, B
+from memory_cluster.faults import (
+    ALWAYS,
+    CrashAfter,
+    CrashBefore,
+    FailedAfter,
+    Fault,
+    LostAfter,
+    Refused,
+    Then,
+    write,
+    writes_of,
+)
+from memory_cluster.world import NAMESPACE, World
+from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
+from yolofleet.cluster import kinds
+
+ROLLOUT = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "Approval"}]}
+
+FAULTS: dict[str, Callable[[int, World], Fault]] = {
+    "refused": lambda number, _: Refused(write(number)),
+    "failed before": lambda number, _: Refused(write(number), code=500),
+    "failed after": lambda number, _: FailedAfter(write(number)),
+    "lost after": lambda number, _: LostAfter(write(number)),
+    "crash before": lambda number, _: CrashBefore(write(number)),
+    "crash after": lambda number, _: CrashAfter(write(number)),
+    "forgotten lines": lambda number, world: Then(write(number), act=world.forget(8)),
+}
+
+
+async def in_mid_release() -> World:
+    world = World()
+    await world.settle()
+    await world.create(**SPEC | {"rollout": ROLLOUT})
+    await world.settle()
+    await world.edit(model=B)
+    await world.settle()
+    assert world.status()["rollout"]["step"] == 1
+    return world
+
+
+def stable_of(world: World) -> str:
+    return str(world.status()["stable"]["revision"])
+
+
+def pointers(world: World) -> Iterator[str]:
+    """Return every revision that status or the Service ever stood for since faults were set."""
+    for seen in world.happened():
+        if seen.kind is kinds.DETECTOR and "stable" in seen.manifest.get("status", {}):
+            yield seen.manifest["status"]["stable"]["revision"]
+        if seen.kind is kinds.SERVICE and seen.name == "gate" and seen.type != "DELETED":
+            yield seen.manifest["metadata"]["labels"][REVISION_LABEL]
+
+
+def kept(world: World) -> dict[str, Manifest]:
+    return {one["metadata"]["name"]: one for one in world.server.all(kinds.RECORD)}
+
+
+async def lose(world: World, *fault: Fault) -> None:
+    world.suffer(*fault)
+    world.remove(kinds.DEPLOYMENT, stable_of(world))
+    await world.settle()
+
+
+async def test_it_is_made_again_before_anything_else_and_gets_its_requests_back() -> None:
+    world = await in_mid_release()
+    before, stable = world.state(), stable_of(world)
+    await lose(world)
+    assert not differences(before, world.state())
+    assert f"patch deployments/{stable}" in world.writes()
+    assert set(pointers(world)) == {stable}
+    assert not world.restless
+    assert not world.failures
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_at_any_write_meanwhile_changes_nothing_in_the_end(fault: str) -> None:
+    prepared = await in_mid_release()
+    before, stable = prepared.state(), stable_of(prepared)
+    usual = prepared.fork()
+    await usual.settle()
+    await lose(usual)
+    wrong: dict[str, Any] = {}
+    for number, name in enumerate(usual.writes(), start=1):
+        world = prepared.fork()
+        await world.settle()
+        await lose(world, FAULTS[fault](number, world))
+        told = [*differences(before, world.state()), *world.restless, *world.failures]
+        told += sorted(set(pointers(world)) - {stable})
+        if told:
+            wrong[f"{number} ({name})"] = told
+    assert not wrong
+
+
+async def test_an_upgrade_writes_records_and_nothing_else_whatever_goes_wrong_with_it() -> None:
+    world = await in_mid_release()
+    for name in kept(world):
+        world.remove(kinds.RECORD, name)
+    deployments = {one["metadata"]["name"]: one for one in world.server.all(kinds.DEPLOYMENT)}
+    for number in (0, 1, 2):
+        upgraded = world.fork()
+        upgraded.suffer(CrashAfter(write(number)))
+        await upgraded.settle()
+        assert set(upgraded.writes()) == {f"patch controllerrevisions/{n}" for n in deployments}
+        for name, one in kept(upgraded).items():
+            note = deployments[name]["metadata"]["annotations"][RENDER_ANNOTATION]
+            assert one["data"] == {"record": note}
+        assert upgraded.server.all(kinds.DEPLOYMENT) == list(deployments.values())
+        assert not upgraded.condition("Drifted")
+
+
+@pytest.mark.parametrize("code", [403, 422, 500])
+async def test_records_that_are_refused_stop_no_release(code: int) -> None:
+    """As without the right to write them, or where a quota is full: serving comes first."""
+    world = World()
+    await world.settle()
+    world.suffer(Refused(writes_of(kinds.RECORD.plural), times=ALWAYS, code=code))
+    await world.create(**SPEC)
+    await world.settle(60)
+    await world.edit(model=B)
+    await world.settle(60)
+    stable = stable_of(world)
+    assert world.condition("Ready")["status"] == "True"
+    assert world.status()["stable"]["model"] == B["uri"]
+    assert f"ControllerRevision {stable}" in world.condition("Written")["message"]
+    world.heal()
+    await world.settle()
+    assert stable in kept(world)
+    assert not world.condition("Written")
+
+
+async def test_whoever_edits_or_deletes_a_record_changes_nothing() -> None:
+    world = await in_mid_release()
+    before, stable = world.state(), stable_of(world)
+    world.suffer()
+    for edit in ({"labels": {"yolofleet.io/detector": "other"}}, {"ownerReferences": None}):
+        world.merge(kinds.RECORD, stable, {"metadata": edit})
+        await world.settle()
+        assert not differences(before, world.state())
+    world.remove(kinds.RECORD, stable)
+    await world.settle()
+    assert not differences(before, world.state())
+    assert {w.split("/")[0] for w in world.writes()} <= {
+        "patch controllerrevisions",
+        "patch yolodetectors",
+        "create events",
+    }
+
+
+async def test_a_record_without_its_labels_is_found_when_the_deployment_is_gone() -> None:
+    world = await in_mid_release()
+    before, stable = world.state(), stable_of(world)
+    world.operator = None
+    nothing = dict.fromkeys(kept(world)[stable]["metadata"]["labels"])
+    world.merge(kinds.RECORD, stable, {"metadata": {"labels": nothing}})
+    await lose(world)
+    assert not differences(before, world.state())
+
+
+async def test_two_operators_at_once_make_one_record() -> None:
+    """The second one has heard of nothing that the first one did, and thinks that it leads."""
+    world = World()
+    await world.settle()
+    first = world.operator
+    world.operator = None
+    await world.settle()
+    second = world.operator
+    assert first is not None
+    assert second is not None
+    world.send("POST", kinds.DETECTOR.path(NAMESPACE), _detector())
+    first.hear()
+    second.hear()
+    await first.work()
+    await second._workers.work_on(f"{NAMESPACE}/gate")
+    await world.settle()
+    assert [one["revision"] for one in kept(world).values()] == [1]
+    assert not world.condition("Written")
+    assert not world.failures
+
+
+def _detector() -> Manifest:
+    return {
+        "apiVersion": "yolofleet.io/v1alpha1",
+        "kind": "YoloDetector",
+        "metadata": {"name": "gate", "namespace": NAMESPACE},
+        "spec": SPEC | {"model": A},
+    }
+
+
+async def test_restored_records_come_with_what_is_restored_beside_them() -> None:
+    """A backup of all of a namespace, without owners and without status: adopted, not remade."""
+    world = await in_mid_release()
+    before = {name: one["data"] for name, one in kept(world).items()}
+    spec = (world.detector() or {})["spec"]
+    world.remove(kinds.DETECTOR, "gate", policy="Orphan")
+    world.operator = None
+    await world.create(**spec)
+    world.suffer()
+    await world.settle()
+    uid = (world.detector() or {})["metadata"]["uid"]
+    assert {name: one["data"] for name, one in kept(world).items()} == before
+    assert {kinds.controller_uid(one) for one in kept(world).values()} == {uid}
+    assert not [w for w in world.writes() if w.startswith("delete")]
