@@ -11,7 +11,7 @@ from yolofleet.api.pod_template import GUARD_SETTINGS, MODEL_SETTINGS, SERVER_SE
 from yolofleet.plan.decide import PlannedRevision
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.failures import EXIT_CONFIG
-from yolofleet.plan.revision import stable_revision
+from yolofleet.plan.revision import Record, stable_revision
 from yolofleet.resources.deployment import deployment
 from yoloserve import __main__ as server
 from yoloserve import errors
@@ -60,7 +60,8 @@ def environment(spec: dict[str, Any]) -> dict[str, str]:
         "spec": spec,
     }
     detector = Detector.parse(raw)
-    made = deployment(detector, PlannedRevision(stable_revision(detector, DEFAULTS), 1))
+    revision = stable_revision(detector, DEFAULTS)
+    made = deployment(detector, PlannedRevision(revision, Record(revision.record()), 1))
     [container] = made["spec"]["template"]["spec"]["containers"]
     return {entry["name"]: entry["value"] for entry in container["env"]}
 

@@ -16,8 +16,8 @@ from demo_cluster.load import Target
 from demo_cluster.waiting import eventually
 
 EVERYTHING = (
-    "deployments,replicasets,pods,services,endpointslices,horizontalpodautoscalers,"
-    "poddisruptionbudgets,virtualservices.networking.istio.io,"
+    "deployments,controllerrevisions,replicasets,pods,services,endpointslices,"
+    "horizontalpodautoscalers,poddisruptionbudgets,virtualservices.networking.istio.io,"
     "destinationrules.networking.istio.io"
 )
 
