@@ -236,6 +236,79 @@ def test_a_thousand_who_want_one_host_do_not_wake_each_other():
     assert routes.stirred() == set()
 
 
+class Yard:
+    """Detectors that each ask for hosts, look only when they are woken, and write what they may."""
+
+    def __init__(self, *hosts: str) -> None:
+        self.index, self.asks, self.has, self.time = Routes(), dict[str, str](), {}, 0
+        self.states: dict[str, Standing] = {}
+        for number, host in enumerate(hosts):
+            self.ask(f"shop/{number}", host)
+        self.run()
+
+    def tell(self, uid: str, new: Standing) -> None:
+        self.index.change(uid, self.states.get(uid), new)
+        self.states[uid] = new
+
+    def ask(self, key: str, host: str) -> None:
+        """Edit a spec: its detector looks by itself, others only if it wakes them."""
+        self.asks[key], self.time = host, self.time + 1
+        self.tell(f"cr {key}", standing(key, key, (PUBLIC, host)))
+        self.index.wake([key])
+
+    def run(self) -> None:
+        for _ in range(50):
+            woken = self.index.stirred()
+            if not woken:
+                return
+            for key in sorted(woken):
+                self.look(key)
+        raise AssertionError("it never ends")
+
+    def look(self, key: str) -> None:
+        detector = Detector.parse(raw(key[5:], hosts=[self.asks[key]], gateways=[PUBLIC]))
+        taken = self.index.taken(key, wanted(raw(hosts=[self.asks[key]], gateways=[PUBLIC])))
+        live = ([self.has[key]], [PUBLIC]) if key in self.has else None
+        found = expose(detector, live, taken, Allowed(), bare=False)
+        assert found.routes or live is None, "a live route was pruned for somebody else"
+        if found.routes and found.hosts != (self.has.get(key),):
+            self.has[key] = found.hosts[0]
+            claims = standing(key, f"{self.time:03}", (PUBLIC, self.has[key]), is_route=True)
+            self.tell(f"route {key}", claims)
+
+
+@given(st.permutations("abcde"), st.permutations(range(5)))
+def test_detectors_that_ask_for_the_hosts_of_each_other_exchange_them(hosts, order):
+    yard = Yard(*(f"{letter}.example.com" for letter in "abcde"))
+    for number in order:
+        yard.ask(f"shop/{number}", f"{hosts[number]}.example.com")
+        yard.run()
+    assert yard.has == yard.asks
+
+
+def test_who_asks_for_a_host_that_is_served_elsewhere_keeps_the_old_one_until_it_is_free():
+    yard = Yard("a.example.com", "b.example.com", "c.example.com")
+    yard.ask("shop/0", "b.example.com")
+    yard.ask("shop/2", "a.example.com")
+    yard.run()
+    assert yard.has == {f"shop/{n}": f"{host}.example.com" for n, host in enumerate("abc")}
+    yard.ask("shop/1", "d.example.com")
+    yard.run()
+    assert yard.has == yard.asks
+
+
+def test_a_detector_that_is_made_anew_under_its_name_asks_on_when_the_old_one_is_forgotten():
+    yard = Yard("a.example.com", "b.example.com")
+    yard.tell("cr new", yard.states["cr shop/0"])
+    yard.index.change("cr shop/0", yard.states["cr shop/0"], None)
+    yard.asks["shop/0"] = "b.example.com"
+    yard.tell("cr new", standing("shop/0", "shop/0", (PUBLIC, "b.example.com")))
+    yard.ask("shop/1", "a.example.com")
+    yard.index.wake(["shop/0"])
+    yard.run()
+    assert yard.has == yard.asks
+
+
 # a whole reconcile
 
 
