@@ -80,6 +80,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     elsewhere = deps.cache.elsewhere(key, raw, deps.defaults)
     pods = deps.cache.pods(key)
     complaints = await deps.complaints.about(pods, now)  # nothing, unless a pod cannot start
+    unreached = deps.cluster.unreached(detector.uid)
     observed = observe(  # observe: memory, one snapshot
         detector,
         children,
@@ -90,6 +91,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
         now=now,
         elsewhere=elsewhere,
         complaints=complaints,
+        unreached=unreached,
     )
     plan = decide(detector, observed, deps.defaults, now=now)  # decide: pure
     deps.accelerators.waits(key, plan.missing is not None)
@@ -113,8 +115,9 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     failed = [*applied.failed, *pruned.failed]  # what failed held up nothing else, and is told
     status = with_unwritten(status, _unwritten(failed, before), key, before=before, now=now)
     status = _with_drift(status, before, applied.drifts, now)
+    moved = applied.changes or pruned.changes or deps.cluster.unreached(detector.uid) != unreached
     again = _soonest(
-        READ_BACK if applied.changes or pruned.changes else look,
+        READ_BACK if moved else look,
         ASK_AGAIN if failed else None,
         applied.again,
     )

@@ -331,23 +331,60 @@ def test_a_moment_of_trouble_is_not_told(world):
     assert world.said("Written") is None
 
 
-def test_a_refused_new_revision_does_not_keep_traffic_on_a_dying_canary(world):
+def weights_of(world):
+    route = world.of(kinds.VIRTUAL_SERVICE)[0]["spec"]["http"][-1]["route"]
+    return {r["destination"]["host"].split(".")[0]: r["weight"] for r in route}
+
+
+@pytest.mark.parametrize("error", [errors.Invalid("quota"), errors.Unavailable(DOWN)])
+@pytest.mark.parametrize("kind", [kinds.DEPLOYMENT, kinds.SERVICE, kinds.DESTINATION_RULE], ids=str)
+def test_a_refused_new_revision_does_not_keep_traffic_on_a_dying_canary(world, kind, error):
     world.spec(canary={"weight": 50, "model": {"uri": "demo://other"}})
     world.settle()
-    dying = world.status().canary.revision
+    stable, dying = world.stable, world.status().canary.revision
     path = kinds.DEPLOYMENT.path("shop", dying)
     world.spec(model={"uri": "demo://third"})
-    world.api.refuse = lambda r: (
-        errors.Invalid("quota")
-        if "/deployments/" in r.path and r.path.rsplit("/", 1)[1] not in (dying, world.stable)
-        else None
-    )
-    world.api.put(path, world.api.objects[path] | {"status": {"availableReplicas": 0}})
-    world.look_often()
-    route = world.of(kinds.VIRTUAL_SERVICE)[0]["spec"]["http"][-1]["route"]
-    weights = {r["destination"]["host"].split(".")[0]: r["weight"] for r in route}
-    assert weights.get(dying, 0) == 0
 
+    def refuse(request):
+        name = request.path.rsplit("/", 1)[1]
+        return error if f"/{kind.plural}/" in request.path and name not in (dying, stable) else None
+
+    world.api.refuse = refuse
+    world.api.put(path, world.api.objects[path] | {"status": {"availableReplicas": 0}})
+    for _ in range(4):
+        world.look()
+        for live in world.of(kinds.DEPLOYMENT):
+            if live["metadata"]["name"] != dying:  # the new pods may be ready: nothing leads there
+                path = kinds.DEPLOYMENT.path("shop", live["metadata"]["name"])
+                ready = {"status": {"availableReplicas": live["spec"]["replicas"]}}
+                world.api.put(path, live | ready)
+    assert weights_of(world).get(dying, 0) == 0
+    assert world.stable == stable
+    names = {service["metadata"]["name"] for service in world.of(kinds.SERVICE)}
+    assert weights_of(world).keys() <= names
+    world.api.refuse = lambda _request: None
+    world.api.put(path, world.api.objects[path] | {"status": {"availableReplicas": 2}})
+    world.settle().settle()
+    assert world.stable not in (stable, dying)
+    assert weights_of(world)[world.stable] >= 50
+
+
+def test_a_refused_service_of_a_revision_without_replicas_moves_nothing_to_and_fro(world):
+    world.settle()
+    stable = world.stable
+    steps = [{"weight": 10, "hold": "Approval"}]
+    world.spec(replicas=0, rollout={"strategy": "Canary", "steps": steps})
+    world.settle()
+    world.spec(model={"uri": "demo://other"})
+    world.api.refuse = lambda r: (
+        errors.Invalid("no") if "/services/" in r.path and r.path[-13:] != stable[-13:] else None
+    )
+    world.look_often()
+    written = len(world.api.writes)
+    world.look_often()
+    assert len(world.api.writes) == written
+    assert weights_of(world) == {stable: 100}
+    assert "Service gate-" in world.said("Written").message
 
 def test_what_is_no_longer_wanted_goes_although_something_is_refused(world):
     world.spec(autoscaling={"minReplicas": 2, "maxReplicas": 3})

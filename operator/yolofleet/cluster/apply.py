@@ -46,7 +46,7 @@ from yolofleet.cluster.errors import (
     ResourceConflict,
     Stale,
 )
-from yolofleet.cluster.failures import Failed, Failures, is_away, leads_to_nothing
+from yolofleet.cluster.failures import Failed, Failures, is_away, leads_to_nothing, way_points
 from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.ownership import CONTROLLERS, Fields, setters
 from yolofleet.cluster.wish import PATH as WISH
@@ -165,6 +165,7 @@ class Writer:
         self._contests = Contests(clock)
         self._failures = Failures(clock)
         self._untold: dict[str, list[Drift]] = {}
+        self._unreached: dict[str, frozenset[str]] = {}
 
     async def children(self, uid: str, key: str, serving: Iterable[str]) -> list[Manifest]:
         """Return what is the detector's, from memory but for what should be there.
@@ -234,8 +235,18 @@ class Writer:
             else:
                 self._failures.forget(manifest)
         if desired:
-            self._keep_untold(kinds.controller_uid(desired[0]), done)
+            uid = kinds.controller_uid(desired[0])
+            self._keep_untold(uid, done)
+            self._unreached[uid] = way_points(unmade)
         return done
+
+    def unreached(self, uid: str) -> frozenset[str]:
+        """Return the names of Services that the detector `uid` lacks, or lacks the rule for.
+
+        As the last pass found it: no route may name them, so none should be asked for. A route
+        that waits for one of them leaves requests with those that it has.
+        """
+        return self._unreached.get(uid, frozenset())
 
     async def prune(
         self, uid: str, keep: Collection[tuple[str, str]], spared: Collection[str] = ()
@@ -599,7 +610,7 @@ class Writer:
     def _forget_the_gone(self) -> None:
         if len(self._proven) > 2 * self._cache.size() + 1000:
             self._contests.forget(self._cache.has)
-            for known in (self._proven, self._unkept):
+            for known in (self._proven, self._unkept, self._unreached):
                 for uid in [uid for uid in known if not self._cache.has(uid)]:
                     del known[uid]
 

@@ -115,6 +115,11 @@ _ROUTES: Final = frozenset({kind.name for kind in kinds.ROUTERS.values()})
 _WAY_POINTS: Final = frozenset({kinds.SERVICE.name, kinds.DESTINATION_RULE.name})
 
 
+def way_points(failed: Iterable[Failed]) -> frozenset[str]:
+    """Return the names of those of `failed` that a route leads by."""
+    return frozenset(each.name for each in failed if each.kind in _WAY_POINTS)
+
+
 def leads_to_nothing(manifest: Manifest, unmade: Failed) -> bool:
     """Say whether `manifest` names what is not there, or is another's: requests would go there."""
     if manifest["kind"] in _ROUTES and unmade.kind in _WAY_POINTS:

@@ -65,6 +65,7 @@ class Plan:
     provider: Provider  # what really routes
     exposure: Exposure  # where: its hosts and gateways
     weights: Mapping[str, int]
+    unreached: frozenset[str]  # revisions that no route may name yet
     matched: str | None  # where requests go that match the canary's headers
     spans: bool  # whether the stable Service selects the successor's pods too
     progress: Progress | None  # how far the target is on its way to be the stable revision
@@ -132,6 +133,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         provider=observed.provider,
         exposure=observed.exposure,
         weights=split,
+        unreached=observed.unreached,
         matched=_matched(detector, observed, going),
         spans=spans(detector, observed, going),
         progress=going.progress,
@@ -146,7 +148,8 @@ def _matched(detector: Detector, observed: Observed, going: Release) -> str | No
     canary = detector.spec.canary
     if canary is None or not canary.match or going.canary is None:
         return None
-    return going.canary.name if observed.ready(going.canary.name) else None
+    name = going.canary.name
+    return name if observed.ready(name) and name not in observed.unreached else None
 
 
 def _replicas(

@@ -69,6 +69,7 @@ class Observed:
     namesake: str  # an older detector that its name may come to clash with
     autoscaler: Limit | None  # why the autoscaler cannot do what is asked of it
     nodes: tuple[NodeRoom, ...]  # those with accelerators; none for who asks for no accelerator
+    unreached: frozenset[str]  # revisions to which no route can lead, as what it needs was refused
     status: Status = field(default_factory=Status)
 
     def replicas(self, name: str) -> int:
@@ -126,11 +127,12 @@ def observe(
     now: datetime,
     elsewhere: Elsewhere = NOTHING_ELSE,
     complaints: Mapping[str, Complaint] | None = None,
+    unreached: frozenset[str] = frozenset(),
 ) -> Observed:
     """Make the snapshot of `detector` from what the cluster holds.
 
     routers: what of Istio and the Gateway API is in the cluster. complaints: by the uid of a pod,
-    what its Events say.
+    what its Events say. unreached: revisions whose Service, or rule, could not be made.
     """
     by_kind: dict[str, list[Manifest]] = {}
     for child in children:
@@ -173,6 +175,7 @@ def observe(
         namesake=elsewhere.namesake,
         autoscaler=limit(by_kind.get("HorizontalPodAutoscaler", [])),
         nodes=nodes,
+        unreached=unreached,
         status=status,
     )
 

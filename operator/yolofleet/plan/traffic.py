@@ -13,19 +13,20 @@ def weights(
 
     shares: what other revisions should get. Each is cut to what its ready replicas carry. When
     stable is short itself, those that serve now keep of it what is theirs by ready replicas: moving
-    traffic onto too few is how roll-backs fail. A dark launch gets no request.
+    traffic onto too few is how roll-backs fail. A dark launch gets no request. What no route can lead
+    to is not named: a route that waited for it would leave requests with those that it has.
     """
     given = {
         name: min(share, carries(observed.ready(name), full))
         for name, share in shares.items()
-        if name != stable
+        if name != stable and name not in observed.unreached
     }
     spare = max(0, 100 - sum(given.values()))
     short = spare - bears(observed.ready(stable), full) if full else 0  # at zero nothing serves
     for name, before in observed.weights.items():
         if short <= 0:
             break
-        if name == stable or name not in observed.revisions or not observed.ready(name):
+        if name in (stable, *observed.unreached) or not observed.ready(name):
             continue
         fair = max(carries(observed.ready(name), full), _part(observed, name, stable))
         kept = min(before, fair) - given.get(name, 0)

@@ -46,7 +46,7 @@ def surroundings(
 
 def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest]:
     """Return all children of `detector`. Cannot fail on what a parsed detector holds."""
-    routed = plan.weights
+    routed = plan.weights.keys() | plan.unreached
     names = [
         p.revision.name for p in plan.revisions if p.replicas != 0 or p.revision.name in routed
     ]
