@@ -9,7 +9,7 @@ import pytest
 from controlplane.kube import Kube
 from yolofleet.api.names import API_VERSION
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Client
+from yolofleet.cluster.client import Client, Request
 from yolofleet.cluster.errors import Invalid
 
 VALUE = re.compile(r" \([^()]*\):")
@@ -358,8 +358,6 @@ async def test_a_name_must_do_for_a_service(make_detector: Callable[..., Any]) -
 async def test_a_misspelt_field_is_refused_by_strict_clients(
     client: Client, namespace: str
 ) -> None:
-    from yolofleet.cluster.client import Request
-
     manifest = {
         "apiVersion": API_VERSION,
         "kind": "YoloDetector",
@@ -381,8 +379,30 @@ async def test_kubectl_scale_works_until_an_autoscaler_owns_the_replicas(
     await kube.merge(kinds.DETECTOR, namespace, "gate", scaled)
     with pytest.raises(Invalid, match="the autoscaler owns the replicas"):
         await kube.merge(kinds.DETECTOR, namespace, "gate", {"spec": {"replicas": 3}}, "scale")
-    without = {"spec": {"autoscaling": None}}
+
+
+async def test_replicas_do_not_fall_unsaid_when_the_autoscaler_goes(
+    make_detector: Callable[..., Any], kube: Kube, namespace: str
+) -> None:
+    await make_detector(autoscaling=SCALED)
+    stable = {"revision": "gate-0", "desired": 3}
+    await kube.merge(kinds.DETECTOR, namespace, "gate", {"status": {"stable": stable}}, "status")
+    without: Any = {"spec": {"autoscaling": None}}
     with pytest.raises(Invalid, match="say with how many replicas to go on"):
         await kube.merge(kinds.DETECTOR, namespace, "gate", without)
     without["spec"]["replicas"] = 3
     await kube.merge(kinds.DETECTOR, namespace, "gate", without)
+    await kube.merge(kinds.DETECTOR, namespace, "gate", {"spec": {"replicas": 1}})
+
+
+async def test_an_autoscaler_of_others_finds_replicas_that_nobody_wrote(
+    make_detector: Callable[..., Any], client: Client, kube: Kube, namespace: str
+) -> None:
+    """Without a number in the spec `scale` had none, and an HPA told FailedGetScale for ever."""
+    await make_detector()
+    path = f"{kinds.DETECTOR.path(namespace, 'gate')}/scale"
+    scale = await client.send(Request("GET", path))
+    assert scale["spec"]["replicas"] == 1
+    await client.send(Request("PUT", path, {}, scale | {"spec": {"replicas": 4}}))
+    await kube.merge(kinds.DETECTOR, namespace, "gate", {"spec": {"revisionHistory": 1}})
+    assert (await kube.get(kinds.DETECTOR, namespace, "gate"))["spec"]["replicas"] == 4

@@ -36,6 +36,15 @@ NAME_RULE = Rule(
     " 0-9 and -, and be at most 63 characters long",
 )
 
+SCALING_RULE = Rule(
+    # Of the root, as only there the status is known. Without a number that is given, 1 is filled in.
+    "!has(oldSelf.spec.autoscaling) || has(self.spec.autoscaling) || self.spec.replicas > 1"
+    " || !has(self.status) || !has(self.status.stable) || self.status.stable.desired <= 1",
+    "spec.replicas: say with how many replicas to go on when you remove spec.autoscaling, at least"
+    " 2, as more than one run now; it can become less afterwards",
+    ".spec.replicas",
+)
+
 COLUMNS = (
     ("Ready", "string", ".status.ready", 0),
     ("Desired", "integer", ".status.stable.desired", 0),
@@ -184,7 +193,10 @@ def crd() -> Manifest:
                                 "status": status
                                 | {"description": "What it is.", "default": UNSEEN},
                             },
-                            "x-kubernetes-validations": [NAME_RULE.as_schema()],
+                            "x-kubernetes-validations": [
+                                NAME_RULE.as_schema(),
+                                SCALING_RULE.as_schema(),
+                            ],
                         }
                     },
                 }

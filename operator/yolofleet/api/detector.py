@@ -515,14 +515,9 @@ class DetectorSpec(ApiModel):
             ".canary.weight",
         ),
         Rule(
-            "!(has(self.autoscaling) && has(self.replicas))",
+            "!has(self.autoscaling) || self.replicas == 1",
             "spec.replicas: the autoscaler owns the replicas; remove spec.replicas, or"
             " spec.autoscaling",
-            ".replicas",
-        ),
-        Rule(
-            "!has(oldSelf.autoscaling) || has(self.autoscaling) || has(self.replicas)",
-            "spec.replicas: say with how many replicas to go on when you remove spec.autoscaling",
             ".replicas",
         ),
         Rule(
@@ -577,9 +572,11 @@ class DetectorSpec(ApiModel):
         description="Requests and limits of one replica; an accelerator in limits makes it a GPU"
         " detector.",
     )
-    replicas: Annotated[int, Field(ge=0, le=1000)] | None = Field(
-        default=None,
-        description="Replicas of the stable revision; 1 when absent. Not with autoscaling.",
+    # The default is written down: autoscalers of others (HPA, KEDA) read it by `scale`.
+    replicas: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=1,
+        description="Replicas of the stable revision. Leave it out where an autoscaler of your own"
+        " sets it through the scale subresource, and with autoscaling, which then has the number.",
     )
     autoscaling: Autoscaling | None = Field(default=None, description="Replicas by load.")
     traffic: Traffic = Field(default=Traffic(), description="How requests reach the revisions.")

@@ -15,7 +15,7 @@ def full_capacity(detector: Detector, observed: Observed, stable: str) -> int:
     """
     scaling = detector.spec.autoscaling
     if scaling is None:
-        return 1 if detector.spec.replicas is None else detector.spec.replicas
+        return detector.spec.replicas
     running = [
         _whole(seen.replicas, 100 if name == stable else observed.weights.get(name, 0))
         for name, seen in observed.revisions.items()
