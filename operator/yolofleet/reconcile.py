@@ -16,7 +16,7 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Applied, Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
-from yolofleet.cluster.errors import Unfinished
+from yolofleet.cluster.errors import ClusterError, NotLeading, Unfinished
 from yolofleet.cluster.events import Events
 from yolofleet.cluster.failures import Failed, to_retry
 from yolofleet.cluster.kinds import POD_MONITOR, identity
@@ -26,13 +26,14 @@ from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import Drift, drift_news, drifted
-from yolofleet.plan.failures import next_look_at
+from yolofleet.plan.failures import PATIENCE, next_look_at
 from yolofleet.plan.news import news
 from yolofleet.plan.observed import observe
+from yolofleet.plan.recount import recounted
 from yolofleet.plan.status import next_look, refused, report, with_statement
 from yolofleet.plan.unwritten import Unwritten, with_unwritten
 from yolofleet.resources.build import build, leant_on, surroundings
-from yolofleet.resources.fields import as_the_user_wrote
+from yolofleet.resources.fields import as_the_user_wrote, steady
 
 ASK_AGAIN = timedelta(seconds=30)
 """When to retry what the API server refused: a person has to act, and may do so elsewhere."""
@@ -69,14 +70,20 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
         detector = Detector.parse(raw)
         powers.check(detector.spec, deps.defaults.forbidden)
     except InvalidSpec as error:  # told in status; what serves keeps serving
-        generation, reason = raw["metadata"]["generation"], Reason.INVALID_SPEC
-        told = refused(before, reason, str(error), generation=generation, before=before, now=now)
+        told = await _undecided(raw, key, before, Reason.INVALID_SPEC, str(error), deps, now)
         await _tell(raw, before, told, deps)
         return None
 
-    children = await deps.cluster.children(detector.uid, key, before.serving)
+    try:
+        children = await deps.cluster.children(detector.uid, key, before.serving)
+        nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
+    except NotLeading:
+        raise
+    except ClusterError as error:  # nothing is decided on half a picture; what runs is told
+        await _tell(raw, before, await _unread(raw, key, before, error, deps, now), deps)
+        raise
+    deps.cluster.was_read(raw)
     routers = deps.cache.routers()
-    nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
     elsewhere = deps.cache.elsewhere(key, raw, deps.defaults)
     pods = deps.cache.pods(key)
     complaints = await deps.complaints.about(pods, now)  # nothing, unless a pod cannot start
@@ -125,6 +132,50 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     if (cause := to_retry(failed)) is not None:
         raise Unfinished(cause, again)  # the queue backs off
     return again
+
+
+async def _undecided(
+    raw: Manifest,
+    key: str,
+    before: Status,
+    reason: Reason,
+    message: str,
+    deps: Deps,
+    now: datetime,
+    *,
+    stuck: bool = True,
+) -> Status:
+    """Return the status where nothing can be decided: why, and what runs meanwhile."""
+    generation = raw["metadata"]["generation"]
+    counted = await _counted(raw, key, before, deps, now)
+    return refused(
+        counted, reason, message, generation=generation, before=before, now=now, stuck=stuck
+    )
+
+
+async def _counted(raw: Manifest, key: str, before: Status, deps: Deps, now: datetime) -> Status:
+    uid, complete = raw["metadata"]["uid"], True
+    try:
+        children = await deps.cluster.children(uid, key, before.serving)
+    except NotLeading:
+        raise
+    except ClusterError:
+        children, complete = deps.cluster.known_children(uid, key), False
+    return recounted(before, children, deps.cache.pods(key), complete=complete, now=now)
+
+
+async def _unread(
+    raw: Manifest, key: str, before: Status, error: ClusterError, deps: Deps, now: datetime
+) -> Status:
+    """Return the status when a read failed; that is told once it lasts, and until it is over."""
+    failed = deps.cluster.unread(raw, error)
+    progressing = before.condition(ConditionType.PROGRESSING)
+    told = progressing is not None and progressing.reason == Reason.READ_FAILED
+    if not (failed.lasts or told):
+        return await _counted(raw, key, before, deps, now)
+    stuck = failed.seconds >= PATIENCE.total_seconds()
+    message = f"nothing is changed while this cannot be read: {steady(str(error))}"
+    return await _undecided(raw, key, before, Reason.READ_FAILED, message, deps, now, stuck=stuck)
 
 
 def _with_drift(

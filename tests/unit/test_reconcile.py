@@ -10,12 +10,13 @@ import pytest
 from yolofleet.api import names
 from yolofleet.api.crd import schema
 from yolofleet.api.detector import Autoscaling
-from yolofleet.api.status import read_status
+from yolofleet.api.status import Serving, read_status
 from yolofleet.cluster import errors, kinds
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.client import Listing
 from yolofleet.cluster.complaints import Complaints
+from yolofleet.plan.accelerators import NodeRoom
 from yolofleet.plan.defaults import Defaults
 from yolofleet.reconcile import Deps, reconcile
 
@@ -702,3 +703,83 @@ def test_what_we_want_anew_is_written_where_a_webhook_rewrote_what_we_wanted(wor
     world.spec(traffic={"hosts": ["b.example.com"], "gateways": ["x/y"]})
     world.look_often()
     assert world.of(kinds.VIRTUAL_SERVICE)[0]["spec"]["hosts"] == ["B.EXAMPLE.COM"]
+
+
+def count(world, ready):
+    """Let so many replicas of the stable revision be ready."""
+    path = kinds.DEPLOYMENT.path("shop", world.stable)
+    world.api.put(path, world.api.objects[path] | {"status": {"availableReplicas": ready}})
+
+
+def test_replicas_are_counted_although_the_spec_is_invalid(world):
+    """They stayed as last seen, and a detector without a pod was told as Ready."""
+    world.settle().spec(inference={"deadline": "soon"})
+    for ready, holds in ((2, "True"), (1, "True"), (0, "False"), (2, "True")):
+        count(world, ready)
+        world.look()
+        status, told = world.status(), world.said("Ready")
+        assert (status.ready, status.replicas, status.stable.ready) == (f"{ready}/2", ready, ready)
+        assert [each.ready for each in status.revisions] == [ready]
+        assert told.status == holds
+        assert told.observed_generation == 2
+        assert world.said("Progressing").reason == "InvalidSpec"
+    assert "2 of 2 replicas are ready" in told.message
+
+
+def test_a_deployment_that_is_deleted_under_an_invalid_spec_is_told(world):
+    world.settle().spec(inference={"deadline": "soon"})
+    name = world.stable
+    del world.api.objects[kinds.DEPLOYMENT.path("shop", name)]
+    uid = world.cache.named(kinds.DEPLOYMENT, "shop", name).uid
+    world.cache.remove(kinds.DEPLOYMENT, uid, 10**6)
+    world.look()
+    assert world.status().ready == "0/2"
+    assert world.said("Ready").reason == "NothingReady"
+
+
+@pytest.mark.parametrize("read", ["children", "rooms"])
+def test_replicas_are_counted_although_a_read_fails(read):
+    """It left before the status was told, which went on saying Ready."""
+    gpu = {"limits": {"nvidia.com/gpu": 1}}
+    world = World(resources=gpu) if read == "rooms" else World()
+    rooms = {"down": False}
+
+    async def ask_rooms(_key):
+        if rooms["down"]:
+            raise errors.Unavailable("etcd is away")
+        some = {"nvidia.com/gpu": 9}
+        return (NodeRoom("node", {}, (), some, some),)
+
+    world.nothing.rooms = ask_rooms
+    world.settle()
+    find = world.api.find
+
+    async def failing(kind, namespace, name):
+        raise errors.Unavailable("etcd is away")
+
+    if read == "children":
+        status = world.status()
+        lost = Serving(name="gate-gone", role="Former")
+        raw = world.api.objects[world.path]
+        raw["status"] = status.model_copy(update={"revisions": [*status.revisions, lost]}).dump()
+        world.api.put(world.path, raw)
+        world.api.find = failing
+    rooms["down"] = True
+    count(world, 0)
+    for times in range(1, 4):
+        with pytest.raises(errors.Unavailable):
+            world.look()
+        assert (world.status().ready, world.said("Ready").status) == ("0/2", "False")
+        lasting = times == 3  # a blip is no news
+        assert (world.said("Progressing").reason == "ReadFailed") is lasting
+    assert "etcd is away" in world.said("Progressing").message
+    assert world.said("Stalled").status == "False"
+    world.seconds += 61
+    with pytest.raises(errors.Unavailable):
+        world.look()
+    assert world.said("Stalled").reason == "ReadFailed"
+    world.api.find, rooms["down"] = find, False
+    count(world, 2)
+    world.look_often()
+    assert world.status().ready == "2/2"
+    assert world.said("Progressing").reason == "Settled"

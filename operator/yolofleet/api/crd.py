@@ -37,7 +37,7 @@ NAME_RULE = Rule(
 )
 
 SCALING_RULE = Rule(
-    # Of the root, as only there the status is known. Without a number that is given, 1 is filled in.
+    # Of the root: only there the status is known. Where nobody gives a number, 1 is filled in.
     "!has(oldSelf.spec.autoscaling) || has(self.spec.autoscaling) || self.spec.replicas > 1"
     " || !has(self.status) || !has(self.status.stable) || self.status.stable.desired <= 1",
     "spec.replicas: say with how many replicas to go on when you remove spec.autoscaling, at least"

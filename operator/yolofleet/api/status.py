@@ -71,6 +71,7 @@ class Reason(StrEnum):
     RESOURCE_CONFLICT = "ResourceConflict"
     WRITE_REFUSED = "WriteRefused"
     WRITE_FAILED = "WriteFailed"
+    READ_FAILED = "ReadFailed"
     # of pods
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"

@@ -177,11 +177,8 @@ class Writer:
         itself: without the label by which it is watched it serves as before, and to take it for
         gone would move its traffic. Where it is gone, so is its record, to make it from again.
         """
-        namespace, _, name = key.partition("/")
-        service = self._cache.named(kinds.SERVICE, namespace, name)
-        former = self._cache.children(service.owner) if service and service.owner != uid else ()
-        free = [*self._cache.children(key), *former]
-        found = [*self._cache.children(uid), *(one for one in free if kinds.is_free(one, key))]
+        found = self.known_children(uid, key)
+        namespace = key.partition("/")[0]
         known = {kinds.identity(child) for child in found}
         for revision in serving:
             for kind in (kinds.DEPLOYMENT, kinds.RECORD):
@@ -201,6 +198,22 @@ class Writer:
             if kind is kinds.RECORD:
                 return None
             raise
+
+    def known_children(self, uid: str, key: str) -> list[Manifest]:
+        """Return what is the detector's as far as memory tells; never fails."""
+        namespace, _, name = key.partition("/")
+        service = self._cache.named(kinds.SERVICE, namespace, name)
+        former = self._cache.children(service.owner) if service and service.owner != uid else ()
+        free = [*self._cache.children(key), *former]
+        return [*self._cache.children(uid), *(one for one in free if kinds.is_free(one, key))]
+
+    def unread(self, raw: Manifest, error: ClusterError) -> Failed:
+        """Count that what is to be known of the detector `raw` could not be read."""
+        return self._failures.failed(raw, error)
+
+    def was_read(self, raw: Manifest) -> None:
+        """End that count."""
+        self._failures.forget(raw)
 
     async def apply(
         self,

@@ -188,7 +188,7 @@ def _revision(
     placed: Mapping[str, int],
 ) -> ObservedRevision:
     meta, status = deployment["metadata"], deployment.get("status", {})
-    name, replicas = meta["name"], deployment["spec"].get("replicas", 1)
+    name, (replicas, ready) = meta["name"], replicas_of(deployment)
     noted, record = Record(meta.get("annotations", {}).get(RENDER_ANNOTATION, "")), None
     revision, created = recorded(detector, name, noted.text), meta.get("creationTimestamp", "")
     if kept is not None:
@@ -200,7 +200,7 @@ def _revision(
         name=name,
         created=created,
         replicas=replicas,
-        ready=min(status.get("availableReplicas", 0), replicas),  # the rest is on its way out
+        ready=ready,
         revision=revision,
         failure=failures.get(name) or deployment_failure(name, status),
         settled=status.get("observedGeneration", 0) >= meta.get("generation", 0),
@@ -209,6 +209,13 @@ def _revision(
         record=record,
         noted=noted,
     )
+
+
+def replicas_of(deployment: Manifest) -> tuple[int, int]:
+    """Return how many replicas a Deployment asks for, and how many of them are ready."""
+    replicas = int(deployment["spec"].get("replicas", 1))
+    ready = int(deployment.get("status", {}).get("availableReplicas", 0))
+    return replicas, min(ready, replicas)  # the rest is on its way out
 
 
 def _undeployed(detector: str, kept: Manifest, failures: Mapping[str, Failure]) -> ObservedRevision:

@@ -36,7 +36,12 @@ def as_the_user_wrote(kind: str, told: str) -> str:
 
     A field that the detector does not have is left as it is. What differs from try to try goes.
     """
-    told = _OUR_SIDE.sub("", told)
+    told = steady(told)
     for field, written in _WRITTEN.get(kind, ()):
         told = re.sub(rf"(?<![\w.])\.?{field}(?![A-Za-z])", written, told)
     return told
+
+
+def steady(told: str) -> str:
+    """Return what the API server says without what differs from try to try."""
+    return _OUR_SIDE.sub("", told)

@@ -1,0 +1,77 @@
+"""What runs, counted anew where nothing can be decided: an invalid spec, a read that failed.
+
+What was decided before stays as it was said, and so do weights: only who is ready is looked at.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
+from yolofleet.api.names import Manifest
+from yolofleet.api.status import ConditionType, Reason, RevisionStatus, Serving, Status
+from yolofleet.plan.conditions.statement import Statement, dated
+from yolofleet.plan.failures import Failure, deployment_failure, failures_by_revision
+from yolofleet.plan.observed import replicas_of
+
+_Counted = TypeVar("_Counted", RevisionStatus, Serving)
+_ready = partial(Statement, ConditionType.READY)
+
+
+def recounted(
+    status: Status,
+    children: Iterable[Manifest],
+    pods: Iterable[Manifest],
+    *,
+    complete: bool,
+    now: datetime,
+) -> Status:
+    """Return `status` with the replicas of `children` as they are now.
+
+    complete: a Deployment that is not among `children` is gone. Else its revision is left as told.
+    """
+    children = list(children)
+    deployments = {c["metadata"]["name"]: c for c in children if c["kind"] == "Deployment"}
+    scaled = {c["metadata"]["name"] for c in children if c["kind"] == "HorizontalPodAutoscaler"}
+    counts = {name: replicas_of(each) for name, each in deployments.items()}
+
+    def anew(told: _Counted, name: str) -> _Counted:
+        replicas, ready = counts.get(name, (told.desired, 0 if complete else told.ready))
+        desired = replicas if name in scaled else told.desired
+        return told.model_copy(update={"ready": ready, "desired": desired})
+
+    canary, stable = status.canary, status.stable
+    update: dict[str, object] = {
+        "canary": anew(canary, canary.revision) if canary else None,
+        "revisions": [_loaded(anew(each, each.name)) for each in status.revisions],
+    }
+    if stable:
+        name, stable = stable.revision, anew(stable, stable.revision)
+        failure = failures_by_revision(pods, {}, now).get(name)
+        if failure is None and name in deployments:
+            failure = deployment_failure(name, deployments[name].get("status", {}))
+        ready = dated([_how(stable, failure)], status, status.observed_generation, now)
+        others = [each for each in status.conditions if each.type != ConditionType.READY]
+        update |= {
+            "stable": stable,
+            "ready": f"{stable.ready}/{stable.desired}",
+            "replicas": stable.ready,
+            "conditions": [*ready, *others],
+        }
+    return status.model_copy(update=update)
+
+
+def _loaded(told: Serving) -> Serving:
+    """Tell no digest of what no pod has loaded."""
+    return told if told.ready else told.model_copy(update={"digest": None})
+
+
+def _how(stable: RevisionStatus, failure: Failure | None) -> Statement:
+    if not stable.desired and not stable.ready:
+        return _ready(True, Reason.SCALED_TO_ZERO, "nothing serves, as was asked for")
+    count = f"{stable.revision}: {stable.ready} of {stable.desired} replicas are ready"
+    if stable.ready:
+        return _ready(True, Reason.SERVING, count)
+    if failure:
+        return _ready(False, failure.reason, f"{stable.revision}: {failure.message}")
+    return _ready(False, Reason.NOTHING_READY, count)
