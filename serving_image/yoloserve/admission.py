@@ -2,14 +2,15 @@
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from yoloserve.errors import Miss, Overloaded, OverQuota, TooLate
 
 MOST_WAITING = 512  # each holds its tensor, 1.2 MB at 640 pixels
-RECENT_S = 10.0  # who was not let in for longer has no place kept
+RECENT_S = 10.0  # who was not let in for longer is forgotten
+REGULAR = 2  # times that somebody was let in lately, for a place to be kept
 MOST_KEPT = 2  # places kept for a client or camera: one in work and one on its way
 MOST_REMEMBERED = 4096  # flows and clients, whatever names a caller invents
 
@@ -41,21 +42,66 @@ def slowest(engine_per_s: float, *stages: tuple[int, float]) -> float:
     return min(engine_per_s, *(many / seconds for many, seconds in stages if seconds > 0), math.inf)
 
 
+class _Sharers:
+    """Who shares a number of places, and how many are kept for those that come regularly.
+
+    Counted as they come and go: to ask costs the same however many they are.
+    """
+
+    def __init__(self) -> None:
+        self.has: Counter[str] = Counter()
+        self._times: dict[str, int] = {}  # that each came lately
+        self._regulars = [0] * MOST_KEPT  # by the places that they have, less than `MOST_KEPT`
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def kept_from(self, name: str) -> int:
+        """Count the places that let each other regular come to as many, or to `MOST_KEPT`."""
+        level = min(self.has[name], MOST_KEPT)
+        return sum((level - has) * many for has, many in enumerate(self._regulars[:level]))
+
+    def came(self, name: str) -> None:
+        times = self._times[name] = self._times.get(name, 0) + 1
+        if times == REGULAR:
+            self._count(name, 1)
+
+    def forget(self, name: str) -> None:
+        if self._times.pop(name, 0) >= REGULAR:
+            self._count(name, -1)
+
+    def move(self, name: str, places: int) -> None:
+        """Give places to one, or take them."""
+        regular = self._times.get(name, 0) >= REGULAR
+        if regular:
+            self._count(name, -1)
+        self.has[name] += places
+        if regular:
+            self._count(name, 1)
+        if not self.has[name]:
+            del self.has[name]
+
+    def _count(self, name: str, change: int) -> None:
+        if (has := self.has[name]) < MOST_KEPT:
+            self._regulars[has] += change
+
+
 class Admission:
     """Counts who is inside, from before decoding to the answer, and keeps the rest out.
 
     Whoever has no place finds one while there is one. A client that has some already gets another
-    only while enough remain free for each client that was let in lately to have as many (up to
-    two), and so does a camera among the cameras of its client. So one that sends a hundred times
-    its share fills what is spare, and never the places of the others; and who invents names of
-    cameras takes places from nobody but themselves.
+    only while enough remain free for each client that comes regularly to have as many (up to two),
+    and so does a camera among the cameras of its client. So one that sends a hundred times its
+    share fills what is spare, and never the places of the others; and who invents names of cameras
+    takes places from nobody but themselves. For who came once nothing is kept: thirty passers-by
+    would keep an idle server from giving anybody a second place.
     """
 
     def __init__(self, limit: Callable[[], int], clock: Callable[[], float]) -> None:
         self._limit = limit  # asked anew each time: a server learns its own speed
         self._clock = clock
-        self._places: Counter[Flow] = Counter()
-        self._of_clients: Counter[str] = Counter()
+        self._clients = _Sharers()
+        self._cameras: dict[str, _Sharers] = {}  # of each client
         self._let_in: OrderedDict[Flow, float] = OrderedDict()  # lately, and when
         self.inside = 0
 
@@ -65,16 +111,16 @@ class Admission:
         free = limit - self.inside
         if free <= 0:
             raise Overloaded(f"{self.inside} requests are in progress, {limit} are allowed")
-        if not (has := self._of_clients[flow.client]):
+        client, camera = flow
+        if not (has := self._clients.has[client]):
             return
         self._forget()
-        clients = {lately.client for lately in self._let_in}
-        if free <= (kept := _kept(has, (self._of_clients[other] for other in clients))):
-            raise Overloaded(_told(flow.client or "this client", has, kept, "clients"))
-        has = self._places[flow]
-        cameras = (lately for lately in self._let_in if lately.client == flow.client)
-        if free <= (kept := _kept(has, (self._places[other] for other in cameras))):
-            raise Overloaded(_told(flow.camera or "this caller", has, kept, "cameras"))
+        if free <= (kept := self._clients.kept_from(client)):
+            raise Overloaded(_told(client or "this client", has, kept, "clients"))
+        cameras = self._cameras[client]
+        if free <= (kept := cameras.kept_from(camera)):
+            has = cameras.has[camera]
+            raise Overloaded(_told(camera or "this caller", has, kept, "cameras"))
 
     @contextmanager
     def admit(self, deadline: float, flow: Flow = ANYBODY) -> Iterator[None]:
@@ -84,17 +130,25 @@ class Admission:
         if now >= deadline:
             raise TooLate("the deadline had passed before the work began", Miss.ARRIVED)
         self.inside += 1
-        self._places[flow] += 1
-        self._of_clients[flow.client] += 1
-        self._let_in[flow] = now
-        self._let_in.move_to_end(flow)
-        self._forget()
+        self._remember(flow, now)
+        self._move(flow, 1)
         try:
             yield
         finally:
             self.inside -= 1
-            _less(self._places, flow)
-            _less(self._of_clients, flow.client)
+            self._move(flow, -1)
+
+    def _move(self, flow: Flow, places: int) -> None:
+        self._clients.move(flow.client, places)
+        self._cameras[flow.client].move(flow.camera, places)
+        self._drop_if_unknown(flow.client)
+
+    def _remember(self, flow: Flow, now: float) -> None:
+        self._let_in[flow] = now
+        self._let_in.move_to_end(flow)
+        self._clients.came(flow.client)
+        self._cameras.setdefault(flow.client, _Sharers()).came(flow.camera)
+        self._forget()
 
     def _forget(self) -> None:
         since = self._clock() - RECENT_S
@@ -103,19 +157,22 @@ class Admission:
             if self._let_in[oldest] >= since and len(self._let_in) <= MOST_REMEMBERED:
                 break
             del self._let_in[oldest]
+            self._cameras[oldest.client].forget(oldest.camera)
+            self._drop_if_unknown(oldest.client)
 
-
-def _kept(has: int, others: Iterable[int]) -> int:
-    """Count the places that let each of the others come to as many, or to `MOST_KEPT`."""
-    level = min(has, MOST_KEPT)
-    return sum(max(0, level - places) for places in others)
+    def _drop_if_unknown(self, client: str) -> None:
+        """Let go of a client of which nothing is remembered, and that has no place."""
+        if not self._cameras[client]:
+            self._clients.forget(client)
+            if not self._clients.has[client]:
+                del self._cameras[client]
 
 
 def _told(who: str, has: int, kept: int, others: str) -> str:
     return f"{who} has {has} requests in progress, and the {kept} places left are kept for {others}"
 
 
-def _less(places: Counter[Any], of: Hashable) -> None:
+def _less(places: Counter[str], of: str) -> None:
     places[of] -= 1
     if not places[of]:
         del places[of]

@@ -1,13 +1,20 @@
 """Who is let in, and who has to make room for others."""
 
+from collections import Counter
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from yoloserve.admission import (
+    ANYBODY,
+    MOST_KEPT,
     MOST_REMEMBERED,
     MOST_WAITING,
     RECENT_S,
+    REGULAR,
     Admission,
     Flow,
     Quotas,
@@ -24,8 +31,8 @@ def camera_of(name: str) -> Flow:
 
 
 def let_in(admission: Admission, *flows: Flow) -> None:
-    """Let each in, and out again."""
-    for flow in flows:
+    """Let each in, and out again, as often as those that come regularly."""
+    for flow in flows * REGULAR:
         with admission.admit(LATER, flow):
             pass
 
@@ -103,6 +110,18 @@ def test_names_that_were_never_let_in_take_no_places(clock) -> None:
         assert admission.inside == 2
 
 
+@pytest.mark.parametrize("other", [lambda n: Flow(f"client {n}"), lambda n: Flow("gate", str(n))])
+def test_who_came_once_keeps_an_idle_server_from_nobody(clock, other) -> None:
+    admission = Admission(lambda: 23, clock)
+    for number in range(30):
+        with admission.admit(LATER, other(number)):
+            pass
+    with ExitStack() as inside:
+        for _ in range(23):
+            inside.enter_context(admission.admit(LATER, Flow("gate", "north")))
+        assert admission.inside == 23
+
+
 def test_cameras_that_a_client_invents_take_no_places_from_another(clock) -> None:
     admission = Admission(lambda: 23, clock)
     let_in(admission, *(Flow("other", f"invented {number}") for number in range(30)))
@@ -139,8 +158,58 @@ def test_names_without_end_take_no_memory_without_end(clock) -> None:
         let_in(admission, Flow(str(number % 3), str(number)))
         quotas.take(str(number), 1)
     assert len(admission._let_in) == len(quotas._buckets) == MOST_REMEMBERED
-    assert not admission._places
-    assert not admission._of_clients
+    assert sum(map(len, admission._cameras.values())) == MOST_REMEMBERED
+    clock.now += RECENT_S + 1
+    let_in(admission, ANYBODY)
+    assert list(admission._let_in) == [ANYBODY]
+    assert list(admission._cameras) == [ANYBODY.client]
+
+
+def by_definition(
+    admission: Admission, flow: Flow, times: Counter[Flow], inside: list[Flow]
+) -> bool:
+    """Say whether `flow` comes in, by counting everybody each time."""
+
+    def kept(has: int, others: dict[str, int]) -> int:
+        return sum(max(0, min(has, MOST_KEPT) - places) for places in others.values())
+
+    free = admission._limit() - len(inside)
+    clients = Counter(each.client for each in inside)
+    came = Counter(each.client for each in times.elements())
+    regular = {name: clients[name] for name, many in came.items() if many >= REGULAR}
+    mine = {f: inside.count(f) for f in times if f.client == flow.client and times[f] >= REGULAR}
+    return free > 0 and (
+        not clients[flow.client]
+        or (free > kept(clients[flow.client], regular) and free > kept(inside.count(flow), mine))
+    )
+
+
+FLOWS = st.builds(Flow, st.sampled_from("ab"), st.sampled_from("xyz")) | st.builds(
+    Flow, st.sampled_from("cdefg")
+)
+
+
+@given(st.integers(1, 9), st.lists(st.tuples(st.booleans(), FLOWS, st.integers(0, 9)), max_size=60))
+def test_places_are_kept_as_if_everybody_were_counted_each_time(limit, events) -> None:
+    """Events: somebody comes, or else one of those inside leaves."""
+    admission = Admission(lambda: limit, lambda: 0.0)
+    inside: list[tuple[Flow, Any]] = []
+    times: Counter[Flow] = Counter()
+    for comes, flow, leaver in events:
+        if not comes and inside:
+            _, place = inside.pop(leaver % len(inside))
+            place.__exit__(None, None, None)
+            continue
+        place = admission.admit(LATER, flow)
+        wanted = by_definition(admission, flow, times, [each for each, _ in inside])
+        try:
+            place.__enter__()
+        except Overloaded:
+            assert not wanted
+            continue
+        assert wanted
+        times[flow] += 1
+        inside.append((flow, place))
 
 
 def test_the_slowest_stage_says_what_a_second_gives() -> None:
