@@ -10,7 +10,7 @@ from yoloserve.errors import Miss, Overloaded, OverQuota, TooLate
 
 MOST_WAITING = 512  # each holds its tensor, 1.2 MB at 640 pixels
 RECENT_S = 10.0  # who was not let in for longer is forgotten
-REGULAR = 2  # times that somebody was let in lately, for a place to be kept
+REGULAR = 2  # times that somebody was let in lately
 MOST_KEPT = 2  # places kept for a client or camera: one in work and one on its way
 MOST_REMEMBERED = 4096  # flows and clients, whatever names a caller invents
 
@@ -43,7 +43,7 @@ def slowest(engine_per_s: float, *stages: tuple[int, float]) -> float:
 
 
 class _Sharers:
-    """Who shares a number of places, and how many are kept for those that come regularly.
+    """Who shares a number of places, and how many are kept for the others of them.
 
     Counted as they come and go: to ask costs the same however many they are.
     """
@@ -51,50 +51,56 @@ class _Sharers:
     def __init__(self) -> None:
         self.has: Counter[str] = Counter()
         self._times: dict[str, int] = {}  # that each came lately
-        self._regulars = [0] * MOST_KEPT  # by the places that they have, less than `MOST_KEPT`
+        # How many have so many places, less than `MOST_KEPT`: of who came once, and regularly.
+        self._passing, self._regular = [0] * MOST_KEPT, [0] * MOST_KEPT
 
     def __len__(self) -> int:
         return len(self._times)
 
-    def kept_from(self, name: str) -> int:
-        """Count the places that let each other regular come to as many, or to `MOST_KEPT`."""
+    def kept_from(self, name: str, limit: int) -> int:
+        """Count the places that let each of the others come to as many, or to `MOST_KEPT`.
+
+        At most half of all, `limit`, for who came only once.
+        """
         level = min(self.has[name], MOST_KEPT)
-        return sum((level - has) * many for has, many in enumerate(self._regulars[:level]))
+        passing, regular = (
+            sum((level - has) * many for has, many in enumerate(short[:level]))
+            for short in (self._passing, self._regular)
+        )
+        return regular + min(passing, limit // 2)
 
     def came(self, name: str) -> None:
-        times = self._times[name] = self._times.get(name, 0) + 1
-        if times == REGULAR:
-            self._count(name, 1)
+        self._count(name, -1)
+        self._times[name] = self._times.get(name, 0) + 1
+        self._count(name, 1)
 
     def forget(self, name: str) -> None:
-        if self._times.pop(name, 0) >= REGULAR:
-            self._count(name, -1)
+        self._count(name, -1)
+        self._times.pop(name, None)
 
     def move(self, name: str, places: int) -> None:
         """Give places to one, or take them."""
-        regular = self._times.get(name, 0) >= REGULAR
-        if regular:
-            self._count(name, -1)
+        self._count(name, -1)
         self.has[name] += places
-        if regular:
-            self._count(name, 1)
+        self._count(name, 1)
         if not self.has[name]:
             del self.has[name]
 
     def _count(self, name: str, change: int) -> None:
-        if (has := self.has[name]) < MOST_KEPT:
-            self._regulars[has] += change
+        times, has = self._times.get(name, 0), self.has[name]
+        if times and has < MOST_KEPT:
+            (self._passing if times < REGULAR else self._regular)[has] += change
 
 
 class Admission:
     """Counts who is inside, from before decoding to the answer, and keeps the rest out.
 
     Whoever has no place finds one while there is one. A client that has some already gets another
-    only while enough remain free for each client that comes regularly to have as many (up to two),
-    and so does a camera among the cameras of its client. So one that sends a hundred times its
-    share fills what is spare, and never the places of the others; and who invents names of cameras
-    takes places from nobody but themselves. For who came once nothing is kept: thirty passers-by
-    would keep an idle server from giving anybody a second place.
+    only while enough remain free for each client that was let in lately to have as many (up to
+    two), and so does a camera among the cameras of its client. So one that sends a hundred times
+    its share fills what is spare, and never the places of the others; and who invents names of
+    cameras takes places from nobody but themselves. Half of all is kept at most for those that came
+    only once: else thirty passers-by keep an idle server from giving anybody a second place.
     """
 
     def __init__(self, limit: Callable[[], int], clock: Callable[[], float]) -> None:
@@ -115,10 +121,10 @@ class Admission:
         if not (has := self._clients.has[client]):
             return
         self._forget()
-        if free <= (kept := self._clients.kept_from(client)):
+        if free <= (kept := self._clients.kept_from(client, limit)):
             raise Overloaded(_told(client or "this client", has, kept, "clients"))
         cameras = self._cameras[client]
-        if free <= (kept := cameras.kept_from(camera)):
+        if free <= (kept := cameras.kept_from(camera, limit)):
             has = cameras.has[camera]
             raise Overloaded(_told(camera or "this caller", has, kept, "cameras"))
 

@@ -5,8 +5,9 @@ Told here and nowhere else, and without a socket: `http_protocol` says what its 
 
 import enum
 import ipaddress
-from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Protocol
 
 from yoloserve.admission import KEPT_PART, has_its_share
@@ -38,6 +39,9 @@ class Connection(Protocol):
         """End it, now."""
 
 
+Line = OrderedDict[Connection, None]
+
+
 class Connections:
     """The places of all open connections.
 
@@ -56,8 +60,11 @@ class Connections:
         self.cut = cut  # counts
         self._client_of: dict[Connection, str] = {}
         self._held: Counter[str] = Counter()
-        self._silent, self._idle = _Line(), _Line()
-        self._door: OrderedDict[Connection, None] = OrderedDict()
+        # In the order in which they came to wait, of each client.
+        self._silent: defaultdict[str, Line] = defaultdict(OrderedDict)
+        self._idle: defaultdict[str, Line] = defaultdict(OrderedDict)
+        self._line_of: dict[Connection, Line] = {}
+        self._door: Line = OrderedDict()
         self._heard: set[Connection] = set()  # of those at the door
 
     @property
@@ -70,11 +77,11 @@ class Connections:
         client = network_of(address)
         held = self._held[client]
         if has_its_share(held, self.open, self.most):
-            leaves = self._silent.first(client) or self._idle.first(client)
+            leaves = _first_of(self._silent[client], self._idle[client])
             if leaves is None and held < self.most - self.most // KEPT_PART:
-                leaves = self._silent.first() or self._idle.first()
+                leaves = _first_of(_longest(self._silent), _longest(self._idle))
         elif self.open >= self.most:
-            leaves = self._silent.first() or self._idle.first()
+            leaves = _first_of(_longest(self._silent), _longest(self._idle))
         else:
             self._seat(connection, client)
             return True
@@ -87,10 +94,9 @@ class Connections:
 
     def asks(self, connection: Connection) -> None:
         """Hear that the head of a request is there."""
-        client = self._client_of.get(connection)
-        if client is not None:
-            self._silent.drop(client, connection)
-            self._idle.drop(client, connection)
+        line = self._line_of.pop(connection, None)
+        if line is not None:
+            del line[connection]
         elif connection in self._door:
             del self._door[connection]
             self._heard.add(connection)
@@ -98,7 +104,7 @@ class Connections:
     def rests(self, connection: Connection) -> None:
         """Hear that all requests are answered."""
         if (client := self._client_of.get(connection)) is not None:
-            self._idle.add(client, connection)
+            self._wait(connection, self._idle[client])
 
     def leave(self, connection: Connection) -> None:
         """Hear that it has ended, or is none of HTTP any more; perhaps not for the first time."""
@@ -108,11 +114,17 @@ class Connections:
             self._held[client] -= 1
             if not self._held[client]:
                 del self._held[client]
+                self._silent.pop(client, None)
+                self._idle.pop(client, None)
 
     def _seat(self, connection: Connection, client: str) -> None:
         self._client_of[connection] = client
         self._held[client] += 1
-        self._silent.add(client, connection)
+        self._wait(connection, self._silent[client])
+
+    def _wait(self, connection: Connection, line: Line) -> None:
+        line[connection] = None
+        self._line_of[connection] = line
 
     def _wait_at_the_door(self, connection: Connection) -> None:
         """Let it wait there; before more than a few do, the first has had its time to be heard."""
@@ -126,26 +138,12 @@ class Connections:
         connection.cut()
 
 
-class _Line:
-    """Connections in the order in which they came to wait, of each client."""
+def _longest(lines: Mapping[str, Line]) -> Line:
+    return max(lines.values(), key=len, default=OrderedDict())
 
-    def __init__(self) -> None:
-        self._of: dict[str, OrderedDict[Connection, None]] = {}
 
-    def add(self, client: str, connection: Connection) -> None:
-        self._of.setdefault(client, OrderedDict())[connection] = None
-
-    def drop(self, client: str, connection: Connection) -> None:
-        if (line := self._of.get(client)) is not None and connection in line:
-            del line[connection]
-            if not line:
-                del self._of[client]
-
-    def first(self, client: str | None = None) -> Connection | None:
-        """Name the first of this client, or of the one with the longest line."""
-        line = max(self._of.values(), key=len, default=None) if client is None else None
-        line = self._of.get(client) if client is not None else line
-        return next(iter(line)) if line else None
+def _first_of(*lines: Line) -> Connection | None:
+    return next(chain.from_iterable(lines), None)
 
 
 def network_of(address: str) -> str:

@@ -80,6 +80,7 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pieces_bytes: int | None = None  # of a head in several; None: not within a head
+        self._may_be_long = False  # the head that ends in what came
         self._enough = False  # nothing more is read
         self._offered = False  # an upgrade that is not taken, by the request that is being read
         self._at_the_door = False
@@ -101,7 +102,8 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         within_a_head = self._pieces_bytes is not None
-        coming = [memoryview(data)]  # the last one first; never copied, however many offers
+        self._may_be_long = within_a_head or len(data) > MOST_HEAD_BYTES
+        coming: list[bytes | memoryview] = [data]  # the last one first
         while coming:
             piece = coming.pop()
             try:
@@ -115,8 +117,8 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
                     if self._should_upgrade():
                         self.handle_websocket_upgrade()
                     return
-                rest = piece[offer.args[0] :]
-                coming += [*([rest] if rest else []), memoryview(self._plain_head())]
+                rest = memoryview(piece)[offer.args[0] :]  # not copied for each offer in it
+                coming += [*([rest] if rest else []), self._plain_head()]
         if within_a_head and self._pieces_bytes is not None:
             self._pieces_bytes += len(data)
             if self._pieces_bytes > MOST_HEAD_BYTES:
@@ -169,8 +171,8 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Wait no longer: the head is there."""
         self._stop_waiting()
-        if len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers) > MOST_HEAD_BYTES:
-            self._give_up(Cut.LARGE_HEAD, TOO_LONG)  # it came at once
+        if self._may_be_long and self._size_of_head() > MOST_HEAD_BYTES:
+            self._give_up(Cut.LARGE_HEAD, TOO_LONG)
             self._stop_reading()
         self.places.asks(self)
         if self.parser.should_upgrade() and not self._should_upgrade():
@@ -220,6 +222,9 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
+    def _size_of_head(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
     def _stop_reading(self) -> NoReturn:
         """Leave the parser, in one of its callbacks."""
         self._enough = True
@@ -228,6 +233,7 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
     def _give_up(self, why: Cut, status: str = "", message: str = "") -> None:
         """End the connection, with an answer if it can be taken for this request's."""
         self._stop_waiting()
+        self._enough = True
         if self.transport.is_closing():
             return
         self.places.cut(why)

@@ -111,15 +111,16 @@ def test_names_that_were_never_let_in_take_no_places(clock) -> None:
 
 
 @pytest.mark.parametrize("other", [lambda n: Flow(f"client {n}"), lambda n: Flow("gate", str(n))])
-def test_who_came_once_keeps_an_idle_server_from_nobody(clock, other) -> None:
+def test_who_came_once_keeps_half_of_an_idle_server_at_most(clock, other) -> None:
     admission = Admission(lambda: 23, clock)
     for number in range(30):
         with admission.admit(LATER, other(number)):
             pass
     with ExitStack() as inside:
-        for _ in range(23):
+        for _ in range(12):
             inside.enter_context(admission.admit(LATER, Flow("gate", "north")))
-        assert admission.inside == 23
+        with pytest.raises(Overloaded, match="the 11 places left are kept"):
+            admission.check(Flow("gate", "north"))
 
 
 def test_cameras_that_a_client_invents_take_no_places_from_another(clock) -> None:
@@ -170,17 +171,22 @@ def by_definition(
 ) -> bool:
     """Say whether `flow` comes in, by counting everybody each time."""
 
-    def kept(has: int, others: dict[str, int]) -> int:
-        return sum(max(0, min(has, MOST_KEPT) - places) for places in others.values())
+    limit = admission._limit()
+    free = limit - len(inside)
 
-    free = admission._limit() - len(inside)
+    def spares(name: Any, places: Counter[Any], came: Counter[Any]) -> bool:
+        level = min(places[name], MOST_KEPT)
+        short = {each: max(0, level - places[each]) for each in came}
+        passing = sum(short[each] for each in came if came[each] < REGULAR)
+        regular = sum(short[each] for each in came if came[each] >= REGULAR)
+        return free > regular + min(passing, limit // 2)
+
     clients = Counter(each.client for each in inside)
     came = Counter(each.client for each in times.elements())
-    regular = {name: clients[name] for name, many in came.items() if many >= REGULAR}
-    mine = {f: inside.count(f) for f in times if f.client == flow.client and times[f] >= REGULAR}
+    mine = Counter({each: times[each] for each in times if each.client == flow.client})
     return free > 0 and (
         not clients[flow.client]
-        or (free > kept(clients[flow.client], regular) and free > kept(inside.count(flow), mine))
+        or (spares(flow.client, clients, came) and spares(flow, Counter(inside), mine))
     )
 
 

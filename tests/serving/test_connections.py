@@ -108,8 +108,9 @@ def test_who_has_left_is_forgotten_however_often_it_leaves(crowd: Crowd) -> None
         crowd.places.leave(caller)
     places = crowd.places
     assert places.open == 0
-    for left in (places._held, places._door, places._heard, places._silent._of, places._idle._of):
+    for left in (places._held, places._door, places._heard, places._silent, places._idle):
         assert not left
+    assert not places._line_of
 
 
 @pytest.mark.parametrize(
