@@ -4,8 +4,8 @@ import asyncio
 from typing import Any, ClassVar, NoReturn, Self
 
 import httptools
-from uvicorn._types import ASGISendEvent
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application, ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from yoloserve.connections import Connections, Cut
@@ -60,7 +60,11 @@ class _Impatient(asyncio.Protocol):
 
     def _cut_unread(self) -> None:
         self.places.cut(Cut.UNREAD)
-        self.transport.abort()  # to close it would be to wait for the reader
+        self.cut()
+
+    def cut(self) -> None:
+        """End the connection, whatever is under way: to close it would be to wait for a reader."""
+        self.transport.abort()
 
 
 class HttpProtocol(_Impatient, HttpToolsProtocol):
@@ -84,6 +88,7 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
         self._enough = False  # nothing more is read
         self._offered = False  # an upgrade that is not taken, by the request that is being read
         self._at_the_door = False
+        self._answering: RequestResponseCycle | None = None
         self._timer: asyncio.TimerHandle | None = None  # of a head, or of a body's unread rest
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -210,11 +215,23 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
         """Wait no longer: nobody is there."""
         self._stop_waiting()
         self.places.leave(self)
+        self._tell_who_answers()
         super().connection_lost(exc)
 
     def cut(self) -> None:
-        """End the connection, whatever is under way."""
-        self.transport.abort()
+        """End it; who answers hears at once, and writes no more."""
+        self._tell_who_answers()
+        super().cut()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _tell_who_answers(self) -> None:
+        """Say that nobody is there: uvicorn tells the request that came last, not this one."""
+        if self._answering and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def _stop_waiting(self) -> None:
         self._pieces_bytes = None
@@ -247,12 +264,17 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
 class StreamProtocol(_Impatient, WebSocketsSansIOProtocol):
     """Bounds how long a client may leave its answers unread, and the end of a stream unanswered."""
 
+    def cut(self) -> None:
+        """End it; who answers hears at once, and writes no more."""
+        self.disconnected = True
+        super().cut()
+
     async def send(self, message: ASGISendEvent) -> None:
         """Pass a message on; after the last one, whatever the client does, there is an end."""
         await super().send(message)
         if self.close_timer:  # uvicorn's waits for the reader
             self.close_timer.cancel()
-            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+            self.close_timer = self.loop.call_later(self.close_timeout, self.cut)
 
 
 def _but_the_offer(connection: bytes) -> list[bytes]:

@@ -333,6 +333,28 @@ async def test_a_client_that_does_not_read_its_answers_is_cut_off(connection) ->
     assert timer not in connection.timers.running
 
 
+async def test_who_answers_a_client_that_is_cut_off_hears_of_it_though_more_was_asked() -> None:
+    heard = []
+
+    class Slow(Connection):
+        async def answer(self, _scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            heard.append((await receive())["type"])
+            await send({"type": "http.response.body"})  # to nobody, and no error
+
+    connection = Slow()
+    connection.protocol.data_received(GET + GET)
+    await asyncio.sleep(0)
+    connection.protocol.pause_writing()
+    (timer,) = connection.timers.running
+    timer.run()
+    connection.protocol.flow.resume_writing()  # as a transport does that drops what it holds
+    await asyncio.gather(*connection.protocol.tasks)
+    assert heard == ["http.disconnect"]
+    assert connection.wire.sent.count(b"\r\n\r\n") == 1
+
+
 async def test_a_stream_whose_end_is_not_answered_is_cut_off() -> None:
     async def revoke(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
