@@ -87,6 +87,7 @@ parity: venv ## Compare boxes with the public YOLO package, and mAP by precision
 .PHONY: generate
 generate: venv ## Write the CRD, its copy in the chart and the API reference from the types
 	$(BIN)/python -m yolofleet.api.generate
+	$(BIN)/python -m server_settings
 
 .PHONY: lock
 lock: ## Compile requirements/*.txt from pyproject.toml

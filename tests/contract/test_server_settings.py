@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import server_settings
 from yolofleet.api.detector import URI_SCHEMES, Backend, Detector, Head, Precision, Profile
 from yolofleet.api.pod_template import GUARD_SETTINGS, MODEL_SETTINGS, SERVER_SETTINGS
 from yolofleet.plan.decide import PlannedRevision
@@ -146,3 +147,7 @@ def test_the_reference_names_the_schemes_that_are_understood() -> None:
     told = Settings.model_fields["model"].description or ""
     for scheme in re.findall(r"(\w+)://", told):
         assert scheme in URI_SCHEMES
+
+
+def test_the_page_of_the_servers_settings_is_the_generated_one() -> None:
+    assert server_settings.PAGE.read_text() == server_settings.page(), "run `make generate`"

@@ -387,6 +387,7 @@ def test_a_refused_service_of_a_revision_without_replicas_moves_nothing_to_and_f
     assert weights_of(world) == {stable: 100}
     assert "Service gate-" in world.said("Written").message
 
+
 def test_what_is_no_longer_wanted_goes_although_something_is_refused(world):
     world.spec(autoscaling={"minReplicas": 2, "maxReplicas": 3})
     world.settle()
