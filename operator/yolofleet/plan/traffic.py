@@ -13,8 +13,8 @@ def weights(
 
     shares: what other revisions should get. Each is cut to what its ready replicas carry. When
     stable is short itself, those that serve now keep of it what is theirs by ready replicas: moving
-    traffic onto too few is how roll-backs fail. A dark launch gets no request. What no route can lead
-    to is not named: a route that waited for it would leave requests with those that it has.
+    traffic onto too few is how roll-backs fail. A dark launch gets no request. What no route can
+    lead to is not named: a route that waited for it would leave requests with those that it has.
     """
     given = {
         name: min(share, carries(observed.ready(name), full))
