@@ -145,3 +145,40 @@ def test_the_api_page_is_drawn_without_internet(page) -> None:
     found = (By.ID, "operations-detect-detect_v1_detect_post")
     WebDriverWait(page, 30).until(lambda driver: driver.find_elements(*found))
     assert "/v1/detect" in page.find_element(By.TAG_NAME, "body").text
+
+
+ASK = """
+const [url, key, answer] = arguments
+const headers = {"X-Camera-Id": "gate", Authorization: "Bearer " + key}
+fetch(url + "v1/detect", {method: "POST", headers, credentials: "include", body: "no picture"})
+  .then(async (told) => answer([told.status, told.headers.get("x-request-id"), await told.json()]))
+  .catch((error) => answer([error.name]))
+"""
+STREAM = """
+const [url, answer] = arguments, socket = new WebSocket(url.replace("http", "ws") + "v1/stream")
+socket.onopen = () => { answer("open"); socket.close() }
+socket.onerror = () => answer("refused")
+"""
+
+
+def test_another_sites_page_asks_where_it_is_named_and_nowhere_else(
+    browser: webdriver.Chrome, url: str, run_server, make_model, tmp_path: Path
+) -> None:
+    key = "correct-horse-battery"
+    (tmp_path / "keys").write_text(f"app {key}\n")
+    origins = f'["{url.rstrip("/")}"]'
+    guarded = run_server(
+        model=make_model(), api_keys_file=tmp_path / "keys", cors_origins=origins
+    ).logged("ready")["url"]
+    open_ = run_server(model=make_model(), cors_origins=origins).logged("ready")["url"]
+    browser.get(url + "health/live")  # stands for a page of the site that is named
+    for secret, status, code in ((key, 415, "unsupported_media_type"), ("x", 401, "unauthorized")):
+        told = browser.execute_async_script(ASK, guarded, secret)
+        assert told[0] == status
+        assert told[1]
+        assert told[2]["error"]["code"] == code
+    assert browser.execute_async_script(STREAM, open_) == "open"
+    browser.get(url.replace("127.0.0.1", "localhost") + "health/live")  # another origin
+    assert browser.execute_async_script(ASK, guarded, key) == ["TypeError"]
+    assert browser.execute_async_script(STREAM, open_) == "refused"
+    browser.get_log("browser")  # it says there why
