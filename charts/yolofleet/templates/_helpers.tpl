@@ -26,6 +26,41 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
+{{/* NAMESPACE/NAME of the release that an object of the cluster belongs to; / for none. */}}
+{{- define "yolofleet.releaseOf" -}}
+{{- $notes := .metadata.annotations | default dict }}
+{{- get $notes "meta.helm.sh/release-namespace" | default "" }}/{{ get $notes "meta.helm.sh/release-name" | default "" }}
+{{- end }}
+
+{{/* The same in words; what was applied without Helm is told by its label. */}}
+{{- define "yolofleet.whose" -}}
+{{- $owner := include "yolofleet.releaseOf" . }}
+{{- if eq $owner "/" -}}
+the release {{ get (.metadata.labels | default dict) "app.kubernetes.io/instance" | default .metadata.name }}
+{{- else -}}
+the release {{ base $owner }} in namespace {{ dir $owner }}
+{{- end }}
+{{- end }}
+
+{{/* "true" unless the namespace of the release that an object belongs to is gone, with its operator. */}}
+{{- define "yolofleet.canRun" -}}
+{{- $namespace := dir (include "yolofleet.releaseOf" .) }}
+{{- if eq $namespace "/" -}}
+true
+{{- else }}
+{{- with lookup "v1" "Namespace" "" $namespace }}
+{{- if not .metadata.deletionTimestamp -}}
+true
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The namespaces that are looked after, as A,B; * for all. */}}
+{{- define "yolofleet.watched" -}}
+{{ join "," .Values.watchNamespaces | default "*" }}
+{{- end }}
+
 {{- define "yolofleet.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "yolofleet.fullname" .) .Values.serviceAccount.name }}
