@@ -27,13 +27,13 @@ from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import Drift, drift_news, drifted
 from yolofleet.plan.failures import PATIENCE, next_look_at
+from yolofleet.plan.fields import as_the_user_wrote, origin, steady
 from yolofleet.plan.news import news
 from yolofleet.plan.observed import observe
 from yolofleet.plan.recount import recounted
 from yolofleet.plan.status import next_look, refused, report, with_statement
 from yolofleet.plan.unwritten import Unwritten, with_unwritten
 from yolofleet.resources.build import build, leant_on, surroundings
-from yolofleet.resources.fields import as_the_user_wrote, steady
 
 ASK_AGAIN = timedelta(seconds=30)
 """When to retry what the API server refused: a person has to act, and may do so elsewhere."""
@@ -120,7 +120,9 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
             spared=leant_on({failed.kind for failed in applied.failed}),
         )
     failed = [*applied.failed, *pruned.failed]  # what failed held up nothing else, and is told
-    status = with_unwritten(status, _unwritten(failed, before), key, before=before, now=now)
+    status = with_unwritten(
+        status, _unwritten(failed, before, detector, plan), key, before=before, now=now
+    )
     status = _with_drift(status, before, applied.drifts, now)
     moved = applied.changes or pruned.changes or deps.cluster.unreached(detector.uid) != unreached
     again = _soonest(
@@ -189,11 +191,19 @@ def _soonest(*looks: timedelta | None) -> timedelta | None:
     return min((look for look in looks if look is not None), default=None)
 
 
-def _unwritten(failed: Iterable[Failed], before: Status) -> list[Unwritten]:
+def _unwritten(
+    failed: Iterable[Failed], before: Status, detector: Detector, plan: Plan
+) -> list[Unwritten]:
     """Return what is worth telling; once something is told, that is all."""
     told = before.condition(ConditionType.WRITTEN) is not None
+    revisions = {planned.revision.name: planned.revision for planned in plan.revisions}
+
+    def said(one: Failed) -> str:
+        of = origin(detector.spec, revisions.get(one.name))
+        return as_the_user_wrote(one.manifest, str(one.error), of)
+
     return [
-        Unwritten(f.kind, f.name, f.reason, as_the_user_wrote(f.kind, str(f.error)), f.controller)
+        Unwritten(f.kind, f.name, f.reason, said(f), f.controller)
         for f in failed
         if told or f.lasts
     ]

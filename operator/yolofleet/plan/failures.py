@@ -94,7 +94,7 @@ def failures_by_revision(
     return failures
 
 
-_POD_NAME = re.compile(r'pods "[^"]*" is ')
+_POD_NAME = re.compile(r'[Pp]ods? "[^"]*" is ')
 
 
 def deployment_failure(name: str, status: Manifest) -> Failure | None:

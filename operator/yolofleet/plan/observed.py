@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from yolofleet.plan.autoscaler import Limit, limit
 from yolofleet.plan.claims import Claim, places
 from yolofleet.plan.exposure import Allowed, Exposure, expose
 from yolofleet.plan.failures import Complaint, Failure, deployment_failure, failures_by_revision
+from yolofleet.plan.fields import of_a_pod, origin
 from yolofleet.plan.following import Followed, Mesh, accepted, delegated, on_gateways
 from yolofleet.plan.revision import Record, Revision, record_in, recorded
 
@@ -154,7 +155,7 @@ def observe(
     }
     records = {r["metadata"]["name"]: r for r in by_kind.get("ControllerRevision", [])}
     revisions = {
-        name: _revision(detector.name, deployment, records.get(name), failures, placed)
+        name: _revision(detector, deployment, records.get(name), failures, placed)
         for name, deployment in deployments.items()
     }
     revisions |= {
@@ -181,7 +182,7 @@ def observe(
 
 
 def _revision(
-    detector: str,
+    detector: Detector,
     deployment: Manifest,
     kept: Manifest | None,
     failures: Mapping[str, Failure],
@@ -190,19 +191,23 @@ def _revision(
     meta, status = deployment["metadata"], deployment.get("status", {})
     name, (replicas, ready) = meta["name"], replicas_of(deployment)
     noted, record = Record(meta.get("annotations", {}).get(RENDER_ANNOTATION, "")), None
-    revision, created = recorded(detector, name, noted.text), meta.get("creationTimestamp", "")
+    revision, created = recorded(detector.name, name, noted.text), meta.get("creationTimestamp", "")
     if kept is not None:
         record = record_in(kept)
-        revision = revision or recorded(detector, name, record.text)
+        revision = revision or recorded(detector.name, name, record.text)
         # a Deployment that was deleted and made again is no younger revision
         created = min(created, kept["metadata"].get("creationTimestamp", created))
+    refusal = deployment_failure(name, status)
+    if refusal:
+        said = of_a_pod(deployment, refusal.message, origin(detector.spec, revision))
+        refusal = replace(refusal, message=said)
     return ObservedRevision(
         name=name,
         created=created,
         replicas=replicas,
         ready=ready,
         revision=revision,
-        failure=failures.get(name) or deployment_failure(name, status),
+        failure=failures.get(name) or refusal,
         settled=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         placed=placed.get(name, 0),
         released=RELEASED_ANNOTATION in meta.get("annotations", {}),

@@ -1,0 +1,143 @@
+"""Where the user wrote what an object of a detector holds: for the API server's words about it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from yolofleet.api.detector import DetectorSpec
+from yolofleet.api.names import Manifest
+from yolofleet.api.pod_template import API_KEYS, MERGE_KEYS, MODEL_CLAIM, SERVER_CONTAINER
+from yolofleet.plan.revision import Revision
+
+_WRITTEN: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "HorizontalPodAutoscaler": (
+        (r"spec\.behavior", "spec.autoscaling.behavior"),
+        (r"spec\.minReplicas", "spec.autoscaling.minReplicas"),
+        (r"spec\.maxReplicas", "spec.autoscaling.maxReplicas"),
+        (r"spec\.metrics(\[\d+\])?", "spec.autoscaling"),
+    ),
+    "NetworkPolicy": (
+        (r"spec\.ingress(\[\d+\])?\.from", "spec.access.allowFrom"),
+        (r"spec\.egress(\[\d+\])?", "spec.access.allowTo"),
+    ),
+    "VirtualService": (
+        (r"spec\.(hosts|gateways)", r"spec.traffic.\1"),
+        (r"spec\.http(\[\d+\])?\.match", "spec.canary.match"),
+    ),
+    "HTTPRoute": (
+        (r"spec\.hostnames", "spec.traffic.hosts"),
+        (r"spec\.parentRefs", "spec.traffic.gateways"),
+        (r"spec\.rules(\[\d+\])?\.matches", "spec.canary.match"),
+    ),
+}
+
+
+_OUR_SIDE = re.compile(r"\S+:\d+->(?=\S+:\d)")
+"""Of a connection in the words of Go's `net`: another port at each try, which would be news."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where in a spec the parts of a revision were asked for."""
+
+    pod_template: str = "spec.podTemplate"
+    resources: str = "spec.resources"
+    image: str = "spec.runtime.image"
+
+
+def origin(spec: DetectorSpec, revision: Revision | None) -> Origin:
+    """Return whether `revision` has its parts from the spec itself or from its canary."""
+    canary = spec.canary
+    if canary is None or revision is None:
+        return Origin()
+    told = Origin()
+    template, resources, image = told.pod_template, told.resources, told.image
+    if revision.pod_template == canary.pod_template != spec.pod_template:
+        template = "spec.canary.podTemplate"
+    if revision.resources == canary.resources != spec.resources:
+        resources = "spec.canary.resources"
+    if revision.runtime.image == canary.runtime.image != spec.runtime.image:
+        image = "spec.canary.runtime.image"
+    return Origin(template, resources, image)
+
+
+def as_the_user_wrote(manifest: Manifest, told: str, of: Origin) -> str:
+    """Return what the API server says of an object, with fields as the detector has them.
+
+    of: where the pods of a Deployment were asked for. A field that the detector does not have is
+    left as it is. What differs from try to try goes.
+    """
+    told = steady(told)
+    if manifest["kind"] == "Deployment":
+        return _of_pods(manifest, told, of, rf"\.?spec\.template({_STEPS})")
+    for field, written in _WRITTEN.get(manifest["kind"], ()):
+        told = re.sub(rf"(?<![\w.])\.?{field}(?![A-Za-z])", written, told)
+    return told
+
+
+def of_a_pod(deployment: Manifest, told: str, of: Origin) -> str:
+    """Return the same of what is said of a pod of `deployment`."""
+    return _of_pods(deployment, told, of, rf"(?=spec[.\[])({_STEPS.replace('*', '+')})")
+
+
+def steady(told: str) -> str:
+    """Return what the API server says without what differs from try to try."""
+    return _OUR_SIDE.sub("", told)
+
+
+_STEPS = r"(?:\.?[A-Za-z]\w*|\[[^\]\s]*\])*"
+_STEP = re.compile(r"([A-Za-z]\w*)|\[([^\]]*)\]")
+
+
+def _of_pods(deployment: Manifest, told: str, of: Origin, path: str) -> str:
+    template = deployment["spec"]["template"]
+    return re.sub(rf"(?<![\w.]){path}", lambda found: _written(template, found[1], of), told)
+
+
+def _written(template: Manifest, path: str, of: Origin) -> str:
+    """Return where the user wrote what is at `path` of a pod template."""
+    steps = list(_named(template, path))
+    if steps[:1] in (["labels"], ["annotations"]):  # as validation calls them
+        steps.insert(0, "metadata")
+    match steps:
+        case ["spec", "containers", server, part, *rest] if server == f"[{SERVER_CONTAINER}]":
+            if part in ("resources", "image"):
+                return _joined([of.resources if part == "resources" else of.image, *rest])
+        case ["spec", "volumes", volume, *_]:
+            for mount in (API_KEYS, MODEL_CLAIM):
+                if volume == f"[{mount.volume}]":
+                    return mount.field
+    return _joined([of.pod_template, *steps])
+
+
+def _named(at: Any, path: str) -> list[str]:
+    """Return the steps of `path` from `at`, with items of lists by what they are known by.
+
+    Places in lists are those of the whole pod, of which the user wrote only some.
+    """
+    steps: list[str] = []
+    key = ""
+    for field, item in _STEP.findall(path):
+        if field:
+            at, key = (at.get(field) if isinstance(at, dict) else None), MERGE_KEYS.get(field, "")
+            steps.append(field)
+            continue
+        at = _item(at, item, key)
+        steps.append(f"[{at[key]}]" if isinstance(at, dict) and key in at else f"[{item}]")
+    return steps
+
+
+def _item(at: Any, told: str, key: str) -> Any:
+    if isinstance(at, dict):
+        return at.get(told)
+    if not isinstance(at, list):
+        return None
+    if told.isdecimal():
+        return at[int(told)] if int(told) < len(at) else None
+    named = told.partition("=")[2].strip('"')
+    return next((each for each in at if key and str(each.get(key)) == named), None)
+
+
+def _joined(steps: list[str]) -> str:
+    return ".".join(steps).replace(".[", "[")
