@@ -48,6 +48,7 @@ class Seen:
     monitors: bool
     defaults: Defaults
     differing: Callable[[Manifest, Entry], Iterable[Difference]]
+    unreached: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         nodes=nodes,
         routers=sources.cache.routers(),
         elsewhere=sources.cache.elsewhere(key, raw, sources.defaults),
+        unreached=sources.writer.unreached(raw["metadata"]["uid"]),
         monitors=sources.cache.serves(kinds.POD_MONITOR),
         defaults=sources.defaults,
         differing=sources.writer.differing,
@@ -130,6 +132,7 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
         status=status,
         now=now,
         elsewhere=seen.elsewhere,
+        unreached=seen.unreached,
     )
     plan = decide(detector, observed, seen.defaults, now=now)
     around = surroundings(seen.defaults, seen.routers, monitors=seen.monitors)

@@ -120,8 +120,15 @@ def _neighbours(new: Manifest, cache: Cache, defaults: Defaults) -> Neighbours:
     for kind in kinds.CHILDREN:
         if entry := cache.named(kind, namespace, name):
             owner = entry.key.partition("/")[2]
-    taken = cache.routes.rivals(f"{namespace}/{name}", wanted(new))
-    return Neighbours(cache.detectors(), taken, owner, defaults.allowed, defaults.forbidden)
+    routers = cache.routers()
+    return Neighbours(
+        cache.detectors(),
+        cache.routes.rivals(f"{namespace}/{name}", wanted(new, routers)),
+        owner,
+        defaults.allowed,
+        defaults.forbidden,
+        routers,
+    )
 
 
 def _answer(uid: str, verdict: Verdict, code: int) -> web.Response:

@@ -56,3 +56,50 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
     assert "no listener takes gate.example.com" in refused["message"]
     await istio_crds.remove()
     await eventually(lambda: says("MeshAbsent"), 60)
+
+
+async def test_a_detector_on_its_service_moves_once_a_gateway_has_accepted_its_route(
+    operator: Any,
+    fake_kubelet: Any,
+    make_detector: Callable[..., Any],
+    kube: Kube,
+    namespace: str,
+    eventually: Callable[..., Any],
+    istio_crds: Any,
+) -> None:
+    gateway = f"{namespace}/public"
+    await make_detector(traffic={"gateways": [gateway], "hosts": ["move.example.com"]})
+
+    async def is_on(provider: str, reason: str) -> Manifest:
+        raw = await kube.get(kinds.DETECTOR, namespace, "gate")
+        status = raw.get("status") or {}
+        [routed] = [c for c in status["conditions"] if c["type"] == "TrafficRouted"]
+        assert (status["provider"], routed["reason"]) == (provider, reason), routed
+        return raw
+
+    async def leads_to() -> list[str]:
+        route = await kube.get(kinds.HTTP_ROUTE, namespace, "gate")
+        return [to["name"] for to in route["spec"]["rules"][0]["backendRefs"]]
+
+    await eventually(lambda: is_on("service", "MeshAbsent"))
+    await kube.install(GATEWAY_CRDS)
+    try:
+        raw = await eventually(lambda: is_on("service", "RoutePending"), 60)
+        assert await eventually(leads_to) == ["gate"]
+        route = await kube.get(kinds.HTTP_ROUTE, namespace, "gate")
+        yes = {
+            "type": "Accepted",
+            "status": "True",
+            "reason": "Accepted",
+            "message": "",
+            "lastTransitionTime": "2030-01-01T00:00:00Z",
+            "observedGeneration": route["metadata"]["generation"],
+        }
+        told = {"parentRef": route["spec"]["parentRefs"][0], "conditions": [yes]}
+        told["controllerName"] = "example.com/gateway"
+        status = {"status": {"parents": [told]}}
+        await kube.merge(kinds.HTTP_ROUTE, namespace, "gate", status, "status")
+        await eventually(lambda: is_on("gateway", "RoutePending"))
+        assert await eventually(leads_to) == [raw["status"]["stable"]["revision"]]
+    finally:
+        await istio_crds.remove()

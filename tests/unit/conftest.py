@@ -52,6 +52,7 @@ class World:
     defaults: Defaults = DEFAULTS
     delegated: bool = True  # whether a VirtualService delegates to ours
     absent: frozenset[str] = frozenset()  # gateways that do not exist
+    absent_for: dict[Provider, frozenset[str]] = field(default_factory=dict)  # of one kind alone
     namesake: str = ""  # an older detector that it could be a revision of
     accepts: bool = True  # whether gateways answer to a route
     taken: dict[Claim, str] = field(default_factory=dict)  # what other detectors have
@@ -79,7 +80,7 @@ class World:
 
     def elsewhere(self) -> Elsewhere:
         mesh = Mesh(self.delegated, everywhere=not self.defaults.namespaces)
-        absent = dict.fromkeys((Provider.ISTIO, Provider.GATEWAY), self.absent)
+        absent = dict.fromkeys((Provider.ISTIO, Provider.GATEWAY), self.absent) | self.absent_for
         return Elsewhere(self.taken, self.defaults.allowed, mesh, absent, self.namesake)
 
     def routers(self) -> frozenset[Provider]:

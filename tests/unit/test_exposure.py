@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolofleet.api.detector import Detector
+from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.hosts import gateway_name
+from yolofleet.cluster import kinds
+from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.routes import Routes, Standing
+from yolofleet.plan.admission import Neighbours, judge
 from yolofleet.plan.claims import Claim, claim, places, routed, wanted
+from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.exposure import Allowed, expose
 
 PUBLIC = "istio-system/public"
@@ -153,6 +157,60 @@ def test_without_hosts_the_gateway_api_takes_all_of_a_gateway_and_needs_all_allo
     assert not expose(detector, None, taken, some, bare=True).routes
     assert expose(detector, None, taken, Allowed(), bare=True).hosts == ()
     assert wanted(raw(provider="gateway", gateways=["edge/public"])) == {("edge/public", "*")}
+
+
+ISTIO, GATEWAY = Provider.ISTIO, Provider.GATEWAY
+ALL = frozenset({("edge/public", "*")})
+
+
+@pytest.mark.parametrize(
+    ("provider", "on", "routers", "claims"),
+    [
+        ("auto", None, {GATEWAY}, ALL),
+        ("auto", "service", {GATEWAY}, ALL),
+        ("auto", "gateway", {ISTIO, GATEWAY}, ALL),
+        ("auto", "gateway", set(), ALL),  # its API may come back
+        ("auto", None, {ISTIO, GATEWAY}, frozenset()),  # others delegate to it
+        ("auto", "istio", {GATEWAY}, frozenset()),
+        ("istio", "gateway", {GATEWAY}, frozenset()),
+        ("auto", ["junk"], set(), frozenset()),
+    ],
+)
+def test_without_hosts_auto_claims_what_its_router_would_give_it(provider, on, routers, claims):
+    asked = raw(provider=provider, gateways=["edge/public"]) | {"status": {"provider": on}}
+    assert wanted(asked, routers) == claims
+
+
+def test_a_gateway_that_another_has_is_not_shared_with_one_on_auto_without_hosts(world):
+    """Such a detector was stored before there was a rule against it."""
+    world.mesh, world.gateway = False, True
+    world.taken = {("edge/public", "*"): "yard/door"}
+    world.edit(traffic={"gateways": ["edge/public"]})
+    world.settle()
+    assert world.status().condition("TrafficRouted").reason == "HostTaken"
+    assert ("HTTPRoute", "gate") not in world.children
+    around = Neighbours((), world.taken, routers=frozenset({GATEWAY}))
+    asked = raw(gateways=["edge/public"])
+    [refusal] = judge(asked, None, around).refusals
+    assert (
+        "all other hosts on the gateway edge/public is routed by the detector yard/door" in refusal
+    )
+
+
+def test_what_detectors_ask_for_follows_the_routers_that_there_are():
+    cache = Cache()
+    for number in ("1", "2"):
+        asked = raw(f"gate-{number}", gateways=["edge/public"])
+        version = {"uid": number, "resourceVersion": number, "creationTimestamp": f"2030-{number}"}
+        cache.put(kinds.DETECTOR, asked | {"metadata": asked["metadata"] | version})
+    everything = ("edge/public", "*")
+    assert cache.routes.holder(everything) == ""
+    cache.set_served(kinds.HTTP_ROUTE, True)
+    assert cache.routes.holder(everything) == "shop/gate-1"
+    taken = cache.elsewhere("shop/gate-2", asked, Defaults("a", "b", "c")).taken
+    assert taken == {everything: "shop/gate-1"}
+    cache.set_served(kinds.VIRTUAL_SERVICE, True)
+    assert cache.routes.holder(everything) == ""
 
 
 def test_what_was_stored_before_there_was_a_rule_is_not_routed():

@@ -174,3 +174,157 @@ def test_the_user_moves_it_by_name(at_the_edge):
     world.settle()
     assert world.status().provider == ISTIO
     assert [kind for kind, _ in world.children if kind == "VirtualService"]
+
+
+# from a plain Service to a router that appears
+
+
+def on_a_service(world, **traffic):
+    """Return the revision that the Service of a detector sends to where there is no router."""
+    world.mesh, world.gateway = False, False
+    world.edit(traffic=traffic)
+    world.settle()
+    assert world.status().provider == SERVICE
+    return world.status().stable.revision
+
+
+def routed(world):
+    return world.status().condition("TrafficRouted")
+
+
+def on_its_service(world, stable, reason):
+    told = routed(world)
+    assert (told.status, told.reason) == ("False", reason)
+    assert f"Until then the Service gate sends everything to {stable}" in told.message
+    status = world.status()
+    assert status.provider == SERVICE
+    assert status.url == "http://gate.shop.svc.cluster.local"
+    assert world.selected() == stable
+
+
+def test_a_detector_moves_to_a_gateway_once_that_has_accepted_its_route(world):
+    stable = on_a_service(world, **GIVEN)
+    world.edit(canary={"model": V2, "weight": 10})
+    world.settle()
+    world.gateway, world.accepts = True, False
+    world.settle()
+    on_its_service(world, stable, "RoutePending")
+    assert world.weights() == {"gate": 100}, "whoever follows it early finds what the Service has"
+    assert world.status().canary.weight == 0
+    before = copy.deepcopy(route(world)["spec"])
+    world.raw["status"] = {}
+    world.reconcile()
+    assert route(world)["spec"] == before, "a lost status is no acceptance"
+    world.settle()
+    world.accepts = True
+    world.settle()
+    assert world.status().provider == GATEWAY
+    assert world.weights() == {stable: 90, world.status().canary.revision: 10}
+    assert routed(world).status == "True"
+    assert world.status().url == "http://gate.example.com"
+
+
+def test_what_a_gateway_says_against_the_route_is_told_before_the_move_too(world):
+    stable = on_a_service(world, **GIVEN)
+    world.gateway, world.accepts = True, False
+    world.settle()
+    against = {"type": "Accepted", "status": "False", "reason": "NotAllowedByListeners"}
+    parents = [
+        {"parentRef": p, "conditions": [against]} for p in route(world)["spec"]["parentRefs"]
+    ]
+    route(world)["status"] = {"parents": parents}
+    world.reconcile()
+    on_its_service(world, stable, "RouteRefused")
+    assert "public: NotAllowedByListeners" in routed(world).message
+
+
+@pytest.mark.parametrize("router", ["mesh", "gateway"])
+def test_a_detector_does_not_move_to_gateways_that_do_not_exist(world, router):
+    stable = on_a_service(world, **GIVEN)
+    world.absent = frozenset({"edge/public"})
+    setattr(world, router, True)
+    world.settle()
+    on_its_service(world, stable, "GatewayAbsent")
+    assert not {kind for kind, _ in world.children} & {"VirtualService", "HTTPRoute"}
+    world.absent = frozenset()
+    world.settle()
+    assert world.status().provider == (ISTIO if router == "mesh" else GATEWAY)
+    assert world.weights() == {stable: 100}
+
+
+def test_a_route_that_waits_stays_when_one_of_its_gateways_goes(world):
+    stable = on_a_service(world, hosts=GIVEN["hosts"], gateways=["edge/public", "edge/inner"])
+    world.gateway, world.accepts = True, False
+    world.settle()
+    world.absent = frozenset({"edge/inner"})
+    world.settle()
+    on_its_service(world, stable, "GatewayAbsent")
+    assert world.weights() == {"gate": 100}
+
+
+def test_a_detector_moves_into_the_mesh_once_somebody_delegates_to_it(world):
+    stable = on_a_service(world)
+    world.edit(canary={"model": V2, "weight": 10})
+    world.settle()
+    world.mesh, world.delegated = True, False
+    world.settle()
+    on_its_service(world, stable, "NotReferenced")
+    assert world.weights() == {"gate": 100}
+    assert not [kind for kind, _ in world.children if kind == "DestinationRule"]
+    world.delegated = True
+    world.settle()
+    assert world.status().provider == ISTIO
+    assert world.weights() == {stable: 90, world.status().canary.revision: 10}
+    world.delegated = False
+    world.settle()
+    assert world.status().provider == ISTIO, "it moves back for nobody"
+
+
+def test_a_plain_detector_has_nothing_to_complain_of_when_istios_api_appears(world):
+    on_a_service(world)
+    world.mesh, world.delegated = True, False
+    world.settle()
+    assert routed(world).status == "True"
+
+
+def test_of_two_apis_it_moves_to_the_one_that_has_its_gateways(world):
+    on_a_service(world, **GIVEN)
+    world.mesh = world.gateway = True  # Istio as the implementation of the Gateway API
+    world.absent_for = {ISTIO: frozenset({"edge/public"})}
+    world.settle()
+    assert world.status().provider == GATEWAY
+
+
+def test_a_release_goes_on_by_the_service_while_the_route_waits(world):
+    old = on_a_service(world, **GIVEN)
+    world.gateway, world.accepts = True, False
+    world.edit(model=V2)
+    world.settle()
+    new = world.selected()
+    assert new != old
+    assert world.weights() == {"gate": 100}
+    assert not world.replicas()[old]
+
+
+def test_a_move_whose_status_was_not_written_is_not_undone(world):
+    on_a_service(world, **GIVEN)
+    world.gateway = True
+    world.reconcile()
+    world.run_pods()
+    before = copy.deepcopy(world.raw["status"])
+    world.reconcile()
+    moved = copy.deepcopy(route(world)["spec"])
+    assert world.status().provider == GATEWAY
+    world.raw["status"] = before
+    world.reconcile()
+    assert route(world)["spec"] == moved
+    assert world.status().provider == GATEWAY
+
+
+def test_named_by_the_user_it_moves_at_once(world):
+    stable = on_a_service(world, **GIVEN)
+    world.gateway, world.accepts = True, False
+    world.edit(traffic=GIVEN | {"provider": "gateway"})
+    world.reconcile()
+    assert world.status().provider == GATEWAY
+    assert world.weights() == {stable: 100}

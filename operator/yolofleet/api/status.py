@@ -196,7 +196,8 @@ class Status(ApiModel):
     provider: Provider | None = Field(
         default=None,
         description="What routes. With spec.traffic.provider auto a detector stays on it, whatever"
-        " other router's API appears; to move it, name the other one.",
+        " other router's API appears; to move it, name the other one. From a plain Service it moves"
+        " by itself, once the gateways exist and route.",
     )
     revisions: list[Serving] = Field(
         default=[],

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -50,7 +50,8 @@ class Entry:
     content: int  # hash of all but status and bookkeeping
     ownership: Ownership
     holds: Holding | None = None  # of a pod: the accelerators it holds, and on which node
-    standing: Standing | None = None  # of a detector or its route: what it means to other detectors
+    standing: Standing | None = None  # of a route: what it means to other detectors; of a detector,
+    # which depends on what there is to route by, the cache says so
 
     def manifest(self) -> Manifest:
         """Return the object, without managedFields; the caller may keep and change it."""
@@ -66,7 +67,7 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
     body: Manifest = manifest | {"metadata": slim} | identity
     if kind is kinds.NODE:
         body = _slim_node(manifest) | identity
-    standing = _standing(kind, body)
+    standing = _standing(kind, body) if kind in kinds.ROUTERS.values() else None
     others = kind in kinds.ROUTERS.values() and not _key(kind, manifest)
     if others or kind in kinds.GATEWAYS.values():
         body = identity | {"metadata": _named(slim), "spec": {}}  # others' specs are no concern
@@ -87,14 +88,14 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
     )
 
 
-def _standing(kind: Kind, manifest: Manifest) -> Standing | None:
+def _standing(
+    kind: Kind, manifest: Manifest, routers: Collection[Provider] = ()
+) -> Standing | None:
     asks = kind is kinds.DETECTOR
-    if not asks and kind not in kinds.ROUTERS.values():
-        return None
     key = _key(kind, manifest)
     claims = NOTHING
     if key:
-        claims = wanted(manifest) if asks else routed(manifest)
+        claims = wanted(manifest, routers) if asks else routed(manifest)
     delegates = delegates_of(manifest) if kind is kinds.VIRTUAL_SERVICE else frozenset[str]()
     if not claims and not delegates:
         return None
@@ -220,7 +221,7 @@ class Cache:
 
     def elsewhere(self, key: str, raw: Manifest, defaults: Defaults) -> Elsewhere:
         """Return what of the rest of the cluster concerns the route of the detector `raw`."""
-        claims = wanted(raw)
+        claims = wanted(raw, self.routers())
         return Elsewhere(
             taken=self.routes.taken(key, claims),
             allowed=defaults.allowed,
@@ -286,6 +287,8 @@ class Cache:
         if self._knows(entry.kind, entry.uid, entry.version):
             return None
         known = self._entries[entry.kind].get(entry.uid)
+        if entry.kind is kinds.DETECTOR:
+            entry = self._asking(entry)
         if known:
             self._unlink(known)
         self._link(entry)
@@ -353,7 +356,16 @@ class Cache:
             for entry in list(self._entries[kind].values()):
                 self.remove(kind, entry.uid, entry.version)
                 del self._deleted[entry.uid]  # it may be there still, and as it was
+        if kind in kinds.ROUTERS.values():
+            for uid, known in list(self._entries[kinds.DETECTOR].items()):
+                self._entries[kinds.DETECTOR][uid] = entry = self._asking(known)
+                self.routes.change(uid, known.standing, entry.standing)
         return True
+
+    def _asking(self, detector: Entry) -> Entry:
+        """Return the entry of a detector with what it asks for by the routers that there are."""
+        standing = _standing(detector.kind, detector.manifest(), self.routers())
+        return replace(detector, standing=standing)
 
     def _knows(self, kind: Kind, uid: str, version: int) -> bool:
         """Return whether this is an echo of what is known, or late news."""

@@ -14,6 +14,7 @@ from yolofleet.plan import powers
 from yolofleet.plan.claims import Claim
 from yolofleet.plan.exposure import Allowed, expose
 from yolofleet.plan.revision import CANARY_EQUAL, canary_is_equal
+from yolofleet.plan.routers import router_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Neighbours:
     """What else there is. taken: what other detectors route, or asked for, of what this one does.
 
     child_of: whose child has that name already. allowed: what the admin lets detectors route;
-    forbidden: what no podTemplate may take.
+    forbidden: what no podTemplate may take; routers: what there is to route by.
     """
 
     keys: Iterable[str]
@@ -37,6 +38,7 @@ class Neighbours:
     child_of: str = ""
     allowed: Allowed = field(default_factory=Allowed)
     forbidden: frozenset[powers.Power] = frozenset()
+    routers: frozenset[Provider] = frozenset()
 
 
 def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
@@ -67,7 +69,7 @@ def _denied(raw: Manifest, around: Neighbours) -> tuple[str, ...]:
         detector = _parsed(raw)
     except InvalidSpec:
         return ()
-    bare = detector.spec.traffic.provider is Provider.GATEWAY
+    bare = router_of(raw, around.routers) is Provider.GATEWAY
     exposure = expose(detector, None, around.taken, around.allowed, bare=bare)
     return (
         *(denial.message for denial in exposure.denials),

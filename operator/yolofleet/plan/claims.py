@@ -4,11 +4,13 @@ A claim is what a spec asks for, and what a route that is there has. Reads what 
 stores without parsing it: it is asked of every object that passes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
+from yolofleet.api.detector import Provider
 from yolofleet.api.hosts import MESH, gateway_name, normal, wrong_with
 from yolofleet.api.names import Manifest
+from yolofleet.plan.routers import router_of
 
 Claim = tuple[str, str]
 """A gateway (NAMESPACE/NAME, or mesh) and a host name on it."""
@@ -17,10 +19,10 @@ EVERY_HOST: Final = "*"
 NOTHING: Final = frozenset[Claim]()
 
 
-def wanted(raw: Manifest) -> frozenset[Claim]:
+def wanted(raw: Manifest, routers: Collection[Provider] = ()) -> frozenset[Claim]:
     """Return what a detector asks for, but for hosts that nobody may have.
 
-    One that is on its way out claims nothing.
+    One that is on its way out claims nothing. routers: what of Istio and the Gateway API is there.
     """
     metadata, traffic = raw["metadata"], (raw.get("spec") or {}).get("traffic") or {}
     if "deletionTimestamp" in metadata or not isinstance(traffic, Mapping):
@@ -28,7 +30,7 @@ def wanted(raw: Manifest) -> frozenset[Claim]:
     namespace, gateways = str(metadata["namespace"]), _texts(traffic.get("gateways"))
     own = f"{metadata['name']}.{namespace}"
     hosts = [host for host in _texts(traffic.get("hosts")) if not improper(host, gateways, own=own)]
-    if traffic.get("provider") == "gateway":  # `mesh` is its own Service then: nobody else's
+    if router_of(raw, routers) is Provider.GATEWAY:  # `mesh` is its own Service then: nobody else's
         gateways = [gateway for gateway in gateways if gateway != MESH]
         hosts = hosts if traffic.get("hosts") else [EVERY_HOST]
     else:

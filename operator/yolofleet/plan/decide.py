@@ -63,6 +63,7 @@ class Plan:
     revisions: tuple[PlannedRevision, ...]
     untouched: frozenset[str]  # revisions whose record cannot be read: neither written nor deleted
     provider: Provider  # what really routes
+    courted: Provider | None  # whose route is written to be accepted while the Service still routes
     exposure: Exposure  # where: its hosts and gateways
     weights: Mapping[str, int]
     unreached: frozenset[str]  # revisions that no route may name yet
@@ -73,6 +74,10 @@ class Plan:
     draining: Mapping[str, datetime]  # since when the router has let go of them
     missing: str | None  # the accelerator that no node offers, and what to do
     requeue_after: timedelta | None
+
+    def leads(self, service: str) -> Mapping[str, int]:
+        """Return the Services that the route of a detector leads to; `service` is its own."""
+        return {service: 100} if self.courted else self.weights
 
     @property
     def leaving(self) -> tuple[str, ...]:
@@ -107,7 +112,7 @@ class Plan:
 def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: datetime) -> Plan:
     """Return the next state of `detector`. Raises nothing for a parsed detector."""
     going = release(detector, observed, defaults, now=now)
-    split = {going.stable: 100}
+    split, moving = {going.stable: 100}, observed.moving
     if observed.provider is not Provider.SERVICE:
         asked = shares(detector, observed, going)
         full = max(going.capacity.kept, 1) if going.capacity.full else 0
@@ -131,6 +136,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         ),
         untouched=frozenset(n for n, seen in observed.revisions.items() if not seen.revision),
         provider=observed.provider,
+        courted=moving.router if moving and moving.written else None,
         exposure=observed.exposure,
         weights=split,
         unreached=observed.unreached,

@@ -21,7 +21,9 @@ from yolofleet.plan.exposure import Allowed, Exposure, expose
 from yolofleet.plan.failures import Complaint, Failure, deployment_failure, failures_by_revision
 from yolofleet.plan.fields import of_a_pod, origin
 from yolofleet.plan.following import Followed, Mesh, accepted, delegated, on_gateways
+from yolofleet.plan.moving import Way, choose
 from yolofleet.plan.revision import Record, Revision, record_in, recorded
+from yolofleet.plan.routers import ROUTES, router_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Observed:
     router: Provider  # what it is on, also while that is away
     exposure: Exposure  # the hosts and gateways that the route may have
     followed: Followed  # whether somebody routes by the route as it is
+    moving: Way | None  # where it goes from its Service once that routes
     refused: str  # why a gateway does not serve the route; empty when none says so
     namesake: str  # an older detector that its name may come to clash with
     autoscaler: Limit | None  # why the autoscaler cannot do what is asked of it
@@ -138,13 +141,10 @@ def observe(
     by_kind: dict[str, list[Manifest]] = {}
     for child in children:
         by_kind.setdefault(child["kind"], []).append(child)
-    kept = _kept(detector, status, by_kind)
-    provider = router = provider_for(detector, routers, kept)
-    if router is Provider.SERVICE and detector.spec.traffic.provider is Provider.AUTO:
-        router = kept or Provider.SERVICE  # its API may come back
-    exposure = _exposure(detector, provider, by_kind, elsewhere)
-    if not exposure.routes:
-        provider = Provider.SERVICE
+    way, router, moving = _ways(
+        detector, routers, _kept(detector, status, by_kind), by_kind, elsewhere
+    )
+    provider = way.router if way.exposure.routes and moving is None else Provider.SERVICE
     pods = list(pods)
     failures, placed = failures_by_revision(pods, complaints or {}, now), _placed(pods)
     selected, spans = _selected(detector, by_kind.get("Service", []))
@@ -170,8 +170,9 @@ def observe(
         spans=spans,
         provider=provider,
         router=router,
-        exposure=exposure,
-        followed=_followed(detector, provider, exposure, by_kind, elsewhere),
+        exposure=way.exposure,
+        followed=way.followed if provider is not Provider.SERVICE else Followed(),
+        moving=moving,
         refused=_refused(by_kind.get("HTTPRoute", [])),
         namesake=elsewhere.namesake,
         autoscaler=limit(by_kind.get("HorizontalPodAutoscaler", [])),
@@ -253,49 +254,70 @@ def provider_for(
 ) -> Provider:
     """Return what routes in fact: what was asked for where it is, else the plain Service.
 
-    kept: the router that it has been on. With auto it stays there, whatever else appears: its route
-    and its gateways are of that kind, and only the user can name others.
+    kept: the router that it has been on.
     """
     traffic = detector.spec.traffic
-    asked = kept if traffic.provider is Provider.AUTO else traffic.provider
-    if asked in _ROUTES:
-        return asked if asked in routers else Provider.SERVICE
-    if traffic.provider is Provider.SERVICE:
-        return Provider.SERVICE
-    if Provider.ISTIO in routers:
-        return Provider.ISTIO
-    there = bool(traffic.gateways) and Provider.GATEWAY in routers
-    return Provider.GATEWAY if there else Provider.SERVICE
+    router = router_for(traffic.provider, kept, routers, gateways=bool(traffic.gateways))
+    return router if router in routers else Provider.SERVICE
+
+
+def _ways(
+    detector: Detector,
+    routers: Collection[Provider],
+    kept: Provider | None,
+    by_kind: Mapping[str, Sequence[Manifest]],
+    elsewhere: Elsewhere,
+) -> tuple[Way, Provider, Way | None]:
+    """Return the way of requests, the router that the detector is on, and where it is to move.
+
+    A detector that is new takes the router that is there. One on a plain Service moves there, with
+    auto, only once that one routes.
+    """
+    auto = detector.spec.traffic.provider is Provider.AUTO
+    provider = provider_for(detector, routers, kept)
+    if not auto or provider is Provider.SERVICE or kept is not Provider.SERVICE:
+        way = _way(detector, provider, by_kind, elsewhere)
+        away = auto and kept and provider is Provider.SERVICE  # its API may come back
+        return way, kept if away and kept else provider, None
+    there = [each for each in ROUTES if provider_for(detector, {each}) in routers]
+    way = choose(_way(detector, each, by_kind, elsewhere) for each in there)
+    return (way, way.router, None) if way.carries else (way, Provider.SERVICE, way)
 
 
 def _kept(
     detector: Detector, status: Status, by_kind: Mapping[str, Sequence[Manifest]]
 ) -> Provider | None:
-    """Return the router that `detector` is on: by status; where that is lost, by its route."""
-    if status.provider:
+    """Return the router that `detector` is on: by status; where that is lost, by its route.
+
+    A route that leads to the detector's own Service waits to be accepted: it is on that Service.
+    """
+    if status.provider in ROUTES:
         return status.provider
-    there = [p for p, kind in _ROUTES.items() if _named(detector, by_kind.get(kind, ()))]
-    return there[0] if len(there) == 1 else None
+    live = {p: _named(detector, by_kind.get(kind, ())) for p, kind in ROUTES.items()}
+    leads = {p: _leads(p, spec).keys() for p, spec in live.items() if spec}
+    there = [p for p, names in leads.items() if names != {detector.name}]
+    if len(there) == 1:
+        return there[0]
+    return status.provider or (Provider.SERVICE if leads and not there else None)
 
 
-_ROUTES = {Provider.ISTIO: "VirtualService", Provider.GATEWAY: "HTTPRoute"}
-
-
-def _exposure(
+def _way(
     detector: Detector,
-    provider: Provider,
+    router: Provider,
     by_kind: Mapping[str, Sequence[Manifest]],
     elsewhere: Elsewhere,
-) -> Exposure:
-    kind = _ROUTES.get(provider, "")
+) -> Way:
+    kind = ROUTES.get(router, "")
     live = _named(detector, by_kind.get(kind, ()))
-    return expose(
+    exposure = expose(
         detector,
         places(kind, live) if live else None,
         elsewhere.taken,
         elsewhere.allowed,
-        bare=provider is Provider.GATEWAY,
+        bare=router is Provider.GATEWAY,
     )
+    followed = _followed(detector, router, exposure, by_kind, elsewhere)
+    return Way(router, exposure, followed, bool(live))
 
 
 def _followed(
@@ -320,20 +342,26 @@ def _followed(
 def _weights(
     detector: Detector, provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]
 ) -> dict[str, int]:
-    """Return the weights of the last rule of the route, which is the one without a match."""
+    """Return the weights of the route; one that leads to the detector's Service has none."""
+    if provider is Provider.SERVICE:
+        return {}
+    leads = _leads(provider, _named(detector, by_kind.get(ROUTES[provider], ())))
+    return {name: weight for name, weight in leads.items() if name != detector.name}
+
+
+def _leads(provider: Provider, route: Mapping[str, Any]) -> dict[str, int]:
+    """Return the weights of the last rule of a route, which is the one without a match."""
     if provider is Provider.ISTIO:
-        rules = _named(detector, by_kind.get("VirtualService", ())).get("http") or []
+        rules = route.get("http") or []
         return {
             to["destination"]["host"].split(".", 1)[0]: to.get("weight", 0)
             for to in (rules[-1].get("route", []) if rules else [])
         }
-    if provider is Provider.GATEWAY:
-        rules = _named(detector, by_kind.get("HTTPRoute", ())).get("rules") or []
-        return {
-            to["name"]: to.get("weight", 1)
-            for to in (rules[-1].get("backendRefs", []) if rules else [])
-        }
-    return {}
+    rules = route.get("rules") or []
+    return {
+        to["name"]: to.get("weight", 1)
+        for to in (rules[-1].get("backendRefs", []) if rules else [])
+    }
 
 
 def _named(detector: Detector, routes: Iterable[Manifest]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     ]
     if plan.stable not in {p.revision.name for p in plan.revisions}:
         names.append(plan.stable)  # its Deployment was deleted or is unreadable; routes name it
-    meshed = plan.provider is Provider.ISTIO
+    meshed, router = plan.provider is Provider.ISTIO, plan.courted or plan.provider
     scaling = detector.spec.autoscaling
     deployments = [deployment(detector, planned) for planned in plan.revisions]
     account = any(needs_account(detector, planned.revision) for planned in plan.revisions)
@@ -64,8 +64,8 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *(revision_service(detector, name) for name in names),
         *(destination_rule(detector, name) for name in names if meshed),
         stable_service(detector, plan),
-        *([virtual_service(detector, plan)] if meshed else []),
-        *([http_route(detector, plan)] if plan.provider is Provider.GATEWAY else []),
+        *([virtual_service(detector, plan)] if router is Provider.ISTIO else []),
+        *([http_route(detector, plan)] if router is Provider.GATEWAY else []),
         *(controller_revision(detector, planned) for planned in plan.revisions),
         *deployments,
         *([hpa(detector, plan.stable, scaling)] if scaling else []),

@@ -23,7 +23,7 @@ def http_route(detector: Detector, plan: Plan) -> Manifest:
         owner=owner(detector),
         parents=[_parent(detector, name) for name in at.gateways or (MESH,)],
         hosts=None if EVERY_HOST in at.hosts else at.hosts or None,
-        rules=[*_matched(detector, plan), _weighted(plan)],
+        rules=[*_matched(detector, plan), _weighted(detector, plan)],
     )
 
 
@@ -39,13 +39,14 @@ def _parent(detector: Detector, gateway: str) -> dict[str, Any]:
     }
 
 
-def _weighted(plan: Plan) -> dict[str, Any]:
-    return {"backendRefs": [_backend(name, weight) for name, weight in plan.weights.items()]}
+def _weighted(detector: Detector, plan: Plan) -> dict[str, Any]:
+    leads = plan.leads(detector.name)
+    return {"backendRefs": [_backend(name, weight) for name, weight in leads.items()]}
 
 
 def _matched(detector: Detector, plan: Plan) -> list[dict[str, Any]]:
     canary = detector.spec.canary
-    if canary is None or not canary.match or not plan.matched:
+    if canary is None or not canary.match or not plan.matched or plan.courted:
         return []
     matches = [
         {"headers": [_header(name, how) for name, how in entry.headers.items()]}

@@ -40,7 +40,7 @@ def virtual_service(detector: Detector, plan: Plan) -> Manifest:
 def _weighted(detector: Detector, plan: Plan) -> dict[str, Any]:
     route = [
         {"destination": _destination(detector, name), "weight": weight}
-        for name, weight in plan.weights.items()
+        for name, weight in plan.leads(detector.name).items()
     ]
     return {"name": "weighted", "route": route, "retries": _retries(detector)}
 
@@ -52,7 +52,7 @@ def _retries(detector: Detector) -> dict[str, Any]:
 
 def _matched(detector: Detector, plan: Plan) -> list[dict[str, Any]]:
     canary = detector.spec.canary
-    if canary is None or not canary.match or not plan.matched:
+    if canary is None or not canary.match or not plan.matched or plan.courted:
         return []
     route = [{"destination": _destination(detector, plan.matched), "weight": 100}]
     match = [{"headers": _headers(entry)} for entry in canary.match]

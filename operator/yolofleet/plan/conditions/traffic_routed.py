@@ -15,7 +15,7 @@ def traffic_routed(now: Situation) -> Statement:
     if told := denied(now):
         return told
     if now.plan.provider is Provider.SERVICE:
-        return first((router_is_away, without_mesh, through_a_service), now) or _say(
+        return first((router_is_away, not_moved_yet, without_mesh, through_a_service), now) or _say(
             None,
             Reason.ROUTE_PENDING,
             f"the Service {now.detector.name} does not send to {now.plan.stable} yet",
@@ -39,13 +39,7 @@ def denied(now: Situation) -> Statement | None:
 
 def without_mesh(now: Situation) -> Statement | None:
     """Say that something was asked for that a Service cannot do."""
-    traffic, canary = now.detector.spec.traffic, now.detector.spec.canary
-    needed = (
-        traffic.provider in (Provider.ISTIO, Provider.GATEWAY)
-        or bool(traffic.hosts)
-        or (now.plan.canary is not None and canary is not None and (canary.weight or canary.match))
-    )
-    if not needed:
+    if not _asks_for_a_router(now):
         return None
     return _say(
         False,
@@ -54,6 +48,31 @@ def without_mesh(now: Situation) -> Statement | None:
         f" the Service {now.detector.name} sends everything to {now.plan.stable}",
         lasting=True,
     )
+
+
+def _asks_for_a_router(now: Situation) -> bool:
+    traffic, canary = now.detector.spec.traffic, now.detector.spec.canary
+    splits = now.plan.canary is not None and canary and (canary.weight or canary.match)
+    return (
+        traffic.provider in (Provider.ISTIO, Provider.GATEWAY)
+        or bool(traffic.hosts)
+        or bool(splits)
+    )
+
+
+def not_moved_yet(now: Situation) -> Statement | None:
+    """Say what is missing until a router takes over from the Service."""
+    if (way := now.observed.moving) is None or not _asks_for_a_router(now):
+        return None
+    why, reason = way.missing.why, way.missing.reason
+    if way.router is Provider.GATEWAY and now.observed.refused:
+        why, reason = f"the gateway {now.observed.refused}", Reason.ROUTE_REFUSED
+    told = (
+        f"{why}. The detector moves to {way.router} by itself once this is so, or at once"
+        f" with spec.traffic.provider: {way.router}. Until then the Service {now.detector.name}"
+        f" sends everything to {now.plan.stable}"
+    )
+    return _say(False, reason, told)
 
 
 def router_is_away(now: Situation) -> Statement | None:
