@@ -32,6 +32,7 @@ from yolofleet.plan.observed import Elsewhere, observe
 from yolofleet.plan.revision import Record, Revision
 from yolofleet.plan.status import report
 from yolofleet.resources.build import build, surroundings
+from yolofleet.resources.service_account import account_in, pull_secrets_of
 
 Facts = dict[str, Any]
 
@@ -135,7 +136,8 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
         unreached=seen.unreached,
     )
     plan = decide(detector, observed, seen.defaults, now=now)
-    around = surroundings(seen.defaults, seen.routers, monitors=seen.monitors)
+    secrets = pull_secrets_of(account_in(children, metadata["name"]))
+    around = surroundings(seen.defaults, seen.routers, monitors=seen.monitors, pull_secrets=secrets)
     desired = build(detector, plan, around)
     return facts | {
         "suspended": detector.spec.suspend,

@@ -26,7 +26,7 @@ from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import Drift, drift_news, drifted
-from yolofleet.plan.failures import PATIENCE, next_look_at
+from yolofleet.plan.failures import PATIENCE, next_look_at, waits_for_image
 from yolofleet.plan.fields import as_the_user_wrote, origin, steady
 from yolofleet.plan.news import news
 from yolofleet.plan.observed import observe
@@ -34,6 +34,7 @@ from yolofleet.plan.recount import recounted
 from yolofleet.plan.status import next_look, refused, report, with_statement
 from yolofleet.plan.unwritten import Unwritten, with_unwritten
 from yolofleet.resources.build import build, leant_on, surroundings
+from yolofleet.resources.service_account import account_in, pull_secrets_of
 
 ASK_AGAIN = timedelta(seconds=30)
 """When to retry what the API server refused: a person has to act, and may do so elsewhere."""
@@ -77,6 +78,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     try:
         children = await deps.cluster.children(detector.uid, key, before.serving)
         nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
+        secrets = await _pull_secrets(raw, children, before, deps)
     except NotLeading:
         raise
     except ClusterError as error:  # nothing is decided on half a picture; what runs is told
@@ -107,7 +109,8 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     if detector.spec.suspend:
         await _tell(raw, before, _with_drift(status, before, None, now), deps)
         return look
-    around = surroundings(deps.defaults, routers, monitors=deps.cache.serves(POD_MONITOR))
+    monitors = deps.cache.serves(POD_MONITOR)
+    around = surroundings(deps.defaults, routers, monitors=monitors, pull_secrets=secrets)
     desired = build(detector, plan, around)  # build: pure, cannot fail
     applied = await deps.cluster.apply(  # apply: in order of safety, what differs
         desired, over=children, policy=detector.spec.drift_policy
@@ -134,6 +137,23 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     if (cause := to_retry(failed)) is not None:
         raise Unfinished(cause, again)  # the queue backs off
     return again
+
+
+async def _pull_secrets(
+    raw: Manifest, children: Sequence[Manifest], before: Status, deps: Deps
+) -> list[str]:
+    """Return what the account of the pods names: what it does, and what the default one does.
+
+    That is read when pods may soon be made: while there is no account, when the spec has changed,
+    and when an image cannot be pulled.
+    """
+    metadata = raw["metadata"]
+    key = f"{metadata['namespace']}/{metadata['name']}"
+    accounts = [account_in(children, metadata["name"])]
+    changed = before.observed_generation != metadata["generation"]
+    if not accounts[0] or changed or any(map(waits_for_image, deps.cache.pods(key))):
+        accounts.append(await deps.cluster.default_account(metadata["namespace"]))
+    return pull_secrets_of(*accounts)
 
 
 async def _undecided(

@@ -784,3 +784,81 @@ def test_replicas_are_counted_although_a_read_fails(read):
     world.look_often()
     assert world.status().ready == "2/2"
     assert world.said("Progressing").reason == "Settled"
+
+
+def give_pull_secrets(world, *secrets, account="default"):
+    path = kinds.SERVICE_ACCOUNT.path("shop", account)
+    live = world.api.objects.get(path) or {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": account, "namespace": "shop"},
+    }
+    world.api.put(path, live | {"imagePullSecrets": [{"name": name} for name in secrets]})
+
+
+def pull_secrets(world):
+    [account] = [m for m in world.of(kinds.SERVICE_ACCOUNT) if m["metadata"]["name"] == "gate"]
+    return [each["name"] for each in account.get("imagePullSecrets", ())]
+
+
+def test_pods_pull_images_with_the_secrets_of_the_default_account(world):
+    """They run as an account of their own, which had none: ImagePullBackOff with a new operator."""
+    give_pull_secrets(world, "registry")
+    world.settle()
+    assert pull_secrets(world) == ["registry"]
+    assert world.look() is None
+    assert world.api.writes == []
+
+
+def test_a_pull_secret_that_comes_later_is_there_for_the_pods_of_the_next_revision(world):
+    world.settle()
+    assert pull_secrets(world) == []
+    give_pull_secrets(world, "registry")
+    world.spec(model={"uri": "demo://shapes-v2"})
+    world.look()
+    assert pull_secrets(world) == ["registry"]
+    kinds_written = [request.path.split("/")[-2] for request in world.api.writes]
+    assert kinds_written.index("serviceaccounts") < kinds_written.index("deployments")
+
+
+def test_a_pull_secret_is_looked_for_when_an_image_cannot_be_pulled(world):
+    world.settle()
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "unauthorized"}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "gate-1-x",
+            "namespace": "shop",
+            "uid": "pod",
+            "resourceVersion": "1",
+            "labels": names.child_labels("gate") | {names.REVISION_LABEL: world.stable},
+        },
+        "spec": {},
+        "status": {
+            "containerStatuses": [{"name": "yoloserve", "image": "s:cpu", "state": waiting}]
+        },
+    }
+    world.cache.put(kinds.POD, pod)
+    give_pull_secrets(world, "registry")
+    world.look()
+    assert pull_secrets(world) == ["registry"]
+    count(world, 0)
+    world.look()
+    assert "ServiceAccount default" in world.said("Progressing").message
+
+
+def test_pull_secrets_that_a_cloud_gives_the_account_stay_beside_those_of_the_default_one(world):
+    give_pull_secrets(world, "registry")
+    world.settle()
+    world.edit(
+        kinds.SERVICE_ACCOUNT,
+        "gate",
+        {"imagePullSecrets": [{"name": "registry"}, {"name": "dockercfg"}]},
+        manager="openshift",
+    )
+    world.look_often()
+    assert pull_secrets(world) == ["registry", "dockercfg"]
+    world.api.writes.clear()
+    assert world.look() is None
+    assert world.api.writes == []

@@ -207,6 +207,16 @@ class Writer:
         free = [*self._cache.children(key), *former]
         return [*self._cache.children(uid), *(one for one in free if kinds.is_free(one, key))]
 
+    async def default_account(self, namespace: str) -> Manifest | None:
+        """Return the account that pods of `namespace` run as by default; None if nobody may see it.
+
+        It need not be watched: pods get what their account has when they are made.
+        """
+        try:
+            return await self._client.find(kinds.SERVICE_ACCOUNT, namespace, "default")
+        except Forbidden:
+            return None
+
     def unread(self, raw: Manifest, error: ClusterError) -> Failed:
         """Count that what is to be known of the detector `raw` could not be read."""
         return self._failures.failed(raw, error)

@@ -65,6 +65,14 @@ def stuck(pod: Manifest, now: datetime) -> bool:
     return since is not None and now - since >= SLOW_TO_START
 
 
+def waits_for_image(pod: Manifest) -> bool:
+    """Say whether an image of `pod` cannot be pulled."""
+    status = pod.get("status", {})
+    containers = (*status.get("initContainerStatuses", []), *status.get("containerStatuses", []))
+    waiting = ((c.get("state") or {}).get("waiting") or {} for c in containers)
+    return any(WAITING.get(each.get("reason", "")) == Reason.IMAGE_PULL_FAILED for each in waiting)
+
+
 def next_look_at(pods: Iterable[Manifest], now: datetime) -> timedelta | None:
     """Return when time alone changes what is to be said of `pods`."""
     looks = []
@@ -130,7 +138,8 @@ _FIRST_TRY = "ErrImagePull"  # it is tried again, and is ImagePullBackOff when t
 
 _FIXES = {
     Reason.IMAGE_PULL_FAILED: ". Check the name in spec.runtime.image, and the registry's"
-    " credentials in spec.podTemplate.spec.imagePullSecrets"
+    " credentials: in spec.podTemplate.spec.imagePullSecrets, or those that the namespace's"
+    " ServiceAccount default names when a pod is made"
 }
 
 

@@ -31,17 +31,24 @@ class Surroundings:
     """What of the cluster decides which objects there are.
 
     mesh: Istio's API is there. monitor_labels: those of PodMonitors; None: make none.
+    pull_secrets: that the account of the pods names.
     """
 
     mesh: bool
     monitor_labels: Mapping[str, str] | None
+    pull_secrets: tuple[str, ...] = ()
 
 
 def surroundings(
-    defaults: Defaults, routers: Collection[Provider], *, monitors: bool
+    defaults: Defaults,
+    routers: Collection[Provider],
+    *,
+    monitors: bool,
+    pull_secrets: Collection[str] = (),
 ) -> Surroundings:
     """Return what `build` has to know; monitors: the API of the Prometheus operator is there."""
-    return Surroundings(Provider.ISTIO in routers, defaults.monitor_labels if monitors else None)
+    labels = defaults.monitor_labels if monitors else None
+    return Surroundings(Provider.ISTIO in routers, labels, tuple(pull_secrets))
 
 
 def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest]:
@@ -60,7 +67,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     monitored = around.monitor_labels if detector.spec.access.metrics_open else None
     return [
         *([network_policy(detector, deployments, mesh=around.mesh)] if isolated else []),
-        *([service_account(detector)] if account else []),
+        *([service_account(detector, around.pull_secrets)] if account else []),
         *(revision_service(detector, name) for name in names),
         *(destination_rule(detector, name) for name in names if meshed),
         stable_service(detector, plan),

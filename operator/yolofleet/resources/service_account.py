@@ -3,12 +3,15 @@
 Else pods run as the namespace's `default`, and get whatever somebody grants that one.
 """
 
+from collections.abc import Collection, Iterable
+
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest, child_labels
 from yolofleet.plan.revision import Revision
 from yolofleet.resources.owner import owner
 from yolofleet.resources.render import render
 
+_SECRETS = "imagePullSecrets"
 _SINCE = 3
 """The render version from which pods have an account of their own."""
 
@@ -24,12 +27,25 @@ def needs_account(detector: Detector, revision: Revision) -> bool:
     return not named and account_of(detector, revision) is not None
 
 
-def service_account(detector: Detector) -> Manifest:
-    """Return the ServiceAccount of the detector."""
+def service_account(detector: Detector, pull_secrets: Collection[str] = ()) -> Manifest:
+    """Return the ServiceAccount of the detector, whose pods pull images with `pull_secrets`."""
     return render(
         "service_account.yaml.j2",
         name=detector.name,
         namespace=detector.namespace,
         labels=child_labels(detector.name),
         owner=owner(detector),
+        pull_secrets=[{"name": name} for name in pull_secrets] or None,
     )
+
+
+def account_in(children: Iterable[Manifest], name: str) -> Manifest | None:
+    """Return the account among the children of the detector `name`."""
+    wanted = ("ServiceAccount", name)
+    return next((c for c in children if (c["kind"], c["metadata"]["name"]) == wanted), None)
+
+
+def pull_secrets_of(*accounts: Manifest | None) -> list[str]:
+    """Return the Secrets that accounts pull images with, each once."""
+    named = [each for account in accounts if account for each in account.get(_SECRETS) or ()]
+    return list(dict.fromkeys(str(each["name"]) for each in named if each.get("name")))
