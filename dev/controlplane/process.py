@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from controlplane.forked import Forked
 from controlplane.kube import eventually
 from controlplane.plane import free_ports
 
@@ -22,18 +23,21 @@ SOURCES: Final = Path(__file__).resolve().parents[2] / "operator"
 
 
 class OperatorProcess:
-    """One replica of the operator."""
+    """One replica of the operator. fresh: from nothing, where its start is measured."""
 
     def __init__(
         self,
         kubeconfig: Path,
         log: Path,
         environment: Mapping[str, str],
-        module: str = "yolofleet",
+        module: str = "yolofleet.__main__",
+        *,
+        fresh: bool = False,
     ) -> None:
         self.port, self.debug_port = free_ports(2)
         self._log = log
         self._module = module
+        self._fresh = fresh
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(SOURCES),
@@ -46,10 +50,13 @@ class OperatorProcess:
             "YOLOFLEET_DRAIN_SECONDS": "1",  # a test need not wait for 30 s
             **environment,
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> None:
         """Start it, without waiting for anything."""
+        if not self._fresh:
+            self._process = Forked(self._module, self._log, self._environment)
+            return
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self._module],
@@ -136,8 +143,8 @@ class OperatorProcess:
     def kill(self) -> None:
         """End it without warning."""
         if self._process and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+            self.signal(signal.SIGKILL)
+            self.wait()
 
     def text(self) -> str:
         """Return all that it logged."""

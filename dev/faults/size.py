@@ -35,8 +35,10 @@ AT_ONCE: Final = sized(4, 6)
 
 
 def sample(items: Sequence[Some], count: int) -> list[Some]:
-    """Return at most `count` of `items`, spread evenly, with the first and the last."""
+    """Return at most `count` of `items`, spread evenly, with both ends; one: the middle."""
     if len(items) <= count:
         return list(items)
+    if count == 1:
+        return [items[len(items) // 2]]
     step = (len(items) - 1) / (count - 1)
     return [items[round(step * number)] for number in range(count)]

@@ -255,7 +255,7 @@ async def stage(
     history: History,
     folder: Path,
     *,
-    module: str = "yolofleet",
+    module: str = "yolofleet.__main__",
     **environment: str,
 ) -> AsyncIterator[Stage]:
     """Give a stage whose operator is not started; it is gone when the block is left."""

@@ -512,6 +512,10 @@ async def test_a_child_without_an_owner_is_adopted_as_it_serves(
     await world.apply(world.service())
     live = await world.live(kinds.SERVICE)
     assert [owner["uid"] for owner in live["metadata"]["ownerReferences"]] == [world.uid]
+    if restored == "by another tool":
+        entries = live["metadata"]["managedFields"]
+        ours = [entry["operation"] for entry in entries if entry["manager"] == names.MANAGER]
+        assert ours == ["Apply"], "no second manager of ours stays"
     if restored == "orphaned":
         assert live["metadata"]["uid"] == before["metadata"]["uid"]
     assert await world.apply(world.service()) == []

@@ -65,7 +65,7 @@ class Bench:
             "YOLOFLEET_LOG_LEVEL": "WARNING",
         }
         log = self.logs / f"operator-{len(self.replicas)}.log"
-        replica = OperatorProcess(self.plane.kubeconfig(OPERATOR), log, environment)
+        replica = OperatorProcess(self.plane.kubeconfig(OPERATOR), log, environment, fresh=True)
         self.replicas.append(replica)
         replica.start()
         await replica.ready(300)

@@ -482,15 +482,15 @@ class Writer:
     async def _adopted(self, desired: Manifest, live: Entry) -> Entry:
         """Take over an object of ours whose owner is gone, before it is collected as garbage.
 
-        Whoever restored it may have set that owner: an apply of ours would only add another. One
-        without any owner gets ours by the apply.
+        Whoever restored it may have set that owner: an apply of ours would only add another. So it
+        is removed, which nothing collects, and ours is set by the apply alone: a field set by a
+        patch too would have a second manager of ours for ever.
         """
         if live.owner in ("", kinds.controller_uid(desired)):
             return live
-        owners = desired["metadata"]["ownerReferences"]
         operations = [
             _unchanged_since(str(live.version)),
-            {"op": "replace", "path": "/metadata/ownerReferences", "value": owners},
+            {"op": "remove", "path": "/metadata/ownerReferences"},
         ]
         return await self._send(requests.json_patch(live.manifest(), operations, MANAGER))
 
