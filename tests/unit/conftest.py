@@ -144,7 +144,7 @@ class World:
         by_need = sorted(self.deployments().items(), key=lambda d: d[1]["spec"]["replicas"])
         for name, deployment in by_need:  # those that shrink make room first
             ready = deployment.setdefault("status", {}).get("availableReplicas", 0)
-            model = deployment["metadata"]["annotations"][RENDER_ANNOTATION]
+            model = deployment["metadata"]["annotations"].get(RENDER_ANNOTATION, "")
             healthy = not any(uri in model for uri in self.broken)
             goal = deployment["spec"]["replicas"] if healthy else 0
             if self.scheduler:

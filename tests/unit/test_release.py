@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import RENDER_ANNOTATION
 from yolofleet.plan.revision import stable_revision
@@ -673,3 +674,28 @@ class TestAccelerators:
         assert world.weights()[stable] == 100
         assert condition(world, "CanaryHealthy").reason == "Missing"
         assert condition(world, "Ready").status == "True"
+
+
+def big(kilobytes: int, mark: str = "x") -> dict[str, Any]:
+    """Return a pod template of that size."""
+    env = [{"name": f"LIST_{i}", "value": mark * 980} for i in range(kilobytes)]
+    return {"spec": {"containers": [{"name": "yoloserve", "env": env}]}}
+
+
+def test_a_big_pod_template_works_from_its_record_alone(world):
+    """140 kB are 288 kB of a record, and an object has room for 256 KiB of annotations."""
+    stable = released(world, podTemplate=big(140))
+    annotations = world.deployments()[stable]["metadata"]["annotations"]
+    assert sum(map(len, annotations.values())) < 200_000
+    before = copy.deepcopy(world.deployments())
+    assert released(world) == stable
+    assert world.deployments() == before
+    assert released(world, podTemplate=big(140, "y")) != stable
+    assert released(world, podTemplate=big(140)) == stable
+
+
+def test_a_pod_template_too_big_to_be_kept_is_refused_in_words(world):
+    with pytest.raises(
+        InvalidSpec, match=r"spec.podTemplate: has 6\d\d kB as JSON, and at most 512"
+    ):
+        detector_of(world, podTemplate=big(600))

@@ -5,6 +5,7 @@ checked here is what would break the operator's promises, or fail in words nobod
 API server checks the rest.
 """
 
+import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from yolofleet.api.names import GROUP, child_labels
 
 SERVER_CONTAINER = "yoloserve"
 SERVER_PORT = ("http", 8080)
+MOST_KB = 512
+"""Its record holds a podTemplate twice, and the API server stores no object above 1.5 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,12 @@ def problems(
     mounts: what is mounted besides the cache. guarded: spec.access says who may ask. said: which of
     `MODEL_SETTINGS` spec.model says. path: of the template.
     """
+    size = len(json.dumps([template.metadata, template.spec]).encode()) // 1000
+    if size > MOST_KB:
+        yield (
+            f"{path}: has {size} kB as JSON, and at most {MOST_KB} kB can be kept; put what is long"
+            " into a ConfigMap, and mount it"
+        )
     yield from _of_metadata(template.metadata, f"{path}.metadata")
     wrong = list(_unmergeable(template.spec, f"{path}.spec"))
     settings = SERVER_SETTINGS | (GUARD_SETTINGS if guarded else {})

@@ -28,6 +28,7 @@ from yolofleet.resources.service_account import account_of
 CACHE = "/var/cache/yoloserve"
 KEYS_FILE = "keys"
 READABLE_BY_GROUP = 0o440
+MOST_NOTED = 240 * 1024
 FORGOTTEN_SECONDS = 15
 """How long a pod goes on answering after SIGTERM: until every proxy has forgotten its address."""
 
@@ -41,7 +42,7 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
         name=revision.name,
         namespace=detector.namespace,
         labels=child_labels(detector.name) | {REVISION_LABEL: revision.name},
-        annotations={RENDER_ANNOTATION: planned.record.text} | _released(planned),
+        annotations=_noted(planned) | _released(planned),
         pod_annotations=_scrape() if revision.guard.metrics_open else {},
         owner=owner(detector),
         replicas=planned.replicas,
@@ -61,6 +62,15 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
     if tolerated := tolerations(revision):
         made["spec"]["template"]["spec"]["tolerations"] = tolerated
     return made
+
+
+def _noted(planned: PlannedRevision) -> dict[str, str]:
+    """Return the record, where it fits: all annotations of an object may have 256 KiB.
+
+    One that does not is in the ControllerRevision alone.
+    """
+    text = planned.record.text
+    return {RENDER_ANNOTATION: text} if len(text.encode()) <= MOST_NOTED else {}
 
 
 def _released(planned: PlannedRevision) -> dict[str, str]:
