@@ -98,7 +98,7 @@ def _described(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
     told: dict[str, Any] = yaml.safe_load(path.read_text())
     listed = told["names"]
     by_number = dict(enumerate(listed)) if isinstance(listed, list) else listed
-    numbers = {int(number): _number(name, names) for number, name in by_number.items()}
+    numbers = _numbers({int(number): str(name) for number, name in by_number.items()}, names)
     split = next(told[split] for split in SPLITS if told.get(split))
     root = path.parent / str(told.get("path") or ".")
     for folder in [split] if isinstance(split, str) else split:
@@ -108,7 +108,7 @@ def _described(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
 def _coco(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
     """Read `instances_*.json`; crowds are left out. The pictures are beside it or in `images`."""
     told = json.loads(path.read_text())
-    numbers = {each["id"]: _number(each["name"], names) for each in told["categories"]}
+    numbers = _numbers({each["id"]: str(each["name"]) for each in told["categories"]}, names)
     objects: dict[int, list[dict[str, Any]]] = {}
     for each in told["annotations"]:
         if not each.get("iscrowd"):
@@ -131,7 +131,13 @@ def _picture(path: Path, name: str) -> Path:
     raise FileNotFoundError(2, "it is in none of the usual folders", name)
 
 
-def _number(name: str, names: Sequence[str]) -> int:
-    if name not in names:
-        raise ValueError(f"the model has no class {name!r}; it has: {', '.join(names)}")
-    return names.index(name)
+def _numbers(listed: dict[int, str], names: Sequence[str]) -> dict[int, int]:
+    """Find the model's class for each of a data set's: by name, of one name in their order."""
+    stripped = [name.strip() for name in names]
+    numbers: dict[int, int] = {}
+    for number, name in sorted(listed.items()):
+        if not (here := [index for index, each in enumerate(stripped) if each == name.strip()]):
+            raise ValueError(f"the model has no class {name!r}; it has: {', '.join(names)}")
+        left = [index for index in here if index not in numbers.values()]
+        numbers[number] = (left or here)[0]
+    return numbers

@@ -230,16 +230,32 @@ def refuse_unknown_query(query: bytes, known: Collection[str]) -> None:
 
 
 def class_indices(wanted: str, known: tuple[str, ...]) -> frozenset[int]:
-    """Read "person, 2" as indices; raise `InvalidParameter` for what the model does not have."""
-    indices = set()
-    for word in (word.strip() for word in wanted.split(",")):
-        if named := [index for index, name in enumerate(known) if name.strip() == word]:
-            indices.update(named)  # all, where a model has two of one name
-        elif word.isdecimal() and int(word) < len(known):
-            indices.add(int(word))
+    """Read "person, 2" as indices; raise `InvalidParameter` for what the model does not have.
+
+    A name may have commas in it: the longest that fits is meant.
+    """
+    words, indices = [word.strip() for word in wanted.split(",")], set[int]()
+    longest = 1 + max((name.count(",") for name in known), default=0)
+    while words:
+        for count in range(min(longest, len(words)), 0, -1):
+            name = ", ".join(words[:count])
+            # All of them, where a model has two of one name.
+            if named := [index for index, each in enumerate(known) if _spaced(each) == name]:
+                break
         else:
-            raise InvalidParameter(f"classes: no class {word!r}; there are {', '.join(known)}")
+            count, word = 1, words[0]
+            if not (word.isdecimal() and int(word) < len(known)):
+                raise InvalidParameter(
+                    f"classes: no class {word[:100]!r}; there are {', '.join(known)}"
+                )
+            named = [int(word)]
+        indices.update(named)
+        del words[:count]
     return frozenset(indices)
+
+
+def _spaced(name: str) -> str:
+    return ", ".join(part.strip() for part in name.split(","))
 
 
 class Bodies:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ from yoloserve.errors import (
 from yoloserve.formats import Format
 from yoloserve.heads import recognise
 from yoloserve.images import Image, InputSize, blank, decode, letterbox
+from yoloserve.metadata import Metadata
 from yoloserve.own import own_folder
 from yoloserve.postprocess import Detections, Head, Options, Output, iou, postprocess
 from yoloserve.settings import BackendName, PrecisionName, Settings
@@ -108,7 +109,11 @@ def start(settings: Settings) -> Engine:
         raise
     except Exception as error:  # each runtime has its own; told in the termination log
         raise ModelUnsupported(f"{name} cannot run the model: {error}") from error
-    classes = class_names(settings.classes, backend.metadata.names)
+    for fault in backend.metadata.faults:
+        log.warning("entry of the model's metadata not read", extra={"reason": fault})
+    classes = class_names(settings.classes, backend.metadata)
+    for oddity in oddities(backend.metadata.names or settings.classes or ()):
+        log.warning("odd class names", extra={"reason": oddity})
     info = ModelInfo(
         name=settings.name or model.stem,
         version=settings.version or backend.metadata.version or model.stem,
@@ -216,21 +221,51 @@ def choose_precision(
     return wanted
 
 
-def class_names(expected: tuple[str, ...] | None, told: tuple[str, ...]) -> tuple[str, ...]:
-    """Agree on the class names; raise `ClassesDiffer` naming the first that differs."""
+def class_names(expected: tuple[str, ...] | None, metadata: Metadata) -> tuple[str, ...]:
+    """Agree on the class names; raise `ClassesDiffer` naming the first that differs.
+
+    Blanks around a name are nobody's intent, and a class without a name gets one to be called by.
+    """
+    told = _called(metadata.names)
     if not told:
         if expected is None:
-            raise ModelUnsupported("the model's metadata names no classes: give them as `classes`")
-        return expected
-    if expected is None or expected == told:
+            fault = next((each for each in metadata.faults if each.startswith("names ")), "")
+            raise ModelUnsupported(
+                "the model's metadata names no classes: give them as `classes`"
+                + (f" ({fault})" if fault else "")
+            )
+        return _called(expected)
+    if expected is None or _called(expected) == told:
         return told
-    for index, (want, have) in enumerate(zip_longest(expected, told)):
+    for index, (want, have) in enumerate(zip_longest(_called(expected), told)):
         if want != have:
             raise ClassesDiffer(
                 f"class {index} of the model is {have!r}, not {want!r}; "
                 f"it has {len(told)} classes: {', '.join(told)}"
             )
     raise AssertionError("unequal tuples differ somewhere")
+
+
+def _called(names: Sequence[str]) -> tuple[str, ...]:
+    """Return what the classes are called here, as the public YOLO package calls nameless ones."""
+    return tuple(name.strip() or f"class{index}" for index, name in enumerate(names))
+
+
+def oddities(names: Sequence[str]) -> Iterator[str]:
+    """Say which classes a caller cannot tell apart, or ask for, by the names that were given."""
+    indices: dict[str, list[int]] = {}
+    for index, name in enumerate(_called(names)):
+        indices.setdefault(name, []).append(index)
+        if not names[index].strip():
+            yield f"class {index} has no name, and is called {name!r} here"
+    for name, each in indices.items():
+        if len(each) > 1:
+            yield (
+                f"{name!r} names the classes {', '.join(map(str, each))}: a filter by this name "
+                "means all of them, metrics count them together; only their indices differ"
+            )
+        if name.isdecimal() and int(name) < len(names) and int(name) not in each:
+            yield f"class {each[0]} is called {name!r}: a filter by {name} means it, by its name"
 
 
 def probe(engine: Engine) -> None:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from yoloserve import external
 from yoloserve.errors import ModelUnsupported
@@ -156,11 +157,23 @@ def _trusted(parts: Parts, trusted: Collection[Format]) -> Parts:
 def _yaml(text: bytes) -> dict[str, object]:
     import yaml  # only models of this format need it
 
+    class Plain(yaml.SafeLoader):
+        """Reads a tag of whoever wrote it (`!!python/tuple`) as if it was not there."""
+
+    Plain.add_multi_constructor("", _untagged)
     try:
-        told = yaml.safe_load(text)
+        told = yaml.load(text, Plain)  # noqa: S506 (a SafeLoader, which makes no objects)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ModelUnsupported(f"{METADATA_FILE} cannot be read: {error}") from error
     return told if isinstance(told, dict) else {}
+
+
+def _untagged(loader: Any, _: str, node: Any) -> object:
+    if node.id == "mapping":
+        return loader.construct_mapping(node, deep=True)
+    if node.id == "sequence":
+        return loader.construct_sequence(node, deep=True)
+    return loader.construct_scalar(node)
 
 
 def _unzipped(archive: zipfile.ZipFile, most: int) -> dict[str, bytes]:

@@ -1,13 +1,24 @@
-"""What a model file says about itself, in the words of the public YOLO exporters; pure."""
+"""What a model file says about itself, in the words of the public YOLO exporters; pure.
+
+Each entry is read by itself: one that nobody can read takes its default and is told, and the others
+stand.
+"""
 
 import ast
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from yoloserve.errors import ModelUnsupported
 
 DEFAULT_IMAGE_SIZE = 640
 DEFAULT_STRIDE = 32
+LARGEST_SIDE = 2**15  # of an input, in pixels; a larger one is a slip of the pen
+DETECT = {"", "detect", "detection", "object-detection"}
+MOST_TOLD = 100  # characters of an entry: it comes from whoever made the file
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,65 +35,132 @@ class Metadata:
     # Images for which `nms=True` wrote the suppression out, one after another; none: any number.
     # The others of a larger batch would have no objects at all, and no error.
     unrolled: int | None = None
+    faults: tuple[str, ...] = ()  # entries that could not be read, and why, for the log
 
     @classmethod
     def parse(cls, entries: Mapping[str, object]) -> "Metadata":
         """Read the entries; values are Python literals as text (ONNX) or JSON values (TorchScript).
 
-        Raises `ModelUnsupported` for another task than detection, and for entries nobody can read.
+        Raises `ModelUnsupported` for another task than detection.
         """
-        task = entries.get("task", "detect")
-        if task != "detect":
+        read = _Reader(entries)
+        task = read("task", _text, "detect")
+        if task.lower() not in DETECT:
             raise ModelUnsupported(f"the model's task is {task!r}; this server serves 'detect'")
+        arguments = read("args", _mapping, {})
+        suppressed, batch = arguments.get("nms") is True, read("batch", _count, 1)
+        told = read("end2end", _yes_or_no, None)
+        return cls(
+            names=read("names", _names, ()),
+            image_size=read("imgsz", _image_size, (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)),
+            stride=read("stride", _stride, DEFAULT_STRIDE),
+            batch=batch,
+            dynamic=arguments.get("dynamic") is True,
+            version=str(entries.get("version", "")),
+            end_to_end=True if suppressed else told,
+            unrolled=batch if suppressed else None,
+            faults=tuple(read.faults),
+        )
+
+
+class _Reader:
+    """Reads one entry at a time, and keeps what was wrong."""
+
+    def __init__(self, entries: Mapping[str, object]) -> None:
+        self._entries = entries
+        self.faults: list[str] = []
+
+    def __call__(self, name: str, read: Callable[[object], T], default: T) -> T:
+        """Return the entry as `read` understands it; the default where it is missing, or odd."""
+        if (entry := self._entries.get(name)) is None:
+            return default
         try:
-            return cls(
-                names=_names(_value(entries.get("names", {}))),
-                image_size=_image_size(_value(entries.get("imgsz", DEFAULT_IMAGE_SIZE))),
-                stride=int(str(_value(entries.get("stride", DEFAULT_STRIDE)))),
-                batch=(batch := int(str(_value(entries.get("batch", 1))))),
-                dynamic=_exported_with("dynamic", entries),
-                version=str(entries.get("version", "")),
-                end_to_end=_end_to_end(entries),
-                unrolled=batch if _exported_with("nms", entries) else None,
-            )
-        except (ValueError, TypeError, SyntaxError) as error:
-            raise ModelUnsupported(f"the model's metadata cannot be read: {error}") from error
+            return read(_value(entry))
+        except (ValueError, TypeError, OverflowError) as error:
+            self.faults.append(f"{name} is {repr(entry)[:MOST_TOLD]}: {error}")
+            return default
 
 
 def _value(entry: object) -> object:
-    """Read text as a literal. Never `eval`: the text comes from whoever made the file."""
-    return ast.literal_eval(entry) if isinstance(entry, str) else entry
+    """Read text as a literal or as JSON; what is neither stays text.
+
+    Never `eval`: the text comes from whoever made the file.
+    """
+    if not isinstance(entry, str):
+        return entry
+    for read in (ast.literal_eval, json.loads):
+        try:
+            value: object = read(entry.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return value
+    return entry.strip()
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    raise ValueError("that is no text")
+
+
+def _mapping(value: object) -> Mapping[object, object]:
+    if isinstance(value, Mapping):
+        return value
+    raise ValueError("that is no mapping")
+
+
+def _yes_or_no(value: object) -> bool | None:
+    words = {"true": True, "false": False}
+    value = words.get(value.lower(), value) if isinstance(value, str) else value
+    if value is None or isinstance(value, bool):
+        return value
+    raise ValueError("that is neither true nor false")
+
+
+def _count(value: object) -> int:
+    """Read a whole number of at least 1, also one that was written as a fraction (32.0)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError("that is no whole number")
+    if value < 1:
+        raise ValueError("that is less than 1")
+    return int(value)
+
+
+def _stride(value: object) -> int:
+    """Read one number, or the strides of all levels, of which the largest counts."""
+    return max(map(_count, value)) if isinstance(value, list | tuple) else _count(value)
 
 
 def _names(value: object) -> tuple[str, ...]:
-    """Read `{0: 'person', …}`, `{"0": "person", …}` or a plain list, in the order of the index."""
+    """Read `{0: 'person', …}`, `{"0": "person", …}`, a list, or names with commas or lines between.
+
+    In the order of the index, without the blanks around them.
+    """
     if isinstance(value, Mapping):
-        by_index = {int(index): str(name) for index, name in value.items()}
-        if sorted(by_index) != list(range(len(by_index))):
-            raise ValueError(f"class indices are not 0 to {len(by_index) - 1}")
-        return tuple(by_index[index] for index in range(len(by_index)))
-    if isinstance(value, list | tuple):
-        return tuple(map(str, value))
-    raise ValueError(f"names are neither a mapping nor a list but {type(value).__name__}")
+        value = _by_index(value)
+    elif isinstance(value, str):
+        if value.startswith(("{", "[", "(")):
+            raise ValueError("that cannot be read as a mapping or a list")
+        value = (value.splitlines() if "\n" in value else value.split(",")) if value else ()
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"names are neither a mapping nor a list but {type(value).__name__}")
+    if any(isinstance(name, Mapping | list | tuple) for name in value):
+        raise ValueError("a name is no text")
+    return tuple("" if name is None else str(name).strip() for name in value)
 
 
-def _exported_with(argument: str, entries: Mapping[str, object]) -> bool:
-    """Look among the arguments of the export, which the exporters write down as well."""
-    arguments = _value(entries.get("args", {}))
-    return isinstance(arguments, Mapping) and arguments.get(argument) is True
-
-
-def _end_to_end(entries: Mapping[str, object]) -> bool | None:
-    """Read `end2end`, or that suppression was exported into the graph (`nms` of the arguments)."""
-    if _exported_with("nms", entries):
-        return True
-    told = _value(entries.get("end2end"))
-    return told if isinstance(told, bool) else None
+def _by_index(names: Mapping[object, object]) -> list[object]:
+    by_index = {int(str(index)): name for index, name in names.items()}
+    if sorted(by_index) != list(range(len(names))):
+        raise ValueError(f"class indices are not 0 to {len(names) - 1}")
+    return [by_index[index] for index in range(len(by_index))]
 
 
 def _image_size(value: object) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    if isinstance(value, list | tuple) and len(value) == 2:
-        return int(value[0]), int(value[1])
-    raise ValueError(f"imgsz is {value!r}")
+    sides = value if isinstance(value, list | tuple) else (value,)
+    if len(sides) not in (1, 2):
+        raise ValueError("that is neither one side nor height and width")
+    height, width = _count(sides[0]), _count(sides[-1])
+    if max(height, width) > LARGEST_SIDE:
+        raise ValueError(f"that is more than {LARGEST_SIDE} pixels")
+    return height, width

@@ -211,8 +211,12 @@ class _Seen(Collector):
         detections = CounterMetricFamily(
             "yoloserve_detections", "Objects found, by class", labels=["class"]
         )
+        seen: dict[str, int] = {}  # a model may have two classes of one name: one series for both
         for index in self._of_class.nonzero()[0].tolist():
-            detections.add_metric([self._classes[index]], self._of_class[index])
+            name = self._classes[index]
+            seen[name] = seen.get(name, 0) + int(self._of_class[index])
+        for name, count in seen.items():
+            detections.add_metric([name], count)
         yield detections
 
 

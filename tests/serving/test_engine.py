@@ -7,9 +7,17 @@ import numpy as np
 import pytest
 
 from yoloserve import engine
-from yoloserve.engine import choose_precision, class_names, installed, runtime_for, start
+from yoloserve.engine import (
+    choose_precision,
+    class_names,
+    installed,
+    oddities,
+    runtime_for,
+    start,
+)
 from yoloserve.errors import BackendUnsupported, BlindModel, ClassesDiffer, ModelUnsupported
 from yoloserve.images import InputSize
+from yoloserve.metadata import Metadata
 from yoloserve.postprocess import Head
 from yoloserve.settings import BackendName, PrecisionName, Profile, Settings
 from yoloserve.weights import Format
@@ -78,7 +86,7 @@ def test_a_precision_that_would_be_emulated_is_refused() -> None:
     ],
 )
 def test_class_names_are_the_models_or_those_given(expected, told, names) -> None:
-    assert class_names(expected, told) == names
+    assert class_names(expected, Metadata(told)) == names
 
 
 @pytest.mark.parametrize(
@@ -92,12 +100,35 @@ def test_class_names_are_the_models_or_those_given(expected, told, names) -> Non
 )
 def test_classes_that_differ_are_refused_by_the_first(expected, told, message: str) -> None:
     with pytest.raises(ClassesDiffer, match=message):
-        class_names(expected, told)
+        class_names(expected, Metadata(told))
 
 
 def test_a_model_without_class_names_needs_them_given() -> None:
     with pytest.raises(ModelUnsupported, match="give them as `classes`"):
-        class_names(None, ())
+        class_names(None, Metadata())
+    with pytest.raises(ModelUnsupported, match="names is '17'"):
+        class_names(None, Metadata.parse({"names": "17"}))
+
+
+def test_class_names_that_are_blank_or_doubled_are_served_and_told(
+    make_model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = make_model(names=("car ", " ", "car"), stride="odd")
+    with caplog.at_level("WARNING"):
+        running = started(address, tmp_path, backend=ORT, classes=("car", "", " car"))
+    assert running.info.classes == ("car", "class1", "car")
+    reasons = [record.reason for record in caplog.records if hasattr(record, "reason")]
+    assert [each for each in reasons if "class 1 has no name" in each]
+    assert [each for each in reasons if "'car' names the classes 0, 2" in each]
+    assert [each for each in reasons if each.startswith("stride is 'odd'")]
+
+
+def test_a_name_that_is_another_classs_index_is_told() -> None:
+    assert list(oddities(("1", "2", "3"))) == [
+        "class 0 is called '1': a filter by 1 means it, by its name",
+        "class 1 is called '2': a filter by 2 means it, by its name",
+    ]
+    assert list(oddities(("0", "1", "person"))) == []
 
 
 def started(address: str, tmp_path: Path, **changes: object) -> engine.Engine:

@@ -1,9 +1,17 @@
 """What exporters write into models."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from yoloserve.errors import ModelUnsupported
 from yoloserve.metadata import Metadata
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
+ANYTHING = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(SCALARS, SCALARS, max_size=3)
 
 
 def test_the_text_of_an_onnx_export_is_read() -> None:
@@ -43,18 +51,84 @@ def test_one_number_is_a_square() -> None:
     assert Metadata.parse({"imgsz": "320"}).image_size == (320, 320)
 
 
+def test_another_task_is_refused() -> None:
+    for task in ("segment", "'pose'", '"obb"'):
+        with pytest.raises(ModelUnsupported, match="this server serves 'detect'"):
+            Metadata.parse({"task": task})
+    assert Metadata.parse({"task": '"Detect" '}) == Metadata()
+
+
+READABLE = {"names": "['a', 'b']", "imgsz": "[384, 640]", "stride": "16", "version": "7"}
+READ = Metadata(names=("a", "b"), image_size=(384, 640), stride=16, version="7")
+
+
 @pytest.mark.parametrize(
-    "entries",
+    ("name", "entry", "default"),
     [
-        {"task": "segment"},
-        {"names": "{0: 'a', 2: 'c'}"},
-        {"names": "17"},
-        {"names": "{0: open('/etc/passwd')}"},
-        {"names": "{0: "},
-        {"imgsz": "[1, 2, 3]"},
-        {"stride": "thirty-two"},
+        ("names", "{0: 'a', 2: 'c'}", {"names": ()}),
+        ("names", "{0: 'a', '0': 'c'}", {"names": ()}),
+        ("names", "17", {"names": ()}),
+        ("names", "{0: open('/etc/passwd')}", {"names": ()}),
+        ("names", "{0: ", {"names": ()}),
+        ("names", "[['a'], ['b']]", {"names": ()}),
+        ("names", "[" * 10_000, {"names": ()}),
+        ("imgsz", "[1, 2, 3]", {"image_size": (640, 640)}),
+        ("imgsz", "[]", {"image_size": (640, 640)}),
+        ("imgsz", "0", {"image_size": (640, 640)}),
+        ("imgsz", "1e300", {"image_size": (640, 640)}),
+        ("imgsz", True, {"image_size": (640, 640)}),
+        ("stride", "thirty-two", {"stride": 32}),
+        ("stride", "-32", {"stride": 32}),
+        ("stride", float("nan"), {"stride": 32}),
+        ("stride", [], {"stride": 32}),
+        ("batch", {"a": 1}, {}),
+        ("args", "{'nms': ", {}),
+        ("end2end", "maybe", {}),
+        ("task", ["detect"], {}),
     ],
 )
-def test_what_cannot_be_served_or_read_is_refused(entries: dict[str, object]) -> None:
-    with pytest.raises(ModelUnsupported):
-        Metadata.parse(entries)
+def test_an_entry_that_cannot_be_read_is_told_and_the_others_stand(
+    name: str, entry: object, default: dict[str, Any]
+) -> None:
+    told = Metadata.parse(READABLE | {name: entry})
+    assert replace(told, faults=()) == replace(READ, **default)
+    [fault] = told.faults
+    assert fault.startswith(f"{name} is ")
+    assert len(fault) < 250
+
+
+@given(st.dictionaries(st.sampled_from([*READABLE, "batch", "args", "end2end"]), ANYTHING))
+def test_whatever_entries_hold_only_they_are_lost(entries: dict[str, object]) -> None:
+    told = Metadata.parse(READABLE | entries)
+    for field, name in {"names": "names", "image_size": "imgsz", "stride": "stride"}.items():
+        if name not in entries:
+            assert getattr(told, field) == getattr(READ, field)
+    assert len(told.faults) <= len(entries)
+    assert min(told.stride, told.batch, *told.image_size) >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "field", "value"),
+    [
+        ("names", "person, traffic light", "names", ("person", "traffic light")),
+        ("names", "person\ncar\n", "names", ("person", "car")),
+        ("names", "person", "names", ("person",)),
+        ("names", '["person", null]', "names", ("person", "")),
+        ("names", ("a ", " b"), "names", ("a", "b")),
+        ("names", {0: 7, 1: "x"}, "names", ("7", "x")),
+        ("names", "", "names", ()),
+        ("imgsz", [320], "image_size", (320, 320)),
+        ("imgsz", 320.0, "image_size", (320, 320)),
+        ("imgsz", "(384, 640)", "image_size", (384, 640)),
+        ("stride", "[8, 16, 32]", "stride", 32),
+        ("stride", "32.0", "stride", 32),
+        ("end2end", "true", "end_to_end", True),
+        ("end2end", "False", "end_to_end", False),
+        ("args", '{"nms": true, "batch": null}', "end_to_end", True),
+    ],
+)
+def test_an_entry_is_read_however_it_was_written(
+    name: str, entry: object, field: str, value: object
+) -> None:
+    told = Metadata.parse({name: entry})
+    assert (getattr(told, field), told.faults) == (value, ())

@@ -125,6 +125,8 @@ async def test_a_part_needs_no_file_name(serve, jpeg, path, more, kind) -> None:
 
 def test_classes_are_found_by_name_though_doubled_or_with_blanks() -> None:
     assert class_indices("car, traffic light", ("car", " traffic light ", "car")) == {0, 1, 2}
+    assert class_indices("bus,truck,car", ("car", "bus, truck", "bus")) == {0, 1}
+    assert class_indices("bus, 0", ("car", "bus, truck", "bus")) == {0, 2}
 
 
 # proxies and monitors
