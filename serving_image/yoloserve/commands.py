@@ -27,6 +27,12 @@ LEAST_CONFIDENCE = 0.001  # average precision wants the whole curve
 def serve(settings: Settings) -> int:
     """Answer over HTTP until SIGTERM."""
     from yoloserve import logs
+
+    with logs.configured():
+        return _serve(settings)
+
+
+def _serve(settings: Settings) -> int:
     from yoloserve.engine import start
 
     # The first process of a container ignores what it does not handle: a start that takes long, a
@@ -34,7 +40,6 @@ def serve(settings: Settings) -> int:
     # By force, for the start has a thread; what it leaves behind, a killed one leaves as well.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    logs.configure()
     _allow_connections()
     # A network is read and compiled mostly outside of Python: time to import what speaks HTTP.
     with ThreadPoolExecutor(1, "start") as beside:

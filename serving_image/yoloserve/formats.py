@@ -162,7 +162,7 @@ def _yaml(text: bytes) -> dict[str, object]:
 
     Plain.add_multi_constructor("", _untagged)
     try:
-        told = yaml.load(text, Plain)  # noqa: S506 (a SafeLoader, which makes no objects)
+        told = yaml.load(text, Plain)  # still a SafeLoader: it makes no objects
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ModelUnsupported(f"{METADATA_FILE} cannot be read: {error}") from error
     return told if isinstance(told, dict) else {}

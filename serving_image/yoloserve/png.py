@@ -12,7 +12,9 @@ from yoloserve.errors import InvalidImage
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Header, palette, pixels, end, and how the picture was turned. libpng unpacks texts and profiles,
 # twice: 8 KB of them are 45 ms, a megabyte is six seconds. Of an animation the still one is seen.
-SEEN = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf"})
+# Of all but pixels only the first counts; for each other one libpng writes a line to stderr.
+ONCE = frozenset({b"IHDR", b"PLTE", b"IEND", b"eXIf"})
+EXIF_STARTS = b"II*\0", b"MM\0*"
 END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 MOST_CHUNKS = 50_000  # encoders cut a picture into pieces of 8 KB and more
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by kind of colour
@@ -40,7 +42,7 @@ def plain(png: bytes) -> bytes:
     it reads it, 4 GB and two seconds for 33 bytes.
     """
     kept, position, ended = [(0, len(SIGNATURE))], len(SIGNATURE), False
-    pixels = []
+    pixels, met = [], set[bytes]()
     for _ in range(MOST_CHUNKS):
         if ended or position == len(png):
             break
@@ -50,10 +52,13 @@ def plain(png: bytes) -> bytes:
         end = position + 12 + length
         if end > len(png):
             raise InvalidImage("the image/png is cut short")
-        if kind in SEEN:
-            kept.append((position, end))
         if kind == b"IDAT":
+            kept.append((position, end))
             pixels.append(memoryview(png)[position + 8 : end - 4])
+        elif kind in ONCE - met:
+            met.add(kind)
+            if kind != b"eXIf" or _is_exif(png[position + 4 : end]):
+                kept.append((position, end))
         position, ended = end, kind == b"IEND"
     else:
         raise InvalidImage(f"the image/png has more than {MOST_CHUNKS} chunks")
@@ -61,6 +66,12 @@ def plain(png: bytes) -> bytes:
     if ended and sum(end - start for start, end in kept) == position:
         return png
     return b"".join(png[start:end] for start, end in kept) + (b"" if ended else END)
+
+
+def _is_exif(chunk: bytes) -> bool:
+    """Say whether how the picture was turned can be read there: else libpng says that it cannot."""
+    (crc,) = struct.unpack_from(">I", chunk, len(chunk) - 4)
+    return chunk.startswith(EXIF_STARTS, 4) and crc == zlib.crc32(memoryview(chunk)[:-4])
 
 
 def _unpacked(png: bytes) -> int:

@@ -173,5 +173,36 @@ def test_the_end_of_a_png_may_be_missing_and_its_pixels_may_not(picture: np.ndar
             decode(cut, max_pixels=ANY)
 
 
+TURNED = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0"  # upside down
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        chunk(b"eXIf", TURNED) * 49_000,  # a megabyte and a half of libpng's lines
+        chunk(b"eXIf", b"") + chunk(b"PLTE", b"abc") * 1000,
+        chunk(b"PLTE", b"a") + chunk(b"IHDR", b""),
+    ],
+)
+def test_a_png_is_decoded_without_a_line_of_libpngs_own(
+    picture: np.ndarray, after: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bomb = png(picture, before=chunk(b"eXIf", TURNED) + chunk(b"PLTE", b"abc"), after=after)
+    np.testing.assert_array_equal(decode(bomb, max_pixels=ANY), picture[::-1, ::-1])
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("exif", [b"", b"II*", b"Exif\0\0", chunk(b"eXIf", TURNED)[8:-4]])
+def test_a_png_whose_exif_cannot_be_read_is_upright(
+    picture: np.ndarray, exif: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = bytearray(chunk(b"eXIf", exif))
+    broken[-1] ^= 1
+    np.testing.assert_array_equal(
+        decode(png(picture, before=bytes(broken)), max_pixels=ANY), picture
+    )
+    assert capfd.readouterr().err == ""
+
+
 def test_of_an_animation_the_still_picture_is_seen(picture: np.ndarray) -> None:
     np.testing.assert_array_equal(decode(apng(picture, frames=30), max_pixels=ANY), picture)

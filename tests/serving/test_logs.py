@@ -1,0 +1,87 @@
+"""One JSON object on each line of stderr, whoever wrote it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import indent
+
+SERVING = str(Path(__file__).parents[2] / "serving_image")
+
+
+def run(code: str) -> "subprocess.CompletedProcess[str]":
+    """Run it in a process of its own, for the descriptor of stderr is the whole process's."""
+    begin = "import logging, os, sys; from yoloserve import logs\nwith logs.configured():\n"
+    return subprocess.run(
+        [sys.executable, "-c", begin + indent(code, "  ")],
+        env=os.environ | {"PYTHONPATH": SERVING},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_what_a_library_writes_to_stderr_is_a_line_of_the_log() -> None:
+    code = "os.write(2, b'warning: \\xff half'); os.write(2, b' a line\\n\\nand the next\\n')\n"
+    lines = [json.loads(line) for line in run(code).stderr.splitlines()]
+    assert [(line["message"], line["logger"], line["level"]) for line in lines] == [
+        ("warning: \\xff half a line", "stderr", "warning"),
+        ("and the next", "stderr", "warning"),
+    ]
+
+
+def test_a_line_without_end_is_told_in_pieces() -> None:
+    code = "[os.write(2, b'x' * 20_000) for _ in range(3)]; os.write(2, b'\\n')\n"
+    lines = [json.loads(line) for line in run(code).stderr.splitlines()]
+    assert "".join(line["message"] for line in lines) == "x" * 60_000
+    assert max(len(line["message"]) for line in lines) < 20_000
+
+
+def test_what_is_said_of_damaged_pictures_is_for_the_caller_alone() -> None:
+    code = """
+import cv2, numpy as np
+from yoloserve.images import decode
+good = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8))[1]
+for place in range(41, len(good) - 12):
+    bad = good.copy()
+    bad[place] ^= 0x55
+    try:
+        decode(bad.tobytes(), max_pixels=1000)
+    except Exception as error:
+        last = error
+logging.getLogger("here").info(type(last).__name__)
+"""
+    lines = [json.loads(line) for line in run(code).stderr.splitlines()]
+    assert [line["message"] for line in lines] == ["InvalidImage"]
+
+
+def test_a_library_that_writes_more_than_anybody_reads_does_not_wait() -> None:
+    """The reader needs the lock that whoever writes may hold."""
+    code = """
+import ctypes
+libc = ctypes.PyDLL(None)  # keeps the lock, as an extension module that writes an error does
+line = b"y" * 999 + b"\\n"
+for _ in range(1000):
+    libc.write(2, line, len(line))
+"""
+    assert run(code).returncode == 0
+
+
+def test_what_kills_the_process_is_told() -> None:
+    told = run("import ctypes; ctypes.string_at(0)")
+    assert told.returncode < 0
+    assert "Segmentation fault" in told.stderr
+
+
+def test_stderr_is_as_before_afterwards() -> None:
+    after = "pass\nos.write(2, b'one\\n'); print('two', file=sys.stderr)"
+    begin = "import os, sys; from yoloserve import logs\nwith logs.configured(): "
+    told = subprocess.run(
+        [sys.executable, "-c", begin + after],
+        env=os.environ | {"PYTHONPATH": SERVING},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert told.stderr == "one\ntwo\n"
