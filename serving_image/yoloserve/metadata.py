@@ -47,7 +47,7 @@ class Metadata:
         task = read("task", _text, "detect")
         if task.lower() not in DETECT:
             raise ModelUnsupported(f"the model's task is {task!r}; this server serves 'detect'")
-        arguments = read("args", _mapping, {})
+        arguments: Mapping[object, object] = read("args", _mapping, {})
         suppressed, batch = arguments.get("nms") is True, read("batch", _count, 1)
         told = read("end2end", _yes_or_no, None)
         return cls(
