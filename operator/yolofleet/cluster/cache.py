@@ -19,6 +19,7 @@ from yolofleet.api.detector import Provider
 from yolofleet.api.hosts import MESH
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
+from yolofleet.cluster.compact import compact
 from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.namesakes import Namesakes
 from yolofleet.cluster.ownership import Ownership, ownership_of
@@ -80,7 +81,7 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
         version=int(metadata["resourceVersion"]),
         owner=kinds.controller_uid(manifest),
         key=_key(kind, manifest),
-        body=orjson.dumps(body),
+        body=compact(body),
         content=_content(body, _heard(kind, body)),
         ownership=ownership_of(manifest),
         holds=_holding(manifest) if kind is kinds.POD else None,

@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from yolofleet.api.names import HANDOVER_MANAGER, MANAGER, STATUS_MANAGER, Manifest
+from yolofleet.cluster.compact import compact
 
 Fields = Mapping[str, Any]
 """A tree of FieldsV1: "f:name" for a field, 'k:{"name":"x"}' for an item of a list, "v:1"."""
@@ -117,7 +118,7 @@ def _tree(content: bytes) -> Fields:
 
 
 def _shared(fields: Fields) -> bytes:
-    return _one_copy(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS))
+    return _one_copy(compact(fields, sort_keys=True))
 
 
 @lru_cache(maxsize=4096)
