@@ -165,6 +165,19 @@ async def test_a_record_without_its_labels_is_found_when_the_deployment_is_gone(
     assert not differences(before, world.state())
 
 
+async def test_one_that_is_slow_to_go_is_made_again_once_it_is_gone() -> None:
+    """As with `kubectl delete --cascade=foreground`: it stays until its pods have gone."""
+    world = await in_mid_release()
+    before, stable = world.state(), stable_of(world)
+    world.merge(kinds.DEPLOYMENT, stable, {"metadata": {"finalizers": ["example.com/slow"]}})
+    await world.settle()
+    await lose(world)
+    assert world.condition("Ready")["reason"] == "DeploymentDeleted"
+    world.merge(kinds.DEPLOYMENT, stable, {"metadata": {"finalizers": None}})
+    await world.settle()
+    assert not differences(before, world.state())
+
+
 async def test_two_operators_at_once_make_one_record() -> None:
     """The second one has heard of nothing that the first one did, and thinks that it leads."""
     world = World()

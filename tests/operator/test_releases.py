@@ -198,6 +198,37 @@ async def test_a_canary_is_promoted_and_rolled_back_without_a_restart(
             assert child["spec"]["template"] == templates[key]["template"]
 
 
+async def test_a_deleted_deployment_of_stable_is_made_again_in_mid_release(
+    released: str, user: User, kube: Kube, eventually: Callable[..., Any]
+) -> None:
+    steps = [{"weight": 50, "hold": "Approval"}]
+    traffic = {"hosts": ["gate.example.com"], "gateways": ["mesh"]}
+    await user.edit(model=V2, traffic=traffic, rollout={"strategy": "Canary", "steps": steps})
+    await user.says("Progressing", "AwaitingApproval")
+    target = (await user.status())["rollout"]["revision"]
+    weights = await user.weights()
+    before = (await user.children())["Deployment", released]
+    record = (await user.children())["ControllerRevision", released]
+    await kube.delete(kinds.DEPLOYMENT, user.namespace, released)
+
+    async def back() -> bool:
+        after = (await user.children())["Deployment", released]
+        assert after["metadata"]["uid"] != before["metadata"]["uid"]
+        assert after["spec"]["template"] == before["spec"]["template"]
+        status = await user.status()
+        assert status["stable"]["revision"] == released
+        assert status["stable"]["ready"] == status["stable"]["desired"] > 0
+        return True
+
+    await eventually(back, 90)
+    await user.routes(weights)
+    told = [message for _, reason, message in await user.events() if reason == "DeploymentDeleted"]
+    assert f"the Deployment {released} was deleted" in told[0]
+    after = (await user.children())["ControllerRevision", released]
+    assert after["metadata"]["resourceVersion"] == record["metadata"]["resourceVersion"]
+    assert (await user.status())["rollout"]["revision"] == target
+
+
 async def test_drift_of_every_child_is_repaired(
     released: str, user: User, eventually: Callable[..., Any]
 ) -> None:

@@ -89,7 +89,8 @@ class Unapproved(RuleBasedStateMachine):
 
     @rule()
     def lose_the_service_and_status(self):
-        if self.old in self.world.deployments():  # else nothing is left that tells
+        known = {("Deployment", self.old), ("ControllerRevision", self.old)}
+        if known & self.world.children.keys():  # else nothing is left that tells
             self.world.children.pop(("Service", "gate"), None)
             self.lose_status()
 

@@ -254,6 +254,29 @@ def test_a_former_revision_whose_deployment_was_deleted_stays_one_to_roll_back_t
     assert world.deployments()[old]["spec"]["template"] == pods
 
 
+def test_a_former_revision_is_known_as_released_without_its_deployment(world):
+    """So that going back to it needs no steps, and whoever lost all else goes on from it."""
+    world.edit(model=OLD, rollout=APPROVAL)
+    world.settle()
+    old = world.status().stable.revision
+    del world.children["Deployment", old]
+    del world.children["Service", "gate"]
+    world.raw["status"] = {}
+    world.edit(model=NEW)
+    world.settle()
+    assert world.status().stable.revision == old
+
+
+def test_a_paused_target_whose_deployment_was_deleted_has_its_replicas_back(world):
+    _, new = in_mid_release(world)
+    world.edit(rollout={**APPROVAL, "paused": True})
+    world.settle(3)
+    assert world.replicas()[new] == 1
+    del world.children["Deployment", new]
+    world.settle(3)
+    assert world.replicas()[new] == 1
+
+
 SECRETS = {
     "access": {"apiKeys": {"secretName": "keys", "key": "k"}},
     "podTemplate": {

@@ -21,7 +21,7 @@ RENDER_ANNOTATION = f"{GROUP}/render"
 """On a revision's Deployment: what it was rendered with, so that an upgrade restarts no pod."""
 
 RELEASED_ANNOTATION = f"{GROUP}/released"
-"""On a revision's Deployment: all traffic has been to it, so a roll-back to it needs no steps."""
+"""On a revision's Deployment and record: all traffic has been to it; a roll-back needs no steps."""
 
 RECORD_KEY = "record"
 """In the data of a ControllerRevision: what `RENDER_ANNOTATION` says, apart from the Deployment."""

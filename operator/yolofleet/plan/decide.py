@@ -187,7 +187,7 @@ def _replicas(
         )
     if way and name == way.revision:
         if way.held:
-            return running
+            return running if observed.deployed(name) else _told(observed, name)
         short = _short(observed, going)
         needed = bearers(observed.weights.get(name, 0), capacity.kept)
         return newcomer(
@@ -199,6 +199,12 @@ def _replicas(
             stuck=not observed.ready(going.stable),
         )
     return canary_replicas(detector, observed, name, capacity.full)
+
+
+def _told(observed: Observed, name: str) -> int:
+    """Return the replicas that status says `name` was to have, beside stable."""
+    beside = observed.status.canary
+    return beside.desired if beside and beside.revision == name else 0
 
 
 def _short(observed: Observed, going: Release) -> int:

@@ -81,6 +81,11 @@ class Observed:
         found = self.revisions.get(name)
         return found.replicas if found else 0
 
+    def deployed(self, name: str) -> bool:
+        """Whether there is a Deployment of `name`."""
+        found = self.revisions.get(name)
+        return found is not None and found.deployed
+
     def unplaced(self, name: str) -> int:
         """Of those, the ones that have no node yet."""
         found = self.revisions.get(name)
@@ -193,11 +198,13 @@ def _revision(
     name, (replicas, ready) = meta["name"], replicas_of(deployment)
     noted, record = Record(meta.get("annotations", {}).get(RENDER_ANNOTATION, "")), None
     revision, created = recorded(detector.name, name, noted.text), meta.get("creationTimestamp", "")
+    released = _was_released(deployment)
     if kept is not None:
         record = record_in(kept)
         revision = revision or recorded(detector.name, name, record.text)
         # a Deployment that was deleted and made again is no younger revision
         created = min(created, kept["metadata"].get("creationTimestamp", created))
+        released = released or _was_released(kept)
     refusal = deployment_failure(name, status)
     if refusal:
         said = of_a_pod(deployment, refusal.message, origin(detector.spec, revision))
@@ -211,7 +218,7 @@ def _revision(
         failure=failures.get(name) or refusal,
         settled=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         placed=placed.get(name, 0),
-        released=RELEASED_ANNOTATION in meta.get("annotations", {}),
+        released=released,
         record=record,
         noted=noted,
     )
@@ -234,9 +241,14 @@ def _undeployed(detector: str, kept: Manifest, failures: Mapping[str, Failure]) 
         ready=0,
         revision=recorded(detector, name, record.text),
         failure=failures.get(name),  # of pods that are not gone yet
+        released=_was_released(kept),
         deployed=False,
         record=record,
     )
+
+
+def _was_released(child: Manifest) -> bool:
+    return RELEASED_ANNOTATION in (child["metadata"].get("annotations") or {})
 
 
 def _selected(detector: Detector, services: Iterable[Manifest]) -> tuple[str | None, bool]:

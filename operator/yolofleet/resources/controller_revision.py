@@ -3,6 +3,7 @@
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import RECORD_KEY, REVISION_LABEL, Manifest, child_labels
 from yolofleet.plan.decide import PlannedRevision
+from yolofleet.resources.deployment import released
 from yolofleet.resources.owner import owner
 from yolofleet.resources.render import render
 
@@ -19,6 +20,7 @@ def controller_revision(detector: Detector, planned: PlannedRevision) -> Manifes
         name=name,
         namespace=detector.namespace,
         labels=child_labels(detector.name) | {REVISION_LABEL: name},
+        annotations=released(planned) or None,
         owner=owner(detector),
         data={RECORD_KEY: planned.record.text},
         number=planned.record.number,

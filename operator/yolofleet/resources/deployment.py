@@ -42,7 +42,7 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
         name=revision.name,
         namespace=detector.namespace,
         labels=child_labels(detector.name) | {REVISION_LABEL: revision.name},
-        annotations=_noted(planned) | _released(planned),
+        annotations=_noted(planned) | released(planned),
         pod_annotations=_scrape() if revision.guard.metrics_open else {},
         owner=owner(detector),
         replicas=planned.replicas,
@@ -73,7 +73,8 @@ def _noted(planned: PlannedRevision) -> dict[str, str]:
     return {RENDER_ANNOTATION: text} if len(text.encode()) <= MOST_NOTED else {}
 
 
-def _released(planned: PlannedRevision) -> dict[str, str]:
+def released(planned: PlannedRevision) -> dict[str, str]:
+    """Return the annotation that says so of a revision that is or was the stable one."""
     return {RELEASED_ANNOTATION: "true"} if planned.released else {}
 
 
