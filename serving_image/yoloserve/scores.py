@@ -1,4 +1,8 @@
-"""Mean average precision as COCO defines it: 101 recall points, IoU 0.50 to 0.95. Pure."""
+"""Mean average precision as COCO defines it: 101 recall points, IoU 0.50 to 0.95. Pure.
+
+Own code: a hundred lines, for which the images need no compiled package; tests hold it against
+faster-coco-eval, to 1e-6.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

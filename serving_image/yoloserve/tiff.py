@@ -1,6 +1,8 @@
 """The first directory of a TIFF: what a picture says of itself before it is decoded; pure.
 
-An EXIF block is such a directory, too. Source: TIFF, revision 6.0.
+An EXIF block is such a directory, too. OpenCV's libtiff decodes it. Own code, for what is looked at
+here is looked at before a decoder is: tifffile reads LZW and JPEG with imagecodecs (80 MB), and
+Pillow (17 MB) has no 16-bit planes; the image is 691 of 700 MB. Source: TIFF, revision 6.0.
 """
 
 import enum

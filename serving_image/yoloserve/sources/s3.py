@@ -1,4 +1,8 @@
-"""Models in S3 and what speaks like it, by s3fs: credentials as AWS's own tools find them."""
+"""Models in S3 and what speaks like it, by s3fs: credentials as AWS's own tools find them.
+
+Not by obstore, which is 29 MB smaller: it reads no profiles (AWS_PROFILE, a mounted credentials
+file), and without credentials asks the machine's metadata service instead of going on unsigned.
+"""
 
 from collections.abc import Callable
 from functools import partial
