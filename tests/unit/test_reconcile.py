@@ -862,3 +862,100 @@ def test_pull_secrets_that_a_cloud_gives_the_account_stay_beside_those_of_the_de
     world.api.writes.clear()
     assert world.look() is None
     assert world.api.writes == []
+
+
+def gone(world, kind, name):
+    """Somebody deletes an object of ours, and the operator hears of it."""
+    live = world.api.objects.pop(kind.path("shop", name), None)
+    if live is None:
+        return False
+    world.api.version += 1
+    world.cache.remove(kind, live["metadata"]["uid"], world.api.version)
+    return True
+
+
+@pytest.mark.parametrize("kind", [kinds.SERVICE, kinds.DEPLOYMENT, kinds.NETWORK_POLICY], ids=str)
+def test_what_is_deleted_again_and_again_is_told_and_made_again_ever_more_seldom(world, kind):
+    world.settle()
+    name = sorted(world.names(kind))[0]
+    made = 0
+    for _ in range(300):
+        made += gone(world, kind, name)
+        world.look()
+        world.seconds += 0.5
+    assert 8 <= made <= 12
+    told = world.said("Drifted")
+    assert (told.status, told.reason) == ("True", "DriftContested")
+    assert f"{kind} {name}: deleted again and again" in told.message
+    assert "does not say" in told.message
+    world.seconds += 60
+    world.look()
+    assert name in world.names(kind), "never left away for longer than a minute"
+    world.seconds += 120
+    world.look_often()
+    assert world.said("Drifted").status == "False"
+
+
+def test_one_deletion_or_one_now_and_then_is_made_good_at_once(world):
+    world.settle()
+    for _ in range(10):
+        assert gone(world, kinds.SERVICE, "gate")
+        world.look()
+        assert "gate" in world.names(kinds.SERVICE)
+        assert world.said("Drifted") is None
+        world.seconds += 3 * 3600
+
+
+def test_a_slow_hand_that_deletes_is_told_and_never_waited_for(world):
+    world.settle()
+    for _ in range(4):
+        assert gone(world, kinds.NETWORK_POLICY, "gate")
+        world.look()
+        assert "gate" in world.names(kinds.NETWORK_POLICY)
+        world.seconds += 600
+        world.look()
+    assert world.said("Drifted").reason == "DriftContested"
+
+
+def test_a_route_does_not_lead_to_a_service_that_is_left_deleted(world):
+    world.spec(canary={"weight": 50, "model": {"uri": "demo://other"}})
+    world.settle()
+    canary = world.status().canary.revision
+    for _ in range(40):
+        gone(world, kinds.SERVICE, canary)
+        world.look()
+        world.seconds += 0.2
+    gone(world, kinds.SERVICE, canary)
+    world.look()
+    world.look()
+    assert canary not in world.names(kinds.SERVICE)
+    assert weights_of(world) == {world.stable: 100}
+
+
+def test_what_nobody_wants_any_more_and_wants_again_is_no_contest(world):
+    world.settle()
+    for _ in range(6):
+        for scaling in ({"minReplicas": 2, "maxReplicas": 3}, None):
+            world.spec(autoscaling=scaling)
+            world.look_often(2)
+            assert bool(world.names(kinds.HPA)) is bool(scaling)
+    assert world.said("Drifted") is None
+
+
+def test_what_others_delete_and_make_again_themselves_is_over_with_that(world):
+    world.settle()
+    path = kinds.SERVICE.path("shop", "gate")
+    theirs = copy.deepcopy(world.api.objects[path])
+    for _ in range(20):
+        gone(world, kinds.SERVICE, "gate")
+        world.look()
+        world.seconds += 0.2
+    gone(world, kinds.SERVICE, "gate")
+    world.look()
+    assert "gate" not in world.names(kinds.SERVICE)
+    del theirs["metadata"]["uid"]
+    world.api.put(path, theirs)
+    world.look()
+    world.seconds += 300
+    world.look_often()
+    assert world.said("Drifted").status == "False"

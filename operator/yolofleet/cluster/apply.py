@@ -37,6 +37,7 @@ from yolofleet.cluster.compare import (
     without,
 )
 from yolofleet.cluster.contests import Contests, names_of
+from yolofleet.cluster.deletions import Deletions
 from yolofleet.cluster.errors import (
     ClusterError,
     Conflict,
@@ -163,6 +164,7 @@ class Writer:
         self._proven: dict[str, _Proof] = {}
         self._unkept: dict[str, dict[Path, bytes]] = {}
         self._contests = Contests(clock)
+        self._deletions = Deletions(clock)
         self._failures = Failures(clock)
         self._untold: dict[str, list[Drift]] = {}
         self._unreached: dict[str, frozenset[str]] = {}
@@ -246,7 +248,9 @@ class Writer:
                 continue
             identity = kinds.identity(manifest)
             try:
-                await self._bring(manifest, uids.get(identity), policy, done)
+                if not await self._bring(manifest, uids.get(identity), policy, done):
+                    absent = NotFound(f"{identity[1]} is left deleted for a moment")
+                    unmade.append(Failed(manifest, absent, 0, 0.0))
             except NotLeading:
                 raise
             except ClusterError as error:
@@ -345,17 +349,32 @@ class Writer:
 
     async def _bring(
         self, manifest: Manifest, uid: str | None, policy: DriftPolicy, done: Applied
-    ) -> None:
-        """Make one object as desired, and note what was done."""
-        live = await self._live(manifest, uid)
+    ) -> bool:
+        """Make one object as desired, and note what was done; say whether it is there now."""
+        live, again = await self._live(manifest, uid), None
         if live is None:
-            done.changes.append(await self._create(manifest))
-            return
+            there = not self._deletions.lost(manifest)
+            if there:
+                done.changes.append(await self._create(manifest))
+        else:
+            self._deletions.found(manifest)
+            there, again = True, await self._put_right(manifest, live, policy, done)
+        if told := self._deletions.told(manifest):
+            done.drifts.append(told)
+        for look in (again, self._deletions.again(manifest)):
+            if look is not None:
+                done.again = min(look, done.again or look)
+        return there
+
+    async def _put_right(
+        self, manifest: Manifest, live: Entry, policy: DriftPolicy, done: Applied
+    ) -> timedelta | None:
+        """Make an object that is there as desired; return when to look at a fight once more."""
         if b'"deletionTimestamp"' in live.body and _terminating(live):
-            return
+            return None
         if (fixed := live.kind.fixed) and live.manifest().get(fixed) != manifest[fixed]:
             done.changes += await self._replace(manifest, live)
-            return
+            return None
         try:
             live = await self._adopted(manifest, live)
             changes, drifts = await self._apply(manifest, live, policy)
@@ -364,8 +383,7 @@ class Writer:
             raise
         done.changes.extend(changes)
         done.drifts.extend(drifts)
-        if (again := self._contests.again(live.uid)) is not None:
-            done.again = min(again, done.again or again)
+        return self._contests.again(live.uid)
 
     def _keep_untold(self, uid: str, done: Applied) -> None:
         """Tell of repairs until a status that tells of them is published: a write may fail."""
@@ -508,12 +526,14 @@ class Writer:
     async def _create(self, desired: Manifest) -> Change:
         """Create by an apply that gives way: somebody faster is a `Conflict`, and we look again."""
         await self._send(requests.apply(with_wish(desired, wish_of(desired)), MANAGER, force=False))
+        self._deletions.made(desired)
         return _told(desired, Change(Action.CREATED, *_names(desired)))
 
     async def _replace(self, desired: Manifest, live: Entry) -> list[Change]:
         """Make another object in the place of one that cannot be changed into what is desired."""
         gone = live.manifest()
         await self._client.send(requests.delete(gone))
+        self._deletions.forget(gone)
         self._cache.remove(live.kind, live.uid, live.version)
         deleted = _told(gone, Change(Action.DELETED, *_names(gone), (live.kind.fixed,)))
         return [deleted, await self._create(desired)]
@@ -558,6 +578,7 @@ class Writer:
             done.failed.append(self._failures.failed(live, error))
         else:
             self._failures.forget(live)
+            self._deletions.forget(live)
             done.changes.append(_told(live, Change(Action.DELETED, *_names(live))))
 
     async def _send(self, request: requests.Request) -> Entry:

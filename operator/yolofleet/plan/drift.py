@@ -18,6 +18,7 @@ class Handling(StrEnum):
     REPAIRED = "repaired"
     LEFT = "left"  # spec.driftPolicy says so
     CONTESTED = "contested"  # it comes back after it was repaired
+    DELETED = "deleted"  # it is made again, and deleted again
     NOT_KEPT = "not kept"  # the API server made something else of what we wrote
 
 
@@ -45,6 +46,8 @@ _ADVICE = {
     Handling.LEFT: "left, as spec.driftPolicy Report says; undo it, or set the policy to Enforce",
     Handling.CONTESTED: "changed again after it was put right; stop the other writer, or set"
     " spec.driftPolicy to Report. What would kill pods each time is left to it meanwhile",
+    Handling.DELETED: "by whom, the API server does not say (its audit log may); stop who does it."
+    " It is made again ever more seldom, at least once a minute",
     Handling.NOT_KEPT: "a mutating webhook or the API server makes something else of what is"
     " written there; that very value is left, any other is put right",
 }
@@ -52,6 +55,7 @@ _ADVICE = {
 
 _REASONS = {
     Handling.CONTESTED: Reason.CONTESTED,
+    Handling.DELETED: Reason.CONTESTED,
     Handling.LEFT: Reason.LEFT_IN_PLACE,
     Handling.REPAIRED: Reason.REPAIRED,
     Handling.NOT_KEPT: Reason.NOT_KEPT,
@@ -64,7 +68,7 @@ def drifted(before: Status, drifts: Sequence[Drift] | None) -> Statement | None:
     drifts: what was found of every object; None when nobody looked.
     """
     kind, was = ConditionType.DRIFTED, before.condition(ConditionType.DRIFTED)
-    for handling in (Handling.CONTESTED, Handling.LEFT, Handling.REPAIRED):
+    for handling in (Handling.DELETED, Handling.CONTESTED, Handling.LEFT, Handling.REPAIRED):
         if found := [str(drift) for drift in drifts or () if drift.handling is handling]:
             told = f"{'; '.join(found)}; {_ADVICE[handling]}"
             return Statement(kind, handling is not Handling.REPAIRED, _REASONS[handling], told)
