@@ -54,7 +54,9 @@ def sees(outputs: Sequence[Output], head: Head) -> bool | None:
         return None
     if _range(all_scores).max() >= LEAST_CHANGE:
         return True
-    held = np.clip(all_scores, LEAST_SCORE, 1 - LEAST_SCORE).astype(np.float64)
+    exact = all_scores.astype(np.float64)
+    least = exact[exact > 0].min(initial=LEAST_SCORE)  # single precision holds far smaller ones
+    held = np.clip(exact, least, 1 - LEAST_SCORE)
     return bool(np.median(_range(np.log(held / (1 - held)))) >= LEAST_LOGIT_CHANGE)
 
 

@@ -83,6 +83,9 @@ def scores(*each: float) -> np.ndarray:
         ((0.001, 0.001, 0.002), (0.9, 0.001, 0.002), True),
         # Nothing for it in our pictures, and yet not the same: a user's model is not blind.
         ((1e-5, 2e-5, 4e-6), (8e-5, 4e-6, 3e-5), True),
+        ((1e-9, 2e-9, 4e-10), (8e-9, 4e-10, 3e-9), True),  # nor is one that is very sure of it
+        ((1e-9, 2e-9, 4e-10), (1.1e-9, 2.1e-9, 4.2e-10), False),
+        ((0, 6e-8, 0), (6e-8, 0, 6e-8), False),  # all that half precision tells apart down there
         ((0.001, 0.002, 0.001), (0.00101, 0.002, 0.00103), False),
         ((0, 0, 0), (0, 0, 0), False),
         ((0.5, 0.5, 0.5), (0.5039, 0.5, 0.5039), False),  # bf16 rounds so
