@@ -144,16 +144,15 @@ async def _pull_secrets(
 ) -> list[str]:
     """Return what the account of the pods names: what it does, and what the default one does.
 
-    That is read when pods may soon be made: while there is no account, when the spec has changed,
-    and when an image cannot be pulled.
+    That is read anew when pods are about to be made, and when an image cannot be pulled.
     """
     metadata = raw["metadata"]
     key = f"{metadata['namespace']}/{metadata['name']}"
-    accounts = [account_in(children, metadata["name"])]
+    account = account_in(children, metadata["name"])
     changed = before.observed_generation != metadata["generation"]
-    if not accounts[0] or changed or any(map(waits_for_image, deps.cache.pods(key))):
-        accounts.append(await deps.cluster.default_account(metadata["namespace"]))
-    return pull_secrets_of(*accounts)
+    anew = not account or changed or any(map(waits_for_image, deps.cache.pods(key)))
+    default = await deps.cluster.default_account(metadata["namespace"], anew=anew)
+    return pull_secrets_of(account, default)
 
 
 async def _undecided(

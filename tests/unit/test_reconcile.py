@@ -12,10 +12,11 @@ from yolofleet.api.crd import schema
 from yolofleet.api.detector import Autoscaling
 from yolofleet.api.status import Serving, read_status
 from yolofleet.cluster import errors, kinds
-from yolofleet.cluster.apply import Writer
+from yolofleet.cluster.apply import ACCOUNT_S, Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.client import Listing
 from yolofleet.cluster.complaints import Complaints
+from yolofleet.cluster.deletions import OPEN_S
 from yolofleet.plan.accelerators import NodeRoom
 from yolofleet.plan.defaults import Defaults
 from yolofleet.reconcile import Deps, reconcile
@@ -848,6 +849,37 @@ def test_a_pull_secret_is_looked_for_when_an_image_cannot_be_pulled(world):
     assert "ServiceAccount default" in world.said("Progressing").message
 
 
+def test_pull_secrets_that_others_take_from_the_account_are_put_back_and_told(world):
+    give_pull_secrets(world, "registry")
+    world.settle()
+    world.edit(kinds.SERVICE_ACCOUNT, "gate", {"imagePullSecrets": None}, manager="kubectl-edit")
+    world.look_often()
+    assert pull_secrets(world) == ["registry"]
+    assert "imagePullSecrets" in world.said("Drifted").message
+
+
+def test_a_default_account_whose_secrets_change_is_read_again_in_time(world):
+    give_pull_secrets(world, "old")
+    world.settle()
+    give_pull_secrets(world, "new")
+    world.look_often()
+    assert pull_secrets(world) == ["old"], "not at every look"
+    world.seconds += ACCOUNT_S + 1
+    world.look_often()
+    assert pull_secrets(world) == ["old", "new"]
+
+
+def test_pull_secrets_that_could_not_be_written_are_written_later(world):
+    world.settle()
+    give_pull_secrets(world, "registry")
+    world.api.refuse = of_kind(kinds.SERVICE_ACCOUNT, error=errors.Unavailable("busy"))
+    world.spec(model={"uri": "demo://shapes-v2"})
+    world.look_often()
+    world.api.refuse = lambda _request: None
+    world.look_often()
+    assert pull_secrets(world) == ["registry"]
+
+
 def test_pull_secrets_that_a_cloud_gives_the_account_stay_beside_those_of_the_default_one(world):
     give_pull_secrets(world, "registry")
     world.settle()
@@ -874,7 +906,18 @@ def gone(world, kind, name):
     return True
 
 
-@pytest.mark.parametrize("kind", [kinds.SERVICE, kinds.DEPLOYMENT, kinds.NETWORK_POLICY], ids=str)
+def test_pods_are_never_left_open_for_long(world):
+    """Who deletes the NetworkPolicy in a loop opens the pods for a second at a time at most."""
+    world.settle()
+    for _ in range(100):
+        gone(world, kinds.NETWORK_POLICY, "gate")
+        world.look()
+        world.seconds += OPEN_S
+        world.look()
+        assert "gate" in world.names(kinds.NETWORK_POLICY)
+
+
+@pytest.mark.parametrize("kind", [kinds.SERVICE, kinds.DEPLOYMENT], ids=str)
 def test_what_is_deleted_again_and_again_is_told_and_made_again_ever_more_seldom(world, kind):
     world.settle()
     name = sorted(world.names(kind))[0]

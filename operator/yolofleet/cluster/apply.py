@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
+from math import inf
 from typing import Any, Final
 
 import orjson
@@ -59,6 +60,10 @@ logger = logging.getLogger(__name__)
 _REPLICAS: Final = ("spec", "replicas")
 
 LOOK_FOR_AUTOSCALER_S: Final = 60.0
+
+ACCOUNT_S: Final = 600.0
+"""So long the default account of a namespace counts as it was read."""
+
 """How often to look whether the autoscaler that a Deployment is left to is still there."""
 
 
@@ -168,6 +173,7 @@ class Writer:
         self._failures = Failures(clock)
         self._untold: dict[str, list[Drift]] = {}
         self._unreached: dict[str, frozenset[str]] = {}
+        self._accounts: dict[str, tuple[float, Manifest | None]] = {}
 
     async def children(self, uid: str, key: str, serving: Iterable[str]) -> list[Manifest]:
         """Return what is the detector's, from memory but for what should be there.
@@ -209,15 +215,22 @@ class Writer:
         free = [*self._cache.children(key), *former]
         return [*self._cache.children(uid), *(one for one in free if kinds.is_free(one, key))]
 
-    async def default_account(self, namespace: str) -> Manifest | None:
+    async def default_account(self, namespace: str, *, anew: bool = False) -> Manifest | None:
         """Return the account that pods of `namespace` run as by default; None if nobody may see it.
 
-        It need not be watched: pods get what their account has when they are made.
+        It need not be watched: pods get what their account has when they are made. One read serves
+        for `ACCOUNT_S`. anew: what was read before does not do.
         """
-        try:
-            return await self._client.find(kinds.SERVICE_ACCOUNT, namespace, "default")
-        except Forbidden:
-            return None
+        now = self._clock()
+        at, account = self._accounts.get(namespace, (-inf, None))
+        if anew or now - at > ACCOUNT_S:
+            try:
+                account = await self._client.find(kinds.SERVICE_ACCOUNT, namespace, "default")
+            except Forbidden:
+                account = None
+            fresh = {n: one for n, one in self._accounts.items() if now - one[0] <= ACCOUNT_S}
+            self._accounts = fresh | {namespace: (now, account)}
+        return account
 
     def unread(self, raw: Manifest, error: ClusterError) -> Failed:
         """Count that what is to be known of the detector `raw` could not be read."""

@@ -19,7 +19,10 @@ from yolofleet.cluster.contests import QUICK_S, REMEMBERED_S, ROUNDS
 from yolofleet.plan.drift import Drift, Handling
 
 SELDOM_S: Final = 60.0
-"""At least so often it is made again: what is missing may be what serves, or keeps others out."""
+"""At least so often it is made again: what is missing may be what serves."""
+
+OPEN_S: Final = 1.0
+"""So long at most pods are open to everybody: a NetworkPolicy costs one write, and no pod."""
 
 _MANY: Final = 1000
 
@@ -31,6 +34,7 @@ class _Made:
     """An object that was made at `at`. times: how often it was deleted; gap: after how long."""
 
     at: float
+    most: float  # seconds from one making to the next
     times: int = 0
     quick: int = 0  # of these, in a row within `QUICK_S`
     gap: float = 0.0
@@ -43,7 +47,7 @@ class _Made:
     @property
     def pause(self) -> float:
         """From one making to the next, at least."""
-        return min(2.0 ** (self.quick - ROUNDS - 1), SELDOM_S) if self.quick > ROUNDS else 0.0
+        return min(2.0 ** (self.quick - ROUNDS - 1), self.most) if self.quick > ROUNDS else 0.0
 
     @property
     def over_at(self) -> float:
@@ -62,7 +66,8 @@ class Deletions:
         now = self._clock()
         if len(self._known) >= _MANY and not len(self._known) % _MANY:
             self._known = {a: m for a, m in self._known.items() if now - m.at <= REMEMBERED_S}
-        made = self._known.setdefault(_address(manifest), _Made(now))
+        most = OPEN_S if manifest["kind"] == kinds.NETWORK_POLICY.name else SELDOM_S
+        made = self._known.setdefault(_address(manifest), _Made(now, most))
         made.at, made.gone = now, False
 
     def lost(self, manifest: Manifest) -> bool:
