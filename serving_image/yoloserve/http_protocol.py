@@ -83,7 +83,9 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._pieces_bytes: int | None = None  # of a head in several; None: not within a head
+        # Of a head, or of trailers, in several pieces; None: not within one.
+        self._pieces_bytes: int | None = None
+        self._is_headed = False  # what looks like a header now is a trailer
         self._may_be_long = False  # the head that ends in what came
         self._enough = False  # nothing more is read
         self._offered = False  # an upgrade that is not taken, by the request that is being read
@@ -106,8 +108,10 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
         if self._enough:
             return
         self._unset_keepalive_if_required()
-        within_a_head = self._pieces_bytes is not None
-        self._may_be_long = within_a_head or len(data) > MOST_HEAD_BYTES
+        self._may_be_long = len(data) > MOST_HEAD_BYTES
+        if self._pieces_bytes is not None:
+            self._may_be_long = True
+            self._pieces_bytes += len(data)  # begins anew with what begins in this piece
         coming: list[bytes | memoryview] = [data]  # the last one first
         while coming:
             piece = coming.pop()
@@ -124,10 +128,9 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
                     return
                 rest = memoryview(piece)[offer.args[0] :]  # not copied for each offer in it
                 coming += [*([rest] if rest else []), self._plain_head()]
-        if within_a_head and self._pieces_bytes is not None:
-            self._pieces_bytes += len(data)
-            if self._pieces_bytes > MOST_HEAD_BYTES:
-                self._give_up(Cut.LARGE_HEAD, TOO_LONG)
+        if self._pieces_bytes is not None and self._pieces_bytes > MOST_HEAD_BYTES:
+            # After a head it might be taken for the answer to the next request.
+            self._give_up(Cut.LARGE_HEAD, "" if self._is_headed else TOO_LONG)
 
     def _should_upgrade(self) -> bool:
         # A WebSocket begins with GET; any other request has a body to be read (RFC 6455, 4.1).
@@ -171,11 +174,30 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
             self.scope["state"][CROWDED] = True
         self._stop_waiting()
         self._pieces_bytes = 0
+        self._is_headed = False
         self._timer = self.loop.call_later(self.timeout_s, self._give_up, Cut.SLOW_HEAD, TOO_SLOW)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep it; but not a trailer, which nobody reads."""
+        if not self._is_headed:
+            super().on_header(name, value)
+
+    def on_chunk_header(self) -> None:
+        """Count what comes until a body does: after the last chunk, that is trailers.
+
+        The parser keeps each until its end, however long it is.
+        """
+        self._pieces_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        """Pass it on."""
+        self._pieces_bytes = None
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Wait no longer: the head is there."""
         self._stop_waiting()
+        self._is_headed = True
         if self._may_be_long and self._size_of_head() > MOST_HEAD_BYTES:
             self._give_up(Cut.LARGE_HEAD, TOO_LONG)
             self._stop_reading()
@@ -204,6 +226,7 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
         """Wait no longer for a rest: the connection is as idle as any other."""
         if self._offered:
             return
+        self._pieces_bytes = None
         super().on_message_complete()
         if self._timer:
             self._stop_waiting()

@@ -277,6 +277,63 @@ async def test_a_head_below_that_is_read_and_no_body_counts_as_one(piece: int) -
     assert connection.cuts == []
 
 
+TRAILERS = {"many": b"a:b\r\n" * 200, "one": b"a" * 1000}
+
+
+@pytest.mark.parametrize("trailers", TRAILERS.values(), ids=TRAILERS)
+async def test_trailers_have_an_end_and_are_not_kept(trailers: bytes) -> None:
+    for answered in (True, False):
+        connection = Connection() if answered else Echo()
+        chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await connection.send(chunked + b"1\r\nA\r\n0\r\nb: c\r\n")
+        for _ in range(2 * MOST_HEAD_BYTES // len(trailers)):
+            connection.protocol.data_received(trailers)
+        assert len(connection.protocol.headers) == 2
+        assert connection.wire.closed
+        assert connection.wire.sent.count(b"HTTP/1.1") == (1 if answered else 0)
+        assert connection.cuts == [Cut.LARGE_HEAD]
+        connection.protocol.connection_lost(None)
+        await asyncio.gather(*connection.protocol.tasks)
+
+
+async def test_a_few_trailers_are_read_and_no_part_of_the_request() -> None:
+    connection = Echo()
+    request = (
+        b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3\r\n123\r\n3\r\n456\r\n0\r\nDigest: y\r\nExpect: 100-continue\r\n\r\n"
+    )
+    for piece in (1, 7, len(request)):
+        for at in range(0, len(request), piece):
+            await connection.send(request[at : at + piece])
+        assert connection.heard[-1] == ("/a", b"123456", [b"host", b"transfer-encoding"])
+    assert connection.cuts == []
+    assert not connection.wire.closed
+
+
+@pytest.mark.parametrize("size", [2000, 2 * MOST_HEAD_BYTES])
+async def test_chunks_in_pieces_are_no_trailers(size: int) -> None:
+    connection, times = Echo(), 3 * MOST_HEAD_BYTES // size + 2
+    begin, body = b"%x\r\n" % size, b"a" * size + b"\r\n"
+    await connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await connection.send(begin)
+    for _ in range(times):
+        await connection.send(body + begin)
+    await connection.send(body[: size // 2])
+    await connection.send(body[size // 2 :] + b"0\r\n\r\n")
+    assert len(connection.heard[0][1]) == (times + 1) * size
+    assert connection.cuts == []
+
+
+async def test_a_head_is_not_longer_by_what_came_with_its_beginning() -> None:
+    connection = Echo()
+    upload = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n"
+    await connection.send(upload[:20])
+    await connection.send(upload[20:] + b"b" * 99_999 + GET[:20])
+    await connection.send(GET[20:])
+    assert len(connection.heard) == 2
+    assert connection.cuts == []
+
+
 async def test_what_is_no_http_is_told_so_but_not_in_the_place_of_an_answer() -> None:
     connection = Connection()
     await connection.send(b"no http at all\r\n\r\n")
