@@ -50,6 +50,7 @@ class Seen:
     defaults: Defaults
     differing: Callable[[Manifest, Entry], Iterable[Difference]]
     unreached: frozenset[str] = frozenset()
+    edited: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         routers=sources.cache.routers(),
         elsewhere=sources.cache.elsewhere(key, raw, sources.defaults),
         unreached=sources.writer.unreached(raw["metadata"]["uid"]),
+        edited=sources.writer.edited(child.manifest() for child in children),
         monitors=sources.cache.serves(kinds.POD_MONITOR),
         defaults=sources.defaults,
         differing=sources.writer.differing,
@@ -134,6 +136,7 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
         now=now,
         elsewhere=seen.elsewhere,
         unreached=seen.unreached,
+        edited=seen.edited,
     )
     plan = decide(detector, observed, seen.defaults, now=now)
     secrets = pull_secrets_of(account_in(children, metadata["name"]))

@@ -101,6 +101,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
         elsewhere=elsewhere,
         complaints=complaints,
         unreached=unreached,
+        edited=deps.cluster.edited(children),
     )
     plan = decide(detector, observed, deps.defaults, now=now)  # decide: pure
     deps.accelerators.waits(key, plan.missing is not None)

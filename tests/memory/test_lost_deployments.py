@@ -1,6 +1,8 @@
 """The Deployment of the stable revision is deleted in mid-release, and then a write fails."""
 
+import json
 from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -153,6 +155,68 @@ async def test_whoever_edits_or_deletes_a_record_changes_nothing() -> None:
         "patch yolodetectors",
         "create events",
     }
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+@pytest.mark.parametrize(
+    "path", [("whole", "inference", "confidence"), ("render", "image"), ("render", "pullPolicy")]
+)
+async def test_a_note_that_others_edited_is_put_right_and_told_and_no_pod_changes(
+    path: tuple[str, ...], unlabelled: bool
+) -> None:
+    world = await in_mid_release()
+    before, stable, told = world.state(), stable_of(world), kept(world)
+    note = json.loads(told[stable]["data"]["record"])
+    part = reduce(dict.__getitem__, path[:-1], note)
+    part[path[-1]] = 0.9 if path[-1] == "confidence" else "other"
+    world.suffer()
+    edit: dict[str, Any] = {"annotations": {RENDER_ANNOTATION: json.dumps(note)}}
+    if unlabelled:
+        edit["labels"] = {"yolofleet.io/detector": None}
+    world.merge(kinds.DEPLOYMENT, stable, {"metadata": edit})
+    await world.settle()
+    assert not differences(before, world.state())
+    assert kept(world) == told
+    assert world.writes().count(f"patch deployments/{stable}") == 1
+    assert f"annotations.{RENDER_ANNOTATION} (set by" in world.condition("Drifted")["message"]
+
+
+async def test_an_edited_note_is_left_and_not_believed_where_drift_is_only_reported() -> None:
+    world = World()
+    await world.settle()
+    await world.create(**SPEC | {"driftPolicy": "Report"})
+    await world.settle()
+    stable, told = stable_of(world), kept(world)
+    live = world.server.find(kinds.DEPLOYMENT, NAMESPACE, stable)
+    assert live
+    edited = told[stable]["data"]["record"].replace('"confidence":0.25', '"confidence":0.9')
+    assert edited != told[stable]["data"]["record"]
+    world.merge(
+        kinds.DEPLOYMENT, stable, {"metadata": {"annotations": {RENDER_ANNOTATION: edited}}}
+    )
+    await world.settle()
+    after = world.server.find(kinds.DEPLOYMENT, NAMESPACE, stable)
+    assert after
+    assert after["spec"] == live["spec"]
+    assert kept(world) == told
+    assert world.condition("Drifted")["reason"] == "DriftLeft"
+
+
+async def test_what_we_noted_ourselves_is_what_runs_whatever_the_record_says() -> None:
+    """As after a downgrade: an older operator rendered it anew, and knew of no records."""
+    world = await in_mid_release()
+    stable, deployments = stable_of(world), world.server.all(kinds.DEPLOYMENT)
+    record = kept(world)[stable]
+    older = json.loads(record["data"]["record"])
+    older["render"]["image"] = "serve:later"
+    world.operator = None
+    world.remove(kinds.RECORD, stable)
+    own = {k: v for k, v in record["metadata"].items() if k not in ("uid", "resourceVersion")}
+    stale = {"metadata": own, "data": {"record": json.dumps(older)}}
+    world.send("POST", kinds.RECORD.path(NAMESPACE), record | stale, manager="yolofleet")
+    await world.settle()
+    assert world.server.all(kinds.DEPLOYMENT) == deployments
+    assert kept(world)[stable]["data"] == record["data"]
 
 
 async def test_a_record_without_its_labels_is_found_when_the_deployment_is_gone() -> None:

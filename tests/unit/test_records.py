@@ -204,6 +204,18 @@ def test_a_note_that_was_edited_is_put_right_from_the_record(world):
     assert world.deployments()[name] == before
 
 
+def test_what_can_be_read_is_not_given_up_for_what_cannot(world):
+    """A note alone, of which somebody edited what is not hashed to the name."""
+    world.settle()
+    [name] = world.deployments()
+    edited = notes(world)[name].replace('"confidence":0.25', '"confidence":0.9')
+    world.deployments()[name]["metadata"]["annotations"][RENDER_ANNOTATION] = edited
+    del world.children["ControllerRevision", name]
+    world.reconcile()
+    for text in (texts(world)[name], notes(world)[name]):
+        assert recorded("gate", name, text) is not None
+
+
 @pytest.mark.parametrize("data", [{"record": "{}"}, {"other": 1}, [], None])
 def test_what_is_no_record_is_replaced_by_what_the_deployment_says(world, data):
     world.settle()

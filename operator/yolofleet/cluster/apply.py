@@ -21,6 +21,7 @@ from yolofleet.api.names import (
     DETECTOR_LABEL,
     HANDOVER_MANAGER,
     MANAGER,
+    RENDER_ANNOTATION,
     STATUS_MANAGER,
     Manifest,
 )
@@ -287,6 +288,22 @@ class Writer:
         that waits for one of them leaves requests with those that it has.
         """
         return self._unreached.get(uid, frozenset())
+
+    def edited(self, children: Iterable[Manifest]) -> frozenset[str]:
+        """Return the Deployments whose note of what they were rendered with may be others'.
+
+        So it is with one that the cache lacks: somebody took its labels away.
+        """
+        found = set()
+        for child in children:
+            if child["kind"] == kinds.DEPLOYMENT.name:
+                meta = child["metadata"]
+                entry = self._cache.named(kinds.DEPLOYMENT, meta["namespace"], meta["name"])
+                if entry is None or not entry.ownership.is_applied(
+                    "metadata", "annotations", RENDER_ANNOTATION
+                ):
+                    found.add(meta["name"])
+        return frozenset(found)
 
     async def prune(
         self, uid: str, keep: Collection[tuple[str, str]], spared: Collection[str] = ()

@@ -45,6 +45,13 @@ class Ownership:
         """Return, for each manager that is not ours, what it set beside status."""
         return [(manager, _tree(fields)) for manager, fields in self.foreign]
 
+    def is_applied(self, *path: str) -> bool:
+        """Return whether the field at `path` is as our manager applied it."""
+        tree: Any = self.applied_fields()
+        for step in path:
+            tree = tree.get(f"f:{step}") if isinstance(tree, dict) else None
+        return tree is not None
+
     @property
     def foreign_managers(self) -> tuple[str, ...]:
         """The managers that set more than metadata."""

@@ -137,11 +137,13 @@ def observe(
     elsewhere: Elsewhere = NOTHING_ELSE,
     complaints: Mapping[str, Complaint] | None = None,
     unreached: frozenset[str] = frozenset(),
+    edited: frozenset[str] = frozenset(),
 ) -> Observed:
     """Make the snapshot of `detector` from what the cluster holds.
 
     routers: what of Istio and the Gateway API is in the cluster. complaints: by the uid of a pod,
-    what its Events say. unreached: revisions whose Service, or rule, could not be made.
+    what its Events say. unreached: revisions whose Service, or rule, could not be made. edited:
+    Deployments whose note is not as we wrote it.
     """
     by_kind: dict[str, list[Manifest]] = {}
     for child in children:
@@ -160,7 +162,9 @@ def observe(
     }
     records = {r["metadata"]["name"]: r for r in by_kind.get("ControllerRevision", [])}
     revisions = {
-        name: _revision(detector, deployment, records.get(name), failures, placed)
+        name: _revision(
+            detector, deployment, records.get(name), failures, placed, edited=name in edited
+        )
         for name, deployment in deployments.items()
     }
     revisions |= {
@@ -193,18 +197,26 @@ def _revision(
     kept: Manifest | None,
     failures: Mapping[str, Failure],
     placed: Mapping[str, int],
+    *,
+    edited: bool,
 ) -> ObservedRevision:
+    """Return a revision that has a Deployment. What we noted there last says what runs.
+
+    An older operator, that knew of no records, may have rendered it anew after a downgrade. A note
+    that others wrote is believed only where there is no record.
+    """
     meta, status = deployment["metadata"], deployment.get("status", {})
     name, (replicas, ready) = meta["name"], replicas_of(deployment)
     noted, record = Record(meta.get("annotations", {}).get(RENDER_ANNOTATION, "")), None
-    revision, created = recorded(detector.name, name, noted.text), meta.get("creationTimestamp", "")
-    released = _was_released(deployment)
+    created, released = meta.get("creationTimestamp", ""), _was_released(deployment)
     if kept is not None:
         record = record_in(kept)
-        revision = revision or recorded(detector.name, name, record.text)
         # a Deployment that was deleted and made again is no younger revision
         created = min(created, kept["metadata"].get("creationTimestamp", created))
         released = released or _was_released(kept)
+    told = [each.text for each in ((record, noted) if edited else (noted, record)) if each]
+    readable = (recorded(detector.name, name, text) for text in told)
+    revision = next((each for each in readable if each), None)
     refusal = deployment_failure(name, status)
     if refusal:
         said = of_a_pod(deployment, refusal.message, origin(detector.spec, revision))

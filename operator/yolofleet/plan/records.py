@@ -1,14 +1,14 @@
 """The records of revisions, as they are to be: one each, apart from its Deployment.
 
-While a Deployment is there it says what runs, and its record is a copy that outlives it. What is
-written down stays as it is word by word, whatever a later version would write: records cannot be
-changed, and nothing is written because of an upgrade.
+While a Deployment is there its note says what runs, as long as we wrote that, and its record is a
+copy that outlives it. What is written down stays as it is word by word, whatever a later version
+would write: records cannot be changed, and nothing is written because of an upgrade.
 """
 
 from collections.abc import Iterable, Mapping
 
 from yolofleet.plan.observed import Observed
-from yolofleet.plan.revision import Record, Revision, tells_the_same
+from yolofleet.plan.revision import Record, Revision, reads_back, tells_the_same
 
 
 def records(revisions: Iterable[Revision], observed: Observed) -> Mapping[str, Record]:
@@ -32,7 +32,11 @@ def _age(observed: Observed, name: str) -> tuple[bool, str]:
 
 
 def _text(revision: Revision, observed: Observed) -> str:
-    """Return what is written down of `revision` already, if that is so; else what is true now."""
+    """Return what is written down of `revision` already, if that is so; else what is true now.
+
+    What can be read is never given up for what cannot.
+    """
     text, seen = revision.record(), observed.revisions.get(revision.name)
     written = [known.text for known in (seen.record, seen.noted) if known] if seen else []
-    return next((known for known in written if tells_the_same(known, text)), text)
+    same = next((known for known in written if tells_the_same(known, text)), text)
+    return next((each for each in (same, *written) if reads_back(revision.name, each)), same)

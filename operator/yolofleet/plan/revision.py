@@ -230,6 +230,11 @@ def recorded(detector: str, name: str, record: str) -> Revision | None:
     return revision if revision.name == name else None
 
 
+def reads_back(name: str, record: str) -> bool:
+    """Say whether `record` is one of the revision `name`, and can be read."""
+    return recorded(name.rpartition("-")[0], name, record) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is kept of a revision.
