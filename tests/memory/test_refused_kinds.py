@@ -7,7 +7,8 @@ import pytest
 
 from faults.traces import CREATE, PROMOTE, UPDATE, Trace
 from memory_cluster.faults import ALWAYS, Refused, writes_of
-from memory_cluster.world import World
+from memory_cluster.world import NAMESPACE, World
+from yolofleet.api.names import REVISION_LABEL
 from yolofleet.cluster import kinds
 
 KINDS = (
@@ -64,6 +65,34 @@ async def test_a_refusal_that_ends_leaves_nothing_behind(
     world.heal()
     await world.settle()
     assert not expected.judge(world, counts=False)
+
+
+@pytest.mark.parametrize("kind", [kinds.SERVICE, kinds.DESTINATION_RULE], ids=str)
+async def test_an_operator_that_starts_anew_does_not_release_what_no_route_can_name(
+    kind: kinds.Kind, reference_of: Callable[[Trace], Any]
+) -> None:
+    """What was refused to the one before was forgotten, and pods that blinked never came back."""
+    world = (await reference_of(UPDATE)).world()
+    await world.settle()
+    stable = world.status()["stable"]["revision"]
+    kept = ("gate", stable)
+    world.suffer(
+        Refused(lambda call: writes_of(kind.plural)(call) and call.name not in kept, times=ALWAYS)
+    )
+    await UPDATE.step(world)
+    await world.settle(60)
+    world.operator = None
+    await world.settle(60)
+    assert world.status()["stable"]["revision"] == stable
+    for pod in list(world.server.all(kinds.POD)):
+        if pod["metadata"]["labels"][REVISION_LABEL] == stable:
+            world.remove(kinds.POD, pod["metadata"]["name"])
+    await world.settle(60)
+    assert not world.unsafe()
+    route = world.server.find(kinds.VIRTUAL_SERVICE, NAMESPACE, "gate")
+    [goal] = route["spec"]["http"][-1]["route"]
+    assert goal["destination"]["host"].partition(".")[0] == stable
+    assert world.server.find(kinds.DEPLOYMENT, NAMESPACE, stable)["spec"]["replicas"] == 2
 
 
 async def test_pods_are_isolated_before_they_are_made(

@@ -111,6 +111,35 @@ def test_a_canary_gets_its_weight_once_it_is_ready(world):
     assert condition(world, "CanaryHealthy").status == "True"
 
 
+@pytest.mark.parametrize("kind", ["Service", "DestinationRule"])
+def test_the_pointer_stays_where_the_route_is_while_its_next_way_point_is_missing(world, kind):
+    """What was refused is in the memory of a process alone; what is missing anybody sees."""
+    old = released(world)
+    world.edit(model=V2)
+    target = world.decide().target
+    for _ in range(6):
+        world.reconcile()
+        world.children.pop((kind, target), None)  # its write is refused
+        world.run_pods()
+    assert world.ready(target)
+    assert (world.decide().stable, world.selected()) == (old, old)
+    world.settle()
+    assert world.selected() == target
+
+
+def test_a_revision_that_the_route_still_names_keeps_its_replicas_while_none_is_ready(world):
+    """The route could not be written: one blink of these pods was an outage for good."""
+    old = released(world)
+    route = copy.deepcopy(world.children["VirtualService", "gate"])
+    assert released(world, model=V2) != old
+    world.children["VirtualService", "gate"] = route
+    world.deployments()[old]["spec"]["replicas"] = 2
+    assert world.ready(old) == 0
+    assert world.decide().replicas(old) == 2
+    world.settle()
+    assert world.replicas()[old] == 0
+
+
 def test_a_move_that_broke_off_between_pointer_and_route_goes_on_and_not_back(world):
     """Our note on the Deployment, just before, has made its status one of a generation ago."""
     old = released(world)

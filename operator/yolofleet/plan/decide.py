@@ -260,8 +260,8 @@ def _former_replicas(
     if weight := split.get(name, 0):
         weight = max(weight, observed.weights.get(name, 0))  # until the router has let go
         return remaining(going.capacity, running=live.replicas, weight=weight)
-    if live.ready and name not in leaving:
-        return live.replicas
+    if name not in leaving and (live.ready or observed.weights.get(name)):
+        return live.replicas  # its pods may be back before a route that cannot be written
     drain = live.revision.drain_seconds if live.revision else 0
     if name in leaving and not drained(leaving[name], drain, now):
         return live.replicas

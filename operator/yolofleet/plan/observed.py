@@ -74,6 +74,7 @@ class Observed:
     autoscaler: Limit | None  # why the autoscaler cannot do what is asked of it
     nodes: tuple[NodeRoom, ...]  # those with accelerators; none for who asks for no accelerator
     unreached: frozenset[str]  # revisions to which no route can lead, as what it needs was refused
+    way_points: frozenset[str]  # whom a route can name: their Service, and its rule, are there
     status: Status = field(default_factory=Status)
 
     def replicas(self, name: str) -> int:
@@ -187,6 +188,7 @@ def observe(
         autoscaler=limit(by_kind.get("HorizontalPodAutoscaler", [])),
         nodes=nodes,
         unreached=unreached,
+        way_points=_way_points(provider, by_kind),
         status=status,
     )
 
@@ -271,6 +273,13 @@ def _selected(detector: Detector, services: Iterable[Manifest]) -> tuple[str | N
             named = service["metadata"].get("labels", {}).get(REVISION_LABEL)
             return selector.get(REVISION_LABEL, named), REVISION_LABEL not in selector
     return None, False
+
+
+def _way_points(provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]) -> frozenset[str]:
+    """Return the names of the Services that a route by `provider` can lead to."""
+    needed = ["Service", *(["DestinationRule"] if provider is Provider.ISTIO else [])]
+    names = ({child["metadata"]["name"] for child in by_kind.get(kind, ())} for kind in needed)
+    return frozenset(set.intersection(*names))
 
 
 def provider_for(

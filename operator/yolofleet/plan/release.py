@@ -143,8 +143,8 @@ def takes_over(
     seen = observed.revisions.get(way.revision)
     if seen is None or not way.walked:
         return False
-    if way.revision in observed.unreached and observed.provider is not Provider.SERVICE:
-        return False  # the route could not follow
+    if way.revision not in observed.way_points and observed.provider is not Provider.SERVICE:
+        return False  # the route could not follow, whatever this process remembers of why
     if not observed.ready(before) and seen.ready + room < needed:
         needed = 1  # what is dead holds the accelerators: better one replica than none for ever
     # A Deployment is unsettled for a moment after our own note on it that it is released. Whoever
