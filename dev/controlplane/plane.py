@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 import signal
 import socket
@@ -268,10 +269,18 @@ def _answers(url: str, trust: ssl.SSLContext) -> bool:
         return False
 
 
+_OURS: Final = range(10_000, 30_000)
+"""Below the ports that the kernel lends to connections: one of those may be lent to anybody between
+the moment when it was free and the moment when somebody listens there."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback address that nobody listens on now."""
+    """Return ports that nobody listens on now, and no connection is ever given."""
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        while len(found) < count:
+            port = secrets.choice(_OURS)
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.socket()).bind(("", port))
+                found.append(port)
+    return found

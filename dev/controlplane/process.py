@@ -19,6 +19,7 @@ from controlplane.forked import Forked
 from controlplane.kube import eventually
 from controlplane.plane import free_ports
 
+MODULE: Final = "yolofleet.__main__"
 SOURCES: Final = Path(__file__).resolve().parents[2] / "operator"
 
 
@@ -30,7 +31,7 @@ class OperatorProcess:
         kubeconfig: Path,
         log: Path,
         environment: Mapping[str, str],
-        module: str = "yolofleet.__main__",
+        module: str = MODULE,
         *,
         fresh: bool = False,
     ) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from controlplane.kube import NAMESPACE, REPLICA_SET, Kube, eventually
 from controlplane.kubelet import FakeKubelet
 from controlplane.plane import OPERATOR, ControlPlane
-from controlplane.process import OperatorProcess
+from controlplane.process import MODULE, OperatorProcess
 from faults.history import History, Seen
 from faults.proxy import FaultProxy
 from faults.size import CONVERGE_S
@@ -255,7 +255,7 @@ async def stage(
     history: History,
     folder: Path,
     *,
-    module: str = "yolofleet.__main__",
+    module: str = MODULE,
     **environment: str,
 ) -> AsyncIterator[Stage]:
     """Give a stage whose operator is not started; it is gone when the block is left."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.process import MODULE
 from faults import written
 from faults.oracles import end, log_problems
 from faults.shifted import SOURCES
@@ -45,7 +46,7 @@ async def test_22_an_upgrade_and_a_downgrade_write_nothing(theatre: Theatre, nam
         await stage.settled()
         await stage.rest(1)
         before = await pods_of(stage)
-        for module, environment in (("faults.later", OTHERS), ("yolofleet", {})):
+        for module, environment in (("faults.later", OTHERS), (MODULE, {})):
             await take_over(stage, module, **environment)
             await asyncio.sleep(QUIET_S)
             assert not stage.proxy.writes, stage.operator.text()[-4000:]
@@ -66,7 +67,7 @@ async def test_22_a_release_begun_by_one_version_is_finished_by_another(theatre:
         await stage.settled()
         promoted = await pods_of(stage)
         assert promoted["templates"] == before["templates"], "the promotion made other pods"
-        await take_over(stage, "yolofleet")
+        await take_over(stage, MODULE)
         await stage.edit(model=A)
         await stage.settled()
         after = await pods_of(stage)
