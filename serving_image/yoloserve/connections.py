@@ -5,14 +5,17 @@ Told here and nowhere else, and without a socket: `http_protocol` says what its 
 
 import enum
 import ipaddress
+import math
+import time
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Protocol
 
 from yoloserve.admission import KEPT_PART, has_its_share
 
-AT_THE_DOOR = 32  # beyond all places, to hear who it is
+AT_THE_DOOR = 512  # beyond all places, to hear who it is: a burst's, which all come at once
+READ_WITHIN_S = 1.0  # what a client sent at once has been read then
 IPV6_OF_ONE = 64  # bits: what one customer of a network has
 
 
@@ -39,7 +42,8 @@ class Connection(Protocol):
         """End it, now."""
 
 
-Line = OrderedDict[Connection, None]
+Line = OrderedDict[Connection, float]  # since when it waits, the longest first
+NOBODY: Line = OrderedDict()
 
 
 class Connections:
@@ -50,14 +54,23 @@ class Connections:
     has been idle for longest. Where nobody is idle there is the door: to be heard, and let in only
     to look after the server (see `middleware.Door`).
 
+    Nobody is silent who has just come: of a burst, many are accepted before any of them is read.
+    And no burst displaces more idle connections than it leaves.
+
     A client is an address, and a gateway with all clients behind it is one, too. So there is no
     limit on a client but that the last places are not for one that has half of them: it has those
     of its own idle connections, then those of others', and never the last eighth.
     """
 
-    def __init__(self, most: int, cut: Callable[[Cut], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        most: int,
+        cut: Callable[[Cut], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.most = most
         self.cut = cut  # counts
+        self._clock = clock
         self._client_of: dict[Connection, str] = {}
         self._held: Counter[str] = Counter()
         # In the order in which they came to wait, of each client.
@@ -77,16 +90,18 @@ class Connections:
         client = network_of(address)
         held = self._held[client]
         if has_its_share(held, self.open, self.most):
-            leaves = _first_of(self._silent[client], self._idle[client])
+            leaves = _first_of(self._unheard(self._silent[client]), self._idle[client])
             if leaves is None and held < self.most - self.most // KEPT_PART:
-                leaves = _first_of(_longest(self._silent), _longest(self._idle))
+                leaves = self._anybody_for(client)
         elif self.open >= self.most:
-            leaves = _first_of(_longest(self._silent), _longest(self._idle))
+            leaves = self._anybody_for(client)
         else:
             self._seat(connection, client)
+            self._keep_the_door()
             return True
         if leaves is None:
-            self._wait_at_the_door(connection)
+            self._door[connection] = self._clock()
+            self._keep_the_door()
             return False
         self._cut(leaves, Cut.MADE_ROOM)
         self._seat(connection, client)
@@ -123,13 +138,24 @@ class Connections:
         self._wait(connection, self._silent[client])
 
     def _wait(self, connection: Connection, line: Line) -> None:
-        line[connection] = None
+        line[connection] = self._clock()
         self._line_of[connection] = line
 
-    def _wait_at_the_door(self, connection: Connection) -> None:
-        """Let it wait there; before more than a few do, the first has had its time to be heard."""
-        self._door[connection] = None
-        if len(self._door) + len(self._heard) > AT_THE_DOOR:
+    def _anybody_for(self, client: str) -> Connection | None:
+        """Find who makes room for a client, if anybody does."""
+        silent, idle = map(self._unheard, self._silent.values()), self._idle.values()
+        may_displace = sum(map(len, idle)) > len(self._silent.get(client, ()))
+        return _first_of(_longest(silent), _longest(idle) if may_displace else NOBODY)
+
+    def _unheard(self, silent: Line) -> Line:
+        """Say who can make room of those that said nothing: nobody if none had time to be read."""
+        since = next(iter(silent.values()), math.inf)
+        return silent if since + READ_WITHIN_S <= self._clock() else NOBODY
+
+    def _keep_the_door(self) -> None:
+        """Let wait there whom there are files for; the first has had its time to be heard."""
+        waiting = len(self._door) + len(self._heard)
+        if self._door and self.open + waiting > self.most + AT_THE_DOOR:
             self._cut(next(iter(self._door)), Cut.FULL)
 
     def _cut(self, connection: Connection, why: Cut) -> None:
@@ -138,8 +164,8 @@ class Connections:
         connection.cut()
 
 
-def _longest(lines: Mapping[str, Line]) -> Line:
-    return max(lines.values(), key=len, default=OrderedDict())
+def _longest(lines: Iterable[Line]) -> Line:
+    return max(lines, key=len, default=NOBODY)
 
 
 def _first_of(*lines: Line) -> Connection | None:

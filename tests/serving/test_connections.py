@@ -1,11 +1,11 @@
 """Who has a place, and who makes room: without a socket."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
 from yoloserve.admission import Places
-from yoloserve.connections import AT_THE_DOOR, Connections, Cut, network_of
+from yoloserve.connections import AT_THE_DOOR, READ_WITHIN_S, Connections, Cut, network_of
 from yoloserve.errors import Overloaded
 
 
@@ -19,8 +19,13 @@ class Caller:
 
 @dataclass
 class Crowd:
-    places: Connections
-    cuts: list[Cut]
+    places: Connections = field(init=False)
+    cuts: list[Cut] = field(default_factory=list)
+    now: float = 0
+    pace: float = READ_WITHIN_S  # between one and the next
+
+    def __post_init__(self) -> None:
+        self.places = Connections(16, self.cuts.append, lambda: self.now)
 
     def come(self, client: str, *, asks: bool = False, rests: bool = False) -> Caller:
         caller = Caller()
@@ -29,6 +34,7 @@ class Crowd:
             self.places.asks(caller)
         if rests:
             self.places.rests(caller)
+        self.now += self.pace
         return caller
 
     def has_place(self, caller: Caller) -> bool:
@@ -37,8 +43,7 @@ class Crowd:
 
 @pytest.fixture
 def crowd() -> Crowd:
-    cuts: list[Cut] = []
-    return Crowd(Connections(16, cuts.append), cuts)
+    return Crowd()
 
 
 def test_while_there_are_places_nobody_makes_room(crowd: Crowd) -> None:
@@ -83,6 +88,34 @@ def test_who_never_asked_anything_makes_room_before_who_was_answered(crowd: Crow
         assert crowd.has_place(crowd.come("another", asks=True))
         assert caller.cuts == 1
     assert not any(caller.cuts for caller in idle)
+
+
+def test_nobody_of_a_burst_is_ended_before_it_could_be_read(crowd: Crowd) -> None:
+    crowd.pace = 0  # all of it is accepted before any of it is read
+    burst = [crowd.come("gateway") for _ in range(14 + AT_THE_DOOR)]
+    assert not any(caller.cuts for caller in burst)
+    assert [crowd.has_place(caller) for caller in burst] == [True] * 14 + [False] * AT_THE_DOOR
+    crowd.now += READ_WITHIN_S
+    assert crowd.has_place(crowd.come("gateway"))  # they had their time, and said nothing
+    assert burst[0].cuts == 1
+
+
+def test_a_burst_displaces_no_more_idle_ones_than_it_leaves(crowd: Crowd) -> None:
+    idle = [crowd.come("gateway", rests=True) for _ in range(16)]
+    crowd.pace = 0
+    for _ in range(40):
+        crowd.come("stranger")
+    assert sum(caller.cuts for caller in idle) == 8
+
+
+def test_all_that_wait_at_the_door_leave_a_file_for_each_place(crowd: Crowd) -> None:
+    crowd.pace = 0
+    for _ in range(14 + 2 + AT_THE_DOOR):  # the last two places are not for the gateway
+        crowd.come("gateway")
+    assert crowd.cuts == []
+    others = [crowd.come("kubelet"), crowd.come("prometheus")]
+    assert all(crowd.has_place(caller) for caller in others)
+    assert crowd.cuts == [Cut.FULL] * 2
 
 
 def test_who_asks_again_is_idle_no_more(crowd: Crowd) -> None:

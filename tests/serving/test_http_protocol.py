@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from yoloserve.connections import Connections, Cut
+from yoloserve.connections import READ_WITHIN_S, Connections, Cut
 from yoloserve.http_protocol import (
     CROWDED,
     MOST_HEAD_BYTES,
@@ -446,7 +446,8 @@ class Crowd:
 
     def __init__(self) -> None:
         self.cuts: list[Cut] = []
-        self.places = Connections(4, self.cuts.append)
+        self.now = 0.0
+        self.places = Connections(4, self.cuts.append, lambda: self.now)
 
     def connect(self, address: str = "10.0.0.1") -> Connection:
         return Connection(self.places, address)
@@ -458,6 +459,7 @@ async def test_who_was_never_asked_anything_by_makes_room_then_who_is_idle() -> 
     await idle.send(GET)
     await other.send(GET)
     busy.protocol.data_received(GET)
+    crowd.now += READ_WITHIN_S
     crowd.connect("10.0.0.9")
     assert silent.wire.aborted
     await crowd.connect("10.0.0.9").send(GET)

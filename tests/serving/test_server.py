@@ -249,10 +249,10 @@ def test_a_port_in_use_is_a_failed_start(run_server, make_model) -> None:
 @pytest.mark.parametrize(
     ("soft", "hard", "raised", "most"),
     [
-        (1024, 4096, 1352, 1000),
+        (1024, 4096, 1832, 1000),
         (4096, 4096, None, 1000),
-        (1024, 1024, 1024, 672),
-        (1024, resource.RLIM_INFINITY, 1352, 1000),
+        (1024, 1024, 1024, 192),
+        (1024, resource.RLIM_INFINITY, 1832, 1000),
         (64, 64, 64, 1),
     ],
 )
