@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from multiprocessing import connection
 from pathlib import Path
 from typing import Final
 
@@ -40,10 +41,8 @@ class Forked:
 
     def wait(self, timeout: float) -> int:
         """Wait for its end and return the exit status. Raises `subprocess.TimeoutExpired`."""
-        with self._asking:
-            self._process.join(timeout)
-            status = self._process.exitcode
-        if status is None:
+        connection.wait([self._process.sentinel], timeout)  # others may ask meanwhile
+        if (status := self.poll()) is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout)
         return status
 

@@ -36,6 +36,9 @@ _BOOKKEEPING: Final = ("uid", "resourceVersion", "generation", "creationTimestam
 _NOTES: Final = ("deployment.kubernetes.io/revision", WISH_ANNOTATION)
 """A counter that grows with what others do to the pods, and hashes that hold the uid."""
 
+_HISTORY: Final = ("revision",)
+"""A record's number grows with the revisions that were there before."""
+
 _ADDRESSES: Final = ("clusterIP", "clusterIPs")
 
 
@@ -80,7 +83,7 @@ def _normal(child: Manifest) -> Manifest:
         for entry in child["metadata"].get("managedFields", ())
         if entry["manager"].startswith("yolofleet") and not entry.get("subresource")
     }
-    fields = {k: v for k, v in child.items() if k not in ("metadata", "status")}
+    fields = {k: v for k, v in child.items() if k not in ("metadata", "status", *_HISTORY)}
     spec = {k: v for k, v in child.get("spec", {}).items() if k not in _ADDRESSES}
     ready = child.get("status", {}).get("readyReplicas", 0) if "replicas" in spec else None
     return fields | {"metadata": metadata, "spec": spec, "ready": ready}
