@@ -1,6 +1,8 @@
 """uvicorn's HTTP and WebSocket, with an end to whatever a client could let go on for ever."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NoReturn, Self
 
 import httptools
@@ -16,6 +18,7 @@ MOST_CONNECTIONS = 1000
 CROWDED = "crowded"  # in a request's state: it came at the door
 OFFER = b"upgrade", b"http2-settings"
 BAD = "400 Bad Request"
+NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 TOO_SLOW, TOO_LONG = "408 Request Timeout", "431 Request Header Fields Too Large"
 
 
@@ -142,9 +145,9 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
         )
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand over, the place as well: streams have their own."""
-        self.places.leave(self)
-        self._stop_waiting_for_reader()
+        """Hand over, the place as well: until it is a stream, which has one of its own."""
+        make: Any = self.ws_protocol_class
+        self.ws_protocol_class = partial(make, leave=partial(self.places.leave, self))  # type: ignore[assignment]
         super().handle_websocket_upgrade()
 
     def _plain_head(self) -> bytes:
@@ -285,7 +288,57 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
 
 
 class StreamProtocol(_Impatient, WebSocketsSansIOProtocol):
-    """Bounds how long a client may leave its answers unread, and the end of a stream unanswered."""
+    """Bounds the handshake, how long a client may leave its answers unread, and its end.
+
+    uvicorn waits for ever for what follows a handshake that `websockets` cannot read (one with a
+    body, long lines, many headers), and cannot shut that down: its error would end the server, with
+    all that is in flight.
+    """
+
+    def __init__(self, *args: Any, leave: Callable[[], None] = lambda: None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._leave = leave  # the place among connections
+        self._timer: asyncio.TimerHandle | None = None  # of the handshake, or of what was closed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the end of the handshake."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; answer a handshake that cannot be read."""
+        super().data_received(data)
+        if self.conn.handshake_exc and not self.transport.is_closing():
+            self.places.cut(Cut.BAD)
+            self.transport.write(b"".join(self.conn.data_to_send()) or NO_HANDSHAKE)
+            self.transport.close()
+        if self.transport.is_closing():
+            self._wait()
+
+    def keepalive_timeout(self) -> None:
+        """End it, whether the client reads why or not."""
+        super().keepalive_timeout()
+        self._wait()
+
+    def shutdown(self) -> None:
+        """End it, in whatever state it is: an error here would end the others, too."""
+        if not self.transport.is_closing():
+            super().shutdown()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer: nobody is there."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if not self._timer:
+            self._timer = self.loop.call_later(self.timeout_s, self._cut_unread)
+
+    def _stop_waiting(self) -> None:
+        self._leave()
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
 
     def cut(self) -> None:
         """End it; who answers hears at once, and writes no more."""
@@ -295,6 +348,8 @@ class StreamProtocol(_Impatient, WebSocketsSansIOProtocol):
     async def send(self, message: ASGISendEvent) -> None:
         """Pass a message on; after the last one, whatever the client does, there is an end."""
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            self._stop_waiting()
         if self.close_timer:  # uvicorn's waits for the reader
             self.close_timer.cancel()
             self.close_timer = self.loop.call_later(self.close_timeout, self.cut)

@@ -72,6 +72,9 @@ class Wire(asyncio.Transport):
 
     resume_reading = pause_reading
 
+    def set_protocol(self, protocol: Any) -> None:
+        pass
+
 
 class Connection:
     """A connection to a server that refuses everything unread."""
@@ -426,16 +429,102 @@ async def test_a_stream_whose_end_is_not_answered_is_cut_off() -> None:
     )
     protocol.connection_made(wire)
     protocol.pause_writing()
-    assert timers.seconds == [LIMIT_S]
+    assert timers.seconds == [LIMIT_S, LIMIT_S]  # of the handshake, and of what is not read
     protocol.resume_writing()
-    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n" + upgrade + key)
+    protocol.data_received(HANDSHAKE + b"\r\n")
     await asyncio.gather(*protocol.tasks)
     assert b"revoked" in wire.sent
     (timer,) = timers.running
     timer.run()
     assert wire.aborted
+
+
+# handshakes
+
+
+HANDSHAKE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+REFUSED = {
+    b"Cookie: " + b"a" * 9000 + b"\r\n": 431,
+    b"X: y\r\n" * 200: 431,
+    b"Content-Length: 5\r\n": 400,
+    b"Transfer-Encoding: chunked\r\n": 400,
+    b"Sec-WebSocket-Protocol: \xff(\r\n": 400,
+    b"Sec-WebSocket-Version: 9\r\n": 400,
+}
+
+
+class Camera(Connection):
+    """A connection that asks for a stream, of a server that accepts it when told to."""
+
+    def __init__(self, places: Connections | None = None) -> None:
+        self.may = asyncio.Event()
+        super().__init__(places)
+        self.protocol.ws_protocol_class = self.stream
+
+    def stream(self, **made: Any) -> StreamProtocol:
+        places = self.protocol.places
+        self.protocol = StreamProtocol.within(LIMIT_S, places)(_loop=self.timers, **made)
+        return self.protocol
+
+    async def answer(self, _scope: Any, _receive: Any, send: Any) -> None:
+        await self.may.wait()
+        await send({"type": "websocket.accept"})
+
+
+@pytest.mark.parametrize(("header", "status"), REFUSED.items())
+async def test_a_handshake_that_cannot_be_read_is_refused(header: bytes, status: int) -> None:
+    crowd = Crowd()
+    camera = Camera(crowd.places)
+    await camera.send(HANDSHAKE + header + b"\r\n")
+    assert camera.wire.sent.startswith(b"HTTP/1.1 %d " % status)
+    assert camera.wire.sent.count(b"HTTP/1.1") == 1
+    assert camera.wire.closed
+    assert crowd.places.open == 1  # until its answer is read
+    (timer,) = camera.timers.running
+    timer.run()
+    assert camera.wire.aborted
+    camera.protocol.connection_lost(None)
+    assert crowd.places.open == 0
+    assert camera.timers.running == []
+
+
+async def test_the_end_of_the_server_raises_nothing_whatever_a_handshake_has_come_to() -> None:
+    for header in [b"", *REFUSED]:
+        camera = Camera()
+        camera.protocol.data_received(HANDSHAKE + header + b"\r\n")
+        camera.protocol.shutdown()
+        assert camera.wire.closed
+        camera.may.set()
+        camera.protocol.connection_lost(None)
+        await asyncio.gather(*camera.protocol.tasks)
+
+
+async def test_a_client_that_ends_its_stream_and_stays_is_cut_off() -> None:
+    camera = Camera()
+    camera.may.set()
+    await camera.send(HANDSHAKE + b"\r\n")
+    camera.protocol.data_received(b"\x88\x80\0\0\0\0")
+    assert camera.wire.closed
+    camera.protocol.shutdown()
+    next(each for each in camera.timers.running if each.seconds == LIMIT_S).run()
+    assert camera.wire.aborted
+    assert camera.cuts == [Cut.UNREAD]
+
+
+async def test_a_stream_keeps_its_place_among_connections_until_it_is_one() -> None:
+    crowd = Crowd()
+    camera = Camera(crowd.places)
+    camera.protocol.data_received(HANDSHAKE + b"\r\n")
+    assert crowd.places.open == 1
+    assert camera.timers.seconds == [LIMIT_S]
+    camera.may.set()
+    await asyncio.gather(*camera.protocol.tasks)
+    assert b" 101 " in camera.wire.sent
+    assert crowd.places.open == 0
+    assert LIMIT_S not in camera.timers.seconds
 
 
 # how many there may be
