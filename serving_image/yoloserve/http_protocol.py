@@ -13,6 +13,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from yoloserve.connections import Connections, Cut
 
 MOST_HEAD_BYTES = 65_536
+SLOWEST_READER = 4096  # bytes of an answer in a second
 MOST_PIPELINED = 64  # requests sent ahead of their answers
 MOST_CONNECTIONS = 1000
 CROWDED = "crowded"  # in a request's state: it came at the door
@@ -27,13 +28,17 @@ class _Enough(Exception):
 
 
 class _Impatient(asyncio.Protocol):
-    """Ends a connection whose client does not read what it asked for: it would stay for ever."""
+    """Ends a connection whose client does not read what it asked for: it would stay for ever.
+
+    Who reads slowly, but reads, has its answer.
+    """
 
     timeout_s: ClassVar[float] = 10
     places: ClassVar[Connections] = Connections(MOST_CONNECTIONS)
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     _unread: asyncio.TimerHandle | None = None
+    _unread_bytes = 0
 
     @classmethod
     def within(cls, seconds: float, places: Connections | None = None) -> type[Self]:
@@ -44,7 +49,7 @@ class _Impatient(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Begin to wait for a client that does not read."""
         super().pause_writing()
-        self._unread = self.loop.call_later(self.timeout_s, self._cut_unread)
+        self._wait_for_reader()
 
     def resume_writing(self) -> None:
         """Wait no longer: it reads."""
@@ -60,6 +65,17 @@ class _Impatient(asyncio.Protocol):
         if self._unread:
             self._unread.cancel()
             self._unread = None
+
+    def _wait_for_reader(self) -> None:
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(self.timeout_s, self._cut_unless_it_reads)
+
+    def _cut_unless_it_reads(self) -> None:
+        read = self._unread_bytes - self.transport.get_write_buffer_size()
+        if read >= SLOWEST_READER * self.timeout_s:
+            self._wait_for_reader()
+        else:
+            self._cut_unread()
 
     def _cut_unread(self) -> None:
         self.places.cut(Cut.UNREAD)
@@ -137,10 +153,13 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
 
     def _should_upgrade(self) -> bool:
         # A WebSocket begins with GET; any other request has a body to be read (RFC 6455, 4.1).
-        # At the door it is answered as what it is besides: who waits for one does read that.
+        # At the door it is answered as what it is besides: who waits for one does read that. So it
+        # is where earlier answers are still to come or to be read: nobody would wait for their end.
         return (
             self.parser.get_method() == b"GET"
             and not self._at_the_door
+            and not self.flow.write_paused
+            and (self.cycle is None or self.cycle.response_complete)
             and super()._should_upgrade()
         )
 
@@ -160,6 +179,8 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
                 head.append(b"%s: %s\r\n" % (name, value))
         self._offered = False
         self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn's: what follows a last request does not take its answer from it.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return b"".join([*head, b"\r\n"])
 
     def _request_line(self) -> tuple[bytes, bytes, bytes]:

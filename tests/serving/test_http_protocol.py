@@ -16,6 +16,7 @@ from yoloserve.http_protocol import (
     CROWDED,
     MOST_HEAD_BYTES,
     MOST_PIPELINED,
+    SLOWEST_READER,
     HttpProtocol,
     StreamProtocol,
 )
@@ -54,6 +55,7 @@ class Wire(asyncio.Transport):
     def __init__(self, address: str) -> None:
         super().__init__({"peername": (address, 1)})
         self.sent, self.closed, self.aborted = b"", False, False
+        self.unread = 0
 
     def write(self, data: Any) -> None:
         self.sent += data
@@ -71,6 +73,9 @@ class Wire(asyncio.Transport):
         pass
 
     resume_reading = pause_reading
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def set_protocol(self, protocol: Any) -> None:
         pass
@@ -209,6 +214,17 @@ async def test_an_offer_to_upgrade_is_answered_as_if_it_were_none(offer, framing
         assert not any(b"upgrade" in names for _, _, names in connection.heard)
         assert not connection.wire.closed
         assert connection.timers.seconds == [IDLE_S]
+
+
+@pytest.mark.parametrize("offer", [b"", H2C], ids=["none", "h2c"])
+async def test_what_follows_a_last_request_does_not_take_its_answer(offer: bytes) -> None:
+    connection = Echo()
+    offer = offer.replace(b"Connection: Upgrade", b"Connection: close, Upgrade")
+    offer = offer or b"Connection: close\r\n"
+    await connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n" + GET)
+    assert connection.wire.sent.count(b"HTTP/1.1 200 ") == 1
+    assert b"connection: close" in connection.wire.sent
+    assert connection.cuts == []
 
 
 async def test_what_follows_a_connect_is_no_request() -> None:
@@ -393,6 +409,24 @@ async def test_a_client_that_does_not_read_its_answers_is_cut_off(connection) ->
     assert timer not in connection.timers.running
 
 
+async def test_a_client_that_reads_slowly_has_its_answer_and_one_that_stops_is_cut_off() -> None:
+    connection = Connection()
+    await connection.send(GET)
+    connection.wire.unread = 1_000_000
+    connection.protocol.pause_writing()
+    for _ in range(3):
+        timer = next(each for each in connection.timers.running if each.seconds == LIMIT_S)
+        connection.timers.running.remove(timer)
+        connection.wire.unread -= SLOWEST_READER * LIMIT_S
+        timer.run()
+        assert not connection.wire.closed
+    timer = next(each for each in connection.timers.running if each.seconds == LIMIT_S)
+    connection.wire.unread -= SLOWEST_READER * LIMIT_S - 1
+    timer.run()
+    assert connection.wire.aborted
+    assert connection.cuts == [Cut.UNREAD]
+
+
 async def test_who_answers_a_client_that_is_cut_off_hears_of_it_though_more_was_asked() -> None:
     heard = []
 
@@ -489,6 +523,22 @@ async def test_a_handshake_that_cannot_be_read_is_refused(header: bytes, status:
     camera.protocol.connection_lost(None)
     assert crowd.places.open == 0
     assert camera.timers.running == []
+
+
+async def test_a_handshake_before_an_answer_has_come_or_is_read_is_a_plain_request() -> None:
+    ahead = Echo()
+    await ahead.send(GET + HANDSHAKE + b"\r\n" + GET)
+    assert [path for path, _, _ in ahead.heard] == ["/", "/v1/stream", "/"]
+    unread = Echo()
+    await unread.send(GET)
+    unread.protocol.pause_writing()
+    unread.protocol.data_received(HANDSHAKE + b"\r\n")
+    assert unread.protocol.cycle.scope["path"] == "/v1/stream"
+    next(each for each in unread.timers.running if each.seconds == LIMIT_S).run()
+    assert unread.wire.aborted
+    assert unread.cuts == [Cut.UNREAD]
+    unread.protocol.connection_lost(None)
+    await asyncio.gather(*unread.protocol.tasks)
 
 
 async def test_the_end_of_the_server_raises_nothing_whatever_a_handshake_has_come_to() -> None:
