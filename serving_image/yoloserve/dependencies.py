@@ -28,6 +28,7 @@ from starlette.requests import HTTPConnection
 from yoloserve.access import Client
 from yoloserve.admission import Flow
 from yoloserve.compression import decompressed
+from yoloserve.connections import network_of
 from yoloserve.detector import Detector
 from yoloserve.errors import (
     Blind,
@@ -132,7 +133,7 @@ async def named(
 ) -> Caller:
     """Tell who asks."""
     client: Client = request.scope.get("state", {}).get("client") or Client(
-        request.client.host if request.client else ""
+        network_of(request.client.host) if request.client else ""
     )
     caller = Caller(
         client=client,

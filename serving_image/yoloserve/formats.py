@@ -9,8 +9,9 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -137,7 +138,7 @@ def engine_parts(content: bytes) -> Parts | None:
         return None
     try:
         told = json.loads(content[LENGTH_BYTES:plan])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelUnsupported(f"the engine's metadata cannot be read: {error}") from error
     return Parts(Format.TENSORRT, content[plan:], told=told)
 
@@ -158,14 +159,32 @@ def _yaml(text: bytes) -> dict[str, object]:
     import yaml  # only models of this format need it
 
     class Plain(yaml.SafeLoader):
-        """Reads a tag of whoever wrote it (`!!python/tuple`) as if it was not there."""
+        """Reads a tag of whoever wrote it (`!!python/tuple`) as if it was not there.
 
+        A scalar that is not what it looks like (2026-13-45) stays text.
+        """
+
+    for kind in ("bool", "int", "float", "timestamp"):
+        tag = f"tag:yaml.org,2002:{kind}"
+        Plain.add_constructor(tag, partial(_or_text, yaml.SafeLoader.yaml_constructors[tag]))
     Plain.add_multi_constructor("", _untagged)
     try:
         told = yaml.load(text, Plain)  # still a SafeLoader: it makes no objects
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ModelUnsupported(f"{METADATA_FILE} cannot be read: {error}") from error
     return told if isinstance(told, dict) else {}
+
+
+def _or_text(construct: Callable[[Any, Any], object], loader: Any, node: Any) -> object:
+    try:
+        return construct(loader, node)
+    except (
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ):  # whatever these raise: no YAMLError
+        return loader.construct_scalar(node)
 
 
 def _untagged(loader: Any, _: str, node: Any) -> object:

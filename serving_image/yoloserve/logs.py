@@ -20,7 +20,18 @@ STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "
 STDERR = 2
 PIECE = 8192  # bytes of a line, at most
 # Who sends damaged pictures could fill the log: callers are told, and the metrics count.
-ABOUT_PICTURES = ("libpng ", "Corrupt JPEG", "Premature end of JPEG", "Unsupported JPEG", "TIFF")
+ABOUT_PICTURES = (
+    "libpng ",
+    "Corrupt JPEG",
+    "Premature end of JPEG",
+    "Unsupported JPEG",
+    "TIFF",
+    # libjpeg says these of pictures that it reads as well.
+    "Warning: unknown JFIF revision number",
+    "Inconsistent progression sequence",
+    "Invalid SOS parameters",
+)
+LEAVE_S = 10.0  # to tell of what was written last, at most
 
 
 class JsonFormatter(logging.Formatter):
@@ -70,10 +81,8 @@ def _own_stderr() -> Iterator[TextIO]:
     """
     before, (reader, writer) = sys.stderr, os.pipe()
     os.set_blocking(writer, False)
-    with (
-        os.fdopen(os.dup(STDERR), "w", 1, encoding="utf-8", errors="backslashreplace") as kept,
-        os.fdopen(reader, "rb", 0) as written,
-    ):
+    written = os.fdopen(reader, "rb", 0)
+    with os.fdopen(os.dup(STDERR), "w", 1, encoding="utf-8", errors="backslashreplace") as kept:
         os.dup2(writer, STDERR)
         os.close(writer)
         sys.stderr = kept
@@ -83,8 +92,9 @@ def _own_stderr() -> Iterator[TextIO]:
         try:
             yield kept
         finally:
-            os.dup2(kept.fileno(), STDERR)  # the pipe's only end to write: its reader is done
-            telling.join()
+            # The pipe's only end to write, so its reader is done; but a child may have another.
+            os.dup2(kept.fileno(), STDERR)
+            telling.join(LEAVE_S)
             faulthandler.disable()
             sys.stderr = before
 
@@ -92,8 +102,9 @@ def _own_stderr() -> Iterator[TextIO]:
 def _tell(written: IO[bytes]) -> None:
     """Log what libraries say, but of pictures."""
     log = logging.getLogger("stderr")
-    for line in _lines(written):
-        log.log(logging.DEBUG if line.startswith(ABOUT_PICTURES) else logging.WARNING, line)
+    with written:
+        for line in _lines(written):
+            log.log(logging.DEBUG if line.startswith(ABOUT_PICTURES) else logging.WARNING, line)
 
 
 def _lines(written: IO[bytes]) -> Iterator[str]:

@@ -6,6 +6,7 @@ stand.
 
 import ast
 import json
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,9 +15,12 @@ from yoloserve.errors import ModelUnsupported
 
 DEFAULT_IMAGE_SIZE = 640
 DEFAULT_STRIDE = 32
-LARGEST_SIDE = 2**15  # of an input, in pixels; a larger one is a slip of the pen
+LARGEST = 2**15  # side of an input, stride or batch; a larger one is a slip of the pen
 DETECT = {"", "detect", "detection", "object-detection"}
 MOST_TOLD = 100  # characters of an entry: it comes from whoever made the file
+# Looks only at so much: aliases in YAML make an entry of a few lines endless.
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = MOST_TOLD
 
 T = TypeVar("T")
 
@@ -56,7 +60,7 @@ class Metadata:
             stride=read("stride", _stride, DEFAULT_STRIDE),
             batch=batch,
             dynamic=arguments.get("dynamic") is True,
-            version=str(entries.get("version", "")),
+            version=read.as_it_is("version", _written, ""),
             end_to_end=True if suppressed else told,
             unrolled=batch if suppressed else None,
             faults=tuple(read.faults),
@@ -72,13 +76,24 @@ class _Reader:
 
     def __call__(self, name: str, read: Callable[[object], T], default: T) -> T:
         """Return the entry as `read` understands it; the default where it is missing, or odd."""
+        return self.as_it_is(name, lambda entry: read(_value(entry)), default)
+
+    def as_it_is(self, name: str, read: Callable[[object], T], default: T) -> T:
+        """Return it like that, but if it is text, as that: 8.10 is another version than 8.1."""
         if (entry := self._entries.get(name)) is None:
             return default
         try:
-            return read(_value(entry))
+            return read(entry)
         except (ValueError, TypeError, OverflowError) as error:
-            self.faults.append(f"{name} is {repr(entry)[:MOST_TOLD]}: {error}")
+            self.faults.append(f"{name} is {_short(entry)}: {str(error)[:MOST_TOLD]}")
             return default
+
+
+def _short(entry: object) -> str:
+    try:
+        return SHORT.repr(entry)[:MOST_TOLD]
+    except ValueError:  # Python writes no number of more than some thousand digits
+        return "too long a number"
 
 
 def _value(entry: object) -> object:
@@ -103,6 +118,15 @@ def _text(value: object) -> str:
     raise ValueError("that is no text")
 
 
+def _written(value: object) -> str:
+    """Write a scalar; half a character (a lone surrogate) can be in no answer, so it is refused."""
+    if isinstance(value, Mapping | list | tuple | set):
+        raise ValueError("that is no text but several values")
+    text = str(value).strip()
+    text.encode()
+    return text
+
+
 def _mapping(value: object) -> Mapping[object, object]:
     if isinstance(value, Mapping):
         return value
@@ -121,8 +145,8 @@ def _count(value: object) -> int:
     """Read a whole number of at least 1, also one that was written as a fraction (32.0)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         raise ValueError("that is no whole number")
-    if value < 1:
-        raise ValueError("that is less than 1")
+    if not 1 <= value <= LARGEST:
+        raise ValueError(f"that is not from 1 to {LARGEST}")
     return int(value)
 
 
@@ -144,9 +168,7 @@ def _names(value: object) -> tuple[str, ...]:
         value = (value.splitlines() if "\n" in value else value.split(",")) if value else ()
     if not isinstance(value, list | tuple):
         raise ValueError(f"names are neither a mapping nor a list but {type(value).__name__}")
-    if any(isinstance(name, Mapping | list | tuple) for name in value):
-        raise ValueError("a name is no text")
-    return tuple("" if name is None else str(name).strip() for name in value)
+    return tuple("" if name is None else _written(name) for name in value)
 
 
 def _by_index(names: Mapping[object, object]) -> list[object]:
@@ -160,7 +182,4 @@ def _image_size(value: object) -> tuple[int, int]:
     sides = value if isinstance(value, list | tuple) else (value,)
     if len(sides) not in (1, 2):
         raise ValueError("that is neither one side nor height and width")
-    height, width = _count(sides[0]), _count(sides[-1])
-    if max(height, width) > LARGEST_SIDE:
-        raise ValueError(f"that is more than {LARGEST_SIDE} pixels")
-    return height, width
+    return _count(sides[0]), _count(sides[-1])

@@ -1,11 +1,14 @@
 """Who has a place, and who makes room: without a socket."""
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
+from starlette.requests import HTTPConnection
 
 from yoloserve.admission import Places
 from yoloserve.connections import AT_THE_DOOR, READ_WITHIN_S, Connections, Cut, network_of
+from yoloserve.dependencies import named
 from yoloserve.errors import Overloaded
 
 
@@ -160,6 +163,15 @@ def test_who_has_left_is_forgotten_however_often_it_leaves(crowd: Crowd) -> None
 )
 def test_a_client_is_an_address_or_a_network_of_one(address: str, other: str, same: bool) -> None:
     assert (network_of(address) == network_of(other)) is same
+
+
+async def test_who_has_no_name_is_the_network_it_comes_from() -> None:
+    app = SimpleNamespace(state=SimpleNamespace(detector=SimpleNamespace(clock=lambda: 0.0)))
+    callers = [
+        await named(HTTPConnection({"type": "http", "app": app, "client": (address, 1)}), None, "")
+        for address in ("2001:db8::1", "2001:db8::2")
+    ]
+    assert callers[0] == callers[1]
 
 
 def test_places_held_for_long_are_shared_when_nearly_all_are_taken() -> None:

@@ -132,11 +132,22 @@ def test_an_archive_of_one_onnx_file_is_that_file() -> None:
         ({"a.onnx": ONNX, "b.onnx": ONNX}, "a.onnx, b.onnx"),
         ({"a.xml": b"<net/>"}, "a.xml has no a.bin"),
         (IR | {"gate/metadata.yaml": b"a: ["}, "metadata.yaml cannot be read"),
+        (IR | {"gate/metadata.yaml": b"a: " + b"[" * 5000}, "metadata.yaml cannot be read"),
     ],
 )
 def test_a_folder_in_which_no_model_can_be_told_says_what_is_there(files, message: str) -> None:
     with pytest.raises(ModelUnsupported, match=message):
         parts_in(files)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["2026-13-45", "0x_", "!!int abc", "!!int ''", "!!float x", "!!bool maybe", "!!timestamp soon"],
+)
+def test_a_value_that_is_not_what_it_looks_like_is_text(odd: str) -> None:
+    told = parts_in(IR | {"gate/metadata.yaml": f"odd: {odd}\nstride: 64".encode()}).told
+    assert isinstance(told["odd"], str)
+    assert told["stride"] == 64
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])

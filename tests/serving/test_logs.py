@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,28 @@ logging.getLogger("here").info(type(last).__name__)
 """
     lines = [json.loads(line) for line in run(code).stderr.splitlines()]
     assert [line["message"] for line in lines] == ["InvalidImage"]
+
+
+def test_what_is_said_of_good_pictures_is_no_warning() -> None:
+    code = """
+import cv2, numpy as np
+from yoloserve.images import decode
+good = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1]
+good[good.tobytes().index(b"JFIF") + 5] = 3
+print(decode(good.tobytes(), max_pixels=10_000).shape)
+"""
+    told = run(code)
+    assert (told.stdout, told.stderr) == ("(64, 64, 3)\n", "")
+
+
+def test_a_child_that_stays_holds_nobody_up() -> None:
+    stays = "print(subprocess.Popen(['sleep', '300'], stdout=subprocess.DEVNULL).pid)"
+    code = f"import subprocess; logs.LEAVE_S = 0.1; {stays}"
+    told = run(code)
+    try:
+        assert told.returncode == 0
+    finally:
+        os.kill(int(told.stdout), signal.SIGKILL)
 
 
 def test_a_library_that_writes_more_than_anybody_reads_does_not_wait() -> None:

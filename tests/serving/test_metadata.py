@@ -58,6 +58,11 @@ def test_another_task_is_refused() -> None:
     assert Metadata.parse({"task": '"Detect" '}) == Metadata()
 
 
+HUGE = int("f" * 20_000, 16)
+ALIASES: list[Any] = ["x"]
+for _ in range(40):  # as a few lines of YAML write them
+    ALIASES = [ALIASES] * 10
+
 READABLE = {"names": "['a', 'b']", "imgsz": "[384, 640]", "stride": "16", "version": "7"}
 READ = Metadata(names=("a", "b"), image_size=(384, 640), stride=16, version="7")
 
@@ -85,6 +90,20 @@ READ = Metadata(names=("a", "b"), image_size=(384, 640), stride=16, version="7")
         ("args", "{'nms': ", {}),
         ("end2end", "maybe", {}),
         ("task", ["detect"], {}),
+        # Half a character would make each answer with it fail.
+        ("names", ["a", "\ud800"], {"names": ()}),
+        ("names", '["\\ud800"]', {"names": ()}),
+        ("version", "\udfff", {"version": ""}),
+        ("names", {"9" * 3000: "a"}, {"names": ()}),
+        pytest.param("names", ALIASES, {"names": ()}, id="aliases for names"),
+        pytest.param("version", ALIASES, {"version": ""}, id="aliases for a version"),
+        # No number of so many digits can be written.
+        pytest.param("version", HUGE, {"version": ""}, id="a huge version"),
+        pytest.param("names", [HUGE], {"names": ()}, id="a huge name"),
+        pytest.param("stride", f"{HUGE:#x}", {"stride": 32}, id="a huge stride"),
+        pytest.param("stride", [8, HUGE], {"stride": 32}, id="huge strides"),
+        pytest.param("imgsz", HUGE, {"image_size": (640, 640)}, id="a huge side"),
+        pytest.param("batch", HUGE, {}, id="a huge batch"),
     ],
 )
 def test_an_entry_that_cannot_be_read_is_told_and_the_others_stand(
@@ -117,6 +136,8 @@ def test_whatever_entries_hold_only_they_are_lost(entries: dict[str, object]) ->
         ("names", ("a ", " b"), "names", ("a", "b")),
         ("names", {0: 7, 1: "x"}, "names", ("7", "x")),
         ("names", "", "names", ()),
+        ("version", "8.10", "version", "8.10"),
+        ("version", 8.3, "version", "8.3"),
         ("imgsz", [320], "image_size", (320, 320)),
         ("imgsz", 320.0, "image_size", (320, 320)),
         ("imgsz", "(384, 640)", "image_size", (384, 640)),
