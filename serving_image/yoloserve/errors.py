@@ -40,9 +40,11 @@ class YoloserveError(Exception):
     """Anything this package refuses to do; the message says what to do about it."""
 
 
-# Neither goes past a quotation mark or a backslash: a line of JSON stays one.
-USER_OF_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/?#'\"\\]*@")
-QUERY_OF_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://[^\s?'\"\\]*)\?[^\s'\"\\]*")
+# Neither goes past a quotation mark or a backslash: a line of JSON stays one. A scheme's
+# length is bounded (the end of a longer one does): else each letter of a long word is looked at
+# once for each before it.
+USER_OF_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,30}://)[^\s/?#'\"\\]*@")
+QUERY_OF_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,30}://[^\s?'\"\\]*)\?[^\s'\"\\]*")
 
 
 def without_credentials(text: str) -> str:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from textwrap import indent
 
+from yoloserve.errors import without_credentials
+
 SERVING = str(Path(__file__).parents[2] / "serving_image")
 
 
@@ -67,6 +69,11 @@ print(decode(good.tobytes(), max_pixels=10_000).shape)
 """
     told = run(code)
     assert (told.stdout, told.stderr) == ("(64, 64, 3)\n", "")
+
+
+def test_a_long_word_is_looked_through_once() -> None:
+    word = "x" * 1_000_000  # hours, if each letter was looked at once for each before it
+    assert without_credentials(f"{word} {word}://a:b@c/?d") == f"{word} {word}://…@c/?…"
 
 
 def test_a_child_that_stays_holds_nobody_up() -> None:
