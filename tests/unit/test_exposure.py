@@ -355,6 +355,54 @@ def test_who_asks_for_a_host_that_is_served_elsewhere_keeps_the_old_one_until_it
     assert yard.has == yard.asks
 
 
+REPORTED = {"observedGeneration": 2, "conditions": [{"type": "Ready", "reason": "Ready"}]}
+
+
+def saying(kind: str, reason: str) -> dict[str, Any]:
+    return REPORTED | {"conditions": [{"type": kind, "status": "False", "reason": reason}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "exchanged"),
+    [
+        (REPORTED, True),
+        (saying("Progressing", "HostTaken"), True),
+        (saying("Progressing", "Suspended"), False),
+        (saying("Progressing", "InvalidSpec"), False),
+        (saying("Progressing", "ReadFailed"), False),
+        (saying("Written", "WriteRefused"), False),
+        (REPORTED | {"observedGeneration": 1}, False),  # nobody has read yet what it asks for now
+    ],
+)
+def test_a_host_is_not_exchanged_with_who_will_not_write_its_route(status, exchanged):
+    """Its own host went dark, and the one it has was routed twice."""
+    cache, hosts = Cache(), ("a.example.com", "b.example.com")
+    cache.set_served(kinds.VIRTUAL_SERVICE, True)
+    for number, told in enumerate((REPORTED, REPORTED)):
+        cache.put(kinds.DETECTOR, stored(f"gate-{number}", hosts[1 - number], 10 + number, told))
+        route = stored(f"gate-{number}", hosts[number], 20 + number, {})
+        labels = {"app.kubernetes.io/managed-by": "yolofleet"}
+        labels["yolofleet.io/detector"] = f"gate-{number}"
+        owner = {"kind": "YoloDetector", "controller": True, "name": f"gate-{number}"}
+        owner |= {"uid": f"{10 + number}", "apiVersion": "yolofleet.io/v1alpha1"}
+        route["metadata"] |= {"labels": labels, "ownerReferences": [owner]}
+        spec = {"hosts": [hosts[number]], "gateways": [PUBLIC]}
+        cache.put(kinds.VIRTUAL_SERVICE, route | {"kind": "VirtualService", "spec": spec})
+    cache.routes.stirred()
+    silent = stored("gate-1", hosts[0], 11, status)
+    silent["metadata"]["resourceVersion"] = "30"
+    cache.put(kinds.DETECTOR, silent)
+    assert (cache.routes.holder((PUBLIC, hosts[1])) == "shop/gate-0") == exchanged
+    assert ("shop/gate-0" in cache.routes.stirred()) != exchanged  # who is told when that changes
+
+
+def stored(name: str, host: str, number: int, status: Any) -> dict[str, Any]:
+    found = raw(name, hosts=[host], gateways=[PUBLIC])
+    version = {"uid": f"{number}", "resourceVersion": f"{number}", "generation": 2}
+    created = {"creationTimestamp": "2030-01-01T00:00:00Z"}
+    return found | {"metadata": found["metadata"] | version | created, "status": status}
+
+
 def test_a_detector_that_is_made_anew_under_its_name_asks_on_when_the_old_one_is_forgotten():
     yard = Yard("a.example.com", "b.example.com")
     yard.tell("cr new", yard.states["cr shop/0"])

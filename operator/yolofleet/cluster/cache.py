@@ -25,7 +25,7 @@ from yolofleet.cluster.namesakes import Namesakes
 from yolofleet.cluster.ownership import Ownership, ownership_of
 from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.accelerators import holds, place
-from yolofleet.plan.claims import NOTHING, Claim, delegates_of, routed, wanted
+from yolofleet.plan.claims import NOTHING, Claim, delegates_of, moves, routed, wanted
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.following import Mesh
 from yolofleet.plan.observed import Elsewhere
@@ -101,7 +101,7 @@ def _standing(
     if not claims and not delegates:
         return None
     since = str(manifest["metadata"].get("creationTimestamp", ""))
-    return Standing(key, since, claims, not asks, delegates)
+    return Standing(key, since, claims, not asks, delegates, not asks or moves(manifest))
 
 
 def _named(metadata: Manifest) -> Manifest:

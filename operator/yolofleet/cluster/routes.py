@@ -3,7 +3,8 @@
 Each host on a gateway has one holder: whoever is routed now, of two the one whose route is older,
 which is how routers choose; else whoever asked first. Those who ask each for what the next one has
 and no longer asks for would wait for each other for ever, each with the route that it has: they
-exchange. Who has to look again when that changes is collected in `stirred`.
+exchange. Who cannot write keeps what it has: to take its host would leave the other one dark. Who
+has to look again when that changes is collected in `stirred`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Standing:
     claims: frozenset[Claim]
     routed: bool
     delegates: frozenset[str] = frozenset()  # whom it sends requests to
+    moves: bool = True  # of a detector: whether it writes its route as it asks for it
 
 
 class Routes:
@@ -40,7 +42,7 @@ class Routes:
     def __init__(self) -> None:
         self._wishes: dict[Claim, dict[str, Since]] = {}  # by uid of the detector
         self._routes: dict[Claim, dict[str, Since]] = {}  # by uid of the route
-        self._asked: dict[str, tuple[str, frozenset[Claim]]] = {}  # by key: uid of the detector
+        self._asked: dict[str, tuple[str, Standing]] = {}  # by key: uid of the detector
         self._had: dict[str, Counter[Claim]] = {}  # by key of the detector, of its routes
         self._roots: dict[str, set[str]] = {}  # uids of who delegates to a detector's route
         self._stirred: set[str] = set()
@@ -84,6 +86,8 @@ class Routes:
             self._note(uid, after)
         was, now = (each.delegates if each else frozenset() for each in (before, after))
         self._stirred |= was ^ now
+        if before and after and before.moves != after.moves:
+            own = set()  # by what we wrote ourselves of it: no event of its own has it looked at
         for claim, holder in held.items():
             if self.holder(claim) != holder:
                 self._stirred |= self._concerned(claim) - own
@@ -117,7 +121,7 @@ class Routes:
         What is simply free it has to have first: until its route is written it serves by the old.
         """
         asks = self._asks(key)
-        if claim in asks or not asks:
+        if claim in asks or not asks or not self._asked[key][1].moves:
             return False
         further = moving | {key}
         return key in moving or any(
@@ -146,7 +150,7 @@ class Routes:
         if standing.routed:
             self._had.setdefault(standing.key, Counter()).update(standing.claims)
         else:
-            self._asked[standing.key] = uid, standing.claims
+            self._asked[standing.key] = uid, standing
 
     def _forget(self, uid: str, standing: Standing) -> None:
         for key in standing.delegates:
@@ -159,13 +163,13 @@ class Routes:
             if not index[claim]:
                 del index[claim]
         if not standing.routed:
-            if self._asked.get(standing.key, ("",))[0] == uid:  # a successor may have the name
+            if self._asked.get(standing.key, ("", None))[0] == uid:  # a successor may have the name
                 del self._asked[standing.key]
         elif left := self._had.pop(standing.key, Counter()) - Counter(standing.claims):
             self._had[standing.key] = left
 
     def _asks(self, key: str) -> frozenset[Claim]:
-        return self._asked[key][1] if key in self._asked else _NONE
+        return self._asked[key][1].claims if key in self._asked else _NONE
 
     def _concerned(self, claim: Claim) -> set[str]:
         everybody = self._routes.get(claim, {}), self._wishes.get(claim, {})

@@ -10,6 +10,7 @@ from typing import Any, Final
 from yolofleet.api.detector import Provider
 from yolofleet.api.hosts import MESH, gateway_name, normal, wrong_with
 from yolofleet.api.names import Manifest
+from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.routers import router_of
 
 Claim = tuple[str, str]
@@ -36,6 +37,21 @@ def wanted(raw: Manifest, routers: Collection[Provider] = ()) -> frozenset[Claim
     else:
         gateways = gateways or [MESH]
     return _product(hosts, gateways, namespace)
+
+
+_STUCK: Final = frozenset({Reason.SUSPENDED, Reason.INVALID_SPEC, Reason.READ_FAILED})
+
+
+def moves(raw: Manifest) -> bool:
+    """Say whether a detector will write the route that it asks for, as far as its status tells.
+
+    What its status does not speak of yet may be a spec that nobody can follow.
+    """
+    status = raw.get("status") or {}
+    if status.get("observedGeneration") != raw["metadata"].get("generation"):
+        return False
+    told = {c.get("type"): c.get("reason") for c in status.get("conditions") or ()}
+    return ConditionType.WRITTEN not in told and told.get(ConditionType.PROGRESSING) not in _STUCK
 
 
 def routed(route: Manifest) -> frozenset[Claim]:
