@@ -42,6 +42,9 @@ ASK_AGAIN = timedelta(seconds=30)
 READ_BACK = timedelta(milliseconds=100)
 """When to look at what was just written: the echo of our own write wakes nobody."""
 
+READABLE = "all that it depends on can be read"
+"""What has to be before anything is decided where a read failed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deps:
@@ -169,13 +172,16 @@ async def _undecided(
 ) -> Status:
     """Return the status where nothing can be decided: why, and what runs meanwhile."""
     generation = raw["metadata"]["generation"]
-    counted = await _counted(raw, key, before, deps, now)
+    until = "the spec is valid" if reason == Reason.INVALID_SPEC else READABLE
+    counted = await _counted(raw, key, before, deps, now, until)
     return refused(
         counted, reason, message, generation=generation, before=before, now=now, stuck=stuck
     )
 
 
-async def _counted(raw: Manifest, key: str, before: Status, deps: Deps, now: datetime) -> Status:
+async def _counted(
+    raw: Manifest, key: str, before: Status, deps: Deps, now: datetime, until: str
+) -> Status:
     uid, complete = raw["metadata"]["uid"], True
     try:
         children = await deps.cluster.children(uid, key, before.serving)
@@ -183,7 +189,8 @@ async def _counted(raw: Manifest, key: str, before: Status, deps: Deps, now: dat
         raise
     except ClusterError:
         children, complete = deps.cluster.known_children(uid, key), False
-    return recounted(before, children, deps.cache.pods(key), complete=complete, now=now)
+    pods = deps.cache.pods(key)
+    return recounted(before, children, pods, complete=complete, until=until, now=now)
 
 
 async def _unread(
@@ -194,7 +201,7 @@ async def _unread(
     progressing = before.condition(ConditionType.PROGRESSING)
     told = progressing is not None and progressing.reason == Reason.READ_FAILED
     if not (failed.lasts or told):
-        return await _counted(raw, key, before, deps, now)
+        return await _counted(raw, key, before, deps, now, READABLE)
     stuck = failed.seconds >= PATIENCE.total_seconds()
     message = f"nothing is changed while this cannot be read: {steady(str(error))}"
     return await _undecided(raw, key, before, Reason.READ_FAILED, message, deps, now, stuck=stuck)

@@ -157,6 +157,40 @@ async def test_whoever_edits_or_deletes_a_record_changes_nothing() -> None:
     }
 
 
+@pytest.mark.parametrize("fault", [*FAULTS, "none"])
+async def test_under_an_autoscaler_it_comes_back_with_the_replicas_that_it_had(fault: str) -> None:
+    world = World()
+    await world.settle()
+    scaling = {"minReplicas": 2, "maxReplicas": 9, "cpu": 70}
+    await world.create(**SPEC | {"autoscaling": scaling, "resources": {"requests": {"cpu": "1"}}})
+    await world.settle()
+    stable = stable_of(world)
+    world.merge(
+        kinds.DEPLOYMENT, stable, {"spec": {"replicas": 8}}, manager="kube-controller-manager"
+    )
+    await world.settle()
+    assert world.status()["stable"]["ready"] == 8
+    await lose(world, *([FAULTS[fault](0, world)] if fault in FAULTS else []))
+    assert world.status()["stable"]["ready"] == world.status()["stable"]["desired"] == 8
+
+
+async def test_one_that_is_lost_while_suspended_comes_back_with_the_replicas_that_it_had() -> None:
+    world = World()
+    await world.settle()
+    scaling = {"minReplicas": 2, "maxReplicas": 9, "cpu": 70}
+    await world.create(**SPEC | {"autoscaling": scaling, "resources": {"requests": {"cpu": "1"}}})
+    await world.settle()
+    scaled = {"spec": {"replicas": 8}}
+    world.merge(kinds.DEPLOYMENT, stable_of(world), scaled, manager="kube-controller-manager")
+    await world.edit(suspend=True)
+    await world.settle()
+    await lose(world)
+    await world.settle()
+    await world.edit(suspend=False)
+    await world.settle()
+    assert world.status()["stable"]["ready"] == 8
+
+
 @pytest.mark.parametrize("unlabelled", [False, True])
 @pytest.mark.parametrize(
     "path", [("whole", "inference", "confidence"), ("render", "image"), ("render", "pullPolicy")]

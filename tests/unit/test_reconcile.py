@@ -728,15 +728,23 @@ def test_replicas_are_counted_although_the_spec_is_invalid(world):
     assert "2 of 2 replicas are ready" in told.message
 
 
-def test_a_deployment_that_is_deleted_under_an_invalid_spec_is_told(world):
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_deployment_that_is_deleted_under_an_invalid_spec_is_told(world, recorded):
     world.settle().spec(inference={"deadline": "soon"})
     name = world.stable
+    if not recorded:
+        del world.api.objects[kinds.RECORD.path("shop", name)]
+        world.cache.remove(kinds.RECORD, world.cache.named(kinds.RECORD, "shop", name).uid, 10**6)
     del world.api.objects[kinds.DEPLOYMENT.path("shop", name)]
     uid = world.cache.named(kinds.DEPLOYMENT, "shop", name).uid
     world.cache.remove(kinds.DEPLOYMENT, uid, 10**6)
-    world.look()
-    assert world.status().ready == "0/2"
-    assert world.said("Ready").reason == "NothingReady"
+    advice = "once the spec is valid" if recorded else "put the spec back"
+    for _ in range(2):
+        world.look()
+        assert world.status().ready == "0/2"
+        assert world.said("Ready").reason == "DeploymentDeleted"
+        assert f"{name} was deleted" in world.said("Ready").message
+        assert advice in world.said("Ready").message
 
 
 @pytest.mark.parametrize("read", ["children", "rooms"])

@@ -13,6 +13,7 @@ from yolofleet.api.status import ConditionType, Reason, RevisionStatus, Serving,
 from yolofleet.plan.conditions.statement import Statement, dated
 from yolofleet.plan.failures import Failure, deployment_failure, failures_by_revision
 from yolofleet.plan.observed import replicas_of
+from yolofleet.plan.revision import reads_back, record_in
 
 _Counted = TypeVar("_Counted", RevisionStatus, Serving)
 _ready = partial(Statement, ConditionType.READY)
@@ -24,11 +25,13 @@ def recounted(
     pods: Iterable[Manifest],
     *,
     complete: bool,
+    until: str,
     now: datetime,
 ) -> Status:
     """Return `status` with the replicas of `children` as they are now.
 
     complete: a Deployment that is not among `children` is gone. Else its revision is left as told.
+    until: what has to be before anything is decided again.
     """
     children = list(children)
     deployments = {c["metadata"]["name"]: c for c in children if c["kind"] == "Deployment"}
@@ -50,7 +53,10 @@ def recounted(
         failure = failures_by_revision(pods, {}, now).get(name)
         if failure is None and name in deployments:
             failure = deployment_failure(name, deployments[name].get("status", {}))
-        ready = dated([_how(stable, failure)], status, status.observed_generation, now)
+        told = _how(stable, failure)
+        if complete and name not in deployments and not told.holds and _was_there(status):
+            told = _deleted(name, children, until)
+        ready = dated([told], status, status.observed_generation, now)
         others = [each for each in status.conditions if each.type != ConditionType.READY]
         update |= {
             "stable": stable,
@@ -64,6 +70,25 @@ def recounted(
 def _loaded(told: Serving) -> Serving:
     """Tell no digest of what no pod has loaded."""
     return told if told.ready else told.model_copy(update={"digest": None})
+
+
+def _was_there(status: Status) -> bool:
+    """Say whether the stable revision had its Deployment: it may not have been made yet."""
+    was = status.condition(ConditionType.READY)
+    return was is not None and was.reason in (Reason.SERVING, Reason.DEPLOYMENT_DELETED)
+
+
+def _deleted(name: str, children: Iterable[Manifest], until: str) -> Statement:
+    kept = (
+        c for c in children if (c["kind"], c["metadata"]["name"]) == ("ControllerRevision", name)
+    )
+    if any(reads_back(name, record_in(each).text) for each in kept):
+        again = f"it is made again from its record once {until}"
+    else:
+        again = "there is no record of it that can be read. To have it back, put the spec back"
+        again += " that it was released with"
+    told = f"the Deployment {name} was deleted, which the detector is released on; {again}"
+    return _ready(False, Reason.DEPLOYMENT_DELETED, told)
 
 
 def _how(stable: RevisionStatus, failure: Failure | None) -> Statement:

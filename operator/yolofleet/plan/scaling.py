@@ -11,7 +11,8 @@ def full_capacity(detector: Detector, observed: Observed, stable: str) -> int:
 
     Under an autoscaler that is what the stable revision runs with now, so that a promotion never
     starts below what served before it; or what the canary's replicas at its weight stand for, when
-    that is more: the autoscaler sees only the load that is left to stable.
+    that is more: the autoscaler sees only the load that is left to stable. Where somebody deleted
+    its Deployment it is what status last said that it had.
     """
     scaling = detector.spec.autoscaling
     if scaling is None:
@@ -20,6 +21,9 @@ def full_capacity(detector: Detector, observed: Observed, stable: str) -> int:
         _whole(seen.replicas, 100 if name == stable else observed.weights.get(name, 0))
         for name, seen in observed.revisions.items()
     ]
+    told = observed.status.stable
+    if told and told.revision == stable and not observed.deployed(stable):
+        running.append(told.desired)
     most = max(running, default=0)
     return min(max(most, scaling.min_replicas), scaling.max_replicas)
 
