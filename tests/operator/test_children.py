@@ -303,9 +303,10 @@ async def test_what_the_spec_no_longer_asks_for_is_taken_away(
     off = {
         "access": {"networkPolicy": "None", "allowFrom": None, "allowTo": None},
         "autoscaling": None,
-        "replicas": 1,
+        "replicas": 2,  # as many as run: fewer only afterwards
     }
     await kube.merge(kinds.DETECTOR, namespace, "gate", {"spec": off})
+    await kube.merge(kinds.DETECTOR, namespace, "gate", {"spec": {"replicas": 1}})
     gone = {"NetworkPolicy", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
 
     async def taken_away() -> bool:
