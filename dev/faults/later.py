@@ -6,7 +6,6 @@ real version has to: of revisions that run, nothing may change.
 
 from __future__ import annotations
 
-import sys
 from typing import Final
 
 RENDER_VERSION: Final = 1000
@@ -25,7 +24,3 @@ def main() -> int:
     for model in (detector.Inference, detector.DetectorSpec):
         model.model_rebuild(force=True)
     return operator.main()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

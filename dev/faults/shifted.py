@@ -6,7 +6,6 @@ Its monotonic clock goes on as ever, as it does when a machine's clock is set.
 from __future__ import annotations
 
 import os
-import sys
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Final
@@ -48,7 +47,3 @@ def main() -> int:
     for module in (operator, events, leader):
         setattr(module, datetime.__name__, Shifted)
     return operator.main()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

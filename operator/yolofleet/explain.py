@@ -28,11 +28,11 @@ from yolofleet.cluster.queue import WorkQueue
 from yolofleet.plan.accelerators import NodeRoom, asks
 from yolofleet.plan.decide import decide
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.observed import Elsewhere, observe
+from yolofleet.plan.observed import Elsewhere, child_named, observe
 from yolofleet.plan.revision import Record, Revision
 from yolofleet.plan.status import report
 from yolofleet.resources.build import build, surroundings
-from yolofleet.resources.service_account import account_in, pull_secrets_of
+from yolofleet.resources.service_account import pull_secrets_of
 
 Facts = dict[str, Any]
 
@@ -139,7 +139,7 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
         edited=seen.edited,
     )
     plan = decide(detector, observed, seen.defaults, now=now)
-    secrets = pull_secrets_of(account_in(children, metadata["name"]))
+    secrets = pull_secrets_of(child_named(children, "ServiceAccount", metadata["name"]))
     around = surroundings(seen.defaults, seen.routers, monitors=seen.monitors, pull_secrets=secrets)
     desired = build(detector, plan, around)
     return facts | {

@@ -29,12 +29,12 @@ from yolofleet.plan.drift import Drift, drift_news, drifted
 from yolofleet.plan.failures import PATIENCE, next_look_at, waits_for_image
 from yolofleet.plan.fields import as_the_user_wrote, origin, steady
 from yolofleet.plan.news import news
-from yolofleet.plan.observed import observe
+from yolofleet.plan.observed import child_named, observe
 from yolofleet.plan.recount import recounted
 from yolofleet.plan.status import next_look, refused, report, with_statement
 from yolofleet.plan.unwritten import Unwritten, with_unwritten
 from yolofleet.resources.build import build, leant_on, surroundings
-from yolofleet.resources.service_account import account_in, pull_secrets_of
+from yolofleet.resources.service_account import pull_secrets_of
 
 ASK_AGAIN = timedelta(seconds=30)
 """When to retry what the API server refused: a person has to act, and may do so elsewhere."""
@@ -81,7 +81,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     try:
         children = await deps.cluster.children(detector.uid, key, before.serving)
         nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
-        secrets = await _pull_secrets(raw, children, before, deps)
+        secrets = await _pull_secrets(raw, key, children, before, deps)
     except NotLeading:
         raise
     except ClusterError as error:  # nothing is decided on half a picture; what runs is told
@@ -144,15 +144,14 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
 
 
 async def _pull_secrets(
-    raw: Manifest, children: Sequence[Manifest], before: Status, deps: Deps
+    raw: Manifest, key: str, children: Sequence[Manifest], before: Status, deps: Deps
 ) -> list[str]:
     """Return what the account of the pods names: what it does, and what the default one does.
 
     That is read anew when pods are about to be made, and when an image cannot be pulled.
     """
     metadata = raw["metadata"]
-    key = f"{metadata['namespace']}/{metadata['name']}"
-    account = account_in(children, metadata["name"])
+    account = child_named(children, "ServiceAccount", metadata["name"])
     changed = before.observed_generation != metadata["generation"]
     anew = not account or changed or any(map(waits_for_image, deps.cache.pods(key)))
     default = await deps.cluster.default_account(metadata["namespace"], anew=anew)

@@ -61,11 +61,10 @@ logger = logging.getLogger(__name__)
 _REPLICAS: Final = ("spec", "replicas")
 
 LOOK_FOR_AUTOSCALER_S: Final = 60.0
+"""How often to look whether the autoscaler that a Deployment is left to is still there."""
 
 ACCOUNT_S: Final = 600.0
 """So long the default account of a namespace counts as it was read."""
-
-"""How often to look whether the autoscaler that a Deployment is left to is still there."""
 
 
 class Action(StrEnum):

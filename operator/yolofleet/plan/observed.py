@@ -238,6 +238,11 @@ def _revision(
     )
 
 
+def child_named(children: Iterable[Manifest], kind: str, name: str) -> Manifest | None:
+    """Return the child of this kind and name, if there is one: a namespace has no two."""
+    return next((c for c in children if (c["kind"], c["metadata"]["name"]) == (kind, name)), None)
+
+
 def replicas_of(deployment: Manifest) -> tuple[int, int]:
     """Return how many replicas a Deployment asks for, and how many of them are ready."""
     replicas = int(deployment["spec"].get("replicas", 1))

@@ -3,7 +3,7 @@
 Else pods run as the namespace's `default`, and get whatever somebody grants that one.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest, child_labels
@@ -37,12 +37,6 @@ def service_account(detector: Detector, pull_secrets: Collection[str] = ()) -> M
         owner=owner(detector),
         pull_secrets=[{"name": name} for name in pull_secrets] or None,
     )
-
-
-def account_in(children: Iterable[Manifest], name: str) -> Manifest | None:
-    """Return the account among the children of the detector `name`."""
-    wanted = ("ServiceAccount", name)
-    return next((c for c in children if (c["kind"], c["metadata"]["name"]) == wanted), None)
 
 
 def pull_secrets_of(*accounts: Manifest | None) -> list[str]:
