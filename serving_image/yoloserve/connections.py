@@ -31,6 +31,8 @@ class Cut(enum.StrEnum):
     UNREAD = "unread"  # it does not read its answers
     MADE_ROOM = "made_room"  # idle, when another came and all places were taken
     STREAM_IDLE = "stream_idle"  # no frame for long
+    STREAM_SLOW = "stream_slow"  # a frame that does not come to its end
+    STREAM_OVERLOADED = "stream_overloaded"  # a frame that comes when requests hold too much
     STREAM_UNAUTHORIZED = "stream_unauthorized"  # its key or token is not valid any more
     FULL = "full"  # no place was left for it, nor anybody to make room
 

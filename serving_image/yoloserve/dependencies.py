@@ -323,9 +323,10 @@ class Bodies:
         except Overloaded:
             self.held -= len(body)
             raise
-        return partial(self._let_go, len(body))
+        return partial(self.let_go, len(body))
 
-    def _let_go(self, size: int) -> None:
+    def let_go(self, size: int) -> None:
+        """Count `size` bytes less."""
         self.held -= size
 
     @contextmanager

@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 import httptools
 from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from websockets.frames import Frame
+from websockets.protocol import OPEN
+
 from yoloserve.connections import Connections, Cut
+from yoloserve.errors import Overloaded
 
 MOST_HEAD_BYTES = 65_536
 SLOWEST_READER = 4096  # bytes of an answer in a second
@@ -21,6 +25,18 @@ OFFER = b"upgrade", b"http2-settings"
 BAD = "400 Bad Request"
 NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 TOO_SLOW, TOO_LONG = "408 Request Timeout", "431 Request Header Fields Too Large"
+TRY_AGAIN_LATER, TIMEOUT = 1013, 3008  # codes of the registry of RFC 6455
+PART_BYTES = 64  # what a part of a message takes besides what is in it, if anything is
+
+
+class Memory(Protocol):
+    """What counts the bytes of all requests together (`dependencies.Bodies`)."""
+
+    def take(self, size: int) -> None:
+        """Count more; raise `Overloaded`, having counted, when all together are too much."""
+
+    def let_go(self, size: int) -> None:
+        """Count less."""
 
 
 class _Enough(Exception):
@@ -41,10 +57,10 @@ class _Impatient(asyncio.Protocol):
     _unread_bytes = 0
 
     @classmethod
-    def within(cls, seconds: float, places: Connections | None = None) -> type[Self]:
+    def within(cls, seconds: float, places: Connections | None = None, **also: Any) -> type[Self]:
         """Make the protocol with a limit on what waits for the client, and on all connections."""
         places = places or Connections(MOST_CONNECTIONS)
-        return type(cls.__name__, (cls,), {"timeout_s": seconds, "places": places})
+        return type(cls.__name__, (cls,), {"timeout_s": seconds, "places": places, **also})
 
     def pause_writing(self) -> None:
         """Begin to wait for a client that does not read."""
@@ -309,17 +325,25 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
 
 
 class StreamProtocol(_Impatient, WebSocketsSansIOProtocol):
-    """Bounds the handshake, how long a client may leave its answers unread, and its end.
+    """Bounds the handshake, each message, how long answers are left unread, and the end.
 
     uvicorn waits for ever for what follows a handshake that `websockets` cannot read (one with a
     body, long lines, many headers), and cannot shut that down: its error would end the server, with
     all that is in flight.
+
+    It keeps what came of a message until that is whole, in however many parts, and waits for ever
+    here too. That counts as what requests hold, and has a body's time from its first byte.
     """
+
+    memory: ClassVar[Memory]
 
     def __init__(self, *args: Any, leave: Callable[[], None] = lambda: None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._leave = leave  # the place among connections
         self._timer: asyncio.TimerHandle | None = None  # of the handshake, or of what was closed
+        self._held = 0
+        self._later_parts = 0  # bytes of the message that is coming
+        self._whole_by: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the end of the handshake."""
@@ -335,6 +359,56 @@ class StreamProtocol(_Impatient, WebSocketsSansIOProtocol):
             self.transport.close()
         if self.transport.is_closing():
             self._wait()
+            self._forget_message()
+        else:
+            self._await_message()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Count a part of a message: one with nothing in it, too, or they could come for ever."""
+        self._later_parts += len(event.data) + PART_BYTES
+        super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        """Pass a message on that is whole: whoever looks at it counts it now."""
+        self._forget_message()
+        super().send_receive_event_to_app()
+
+    def _await_message(self) -> None:
+        """Hold what came of a message; give up the connection where all together is too much."""
+        first = len(self.frames[0]) if self.frames else 0
+        coming = len(self.conn.reader.buffer) + first + self._later_parts
+        more, self._held = coming - self._held, coming
+        if more < 0:
+            self.memory.let_go(-more)
+        try:
+            self.memory.take(max(more, 0))
+        except Overloaded:
+            self._fail(Cut.STREAM_OVERLOADED, TRY_AGAIN_LATER, "this server holds too much already")
+            return
+        if not self._whole_by and coming:
+            slow = f"a frame took longer than {self.timeout_s:g} s"
+            self._whole_by = self.loop.call_later(
+                self.timeout_s, self._fail, Cut.STREAM_SLOW, TIMEOUT, slow
+            )
+
+    def _forget_message(self) -> None:
+        self.memory.let_go(self._held)
+        self._held = self._later_parts = 0
+        if self._whole_by:
+            self._whole_by.cancel()
+            self._whole_by = None
+
+    def _fail(self, why: Cut, code: int, reason: str) -> None:
+        """End it in the middle of a message: nothing more of that is read."""
+        self._forget_message()
+        self.frames = []
+        self.places.cut(why)
+        if self.conn.state is not OPEN:  # the application has not said yet whether it may be one
+            self.cut()
+            return
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
+        self._wait()
 
     def keepalive_timeout(self) -> None:
         """End it, whether the client reads why or not."""
@@ -349,6 +423,7 @@ class StreamProtocol(_Impatient, WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer: nobody is there."""
         self._stop_waiting()
+        self._forget_message()
         super().connection_lost(exc)
 
     def _wait(self) -> None:

@@ -39,14 +39,15 @@ class Server(uvicorn.Server):
             most_connections(settings.max_connections, settings.max_streams), metrics.cut
         )
         metrics.watch_connections(connections)
+        slow_s = settings.body_timeout_seconds
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=HttpProtocol.within(settings.body_timeout_seconds, connections),
+                http=HttpProtocol.within(slow_s, connections),
                 loop="uvloop",
-                ws=StreamProtocol.within(settings.body_timeout_seconds, connections),
+                ws=StreamProtocol.within(slow_s, connections, memory=app.state.bodies),
                 ws_max_size=settings.max_body_bytes,
                 ws_per_message_deflate=False,  # images are compressed, and bombs are compact
                 access_log=False,  # a tenth of the throughput; the metrics count requests

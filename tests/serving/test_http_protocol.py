@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from yoloserve.connections import READ_WITHIN_S, Connections, Cut
+from yoloserve.errors import Overloaded
 from yoloserve.http_protocol import (
     CROWDED,
     MOST_HEAD_BYTES,
@@ -455,7 +456,7 @@ async def test_a_stream_whose_end_is_not_answered_is_cut_off() -> None:
         await send({"type": "websocket.close", "code": 1008, "reason": "revoked"})
 
     timers, wire = Timers(), Wire("10.0.0.1")
-    protocol = StreamProtocol.within(LIMIT_S)(
+    protocol = StreamProtocol.within(LIMIT_S, memory=Memory())(
         config=uvicorn.Config(revoke, log_config=None, ws_ping_interval=None),
         server_state=ServerState(),
         app_state={},
@@ -490,22 +491,50 @@ REFUSED = {
 }
 
 
+class Memory:
+    """What all requests may hold."""
+
+    def __init__(self, most: int = 10_000) -> None:
+        self.held, self.most = 0, most
+
+    def take(self, size: int) -> None:
+        self.held += size
+        if self.held > self.most:
+            raise Overloaded("full")
+
+    def let_go(self, size: int) -> None:
+        self.held -= size
+
+
 class Camera(Connection):
     """A connection that asks for a stream, of a server that accepts it when told to."""
 
     def __init__(self, places: Connections | None = None) -> None:
         self.may = asyncio.Event()
+        self.stays = False
+        self.memory = Memory()
         super().__init__(places)
         self.protocol.ws_protocol_class = self.stream
 
     def stream(self, **made: Any) -> StreamProtocol:
         places = self.protocol.places
-        self.protocol = StreamProtocol.within(LIMIT_S, places)(_loop=self.timers, **made)
+        make = StreamProtocol.within(LIMIT_S, places, memory=self.memory)
+        self.protocol = make(_loop=self.timers, **made)
         return self.protocol
 
-    async def answer(self, _scope: Any, _receive: Any, send: Any) -> None:
+    async def answer(self, _scope: Any, receive: Any, send: Any) -> None:
         await self.may.wait()
         await send({"type": "websocket.accept"})
+        while self.stays and (message := await receive())["type"] != "websocket.disconnect":
+            self.frames.append(len(message.get("bytes", b"")))
+
+    async def stream_on(self) -> None:
+        self.stays, self.frames = True, list[int]()
+        self.may.set()
+        self.protocol.data_received(HANDSHAKE + b"\r\n")
+        while b" 101 " not in self.wire.sent:  # noqa: ASYNC110 (nothing else runs)
+            await asyncio.sleep(0)
+        self.wire.sent = b""
 
 
 @pytest.mark.parametrize(("header", "status"), REFUSED.items())
@@ -575,6 +604,104 @@ async def test_a_stream_keeps_its_place_among_connections_until_it_is_one() -> N
     assert b" 101 " in camera.wire.sent
     assert crowd.places.open == 0
     assert LIMIT_S not in camera.timers.seconds
+
+
+# messages that do not come to their end
+
+
+def part(size: int, opcode: int = 2, fin: bool = True, of: int | None = None) -> bytes:
+    """Write a frame of a client, of `size` bytes, or the beginning of one of `of`."""
+    head = bytes([0x80 * fin + opcode, 0x80 + 126]) + (size if of is None else of).to_bytes(2)
+    return head + bytes(4) + b"x" * size
+
+
+def code_of(close: bytes) -> int:
+    assert close[0] == 0x88
+    return int.from_bytes(close[2:4])
+
+
+UNENDED = {
+    "the beginning of a frame": [part(900, of=1000)],
+    "many pieces of one": [part(100, of=1000), *[b"x" * 100] * 8],
+    "a message in parts": [part(300, fin=False), part(300, 0, fin=False), part(200, 0, fin=False)],
+}
+
+
+@pytest.mark.parametrize("pieces", UNENDED.values(), ids=UNENDED)
+async def test_what_came_of_a_frame_counts_until_it_is_whole_and_has_its_time(pieces) -> None:
+    camera = Camera()
+    await camera.stream_on()
+    for piece in pieces:
+        camera.protocol.data_received(piece)
+    assert 800 <= camera.memory.held <= 1100
+    slow = [timer for timer in camera.timers.running if timer.seconds == LIMIT_S]
+    assert len(slow) == 1  # from its first byte, and not anew with each
+    slow[0].run()
+    assert code_of(camera.wire.sent) == 3008
+    assert camera.wire.closed
+    assert camera.cuts == [Cut.STREAM_SLOW]
+    assert camera.memory.held == 0
+    (last,) = [timer for timer in camera.timers.running if timer.seconds == LIMIT_S]
+    last.run()
+    assert camera.wire.aborted
+
+
+async def test_a_frame_that_is_whole_is_held_by_who_looks_at_it() -> None:
+    camera = Camera()
+    await camera.stream_on()
+    whole = part(500) + part(200, of=900)
+    for piece in (whole[:100], whole[100:]):
+        camera.protocol.data_received(piece)
+    assert 200 <= camera.memory.held < 300
+    assert camera.timers.seconds.count(LIMIT_S) == 1  # the next one's
+    camera.protocol.data_received(b"x" * 700)
+    assert camera.memory.held == 0
+    assert LIMIT_S not in camera.timers.seconds
+    camera.protocol.connection_lost(None)
+    await asyncio.gather(*camera.protocol.tasks)
+    assert camera.frames == [0, 500, 900]  # the first is the connection itself
+
+
+async def test_a_frame_that_comes_when_all_is_full_ends_the_stream() -> None:
+    camera = Camera()
+    await camera.stream_on()
+    camera.memory.held = 9_500
+    camera.protocol.data_received(part(900, of=1000))
+    assert code_of(camera.wire.sent) == 1013
+    assert camera.cuts == [Cut.STREAM_OVERLOADED]
+    assert camera.memory.held == 9_500
+    camera.protocol.data_received(b"x" * 90)  # nothing of it is read
+    assert camera.memory.held == 9_500
+
+
+async def test_parts_with_nothing_in_them_do_not_come_for_ever() -> None:
+    camera = Camera()
+    await camera.stream_on()
+    camera.protocol.data_received(part(0, fin=False) + part(0, 0, fin=False) * 1000)
+    assert camera.cuts == [Cut.STREAM_OVERLOADED]
+    assert camera.memory.held == 0
+
+
+async def test_a_camera_that_leaves_within_a_frame_holds_nothing() -> None:
+    camera = Camera()
+    await camera.stream_on()
+    camera.protocol.data_received(part(900, of=1000))
+    camera.protocol.connection_lost(None)
+    assert camera.memory.held == 0
+    assert LIMIT_S not in camera.timers.seconds
+
+
+async def test_who_sends_frames_before_it_may_stream_holds_no_more_than_others() -> None:
+    camera = Camera()
+    camera.protocol.data_received(HANDSHAKE + b"\r\n")
+    camera.protocol.data_received(part(900, of=65_000))
+    assert camera.memory.held >= 900
+    camera.protocol.data_received(b"x" * 20_000)
+    assert camera.wire.aborted
+    assert camera.memory.held == 0
+    camera.may.set()
+    camera.protocol.connection_lost(None)
+    await asyncio.gather(*camera.protocol.tasks)
 
 
 # how many there may be
