@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV   := .venv
 LOCK   := dev
 BIN    := $(VENV)/bin
+# Tests wait as often as they compute: one process more than there are cores.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 export PYTHONPATH := operator:serving_image:dev
 # Files are UTF-8, whatever locale a library sets meanwhile.
 export PYTHONUTF8 := 1
@@ -35,11 +37,28 @@ demo-down: venv ## Delete the demo cluster (its caches stay)
 
 .PHONY: test
 test: venv ## Everything: checks, unit, serving, operator, chart and end-to-end tests
-	$(MAKE) check
+	$(MAKE) test-needs
+	$(BIN)/python -m pytest -n $(WORKERS) --junitxml=build/tests.xml --durations=20
+
+.PHONY: test-needs
+test-needs: venv check
 	dev/ensure-chromium
 	$(BIN)/python -m cluster assets > /dev/null
 	$(BIN)/python -m cluster up --no-metrics   # nothing tested scales by load
-	$(BIN)/python -m pytest --junitxml=build/tests.xml --durations=20
+
+# What has passed for this very state of the files is not run again.
+STATE = $(shell { git rev-parse HEAD; git diff HEAD; } | sha1sum | cut -c-12)
+ALL := unit contract chart memory serving operator e2e faults
+
+.PHONY: test-all
+test-all: venv ## Every test in its long form, in parts of at most an hour; goes on where it was stopped
+	$(MAKE) test-needs
+	$(MAKE) $(ALL:%=build/all/$(STATE)/%.xml)
+
+build/all/$(STATE)/%.xml:
+	mkdir -p $(@D)
+	YOLOFLEET_FAULTS=whole $(BIN)/python -m pytest -m "" -n $(WORKERS) --junitxml=$@.running tests/$*
+	mv $@.running $@
 
 .PHONY: test-times
 test-times: venv ## Where the time of the last `make test` went, by folder and test

@@ -1,4 +1,4 @@
-"""`python -m steady [-n 20] [--beside 1] [PATH ...]`: run tests again and again.
+"""`python -m steady [-n 20] [--workers 3] [--beside 1] [PATH ...]`: run tests again and again.
 
 `make test-steady ARGS="-n 20 tests/unit"`. Each run has a seed of its own and, with `--beside`,
 processes beside it that keep as many cores busy: what passes only on an idle machine shows. It ends
@@ -31,8 +31,9 @@ NOTHING_RAN: Final = {2, 3, 4, 5}
 def main() -> int:
     """Run, or read what has been run; print what it shows."""
     parser = argparse.ArgumentParser(prog="python -m steady", description=__doc__)
-    parser.add_argument("paths", nargs="*", default=["tests"], help="what to run")
+    parser.add_argument("paths", nargs="*", default=[], help="what to run (everything)")
     parser.add_argument("-n", "--times", type=int, default=20, help="how often (20)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that run tests (this one)")
     parser.add_argument("--beside", type=int, default=0, help="cores that something else uses (0)")
     parser.add_argument("--slowest", type=int, default=10, help="how many slow tests to name (10)")
     parser.add_argument("--of", nargs="+", type=Path, metavar="REPORT", help="read, run nothing")
@@ -41,19 +42,19 @@ def main() -> int:
         runs = [results.read(report) for report in asked.of]
     else:
         with _busy(asked.beside):
-            runs = list(_runs(asked.paths, asked.times))
+            runs = list(_runs(asked.paths, asked.times, asked.workers))
     _tell(runs, asked.slowest)
     return 1 if results.failures(runs) else 0
 
 
-def _runs(paths: Sequence[str], times: int) -> Iterator[list[Result]]:
+def _runs(paths: Sequence[str], times: int, workers: int) -> Iterator[list[Result]]:
     REPORTS.mkdir(parents=True, exist_ok=True)
     for seed in range(1, times + 1):
         report = REPORTS / f"{seed}.xml"
         report.unlink(missing_ok=True)
         begun = time.monotonic()
         ended = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *paths],
+            [sys.executable, "-m", "pytest", "-q", f"-n{workers}", f"--junitxml={report}", *paths],
             env=os.environ | {"YOLOFLEET_FAULTS_SEED": str(seed)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
