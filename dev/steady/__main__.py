@@ -33,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m steady", description=__doc__)
     parser.add_argument("paths", nargs="*", default=[], help="what to run (everything)")
     parser.add_argument("-n", "--times", type=int, default=20, help="how often (20)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that run tests (this one)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that test (this one)")
     parser.add_argument("--beside", type=int, default=0, help="cores that something else uses (0)")
     parser.add_argument("--slowest", type=int, default=10, help="how many slow tests to name (10)")
     parser.add_argument("--of", nargs="+", type=Path, metavar="REPORT", help="read, run nothing")

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from yolofleet.api.base import InvalidSpec
-from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Condition, read_status
 from yolofleet.cluster import kinds
@@ -26,31 +26,24 @@ from yolofleet.cluster.compare import Difference
 from yolofleet.cluster.errors import ClusterError
 from yolofleet.cluster.queue import WorkQueue
 from yolofleet.plan.accelerators import NodeRoom, asks
-from yolofleet.plan.decide import decide
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.observed import Elsewhere, child_named, observe
+from yolofleet.plan.observed import child_named
 from yolofleet.plan.revision import Record, Revision
-from yolofleet.plan.status import report
-from yolofleet.resources.build import build, surroundings
+from yolofleet.plan.snapshot import Snapshot
 from yolofleet.resources.service_account import pull_secrets_of
+from yolofleet.think import think
 
 Facts = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of one detector's world, as a reconcile would read it."""
+    """What is known of one detector's world, as a reconcile would read it. cached: the children."""
 
-    children: Sequence[Entry]
-    pods: Sequence[Manifest]
-    nodes: tuple[NodeRoom, ...]
-    routers: frozenset[Provider]
-    elsewhere: Elsewhere
-    monitors: bool
+    snapshot: Snapshot
+    cached: Sequence[Entry]
     defaults: Defaults
     differing: Callable[[Manifest, Entry], Iterable[Difference]]
-    unreached: frozenset[str] = frozenset()
-    edited: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,27 +63,29 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
     if (raw := sources.cache.detector(key)) is None:
         return None
     about: Facts = {"detector": key, "leads": sources.leads(), "queue": sources.queue.describe(key)}
-    children = sources.cache.owned_by(raw["metadata"]["uid"])
+    cached = sources.cache.owned_by(raw["metadata"]["uid"])
+    children = [child.manifest() for child in cached]
     nodes: tuple[NodeRoom, ...] = ()
     try:
-        if asks(Detector.parse(raw), [child.manifest() for child in children]):
+        if asks(Detector.parse(raw), children):
             nodes = await sources.accelerators.rooms(key)
     except InvalidSpec:
         pass  # told below
     except ClusterError as error:
         about["nodesUnknown"] = str(error)
-    seen = Seen(
+    snapshot = Snapshot(
+        status=read_status(raw),
         children=children,
         pods=sources.cache.pods(key),
         nodes=nodes,
         routers=sources.cache.routers(),
         elsewhere=sources.cache.elsewhere(key, raw, sources.defaults),
-        unreached=sources.writer.unreached(raw["metadata"]["uid"]),
-        edited=sources.writer.edited(child.manifest() for child in children),
         monitors=sources.cache.serves(kinds.POD_MONITOR),
-        defaults=sources.defaults,
-        differing=sources.writer.differing,
+        pull_secrets=pull_secrets_of(child_named(children, "ServiceAccount", key.split("/")[1])),
+        unreached=sources.writer.unreached(raw["metadata"]["uid"]),
+        edited=sources.writer.edited(children),
     )
+    seen = Seen(snapshot, cached, sources.defaults, sources.writer.differing)
     return about | explain(raw, seen, now=now)
 
 
@@ -109,7 +104,7 @@ def overview(sources: Sources) -> list[Facts]:
 
 def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
     """Return what is observed, what would be decided now and why, and what differs; pure."""
-    metadata, status = raw["metadata"], read_status(raw)
+    metadata, status, pods = raw["metadata"], seen.snapshot.status, seen.snapshot.pods
     facts: Facts = {
         "resource": {
             "uid": metadata["uid"],
@@ -119,41 +114,26 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
             "deleted": metadata.get("deletionTimestamp"),
         },
         "says": _said(status.conditions),
-        "cached": [_object(child) for child in seen.children] + [_pod(pod) for pod in seen.pods],
+        "cached": [_object(child) for child in seen.cached] + [_pod(pod) for pod in pods],
     }
     try:
         detector = Detector.parse(raw)
     except InvalidSpec as error:
         return facts | {"invalid": str(error)}
-    children = [child.manifest() for child in seen.children]
-    observed = observe(
-        detector,
-        children,
-        seen.pods,
-        seen.nodes,
-        routers=seen.routers,
-        status=status,
-        now=now,
-        elsewhere=seen.elsewhere,
-        unreached=seen.unreached,
-        edited=seen.edited,
-    )
-    plan = decide(detector, observed, seen.defaults, now=now)
-    secrets = pull_secrets_of(child_named(children, "ServiceAccount", metadata["name"]))
-    around = surroundings(seen.defaults, seen.routers, monitors=seen.monitors, pull_secrets=secrets)
-    desired = build(detector, plan, around)
+    thought = think(detector, seen.snapshot, seen.defaults, now=now)
+    observed = _plain(thought.observed)
     return facts | {
         "suspended": detector.spec.suspend,
-        "observed": {k: v for k, v in _plain(observed).items() if k != "status"},  # said above
-        "plan": _plain(plan),
-        "wouldSay": _said(report(detector, observed, plan, now=now).conditions),
-        "differences": list(_differences(desired, seen)),
+        "observed": {k: v for k, v in observed.items() if k != "status"},  # said above
+        "plan": _plain(thought.plan),
+        "wouldSay": _said(thought.status.conditions),
+        "differences": list(_differences(thought.desired, seen)),
     }
 
 
 def _differences(desired: Iterable[Manifest], seen: Seen) -> Iterable[str]:
     """Tell each write that a reconcile would consider now, and the fields that ask for it."""
-    live = {(child.kind.name, child.name): child for child in seen.children}
+    live = {(child.kind.name, child.name): child for child in seen.cached}
     for manifest in desired:
         kind, name = kinds.identity(manifest)
         child = live.pop((kind, name), None)

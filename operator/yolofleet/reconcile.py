@@ -1,4 +1,4 @@
-"""The operator on one page: read, observe, decide, build, apply, report.
+"""The operator on one page: look, think, write, tell.
 
 It knows nothing of canaries, GPUs or meshes: that is `plan`. It decides nothing and fails on
 nothing but the API server. What that refuses of one object holds up no other, and is told.
@@ -23,18 +23,20 @@ from yolofleet.cluster.kinds import POD_MONITOR, identity
 from yolofleet.logs import note
 from yolofleet.plan import powers
 from yolofleet.plan.accelerators import asks
-from yolofleet.plan.decide import Plan, decide
+from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import Drift, drift_news, drifted
 from yolofleet.plan.failures import PATIENCE, next_look_at, waits_for_image
 from yolofleet.plan.fields import as_the_user_wrote, origin, steady
 from yolofleet.plan.news import news
-from yolofleet.plan.observed import child_named, observe
+from yolofleet.plan.observed import child_named
 from yolofleet.plan.recount import recounted
-from yolofleet.plan.status import next_look, refused, report, with_statement
+from yolofleet.plan.snapshot import Snapshot
+from yolofleet.plan.status import next_look, refused, with_statement
 from yolofleet.plan.unwritten import Unwritten, with_unwritten
-from yolofleet.resources.build import build, leant_on, surroundings
+from yolofleet.resources.build import leant_on
 from yolofleet.resources.service_account import pull_secrets_of
+from yolofleet.think import Thought, think
 
 ASK_AGAIN = timedelta(seconds=30)
 """When to retry what the API server refused: a person has to act, and may do so elsewhere."""
@@ -65,191 +67,187 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     Looks at what is, never at what happened: safe at any time, any number of times.
     Raises what the cluster raises, and `Unfinished` once all is told; the queue tries again.
     """
-    raw, now = deps.cache.detector(key), deps.now()  # read: memory
+    raw, now = deps.cache.detector(key), deps.now()
     if raw is None or "deletionTimestamp" in raw["metadata"]:
         return None  # garbage collection takes the children
     note(generation=raw["metadata"]["generation"])
-    before = read_status(raw)
+    turn = _Turn(key, raw, read_status(raw), now, deps)
     try:
         detector = Detector.parse(raw)
         powers.check(detector.spec, deps.defaults.forbidden)
     except InvalidSpec as error:  # told in status; what serves keeps serving
-        told = await _undecided(raw, key, before, Reason.INVALID_SPEC, str(error), deps, now)
-        await _tell(raw, before, told, deps)
+        await turn.tell(await turn.undecided(Reason.INVALID_SPEC, str(error)))
         return None
-
     try:
-        children = await deps.cluster.children(detector.uid, key, before.serving)
-        nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
-        secrets = await _pull_secrets(raw, key, children, before, deps)
+        seen = await turn.look(detector)
     except NotLeading:
         raise
     except ClusterError as error:  # nothing is decided on half a picture; what runs is told
-        await _tell(raw, before, await _unread(raw, key, before, error, deps, now), deps)
+        await turn.tell(await turn.unread(error))
         raise
-    deps.cluster.was_read(raw)
-    routers = deps.cache.routers()
-    elsewhere = deps.cache.elsewhere(key, raw, deps.defaults)
-    pods = deps.cache.pods(key)
-    complaints = await deps.complaints.about(pods, now)  # nothing, unless a pod cannot start
-    unreached = deps.cluster.unreached(detector.uid)
-    observed = observe(  # observe: memory, one snapshot
-        detector,
-        children,
-        pods,
-        nodes,
-        routers=routers,
-        status=before,
-        now=now,
-        elsewhere=elsewhere,
-        complaints=complaints,
-        unreached=unreached,
-        edited=deps.cluster.edited(children),
-    )
-    plan = decide(detector, observed, deps.defaults, now=now)  # decide: pure
-    deps.accelerators.waits(key, plan.missing is not None)
-    status = report(detector, observed, plan, now=now)  # report: what is, not what was wished
-    look = _soonest(next_look(detector, observed, plan, status, now=now), next_look_at(pods, now))
+    thought = think(detector, seen, deps.defaults, now=now)
+    deps.accelerators.waits(key, thought.plan.missing is not None)
     if detector.spec.suspend:
-        await _tell(raw, before, _with_drift(status, before, None, now), deps)
-        return look
-    monitors = deps.cache.serves(POD_MONITOR)
-    around = surroundings(deps.defaults, routers, monitors=monitors, pull_secrets=secrets)
-    desired = build(detector, plan, around)  # build: pure, cannot fail
-    applied = await deps.cluster.apply(  # apply: in order of safety, what differs
-        desired, over=children, policy=detector.spec.drift_policy
-    )
-    pruned = Applied()
-    if not applied.given_up:
-        pruned = await deps.cluster.prune(  # prune: by uid, after a live list
-            detector.uid,
-            keep=_kept(desired, plan, children),
-            spared=leant_on({failed.kind for failed in applied.failed}),
-        )
-    failed = [*applied.failed, *pruned.failed]  # what failed held up nothing else, and is told
-    status = with_unwritten(
-        status, _unwritten(failed, before, detector, plan), key, before=before, now=now
-    )
-    status = _with_drift(status, before, applied.drifts, now)
-    moved = applied.changes or pruned.changes or deps.cluster.unreached(detector.uid) != unreached
+        await turn.tell(turn.with_drift(thought.status, None))
+        return turn.next_look(detector, thought, seen)
+    written = await turn.write(detector, thought, seen)
+    moved = written.changes or deps.cluster.unreached(detector.uid) != seen.unreached
     again = _soonest(
-        READ_BACK if moved else look,
-        ASK_AGAIN if failed else None,
-        applied.again,
+        READ_BACK if moved else turn.next_look(detector, thought, seen),
+        ASK_AGAIN if written.failed else None,
+        written.again,
     )
-    await _tell(raw, before, status, deps, drifts=applied.drifts)
-    if (cause := to_retry(failed)) is not None:
+    status = turn.with_unwritten(thought.status, written.failed, detector, thought.plan)
+    await turn.tell(turn.with_drift(status, written.drifts), drifts=written.drifts)
+    if (cause := to_retry(written.failed)) is not None:
         raise Unfinished(cause, again)  # the queue backs off
     return again
 
 
-async def _pull_secrets(
-    raw: Manifest, key: str, children: Sequence[Manifest], before: Status, deps: Deps
-) -> list[str]:
-    """Return what the account of the pods names: what it does, and what the default one does.
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One look at one detector. before: what was said last."""
 
-    That is read anew when pods are about to be made, and when an image cannot be pulled.
-    """
-    metadata = raw["metadata"]
-    account = child_named(children, "ServiceAccount", metadata["name"])
-    changed = before.observed_generation != metadata["generation"]
-    anew = not account or changed or any(map(waits_for_image, deps.cache.pods(key)))
-    default = await deps.cluster.default_account(metadata["namespace"], anew=anew)
-    return pull_secrets_of(account, default)
+    key: str
+    raw: Manifest
+    before: Status
+    now: datetime
+    deps: Deps
 
+    async def look(self, detector: Detector) -> Snapshot:
+        """Read what is: memory, and the API server where a list may have more than we heard."""
+        key, deps = self.key, self.deps
+        children = await deps.cluster.children(detector.uid, key, self.before.serving)
+        nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
+        secrets = await self._pull_secrets(children)
+        deps.cluster.was_read(self.raw)
+        routers = deps.cache.routers()
+        elsewhere = deps.cache.elsewhere(key, self.raw, deps.defaults)
+        pods = deps.cache.pods(key)
+        complaints = await deps.complaints.about(pods, self.now)  # only of pods that cannot start
+        return Snapshot(
+            status=self.before,
+            children=children,
+            pods=pods,
+            nodes=nodes,
+            routers=routers,
+            elsewhere=elsewhere,
+            monitors=deps.cache.serves(POD_MONITOR),
+            pull_secrets=secrets,
+            complaints=complaints,
+            unreached=deps.cluster.unreached(detector.uid),
+            edited=deps.cluster.edited(children),
+        )
 
-async def _undecided(
-    raw: Manifest,
-    key: str,
-    before: Status,
-    reason: Reason,
-    message: str,
-    deps: Deps,
-    now: datetime,
-    *,
-    stuck: bool = True,
-) -> Status:
-    """Return the status where nothing can be decided: why, and what runs meanwhile."""
-    generation = raw["metadata"]["generation"]
-    until = "the spec is valid" if reason == Reason.INVALID_SPEC else READABLE
-    counted = await _counted(raw, key, before, deps, now, until)
-    return refused(
-        counted, reason, message, generation=generation, before=before, now=now, stuck=stuck
-    )
+    async def _pull_secrets(self, children: Sequence[Manifest]) -> list[str]:
+        """Return what the account of the pods names: what it does, and what the default one does.
 
+        That is read anew when pods are about to be made, and when an image cannot be pulled.
+        """
+        metadata = self.raw["metadata"]
+        account = child_named(children, "ServiceAccount", metadata["name"])
+        changed = self.before.observed_generation != metadata["generation"]
+        anew = not account or changed or any(map(waits_for_image, self.deps.cache.pods(self.key)))
+        default = await self.deps.cluster.default_account(metadata["namespace"], anew=anew)
+        return pull_secrets_of(account, default)
 
-async def _counted(
-    raw: Manifest, key: str, before: Status, deps: Deps, now: datetime, until: str
-) -> Status:
-    uid, complete = raw["metadata"]["uid"], True
-    try:
-        children = await deps.cluster.children(uid, key, before.serving)
-    except NotLeading:
-        raise
-    except ClusterError:
-        children, complete = deps.cluster.known_children(uid, key), False
-    pods = deps.cache.pods(key)
-    return recounted(before, children, pods, complete=complete, until=until, now=now)
+    async def write(self, detector: Detector, thought: Thought, seen: Snapshot) -> Applied:
+        """Write in order of safety what differs; then delete what nobody wants, by uid."""
+        cluster, desired = self.deps.cluster, thought.desired
+        applied = await cluster.apply(
+            desired, over=seen.children, policy=detector.spec.drift_policy
+        )
+        if applied.given_up:
+            return applied
+        pruned = await cluster.prune(
+            detector.uid,
+            keep=_kept(desired, thought.plan, seen.children),
+            spared=leant_on({failed.kind for failed in applied.failed}),
+        )
+        return applied.then(pruned)
 
+    def next_look(self, detector: Detector, thought: Thought, seen: Snapshot) -> timedelta | None:
+        """Return when time alone changes something; None when only an event can."""
+        look = next_look(detector, thought.observed, thought.plan, thought.status, now=self.now)
+        return _soonest(look, next_look_at(seen.pods, self.now))
 
-async def _unread(
-    raw: Manifest, key: str, before: Status, error: ClusterError, deps: Deps, now: datetime
-) -> Status:
-    """Return the status when a read failed; that is told once it lasts, and until it is over."""
-    failed = deps.cluster.unread(raw, error)
-    progressing = before.condition(ConditionType.PROGRESSING)
-    told = progressing is not None and progressing.reason == Reason.READ_FAILED
-    if not (failed.lasts or told):
-        return await _counted(raw, key, before, deps, now, READABLE)
-    stuck = failed.seconds >= PATIENCE.total_seconds()
-    message = f"nothing is changed while this cannot be read: {steady(str(error))}"
-    return await _undecided(raw, key, before, Reason.READ_FAILED, message, deps, now, stuck=stuck)
+    async def tell(self, status: Status, drifts: Sequence[Drift] = ()) -> None:
+        """Publish the status, and what of it is news as Events."""
+        await self.deps.cluster.publish_status(self.raw, status.dump())
+        for told in (*news(self.before, status), *drift_news(self.before, status, drifts)):
+            kind = "Warning" if told.warning else "Normal"
+            await self.deps.events.emit(self.raw, kind, told.reason, told.message)
 
+    def with_drift(self, status: Status, drifts: Sequence[Drift] | None) -> Status:
+        """Return `status` with what of others was repaired or left; None: nobody looked."""
+        told = drifted(self.before, drifts)
+        return with_statement(status, told, self.before, self.now) if told else status
 
-def _with_drift(
-    status: Status, before: Status, drifts: Sequence[Drift] | None, now: datetime
-) -> Status:
-    told = drifted(before, drifts)
-    return with_statement(status, told, before, now) if told else status
+    def with_unwritten(
+        self, status: Status, failed: Sequence[Failed], detector: Detector, plan: Plan
+    ) -> Status:
+        """Return `status` with what could not be written: what lasts; once one is told, all."""
+        told = self.before.condition(ConditionType.WRITTEN) is not None
+        lasting = [each for each in failed if told or each.lasts]
+        unwritten = _in_the_users_words(lasting, detector, plan)
+        return with_unwritten(status, unwritten, self.key, before=self.before, now=self.now)
+
+    async def undecided(self, reason: Reason, message: str, *, stuck: bool = True) -> Status:
+        """Return the status where nothing can be decided: why, and what runs meanwhile."""
+        until = "the spec is valid" if reason == Reason.INVALID_SPEC else READABLE
+        return refused(
+            await self._counted(until),
+            reason,
+            message,
+            generation=self.raw["metadata"]["generation"],
+            before=self.before,
+            now=self.now,
+            stuck=stuck,
+        )
+
+    async def unread(self, error: ClusterError) -> Status:
+        """Return the status when a read failed; that is told once it lasts, until it is over."""
+        failed = self.deps.cluster.unread(self.raw, error)
+        progressing = self.before.condition(ConditionType.PROGRESSING)
+        told = progressing is not None and progressing.reason == Reason.READ_FAILED
+        if not (failed.lasts or told):
+            return await self._counted(READABLE)
+        stuck = failed.seconds >= PATIENCE.total_seconds()
+        message = f"nothing is changed while this cannot be read: {steady(str(error))}"
+        return await self.undecided(Reason.READ_FAILED, message, stuck=stuck)
+
+    async def _counted(self, until: str) -> Status:
+        """Return what was said last, with what runs counted anew."""
+        cluster, uid, complete = self.deps.cluster, self.raw["metadata"]["uid"], True
+        try:
+            children = await cluster.children(uid, self.key, self.before.serving)
+        except NotLeading:
+            raise
+        except ClusterError:
+            children, complete = cluster.known_children(uid, self.key), False
+        pods = self.deps.cache.pods(self.key)
+        return recounted(self.before, children, pods, complete=complete, until=until, now=self.now)
 
 
 def _soonest(*looks: timedelta | None) -> timedelta | None:
     return min((look for look in looks if look is not None), default=None)
 
 
-def _unwritten(
-    failed: Iterable[Failed], before: Status, detector: Detector, plan: Plan
+def _in_the_users_words(
+    failed: Iterable[Failed], detector: Detector, plan: Plan
 ) -> list[Unwritten]:
-    """Return what is worth telling; once something is told, that is all."""
-    told = before.condition(ConditionType.WRITTEN) is not None
     revisions = {planned.revision.name: planned.revision for planned in plan.revisions}
 
     def said(one: Failed) -> str:
         of = origin(detector.spec, revisions.get(one.name))
         return as_the_user_wrote(one.manifest, str(one.error), of)
 
-    return [
-        Unwritten(f.kind, f.name, f.reason, said(f), f.controller)
-        for f in failed
-        if told or f.lasts
-    ]
+    return [Unwritten(f.kind, f.name, f.reason, said(f), f.controller) for f in failed]
 
 
-async def _tell(
-    raw: Manifest,
-    before: Status,
-    after: Status,
-    deps: Deps,
-    drifts: Sequence[Drift] = (),
-) -> None:
-    """Publish the status, and what of it is news as Events."""
-    await deps.cluster.publish_status(raw, after.dump())
-    for told in (*news(before, after), *drift_news(before, after, drifts)):
-        kind = "Warning" if told.warning else "Normal"
-        await deps.events.emit(raw, kind, told.reason, told.message)
-
-
-def _kept(desired: list[Manifest], plan: Plan, children: list[Manifest]) -> set[tuple[str, str]]:
+def _kept(
+    desired: Iterable[Manifest], plan: Plan, children: Iterable[Manifest]
+) -> set[tuple[str, str]]:
     """Return what pruning leaves alone: all that is desired, and revisions nobody can read."""
     untouched = {identity(c) for c in children if c["metadata"]["name"] in plan.untouched}
     return {identity(manifest) for manifest in desired} | untouched

@@ -14,12 +14,12 @@ from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
 from yolofleet.api.status import Status, read_status
 from yolofleet.plan.accelerators import NodeRoom, holds, place, rooms
 from yolofleet.plan.claims import Claim
-from yolofleet.plan.decide import Plan, decide
+from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.following import Mesh
-from yolofleet.plan.observed import Elsewhere, Observed, observe
-from yolofleet.plan.status import report
-from yolofleet.resources.build import Surroundings, build
+from yolofleet.plan.observed import Observed
+from yolofleet.plan.snapshot import Elsewhere, Snapshot
+from yolofleet.think import Thought, think
 
 DEFAULTS = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
 
@@ -45,7 +45,7 @@ class World:
     others: list[Manifest] = field(default_factory=list)  # pods that are not this detector's
     mesh: bool = True
     gateway: bool = False
-    monitor_labels: dict[str, str] | None = None
+    monitors: bool = False  # the API of the Prometheus operator is there
     scheduler: bool = False  # whether pods are made, and hold accelerators of nodes
     broken: set[str] = field(default_factory=set)  # model URIs whose pods never get ready
     now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
@@ -66,17 +66,19 @@ class World:
     def detector(self) -> Detector:
         return Detector.parse(self.raw)
 
-    def observed(self) -> Observed:
-        return observe(
-            self.detector(),
-            copy.deepcopy(list(self.children.values())),
-            self.pods,
-            self.rooms(),
-            routers=self.routers(),
+    def seen(self) -> Snapshot:
+        return Snapshot(
             status=self.status(),
-            now=self.now,
+            children=copy.deepcopy(list(self.children.values())),
+            pods=self.pods,
+            nodes=self.rooms(),
+            routers=self.routers(),
             elsewhere=self.elsewhere(),
+            monitors=self.monitors,
         )
+
+    def observed(self) -> Observed:
+        return self.think().observed
 
     def elsewhere(self) -> Elsewhere:
         mesh = Mesh(self.delegated, everywhere=not self.defaults.namespaces)
@@ -97,19 +99,18 @@ class World:
         return read_status(self.raw)
 
     def decide(self) -> Plan:
-        return decide(self.detector(), self.observed(), self.defaults, now=self.now)
+        return self.think().plan
 
-    def around(self) -> Surroundings:
-        return Surroundings(mesh=self.mesh, monitor_labels=self.monitor_labels)
+    def think(self) -> Thought:
+        return think(self.detector(), self.seen(), self.defaults, now=self.now)
 
     def reconcile(self) -> Plan:
-        """Run one whole reconcile: decide, write, prune, report."""
-        detector, observed = self.detector(), self.observed()
-        plan = decide(detector, observed, self.defaults, now=self.now)
-        self.raw["status"] = report(detector, observed, plan, now=self.now).dump()
-        if detector.spec.suspend:
+        """Run one whole reconcile: think, tell, write, prune."""
+        thought = self.think()
+        plan, desired = thought.plan, thought.desired
+        self.raw["status"] = thought.status.dump()
+        if self.detector().spec.suspend:
             return plan
-        desired = build(detector, plan, self.around())
         for manifest in desired:
             self._write(manifest)
         keep = {(m["kind"], m["metadata"]["name"]) for m in desired}

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,12 @@ from hypothesis import strategies as st
 from yolofleet.api.names import RENDER_ANNOTATION
 from yolofleet.plan.revision import Revision
 from yolofleet.resources import render
-from yolofleet.resources.build import build
 
 TEMPLATES = Path(render.__file__).parent / "templates"
 
 
 def objects(world):
-    return build(world.detector(), world.decide(), world.around())
+    return world.think().desired
 
 
 def one(world, kind):
@@ -39,7 +39,7 @@ def environment(world):
 def test_a_detector_has_these_objects_in_this_order(world):
     world.settle()
     stable = world.status().stable.revision
-    world.monitor_labels = {}
+    world.monitors = True
     assert [(m["kind"], m["metadata"]["name"]) for m in objects(world)] == [
         ("NetworkPolicy", "gate"),
         ("ServiceAccount", "gate"),
@@ -141,7 +141,7 @@ def test_keys_are_mounted_from_the_secret_for_the_server_to_read_and_nobody_to_w
 
 
 def test_probes_and_scraping_need_no_credentials_unless_the_metrics_are_closed(world):
-    world.monitor_labels = {}
+    world.monitors = True
     world.edit(access={"apiKeys": {"secretName": "gate-keys"}})
     template = one(world, "Deployment")["spec"]["template"]
     assert template["metadata"]["annotations"]["prometheus.io/scrape"] == "true"
@@ -293,7 +293,9 @@ def test_replicas_are_spread_over_nodes_where_that_is_possible(world):
 
 def test_pods_are_scraped_where_there_is_an_api_for_it(world):
     assert "PodMonitor" not in kinds(world)
-    world.monitor_labels = {"release": "prometheus", "yolofleet.io/detector": "mine"}
+    world.monitors = True
+    labels = {"release": "prometheus", "yolofleet.io/detector": "mine"}
+    world.defaults = replace(world.defaults, monitor_labels=labels)
     monitor = one(world, "PodMonitor")
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     assert monitor["metadata"]["labels"]["yolofleet.io/detector"] == "gate"

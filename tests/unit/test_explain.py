@@ -22,12 +22,8 @@ def explained(world: Any, differing: Callable[..., Any] = lambda *_: ()) -> dict
         return entry_of(kinds.kind_of(manifest), manifest | {"metadata": metadata})
 
     seen = Seen(
-        children=[entry(child) for child in world.children.values()],
-        pods=world.pods,
-        nodes=(),
-        routers=world.routers(),
-        elsewhere=world.elsewhere(),
-        monitors=False,
+        snapshot=world.seen(),
+        cached=[entry(child) for child in world.children.values()],
         defaults=world.defaults,
         differing=differing,
     )

@@ -8,7 +8,6 @@ import pytest
 
 from yolofleet.api.names import RENDER_ANNOTATION
 from yolofleet.plan.revision import recorded
-from yolofleet.resources.build import build
 
 OLD, NEW = {"uri": "https://models/old.onnx"}, {"uri": "https://models/new.onnx"}
 APPROVAL = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "Approval"}]}
@@ -46,10 +45,7 @@ def in_mid_release(world, *, mesh=True, **spec):
 
 def test_each_revision_has_one_record_written_before_its_deployment(world):
     old, new = in_mid_release(world)
-    written = [
-        (m["kind"], m["metadata"]["name"])
-        for m in build(world.detector(), world.decide(), world.around())
-    ]
+    written = [(m["kind"], m["metadata"]["name"]) for m in world.think().desired]
     assert set(records(world)) == {old, new}
     for name in (old, new):
         assert written.index(("ControllerRevision", name)) < written.index(("Deployment", name))

@@ -103,6 +103,11 @@ class Applied:
     again: timedelta | None = None
     given_up: bool = False
 
+    def then(self, later: Applied) -> Applied:
+        """Return both as one: what was written, and what was deleted after it."""
+        changes, failed = [*self.changes, *later.changes], [*self.failed, *later.failed]
+        return Applied(changes, failed, self.drifts, self.again, later.given_up)
+
 
 RepairObserver = Callable[[str, str], None]
 """Told of each field that was put right after others changed it: kind, class of the field."""

@@ -28,7 +28,7 @@ from yolofleet.plan.accelerators import holds, place
 from yolofleet.plan.claims import NOTHING, Claim, delegates_of, moves, routed, wanted
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.following import Mesh
-from yolofleet.plan.observed import Elsewhere
+from yolofleet.plan.snapshot import Elsewhere
 
 _REMEMBERED_DELETIONS: Final = 4096  # more than are ever on their way at once
 

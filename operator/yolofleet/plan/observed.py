@@ -1,4 +1,4 @@
-"""The one snapshot that decisions look at, made from the children as the API server has them."""
+"""What decisions look at: what a snapshot of a detector's world means for it."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,14 +16,15 @@ from yolofleet.api.names import (
 from yolofleet.api.status import Status
 from yolofleet.plan.accelerators import NodeRoom, place
 from yolofleet.plan.autoscaler import Limit, limit
-from yolofleet.plan.claims import Claim, places
-from yolofleet.plan.exposure import Allowed, Exposure, expose
-from yolofleet.plan.failures import Complaint, Failure, deployment_failure, failures_by_revision
+from yolofleet.plan.claims import places
+from yolofleet.plan.exposure import Exposure, expose
+from yolofleet.plan.failures import Failure, deployment_failure, failures_by_revision
 from yolofleet.plan.fields import of_a_pod, origin
-from yolofleet.plan.following import Followed, Mesh, accepted, delegated, on_gateways
+from yolofleet.plan.following import Followed, accepted, delegated, on_gateways
 from yolofleet.plan.moving import Way, choose
 from yolofleet.plan.revision import Record, Revision, record_in, recorded
 from yolofleet.plan.routers import ROUTES, router_for
+from yolofleet.plan.snapshot import Elsewhere, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,54 +108,17 @@ class Observed:
         return found.ready if found else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """What of the rest of the cluster concerns a detector's route.
-
-    taken: of what it asks for, what other detectors have. allowed: what the admin lets it have.
-    absent: of its gateways, those that are known not to exist. namesake: an older detector whose
-    revision it could be by its name, or the other way round.
-    """
-
-    taken: Mapping[Claim, str] = field(default_factory=dict)
-    allowed: Allowed = field(default_factory=Allowed)
-    mesh: Mesh = field(default_factory=Mesh)
-    absent: Mapping[Provider, frozenset[str]] = field(default_factory=dict)
-    namesake: str = ""
-
-
-NOTHING_ELSE = Elsewhere()
-
-
-def observe(
-    detector: Detector,
-    children: Iterable[Manifest],
-    pods: Iterable[Manifest],
-    nodes: tuple[NodeRoom, ...],
-    *,
-    routers: Collection[Provider],
-    status: Status,
-    now: datetime,
-    elsewhere: Elsewhere = NOTHING_ELSE,
-    complaints: Mapping[str, Complaint] | None = None,
-    unreached: frozenset[str] = frozenset(),
-    edited: frozenset[str] = frozenset(),
-) -> Observed:
-    """Make the snapshot of `detector` from what the cluster holds.
-
-    routers: what of Istio and the Gateway API is in the cluster. complaints: by the uid of a pod,
-    what its Events say. unreached: revisions whose Service, or rule, could not be made. edited:
-    Deployments whose note is not as we wrote it.
-    """
+def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
+    """Say what a snapshot means for `detector`."""
     by_kind: dict[str, list[Manifest]] = {}
-    for child in children:
+    for child in seen.children:
         by_kind.setdefault(child["kind"], []).append(child)
     way, router, moving = _ways(
-        detector, routers, _kept(detector, status, by_kind), by_kind, elsewhere
+        detector, seen.routers, _kept(detector, seen.status, by_kind), by_kind, seen.elsewhere
     )
     provider = way.router if way.exposure.routes and moving is None else Provider.SERVICE
-    pods = list(pods)
-    failures, placed = failures_by_revision(pods, complaints or {}, now), _placed(pods)
+    failures = failures_by_revision(seen.pods, seen.complaints, now)
+    placed = _placed(seen.pods)
     selected, spans = _selected(detector, by_kind.get("Service", []))
     deployments = {
         d["metadata"]["name"]: d
@@ -164,7 +128,7 @@ def observe(
     records = {r["metadata"]["name"]: r for r in by_kind.get("ControllerRevision", [])}
     revisions = {
         name: _revision(
-            detector, deployment, records.get(name), failures, placed, edited=name in edited
+            detector, deployment, records.get(name), failures, placed, edited=name in seen.edited
         )
         for name, deployment in deployments.items()
     }
@@ -184,12 +148,12 @@ def observe(
         followed=way.followed if provider is not Provider.SERVICE else Followed(),
         moving=moving,
         refused=_refused(by_kind.get("HTTPRoute", [])),
-        namesake=elsewhere.namesake,
+        namesake=seen.elsewhere.namesake,
         autoscaler=limit(by_kind.get("HorizontalPodAutoscaler", [])),
-        nodes=nodes,
-        unreached=unreached,
+        nodes=seen.nodes,
+        unreached=seen.unreached,
         way_points=_way_points(provider, by_kind),
-        status=status,
+        status=seen.status,
     )
 
 

@@ -14,6 +14,7 @@ from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import Manifest
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.snapshot import Snapshot
 from yolofleet.resources.controller_revision import controller_revision
 from yolofleet.resources.deployment import deployment
 from yolofleet.resources.gateway import http_route
@@ -39,16 +40,10 @@ class Surroundings:
     pull_secrets: tuple[str, ...] = ()
 
 
-def surroundings(
-    defaults: Defaults,
-    routers: Collection[Provider],
-    *,
-    monitors: bool,
-    pull_secrets: Collection[str] = (),
-) -> Surroundings:
-    """Return what `build` has to know; monitors: the API of the Prometheus operator is there."""
-    labels = defaults.monitor_labels if monitors else None
-    return Surroundings(Provider.ISTIO in routers, labels, tuple(pull_secrets))
+def surroundings(seen: Snapshot, defaults: Defaults) -> Surroundings:
+    """Return what `build` has to know."""
+    labels = defaults.monitor_labels if seen.monitors else None
+    return Surroundings(Provider.ISTIO in seen.routers, labels, tuple(seen.pull_secrets))
 
 
 def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest]:

@@ -1,0 +1,53 @@
+"""What is known of one detector's world at one moment, as it was read."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from yolofleet.api.detector import Provider
+from yolofleet.api.names import Manifest
+from yolofleet.api.status import Status
+from yolofleet.plan.accelerators import NodeRoom
+from yolofleet.plan.claims import Claim
+from yolofleet.plan.exposure import Allowed
+from yolofleet.plan.failures import Complaint
+from yolofleet.plan.following import Mesh
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What of the rest of the cluster concerns a detector's route.
+
+    taken: of what it asks for, what other detectors have. allowed: what the admin lets it have.
+    absent: of its gateways, those that are known not to exist. namesake: an older detector whose
+    revision it could be by its name, or the other way round.
+    """
+
+    taken: Mapping[Claim, str] = field(default_factory=dict)
+    allowed: Allowed = field(default_factory=Allowed)
+    mesh: Mesh = field(default_factory=Mesh)
+    absent: Mapping[Provider, frozenset[str]] = field(default_factory=dict)
+    namesake: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All of it. status: what was said last.
+
+    nodes: those with accelerators; none for who asks for no accelerator. routers: what of Istio and
+    the Gateway API is in the cluster. monitors: whether the API of the Prometheus operator is.
+    pull_secrets: of the account of the pods. complaints: by the uid of a pod, what its Events say.
+    unreached: revisions whose Service, or rule, could not be made. edited: Deployments whose note
+    is not as we wrote it.
+    """
+
+    status: Status
+    children: Sequence[Manifest] = ()
+    pods: Sequence[Manifest] = ()
+    nodes: tuple[NodeRoom, ...] = ()
+    routers: Collection[Provider] = ()
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
+    monitors: bool = False
+    pull_secrets: Sequence[str] = ()
+    complaints: Mapping[str, Complaint] = field(default_factory=dict)
+    unreached: frozenset[str] = frozenset()
+    edited: frozenset[str] = frozenset()

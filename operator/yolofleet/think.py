@@ -1,0 +1,38 @@
+"""What follows from a snapshot of one detector's world: what is decided, and what is said; pure.
+
+`reconcile` does it, the debug endpoint shows it, and the tests' worlds play it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from yolofleet.api.detector import Detector
+from yolofleet.api.names import Manifest
+from yolofleet.api.status import Status
+from yolofleet.plan.decide import Plan, decide
+from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.observed import Observed, observe
+from yolofleet.plan.snapshot import Snapshot
+from yolofleet.plan.status import report
+from yolofleet.resources.build import build, surroundings
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What it comes to. desired: all children, in the order of safety in which they are written.
+
+    status: what is, not what was wished; before any of it is written.
+    """
+
+    observed: Observed
+    plan: Plan
+    desired: list[Manifest]
+    status: Status
+
+
+def think(detector: Detector, seen: Snapshot, defaults: Defaults, *, now: datetime) -> Thought:
+    """Observe, decide, build and report. Raises nothing for a parsed detector."""
+    observed = observe(detector, seen, now=now)
+    plan = decide(detector, observed, defaults, now=now)
+    desired = build(detector, plan, surroundings(seen, defaults))
+    return Thought(observed, plan, desired, report(detector, observed, plan, now=now))
