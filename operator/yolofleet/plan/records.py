@@ -8,7 +8,7 @@ would write: records cannot be changed, and nothing is written because of an upg
 from collections.abc import Iterable, Mapping
 
 from yolofleet.plan.observed import Observed
-from yolofleet.plan.revision import Record, Revision, reads_back, tells_the_same
+from yolofleet.plan.revision import Record, Revision, read_back, tells_the_same
 
 
 def records(revisions: Iterable[Revision], observed: Observed) -> Mapping[str, Record]:
@@ -36,7 +36,11 @@ def _text(revision: Revision, observed: Observed) -> str:
 
     What can be read is never given up for what cannot.
     """
-    text, seen = revision.record(), observed.revisions.get(revision.name)
+    name, seen = revision.name, observed.revisions.get(revision.name)
     written = [known.text for known in (seen.record, seen.noted) if known] if seen else []
+    for known in written:
+        if read_back(name, known) == revision:
+            return known
+    text = revision.record()
     same = next((known for known in written if tells_the_same(known, text)), text)
-    return next((each for each in (same, *written) if reads_back(revision.name, each)), same)
+    return next((each for each in (same, *written) if read_back(name, each)), same)

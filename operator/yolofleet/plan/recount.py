@@ -13,7 +13,7 @@ from yolofleet.api.status import ConditionType, Reason, RevisionStatus, Serving,
 from yolofleet.plan.conditions.statement import Statement, dated
 from yolofleet.plan.failures import Failure, deployment_failure, failures_by_revision
 from yolofleet.plan.observed import child_named, replicas_of
-from yolofleet.plan.revision import reads_back, record_in
+from yolofleet.plan.revision import read_back, record_in
 
 _Counted = TypeVar("_Counted", RevisionStatus, Serving)
 _ready = partial(Statement, ConditionType.READY)
@@ -80,7 +80,7 @@ def _was_there(status: Status) -> bool:
 
 def _deleted(name: str, children: Iterable[Manifest], until: str) -> Statement:
     kept = child_named(children, "ControllerRevision", name)
-    if kept and reads_back(name, record_in(kept).text):
+    if kept and read_back(name, record_in(kept).text):
         again = f"it is made again from its record once {until}"
     else:
         again = "there is no record of it that can be read. To have it back, put the spec back"

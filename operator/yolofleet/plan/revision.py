@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -205,6 +206,7 @@ def _image(spec: DetectorSpec, defaults: Defaults) -> str:
     return defaults.image_cpu
 
 
+@lru_cache(maxsize=2048)  # each reconcile reads the few of its detector, several times
 def recorded(detector: str, name: str, record: str) -> Revision | None:
     """Read back the revision `name`; None when its record was edited, or is of a later version."""
     try:
@@ -230,9 +232,9 @@ def recorded(detector: str, name: str, record: str) -> Revision | None:
     return revision if revision.name == name else None
 
 
-def reads_back(name: str, record: str) -> bool:
-    """Say whether `record` is one of the revision `name`, and can be read."""
-    return recorded(name.rpartition("-")[0], name, record) is not None
+def read_back(name: str, record: str) -> Revision | None:
+    """Read back the revision `name`, of whichever detector it is."""
+    return recorded(name.rpartition("-")[0], name, record)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ an older version may hold it yet, so the labels that select the pods win here to
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from yolofleet.api.names import Manifest
@@ -16,10 +17,12 @@ _WHOLE = frozenset({"env", "volumes"})
 
 def merged(deployment: Manifest, template: PodTemplate) -> Manifest:
     """Return `deployment` with `template` merged into its pods."""
+    if not (template.metadata or template.spec):
+        return deployment
     pod = deployment["spec"]["template"]
     ours = pod["metadata"]["labels"]
-    changes = {"metadata": dict(template.metadata), "spec": dict(template.spec)}
-    pod = _merge(pod, changes)
+    changes = {"metadata": template.metadata, "spec": template.spec}
+    pod = _merge(pod, deepcopy(changes))  # what is made may be changed, a revision may not
     pod["metadata"]["labels"] = {**pod["metadata"].get("labels", {}), **ours}
     deployment["spec"]["template"] = pod
     return deployment

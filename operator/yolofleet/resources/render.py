@@ -41,6 +41,8 @@ def render(template: str, **holes: Any) -> Manifest:
     tree, names = _parsed(template)
     if unset := names - holes.keys():
         raise jinja2.UndefinedError(f"{template}: {', '.join(sorted(unset))} is undefined")
+    if left := frozenset(name for name, value in holes.items() if value is None):
+        tree = _without(template, left)
     # Written as JSON and read back: that fills, and copies, many times faster than Python walks.
     text = orjson.dumps(
         tree, default=lambda hole: holes[hole.name], option=orjson.OPT_PASSTHROUGH_DATACLASS
@@ -57,6 +59,19 @@ def _parsed(template: str) -> tuple[Any, frozenset[str]]:
     names = meta.find_undeclared_variables(_templates.parse(source))
     text = _templates.from_string(source).render({name: _MARK + name for name in names})
     return _with_holes(yaml.load(text, Loader=yaml.CSafeLoader)), frozenset(names)
+
+
+@cache
+def _without(template: str, holes: frozenset[str]) -> Any:
+    """Return `template` as a tree without the keys whose value is one of `holes`."""
+    return _dropped(_parsed(template)[0], holes)
+
+
+def _dropped(node: Any, holes: frozenset[str]) -> Any:
+    if isinstance(node, dict):
+        kept = {key: _dropped(value, holes) for key, value in node.items()}
+        return {k: v for k, v in kept.items() if not (isinstance(v, _Hole) and v.name in holes)}
+    return [_dropped(item, holes) for item in node] if isinstance(node, list) else node
 
 
 def _with_holes(node: Any) -> Any:
