@@ -1,4 +1,4 @@
-"""The commands: `python3 -m cluster assets | up | env | base-image | images | down | purge`.
+"""The commands: `python3 -m cluster assets | up | env | images | down | purge` and so on.
 
 What scripts read goes to stdout, progress and errors to stderr.
 """
@@ -41,6 +41,7 @@ def _parse() -> argparse.Namespace:
     add("env", _env, "print where the cluster and its tools are, as shell assignments")
     add("base-image", _base_image, "print the image that the product's images start from")
     add("images", _images, "build the product's images and load them; print their tags as JSON")
+    add("stub-image", _stub_image, "build and load the server with the stub engine; print its tag")
     add("down", _down, "delete the cluster, keep the caches")
     add("purge", _purge, "delete the cluster, the caches and the images built here")
     text = "make a kind cluster with Istio, or return at once if it is healthy"
@@ -73,6 +74,10 @@ def _base_image(_: argparse.Namespace) -> None:
 
 def _images(_: argparse.Namespace) -> None:
     print(json.dumps(images.build_and_load()))
+
+
+def _stub_image(_: argparse.Namespace) -> None:
+    print(images.build_and_load_stub())
 
 
 def _down(_: argparse.Namespace) -> None:

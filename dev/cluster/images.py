@@ -35,6 +35,8 @@ PRODUCTS: Final = {
         "yolofleet/yoloserve", "serving_image/Dockerfile", target="cpu", variant="-cpu"
     ),
 }
+# No product: the server with an engine that only waits, for tests of what is around engines.
+STUB: Final = Product("yolofleet/yoloserve-stub", "dev/stub_engine/Dockerfile")
 
 
 def build_and_load() -> dict[str, str]:
@@ -46,6 +48,16 @@ def build_and_load() -> dict[str, str]:
         if kindcluster.runs():
             kindcluster.load(list(tags.values()))
     return tags
+
+
+def build_and_load_stub() -> str:
+    """Build the server with the stub engine upon the server's image; return its tag."""
+    serving = build_and_load()["yoloserve_cpu"]
+    with lock("images"):
+        tag = _build(STUB, {"BASE_IMAGE": serving})
+        if kindcluster.runs():
+            kindcluster.load([tag])
+    return tag
 
 
 def inputs(dockerfile: str) -> list[str]:

@@ -3,7 +3,7 @@
 import argparse
 import enum
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import orjson
@@ -94,9 +94,11 @@ others compare. A result whose objects differ too much, or that loses more mAP t
 (int8: 1.0), is refused with the numbers, and nothing is kept."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code."""
-    given = vars(_parser().parse_args(arguments))
+def main(
+    arguments: Sequence[str] | None = None, *, serve: Callable[[Settings], int] = commands.serve
+) -> int:
+    """Run one command; return its exit code. `serve` is what the command of that name does."""
+    given = vars(_parser(serve).parse_args(arguments))
     run = given.pop("run")
     flags = {name: given.pop(name) for name in Settings.model_fields.keys() & given.keys()}
     flags = {name: value for name, value in flags.items() if value is not None}
@@ -109,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(run_server: Callable[[Settings], int]) -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("yoloserve", description=ABOUT, formatter_class=form)
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -117,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = subparsers.add_parser(
         "serve", help="answer over HTTP", description=SERVE, formatter_class=form
     )
-    serve.set_defaults(run=commands.serve)
+    serve.set_defaults(run=run_server)
     _add_settings(serve, left_out=())
 
     predict = subparsers.add_parser(

@@ -24,16 +24,16 @@ PATIENT_MS = 1e9
 LEAST_CONFIDENCE = 0.001  # average precision wants the whole curve
 
 
-def serve(settings: Settings) -> int:
-    """Answer over HTTP until SIGTERM."""
+def serve(settings: Settings, start: "Callable[[Settings], Engine] | None" = None) -> int:
+    """Answer over HTTP until SIGTERM; `start` makes the engine, if it is not to be the usual."""
     from yoloserve import logs
 
     with logs.configured():
-        return _serve(settings)
+        return _serve(settings, start)
 
 
-def _serve(settings: Settings) -> int:
-    from yoloserve.engine import start
+def _serve(settings: Settings, start: "Callable[[Settings], Engine] | None") -> int:
+    from yoloserve.engine import start as usual
 
     # The first process of a container ignores what it does not handle: a start that takes long, a
     # download say, would sit out the whole grace period. Once up, the server has its own handler.
@@ -43,7 +43,7 @@ def _serve(settings: Settings) -> int:
     _allow_connections()
     # A network is read and compiled mostly outside of Python: time to import what speaks HTTP.
     with ThreadPoolExecutor(1, "start") as beside:
-        starting = beside.submit(start, settings)
+        starting = beside.submit(start or usual, settings)
         from yoloserve.app import create_app
         from yoloserve.metrics import Metrics
         from yoloserve.server import Server

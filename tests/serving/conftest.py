@@ -131,14 +131,16 @@ Serve = Callable[..., Any]
 
 @pytest.fixture
 def serve(backend: FakeBackend) -> Serve:
-    """Serve the fake backend: `async with serve(max_pixels=100) as served`.
+    """Serve the fake backend, or `engine`: `async with serve(max_pixels=100) as served`.
 
     What depends on how much time has passed is asked with a `clock` that moves when told to.
     """
 
     @asynccontextmanager
     async def serve(
-        clock: Callable[[], float] = time.perf_counter, **changes: Any
+        clock: Callable[[], float] = time.perf_counter,
+        engine: Engine | None = None,
+        **changes: Any,
     ) -> AsyncIterator[Served]:
         settings = Settings(
             revision="gate-1234", deadline_ms=60_000, probe_interval_seconds=0
@@ -155,9 +157,10 @@ def serve(backend: FakeBackend) -> Serve:
             input_size=backend.input_size,
         )
         metrics = Metrics()
+        engine = engine or Engine(backend, info, Head.ANCHOR_FREE)
         detector = Detector(
-            Engine(backend, info, Head.ANCHOR_FREE),
-            Threads(pool=2, lanes=backend.lanes),
+            engine,
+            Threads(pool=2, lanes=engine.lanes),
             max_pixels=settings.max_pixels,
             deadline_s=settings.deadline_ms / 1000,
             defaults=Options(
@@ -309,7 +312,7 @@ def run_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     """
     started: list[Process] = []
 
-    def run(**settings: Any) -> Process:
+    def run(program: str = "yoloserve", **settings: Any) -> Process:
         folder = tmp_path_factory.mktemp("server")
         termination_log = folder / "termination-log"
         options = {
@@ -320,8 +323,10 @@ def run_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
         }
         environment = {f"YOLOSERVE_{k.upper()}": str(v) for k, v in (options | settings).items()}
         process = subprocess.Popen(
-            [sys.executable, "-m", "yoloserve", "serve"],
-            env=os.environ | environment | {"PYTHONPATH": str(ROOT / "serving_image")},
+            [sys.executable, "-m", program, "serve"],
+            env=os.environ
+            | environment
+            | {"PYTHONPATH": f"{ROOT / 'serving_image'}:{ROOT / 'dev'}"},
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -1,0 +1,84 @@
+"""An engine that waits where a network would compute."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from stub_engine.behaviour import Source, Stub
+from yoloserve.backends.base import Outputs, Tensors
+from yoloserve.detector import WARM_UP_RUNS
+from yoloserve.engine import Engine, ModelInfo, installed
+from yoloserve.formats import Format
+from yoloserve.images import InputSize
+from yoloserve.metadata import DEFAULT_IMAGE_SIZE, Metadata
+from yoloserve.postprocess import Head
+from yoloserve.settings import PrecisionName, Settings
+from yoloserve.weights import fetch
+
+CLASSES = ("circle", "square", "star")  # of the bundled models
+SCORE = 0.9
+
+
+class StubFailure(Exception):
+    """What a runtime would raise."""
+
+
+class StubBackend:
+    """Takes its time for each call, fails as often as it is told to, and sees one object."""
+
+    device = "stub"
+    precision = PrecisionName.FP32
+    metadata = Metadata(names=CLASSES)
+
+    def __init__(
+        self, source: Source, stub: Stub, size: InputSize, sleep: Callable[[float], None]
+    ) -> None:
+        self.lanes, self.max_batch = stub.lanes, stub.max_batch
+        self.input_size = size
+        self._source = source
+        self._sleep = sleep
+        self._spared = WARM_UP_RUNS * stub.lanes * len({1, stub.max_batch})
+        self._calls = 0
+        self._counting = threading.Lock()  # lanes are threads
+
+    def infer(self, _lane: int, tensors: Tensors) -> Outputs:
+        """Wait as long as this batch takes; a call that fails takes its time as well."""
+        images, height, width, _ = tensors.shape
+        told = self._source.now
+        fails = self._fails(told.failures)
+        self._sleep(told.seconds(images, images * height * width))
+        if fails:
+            raise StubFailure("a failure that was asked for")
+        box = width / 4, height / 4, width * 3 / 4, height * 3 / 4
+        return np.tile(np.array([*box, SCORE, 0], np.float32), (images, 1, 1))
+
+    def _fails(self, share: float) -> bool:
+        """Spread failures evenly: of any n calls, `share * n` fail, up to one."""
+        with self._counting:
+            self._calls += 1
+            number = self._calls - self._spared
+        return number > 0 and int(number * share) > int((number - 1) * share)
+
+
+def start(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> Engine:
+    """Make the stub for what the settings ask for: the model is fetched and checked, not loaded."""
+    runtime = installed(settings.backend)[0]  # so that it is told as the server would
+    model = fetch(settings, preferred=Format.ONNX)
+    side = settings.image_size or DEFAULT_IMAGE_SIZE
+    source, stub = Source(os.environ), Stub.read(os.environ)
+    backend = StubBackend(source, stub, InputSize(side, side, dynamic=True), sleep)
+    info = ModelInfo(
+        name=settings.name or model.stem,
+        version=settings.version or model.stem,
+        sha256=model.sha256,
+        revision=settings.revision,
+        classes=settings.classes or CLASSES,
+        backend=runtime,
+        precision=backend.precision,
+        device=backend.device,
+        input_size=backend.input_size,
+    )
+    return Engine(backend, info, Head.END_TO_END)
