@@ -41,16 +41,24 @@ RIGHTS: Final = [
 """All that the operator may do: every test of it proves that this is enough."""
 
 
+ROLE: Final = "yolofleet"
+
+
 async def install(plane: ControlPlane) -> None:
     """Install the detector's CRD and what the operator may do."""
-    api = "rbac.authorization.k8s.io"
-    named = {"apiVersion": CLUSTER_ROLE.api_version, "metadata": {"name": "yolofleet"}}
-    subject = {"apiGroup": api, "kind": "User", "name": OPERATOR_USER}
-    role = {"apiGroup": api, "kind": "ClusterRole", "name": "yolofleet"}
     async with connect(plane.kubeconfig()) as client:
         kube = Kube(client, "installer")
         await kube.install(DETECTOR_CRD)
-        await kube.apply(named | {"kind": "ClusterRole", "rules": RIGHTS})
-        await kube.apply(
-            named | {"kind": "ClusterRoleBinding", "roleRef": role, "subjects": [subject]}
-        )
+        await grant(kube, ROLE, OPERATOR_USER)
+
+
+async def grant(kube: Kube, role: str, user: str) -> None:
+    """Let `user` do what the operator may, by a ClusterRole `role` of its own."""
+    api = "rbac.authorization.k8s.io"
+    named = {"apiVersion": CLUSTER_ROLE.api_version, "metadata": {"name": role}}
+    subject = {"apiGroup": api, "kind": "User", "name": user}
+    granted = {"apiGroup": api, "kind": "ClusterRole", "name": role}
+    await kube.apply(named | {"kind": "ClusterRole", "rules": RIGHTS})
+    await kube.apply(
+        named | {"kind": "ClusterRoleBinding", "roleRef": granted, "subjects": [subject]}
+    )

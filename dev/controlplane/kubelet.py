@@ -85,12 +85,15 @@ def crashing(exit_code: int, message: str = "", reason: str = "Error") -> Fate:
     return fate
 
 
-def unschedulable(message: str) -> Fate:
-    """Return the fate of pods that fit no node."""
+def unschedulable(message: str, since: datetime | None = None) -> Fate:
+    """Return the fate of pods that fit no node, since a time of which the scheduler may tell."""
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    condition["message"] = message
+    if since:
+        condition["lastTransitionTime"] = stamp(since)
 
     def fate(_: Manifest) -> Manifest:
-        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-        return {"phase": "Pending", "conditions": [condition | {"message": message}]}
+        return {"phase": "Pending", "conditions": [condition]}
 
     return fate
 
@@ -163,4 +166,9 @@ def _container(container: Manifest, *, ready: bool, state: dict[str, Any]) -> di
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return stamp(datetime.now(UTC))
+
+
+def stamp(time: datetime) -> str:
+    """Return `time` as Kubernetes writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -20,9 +18,13 @@ from typing import Final
 
 import yaml
 
+from controlplane import ports
+
 ADMIN: Final = "admin-of-a-throw-away-cluster"
 OPERATOR: Final = "operator-of-a-throw-away-cluster"
 OPERATOR_USER: Final = "yolofleet-operator"
+OTHER: Final = "other-operator-of-a-throw-away-cluster"
+OTHER_USER: Final = "yolofleet-operator-whose-rights-change"
 
 START_SECONDS: Final = 60.0
 CONTROLLERS: Final = (
@@ -118,7 +120,7 @@ class ControlPlane:
 
     def another_apiserver(self) -> AnotherServer:
         """Start a second API server over the same etcd; the caller stops it."""
-        (port,) = free_ports(1)
+        (port,) = ports.reserve(1)
         arguments = [
             f"--secure-port={port}" if argument.startswith("--secure-port=") else argument
             for argument in self.apiserver.arguments
@@ -164,7 +166,7 @@ def control_plane(
 
 
 def _prepare(binaries: Path, folder: Path, of_apiserver: Sequence[str]) -> ControlPlane:
-    client, peer, secure, kcm = free_ports(4)
+    client, peer, secure, kcm = ports.reserve(4)
     server = f"https://127.0.0.1:{secure}"
     _write_keys(folder)
     config = folder / "controller-manager.kubeconfig"
@@ -231,6 +233,7 @@ def _write_keys(folder: Path) -> None:
     )
     (folder / "tokens.csv").write_text(
         f'{ADMIN},admin,1,"system:masters"\n{OPERATOR},{OPERATOR_USER},2,""\n'
+        f'{OTHER},{OTHER_USER},3,""\n'
     )
 
 
@@ -267,20 +270,3 @@ def _answers(url: str, trust: ssl.SSLContext) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-_OURS: Final = range(10_000, 30_000)
-"""Below the ports that the kernel lends to connections: one of those may be lent to anybody between
-the moment when it was free and the moment when somebody listens there."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now, and no connection is ever given."""
-    found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        while len(found) < count:
-            port = secrets.choice(_OURS)
-            with contextlib.suppress(OSError):
-                stack.enter_context(socket.socket()).bind(("", port))
-                found.append(port)
-    return found

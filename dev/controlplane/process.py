@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from controlplane import ports
 from controlplane.forked import Forked
 from controlplane.kube import eventually
-from controlplane.plane import free_ports
 
 MODULE: Final = "yolofleet.__main__"
 SOURCES: Final = Path(__file__).resolve().parents[2] / "operator"
@@ -35,7 +35,7 @@ class OperatorProcess:
         *,
         fresh: bool = False,
     ) -> None:
-        self.port, self.debug_port = free_ports(2)
+        self.port, self.debug_port = ports.reserve(2)
         self._log = log
         self._module = module
         self._fresh = fresh

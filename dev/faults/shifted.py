@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Final
 
 VARIABLE: Final = "FAULTS_CLOCK"
-_HERE: Final = Path(__file__).resolve().parents[1]
-SOURCES: Final = f"{_HERE.parent / 'operator'}:{_HERE}"
-"""Where Python finds the operator, and the modules here that stand for it."""
 
 
 class Clock:
@@ -22,7 +19,7 @@ class Clock:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.shift(timedelta())
-        self.environment = {VARIABLE: str(file), "PYTHONPATH": SOURCES}
+        self.environment = {VARIABLE: str(file)}
 
     def shift(self, by: timedelta) -> None:
         """Let the clock be wrong by so much from now on."""

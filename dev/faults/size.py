@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
+
+import pytest
 
 Some = TypeVar("Some")
 
@@ -18,6 +20,11 @@ SEED: Final = int(os.environ.get("YOLOFLEET_FAULTS_SEED", "1"))
 def sized(bounded: Some, whole: Some) -> Some:
     """Return the one that fits the form that was asked for."""
     return whole if WHOLE else bounded
+
+
+def nightly(*values: Any) -> Any:
+    """Return a set of a test's parameters that only `make test-all` tries."""
+    return pytest.param(*values, marks=pytest.mark.nightly)
 
 
 QUIET_S: Final = sized(3.0, 30.0)

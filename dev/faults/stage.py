@@ -43,6 +43,7 @@ class Stage:
         folder: Path,
         environment: dict[str, str],
         module: str,
+        token: str,
     ) -> None:
         self.plane = plane
         self.kube = kube
@@ -55,6 +56,7 @@ class Stage:
         self.restarts = True
         self._folder = folder
         self._module = module
+        self._token = token
         self._environment = {
             "YOLOFLEET_LEASE_NAMESPACE": namespace,
             "YOLOFLEET_LEASE_NAME": LEASE,
@@ -64,7 +66,7 @@ class Stage:
 
     def replica(self, proxy: FaultProxy, module: str = "", **environment: str) -> OperatorProcess:
         """Return an operator of this stage behind `proxy` that is not started."""
-        config = proxy.kubeconfig(self._folder / f"proxy-{proxy.port}.kubeconfig", OPERATOR)
+        config = proxy.kubeconfig(self._folder / f"proxy-{proxy.port}.kubeconfig", self._token)
         log = self._folder / f"operator-{uuid.uuid4().hex[:6]}.log"
         return OperatorProcess(config, log, self._environment | environment, module or self._module)
 
@@ -256,15 +258,21 @@ async def stage(
     folder: Path,
     *,
     module: str = MODULE,
+    token: str = OPERATOR,
     **environment: str,
 ) -> AsyncIterator[Stage]:
-    """Give a stage whose operator is not started; it is gone when the block is left."""
+    """Give a stage whose operator is not started; it is gone when the block is left.
+
+    token: of the user that the operator is.
+    """
     namespace = f"fault-{uuid.uuid4().hex[:8]}"
     await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     folder = folder / namespace
     folder.mkdir(parents=True)
     async with FaultProxy(plane.server, plane.trust).running() as proxy:
-        made = Stage(plane, kube, kubelet, history, proxy, namespace, folder, environment, module)
+        made = Stage(
+            plane, kube, kubelet, history, proxy, namespace, folder, environment, module, token
+        )
         await made.bystander()
         keeper = asyncio.create_task(made.look_after())
         try:

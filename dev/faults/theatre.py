@@ -32,6 +32,9 @@ T = TypeVar("T")
 class Theatre:
     """A control plane, what watches it, and a loop in a thread of its own for all plays.
 
+    It is given without controllers, which begin once all kinds are there: the garbage collector
+    learns of those that come later each 30 s.
+
     results: by fault and trace, how many runs ended how, for the table at the end of a test run.
     measured: numbers worth telling, by what they are.
     kubelet: gives every pod its fate; a play decides by revision name only when it plays alone.
@@ -72,6 +75,7 @@ class Theatre:
         self.client = await self._open.enter_async_context(connect(config))
         self.kube = Kube(self.client)
         await self.kube.install(ISTIO_CRDS)
+        self.plane.controller_manager.start()
         self.history = History(credentials_from(config))
         self.kubelet = FakeKubelet(self.client, period_s=0.2)
         self.kubelet.otherwise = _ready_unless_broken
@@ -114,7 +118,7 @@ class Theatre:
         """Give a stage where `trace` begins; when the block is left, ask the five questions.
 
         The block does the step and what goes wrong with it. judged: by which end, if not by that
-        of `trace`. environment: of the operator. judging: passed on to `judge`.
+        of `trace`. environment: as of `stage`. judging: passed on to `judge`.
         """
         expected = judged or await self.reference(trace)
         self.results[fault, trace.name]["failed"] += 1  # until it has passed

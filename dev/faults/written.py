@@ -126,7 +126,10 @@ async def _record_all(theatre: Theatre) -> dict[str, list[Manifest]]:
 def main(file: str) -> None:
     """Write the recording to `file`."""
     folder = Path(tempfile.mkdtemp())
-    with control_plane(assets.directory()) as plane, Theatre(plane, folder) as theatre:
+    with (
+        control_plane(assets.directory(), controllers=False) as plane,
+        Theatre(plane, folder) as theatre,
+    ):
         found = theatre.play(_record_all(theatre)).result()
     Path(file).write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 

@@ -1,19 +1,36 @@
-"""The chart as helm renders it."""
+"""The chart as helm renders it, and one API server that takes it, for all tests of this folder."""
 
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from cluster import components
+from cluster import assets, components
 from cluster.paths import tools
+from controlplane.plane import ControlPlane, control_plane
 
-CHART = Path(__file__).resolve().parents[2] / "charts" / "yolofleet"
+HERE = Path(__file__).parent
+CHART = HERE.parents[1] / "charts" / "yolofleet"
 
 Manifest = dict[str, Any]
+Kubectl = Callable[..., subprocess.CompletedProcess[str]]
+
+OF_A_RELEASE = (
+    "clusterrole,clusterrolebinding,validatingwebhookconfiguration,role,rolebinding,deployment,"
+    "service,serviceaccount,configmap,secret,poddisruptionbudget,networkpolicy"
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # a runner in parallel reads the groups once they are told
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker has the API server, and what helm rendered already."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("chart"))
 
 
 class Refused(Exception):
@@ -97,6 +114,56 @@ def chart() -> Chart:
     """The chart; helm is the cluster's, or the machine's, or compiled once."""
     found = str(tools().helm) if tools().helm.exists() else shutil.which("helm")
     return Chart(found or str(components.helm()))
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[ControlPlane]:
+    """An API server and no controllers; each module leaves it without releases (`cleared`)."""
+    with control_plane(assets.directory(), controllers=False) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def kubectl(plane: ControlPlane) -> Kubectl:
+    """kubectl as an admin."""
+
+    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        program = str(assets.directory() / "kubectl")
+        return subprocess.run(
+            [program, "--kubeconfig", str(plane.kubeconfig()), *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def module_cleared(kubectl: Kubectl) -> Iterator[None]:
+    """Whatever the module installs is gone when it ends."""
+    yield
+    clear(kubectl)
+
+
+@pytest.fixture
+def cleared(kubectl: Kubectl) -> Iterator[None]:
+    """Whatever the test installs is gone when it ends."""
+    yield
+    clear(kubectl)
+
+
+def clear(kubectl: Kubectl) -> None:
+    """Remove every release, helm's notes of them, and the detector's CRD; namespaces stay."""
+    for what in (
+        (OF_A_RELEASE, "-A", "-l", "app.kubernetes.io/managed-by=Helm"),
+        ("secret", "-A", "-l", "owner=helm"),
+        ("crd/yolodetectors.yolofleet.io", "--ignore-not-found"),
+    ):
+        done = kubectl("delete", *what)
+        assert done.returncode == 0, done.stderr
 
 
 VALUE_SETS: dict[str, dict[str, Any]] = {

@@ -1,7 +1,6 @@
 """The operator runs with the rights that the chart gives it, of the cluster or of namespaces."""
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,13 @@ import yaml
 
 from cluster import assets
 from controlplane.installation import DETECTOR_CRD
-from controlplane.kube import NAMESPACE, Kube, connect, eventually
-from controlplane.plane import ControlPlane, control_plane
+from controlplane.kube import Kube, connect, eventually
+from controlplane.plane import ControlPlane
 from controlplane.process import OperatorProcess
 from yolofleet.api import names
 from yolofleet.cluster import kinds
 
 pytestmark = pytest.mark.controlplane
-
-
-@pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    with control_plane(assets.directory()) as plane:
-        yield plane
 
 
 def as_account(plane: ControlPlane, namespace: str, account: str, folder: Path) -> Path:
@@ -44,7 +37,7 @@ def as_account(plane: ControlPlane, namespace: str, account: str, folder: Path) 
 
 @pytest.mark.parametrize("watched", [[], ["cameras"]], ids=["cluster", "namespace"])
 async def test_the_rights_of_the_chart_are_enough(
-    plane: ControlPlane, chart: Any, tmp_path: Path, watched: list[str]
+    plane: ControlPlane, chart: Any, cleared: None, tmp_path: Path, watched: list[str]
 ) -> None:
     release = "one" if watched else "all"
     async with connect(plane.kubeconfig()) as client:
@@ -103,6 +96,3 @@ async def test_the_rights_of_the_chart_are_enough(
             assert not refused
         finally:
             operator.kill()
-            for namespace in ("cameras", "labs"):
-                await kube.delete(kinds.DETECTOR, namespace, release)
-            await kube.delete(NAMESPACE, "", release)

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from cluster import assets
-from controlplane.plane import ControlPlane, control_plane, free_ports
+from controlplane import ports
+from controlplane.plane import ControlPlane
 from controlplane.process import OperatorProcess
 from yolofleet.settings import read_settings
 from yolofleet.webhook import PATH
@@ -119,7 +120,7 @@ class Admitting:
     def __init__(self, plane: ControlPlane, folder: Path, chart: Any) -> None:
         self._folder, self._chart = folder, chart
         self.kubeconfig = plane.kubeconfig()
-        (self._port,) = free_ports(1)
+        (self._port,) = ports.reserve(1)
         self.certify()
         self.operator = OperatorProcess(
             self.kubeconfig,
@@ -191,31 +192,35 @@ WRONG = {"podTemplate": {"spec": {"containers": [{"name": "yoloserve", "image": 
 
 
 @pytest.fixture(scope="module")
-def admitting(chart: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admitting]:
+def admitting(
+    chart: Any,
+    plane: ControlPlane,
+    module_cleared: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Admitting]:
     folder = tmp_path_factory.mktemp("webhook")
-    with control_plane(assets.directory()) as plane:
-        one = Admitting(plane, folder, chart)
-        for name in ("platform", "cameras"):
-            one.kubectl("create", "namespace", name)
-        crd = [m for m in chart.render() if m["kind"] == "CustomResourceDefinition"]
-        lease = {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": "yolofleet", "namespace": "platform"},
-            "spec": {"holderIdentity": "the-leader", "leaseDurationSeconds": 3600},
-        }
-        done = one.apply(yaml.safe_dump_all([*crd, lease]))
-        assert done.returncode == 0, done.stderr
-        one.kubectl("wait", "crd/yolodetectors.yolofleet.io", "--for=condition=Established")
-        one.operator.start()
-        try:
-            deadline = time.monotonic() + 30
-            while one.operator.probe("readyz") != 200:
-                assert time.monotonic() < deadline, one.operator.text()
-                time.sleep(0.2)
-            yield one
-        finally:
-            one.operator.kill()
+    one = Admitting(plane, folder, chart)
+    for name in ("platform", "cameras"):
+        one.kubectl("create", "namespace", name)
+    crd = [m for m in chart.render() if m["kind"] == "CustomResourceDefinition"]
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "yolofleet", "namespace": "platform"},
+        "spec": {"holderIdentity": "the-leader", "leaseDurationSeconds": 3600},
+    }
+    done = one.apply(yaml.safe_dump_all([*crd, lease]))
+    assert done.returncode == 0, done.stderr
+    one.kubectl("wait", "crd/yolodetectors.yolofleet.io", "--for=condition=Established")
+    one.operator.start()
+    try:
+        deadline = time.monotonic() + 30
+        while one.operator.probe("readyz") != 200:
+            assert time.monotonic() < deadline, one.operator.text()
+            time.sleep(0.2)
+        yield one
+    finally:
+        one.operator.kill()
 
 
 @pytest.mark.controlplane

@@ -32,12 +32,13 @@ def _alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # a runner in parallel reads the groups once they are told
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = [index for index, item in enumerate(items) if _ours(item)]
     plays = sorted((items[index] for index in places), key=_alone)
     for index, item in zip(places, plays, strict=True):
         item.add_marker(pytest.mark.controlplane)
+        item.add_marker(pytest.mark.xdist_group("faults"))
         item.add_marker(pytest.mark.timeout(sized(1200, 7200)))  # a play waits for its turn
         items[index] = item
 
@@ -83,7 +84,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture(scope="session")
 def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
     with (
-        control_plane(assets.directory()) as plane,
+        control_plane(assets.directory(), controllers=False) as plane,
         Theatre(plane, tmp_path_factory.mktemp("faults")) as theatre,
     ):
         yield theatre

@@ -4,6 +4,8 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
+import pytest
+
 from controlplane.kube import eventually
 from faults import campaign
 from faults.oracles import differences, end, log_problems, state_of
@@ -24,6 +26,7 @@ def test_23_specs_are_the_same_for_one_seed_and_differ_for_another() -> None:
     assert campaign.generated(5, 1) != campaign.generated(5, 2)
 
 
+@pytest.mark.nightly
 async def test_23_generated_specs_over_one_another(theatre: Theatre) -> None:
     specs = campaign.generated(2 * PAIRS, SEED)
     plays: dict[str, Any] = {

@@ -38,6 +38,7 @@ async def test_17_a_detector_deleted_while_a_write_is_on_its_way_leaves_nothing(
             await stage.rest(2)  # it finishes what it was at; garbage collection takes that
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", sized(MID_WRITE[:1], MID_WRITE))
 async def test_17_a_namesake_with_a_new_uid_gets_children_of_its_own(
     theatre: Theatre, kind: str
@@ -81,6 +82,7 @@ async def test_19_a_leader_that_slept_writes_nothing_when_it_wakes(theatre: Thea
     theatre.results["19 leader asleep 15 s", UPDATE.name]["passed"] += 1
 
 
+@pytest.mark.nightly
 async def test_19_a_lease_that_is_deleted_is_made_again(theatre: Theatre) -> None:
     async with theatre.broken("19 Lease deleted", UPDATE) as stage:
         await UPDATE.step(stage)
@@ -94,6 +96,7 @@ def _tells_of_a_drain(call: Call) -> bool:
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("hours", [-1, 1])
 async def test_19_a_clock_that_jumps_by_an_hour(theatre: Theatre, hours: int) -> None:
     """In the middle of a release, with everything that is remembered stamped by the old clock."""

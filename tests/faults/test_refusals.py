@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.installation import ISTIO_CRDS
+from controlplane.installation import ISTIO_CRDS, RIGHTS, ROLE, grant
 from controlplane.kube import (
     CLUSTER_ROLE,
     CONFIG_MAP,
@@ -18,7 +18,7 @@ from controlplane.kube import (
     connect,
     eventually,
 )
-from controlplane.plane import OPERATOR
+from controlplane.plane import OTHER, OTHER_USER
 from faults.size import AT_REST_S
 from faults.stage import NAME, Stage
 from faults.theatre import Theatre
@@ -67,6 +67,7 @@ async def test_18_a_quota_that_is_used_up(theatre: Theatre) -> None:
         await stage.kube.delete(RESOURCE_QUOTA, stage.namespace, "tight")
 
 
+@pytest.mark.nightly
 async def test_18_an_admission_policy_that_says_no(theatre: Theatre) -> None:
     async with theatre.broken("18 admission policy", CREATE, retries=1) as stage:
         name, namespace = f"no-{stage.namespace}", stage.namespace
@@ -105,6 +106,7 @@ async def _denied(stage: Stage) -> bool:
     return False
 
 
+@pytest.mark.nightly
 async def test_18_pods_that_a_limit_range_refuses(theatre: Theatre) -> None:
     """No write of ours is refused, only the pods: the Deployment knows, and status must say it."""
     async with theatre.broken("18 LimitRange", CREATE, retries=1, counts=False) as stage:
@@ -145,23 +147,22 @@ async def _gone(stage: Stage) -> bool:
     return await stage.kube.find(kinds.DETECTOR, stage.namespace, NAME) is None
 
 
-@pytest.mark.alone
 async def test_20_a_right_that_is_taken_away_and_given_back(theatre: Theatre) -> None:
-    role = await theatre.kube.get(CLUSTER_ROLE, "", "yolofleet")
+    """The operator is a user of its own, whose rights are nobody else's."""
     without = [
         rule | {"verbs": ["get", "list", "watch"]} if "services" in rule["resources"] else rule
-        for rule in role["rules"]
+        for rule in RIGHTS
     ]
-    async with theatre.broken("20 RBAC verb revoked", UPDATE, retries=2) as stage:
-        await theatre.kube.merge(CLUSTER_ROLE, "", "yolofleet", {"rules": without})
-        try:
-            await eventually(lambda: _service_denied(stage))
-            await UPDATE.step(stage)
-            told = await stage.says("Progressing", "WriteRefused")
-            assert "services" in told
-            await refused_quietly(stage)
-        finally:
-            await theatre.kube.merge(CLUSTER_ROLE, "", "yolofleet", {"rules": role["rules"]})
+    await grant(theatre.kube, OTHER_USER, OTHER_USER)
+    user = {"token": OTHER}
+    async with theatre.broken("20 RBAC verb revoked", UPDATE, retries=2, environment=user) as stage:
+        await theatre.kube.merge(CLUSTER_ROLE, "", OTHER_USER, {"rules": without})
+        await eventually(lambda: _service_denied(stage))
+        await UPDATE.step(stage)
+        told = await stage.says("Progressing", "WriteRefused")
+        assert "services" in told
+        await refused_quietly(stage)
+        await theatre.kube.merge(CLUSTER_ROLE, "", OTHER_USER, {"rules": RIGHTS})
 
 
 async def _service_denied(stage: Stage) -> bool:
@@ -170,7 +171,7 @@ async def _service_denied(stage: Stage) -> bool:
     probe = an_object(kinds.SERVICE, "probe", stage.namespace, spec=spec)
     path = kinds.SERVICE.path(stage.namespace, "probe")
     query = {"dryRun": "All", "fieldManager": "yolofleet"}
-    async with connect(stage.plane.kubeconfig(OPERATOR)) as operator:
+    async with connect(stage.plane.kubeconfig(OTHER)) as operator:
         try:
             await operator.send(Request("PATCH", path, query, probe, APPLY))
         except Refused:
@@ -178,20 +179,21 @@ async def _service_denied(stage: Stage) -> bool:
     return False
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
 async def test_20_the_right_to_watch_is_taken_away_and_given_back(theatre: Theatre) -> None:
-    role = await theatre.kube.get(CLUSTER_ROLE, "", "yolofleet")
+    role = await theatre.kube.get(CLUSTER_ROLE, "", ROLE)
     without = [rule for rule in role["rules"] if "yolodetectors" not in rule["resources"]]
     async with theatre.broken("20 watch revoked", UPDATE, retries=2, exits=(1,)) as stage:
         await asyncio.sleep(1)
-        await theatre.kube.merge(CLUSTER_ROLE, "", "yolofleet", {"rules": without})
+        await theatre.kube.merge(CLUSTER_ROLE, "", ROLE, {"rules": without})
         try:
             await asyncio.sleep(1)
             stage.proxy.cut("yolodetectors")
             await UPDATE.step(stage)
             await asyncio.sleep(4)
         finally:
-            await theatre.kube.merge(CLUSTER_ROLE, "", "yolofleet", {"rules": role["rules"]})
+            await theatre.kube.merge(CLUSTER_ROLE, "", ROLE, {"rules": role["rules"]})
 
 
 async def _remove_istio(theatre: Theatre) -> None:
@@ -205,6 +207,7 @@ async def _remove_istio(theatre: Theatre) -> None:
     await eventually(gone)
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
 async def test_20_a_kind_that_is_absent_and_then_appears(theatre: Theatre) -> None:
     # What the router decides is written up to three times: before the operator hears that the kind
@@ -218,6 +221,7 @@ async def test_20_a_kind_that_is_absent_and_then_appears(theatre: Theatre) -> No
             await theatre.kube.install(ISTIO_CRDS)
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
 async def test_20_a_kind_that_vanishes_and_comes_back(theatre: Theatre) -> None:
     async with theatre.broken(

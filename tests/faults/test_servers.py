@@ -12,7 +12,7 @@ import pytest
 from controlplane.kube import Kube, connect, eventually
 from controlplane.plane import ControlPlane
 from faults.faults import Refused, SmallPages, any_call
-from faults.size import SEED, sized
+from faults.size import SEED, nightly, sized
 from faults.stage import NAME
 from faults.theatre import Theatre
 from faults.traces import PROMOTE, STEADY, UPDATE, Trace
@@ -26,6 +26,7 @@ OTHERS = ("Pod ", "ReplicaSet ")
 """What a controller made whose answer was lost it may make again, and take one back."""
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("status", "share", "trace"),
     [(429, 0.5, UPDATE), (503, 0.3, PROMOTE), (500, 0.3, UPDATE)],
@@ -44,6 +45,7 @@ async def test_12_a_server_that_has_had_enough(
         assert storm.struck, "nothing was refused"
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
 async def test_05_a_deletion_lost_in_a_restart_of_the_server_is_repaired(theatre: Theatre) -> None:
     """The server freezes, another deletes a child, the first is killed and starts anew."""
@@ -69,7 +71,7 @@ async def test_05_a_deletion_lost_in_a_restart_of_the_server_is_repaired(theatre
 
 @pytest.mark.alone
 @pytest.mark.parametrize("seconds", sized([5], [5, 60, 300]))
-@pytest.mark.parametrize("how", ["SIGSTOP", "SIGKILL"])
+@pytest.mark.parametrize("how", ["SIGSTOP", nightly("SIGKILL")])
 async def test_10_an_api_server_that_is_away(theatre: Theatre, how: str, seconds: int) -> None:
     plane = theatre.plane
     async with theatre.broken(
@@ -98,6 +100,7 @@ async def test_11_an_etcd_that_is_frozen(theatre: Theatre, seconds: int) -> None
         theatre.plane.etcd.signal(signal.SIGCONT)
 
 
+@pytest.mark.nightly
 async def test_06_a_list_whose_rest_was_forgotten_is_begun_anew(theatre: Theatre) -> None:
     """Pages of one, and a 410 for the second page of the first two lists that have one."""
     forgotten = Refused(lambda call: "continue" in call.query, times=2, status=410)

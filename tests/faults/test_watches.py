@@ -10,7 +10,7 @@ import pytest
 from controlplane.kube import eventually
 from faults.faults import Forgotten, Held, HeldLines, Refused, Truncated, of
 from faults.proxy import event_line, status_object
-from faults.size import sized
+from faults.size import nightly, sized
 from faults.stage import NAME, Stage
 from faults.theatre import Theatre
 from faults.traces import PROMOTE, STEADY, STEADY_CANARY, UPDATE, A, B, Trace
@@ -53,6 +53,7 @@ async def _listening(stage: Stage) -> None:
     )
 
 
+@pytest.mark.nightly
 async def test_04_a_spec_that_changes_and_changes_back_unheard_is_no_change(
     theatre: Theatre,
 ) -> None:
@@ -63,6 +64,7 @@ async def test_04_a_spec_that_changes_and_changes_back_unheard_is_no_change(
             await stage.edit(model=A)
 
 
+@pytest.mark.nightly
 async def test_04_a_route_that_changes_and_changes_back_unheard_stays(theatre: Theatre) -> None:
     async with theatre.broken("4 gap: A, B, A", STEADY_CANARY, safe=False) as stage:
         await _listening(stage)
@@ -75,6 +77,7 @@ async def test_04_a_route_that_changes_and_changes_back_unheard_stays(theatre: T
                 await stage.kube.merge(kinds.VIRTUAL_SERVICE, stage.namespace, NAME, patch)
 
 
+@pytest.mark.nightly
 async def test_04_a_child_deleted_and_restored_unheard_is_taken_back(theatre: Theatre) -> None:
     """As a backup tool does: the same object, with another uid and other managers."""
     async with theatre.broken("4 gap: restored child", STEADY, counts=False, safe=False) as stage:
@@ -110,6 +113,7 @@ def _restorable(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest | {"metadata": metadata} | ({"spec": spec} if spec else {})
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("how", ["line", "watch", "answer"])
 @pytest.mark.parametrize(
     "kind", [*sized([], [kinds.DEPLOYMENT]), kinds.SERVICE, kinds.PDB], ids=str
@@ -152,6 +156,7 @@ HOLDS = [
 ]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("kind", "trace", "seconds"), HOLDS, ids=str)
 async def test_07_a_kind_that_is_heard_of_late_and_all_at_once(
     theatre: Theatre, kind: Kind, trace: Trace, seconds: int
@@ -165,6 +170,7 @@ async def test_07_a_kind_that_is_heard_of_late_and_all_at_once(
             held.release()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", sized([kinds.DETECTOR], SOME_KINDS), ids=str)
 async def test_08_a_watch_that_is_open_and_silent(theatre: Theatre, kind: Kind) -> None:
     """Whole form: nobody ever breaks the connection; the silence itself must be noticed."""
@@ -179,7 +185,7 @@ async def test_08_a_watch_that_is_open_and_silent(theatre: Theatre, kind: Kind) 
             stage.proxy.cut(kind.plural)
 
 
-@pytest.mark.parametrize("told", ["500", "403", "truncated"])
+@pytest.mark.parametrize("told", [nightly("500"), nightly("403"), "truncated"])
 @pytest.mark.parametrize("kind", sized([kinds.DETECTOR], SOME_KINDS), ids=str)
 async def test_09_a_watch_that_tells_nonsense(theatre: Theatre, kind: Kind, told: str) -> None:
     """kopf gives up on what it does not know; the process ends with 1 and is started again."""

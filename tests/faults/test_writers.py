@@ -28,6 +28,7 @@ def stolen(share: int) -> Manifest:
     }
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", sized([kinds.VIRTUAL_SERVICE], MADE), ids=str)
 async def test_13_a_writer_who_never_gives_in_does_not_make_us_write_as_fast(
     theatre: Theatre, kind: Kind
@@ -58,6 +59,7 @@ async def test_13_a_writer_who_never_gives_in_does_not_make_us_write_as_fast(
         assert ours <= took + 2, f"{ours} writes in {took:.0f} s"
 
 
+@pytest.mark.nightly
 async def test_14_what_others_add_to_the_pods_is_removed(theatre: Theatre) -> None:
     async with theatre.broken(
         "14 sidecar and hostNetwork", STEADY, counts=False, safe=False
@@ -78,6 +80,7 @@ async def _without(stage: Stage, name: str, container: str) -> bool:
     return container not in str(deployment["spec"])
 
 
+@pytest.mark.nightly
 async def test_14_a_foreign_route_is_removed(theatre: Theatre) -> None:
     async with theatre.broken("14 extra route", STEADY_CANARY, safe=False) as stage:
         route = await stage.kube.get(kinds.VIRTUAL_SERVICE, stage.namespace, NAME)
@@ -86,6 +89,7 @@ async def test_14_a_foreign_route_is_removed(theatre: Theatre) -> None:
         await stage.kube.merge(kinds.VIRTUAL_SERVICE, stage.namespace, NAME, patch)
 
 
+@pytest.mark.nightly
 async def test_14_a_label_of_somebody_is_left_alone(theatre: Theatre) -> None:
     async with theatre.broken("14 foreign label", STEADY, retries=0) as stage:
         for label in ({"team": "vision"}, {"team": None}):
@@ -94,6 +98,7 @@ async def test_14_a_label_of_somebody_is_left_alone(theatre: Theatre) -> None:
             assert not await stage.written_within(1)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", sized([kinds.DEPLOYMENT], MADE), ids=str)
 async def test_14_a_child_without_the_label_it_is_watched_by_is_put_right(
     theatre: Theatre, kind: Kind
@@ -117,6 +122,7 @@ async def _is_labelled(stage: Stage, kind: Kind, name: str) -> bool:
     return bool(child["metadata"]["labels"].get(names.MANAGED_BY_LABEL) == names.MANAGED_BY)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "kinds_gone",
     [[kind] for kind in sized([kinds.DEPLOYMENT], MADE)] + [MADE],
@@ -131,6 +137,7 @@ async def test_15_children_that_are_deleted_come_back(
             await stage.kube.delete(name[0], stage.namespace, child["metadata"]["name"])
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", sized([kinds.DEPLOYMENT], MADE), ids=str)
 async def test_15_a_child_that_cannot_go_is_waited_for(theatre: Theatre, kind: Kind) -> None:
     async with theatre.broken("15 terminating child", STEADY, counts=False, safe=False) as stage:
@@ -156,6 +163,7 @@ FOREIGN: dict[Kind, Manifest] = {
 }
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("owned", [False, True], ids=["nobody", "another"])
 @pytest.mark.parametrize("kind", sized([kinds.VIRTUAL_SERVICE], list(FOREIGN)), ids=str)
 async def test_16_an_object_of_the_wanted_name_is_not_touched(

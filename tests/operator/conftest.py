@@ -23,20 +23,81 @@ from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.client import Client
 
+HERE = Path(__file__).parent
 
+
+@pytest.hookimpl(tryfirst=True)  # a runner in parallel reads the groups once they are told
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.controlplane)
+    """One worker has the control plane; who wants no optional kinds comes last, all together."""
+    places = [index for index, item in enumerate(items) if HERE in item.path.parents]
+    ours = sorted((items[index] for index in places), key=_wants_bare_kinds)
+    for index, item in zip(places, ours, strict=True):
+        item.add_marker(pytest.mark.controlplane)
+        item.add_marker(pytest.mark.xdist_group("operator"))
+        items[index] = item
+
+
+def _wants_bare_kinds(item: pytest.Item) -> bool:
+    return "bare_kinds" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")
 def plane() -> Iterator[ControlPlane]:
-    """The running control plane, with the detector's CRD and no Istio."""
-    with control_plane(assets.directory()) as plane:
+    """The running control plane, with the detector's CRD and the optional ones.
+
+    They are there before the controllers: the garbage collector learns of others each 30 s.
+    """
+    with control_plane(assets.directory(), controllers=False) as plane:
         asyncio.run(install(plane))
+        asyncio.run(_install_optional(plane))
+        plane.controller_manager.start()
         yield plane
+
+
+async def _install_optional(plane: ControlPlane) -> None:
+    async with connect(plane.kubeconfig(ADMIN)) as client:
+        await Kube(client).install(ISTIO_CRDS, MONITOR_CRDS)
+
+
+class OptionalKinds:
+    """Istio's, Prometheus' and the Gateway API's kinds, which a cluster may or may not have.
+
+    Making and removing them takes seconds, so that they stay as they are until a test wants it
+    otherwise. there: whether Istio's and Prometheus' are; None: a test has made some of them.
+    """
+
+    def __init__(self) -> None:
+        self.there: bool | None = True
+
+    async def bring(self, kube: Kube) -> None:
+        """See to it that Istio's and Prometheus' are there."""
+        if not self.there:
+            await self.install(kube, ISTIO_CRDS, MONITOR_CRDS)
+            self.there = True
+
+    async def take_away(self, kube: Kube) -> None:
+        """See to it that there are none."""
+        if self.there is False:
+            return
+        for kind in kinds.OPTIONAL:
+            await kube.delete(kinds.CRD, "", f"{kind.plural}.{kind.group}")
+
+        async def gone() -> bool:
+            return not [kind for kind in kinds.OPTIONAL if await kube.client.serves(kind)]
+
+        await kube_module.eventually(gone, 120)  # what is made meanwhile is looked for each minute
+        self.there = False
+
+    async def install(self, kube: Kube, *files: Path) -> None:
+        """Install those of `files`."""
+        self.there = None
+        await kube.install(*files)
+
+
+@pytest.fixture(scope="session")
+def kinds_of_cluster(plane: ControlPlane) -> OptionalKinds:
+    """What the control plane has of them."""
+    return OptionalKinds()
 
 
 @pytest.fixture
@@ -77,37 +138,25 @@ async def namespace(kube: Kube) -> AsyncIterator[str]:
     await kube.delete(NAMESPACE, "", name)
 
 
-@pytest.fixture
-async def istio(kube: Kube, namespace: str) -> AsyncIterator[None]:
-    """Istio's kinds exist while the test runs."""
-    await kube.install(ISTIO_CRDS)
-    yield
-    await remove_optional_kinds(kube)
-
-
-async def remove_optional_kinds(kube: Kube) -> None:
-    for kind in kinds.OPTIONAL:
-        await kube.delete(kinds.CRD, "", f"{kind.plural}.{kind.group}")
-
-    async def gone() -> bool:
-        return not [kind for kind in kinds.OPTIONAL if await kube.client.serves(kind)]
-
-    await kube_module.eventually(gone, 120)  # what is made meanwhile is looked for each minute
+@pytest.fixture(scope="session")
+def bare_kinds(kinds_of_cluster: OptionalKinds) -> OptionalKinds:
+    """The same, for who wants to begin without them; tests with this one come last."""
+    return kinds_of_cluster
 
 
 @pytest.fixture
-def istio_crds(kube: Kube) -> SimpleNamespace:
-    """`await istio_crds.install()` and `await istio_crds.remove()` at any time of a test."""
+async def istio(kube: Kube, kinds_of_cluster: OptionalKinds) -> None:
+    """Istio's kinds exist, and Prometheus' as well."""
+    await kinds_of_cluster.bring(kube)
+
+
+@pytest.fixture
+async def optional_kinds(kube: Kube, bare_kinds: OptionalKinds) -> SimpleNamespace:
+    """None of the optional kinds is there; `install(FILE)` and `remove()` at any time of a test."""
+    await bare_kinds.take_away(kube)
     return SimpleNamespace(
-        install=lambda: kube.install(ISTIO_CRDS), remove=lambda: remove_optional_kinds(kube)
-    )
-
-
-@pytest.fixture
-def monitor_crds(kube: Kube) -> SimpleNamespace:
-    """The same for PodMonitors."""
-    return SimpleNamespace(
-        install=lambda: kube.install(MONITOR_CRDS), remove=lambda: remove_optional_kinds(kube)
+        install=lambda *files: bare_kinds.install(kube, *files),
+        remove=lambda: bare_kinds.take_away(kube),
     )
 
 
@@ -146,6 +195,17 @@ def new_operator(
         operator.kill()
     crashes = [line for operator in made for line in operator.log() if _unexpected(line)]
     assert not crashes, crashes
+
+
+@pytest.fixture
+def free_lease(kube: Kube, namespace: str) -> Callable[[], Any]:
+    """`await free_lease()` does what time does to the Lease of a leader that was killed."""
+
+    async def free() -> None:
+        patch = {"spec": {"holderIdentity": "", "leaseDurationSeconds": 1}}
+        await kube.merge(kinds.LEASE, namespace, "yolofleet", patch)
+
+    return free
 
 
 def _unexpected(line: dict[str, Any]) -> bool:

@@ -138,16 +138,17 @@ class World:
         return applied
 
     async def look(self) -> None:
-        for kind in kinds.CACHED:
-            if kind.optional or not kind.namespaced:
-                continue
-            listing = await self.client.list(
-                kind,
-                lambda item, kind=kind: entry_of(kind, item),  # type: ignore[misc]
-                namespace=self.namespace,
-                selector=kinds.selector_of(kind),
-            )
-            self.cache.replace_all(kind, listing.items, listing.version)
+        looked_at = (kind for kind in kinds.CACHED if kind.namespaced and not kind.optional)
+        await asyncio.gather(*map(self._list, looked_at))
+
+    async def _list(self, kind: Kind) -> None:
+        listing = await self.client.list(
+            kind,
+            lambda item: entry_of(kind, item),
+            namespace=self.namespace,
+            selector=kinds.selector_of(kind),
+        )
+        self.cache.replace_all(kind, listing.items, listing.version)
 
     async def live(self, kind: Kind = kinds.DEPLOYMENT, name: str = "gate") -> Manifest:
         return await self.kube.get(kind, self.namespace, name)
@@ -415,10 +416,11 @@ async def test_garbage_in_the_note_of_the_wish_is_survived(world: World, note: s
 
 async def test_two_writers_who_fight_write_once_a_second(world: World) -> None:
     desired = world.deployment()
+    desired["spec"]["minReadySeconds"] = 1  # which makes no pods, as replicas would
     await world.apply(desired)
     writes, handled = 0, []
     for tenth in range(30):
-        await world.edit({"spec": {"replicas": 5 + tenth}})
+        await world.edit({"spec": {"minReadySeconds": 5 + tenth}})
         writes += len(await world.apply(desired))
         handled += [drift.handling for drift in world.drifts]
         world.now += 0.1

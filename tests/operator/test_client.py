@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.installation import ISTIO_CRDS
 from controlplane.kube import Kube, connect
 from controlplane.plane import OPERATOR, ControlPlane
 from yolofleet.cluster import client as requests
@@ -106,13 +107,13 @@ async def test_deleting_is_refused_for_another_uid_or_version(
 
 
 async def test_which_kinds_are_served(
-    client: Client, istio_crds: Any, eventually: Callable[..., Any]
+    client: Client, optional_kinds: Any, eventually: Callable[..., Any]
 ) -> None:
     assert await client.serves(kinds.DEPLOYMENT)
     assert not await client.serves(kinds.VIRTUAL_SERVICE)
-    await istio_crds.install()
+    await optional_kinds.install(ISTIO_CRDS)
     await eventually(lambda: client.serves(kinds.VIRTUAL_SERVICE))
-    await istio_crds.remove()
+    await optional_kinds.remove()
 
 
 async def test_nothing_is_written_without_leave(plane: ControlPlane, namespace: str) -> None:

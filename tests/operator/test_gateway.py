@@ -19,7 +19,7 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
     kube: Kube,
     namespace: str,
     eventually: Callable[..., Any],
-    istio_crds: Any,
+    optional_kinds: Any,
 ) -> None:
     await make_detector(replicas=2, traffic=TRAFFIC, canary={"model": V2, "weight": 30})
 
@@ -31,7 +31,7 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
         return routed
 
     await eventually(lambda: says("MeshAbsent"))
-    await kube.install(GATEWAY_CRDS)
+    await optional_kinds.install(GATEWAY_CRDS)
 
     async def split() -> bool:
         route = await kube.get(kinds.HTTP_ROUTE, namespace, "gate")
@@ -54,7 +54,7 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
     await told(type="Accepted", message="no listener takes gate.example.com", **no)
     refused = await eventually(lambda: says("RouteRefused"))
     assert "no listener takes gate.example.com" in refused["message"]
-    await istio_crds.remove()
+    await optional_kinds.remove()
     await eventually(lambda: says("MeshAbsent"), 60)
 
 
@@ -65,7 +65,7 @@ async def test_a_detector_on_its_service_moves_once_a_gateway_has_accepted_its_r
     kube: Kube,
     namespace: str,
     eventually: Callable[..., Any],
-    istio_crds: Any,
+    optional_kinds: Any,
 ) -> None:
     gateway = f"{namespace}/public"
     await make_detector(traffic={"gateways": [gateway], "hosts": ["move.example.com"]})
@@ -82,7 +82,7 @@ async def test_a_detector_on_its_service_moves_once_a_gateway_has_accepted_its_r
         return [to["name"] for to in route["spec"]["rules"][0]["backendRefs"]]
 
     await eventually(lambda: is_on("service", "MeshAbsent"))
-    await kube.install(GATEWAY_CRDS)
+    await optional_kinds.install(GATEWAY_CRDS)
     try:
         raw = await eventually(lambda: is_on("service", "RoutePending"), 60)
         assert await eventually(leads_to) == ["gate"]
@@ -102,4 +102,4 @@ async def test_a_detector_on_its_service_moves_once_a_gateway_has_accepted_its_r
         await eventually(lambda: is_on("gateway", "RoutePending"))
         assert await eventually(leads_to) == [raw["status"]["stable"]["revision"]]
     finally:
-        await istio_crds.remove()
+        await optional_kinds.remove()

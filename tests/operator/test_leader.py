@@ -81,6 +81,7 @@ async def test_after_sigkill_the_standby_leads_once_the_lease_has_run_out(
     assert (taken - renewed).total_seconds() >= LEASE_SECONDS
 
 
+@pytest.mark.nightly
 async def test_a_leader_that_slept_writes_nothing_more(
     pair: tuple[OperatorProcess, OperatorProcess],
     eventually: Eventually,

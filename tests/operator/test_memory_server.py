@@ -6,10 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from controlplane.installation import ISTIO_CRDS
-from controlplane.kube import MERGE, Kube
+from controlplane.kube import MERGE
 from faults.oracles import differences
 from faults.traces import SPEC, B
 from faults.written import chosen
@@ -223,15 +220,8 @@ async def children_of_a_canary() -> list[Manifest]:
     return made
 
 
-@pytest.fixture
-async def istio_kinds(kube: Kube, istio_crds: Any) -> Any:
-    await kube.install(ISTIO_CRDS)
-    yield
-    await istio_crds.remove()
-
-
 async def test_the_server_in_memory_answers_as_a_real_one(
-    client: Client, namespace: str, istio_kinds: None, eventually: Callable[..., Any]
+    client: Client, namespace: str, istio: None, eventually: Callable[..., Any]
 ) -> None:
     await eventually(lambda: client.serves(kinds.VIRTUAL_SERVICE))
     children = await children_of_a_canary()

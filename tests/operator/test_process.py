@@ -1,6 +1,5 @@
 """The operator as a process: start, probes, metrics, log, end."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -34,41 +33,6 @@ async def test_a_detector_gets_its_children_and_a_status(
     await eventually(ready)
     for kind in (kinds.DEPLOYMENT, kinds.SERVICE):
         assert await kube.list(kind, namespace, f"{DETECTOR_LABEL}=gate")
-
-
-async def test_an_idle_operator_writes_only_its_lease(
-    operator: OperatorProcess,
-    make_detector: MakeDetector,
-    fake_kubelet: FakeKubelet,
-    kube: Kube,
-    namespace: str,
-    eventually: Eventually,
-    always: Eventually,
-) -> None:
-    await make_detector()
-
-    async def served() -> bool:
-        found = await kube.list(kinds.DEPLOYMENT, namespace)
-        return bool(found and found[0]["status"].get("availableReplicas"))
-
-    await eventually(served)
-
-    def did() -> tuple[float, int]:
-        writes = operator.metric("rest_client_requests_total", method="PATCH")
-        return writes, len(operator.log())
-
-    async def rests() -> bool:  # after the drain, and the last echo of our own writes
-        before = did()
-        await asyncio.sleep(3)
-        return did() == before
-
-    await eventually(rests)
-    before = did()
-
-    async def quiet() -> bool:
-        return did() == before
-
-    await always(quiet, 5)
 
 
 async def test_probes_answer_and_sigterm_ends_it_with_0(operator: OperatorProcess) -> None:

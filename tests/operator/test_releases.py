@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.installation import ISTIO_CRDS
 from controlplane.kube import Kube
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
@@ -141,6 +142,7 @@ async def test_a_detector_gets_its_children_and_is_ready(released: str, user: Us
         ("VirtualService", "gate"),
         ("PodDisruptionBudget", "gate"),
         ("NetworkPolicy", "gate"),
+        ("PodMonitor", "gate"),
     }
     await user.routes({released: 100})
     status = await user.status()
@@ -270,7 +272,7 @@ async def test_deleting_leaves_nothing(
         assert await user.children() == {}
         return True
 
-    await eventually(nothing_left, 90)  # the collector learns of kinds that appear each 30 s
+    await eventually(nothing_left)
 
 
 @pytest.mark.parametrize(
@@ -403,28 +405,30 @@ async def test_istio_that_appears_is_used(
     fake_kubelet: Any,
     make_detector: Callable[..., Any],
     user: User,
-    istio_crds: Any,
+    optional_kinds: Any,
 ) -> None:
     await make_detector(canary={"model": V2, "weight": 10}, traffic=HOSTS, **REPLICAS)
     await user.says("TrafficRouted", "MeshAbsent")
     await user.says("CanaryHealthy", "CanaryReady")
-    await istio_crds.install()
+    await optional_kinds.install(ISTIO_CRDS)
     try:
         await user.says("TrafficRouted", "Routed")
         status = await user.status()
         await user.routes({status["stable"]["revision"]: 90, status["canary"]["revision"]: 10})
     finally:
-        await istio_crds.remove()
+        await optional_kinds.remove()
     await user.says("TrafficRouted", "MeshAbsent")
     assert (await user.condition("Ready"))["status"] == "True"
 
 
 async def test_a_restarted_operator_writes_nothing(
-    released: str, operator: Any, user: User, eventually: Callable[..., Any]
-) -> None:
+    released: str, operator: Any, user: User, eventually: Callable[..., Any],
+    free_lease: Callable[[], Any],
+) -> None:  # fmt: skip
     await user.edit(canary={"model": V2, "weight": 10}, traffic=HOSTS)
     await user.says("TrafficRouted", "Routed")
     operator.kill()
+    await free_lease()
 
     async def versions() -> dict[tuple[str, str], str]:
         return {k: c["metadata"]["resourceVersion"] for k, c in (await user.children()).items()}
@@ -440,7 +444,7 @@ async def test_a_restarted_operator_writes_nothing(
     version = (await user.detector())["metadata"]["resourceVersion"]
     operator.start()
     await operator.ready()
-    await eventually(operator.leads, 60)
+    await eventually(operator.leads)
     await user.edit(revisionHistory=3)  # a write of ours: proves that it reconciles
     await user.settled()
     assert await versions() == before
@@ -449,17 +453,18 @@ async def test_a_restarted_operator_writes_nothing(
 
 async def test_an_operator_killed_in_mid_promotion_goes_on(
     released: str, operator: Any, user: User, fake_kubelet: Any, fates: Any,
-    eventually: Callable[..., Any],
+    eventually: Callable[..., Any], free_lease: Callable[[], Any],
 ) -> None:  # fmt: skip
     fake_kubelet.decide(released, fates.ready)
     fake_kubelet.otherwise = fates.starting
     await user.edit(model=V2)
     await user.says("Progressing", "RollingOut")
     operator.kill()
+    await free_lease()
     fake_kubelet.otherwise = fates.ready
     operator.start()
     await operator.ready()
-    await eventually(operator.leads, 60)  # the dead one's Lease has to run out
+    await eventually(operator.leads)
     status = await user.settled()
     assert status["stable"]["revision"] != released
     await user.routes({status["stable"]["revision"]: 100})

@@ -124,6 +124,7 @@ async def test_a_killed_operator_goes_on_at_the_same_step(
     kube: Kube,
     namespace: str,
     eventually: Any,
+    free_lease: Callable[[], Any],
 ) -> None:
     first = new_operator()
     first.start()
@@ -140,10 +141,11 @@ async def test_a_killed_operator_goes_on_at_the_same_step(
 
     going = await eventually(awaits_approval, 90)
     first.kill()
+    await free_lease()
     second = new_operator()
     second.start()
     await second.ready()
-    await eventually(second.leads, 60)
+    await eventually(second.leads)
     async with watch.sampling():
         await asyncio.sleep(2)
     assert await awaits_approval() == going
