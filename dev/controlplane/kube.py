@@ -135,6 +135,10 @@ class Kube:
         return {"fieldManager": self._manager}
 
 
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 0.2  # asking costs the API server, and many ask at once
+
+
 async def eventually(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """Return what `condition` (sync or async) returns as soon as that is true.
 
@@ -143,6 +147,7 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 60.0) -> A
     """
     deadline = time.monotonic() + timeout_s
     last: Any = None
+    pause_s = FIRST_PAUSE_S
     while True:
         try:
             last = condition()
@@ -154,7 +159,8 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 60.0) -> A
             last = error
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:.0f} s; at last: {last!r}")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 1.1, LONGEST_PAUSE_S)
 
 
 async def always(condition: Callable[[], Awaitable[Any]], for_s: float) -> None:
