@@ -1,7 +1,8 @@
 """One control plane for all faults; plays run beside each other, and those marked `alone` last.
 
 A test here is a play: a coroutine that gets the theatre and its parameters. All plays that may run
-beside others begin together when the first is asked for; each test then waits for its own.
+beside others begin together when the first is asked for; each test then waits for its own. With
+several workers (`--dist loadgroup`) one has all of these, and one all that are `alone`.
 """
 
 import inspect
@@ -38,7 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     plays = sorted((items[index] for index in places), key=_alone)
     for index, item in zip(places, plays, strict=True):
         item.add_marker(pytest.mark.controlplane)
-        item.add_marker(pytest.mark.xdist_group("faults"))
+        group = "servers" if _alone(item) else "faults"  # each with a theatre of its own, if apart
+        item.add_marker(pytest.mark.xdist_group(group))
         item.add_marker(pytest.mark.timeout(sized(1200, 7200)))  # a play waits for its turn
         items[index] = item
 
