@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from controlplane.installation import MONITOR_CRDS
 from controlplane.kube import Kube
 from controlplane.process import OperatorProcess
 from yolofleet.api.names import DETECTOR_LABEL, Manifest
@@ -258,43 +257,6 @@ async def test_an_object_of_somebody_else_is_refused_and_left(
         after = await kube.get(kind, namespace, kind.plural)
         assert "ownerReferences" not in after["metadata"]
         assert untold(after) == untold(before[kind])
-
-
-async def test_monitors_appear_and_vanish_with_their_api(
-    operator: OperatorProcess,
-    fake_kubelet: Any,
-    optional_kinds: Any,
-    make_detector: MakeDetector,
-    kube: Kube,
-    namespace: str,
-    eventually: Eventually,
-    always: Eventually,
-) -> None:
-    await make_detector(replicas=2)
-    await eventually(lambda: settled(kube, namespace))
-    for _ in range(2):
-        await optional_kinds.install(MONITOR_CRDS)
-
-        async def scraped() -> bool:
-            return bool(await kube.find(kinds.POD_MONITOR, namespace, "gate"))
-
-        await eventually(scraped)
-        before = await kube.get(kinds.POD_MONITOR, namespace, "gate")
-        await kube.delete(kinds.POD_MONITOR, namespace, "gate")
-
-        async def back(uid: str = before["metadata"]["uid"]) -> bool:
-            found = await kube.find(kinds.POD_MONITOR, namespace, "gate")
-            return bool(found and found["metadata"]["uid"] != uid)
-
-        await eventually(back)
-        await optional_kinds.remove()
-        await eventually(lambda: settled(kube, namespace))
-
-    async def alive() -> bool:
-        return operator.exit_status() is None and operator.probe("healthz") == 200
-
-    await always(alive, 7)  # a watch of what is gone is answered with 404 for some seconds
-    await eventually(lambda: settled(kube, namespace))
 
 
 async def test_what_the_spec_no_longer_asks_for_is_taken_away(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.installation import ISTIO_CRDS
+from controlplane.installation import ISTIO_CRDS, MONITOR_CRDS
 from controlplane.kube import CLUSTER_ROLE, Kube, connect
 from controlplane.kubelet import FakeKubelet
 from controlplane.plane import ControlPlane
@@ -172,7 +172,7 @@ def a_lease_of_somebody(namespace: str) -> dict[str, Any]:
     }
 
 
-async def test_istio_appears_and_vanishes_while_the_operator_runs(
+async def test_kinds_appear_and_vanish_while_the_operator_runs(
     operator: OperatorProcess,
     kube: Kube,
     namespace: str,
@@ -186,30 +186,40 @@ async def test_istio_appears_and_vanishes_while_the_operator_runs(
         traffic={"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
     )
     await eventually(lambda: children(kube, kinds.DEPLOYMENT, namespace))
+    appearing = (kinds.VIRTUAL_SERVICE, kinds.POD_MONITOR)
     for times in (1, 2):
-        await optional_kinds.install(ISTIO_CRDS)
-        await eventually(lambda: children(kube, kinds.VIRTUAL_SERVICE, namespace))
-        before = await children(kube, kinds.VIRTUAL_SERVICE, namespace)
-        await kube.delete(kinds.VIRTUAL_SERVICE, namespace, "gate")
+        await optional_kinds.install(ISTIO_CRDS, MONITOR_CRDS)
+        for kind in appearing:
+            [before] = await eventually(lambda kind=kind: children(kube, kind, namespace))
+            await kube.delete(kind, namespace, "gate")
 
-        async def back(before: list[str] = before) -> bool:
-            now = await children(kube, kinds.VIRTUAL_SERVICE, namespace)
-            return bool(now and now != before)
+            async def back(kind: kinds.Kind = kind, before: str = before) -> bool:
+                now = await children(kube, kind, namespace)
+                return bool(now and now != [before])
 
-        await eventually(back)
+            await eventually(back)
         await optional_kinds.remove()
 
-        def both_told(times: int = times) -> bool:
-            for message in ("API appeared", "API vanished"):
-                assert len(operator.log(message=message, kind="VirtualService")) == times
+        def all_told(times: int = times) -> bool:
+            for kind in appearing:
+                for message in ("API appeared", "API vanished"):
+                    assert len(operator.log(message=message, kind=kind.name)) == times
             return True
 
-        await eventually(both_told)
+        await eventually(all_told)
 
     async def alive() -> bool:
         return operator.exit_status() is None and operator.probe("healthz") == 200
 
     await always(alive, 8)  # a watch of what is gone is answered with 404 for some seconds
+
+    async def settled() -> bool:
+        raw = await kube.get(kinds.DETECTOR, namespace, "gate")
+        return {c["type"]: c["reason"] for c in raw["status"]["conditions"]}["Progressing"] == (
+            "Settled"
+        )
+
+    await eventually(settled)
 
 
 async def test_an_operator_that_may_not_see_nodes_or_crds_does_without(
