@@ -76,10 +76,10 @@ class OperatorProcess:
 
         await eventually(answers, timeout_s)
 
-    def probe(self, path: str) -> int:
+    def probe(self, path: str, timeout_s: float = 5.0) -> int:
         """Return the status with which a probe is answered; 0 without an answer."""
         try:
-            with urllib.request.urlopen(self._url(path), timeout=5) as response:
+            with urllib.request.urlopen(self._url(path), timeout=timeout_s) as response:
                 return int(response.status)
         except urllib.error.HTTPError as error:
             error.close()

@@ -161,7 +161,7 @@ async def test_a_replica_that_stands_still_does_not_answer(
 ) -> None:
     operator.signal(signal.SIGSTOP)
     try:
-        assert await asyncio.to_thread(operator.probe, "healthz") == 0
+        assert await asyncio.to_thread(operator.probe, "healthz", 1.0) == 0
     finally:
         operator.signal(signal.SIGCONT)
     assert await asyncio.to_thread(operator.probe, "healthz") == 200
