@@ -25,14 +25,6 @@ OF_A_RELEASE = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # a runner in parallel reads the groups once they are told
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker has the API server, and what helm rendered already."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("chart"))
-
-
 class Refused(Exception):
     """What helm said instead of rendering."""
 

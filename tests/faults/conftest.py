@@ -1,8 +1,8 @@
 """One control plane for all faults; plays run beside each other, and those marked `alone` last.
 
 A test here is a play: a coroutine that gets the theatre and its parameters. All plays that may run
-beside others begin together when the first is asked for; each test then waits for its own. With
-several workers (`--dist loadgroup`) one has all of these, and one all that are `alone`.
+beside others begin together when the first is asked for; each test then waits for its own. Where
+several processes run tests, one has all of these, and one, with its own theatre, those `alone`.
 """
 
 import inspect
@@ -33,14 +33,12 @@ def _alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
 
-@pytest.hookimpl(tryfirst=True)  # a runner in parallel reads the groups once they are told
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = [index for index, item in enumerate(items) if _ours(item)]
     plays = sorted((items[index] for index in places), key=_alone)
     for index, item in zip(places, plays, strict=True):
         item.add_marker(pytest.mark.controlplane)
-        group = "servers" if _alone(item) else "faults"  # each with a theatre of its own, if apart
-        item.add_marker(pytest.mark.xdist_group(group))
         item.add_marker(pytest.mark.timeout(sized(1200, 7200)))  # a play waits for its turn
         items[index] = item
 
@@ -66,6 +64,22 @@ def _begin(theatre: Theatre, item: Any) -> None:
     play = inspect.unwrap(item.function)
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     _plays[item.nodeid] = theatre.play(play(theatre, **parameters))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the table to the process that tells it, where that is another."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["faults"] = {name: dict(told) for name, told in _results.items()}, dict(_measured)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    results, measured = getattr(node, "workeroutput", {}).get("faults", ({}, {}))
+    for name, told in results.items():
+        _results[name] = _results.get(name, Counter()) + Counter(told)
+    for name, values in measured.items():
+        _measured[name] = [*_measured.get(name, []), *values]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -26,14 +26,12 @@ from yolofleet.cluster.client import Client
 HERE = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # a runner in parallel reads the groups once they are told
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker has the control plane; who wants no optional kinds comes last, all together."""
+    """Who wants no optional kinds comes last, all together."""
     places = [index for index, item in enumerate(items) if HERE in item.path.parents]
     ours = sorted((items[index] for index in places), key=_wants_bare_kinds)
     for index, item in zip(places, ours, strict=True):
         item.add_marker(pytest.mark.controlplane)
-        item.add_marker(pytest.mark.xdist_group("operator"))
         items[index] = item
 
 
