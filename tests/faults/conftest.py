@@ -2,7 +2,8 @@
 
 A test here is a play: a coroutine that gets the theatre and its parameters. All plays that may run
 beside others begin together when the first is asked for; each test then waits for its own. Where
-several processes run tests, one has all of these, and one, with its own theatre, those `alone`.
+several processes run tests, one has all of these, and another, with its own theatre, those of
+`test_servers`.
 """
 
 import inspect
@@ -27,6 +28,11 @@ _measured: dict[str, list[float]] = {}
 
 def _ours(item: pytest.Item) -> bool:
     return HERE in item.path.parents and "theatre" in getattr(item, "fixturenames", ())
+
+
+def _apart(item: pytest.Item) -> bool:
+    """Say whether another process may have this play than most: see `tests/conftest.py`."""
+    return item.path.name == "test_servers.py"
 
 
 def _alone(item: pytest.Item) -> bool:
@@ -54,7 +60,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         _begin(theatre, pyfuncitem)
     elif pyfuncitem.nodeid not in _plays:
         for item in pyfuncitem.session.items:
-            if _ours(item) and not _alone(item):
+            if _ours(item) and not _alone(item) and _apart(item) == _apart(pyfuncitem):
                 _begin(theatre, item)
     _plays[pyfuncitem.nodeid].result()
     return True

@@ -181,7 +181,6 @@ async def _service_denied(stage: Stage) -> bool:
 
 @pytest.mark.nightly
 @pytest.mark.alone
-@pytest.mark.xdist_group("servers")
 async def test_20_the_right_to_watch_is_taken_away_and_given_back(theatre: Theatre) -> None:
     role = await theatre.kube.get(CLUSTER_ROLE, "", ROLE)
     without = [rule for rule in role["rules"] if "yolodetectors" not in rule["resources"]]
@@ -210,7 +209,6 @@ async def _remove_istio(theatre: Theatre) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.alone
-@pytest.mark.xdist_group("servers")
 async def test_20_a_kind_that_is_absent_and_then_appears(theatre: Theatre) -> None:
     # What the router decides is written up to three times: before the operator hears that the kind
     # is gone, without it, and with it.
@@ -225,7 +223,6 @@ async def test_20_a_kind_that_is_absent_and_then_appears(theatre: Theatre) -> No
 
 @pytest.mark.nightly
 @pytest.mark.alone
-@pytest.mark.xdist_group("servers")
 async def test_20_a_kind_that_vanishes_and_comes_back(theatre: Theatre) -> None:
     async with theatre.broken(
         "20 CRD vanishes, comes back", STEADY, counts=False, safe=False

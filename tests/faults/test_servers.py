@@ -47,7 +47,6 @@ async def test_12_a_server_that_has_had_enough(
 
 @pytest.mark.nightly
 @pytest.mark.alone
-@pytest.mark.xdist_group("servers")
 async def test_05_a_deletion_lost_in_a_restart_of_the_server_is_repaired(theatre: Theatre) -> None:
     """The server freezes, another deletes a child, the first is killed and starts anew."""
     plane = theatre.plane
@@ -71,7 +70,6 @@ async def test_05_a_deletion_lost_in_a_restart_of_the_server_is_repaired(theatre
 
 
 @pytest.mark.alone
-@pytest.mark.xdist_group("servers")
 @pytest.mark.parametrize("seconds", sized([5], [5, 60, 300]))
 @pytest.mark.parametrize("how", ["SIGSTOP", nightly("SIGKILL")])
 async def test_10_an_api_server_that_is_away(theatre: Theatre, how: str, seconds: int) -> None:
@@ -90,7 +88,6 @@ async def test_10_an_api_server_that_is_away(theatre: Theatre, how: str, seconds
 
 
 @pytest.mark.alone
-@pytest.mark.xdist_group("servers")
 @pytest.mark.parametrize("seconds", sized([5], [30]))
 async def test_11_an_etcd_that_is_frozen(theatre: Theatre, seconds: int) -> None:
     async with theatre.broken(
@@ -114,7 +111,6 @@ async def test_06_a_list_whose_rest_was_forgotten_is_begun_anew(theatre: Theatre
 
 
 @pytest.mark.alone
-@pytest.mark.xdist_group("servers")
 async def test_06_a_watch_whose_past_was_compacted_begins_anew(theatre: Theatre) -> None:
     """Cut off, a child deleted, everything before compacted, the server new: all must be listed."""
     async with theatre.broken(

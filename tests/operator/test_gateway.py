@@ -13,13 +13,13 @@ V2 = {"uri": "demo://shapes-v2"}
 
 
 async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
+    optional_kinds: Any,
     operator: Any,
     fake_kubelet: Any,
     make_detector: Callable[..., Any],
     kube: Kube,
     namespace: str,
     eventually: Callable[..., Any],
-    optional_kinds: Any,
 ) -> None:
     await make_detector(replicas=2, traffic=TRAFFIC, canary={"model": V2, "weight": 30})
 
@@ -59,13 +59,13 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
 
 
 async def test_a_detector_on_its_service_moves_once_a_gateway_has_accepted_its_route(
+    optional_kinds: Any,
     operator: Any,
     fake_kubelet: Any,
     make_detector: Callable[..., Any],
     kube: Kube,
     namespace: str,
     eventually: Callable[..., Any],
-    optional_kinds: Any,
 ) -> None:
     gateway = f"{namespace}/public"
     await make_detector(traffic={"gateways": [gateway], "hosts": ["move.example.com"]})

@@ -401,11 +401,11 @@ async def test_a_foreign_object_of_the_same_name_is_told_and_left_alone(
 
 
 async def test_istio_that_appears_is_used(
+    optional_kinds: Any,
     operator: Any,
     fake_kubelet: Any,
     make_detector: Callable[..., Any],
     user: User,
-    optional_kinds: Any,
 ) -> None:
     await make_detector(canary={"model": V2, "weight": 10}, traffic=HOSTS, **REPLICAS)
     await user.says("TrafficRouted", "MeshAbsent")

@@ -173,12 +173,12 @@ def a_lease_of_somebody(namespace: str) -> dict[str, Any]:
 
 
 async def test_kinds_appear_and_vanish_while_the_operator_runs(
+    optional_kinds: Any,
     operator: OperatorProcess,
     kube: Kube,
     namespace: str,
     make_detector: MakeDetector,
     fake_kubelet: FakeKubelet,
-    optional_kinds: Any,
     eventually: Eventually,
     always: Eventually,
 ) -> None:
