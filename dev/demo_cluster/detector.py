@@ -42,9 +42,13 @@ class Detector:
         """Merge into the spec."""
         self.kubectl.patch(DETECTORS, self.name, {"spec": spec})
 
+    def leave(self) -> None:
+        """Delete it, if it is there; its pods drain and go meanwhile."""
+        self.kubectl.run("delete", DETECTORS, self.name, "--ignore-not-found", "--wait=false")
+
     def delete(self) -> None:
         """Delete it, if it is there, and wait until its pods are gone."""
-        self.kubectl.run("delete", DETECTORS, self.name, "--ignore-not-found")
+        self.leave()
         eventually(
             f"the pods of {self.name} to go", self._no_pods, within_s=CHANGE_S, hint=self.hint()
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cluster import gateway_api
 from demo_cluster import pictures
 from demo_cluster.detector import Detector
 from demo_cluster.errors import NotYet
@@ -17,6 +18,8 @@ from demo_cluster.kube import Kubectl, Manifest
 from demo_cluster.load import Target
 from demo_cluster.pictures import Picture
 from demo_cluster.waiting import eventually
+
+RUN = f"e2e-{uuid.uuid4().hex[:6]}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,21 +33,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def installation() -> Installation:
     """The cluster with YoloFleet in it; what is there already is kept."""
-    return install(Path(__file__).with_name("values.yaml"))
+    installed = install(Path(__file__).with_name("values.yaml"))
+    gateway_api.install()
+    return installed
 
 
 @pytest.fixture(scope="session")
 def kubectl(installation: Installation) -> Iterator[Kubectl]:
     """kubectl in a namespace of this run, which goes afterwards with all that is in it.
 
-    So do those of earlier runs that were killed: their detectors hold the hosts of this run's.
+    So do those of earlier runs that were killed. Nobody waits for it: each run has its own hosts.
     """
-    kubectl = installation.kubectl(f"e2e-{uuid.uuid4().hex[:6]}")
+    kubectl = installation.kubectl(RUN)
     names = [item["metadata"]["name"] for item in kubectl.list("namespaces")]
     if left := [name for name in names if name.startswith("e2e-")]:
         kubectl.run("delete", "namespace", *left, "--ignore-not-found", "--wait=false")
-        for name in left:
-            kubectl.run("wait", "namespace", name, "--for=delete", "--timeout=50s")
     kubectl.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": kubectl.namespace}}
     )
@@ -90,6 +93,25 @@ def make(kubectl: Kubectl) -> Callable[..., Detector]:
     return apply
 
 
+@pytest.fixture(scope="module")
+def fleet(
+    request: pytest.FixtureRequest, make: Callable[..., Detector], routed: Callable[[str], Manifest]
+) -> dict[str, Detector]:
+    """The detectors that the file's `fleet_of(routed)` describes, by name.
+
+    Those of the next file are applied with them: their pods start while this file's tests run.
+    """
+    here = Path(__file__).parent
+    run = [item for item in request.session.items if here in item.path.parents]
+    files = list(dict.fromkeys(item.getparent(pytest.Module).obj for item in run))
+    this = files.index(request.module)
+    made, *_ = [
+        {name: make(name, **spec) for name, spec in file.fleet_of(routed).items()}
+        for file in files[this : this + 2]
+    ]
+    return made
+
+
 @pytest.fixture(scope="session")
 def routed() -> Callable[[str], Manifest]:
     """`routed(name)` is the `traffic` of a detector that the ingress serves."""
@@ -103,7 +125,7 @@ def target(installation: Installation) -> Callable[[str], Target]:
 
 
 def host(name: str) -> str:
-    return f"{name}.e2e.example.com"
+    return f"{name}.{RUN}.example.com"
 
 
 @pytest.fixture(scope="session")

@@ -14,14 +14,18 @@ REQUESTS = 25
 WRONG_DIGEST = "0" * 64
 
 
+def fleet_of(routed):
+    return {"steady": {"replicas": 1, "traffic": routed("steady")}}
+
+
 @pytest.fixture(scope="module")
-def steady(make, routed, target, images):
+def steady(fleet, target, images):
     """A detector that serves; every test leaves it as it was."""
-    detector = make("steady", replicas=1, traffic=routed("steady"))
+    detector = fleet["steady"]
     detector.wait_ready()
     wait_until_served(target("steady"), [images[0].data], within_s=120)
     yield detector
-    detector.delete()
+    detector.leave()
 
 
 @pytest.fixture
@@ -46,11 +50,17 @@ def serves_as_before(steady, target, images, weights):
             "DigestMismatch",
             WRONG_DIGEST[:12],
         ),
-        ({"model": {"uri": "file:///models/none.onnx"}}, "ModelNotFound", "none.onnx"),
-        (
+        pytest.param(
+            {"model": {"uri": "file:///models/none.onnx"}},
+            "ModelNotFound",
+            "none.onnx",
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param(
             {"model": {"uri": "demo://shapes-v2", "classes": ["cat", "dog"]}},
             "ClassesDiffer",
             "cat",
+            marks=pytest.mark.nightly,
         ),
         ({"runtime": {"image": "registry.invalid/none:1"}}, "ImagePullFailed", "registry.invalid"),
         (
@@ -124,7 +134,7 @@ def test_without_a_gpu_in_the_cluster_no_pod_is_made_and_the_numbers_are_told(ma
     assert "nvidia.com/gpu" in found["message"]
     assert events("yard", found["reason"])["type"] == "Warning"
     assert detector.pods() == []
-    detector.delete()
+    detector.leave()
 
 
 @pytest.mark.parametrize(

@@ -2,31 +2,37 @@
 
 import pytest
 
-from cluster import gateway_api
 from demo_cluster import release
 from demo_cluster.errors import NotYet
 from demo_cluster.load import Load, wait_until_served
 from demo_cluster.waiting import eventually
 
-HOST = "routed.gw.example.com"
-TRAFFIC = {"provider": "gateway", "gateways": ["istio-system/api"], "hosts": [HOST]}
 V2 = {"uri": "demo://shapes-v2"}
 ROUTE = "httproutes.gateway.networking.k8s.io"
 
 
+def fleet_of(routed):
+    """Host and gateway as the listener of `istio-system/api` takes them."""
+    (host,) = (
+        name.replace(".example.com", ".gw.example.com") for name in routed("routed")["hosts"]
+    )
+    traffic = {"provider": "gateway", "gateways": ["istio-system/api"], "hosts": [host]}
+    return {"routed": {"replicas": 2, "traffic": traffic}}
+
+
 @pytest.fixture(scope="module")
-def routed_by_gateway(make, kubectl, installation):
-    gateway_api.install()
-    detector = make("routed", replicas=2, traffic=TRAFFIC)
+def routed_by_gateway(fleet):
+    detector = fleet["routed"]
     detector.wait_ready()
     yield detector
-    detector.delete()
+    detector.leave()
 
 
 def test_a_canary_is_promoted_without_a_failed_request(
     routed_by_gateway, installation, images, kubectl
 ):
-    detector, target = routed_by_gateway, installation.target(HOST)
+    detector = routed_by_gateway
+    target = installation.target(detector.raw()["spec"]["traffic"]["hosts"][0])
 
     def served() -> None:
         route = kubectl.find(ROUTE, "routed")

@@ -1,18 +1,17 @@
 """A release from the first apply to a roll-back, told once and looked at from many sides.
 
-Requests come through the ingress all the time. In the second half the operator's leader is killed
-in the middle of a promotion.
+Requests come through the ingress all the time.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from demo_cluster import pictures, release
-from demo_cluster.detector import Detector, condition, told
+from demo_cluster.detector import Detector
 from demo_cluster.errors import NotYet
 from demo_cluster.kube import ROUTES, Manifest
 from demo_cluster.load import Load, Summary, Target, wait_until_served
@@ -38,18 +37,18 @@ class Story:
     promotion: Promotion | None = None
     promoted: Summary | None = None
     rolled_back: Summary | None = None
-    killed: str = ""
-    leads_now: str = ""
-    again: Promotion | None = None
     everything: Summary | None = None
     restarts: int = -1
     routes: list[Manifest] = field(default_factory=list)
-    status: Manifest = field(default_factory=dict)
+
+
+def fleet_of(routed: Callable[[str], Manifest]) -> dict[str, Manifest]:
+    return {"gate": {"replicas": 2, "traffic": routed("gate")}}
 
 
 @pytest.fixture(scope="module")
-def story(make, routed, target, images, leader) -> Iterator[Story]:
-    detector = make("gate", replicas=2, traffic=routed("gate"))
+def story(fleet, target, images) -> Iterator[Story]:
+    detector = fleet["gate"]
     story = Story(detector, target("gate"))
     detector.wait_ready()
     data = [image.data for image in images]
@@ -61,13 +60,11 @@ def story(make, routed, target, images, leader) -> Iterator[Story]:
     ):
         tell_of_canary(story, load, images)
         tell_of_promotion(story, load)
-        tell_of_a_killed_leader(story, load, leader)
     story.everything = load.summary()
     story.restarts = detector.restarts()
     story.routes = watch.versions
-    story.status = detector.raw()["status"]
     yield story
-    detector.delete()
+    detector.leave()
 
 
 def tell_of_canary(story: Story, load: Load, images: Any) -> None:
@@ -102,27 +99,6 @@ def after_the_switch(load: Load, revision: str) -> Summary:
     mark = load.answered
     load.wait_for(200, within_s=120)
     return load.summary(since=mark, until=mark + 200)
-
-
-def tell_of_a_killed_leader(story: Story, load: Load, leader: Any) -> None:
-    detector = story.detector
-    detector.wait_settled()  # the second revision sleeps: this promotion has to start its pods
-    detector.patch({"canary": {**CANARY, "weight": 50}})
-    detector.wait_weight(50)
-    before = release.uids(detector, story.second)
-    detector.patch({**CANARY, "canary": None})
-
-    def under_way() -> None:
-        progressing = condition(detector.acted_on(), "Progressing")
-        if progressing["reason"] != "RollingOut":
-            raise NotYet(told(progressing))
-
-    eventually("the promotion to begin", under_way, within_s=120, every_s=0.1)
-    story.killed = leader.kill()
-    detector.wait_released("demo://shapes-v2")
-    story.again = Promotion(0, story.second, before, release.uids(detector, story.second))
-    story.leads_now = leader.successor(story.killed)
-    load.wait_for(100, within_s=120)
 
 
 def test_objects_are_found_through_the_ingress(story, images):
@@ -168,13 +144,6 @@ def test_promotion_keeps_the_pods_of_the_canary(story):
 
 def test_after_the_roll_back_the_first_revision_answers_everything(story):
     assert set(story.rolled_back.revisions) == {story.first}
-
-
-def test_a_promotion_goes_on_when_the_leader_is_killed(story):
-    assert story.leads_now != story.killed
-    assert story.again.kept
-    assert story.again.kept <= story.again.after
-    assert story.status["stable"]["revision"] == story.second
 
 
 def test_no_request_failed(story):

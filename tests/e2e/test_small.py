@@ -22,6 +22,15 @@ EVERYTHING = (
 )
 
 
+def fleet_of(routed):
+    service = {"provider": "service"}
+    return {
+        "plain": {"traffic": service},
+        "dock": {"replicas": 2, "traffic": service},
+        "drift": {"traffic": routed("drift")},
+    }
+
+
 @contextmanager
 def forwarded(kubectl: Kubectl, service: str) -> Iterator[Target]:
     """Lead a free local port to a Service, as `kubectl port-forward` does."""
@@ -47,8 +56,8 @@ def left(kubectl: Kubectl, detector: str) -> list[str]:
     return [f"{item['kind']}/{item['metadata']['name']}" for item in found]
 
 
-def test_without_hosts_a_plain_service_is_all_and_deleting_leaves_nothing(make, images, kubectl):
-    detector = make("plain", traffic={"provider": "service"})
+def test_without_hosts_a_plain_service_is_all_and_deleting_leaves_nothing(fleet, images, kubectl):
+    detector = fleet["plain"]
     detector.wait_ready()
     detector.wait_for("TrafficRouted")
     assert kubectl.find(ROUTES, "plain") is None
@@ -71,8 +80,8 @@ def test_without_hosts_a_plain_service_is_all_and_deleting_leaves_nothing(make, 
     eventually("everything of the detector to go", look, within_s=120)
 
 
-def test_an_autoscaler_owns_the_replicas_and_the_live_number_is_kept(make, kubectl):
-    detector = make("dock", replicas=2, traffic={"provider": "service"})
+def test_an_autoscaler_owns_the_replicas_and_the_live_number_is_kept(fleet, kubectl):
+    detector = fleet["dock"]
     detector.wait_ready()
     revision = detector.raw()["status"]["stable"]["revision"]
     keep = {"scaleDown": {"selectPolicy": "Disabled"}}
@@ -108,7 +117,7 @@ def test_an_autoscaler_owns_the_replicas_and_the_live_number_is_kept(make, kubec
     eventually("the operator to look again", detector.acted_on, within_s=120)
     assert replicas(kubectl, revision) == 3
     assert "yolofleet" not in owners()
-    detector.delete()
+    detector.leave()
 
 
 def replicas(kubectl: Kubectl, deployment: str) -> int:
@@ -117,8 +126,8 @@ def replicas(kubectl: Kubectl, deployment: str) -> int:
     return int(found["spec"]["replicas"])
 
 
-def test_what_somebody_deletes_or_edits_is_repaired(make, routed, kubectl):
-    detector = make("drift", traffic=routed("drift"))
+def test_what_somebody_deletes_or_edits_is_repaired(fleet, kubectl):
+    detector = fleet["drift"]
     detector.wait_ready()
     detector.wait_for("TrafficRouted")
     before = kubectl.find(ROUTES, "drift")
@@ -134,7 +143,7 @@ def test_what_somebody_deletes_or_edits_is_repaired(make, routed, kubectl):
             raise NotYet("the Service still selects nothing")
 
     eventually("the repair", look, within_s=120, hint=detector.hint())
-    detector.delete()
+    detector.leave()
 
 
 def test_helm_test_finds_the_installation_in_order(installation):

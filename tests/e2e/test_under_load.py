@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from demo_cluster.detector import Detector
+from demo_cluster import release
+from demo_cluster.detector import Detector, condition, told
 from demo_cluster.errors import KubectlFailed, NotYet
+from demo_cluster.kube import Manifest
 from demo_cluster.load import Load, Summary, wait_until_served
 from demo_cluster.sampler import Sampler, broken_promises
 from demo_cluster.waiting import eventually
 
-REPLICAS = 3
+REPLICAS = 2
 V1, V2 = {"uri": "demo://shapes"}, {"uri": "demo://shapes-v2"}
 STEPS = [{"weight": 20, "hold": "3s"}, {"weight": 60, "hold": "3s"}]
 DRAIN_S = 9.0  # what is installed, less the moments between two looks
@@ -63,23 +65,20 @@ class Busy:
         eventually("all replicas", ready, within_s=300)
 
 
+def fleet_of(routed: Callable[[str], Manifest]) -> dict[str, Manifest]:
+    return {"busy": {"replicas": REPLICAS, "traffic": {**routed("busy"), "retries": 0}}}
+
+
 @pytest.fixture(scope="module")
-def busy(make, routed, target, images, leader, operator_kubectl) -> Iterator[Busy]:
-    traffic = {**routed("busy"), "retries": 0}
-    detector = make("busy", replicas=REPLICAS, traffic=traffic)
+def busy(fleet, target, images, leader, operator_kubectl) -> Iterator[Busy]:
+    detector = fleet["busy"]
     detector.wait_ready()
     data = [image.data for image in images]
     wait_until_served(target("busy"), data, within_s=120)
     sampler = Sampler(detector.kubectl.namespace, "busy")
     with sampler, Load(target("busy"), data) as load:
         yield Busy(detector, load, sampler, operator_kubectl, leader)
-    detector.delete()
-
-
-def settled(busy: Busy, model: dict[str, str]) -> None:
-    """Bring the detector to `model`, at rest."""
-    busy.release(model)
-    busy.detector.wait_settled()
+    detector.leave()
 
 
 def nothing_failed(summary: Summary) -> None:
@@ -104,7 +103,6 @@ def test_a_roll_back(busy):
 
 
 def test_a_release_in_steps_that_goes_its_way_alone(busy):
-    busy.detector.wait_settled()
     stepped = {"strategy": "Canary", "steps": STEPS, "maxSurge": 1}
     model = {"uri": "demo://shapes-v2", "classes": []}
 
@@ -114,19 +112,34 @@ def test_a_release_in_steps_that_goes_its_way_alone(busy):
         busy.detector.wait_released(V2["uri"])
 
     nothing_failed(busy.during(walk))
-    busy.detector.patch({"rollout": None, "inference": {"confidence": None}})
-    busy.detector.wait_settled()
+    busy.detector.patch({"rollout": None})
 
 
-def test_the_operator_is_killed_in_mid_release(busy):
+def test_a_promotion_goes_on_when_the_operator_is_killed(busy):
+    """Its pods are the canary's and those that it still has to start."""
+
+    def under_way() -> None:
+        progressing = condition(busy.detector.acted_on(), "Progressing")
+        if progressing["reason"] != "RollingOut":
+            raise NotYet(told(progressing))
+
     def kill() -> None:
-        busy.detector.patch({"model": V1})
-        busy.leader.kill()
+        busy.detector.patch({"canary": {"model": V1, "weight": 50}})
+        canary = busy.detector.wait_weight(50)["revision"]
+        before = release.uids(busy.detector, canary)
+        busy.detector.patch(release.promoted(busy.detector.raw()["spec"]))
+        eventually("the promotion to begin", under_way, within_s=120, every_s=0.1)
+        killed = busy.leader.kill()
         busy.detector.wait_released(V1["uri"])
+        assert busy.stable() == canary
+        assert before
+        assert before <= release.uids(busy.detector, canary)
+        assert busy.leader.successor(killed) != killed
 
     nothing_failed(busy.during(kill))
 
 
+@pytest.mark.nightly
 def test_the_leader_changes_in_mid_release(busy):
     busy.detector.wait_settled()
 
@@ -155,6 +168,7 @@ def test_pods_are_evicted_as_a_drain_does(busy):
     assert not busy.stable_pods().keys() & pods.keys()
 
 
+@pytest.mark.nightly
 def test_a_pod_is_deleted(busy):
     busy.whole_again()
     pod = next(iter(busy.stable_pods().values()))
@@ -167,6 +181,7 @@ def test_a_pod_is_deleted(busy):
     nothing_failed(busy.during(delete))
 
 
+@pytest.mark.nightly
 def test_the_api_server_is_restarted(busy):
     before = busy.stable_pods()
     after: dict[str, str] = {}
