@@ -78,7 +78,9 @@ def binary(module: Module, package: str = "") -> Path:
         settings = " ".join(["-s", "-w", *(f"-X {stamp}" for stamp in module.stamps)])
         with step(f"compile {name} {module.version}", module.cost):
             run(
-                [require_go(), "build", "-trimpath", "-tags", module.tags, "-ldflags", settings,
+                # No -trimpath: it writes the version that a replacement replaces into packages,
+                # so what two workspaces agree on (`like`) would be compiled for each of them.
+                [require_go(), "build", "-tags", module.tags, "-ldflags", settings,
                  "-o", part, package or "."],
                 log=f"go-{module.name}",
                 cwd=workspace,
