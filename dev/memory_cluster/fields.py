@@ -8,7 +8,7 @@ lists have items with keys, and what is replaced as a whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,28 +80,34 @@ def key_of(item: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 def leaves(manifest: Manifest) -> dict[Path, Any]:
     """Return every field of `manifest` that can have an owner, and its value."""
-    return dict(_leaves(manifest, manifest, (), "parts"))
+    found: dict[Path, Any] = {}
+    _gather(found, manifest, manifest, (), "parts")
+    return found
 
 
-def _leaves(
-    of: Manifest, value: Any, path: Path, shape: tuple[str, ...] | str
-) -> Iterator[tuple[Path, Any]]:
+def _gather(
+    found: dict[Path, Any], of: Manifest, value: Any, path: Path, shape: tuple[str, ...] | str
+) -> None:
     if isinstance(value, dict) and value and shape != "whole":
         for name, inner in value.items():
-            yield from _leaves(of, inner, (*path, f"f:{name}"), shape_of(of, name))
+            here = (*path, "f:" + name)
+            if isinstance(inner, dict | list):
+                _gather(found, of, inner, here, shape_of(of, name))
+            else:
+                found[here] = inner
     elif isinstance(value, list) and value and isinstance(shape, tuple):
         for item in value:
             here = (*path, key_of(item, shape))
-            yield here, _ITEM
+            found[here] = _ITEM
             if path[-1] != "f:ownerReferences":  # each is one value
-                yield from _leaves(of, item, here, "parts")
+                _gather(found, of, item, here, "parts")
             else:
-                yield here, item
+                found[here] = item
     elif isinstance(value, list) and value and shape == "set":
         for item in value:
-            yield (*path, "v:" + json.dumps(item)), item
+            found[(*path, "v:" + json.dumps(item))] = item
     else:
-        yield path, value
+        found[path] = value
 
 
 _STRIPPED: Final = {
@@ -134,6 +140,9 @@ def is_status(path: Path) -> bool:
     return path[:1] == ("f:status",)
 
 
+_TYPE: Final = {"apiVersion", "kind"}  # which say how all else is merged
+
+
 @dataclass(frozen=True)
 class Changes:
     """What differs between two forms of an object: fields set, and fields that are gone."""
@@ -147,7 +156,8 @@ class Changes:
 
 def changes(before: Manifest, after: Manifest) -> Changes:
     """Return the fields that differ."""
-    was, now = leaves(before), leaves(after)
+    same = {name for name, value in before.items() if after.get(name, _ITEM) == value} - _TYPE
+    was, now = (leaves({k: v for k, v in one.items() if k not in same}) for one in (before, after))
     new = frozenset(path for path, value in now.items() if path not in was or was[path] != value)
     return Changes(new, frozenset(was.keys() - now.keys()))
 
@@ -215,13 +225,17 @@ def tree_of(paths: Collection[Path]) -> dict[str, Any]:
     return tree
 
 
-def paths_of(tree: Mapping[str, Any], path: Path = ()) -> Paths:
+def paths_of(tree: Mapping[str, Any]) -> Paths:
     """Return FieldsV1 as paths."""
     found: set[Path] = set()
+    _trace(found, tree, ())
+    return frozenset(found)
+
+
+def _trace(found: set[Path], tree: Mapping[str, Any], path: Path) -> None:
     for name, inner in tree.items():
         here = path if name == "." else (*path, name)
-        if not inner:
-            found.add(here)
+        if inner:
+            _trace(found, inner, here)
         else:
-            found |= paths_of(inner, here)
-    return frozenset(found)
+            found.add(here)

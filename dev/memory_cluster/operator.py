@@ -7,6 +7,7 @@ Lease, time. One of it lives until it crashes; the next one starts with an empty
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
@@ -118,6 +119,14 @@ class Operator:
         """So many were, since it was last swept."""
         self._heard = len(server.history)
         self._known: dict[str, bool] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Operator:
+        """Return a copy that lives in the loop that runs now."""
+        other = Operator.__new__(Operator)
+        memo |= {id(self): other, id(self._loop): asyncio.get_running_loop()}
+        vars(other).update(copy.deepcopy(vars(self), memo))
+        return other
 
     async def start(self) -> None:
         """List all there is, as the process does before it works."""
@@ -208,6 +217,9 @@ class Operator:
 
 class _Uncounted:
     """Metrics that nobody reads."""
+
+    def __deepcopy__(self, _memo: object) -> _Uncounted:
+        return self
 
     def __getattr__(self, _name: str) -> Any:
         return lambda *_args, **_named: None

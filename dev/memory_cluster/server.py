@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -27,6 +27,7 @@ MERGE: Final = "application/merge-patch+json"
 EPOCH: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
 KINDS: Final = tuple({k.path(): k for k in vars(kinds).values() if isinstance(k, Kind)}.values())
+_APIS: Final = frozenset(kind.api_path for kind in KINDS)
 _STATUS: Final = {"YoloDetector", "Deployment", "Pod", "HTTPRoute", "PodDisruptionBudget"}
 _GENERATIONS_OF_NONE: Final = {
     "ControllerRevision",
@@ -117,7 +118,7 @@ class Server:
         """Do what `request` asks for."""
         body = _copy(request.body)  # nothing is shared with who asks
         try:
-            if request.path in {kind.api_path for kind in KINDS}:
+            if request.path in _APIS:
                 return self._api(request.path)
             where = self._find(request.path)
             match request.method:
@@ -289,11 +290,15 @@ class Server:
                 "Invalid",
                 f'{where.kind} "{where.name}" is invalid: {fixed}: field is immutable',
             )
-        was = _managed(live)
+        known = {_owner_of(entry): entry for entry in _managed(live)}
         # In one order: an apply that changes nothing must leave the version alone.
-        ordered = sorted(owners.items(), key=lambda item: astuple(item[0]))
-        entries = [_entry(live, owner, owned, self.now) for owner, owned in ordered if owned]
-        after["metadata"]["managedFields"] = [_unless_same(was, entry) for entry in entries]
+        after["metadata"]["managedFields"] = [
+            known[owner]
+            if owner in known and fields.paths_of(known[owner]["fieldsV1"]) == owned
+            else _entry(live, owner, owned, self.now)
+            for owner, owned in sorted(owners.items(), key=lambda item: item[0])
+            if owned
+        ]
         after["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
         if after == live:
             return _copy(live)
@@ -390,7 +395,7 @@ def selected(manifest: Manifest, selector: str) -> bool:
 # owners of fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class _Owner:
     manager: str
     operation: str
@@ -401,13 +406,12 @@ def _managed(manifest: Manifest) -> list[Manifest]:
     return list(manifest["metadata"].get("managedFields") or ())
 
 
+def _owner_of(entry: Manifest) -> _Owner:
+    return _Owner(entry["manager"], entry["operation"], entry.get("subresource", ""))
+
+
 def _owners(manifest: Manifest) -> dict[_Owner, Paths]:
-    return {
-        _Owner(e["manager"], e["operation"], e.get("subresource", "")): fields.paths_of(
-            e["fieldsV1"]
-        )
-        for e in _managed(manifest)
-    }
+    return {_owner_of(entry): fields.paths_of(entry["fieldsV1"]) for entry in _managed(manifest)}
 
 
 def _wanted(paths: Paths, subresource: str) -> Paths:
@@ -463,13 +467,6 @@ def _entry(of: Manifest, owner: _Owner, owned: Paths, now: str) -> Manifest:
         "fieldsV1": fields.tree_of(_wanted(owned, owner.subresource)),
     }
     return entry | ({"subresource": owner.subresource} if owner.subresource else {})
-
-
-def _unless_same(was: list[Manifest], entry: Manifest) -> Manifest:
-    """Return the entry that says the same but for the time, where there was one."""
-    timeless = {k: v for k, v in entry.items() if k != "time"}
-    same = (e for e in was if {k: v for k, v in e.items() if k != "time"} == timeless)
-    return next(same, entry)
 
 
 def _dotted(path: fields.Path) -> str:

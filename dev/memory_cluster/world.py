@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from faults import safety
@@ -15,7 +16,7 @@ from faults.traces import SPEC
 from memory_cluster.controllers import Controllers
 from memory_cluster.faults import Crashed, Fault
 from memory_cluster.operator import MemoryClient, Operator
-from memory_cluster.server import MERGE, Server
+from memory_cluster.server import KINDS, MERGE, Server
 from yolofleet.api import names
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
@@ -29,14 +30,24 @@ QUIET_S: Final = 400.0
 MANY: Final = 100
 
 
+@dataclass
+class Clock:
+    """A clock that is told the time."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:  # noqa: D102
+        return self.seconds
+
+
 class World:
     """What a test plays with. broken: models whose pods never get ready."""
 
     def __init__(
         self, absent: Sequence[Kind] = (kinds.HTTP_ROUTE, kinds.GATEWAY, kinds.POD_MONITOR)
     ) -> None:
-        self._time = [0.0]
-        self.server = Server(lambda: self._time[0], absent=set(absent))
+        self._time = Clock()
+        self.server = Server(self._time, absent=set(absent))
         self.broken: set[str] = set()
         self._begin()
         for kind in set(kinds.GATEWAYS.values()) - set(absent):
@@ -44,6 +55,7 @@ class World:
 
     def _begin(self) -> None:
         self.controllers = Controllers(self.server, self._gets_ready)
+        self._rested: tuple[int, set[str]] = (0, set())
         self.client = MemoryClient(self.server)
         self.operator: Operator | None = None
         self.crashes = 0
@@ -55,11 +67,20 @@ class World:
     def fork(self) -> World:
         """Return a copy of this world that goes its own way, with an operator yet to be started."""
         other = copy.copy(self)
-        other._time = list(self._time)
-        other.server = self.server.fork(lambda: other._time[0])
+        other._time = Clock(self._time.seconds)
+        other.server = self.server.fork(other._time)
         other.broken = set(self.broken)
         other._begin()
         return other
+
+    def copy(self) -> World:
+        """Return a copy of this world with the operator in the middle of its life.
+
+        Nobody may be in the middle of anything. What is never changed is shared.
+        """
+        calls = (call for call, _ in self.client.calls)
+        shared = (*KINDS, *self.server.history, *self.server.objects.values(), *calls)
+        return copy.deepcopy(self, {id(one): one for one in shared})
 
     # what goes wrong
 
@@ -76,7 +97,7 @@ class World:
     async def go_on_a_little(self) -> None:
         """Let the cluster move, and the operator hear of it, in the middle of its work."""
         self.controllers.step()
-        self._time[0] += 1.0
+        self._time.seconds += 1.0
         if self.operator:
             self.operator.hear()
 
@@ -91,30 +112,42 @@ class World:
 
     # time
 
-    async def settle(self, quiet_s: float = QUIET_S) -> None:
-        """Let everybody work until nothing changed for so long; what watches lost is swept then."""
-        version, quiet_since, swept, calls = -1, self._time[0], False, 0
+    async def settle(
+        self, quiet_s: float = QUIET_S, between: Callable[[], None] = lambda: None
+    ) -> None:
+        """Let everybody work until nothing changed for so long; what watches lost is swept then.
+
+        between: called whenever nobody is in the middle of anything.
+        """
+        version, quiet_since, swept, calls = -1, self._time.seconds, False, 0
         for _ in range(3000):
-            self.controllers.settle()
+            between()
+            self._let_controllers_work()
             worked = await self._work()
             if self.server.version != version:
-                version, quiet_since, swept = self.server.version, self._time[0], False
+                version, quiet_since, swept = self.server.version, self._time.seconds, False
                 calls = len(self.client.calls)
             if worked:
                 continue
             assert self.operator is not None
             look = self.operator.next_look_s()
-            left = quiet_since + quiet_s - self._time[0]
+            left = quiet_since + quiet_s - self._time.seconds
             if look is None or look > left:
                 if swept or not self.operator.missed:
                     self.restless = [str(call) for call, _ in self.client.calls[calls:]]
                     return
                 swept, self.operator.missed = True, 0
-                self._time[0] += max(left, 0.0)
+                self._time.seconds += max(left, 0.0)
                 await self._safely(self.operator.sweep)
                 continue
-            self._time[0] += max(look, 0.001)
+            self._time.seconds += max(look, 0.001)
         raise AssertionError(f"it never comes to rest; {self.status()}")
+
+    def _let_controllers_work(self) -> None:
+        """Let the controllers work, unless nothing is as it was not when they came to rest."""
+        if self._rested != (self.server.version, self.broken):
+            self.controllers.settle()
+            self._rested = (self.server.version, set(self.broken))
 
     async def _work(self) -> bool:
         """Let the operator work; return whether anything came of it."""
@@ -143,7 +176,7 @@ class World:
         except Crashed:
             self.crashes += 1
             assert self.crashes < MANY, "it crashes for ever"
-            self._time[0] += 1.0
+            self._time.seconds += 1.0
             await self._safely(self._start)
         if operator:
             self.failures += operator.failures
@@ -151,7 +184,7 @@ class World:
 
     async def pass_time(self, seconds: float) -> None:
         """Let so much time pass, and everybody work."""
-        self._time[0] += seconds
+        self._time.seconds += seconds
         await self._work()
 
     # what a user does

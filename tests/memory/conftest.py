@@ -15,9 +15,13 @@ from yolofleet.cluster import kinds
 
 @dataclass(frozen=True)
 class Reference:
-    """A world where a trace's step comes next, and what that does without a fault."""
+    """A world where a trace's step comes next, and what that does without a fault.
+
+    moments: the world each time that nobody was in the middle of anything, from the step on.
+    """
 
     prepared: World
+    moments: tuple[World, ...]
     state: dict[str, Any]
     writes: tuple[str, ...]
     made: Counter[str]
@@ -26,6 +30,14 @@ class Reference:
     def world(self) -> World:
         """Return a copy of the world before the step; its operator is about to start."""
         return self.prepared.fork()
+
+    def before(self, number: int) -> World:
+        """Return a copy of the last moment before the write `number` of the step."""
+        return next(w for w in reversed(self.moments) if len(w.writes()) < number).copy()
+
+    def begins(self, number: int) -> bool:
+        """Return whether the write `number` is the first one after a moment."""
+        return any(len(world.writes()) == number - 1 for world in self.moments)
 
     def judge(self, world: World, *, counts: bool = True) -> list[str]:
         """Return what is wrong with what happened in `world` since its faults were set."""
@@ -70,9 +82,11 @@ async def reference(trace: Trace) -> Reference:
         assert not world.writes()
         world.suffer()
         await trace.step(world)
-        await world.settle()
+        moments: list[World] = []
+        await world.settle(between=lambda: moments.append(world.copy()))
         found = Reference(
             prepared,
+            tuple(moments),
             world.state(),
             tuple(world.writes()),
             _counted(world, "ADDED"),
