@@ -37,3 +37,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return group_of(nodeid)
 
     return Groups(config, log)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test by none of its bytes: an archive holds its time, and workers want one name."""
+    return argname if isinstance(val, bytes) else None

@@ -4,8 +4,14 @@ import sys
 from functools import partial
 
 from stub_engine.engine import start
+from yoloserve import __main__ as yoloserve
 from yoloserve import commands
-from yoloserve.__main__ import main
+
+
+def main() -> int:
+    """Run one command of the server's, around the stub."""
+    return yoloserve.main(serve=partial(commands.serve, start=start))
+
 
 if __name__ == "__main__":
-    sys.exit(main(serve=partial(commands.serve, start=start)))
+    sys.exit(main())

@@ -3,13 +3,15 @@
 import asyncio
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from fastapi import applications
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -44,6 +47,23 @@ SEEN = np.array(
     ],
     np.float32,
 ).T
+
+
+@pytest.fixture(scope="session", autouse=True)
+def documents_are_made_once() -> Iterator[None]:
+    """Remember `/openapi.json`: it takes a fifth of a second, in each test that makes an app."""
+    made: dict[tuple[str, str], str] = {}
+    make = applications.get_openapi
+
+    def remembered(**told: Any) -> dict[str, Any]:
+        key = told["version"], told["description"]
+        if key not in made:
+            made[key] = json.dumps(make(**told))
+        return json.loads(made[key])  # one's own: the application adds to it
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(applications, "get_openapi", remembered)
+        yield
 
 
 BRIGHT = 0.04  # what a small model's small scores rise by from black to white
@@ -284,11 +304,50 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     return make
 
 
+class Forked:
+    """A process that the zygote forked, with what `subprocess.Popen` has of methods."""
+
+    def __init__(self, asked: socket.socket, module: str, environment: Mapping[str, str]) -> None:
+        stderr, its_stderr = os.pipe()
+        status, its_status = os.pipe()
+        message = json.dumps({"module": module, "environment": dict(environment)}).encode()
+        socket.send_fds(asked, [message], [its_stderr, its_status])
+        os.close(its_stderr)
+        os.close(its_status)
+        self.stderr = os.fdopen(stderr)
+        self._status = os.fdopen(status)
+        self.pid = int(self._status.readline())
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            self.returncode = int(self._status.readline())
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[None, str]:
+        self.wait(timeout)
+        return None, self.stderr.read()
+
+    def send_signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            self.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        self.stderr.close()
+        self._status.close()
+
+
 @dataclass
 class Process:
     """A server process; its log is read line by line, so that nothing needs to sleep."""
 
-    process: subprocess.Popen[str]
+    process: "subprocess.Popen[str] | Forked"
     termination_log: Path
     url: str = ""
 
@@ -304,15 +363,37 @@ class Process:
         self.process.send_signal(signal.SIGTERM)
 
 
+SOURCES = f"{ROOT / 'serving_image'}{os.pathsep}{ROOT / 'dev'}"
+IMPORTED = "yoloserve.__main__", "yoloserve.app", "yoloserve.server", "yoloserve.backends.openvino"
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[socket.socket]:
+    """What `zygote.py` listens to: it has imported the server, and forks."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with its:
+            process = subprocess.Popen(
+                [sys.executable, Path(__file__).with_name("zygote.py"), *IMPORTED],
+                env=os.environ | {"PYTHONPATH": SOURCES},
+                stdin=its.fileno(),
+            )
+        yield ours
+    process.wait()
+
+
 @pytest.fixture(scope="module")
-def run_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Process]]:
+def run_server(
+    zygote: socket.socket, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Process]]:
     """Start `yoloserve serve` with these settings, in a process of its own.
 
+    It is forked, which takes a fifth of a start; `anew` runs an interpreter, as users do.
     Answers have a minute: on a busy machine one may take longer than a caller would wait for.
     """
     started: list[Process] = []
 
-    def run(program: str = "yoloserve", **settings: Any) -> Process:
+    def run(program: str = "yoloserve", *, anew: bool = False, **settings: Any) -> Process:
         folder = tmp_path_factory.mktemp("server")
         termination_log = folder / "termination-log"
         options = {
@@ -321,15 +402,18 @@ def run_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
             "termination_log": termination_log,
             "deadline_ms": 60_000,
         }
-        environment = {f"YOLOSERVE_{k.upper()}": str(v) for k, v in (options | settings).items()}
-        process = subprocess.Popen(
-            [sys.executable, "-m", program, "serve"],
-            env=os.environ
-            | environment
-            | {"PYTHONPATH": f"{ROOT / 'serving_image'}:{ROOT / 'dev'}"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        told = {f"YOLOSERVE_{k.upper()}": str(v) for k, v in (options | settings).items()}
+        environment = os.environ | told | {"PYTHONPATH": SOURCES}
+        process: subprocess.Popen[str] | Forked
+        if anew:
+            process = subprocess.Popen(
+                [sys.executable, "-m", program, "serve"],
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        else:
+            process = Forked(zygote, program, environment)
         server = Process(process, termination_log)
         started.append(server)
         return server
@@ -338,3 +422,5 @@ def run_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     for server in started:
         server.process.kill()
         server.process.communicate()
+        if isinstance(server.process, Forked):
+            server.process.close()

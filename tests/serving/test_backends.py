@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 from yoloserve.backends import onnxruntime
+from yoloserve.backends import torch as torch_backend
 from yoloserve.backends.torch import _torchscript as load_torchscript
 from yoloserve.backends.torch import for_tensor_cores, make_on
 from yoloserve.engine import PROBE, Engine, start
@@ -25,7 +24,6 @@ from yoloserve.weights import BUNDLED
 # Torch wants its own format to be exported; TorchScript is what the public YOLO exporter writes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.(trace|save).*:FutureWarning")
 
-SOURCES = Path(__file__).parents[2] / "serving_image"
 NAMES = ("circle", "square", "star")
 RUNTIMES = [BackendName.OPENVINO, BackendName.ONNXRUNTIME, BackendName.TORCH]
 OPTIONS = Options(confidence=0.25, iou=0.7, max_detections=300)
@@ -255,20 +253,21 @@ def test_a_torchscript_makes_its_tensors_where_it_runs_not_where_it_was_exported
     assert set(told) == {"meta"}
 
 
+def export_suppressing(path: Path) -> None:
+    """Export it where torchvision is, as its author does; here, that is gone afterwards."""
+    told = {"names": {0: "a"}, "imgsz": [64, 64], "args": {"nms": True}}
+    torchvision = torch.library.Library("torchvision", "FRAGMENT")
+    if not hasattr(torch.ops.torchvision, "nms"):  # ours, where a TorchScript was loaded before
+        torchvision.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        torchvision.impl("nms", torch_backend._suppress, "CompositeExplicitAutograd")
+    with warnings.catch_warnings(action="ignore"):  # it warns of what a trace does not repeat
+        traced = torch.jit.trace(Suppressing().eval(), torch.zeros(1, 3, 64, 64))
+    traced.save(str(path), _extra_files={"config.txt": json.dumps(told)})
+    torchvision._destroy()
+
+
 def test_a_torchscript_with_suppression_inside_runs_without_torchvision(tmp_path: Path) -> None:
-    """In a process of its own: the operator is registered once for all."""
-    program = f"""
-import json, sys, torch
-sys.path[:0] = {[str(SOURCES), str(Path(__file__).parent)]}
-from yoloserve.backends import torch as backend
-backend._offer_suppression()
-from test_backends import Suppressing
-told = {{"names": {{0: "a"}}, "imgsz": [64, 64], "args": {{"nms": True}}}}
-traced = torch.jit.trace(Suppressing().eval(), torch.zeros(1, 3, 64, 64))
-traced.save("nms.torchscript", _extra_files={{"config.txt": json.dumps(told)}})
-"""
-    command = [sys.executable, "-W", "ignore", "-c", program]
-    subprocess.run(command, check=True, cwd=tmp_path, timeout=300)
+    export_suppressing(tmp_path / "nms.torchscript")
     address = (tmp_path / "nms.torchscript").as_uri()
     allowed = {"allow_torchscript": True, "allow_blind": True}  # its boxes are what they are
     engine = start(Settings(model=address, cache_dir=tmp_path, **allowed))

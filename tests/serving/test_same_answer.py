@@ -153,12 +153,13 @@ def hashing(lanes: int, max_batch: int) -> Engine:
     return Engine(Hashing(size, lanes, max_batch), info, Head.ANCHOR_FREE)
 
 
-def test_whatever_runs_beside_it_an_answer_is_the_same_to_the_last_bit() -> None:
+@pytest.mark.parametrize("examples", [30, pytest.param(300, marks=pytest.mark.nightly)])
+def test_whatever_runs_beside_it_an_answer_is_the_same_to_the_last_bit(examples: int) -> None:
     sizes = [(64, 64), (64, 64), (64, 30), (128, 60), (30, 64), (64, 64)]
     pictures = [flat(40 * number + 10, *size) for number, size in enumerate(sizes)]
     batches: list[int] = []
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=examples, deadline=None)
     @given(crowd=asked, lanes=st.integers(1, 3), max_batch=st.integers(1, 8))
     def same(crowd: Asked, lanes: int, max_batch: int) -> None:
         expected = alone(hashing(1, 1), crowd, pictures)
@@ -173,9 +174,10 @@ def test_whatever_runs_beside_it_an_answer_is_the_same_to_the_last_bit() -> None
     assert max(batches) >= 4  # there were batches to be mixed up in
 
 
+@pytest.mark.parametrize("examples", [8, pytest.param(30, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("backend", RUNTIMES)
 def test_a_real_network_answers_alike_alone_batched_and_in_a_crowd(
-    backend: BackendName, tmp_path: Path
+    backend: BackendName, examples: int, tmp_path: Path
 ) -> None:
     given_ = {"backend": backend, "precision": PrecisionName.FP32, "cache_dir": tmp_path}
     engines = {
@@ -183,7 +185,7 @@ def test_a_real_network_answers_alike_alone_batched_and_in_a_crowd(
     }
     batches: list[int] = []
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(crowd=asked, profile=st.sampled_from(Profile))
     def same(crowd: Asked, profile: Profile) -> None:
         expected = alone(engines[Profile.REALTIME], crowd, PICTURES)

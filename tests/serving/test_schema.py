@@ -33,13 +33,14 @@ def api(run_server, make_model):
     return schemathesis.openapi.from_url(server.logged("ready")["url"] + "openapi.json")
 
 
-def test_each_operation_keeps_its_promises(api) -> None:
+@pytest.mark.parametrize("examples", [4, pytest.param(40, marks=pytest.mark.nightly)])
+def test_each_operation_keeps_its_promises(api, examples: int) -> None:
     operations = [found.ok() for found in api.get_all_operations()]
     assert len(operations) >= 20
     for operation in operations:
 
         @given(case=operation.as_strategy())
-        @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
         def keeps_its_promises(case: schemathesis.Case) -> None:
             case.call_and_validate(checks=CHECKS, timeout=60)
 

@@ -19,6 +19,7 @@ import pytest
 from yoloserve.__main__ import main
 from yoloserve.connections import Cut
 from yoloserve.server import most_connections
+from yoloserve.sources import http
 
 EX_CONFIG = 78
 
@@ -36,7 +37,7 @@ def undo_what_serving_does_to_a_process() -> Iterator[None]:
 
 
 def test_a_server_is_ready_when_it_says_so_and_answers(run_server, make_model, jpeg) -> None:
-    server = run_server(model=make_model(), revision="gate-7c9f1b2a", name="gate")
+    server = run_server(anew=True, model=make_model(), revision="gate-7c9f1b2a", name="gate")
     told = server.logged("ready")
     assert (told["detector"], told["revision"]) == ("gate", "gate-7c9f1b2a")
     assert httpx.get(told["url"] + "health/ready", timeout=60).status_code == 200
@@ -45,29 +46,38 @@ def test_a_server_is_ready_when_it_says_so_and_answers(run_server, make_model, j
     assert answer.headers["x-yolofleet-revision"] == "gate-7c9f1b2a"
 
 
-def test_after_sigterm_it_is_not_ready_answers_on_and_ends_with_0(
-    run_server, make_model, jpeg
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+def test_after_sigterm_it_is_not_ready_and_answers_on_until_a_second_signal(
+    run_server, make_model, jpeg, again
 ) -> None:
-    server = run_server(model=make_model(), drain_seconds=10)
+    server = run_server(model=make_model(), drain_seconds=3600)
     url = server.logged("ready")["url"]
     with httpx.Client(base_url=url, timeout=60) as client:
         assert client.get("/health/ready").status_code == 200
-        told = time.monotonic()
         server.terminate()
         server.logged("draining")
         assert client.get("/health/ready").status_code == 503
-        answers = 0
-        while True:  # one connection after the other, as clients told to close one do
-            try:
-                answer = client.post("/v1/detect", content=jpeg)
-            except httpx.TransportError:  # refused, or in the backlog when the listener closed
-                assert time.monotonic() - told >= 10, "it stopped answering before it had drained"
-                break
+        for _ in range(3):  # one connection after the other, as clients told to close one do
+            answer = client.post("/v1/detect", content=jpeg)
             assert answer.status_code == 200
             assert answer.headers["connection"] == "close"
-            answers += 1
-    assert answers > 0
-    assert server.process.wait(20) == 0
+    server.process.send_signal(again)
+    assert server.process.wait(60) == 0
+
+
+def test_it_answers_until_it_has_drained_and_ends_with_0(run_server, make_model) -> None:
+    server = run_server(model=make_model(), drain_seconds=1)
+    with httpx.Client(base_url=server.logged("ready")["url"], timeout=60) as client:
+        told = time.monotonic()
+        server.terminate()
+        server.logged("draining")
+        while True:
+            try:
+                assert client.get("/health/live").status_code == 200
+            except httpx.TransportError:  # refused, or in the backlog when the listener closed
+                assert time.monotonic() - told >= 1, "it stopped answering before it had drained"
+                break
+    assert server.process.wait(60) == 0
 
 
 def test_a_request_under_way_at_the_end_gets_its_answer(run_server, make_model, jpeg) -> None:
@@ -85,7 +95,7 @@ def test_a_request_under_way_at_the_end_gets_its_answer(run_server, make_model, 
     connection.send(jpeg[100:])
     assert connection.getresponse().status == 200
     connection.close()
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
 
 
 def test_an_idle_connection_does_not_hold_up_the_end(run_server, make_model) -> None:
@@ -93,17 +103,7 @@ def test_an_idle_connection_does_not_hold_up_the_end(run_server, make_model) -> 
     with httpx.Client(base_url=server.logged("ready")["url"], timeout=60) as client:
         client.get("/health/live")
         server.terminate()
-        assert server.process.wait(20) == 0
-
-
-@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_draining(run_server, make_model, again) -> None:
-    server = run_server(model=make_model(), drain_seconds=3600)
-    server.logged("ready")
-    server.terminate()
-    server.logged("draining")
-    server.process.send_signal(again)
-    assert server.process.wait(20) == 0
+        assert server.process.wait(60) == 0
 
 
 def test_a_server_that_still_waits_for_its_model_leaves_at_once(run_server) -> None:
@@ -114,7 +114,7 @@ def test_a_server_that_still_waits_for_its_model_leaves_at_once(run_server) -> N
         connection, _ = silent.accept()
         with connection:
             server.terminate()
-            assert server.process.wait(20) == 0
+            assert server.process.wait(60) == 0
     assert list((server.termination_log.parent / "cache").rglob(".part-*")) == []
 
 
@@ -128,7 +128,7 @@ def test_a_client_that_vanishes_harms_nobody(run_server, make_model, jpeg) -> No
     answer = httpx.post(f"http://{address.netloc}/v1/detect", content=jpeg, timeout=60)
     assert answer.status_code == 200
     server.terminate()
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
 
 
 def test_a_server_whose_connections_are_all_taken_answers_probes_and_tells_others(
@@ -182,7 +182,7 @@ def test_many_callers_at_once_all_get_answers_or_are_told_to_wait(
     def call() -> None:
         answered = 0
         with httpx.Client(timeout=60, headers={"X-Deadline-Ms": "60000"}) as client:
-            while answered < 20:
+            while answered < 8:
                 statuses.append(client.post(url, content=jpeg).status_code)
                 answered += statuses[-1] == 200
 
@@ -192,7 +192,7 @@ def test_many_callers_at_once_all_get_answers_or_are_told_to_wait(
     for caller in callers:
         caller.join()
     assert set(statuses) <= {200, 503}
-    assert statuses.count(200) == 8 * 20
+    assert statuses.count(200) == 8 * 8
 
 
 @pytest.mark.parametrize(
@@ -212,8 +212,15 @@ def test_many_callers_at_once_all_get_answers_or_are_told_to_wait(
     ],
 )
 def test_a_start_that_cannot_succeed_says_why_in_a_line_and_in_the_termination_log(
-    make_model, tmp_path: Path, capfd: pytest.CaptureFixture[str], settings, reason, message
+    make_model,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    settings,
+    reason,
+    message,
 ) -> None:
+    monkeypatch.setattr(http.time, "sleep", lambda _: None)  # between tries of a download
     log = tmp_path / "termination-log"
     options = {"model": make_model(), "termination_log": log, "cache_dir": tmp_path} | settings
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
@@ -226,7 +233,7 @@ def test_a_start_that_cannot_succeed_says_why_in_a_line_and_in_the_termination_l
 
 
 def test_the_process_ends_with_78_and_a_reason_that_fits_the_termination_log(run_server) -> None:
-    server = run_server(model="file:///" + "very-" * 200 + "long/" * 900)
+    server = run_server(anew=True, model="file:///" + "very-" * 200 + "long/" * 900)
     server.process.communicate(timeout=60)
     assert server.process.returncode == EX_CONFIG
     assert len(server.termination_log.read_bytes()) <= 4096

@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 MODEL = b"\x08\x08\x12\x04ONNX\x3a\x00\x32\x80\xc0\x3e" + bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(MODEL).hexdigest()
 ETAG = '"v1"'
+SOON_S = 0.01  # a server of this process looks so often whether it is to end
 
 
 @dataclass
@@ -113,7 +114,7 @@ def remote() -> Iterator[Remote]:
     with Listening(("127.0.0.1", 0), Handler) as listening:
         told.address = f"127.0.0.1:{listening.server_port}"
         told.answers["/gate.onnx"] = MODEL
-        thread = threading.Thread(target=listening.serve_forever)
+        thread = threading.Thread(target=listening.serve_forever, args=(SOON_S,))
         thread.start()
         yield told
         listening.shutdown()

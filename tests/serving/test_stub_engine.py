@@ -166,7 +166,7 @@ def test_the_whole_server_runs_around_it_and_drains(run_server, jpeg, monkeypatc
 
 def test_a_start_that_cannot_be_meant_ends_as_the_servers_does(run_server, monkeypatch) -> None:
     monkeypatch.setenv("YOLOSTUB_FAILURES", "2")
-    server = run_server("stub_engine")
+    server = run_server("stub_engine", anew=True)
     assert server.process.wait(60) == EX_CONFIG
     told = json.loads(server.termination_log.read_text())
     assert told["reason"] == "InvalidSettings"

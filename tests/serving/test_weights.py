@@ -27,6 +27,7 @@ from yoloserve.weights import fetch
 
 MODEL = b"\x08\x08\x12\x04ONNX\x3a\x00"  # version, producer, an empty graph
 SHA256 = hashlib.sha256(MODEL).hexdigest()
+SOON_S = 0.01  # a server of this process looks so often whether it is to end
 
 
 @dataclass
@@ -57,7 +58,7 @@ def server() -> Iterator[ModelServer]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         told = ModelServer(f"http://127.0.0.1:{listening.server_port}")
-        thread = threading.Thread(target=listening.serve_forever)
+        thread = threading.Thread(target=listening.serve_forever, args=(SOON_S,))
         thread.start()
         yield told
         listening.shutdown()
