@@ -315,7 +315,9 @@ class Forked:
         os.close(its_stderr)
         os.close(its_status)
         self.stderr = os.fdopen(stderr)
-        self._status = os.fdopen(status)
+        self._status = os.fdopen(
+            status, "rb", buffering=0
+        )  # what is not read yet is seen by select
         self.pid = int(self._status.readline())
         self.returncode: int | None = None
 
