@@ -1,12 +1,12 @@
 """A small working world for the planner: children, replicas that become ready, a clock."""
 
-import copy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+import orjson
 import pytest
 
 from yolofleet.api.detector import Detector, Provider
@@ -32,6 +32,15 @@ def a_detector(**spec: Any) -> Manifest:
         "metadata": {"name": "gate", "namespace": "shop", "uid": "u-1", "generation": 1},
         "spec": {"model": {"uri": "demo://shapes"}, "replicas": 2, **spec},
     }
+
+
+Json = TypeVar("Json")
+
+
+def a_copy(value: Json) -> Json:
+    """Return a copy of what is JSON, many times faster than `copy.deepcopy` makes one."""
+    copied: Json = orjson.loads(orjson.dumps(value))
+    return copied
 
 
 @dataclass
@@ -69,7 +78,7 @@ class World:
     def seen(self) -> Snapshot:
         return Snapshot(
             status=self.status(),
-            children=copy.deepcopy(list(self.children.values())),
+            children=a_copy(list(self.children.values())),
             pods=self.pods,
             nodes=self.rooms(),
             routers=self.routers(),
@@ -109,7 +118,7 @@ class World:
         thought = self.think()
         plan, desired = thought.plan, thought.desired
         self.raw["status"] = thought.status.dump()
-        if self.detector().spec.suspend:
+        if self.raw["spec"].get("suspend"):
             return plan
         for manifest in desired:
             self._write(manifest)
@@ -121,7 +130,7 @@ class World:
     def _write(self, manifest: Manifest) -> None:
         key = manifest["kind"], manifest["metadata"]["name"]
         live = self.children.get(key)
-        new = copy.deepcopy(manifest)
+        new = a_copy(manifest)
         if manifest["kind"] == "Deployment":
             was = live["spec"]["replicas"] if live else 1
             new["spec"].setdefault("replicas", was)
@@ -160,7 +169,7 @@ class World:
         self.pods = [p for p in self.pods if p not in ours[wanted:]]
         ours = ours[:wanted]
         while len(ours) < wanted:
-            spec = copy.deepcopy(deployment["spec"]["template"]["spec"])
+            spec = a_copy(deployment["spec"]["template"]["spec"])
             number = len(self.pods) + len(ours)
             pod = {
                 "metadata": {"name": f"{name}-{number}", "labels": {REVISION_LABEL: name}},
