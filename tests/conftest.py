@@ -17,9 +17,15 @@ APART = {"tests/faults/test_servers.py"}
 """Files of these that have one of their own: they break it for all others."""
 
 
+BY_TRACE = "tests/memory/test_every_write.py"
+"""Computes for longer than any other file; its tests share what a trace does without a fault."""
+
+
 def group_of(nodeid: str) -> str:
     """Return what has to run in one process with the test `nodeid`: its folder, or its file."""
     file = nodeid.partition("::")[0]
+    if file == BY_TRACE:
+        return file + nodeid[nodeid.rfind("-") :]
     folder = file.split("/")[1]
     return folder if folder in SHARED and file not in APART else file
 
