@@ -153,6 +153,8 @@ def _spec_asks(detector: Detector) -> bool:
 def _asked(limits: Mapping[str, str], template: PodTemplate) -> dict[str, int]:
     """Return what the server's container and all that the template adds to the pod ask for."""
     pod = template.spec
+    if not (limits or pod):  # of most
+        return {}
     ours: dict[str, Any] = {"limits": dict(limits)}
     others = []
     for container in _items(pod.get("containers")):

@@ -6,6 +6,7 @@ drops its key.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -19,6 +20,9 @@ from yolofleet.api.names import Manifest
 
 _MARK: Final = "hole: "
 """Begins the text by which a hole is known again once the YAML around it is parsed."""
+
+_NULL: Final = re.compile(rb'(?<!\\)":null')
+"""Of JSON, not of JSON within a text of it, as records are."""
 
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("yolofleet.resources", "templates"),
@@ -48,7 +52,7 @@ def render(template: str, **holes: Any) -> Manifest:
         tree, default=lambda hole: holes[hole.name], option=orjson.OPT_PASSTHROUGH_DATACLASS
     )
     filled: Manifest = orjson.loads(text)
-    return _without_none(filled) if b":null" in text else filled
+    return _without_none(filled) if _NULL.search(text) else filled
 
 
 @cache

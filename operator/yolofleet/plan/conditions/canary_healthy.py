@@ -12,7 +12,7 @@ _say = partial(Statement, ConditionType.CANARY_HEALTHY)
 
 def canary_healthy(now: Situation) -> Statement | None:
     """Say how the canary does."""
-    if canary_is_equal(now.detector.spec):
+    if now.plan.canary is None and canary_is_equal(now.detector.spec):
         told = (
             f"{CANARY_EQUAL}. Until then nothing is on trial, and its weight and match do nothing"
         )
