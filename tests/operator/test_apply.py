@@ -16,7 +16,7 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.apply import Action, Applied, Change, Writer
 from yolofleet.cluster.cache import Cache, entry_of
 from yolofleet.cluster.client import Client
-from yolofleet.cluster.errors import Conflict, Invalid, ResourceConflict, Stale
+from yolofleet.cluster.errors import Conflict, Invalid, NotFound, ResourceConflict, Stale
 from yolofleet.cluster.kinds import Kind
 from yolofleet.plan.drift import Drift, Handling
 
@@ -121,7 +121,7 @@ class World:
             try:
                 over = self.cache.children(self.uid)
                 applied = await self.write(desired, over)
-            except Conflict:
+            except (Conflict, NotFound):
                 await asyncio.sleep(0.05)
             else:
                 self.drifts = applied.drifts

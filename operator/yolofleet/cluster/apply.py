@@ -603,17 +603,26 @@ class Writer:
         if "deletionTimestamp" in live["metadata"]:
             return
         try:
-            await self._client.send(requests.delete(live))
+            answer = await self._client.send(requests.delete(live))
         except NotFound:
+            self._gone(live)
             return
         except NotLeading:
             raise
         except ClusterError as error:
             done.failed.append(self._failures.failed(live, error))
         else:
+            if not answer.get("metadata", {}).get("finalizers"):  # else it goes later
+                self._gone(live)
             self._failures.forget(live)
             self._deletions.forget(live)
             done.changes.append(_told(live, Change(Action.DELETED, *_names(live))))
+
+    def _gone(self, live: Manifest) -> None:
+        """Forget what we know is not there: its watch may tell late, or never, and routes lead."""
+        metadata = live["metadata"]
+        kind = kinds.kind_of(live)
+        self._cache.remove(kind, metadata["uid"], int(metadata["resourceVersion"]))
 
     async def _send(self, request: requests.Request) -> Entry:
         """Send a write of a child and read our own write: the cache has the answer at once."""

@@ -1,0 +1,54 @@
+"""What the operator itself deleted is gone for it, though no watch says so."""
+
+from typing import Any
+
+import pytest
+
+from faults.stage import NAME
+from faults.traces import SPEC, B
+from memory_cluster.faults import Call, Then
+from memory_cluster.operator import Operator
+from memory_cluster.world import World
+from yolofleet.api.names import Manifest
+from yolofleet.cluster import kinds
+from yolofleet.cluster.kinds import Kind
+
+CANARY = {"model": B, "weight": 20}
+
+
+class HearsOfNoDeletion:
+    """A watch that is silent where Services go."""
+
+    def __init__(self, watch: Any) -> None:
+        self._watch = watch
+
+    def event(self, kind: Kind, type: str, manifest: Manifest) -> None:
+        if (type, kind) != ("DELETED", kinds.SERVICE):
+            self._watch.event(kind, type, manifest)
+
+
+def deletes_a_service(call: Call) -> bool:
+    return call.request.method == "DELETE" and call.kind == kinds.SERVICE.plural
+
+
+async def test_no_request_goes_to_a_service_that_was_deleted_a_moment_ago(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    await world.settle()
+    await world.create(**SPEC | {"canary": CANARY})
+    await world.settle()
+    assert isinstance(world.operator, Operator)
+    monkeypatch.setattr(world.operator, "_watch", HearsOfNoDeletion(world.operator._watch))
+
+    def wants_it_back(_call: Call) -> None:
+        world.merge(kinds.DETECTOR, NAME, {"spec": {"canary": CANARY}})
+
+    deleted = Then(deletes_a_service, act=wants_it_back)
+    world.suffer(deleted)
+    await world.edit(canary=None)
+    for _ in range(120):
+        await world.pass_time(1.0)
+    assert deleted.struck
+    assert world.status()["canary"]["weight"] == 20
+    assert not world.unsafe()
