@@ -16,6 +16,7 @@ from yoloserve.admission import KEPT_PART, has_its_share
 
 AT_THE_DOOR = 512  # beyond all places, to hear who it is: a burst's, which all come at once
 READ_WITHIN_S = 1.0  # what a client sent at once has been read then
+TIMEOUT = 3008  # what a stream that kept us waiting is closed with (the registry of RFC 6455)
 IPV6_OF_ONE = 64  # bits: what one customer of a network has
 
 

@@ -12,7 +12,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 from websockets.protocol import OPEN
 
-from yoloserve.connections import Connections, Cut
+from yoloserve.connections import TIMEOUT, Connections, Cut
 from yoloserve.errors import Overloaded
 
 MOST_HEAD_BYTES = 65_536
@@ -24,7 +24,7 @@ OFFER = b"upgrade", b"http2-settings"
 BAD = "400 Bad Request"
 NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 TOO_SLOW, TOO_LONG = "408 Request Timeout", "431 Request Header Fields Too Large"
-TRY_AGAIN_LATER, TIMEOUT = 1013, 3008  # codes of the registry of RFC 6455
+TRY_AGAIN_LATER = 1013  # of the registry of RFC 6455
 PART_BYTES = 64  # what a part of a message takes besides what is in it, if anything is
 
 
@@ -379,11 +379,13 @@ class StreamProtocol(_Impatient, WebSocketsSansIOProtocol):
         more, self._held = coming - self._held, coming
         if more < 0:
             self.memory.let_go(-more)
-        try:
-            self.memory.take(max(more, 0))
-        except Overloaded:
-            self._fail(Cut.STREAM_OVERLOADED, TRY_AGAIN_LATER, "this server holds too much already")
-            return
+        elif more:  # who brings nothing is in nobody's way
+            try:
+                self.memory.take(more)
+            except Overloaded:
+                told = "this server holds too much already"
+                self._fail(Cut.STREAM_OVERLOADED, TRY_AGAIN_LATER, told)
+                return
         if not self._whole_by and coming:
             slow = f"a frame took longer than {self.timeout_s:g} s"
             self._whole_by = self.loop.call_later(

@@ -674,6 +674,15 @@ async def test_a_frame_that_comes_when_all_is_full_ends_the_stream() -> None:
     assert camera.memory.held == 9_500
 
 
+async def test_a_stream_that_brings_nothing_stays_though_all_is_full() -> None:
+    camera = Camera()
+    await camera.stream_on()
+    camera.memory.held = camera.memory.most + 1
+    camera.protocol.data_received(b"\x89\x80" + bytes(4))  # a ping
+    assert camera.cuts == []
+    assert not camera.wire.closed
+
+
 async def test_parts_with_nothing_in_them_do_not_come_for_ever() -> None:
     camera = Camera()
     await camera.stream_on()

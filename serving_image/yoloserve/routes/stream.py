@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query, WebSocket
 from starlette.types import Message
 
 from yoloserve.access import Access
-from yoloserve.connections import Cut
+from yoloserve.connections import TIMEOUT, Cut
 from yoloserve.dependencies import (
     LONGEST_DEADLINE_MS,
     OPTIONS,
@@ -38,7 +38,7 @@ from yoloserve.schemas import stream_json
 router = APIRouter()
 
 # Codes of RFC 6455 and its registry.
-UNSUPPORTED_DATA, POLICY_VIOLATION, SERVICE_RESTART, TIMEOUT = 1003, 1008, 1012, 3008
+UNSUPPORTED_DATA, POLICY_VIOLATION, SERVICE_RESTART = 1003, 1008, 1012
 LONGEST_REASON = 123  # bytes, of a close frame
 ASK_AGAIN_S = 5.0  # how soon a revoked key or token ends a stream
 
