@@ -16,7 +16,6 @@ SHARED = {"e2e", "faults", "operator", "chart"}
 APART = {"tests/faults/test_servers.py"}
 """Files of these that have one of their own: they break it for all others."""
 
-
 BY_TRACE = "tests/memory/test_every_write.py"
 """Computes for longer than any other file; its tests share what a trace does without a fault."""
 

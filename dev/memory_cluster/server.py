@@ -46,7 +46,8 @@ Clock = Callable[[], float]
 Json = TypeVar("Json")
 
 
-def _copy(value: Json) -> Json:
+def a_copy(value: Json) -> Json:
+    """Return a copy of what is JSON, many times faster than `copy.deepcopy` makes one."""
     copied: Json = orjson.loads(orjson.dumps(value))
     return copied
 
@@ -116,14 +117,14 @@ class Server:
 
     def answer(self, request: Request) -> Answer:
         """Do what `request` asks for."""
-        body = _copy(request.body)  # nothing is shared with who asks
+        body = a_copy(request.body)  # nothing is shared with who asks
         try:
             if request.path in _APIS:
                 return self._api(request.path)
             where = self._find(request.path)
             match request.method:
                 case "GET" if where.name:
-                    return Answer(200, _copy(self._get(where)))
+                    return Answer(200, a_copy(self._get(where)))
                 case "GET":
                     return self._list(where, request.query)
                 case "POST":
@@ -181,7 +182,7 @@ class Server:
             if where.namespace in ("", one["metadata"].get("namespace", ""))
             and selected(one, query.get("labelSelector", ""))
         ]
-        items = _copy(wanted)
+        items = a_copy(wanted)
         return Answer(200, {"items": items, "metadata": {"resourceVersion": str(self.version)}})
 
     # writing
@@ -201,7 +202,7 @@ class Server:
         uid = "-".join(
             (digest[:8], digest[8:12], "4" + digest[13:16], digest[16:20], digest[20:32])
         )
-        made = _copy(body)
+        made = a_copy(body)
         made["apiVersion"], made["kind"] = where.kind.api_version, where.kind.name
         if where.kind.name in _STATUS:
             made.pop("status", None)
@@ -280,7 +281,7 @@ class Server:
         after: Manifest,
         owners: Mapping[_Owner, Paths],
     ) -> Manifest:
-        after = _copy(self._kept_apart(where, live, after))
+        after = a_copy(self._kept_apart(where, live, after))
         kept = ("name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp")
         after["metadata"] |= {n: live["metadata"][n] for n in kept if n in live["metadata"]}
         _default(after, self.made)
@@ -301,7 +302,7 @@ class Server:
         ]
         after["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
         if after == live:
-            return _copy(live)
+            return a_copy(live)
         if "generation" in live["metadata"] and _spec(after) != _spec(live):
             after["metadata"]["generation"] += 1
         return self._store(where, live, after)
@@ -331,7 +332,7 @@ class Server:
         if options.get("propagationPolicy") == "Orphan":
             self._orphan(live["metadata"]["uid"])
         if live["metadata"].get("finalizers"):
-            going = _copy(live)
+            going = a_copy(live)
             going["metadata"].setdefault("deletionTimestamp", self.now)
             return Answer(200, self._store(where, live, going) if going != live else going)
         return Answer(200, self._gone(where, live))
@@ -357,11 +358,11 @@ class Server:
         metadata["resourceVersion"] = str(self.version)
         self.objects[where.key] = after
         self._happened(where, "MODIFIED" if live else "ADDED", after)
-        return _copy(after)
+        return a_copy(after)
 
     def _gone(self, where: _Address, live: Manifest) -> Manifest:
         self.version += 1
-        last = _copy(live)
+        last = a_copy(live)
         last["metadata"]["resourceVersion"] = str(self.version)
         self.objects.pop(where.key, None)
         self._happened(where, "DELETED", last)
@@ -501,7 +502,7 @@ def _merge_patched(value: Any, patch: Any) -> Any:
 
 
 def _json_patched(value: Manifest, operations: list[Manifest]) -> Manifest:
-    after = _copy(value)
+    after = a_copy(value)
     for each in operations:
         steps = [s.replace("~1", "/").replace("~0", "~") for s in each["path"].split("/")[1:]]
         at: Any = after

@@ -63,7 +63,8 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
     if (raw := sources.cache.detector(key)) is None:
         return None
     about: Facts = {"detector": key, "leads": sources.leads(), "queue": sources.queue.describe(key)}
-    cached = sources.cache.owned_by(raw["metadata"]["uid"])
+    metadata = raw["metadata"]
+    cached = sources.cache.owned_by(metadata["uid"])
     children = [child.manifest() for child in cached]
     nodes: tuple[NodeRoom, ...] = ()
     try:
@@ -81,8 +82,8 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         routers=sources.cache.routers(),
         elsewhere=sources.cache.elsewhere(key, raw, sources.defaults),
         monitors=sources.cache.serves(kinds.POD_MONITOR),
-        pull_secrets=pull_secrets_of(child_named(children, "ServiceAccount", key.split("/")[1])),
-        unreached=sources.writer.unreached(raw["metadata"]["uid"]),
+        pull_secrets=pull_secrets_of(child_named(children, "ServiceAccount", metadata["name"])),
+        unreached=sources.writer.unreached(metadata["uid"]),
         edited=sources.writer.edited(children),
     )
     seen = Seen(snapshot, cached, sources.defaults, sources.writer.differing)

@@ -1,16 +1,18 @@
 """Releases of the chart beside each other, on a real API server: what helm is told of the first."""
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster import assets
 from controlplane.plane import ControlPlane
 
 pytestmark = pytest.mark.controlplane
+
+Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @dataclass
@@ -19,6 +21,7 @@ class Cluster:
 
     chart: Any
     kubeconfig: Path
+    run: Kubectl
 
     def install(self, name: str, namespace: str, **values: Any) -> None:
         self.chart.install(name, namespace, self.kubeconfig, **values)
@@ -29,14 +32,13 @@ class Cluster:
         return str(refusal.value)
 
     def kubectl(self, *arguments: str) -> None:
-        program = str(assets.directory() / "kubectl")
-        command = [program, "--kubeconfig", str(self.kubeconfig), *arguments]
-        subprocess.run(command, capture_output=True, timeout=60, check=True)
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
-def cluster(chart: Any, plane: ControlPlane, cleared: None) -> Cluster:
-    return Cluster(chart, plane.kubeconfig())
+def cluster(chart: Any, plane: ControlPlane, kubectl: Kubectl, cleared: None) -> Cluster:
+    return Cluster(chart, plane.kubeconfig(), kubectl)
 
 
 BESIDE: Any = {"crds": {"enabled": False}}

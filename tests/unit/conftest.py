@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-import orjson
 import pytest
 
+from memory_cluster.server import a_copy
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
 from yolofleet.api.status import Status, read_status
@@ -32,15 +32,6 @@ def a_detector(**spec: Any) -> Manifest:
         "metadata": {"name": "gate", "namespace": "shop", "uid": "u-1", "generation": 1},
         "spec": {"model": {"uri": "demo://shapes"}, "replicas": 2, **spec},
     }
-
-
-Json = TypeVar("Json")
-
-
-def a_copy(value: Json) -> Json:
-    """Return a copy of what is JSON, many times faster than `copy.deepcopy` makes one."""
-    copied: Json = orjson.loads(orjson.dumps(value))
-    return copied
 
 
 @dataclass
