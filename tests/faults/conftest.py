@@ -6,9 +6,9 @@ several processes run tests, one has all of these, and another, with its own the
 `test_servers`.
 """
 
+import contextlib
 import inspect
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from faults.size import SEED, WHOLE, sized
 from faults.theatre import Theatre
 
 HERE = Path(__file__).parent
+_open = contextlib.ExitStack()
+_theatres: list[Theatre] = []  # one, or none
 _plays: dict[str, Future[Any]] = {}
 _results: dict[tuple[str, str], Counter[str]] = {}
 _measured: dict[str, list[float]] = {}
@@ -103,12 +105,29 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.line(f"{name}: {', '.join(f'{value:.1f}' for value in sorted(values))}")
 
 
-@pytest.fixture(scope="session")
-def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    with (
-        control_plane(assets.directory(), controllers=False) as plane,
-        Theatre(plane, tmp_path_factory.mktemp("faults")) as theatre,
-    ):
-        yield theatre
-        _results.update(theatre.results)
-        _measured.update(theatre.measured)
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the theatre with the last test of this folder.
+
+    Its loop runs in a thread of this process: it would go on in what tests of other folders patch.
+    """
+    if nextitem is None or HERE not in nextitem.path.parents:
+        _open.close()
+
+
+@pytest.fixture
+def theatre(tmp_path_factory: pytest.TempPathFactory) -> Theatre:
+    """Give the theatre that all plays of this process share."""
+    if not _theatres:
+        plane = _open.enter_context(control_plane(assets.directory(), controllers=False))
+        one = Theatre(plane, tmp_path_factory.mktemp("faults"))
+        _theatres.append(_open.enter_context(one))
+        _open.callback(_end, one)
+    return _theatres[0]
+
+
+def _end(theatre: Theatre) -> None:
+    _theatres.clear()
+    _plays.clear()
+    _results.update(theatre.results)
+    _measured.update(theatre.measured)

@@ -3,11 +3,13 @@
 import json
 import re
 import tempfile
+from types import SimpleNamespace
 from urllib.parse import urljoin
 
 import numpy as np
 import pytest
 
+from yoloserve import inference_protocol
 from yoloserve.__main__ import main
 from yoloserve.dependencies import class_indices
 from yoloserve.errors import InvalidParameter, InvalidSettings, TooLarge
@@ -59,7 +61,7 @@ def test_pixels_may_be_numbers_up_to_one_picture_of_the_models_size(channels_las
 )
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_bomb_of_values_is_refused_before_it_is_parsed(bomb, binary, monkeypatch) -> None:
-    monkeypatch.setattr("yoloserve.inference_protocol.orjson.loads", pytest.fail)
+    monkeypatch.setattr(inference_protocol, "orjson", SimpleNamespace(loads=pytest.fail))
     body = tensor(bomb)
     with pytest.raises(TooLarge, match=r"binary_data_size.*base64"):
         read(body + b"x" * binary, len(body) if binary else None, small())
