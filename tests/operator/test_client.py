@@ -41,6 +41,35 @@ async def test_applying_with_a_uid_never_creates(client: Client, namespace: str)
     assert await client.find(kinds.SERVICE, namespace, "gate") is None
 
 
+async def test_what_was_created_without_an_apply_keeps_what_a_later_apply_drops(
+    client: Client, namespace: str
+) -> None:
+    """A creation refuses what is there, in one request, but leaves a second manager of ours."""
+    service = a_service(namespace)
+    service["metadata"]["annotations"] = {"note": "of ours"}
+    await client.send(requests.create(service, "yolofleet"))
+    answer = await client.send(requests.apply(a_service(namespace), "yolofleet", force=True))
+    assert answer["metadata"]["annotations"] == {"note": "of ours"}
+    managers = [(m["manager"], m["operation"]) for m in answer["metadata"]["managedFields"]]
+    assert sorted(managers) == [("yolofleet", "Apply"), ("yolofleet", "Update")]
+
+
+async def test_an_apply_without_force_takes_over_what_contradicts_nothing(
+    client: Client, namespace: str
+) -> None:
+    """So a name is looked at before the first apply to it: an account has nothing to contradict."""
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "gate", "namespace": namespace},
+    }
+    made = await client.send(requests.create(theirs, "somebody"))
+    ours = theirs | {"metadata": theirs["metadata"] | {"labels": {"of": "ours"}}}
+    answer = await client.send(requests.apply(ours, "yolofleet", force=False))
+    assert answer["metadata"]["uid"] == made["metadata"]["uid"]
+    assert answer["metadata"]["labels"] == {"of": "ours"}
+
+
 async def test_without_force_a_field_of_another_manager_is_a_conflict(
     client: Client, namespace: str
 ) -> None:
