@@ -1,11 +1,10 @@
 """The record of a revision: what its Deployment is made again from when somebody deletes that."""
 
 from yolofleet.api.detector import Detector
-from yolofleet.api.names import RECORD_KEY, REVISION_LABEL, Manifest, child_labels
+from yolofleet.api.names import RECORD_KEY, Manifest
+from yolofleet.manifests.child import child
 from yolofleet.plan.decide import PlannedRevision
 from yolofleet.resources.deployment import released
-from yolofleet.resources.owner import owner
-from yolofleet.resources.render import render
 
 
 def controller_revision(detector: Detector, planned: PlannedRevision) -> Manifest:
@@ -15,13 +14,12 @@ def controller_revision(detector: Detector, planned: PlannedRevision) -> Manifes
     and the API server writes numbers as it likes (1.0 as 1).
     """
     name = planned.revision.name
-    return render(
+    return child(
         "controller_revision.yaml.j2",
-        name=name,
-        namespace=detector.namespace,
-        labels=child_labels(detector.name) | {REVISION_LABEL: name},
+        detector,
+        name,
+        revision=name,
         annotations=released(planned) or None,
-        owner=owner(detector),
         data={RECORD_KEY: planned.record.text},
         number=planned.record.number,
     )

@@ -11,18 +11,15 @@ from yolofleet.api.detector import Detector, Head
 from yolofleet.api.names import (
     RELEASED_ANNOTATION,
     RENDER_ANNOTATION,
-    REVISION_LABEL,
     Manifest,
-    child_labels,
     selector_labels,
 )
 from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, SERVER_CONTAINER
+from yolofleet.manifests.child import child
 from yolofleet.plan.accelerators import tolerations
 from yolofleet.plan.decide import PlannedRevision
 from yolofleet.plan.revision import Revision
-from yolofleet.resources.owner import owner
 from yolofleet.resources.pod_template import merged
-from yolofleet.resources.render import render
 from yolofleet.resources.service_account import account_of
 
 CACHE = "/var/cache/yoloserve"
@@ -37,14 +34,13 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
     """Return the Deployment of one revision; without `replicas` when an autoscaler owns them."""
     revision = planned.revision
     selector = selector_labels(detector.name, revision.name)
-    made = render(
+    made = child(
         "deployment.yaml.j2",
-        name=revision.name,
-        namespace=detector.namespace,
-        labels=child_labels(detector.name) | {REVISION_LABEL: revision.name},
+        detector,
+        revision.name,
+        revision=revision.name,
         annotations=_noted(planned) | released(planned),
         pod_annotations=_scrape() if revision.guard.metrics_open else {},
-        owner=owner(detector),
         replicas=planned.replicas,
         selector=selector,
         strategy=_strategy(revision),

@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 
 from yolofleet.api.access import Isolation, Peer, Reach
 from yolofleet.api.detector import Detector
-from yolofleet.api.names import DETECTOR_LABEL, Manifest, child_labels
+from yolofleet.api.names import DETECTOR_LABEL, Manifest
 from yolofleet.api.pod_template import SERVER_CONTAINER
-from yolofleet.resources.owner import owner
-from yolofleet.resources.render import render
+from yolofleet.manifests.child import child
 
 SCHEME_PORTS = {"http": 80, "https": 443, "s3": 443, "gs": 443, "oci": 443}
 """Ports of the URLs that name none; other schemes (demo, file) need no network."""
@@ -43,12 +42,10 @@ def network_policy(detector: Detector, deployments: Sequence[Manifest], *, mesh:
     """Return the NetworkPolicy over all pods of the detector, which `deployments` make."""
     pods = [deployment["spec"]["template"]["spec"] for deployment in deployments]
     both = detector.spec.access.network_policy is Isolation.RESTRICTED
-    return render(
+    return child(
         "network_policy.yaml.j2",
-        name=detector.name,
-        namespace=detector.namespace,
-        labels=child_labels(detector.name),
-        owner=owner(detector),
+        detector,
+        detector.name,
         selector={DETECTOR_LABEL: detector.name},
         types=["Ingress", "Egress"] if both else ["Ingress"],
         ingress=_ingress(detector, pods, mesh=mesh),

@@ -6,10 +6,9 @@ Else pods run as the namespace's `default`, and get whatever somebody grants tha
 from collections.abc import Collection
 
 from yolofleet.api.detector import Detector
-from yolofleet.api.names import Manifest, child_labels
+from yolofleet.api.names import Manifest
+from yolofleet.manifests.child import child
 from yolofleet.plan.revision import Revision
-from yolofleet.resources.owner import owner
-from yolofleet.resources.render import render
 
 _SECRETS = "imagePullSecrets"
 _SINCE = 3
@@ -29,12 +28,10 @@ def needs_account(detector: Detector, revision: Revision) -> bool:
 
 def service_account(detector: Detector, pull_secrets: Collection[str] = ()) -> Manifest:
     """Return the ServiceAccount of the detector, whose pods pull images with `pull_secrets`."""
-    return render(
+    return child(
         "service_account.yaml.j2",
-        name=detector.name,
-        namespace=detector.namespace,
-        labels=child_labels(detector.name),
-        owner=owner(detector),
+        detector,
+        detector.name,
         pull_secrets=[{"name": name} for name in pull_secrets] or None,
     )
 

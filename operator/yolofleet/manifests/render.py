@@ -25,7 +25,7 @@ _NULL: Final = re.compile(rb'(?<!\\)":null')
 """Of JSON, not of JSON within a text of it, as records are."""
 
 _templates = jinja2.Environment(
-    loader=jinja2.PackageLoader("yolofleet.resources", "templates"),
+    loader=jinja2.PackageLoader("yolofleet.manifests", "templates"),
     undefined=jinja2.StrictUndefined,
     finalize=json.dumps,  # of marks, which makes a hole one whole value of the YAML around it
     autoescape=False,
