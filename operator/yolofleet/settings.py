@@ -13,8 +13,8 @@ from typing import Final
 
 from yolofleet.api.hosts import normal, wrong_with
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.exposure import Allowed
 from yolofleet.plan.powers import Power
+from yolofleet.routers.exposure import Allowed
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*=([A-Za-z0-9][-A-Za-z0-9_.]*)?")
 _GATEWAYS: Final = re.compile(r"mesh|[a-z0-9][-a-z0-9]*/([*]|[a-z0-9][-a-z0-9.]*)")

@@ -20,8 +20,8 @@ from yolofleet.api.names import KIND, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.plan.admission import Neighbours, Verdict, judge
-from yolofleet.plan.claims import wanted
 from yolofleet.plan.defaults import Defaults
+from yolofleet.routers.claims import wanted
 
 logger = logging.getLogger(__name__)
 

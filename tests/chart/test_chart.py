@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from yolofleet.api.quantity import amount
-from yolofleet.plan.exposure import Allowed
+from yolofleet.routers.exposure import Allowed
 from yolofleet.settings import read_settings
 
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from yolofleet.api.names import RENDER_ANNOTATION
-from yolofleet.plan.revision import Revision
 from yolofleet.manifests import render
+from yolofleet.plan.revision import Revision
 
 TEMPLATES = Path(render.__file__).parent / "templates"
 

@@ -13,9 +13,10 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.admission import Neighbours, judge
-from yolofleet.plan.claims import Claim, claim, places, routed, wanted
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.exposure import Allowed, expose
+from yolofleet.routers import istio
+from yolofleet.routers.claims import Claim, claim, routed, wanted
+from yolofleet.routers.exposure import Allowed, expose
 
 PUBLIC = "istio-system/public"
 SHARED = ("istio-system/public", "shared.example.com")
@@ -240,7 +241,7 @@ def test_the_claims_of_a_detector_and_of_its_route_are_the_same():
     assert routed({"kind": "HTTPRoute", "metadata": metadata, "spec": spec}) == {
         ("e/p", "a.example.com")
     }
-    assert places("VirtualService", {"http": []}) == ([], [])
+    assert istio.places({"http": []}) == ([], [])
 
 
 def test_the_gateways_of_a_namespace_have_long_and_short_names():

@@ -5,9 +5,10 @@ import pytest
 from yolofleet.api.names import child_labels
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
-from yolofleet.plan.claims import delegates_of
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.following import Followed, Following, Mesh, accepted, delegated, on_gateways
+from yolofleet.routers.following import Followed, Following, Mesh, on_gateways
+from yolofleet.routers.gateway import accepted
+from yolofleet.routers.istio import delegated, delegates_of
 
 V2 = {"uri": "demo://shapes-v2"}
 PUBLIC = {"gateways": ["edge/public"], "hosts": ["gate.example.com"]}

@@ -5,8 +5,8 @@ import copy
 import pytest
 
 from yolofleet.api.detector import Provider
-from yolofleet.plan.observed import provider_for
 from yolofleet.plan.status import report
+from yolofleet.routers.choice import provider_for
 
 V2 = {"uri": "demo://shapes-v2"}
 ISTIO, GATEWAY, SERVICE = Provider.ISTIO, Provider.GATEWAY, Provider.SERVICE

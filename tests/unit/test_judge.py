@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from yolofleet.plan.admission import Neighbours, Verdict, judge
-from yolofleet.plan.claims import wanted
-from yolofleet.plan.exposure import Allowed
 from yolofleet.plan.powers import Power
+from yolofleet.routers.claims import wanted
+from yolofleet.routers.exposure import Allowed
 
 PUBLIC = {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
 

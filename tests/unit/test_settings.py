@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from yolofleet.logs import JsonFormatter, about, note
-from yolofleet.plan.exposure import Allowed
+from yolofleet.routers.exposure import Allowed
 from yolofleet.settings import InvalidSettings, read_settings
 
 ENOUGH = {"YOLOFLEET_IMAGE_CPU": "serve:cpu"}

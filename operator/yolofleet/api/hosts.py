@@ -6,10 +6,11 @@ before there was a rule is told in the status.
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from yolofleet.api.base import Rule
 
+EVERY_HOST: Final = "*"
 MESH: Final = "mesh"
 """Among gateways: the proxies of clients inside the mesh."""
 
@@ -101,3 +102,8 @@ def wrong_with(host: str, gateways: Sequence[str]) -> str:
 def gateway_name(gateway: str, namespace: str) -> str:
     """Return NAMESPACE/NAME of a gateway, which a detector of `namespace` may name in short."""
     return gateway if gateway == MESH or "/" in gateway else f"{namespace}/{gateway}"
+
+
+def texts(values: Any) -> list[str]:
+    """Return a list of names as it is stored, which nobody has parsed; none of what is no list."""
+    return [str(value) for value in values] if isinstance(values, list) else []

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from yolofleet.plan.claims import Claim
+from yolofleet.routers.claims import Claim
 
 Since = tuple[str, str]
 """When something was made, and "namespace/name": the lesser of two comes first."""

@@ -11,10 +11,10 @@ from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector, DetectorSpec, Provider
 from yolofleet.api.names import Manifest, revision_of, revisions_prefix
 from yolofleet.plan import powers
-from yolofleet.plan.claims import Claim
-from yolofleet.plan.exposure import Allowed, expose
 from yolofleet.plan.revision import CANARY_EQUAL, canary_is_equal
-from yolofleet.plan.routers import router_of
+from yolofleet.routers.choice import router_of
+from yolofleet.routers.claims import Claim
+from yolofleet.routers.exposure import Allowed, expose
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _denied(raw: Manifest, around: Neighbours) -> tuple[str, ...]:
         detector = _parsed(raw)
     except InvalidSpec:
         return ()
-    bare = router_of(raw, around.routers) is Provider.GATEWAY
+    bare = router_of(raw, around.routers).TAKES_ALL_HOSTS
     exposure = expose(detector, None, around.taken, around.allowed, bare=bare)
     return (
         *(denial.message for denial in exposure.denials),

@@ -21,7 +21,6 @@ from yolofleet.plan.capacity import (
     remaining,
 )
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.exposure import Exposure
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import (
@@ -36,6 +35,9 @@ from yolofleet.plan.revision import Record, Revision
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaling import canary_replicas
 from yolofleet.plan.traffic import weights
+from yolofleet.routers.choice import ROUTERS, splits
+from yolofleet.routers.exposure import Exposure
+from yolofleet.routers.router import Route
 
 LOOK_FOR_ACCELERATORS = timedelta(seconds=30)
 
@@ -75,9 +77,23 @@ class Plan:
     missing: str | None  # the accelerator that no node offers, and what to do
     requeue_after: timedelta | None
 
-    def leads(self, service: str) -> Mapping[str, int]:
-        """Return the Services that the route of a detector leads to; `service` is its own."""
-        return {service: 100} if self.courted else self.weights
+    @property
+    def splits(self) -> bool:
+        """Say whether what routes gives each revision its part, and not each ready pod alike."""
+        return splits(self.provider)
+
+    @property
+    def delegated_to(self) -> bool:
+        """Say whether the route answers to no host, but to those who delegate to it."""
+        return not (self.exposure.hosts or ROUTERS[self.provider].TAKES_ALL_HOSTS)
+
+    def route(self, detector: Detector) -> Route:
+        """Return what the route is to say; one that waits to be accepted leads to the Service."""
+        at, canary = self.exposure, detector.spec.canary
+        if self.courted:
+            return Route(at.hosts, at.gateways, {detector.name: 100})
+        match = canary.match if canary else ()
+        return Route(at.hosts, at.gateways, self.weights, self.matched, match)
 
     @property
     def leaving(self) -> tuple[str, ...]:
@@ -113,7 +129,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     """Return the next state of `detector`. Raises nothing for a parsed detector."""
     going = release(detector, observed, defaults, now=now)
     split, moving = {going.stable: 100}, observed.moving
-    if observed.provider is not Provider.SERVICE:
+    if observed.splits:
         asked = shares(detector, observed, going)
         full = max(going.capacity.kept, 1) if going.capacity.full else 0
         split = weights(observed, stable=going.stable, shares=asked, full=full)
@@ -223,7 +239,7 @@ def _short(observed: Observed, going: Release) -> int:
 
 def _taken_over(observed: Observed, way: Progress, capacity: Capacity) -> int:
     """Return the percent of requests that the new revision answers."""
-    if observed.provider is not Provider.SERVICE:
+    if observed.splits:
         return observed.weights.get(way.revision, 0)
     # one Service over both: whoever is ready gets a part
     return carries(observed.ready(way.revision), max(capacity.kept, 1)) if observed.spans else 0

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from yolofleet.plan.exposure import Allowed
 from yolofleet.plan.powers import Power
+from yolofleet.routers.exposure import Allowed
 
 
 @dataclass(frozen=True, slots=True)

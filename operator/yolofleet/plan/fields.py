@@ -9,6 +9,7 @@ from yolofleet.api.detector import DetectorSpec
 from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import API_KEYS, MERGE_KEYS, MODEL_CLAIM, SERVER_CONTAINER
 from yolofleet.plan.revision import Revision
+from yolofleet.routers.choice import ROUTERS
 
 _WRITTEN: Mapping[str, tuple[tuple[str, str], ...]] = {
     "HorizontalPodAutoscaler": (
@@ -21,15 +22,7 @@ _WRITTEN: Mapping[str, tuple[tuple[str, str], ...]] = {
         (r"spec\.ingress(\[\d+\])?\.from", "spec.access.allowFrom"),
         (r"spec\.egress(\[\d+\])?", "spec.access.allowTo"),
     ),
-    "VirtualService": (
-        (r"spec\.(hosts|gateways)", r"spec.traffic.\1"),
-        (r"spec\.http(\[\d+\])?\.match", "spec.canary.match"),
-    ),
-    "HTTPRoute": (
-        (r"spec\.hostnames", "spec.traffic.hosts"),
-        (r"spec\.parentRefs", "spec.traffic.gateways"),
-        (r"spec\.rules(\[\d+\])?\.matches", "spec.canary.match"),
-    ),
+    **{router.KIND: router.FIELDS for router in ROUTERS.values()},
 }
 
 

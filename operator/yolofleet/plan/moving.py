@@ -1,38 +1,50 @@
-"""From a plain Service to a router that appears: by itself, but not before that one routes.
+"""The way of requests: which router a detector is on, and when it moves to one that appears.
 
-Until then the Service carries all there is, and status says so. A route that has to be accepted
-first is written meanwhile, and leads to that same Service: whoever follows it early finds what the
-Service sends to.
+From a plain Service it moves by itself, but not before the router routes. Until then the Service
+carries all there is, and status says so. A route that has to be accepted first is written
+meanwhile, and leads to that same Service: whoever follows it early finds what the Service sends to.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from yolofleet.api.detector import Provider
-from yolofleet.api.status import Reason
-from yolofleet.plan.exposure import Exposure
-from yolofleet.plan.following import Followed, Following
+from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.names import Manifest
+from yolofleet.api.status import Reason, Status
+from yolofleet.plan.snapshot import Elsewhere
+from yolofleet.routers.choice import ROUTERS, SPLITTING, provider_for, splits
+from yolofleet.routers.exposure import Exposure, expose
+from yolofleet.routers.following import Followed, Following, on_gateways
+
+Children = Mapping[str, Sequence[Manifest]]
+"""By kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A router that a detector could be on. live: whether its route is there."""
+    """A router that a detector could be on.
+
+    live: whether its route is there; leads: the weights that it has; refused: what is said against
+    it.
+    """
 
     router: Provider
     exposure: Exposure
     followed: Followed
     live: bool
+    leads: Mapping[str, int]
+    refused: str
 
     @property
     def carries(self) -> bool:
         """Say whether requests go, or will go at once, by a route of this router.
 
-        A gateway has accepted it. An Istio says nothing of the kind: there it is enough that the
-        gateways exist, or that somebody delegates to it.
+        Of a router that tells of no route that it took it, it is enough that the gateways exist, or
+        that somebody delegates to it.
         """
         if not self.exposure.routes or self._lacks_gateways:
             return False
-        if self.router is Provider.ISTIO:
+        if not ROUTERS[self.router].ACKNOWLEDGES:
             return self.followed.counts
         return self.live and self.followed.by is Following.YES and not self.followed.why
 
@@ -44,7 +56,7 @@ class Way:
     @property
     def missing(self) -> Followed:
         """Return what it waits for."""
-        if self.followed.why or self.router is not Provider.GATEWAY:
+        if self.followed.why or not ROUTERS[self.router].ACKNOWLEDGES:
             return self.followed
         told = "the gateways have not seen the route yet"
         return Followed(Following.NOBODY, Reason.ROUTE_PENDING, told)
@@ -57,3 +69,80 @@ class Way:
 def choose(ways: Iterable[Way]) -> Way:
     """Return the way to go: what carries; else what was begun; else what can be."""
     return max(ways, key=lambda way: (way.carries, way.live, way.written))
+
+
+def ways(
+    detector: Detector,
+    routers: Collection[Provider],
+    status: Status,
+    children: Children,
+    elsewhere: Elsewhere,
+) -> tuple[Way, Provider, Way | None]:
+    """Return the way of requests, the router that the detector is on, and where it is to move.
+
+    A detector that is new takes the router that is there. One on a plain Service moves there, with
+    auto, only once that one routes.
+    """
+    auto = detector.spec.traffic.provider is Provider.AUTO
+    kept = _kept(detector, status, children)
+    provider = provider_for(detector, routers, kept)
+    if not auto or not splits(provider) or kept is not Provider.SERVICE:
+        way = _way(detector, provider, children, elsewhere)
+        away = auto and kept and not splits(provider)  # its API may come back
+        return way, kept if away and kept else provider, None
+    there = [each for each in SPLITTING if provider_for(detector, {each}) in routers]
+    way = choose(_way(detector, each, children, elsewhere) for each in there)
+    return (way, way.router, None) if way.carries else (way, Provider.SERVICE, way)
+
+
+def _kept(detector: Detector, status: Status, children: Children) -> Provider | None:
+    """Return the router that `detector` is on: by status; where that is lost, by its route.
+
+    A route that leads to the detector's own Service waits to be accepted: it is on that Service.
+    """
+    if status.provider and splits(status.provider):
+        return status.provider
+    routes = {each: _route(detector, each, children) for each in SPLITTING}
+    leads = {p: ROUTERS[p].leads(r["spec"]).keys() for p, r in routes.items() if r and r["spec"]}
+    there = [p for p, names in leads.items() if names != {detector.name}]
+    if len(there) == 1:
+        return there[0]
+    return status.provider or (Provider.SERVICE if leads and not there else None)
+
+
+def _way(detector: Detector, router: Provider, children: Children, elsewhere: Elsewhere) -> Way:
+    by, route = ROUTERS[router], _route(detector, router, children)
+    exposure = expose(
+        detector,
+        by.places(route["spec"]) if route else None,
+        elsewhere.taken,
+        elsewhere.allowed,
+        bare=by.TAKES_ALL_HOSTS,
+    )
+    return Way(
+        router,
+        exposure,
+        followed=_followed(detector, router, exposure, route, elsewhere),
+        live=route is not None,
+        leads=by.leads(route["spec"]) if route else {},
+        refused=by.refused(route) if route else "",
+    )
+
+
+def _followed(
+    detector: Detector,
+    router: Provider,
+    exposure: Exposure,
+    route: Manifest | None,
+    elsewhere: Elsewhere,
+) -> Followed:
+    absent = elsewhere.absent.get(router, frozenset())
+    missing = on_gateways(exposure.gateways, detector.namespace, absent)
+    if missing.why:
+        return missing
+    return ROUTERS[router].followed(detector, exposure.hosts, route, elsewhere.mesh)
+
+
+def _route(detector: Detector, router: Provider, children: Children) -> Manifest | None:
+    routes = children.get(ROUTERS[router].KIND, ())
+    return next((r for r in routes if r["metadata"]["name"] == detector.name), None)

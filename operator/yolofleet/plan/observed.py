@@ -1,10 +1,9 @@
 """What decisions look at: what a snapshot of a detector's world means for it."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import (
@@ -16,15 +15,15 @@ from yolofleet.api.names import (
 from yolofleet.api.status import Status
 from yolofleet.plan.accelerators import NodeRoom, place
 from yolofleet.plan.autoscaler import Limit, limit
-from yolofleet.plan.claims import places
-from yolofleet.plan.exposure import Exposure, expose
 from yolofleet.plan.failures import Failure, deployment_failure, failures_by_revision
 from yolofleet.plan.fields import of_a_pod, origin
-from yolofleet.plan.following import Followed, accepted, delegated, on_gateways
-from yolofleet.plan.moving import Way, choose
+from yolofleet.plan.moving import Way, ways
 from yolofleet.plan.revision import Record, Revision, record_in, recorded
-from yolofleet.plan.routers import ROUTES, router_for
-from yolofleet.plan.snapshot import Elsewhere, Snapshot
+from yolofleet.plan.snapshot import Snapshot
+from yolofleet.routers.choice import ROUTERS, splits
+from yolofleet.routers.exposure import Exposure
+from yolofleet.routers.following import Followed
+from yolofleet.routers.service import selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,11 @@ class Observed:
     way_points: frozenset[str]  # whom a route can name: their Service, and its rule, are there
     status: Status = field(default_factory=Status)
 
+    @property
+    def splits(self) -> bool:
+        """Say whether what routes gives each revision its part, and not each ready pod alike."""
+        return splits(self.provider)
+
     def replicas(self, name: str) -> int:
         """Pods that the Deployment of `name` asks for."""
         found = self.revisions.get(name)
@@ -95,7 +99,7 @@ class Observed:
 
     def weight(self, name: str) -> int:
         """Percent of requests that `name` gets: from the router, or as the Service spreads them."""
-        if self.provider is not Provider.SERVICE:
+        if self.splits:
             return self.weights.get(name, 0)
         if not self.spans:
             return 100 if self.selected == name else 0
@@ -113,13 +117,12 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
     by_kind: dict[str, list[Manifest]] = {}
     for child in seen.children:
         by_kind.setdefault(child["kind"], []).append(child)
-    way, router, moving = _ways(
-        detector, seen.routers, _kept(detector, seen.status, by_kind), by_kind, seen.elsewhere
-    )
-    provider = way.router if way.exposure.routes and moving is None else Provider.SERVICE
+    way, router, moving = ways(detector, seen.routers, seen.status, by_kind, seen.elsewhere)
+    routes = way.exposure.routes and moving is None
+    provider = way.router if routes else Provider.SERVICE
     failures = failures_by_revision(seen.pods, seen.complaints, now)
     placed = _placed(seen.pods)
-    selected, spans = _selected(detector, by_kind.get("Service", []))
+    stands_for, spans = selected(detector, by_kind.get("Service", []))
     deployments = {
         d["metadata"]["name"]: d
         for d in by_kind.get("Deployment", [])
@@ -139,15 +142,15 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
     }
     return Observed(
         revisions=revisions,
-        weights=_weights(detector, provider, by_kind),
-        selected=selected,
+        weights=_weights(detector, way) if routes else {},
+        selected=stands_for,
         spans=spans,
         provider=provider,
         router=router,
         exposure=way.exposure,
-        followed=way.followed if provider is not Provider.SERVICE else Followed(),
+        followed=way.followed if routes else Followed(),
         moving=moving,
-        refused=_refused(by_kind.get("HTTPRoute", [])),
+        refused=way.refused,
         namesake=seen.elsewhere.namesake,
         autoscaler=limit(by_kind.get("HorizontalPodAutoscaler", [])),
         nodes=seen.nodes,
@@ -234,160 +237,16 @@ def _was_released(child: Manifest) -> bool:
     return RELEASED_ANNOTATION in (child["metadata"].get("annotations") or {})
 
 
-def _selected(detector: Detector, services: Iterable[Manifest]) -> tuple[str | None, bool]:
-    """Return the revision that the stable Service stands for, and whether it selects others too."""
-    for service in services:
-        if service["metadata"]["name"] == detector.name:
-            selector: dict[str, str] = service["spec"].get("selector") or {}
-            named = service["metadata"].get("labels", {}).get(REVISION_LABEL)
-            return selector.get(REVISION_LABEL, named), REVISION_LABEL not in selector
-    return None, False
+def _weights(detector: Detector, way: Way) -> dict[str, int]:
+    """Return the weights of the route; one that leads to the detector's Service has none."""
+    return {name: weight for name, weight in way.leads.items() if name != detector.name}
 
 
 def _way_points(provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]) -> frozenset[str]:
     """Return the names of the Services that a route by `provider` can lead to."""
-    needed = ["Service", *(["DestinationRule"] if provider is Provider.ISTIO else [])]
+    needed = ROUTERS[provider].POINTS
     names = ({child["metadata"]["name"] for child in by_kind.get(kind, ())} for kind in needed)
     return frozenset(set.intersection(*names))
-
-
-def provider_for(
-    detector: Detector, routers: Collection[Provider], kept: Provider | None = None
-) -> Provider:
-    """Return what routes in fact: what was asked for where it is, else the plain Service.
-
-    kept: the router that it has been on.
-    """
-    traffic = detector.spec.traffic
-    router = router_for(traffic.provider, kept, routers, gateways=bool(traffic.gateways))
-    return router if router in routers else Provider.SERVICE
-
-
-def _ways(
-    detector: Detector,
-    routers: Collection[Provider],
-    kept: Provider | None,
-    by_kind: Mapping[str, Sequence[Manifest]],
-    elsewhere: Elsewhere,
-) -> tuple[Way, Provider, Way | None]:
-    """Return the way of requests, the router that the detector is on, and where it is to move.
-
-    A detector that is new takes the router that is there. One on a plain Service moves there, with
-    auto, only once that one routes.
-    """
-    auto = detector.spec.traffic.provider is Provider.AUTO
-    provider = provider_for(detector, routers, kept)
-    if not auto or provider is Provider.SERVICE or kept is not Provider.SERVICE:
-        way = _way(detector, provider, by_kind, elsewhere)
-        away = auto and kept and provider is Provider.SERVICE  # its API may come back
-        return way, kept if away and kept else provider, None
-    there = [each for each in ROUTES if provider_for(detector, {each}) in routers]
-    way = choose(_way(detector, each, by_kind, elsewhere) for each in there)
-    return (way, way.router, None) if way.carries else (way, Provider.SERVICE, way)
-
-
-def _kept(
-    detector: Detector, status: Status, by_kind: Mapping[str, Sequence[Manifest]]
-) -> Provider | None:
-    """Return the router that `detector` is on: by status; where that is lost, by its route.
-
-    A route that leads to the detector's own Service waits to be accepted: it is on that Service.
-    """
-    if status.provider in ROUTES:
-        return status.provider
-    live = {p: _named(detector, by_kind.get(kind, ())) for p, kind in ROUTES.items()}
-    leads = {p: _leads(p, spec).keys() for p, spec in live.items() if spec}
-    there = [p for p, names in leads.items() if names != {detector.name}]
-    if len(there) == 1:
-        return there[0]
-    return status.provider or (Provider.SERVICE if leads and not there else None)
-
-
-def _way(
-    detector: Detector,
-    router: Provider,
-    by_kind: Mapping[str, Sequence[Manifest]],
-    elsewhere: Elsewhere,
-) -> Way:
-    kind = ROUTES.get(router, "")
-    live = _named(detector, by_kind.get(kind, ()))
-    exposure = expose(
-        detector,
-        places(kind, live) if live else None,
-        elsewhere.taken,
-        elsewhere.allowed,
-        bare=router is Provider.GATEWAY,
-    )
-    followed = _followed(detector, router, exposure, by_kind, elsewhere)
-    return Way(router, exposure, followed, bool(live))
-
-
-def _followed(
-    detector: Detector,
-    provider: Provider,
-    exposure: Exposure,
-    by_kind: Mapping[str, Sequence[Manifest]],
-    elsewhere: Elsewhere,
-) -> Followed:
-    if provider is Provider.SERVICE:
-        return Followed()
-    absent = elsewhere.absent.get(provider, frozenset())
-    missing = on_gateways(exposure.gateways, detector.namespace, absent)
-    if missing.why:
-        return missing
-    if provider is Provider.ISTIO:
-        return Followed() if exposure.hosts else delegated(detector.key, elsewhere.mesh)
-    routes = (r for r in by_kind.get("HTTPRoute", ()) if r["metadata"]["name"] == detector.name)
-    return next((accepted(route) for route in routes), Followed())
-
-
-def _weights(
-    detector: Detector, provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]
-) -> dict[str, int]:
-    """Return the weights of the route; one that leads to the detector's Service has none."""
-    if provider is Provider.SERVICE:
-        return {}
-    leads = _leads(provider, _named(detector, by_kind.get(ROUTES[provider], ())))
-    return {name: weight for name, weight in leads.items() if name != detector.name}
-
-
-def _leads(provider: Provider, route: Mapping[str, Any]) -> dict[str, int]:
-    """Return the weights of the last rule of a route, which is the one without a match."""
-    if provider is Provider.ISTIO:
-        rules = route.get("http") or []
-        return {
-            to["destination"]["host"].split(".", 1)[0]: to.get("weight", 0)
-            for to in (rules[-1].get("route", []) if rules else [])
-        }
-    rules = route.get("rules") or []
-    return {
-        to["name"]: to.get("weight", 1)
-        for to in (rules[-1].get("backendRefs", []) if rules else [])
-    }
-
-
-def _named(detector: Detector, routes: Iterable[Manifest]) -> dict[str, Any]:
-    """Return the spec of the route of `detector`."""
-    found = (r["spec"] for r in routes if r["metadata"]["name"] == detector.name)
-    return next(found, {})
-
-
-_SERVED = ("Accepted", "ResolvedRefs", "Programmed")
-"""Conditions of a route that are false when it is not served; of others, false is good news."""
-
-
-def _refused(routes: Iterable[Manifest]) -> str:
-    """Return what a gateway says against the route as it is now."""
-    for route in routes:
-        generation = route["metadata"].get("generation", 0)
-        for parent in route.get("status", {}).get("parents", ()):
-            gateway = parent.get("parentRef", {}).get("name", "")
-            for told in parent.get("conditions", ()):
-                if told.get("observedGeneration", generation) < generation:
-                    continue
-                if told.get("type") in _SERVED and told.get("status") == "False":
-                    return f"{gateway}: {told.get('reason')}: {told.get('message', '')}"
-    return ""
 
 
 def _placed(pods: Iterable[Manifest]) -> Counter[str]:

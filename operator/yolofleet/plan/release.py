@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Strategy
 from yolofleet.api.status import Reason
 from yolofleet.plan.accelerators import room
 from yolofleet.plan.capacity import Capacity
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.following import Following
 from yolofleet.plan.observed import Observed, ObservedRevision
 from yolofleet.plan.revision import (
     Revision,
@@ -25,6 +24,7 @@ from yolofleet.plan.revision import (
 )
 from yolofleet.plan.rollout import Progress, progress, strategy_for
 from yolofleet.plan.scaling import full_capacity
+from yolofleet.routers.following import Following
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def takes_over(
     seen = observed.revisions.get(way.revision)
     if seen is None or not way.walked:
         return False
-    if way.revision not in observed.way_points and observed.provider is not Provider.SERVICE:
+    if observed.splits and way.revision not in observed.way_points:
         return False  # the route could not follow, whatever this process remembers of why
     if not observed.ready(before) and seen.ready + room < needed:
         needed = 1  # what is dead holds the accelerators: better one replica than none for ever
@@ -194,7 +194,7 @@ def spans(detector: Detector, observed: Observed, going: Release) -> bool:
     if any(observed.replicas(revision.name) for revision in going.former):
         return False
     way = going.progress
-    if way and way.strategy is Strategy.IN_PLACE and observed.provider is Provider.SERVICE:
+    if way and way.strategy is Strategy.IN_PLACE and not observed.splits:
         return observed.replicas(way.revision) > 0
     return not observed.ready(going.stable) and _others_may_answer(detector, observed, going)
 

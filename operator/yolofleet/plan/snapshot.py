@@ -7,10 +7,10 @@ from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
 from yolofleet.plan.accelerators import NodeRoom
-from yolofleet.plan.claims import Claim
-from yolofleet.plan.exposure import Allowed
 from yolofleet.plan.failures import Complaint
-from yolofleet.plan.following import Mesh
+from yolofleet.routers.claims import Claim
+from yolofleet.routers.exposure import Allowed
+from yolofleet.routers.following import Mesh
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.detector import Detector
 from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL
 from yolofleet.api.status import ConditionType, Draining, RolloutStatus, Status
 from yolofleet.plan.conditions.autoscaling_limited import autoscaling_limited
@@ -18,8 +18,8 @@ from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, again, dated
 from yolofleet.plan.conditions.traffic_routed import traffic_routed
 from yolofleet.plan.decide import Plan
-from yolofleet.plan.following import Following
 from yolofleet.plan.observed import Observed
+from yolofleet.routers.following import Following
 
 CONDITIONS: tuple[Callable[[Situation], Statement | None], ...] = (
     ready,
@@ -116,7 +116,7 @@ def _rollout(plan: Plan) -> RolloutStatus | None:
 
 
 def _url(detector: Detector, observed: Observed, plan: Plan) -> str:
-    reached = plan.provider is not Provider.SERVICE and observed.followed.by is not Following.NOBODY
+    reached = plan.splits and observed.followed.by is not Following.NOBODY
     hosts = plan.exposure.hosts if reached else ()
     if whole := [host for host in hosts if "*" not in host]:
         return f"http://{whole[0]}"

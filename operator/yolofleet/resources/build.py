@@ -17,25 +17,24 @@ from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.resources.controller_revision import controller_revision
 from yolofleet.resources.deployment import deployment
-from yolofleet.resources.gateway import http_route
 from yolofleet.resources.hpa import hpa
-from yolofleet.resources.istio import destination_rule, virtual_service
 from yolofleet.resources.network_policy import network_policy
 from yolofleet.resources.pdb import pdb
 from yolofleet.resources.pod_monitor import pod_monitor
-from yolofleet.resources.service import revision_service, stable_service
 from yolofleet.resources.service_account import needs_account, service_account
+from yolofleet.routers.choice import ROUTERS, proxies
+from yolofleet.routers.service import revision_service, stable_service
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What of the cluster decides which objects there are.
 
-    mesh: Istio's API is there. monitor_labels: those of PodMonitors; None: make none.
+    routers: whose APIs are there. monitor_labels: those of PodMonitors; None: make none.
     pull_secrets: that the account of the pods names.
     """
 
-    mesh: bool
+    routers: Collection[Provider]
     monitor_labels: Mapping[str, str] | None
     pull_secrets: tuple[str, ...] = ()
 
@@ -43,7 +42,7 @@ class Surroundings:
 def surroundings(seen: Snapshot, defaults: Defaults) -> Surroundings:
     """Return what `build` has to know."""
     labels = defaults.monitor_labels if seen.monitors else None
-    return Surroundings(Provider.ISTIO in seen.routers, labels, tuple(seen.pull_secrets))
+    return Surroundings(seen.routers, labels, tuple(seen.pull_secrets))
 
 
 def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest]:
@@ -54,20 +53,19 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     ]
     if plan.stable not in {p.revision.name for p in plan.revisions}:
         names.append(plan.stable)  # its Deployment was deleted or is unreadable; routes name it
-    meshed, router = plan.provider is Provider.ISTIO, plan.courted or plan.provider
+    router, written = ROUTERS[plan.provider], ROUTERS[plan.courted or plan.provider]
     scaling = detector.spec.autoscaling
     deployments = [deployment(detector, planned) for planned in plan.revisions]
     account = any(needs_account(detector, planned.revision) for planned in plan.revisions)
     isolated = detector.spec.access.network_policy is not Isolation.NONE
     monitored = around.monitor_labels if detector.spec.access.metrics_open else None
     return [
-        *([network_policy(detector, deployments, mesh=around.mesh)] if isolated else []),
+        *([network_policy(detector, deployments, proxies(around.routers))] if isolated else []),
         *([service_account(detector, around.pull_secrets)] if account else []),
         *(revision_service(detector, name) for name in names),
-        *(destination_rule(detector, name) for name in names if meshed),
-        stable_service(detector, plan),
-        *([virtual_service(detector, plan)] if router is Provider.ISTIO else []),
-        *([http_route(detector, plan)] if router is Provider.GATEWAY else []),
+        *(made for name in names for made in router.way_point(detector, name)),
+        stable_service(detector, plan.stable, spans=plan.spans),
+        *written.routes(detector, plan.route(detector)),
         *(controller_revision(detector, planned) for planned in plan.revisions),
         *deployments,
         *([hpa(detector, plan.stable, scaling)] if scaling else []),
@@ -77,7 +75,8 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     ]
 
 
-_ROUTING = frozenset({"Deployment", "Service", "DestinationRule", "VirtualService", "HTTPRoute"})
+_ROUTES = {kind for router in ROUTERS.values() for kind in (router.KIND, *router.POINTS)}
+_ROUTING = frozenset({"Deployment", *_ROUTES} - {""})
 
 
 def leant_on(unwritten: Collection[str]) -> frozenset[str]:

@@ -13,6 +13,7 @@ from yolofleet.api.detector import Detector
 from yolofleet.api.names import DETECTOR_LABEL, Manifest
 from yolofleet.api.pod_template import SERVER_CONTAINER
 from yolofleet.manifests.child import child
+from yolofleet.routers.choice import Proxies
 
 SCHEME_PORTS = {"http": 80, "https": 443, "s3": 443, "gs": 443, "oci": 443}
 """Ports of the URLs that name none; other schemes (demo, file) need no network."""
@@ -23,12 +24,6 @@ FETCHES = "YOLOSERVE_URL_HOSTS"
 DNS = (53, 5353)
 """Of the Service, and of the pods of OpenShift's DNS."""
 
-MESH_IN = (15008, 15020, 15090)
-"""Istio's tunnel between nodes (ambient), its proxies' merged and own metrics."""
-
-MESH_OUT = (15008, 15012)
-"""The same tunnel; and istiod, without which a proxy gets neither routes nor certificates."""
-
 LINK_LOCAL = (("0.0.0.0/0", ("169.254.0.0/16",)), ("::/0", ("fe80::/10", "fd00:ec2::254/128")))
 """By what holds every address: those that belong to a node's link. There clouds hand out the node's
 own credentials (169.254.169.254; over IPv6 fd00:ec2::254 on EC2), which no detector needs."""
@@ -38,7 +33,9 @@ _PORT = re.compile(r"(?<=:)[0-9]{1,5}(?=\")")
 """In a JSON list of hosts: "cams.example.com:8443"."""
 
 
-def network_policy(detector: Detector, deployments: Sequence[Manifest], *, mesh: bool) -> Manifest:
+def network_policy(
+    detector: Detector, deployments: Sequence[Manifest], proxies: Proxies
+) -> Manifest:
     """Return the NetworkPolicy over all pods of the detector, which `deployments` make."""
     pods = [deployment["spec"]["template"]["spec"] for deployment in deployments]
     both = detector.spec.access.network_policy is Isolation.RESTRICTED
@@ -48,12 +45,14 @@ def network_policy(detector: Detector, deployments: Sequence[Manifest], *, mesh:
         detector.name,
         selector={DETECTOR_LABEL: detector.name},
         types=["Ingress", "Egress"] if both else ["Ingress"],
-        ingress=_ingress(detector, pods, mesh=mesh),
-        egress=_egress(detector, pods, mesh=mesh) if both else None,
+        ingress=_ingress(detector, pods, proxies.reached_at),
+        egress=_egress(detector, pods, proxies.reach) if both else None,
     )
 
 
-def _ingress(detector: Detector, pods: Sequence[Manifest], *, mesh: bool) -> list[dict[str, Any]]:
+def _ingress(
+    detector: Detector, pods: Sequence[Manifest], proxies: Sequence[int]
+) -> list[dict[str, Any]]:
     declared = {
         (str(port.get("protocol", "TCP")), int(port["containerPort"]))
         for pod in pods
@@ -63,17 +62,19 @@ def _ingress(detector: Detector, pods: Sequence[Manifest], *, mesh: bool) -> lis
     served: dict[str, Any] = {"ports": _ports(declared)}
     if allowed := detector.spec.access.allow_from:
         served["from"] = [_own_pods(detector), *(_dump(peer) for peer in allowed)]
-    return [served, *([{"ports": _ports(_tcp(MESH_IN))}] if mesh else [])]
+    return [served, *([{"ports": _ports(_tcp(proxies))}] if proxies else [])]
 
 
-def _egress(detector: Detector, pods: Sequence[Manifest], *, mesh: bool) -> list[dict[str, Any]]:
+def _egress(
+    detector: Detector, pods: Sequence[Manifest], proxies: Sequence[int]
+) -> list[dict[str, Any]]:
     allowed = [_dump(reach) for reach in detector.spec.access.allow_to]
     dns = {(protocol, port) for protocol in ("TCP", "UDP") for port in DNS}
     names = {"ports": _ports(dns)}  # at any address: a node's own DNS cache has a link-local one
     if not allowed and any(_brings_containers(pod) for pod in pods):
         return [names, {"to": _ANYWHERE}]
     ports = {("TCP", port) for pod in pods for port in _url_ports(pod)}
-    ports |= _tcp(MESH_OUT) if mesh else set()
+    ports |= _tcp(proxies)
     return [
         names,
         *([{"to": _ANYWHERE, "ports": _ports(ports)}] if ports else []),

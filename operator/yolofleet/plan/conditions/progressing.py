@@ -3,13 +3,12 @@
 import json
 from functools import partial
 
-from yolofleet.api.detector import Provider
 from yolofleet.api.rollout import APPROVAL
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
-from yolofleet.plan.conditions.traffic_routed import lacking
 from yolofleet.plan.rollout import Progress
+from yolofleet.routers.choice import lacking
 
 _say = partial(Statement, ConditionType.PROGRESSING)
 
@@ -89,7 +88,7 @@ def _at_step(now: Situation, way: Progress) -> Statement:
     detector = now.detector
     steps = detector.spec.rollout.steps
     where = f"step {way.step} of {len(steps)}, {way.goal} % to {way.revision}"
-    if now.plan.provider is Provider.SERVICE and not now.observed.spans:
+    if not now.plan.splits and not now.observed.spans:
         told = f"{where}: {lacking(detector)}; or set spec.rollout.strategy to BlueGreen"
         return _say(False, Reason.MESH_ABSENT, told + _meanwhile(now), lasting=True)
     if way.since is None and not now.plan.full:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.detector import Detector
 from yolofleet.api.status import RevisionStatus
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.failures import PATIENCE, Failure
@@ -58,7 +58,7 @@ class Situation:
         return bool(self.plan.missing and self.plan.missing.startswith(f"{name}:"))
 
     def _weight(self, name: str) -> int:
-        if self.plan.provider is not Provider.SERVICE:
+        if self.plan.splits:
             return self.observed.weights.get(name, 0)
         return self._share_of_service(name)
 

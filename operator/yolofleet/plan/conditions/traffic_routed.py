@@ -2,10 +2,11 @@
 
 from functools import partial
 
-from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.detector import Provider
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
+from yolofleet.routers.choice import lacking, splits
 
 _say = partial(Statement, ConditionType.TRAFFIC_ROUTED)
 
@@ -14,13 +15,13 @@ def traffic_routed(now: Situation) -> Statement:
     """Say who gets the requests, or why that is not known or not as asked."""
     if told := denied(now):
         return told
-    if now.plan.provider is Provider.SERVICE:
+    if not now.plan.splits:
         return first((router_is_away, not_moved_yet, without_mesh, through_a_service), now) or _say(
             None,
             Reason.ROUTE_PENDING,
             f"the Service {now.detector.name} does not send to {now.plan.stable} yet",
         )
-    told = first((refused_by_gateway, not_there_yet, followed_by_nobody, short_of_capacity), now)
+    told = first((refused, not_there_yet, followed_by_nobody, short_of_capacity), now)
     return told or _say(True, Reason.ROUTED, _split(now) + _of_a_delegate(now))
 
 
@@ -29,7 +30,7 @@ def denied(now: Situation) -> Statement | None:
     plan, at = now.plan, now.plan.exposure
     if not at.denials:
         return None
-    if plan.provider is Provider.SERVICE:
+    if not plan.splits:
         meanwhile = f"No route is written: the Service sends everything to {plan.stable}"
     else:
         meanwhile = f"The route has {', '.join(at.hosts) or 'what it had'}"
@@ -52,12 +53,8 @@ def without_mesh(now: Situation) -> Statement | None:
 
 def _asks_for_a_router(now: Situation) -> bool:
     traffic, canary = now.detector.spec.traffic, now.detector.spec.canary
-    splits = now.plan.canary is not None and canary and (canary.weight or canary.match)
-    return (
-        traffic.provider in (Provider.ISTIO, Provider.GATEWAY)
-        or bool(traffic.hosts)
-        or bool(splits)
-    )
+    weighs = now.plan.canary is not None and canary and (canary.weight or canary.match)
+    return splits(traffic.provider) or bool(traffic.hosts) or bool(weighs)
 
 
 def not_moved_yet(now: Situation) -> Statement | None:
@@ -65,8 +62,8 @@ def not_moved_yet(now: Situation) -> Statement | None:
     if (way := now.observed.moving) is None or not _asks_for_a_router(now):
         return None
     why, reason = way.missing.why, way.missing.reason
-    if way.router is Provider.GATEWAY and now.observed.refused:
-        why, reason = f"the gateway {now.observed.refused}", Reason.ROUTE_REFUSED
+    if way.refused:
+        why, reason = way.refused, Reason.ROUTE_REFUSED
     told = (
         f"{why}. The detector moves to {way.router} by itself once this is so, or at once"
         f" with spec.traffic.provider: {way.router}. Until then the Service {now.detector.name}"
@@ -79,7 +76,7 @@ def router_is_away(now: Situation) -> Statement | None:
     """Say that the API is gone of the router that the detector is on."""
     router, detector = now.observed.router, now.detector
     auto = detector.spec.traffic.provider is Provider.AUTO
-    if not auto or router is Provider.SERVICE or not now.observed.exposure.routes:
+    if not auto or not splits(router) or not now.observed.exposure.routes:
         return None
     told = (
         f"the detector is on {router}, whose API is not in the cluster any more: install it again,"
@@ -101,11 +98,10 @@ def through_a_service(now: Situation) -> Statement | None:
     return None
 
 
-def refused_by_gateway(now: Situation) -> Statement | None:
-    """Pass on what a gateway says against the route."""
-    if now.plan.provider is not Provider.GATEWAY or not now.observed.refused:
-        return None
-    return _say(False, Reason.ROUTE_REFUSED, f"the gateway {now.observed.refused}")
+def refused(now: Situation) -> Statement | None:
+    """Pass on what the router says against the route."""
+    told = now.observed.refused
+    return _say(False, Reason.ROUTE_REFUSED, told) if told else None
 
 
 def not_there_yet(now: Situation) -> Statement | None:
@@ -121,10 +117,9 @@ def followed_by_nobody(now: Situation) -> Statement | None:
     followed, plan = now.observed.followed, now.plan
     if not followed.why:
         return None
-    delegate = plan.provider is Provider.ISTIO and not plan.exposure.hosts
-    if delegate and set(plan.weights) == {plan.stable} and not plan.matched:
+    if plan.delegated_to and set(plan.weights) == {plan.stable} and not plan.matched:
         return through_a_service(now)  # all ways lead to stable
-    if delegate:
+    if plan.delegated_to:
         meanwhile = f"{_split(now)} of what is delegated; the Service sends all to {plan.stable}"
     else:
         meanwhile = f"the route has {_split(now)}"
@@ -154,28 +149,9 @@ def _split(now: Situation) -> str:
 
 def _of_a_delegate(now: Situation) -> str:
     plan, detector = now.plan, now.detector
-    delegate = plan.provider is Provider.ISTIO and not detector.spec.traffic.hosts
-    if not delegate or len(plan.weights) <= 1:
+    if not plan.delegated_to or len(plan.weights) <= 1:
         return ""
     return (
         f" of what a VirtualService of yours delegates to {detector.namespace}/{detector.name};"
         f" the Service sends everything to {plan.stable}. Set spec.traffic.hosts to route here"
-    )
-
-
-def lacking(detector: Detector) -> str:
-    """Say what is missing to split traffic, and what to do."""
-    traffic = detector.spec.traffic
-    if traffic.provider is Provider.GATEWAY:
-        return (
-            "need the Gateway API (gateway.networking.k8s.io/v1), which is not in the cluster;"
-            " install it"
-        )
-    other = (
-        ""
-        if traffic.provider is Provider.ISTIO or traffic.gateways
-        else (", or the Gateway API and spec.traffic.gateways")
-    )
-    return (
-        "need Istio, whose API (networking.istio.io/v1) is not in the cluster; install it" + other
     )

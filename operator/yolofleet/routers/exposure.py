@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from yolofleet.api.detector import Detector
-from yolofleet.api.hosts import MESH, gateway_name, normal
+from yolofleet.api.hosts import EVERY_HOST, MESH, gateway_name, normal
 from yolofleet.api.status import Reason
-from yolofleet.plan.claims import EVERY_HOST, Claim, claim, improper
+from yolofleet.routers.claims import Claim, claim, improper
 
 
 @dataclass(frozen=True, slots=True)

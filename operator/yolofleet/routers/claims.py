@@ -5,18 +5,17 @@ stores without parsing it: it is asked of every object that passes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from yolofleet.api.detector import Provider
-from yolofleet.api.hosts import MESH, gateway_name, normal, wrong_with
+from yolofleet.api.hosts import MESH, gateway_name, normal, texts, wrong_with
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import ConditionType, Reason
-from yolofleet.plan.routers import router_of
+from yolofleet.routers.choice import router_of, router_of_kind
 
 Claim = tuple[str, str]
 """A gateway (NAMESPACE/NAME, or mesh) and a host name on it."""
 
-EVERY_HOST: Final = "*"
 NOTHING: Final = frozenset[Claim]()
 
 
@@ -28,15 +27,11 @@ def wanted(raw: Manifest, routers: Collection[Provider] = ()) -> frozenset[Claim
     metadata, traffic = raw["metadata"], (raw.get("spec") or {}).get("traffic") or {}
     if "deletionTimestamp" in metadata or not isinstance(traffic, Mapping):
         return NOTHING
-    namespace, gateways = str(metadata["namespace"]), _texts(traffic.get("gateways"))
+    namespace, gateways = str(metadata["namespace"]), texts(traffic.get("gateways"))
     own = f"{metadata['name']}.{namespace}"
-    hosts = [host for host in _texts(traffic.get("hosts")) if not improper(host, gateways, own=own)]
-    if router_of(raw, routers) is Provider.GATEWAY:  # `mesh` is its own Service then: nobody else's
-        gateways = [gateway for gateway in gateways if gateway != MESH]
-        hosts = hosts if traffic.get("hosts") else [EVERY_HOST]
-    else:
-        gateways = gateways or [MESH]
-    return _product(hosts, gateways, namespace)
+    hosts = [host for host in texts(traffic.get("hosts")) if not improper(host, gateways, own=own)]
+    named = hosts if traffic.get("hosts") else None
+    return _product(*router_of(raw, routers).asked(named, gateways), namespace)
 
 
 _STUCK: Final = frozenset({Reason.SUSPENDED, Reason.INVALID_SPEC, Reason.READ_FAILED})
@@ -55,39 +50,12 @@ def moves(raw: Manifest) -> bool:
 
 
 def routed(route: Manifest) -> frozenset[Claim]:
-    """Return what a VirtualService or an HTTPRoute has now."""
+    """Return what the route of a detector has now."""
     metadata, spec = route["metadata"], route.get("spec") or {}
     if "deletionTimestamp" in metadata:
         return NOTHING
-    hosts, gateways = places(route["kind"], spec)
+    hosts, gateways = router_of_kind(route["kind"]).places(spec)
     return _product(hosts, gateways, str(metadata["namespace"]))
-
-
-def places(kind: str, spec: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the hosts and the gateways of a route; no host: it answers to none by itself."""
-    if kind == "VirtualService":
-        hosts = _texts(spec.get("hosts"))
-        return hosts, (_texts(spec.get("gateways")) or [MESH]) if hosts else []
-    parents = spec.get("parentRefs") or ()
-    gateways = [
-        f"{ref['namespace']}/{ref['name']}" if ref.get("namespace") else str(ref.get("name"))
-        for ref in parents
-        if isinstance(ref, Mapping) and ref.get("kind", "Gateway") == "Gateway"
-    ]
-    return _texts(spec.get("hostnames")) or [EVERY_HOST], gateways
-
-
-def delegates_of(route: Manifest) -> frozenset[str]:
-    """Return "namespace/name" of the VirtualServices that a VirtualService delegates to."""
-    metadata, rules = route["metadata"], (route.get("spec") or {}).get("http")
-    if "deletionTimestamp" in metadata or not isinstance(rules, list):
-        return frozenset()
-    found = (rule.get("delegate") for rule in rules if isinstance(rule, Mapping))
-    return frozenset(
-        f"{to.get('namespace') or metadata['namespace']}/{to.get('name')}"
-        for to in found
-        if isinstance(to, Mapping)
-    )
 
 
 def claim(gateway: str, host: str, namespace: str) -> Claim:
@@ -114,7 +82,3 @@ def improper(host: str, gateways: Sequence[str], *, own: str) -> str:
 
 def _product(hosts: Sequence[str], gateways: Sequence[str], namespace: str) -> frozenset[Claim]:
     return frozenset(claim(gateway, host, namespace) for host in hosts for gateway in gateways)
-
-
-def _texts(values: Any) -> list[str]:
-    return [str(value) for value in values] if isinstance(values, list) else []

@@ -1,0 +1,1 @@
+"""Who splits traffic, pure: one module a router, which writes its objects and reads them back."""

@@ -1,0 +1,187 @@
+"""The Gateway API: one HTTPRoute a detector, over the Services of its revisions."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from yolofleet.api.detector import Detector, StringMatch
+from yolofleet.api.hosts import EVERY_HOST, MESH, texts
+from yolofleet.api.names import Manifest
+from yolofleet.api.status import Reason
+from yolofleet.manifests.child import child
+from yolofleet.routers.following import Followed, Following, Mesh
+from yolofleet.routers.router import Places, Route
+
+KIND = "HTTPRoute"
+POINTS: tuple[str, ...] = ("Service",)
+TAKES_ALL_HOSTS = True
+NEEDS_GATEWAYS = True
+ACKNOWLEDGES = True
+LACKING = (
+    "need the Gateway API (gateway.networking.k8s.io/v1), which is not in the cluster; install it"
+)
+
+FIELDS: tuple[tuple[str, str], ...] = (
+    (r"spec\.hostnames", "spec.traffic.hosts"),
+    (r"spec\.parentRefs", "spec.traffic.gateways"),
+    (r"spec\.rules(\[\d+\])?\.matches", "spec.canary.match"),
+)
+
+PROXIES_IN: tuple[int, ...] = ()
+PROXIES_OUT: tuple[int, ...] = ()
+
+_EVERY_REQUEST = ({}, {"path": {"type": "PathPrefix", "value": "/"}})
+"""Matches that all requests fulfil; the API server gives the latter to a rule that has none."""
+
+
+# writing
+
+
+def way_point(_detector: Detector, _revision: str, /) -> list[Manifest]:
+    """Return nothing: a route leads to Services."""
+    return []
+
+
+def routes(detector: Detector, route: Route, /) -> list[Manifest]:
+    """Return the HTTPRoute."""
+    return [
+        child(
+            "http_route.yaml.j2",
+            detector,
+            detector.name,
+            parents=[_parent(detector, name) for name in route.gateways or (MESH,)],
+            hosts=None if EVERY_HOST in route.hosts else route.hosts or None,
+            rules=[*_matched(route), _weighted(route)],
+        )
+    ]
+
+
+def _parent(detector: Detector, gateway: str) -> dict[str, Any]:
+    if gateway == MESH:  # clients inside a mesh, which call the detector's Service (GAMMA)
+        return {"group": "", "kind": "Service", "name": detector.name, "port": 80}
+    namespace, _, name = gateway.rpartition("/")
+    return {
+        "group": "gateway.networking.k8s.io",
+        "kind": "Gateway",
+        "namespace": namespace or detector.namespace,
+        "name": name,
+    }
+
+
+def _weighted(route: Route) -> dict[str, Any]:
+    return {"backendRefs": [_backend(name, weight) for name, weight in route.leads.items()]}
+
+
+def _matched(route: Route) -> list[dict[str, Any]]:
+    if not route.matched:
+        return []
+    matches = [
+        {"headers": [_header(name, how) for name, how in entry.headers.items()]}
+        for entry in route.match
+    ]
+    return [{"matches": matches, "backendRefs": [_backend(route.matched, 1)]}]
+
+
+def _header(name: str, how: StringMatch) -> dict[str, str]:
+    if how.exact is not None:
+        return {"name": name, "type": "Exact", "value": how.exact}
+    pattern = how.regex if how.regex is not None else f"{re.escape(how.prefix or '')}.*"
+    return {"name": name, "type": "RegularExpression", "value": pattern}
+
+
+def _backend(revision: str, weight: int) -> dict[str, Any]:
+    return {"group": "", "kind": "Service", "name": revision, "port": 80, "weight": weight}
+
+
+# reading
+
+
+def asked(hosts: list[str] | None, gateways: list[str], /) -> Places:
+    """Return where a spec asks to be routed. `mesh` is its own Service: nobody else's."""
+    named = [gateway for gateway in gateways if gateway != MESH]
+    return [EVERY_HOST] if hosts is None else hosts, named
+
+
+def places(spec: Mapping[str, Any], /) -> Places:
+    """Return where an HTTPRoute answers."""
+    gateways = [
+        f"{ref['namespace']}/{ref['name']}" if ref.get("namespace") else str(ref.get("name"))
+        for ref in spec.get("parentRefs") or ()
+        if isinstance(ref, Mapping) and ref.get("kind", "Gateway") == "Gateway"
+    ]
+    return texts(spec.get("hostnames")) or [EVERY_HOST], gateways
+
+
+def leads(spec: Mapping[str, Any], /) -> dict[str, int]:
+    """Return the weights of the rule that every request matches, wherever it stands."""
+    weighted = next((rule for rule in spec.get("rules") or () if _takes_all(rule)), {})
+    return {to["name"]: to.get("weight", 1) for to in weighted.get("backendRefs") or ()}
+
+
+def _takes_all(rule: Mapping[str, Any]) -> bool:
+    matches = rule.get("matches")
+    return not matches or any(match in _EVERY_REQUEST for match in matches)
+
+
+def followed(
+    _detector: Detector, _hosts: Sequence[str], route: Manifest | None, _mesh: Mesh, /
+) -> Followed:
+    """Say whether its gateways have accepted it."""
+    return Followed() if route is None else accepted(route)
+
+
+def accepted(route: Manifest) -> Followed:
+    """Say whether a gateway routes by the HTTPRoute `route` in its present generation."""
+    generation = route["metadata"].get("generation", 0)
+    waits, served = [], 0
+    for parent in route["spec"].get("parentRefs") or ():
+        found = [_accepts(each, generation) for each in _told_by(parent, route)]
+        if Following.YES in found:
+            served += 1
+        else:
+            waits.append((parent["name"], Following.PENDING in found))
+    if not waits:
+        return Followed()
+    told = f"{', '.join(sorted(name for name, _ in waits))} has not accepted the route"
+    if any(before for _, before in waits):
+        return Followed(Following.PENDING, Reason.ROUTE_PENDING, f"{told} as it is now yet")
+    if served:
+        return Followed(Following.YES, Reason.ROUTE_PENDING, f"{told}; others have")
+    return Followed(Following.NOBODY, Reason.ROUTE_PENDING, f"{told}: nobody routes by it yet")
+
+
+def _told_by(parent: Mapping[str, Any], route: Manifest) -> Iterator[Mapping[str, Any]]:
+    """Return what each controller says for one of the route's parents."""
+    namespace = route["metadata"]["namespace"]
+
+    def which(ref: Mapping[str, Any]) -> tuple[Any, ...]:
+        return ref.get("kind", "Gateway"), ref.get("namespace", namespace), ref.get("name")
+
+    for told in (route.get("status") or {}).get("parents") or ():
+        if which(told.get("parentRef") or {}) == which(parent):
+            yield told
+
+
+def _accepts(told: Mapping[str, Any], generation: int) -> Following:
+    for condition in told.get("conditions") or ():
+        if condition.get("type") == "Accepted" and condition.get("status") == "True":
+            seen = condition.get("observedGeneration", generation)
+            return Following.YES if seen >= generation else Following.PENDING
+    return Following.NOBODY
+
+
+_SERVED = ("Accepted", "ResolvedRefs", "Programmed")
+"""Conditions of a route that are false when it is not served; of others, false is good news."""
+
+
+def refused(route: Manifest, /) -> str:
+    """Return what a gateway says against the route as it is now."""
+    generation = route["metadata"].get("generation", 0)
+    for parent in route.get("status", {}).get("parents", ()):
+        gateway = parent.get("parentRef", {}).get("name", "")
+        for told in parent.get("conditions", ()):
+            if told.get("observedGeneration", generation) < generation:
+                continue
+            if told.get("type") in _SERVED and told.get("status") == "False":
+                return f"the gateway {gateway}: {told.get('reason')}: {told.get('message', '')}"
+    return ""

@@ -1,0 +1,166 @@
+"""Istio: one VirtualService a detector, one DestinationRule a revision.
+
+Weights point at the Services of revisions, not at subsets of one: a destination exists from the
+moment its revision does, and changing or dropping one can never touch another.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from yolofleet.api.detector import Detector, HeaderMatch
+from yolofleet.api.hosts import MESH, texts
+from yolofleet.api.names import Manifest
+from yolofleet.api.status import Reason
+from yolofleet.manifests.child import child
+from yolofleet.routers.following import Followed, Following, Mesh
+from yolofleet.routers.router import Places, Route
+
+KIND = "VirtualService"
+POINTS: tuple[str, ...] = ("Service", "DestinationRule")
+TAKES_ALL_HOSTS = False  # without hosts it is a delegate, to which others lead
+NEEDS_GATEWAYS = False
+ACKNOWLEDGES = False
+LACKING = "need Istio, whose API (networking.istio.io/v1) is not in the cluster; install it"
+
+FIELDS: tuple[tuple[str, str], ...] = (
+    (r"spec\.(hosts|gateways)", r"spec.traffic.\1"),
+    (r"spec\.http(\[\d+\])?\.match", "spec.canary.match"),
+)
+
+PROXIES_IN: tuple[int, ...] = (15008, 15020, 15090)
+"""Its tunnel between nodes (ambient), its proxies' merged and own metrics."""
+
+PROXIES_OUT: tuple[int, ...] = (15008, 15012)
+"""The same tunnel; and istiod, without which a proxy gets neither routes nor certificates."""
+
+RETRY_ON = "connect-failure,refused-stream,reset-before-request"
+"""Only what surely did not reach a model: a request is never run twice."""
+
+_WEIGHTED = "weighted"
+"""The name of the rule for all that matches nothing: by it the weights are found again."""
+
+_OWN_NAMESPACE = ["."]
+"""For a route inside the mesh: it changes where the clients that see it go, and these are its own
+namespace's. A gateway, and a root that delegates, have to see it from elsewhere."""
+
+
+# writing
+
+
+def way_point(detector: Detector, revision: str, /) -> list[Manifest]:
+    """Return how proxies talk to the pods of `revision`."""
+    host = _host(detector, revision)
+    template = "destination_rule.yaml.j2"
+    return [child(template, detector, revision, revision=revision, host=host)]
+
+
+def routes(detector: Detector, route: Route, /) -> list[Manifest]:
+    """Return the VirtualService."""
+    return [
+        child(
+            "virtual_service.yaml.j2",
+            detector,
+            detector.name,
+            hosts=route.hosts or None,
+            gateways=route.gateways or None,
+            seen_by=_OWN_NAMESPACE if route.hosts and set(route.gateways) <= {MESH} else None,
+            http=[*_matched(detector, route), _weighted(detector, route)],
+        )
+    ]
+
+
+def _weighted(detector: Detector, route: Route) -> dict[str, Any]:
+    leads = [
+        {"destination": _destination(detector, name), "weight": weight}
+        for name, weight in route.leads.items()
+    ]
+    return {"name": _WEIGHTED, "route": leads, "retries": _retries(detector)}
+
+
+def _retries(detector: Detector) -> dict[str, Any]:
+    attempts = detector.spec.traffic.retries
+    return {"attempts": attempts} | ({"retryOn": RETRY_ON} if attempts else {})
+
+
+def _matched(detector: Detector, route: Route) -> list[dict[str, Any]]:
+    if not route.matched:
+        return []
+    leads = [{"destination": _destination(detector, route.matched), "weight": 100}]
+    match = [{"headers": _headers(entry)} for entry in route.match]
+    return [{"name": "matched", "match": match, "route": leads, "retries": _retries(detector)}]
+
+
+def _headers(entry: HeaderMatch) -> dict[str, Any]:
+    return {name: how.model_dump(exclude_none=True) for name, how in entry.headers.items()}
+
+
+def _destination(detector: Detector, revision: str) -> dict[str, Any]:
+    return {"host": _host(detector, revision), "port": {"number": 80}}
+
+
+def _host(detector: Detector, revision: str) -> str:
+    return f"{revision}.{detector.namespace}.svc.cluster.local"
+
+
+# reading
+
+
+def asked(hosts: list[str] | None, gateways: list[str], /) -> Places:
+    """Return where a spec asks to be routed."""
+    return hosts or [], gateways or [MESH]
+
+
+def places(spec: Mapping[str, Any], /) -> Places:
+    """Return where a VirtualService answers."""
+    hosts = texts(spec.get("hosts"))
+    return hosts, (texts(spec.get("gateways")) or [MESH]) if hosts else []
+
+
+def leads(spec: Mapping[str, Any], /) -> dict[str, int]:
+    """Return the weights of the rule that has them, wherever it stands."""
+    rules = spec.get("http") or ()
+    weighted = next((rule for rule in rules if rule.get("name") == _WEIGHTED), {})
+    return {
+        to["destination"]["host"].split(".", 1)[0]: to.get("weight", 0)
+        for to in weighted.get("route") or ()
+    }
+
+
+def followed(
+    detector: Detector, hosts: Sequence[str], _route: Manifest | None, mesh: Mesh, /
+) -> Followed:
+    """Say whether proxies route by it: without hosts of its own only by who delegates to it."""
+    return Followed() if hosts else delegated(detector.key, mesh)
+
+
+def refused(_route: Manifest, /) -> str:
+    """Return nothing: Istio says of no route that it is not served."""
+    return ""
+
+
+def delegated(key: str, mesh: Mesh) -> Followed:
+    """Say whether a VirtualService delegates to that of the detector `key`."""
+    if mesh.delegates:
+        return Followed()
+    told = f"no VirtualService delegates to {key}"
+    if mesh.everywhere:
+        told += "; reference it from yours, or set spec.traffic.hosts"
+        return Followed(Following.NOBODY, Reason.NOT_REFERENCED, told, holds=False)
+    return Followed(
+        Following.UNKNOWN,
+        Reason.ROUTE_UNSEEN,
+        f"{told} in the namespaces that the operator may read (watchNamespaces); one elsewhere may",
+    )
+
+
+def delegates_of(route: Manifest) -> frozenset[str]:
+    """Return "namespace/name" of the VirtualServices that a VirtualService delegates to."""
+    metadata, rules = route["metadata"], (route.get("spec") or {}).get("http")
+    if "deletionTimestamp" in metadata or not isinstance(rules, list):
+        return frozenset()
+    found = (rule.get("delegate") for rule in rules if isinstance(rule, Mapping))
+    return frozenset(
+        f"{to.get('namespace') or metadata['namespace']}/{to.get('name')}"
+        for to in found
+        if isinstance(to, Mapping)
+    )

@@ -1,0 +1,80 @@
+"""What a router is: how its objects are written, and what decisions see of those that are there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from yolofleet.api.detector import Detector, HeaderMatch
+from yolofleet.api.names import Manifest
+from yolofleet.routers.following import Followed, Mesh
+
+Places = tuple[list[str], list[str]]
+"""The hosts and the gateways of a route."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What the route of a detector is to say.
+
+    leads: the percent of requests for each Service. matched: the Service of those that `match`.
+    """
+
+    hosts: Sequence[str]
+    gateways: Sequence[str]
+    leads: Mapping[str, int]
+    matched: str | None = None
+    match: Sequence[HeaderMatch] = ()
+
+
+class Router(Protocol):
+    """Plain functions and facts of a module. A `spec` is that of a route as it is stored."""
+
+    KIND: str
+    """Of its routes; empty: it has none, and so splits nothing."""
+
+    POINTS: tuple[str, ...]
+    """Kinds of which one by the name of a revision has to be there before a route leads to it."""
+
+    TAKES_ALL_HOSTS: bool
+    """Whether a route without hosts answers to all hosts of its gateways, and not to none."""
+
+    NEEDS_GATEWAYS: bool
+    """Whether a route hangs on gateways that only the user can name."""
+
+    ACKNOWLEDGES: bool
+    """Whether it tells of a route that it routes by it."""
+
+    LACKING: str
+    """What is to be installed where its API is not in the cluster."""
+
+    FIELDS: tuple[tuple[str, str], ...]
+    """Of its route: what the API server calls a part, and what the user wrote it as."""
+
+    PROXIES_IN: tuple[int, ...]
+    """Ports at which pods are reached for it, beside their own."""
+
+    PROXIES_OUT: tuple[int, ...]
+    """Ports that pods reach for it."""
+
+    def way_point(self, detector: Detector, revision: str, /) -> list[Manifest]:
+        """Return what it needs of a revision beside its Service."""
+
+    def routes(self, detector: Detector, route: Route, /) -> list[Manifest]:
+        """Return its route, if it has one: those that match go their way, all others by weight."""
+
+    def asked(self, hosts: list[str] | None, gateways: list[str], /) -> Places:
+        """Return where a spec asks to be routed; hosts: None: it names none."""
+
+    def places(self, spec: Mapping[str, Any], /) -> Places:
+        """Return where a route answers; without a host: nowhere by itself."""
+
+    def leads(self, spec: Mapping[str, Any], /) -> dict[str, int]:
+        """Return what it gives each Service of all that matches nothing."""
+
+    def followed(
+        self, detector: Detector, hosts: Sequence[str], route: Manifest | None, mesh: Mesh, /
+    ) -> Followed:
+        """Say whether somebody routes by its route, the gateways of which are there."""
+
+    def refused(self, route: Manifest, /) -> str:
+        """Return what is said against the route as it is now."""

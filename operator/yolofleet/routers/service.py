@@ -1,0 +1,95 @@
+"""No router: the detector's own Service, which stands for one revision or spans all.
+
+And the Service of each revision, to which the routes of all routers lead.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from yolofleet.api.detector import Detector
+from yolofleet.api.hosts import MESH
+from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL, Manifest, selector_labels
+from yolofleet.manifests.child import child
+from yolofleet.routers.following import Followed, Mesh
+from yolofleet.routers.router import Places, Route
+
+KIND = ""
+POINTS: tuple[str, ...] = ("Service",)
+TAKES_ALL_HOSTS = False
+NEEDS_GATEWAYS = False
+ACKNOWLEDGES = False
+LACKING = ""
+FIELDS: tuple[tuple[str, str], ...] = ()
+PROXIES_IN: tuple[int, ...] = ()
+PROXIES_OUT: tuple[int, ...] = ()
+
+
+# writing
+
+
+def revision_service(detector: Detector, revision: str) -> Manifest:
+    """Return the Service of one revision."""
+    return _service(detector, revision, revision, selector_labels(detector.name, revision))
+
+
+def stable_service(detector: Detector, stable: str, *, spans: bool) -> Manifest:
+    """Return the detector's own Service: it selects the stable revision, mesh or none.
+
+    spans: it selects the pods of all revisions.
+    """
+    selected = {DETECTOR_LABEL: detector.name} if spans else selector_labels(detector.name, stable)
+    return _service(detector, detector.name, stable, selected)
+
+
+def _service(detector: Detector, name: str, revision: str, selector: Mapping[str, str]) -> Manifest:
+    return child("service.yaml.j2", detector, name, revision=revision, selector=selector)
+
+
+def way_point(_detector: Detector, _revision: str, /) -> list[Manifest]:
+    """Return nothing: there is no route to lead anywhere."""
+    return []
+
+
+def routes(_detector: Detector, _route: Route, /) -> list[Manifest]:
+    """Return nothing: the Service is written whoever routes."""
+    return []
+
+
+# reading
+
+
+def selected(detector: Detector, services: Iterable[Manifest]) -> tuple[str | None, bool]:
+    """Return the revision that the detector's Service stands for, and whether it spans others."""
+    for service in services:
+        if service["metadata"]["name"] == detector.name:
+            selector: dict[str, str] = service["spec"].get("selector") or {}
+            named = service["metadata"].get("labels", {}).get(REVISION_LABEL)
+            return selector.get(REVISION_LABEL, named), REVISION_LABEL not in selector
+    return None, False
+
+
+def asked(hosts: list[str] | None, gateways: list[str], /) -> Places:
+    """Return where a spec asks to be routed: its hosts are its own also before anybody routes."""
+    return hosts or [], gateways or [MESH]
+
+
+def places(_spec: Mapping[str, Any], /) -> Places:
+    """Return nothing: there is no route."""
+    return [], []
+
+
+def leads(_spec: Mapping[str, Any], /) -> dict[str, int]:
+    """Return nothing: a Service has no weights."""
+    return {}
+
+
+def followed(
+    _detector: Detector, _hosts: Sequence[str], _route: Manifest | None, _mesh: Mesh, /
+) -> Followed:
+    """Say yes: kube-proxy does what a Service says."""
+    return Followed()
+
+
+def refused(_route: Manifest, /) -> str:
+    """Return nothing."""
+    return ""
