@@ -6,7 +6,7 @@ from yolofleet.api.detector import Provider
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
-from yolofleet.routers.choice import lacking, splits
+from yolofleet.routers.choice import ROUTERS, lacking, splits
 
 _say = partial(Statement, ConditionType.TRAFFIC_ROUTED)
 
@@ -152,6 +152,6 @@ def _of_a_delegate(now: Situation) -> str:
     if not plan.delegated_to or len(plan.weights) <= 1:
         return ""
     return (
-        f" of what a VirtualService of yours delegates to {detector.namespace}/{detector.name};"
+        f" of what a {ROUTERS[plan.provider].KIND} of yours delegates to {detector.key};"
         f" the Service sends everything to {plan.stable}. Set spec.traffic.hosts to route here"
     )
