@@ -15,7 +15,7 @@ def main() -> int:
     """Run the operator of another time."""
     from yolofleet import __main__ as operator
     from yolofleet.api import detector
-    from yolofleet.plan import revision
+    from yolofleet.workloads import revision
 
     revision.RENDER_VERSION = RENDER_VERSION
     detector.Inference.model_fields["max_detections"].default = 100

@@ -25,13 +25,14 @@ from yolofleet.cluster.cache import Cache, Entry
 from yolofleet.cluster.compare import Difference
 from yolofleet.cluster.errors import ClusterError
 from yolofleet.cluster.queue import WorkQueue
-from yolofleet.plan.accelerators import NodeRoom, asks
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.nodes import NodeRoom, asks
 from yolofleet.plan.observed import child_named
-from yolofleet.plan.revision import Record, Revision
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.resources.service_account import pull_secrets_of
 from yolofleet.think import think
+from yolofleet.workloads.revision import Revision
+from yolofleet.workloads.workload import Record
 
 Facts = dict[str, Any]
 

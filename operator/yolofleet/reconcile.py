@@ -22,13 +22,12 @@ from yolofleet.cluster.failures import Failed, to_retry
 from yolofleet.cluster.kinds import POD_MONITOR, identity
 from yolofleet.logs import note
 from yolofleet.plan import powers
-from yolofleet.plan.accelerators import asks
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import Drift, drift_news, drifted
-from yolofleet.plan.failures import PATIENCE, next_look_at, waits_for_image
 from yolofleet.plan.fields import as_the_user_wrote, origin, steady
 from yolofleet.plan.news import news
+from yolofleet.plan.nodes import asks
 from yolofleet.plan.observed import child_named
 from yolofleet.plan.recount import recounted
 from yolofleet.plan.snapshot import Snapshot
@@ -37,6 +36,7 @@ from yolofleet.plan.unwritten import Unwritten, with_unwritten
 from yolofleet.resources.build import leant_on
 from yolofleet.resources.service_account import pull_secrets_of
 from yolofleet.think import Thought, think
+from yolofleet.workloads.failures import PATIENCE, next_look_at, waits_for_image
 
 ASK_AGAIN = timedelta(seconds=30)
 """When to retry what the API server refused: a person has to act, and may do so elsewhere."""

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from yolofleet.api.crd import crd
 from yolofleet.api.detector import Detector
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.revision import canary_revision, stable_revision
+from yolofleet.plan.revisions import canary_revision, stable_revision
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))

@@ -9,11 +9,11 @@ import pytest
 import server_settings
 from yolofleet.api.detector import URI_SCHEMES, Backend, Detector, Head, Precision, Profile
 from yolofleet.api.pod_template import GUARD_SETTINGS, MODEL_SETTINGS, SERVER_SETTINGS
-from yolofleet.plan.decide import PlannedRevision
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.failures import EXIT_CONFIG
-from yolofleet.plan.revision import Record, stable_revision
-from yolofleet.resources.deployment import deployment
+from yolofleet.plan.revisions import stable_revision
+from yolofleet.workloads import deployment
+from yolofleet.workloads.failures import EXIT_CONFIG
+from yolofleet.workloads.workload import PlannedRevision, Record
 from yoloserve import __main__ as server
 from yoloserve import errors
 from yoloserve.settings import ENV_PREFIX, BackendName, HeadName, PrecisionName, Settings
@@ -62,7 +62,7 @@ def environment(spec: dict[str, Any]) -> dict[str, str]:
     }
     detector = Detector.parse(raw)
     revision = stable_revision(detector, DEFAULTS)
-    made = deployment(detector, PlannedRevision(revision, Record(revision.record()), 1))
+    made = deployment.build(detector, PlannedRevision(revision, Record(revision.record()), 1))
     [container] = made["spec"]["template"]["spec"]["containers"]
     return {entry["name"]: entry["value"] for entry in container["env"]}
 

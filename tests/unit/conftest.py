@@ -12,14 +12,15 @@ from memory_cluster.server import a_copy
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
 from yolofleet.api.status import Status, read_status
-from yolofleet.plan.accelerators import NodeRoom, holds, place, rooms
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.nodes import NodeRoom, rooms
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.snapshot import Elsewhere, Snapshot
 from yolofleet.routers.claims import Claim
 from yolofleet.routers.following import Mesh
 from yolofleet.think import Thought, think
+from yolofleet.workloads.asks import holds, place
 
 DEFAULTS = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
 

@@ -11,20 +11,12 @@ from hypothesis import strategies as st
 
 from yolofleet.api.detector import Detector, Resources
 from yolofleet.api.pod_template import PodTemplate
-from yolofleet.plan.accelerators import (
-    BOUNDLESS,
-    NodeRoom,
-    asked,
-    asks,
-    holds,
-    place,
-    room,
-    rooms,
-    shortage,
-    tolerations,
-)
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.revision import Revision, stable_revision
+from yolofleet.plan.nodes import BOUNDLESS, NodeRoom, asks, room, rooms
+from yolofleet.plan.revisions import stable_revision
+from yolofleet.plan.shortage import shortage
+from yolofleet.workloads.asks import asked, holds, place, tolerations
+from yolofleet.workloads.revision import Revision
 
 GPU = "nvidia.com/gpu"
 MIG = "nvidia.com/mig-1g.5gb"

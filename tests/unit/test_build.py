@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from yolofleet.api.names import RENDER_ANNOTATION
 from yolofleet.manifests import render
-from yolofleet.plan.revision import Revision
+from yolofleet.workloads.revision import Revision
 
 TEMPLATES = Path(render.__file__).parent / "templates"
 

@@ -71,7 +71,10 @@ def test_a_field_of_the_pods_is_named_where_it_was_written(deployment, listed, n
     expected = f'Deployment.apps "gate-1" is invalid: {written}: Invalid value: "x": no'
     assert as_the_user_wrote(deployment, told, Origin()) == expected
     of_pod = f"is invalid: {where}: Invalid value"
-    assert of_a_pod(deployment, of_pod, Origin()) == f"is invalid: {written}: Invalid value"
+    assert (
+        of_a_pod(deployment["spec"]["template"], of_pod, Origin())
+        == f"is invalid: {written}: Invalid value"
+    )
 
 
 @pytest.mark.parametrize(

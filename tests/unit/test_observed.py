@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from yolofleet.plan.failures import pod_failure
+from yolofleet.workloads.failures import pod_failure
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -17,8 +17,8 @@ from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.client import Listing
 from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.deletions import OPEN_S
-from yolofleet.plan.accelerators import NodeRoom
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.nodes import NodeRoom
 from yolofleet.reconcile import Deps, reconcile
 
 KEY = "shop/gate"

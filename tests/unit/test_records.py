@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from yolofleet.api.names import RENDER_ANNOTATION
-from yolofleet.plan.revision import recorded
+from yolofleet.workloads.revision import recorded
 
 OLD, NEW = {"uri": "https://models/old.onnx"}, {"uri": "https://models/new.onnx"}
 APPROVAL = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "Approval"}]}

@@ -10,7 +10,7 @@ import pytest
 from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import RENDER_ANNOTATION
-from yolofleet.plan.revision import stable_revision
+from yolofleet.plan.revisions import stable_revision
 
 V1, V2 = {"uri": "demo://shapes"}, {"uri": "demo://shapes-v2"}
 SCALED = {

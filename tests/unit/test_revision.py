@@ -4,15 +4,10 @@ import json
 
 import pytest
 
-from yolofleet.plan import revision
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.revision import (
-    canary_is_equal,
-    canary_revision,
-    meaning,
-    recorded,
-    stable_revision,
-)
+from yolofleet.plan.revisions import canary_is_equal, canary_revision, stable_revision
+from yolofleet.workloads import revision
+from yolofleet.workloads.revision import meaning, recorded
 
 DEFAULTS = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
 V2 = {"uri": "demo://shapes-v2"}

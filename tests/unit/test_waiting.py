@@ -11,7 +11,7 @@ from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.client import Listing
 from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.errors import Forbidden
-from yolofleet.plan.failures import Complaint, next_look_at, pod_failure
+from yolofleet.workloads.failures import Complaint, next_look_at, pod_failure
 
 BEGUN = datetime(2030, 1, 1, tzinfo=UTC)
 

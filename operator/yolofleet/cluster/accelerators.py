@@ -18,7 +18,8 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.client import Client
 from yolofleet.cluster.errors import Forbidden
-from yolofleet.plan.accelerators import NodeRoom, holds, offered, place, rooms
+from yolofleet.plan.nodes import NodeRoom, offered, rooms
+from yolofleet.workloads.asks import holds, place
 
 FRESH_S: Final = 5.0
 """How long a list serves all detectors. What changes meanwhile the scheduler sees, and tells."""

@@ -24,12 +24,12 @@ from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.namesakes import Namesakes
 from yolofleet.cluster.ownership import Ownership, ownership_of
 from yolofleet.cluster.routes import Routes, Standing
-from yolofleet.plan.accelerators import holds, place
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.snapshot import Elsewhere
 from yolofleet.routers.claims import NOTHING, Claim, moves, routed, wanted
 from yolofleet.routers.following import Mesh
 from yolofleet.routers.istio import delegates_of
+from yolofleet.workloads.asks import holds, place
 
 _REMEMBERED_DELETIONS: Final = 4096  # more than are ever on their way at once
 

@@ -17,7 +17,7 @@ from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.client import Client
 from yolofleet.cluster.errors import ClusterError
-from yolofleet.plan.failures import ASK_AGAIN, Complaint, stuck
+from yolofleet.workloads.failures import ASK_AGAIN, Complaint, stuck
 
 MOST: Final = 3  # pods of one detector; those of a revision have the same to say
 FORGET_S: Final = 600.0

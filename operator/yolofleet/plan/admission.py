@@ -11,7 +11,7 @@ from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector, DetectorSpec, Provider
 from yolofleet.api.names import Manifest, revision_of, revisions_prefix
 from yolofleet.plan import powers
-from yolofleet.plan.revision import CANARY_EQUAL, canary_is_equal
+from yolofleet.plan.revisions import CANARY_EQUAL, canary_is_equal
 from yolofleet.routers.choice import router_of
 from yolofleet.routers.claims import Claim
 from yolofleet.routers.exposure import Allowed, expose

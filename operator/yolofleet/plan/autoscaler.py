@@ -7,7 +7,7 @@ from datetime import datetime
 
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
-from yolofleet.plan.failures import moment
+from yolofleet.workloads.failures import moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
-from yolofleet.plan.accelerators import room, shortage
 from yolofleet.plan.capacity import (
     Capacity,
     bearers,
@@ -21,6 +20,7 @@ from yolofleet.plan.capacity import (
     remaining,
 )
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import (
@@ -31,28 +31,17 @@ from yolofleet.plan.release import (
     shares,
     spans,
 )
-from yolofleet.plan.revision import Record, Revision
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaling import canary_replicas
+from yolofleet.plan.shortage import shortage
 from yolofleet.plan.traffic import weights
 from yolofleet.routers.choice import ROUTERS, splits
 from yolofleet.routers.exposure import Exposure
 from yolofleet.routers.router import Route
+from yolofleet.workloads.revision import Revision
+from yolofleet.workloads.workload import PlannedRevision
 
 LOOK_FOR_ACCELERATORS = timedelta(seconds=30)
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRevision:
-    """A revision and its replicas; None: an autoscaler owns the number.
-
-    record: what is kept of it. released: whether it is or was the stable revision.
-    """
-
-    revision: Revision
-    record: Record
-    replicas: int | None
-    released: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +111,12 @@ class Plan:
 
     def replicas(self, name: str | None) -> int | None:
         """Replicas planned for `name`; None when it is not planned, or autoscaled."""
-        return next((p.replicas for p in self.revisions if p.revision.name == name), None)
+        planned = self.planned(name)
+        return planned.replicas if planned else None
+
+    def planned(self, name: str | None) -> PlannedRevision | None:
+        """Return what is planned for `name`."""
+        return next((p for p in self.revisions if p.revision.name == name), None)
 
 
 def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: datetime) -> Plan:

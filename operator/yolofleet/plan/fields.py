@@ -8,8 +8,9 @@ from typing import Any
 from yolofleet.api.detector import DetectorSpec
 from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import API_KEYS, MERGE_KEYS, MODEL_CLAIM, SERVER_CONTAINER
-from yolofleet.plan.revision import Revision
 from yolofleet.routers.choice import ROUTERS
+from yolofleet.workloads.choice import workload_of
+from yolofleet.workloads.revision import Revision
 
 _WRITTEN: Mapping[str, tuple[tuple[str, str], ...]] = {
     "HorizontalPodAutoscaler": (
@@ -58,20 +59,20 @@ def origin(spec: DetectorSpec, revision: Revision | None) -> Origin:
 def as_the_user_wrote(manifest: Manifest, told: str, of: Origin) -> str:
     """Return what the API server says of an object, with fields as the detector has them.
 
-    of: where the pods of a Deployment were asked for. A field that the detector does not have is
+    of: where the pods of a workload were asked for. A field that the detector does not have is
     left as it is. What differs from try to try goes.
     """
     told = steady(told)
-    if manifest["kind"] == "Deployment":
-        return _of_pods(manifest, told, of, rf"\.?spec\.template({_STEPS})")
+    if workload := workload_of(manifest):
+        return _of_pods(workload.pod(manifest), told, of, rf"\.?{workload.POD}({_STEPS})")
     for field, written in _WRITTEN.get(manifest["kind"], ()):
         told = re.sub(rf"(?<![\w.])\.?{field}(?![A-Za-z])", written, told)
     return told
 
 
-def of_a_pod(deployment: Manifest, told: str, of: Origin) -> str:
-    """Return the same of what is said of a pod of `deployment`."""
-    return _of_pods(deployment, told, of, rf"(?=spec[.\[])({_STEPS.replace('*', '+')})")
+def of_a_pod(template: Manifest, told: str, of: Origin) -> str:
+    """Return the same of what is said of a pod made from `template`."""
+    return _of_pods(template, told, of, rf"(?=spec[.\[])({_STEPS.replace('*', '+')})")
 
 
 def steady(told: str) -> str:
@@ -83,8 +84,7 @@ _STEPS = r"(?:\.?[A-Za-z]\w*|\[[^\]\s]*\])*"
 _STEP = re.compile(r"([A-Za-z]\w*)|\[([^\]]*)\]")
 
 
-def _of_pods(deployment: Manifest, told: str, of: Origin, path: str) -> str:
-    template = deployment["spec"]["template"]
+def _of_pods(template: Manifest, told: str, of: Origin, path: str) -> str:
     return re.sub(rf"(?<![\w.]){path}", lambda found: _written(template, found[1], of), told)
 
 

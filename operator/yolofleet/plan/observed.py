@@ -6,35 +6,35 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from yolofleet.api.detector import Detector, Provider
-from yolofleet.api.names import (
-    RELEASED_ANNOTATION,
-    RENDER_ANNOTATION,
-    REVISION_LABEL,
-    Manifest,
-)
+from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.api.status import Status
-from yolofleet.plan.accelerators import NodeRoom, place
 from yolofleet.plan.autoscaler import Limit, limit
-from yolofleet.plan.failures import Failure, deployment_failure, failures_by_revision
 from yolofleet.plan.fields import of_a_pod, origin
 from yolofleet.plan.moving import Way, ways
-from yolofleet.plan.revision import Record, Revision, record_in, recorded
+from yolofleet.plan.nodes import NodeRoom
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.routers.choice import ROUTERS, splits
 from yolofleet.routers.exposure import Exposure
 from yolofleet.routers.following import Followed
 from yolofleet.routers.service import selected
+from yolofleet.workloads import record
+from yolofleet.workloads.asks import place
+from yolofleet.workloads.choice import among
+from yolofleet.workloads.failures import Failure, failures_by_revision
+from yolofleet.workloads.record import record_in, was_released
+from yolofleet.workloads.revision import Revision, recorded
+from yolofleet.workloads.workload import Record, Workload
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedRevision:
-    """One revision as its Deployment and its record tell. `revision` is None when neither does.
+    """One revision as its workload and its record tell. `revision` is None when neither does.
 
     settled: whether its status speaks of its present spec, not of one before.
     placed: its pods that have a node, and so hold there what they ask for.
     released: whether it was the stable revision at some time.
-    deployed: whether there is a Deployment; without it the record is all there is.
-    record: what is kept apart from the Deployment; noted: what is kept on it.
+    deployed: whether there is a workload; without it the record is all there is.
+    record: what is kept apart from the workload; noted: what is kept on it.
     """
 
     name: str
@@ -83,12 +83,12 @@ class Observed:
         return splits(self.provider)
 
     def replicas(self, name: str) -> int:
-        """Pods that the Deployment of `name` asks for."""
+        """Pods that the workload of `name` asks for."""
         found = self.revisions.get(name)
         return found.replicas if found else 0
 
     def deployed(self, name: str) -> bool:
-        """Whether there is a Deployment of `name`."""
+        """Whether there is a workload of `name`."""
         found = self.revisions.get(name)
         return found is not None and found.deployed
 
@@ -123,22 +123,22 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
     failures = failures_by_revision(seen.pods, seen.complaints, now)
     placed = _placed(seen.pods)
     stands_for, spans = selected(detector, by_kind.get("Service", []))
-    deployments = {
-        d["metadata"]["name"]: d
-        for d in by_kind.get("Deployment", [])
-        if "deletionTimestamp" not in d["metadata"]
+    running = {
+        each["metadata"]["name"]: (workload, each)
+        for workload, each in among(seen.children)
+        if "deletionTimestamp" not in each["metadata"]
     }
-    records = {r["metadata"]["name"]: r for r in by_kind.get("ControllerRevision", [])}
+    records = {r["metadata"]["name"]: r for r in by_kind.get(record.KIND, [])}
     revisions = {
         name: _revision(
-            detector, deployment, records.get(name), failures, placed, edited=name in seen.edited
+            detector, *found, records.get(name), failures, placed, edited=name in seen.edited
         )
-        for name, deployment in deployments.items()
+        for name, found in running.items()
     }
     revisions |= {
-        name: _undeployed(detector.name, record, failures)
-        for name, record in records.items()
-        if name not in deployments
+        name: _undeployed(detector.name, kept, failures)
+        for name, kept in records.items()
+        if name not in running
     }
     return Observed(
         revisions=revisions,
@@ -162,46 +162,45 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
 
 def _revision(
     detector: Detector,
-    deployment: Manifest,
+    workload: Workload,
+    manifest: Manifest,
     kept: Manifest | None,
     failures: Mapping[str, Failure],
     placed: Mapping[str, int],
     *,
     edited: bool,
 ) -> ObservedRevision:
-    """Return a revision that has a Deployment. What we noted there last says what runs.
+    """Return a revision that has a workload. What we noted there last says what runs.
 
     An older operator, that knew of no records, may have rendered it anew after a downgrade. A note
     that others wrote is believed only where there is no record.
     """
-    meta, status = deployment["metadata"], deployment.get("status", {})
-    name, (replicas, ready) = meta["name"], replicas_of(deployment)
-    noted, record = Record(meta.get("annotations", {}).get(RENDER_ANNOTATION, "")), None
-    created, released = meta.get("creationTimestamp", ""), _was_released(deployment)
+    seen, record = workload.read(manifest), None
+    name, created, released = seen.name, seen.created, seen.released
     if kept is not None:
         record = record_in(kept)
-        # a Deployment that was deleted and made again is no younger revision
+        # a workload that was deleted and made again is no younger revision
         created = min(created, kept["metadata"].get("creationTimestamp", created))
-        released = released or _was_released(kept)
-    told = [each.text for each in ((record, noted) if edited else (noted, record)) if each]
-    readable = (recorded(detector.name, name, text) for text in told)
+        released = released or was_released(kept)
+    order = (record, seen.noted) if edited else (seen.noted, record)
+    readable = (recorded(detector.name, name, each.text) for each in order if each)
     revision = next((each for each in readable if each), None)
-    refusal = deployment_failure(name, status)
+    refusal = seen.failure
     if refusal:
-        said = of_a_pod(deployment, refusal.message, origin(detector.spec, revision))
+        said = of_a_pod(workload.pod(manifest), refusal.message, origin(detector.spec, revision))
         refusal = replace(refusal, message=said)
     return ObservedRevision(
         name=name,
         created=created,
-        replicas=replicas,
-        ready=ready,
+        replicas=seen.replicas,
+        ready=seen.ready,
         revision=revision,
         failure=failures.get(name) or refusal,
-        settled=status.get("observedGeneration", 0) >= meta.get("generation", 0),
+        settled=seen.settled,
         placed=placed.get(name, 0),
         released=released,
         record=record,
-        noted=noted,
+        noted=seen.noted,
     )
 
 
@@ -210,15 +209,8 @@ def child_named(children: Iterable[Manifest], kind: str, name: str) -> Manifest 
     return next((c for c in children if (c["kind"], c["metadata"]["name"]) == (kind, name)), None)
 
 
-def replicas_of(deployment: Manifest) -> tuple[int, int]:
-    """Return how many replicas a Deployment asks for, and how many of them are ready."""
-    replicas = int(deployment["spec"].get("replicas", 1))
-    ready = int(deployment.get("status", {}).get("availableReplicas", 0))
-    return replicas, min(ready, replicas)  # the rest is on its way out
-
-
 def _undeployed(detector: str, kept: Manifest, failures: Mapping[str, Failure]) -> ObservedRevision:
-    """Return a revision whose Deployment is gone: what it was, to be made again."""
+    """Return a revision whose workload is gone: what it was, to be made again."""
     name, record = kept["metadata"]["name"], record_in(kept)
     return ObservedRevision(
         name=name,
@@ -227,14 +219,10 @@ def _undeployed(detector: str, kept: Manifest, failures: Mapping[str, Failure]) 
         ready=0,
         revision=recorded(detector, name, record.text),
         failure=failures.get(name),  # of pods that are not gone yet
-        released=_was_released(kept),
+        released=was_released(kept),
         deployed=False,
         record=record,
     )
-
-
-def _was_released(child: Manifest) -> bool:
-    return RELEASED_ANNOTATION in (child["metadata"].get("annotations") or {})
 
 
 def _weights(detector: Detector, way: Way) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""The records of revisions, as they are to be: one each, apart from its Deployment.
+"""The records of revisions, as they are to be: one each, apart from its workload.
 
-While a Deployment is there its note says what runs, as long as we wrote that, and its record is a
+While a workload is there its note says what runs, as long as we wrote that, and its record is a
 copy that outlives it. What is written down stays as it is word by word, whatever a later version
 would write: records cannot be changed, and nothing is written because of an upgrade.
 """
@@ -8,7 +8,9 @@ would write: records cannot be changed, and nothing is written because of an upg
 from collections.abc import Iterable, Mapping
 
 from yolofleet.plan.observed import Observed
-from yolofleet.plan.revision import Record, Revision, read_back, tells_the_same
+from yolofleet.workloads.record import tells_the_same
+from yolofleet.workloads.revision import Revision, read_back
+from yolofleet.workloads.workload import Record
 
 
 def records(revisions: Iterable[Revision], observed: Observed) -> Mapping[str, Record]:

@@ -11,9 +11,12 @@ from typing import TypeVar
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import ConditionType, Reason, RevisionStatus, Serving, Status
 from yolofleet.plan.conditions.statement import Statement, dated
-from yolofleet.plan.failures import Failure, deployment_failure, failures_by_revision
-from yolofleet.plan.observed import child_named, replicas_of
-from yolofleet.plan.revision import read_back, record_in
+from yolofleet.plan.observed import child_named
+from yolofleet.workloads import record
+from yolofleet.workloads.choice import among, workload_for
+from yolofleet.workloads.failures import Failure, failures_by_revision
+from yolofleet.workloads.record import record_in
+from yolofleet.workloads.revision import read_back
 
 _Counted = TypeVar("_Counted", RevisionStatus, Serving)
 _ready = partial(Statement, ConditionType.READY)
@@ -30,17 +33,17 @@ def recounted(
 ) -> Status:
     """Return `status` with the replicas of `children` as they are now.
 
-    complete: a Deployment that is not among `children` is gone. Else its revision is left as told.
+    complete: a workload that is not among `children` is gone. Else its revision is left as told.
     until: what has to be before anything is decided again.
     """
     children = list(children)
-    deployments = {c["metadata"]["name"]: c for c in children if c["kind"] == "Deployment"}
+    running = {seen.name: seen for seen in (by.read(each) for by, each in among(children))}
     scaled = {c["metadata"]["name"] for c in children if c["kind"] == "HorizontalPodAutoscaler"}
-    counts = {name: replicas_of(each) for name, each in deployments.items()}
 
     def anew(told: _Counted, name: str) -> _Counted:
-        replicas, ready = counts.get(name, (told.desired, 0 if complete else told.ready))
-        desired = replicas if name in scaled else told.desired
+        seen = running.get(name)
+        ready = seen.ready if seen else 0 if complete else told.ready
+        desired = seen.replicas if seen and name in scaled else told.desired
         return told.model_copy(update={"ready": ready, "desired": desired})
 
     canary, stable = status.canary, status.stable
@@ -51,10 +54,10 @@ def recounted(
     if stable:
         name, stable = stable.revision, anew(stable, stable.revision)
         failure = failures_by_revision(pods, {}, now).get(name)
-        if failure is None and name in deployments:
-            failure = deployment_failure(name, deployments[name].get("status", {}))
+        if failure is None and name in running:
+            failure = running[name].failure
         told = _how(stable, failure)
-        if complete and name not in deployments and not told.holds and _was_there(status):
+        if complete and name not in running and not told.holds and _was_there(status):
             told = _deleted(name, children, until)
         ready = dated([told], status, status.observed_generation, now)
         others = [each for each in status.conditions if each.type != ConditionType.READY]
@@ -73,19 +76,21 @@ def _loaded(told: Serving) -> Serving:
 
 
 def _was_there(status: Status) -> bool:
-    """Say whether the stable revision had its Deployment: it may not have been made yet."""
+    """Say whether the stable revision had its workload: it may not have been made yet."""
     was = status.condition(ConditionType.READY)
     return was is not None and was.reason in (Reason.SERVING, Reason.DEPLOYMENT_DELETED)
 
 
 def _deleted(name: str, children: Iterable[Manifest], until: str) -> Statement:
-    kept = child_named(children, "ControllerRevision", name)
-    if kept and read_back(name, record_in(kept).text):
+    kept = child_named(children, record.KIND, name)
+    revision = read_back(name, record_in(kept).text) if kept else None
+    if revision:
         again = f"it is made again from its record once {until}"
     else:
         again = "there is no record of it that can be read. To have it back, put the spec back"
         again += " that it was released with"
-    told = f"the Deployment {name} was deleted, which the detector is released on; {again}"
+    kind = workload_for(revision).KIND
+    told = f"the {kind} {name} was deleted, which the detector is released on; {again}"
     return _ready(False, Reason.DEPLOYMENT_DELETED, told)
 
 

@@ -11,20 +11,15 @@ from datetime import datetime, timedelta
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Strategy
 from yolofleet.api.status import Reason
-from yolofleet.plan.accelerators import room
 from yolofleet.plan.capacity import Capacity
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed, ObservedRevision
-from yolofleet.plan.revision import (
-    Revision,
-    canary_revision,
-    meaning,
-    rendered_as,
-    stable_revision,
-)
+from yolofleet.plan.revisions import canary_revision, stable_revision
 from yolofleet.plan.rollout import Progress, progress, strategy_for
 from yolofleet.plan.scaling import full_capacity
 from yolofleet.routers.following import Following
+from yolofleet.workloads.revision import Revision, meaning, rendered_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +111,7 @@ def released_on(observed: Observed, otherwise: str) -> str:
     for name in told:
         if name in observed.revisions:
             return name
-    if told:  # somebody deleted its Deployment: that releases nothing else
+    if told:  # somebody deleted its workload: that releases nothing else
         return told[0]
     # both are lost: what was released last, as far as the revisions themselves tell
     was = [seen for seen in observed.revisions.values() if seen.released]
@@ -147,7 +142,7 @@ def takes_over(
         return False  # the route could not follow, whatever this process remembers of why
     if not observed.ready(before) and seen.ready + room < needed:
         needed = 1  # what is dead holds the accelerators: better one replica than none for ever
-    # A Deployment is unsettled for a moment after our own note on it that it is released. Whoever
+    # A workload is unsettled for a moment after our own note on it that it is released. Whoever
     # has to look again just then, with the pointer moved and the route not, does not go back.
     return seen.ready >= needed and (seen.settled or observed.selected == way.revision)
 

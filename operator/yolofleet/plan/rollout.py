@@ -13,7 +13,7 @@ from yolofleet.api.rollout import APPROVAL, Step, Strategy
 from yolofleet.api.status import RolloutStatus
 from yolofleet.plan.capacity import bears
 from yolofleet.plan.observed import Observed
-from yolofleet.plan.revision import Revision
+from yolofleet.workloads.revision import Revision
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ def full_capacity(detector: Detector, observed: Observed, stable: str) -> int:
     Under an autoscaler that is what the stable revision runs with now, so that a promotion never
     starts below what served before it; or what the canary's replicas at its weight stand for, when
     that is more: the autoscaler sees only the load that is left to stable. Where somebody deleted
-    its Deployment it is what status last said that it had.
+    its workload it is what status last said that it had.
     """
     scaling = detector.spec.autoscaling
     if scaling is None:

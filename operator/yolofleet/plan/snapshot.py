@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
-from yolofleet.plan.accelerators import NodeRoom
-from yolofleet.plan.failures import Complaint
+from yolofleet.plan.nodes import NodeRoom
 from yolofleet.routers.claims import Claim
 from yolofleet.routers.exposure import Allowed
 from yolofleet.routers.following import Mesh
+from yolofleet.workloads.failures import Complaint
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Snapshot:
     nodes: those with accelerators; none for who asks for no accelerator. routers: what of Istio and
     the Gateway API is in the cluster. monitors: whether the API of the Prometheus operator is.
     pull_secrets: of the account of the pods. complaints: by the uid of a pod, what its Events say.
-    unreached: revisions whose Service, or rule, could not be made. edited: Deployments whose note
+    unreached: revisions whose Service, or rule, could not be made. edited: workloads whose note
     is not as we wrote it.
     """
 

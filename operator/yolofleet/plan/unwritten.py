@@ -7,8 +7,8 @@ from datetime import datetime
 from yolofleet.api.names import DETECTOR_LABEL, MANAGED_BY, MANAGED_BY_LABEL
 from yolofleet.api.status import ConditionType, Reason, Status
 from yolofleet.plan.conditions.statement import Statement
-from yolofleet.plan.failures import PATIENCE
 from yolofleet.plan.status import refused, with_statement
+from yolofleet.workloads.failures import PATIENCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 The order is that of safety, because any of these writes can be the last one for a while. What keeps
 others out comes before the pods; Services and rules before the routes that lead to them; the routes
 before the pods of new revisions, which nobody waits for while old ones die; and what a revision is
-made again from before its Deployment.
+made again from before its workload.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,15 +15,17 @@ from yolofleet.api.names import Manifest
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.snapshot import Snapshot
-from yolofleet.resources.controller_revision import controller_revision
-from yolofleet.resources.deployment import deployment
 from yolofleet.resources.hpa import hpa
 from yolofleet.resources.network_policy import network_policy
 from yolofleet.resources.pdb import pdb
 from yolofleet.resources.pod_monitor import pod_monitor
-from yolofleet.resources.service_account import needs_account, service_account
+from yolofleet.resources.service_account import service_account
 from yolofleet.routers.choice import ROUTERS, proxies
 from yolofleet.routers.service import revision_service, stable_service
+from yolofleet.workloads import record
+from yolofleet.workloads.account import needs_account
+from yolofleet.workloads.choice import WORKLOADS, workload_for
+from yolofleet.workloads.record import controller_revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +54,36 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         p.revision.name for p in plan.revisions if p.replicas != 0 or p.revision.name in routed
     ]
     if plan.stable not in {p.revision.name for p in plan.revisions}:
-        names.append(plan.stable)  # its Deployment was deleted or is unreadable; routes name it
+        names.append(plan.stable)  # its workload was deleted or is unreadable; routes name it
     router, written = ROUTERS[plan.provider], ROUTERS[plan.courted or plan.provider]
-    scaling = detector.spec.autoscaling
-    deployments = [deployment(detector, planned) for planned in plan.revisions]
+    scaling, stable = detector.spec.autoscaling, plan.planned(plan.stable)
+    target = workload_for(stable.revision if stable else None).scaled(plan.stable)
+    workloads = [
+        (workload, workload.build(detector, planned))
+        for planned in plan.revisions
+        for workload in [workload_for(planned.revision)]
+    ]
+    pods = [workload.pod(made)["spec"] for workload, made in workloads]
     account = any(needs_account(detector, planned.revision) for planned in plan.revisions)
     isolated = detector.spec.access.network_policy is not Isolation.NONE
     monitored = around.monitor_labels if detector.spec.access.metrics_open else None
     return [
-        *([network_policy(detector, deployments, proxies(around.routers))] if isolated else []),
+        *([network_policy(detector, pods, proxies(around.routers))] if isolated else []),
         *([service_account(detector, around.pull_secrets)] if account else []),
         *(revision_service(detector, name) for name in names),
         *(made for name in names for made in router.way_point(detector, name)),
         stable_service(detector, plan.stable, spans=plan.spans),
         *written.routes(detector, plan.route(detector)),
         *(controller_revision(detector, planned) for planned in plan.revisions),
-        *deployments,
-        *([hpa(detector, plan.stable, scaling)] if scaling else []),
+        *(made for _, made in workloads),
+        *([hpa(detector, plan.stable, target, scaling)] if scaling else []),
         *([pdb(detector, detector.name, plan.stable)] if plan.full >= 2 else []),
         *(pdb(detector, name, name) for name in plan.lasting if (plan.replicas(name) or 0) >= 2),
         *([pod_monitor(detector, monitored)] if monitored is not None else []),
     ]
 
 
-_ROUTES = {kind for router in ROUTERS.values() for kind in (router.KIND, *router.POINTS)}
-_ROUTING = frozenset({"Deployment", *_ROUTES} - {""})
+_ROUTING = {kind for each in ROUTERS.values() for kind in (each.KIND, *each.POINTS) if kind}
 
 
 def leant_on(unwritten: Collection[str]) -> frozenset[str]:
@@ -84,6 +91,9 @@ def leant_on(unwritten: Collection[str]) -> frozenset[str]:
 
     An old route leads where it led, and old pods run as the account they had.
     """
-    routing = _ROUTING if not _ROUTING.isdisjoint({*unwritten} - {"Deployment"}) else frozenset()
-    with_pods = frozenset({"ControllerRevision"}) if routing else frozenset()
-    return routing | with_pods | ({"ServiceAccount"} if "Deployment" in unwritten else frozenset())
+    spared = set[str]()
+    if not _ROUTING.isdisjoint(unwritten):
+        spared |= {*_ROUTING, *WORKLOADS, record.KIND}
+    if not WORKLOADS.keys().isdisjoint(unwritten):
+        spared.add("ServiceAccount")
+    return frozenset(spared)

@@ -33,11 +33,8 @@ _PORT = re.compile(r"(?<=:)[0-9]{1,5}(?=\")")
 """In a JSON list of hosts: "cams.example.com:8443"."""
 
 
-def network_policy(
-    detector: Detector, deployments: Sequence[Manifest], proxies: Proxies
-) -> Manifest:
-    """Return the NetworkPolicy over all pods of the detector, which `deployments` make."""
-    pods = [deployment["spec"]["template"]["spec"] for deployment in deployments]
+def network_policy(detector: Detector, pods: Sequence[Manifest], proxies: Proxies) -> Manifest:
+    """Return the NetworkPolicy over all `pods` of the detector, which are given by their specs."""
     both = detector.spec.access.network_policy is Isolation.RESTRICTED
     return child(
         "network_policy.yaml.j2",

@@ -5,7 +5,7 @@ from functools import partial
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement
-from yolofleet.plan.revision import CANARY_EQUAL, canary_is_equal
+from yolofleet.plan.revisions import CANARY_EQUAL, canary_is_equal
 
 _say = partial(Statement, ConditionType.CANARY_HEALTHY)
 

@@ -3,10 +3,11 @@
 from functools import partial
 
 from yolofleet.api.status import ConditionType, Reason
-from yolofleet.plan.accelerators import asked, unseen
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
-from yolofleet.plan.revision import Revision
+from yolofleet.plan.shortage import unseen
+from yolofleet.workloads.asks import asked
+from yolofleet.workloads.revision import Revision
 
 _say = partial(Statement, ConditionType.GPU_AVAILABLE)
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from yolofleet.api.status import ConditionType, Reason, Status
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement
-from yolofleet.plan.failures import PATIENCE
+from yolofleet.workloads.failures import PATIENCE
 
 _AS_ASKED = {Reason.SETTLED, Reason.SUSPENDED, Reason.PAUSED}
 """Reasons of a Progressing that is False because nothing is left to do, or by the user's wish."""

@@ -6,6 +6,8 @@ from functools import partial
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
+from yolofleet.plan.observed import ObservedRevision
+from yolofleet.workloads.choice import workload_for
 
 _say = partial(Statement, ConditionType.READY)
 
@@ -36,7 +38,7 @@ def serving(now: Situation) -> Statement | None:
 def scaled_to_zero(now: Situation) -> Statement | None:
     """Say that the user wants nothing to serve: all that should be ready is.
 
-    So does a Deployment; kstatus would wait for ever for one that is not Ready.
+    Workloads say so too; kstatus would wait for ever for one that is not Ready.
     """
     if now.plan.full:
         return None
@@ -45,14 +47,14 @@ def scaled_to_zero(now: Situation) -> Statement | None:
 
 
 def deleted(now: Situation) -> Statement | None:
-    """Say that somebody deleted the Deployment of the stable revision, and what becomes of it."""
+    """Say that somebody deleted the workload of the stable revision, and what becomes of it."""
     stable, target = now.plan.stable, now.plan.target
     seen = now.observed.revisions.get(stable)
     if seen and seen.deployed:
         return None
     if stable == target and not (seen and seen.revision and _served(now)):
         return None  # it was not made yet, or is made from the spec
-    told = f"the Deployment {stable} was deleted, which the detector is released on"
+    told = f"the {_kind(seen)} {stable} was deleted, which the detector is released on"
     if seen and seen.revision:
         again = "it is made again from its record"
         if now.detector.spec.suspend:
@@ -72,8 +74,14 @@ def coming_back(now: Situation) -> Statement | None:
     if was is None or was.reason != Reason.DEPLOYMENT_DELETED:
         return None
     stable = now.plan.stable
-    told = f"the Deployment {stable} was deleted, and is made again. {now.count(stable)}"
+    kind = _kind(now.observed.revisions.get(stable))
+    told = f"the {kind} {stable} was deleted, and is made again. {now.count(stable)}"
     return _say(False, Reason.DEPLOYMENT_DELETED, told, lasting=False)
+
+
+def _kind(seen: ObservedRevision | None) -> str:
+    """Return the kind of what runs it."""
+    return workload_for(seen.revision if seen else None).KIND
 
 
 def _served(now: Situation) -> bool:

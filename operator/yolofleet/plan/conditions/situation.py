@@ -6,8 +6,8 @@ from datetime import datetime
 from yolofleet.api.detector import Detector
 from yolofleet.api.status import RevisionStatus
 from yolofleet.plan.decide import Plan
-from yolofleet.plan.failures import PATIENCE, Failure
 from yolofleet.plan.observed import Observed
+from yolofleet.workloads.failures import PATIENCE, Failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,17 +15,15 @@ _WHOLE = frozenset({"env", "volumes"})
 """Lists whose items are each one of several things (value or valueFrom): merged, they were two."""
 
 
-def merged(deployment: Manifest, template: PodTemplate) -> Manifest:
-    """Return `deployment` with `template` merged into its pods."""
+def merged(pod: Manifest, template: PodTemplate) -> Manifest:
+    """Return the template `pod` with what the user wrote merged into it."""
     if not (template.metadata or template.spec):
-        return deployment
-    pod = deployment["spec"]["template"]
+        return pod
     ours = pod["metadata"]["labels"]
     changes = {"metadata": template.metadata, "spec": template.spec}
     pod = _merge(pod, deepcopy(changes))  # what is made may be changed, a revision may not
     pod["metadata"]["labels"] = {**pod["metadata"].get("labels", {}), **ours}
-    deployment["spec"]["template"] = pod
-    return deployment
+    return pod
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

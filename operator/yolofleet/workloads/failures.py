@@ -102,28 +102,6 @@ def failures_by_revision(
     return failures
 
 
-_POD_NAME = re.compile(r'[Pp]ods? "[^"]*" is ')
-
-
-def deployment_failure(name: str, status: Manifest) -> Failure | None:
-    """Say why `name` has no pod to ask, or that its pods took too long.
-
-    A LimitRange, a quota or a policy may let none be made.
-    """
-    told = {c["type"]: c for c in status.get("conditions", [])}
-    refused, progress = told.get("ReplicaFailure", {}), told.get("Progressing", {})
-    if refused.get("status") == "True":
-        message = _POD_NAME.sub("pods are ", refused.get("message", ""))  # a new name each time
-        return Failure(Reason.PODS_REFUSED, f"no pod can be made: {message}")
-    if progress.get("reason") == "ProgressDeadlineExceeded":
-        return Failure(
-            Reason.DEADLINE_EXCEEDED,
-            "no pod got ready for ten minutes, and none says why; see kubectl describe pod"
-            f" -l {REVISION_LABEL}={name}, and kubectl logs with the same label",
-        )
-    return None
-
-
 WAITING = {
     "ErrImagePull": Reason.IMAGE_PULL_FAILED,
     "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,

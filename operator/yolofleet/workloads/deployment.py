@@ -1,6 +1,10 @@
-"""The Deployment of a revision: everything its pods are, and nothing that changes without them."""
+"""The Deployment of a revision: everything its pods are, and nothing that changes without them.
+
+And what it tells of these, read back.
+"""
 
 import json
+import re
 from math import ceil
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,18 +13,24 @@ from yolofleet.api.access import Guard
 from yolofleet.api.base import seconds
 from yolofleet.api.detector import Detector, Head
 from yolofleet.api.names import (
-    RELEASED_ANNOTATION,
     RENDER_ANNOTATION,
+    REVISION_LABEL,
     Manifest,
     selector_labels,
 )
 from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, SERVER_CONTAINER
+from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
-from yolofleet.plan.accelerators import tolerations
-from yolofleet.plan.decide import PlannedRevision
-from yolofleet.plan.revision import Revision
-from yolofleet.resources.pod_template import merged
-from yolofleet.resources.service_account import account_of
+from yolofleet.workloads.account import account_of
+from yolofleet.workloads.asks import tolerations
+from yolofleet.workloads.failures import Failure
+from yolofleet.workloads.pod_template import merged
+from yolofleet.workloads.record import released, was_released
+from yolofleet.workloads.revision import Revision
+from yolofleet.workloads.workload import PlannedRevision, Record, Running
+
+KIND = "Deployment"
+POD = r"spec\.template"
 
 CACHE = "/var/cache/yoloserve"
 KEYS_FILE = "keys"
@@ -30,7 +40,10 @@ FORGOTTEN_SECONDS = 15
 """How long a pod goes on answering after SIGTERM: until every proxy has forgotten its address."""
 
 
-def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
+# writing
+
+
+def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
     """Return the Deployment of one revision; without `replicas` when an autoscaler owns them."""
     revision = planned.revision
     selector = selector_labels(detector.name, revision.name)
@@ -54,9 +67,9 @@ def deployment(detector: Detector, planned: PlannedRevision) -> Manifest:
         mounts=[{"name": "cache", "mountPath": CACHE}, *_mounts(revision)],
         volumes=[{"name": "cache", "emptyDir": {}}, *_volumes(revision)],
     )
-    made = merged(made, revision.pod_template)
+    made["spec"]["template"] = merged(pod(made), revision.pod_template)
     if tolerated := tolerations(revision):
-        made["spec"]["template"]["spec"]["tolerations"] = tolerated
+        pod(made)["spec"]["tolerations"] = tolerated
     return made
 
 
@@ -67,11 +80,6 @@ def _noted(planned: PlannedRevision) -> dict[str, str]:
     """
     text = planned.record.text
     return {RENDER_ANNOTATION: text} if len(text.encode()) <= MOST_NOTED else {}
-
-
-def released(planned: PlannedRevision) -> dict[str, str]:
-    """Return the annotation that says so of a revision that is or was the stable one."""
-    return {RELEASED_ANNOTATION: "true"} if planned.released else {}
 
 
 def _strategy(revision: Revision) -> dict[str, Any]:
@@ -185,3 +193,55 @@ def _volumes(revision: Revision) -> list[dict[str, Any]]:
 def _resources(revision: Revision) -> dict[str, dict[str, str]]:
     told = {"requests": revision.resources.requests, "limits": revision.resources.limits}
     return {name: amounts for name, amounts in told.items() if amounts}
+
+
+def scaled(revision: str, /) -> dict[str, str]:
+    """Return what an autoscaler targets."""
+    return {"apiVersion": "apps/v1", "kind": KIND, "name": revision}
+
+
+# reading
+
+
+def pod(manifest: Manifest, /) -> Manifest:
+    """Return the template of its pods."""
+    template: Manifest = manifest["spec"]["template"]
+    return template
+
+
+def read(manifest: Manifest, /) -> Running:
+    """Return what a Deployment tells of its revision."""
+    metadata, status = manifest["metadata"], manifest.get("status", {})
+    replicas = int(manifest["spec"].get("replicas", 1))
+    return Running(
+        name=metadata["name"],
+        created=metadata.get("creationTimestamp", ""),
+        replicas=replicas,
+        ready=min(int(status.get("availableReplicas", 0)), replicas),  # the rest is on its way out
+        settled=status.get("observedGeneration", 0) >= metadata.get("generation", 0),
+        noted=Record(metadata.get("annotations", {}).get(RENDER_ANNOTATION, "")),
+        released=was_released(manifest),
+        failure=_failure(metadata["name"], status),
+    )
+
+
+_POD_NAME = re.compile(r'[Pp]ods? "[^"]*" is ')
+
+
+def _failure(name: str, status: Manifest) -> Failure | None:
+    """Say why `name` has no pod to ask, or that its pods took too long.
+
+    A LimitRange, a quota or a policy may let none be made.
+    """
+    told = {c["type"]: c for c in status.get("conditions", [])}
+    refused, progress = told.get("ReplicaFailure", {}), told.get("Progressing", {})
+    if refused.get("status") == "True":
+        message = _POD_NAME.sub("pods are ", refused.get("message", ""))  # a new name each time
+        return Failure(Reason.PODS_REFUSED, f"no pod can be made: {message}")
+    if progress.get("reason") == "ProgressDeadlineExceeded":
+        return Failure(
+            Reason.DEADLINE_EXCEEDED,
+            "no pod got ready for ten minutes, and none says why; see kubectl describe pod"
+            f" -l {REVISION_LABEL}={name}, and kubectl logs with the same label",
+        )
+    return None

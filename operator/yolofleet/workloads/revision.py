@@ -19,18 +19,14 @@ from yolofleet.api.access import Guard
 from yolofleet.api.amounts import POD, RESOURCES, Places, respelled
 from yolofleet.api.base import ApiModel, seconds
 from yolofleet.api.detector import (
-    Backend,
-    Canary,
-    Detector,
     DetectorSpec,
     Inference,
     Model,
     Resources,
     Runtime,
 )
-from yolofleet.api.names import RECORD_KEY, Manifest, revision_name
+from yolofleet.api.names import revision_name
 from yolofleet.api.pod_template import PodTemplate
-from yolofleet.plan.defaults import Defaults
 
 RENDER_VERSION = 3
 """Raise it when builders make other pods of the same revision; keep rendering the older ones.
@@ -45,12 +41,6 @@ FIRST_DEFAULTS: Mapping[str, Mapping[str, Any]] = {}
 The API server has written that default into every detector it stored. Measured by the new one, it
 would be a choice of the user's, and an upgrade would make a new revision of the whole fleet.
 """
-
-
-CANARY_EQUAL = (
-    "spec.canary: is equal to the stable revision, in other words; change its model, runtime,"
-    " inference, resources or podTemplate, or remove canary"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,62 +118,33 @@ def meaning(revision: "Revision | DetectorSpec") -> dict[str, Any]:
     return told
 
 
-def stable_revision(detector: Detector, defaults: Defaults) -> Revision:
-    """Return the revision that the spec asks for."""
-    return _revision(detector, detector.spec, defaults)
+def named(detector: str, identity: Mapping[str, Any]) -> str:
+    """Return the name of the revision with this identity."""
+    return revision_name(detector, hashlib.sha256(_as_text(identity).encode()).hexdigest())
 
 
-def canary_revision(detector: Detector, defaults: Defaults) -> Revision | None:
-    """Return the revision on trial; None without one, or when it equals the stable one."""
-    canary = detector.spec.canary
-    if canary is None:
-        return None
-    if canary_is_equal(detector.spec):
-        return None
-    spec = detector.spec.model_copy(update=_overrides(detector.spec, canary))
-    return _revision(detector, spec, defaults)
-
-
-def canary_is_equal(spec: DetectorSpec) -> bool:
-    """Say whether the canary is the spec's own revision, in these words or in others."""
-    if spec.canary is None:
-        return False
-    return meaning(spec.model_copy(update=_overrides(spec, spec.canary))) == meaning(spec)
-
-
-def _overrides(spec: DetectorSpec, canary: Canary) -> dict[str, Any]:
-    """Return the parts in which the canary differs: small parts by field, the others whole."""
-    update: dict[str, Any] = {
-        "runtime": spec.runtime.model_copy(update=_given(canary.runtime)),
-        "inference": spec.inference.model_copy(update=_given(canary.inference)),
-    }
-    if canary.model is not None:
-        update["model"] = canary.model
-    if canary.resources is not None:
-        update["resources"] = canary.resources
-    if canary.pod_template is not None:
-        update["pod_template"] = canary.pod_template
-    return update
-
-
-def _given(part: ApiModel) -> dict[str, Any]:
-    """Return the fields that the user wrote, were they those of the default: they win."""
-    return {name: getattr(part, name) for name in part.model_fields_set}
-
-
-def _revision(detector: Detector, spec: DetectorSpec, defaults: Defaults) -> Revision:
-    digest = hashlib.sha256(_as_text(identity(spec)).encode()).hexdigest()
+def revision_of(
+    spec: DetectorSpec,
+    name: str,
+    *,
+    image: str,
+    pull_policy: str,
+    drain_seconds: int,
+    render_version: int = RENDER_VERSION,
+) -> Revision:
+    """Return the revision of what `spec` says of the pods."""
     return Revision(
-        name=revision_name(detector.name, digest),
+        name=name,
         model=spec.model,
         runtime=spec.runtime,
         inference=spec.inference,
         resources=spec.resources,
         guard=spec.access.guard,
         pod_template=spec.pod_template,
-        image=spec.runtime.image or _image(spec, defaults),
-        pull_policy=defaults.image_pull_policy,
-        drain_seconds=defaults.drain_seconds,
+        image=image,
+        pull_policy=pull_policy,
+        drain_seconds=drain_seconds,
+        render_version=render_version,
     )
 
 
@@ -198,14 +159,6 @@ def rendered_as(revision: Revision, other: Revision) -> Revision:
     )
 
 
-def _image(spec: DetectorSpec, defaults: Defaults) -> str:
-    if spec.resources.accelerators:
-        return defaults.image_gpu
-    if spec.runtime.backend is Backend.TORCH:
-        return defaults.image_torch
-    return defaults.image_cpu
-
-
 @lru_cache(maxsize=2048)  # each reconcile reads the few of its detector, several times
 def recorded(detector: str, name: str, record: str) -> Revision | None:
     """Read back the revision `name`; None when its record was edited, or is of a later version."""
@@ -213,15 +166,9 @@ def recorded(detector: str, name: str, record: str) -> Revision | None:
         written = json.loads(record)
         spec = DetectorSpec.model_validate(written["whole"])
         rendered = written["render"]
-        digest = hashlib.sha256(_as_text(written["spec"]).encode()).hexdigest()
-        revision = Revision(
-            name=revision_name(detector, digest),
-            model=spec.model,
-            runtime=spec.runtime,
-            inference=spec.inference,
-            resources=spec.resources,
-            guard=spec.access.guard,
-            pod_template=spec.pod_template,
+        revision = revision_of(
+            spec,
+            named(detector, written["spec"]),
             image=str(rendered["image"]),
             pull_policy=str(rendered["pullPolicy"]),
             drain_seconds=int(rendered["drainSeconds"]),
@@ -235,40 +182,6 @@ def recorded(detector: str, name: str, record: str) -> Revision | None:
 def read_back(name: str, record: str) -> Revision | None:
     """Read back the revision `name`, of whichever detector it is."""
     return recorded(name.rpartition("-")[0], name, record)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is kept of a revision.
-
-    number: counts the revisions of a detector in the order in which they were made.
-    """
-
-    text: str
-    number: int = 0
-
-
-def record_in(kept: Manifest) -> Record:
-    """Return the record in a ControllerRevision; without text if another made it."""
-    data = kept.get("data")
-    text = data.get(RECORD_KEY) if isinstance(data, dict) else None
-    return Record(text if isinstance(text, str) else "", int(kept.get("revision") or 0))
-
-
-def tells_the_same(one: str, other: str) -> bool:
-    """Say whether two records of one revision render the same pods.
-
-    A later version writes defaults down that an earlier one did not know of.
-    """
-    return one == other or (_essence(one) is not None and _essence(one) == _essence(other))
-
-
-def _essence(record: str) -> list[Any] | None:
-    try:
-        written = json.loads(record)
-        return [written["render"], written["spec"], sorted(written["whole"])]
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _as_text(value: Mapping[str, Any]) -> str:

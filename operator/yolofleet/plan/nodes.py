@@ -1,0 +1,256 @@
+"""Room for accelerators: how many more pods of a revision fit on the nodes now.
+
+What the scheduler would find, asked before a pod exists: a node's allocatable amount less what pods
+of all namespaces hold there, on nodes that are ready, whose taints the pod tolerates, and that its
+node selector and required affinity allow. Other resources (CPU, memory) are left to the scheduler.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from yolofleet.api.detector import Detector
+from yolofleet.api.names import Manifest
+from yolofleet.api.pod_template import PodTemplate
+from yolofleet.api.quantity import amount
+from yolofleet.workloads import record
+from yolofleet.workloads.asks import (
+    asked,
+    asked_by,
+    fields,
+    holds,
+    is_accelerator,
+    items,
+    place,
+    requested,
+    tolerations,
+)
+from yolofleet.workloads.choice import among
+from yolofleet.workloads.record import record_in
+from yolofleet.workloads.revision import Revision, recorded
+
+Amounts = Mapping[str, int]
+"""Per resource name, such as nvidia.com/gpu, nvidia.com/mig-1g.5gb or nvidia.com/gpu.shared."""
+
+BOUNDLESS: Final = sys.maxsize
+"""The room for pods that ask for no accelerator."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRoom:
+    """What one node offers of accelerators, and who holds it.
+
+    out: why no pod can be placed here now (cordoned, not ready); empty where one can.
+    own: held by pods of the detector that looks.
+    blind: whether pods of other namespaces could not be seen; `free` may then be too much.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    taints: Sequence[Mapping[str, Any]]
+    offered: Amounts
+    free: Amounts
+    own: Amounts = field(default_factory=dict)
+    out: str = ""
+    blind: bool = False
+
+
+def rooms(
+    nodes: Iterable[Manifest],
+    held: Mapping[str, Amounts],
+    own: Iterable[Manifest] = (),
+    *,
+    blind: bool = False,
+) -> tuple[NodeRoom, ...]:
+    """Return the nodes that offer accelerators. held: by all pods; own: pods of this detector."""
+    mine: dict[str, Counter[str]] = {}
+    for pod in own:
+        mine.setdefault(place(pod), Counter()).update(holds(pod))
+    found = []
+    for node in nodes:
+        if not (there := offered(node)):
+            continue
+        name = node["metadata"]["name"]
+        taken = held.get(name, {})
+        found.append(
+            NodeRoom(
+                name=name,
+                labels=node["metadata"].get("labels") or {},
+                taints=node.get("spec", {}).get("taints") or (),
+                offered=there,
+                free={r: max(0, n - taken.get(r, 0)) for r, n in there.items()},
+                own=mine.get(name, {}),
+                out=_out(node),
+                blind=blind,
+            )
+        )
+    return tuple(found)
+
+
+def offered(node: Manifest) -> dict[str, int]:
+    """Return the accelerators that `node` offers to pods, free or not."""
+    allocatable = node.get("status", {}).get("allocatable", {})
+    return {r: int(amount(q)) for r, q in allocatable.items() if is_accelerator(r)}
+
+
+def _out(node: Manifest) -> str:
+    if node.get("spec", {}).get("unschedulable"):
+        return "cordoned"
+    conditions = node.get("status", {}).get("conditions", ())
+    unready = any(c["type"] == "Ready" and c["status"] != "True" for c in conditions)
+    return "not ready" if unready else ""
+
+
+# whether to look at nodes
+
+
+def asks(detector: Detector, children: Iterable[Manifest]) -> bool:
+    """Say whether a revision of `detector` asks for an accelerator: in its spec, or in a child."""
+    children = list(children)
+    pods = {each["metadata"]["name"]: by.pod(each)["spec"] for by, each in among(children)}
+    records = {c["metadata"]["name"]: c for c in children if c["kind"] == record.KIND}
+    return (
+        _spec_asks(detector)
+        or any(requested(pod) for pod in pods.values())
+        or any(_record_asks(detector, records[n]) for n in records.keys() - pods.keys())
+    )
+
+
+def _record_asks(detector: Detector, kept: Manifest) -> bool:
+    revision = recorded(detector.name, kept["metadata"]["name"], record_in(kept).text)
+    return revision is not None and bool(asked(revision))
+
+
+def _spec_asks(detector: Detector) -> bool:
+    spec, canary = detector.spec, detector.spec.canary
+    if asked_by(spec.resources.accelerators, spec.pod_template):
+        return True
+    if canary is None:
+        return False
+    own = canary.resources.accelerators if canary.resources else {}
+    return bool(asked_by(own, canary.pod_template or PodTemplate()))
+
+
+# where pods may run
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why no pod may be placed on a node, however much it has, and what would open it."""
+
+    why: str
+    remedy: str
+
+
+def obstacles(
+    revision: Revision, nodes: Iterable[NodeRoom]
+) -> list[tuple[NodeRoom, Obstacle | None]]:
+    """Return each node with what keeps the pods of `revision` off it, if anything does."""
+    pod, accepted = revision.pod_template.spec, tolerations(revision)
+    return [(node, _obstacle(pod, accepted, node)) for node in nodes]
+
+
+def _obstacle(
+    pod: Mapping[str, Any], accepted: Sequence[Mapping[str, Any]], node: NodeRoom
+) -> Obstacle | None:
+    if node.out:
+        return Obstacle(node.out, "uncordon or repair the nodes that are left out")
+    for taint in node.taints:
+        if taint.get("effect") != "PreferNoSchedule" and not any(
+            _tolerates(each, taint) for each in accepted
+        ):
+            value = f"={taint['value']}" if taint.get("value") else ""
+            return Obstacle(
+                f"taint {taint.get('key')}{value}:{taint.get('effect')} is not tolerated",
+                "tolerate the taint in spec.podTemplate.spec.tolerations",
+            )
+    selector = fields(pod.get("nodeSelector"))
+    if pod.get("nodeName") not in (None, "", node.name):
+        return Obstacle("is not the nodeName asked for", "change spec.podTemplate.spec.nodeName")
+    if any(node.labels.get(name) != value for name, value in selector.items()):
+        return Obstacle(
+            "does not match nodeSelector", "change spec.podTemplate.spec.nodeSelector or the labels"
+        )
+    if not _in_affinity(pod, node):
+        return Obstacle(
+            "does not match nodeAffinity", "change spec.podTemplate.spec.affinity or the labels"
+        )
+    return None
+
+
+def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    if toleration.get("effect") not in (None, "", taint.get("effect")):
+        return False
+    exists = toleration.get("operator") == "Exists"
+    key = toleration.get("key")
+    if not key:
+        return exists  # everything
+    same = key == taint.get("key")
+    return same and (exists or (toleration.get("value") or "") == (taint.get("value") or ""))
+
+
+def _in_affinity(pod: Mapping[str, Any], node: NodeRoom) -> bool:
+    affinity = fields(fields(pod.get("affinity")).get("nodeAffinity"))
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    if required is None:
+        return True
+    terms = items(fields(required).get("nodeSelectorTerms"))
+    return any(_in_term(term, node) for term in terms)
+
+
+def _in_term(term: Mapping[str, Any], node: NodeRoom) -> bool:
+    expressions = items(term.get("matchExpressions"))
+    places = items(term.get("matchFields"))
+    if not expressions and not places:
+        return False  # an empty term matches nothing
+    return all(_matches(e, node.labels) for e in expressions) and all(
+        _matches(f, {"metadata.name": node.name}) for f in places
+    )
+
+
+def _matches(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    value = labels.get(str(expression.get("key")))
+    told = expression.get("values")
+    values = told if isinstance(told, list) else []
+    match expression.get("operator"):
+        case "In":
+            return value is not None and value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt" as operator:
+            return _compares(operator, value, values)
+        case _:
+            return False
+
+
+def _compares(operator: str, value: str | None, values: Sequence[Any]) -> bool:
+    try:
+        have, want = int(value or ""), int(values[0])
+    except (ValueError, TypeError, IndexError):
+        return False
+    return have > want if operator == "Gt" else have < want
+
+
+# the answers
+
+
+def room(revision: Revision, nodes: Iterable[NodeRoom]) -> int:
+    """Return how many more replicas of `revision` fit on `nodes` now."""
+    wanted = asked(revision)
+    return fit(wanted, usable(revision, nodes)) if wanted else BOUNDLESS
+
+
+def usable(revision: Revision, nodes: Iterable[NodeRoom]) -> list[NodeRoom]:
+    """Return the nodes on which pods of `revision` may be placed."""
+    return [node for node, obstacle in obstacles(revision, nodes) if obstacle is None]
+
+
+def fit(wanted: Amounts, nodes: Iterable[NodeRoom]) -> int:
+    """Return how many times `wanted` is free on `nodes`."""
+    return sum(min(node.free.get(r, 0) // need for r, need in wanted.items()) for node in nodes)

@@ -1,0 +1,74 @@
+"""Which revisions a spec asks for: the one to be released on, and the one on trial."""
+
+from typing import Any
+
+from yolofleet.api.base import ApiModel
+from yolofleet.api.detector import Backend, Canary, Detector, DetectorSpec
+from yolofleet.plan.defaults import Defaults
+from yolofleet.workloads.revision import Revision, identity, meaning, named, revision_of
+
+CANARY_EQUAL = (
+    "spec.canary: is equal to the stable revision, in other words; change its model, runtime,"
+    " inference, resources or podTemplate, or remove canary"
+)
+
+
+def stable_revision(detector: Detector, defaults: Defaults) -> Revision:
+    """Return the revision that the spec asks for."""
+    return _revision(detector, detector.spec, defaults)
+
+
+def canary_revision(detector: Detector, defaults: Defaults) -> Revision | None:
+    """Return the revision on trial; None without one, or when it equals the stable one."""
+    canary = detector.spec.canary
+    if canary is None:
+        return None
+    if canary_is_equal(detector.spec):
+        return None
+    spec = detector.spec.model_copy(update=_overrides(detector.spec, canary))
+    return _revision(detector, spec, defaults)
+
+
+def canary_is_equal(spec: DetectorSpec) -> bool:
+    """Say whether the canary is the spec's own revision, in these words or in others."""
+    if spec.canary is None:
+        return False
+    return meaning(spec.model_copy(update=_overrides(spec, spec.canary))) == meaning(spec)
+
+
+def _overrides(spec: DetectorSpec, canary: Canary) -> dict[str, Any]:
+    """Return the parts in which the canary differs: small parts by field, the others whole."""
+    update: dict[str, Any] = {
+        "runtime": spec.runtime.model_copy(update=_given(canary.runtime)),
+        "inference": spec.inference.model_copy(update=_given(canary.inference)),
+    }
+    if canary.model is not None:
+        update["model"] = canary.model
+    if canary.resources is not None:
+        update["resources"] = canary.resources
+    if canary.pod_template is not None:
+        update["pod_template"] = canary.pod_template
+    return update
+
+
+def _given(part: ApiModel) -> dict[str, Any]:
+    """Return the fields that the user wrote, were they those of the default: they win."""
+    return {name: getattr(part, name) for name in part.model_fields_set}
+
+
+def _revision(detector: Detector, spec: DetectorSpec, defaults: Defaults) -> Revision:
+    return revision_of(
+        spec,
+        named(detector.name, identity(spec)),
+        image=spec.runtime.image or _image(spec, defaults),
+        pull_policy=defaults.image_pull_policy,
+        drain_seconds=defaults.drain_seconds,
+    )
+
+
+def _image(spec: DetectorSpec, defaults: Defaults) -> str:
+    if spec.resources.accelerators:
+        return defaults.image_gpu
+    if spec.runtime.backend is Backend.TORCH:
+        return defaults.image_torch
+    return defaults.image_cpu

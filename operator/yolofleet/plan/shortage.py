@@ -1,0 +1,58 @@
+"""What is said when pods find no accelerators: who has them, and what to do."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from yolofleet.plan.nodes import NodeRoom, fit, obstacles, room, usable
+from yolofleet.workloads.asks import asked
+from yolofleet.workloads.revision import Revision
+
+_NAMED: Final = 5  # nodes that a message names one by one
+
+
+def shortage(revision: Revision, wanted_more: int, nodes: Sequence[NodeRoom]) -> str | None:
+    """Say why `wanted_more` more replicas of `revision` do not fit, and what to do; else None."""
+    lacking = wanted_more - room(revision, nodes)
+    if lacking <= 0:
+        return None
+    wanted, may_run_on = asked(revision), usable(revision, nodes)
+    short = [r for r, need in wanted.items() if fit({r: need}, may_run_on) < wanted_more]
+    told = [_shortage_of(revision, r, wanted[r], nodes) for r in sorted(short or wanted)]
+    who = "1 more replica has" if lacking == 1 else f"{lacking} more replicas have"
+    return f"{who} no room: {'. '.join(told)}{unseen(nodes)}"
+
+
+def unseen(nodes: Iterable[NodeRoom]) -> str:
+    """Say that less may be free than it seems, where that is so."""
+    if not any(node.blind for node in nodes):
+        return ""
+    return ". Pods of other namespaces are not seen (no right to list them) and may hold more"
+
+
+def _shortage_of(revision: Revision, resource: str, need: int, nodes: Sequence[NodeRoom]) -> str:
+    """Say who has `resource` and what to do about it."""
+    offering = [node for node in nodes if node.offered.get(resource)]
+    needs = f"a replica needs {need} {resource}; {len(offering)} nodes offer it"
+    add = f"add a node with {resource} (and its device plugin)"
+    if not offering:
+        return f"{needs}. Please {add}, or remove it from spec.resources.limits"
+    judged = obstacles(revision, offering)
+    may_run_on = [node for node, obstacle in judged if obstacle is None]
+    barred = [(node, obstacle) for node, obstacle in judged if obstacle is not None]
+    offered = sum(node.offered[resource] for node in may_run_on)
+    free = sum(node.free.get(resource, 0) for node in may_run_on)
+    own = min(sum(node.own.get(resource, 0) for node in may_run_on), offered - free)
+    told = (
+        f"{needs}. Where it may run {offered} are offered: {offered - free - own} held by other"
+        f" pods, {own} by this detector's, {free} free"
+    )
+    if free:
+        told += f", at most {max(node.free.get(resource, 0) for node in may_run_on)} on one node"
+    if barred:
+        names = [
+            f"{n.name} ({n.free.get(resource, 0)} free) {each.why}" for n, each in barred[:_NAMED]
+        ]
+        rest = f" and {len(barred) - _NAMED} more" if len(barred) > _NAMED else ""
+        told += f". Left out: {', '.join(names)}{rest}"
+    remedies = dict.fromkeys(each.remedy for _, each in barred)
+    return f"{told}. " + "; or ".join([f"Free {resource}, or {add}", *remedies])

@@ -1,0 +1,106 @@
+"""What pods ask for of accelerators, as the scheduler counts it, and what they tolerate for it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+from yolofleet.api.names import Manifest
+from yolofleet.api.pod_template import SERVER_CONTAINER, PodTemplate
+from yolofleet.api.quantity import amount
+from yolofleet.workloads.revision import Revision
+
+TOLERANT_SINCE: Final = 2
+"""From this render version on, pods tolerate the taint that keeps others off accelerators."""
+
+_FINISHED: Final = ("Succeeded", "Failed")
+
+
+def is_accelerator(resource: str) -> bool:
+    """Say whether `resource` is an extended one (vendor/name)."""
+    return "/" in resource and "kubernetes.io/" not in resource
+
+
+def place(pod: Manifest) -> str:
+    """Return the node that `pod` holds resources on; empty before it has one and after its end."""
+    if pod.get("status", {}).get("phase") in _FINISHED:
+        return ""
+    return str(pod.get("spec", {}).get("nodeName") or "")
+
+
+def holds(pod: Manifest) -> dict[str, int]:
+    """Return the accelerators that `pod` asks for, as the scheduler counts them."""
+    return requested(pod.get("spec", {}))
+
+
+def asked(revision: Revision) -> dict[str, int]:
+    """Return the accelerators that one pod of `revision` asks for."""
+    return asked_by(revision.resources.accelerators, revision.pod_template)
+
+
+def tolerations(revision: Revision) -> list[dict[str, Any]]:
+    """Return what the pods of `revision` tolerate: the taint of the accelerators they ask for.
+
+    Nodes with accelerators often carry it, under the resource's name or as vendor/gpu, so that
+    only pods that need them come; what `podTemplate` tolerates is added to that.
+    """
+    theirs = [dict(item) for item in items(revision.pod_template.spec.get("tolerations"))]
+    if revision.render_version < TOLERANT_SINCE:
+        return theirs
+    keys = {key for r in asked(revision) for key in (r, f"{r.split('/')[0]}/gpu")}
+    ours = [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in sorted(keys)]
+    return [*theirs, *(each for each in ours if each not in theirs)]
+
+
+def asked_by(limits: Mapping[str, str], template: PodTemplate) -> dict[str, int]:
+    """Return what the server's container and all that the template adds to the pod ask for."""
+    pod = template.spec
+    if not (limits or pod):  # of most
+        return {}
+    ours: dict[str, Any] = {"limits": dict(limits)}
+    others = []
+    for container in items(pod.get("containers")):
+        told = fields(container.get("resources"))
+        if container.get("name") == SERVER_CONTAINER:
+            ours["limits"] |= fields(told.get("limits"))
+        else:
+            others.append(container)
+    server = {"name": SERVER_CONTAINER, "resources": ours}
+    return requested({"containers": [server, *others], "initContainers": pod.get("initContainers")})
+
+
+def requested(pod: Mapping[str, Any]) -> dict[str, int]:
+    """Return the accelerators of a pod spec: side-cars add up, init containers take turns."""
+    running: Counter[str] = Counter()
+    peak: Counter[str] = Counter()
+    for container in items(pod.get("initContainers")):
+        own = _of_container(container)
+        if container.get("restartPolicy") == "Always":
+            running += own
+            own = Counter()
+        peak |= running + own
+    for container in items(pod.get("containers")):
+        running += _of_container(container)
+    return dict(running | peak)
+
+
+def _of_container(container: Mapping[str, Any]) -> Counter[str]:
+    resources = fields(container.get("resources"))
+    told = fields(resources.get("limits")) | fields(resources.get("requests"))
+    return Counter({r: _whole(q) for r, q in told.items() if is_accelerator(str(r))})
+
+
+def _whole(quantity: Any) -> int:
+    try:
+        return int(amount(quantity))
+    except ValueError:  # the API server refuses the pod, and says so
+        return 0
+
+
+def items(value: Any) -> list[Mapping[str, Any]]:
+    """Return the objects of a list in a free-form field; whatever else is there is nobody's."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def fields(value: Any) -> dict[str, Any]:
+    """Return an object in a free-form field, as `items` does."""
+    return dict(value) if isinstance(value, Mapping) else {}

@@ -1,0 +1,62 @@
+"""The record of a revision: what its workload is made again from when somebody deletes that."""
+
+import json
+from typing import Any
+
+from yolofleet.api.detector import Detector
+from yolofleet.api.names import RECORD_KEY, RELEASED_ANNOTATION, Manifest
+from yolofleet.manifests.child import child
+from yolofleet.workloads.workload import PlannedRevision, Record
+
+KIND = "ControllerRevision"
+
+
+def controller_revision(detector: Detector, planned: PlannedRevision) -> Manifest:
+    """Return the record of one revision. It names Secrets, as the spec does, and holds none.
+
+    The record is one text: what is hashed to the revision's name has to stay as it was written,
+    and the API server writes numbers as it likes (1.0 as 1).
+    """
+    name = planned.revision.name
+    return child(
+        "controller_revision.yaml.j2",
+        detector,
+        name,
+        revision=name,
+        annotations=released(planned) or None,
+        data={RECORD_KEY: planned.record.text},
+        number=planned.record.number,
+    )
+
+
+def record_in(kept: Manifest) -> Record:
+    """Return the record in a ControllerRevision; without text if another made it."""
+    data = kept.get("data")
+    text = data.get(RECORD_KEY) if isinstance(data, dict) else None
+    return Record(text if isinstance(text, str) else "", int(kept.get("revision") or 0))
+
+
+def tells_the_same(one: str, other: str) -> bool:
+    """Say whether two records of one revision render the same pods.
+
+    A later version writes defaults down that an earlier one did not know of.
+    """
+    return one == other or (_essence(one) is not None and _essence(one) == _essence(other))
+
+
+def _essence(record: str) -> list[Any] | None:
+    try:
+        written = json.loads(record)
+        return [written["render"], written["spec"], sorted(written["whole"])]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def released(planned: PlannedRevision) -> dict[str, str]:
+    """Return the annotation that says so of a revision that is or was the stable one."""
+    return {RELEASED_ANNOTATION: "true"} if planned.released else {}
+
+
+def was_released(child: Manifest) -> bool:
+    """Say whether a workload or a record says so."""
+    return RELEASED_ANNOTATION in (child["metadata"].get("annotations") or {})
