@@ -10,29 +10,12 @@ from datetime import datetime, timedelta
 
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
-from yolofleet.plan.capacity import (
-    Capacity,
-    bearers,
-    carries,
-    grown,
-    newcomer,
-    outgoing,
-    remaining,
-)
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
-from yolofleet.plan.release import (
-    Release,
-    drained,
-    draining,
-    release,
-    shares,
-    spans,
-)
+from yolofleet.plan.release import Release, draining, release, shares, spans
+from yolofleet.plan.replicas import Case, former_replicas, wished, with_room
 from yolofleet.plan.rollout import Progress
-from yolofleet.plan.scaling import canary_replicas
 from yolofleet.plan.shortage import shortage
 from yolofleet.plan.traffic import weights
 from yolofleet.routers.choice import ROUTERS, splits
@@ -128,11 +111,11 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         full = max(going.capacity.kept, 1) if going.capacity.full else 0
         split = weights(observed, stable=going.stable, shares=asked, full=full)
     leaving = draining(observed, going, split, now=now)
-    wishes = {r.name: _replicas(detector, observed, going, r) for r in going.wanted}
-    planned = [(r, _with_room(observed, going, r, wishes[r.name])) for r in going.wanted]
+    wishes = {r.name: wished(Case(detector, observed, going, r.name)) for r in going.wanted}
+    planned = [(r, with_room(observed, going, r, wishes[r.name])) for r in going.wanted]
     missing = _missing(observed, wishes, going)
     planned += [
-        (r, _former_replicas(observed, r.name, going, split, leaving, now)) for r in going.former
+        (r, former_replicas(observed, r.name, going, split, leaving, now)) for r in going.former
     ]
     released = {name for name, seen in observed.revisions.items() if seen.released}
     kept = records([revision for revision, _ in planned], observed)
@@ -166,116 +149,6 @@ def _matched(detector: Detector, observed: Observed, going: Release) -> str | No
         return None
     name = going.canary.name
     return name if observed.ready(name) and name not in observed.unreached else None
-
-
-def _replicas(
-    detector: Detector, observed: Observed, going: Release, revision: Revision
-) -> int | None:
-    """Return the replicas that a revision should have which the spec names, or which is stable."""
-    name, way, capacity = revision.name, going.progress, going.capacity
-    running = observed.replicas(name)
-    others = sum(observed.replicas(r.name) for r in going.former)
-    if name == going.stable and detector.spec.autoscaling:
-        # an autoscaler does not start from nothing, and sleeps at zero
-        return None if running else capacity.full
-    if name == going.stable and way is None:
-        return grown(capacity, running=running, others=others)
-    if way and name == going.stable:
-        told = observed.status.stable
-        running = told.desired if told and told.revision == name else running
-        if not running and way.goal < 100:  # scaled to zero and back: the steps need both
-            return grown(capacity, running=0, others=others + observed.replicas(way.revision))
-        if short := _short(observed, going):
-            room = grown(capacity, running=running, others=others + observed.replicas(way.revision))
-            return min(room, running + short)
-        return outgoing(
-            capacity,
-            way.goal,
-            running=running,
-            ready_new=observed.ready(way.revision),
-            weight_new=_taken_over(observed, way, capacity),
-        )
-    if way and name == way.revision:
-        if way.held:
-            return running if observed.deployed(name) else _told(observed, name)
-        short = _short(observed, going)
-        needed = bearers(observed.weights.get(name, 0), capacity.kept)
-        return newcomer(
-            capacity,
-            way.goal,
-            running=running,
-            kept=min(running, needed) if short else running,
-            others=others + observed.replicas(going.stable) + short,
-            stuck=not observed.ready(going.stable),
-        )
-    return canary_replicas(detector, observed, name, capacity.full)
-
-
-def _told(observed: Observed, name: str) -> int:
-    """Return the replicas that status says `name` was to have, beside stable."""
-    beside = observed.status.canary
-    return beside.desired if beside and beside.revision == name else 0
-
-
-def _short(observed: Observed, going: Release) -> int:
-    """Return the replicas that stable lacks while former revisions serve in their place.
-
-    They go first where traffic goes over in parts: it does once nobody else serves. A whole second
-    set has room beside both, and need not wait for a stable revision that may never be whole.
-    """
-    way = going.progress
-    if way is None or way.held or way.strategy is Strategy.BLUE_GREEN:
-        return 0
-    if not any(observed.weights.get(former.name) for former in going.former):
-        return 0
-    return max(going.capacity.kept - observed.replicas(going.stable), 0)
-
-
-def _taken_over(observed: Observed, way: Progress, capacity: Capacity) -> int:
-    """Return the percent of requests that the new revision answers."""
-    if observed.splits:
-        return observed.weights.get(way.revision, 0)
-    # one Service over both: whoever is ready gets a part
-    return carries(observed.ready(way.revision), max(capacity.kept, 1)) if observed.spans else 0
-
-
-def _with_room(
-    observed: Observed, going: Release, revision: Revision, wish: int | None
-) -> int | None:
-    """Return what of `wish` can run: a pod that no node can take would only be Pending.
-
-    A second set that does not fit whole is not begun: its part would hold accelerators for nothing.
-    """
-    running = observed.replicas(revision.name)
-    if wish is None or wish <= running:
-        return wish
-    fits = running - observed.unplaced(revision.name) + room(revision, observed.nodes)
-    way = going.progress
-    whole = way and way.revision == revision.name and way.strategy is Strategy.BLUE_GREEN
-    if whole and fits < wish and observed.ready(going.stable):
-        return running
-    return max(running, min(wish, fits))
-
-
-def _former_replicas(
-    observed: Observed,
-    name: str,
-    going: Release,
-    split: Mapping[str, int],
-    leaving: Mapping[str, datetime],
-    now: datetime,
-) -> int:
-    """Return the replicas of a revision that nobody wants: its own until it has drained."""
-    live = observed.revisions[name]
-    if weight := split.get(name, 0):
-        weight = max(weight, observed.weights.get(name, 0))  # until the router has let go
-        return remaining(going.capacity, running=live.replicas, weight=weight)
-    if name not in leaving and (live.ready or observed.weights.get(name)):
-        return live.replicas  # its pods may be back before a route that cannot be written
-    drain = live.revision.drain_seconds if live.revision else 0
-    if name in leaving and not drained(leaving[name], drain, now):
-        return live.replicas
-    return 0
 
 
 def _missing(observed: Observed, wishes: Mapping[str, int | None], going: Release) -> str | None:

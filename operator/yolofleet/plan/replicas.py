@@ -1,0 +1,192 @@
+"""Replicas of each revision: by the part that it plays, and by what has room on the nodes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from yolofleet.api.detector import Detector
+from yolofleet.api.rollout import Strategy
+from yolofleet.plan.capacity import bearers, carries, grown, newcomer, outgoing, remaining
+from yolofleet.plan.nodes import room
+from yolofleet.plan.observed import Observed
+from yolofleet.plan.release import Release, drained
+from yolofleet.plan.rollout import Progress
+from yolofleet.plan.scaling import canary_replicas
+from yolofleet.workloads.revision import Revision
+
+
+class Part(Enum):
+    """What a revision that is wanted is there for."""
+
+    AUTOSCALED = "the stable one, of which an autoscaler owns the number"
+    STABLE = "the stable one, with no successor"
+    OUTGOING = "the stable one while its successor comes"
+    INCOMING = "the successor"
+    CANARY = "on trial"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One revision that is wanted, in the middle of everything."""
+
+    detector: Detector
+    observed: Observed
+    going: Release
+    name: str
+
+    @property
+    def part(self) -> Part:
+        """Return the part that it plays."""
+        way = self.going.progress
+        if self.name != self.going.stable:
+            return Part.INCOMING if way and self.name == way.revision else Part.CANARY
+        if self.detector.spec.autoscaling:
+            return Part.AUTOSCALED
+        return Part.OUTGOING if way else Part.STABLE
+
+    @property
+    def running(self) -> int:
+        """Replicas that it has been asked for."""
+        return self.observed.replicas(self.name)
+
+    @property
+    def former(self) -> int:
+        """Replicas of revisions that nobody wants any more."""
+        return sum(self.observed.replicas(each.name) for each in self.going.former)
+
+
+def wished(case: Case) -> int | None:
+    """Return the replicas that a revision should have; None: an autoscaler owns them."""
+    return _WISHES[case.part](case)
+
+
+def autoscaled(case: Case) -> int | None:
+    """Leave the number alone: but an autoscaler does not start from nothing, and sleeps at zero."""
+    return None if case.running else case.going.capacity.full
+
+
+def stable(case: Case) -> int:
+    """Grow into the room that others leave."""
+    return grown(case.going.capacity, running=case.running, others=case.former)
+
+
+def going_out(case: Case) -> int:
+    """Give up what the successor has taken over, and nothing before."""
+    observed, capacity, way = case.observed, case.going.capacity, case.going.progress
+    if way is None:
+        return stable(case)
+    told = observed.status.stable
+    running = told.desired if told and told.revision == case.name else case.running
+    others = case.former + observed.replicas(way.revision)
+    if not running and way.goal < 100:  # scaled to zero and back: the steps need both
+        return grown(capacity, running=0, others=others)
+    if short := _short(observed, case.going):
+        return min(grown(capacity, running=running, others=others), running + short)
+    return outgoing(
+        capacity,
+        way.goal,
+        running=running,
+        ready_new=observed.ready(way.revision),
+        weight_new=_taken_over(case, way),
+    )
+
+
+def coming_in(case: Case) -> int:
+    """Take what its goal needs and others leave room for."""
+    observed, capacity, way = case.observed, case.going.capacity, case.going.progress
+    if way is None or way.held:
+        return case.running if observed.deployed(case.name) else _told(observed, case.name)
+    short = _short(observed, case.going)
+    needed = bearers(observed.weights.get(case.name, 0), capacity.kept)
+    return newcomer(
+        capacity,
+        way.goal,
+        running=case.running,
+        kept=min(case.running, needed) if short else case.running,
+        others=case.former + observed.replicas(case.going.stable) + short,
+        stuck=not observed.ready(case.going.stable),
+    )
+
+
+def on_trial(case: Case) -> int:
+    """Take what was asked for, or what its weight needs."""
+    return canary_replicas(case.detector, case.observed, case.name, case.going.capacity.full)
+
+
+_WISHES: Mapping[Part, Callable[[Case], int | None]] = {
+    Part.AUTOSCALED: autoscaled,
+    Part.STABLE: stable,
+    Part.OUTGOING: going_out,
+    Part.INCOMING: coming_in,
+    Part.CANARY: on_trial,
+}
+
+
+def _told(observed: Observed, name: str) -> int:
+    """Return the replicas that status says `name` was to have, beside stable."""
+    beside = observed.status.canary
+    return beside.desired if beside and beside.revision == name else 0
+
+
+def _short(observed: Observed, going: Release) -> int:
+    """Return the replicas that stable lacks while former revisions serve in their place.
+
+    They go first where traffic goes over in parts: it does once nobody else serves. A whole second
+    set has room beside both, and need not wait for a stable revision that may never be whole.
+    """
+    way = going.progress
+    if way is None or way.held or way.strategy is Strategy.BLUE_GREEN:
+        return 0
+    if not any(observed.weights.get(former.name) for former in going.former):
+        return 0
+    return max(going.capacity.kept - observed.replicas(going.stable), 0)
+
+
+def _taken_over(case: Case, way: Progress) -> int:
+    """Return the percent of requests that the new revision answers."""
+    observed = case.observed
+    if observed.splits:
+        return observed.weights.get(way.revision, 0)
+    # one Service over both: whoever is ready gets a part
+    kept = max(case.going.capacity.kept, 1)
+    return carries(observed.ready(way.revision), kept) if observed.spans else 0
+
+
+def with_room(
+    observed: Observed, going: Release, revision: Revision, wish: int | None
+) -> int | None:
+    """Return what of `wish` can run: a pod that no node can take would only be Pending.
+
+    A second set that does not fit whole is not begun: its part would hold accelerators for nothing.
+    """
+    running = observed.replicas(revision.name)
+    if wish is None or wish <= running:
+        return wish
+    fits = running - observed.unplaced(revision.name) + room(revision, observed.nodes)
+    way = going.progress
+    whole = way and way.revision == revision.name and way.strategy is Strategy.BLUE_GREEN
+    if whole and fits < wish and observed.ready(going.stable):
+        return running
+    return max(running, min(wish, fits))
+
+
+def former_replicas(
+    observed: Observed,
+    name: str,
+    going: Release,
+    split: Mapping[str, int],
+    leaving: Mapping[str, datetime],
+    now: datetime,
+) -> int:
+    """Return the replicas of a revision that nobody wants: its own until it has drained."""
+    live = observed.revisions[name]
+    if weight := split.get(name, 0):
+        weight = max(weight, observed.weights.get(name, 0))  # until the router has let go
+        return remaining(going.capacity, running=live.replicas, weight=weight)
+    if name not in leaving and (live.ready or observed.weights.get(name)):
+        return live.replicas  # its pods may be back before a route that cannot be written
+    drain = live.revision.drain_seconds if live.revision else 0
+    if name in leaving and not drained(leaving[name], drain, now):
+        return live.replicas
+    return 0
