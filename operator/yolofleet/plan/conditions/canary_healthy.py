@@ -4,7 +4,7 @@ from functools import partial
 
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
-from yolofleet.plan.conditions.statement import Statement
+from yolofleet.plan.conditions.statement import Statement, first
 from yolofleet.plan.revisions import CANARY_EQUAL, canary_is_equal
 
 _say = partial(Statement, ConditionType.CANARY_HEALTHY)
@@ -12,20 +12,38 @@ _say = partial(Statement, ConditionType.CANARY_HEALTHY)
 
 def canary_healthy(now: Situation) -> Statement | None:
     """Say how the canary does."""
-    if now.plan.canary is None and canary_is_equal(now.detector.spec):
-        told = (
-            f"{CANARY_EQUAL}. Until then nothing is on trial, and its weight and match do nothing"
-        )
-        return _say(False, Reason.CANARY_EQUAL, told, lasting=True)
-    name = now.plan.canary
-    if name is None or now.detector.spec.canary is None:
+    if now.plan.canary is None or now.detector.spec.canary is None:
+        return equal_to_stable(now)
+    told = first((complete, without_accelerators, failing), now)
+    return told or _say(None, Reason.CANARY_STARTING, now.count(now.plan.canary))
+
+
+def equal_to_stable(now: Situation) -> Statement | None:
+    """Say that there is nothing to try."""
+    if not canary_is_equal(now.detector.spec):
         return None
-    canary, count = now.revision(name), now.count(name)
-    if canary.desired and canary.ready >= canary.desired:
-        return _say(True, Reason.CANARY_READY, count)
-    if now.lacks_accelerators(name):
-        return _say(False, Reason.MISSING, str(now.plan.missing), lasting=False)
-    if failure := now.failure(name):
-        told = f"{failure.message}; it gets no traffic until it is ready"
-        return _say(False, failure.reason, told, lasting=failure.lasting)
-    return _say(None, Reason.CANARY_STARTING, count)
+    told = f"{CANARY_EQUAL}. Until then nothing is on trial, and its weight and match do nothing"
+    return _say(False, Reason.CANARY_EQUAL, told, lasting=True)
+
+
+def complete(now: Situation) -> Statement | None:
+    """Say that it has all its replicas."""
+    canary = now.revision(str(now.plan.canary))
+    if not canary.desired or canary.ready < canary.desired:
+        return None
+    return _say(True, Reason.CANARY_READY, now.count(canary.revision))
+
+
+def without_accelerators(now: Situation) -> Statement | None:
+    """Say which accelerators it needs, and no node has."""
+    if not now.lacks_accelerators(str(now.plan.canary)):
+        return None
+    return _say(False, Reason.MISSING, str(now.plan.missing), lasting=False)
+
+
+def failing(now: Situation) -> Statement | None:
+    """Pass on what its pods die of."""
+    if (failure := now.failure(str(now.plan.canary))) is None:
+        return None
+    told = f"{failure.message}; it gets no traffic until it is ready"
+    return _say(False, failure.reason, told, lasting=failure.lasting)

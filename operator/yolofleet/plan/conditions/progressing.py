@@ -50,16 +50,9 @@ def failing(now: Situation) -> Statement | None:
 
 def under_way(now: Situation) -> Statement | None:
     """Say where a release is, and what it waits for."""
-    way = now.plan.progress
-    if way is None:
+    if (way := now.plan.progress) is None:
         return None
-    count = now.count(now.plan.target)
-    if way.held:
-        told = "spec.rollout.paused is true: weights and replicas stay; set it to false to go on"
-        return _say(False, Reason.PAUSED, f"{told}. {count}{_meanwhile(now)}")
-    if not way.step:
-        return _say(True, Reason.ROLLING_OUT, count + _meanwhile(now))
-    return _at_step(now, way)
+    return next((told for check in _UNDER_WAY if (told := check(now, way))), None)
 
 
 def starting(now: Situation) -> Statement | None:
@@ -84,31 +77,90 @@ def _meanwhile(now: Situation) -> str:
     return f"; {stable} keeps serving" if serving else ""
 
 
-def _at_step(now: Situation, way: Progress) -> Statement:
-    detector = now.detector
-    steps = detector.spec.rollout.steps
-    where = f"step {way.step} of {len(steps)}, {way.goal} % to {way.revision}"
-    if not now.plan.splits and not now.observed.spans:
-        told = f"{where}: {lacking(detector)}; or set spec.rollout.strategy to BlueGreen"
-        return _say(False, Reason.MESH_ABSENT, told + _meanwhile(now), lasting=True)
-    if way.since is None and not now.plan.full:
-        told = (
-            f"{where}: spec.replicas is 0, and a step ahead waits for approval: raise it to walk"
-            f" there, or approve: {_approval(now, way, len(steps))}"
-        )
-        return _say(True, Reason.AWAITING_APPROVAL, told)
-    followed = now.observed.followed
-    if way.since is None and now.observed.weights.get(way.revision, 0) >= way.goal > 0:
-        told = f"{where}: waits for who routes by it: {followed.why}"
-        return _say(True, followed.reason, told + _meanwhile(now))
-    if way.since is None:
-        ready = now.count(now.plan.target).removeprefix(f"{way.revision}: ")
-        return _say(True, Reason.ROLLING_OUT, f"{where}: {ready}{_meanwhile(now)}")
-    hold = steps[way.step - 1].hold
-    if hold != APPROVAL:
-        return _say(True, Reason.HOLDING, f"{where}: holds for {hold}")
-    told = f"{where}: waits for approval. To go on: {_approval(now, way, way.step)}"
+# where a release is
+
+
+def paused(now: Situation, way: Progress) -> Statement | None:
+    """Say that the user holds it."""
+    if not way.held:
+        return None
+    told = "spec.rollout.paused is true: weights and replicas stay; set it to false to go on"
+    count = now.count(now.plan.target)
+    return _say(False, Reason.PAUSED, f"{told}. {count}{_meanwhile(now)}")
+
+
+def without_steps(now: Situation, way: Progress) -> Statement | None:
+    """Say how many replicas are there of a release that goes over as they come."""
+    if way.step:
+        return None
+    return _say(True, Reason.ROLLING_OUT, now.count(now.plan.target) + _meanwhile(now))
+
+
+def without_router(now: Situation, way: Progress) -> Statement | None:
+    """Say what is missing to walk steps at all."""
+    if now.plan.splits or now.observed.spans:
+        return None
+    told = f"{_step(now, way)}: {lacking(now.detector)}; or set spec.rollout.strategy to BlueGreen"
+    return _say(False, Reason.MESH_ABSENT, told + _meanwhile(now), lasting=True)
+
+
+def at_zero(now: Situation, way: Progress) -> Statement | None:
+    """Say that nobody asks, so that nothing is shown by holding a step."""
+    if way.since is not None or now.plan.full:
+        return None
+    told = (
+        f"{_step(now, way)}: spec.replicas is 0, and a step ahead waits for approval: raise it to"
+        f" walk there, or approve: {_approval(now, way, len(now.detector.spec.rollout.steps))}"
+    )
     return _say(True, Reason.AWAITING_APPROVAL, told)
+
+
+def followed_by_nobody(now: Situation, way: Progress) -> Statement | None:
+    """Say that the route has the step's weight, and nobody routes by it."""
+    if way.since is not None or not now.observed.weights.get(way.revision, 0) >= way.goal > 0:
+        return None
+    followed = now.observed.followed
+    told = f"{_step(now, way)}: waits for who routes by it: {followed.why}"
+    return _say(True, followed.reason, told + _meanwhile(now))
+
+
+def reaching(now: Situation, way: Progress) -> Statement | None:
+    """Say how many replicas are there for the step."""
+    if way.since is not None:
+        return None
+    ready = now.count(now.plan.target).removeprefix(f"{way.revision}: ")
+    return _say(True, Reason.ROLLING_OUT, f"{_step(now, way)}: {ready}{_meanwhile(now)}")
+
+
+def holding(now: Situation, way: Progress) -> Statement | None:
+    """Say how long the step holds."""
+    hold = now.detector.spec.rollout.steps[way.step - 1].hold
+    if hold == APPROVAL:
+        return None
+    return _say(True, Reason.HOLDING, f"{_step(now, way)}: holds for {hold}")
+
+
+def awaiting_approval(now: Situation, way: Progress) -> Statement | None:
+    """Say how to approve the step."""
+    told = f"{_step(now, way)}: waits for approval. To go on: {_approval(now, way, way.step)}"
+    return _say(True, Reason.AWAITING_APPROVAL, told)
+
+
+_UNDER_WAY = (
+    paused,
+    without_steps,
+    without_router,
+    at_zero,
+    followed_by_nobody,
+    reaching,
+    holding,
+    awaiting_approval,
+)
+
+
+def _step(now: Situation, way: Progress) -> str:
+    steps = len(now.detector.spec.rollout.steps)
+    return f"step {way.step} of {steps}, {way.goal} % to {way.revision}"
 
 
 def _approval(now: Situation, way: Progress, step: int) -> str:
