@@ -68,6 +68,12 @@ def test_a_rule_of_somebody_else_is_not_taken_for_the_weights(router):
         assert router.leads(spec) == {"gate-a": 100}
 
 
+def test_a_rule_that_somebody_renamed_still_tells_who_gets_the_requests():
+    spec = as_stored(istio, Route([], [], {"gate-a": 100}, "gate-b", MATCH), turned=False)
+    spec["http"][-1]["name"] = "theirs"
+    assert istio.leads(spec) == {"gate-a": 100}
+
+
 @pytest.mark.parametrize("router", ROUTERS.values())
 def test_what_a_route_needs_of_a_revision_is_what_the_router_makes_beside_its_service(router):
     made = {each["kind"] for each in router.way_point(DETECTOR, "gate-a")}

@@ -117,9 +117,14 @@ def places(spec: Mapping[str, Any], /) -> Places:
 
 
 def leads(spec: Mapping[str, Any], /) -> dict[str, int]:
-    """Return the weights of the rule that has them, wherever it stands."""
+    """Return the weights of the rule that has them, wherever it stands.
+
+    Where somebody renamed it, it is the one that all requests match: they still go by it.
+    """
     rules = spec.get("http") or ()
-    weighted = next((rule for rule in rules if rule.get("name") == _WEIGHTED), {})
+    named = (rule for rule in rules if rule.get("name") == _WEIGHTED)
+    unmatched = (rule for rule in rules if not rule.get("match"))
+    weighted = next(named, None) or next(unmatched, {})
     return {
         to["destination"]["host"].split(".", 1)[0]: to.get("weight", 0)
         for to in weighted.get("route") or ()
