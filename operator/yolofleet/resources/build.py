@@ -24,7 +24,7 @@ from yolofleet.routers.choice import ROUTERS, proxies
 from yolofleet.routers.service import revision_service, stable_service
 from yolofleet.workloads import record
 from yolofleet.workloads.account import needs_account
-from yolofleet.workloads.choice import WORKLOADS, workload_for
+from yolofleet.workloads.choice import WORKLOADS, among, workload_for
 from yolofleet.workloads.record import controller_revision
 
 
@@ -58,12 +58,8 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     router, written = ROUTERS[plan.provider], ROUTERS[plan.courted or plan.provider]
     scaling, stable = detector.spec.autoscaling, plan.planned(plan.stable)
     target = workload_for(stable.revision if stable else None).scaled(plan.stable)
-    workloads = [
-        (workload, workload.build(detector, planned))
-        for planned in plan.revisions
-        for workload in [workload_for(planned.revision)]
-    ]
-    pods = [workload.pod(made)["spec"] for workload, made in workloads]
+    workloads = [workload_for(p.revision).build(detector, p) for p in plan.revisions]
+    pods = [workload.pod(made)["spec"] for workload, made in among(workloads)]
     account = any(needs_account(detector, planned.revision) for planned in plan.revisions)
     isolated = detector.spec.access.network_policy is not Isolation.NONE
     monitored = around.monitor_labels if detector.spec.access.metrics_open else None
@@ -75,7 +71,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         stable_service(detector, plan.stable, spans=plan.spans),
         *written.routes(detector, plan.route(detector)),
         *(controller_revision(detector, planned) for planned in plan.revisions),
-        *(made for _, made in workloads),
+        *workloads,
         *([hpa(detector, plan.stable, target, scaling)] if scaling else []),
         *([pdb(detector, detector.name, plan.stable)] if plan.full >= 2 else []),
         *(pdb(detector, name, name) for name in plan.lasting if (plan.replicas(name) or 0) >= 2),
