@@ -30,7 +30,7 @@ FIELDS: tuple[tuple[str, str], ...] = (
 PROXIES_IN: tuple[int, ...] = ()
 PROXIES_OUT: tuple[int, ...] = ()
 
-_EVERY_REQUEST = ({}, {"path": {"type": "PathPrefix", "value": "/"}})
+_EVERY_REQUEST: Sequence[Mapping[str, Any]] = ({}, {"path": {"type": "PathPrefix", "value": "/"}})
 """Matches that all requests fulfil; the API server gives the latter to a rule that has none."""
 
 
@@ -114,7 +114,8 @@ def places(spec: Mapping[str, Any], /) -> Places:
 
 def leads(spec: Mapping[str, Any], /) -> dict[str, int]:
     """Return the weights of the rule that every request matches, wherever it stands."""
-    weighted = next((rule for rule in spec.get("rules") or () if _takes_all(rule)), {})
+    rules = spec.get("rules") or ()
+    weighted: Mapping[str, Any] = next((rule for rule in rules if _takes_all(rule)), {})
     return {to["name"]: to.get("weight", 1) for to in weighted.get("backendRefs") or ()}
 
 

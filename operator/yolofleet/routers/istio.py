@@ -5,6 +5,7 @@ moment its revision does, and changing or dropping one can never touch another.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from yolofleet.api.detector import Detector, HeaderMatch
@@ -124,7 +125,7 @@ def leads(spec: Mapping[str, Any], /) -> dict[str, int]:
     rules = spec.get("http") or ()
     named = (rule for rule in rules if rule.get("name") == _WEIGHTED)
     unmatched = (rule for rule in rules if not rule.get("match"))
-    weighted = next(named, None) or next(unmatched, {})
+    weighted: Mapping[str, Any] = next(chain(named, unmatched), {})
     return {
         to["destination"]["host"].split(".", 1)[0]: to.get("weight", 0)
         for to in weighted.get("route") or ()
