@@ -11,14 +11,13 @@ from cluster.mode import Mode
 from cluster.paths import HERE
 from cluster.steps import run
 
-STOCK: Final = "python:3.12-slim-bookworm"
 STAND_IN: Final = f"yolofleet/base-python:{versions.DEBIAN}"
 
 
 def image(mode: Mode) -> str:
     """Return the base image; the stand-in is built unless the engine has it."""
     if mode is Mode.PULL:
-        return STOCK
+        return versions.PYTHON_IMAGE
     index = os.environ.get("PIP_INDEX_URL", "")
     recipe = content_hash([HERE / "docker/base-python.Dockerfile"], root=HERE, extra=[index])
     exact = f"{STAND_IN}-{recipe}"

@@ -86,6 +86,13 @@ METRICS_SERVER: Final = Module(
     like=KUBERNETES,  # half of its packages are compiled then
 )
 
+REGISTRY: Final = Module(
+    name="registry",
+    path="github.com/distribution/distribution/v3",
+    version=f"v{versions.REGISTRY}",
+    main="registry.go",
+)
+
 
 def kubernetes(command: str) -> Path:
     """Return one of the commands of Kubernetes."""
@@ -120,3 +127,8 @@ def helm() -> Path:
 def metrics_server() -> Path:
     """Return metrics-server."""
     return gobuild.binary(METRICS_SERVER, "sigs.k8s.io/metrics-server/cmd/metrics-server")
+
+
+def registry() -> Path:
+    """Return a container registry that ends with whoever started it."""
+    return gobuild.binary(REGISTRY)

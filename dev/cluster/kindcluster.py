@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from cluster import client, node_image
+from cluster import client, node_image, versions
 from cluster.mode import Mode
 from cluster.paths import CLUSTER, HERE, ingress_port, tools
 from cluster.steps import again, output, run, step
 
 NODE: Final = f"{CLUSTER}-control-plane"
 INGRESS_NODE_PORT: Final = 30080  # as in manifests/ingressgateway.yaml
+REGISTRIES: Final = "/etc/containerd/certs.d"
 SERVICES: Final = "10.96.0.0/16"  # kind's default
 READY_S = 180
 PAUSE_S = 10.0
@@ -54,10 +55,12 @@ def config(mode: Mode, *, cgroup_v1: bool, port: int) -> dict[str, Any]:
         return stock
     # The built image brings its own network, and may run where nobody may raise an OOM score.
     oom = '[plugins."io.containerd.grpc.v1.cri"]\nrestrict_oom_score_adj = true\n'
+    # The stock image reads its registries from there, which is empty unless somebody fills it.
+    mirrors = f'[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "{REGISTRIES}"\n'
     return {
         **stock,
         "networking": {"disableDefaultCNI": True},
-        "containerdConfigPatches": [oom],
+        "containerdConfigPatches": [oom, mirrors],
     }
 
 
@@ -77,11 +80,21 @@ def runs() -> bool:
 
 def create(mode: Mode) -> None:
     """Make the cluster anew: a node seldom survives a restart of the engine, and this is quick."""
-    image = ["--image", node_image.image()] if mode is Mode.BUILD else []
+    image = node_image.image() if mode is Mode.BUILD else versions.NODE_IMAGE
     modern = Path("/sys/fs/cgroup/cgroup.controllers").exists() or not Path("/sys/fs").exists()
     settings = config(mode, cgroup_v1=not modern, port=ingress_port())
     command = [
-        *(str(tools().kind), "create", "cluster", "--name", CLUSTER, *image, "--config", "-"),
+        *(
+            str(tools().kind),
+            "create",
+            "cluster",
+            "--name",
+            CLUSTER,
+            "--image",
+            image,
+            "--config",
+            "-",
+        ),
         *("--kubeconfig", str(tools().kubeconfig), "--wait", f"{READY_S}s"),
     ]
 
@@ -89,7 +102,9 @@ def create(mode: Mode) -> None:
         delete()
         run(command, log="kind", stdin=json.dumps(settings).encode())
 
-    with step(f"kind create cluster {CLUSTER}", "" if image else "pulls the node image"):
+    with step(
+        f"kind create cluster {CLUSTER}", "pulls the node image" if mode is Mode.PULL else ""
+    ):
         again(make, pauses_s=[PAUSE_S])  # kubeadm gives a busy machine only so much time
         # One resolver is enough for one node.
         _keep_service_addresses_inside()
@@ -105,6 +120,21 @@ def _keep_service_addresses_inside() -> None:
     for chain in ("OUTPUT", "FORWARD"):  # behind kube-proxy's translation: what is left over
         rule = ("iptables", "-w", "60", "-A", chain, "-d", SERVICES, "-j", "REJECT")
         run(["docker", "exec", NODE, *rule], log="kind")
+
+
+def gateway() -> str:
+    """Return the address that this host has in the node's network, and nobody sees from outside."""
+    told = output(["docker", "inspect", "--format", "{{json .NetworkSettings.Networks}}", NODE])
+    [network] = json.loads(told or "[null]").values()
+    return str(network["Gateway"])
+
+
+def redirect(registry: str, to: str) -> None:
+    """Have this node ask `to` (HOST:PORT, plain HTTP) for what is in `registry`."""
+    hosts = f'[host."http://{to}"]\n  capabilities = ["pull", "resolve"]\n'
+    folder = f"{REGISTRIES}/{registry}"
+    script = f"mkdir -p '{folder}' && cat > '{folder}/hosts.toml'"
+    run(["docker", "exec", "-i", NODE, "sh", "-c", script], log="kind", stdin=hosts.encode())
 
 
 def delete() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster import client, components, engine, gobuild, imagebuild, kindcluster
+from cluster import client, components, engine, gobuild, imagebuild, kindcluster, versions
 from cluster.mode import Mode
 from cluster.paths import HERE
 
@@ -14,7 +14,7 @@ def install(mode: Mode) -> None:
     """Install or upgrade metrics-server."""
     settings: dict[str, str] = {}
     if mode is Mode.PULL:
-        chart = ["metrics-server", "--repo", CHARTS]
+        chart = ["metrics-server", "--repo", CHARTS, "--version", versions.METRICS_SERVER_CHART]
     else:
         name, tag = "yolofleet/metrics-server", components.METRICS_SERVER.key
         if not engine.has_image(f"{name}:{tag}"):

@@ -6,7 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-CLUSTER = "yolofleet"
+DEFAULT_CLUSTER = "yolofleet"
+# Another name makes another cluster, with a kubeconfig of its own.
+CLUSTER = os.environ.get("YOLOFLEET_CLUSTER") or DEFAULT_CLUSTER
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 
@@ -17,7 +19,10 @@ def cache_root() -> Path:
 
 
 def ingress_port() -> int:
-    """Return the port of 127.0.0.1 behind which the cluster's ingress gateway answers."""
+    """Return the port of 127.0.0.1 behind which the cluster's ingress gateway answers.
+
+    -1 leaves the choice to the engine.
+    """
     return int(os.environ.get("YOLOFLEET_INGRESS_PORT") or 8080)
 
 
@@ -46,7 +51,7 @@ def tools() -> Tools:
     """Return the tools under the cache folder that the environment names now."""
     root = cache_root()
     return Tools(
-        kubeconfig=root / "kubeconfig",
+        kubeconfig=root / ("kubeconfig" if CLUSTER == DEFAULT_CLUSTER else f"kubeconfig-{CLUSTER}"),
         kubectl=root / "tools" / "kubectl",
         helm=root / "tools" / "helm",
         kind=root / "tools" / "kind",

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
+import json
 import platform
+import re
 import shutil
 import tarfile
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from cluster import components, versions
 from cluster.cache import artefact
 from cluster.errors import NotPossibleHere
 from cluster.mode import Mode
 from cluster.paths import tools
-from cluster.steps import again, step
+from cluster.steps import again, output, step
 
 
 def provide(mode: Mode) -> None:
@@ -25,7 +28,8 @@ def provide(mode: Mode) -> None:
     system = platform.system().lower()
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     kind = f"https://kind.sigs.k8s.io/dl/v{versions.KIND}/kind-{system}-{machine}"
-    kubectl = f"https://dl.k8s.io/release/v{versions.KUBERNETES}/bin/{system}/{machine}/kubectl"
+    pulled = versions.PULLED_KUBERNETES
+    kubectl = f"https://dl.k8s.io/release/v{pulled}/bin/{system}/{machine}/kubectl"
     helm = f"https://get.helm.sh/helm-v{versions.HELM}-{system}-{machine}.tar.gz"
     if mode is Mode.BUILD:  # their exact versions, because nobody else has tried these images
         found = {
@@ -35,7 +39,7 @@ def provide(mode: Mode) -> None:
         }
     else:
         found = {
-            "kubectl": _find("kubectl", kubectl, f"{kubectl}.sha256", None),
+            "kubectl": _find("kubectl", kubectl, f"{kubectl}.sha256", None, _speaks_with_the_node),
             "kind": _find("kind", kind, f"{kind}.sha256sum", components.kind),
             "helm": _find("helm", helm, f"{helm}.sha256sum", components.helm),
         }
@@ -43,12 +47,36 @@ def provide(mode: Mode) -> None:
         _link(getattr(tools(), name), path)
 
 
-def _find(name: str, url: str, checksum: str, build: Callable[[], Path] | None) -> Path:
-    if path := shutil.which(name):
+def _find(
+    name: str,
+    url: str,
+    checksum: str,
+    build: Callable[[], Path] | None,
+    will_do: Callable[[str], bool] = lambda _: True,
+) -> Path:
+    if (path := shutil.which(name)) and will_do(path):
         return Path(path)
     if build and shutil.which("go"):
         return build()
-    return artefact(f"released/{url.rsplit('/', 1)[-1]}/{name}", lambda p: _get(url, checksum, p))
+    # The whole address, because a file of another version may have the same name.
+    key = re.sub(r"[^\w.-]+", "-", url.partition("//")[2])
+    return artefact(f"released/{key}/{name}", lambda p: _get(url, checksum, p))
+
+
+def _speaks_with_the_node(kubectl: str) -> bool:
+    told = output([kubectl, "version", "--client", "--output=json"])
+    return near(json.loads(told or "{}"), versions.PULLED_KUBERNETES)
+
+
+def near(told: Mapping[str, Any], server: str) -> bool:
+    """Return whether a kubectl, by what its `version` tells, is at most one minor from a server.
+
+    https://kubernetes.io/releases/version-skew-policy/ promises nothing beyond.
+    """
+    client = told.get("clientVersion", {}).get("gitVersion", "")
+    found = re.match(r"v(\d+)\.(\d+)\.", client)
+    major, minor = server.split(".")[:2]
+    return found is not None and found[1] == major and abs(int(found[2]) - int(minor)) <= 1
 
 
 def _get(url: str, checksum: str, part: Path) -> None:

@@ -11,9 +11,17 @@ KIND: Final = "0.33.0"
 HELM: Final = "3.22.0"
 METRICS_SERVER: Final = "0.8.0"
 ENVOY: Final = "1.40.0"
+REGISTRY: Final = "3.1.2"  # CNCF's distribution
 DEBIAN: Final = "bookworm"  # newer systemd refuses to boot on a cgroup v1 host
 
-# The charts and images that a registry serves.
+# What is pulled where a registry answers, all of it public; `tests/contract/test_public_names.py`
+# holds these names against whatever states them within reach.
+NODE_IMAGE: Final = (  # the default of KIND; kubectl follows it, at most a minor away
+    "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
+)
+PULLED_KUBERNETES: Final = NODE_IMAGE.partition(":v")[2].partition("@")[0]
+PYTHON_IMAGE: Final = "python:3.12-slim-bookworm"
+METRICS_SERVER_CHART: Final = "3.12.2"  # brings 0.7.2; the newest that METRICS_SERVER's module has
 ISTIO: Final = "1.31.1"
 # The same minor as a Go module. Istio tags no module versions, so this is a commit of its release
 # branch; the replacements stand in for pseudo-versions it asks for that module proxies lack.
