@@ -104,6 +104,14 @@ parity: venv ## Compare boxes with the public YOLO package, and mAP by precision
 	$(BIN)/python -m parity check $(ARGS)
 	$(BIN)/python -m parity precision
 
+.PHONY: release
+release: venv ## Build a release into dist/VERSION, and push it where REGISTRY says (VERSION=0.1.0 IMAGES='torch gpu')
+	$(BIN)/python -m release "$(VERSION)" --registry "$(REGISTRY)" --images $(IMAGES)
+
+.PHONY: release-walk
+release-walk: venv ## Install, upgrade, roll back and uninstall two releases of this commit, in a cluster of their own
+	YOLOFLEET_CLUSTER=yolofleet-walk YOLOFLEET_INGRESS_PORT=-1 $(BIN)/python -m release.walk
+
 .PHONY: generate
 generate: venv ## Write the CRD, its copy in the chart and the API reference from the types
 	$(BIN)/python -m yolofleet.api.generate

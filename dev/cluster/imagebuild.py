@@ -48,6 +48,7 @@ def command(
     args: Mapping[str, str],
     *,
     target: str = "",
+    labels: Mapping[str, str] | None = None,
 ) -> list[str | Path]:
     """Return the `docker build` that works with BuildKit and with the legacy builder.
 
@@ -57,6 +58,11 @@ def command(
         *("docker", "build", "--network=host", "-f", dockerfile),
         *(word for tag in tags for word in ("-t", tag)),
         *(word for name, value in args.items() for word in ("--build-arg", f"{name}={value}")),
+        *(
+            word
+            for name, value in (labels or {}).items()
+            for word in ("--label", f"{name}={value}")
+        ),
         *(("--target", target) if target else ()),
         context,
     ]

@@ -43,7 +43,7 @@ def build_and_load() -> dict[str, str]:
     """Build what changed and load it; return each image's tag, new when its content is."""
     way = kindcluster.mode_of_running() or mode.current()
     with lock("images"):
-        args = {"BASE_IMAGE": base_image.image(way), **_passed_on(os.environ)}
+        args = arguments(way)
         tags = {key: _build(product, args) for key, product in PRODUCTS.items()}
         if kindcluster.runs():
             kindcluster.load(list(tags.values()))
@@ -77,30 +77,49 @@ def inputs(dockerfile: str) -> list[str]:
     return found
 
 
+def arguments(way: mode.Mode) -> dict[str, str]:
+    """Return what builds are told: the image they start from, and how to reach package indexes."""
+    return {"BASE_IMAGE": base_image.image(way), **_passed_on(os.environ)}
+
+
 def _passed_on(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name] for name in PASSED_ON if environ.get(name)}
 
 
 def _build(product: Product, args: dict[str, str]) -> str:
-    dockerfile = REPOSITORY / product.dockerfile
-    patterns = inputs(dockerfile.read_text())
-    sources = sorted({path for pattern in patterns for path in REPOSITORY.glob(pattern)})
     base = output(["docker", "image", "inspect", "--format", "{{.Id}}", args["BASE_IMAGE"]]) or ""
     content = content_hash(
-        [dockerfile, *sources], root=REPOSITORY, extra=[base, product.target, *args.values()]
+        [REPOSITORY / product.dockerfile, *_sources(product)],
+        root=REPOSITORY,
+        extra=[base, product.target, *args.values()],
     )
     newest = f"{product.name}:{TAG}{product.variant}"
     tag = f"{newest}-{content}"
     if not engine.has_image(tag):
-        scratch = cache_root() / "contexts"
-        scratch.mkdir(parents=True, exist_ok=True)
-        with step(f"build {tag}"), tempfile.TemporaryDirectory(dir=scratch) as folder:
-            for path in sources:
-                imagebuild.place(path, Path(folder) / path.relative_to(REPOSITORY))
-            run(
-                imagebuild.command([tag], dockerfile, Path(folder), args, target=product.target),
-                log=product.name.replace("/", "-"),
-                env=imagebuild.builder_environment(),
-            )
+        build_as(tag, product, args)
     run(["docker", "tag", tag, newest], log="images")
     return tag
+
+
+def build_as(
+    tag: str, product: Product, args: Mapping[str, str], *, labels: Mapping[str, str] | None = None
+) -> None:
+    """Build an image from what its Dockerfile copies out of the repository, and nothing else."""
+    scratch = cache_root() / "contexts"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with step(f"build {tag}"), tempfile.TemporaryDirectory(dir=scratch) as folder:
+        for path in _sources(product):
+            imagebuild.place(path, Path(folder) / path.relative_to(REPOSITORY))
+        dockerfile = REPOSITORY / product.dockerfile
+        run(
+            imagebuild.command(
+                [tag], dockerfile, Path(folder), args, target=product.target, labels=labels or {}
+            ),
+            log=product.name.replace("/", "-"),
+            env=imagebuild.builder_environment(),
+        )
+
+
+def _sources(product: Product) -> list[Path]:
+    patterns = inputs((REPOSITORY / product.dockerfile).read_text())
+    return sorted({path for pattern in patterns for path in REPOSITORY.glob(pattern)})

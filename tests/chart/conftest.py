@@ -12,6 +12,7 @@ import yaml
 from cluster import assets, components
 from cluster.paths import tools
 from controlplane.plane import ControlPlane, control_plane
+from release import chart as packing
 
 HERE = Path(__file__).parent
 CHART = HERE.parents[1] / "charts" / "yolofleet"
@@ -33,18 +34,19 @@ class Chart:
     """The chart, rendered with other values."""
 
     Refused = Refused
-    folder = CHART
 
-    def __init__(self, helm: str) -> None:
+    def __init__(self, helm: str, folder: Path = CHART) -> None:
         self._helm = helm
+        self.folder = folder
         self._said: dict[str, str] = {}  # helm takes half a second, and many tests ask the same
 
     def lint(self, **values: Any) -> str:
-        return self._run("lint", "--strict", str(CHART), "--values", "-", values=values)
+        return self._run("lint", "--strict", str(self.folder), "--values", "-", values=values)
 
     def text(self, *arguments: str, release: str = "fleet", **values: Any) -> str:
         """Return what `helm template` prints for a release in namespace `platform`."""
-        command = ("template", release, str(CHART), "--namespace", "platform", "--values", "-")
+        chart = str(self.folder)
+        command = ("template", release, chart, "--namespace", "platform", "--values", "-")
         return self._run(*command, *arguments, values=values)
 
     def render(self, **values: Any) -> list[Manifest]:
@@ -56,9 +58,16 @@ class Chart:
         ]
         return found
 
+    def as_released(self, folder: Path, **metadata: Any) -> "Chart":
+        """Return the chart as `make release` packs it: with another Chart.yaml."""
+        copy = shutil.copytree(self.folder, folder / "released")
+        written = packing.metadata((self.folder / "Chart.yaml").read_text(), **metadata)
+        (copy / "Chart.yaml").write_text(yaml.safe_dump(written))
+        return Chart(self._helm, copy)
+
     def notes(self, folder: Path, **values: Any) -> str:
         """Return what a person is told after `helm install`; `helm template` leaves that out."""
-        copy = shutil.copytree(CHART, folder / "chart")
+        copy = shutil.copytree(self.folder, folder / "chart")
         notes = copy / "templates" / "NOTES.txt"
         define = '{{- define "notes" }}' + notes.read_text() + "{{- end }}"
         (copy / "templates" / "_notes.tpl").write_text(define)
@@ -71,8 +80,8 @@ class Chart:
         """Install or upgrade a release, without waiting for its pods."""
         done = subprocess.run(
             [
-                *(self._helm, "--kubeconfig", kubeconfig, "upgrade", "--install", release, CHART),
-                *("--namespace", namespace, "--create-namespace", "--values", "-"),
+                *(self._helm, "--kubeconfig", kubeconfig, "upgrade", "--install", release),
+                *(self.folder, "--namespace", namespace, "--create-namespace", "--values", "-"),
             ],
             input=yaml.safe_dump(values),
             capture_output=True,

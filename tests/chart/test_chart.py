@@ -174,6 +174,7 @@ def test_viewers_read_and_editors_write_detectors_but_not_their_status(chart):
 
 def test_images_default_to_this_release_and_can_be_any(chart):
     version = yaml.safe_load((chart.folder / "Chart.yaml").read_text())["appVersion"]
+    assert operator_image(chart) == f"ghcr.io/yolofleet/operator:{version}"
     assert env(chart)["YOLOFLEET_IMAGE_CPU"] == f"ghcr.io/yolofleet/yoloserve:{version}-cpu"
     given = {"cpu": "r/a:1", "torch": "r/b:1", "gpu": "r/c:1", "pullPolicy": "Never"}
     told = env(chart, servingImages=given)
@@ -181,6 +182,28 @@ def test_images_default_to_this_release_and_can_be_any(chart):
     assert told["YOLOFLEET_IMAGE_TORCH"] == "r/b:1"
     assert told["YOLOFLEET_IMAGE_GPU"] == "r/c:1"
     assert told["YOLOFLEET_IMAGE_PULL_POLICY"] == "Never"
+
+
+def operator_image(chart, **values):
+    return chart.one("Deployment", **values)["spec"]["template"]["spec"]["containers"][0]["image"]
+
+
+def test_a_released_chart_names_its_images_by_digest_unless_others_are_given(chart, tmp_path):
+    one, two = (f"sha256:{letter * 64}" for letter in "ab")
+    released = chart.as_released(
+        tmp_path,
+        version="1.2.3",
+        registry="r.example.com/a",
+        digests={"operator:1.2.3": one, "yoloserve:1.2.3-cpu": two},
+    )
+    assert operator_image(released) == f"r.example.com/a/operator:1.2.3@{one}"
+    told = env(released)
+    assert told["YOLOFLEET_IMAGE_CPU"] == f"r.example.com/a/yoloserve:1.2.3-cpu@{two}"
+    assert told["YOLOFLEET_IMAGE_GPU"] == "r.example.com/a/yoloserve:1.2.3-gpu"
+    assert operator_image(released, image={"tag": "mine"}) == "r.example.com/a/operator:mine"
+    assert operator_image(released, image={"repository": "b/c"}) == "b/c:1.2.3"
+    assert env(released, servingImages={"cpu": "b/d:1"})["YOLOFLEET_IMAGE_CPU"] == "b/d:1"
+    assert "0 chart(s) failed" in released.lint()
 
 
 def test_the_operator_reads_every_setting_that_the_chart_gives(chart):
@@ -307,7 +330,7 @@ def test_an_older_cluster_is_refused(chart):
         ({"replicas": "2"}, "replicas"),
         ({"replicas": -1}, "replicas"),
         ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
-        ({"image": {"repository": ""}}, "repository"),
+        ({"image": {"repository": None, "tags": ""}}, "tags"),
         ({"image": {"tag": "a:b"}}, "tag"),
         ({"servingImages": {"cuda": "x"}}, "cuda"),
         ({"watchNamespaces": "cameras"}, "watchNamespaces"),

@@ -2,17 +2,14 @@
 
 import asyncio
 import json
-import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from cluster.paths import tools
 from demo_cluster import pictures
 from demo_cluster.errors import NotYet
+from demo_cluster.forwarding import forwarded
 from demo_cluster.installation import NAMESPACE, RELEASE
 from demo_cluster.kube import ROUTES, Kubectl
-from demo_cluster.load import Target
 from demo_cluster.waiting import eventually
 
 EVERYTHING = (
@@ -29,26 +26,6 @@ def fleet_of(routed):
         "dock": {"replicas": 2, "traffic": service},
         "drift": {"traffic": routed("drift")},
     }
-
-
-@contextmanager
-def forwarded(kubectl: Kubectl, service: str) -> Iterator[Target]:
-    """Lead a free local port to a Service, as `kubectl port-forward` does."""
-    process = subprocess.Popen(
-        kubectl.command("port-forward", f"service/{service}", ":80"),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    with process.stdout as said:
-        try:
-            line = said.readline()
-            port = re.search(r"127\.0\.0\.1:(\d+)", line)
-            assert port, line
-            yield Target(f"http://127.0.0.1:{port[1]}", service)
-        finally:
-            process.terminate()
-            process.wait(10)
 
 
 def left(kubectl: Kubectl, detector: str) -> list[str]:

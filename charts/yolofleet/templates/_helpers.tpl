@@ -73,15 +73,29 @@ true
 {{ include "yolofleet.fullname" . }}-webhook
 {{- end }}
 
+{{/* An image of this release, given as (list . "NAME:TAG"), with its digest where `make release` told it. */}}
+{{- define "yolofleet.released" -}}
+{{- $notes := (index . 0).Chart.Annotations }}
+{{- $image := index . 1 }}
+{{- $digests := index $notes "yolofleet.io/digests" | default "{}" | fromJson }}
+{{- index $notes "yolofleet.io/registry" }}/{{ $image }}{{ with get $digests $image }}@{{ . }}{{ end }}
+{{- end }}
+
 {{- define "yolofleet.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- $tag := .Values.image.tag | default .Chart.AppVersion }}
+{{- if .Values.image.repository -}}
+{{ .Values.image.repository }}:{{ $tag }}
+{{- else -}}
+{{ include "yolofleet.released" (list . (printf "operator:%s" $tag)) }}
+{{- end }}
 {{- end }}
 
 {{/* The serving image of a variant, given as (list . "cpu"). */}}
 {{- define "yolofleet.servingImage" -}}
 {{- $root := index . 0 }}
 {{- $variant := index . 1 }}
-{{- index $root.Values.servingImages $variant | default (printf "ghcr.io/yolofleet/yoloserve:%s-%s" $root.Chart.AppVersion $variant) }}
+{{- $ours := printf "yoloserve:%s-%s" $root.Chart.AppVersion $variant }}
+{{- index $root.Values.servingImages $variant | default (include "yolofleet.released" (list $root $ours)) }}
 {{- end }}
 
 {{/* A map as NAME=VALUE,NAME=VALUE. */}}

@@ -1,0 +1,1 @@
+"""`make release`: images, what is in them, and the chart that names them by digest."""

@@ -1,0 +1,196 @@
+"""From a commit to a registry. The chart is pushed last: where it is, the release is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from cluster import base_image, images, mode, registry, released
+from cluster.cache import discard
+from cluster.images import PRODUCTS, Product
+from cluster.paths import REPOSITORY
+from cluster.steps import output, run
+from release import chart, rules, sbom
+from release import registry as published
+from release.errors import Refused, WrongResult
+from release.rules import Facts
+
+DIST: Final = REPOSITORY / "dist"
+CRDS: Final = REPOSITORY / "crds"
+LISTING: Final = "release.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """An image of a release, and the lock of what is installed in it."""
+
+    product: Product
+    lock: str
+
+    def name(self, version: str) -> str:
+        """Return NAME:TAG."""
+        return f"{self.product.name.rsplit('/', 1)[-1]}:{version}{self.product.variant}"
+
+
+def _serving(variant: str) -> Released:
+    product = Product(
+        "yolofleet/yoloserve", "serving_image/Dockerfile", target=variant, variant=f"-{variant}"
+    )
+    return Released(product, f"requirements/serving-{variant}.txt")
+
+
+IMAGES: Final = {
+    "operator": Released(PRODUCTS["operator"], "requirements/operator.txt"),
+    **{variant: _serving(variant) for variant in ("cpu", "torch", "gpu")},
+}
+ALWAYS: Final = ("operator", "cpu")  # without these the chart serves nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What is released."""
+
+    id: str
+    made: datetime
+    changed: str  # what `git status --porcelain` prints
+
+    @classmethod
+    def here(cls) -> Commit:
+        """Return the commit that is checked out."""
+        told = output(["git", "-C", REPOSITORY, "log", "-1", "--format=%H %cI"])
+        if told is None:
+            raise Refused("A release is made of a commit: this is no checkout of git.")
+        commit, made = told.split()
+        changed = output(["git", "-C", REPOSITORY, "status", "--porcelain"])
+        return cls(commit, datetime.fromisoformat(made), changed or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a release is made of, as dist/VERSION/release.json tells it."""
+
+    version: str
+    commit: str
+    pushed_to: str  # empty: nobody has it
+    registry: str  # where the chart says that the images are
+    base_image: str
+    images: dict[str, str]  # NAME:TAG to digest
+    chart: str
+
+
+def make(version: str, to: str, wanted: Sequence[str], out: Path) -> Listing:
+    """Release a version to the registry `to`, or only into the folder `out` where that is empty.
+
+    Then the images go to a registry that ends with this call, because nobody else tells an image's
+    digest. Raises Refused.
+    """
+    commit = Commit.here()
+    facts = Facts(
+        version=version,
+        registry=to,
+        changelog=(REPOSITORY / "CHANGELOG.md").read_text(),
+        changed=commit.changed,
+        commit=commit.id,
+        made_of=_made_of(out),
+    )
+    _refuse(facts)
+    way = mode.current()
+    released.provide(way)
+    args = images.arguments(way)
+    stand_in = args["BASE_IMAGE"] == base_image.STAND_IN
+    _refuse(replace(facts, stand_in=stand_in))
+
+    part = out.with_name(out.name + ".part")
+    discard(part)
+    part.mkdir(parents=True)
+    chosen = {name: IMAGES[name] for name in dict.fromkeys((*ALWAYS, *wanted))}
+    told = to or chart.registry_of_checkout()
+    labels = {
+        "org.opencontainers.image.version": version,
+        "org.opencontainers.image.revision": commit.id,
+        "org.opencontainers.image.created": commit.made.isoformat(),
+        "org.opencontainers.image.base.name": args["BASE_IMAGE"],
+    }
+    with _destination(to) as target:
+        published.refuse_chart(target, chart.NAME, version)
+        for image in chosen.values():
+            tag = f"{target}/{image.name(version)}"
+            images.build_as(tag, image.product, args, labels=labels)
+            published.refuse_others(tag)
+        digests = {}
+        for image in chosen.values():
+            name = image.name(version)
+            digests[name] = published.push(f"{target}/{name}")
+            bill = _bill(f"{target}/{name}", f"{told}/{name}", digests[name], image, commit)
+            (part / f"{name.replace(':', '-')}.cdx.json").write_text(bill)
+        checked_in = (chart.FOLDER / "Chart.yaml").read_text()
+        metadata = chart.metadata(checked_in, version, told, digests)
+        archive = chart.package(metadata, part, made=commit.made)
+        if to:
+            published.push_chart(archive, to)
+
+    shutil.copytree(CRDS, part / "crds")
+    listing = Listing(
+        version=version,
+        commit=commit.id,
+        pushed_to=to,
+        registry=told,
+        base_image=args["BASE_IMAGE"],
+        images=digests,
+        chart=published.chart_reference(told, chart.NAME),
+    )
+    (part / LISTING).write_text(json.dumps(asdict(listing), indent=2) + "\n")
+    (part / "SHA256SUMS").write_text(sums(part))
+    discard(out)
+    part.rename(out)
+    return listing
+
+
+@contextmanager
+def _destination(to: str) -> Iterator[str]:
+    """Yield where images are pushed: the registry given, or one of ours that ends with this."""
+    if to:
+        yield to
+        return
+    with registry.serve(registry.LOOPBACK) as (address,):
+        yield address
+        # They name a registry that is about to go.
+        listed = ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{address}/*")
+        if left := output(listed):
+            run(["docker", "image", "rm", *left.split()], log="release")
+
+
+def _bill(local: str, public: str, digest: str, image: Released, commit: Commit) -> str:
+    inventory = sbom.read(local)
+    lock = (REPOSITORY / image.lock).read_text()
+    if more := sbom.beyond(lock, inventory.packages):
+        raise WrongResult(f"{public} holds what {image.lock} does not: {', '.join(more)}")
+    return sbom.document(public, digest, inventory, made=commit.made)
+
+
+def _refuse(facts: Facts) -> None:
+    if reasons := rules.refusals(facts):
+        raise Refused("\n".join(reasons))
+
+
+def _made_of(out: Path) -> str:
+    try:
+        return str(json.loads((out / LISTING).read_text())["commit"])
+    except FileNotFoundError:
+        return ""
+
+
+def sums(folder: Path) -> str:
+    """Return the SHA-256 of each file below a folder, as `sha256sum --check` reads them."""
+    return "".join(
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder)}\n"
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    )

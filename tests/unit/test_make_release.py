@@ -1,0 +1,255 @@
+"""`make release`: what is refused, and what is written."""
+
+import io
+import json
+import tarfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from release import chart, making, registry, rules, sbom
+from release.errors import Refused
+from release.rules import Facts
+from release.sbom import Inventory, Package
+
+MADE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+DIGEST = "sha256:" + "a" * 64
+CHANGELOG = """# Changelog
+
+## Unreleased
+
+## 1.2.3 – 2026-01-01
+- Something. (#1)
+
+## [1.2.2] - 2025-12-01
+- Before.
+"""
+GOOD = Facts(
+    version="1.2.3",
+    registry="registry.example.com/team",
+    changelog=CHANGELOG,
+    changed="",
+    commit="c" * 40,
+)
+BUSY = CHANGELOG.replace("## Unreleased\n", "## Unreleased\n\n### Fixed\n- A fault. (#2)\n")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        GOOD,
+        replace(GOOD, registry=""),
+        replace(GOOD, registry="127.0.0.1:5000/a", stand_in=True),
+        replace(GOOD, registry="", stand_in=True),
+        replace(GOOD, version="2.0.0-rc.1", changelog=BUSY),
+        replace(GOOD, made_of="c" * 40),
+    ],
+)
+def test_what_is_in_order_is_released(facts: Facts) -> None:
+    assert rules.refusals(facts) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        (replace(GOOD, version=""), "MAJOR.MINOR.PATCH"),
+        (replace(GOOD, version="1.2"), "MAJOR.MINOR.PATCH"),
+        (replace(GOOD, version="01.2.3"), "MAJOR.MINOR.PATCH"),
+        (replace(GOOD, version="1.2.3-rc.01"), "MAJOR.MINOR.PATCH"),
+        (replace(GOOD, version="../1.2.3"), "MAJOR.MINOR.PATCH"),
+        (replace(GOOD, version="1.2.3\n"), "MAJOR.MINOR.PATCH"),
+        (replace(GOOD, version="v1.2.3"), "write 1.2.3"),
+        (replace(GOOD, version="1.2.3+build.5"), "`+`"),
+        (replace(GOOD, version="1.2.3-" + "a" * 50), "label"),
+        (replace(GOOD, version="1.2.3-a-"), "label"),
+        (replace(GOOD, version="1.2.4"), "newest version in CHANGELOG.md is 1.2.3"),
+        (replace(GOOD, version="1.2.2"), "newest version in CHANGELOG.md is 1.2.3"),
+        (replace(GOOD, changelog="# Changelog\n"), "newest version in CHANGELOG.md is none"),
+        (replace(GOOD, changelog=BUSY), "under Unreleased"),
+        (replace(GOOD, changed=" M Makefile"), "commit or remove first:\n M Makefile"),
+        (replace(GOOD, registry="https://ghcr.io/a"), "without a scheme"),
+        (replace(GOOD, registry="ghcr.io/A"), "small letters"),
+        (replace(GOOD, registry="ghcr.io/a/"), "slash at the end"),
+        (replace(GOOD, made_of="d" * 40), "made of dddddddddddd"),
+        (replace(GOOD, stand_in=True), "not for registry.example.com/team"),
+        (replace(GOOD, registry="localhost.example.com", stand_in=True), "certificates"),
+        (replace(GOOD, registry="127.0.0.1.example.com/a", stand_in=True), "certificates"),
+    ],
+)
+def test_what_is_not_is_refused_with_what_to_do(facts: Facts, told: str) -> None:
+    assert told in "\n".join(rules.refusals(facts))
+
+
+def test_all_reasons_are_told_at_once() -> None:
+    assert len(rules.refusals(replace(GOOD, version="v1.2.3", changed=" M a", registry="A"))) == 3
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "10.20.30-alpha.1", "1.0.0--.-x", "1.0.0-0"])
+def test_a_version_is_a_tag_and_a_label(version: str) -> None:
+    assert rules.refusals(replace(GOOD, version=version, changelog=f"## {version}\n")) == []
+
+
+def test_the_released_chart_names_its_version_its_registry_and_every_digest() -> None:
+    checked_in = (chart.FOLDER / "Chart.yaml").read_text()
+    digests = {"operator:1.2.3": DIGEST, "yoloserve:1.2.3-cpu": DIGEST}
+    released = chart.metadata(checked_in, "1.2.3", "r.example.com/a", digests)
+    assert (released["version"], released["appVersion"]) == ("1.2.3", "1.2.3")
+    assert released["kubeVersion"] == yaml.safe_load(checked_in)["kubeVersion"]
+    notes = released["annotations"]
+    assert notes["yolofleet.io/registry"] == "r.example.com/a"
+    assert json.loads(notes["yolofleet.io/digests"]) == digests
+    assert yaml.safe_load(notes["artifacthub.io/images"]) == [
+        {"name": "operator", "image": f"r.example.com/a/operator:1.2.3@{DIGEST}"},
+        {"name": "yoloserve-cpu", "image": f"r.example.com/a/yoloserve:1.2.3-cpu@{DIGEST}"},
+    ]
+    assert notes["artifacthub.io/license"] == "Apache-2.0"
+
+
+def packed(*names: str, mtime: int) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(name), mtime
+            archive.addfile(member, io.BytesIO(name.encode()))
+    return out.getvalue()
+
+
+def test_a_chart_packed_twice_is_the_same_bytes() -> None:
+    one = chart.repacked(packed("a/Chart.yaml", "a/values.yaml", mtime=1), made=MADE)
+    two = chart.repacked(packed("a/values.yaml", "a/Chart.yaml", mtime=2), made=MADE)
+    assert one == two
+    with tarfile.open(fileobj=io.BytesIO(one)) as archive:
+        assert archive.getnames() == ["a/Chart.yaml", "a/values.yaml"]
+        member = archive.extractfile("a/values.yaml")
+        assert member
+        assert member.read() == b"a/values.yaml"
+
+
+DPKG = """Package: zlib1g
+Status: install ok installed
+Architecture: amd64
+Multi-Arch: same
+Version: 1:1.2.13.dfsg-1
+Description: compression library
+ Version: of nothing
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 1
+"""
+INVENTORY = Inventory.parse(
+    json.dumps(
+        {
+            "python": "3.12.8",
+            "system": "debian-12",
+            "dpkg": DPKG,
+            "packages": [["PyYAML", "6.0.2", "MIT"], ["aiohttp", "3.14.5", "Apache-2.0 AND MIT"]],
+            "beside": [["pip", "25.0", ""], ["pyyaml", "6.0.2", ""]],
+        }
+    )
+)
+
+
+def test_a_bill_of_materials_is_valid_and_names_what_pip_and_dpkg_installed() -> None:
+    text = sbom.document("r.example.com/a/operator:1.2.3", DIGEST, INVENTORY, made=MADE)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill = json.loads(text)
+    assert {part["purl"] for part in bill["components"]} == {
+        "pkg:generic/python@3.12.8",
+        "pkg:pypi/pyyaml@6.0.2",
+        "pkg:pypi/aiohttp@3.14.5",
+        "pkg:pypi/pip@25.0",
+        "pkg:deb/debian/zlib1g@1:1.2.13.dfsg-1?arch=amd64&distro=debian-12",
+    }
+    assert bill["metadata"]["timestamp"] == "2026-01-02T03:04:05+00:00"
+    assert bill["metadata"]["component"]["version"] == "1.2.3"
+    [whole] = [row for row in bill["dependencies"] if row.get("dependsOn")]
+    assert len(whole["dependsOn"]) == len(bill["components"])
+
+
+def test_the_same_image_has_the_same_bill() -> None:
+    one, two = (
+        sbom.document("r.example.com/operator:1.2.3", DIGEST, INVENTORY, made=MADE)
+        for _ in range(2)
+    )
+    assert one == two
+
+
+def test_a_package_that_the_lock_does_not_have_at_that_version_is_told() -> None:
+    lock = "pyyaml==6.0.2 \\\n    --hash=sha256:0\nnumpy==2.3.0 ; python_version < '3.12' \\\n"
+    assert sbom.beyond(lock, [Package("PyYAML", "6.0.2"), Package("numpy", "2.3.0")]) == []
+    strange = [Package("PyYAML", "6.0.3"), Package("evil", "1")]
+    assert sbom.beyond(lock, strange) == ["PyYAML==6.0.3", "evil==1"]
+
+
+def test_each_image_has_a_lock_and_a_target_of_its_dockerfile() -> None:
+    for image in making.IMAGES.values():
+        assert (making.REPOSITORY / image.lock).is_file()
+        dockerfile = (making.REPOSITORY / image.product.dockerfile).read_text()
+        assert f"COPY {image.lock} " in dockerfile
+        assert not image.product.target or f" AS {image.product.target}\n" in dockerfile
+    assert making.IMAGES["torch"].name("1.2.3") == "yoloserve:1.2.3-torch"
+
+
+class Tool:
+    """A program on the PATH that says what it is told to say."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "docker"
+
+    def says(self, text: str, *, status: int, error: str = "") -> None:
+        (self.path.parent / "out").write_text(text)
+        (self.path.parent / "err").write_text(error)
+        here = self.path.parent
+        self.path.write_text(f"#!/bin/sh\ncat {here}/out; cat {here}/err >&2; exit {status}\n")
+        self.path.chmod(0o755)
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(registry, "identity", lambda _: "sha256:ours")
+    return Tool(tmp_path)
+
+
+def told(config: str) -> str:
+    entry = {
+        "Descriptor": {"digest": "sha256:m"},
+        "SchemaV2Manifest": {"config": {"digest": config}},
+    }
+    return json.dumps(entry)
+
+
+def test_an_image_that_is_not_there_or_is_the_same_may_be_pushed(docker: Tool) -> None:
+    docker.says("", status=1, error="no such manifest: r.example.com/a:1")
+    registry.refuse_others("r.example.com/a:1")
+    docker.says(told("sha256:ours"), status=0)
+    registry.refuse_others("r.example.com/a:1")
+
+
+def test_another_image_of_that_name_is_not_overwritten(docker: Tool) -> None:
+    docker.says(told("sha256:theirs"), status=0)
+    with pytest.raises(Refused, match="never overwritten"):
+        registry.refuse_others("r.example.com/a:1")
+
+
+def test_a_registry_that_does_not_say_is_not_taken_for_an_empty_one(docker: Tool) -> None:
+    docker.says("", status=1, error="denied: requested access to the resource is denied")
+    with pytest.raises(Refused, match="Nobody can tell"):
+        registry.refuse_others("r.example.com/a:1")
+
+
+def test_sums_are_those_of_every_file(tmp_path: Path) -> None:
+    (tmp_path / "crds").mkdir()
+    (tmp_path / "crds" / "a.yaml").write_text("a")
+    (tmp_path / "b").write_text("b")
+    lines = making.sums(tmp_path).splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["b", "crds/a.yaml"]
+    assert lines[0].startswith("3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d")
