@@ -16,7 +16,7 @@ from cluster import base_image, images, mode, registry, released
 from cluster.cache import discard
 from cluster.images import PRODUCTS, Product
 from cluster.paths import REPOSITORY
-from cluster.steps import output, run
+from cluster.steps import output
 from release import chart, rules, sbom
 from release import registry as published
 from release.errors import Refused, WrongResult
@@ -159,12 +159,8 @@ def _destination(to: str) -> Iterator[str]:
     if to:
         yield to
         return
-    with registry.serve(registry.LOOPBACK) as (address,):
+    with registry.serve(registry.LOOPBACK) as (address,), published.forgotten(address):
         yield address
-        # They name a registry that is about to go.
-        listed = ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{address}/*")
-        if left := output(listed):
-            run(["docker", "image", "rm", *left.split()], log="release")
 
 
 def _bill(local: str, public: str, digest: str, image: Released, commit: Commit) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,6 +70,18 @@ def push_chart(archive: Path, registry: str) -> None:
     with step(f"push {archive.name}"):
         to = f"oci://{registry}/{CHARTS}"
         run([tools().helm, "push", archive, to, *plain(registry)], log="release")
+
+
+@contextmanager
+def forgotten(registry: str) -> Iterator[None]:
+    """Leave no image of the engine named after a registry that is about to go."""
+    try:
+        yield
+    finally:
+        listed = ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+        names = (output(listed) or "").split()
+        if left := [name for name in names if name.startswith(f"{registry}/")]:
+            run(["docker", "image", "rm", *left], log="release")
 
 
 def identity(image: str) -> str:

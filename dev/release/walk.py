@@ -33,9 +33,9 @@ from demo_cluster.kube import DETECTORS, Kubectl
 from demo_cluster.load import Load
 from demo_cluster.waiting import eventually
 from release import chart, making
-from release.errors import ReleaseError, WrongResult
+from release.errors import Refused, ReleaseError, WrongResult
 from release.making import Listing
-from release.registry import chart_reference, plain
+from release.registry import chart_reference, forgotten, plain
 
 PATH: Final = "yolofleet"  # below the registry's address
 VERSIONS: Final = ("0.0.1-walk.1", "0.0.1-walk.2")
@@ -72,7 +72,11 @@ def main() -> int:
                 "This makes and deletes a cluster: name one that is nobody's in YOLOFLEET_CLUSTER,"
                 " as `make release-walk` does."
             )
-        with cluster(), registry.serve(registry.LOOPBACK, kindcluster.gateway()) as (here, there):
+        with (
+            cluster(),
+            registry.serve(registry.LOOPBACK, kindcluster.gateway()) as (here, there),
+            forgotten(here),
+        ):
             kindcluster.redirect(here, there)
             result = walk(f"{here}/{PATH}")
     except (ClusterError, DemoError, ReleaseError, NotYet) as error:
@@ -109,6 +113,7 @@ def walk(to: str) -> dict[str, Any]:
 
     screen.heading("1. Two releases")
     first, second = (release(version, to) for version in VERSIONS)
+    is_refused(first, to)
 
     screen.heading("2. Installed from the registry")
     upgrade(first, to)
@@ -169,6 +174,16 @@ def release(version: str, to: str) -> Listing:
     """Release a version of what is checked out, with the files of it where nobody keeps them."""
     with tempfile.TemporaryDirectory() as folder:
         return making.make(version, to, (), Path(folder) / version)
+
+
+def is_refused(listing: Listing, to: str) -> None:
+    """Raise WrongResult where a version that is there can be released again."""
+    try:
+        release(listing.version, to)
+    except Refused as refused:
+        screen.fact(str(refused))
+    else:
+        raise WrongResult(f"{listing.version} was released twice")
 
 
 def upgrade(listing: Listing, to: str) -> None:
