@@ -17,12 +17,15 @@ from starlette.requests import Request
 
 from fuzz import bombs
 from fuzz.tiffs import DEFLATE, SEPARATE, tiff
-from yoloserve import access, inference_protocol, tracing
-from yoloserve.dependencies import Bodies, class_indices, url_in
+from yoloserve.access import credentials
+from yoloserve.access.tokens import Tokens
 from yoloserve.errors import Refusal
-from yoloserve.fetching import Address, Fetcher
-from yoloserve.images import InputSize, decode_for, letterbox
-from yoloserve.tokens import Tokens
+from yoloserve.http import inference_protocol
+from yoloserve.http.dependencies import Bodies, class_indices, url_in
+from yoloserve.http.fetching import Address, Fetcher
+from yoloserve.images.decoding import decode_for
+from yoloserve.images.letterbox import InputSize, letterbox
+from yoloserve.telemetry import tracing
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "images"
 MOST_PIXELS = 2**20
@@ -262,7 +265,7 @@ def _headers() -> Target:
     tokens = Tokens("http://127.0.0.1:9/", clock=lambda: 0)
     tokens._asked_at = tokens._read_at = 0  # just now, so never again
     tokens._keys = [{"kid": "1", "kty": "RSA", "n": "AQAB", "e": "AQAB"}]
-    door = access.Access(tokens=tokens)
+    door = credentials.Access(tokens=tokens)
     runner = asyncio.Runner()
 
     def run(data: bytes) -> None:

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yoloserve.agreement import MARGIN, Agreement, agreement, paired
-from yoloserve.engine import Engine, start
-from yoloserve.images import decode, letterbox
-from yoloserve.postprocess import (
+from yoloserve.detections.postprocess import (
     Detections,
     Head,
     Options,
@@ -26,6 +23,10 @@ from yoloserve.postprocess import (
     postprocess,
     suppress,
 )
+from yoloserve.engine.starting import Engine, start
+from yoloserve.images.decoding import decode
+from yoloserve.images.letterbox import letterbox
+from yoloserve.quality.agreement import MARGIN, Agreement, agreement, paired
 from yoloserve.settings import BackendName, PrecisionName, Settings
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from demo.dataset import PLAIN
 from parity import pictures
-from yoloserve import conversion, dataset
-from yoloserve.concurrency import Threads, available_cpus
-from yoloserve.dataset import Labelled
+from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Decode, Detector
-from yoloserve.engine import Engine, start
+from yoloserve.engine.starting import Engine, start
 from yoloserve.errors import BackendUnsupported, ModelUnsupported
-from yoloserve.evaluation import Evaluation, evaluate
-from yoloserve.images import decode_for, decode_whole
-from yoloserve.postprocess import Options
-from yoloserve.scores import Scores
+from yoloserve.images.decoding import decode_for, decode_whole
+from yoloserve.quality import conversion, dataset
+from yoloserve.quality.dataset import Labelled
+from yoloserve.quality.evaluation import Evaluation, evaluate
+from yoloserve.quality.scores import Scores
+from yoloserve.scheduling.concurrency import Threads, available_cpus
 from yoloserve.settings import BackendName, PrecisionName, Settings
 
 OPTIONS = Options(confidence=0.001, iou=0.7, max_detections=300)

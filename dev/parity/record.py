@@ -14,10 +14,10 @@ from ultralytics.utils import ops
 from parity import reference
 from parity.compare import OPTIONS
 from parity.pictures import EXAMPLES, SIZES
-from yoloserve.postprocess import Detections, Output
+from yoloserve.detections.postprocess import Detections, Output
 
 ROOT = Path(__file__).parents[2]
-MODELS = ROOT / "serving_image" / "yoloserve" / "models"
+MODELS = ROOT / "serving_image" / "yoloserve" / "bundled"
 TESTS = ROOT / "tests" / "serving"
 FAMILIES = "yolov5n", "yolov8n", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n"
 SIDE, CLASSES, PASSING = 320, 4, 12

@@ -18,8 +18,8 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import ASSETS, ops
 from ultralytics.utils.nms import non_max_suppression
 
-from yoloserve.images import Image
-from yoloserve.postprocess import Detections, Options, Output
+from yoloserve.detections.postprocess import Detections, Options, Output
+from yoloserve.images.letterbox import Image
 
 VERSION = f"ultralytics {ultralytics.__version__}"
 SPREAD, MIDDLE = 0.8, -4.0  # of the logits: a few of each thousand pass the threshold

@@ -8,15 +8,15 @@ from collections.abc import Callable
 import numpy as np
 
 from stub_engine.behaviour import Source, Stub
-from yoloserve.backends.base import Outputs, Tensors
+from yoloserve.detections.postprocess import Head
 from yoloserve.detector import WARM_UP_RUNS
-from yoloserve.engine import Engine, ModelInfo, installed
-from yoloserve.formats import Format
-from yoloserve.images import InputSize
-from yoloserve.metadata import DEFAULT_IMAGE_SIZE, Metadata
-from yoloserve.postprocess import Head
+from yoloserve.engine.backends.base import Outputs, Tensors
+from yoloserve.engine.starting import Engine, ModelInfo, installed
+from yoloserve.images.letterbox import InputSize
+from yoloserve.model.formats import Format
+from yoloserve.model.metadata import DEFAULT_IMAGE_SIZE, Metadata
+from yoloserve.model.weights import fetch
 from yoloserve.settings import PrecisionName, Settings
-from yoloserve.weights import fetch
 
 CLASSES = ("circle", "square", "star")  # of the bundled models
 SCORE = 0.9

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NAMES = ("shapes", "shapes-v2")
-MODELS = Path(__file__).parent.parent / "yoloserve" / "models"
+MODELS = Path(__file__).parent.parent / "yoloserve" / "bundled"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

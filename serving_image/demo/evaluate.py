@@ -13,8 +13,8 @@ from demo.dataset import HELD_BACK
 from demo.geometry import Floats, Image, letterbox, read_output, tensor
 from demo.pictures import draw
 from demo.shapes import NAMES
-from yoloserve.postprocess import Detections
-from yoloserve.scores import AreaRange, Scores, Truth, score
+from yoloserve.detections.postprocess import Detections
+from yoloserve.quality.scores import AreaRange, Scores, Truth, score
 
 SIZES = {  # areas in the network's 320 px square
     "small (< 32²)": AreaRange(0, 32**2),

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from yoloserve.postprocess import Detections
+from yoloserve.detections.postprocess import Detections
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

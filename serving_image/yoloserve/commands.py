@@ -13,10 +13,10 @@ from yoloserve.errors import BadImage, InvalidSettings
 from yoloserve.settings import Settings
 
 if TYPE_CHECKING:
-    from yoloserve.dataset import Labelled
     from yoloserve.detector import Detector
-    from yoloserve.engine import Engine
-    from yoloserve.evaluation import Evaluation
+    from yoloserve.engine.starting import Engine
+    from yoloserve.quality.dataset import Labelled
+    from yoloserve.quality.evaluation import Evaluation
 
 NO_DEADLINE = float("inf")
 FAILED = 1
@@ -26,14 +26,14 @@ LEAST_CONFIDENCE = 0.001  # average precision wants the whole curve
 
 def serve(settings: Settings, start: "Callable[[Settings], Engine] | None" = None) -> int:
     """Answer over HTTP until SIGTERM; `start` makes the engine, if it is not to be the usual."""
-    from yoloserve import logs
+    from yoloserve.telemetry import logs
 
     with logs.configured():
         return _serve(settings, start)
 
 
 def _serve(settings: Settings, start: "Callable[[Settings], Engine] | None") -> int:
-    from yoloserve.engine import start as usual
+    from yoloserve.engine.starting import start as usual
 
     # The first process of a container ignores what it does not handle: a start that takes long, a
     # download say, would sit out the whole grace period. Once up, the server has its own handler.
@@ -44,9 +44,9 @@ def _serve(settings: Settings, start: "Callable[[Settings], Engine] | None") -> 
     # A network is read and compiled mostly outside of Python: time to import what speaks HTTP.
     with ThreadPoolExecutor(1, "start") as beside:
         starting = beside.submit(start or usual, settings)
-        from yoloserve.app import create_app
-        from yoloserve.metrics import Metrics
-        from yoloserve.server import Server
+        from yoloserve.http.app import create_app
+        from yoloserve.http.server import Server
+        from yoloserve.telemetry.metrics import Metrics
 
         engine = starting.result()
     metrics = Metrics()
@@ -77,7 +77,7 @@ async def _predict(
 ) -> int:
     import orjson
 
-    from yoloserve.schemas import detect_json, error_json
+    from yoloserve.http.schemas import detect_json, error_json
 
     code = 0
     await detector.warm_up()
@@ -98,7 +98,7 @@ async def _predict(
 
 def evaluate(settings: Settings, data: Path, limit: int | None) -> int:
     """Print the mean average precision on pictures whose objects are known."""
-    from yoloserve import dataset, evaluation
+    from yoloserve.quality import dataset, evaluation
 
     engine = _start(settings)
     pictures = dataset.read(data, engine.info.classes)[:limit]
@@ -116,7 +116,7 @@ def evaluate(settings: Settings, data: Path, limit: int | None) -> int:
 
 def convert(settings: Settings, data: Path, into: Path | None) -> int:
     """Convert the model for a runtime, and print where it is and how it compares."""
-    from yoloserve import conversion
+    from yoloserve.quality import conversion
 
     place, numbers = conversion.convert(settings, data, into, _looked(settings))
     sys.stdout.write(f"{place}\n{numbers}\n")
@@ -125,8 +125,8 @@ def convert(settings: Settings, data: Path, into: Path | None) -> int:
 
 def _looked(settings: Settings) -> "Callable[[Engine, Sequence[Labelled]], Evaluation]":
     """Return what lets an engine look at pictures, by the path of requests."""
-    from yoloserve import evaluation
-    from yoloserve.postprocess import Options
+    from yoloserve.detections.postprocess import Options
+    from yoloserve.quality import evaluation
 
     options = Options(
         LEAST_CONFIDENCE,
@@ -153,7 +153,8 @@ def bench(settings: Settings, picture: Path, seconds: float, concurrency: int) -
 
 
 async def _bench(detector: "Detector", encoded: bytes, seconds: float, concurrency: int) -> None:
-    from yoloserve.images import decode, letterbox
+    from yoloserve.images.decoding import decode
+    from yoloserve.images.letterbox import letterbox
 
     info = detector.info
     image = decode(encoded, max_pixels=sys.maxsize)
@@ -216,7 +217,7 @@ def _patient(settings: Settings) -> Settings:
 
 
 def _start(settings: Settings) -> "Engine":
-    from yoloserve.engine import start
+    from yoloserve.engine.starting import start
 
     return start(settings)
 
@@ -224,9 +225,9 @@ def _start(settings: Settings) -> "Engine":
 def _around(
     engine: "Engine", settings: Settings, on_batch: Callable[[int], None] = lambda _: None
 ) -> "Detector":
-    from yoloserve.concurrency import Threads, available_cpus
+    from yoloserve.detections.postprocess import Options
     from yoloserve.detector import Detector
-    from yoloserve.postprocess import Options
+    from yoloserve.scheduling.concurrency import Threads, available_cpus
 
     return Detector(
         engine,

@@ -7,24 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from yoloserve.admission import ANYBODY, Admission, Flow, slowest, waiting_limit
-from yoloserve.annotate import annotate
-from yoloserve.batching import Batcher, ServiceTime
-from yoloserve.concurrency import Room, Threads
-from yoloserve.engine import PROBE, Engine
+from yoloserve.detections.annotate import annotate
+from yoloserve.detections.postprocess import Detections, Head, Options, Output, postprocess
+from yoloserve.engine.starting import PROBE, Engine
 from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
-from yoloserve.images import (
-    Image,
-    InputSize,
-    Letterbox,
-    blank,
-    decode,
-    decode_for,
-    decode_whole,
-    letterbox,
-    require_size,
-)
-from yoloserve.postprocess import Detections, Head, Options, Output, postprocess
+from yoloserve.images.decoding import decode, decode_for, decode_whole, require_size
+from yoloserve.images.letterbox import Image, InputSize, Letterbox, blank, letterbox
+from yoloserve.scheduling.admission import ANYBODY, Admission, Flow, slowest, waiting_limit
+from yoloserve.scheduling.batching import Batcher, ServiceTime
+from yoloserve.scheduling.concurrency import Room, Threads
 from yoloserve.settings import PrecisionName
 
 R = TypeVar("R")

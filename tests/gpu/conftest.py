@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from yoloserve.backends import onnxruntime
-from yoloserve.engine import Engine, start
+from yoloserve.engine.backends import onnxruntime
+from yoloserve.engine.starting import Engine, start
 from yoloserve.settings import BackendName, PrecisionName, Settings
 
 collect_ignore_glob = [] if onnxruntime.has_gpu() and find_spec("tensorrt") else ["test_*.py"]

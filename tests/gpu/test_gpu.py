@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from yoloserve.__main__ import main
-from yoloserve.agreement import MARGIN, Agreement, agreement
-from yoloserve.conversion import CONFIDENCE, TARGETS
-from yoloserve.engine import PROBE, Engine, start
+from yoloserve.detections.postprocess import Detections, Options, postprocess
+from yoloserve.engine.starting import PROBE, Engine, start
 from yoloserve.errors import ModelUnsupported
-from yoloserve.formats import engine_file
-from yoloserve.images import decode, letterbox
-from yoloserve.own import own_folder
-from yoloserve.postprocess import Detections, Options, postprocess
+from yoloserve.images.decoding import decode
+from yoloserve.images.letterbox import letterbox
+from yoloserve.model.formats import engine_file
+from yoloserve.model.own import own_folder
+from yoloserve.quality.agreement import MARGIN, Agreement, agreement
+from yoloserve.quality.conversion import CONFIDENCE, TARGETS
 from yoloserve.settings import BackendName, PrecisionName, Profile, Settings
 
 ORT, TORCH, TENSORRT = BackendName.ONNXRUNTIME, BackendName.TORCH, BackendName.TENSORRT

@@ -24,15 +24,15 @@ from fastapi import applications
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from yoloserve.app import create_app
-from yoloserve.concurrency import Threads
+from yoloserve.detections.postprocess import Head, Options
 from yoloserve.detector import Detector
-from yoloserve.engine import Engine, ModelInfo
-from yoloserve.images import Image, InputSize
-from yoloserve.metadata import Metadata
-from yoloserve.metrics import Metrics
-from yoloserve.postprocess import Head, Options
+from yoloserve.engine.starting import Engine, ModelInfo
+from yoloserve.http.app import create_app
+from yoloserve.images.letterbox import Image, InputSize
+from yoloserve.model.metadata import Metadata
+from yoloserve.scheduling.concurrency import Threads
 from yoloserve.settings import BackendName, PrecisionName, Settings
+from yoloserve.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("circle", "square", "star")
@@ -366,7 +366,12 @@ class Process:
 
 
 SOURCES = f"{ROOT / 'serving_image'}{os.pathsep}{ROOT / 'dev'}"
-IMPORTED = "yoloserve.__main__", "yoloserve.app", "yoloserve.server", "yoloserve.backends.openvino"
+IMPORTED = (
+    "yoloserve.__main__",
+    "yoloserve.http.app",
+    "yoloserve.http.server",
+    "yoloserve.engine.backends.openvino",
+)
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from yoloserve.access import ApiKeys
+from yoloserve.access.credentials import ApiKeys
+from yoloserve.access.tokens import Tokens
 from yoloserve.errors import InvalidSettings, KeysUnavailable, Unauthorized
-from yoloserve.tokens import Tokens
 
 KEY = "correct-horse-battery"
 OTHER = "staple-staple-staple"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yoloserve.admission import (
+from yoloserve.errors import Overloaded, OverQuota, TooLate
+from yoloserve.scheduling.admission import (
     ANYBODY,
     MOST_KEPT,
     MOST_REMEMBERED,
@@ -21,7 +22,6 @@ from yoloserve.admission import (
     slowest,
     waiting_limit,
 )
-from yoloserve.errors import Overloaded, OverQuota, TooLate
 
 LATER = 1e9
 

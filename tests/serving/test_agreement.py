@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from yoloserve.agreement import Agreement, agreement
-from yoloserve.postprocess import Detections
+from yoloserve.detections.postprocess import Detections
+from yoloserve.quality.agreement import Agreement, agreement
 
 BOX, NEAR, FAR = (0, 0, 100, 100), (0, 0, 100, 96), (500, 500, 600, 600)
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from yoloserve.detector import WARM_UP_RUNS
 from yoloserve.errors import Refusal
-from yoloserve.replies import STATUS_OF
+from yoloserve.http.replies import STATUS_OF
 
 
 def error_of(response: httpx.Response) -> tuple[int, str]:

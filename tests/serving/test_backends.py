@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from yoloserve.backends import onnxruntime
-from yoloserve.backends import torch as torch_backend
-from yoloserve.backends.torch import _torchscript as load_torchscript
-from yoloserve.backends.torch import for_tensor_cores, make_on
-from yoloserve.engine import PROBE, Engine, start
+from yoloserve.detections.postprocess import Detections, Head, Options, iou, postprocess
+from yoloserve.engine.backends import onnxruntime
+from yoloserve.engine.backends import torch as torch_backend
+from yoloserve.engine.backends.torch import _torchscript as load_torchscript
+from yoloserve.engine.backends.torch import for_tensor_cores, make_on
+from yoloserve.engine.starting import PROBE, Engine, start
 from yoloserve.errors import BackendUnsupported
-from yoloserve.images import Image, InputSize, decode, letterbox
-from yoloserve.postprocess import Detections, Head, Options, iou, postprocess
+from yoloserve.images.decoding import decode
+from yoloserve.images.letterbox import Image, InputSize, letterbox
+from yoloserve.model.weights import BUNDLED
 from yoloserve.settings import BackendName, PrecisionName, Settings
-from yoloserve.weights import BUNDLED
 
 # Torch wants its own format to be exported; TorchScript is what the public YOLO exporter writes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.(trace|save).*:FutureWarning")

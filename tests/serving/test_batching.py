@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from yoloserve.admission import Flow
-from yoloserve.batching import FLOWS_REMEMBERED, JITTER_MARGIN, Batcher, ServiceTime
 from yoloserve.errors import TooLate
+from yoloserve.scheduling.admission import Flow
+from yoloserve.scheduling.batching import FLOWS_REMEMBERED, JITTER_MARGIN, Batcher, ServiceTime
 
 NEVER = float("inf")
 

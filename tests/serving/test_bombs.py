@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from fuzz.bombs import apng, chunk, png, tiff_of_jpeg, with_scans
 from fuzz.tiffs import tiff
-from yoloserve import images, jpeg
-from yoloserve import png as pngs
 from yoloserve.errors import InvalidImage
-from yoloserve.images import InputSize, decode, decode_for, read_header
+from yoloserve.images import decoding, jpeg
+from yoloserve.images import png as pngs
+from yoloserve.images.decoding import decode, decode_for, read_header
+from yoloserve.images.letterbox import InputSize
 
 ANY = 10**7
 FLAT = np.full((1728, 2304, 3), 90, np.uint8)
@@ -28,8 +29,8 @@ def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
     def decoded(*_: object, **__: object) -> None:
         raise AssertionError("it was decoded")
 
-    monkeypatch.setattr(images.cv2, "imdecode", decoded)
-    monkeypatch.setattr(images.simplejpeg, "decode_jpeg", decoded)
+    monkeypatch.setattr(decoding.cv2, "imdecode", decoded)
+    monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", decoded)
 
 
 @pytest.mark.parametrize("progressive", [0, 1])

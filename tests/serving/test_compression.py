@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoloserve import compression
-from yoloserve.compression import chosen, compressed, decompressed
 from yoloserve.errors import InvalidParameter, Refusal, UnsupportedMediaType
+from yoloserve.http import compression
+from yoloserve.http.compression import chosen, compressed, decompressed
 
 PACK = {"gzip": gzip.compress, "deflate": zlib.compress, "x-gzip": gzip.compress}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from yoloserve.concurrency import available_cpus
+from yoloserve.scheduling.concurrency import available_cpus
 
 CORES = len(os.sched_getaffinity(0))
 

@@ -6,10 +6,16 @@ from types import SimpleNamespace
 import pytest
 from starlette.requests import HTTPConnection
 
-from yoloserve.admission import Places
-from yoloserve.connections import AT_THE_DOOR, READ_WITHIN_S, Connections, Cut, network_of
-from yoloserve.dependencies import named
 from yoloserve.errors import Overloaded
+from yoloserve.http.dependencies import named
+from yoloserve.scheduling.admission import Places
+from yoloserve.scheduling.connections import (
+    AT_THE_DOOR,
+    READ_WITHIN_S,
+    Connections,
+    Cut,
+    network_of,
+)
 
 
 @dataclass(eq=False)

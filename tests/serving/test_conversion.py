@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from yoloserve import conversion
 from yoloserve.__main__ import main
-from yoloserve.agreement import Agreement
-from yoloserve.backends import openvino
-from yoloserve.conversion import Parity
-from yoloserve.engine import start
+from yoloserve.engine.backends import openvino
+from yoloserve.engine.starting import start
 from yoloserve.errors import ModelUnsupported, ParityFailed
-from yoloserve.own import own_folder
+from yoloserve.model.own import own_folder
+from yoloserve.quality import conversion
+from yoloserve.quality.agreement import Agreement
+from yoloserve.quality.conversion import Parity
 from yoloserve.settings import BackendName, PrecisionName, Settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "images"

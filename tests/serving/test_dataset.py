@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from yoloserve.dataset import read
 from yoloserve.errors import InvalidSettings
+from yoloserve.quality.dataset import read
 
 NAMES = ("circle", "square", "star")
 

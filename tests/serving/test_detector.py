@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from yoloserve import detector
-from yoloserve.concurrency import Room, Threads
+from yoloserve.scheduling.concurrency import Room, Threads
 
 MP = 1000  # pixels that are a megapixel in these tests
 

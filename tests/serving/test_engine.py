@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yoloserve import engine
-from yoloserve.engine import (
+from yoloserve.detections.postprocess import Head
+from yoloserve.engine import starting
+from yoloserve.engine.starting import (
     choose_precision,
     class_names,
     installed,
@@ -16,11 +17,10 @@ from yoloserve.engine import (
     start,
 )
 from yoloserve.errors import BackendUnsupported, BlindModel, ClassesDiffer, ModelUnsupported
-from yoloserve.images import InputSize
-from yoloserve.metadata import Metadata
-from yoloserve.postprocess import Head
+from yoloserve.images.letterbox import InputSize
+from yoloserve.model.metadata import Metadata
+from yoloserve.model.weights import Format
 from yoloserve.settings import BackendName, PrecisionName, Profile, Settings
-from yoloserve.weights import Format
 
 FP32, BF16, FP16 = PrecisionName.FP32, PrecisionName.BF16, PrecisionName.FP16
 OPENVINO, ORT, TORCH = BackendName.OPENVINO, BackendName.ONNXRUNTIME, BackendName.TORCH
@@ -37,7 +37,7 @@ OPENVINO, ORT, TORCH = BackendName.OPENVINO, BackendName.ONNXRUNTIME, BackendNam
 def test_auto_takes_the_fastest_that_is_installed(
     monkeypatch: pytest.MonkeyPatch, here: set[str], wanted: BackendName, names: list[BackendName]
 ) -> None:
-    monkeypatch.setattr(engine, "find_spec", lambda package: package in here or None)
+    monkeypatch.setattr(starting, "find_spec", lambda package: package in here or None)
     assert installed(wanted) == names
 
 
@@ -52,7 +52,7 @@ def test_auto_takes_the_fastest_that_is_installed(
 def test_a_runtime_that_is_not_installed_is_told_with_the_image_that_has_it(
     monkeypatch: pytest.MonkeyPatch, wanted: BackendName, told: str
 ) -> None:
-    monkeypatch.setattr(engine, "find_spec", lambda _: None)
+    monkeypatch.setattr(starting, "find_spec", lambda _: None)
     with pytest.raises(BackendUnsupported, match=told):
         installed(wanted)
 
@@ -131,7 +131,7 @@ def test_a_name_that_is_another_classs_index_is_told() -> None:
     assert list(oddities(("0", "1", "person"))) == []
 
 
-def started(address: str, tmp_path: Path, **changes: object) -> engine.Engine:
+def started(address: str, tmp_path: Path, **changes: object) -> starting.Engine:
     return start(Settings(model=address, cache_dir=tmp_path / "cache", **changes))
 
 
@@ -214,11 +214,11 @@ def test_a_bundled_model_that_misses_a_known_object_is_blind(
     known = [{"name": "square", "box": {"x1": 0, "y1": 0, "x2": 30, "y2": 30}}]
     (tmp_path / "probe.jpg").write_bytes(jpeg)
     (tmp_path / "probe.json").write_text(json.dumps(known))
-    monkeypatch.setattr(engine, "PROBE", tmp_path / "probe.jpg")
-    monkeypatch.setattr(engine, "PROBE_OBJECTS", tmp_path / "probe.json")
+    monkeypatch.setattr(starting, "PROBE", tmp_path / "probe.jpg")
+    monkeypatch.setattr(starting, "PROBE_OBJECTS", tmp_path / "probe.json")
     running = started(make_model(), tmp_path)
     with pytest.raises(BlindModel, match="square was not found"):
-        engine.probe(running)
+        starting.probe(running)
 
 
 def test_a_model_works_without_a_cache(make_model, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from yoloserve import external
-from yoloserve.engine import start
+from yoloserve.engine.starting import start
 from yoloserve.errors import ModelUnsupported, StartupFailure
-from yoloserve.formats import parts_in
+from yoloserve.model import external
+from yoloserve.model.formats import parts_in
+from yoloserve.model.weights import BUNDLED
 from yoloserve.settings import BackendName, Settings
-from yoloserve.weights import BUNDLED
 
 EYES = (BUNDLED / "shapes.onnx").read_bytes()
 

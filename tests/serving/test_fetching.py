@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from yoloserve.errors import TooLarge, UrlFailed, UrlRefused
-from yoloserve.fetching import Fetcher, refused_address
+from yoloserve.http.fetching import Fetcher, refused_address
 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 PUBLIC = ipaddress.ip_address("93.184.215.14")

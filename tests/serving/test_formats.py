@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from yoloserve.errors import ModelUnsupported
-from yoloserve.formats import Format, Parts, engine_file, parts_in, parts_of
+from yoloserve.model.formats import Format, Parts, engine_file, parts_in, parts_of
 
 ONNX = b"\x08\x08\x12\x04ONNX\x3a\x00"  # version, producer, an empty graph
 IR = {"gate/gate.xml": b"<net/>", "gate/gate.bin": b"\1\2", "gate/metadata.yaml": b"stride: 64"}

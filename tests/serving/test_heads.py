@@ -7,10 +7,10 @@ import openvino as ov
 import pytest
 import yaml
 
-from yoloserve.engine import Engine, start
+from yoloserve.detections.postprocess import Head, Options, postprocess
+from yoloserve.engine.starting import Engine, start
 from yoloserve.errors import ModelUnsupported
-from yoloserve.images import letterbox
-from yoloserve.postprocess import Head, Options, postprocess
+from yoloserve.images.letterbox import letterbox
 from yoloserve.settings import BackendName, PrecisionName, Profile, Settings
 
 NAMES = ("circle", "square", "star")

@@ -11,9 +11,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from yoloserve.connections import READ_WITHIN_S, Connections, Cut
 from yoloserve.errors import Overloaded
-from yoloserve.http_protocol import (
+from yoloserve.http.protocol import (
     CROWDED,
     MOST_HEAD_BYTES,
     MOST_PIPELINED,
@@ -21,6 +20,7 @@ from yoloserve.http_protocol import (
     HttpProtocol,
     StreamProtocol,
 )
+from yoloserve.scheduling.connections import READ_WITHIN_S, Connections, Cut
 
 LIMIT_S, IDLE_S = 7, 99
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n"

@@ -10,10 +10,11 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoloserve import images, tiff
-from yoloserve import jpeg as jpegs
 from yoloserve.errors import InvalidImage, TooManyPixels, UnsupportedMediaType
-from yoloserve.images import Image, InputSize, decode, decode_for, letterbox, read_header
+from yoloserve.images import decoding, tiff
+from yoloserve.images import jpeg as jpegs
+from yoloserve.images.decoding import decode, decode_for, read_header
+from yoloserve.images.letterbox import Image, InputSize, letterbox
 
 ANY = 10**6
 LOSSLESS = {".png": [], ".bmp": [], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
@@ -142,7 +143,7 @@ def webp_with_exif(webp: bytes, block: bytes, width: int, height: int) -> bytes:
 def test_the_exif_orientation_of_png_and_webp_is_applied_once(
     picture: Image, orientation: int, order: str
 ) -> None:
-    expected = images._upright(picture, orientation)
+    expected = decoding._upright(picture, orientation)
     block = exif(orientation, order)
     turned = png(picture[:, :, ::-1], kind=2, before=chunk(b"eXIf", block))
     np.testing.assert_array_equal(decode(turned, max_pixels=ANY), expected)
@@ -216,7 +217,7 @@ def test_a_huge_image_is_refused_before_it_is_decoded(monkeypatch: pytest.Monkey
     def decoded(*_: object) -> None:
         raise AssertionError("it was decoded")
 
-    monkeypatch.setattr(images.cv2, "imdecode", decoded)
+    monkeypatch.setattr(decoding.cv2, "imdecode", decoded)
     ihdr = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
     with pytest.raises(TooManyPixels, match="20000 x 20000"):
@@ -294,7 +295,7 @@ def test_a_frame_with_stray_bytes_is_decoded_once(
     jpeg: bytes, monkeypatch: pytest.MonkeyPatch, reduced: int
 ) -> None:
     """As common webcams send them; and without a line of libjpeg's own on stderr."""
-    monkeypatch.setattr(images.cv2, "imdecode", None)
+    monkeypatch.setattr(decoding.cv2, "imdecode", None)
     size = InputSize(160 // reduced, 160 // reduced)
     odd = ODD["stray bytes before the end"](jpeg)
     assert decode_for(odd, size, max_pixels=ANY)[1] == reduced

@@ -15,7 +15,9 @@ SERVING = str(Path(__file__).parents[2] / "serving_image")
 
 def run(code: str) -> "subprocess.CompletedProcess[str]":
     """Run it in a process of its own, for the descriptor of stderr is the whole process's."""
-    begin = "import logging, os, sys; from yoloserve import logs\nwith logs.configured():\n"
+    begin = (
+        "import logging, os, sys; from yoloserve.telemetry import logs\nwith logs.configured():\n"
+    )
     return subprocess.run(
         [sys.executable, "-c", begin + indent(code, "  ")],
         env=os.environ | {"PYTHONPATH": SERVING},
@@ -44,7 +46,7 @@ def test_a_line_without_end_is_told_in_pieces() -> None:
 def test_what_is_said_of_damaged_pictures_is_for_the_caller_alone() -> None:
     code = """
 import cv2, numpy as np
-from yoloserve.images import decode
+from yoloserve.images.decoding import decode
 good = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8))[1]
 for place in range(41, len(good) - 12):
     bad = good.copy()
@@ -62,7 +64,7 @@ logging.getLogger("here").info(type(last).__name__)
 def test_what_is_said_of_good_pictures_is_no_warning() -> None:
     code = """
 import cv2, numpy as np
-from yoloserve.images import decode
+from yoloserve.images.decoding import decode
 good = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1]
 good[good.tobytes().index(b"JFIF") + 5] = 3
 print(decode(good.tobytes(), max_pixels=10_000).shape)
@@ -106,7 +108,7 @@ def test_what_kills_the_process_is_told() -> None:
 
 def test_stderr_is_as_before_afterwards() -> None:
     after = "pass\nos.write(2, b'one\\n'); print('two', file=sys.stderr)"
-    begin = "import os, sys; from yoloserve import logs\nwith logs.configured(): "
+    begin = "import os, sys; from yoloserve.telemetry import logs\nwith logs.configured(): "
     told = subprocess.run(
         [sys.executable, "-c", begin + after],
         env=os.environ | {"PYTHONPATH": SERVING},

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yoloserve.negotiation import encoding, media_type, prefers
+from yoloserve.http.negotiation import encoding, media_type, prefers
 
 JPEG, JSON = "image/jpeg", "application/json"
 

@@ -8,12 +8,13 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from yoloserve.backends.onnx_graph import metadata_of, prepared
-from yoloserve.engine import PROBE
+from yoloserve.engine.backends.onnx_graph import metadata_of, prepared
+from yoloserve.engine.starting import PROBE
 from yoloserve.errors import ModelUnsupported
-from yoloserve.images import InputSize, decode, letterbox
+from yoloserve.images.decoding import decode
+from yoloserve.images.letterbox import InputSize, letterbox
+from yoloserve.model.weights import BUNDLED
 from yoloserve.settings import PrecisionName
-from yoloserve.weights import BUNDLED
 
 FP32, FP16 = PrecisionName.FP32, PrecisionName.FP16
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from yoloserve.admission import Admission, Flow, slowest, waiting_limit
-from yoloserve.batching import Batcher, ServiceTime
 from yoloserve.errors import Miss, Overloaded, TooLate
+from yoloserve.scheduling.admission import Admission, Flow, slowest, waiting_limit
+from yoloserve.scheduling.batching import Batcher, ServiceTime
 
 JITTER = 0.1  # the spread of service times
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from yoloserve import own
-from yoloserve.own import own_folder
+from yoloserve.model import own
+from yoloserve.model.own import own_folder
 
 PLANTED = "planted.blob"
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from yoloserve.agreement import MARGIN, Agreement, agreement
-from yoloserve.concurrency import Threads
+from yoloserve.detections.heads import fits
+from yoloserve.detections.postprocess import Detections, Head, Options, postprocess
 from yoloserve.detector import Answer, Detector
-from yoloserve.engine import start
-from yoloserve.heads import fits
-from yoloserve.images import GREY, InputSize, letterbox
-from yoloserve.postprocess import Detections, Head, Options, postprocess
+from yoloserve.engine.starting import start
+from yoloserve.images.letterbox import GREY, InputSize, letterbox
+from yoloserve.quality.agreement import MARGIN, Agreement, agreement
+from yoloserve.scheduling.concurrency import Threads
 from yoloserve.settings import BackendName, PrecisionName, Settings
 
 HERE = Path(__file__).parent

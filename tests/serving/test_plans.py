@@ -2,9 +2,9 @@
 
 import pytest
 
-from yoloserve.backends import plans
+from yoloserve.engine.backends import plans
 from yoloserve.errors import ModelUnsupported
-from yoloserve.images import InputSize
+from yoloserve.images.letterbox import InputSize
 from yoloserve.settings import PrecisionName
 
 SIZE = InputSize(384, 640, stride=32, dynamic=True)

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from yoloserve.images import InputSize, Letterbox, letterbox
-from yoloserve.postprocess import (
+from yoloserve.detections.postprocess import (
     Detections,
     Head,
     Options,
@@ -19,6 +18,7 @@ from yoloserve.postprocess import (
     suppress,
     surest,
 )
+from yoloserve.images.letterbox import InputSize, Letterbox, letterbox
 
 ALL = Options(confidence=0.25, iou=0.5, max_detections=300)
 AS_IS = Letterbox(gain_x=1, gain_y=1, left=0, top=0, width=1000, height=1000)
@@ -86,7 +86,7 @@ def test_looking_at_the_surest_first_changes_nothing(
     found: Detections, threshold: float, limit: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("yoloserve.postprocess.FIRST_LOOK", 2)
+        patch.setattr("yoloserve.detections.postprocess.FIRST_LOOK", 2)
         step_by_step = suppress(found, iou=threshold, limit=limit)
     at_once = suppress(found, iou=threshold, limit=limit)
     np.testing.assert_array_equal(step_by_step.scores, at_once.scores)

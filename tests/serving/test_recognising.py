@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from yoloserve.detections.heads import recognise
+from yoloserve.detections.postprocess import Head
 from yoloserve.errors import ModelUnsupported
-from yoloserve.heads import recognise
-from yoloserve.postprocess import Head
 from yoloserve.settings import HeadName
 
 SIZE = (640, 640)

@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from yoloserve.admission import Flow
-from yoloserve.concurrency import Threads
+from yoloserve.detections.postprocess import Head, Options
 from yoloserve.detector import Answer, Detector
-from yoloserve.engine import Engine, ModelInfo, start
-from yoloserve.images import InputSize
-from yoloserve.metadata import Metadata
-from yoloserve.postprocess import Head, Options
+from yoloserve.engine.starting import Engine, ModelInfo, start
+from yoloserve.images.letterbox import InputSize
+from yoloserve.model.metadata import Metadata
+from yoloserve.scheduling.admission import Flow
+from yoloserve.scheduling.concurrency import Threads
 from yoloserve.settings import BackendName, PrecisionName, Profile, Settings
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "images").glob("*.jpg"))

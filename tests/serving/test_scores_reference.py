@@ -8,8 +8,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoloserve.postprocess import Detections
-from yoloserve.scores import AreaRange, Truth, score
+from yoloserve.detections.postprocess import Detections
+from yoloserve.quality.scores import AreaRange, Truth, score
 
 SMALL, MEDIUM, LARGE = AreaRange(0, 32**2), AreaRange(32**2, 96**2), AreaRange(96**2)
 EXACT = 1e-6

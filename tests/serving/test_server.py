@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from yoloserve.__main__ import main
-from yoloserve.connections import Cut
-from yoloserve.server import most_connections
-from yoloserve.sources import http
+from yoloserve.http.server import most_connections
+from yoloserve.model.sources import http
+from yoloserve.scheduling.connections import Cut
 
 EX_CONFIG = 78
 

@@ -8,12 +8,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from yoloserve import sight
-from yoloserve.engine import start
+from yoloserve.detections.postprocess import Head
+from yoloserve.engine import sight
+from yoloserve.engine.starting import start
 from yoloserve.errors import BlindModel, ModelUnsupported
-from yoloserve.postprocess import Head
+from yoloserve.model.weights import BUNDLED
 from yoloserve.settings import BackendName, Settings
-from yoloserve.weights import BUNDLED
 
 RUNTIMES = [BackendName.OPENVINO, BackendName.ONNXRUNTIME]
 EYES = BUNDLED / "shapes.onnx"

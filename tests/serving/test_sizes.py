@@ -6,9 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from yoloserve.backends import sizes
-from yoloserve.backends.sizes import CompiledSizes, rounded
-from yoloserve.engine import start
+from yoloserve.engine.backends import sizes
+from yoloserve.engine.backends.sizes import CompiledSizes, rounded
+from yoloserve.engine.starting import start
 from yoloserve.settings import BackendName, PrecisionName, Settings
 
 WIDE, TALL, SQUARE = (384, 640), (640, 384), (640, 640)

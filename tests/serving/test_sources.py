@@ -25,11 +25,11 @@ from yoloserve.errors import (
     ModelNotFound,
     ModelUnsupported,
 )
-from yoloserve.formats import Format
+from yoloserve.model.formats import Format
+from yoloserve.model.sources import http as source
+from yoloserve.model.sources import store
+from yoloserve.model.weights import fetch
 from yoloserve.settings import Settings
-from yoloserve.sources import http as source
-from yoloserve.sources import store
-from yoloserve.weights import fetch
 
 ROOT = Path(__file__).parents[2]
 # An ONNX file: version, producer, an empty graph, and much documentation.
@@ -213,8 +213,8 @@ def test_a_process_that_is_killed_leaves_a_cache_the_next_one_uses(
 ) -> None:
     remote.hold = threading.Event()
     code = (
-        "from yoloserve.weights import fetch; from yoloserve.settings import Settings;"
-        "from yoloserve.formats import Format; fetch(Settings(), Format.ONNX)"
+        "from yoloserve.model.weights import fetch; from yoloserve.settings import Settings;"
+        "from yoloserve.model.formats import Format; fetch(Settings(), Format.ONNX)"
     )
     wanted = asking()
     environment = os.environ | {
@@ -262,7 +262,7 @@ def test_a_disk_that_takes_nothing_is_told_and_left_clean(
     def full(*_: object, **__: object) -> str:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("yoloserve.weights.digest_of", full)  # as the last write would
+    monkeypatch.setattr("yoloserve.model.weights.digest_of", full)  # as the last write would
     with pytest.raises(ModelDownloadFailed, match=os.strerror(code)):
         fetch(asking(), Format.ONNX)
     assert in_cache(tmp_path) == ["models"]
@@ -407,7 +407,7 @@ def bucket(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> Remote:
 
 
 def test_an_object_is_downloaded_in_ranges_with_a_signature(bucket, asking, monkeypatch) -> None:
-    monkeypatch.setattr("yoloserve.sources.s3.RANGE", 600_000)
+    monkeypatch.setattr("yoloserve.model.sources.s3.RANGE", 600_000)
     wanted = asking(model="s3://models/gate.onnx", sha256=SHA256)
     assert fetch(wanted, Format.ONNX).content == MODEL
     assert fetch(wanted, Format.ONNX).content == MODEL  # from the cache

@@ -9,11 +9,11 @@ from urllib.parse import urljoin
 import numpy as np
 import pytest
 
-from yoloserve import inference_protocol
 from yoloserve.__main__ import main
-from yoloserve.dependencies import class_indices
 from yoloserve.errors import InvalidParameter, InvalidSettings, TooLarge
-from yoloserve.inference_protocol import ALWAYS_PARSED_BYTES, Limits, read
+from yoloserve.http import inference_protocol
+from yoloserve.http.dependencies import class_indices
+from yoloserve.http.inference_protocol import ALWAYS_PARSED_BYTES, Limits, read
 from yoloserve.settings import Settings
 
 FORM = {"Content-Type": "multipart/form-data; boundary=q"}

@@ -11,10 +11,10 @@ from jsonschema import Draft202012Validator
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync import client
 
-from yoloserve import access
+from yoloserve.access import credentials
 from yoloserve.errors import KeysUnavailable, Unauthorized
-from yoloserve.routes import stream
-from yoloserve.schemas import StreamResponse
+from yoloserve.http.routes import stream
+from yoloserve.http.schemas import StreamResponse
 
 KEY = "correct-horse-battery"
 connect = partial(client.connect, open_timeout=60)
@@ -196,7 +196,7 @@ async def test_a_stream_that_sends_no_frame_is_closed(serve, stream_to, jpeg: by
 @pytest.fixture
 def asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "ASK_AGAIN_S", 0)
-    monkeypatch.setattr(access, "LOOK_AGAIN_S", 0)
+    monkeypatch.setattr(credentials, "LOOK_AGAIN_S", 0)
 
 
 @pytest.mark.usefixtures("asked_at_once")
@@ -223,21 +223,21 @@ async def test_a_stream_ends_when_its_key_is_revoked_whether_frames_come_or_not(
 async def test_a_stream_outlives_an_issuer_that_does_not_answer_but_not_its_token(
     serve, stream_to, tmp_path: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers: list[Exception | access.Client] = [
-        access.Client("gate"),
+    answers: list[Exception | credentials.Client] = [
+        credentials.Client("gate"),
         KeysUnavailable("the keys cannot be read now"),
-        access.Client("gate", per_second=1e-3),
+        credentials.Client("gate", per_second=1e-3),
         Unauthorized("the token is not valid: " + "é" * 200),
     ]
 
-    async def client(*_: Any) -> access.Client:
+    async def client(*_: Any) -> credentials.Client:
         if isinstance(answer := answers.pop(0), Exception):
             raise answer
         return answer
 
     keys = tmp_path / "keys"
     keys.write_text(f"gate {KEY}\n")
-    monkeypatch.setattr(access.Access, "client", client)
+    monkeypatch.setattr(credentials.Access, "client", client)
     async with serve(api_keys_file=keys) as served:
         code, reason = await stream_to(served).end()
         assert code == 1008

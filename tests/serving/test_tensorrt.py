@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from yoloserve import engine
-from yoloserve.engine import start
+from yoloserve.engine import starting
+from yoloserve.engine.starting import start
 from yoloserve.errors import BackendUnsupported, ModelUnsupported
-from yoloserve.formats import engine_file
+from yoloserve.model.formats import engine_file
 from yoloserve.settings import BackendName, Settings
 
 
@@ -32,8 +32,8 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     logger = type("ILogger", (), {"INTERNAL_ERROR": "internal", "ERROR": "error"})
     vars(module).update(types, ILogger=logger, Runtime=Runtime, __version__="11.4.0")
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.delitem(sys.modules, "yoloserve.backends.tensorrt", raising=False)
-    monkeypatch.setattr(engine, "find_spec", lambda package: package == "tensorrt" or None)
+    monkeypatch.delitem(sys.modules, "yoloserve.engine.backends.tensorrt", raising=False)
+    monkeypatch.setattr(starting, "find_spec", lambda package: package == "tensorrt" or None)
     return module
 
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzz.tiffs import tiff
-from yoloserve import images
 from yoloserve.errors import InvalidImage, TooManyPixels, UnsupportedMediaType
-from yoloserve.images import Image, decode, read_header
+from yoloserve.images import decoding
+from yoloserve.images.decoding import decode, read_header
+from yoloserve.images.letterbox import Image
 
 ANY = 10**6
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 259, 262, 274
@@ -189,7 +190,7 @@ def test_too_many_pixels_are_refused_before_anything_is_decoded(
     def decoded(*_: object) -> None:
         raise AssertionError("it was decoded")
 
-    monkeypatch.setattr(images.cv2, "imdecode", decoded)
+    monkeypatch.setattr(decoding.cv2, "imdecode", decoded)
     huge = with_value(with_value(tiff(rgb), WIDTH, 65_000), HEIGHT, 65_000)
     with pytest.raises(TooManyPixels, match="65000 x 65000"):
         decode(with_value(huge, STRIP_ROWS, 2**32 - 1), max_pixels=40_000_000)
@@ -211,7 +212,7 @@ def test_too_many_pixels_are_refused_before_anything_is_decoded(
 def test_what_would_cost_more_than_it_is_worth_is_refused_unread(
     rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch, name: str, spoil: dict
 ) -> None:
-    monkeypatch.setattr(images.cv2, "imdecode", None)
+    monkeypatch.setattr(decoding.cv2, "imdecode", None)
     if "more strips" in name or "planes" in name:
         encoded = tiff(rgb)
         for tag, value in spoil.items():
@@ -223,7 +224,7 @@ def test_what_would_cost_more_than_it_is_worth_is_refused_unread(
 
 
 def test_a_directory_that_never_ends_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images.cv2, "imdecode", None)
+    monkeypatch.setattr(decoding.cv2, "imdecode", None)
     entries = b"".join(struct.pack("<HHII", 40_000 + n, 4, 1, 7) for n in range(2000))
     with pytest.raises(InvalidImage):
         decode(b"II*\0" + struct.pack("<IH", 8, 2000) + entries, max_pixels=ANY)

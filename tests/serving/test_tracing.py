@@ -8,9 +8,9 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from yoloserve import tracing
-from yoloserve.logs import JsonFormatter
-from yoloserve.tracing import parse
+from yoloserve.telemetry import tracing
+from yoloserve.telemetry.logs import JsonFormatter
+from yoloserve.telemetry.tracing import parse
 
 STATUS = "http_response_status_code"
 STAGES = ["decode", "preprocess", "queue", "inference", "postprocess"]

@@ -317,7 +317,7 @@ def test_tritons_client_is_told_what_is_wrong(client, jpeg: bytes) -> None:
 
 
 async def test_pixels_arrive_in_the_colours_they_were_sent_in(picture) -> None:
-    from yoloserve.inference_protocol import Limits, read
+    from yoloserve.http.inference_protocol import Limits, read
 
     rgb = picture[:, :, ::-1]
     floats = (rgb.transpose(2, 0, 1) / 255).astype(np.float32)

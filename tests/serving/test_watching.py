@@ -5,11 +5,11 @@ import asyncio
 import numpy as np
 import pytest
 
-from yoloserve import watching
-from yoloserve.postprocess import Output
-from yoloserve.server import Server
+from yoloserve.detections.postprocess import Output
+from yoloserve.engine import watching
+from yoloserve.engine.watching import BLIND_LOOKS, BUSY_ROUNDS, LOOK_AGAIN_S, Watch, seen_alike
+from yoloserve.http.server import Server
 from yoloserve.settings import Settings
-from yoloserve.watching import BLIND_LOOKS, BUSY_ROUNDS, LOOK_AGAIN_S, Watch, seen_alike
 
 SEEN = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
 

@@ -12,18 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from yoloserve import weights
-from yoloserve.errors import (
-    DigestMismatch,
-    InvalidSettings,
-    ModelDownloadFailed,
-    ModelNotFound,
-)
-from yoloserve.formats import Format
+from yoloserve.errors import DigestMismatch, InvalidSettings, ModelDownloadFailed, ModelNotFound
+from yoloserve.model import weights
+from yoloserve.model.formats import Format
+from yoloserve.model.sources import oci
+from yoloserve.model.sources.http import download
+from yoloserve.model.weights import fetch
 from yoloserve.settings import Settings
-from yoloserve.sources import oci
-from yoloserve.sources.http import download
-from yoloserve.weights import fetch
 
 MODEL = b"\x08\x08\x12\x04ONNX\x3a\x00"  # version, producer, an empty graph
 SHA256 = hashlib.sha256(MODEL).hexdigest()
@@ -82,7 +77,7 @@ def files_in(folder: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yoloserve.sources.http.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("yoloserve.model.sources.http.time.sleep", lambda _seconds: None)
 
 
 def test_a_file_is_read_and_told_by_its_digest(tmp_path: Path, asking) -> None:
@@ -108,7 +103,7 @@ def test_without_a_digest_every_start_downloads(asking, monkeypatch: pytest.Monk
         asked.append(url)
         part.write_bytes(MODEL)
 
-    monkeypatch.setattr("yoloserve.sources.http.download", download)
+    monkeypatch.setattr("yoloserve.model.sources.http.download", download)
     for _ in range(2):
         fetch(asking(model="https://models.example.com/gate.onnx"), Format.ONNX)
     assert len(asked) == 2

@@ -11,7 +11,7 @@ from demo.pictures import CLEAR, HARD, draw
 from demo.shapes import NAMES
 
 ROOT = Path(__file__).parents[2]
-MODELS = ROOT / "serving_image" / "yoloserve" / "models"
+MODELS = ROOT / "serving_image" / "yoloserve" / "bundled"
 IMAGES = ROOT / "examples" / "images"
 
 

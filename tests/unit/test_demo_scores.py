@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from demo.geometry import Detections, letterbox, pairwise_iou, read_output
-from yoloserve.scores import AreaRange, Truth, area_under, score
+from yoloserve.quality.scores import AreaRange, Truth, area_under, score
 
 BOX = (0.0, 0.0, 10.0, 10.0)
 FAR = (50.0, 50.0, 60.0, 60.0)

@@ -1,0 +1,151 @@
+"""From the raw output of a network to detections in the pixels of the image; pure.
+
+The filter comes first: of the thousands of places a network looks at, a handful pass the
+threshold, and everything after it touches only those.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from yoloserve.images.letterbox import Boxes, Letterbox
+
+Output = NDArray[np.float32]  # one image's share of what the network returned
+FIRST_LOOK = 1000  # boxes the suppression looks at before it asks whether that was enough
+CLASS_STEP = 7680.0  # pixels by which the reference moves the boxes of each class from the last's
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller wants to see."""
+
+    confidence: float
+    iou: float
+    max_detections: int
+    classes: frozenset[int] | None = None  # all of them
+    agnostic_nms: bool = False  # a box suppresses those of other classes, too
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What was found, surest first."""
+
+    boxes: Boxes
+    scores: NDArray[np.float32]  # (N,)
+    classes: NDArray[np.int64]  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, which: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Self:
+        return type(self)(self.boxes[which], self.scores[which], self.classes[which])
+
+
+class Head(enum.Enum):
+    """The layouts of a detection head, as exporters write them; `heads` tells which one it is."""
+
+    ANCHOR_FREE = "(4 + classes, places): YOLOv8, v9, 11, 12"
+    ANCHOR_FREE_ROWS = "(places, 4 + classes): the same, transposed"
+    OBJECTNESS = "(places, 5 + classes): YOLOv5, v6, v7"
+    END_TO_END = "(detections, 6), suppression done in the graph: YOLOv10, 26"
+
+
+def postprocess(output: Output, head: Head, fit: Letterbox, options: Options) -> Detections:
+    """Turn one image's raw output into detections in its own pixels."""
+    found = candidates(output, head, options.confidence)
+    if options.classes is not None:
+        found = found[np.isin(found.classes, list(options.classes))]
+    if head is Head.END_TO_END and not options.agnostic_nms:
+        found = _by_score(found)[: options.max_detections]
+    else:
+        found = suppress(
+            found, iou=options.iou, limit=options.max_detections, agnostic=options.agnostic_nms
+        )
+    return Detections(fit.to_image(found.boxes), found.scores, found.classes)
+
+
+def candidates(output: Output, head: Head, confidence: float) -> Detections:
+    """Gather what is surer than `confidence`; boxes in the tensor's pixels, any order."""
+    if head is Head.END_TO_END:
+        sure = output[output[:, 4] > confidence]
+        return Detections(sure[:, :4], sure[:, 4], sure[:, 5].astype(np.int64))
+    if head is Head.OBJECTNESS:
+        # A class score is at most 1, so the objectness alone rules most places out.
+        sure = output[output[:, 4] > confidence]
+        columns = np.concatenate((sure[:, :4], sure[:, 5:] * sure[:, 4:5]), axis=1).T
+    else:
+        columns = output.T if head is Head.ANCHOR_FREE_ROWS else output
+    best = columns[4:].max(axis=0, initial=-np.inf)  # the column maximum: 5x cheaper than argmax
+    columns = columns[:, best > confidence]
+    classes = columns[4:].argmax(axis=0)
+    scores = columns[4:][classes, np.arange(len(classes))]
+    return Detections(_corners(columns[:4].T), scores, classes)
+
+
+def suppress(found: Detections, *, iou: float, limit: int, agnostic: bool = False) -> Detections:
+    """Keep the surest box of each heap of boxes of one class: greedy NMS, at most `limit`.
+
+    A box goes if its IoU with a surer, kept one of its class is above `iou`; when agnostic, of any
+    class. Greedy suppression of a prefix is the prefix of the suppression, so the surest boxes are
+    tried first and more only if they did not yield enough: however many boxes pass, the work is
+    bounded.
+    """
+    found = _by_score(found)
+    look_at = FIRST_LOOK
+    while True:
+        kept = _greedy(found[:look_at], iou, agnostic)[:limit]
+        if len(kept) == limit or look_at >= len(found):
+            return found[kept]
+        look_at *= 4
+
+
+def surest(boxes: Boxes, scores: NDArray[np.float32], iou: float) -> NDArray[np.int64]:
+    """Number the boxes that suppress all others, surest first, whatever their classes."""
+    order = np.argsort(-scores, kind="stable")
+    found = Detections(boxes[order], scores[order], np.zeros(len(order), np.int64))
+    return order[_greedy(found, iou, agnostic=True)]
+
+
+def _greedy(found: Detections, iou: float, agnostic: bool) -> NDArray[np.int64]:
+    if len(found) == 0:
+        return np.empty(0, np.int64)
+    apart = found.boxes.astype(np.float32)
+    if not agnostic:
+        # Classes are kept apart by moving each into a part of the plane of its own: in fp32 and as
+        # far as the reference does, which rounds corners there to as much as a sixteenth of a
+        # pixel. Of two boxes that overlap by just the threshold, the same one goes.
+        step = np.float32(max(CLASS_STEP, float(np.ptp(found.boxes)) + 1))
+        apart += found.classes.astype(np.float32)[:, None] * step
+    apart[:, 2:] -= apart[:, :2]
+    # A box without an inside overlaps nothing; OpenCV would say it overlaps its like wholly.
+    real = (apart[:, 2:] > 0).all(axis=1)
+    # Lists, not arrays: OpenCV takes longer to convert an array than to suppress its boxes.
+    kept = cv2.dnn.NMSBoxes(apart[real].tolist(), found.scores[real].tolist(), 0.0, iou)
+    rows = np.flatnonzero(real)[np.asarray(kept, np.int64).reshape(-1)]
+    return np.sort(np.concatenate((rows, np.flatnonzero(~real))))
+
+
+def iou(boxes: Boxes, other: Boxes) -> NDArray[np.float32]:
+    """Overlap of each box (N, 4) with each other (M, 4): (N, M), intersection over union."""
+    low = np.maximum(boxes[:, None, :2], other[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], other[None, :, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=2)
+    areas, others = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, other))
+    union = areas[:, None] + others[None, :] - shared
+    ratio: NDArray[np.float32] = np.zeros_like(shared)
+    np.divide(shared, union, out=ratio, where=union > 0)
+    return ratio
+
+
+def _by_score(found: Detections) -> Detections:
+    return found[np.argsort(-found.scores, kind="stable")]
+
+
+def _corners(boxes: Boxes) -> Boxes:
+    """Turn centre, width and height into corners."""
+    half = boxes[:, 2:] / 2
+    return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)

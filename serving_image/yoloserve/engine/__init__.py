@@ -1,0 +1,1 @@
+"""The network at work: a runtime that is chosen, loaded, looked through and watched."""

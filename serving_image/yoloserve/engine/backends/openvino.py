@@ -1,0 +1,171 @@
+"""OpenVINO: the fastest on x86 CPUs, with the colour and scale conversion inside the graph."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+from openvino.preprocess import ColorFormat, PrePostProcessor
+
+from yoloserve.engine.backends.base import (
+    Outputs,
+    Tensors,
+    Tuning,
+    filled,
+    input_size,
+    lanes_and_batch,
+    require_numbers,
+    require_one_output,
+)
+from yoloserve.engine.backends.sizes import CompiledSizes, Size
+from yoloserve.errors import ModelUnsupported
+from yoloserve.model.metadata import Metadata
+from yoloserve.model.weights import ModelFile
+from yoloserve.settings import PrecisionName, Profile
+
+DEVICE = "CPU"
+FLOATS = {"f32", "f16", "bf16"}
+HINTS = {PrecisionName.FP32: ov.Type.f32, PrecisionName.BF16: ov.Type.bf16}
+CPU_INFO = Path("/proc/cpuinfo")
+BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
+CRASHES = {"amx_int8"}  # a quantised network of any size does, openvinotoolkit/openvino#37577
+
+
+class OpenVino:
+    """A compiled network, and an inference request for each lane."""
+
+    device = "cpu"
+
+    @staticmethod
+    def precisions() -> tuple[PrecisionName, ...]:
+        """Say bf16 only where there are instructions for it: emulated, it is a fifth as fast.
+
+        The runtime's own list of capabilities names it on every CPU with AVX-512. Integers are
+        computed everywhere, but only in a graph that was quantised.
+        """
+        here = (PrecisionName.FP32, PrecisionName.INT8)
+        return (PrecisionName.BF16, *here) if BF16_INSTRUCTIONS & cpu_flags() else here
+
+    def __init__(self, model: ModelFile, tuning: Tuning) -> None:
+        core = ov.Core()
+        network = core.read_model(model.content, model.parts.weights)
+        self.metadata = Metadata.parse(model.parts.told or _entries(network))
+        self.precision = _precision(network, tuning.precision)
+        if len(network.inputs) != 1:
+            raise ModelUnsupported(f"the model has {len(network.inputs)} inputs: give one image")
+        require_numbers(network.input(0).element_type.get_type_name(), FLOATS)
+        require_one_output([each.partial_shape.rank.get_length() for each in network.outputs])
+        shape = network.input(0).partial_shape
+        if len(shape) != 4 or _length(shape[1]) not in (3, None):
+            raise ModelUnsupported(f"the model's input is {shape}, no image")
+        batch, _, height, width = shape
+        self.input_size = input_size((_length(height), _length(width)), self.metadata, tuning)
+        if self.precision is PrecisionName.INT8 and CRASHES & cpu_flags():
+            self.input_size = replace(self.input_size, dynamic=False)
+            height, width = self.input_size.height, self.input_size.width
+        self._batch = _length(batch)
+        self.lanes, self.max_batch = lanes_and_batch(
+            tuning, batchable=batch.is_dynamic, most=self.metadata.unrolled, fixed=self._batch
+        )
+        if self.max_batch == 1 and batch.is_dynamic:
+            batch = ov.Dimension(1)
+        options = self._options(tuning)
+        self._red_first = _asks_for_its_size(network)
+
+        def compiled(size: Size | None = None) -> list[ov.InferRequest]:
+            sized = network.clone()
+            sized.reshape([batch, 3, *(size or (height, width))])
+            converting = _with_conversion(sized, blue_first=not self._red_first)
+            program = core.compile_model(converting, DEVICE, options)
+            return [program.create_infer_request() for _ in range(self.lanes)]
+
+        self._any_size = compiled()
+        # Compiled for one size, a network is 4 to 25 % faster than one that takes any.
+        self.sizes = CompiledSizes(compiled) if self.input_size.dynamic else None
+
+    def infer(self, lane: int, tensors: Tensors) -> Outputs:
+        """Run the network on this lane's request, copying its output out."""
+        height, width = tensors.shape[1:3]
+        of_size = self.sizes.find((height, width)) if self.sizes else None
+        request = (of_size or self._any_size)[lane]
+        pixels = filled(tensors, self._batch)
+        if self._red_first:
+            pixels = np.ascontiguousarray(pixels[..., ::-1])
+        request.infer([pixels], share_inputs=True)
+        output: Outputs = request.get_output_tensor(0).data[: len(tensors)].astype("float32")
+        return output
+
+    def _options(self, tuning: Tuning) -> dict[str, object]:
+        realtime = tuning.profile is Profile.REALTIME
+        return {
+            "PERFORMANCE_HINT": "LATENCY" if realtime else "THROUGHPUT",
+            "NUM_STREAMS": self.lanes,
+            "INFERENCE_NUM_THREADS": tuning.threads,
+            # Unset, it would be bf16 wherever there is AMX: two pods of one detector, two
+            # answers. What runs is chosen in `engine` and told in the metrics.
+            # What a quantised graph leaves in floating point is computed exactly.
+            "INFERENCE_PRECISION_HINT": HINTS.get(self.precision, ov.Type.f32),
+            # Pinned threads of several containers would pile up on the same first cores.
+            "ENABLE_CPU_PINNING": False,
+            "CACHE_DIR": tuning.cache_dir,
+        }
+
+
+def _precision(network: ov.Model, wanted: PrecisionName) -> PrecisionName:
+    """Say what the graph will be computed in; raise `ModelUnsupported` if it cannot be."""
+    if any(node.get_type_name() == "FakeQuantize" for node in network.get_ops()):
+        return PrecisionName.INT8
+    if wanted is PrecisionName.INT8:
+        raise ModelUnsupported(
+            "precision int8: the model is not quantised; `yoloserve convert --precision int8` "
+            "does that, with pictures to calibrate by"
+        )
+    return wanted
+
+
+def cpu_flags(told: Path = CPU_INFO) -> set[str]:
+    """Read what instructions the first CPU says it has; nothing where there is no such file."""
+    try:
+        lines = told.read_text().splitlines()
+    except OSError:
+        return set()
+    flags = (line.partition(":")[2].split() for line in lines if line.startswith("flags"))
+    return set(next(flags, []))
+
+
+def _with_conversion(network: ov.Model, *, blue_first: bool) -> ov.Model:
+    """Let the graph take u8 pixels in rows: the conversion costs nothing there."""
+    steps = PrePostProcessor(network)
+    tensor = steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    steps.input().model().set_layout(ov.Layout("NCHW"))
+    planes = steps.input().preprocess().convert_element_type(ov.Type.f32)
+    if blue_first:
+        tensor.set_color_format(ColorFormat.BGR)
+        planes.convert_color(ColorFormat.RGB)
+    planes.scale(255.0)
+    return steps.build()
+
+
+def _asks_for_its_size(network: ov.Model) -> bool:
+    """Tell whether the graph computes with the shape of its input, as `nms=True` exports do.
+
+    Where it does, and the size is free, colours must not be turned around inside: OpenVINO fuses
+    that into what reads the tensor, and then the graph is told a wrong shape (2026.4; boxes of
+    different classes suppressed each other).
+    """
+    readers = network.input(0).get_target_inputs()
+    return any(reader.get_node().get_type_name() == "ShapeOf" for reader in readers)
+
+
+def _entries(network: ov.Model) -> dict[str, str]:
+    """Read what the graph carries: an ONNX file's metadata is kept under `framework`."""
+    if network.has_rt_info("framework"):
+        return {key: value.astype(str) for key, value in network.rt_info["framework"].items()}
+    if network.has_rt_info(["model_info", "labels"]):  # Intel's model API: names without blanks
+        labels = network.get_rt_info(["model_info", "labels"]).astype(str)
+        return {"names": repr(labels.split())}
+    return {}
+
+
+def _length(dimension: ov.Dimension) -> int | None:
+    return dimension.get_length() if dimension.is_static else None

@@ -1,0 +1,91 @@
+"""Does it still see? The answer to one picture, compared now and then with that of the start.
+
+Servers that answer 200 with no boxes, after days, are the known failure of this trade. The same
+picture through the same network gives the same numbers, whatever the network was made to find: so
+this needs no knowledge of the model.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+
+from yoloserve.detections.postprocess import Output
+
+log = logging.getLogger(__name__)
+
+# Of the mean of the numbers. Lanes and batches differ by rounding; a blind network by everything.
+MOST_CHANGE = 0.05
+LOOK_TIMEOUT_S = 30.0  # an engine that hangs does not see either
+LOOK_AGAIN_S = 5.0
+BLIND_LOOKS = 3  # in a row, and the process is of no more use
+BUSY_ROUNDS = 10  # so many rounds are passed over while there is work; then it looks all the same
+
+
+def seen_alike(output: Output, reference: Output) -> bool:
+    """Say whether a network's output is still what it was."""
+    if output.shape != reference.shape or not np.isfinite(output).all():
+        return False
+    change = float(np.abs(output - reference).mean())
+    return change <= MOST_CHANGE * max(float(np.abs(reference).mean()), 1e-6)
+
+
+class Watch:
+    """Looks, and knows whether the server is blind."""
+
+    def __init__(
+        self,
+        look: Callable[[], Awaitable[Output]],
+        is_busy: Callable[[], bool],
+        interval_s: float,
+        give_up: Callable[[], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._look = look
+        self._is_busy = is_busy
+        self._interval_s = interval_s
+        self._give_up = give_up
+        self._sleep = sleep
+        self._reference: Output | None = None
+        self.failed = 0
+
+    @property
+    def blind(self) -> bool:
+        """Say whether the last look failed."""
+        return self.failed > 0
+
+    async def run(self) -> None:
+        """Watch until cancelled, or until there is nothing left to hope for."""
+        await self._judge()
+        passed_over = 0
+        while self.failed < BLIND_LOOKS:
+            await self._sleep(LOOK_AGAIN_S if self.blind else self._interval_s)
+            if self._is_busy() and not self.blind and passed_over < BUSY_ROUNDS:
+                passed_over += 1
+                continue
+            passed_over = 0
+            await self._judge()
+        self._give_up()
+
+    async def _judge(self) -> None:
+        if await self._sees():
+            if self.blind:
+                log.warning("sees again")
+            self.failed = 0
+        else:
+            self.failed += 1
+
+    async def _sees(self) -> bool:
+        try:
+            output = await asyncio.wait_for(self._look(), LOOK_TIMEOUT_S)
+        except Exception as error:  # told: whatever the runtime raises, it does not see
+            log.error("blind", extra={"reason": f"{type(error).__name__}: {error}"})
+            return False
+        # The first output that came is like itself, unless its numbers are none.
+        reference = output if self._reference is None else self._reference
+        if not seen_alike(output, reference):
+            log.error("blind", extra={"reason": "the probe picture's output is not what it was"})
+            return False
+        self._reference = reference
+        return True

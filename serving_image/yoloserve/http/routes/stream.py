@@ -1,0 +1,218 @@
+"""`/v1/stream`: frames of a camera in, boxes out, over one WebSocket.
+
+The newest frame wins: while one is looked at, those that follow replace each other, so that a
+camera faster than the server is answered about now and never about a growing past.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from fastapi import APIRouter, Query, WebSocket
+from starlette.types import Message
+
+from yoloserve.access.credentials import Access
+from yoloserve.detections.postprocess import Options
+from yoloserve.detector import Answer, Detector
+from yoloserve.errors import ForeignOrigin, Overloaded, Refusal, Unauthorized
+from yoloserve.http.dependencies import (
+    LONGEST_DEADLINE_MS,
+    OPTIONS,
+    Asked,
+    Bodies,
+    Caller,
+    Counted,
+    Named,
+    Served,
+    refuse_if_blind,
+    refuse_unknown_query,
+    spend,
+)
+from yoloserve.http.schemas import stream_json
+from yoloserve.origins import may_stream
+from yoloserve.scheduling.connections import TIMEOUT, Cut
+from yoloserve.telemetry.metrics import Metrics
+
+router = APIRouter()
+
+# Codes of RFC 6455 and its registry.
+UNSUPPORTED_DATA, POLICY_VIOLATION, SERVICE_RESTART = 1003, 1008, 1012
+LONGEST_REASON = 123  # bytes, of a close frame
+ASK_AGAIN_S = 5.0  # how soon a revoked key or token ends a stream
+
+
+@router.websocket("/v1/stream")
+async def stream(
+    socket: WebSocket,
+    caller: Named,
+    detector: Served,
+    options: Asked,
+    metrics: Counted,
+    deadline_ms: Annotated[float | None, Query(gt=0, le=LONGEST_DEADLINE_MS)] = None,
+    camera_id: Annotated[str, Query(max_length=128)] = "",
+) -> None:
+    """Answer a camera's frames until it leaves.
+
+    The deadline and the camera are parameters too: a browser cannot set headers here.
+    """
+    state = socket.app.state
+    _refuse_foreign_origin(socket)
+    refuse_unknown_query(socket.scope["query_string"], OPTIONS | {"deadline_ms", "camera_id"})
+    refuse_if_blind(socket)
+    if camera_id:
+        caller = caller.with_camera(camera_id)
+    asked_s = caller.asked_s if deadline_ms is None else deadline_ms / 1000
+    deadline_s = detector.deadline_s if asked_s is None else asked_s
+    with state.streams.hold(caller.client.name):
+        await socket.accept()
+        await _Stream(socket, caller, detector, options, metrics, deadline_s).run()
+
+
+def _refuse_foreign_origin(socket: WebSocket) -> None:
+    """Keep other sites' pages from using a visitor's credentials and network."""
+    origin, state = socket.headers.get("origin"), socket.app.state
+    if not may_stream(
+        origin, socket.headers.get("host"), state.cors_origins, open_=not state.guarded
+    ):
+        raise ForeignOrigin(
+            f"a page of {origin} may not open a stream here: YOLOSERVE_CORS_ORIGINS "
+            "(spec.access.corsOrigins) does not name it"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    number: int
+    encoded: bytes
+    arrived: float
+    release: Callable[[], None]
+
+
+class _Stream:
+    """One socket: a reader that keeps the newest frame, and a worker that answers."""
+
+    def __init__(
+        self,
+        socket: WebSocket,
+        caller: Caller,
+        detector: Detector,
+        options: Options,
+        metrics: Metrics,
+        deadline_s: float,
+    ) -> None:
+        self._socket = socket
+        self._caller = caller
+        self._detector = detector
+        self._options = options
+        self._metrics = metrics
+        self._deadline_s = deadline_s
+        self._bodies: Bodies = socket.app.state.bodies
+        self._newest: _Frame | None = None
+        self._came = asyncio.Event()
+        self._skipped = 0
+
+    async def run(self) -> None:
+        """Read and answer until either ends; what waits for a camera that left is given up."""
+        tasks = {asyncio.create_task(self._read()), asyncio.create_task(self._answer())}
+        if access := self._socket.app.state.access:
+            tasks.add(asyncio.create_task(self._ask_again(access)))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            self._drop_newest()
+        for task in done:
+            task.result()
+
+    async def _read(self) -> None:
+        number = 0
+        while (message := await self._next())["type"] == "websocket.receive":
+            encoded = message.get("bytes")
+            if encoded is None:
+                await self._socket.close(UNSUPPORTED_DATA, "send each frame as a binary message")
+                return
+            if self._drop_newest():
+                self._skipped += 1
+            try:
+                release = self._bodies.keep(encoded)
+            except Overloaded:
+                self._skipped += 1
+            else:
+                self._newest = _Frame(number, encoded, self._detector.clock(), release)
+                self._came.set()
+            number += 1
+
+    async def _next(self) -> Message:
+        """Wait for a message, and for none too long: there are not many places."""
+        idle_s: float | None = self._socket.app.state.stream_idle_s
+        try:
+            async with asyncio.timeout(idle_s):
+                return await self._socket.receive()
+        except TimeoutError:
+            self._metrics.cut(Cut.STREAM_IDLE)
+            await self._socket.close(TIMEOUT, f"no frame came for {idle_s:g} s")
+            return {"type": "websocket.disconnect"}
+
+    async def _ask_again(self, access: Access) -> None:
+        """Ask now and then whether it may still be here; its quota may be another, too."""
+        while True:
+            await asyncio.sleep(ASK_AGAIN_S)
+            try:
+                client = await access.client(self._socket.headers)
+            except Unauthorized as error:
+                await self._turn_out(str(error))
+                return
+            except Refusal:  # nobody can say
+                continue
+            self._caller = replace(self._caller, client=client)
+
+    async def _turn_out(self, why: str) -> None:
+        self._metrics.cut(Cut.STREAM_UNAUTHORIZED)
+        reason = why.encode()[:LONGEST_REASON].decode(errors="ignore")
+        await self._socket.close(POLICY_VIOLATION, reason)
+
+    def _drop_newest(self) -> bool:
+        if self._newest is None:
+            return False
+        self._newest.release()
+        self._newest = None
+        return True
+
+    async def _answer(self) -> None:
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            if (frame := self._newest) is None:
+                continue
+            self._newest = None
+            try:
+                if time.time() > self._caller.client.expires:
+                    await self._turn_out("the token has expired")
+                    return
+                skipped, self._skipped = self._skipped, 0
+                answer = await self._look_at(frame)
+            finally:
+                frame.release()
+            told = stream_json(frame.number, skipped, answer, self._detector.info)
+            await self._socket.send_text(told.decode())
+            if self._socket.app.state.draining:
+                await self._socket.close(SERVICE_RESTART, "connect again: this server is leaving")
+                return
+
+    async def _look_at(self, frame: _Frame) -> Answer | Refusal:
+        deadline = frame.arrived + self._deadline_s
+        try:
+            refuse_if_blind(self._socket)
+            spend(self._socket, self._caller.client)
+            answer = await self._detector.detect(
+                frame.encoded, self._options, deadline=deadline, flow=self._caller.flow
+            )
+        except Refusal as error:
+            self._metrics.refusal(error)
+            return error
+        self._metrics.answered(answer, self._detector.info.classes)
+        return answer

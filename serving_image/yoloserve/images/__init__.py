@@ -1,0 +1,1 @@
+"""Pictures: from bytes to pixels, and into the tensor of a network."""

@@ -1,0 +1,151 @@
+"""Models as OCI artifacts: what `oras push` makes, read by the distribution's HTTP API.
+
+Source: github.com/opencontainers/distribution-spec, and Docker's token authentication.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from yoloserve.errors import InvalidSettings, ModelDownloadFailed, ModelNotFound, ModelUnsupported
+from yoloserve.model.sources.http import GONE, authorization, client
+from yoloserve.settings import Settings
+
+ADDRESS = re.compile(
+    r"oci://(?P<host>[^/]+)/(?P<name>[a-z0-9._/-]+?)"
+    r"(?:@(?P<digest>sha256:[0-9a-f]{64})|:(?P<tag>[\w.-]+))?(?:#(?P<title>.+))?"
+)
+TITLE = "org.opencontainers.image.title"
+MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+MOST_MANIFEST_BYTES = 4 * 2**20  # the specification's own limit
+LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """The file to download."""
+
+    url: str
+    sha256: str
+    headers: dict[str, str]
+    title: str
+
+
+def is_open_to_all(settings: Settings) -> bool:
+    """Say whether the manifest comes over plain http from elsewhere, under no digest of its own."""
+    address = ADDRESS.fullmatch(settings.model)
+    return bool(
+        address
+        and settings.registry_plain_http
+        and not _is_here(address["host"])
+        and not address["digest"]
+    )
+
+
+def _is_here(host: str) -> bool:
+    return re.sub(r":\d+$", "", host) in LOOPBACK
+
+
+def resolve(settings: Settings) -> Blob:
+    """Ask the registry which file the address means.
+
+    Raises `InvalidSettings`, `ModelNotFound`, `ModelDownloadFailed`, or `ModelUnsupported`.
+    """
+    address = ADDRESS.fullmatch(settings.model)
+    if address is None:
+        raise InvalidSettings(
+            f"model {settings.model!r}: write oci://registry/name:tag or "
+            "oci://registry/name@sha256:…, and #file where an artifact has several"
+        )
+    host, name, title = address["host"], address["name"], address["title"]
+    reference = address["digest"] or address["tag"] or "latest"
+    plain = settings.registry_plain_http or _is_here(host)
+    base = f"{'http' if plain else 'https'}://{host}/v2/{name}"
+    try:
+        with client() as http:
+            registry = _Registry(http, settings)
+            manifest = registry.manifest(f"{base}/manifests/", reference)
+            if "manifests" in manifest:  # an index, of platforms that models do not have
+                [first, *_] = manifest["manifests"] or [{}]
+                manifest = registry.manifest(f"{base}/manifests/", first["digest"])
+            layer = _chosen(manifest.get("layers", []), title, settings.model)
+            digest = layer["digest"]
+    except httpx.HTTPError as error:
+        raise ModelDownloadFailed(f"cannot ask {host} for {settings.model}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelDownloadFailed(
+            f"{host} answered something else than a manifest for {settings.model}: {error!r}"
+        ) from error
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise ModelUnsupported(f"{settings.model} is named by {digest}, not by a SHA-256")
+    return Blob(
+        f"{base}/blobs/{digest}",
+        digest.removeprefix("sha256:"),
+        registry.headers,
+        layer.get("annotations", {}).get(TITLE) or name.rpartition("/")[2],
+    )
+
+
+def _chosen(layers: list[dict[str, Any]], title: str | None, address: str) -> dict[str, Any]:
+    titles = [layer.get("annotations", {}).get(TITLE, "") for layer in layers]
+    if title is not None:
+        layers = [layer for layer, name in zip(layers, titles, strict=True) if name == title]
+    if len(layers) == 1:
+        return layers[0]
+    raise ModelUnsupported(
+        f"{address} has the files {', '.join(titles) or 'none'}: name one with #file, and push "
+        "an OpenVINO folder as one archive"
+    )
+
+
+class _Registry:
+    """A conversation with a registry; gets a token when it is asked for one."""
+
+    def __init__(self, http: httpx.Client, settings: Settings) -> None:
+        self._http = http
+        self._own = authorization(settings)
+        self.headers = dict(self._own) if settings.model_token else {}
+
+    def manifest(self, base: str, reference: str) -> dict[str, Any]:
+        url = base + reference
+        response = self._get(url)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            self._authenticate(response)
+            response = self._get(url)
+        if response.status_code in GONE:
+            raise ModelNotFound(f"{url} answered {response.status_code}")
+        response.raise_for_status()
+        content = response.content
+        if len(content) > MOST_MANIFEST_BYTES:
+            raise ModelDownloadFailed(f"{url} is larger than a manifest may be")
+        if reference.startswith("sha256:"):
+            got = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            if got != reference:
+                raise ModelDownloadFailed(f"{url} has the digest {got}")
+        told: dict[str, Any] = response.json()
+        return told
+
+    def _get(self, url: str) -> httpx.Response:
+        return self._http.get(url, headers={"Accept": ", ".join(MANIFESTS), **self.headers})
+
+    def _authenticate(self, refused: httpx.Response) -> None:
+        scheme, _, rest = refused.headers.get("www-authenticate", "").partition(" ")
+        if scheme.lower() == "basic":
+            self.headers = self._own
+            return
+        asked = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+        if scheme.lower() != "bearer" or "realm" not in asked:
+            return  # what comes next is told as it is
+        where = {key: asked[key] for key in ("service", "scope") if key in asked}
+        answer = self._http.get(asked["realm"], params=where, headers=self._own)
+        answer.raise_for_status()
+        told = answer.json()
+        self.headers = {"Authorization": f"Bearer {told.get('token') or told['access_token']}"}

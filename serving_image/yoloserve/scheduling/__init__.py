@@ -1,0 +1,1 @@
+"""Who may come in, and whose turn it is; knows neither pictures nor HTTP."""

@@ -1,0 +1,284 @@
+"""What Prometheus sees. Only the edges count; everything inside returns what there is to count."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from yoloserve.detections.postprocess import Detections
+from yoloserve.detector import Answer, Detector
+from yoloserve.errors import Miss, Refusal, TooLate
+from yoloserve.scheduling.admission import Places
+from yoloserve.scheduling.connections import Connections, Cut
+from yoloserve.telemetry.statistics import REASONS, Statistics
+
+# OpenTelemetry's buckets for HTTP begin at 5 ms, where a small detector has long answered.
+SECONDS = (0.001, 0.002, 0.004, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5)
+CONFIDENCES = np.arange(1, 11) / 10
+STAGES = "decode", "preprocess", "queue", "inference", "postprocess"
+OK = "ok"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "WEBSOCKET"})
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.statistics = Statistics()
+        for collect in (ProcessCollector, PlatformCollector, GCCollector):
+            collect(registry=self.registry)
+        self._requests = Counter(
+            "yoloserve_requests",
+            "Requests to detect, by outcome: ok, canceled, or the code of the error",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._duration = Histogram(
+            "yoloserve_request_duration_seconds",
+            "From the last byte of the body to the answer, of requests answered in time",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._stage = Histogram(
+            "yoloserve_stage_duration_seconds",
+            "Time of each stage of a request",
+            ["stage"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._batch_size = Histogram(
+            "yoloserve_batch_size",
+            "Images in each call of the engine",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=self.registry,
+        )
+        self._per_image = Histogram(
+            "yoloserve_image_detections",
+            "Objects found in each image",
+            buckets=(0, 1, 2, 5, 10, 20, 50, 100, 300),
+            registry=self.registry,
+        )
+        self._seen = _Seen()
+        self.registry.register(self._seen)
+        self._missed = Counter(
+            "yoloserve_deadline_misses",
+            "Requests refused for their deadline: passed on arrival, dropped from the queue before "
+            "any work of the engine, or computed and late",
+            ["at"],
+            registry=self.registry,
+        )
+        for miss in Miss:
+            self._missed.labels(miss)
+        self._http = Histogram(
+            "http_server_request_duration_seconds",
+            "All of HTTP, by OpenTelemetry's names: from the head of a request to its answer's end",
+            ["http_request_method", "http_route", "http_response_status_code"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.active_requests = Gauge(
+            "http_server_active_requests",
+            "Requests of any kind, and streams, that are under way",
+            registry=self.registry,
+        )
+        self._connections = Gauge(
+            "yoloserve_connections", "Open connections, streams apart", registry=self.registry
+        )
+        self._streams = Gauge("yoloserve_streams", "Open streams", registry=self.registry)
+        self._cut = Counter(
+            "yoloserve_connections_cut",
+            "Connections and streams that were ended for what their client did, or did not",
+            ["reason"],
+            registry=self.registry,
+        )
+        for why in Cut:
+            self._cut.labels(why)
+        self._model = Gauge(
+            "yoloserve_model_info",
+            "What is served, as labels; always 1",
+            ["name", "version", "revision", "sha256", "backend", "precision", "device"],
+            registry=self.registry,
+        )
+
+    def watch(self, detector: Detector) -> None:
+        """Show the model, and from now on the queue as it is at each scrape."""
+        info = detector.info
+        self._model.labels(
+            info.name,
+            info.version,
+            info.revision,
+            info.sha256,
+            info.backend,
+            info.precision,
+            info.device,
+        ).set(1)
+        for outcome in (OK, "overloaded", "over_quota", "deadline_exceeded"):
+            self._requests.labels(outcome)  # a rate needs a zero to start from
+        self.registry.register(_Queue(detector))
+        self.registry.register(_Triton(detector, self.statistics))
+
+    def watch_connections(self, connections: Connections) -> None:
+        """Show the connections as they are at each scrape."""
+        self._connections.set_function(lambda: connections.open)
+
+    def watch_streams(self, streams: Places) -> None:
+        """Show the streams as they are at each scrape."""
+        self._streams.set_function(lambda: streams.taken)
+
+    def cut(self, why: Cut) -> None:
+        """Count one connection that was ended."""
+        self._cut.labels(why).inc()
+
+    def batch_ran(self, size: int) -> None:
+        """Count one call of the engine."""
+        self.statistics.executed()
+        self._batch_size.observe(size)
+
+    def answered(self, answer: Answer, classes: tuple[str, ...]) -> None:
+        """Count one answer sent in time."""
+        self.statistics.answered(answer.timing)
+        self._requests.labels(OK).inc()
+        self._duration.observe(answer.timing.total)
+        for stage in STAGES:
+            self._stage.labels(stage).observe(getattr(answer.timing, stage))
+        self._per_image.observe(len(answer.detections))
+        self._seen.count(answer.detections, classes)
+
+    def refused(self, code: str) -> None:
+        """Count one request that got no detections."""
+        self.statistics.refused(code)
+        self._requests.labels(code).inc()
+
+    def refusal(self, error: Refusal) -> None:
+        """Count one request that got an error, and where its deadline was missed if it was."""
+        self.refused(error.code)
+        if isinstance(error, TooLate):
+            self._missed.labels(error.miss).inc()
+
+    def served(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request of HTTP; what callers invent makes no label."""
+        known = method if method in METHODS else "_OTHER"
+        self._http.labels(known, route, status).observe(seconds)
+
+    def text(self) -> bytes:
+        """Write everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _Seen(Collector):
+    """Detections by class and by confidence.
+
+    Counted here an image at a time: the client library takes a lock and a search for each number,
+    half a millisecond for an image of ninety objects.
+    """
+
+    def __init__(self) -> None:
+        self._classes: tuple[str, ...] = ()
+        self._of_class = np.zeros(0, np.int64)
+        self._up_to = np.zeros(len(CONFIDENCES) + 1, np.int64)  # the last one: any
+        self._sum = 0.0
+
+    def count(self, found: Detections, classes: tuple[str, ...]) -> None:
+        """Count what was found in one image."""
+        if self._classes is not classes:
+            self._classes, self._of_class = classes, np.zeros(len(classes), np.int64)
+        self._of_class += np.bincount(found.classes, minlength=len(classes))
+        bucket = np.searchsorted(CONFIDENCES, found.scores)
+        self._up_to += np.bincount(bucket, minlength=len(self._up_to)).cumsum()
+        self._sum += float(found.scores.sum())
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell what was counted; a class that was never seen is left out."""
+        edges = [*map(floatToGoString, CONFIDENCES.tolist()), "+Inf"]
+        yield HistogramMetricFamily(
+            "yoloserve_detection_confidence",
+            "Confidence of each detection",
+            buckets=list(zip(edges, self._up_to.tolist(), strict=True)),
+            sum_value=self._sum,
+        )
+        detections = CounterMetricFamily(
+            "yoloserve_detections", "Objects found, by class", labels=["class"]
+        )
+        seen: dict[str, int] = {}  # a model may have two classes of one name: one series for both
+        for index in self._of_class.nonzero()[0].tolist():
+            name = self._classes[index]
+            seen[name] = seen.get(name, 0) + int(self._of_class[index])
+        for name, count in seen.items():
+            detections.add_metric([name], count)
+        yield detections
+
+
+class _Queue(Collector):
+    """Gauges read when they are asked for; autoscalers look at these."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the queue."""
+        inside, batcher = self._detector.admission.inside, self._detector.batcher
+        yield GaugeMetricFamily(
+            "yoloserve_inflight_requests", "Requests admitted and not yet answered", value=inside
+        )
+        yield GaugeMetricFamily(
+            "yoloserve_queue_requests", "Requests that wait for the engine", value=batcher.waiting
+        )
+        yield GaugeMetricFamily(
+            "yoloserve_capacity_requests_per_second",
+            "What the slowest stage can answer, from its recent work",
+            value=self._detector.capacity_per_s,
+        )
+
+
+class _Triton(Collector):
+    """The same by Triton's names, for dashboards and autoscalers that know those."""
+
+    def __init__(self, detector: Detector, statistics: Statistics) -> None:
+        self._detector = detector
+        self._statistics = statistics
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the statistics."""
+        info, told = self._detector.info, self._statistics
+        model = info.name, info.version
+        labels = ["model", "version"]
+
+        def counter(name: str, help_text: str, value: float) -> Metric:
+            family = CounterMetricFamily(f"nv_inference_{name}", help_text, labels=labels)
+            family.add_metric(model, value)
+            return family
+
+        yield counter("request_success", "Images answered", told.succeeded)
+        failure = CounterMetricFamily(
+            "nv_inference_request_failure", "Requests refused", labels=[*labels, "reason"]
+        )
+        for reason in REASONS:
+            failure.add_metric((*model, reason), told.failed[reason])
+        yield failure
+        yield counter("count", "Images answered", told.succeeded)
+        yield counter("exec_count", "Calls of the engine", told.executions)
+        for name, seconds in (
+            ("request", told.total_s),
+            ("queue", told.queue_s),
+            ("compute_input", told.input_s),
+            ("compute_infer", told.infer_s),
+            ("compute_output", told.output_s),
+        ):
+            yield counter(f"{name}_duration_us", "Cumulative time", seconds * 1e6)
+        pending = GaugeMetricFamily(
+            "nv_inference_pending_request_count", "Images that wait for the engine", labels=labels
+        )
+        pending.add_metric(model, self._detector.batcher.waiting)
+        yield pending
