@@ -21,8 +21,9 @@ from yoloserve.access import credentials
 from yoloserve.access.tokens import Tokens
 from yoloserve.errors import Refusal
 from yoloserve.http import inference_protocol
-from yoloserve.http.dependencies import Bodies, class_indices, url_in
+from yoloserve.http.bodies import Bodies, url_in
 from yoloserve.http.fetching import Address, Fetcher
+from yoloserve.http.options import class_indices
 from yoloserve.images.decoding import decode_for
 from yoloserve.images.letterbox import InputSize, letterbox
 from yoloserve.telemetry import tracing

@@ -44,14 +44,11 @@ def _serve(settings: Settings, start: "Callable[[Settings], Engine] | None") -> 
     # A network is read and compiled mostly outside of Python: time to import what speaks HTTP.
     with ThreadPoolExecutor(1, "start") as beside:
         starting = beside.submit(start or usual, settings)
-        from yoloserve.http.app import create_app
+        from yoloserve.assembly import assemble
         from yoloserve.http.server import Server
-        from yoloserve.telemetry.metrics import Metrics
 
         engine = starting.result()
-    metrics = Metrics()
-    detector = _around(engine, settings, metrics.batch_ran)
-    server = Server(create_app(detector, metrics, settings), settings)
+    server = Server(assemble(settings, engine), settings)
     server.run()
     return 0 if server.started and not server.blind else FAILED
 
@@ -98,9 +95,10 @@ async def _predict(
 
 def evaluate(settings: Settings, data: Path, limit: int | None) -> int:
     """Print the mean average precision on pictures whose objects are known."""
+    from yoloserve.engine.starting import start
     from yoloserve.quality import dataset, evaluation
 
-    engine = _start(settings)
+    engine = start(settings)
     pictures = dataset.read(data, engine.info.classes)[:limit]
     unknown = [each.path for each in pictures if each.classes is None]
     if unknown:
@@ -126,6 +124,7 @@ def convert(settings: Settings, data: Path, into: Path | None) -> int:
 def _looked(settings: Settings) -> "Callable[[Engine, Sequence[Labelled]], Evaluation]":
     """Return what lets an engine look at pictures, by the path of requests."""
     from yoloserve.detections.postprocess import Options
+    from yoloserve.detector import Detector
     from yoloserve.quality import evaluation
 
     options = Options(
@@ -136,7 +135,7 @@ def _looked(settings: Settings) -> "Callable[[Engine, Sequence[Labelled]], Evalu
     )
 
     async def ask(engine: "Engine", pictures: "Sequence[Labelled]") -> "Evaluation":
-        detector = _around(engine, _patient(settings))
+        detector = Detector.around(engine, _patient(settings))
         await detector.warm_up()
         try:
             return await evaluation.evaluate(detector, pictures, options)
@@ -208,40 +207,15 @@ async def _measure(
 
 
 def _detector(settings: Settings) -> "Detector":
-    return _around(_start(settings), settings)
+    from yoloserve.detector import Detector
+    from yoloserve.engine.starting import start
+
+    return Detector.around(start(settings), settings)
 
 
 def _patient(settings: Settings) -> Settings:
     """Let as many wait as like to: the cap is made for callers with a deadline."""
     return settings.model_copy(update={"deadline_ms": PATIENT_MS})
-
-
-def _start(settings: Settings) -> "Engine":
-    from yoloserve.engine.starting import start
-
-    return start(settings)
-
-
-def _around(
-    engine: "Engine", settings: Settings, on_batch: Callable[[int], None] = lambda _: None
-) -> "Detector":
-    from yoloserve.detections.postprocess import Options
-    from yoloserve.detector import Detector
-    from yoloserve.scheduling.concurrency import Threads, available_cpus
-
-    return Detector(
-        engine,
-        Threads(pool=settings.threads or available_cpus(), lanes=engine.lanes),
-        max_pixels=settings.max_pixels,
-        deadline_s=settings.deadline_ms / 1000,
-        defaults=Options(
-            settings.confidence,
-            settings.iou,
-            settings.max_detections,
-            agnostic_nms=settings.agnostic_nms,
-        ),
-        on_batch=on_batch,
-    )
 
 
 def _read(path: Path) -> bytes:

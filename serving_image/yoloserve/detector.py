@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from yoloserve.detections.annotate import annotate
 from yoloserve.detections.postprocess import Detections, Head, Options, Output, postprocess
@@ -14,9 +14,9 @@ from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
 from yoloserve.images.decoding import decode, decode_for, decode_whole, require_size
 from yoloserve.images.letterbox import Image, InputSize, Letterbox, blank, letterbox
 from yoloserve.scheduling.admission import ANYBODY, Admission, Flow, slowest, waiting_limit
-from yoloserve.scheduling.batching import Batcher, ServiceTime
-from yoloserve.scheduling.concurrency import Room, Threads
-from yoloserve.settings import PrecisionName
+from yoloserve.scheduling.batching import Batcher, OnBatch, ServiceTime
+from yoloserve.scheduling.concurrency import Room, Threads, available_cpus
+from yoloserve.settings import PrecisionName, Settings
 
 R = TypeVar("R")
 Source = bytes | Callable[[], Image]  # an encoded image, or what makes one, on a thread
@@ -89,7 +89,7 @@ class Detector:
         deadline_s: float,
         defaults: Options,
         clock: Callable[[], float] = time.perf_counter,
-        on_batch: Callable[[int], None] = lambda _: None,
+        on_batch: OnBatch = lambda _: None,
     ) -> None:
         self.info = engine.info
         self.clock = clock
@@ -114,6 +114,23 @@ class Detector:
             on_batch=on_batch,
         )
         self.admission = Admission(self._most_inside, clock)
+
+    @classmethod
+    def around(cls, engine: Engine, settings: Settings, on_batch: OnBatch = lambda _: None) -> Self:
+        """Put a queue before an engine, as the settings say."""
+        return cls(
+            engine,
+            Threads(pool=settings.threads or available_cpus(), lanes=engine.lanes),
+            max_pixels=settings.max_pixels,
+            deadline_s=settings.deadline_ms / 1000,
+            defaults=Options(
+                settings.confidence,
+                settings.iou,
+                settings.max_detections,
+                agnostic_nms=settings.agnostic_nms,
+            ),
+            on_batch=on_batch,
+        )
 
     async def detect(
         self, source: Source, options: Options, *, deadline: float, flow: Flow = ANYBODY

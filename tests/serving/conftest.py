@@ -28,6 +28,7 @@ from yoloserve.detections.postprocess import Head, Options
 from yoloserve.detector import Detector
 from yoloserve.engine.starting import Engine, ModelInfo
 from yoloserve.http.app import create_app
+from yoloserve.http.serving import Serving, serving_of
 from yoloserve.images.letterbox import Image, InputSize
 from yoloserve.model.metadata import Metadata
 from yoloserve.scheduling.concurrency import Threads
@@ -141,6 +142,10 @@ class Served:
     app: Any
     detector: Detector
     backend: FakeBackend
+
+    @property
+    def serving(self) -> Serving:
+        return serving_of(self.app)
 
     async def detect(self, body: bytes, query: str = "", **headers: str) -> httpx.Response:
         return await self.client.post(f"/v1/detect{query}", content=body, headers=headers)

@@ -222,7 +222,7 @@ async def test_a_stream_is_read_no_further_than_the_limit(serve, media_type: str
         )
         assert error_of(response) == (413, "too_large")
         assert sent <= 11_000
-        assert served.app.state.bodies.held == 0
+        assert served.serving.bodies.held == 0
 
 
 async def test_a_body_that_takes_for_ever_is_given_up(serve) -> None:
@@ -249,11 +249,11 @@ async def test_all_bodies_together_are_bounded(serve, jpeg: bytes) -> None:
             asyncio.create_task(served.client.post("/v1/detect", content=slow()))
             for _ in range(limit // 1900)
         ]
-        await until(lambda: served.app.state.bodies.held == 1900 * len(posts), *posts)
+        await until(lambda: served.serving.bodies.held == 1900 * len(posts), *posts)
         assert error_of(await served.detect(jpeg)) == (503, "overloaded")
         waits.set()
         assert {r.status_code for r in await asyncio.gather(*posts)} == {415}
-        assert served.app.state.bodies.held == 0
+        assert served.serving.bodies.held == 0
         assert (await served.detect(jpeg)).status_code == 200
 
 
@@ -444,7 +444,7 @@ async def test_what_is_not_there_is_told_in_the_same_form(serve, method, path, e
 async def test_readiness_ends_with_draining_and_answers_go_on(serve, jpeg: bytes) -> None:
     async with serve() as served:
         ready = await served.client.get("/health/ready")
-        served.app.state.draining = True
+        served.serving.drain()
         draining = await served.client.get("/health/ready")
         live = await served.client.get("/health/live")
         answer = await served.detect(jpeg)

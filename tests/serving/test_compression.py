@@ -115,7 +115,7 @@ async def test_a_picture_may_come_compressed(serve, jpeg: bytes, encoding: str) 
         address = PACK[encoding](b'{"url": "https://cams.example.com/a.jpg"}')
         told["Content-Type"] = "application/json"
         assert (await served.detect(address, **told)).json()["error"]["code"] == "url_refused"
-        assert served.app.state.bodies.held == 0
+        assert served.serving.bodies.held == 0
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ async def test_what_cannot_be_undone_is_refused(
             )
             assert answer.status_code == status, answer.text
             assert code in answer.text
-            assert served.app.state.bodies.held == 0
+            assert served.serving.bodies.held == 0
 
 
 async def test_a_bomb_costs_no_more_than_the_limit_and_holds_nobody_up(serve, jpeg: bytes) -> None:
@@ -160,7 +160,7 @@ async def test_a_bomb_costs_no_more_than_the_limit_and_holds_nobody_up(serve, jp
         assert (await served.detect(jpeg)).status_code == 200
         told = await asyncio.gather(*going_off)
         assert [answer.status_code for answer in told] == [413, 413, 413]
-        assert served.app.state.bodies.held == 0
+        assert served.serving.bodies.held == 0
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 200
 
 

@@ -259,7 +259,7 @@ async def test_a_request_by_address_is_answered_like_any_other(serve, jpeg: byte
             **settings, url_networks=(LOOPBACK, ipaddress.ip_network("::1"))
         ) as served:
             answer = await served.client.post("/v1/detect", json=url)
-            assert served.app.state.bodies.held == 0
+            assert served.serving.bodies.held == 0
     assert refused.status_code == 403
     assert refused.json()["error"]["code"] == "url_refused"
     assert answer.status_code == 200, answer.text

@@ -167,10 +167,8 @@ async def test_the_docs_are_whole_below_any_prefix(serve) -> None:
 async def test_a_failure_is_counted_as_one_and_has_its_ids(serve, jpeg, monkeypatch) -> None:
     counted = []
     async with serve() as served:
-        monkeypatch.setattr(
-            served.app.state.metrics, "served", lambda *told: counted.append(told[2])
-        )
-        monkeypatch.setattr(served.app.state, "bodies", None)
+        monkeypatch.setattr(served.serving.metrics, "served", lambda *told: counted.append(told[2]))
+        monkeypatch.setattr(served.serving, "bodies", None)
         response = await served.detect(jpeg, **{"X-Request-Id": "mine"})
     assert response.status_code == 500
     assert response.json()["error"]["code"] == "internal"

@@ -139,14 +139,14 @@ async def test_the_newest_frame_wins(serve, stream_to, backend, jpeg: bytes) -> 
             camera.send(jpeg)
         while not camera._in.empty():  # noqa: ASYNC110 (a queue of the fake, read without a wait)
             await asyncio.sleep(0)
-        assert served.app.state.bodies.held == 2 * len(jpeg)
+        assert served.serving.bodies.held == 2 * len(jpeg)
         backend.may_run.set()
         first, second = await camera.receive(), await camera.receive()
         assert (first["frame"], first["skipped"]) == (0, 0)
         assert (second["frame"], second["skipped"]) == (6, 5)
         await camera.leave()
-        assert served.app.state.bodies.held == 0
-        assert served.app.state.streams.taken == 0
+        assert served.serving.bodies.held == 0
+        assert served.serving.streams.taken == 0
 
 
 async def test_a_camera_that_leaves_frees_its_place(serve, stream_to, backend, jpeg: bytes) -> None:
@@ -159,7 +159,7 @@ async def test_a_camera_that_leaves_frees_its_place(serve, stream_to, backend, j
         assert served.detector.admission.inside == 1
         await camera.leave()
         assert served.detector.admission.inside == 0
-        assert served.app.state.bodies.held == 0
+        assert served.serving.bodies.held == 0
         backend.may_run.set()
 
 
@@ -177,9 +177,7 @@ async def test_frames_count_against_the_quota(serve, stream_to, clock, jpeg: byt
 
 def cut(served: Any, reason: str) -> float:
     told = {"reason": reason}
-    return served.app.state.metrics.registry.get_sample_value(
-        "yoloserve_connections_cut_total", told
-    )
+    return served.serving.metrics.registry.get_sample_value("yoloserve_connections_cut_total", told)
 
 
 async def test_a_stream_that_sends_no_frame_is_closed(serve, stream_to, jpeg: bytes) -> None:
@@ -190,7 +188,7 @@ async def test_a_stream_that_sends_no_frame_is_closed(serve, stream_to, jpeg: by
         sent_one.send(jpeg)
         assert (await sent_one.end())[0] == 3008
         assert cut(served, "stream_idle") == 2
-        assert served.app.state.streams.taken == 0
+        assert served.serving.streams.taken == 0
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ async def test_a_request_is_a_span_below_the_callers(serve, jpeg, monkeypatch) -
 
     exporter = InMemorySpanExporter()
     async with serve() as served:
-        spans = served.app.state.spans = tracing.OpenTelemetrySpans(exporter)
+        spans = served.serving.spans = tracing.OpenTelemetrySpans(exporter)
         answer = await served.detect(jpeg, **{"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"})
         spans._provider.force_flush()
     *stages, span = exporter.get_finished_spans()
@@ -137,7 +137,7 @@ async def test_a_clock_that_is_set_meanwhile_moves_no_stage_out_of_its_span(
     exporter = InMemorySpanExporter()
     times = itertools.count(time.time_ns(), hours * 3600 * 10**9)
     async with serve() as served:
-        spans = served.app.state.spans = tracing.OpenTelemetrySpans(exporter)
+        spans = served.serving.spans = tracing.OpenTelemetrySpans(exporter)
         monkeypatch.setattr(tracing.time, "time_ns", lambda: next(times))
         await served.detect(jpeg)
         spans._provider.force_flush()
@@ -151,7 +151,7 @@ async def test_each_image_of_several_has_its_stages(serve, jpeg) -> None:
 
     exporter = InMemorySpanExporter()
     async with serve() as served:
-        spans = served.app.state.spans = tracing.OpenTelemetrySpans(exporter)
+        spans = served.serving.spans = tracing.OpenTelemetrySpans(exporter)
         form = [("file", ("a.jpg", jpeg)), ("file", ("b.jpg", b"none")), ("file", ("c.jpg", jpeg))]
         await served.client.post("/v1/detect/batch", files=form)
         alone = {"Inference-Header-Content-Length": "0"}

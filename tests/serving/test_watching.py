@@ -122,13 +122,13 @@ async def test_it_waits_for_a_quiet_moment_but_not_for_ever() -> None:
 
 async def test_a_blind_server_answers_nobody(serve, backend, jpeg: bytes) -> None:
     async with serve() as served:
-        served.app.state.watch.failed = 1
+        served.serving.watch.failed = 1
         refused = await served.detect(jpeg)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "blind")
         ready = await served.client.get("/health/ready")
         assert (ready.status_code, ready.json()) == (503, {"status": "blind"})
         assert (await served.client.get("/health/live")).status_code == 200
-        served.app.state.watch.failed = 0
+        served.serving.watch.failed = 0
         assert (await served.detect(jpeg)).status_code == 200
 
 
@@ -143,6 +143,6 @@ async def test_the_probe_goes_through_the_engine_and_notices(serve, backend) -> 
 async def test_a_process_that_gives_up_ends_with_a_failure(serve) -> None:
     async with serve() as served:
         server = Server(served.app, Settings(port=0))
-        served.app.state.watch._give_up()
+        served.serving.watch.give_up()
         assert server.should_exit
         assert server.blind

@@ -39,13 +39,13 @@ class Watch:
         look: Callable[[], Awaitable[Output]],
         is_busy: Callable[[], bool],
         interval_s: float,
-        give_up: Callable[[], None],
+        give_up: Callable[[], None] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._look = look
         self._is_busy = is_busy
         self._interval_s = interval_s
-        self._give_up = give_up
+        self.give_up = give_up  # whose process it is may say what that means
         self._sleep = sleep
         self._reference: Output | None = None
         self.failed = 0
@@ -66,7 +66,7 @@ class Watch:
                 continue
             passed_over = 0
             await self._judge()
-        self._give_up()
+        self.give_up()
 
     async def _judge(self) -> None:
         if await self._sees():

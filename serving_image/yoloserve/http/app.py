@@ -1,42 +1,38 @@
 """The application: routes, start and end, and what happens to errors."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
-from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Scope
 
 from yoloserve import errors
-from yoloserve.access.credentials import Access
 from yoloserve.detector import Detector
-from yoloserve.engine.watching import Watch
-from yoloserve.http.dependencies import Bodies, ClientGone
-from yoloserve.http.middleware import AnswersBugs, Door, Guarded, SaysWho, TakesHead, Traced, cors
+from yoloserve.http.callers import ClientGone
+from yoloserve.http.middleware import AnswersBugs, AsAtTheRoot, Door, Guarded, SaysWho, Traced, cors
 from yoloserve.http.replies import detects, refusal, reply
 from yoloserve.http.routes import detect, health, page, stream, v2
 from yoloserve.http.schemas import StreamResponse, V2Request
-from yoloserve.scheduling.admission import Places, Quotas
+from yoloserve.http.serving import Serving, serving_of
 from yoloserve.settings import Settings
 from yoloserve.telemetry.metrics import Metrics
-from yoloserve.telemetry.tracing import spans
-
-if TYPE_CHECKING:
-    from yoloserve.http.fetching import Fetcher
 
 CODE_OF = {404: "not_found", 405: "method_not_allowed"}  # what the router itself refuses
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody receives it
 
 
 def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> FastAPI:
-    """Build the application around a detector that is ready to warm up."""
+    """Build the application around a detector that is ready to warm up.
+
+    It runs at the root or below another's prefix; `serving_of` tells what its host may ask of it.
+    """
+    serving = Serving.of(detector, metrics, settings)
     app = FastAPIOffline(
         title="yoloserve",
         version=detector.info.version,
@@ -55,33 +51,7 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
         servers=[{"url": "./"}],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    app.state.detector = detector
-    app.state.metrics = metrics
-    app.state.fetcher = fetcher = _fetcher(settings)
-    app.state.bodies = Bodies(
-        settings.max_body_bytes, settings.body_timeout_seconds, settings.max_images, fetcher
-    )
-    app.state.quotas = Quotas(detector.clock)
-    app.state.quota_per_second = settings.quota_per_second
-    app.state.spans = spans()
-    app.state.access = access = Access.of(settings)
-    app.state.guarded = access is not None
-    app.state.cors_origins = frozenset(settings.cors_origins or ())
-    app.state.max_images, app.state.max_pixels = settings.max_images, settings.max_pixels
-    app.state.draining = False
-    app.state.large_json = asyncio.Lock()
-    app.state.streams = Places(settings.max_streams, "streams")
-    app.state.stream_idle_s = settings.stream_idle_seconds or None
-    metrics.watch_streams(app.state.streams)
-    app.state.give_up = lambda: None  # the process's to say
-    app.state.watch = Watch(
-        detector.look_at_probe,
-        is_busy=lambda: detector.admission.inside > 0,
-        interval_s=settings.probe_interval_seconds,
-        give_up=lambda: app.state.give_up(),
-    )
-    app.state.watches = settings.probe_interval_seconds > 0
-    app.state.status = partial(_status, app.state)
+    app.state.serving = serving
     for routes in (detect, stream, v2, health, page):
         app.include_router(routes.router)
     _complete(app.openapi())  # made once, and kept by FastAPI
@@ -91,34 +61,16 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     app.add_exception_handler(ClientDisconnect, _nobody_there)
     app.add_exception_handler(ClientGone, _nobody_there)
     # Outermost last.
-    if access:
-        app.add_middleware(
-            Guarded, access=access, state=app.state, metrics_open=settings.metrics_open
-        )
-    app.add_middleware(Door, state=app.state)
-    app.add_middleware(AnswersBugs, failed=partial(_failed, app.state))
-    app.add_middleware(SaysWho, state=app.state)
+    if serving.access:
+        app.add_middleware(Guarded, access=serving.access, serving=serving)
+    app.add_middleware(Door, metrics=metrics)
+    app.add_middleware(AnswersBugs, failed=partial(_failed, metrics))
+    app.add_middleware(SaysWho, serving=serving)
     if settings.cors_origins:
         app.add_middleware(cors(settings.cors_origins))
-    app.add_middleware(Traced, state=app.state, access_log=settings.access_log)
-    app.add_middleware(TakesHead)
+    app.add_middleware(Traced, serving=serving)
+    app.add_middleware(AsAtTheRoot)
     return app
-
-
-def _fetcher(settings: Settings) -> "Fetcher | None":
-    """Make what fetches pictures, if it may: importing an HTTP client takes a tenth of a second."""
-    if not settings.url_hosts:
-        return None
-    from yoloserve.http.fetching import Fetcher
-
-    return Fetcher.of(settings)
-
-
-def _status(state: State) -> str:
-    """Name the state that `/health/ready` tells; only "ready" is."""
-    if state.watch.blind:
-        return "blind"
-    return "draining" if state.draining else "ready"
 
 
 def _complete(document: dict[str, Any]) -> None:
@@ -137,30 +89,19 @@ def _complete(document: dict[str, Any]) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    detector: Detector = app.state.detector
-    await detector.warm_up()
-    app.state.metrics.watch(detector)
-    watching = asyncio.create_task(app.state.watch.run()) if app.state.watches else None
-    yield
-    if watching:
-        watching.cancel()
-    await detector.close()
-    if app.state.fetcher:
-        await app.state.fetcher.close()
-    if app.state.access:
-        await app.state.access.close()
-    app.state.spans.close()
+    async with serving_of(app).running():
+        yield
 
 
 def _counted(request: Request, code: str) -> None:
     if detects(request.url.path):
-        request.app.state.metrics.refused(code)
+        serving_of(request.app).metrics.refused(code)
 
 
 async def _refused(request: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, errors.Refusal)
     if detects(request.url.path):
-        request.app.state.metrics.refusal(error)
+        serving_of(request.app).metrics.refusal(error)
     return refusal(error, request.url.path)
 
 
@@ -179,13 +120,13 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 
 
 async def _nobody_there(request: Request, _: Exception) -> Response:
-    request.app.state.metrics.refused("canceled")
+    serving_of(request.app).metrics.refused("canceled")
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-def _failed(state: State, scope: Scope, error: Exception) -> Response:
+def _failed(metrics: Metrics, scope: Scope, error: Exception) -> Response:
     """Answer a bug; its error goes on, to the log."""
     path = scope["path"]
     if detects(path):
-        state.metrics.refused("internal")
+        metrics.refused("internal")
     return reply(500, "internal", f"the server failed: {type(error).__name__}", path)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from starlette.datastructures import Headers, State
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,7 +16,9 @@ from yoloserve.detector import Answer
 from yoloserve.errors import Overloaded, Refusal
 from yoloserve.http.protocol import CROWDED
 from yoloserve.http.replies import detects, refusal
+from yoloserve.http.serving import Serving
 from yoloserve.origins import ANY
+from yoloserve.telemetry.metrics import Metrics
 from yoloserve.telemetry.tracing import current
 
 log = logging.getLogger(__name__)
@@ -37,26 +39,34 @@ READABLE = (
 Failed = Callable[[Scope, Exception], Response]  # answers a bug
 
 
-class TakesHead:
-    """Takes HEAD wherever GET is (RFC 9110, 9.1): a GET whose body uvicorn leaves out."""
+class AsAtTheRoot:
+    """Passes requests on as the routes know them: without a host's prefix, and HEAD as GET.
+
+    HEAD is taken wherever GET is (RFC 9110, 9.1): a GET whose body the host leaves out. Below a
+    prefix (`root_path`) paths mean what they mean without one, and nothing here speaks of itself
+    but relatively.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._inner = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; uvicorn goes by the scope it made, so that one stays as it is."""
+        """Pass the request on; the host goes by the scope it made, so that one stays as it is."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
+        if prefix := scope.get("root_path"):
+            path = scope["path"].removeprefix(prefix) or "/"
+            scope = {**scope, "path": path, "root_path": "", "app_root_path": ""}
         await self._inner(scope, receive, send)
 
 
 class Traced:
     """Gives each request its ids, counts it, and writes it to the log where that is wanted."""
 
-    def __init__(self, app: ASGIApp, state: State, access_log: bool) -> None:
+    def __init__(self, app: ASGIApp, serving: Serving) -> None:
         self._inner = app
-        self._state = state
-        self._access_log = access_log
+        self._serving = serving
+        self._access_log = serving.settings.access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on under a trace; its ids go out with the answer."""
@@ -65,7 +75,7 @@ class Traced:
             return
         began = time.perf_counter()
         method = scope.get("method", "WEBSOCKET")
-        trace, span = self._state.spans.begin(method, Headers(scope=scope))
+        trace, span = self._serving.spans.begin(method, Headers(scope=scope))
         current.set(trace)  # of this request's own task; uvicorn's last words are said under it
         status = 0
 
@@ -81,7 +91,7 @@ class Traced:
                 )
             await send(message)
 
-        metrics = self._state.metrics
+        metrics = self._serving.metrics
         metrics.active_requests.inc()
         try:
             await self._inner(scope, receive, send_with_ids)
@@ -100,7 +110,7 @@ class Traced:
             if len(answers) == 1:
                 stages = {f"yoloserve.{k}_s": v for k, v in answers[0].timing.as_dict().items()}
             images = [answer.stages() for answer in answers]
-            self._state.spans.end(span, f"{method} {route}".strip(), told | stages, images)
+            self._serving.spans.end(span, f"{method} {route}".strip(), told | stages, images)
             if self._access_log:
                 path = scope["path"]
                 log.info("request", extra=told | {"url.path": path, "seconds": seconds} | stages)
@@ -113,10 +123,10 @@ class SaysWho:
     close, it connects anew, and the Service leads it to a pod that stays.
     """
 
-    def __init__(self, app: ASGIApp, state: State) -> None:
+    def __init__(self, app: ASGIApp, serving: Serving) -> None:
         self._inner = app
-        self._state = state
-        self._revision = (REVISION, state.detector.info.revision.encode())
+        self._serving = serving
+        self._revision = (REVISION, serving.detector.info.revision.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and add to the headers of what comes back."""
@@ -128,7 +138,7 @@ class SaysWho:
             if message["type"] == "http.response.start":
                 if detects(scope["path"]):
                     message["headers"].append(self._revision)
-                if self._state.draining:
+                if self._serving.draining:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
@@ -184,9 +194,9 @@ def cors(origins: Collection[str]) -> partial[CORSMiddleware]:
 class Door:
     """Lets in who looks after the server, and nobody else, when all connections are taken."""
 
-    def __init__(self, app: ASGIApp, state: State) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._inner = app
-        self._state = state
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer that there is no place."""
@@ -196,18 +206,18 @@ class Door:
             return
         error = Overloaded("all connections are taken, or all that one client may have then")
         if detects(scope["path"]):
-            self._state.metrics.refusal(error)
+            self._metrics.refusal(error)
         await refusal(error, scope["path"])(scope, receive, send)
 
 
 class Guarded:
     """Asks who it is, before anything else is looked at; probes are never asked."""
 
-    def __init__(self, app: ASGIApp, access: Access, state: State, metrics_open: bool) -> None:
+    def __init__(self, app: ASGIApp, access: Access, serving: Serving) -> None:
         self._inner = app
         self._access = access
-        self._state = state
-        self._open = OPEN | {METRICS} if metrics_open else OPEN
+        self._metrics = serving.metrics
+        self._open = OPEN | {METRICS} if serving.settings.metrics_open else OPEN
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its client, or answer that it may not ask."""
@@ -218,7 +228,7 @@ class Guarded:
             client = await self._access.client(Headers(scope=scope))
         except Refusal as error:
             if detects(scope["path"]):
-                self._state.metrics.refused(error.code)
+                self._metrics.refused(error.code)
             response = refusal(error, scope["path"], {"WWW-Authenticate": self._access.challenge})
             await response(scope, receive, send)
             return

@@ -29,7 +29,7 @@ PART_BYTES = 64  # what a part of a message takes besides what is in it, if anyt
 
 
 class Memory(Protocol):
-    """What counts the bytes of all requests together (`dependencies.Bodies`)."""
+    """What counts the bytes of all requests together (`bodies.Bodies`)."""
 
     def take(self, size: int) -> None:
         """Count more; raise `Overloaded`, having counted, when all together are too much."""

@@ -16,9 +16,9 @@ from fastapi import FastAPI
 
 from yoloserve.engine import memory
 from yoloserve.http.protocol import HttpProtocol, StreamProtocol
+from yoloserve.http.serving import serving_of
 from yoloserve.scheduling.connections import AT_THE_DOOR, Connections
 from yoloserve.settings import Settings
-from yoloserve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,11 @@ class Server(uvicorn.Server):
     """A uvicorn that drains: first not ready, still answering; then finishing; then gone."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
-        metrics: Metrics = app.state.metrics
+        serving = serving_of(app)
         connections = Connections(
-            most_connections(settings.max_connections, settings.max_streams), metrics.cut
+            most_connections(settings.max_connections, settings.max_streams), serving.metrics.cut
         )
-        metrics.watch_connections(connections)
+        serving.metrics.watch_connections(connections)
         slow_s = settings.body_timeout_seconds
         super().__init__(
             uvicorn.Config(
@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 http=HttpProtocol.within(slow_s, connections),
                 loop="uvloop",
-                ws=StreamProtocol.within(slow_s, connections, memory=app.state.bodies),
+                ws=StreamProtocol.within(slow_s, connections, memory=serving.bodies),
                 ws_max_size=settings.max_body_bytes,
                 ws_per_message_deflate=False,  # images are compressed, and bombs are compact
                 access_log=False,  # a tenth of the throughput; the metrics count requests
@@ -57,8 +57,8 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=max(FINISH_S, ceil(settings.deadline_ms / 1000)),
             )
         )
-        self._state = app.state
-        self._state.give_up = self._give_up
+        self._serving = serving
+        serving.watch.give_up = self._give_up
         self.blind = False
         self._drain_s = settings.drain_seconds
 
@@ -82,7 +82,7 @@ class Server(uvicorn.Server):
             gc.freeze()
             memory.give_back()
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            info = self._state.detector.info
+            info = self._serving.detector.info
             log.info(
                 "ready",
                 extra={
@@ -99,10 +99,10 @@ class Server(uvicorn.Server):
 
     def _leave(self, why: signal.Signals) -> None:
         """Drain, then stop; at once before anybody was served, by the keyboard, or asked again."""
-        if self._state.draining or not self.started or why is signal.SIGINT:
+        if self._serving.draining or not self.started or why is signal.SIGINT:
             self.should_exit = True
             return
-        self._state.draining = True
+        self._serving.drain()
         log.info("draining", extra={"reason": why.name, "seconds": self._drain_s})
         asyncio.get_running_loop().call_later(self._drain_s, self._stop)
 

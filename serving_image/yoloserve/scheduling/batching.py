@@ -24,6 +24,7 @@ from yoloserve.scheduling.admission import ANYBODY, Flow
 
 T = TypeVar("T")
 R = TypeVar("R")
+OnBatch = Callable[[int], None]  # how many ran in one call
 
 # Service times vary. With a spread of 10 % the plain prediction lets 1 to 5 % of the answers be
 # late under overload; this much more leaves less than 0.1 %, and costs no goodput.
@@ -103,7 +104,7 @@ class Batcher(Generic[T, R]):
         clock: Callable[[], float],
         kind: Callable[[T], Hashable] = lambda _: None,
         work: Callable[[T], float] = lambda _: 1.0,
-        on_batch: Callable[[int], None] = lambda _: None,
+        on_batch: OnBatch = lambda _: None,
     ) -> None:
         """Batch calls of `run(lane, items)`; only items of one `kind` share a batch.
 

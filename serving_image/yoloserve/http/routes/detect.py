@@ -6,21 +6,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
-from yoloserve.detector import Detector
 from yoloserve.errors import Refusal
-from yoloserve.http.dependencies import (
-    OPTIONS,
-    Asked,
-    Bodies,
-    Calling,
-    asked,
-    calling,
-    named,
-    refuse_unknown_query,
-    spend,
-    while_connected,
-)
+from yoloserve.http.callers import while_connected
+from yoloserve.http.dependencies import Asked, Calling, asked, calling, named
 from yoloserve.http.negotiation import prefers
+from yoloserve.http.options import OPTIONS, refuse_unknown_query
 from yoloserve.http.replies import documented
 from yoloserve.http.schemas import (
     BatchResponse,
@@ -29,8 +19,8 @@ from yoloserve.http.schemas import (
     batch_json,
     detect_json,
 )
+from yoloserve.http.serving import serving_of
 from yoloserve.images.decoding import Format
-from yoloserve.telemetry.metrics import Metrics
 
 PARAMETERS = frozenset({b"x-deadline-ms", b"x-camera-id"})  # headers; the others are in the query
 
@@ -130,10 +120,9 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
     Boxes are in pixels of the image as it is looked at: a rotation in its EXIF data is applied.
     An answer that cannot be in time is refused early, and never sent late.
     """
-    detector: Detector = request.app.state.detector
-    metrics: Metrics = request.app.state.metrics
-    bodies: Bodies = request.app.state.bodies
-    async with bodies.image_of(request) as encoded:
+    serving = serving_of(request.app)
+    detector = serving.detector
+    async with serving.bodies.image_of(request) as encoded:
         deadline = caller.deadline(detector)
         if prefers(JPEG, JSON, request.headers.getlist("accept")):
             answer, picture = await while_connected(
@@ -147,7 +136,7 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
             response = Response(detect_json(answer, detector.info), media_type=JSON)
     detector.require_in_time(deadline)
     request.state.answers = [answer]
-    metrics.answered(answer, detector.info.classes)
+    serving.metrics.answered(answer, detector.info.classes)
     return response
 
 
@@ -172,12 +161,11 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
     spoil the others. The deadline, unless asked for, is that of one image times their number.
     When not a single image was answered, the answer is the first one's error.
     """
-    detector: Detector = request.app.state.detector
-    metrics: Metrics = request.app.state.metrics
-    bodies: Bodies = request.app.state.bodies
-    async with bodies.images_of(request) as files:
+    serving = serving_of(request.app)
+    detector = serving.detector
+    async with serving.bodies.images_of(request) as files:
         if len(files) > 1:
-            spend(request, caller.client, len(files) - 1)  # the first one is paid for
+            serving.spend(caller.client, len(files) - 1)  # the first one is paid for
         answers = await while_connected(
             request,
             detector.detect_each(
@@ -192,9 +180,9 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
         raise refused[0]
     for answer in answers:
         if isinstance(answer, Refusal):
-            metrics.refusal(answer)
+            serving.metrics.refusal(answer)
         else:
-            metrics.answered(answer, detector.info.classes)
+            serving.metrics.answered(answer, detector.info.classes)
     request.state.answers = [answer for answer in answers if not isinstance(answer, Refusal)]
     names = [name for name, _ in files]
     return Response(batch_json(names, answers, detector.info), media_type=JSON)

@@ -5,6 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from yoloserve.http.dependencies import Counted
 from yoloserve.http.schemas import Health
+from yoloserve.http.serving import serving_of
 
 router = APIRouter(tags=["health"])
 
@@ -26,7 +27,7 @@ async def ready(request: Request, response: Response) -> Health:
 
     The port is not open before that, so the one other answer is that of a server about to end.
     """
-    status = request.app.state.status()
+    status = serving_of(request.app).status()
     response.status_code = 200 if status == "ready" else 503
     return Health(status=status)
 

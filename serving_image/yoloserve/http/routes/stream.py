@@ -15,25 +15,15 @@ from starlette.types import Message
 
 from yoloserve.access.credentials import Access
 from yoloserve.detections.postprocess import Options
-from yoloserve.detector import Answer, Detector
+from yoloserve.detector import Answer
 from yoloserve.errors import ForeignOrigin, Overloaded, Refusal, Unauthorized
-from yoloserve.http.dependencies import (
-    LONGEST_DEADLINE_MS,
-    OPTIONS,
-    Asked,
-    Bodies,
-    Caller,
-    Counted,
-    Named,
-    Served,
-    refuse_if_blind,
-    refuse_unknown_query,
-    spend,
-)
+from yoloserve.http.callers import Caller
+from yoloserve.http.dependencies import LONGEST_DEADLINE_MS, Asked, Named
+from yoloserve.http.options import OPTIONS, refuse_unknown_query
 from yoloserve.http.schemas import stream_json
+from yoloserve.http.serving import Serving, serving_of
 from yoloserve.origins import may_stream
 from yoloserve.scheduling.connections import TIMEOUT, Cut
-from yoloserve.telemetry.metrics import Metrics
 
 router = APIRouter()
 
@@ -47,9 +37,7 @@ ASK_AGAIN_S = 5.0  # how soon a revoked key or token ends a stream
 async def stream(
     socket: WebSocket,
     caller: Named,
-    detector: Served,
     options: Asked,
-    metrics: Counted,
     deadline_ms: Annotated[float | None, Query(gt=0, le=LONGEST_DEADLINE_MS)] = None,
     camera_id: Annotated[str, Query(max_length=128)] = "",
 ) -> None:
@@ -57,25 +45,23 @@ async def stream(
 
     The deadline and the camera are parameters too: a browser cannot set headers here.
     """
-    state = socket.app.state
-    _refuse_foreign_origin(socket)
+    serving = serving_of(socket.app)
+    _refuse_foreign_origin(socket, serving)
     refuse_unknown_query(socket.scope["query_string"], OPTIONS | {"deadline_ms", "camera_id"})
-    refuse_if_blind(socket)
+    serving.refuse_if_blind()
     if camera_id:
         caller = caller.with_camera(camera_id)
     asked_s = caller.asked_s if deadline_ms is None else deadline_ms / 1000
-    deadline_s = detector.deadline_s if asked_s is None else asked_s
-    with state.streams.hold(caller.client.name):
+    deadline_s = serving.detector.deadline_s if asked_s is None else asked_s
+    with serving.streams.hold(caller.client.name):
         await socket.accept()
-        await _Stream(socket, caller, detector, options, metrics, deadline_s).run()
+        await _Stream(socket, serving, caller, options, deadline_s).run()
 
 
-def _refuse_foreign_origin(socket: WebSocket) -> None:
+def _refuse_foreign_origin(socket: WebSocket, serving: Serving) -> None:
     """Keep other sites' pages from using a visitor's credentials and network."""
-    origin, state = socket.headers.get("origin"), socket.app.state
-    if not may_stream(
-        origin, socket.headers.get("host"), state.cors_origins, open_=not state.guarded
-    ):
+    origin, origins = socket.headers.get("origin"), serving.settings.cors_origins or ()
+    if not may_stream(origin, socket.headers.get("host"), origins, open_=serving.access is None):
         raise ForeignOrigin(
             f"a page of {origin} may not open a stream here: YOLOSERVE_CORS_ORIGINS "
             "(spec.access.corsOrigins) does not name it"
@@ -96,19 +82,18 @@ class _Stream:
     def __init__(
         self,
         socket: WebSocket,
+        serving: Serving,
         caller: Caller,
-        detector: Detector,
         options: Options,
-        metrics: Metrics,
         deadline_s: float,
     ) -> None:
         self._socket = socket
+        self._serving = serving
+        self._detector = serving.detector
+        self._metrics = serving.metrics
         self._caller = caller
-        self._detector = detector
         self._options = options
-        self._metrics = metrics
         self._deadline_s = deadline_s
-        self._bodies: Bodies = socket.app.state.bodies
         self._newest: _Frame | None = None
         self._came = asyncio.Event()
         self._skipped = 0
@@ -116,7 +101,7 @@ class _Stream:
     async def run(self) -> None:
         """Read and answer until either ends; what waits for a camera that left is given up."""
         tasks = {asyncio.create_task(self._read()), asyncio.create_task(self._answer())}
-        if access := self._socket.app.state.access:
+        if access := self._serving.access:
             tasks.add(asyncio.create_task(self._ask_again(access)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -138,7 +123,7 @@ class _Stream:
             if self._drop_newest():
                 self._skipped += 1
             try:
-                release = self._bodies.keep(encoded)
+                release = self._serving.bodies.keep(encoded)
             except Overloaded:
                 self._skipped += 1
             else:
@@ -148,7 +133,7 @@ class _Stream:
 
     async def _next(self) -> Message:
         """Wait for a message, and for none too long: there are not many places."""
-        idle_s: float | None = self._socket.app.state.stream_idle_s
+        idle_s = self._serving.settings.stream_idle_seconds or None
         try:
             async with asyncio.timeout(idle_s):
                 return await self._socket.receive()
@@ -199,15 +184,15 @@ class _Stream:
                 frame.release()
             told = stream_json(frame.number, skipped, answer, self._detector.info)
             await self._socket.send_text(told.decode())
-            if self._socket.app.state.draining:
+            if self._serving.draining:
                 await self._socket.close(SERVICE_RESTART, "connect again: this server is leaving")
                 return
 
     async def _look_at(self, frame: _Frame) -> Answer | Refusal:
         deadline = frame.arrived + self._deadline_s
         try:
-            refuse_if_blind(self._socket)
-            spend(self._socket, self._caller.client)
+            self._serving.refuse_if_blind()
+            self._serving.spend(self._caller.client)
             answer = await self._detector.detect(
                 frame.encoded, self._options, deadline=deadline, flow=self._caller.flow
             )

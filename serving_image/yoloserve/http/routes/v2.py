@@ -10,16 +10,9 @@ from yoloserve.detector import Detector
 from yoloserve.errors import InvalidParameter, Refusal, UnknownModel
 from yoloserve.http import compression
 from yoloserve.http import inference_protocol as protocol
-from yoloserve.http.dependencies import (
-    Bodies,
-    Calling,
-    Counted,
-    Served,
-    class_indices,
-    option_of,
-    spend,
-    while_connected,
-)
+from yoloserve.http.callers import while_connected
+from yoloserve.http.dependencies import Calling, Counted, Served
+from yoloserve.http.options import class_indices, option_of
 from yoloserve.http.replies import documented
 from yoloserve.http.schemas import (
     V2Error,
@@ -31,6 +24,7 @@ from yoloserve.http.schemas import (
     V2Server,
     V2Statistics,
 )
+from yoloserve.http.serving import serving_of
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -98,7 +92,7 @@ async def live() -> dict[str, bool]:
 )
 async def ready(request: Request, response: Response) -> dict[str, bool]:
     """Say whether more may come, as `/health/ready` does."""
-    live = request.app.state.status() == "ready"
+    live = serving_of(request.app).status() == "ready"
     response.status_code = 200 if live else 503
     return {"live": live}
 
@@ -141,7 +135,7 @@ async def model_metadata(detector: Chosen) -> dict[str, Any]:
 )
 async def model_ready(request: Request, detector: Chosen, response: Response) -> dict[str, Any]:
     """Say whether the model may be asked."""
-    live = request.app.state.status() == "ready"
+    live = serving_of(request.app).status() == "ready"
     response.status_code = 200 if live else 503
     return {"name": detector.info.name, "ready": live}
 
@@ -156,7 +150,7 @@ async def model_config(detector: Chosen) -> dict[str, Any]:
 @router.post("/repository/index", summary="All models", response_model=list[V2IndexEntry])
 async def repository_index(request: Request, detector: Served) -> list[dict[str, str]]:
     """List the one model there is."""
-    state = "READY" if request.app.state.status() == "ready" else "UNAVAILABLE"
+    state = "READY" if serving_of(request.app).status() == "ready" else "UNAVAILABLE"
     info = detector.info
     return [{"name": info.name, "version": protocol.version_of(info), "state": state, "reason": ""}]
 
@@ -183,19 +177,18 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
     zeros to the most detections of any image; `num_dets` says how many count. Should one image
     be refused, all of them are. A long answer is compressed for those who accept gzip or deflate.
     """
-    bodies: Bodies = request.app.state.bodies
-    state = request.app.state
-    size = detector.info.input_size
-    limits = protocol.Limits(state.max_images, state.max_pixels, 3 * size.height * size.width)
+    serving = serving_of(request.app)
+    size, settings = detector.info.input_size, serving.settings
+    limits = protocol.Limits(settings.max_images, settings.max_pixels, 3 * size.height * size.width)
     length = _header_length(request)
-    async with bodies.body_of(request) as body:
+    async with serving.bodies.body_of(request) as body:
         # Many numbers are many objects: those of one request at a time.
         large = (len(body) if length is None else length) > LARGE_JSON_BYTES
-        async with state.large_json if large else nullcontext():
+        async with serving.large_json if large else nullcontext():
             inference = await detector.off_loop(protocol.read, body, length, limits)
         images = len(inference.sources)
         if images > 1:
-            spend(request, caller.client, images - 1)
+            serving.spend(caller.client, images - 1)
         options = asked_in(inference.parameters, detector)
         deadline = caller.deadline(detector, images)
         if timeout_us := _timeout_us(inference.parameters):

@@ -1,0 +1,60 @@
+"""Who asks: until when an answer is of use to them, and whether they are still there."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from yoloserve.access.credentials import Client
+from yoloserve.detector import Detector
+from yoloserve.scheduling.admission import Flow
+
+R = TypeVar("R")
+
+
+class ClientGone(Exception):
+    """The caller hung up; there is nobody to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and until when the answer is of use to them."""
+
+    client: Client
+    flow: Flow  # what takes turns with others
+    arrived: float  # on the detector's clock
+    asked_s: float | None  # how long an answer is of use
+
+    def with_camera(self, camera: str) -> "Caller":
+        """Say which of the client's cameras it is."""
+        return replace(self, flow=self.flow._replace(camera=camera))
+
+    def deadline(self, detector: Detector, images: int = 1) -> float:
+        """Say until when to answer; to be called when the body, of so many images, is there.
+
+        What a caller asks for counts from the arrival of the request's head, as they count it
+        themselves. The server's own limit counts from the body's last byte: how long a slow
+        network took to bring it is not the server's to promise.
+        """
+        if self.asked_s is not None:
+            return self.arrived + self.asked_s
+        return detector.clock() + detector.deadline_s * images
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
+    """Await `work`, but give it up when the caller hangs up; then raise `ClientGone`.
+
+    To be used after the body was read: what comes next from the client can only be its end.
+    """
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        for each in (task, gone):
+            each.cancel()
+        await asyncio.wait((task, gone))

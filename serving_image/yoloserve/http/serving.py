@@ -1,0 +1,128 @@
+"""What all requests of one server share, and what whoever hosts it may ask of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Self
+
+from starlette.applications import Starlette
+
+from yoloserve.access.credentials import Access, Client
+from yoloserve.detector import Detector
+from yoloserve.engine.watching import Watch
+from yoloserve.errors import Blind
+from yoloserve.http.bodies import Bodies
+from yoloserve.scheduling.admission import Places, Quotas
+from yoloserve.settings import Settings
+from yoloserve.telemetry.metrics import Metrics
+from yoloserve.telemetry.tracing import Spans, spans
+
+if TYPE_CHECKING:
+    from yoloserve.http.fetching import Fetcher
+
+Status = Literal["ready", "draining", "blind"]
+
+
+@dataclass(slots=True, eq=False)
+class Serving:
+    """One server's parts; of these only `draining` changes."""
+
+    settings: Settings
+    detector: Detector
+    metrics: Metrics
+    access: Access | None  # None lets everybody in
+    fetcher: "Fetcher | None"
+    bodies: Bodies
+    streams: Places
+    quotas: Quotas
+    spans: Spans
+    watch: Watch
+    large_json: asyncio.Lock = field(default_factory=asyncio.Lock)
+    draining: bool = False
+
+    @classmethod
+    def of(cls, detector: Detector, metrics: Metrics, settings: Settings) -> Self:
+        """Put the parts together around a detector; raises `InvalidSettings`."""
+        fetcher = _fetcher(settings)
+        serving = cls(
+            settings=settings,
+            detector=detector,
+            metrics=metrics,
+            access=Access.of(settings),
+            fetcher=fetcher,
+            bodies=Bodies(
+                settings.max_body_bytes, settings.body_timeout_seconds, settings.max_images, fetcher
+            ),
+            streams=Places(settings.max_streams, "streams"),
+            quotas=Quotas(detector.clock),
+            spans=spans(),
+            watch=Watch(
+                detector.look_at_probe,
+                is_busy=lambda: detector.admission.inside > 0,
+                interval_s=settings.probe_interval_seconds,
+            ),
+        )
+        metrics.watch_streams(serving.streams)
+        return serving
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Warm up and watch; in the end wait until everybody inside has an answer.
+
+        The application's lifespan is this. A host that mounts the application and runs no lifespan
+        but its own enters it there.
+        """
+        await self.detector.warm_up()
+        self.metrics.watch(self.detector)
+        watching = None
+        if self.settings.probe_interval_seconds > 0:
+            watching = asyncio.create_task(self.watch.run())
+        try:
+            yield
+        finally:
+            if watching:
+                watching.cancel()
+            await self.detector.close()
+            if self.fetcher:
+                await self.fetcher.close()
+            if self.access:
+                await self.access.close()
+            self.spans.close()
+
+    def status(self) -> Status:
+        """Name the state that `/health/ready` tells; only "ready" is."""
+        if self.watch.blind:
+            return "blind"
+        return "draining" if self.draining else "ready"
+
+    def drain(self) -> None:
+        """Answer on, but ask whoever comes to go elsewhere the next time."""
+        self.draining = True
+
+    def refuse_if_blind(self) -> None:
+        """Raise `Blind` while the network does not see: no boxes would be a lie."""
+        if self.watch.blind:
+            raise Blind("the network's answer to a known picture is not what it was")
+
+    def spend(self, client: Client, images: int = 1) -> None:
+        """Count images against a client's quota, if it has one; raise `OverQuota`."""
+        of_all, own = self.settings.quota_per_second, client.per_second
+        per_second = of_all if own is None else own
+        if per_second > 0:
+            self.quotas.take(client.name, per_second, images)
+
+
+def serving_of(app: Starlette) -> Serving:
+    """Return what an application of ours serves."""
+    serving: Serving = app.state.serving
+    return serving
+
+
+def _fetcher(settings: Settings) -> "Fetcher | None":
+    """Make what fetches pictures, if it may: importing an HTTP client takes a tenth of a second."""
+    if not settings.url_hosts:
+        return None
+    from yoloserve.http.fetching import Fetcher
+
+    return Fetcher.of(settings)
