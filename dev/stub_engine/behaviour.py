@@ -1,7 +1,6 @@
 """How the stub behaves: what it was told, read again when the file changes."""
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -9,6 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from yoloserve.errors import InvalidSettings
+from yoloserve.rereading import Reread
 
 log = logging.getLogger(__name__)
 
@@ -74,36 +74,31 @@ class Source:
             for name, value in environment.items()
             if name.removeprefix(PREFIX).lower() in Behaviour.model_fields
         }
-        self._file = stub.file
-        self._version: tuple[int, ...] = ()
-        self._now = Behaviour.read(self._environment)
-        self._refresh()
+        self._from_file = Reread(stub.file, self._read) if stub.file else None
+        self._from_environment = Behaviour.read(self._environment)
 
     @property
     def now(self) -> Behaviour:
         """What is told now; a file that cannot be read, or be meant, leaves what was told last."""
+        if self._from_file is None:
+            return self._from_environment
         try:
-            self._refresh()
+            if self._from_file.look():
+                told = self._from_file.content.model_dump()
+                log.info("behaviour of the stub", extra=told)
         except InvalidSettings as error:
             log.warning("behaviour of the stub not changed", extra={"reason": str(error)})
-        return self._now
+        return self._from_file.content
 
-    def _refresh(self) -> None:
-        """Read the file if it is another than before; it may be absent, and come later."""
-        if self._file is None:
-            return
+    def _read(self, file: Path) -> Behaviour:
+        """Read a file, which may be absent, and come later."""
         try:
-            found = os.stat(self._file)
-            version: tuple[int, ...] = found.st_ino, found.st_mtime_ns, found.st_size
-            lines = self._file.read_text().splitlines() if version != self._version else []
+            lines = file.read_text().splitlines()
         except FileNotFoundError:
-            version, lines = (), []
+            lines = []
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidSettings(f"{PREFIX}FILE: cannot read {self._file}: {error}") from None
-        if version != self._version:
-            self._version = version
-            self._now = Behaviour.read(self._environment | _variables(lines))
-            log.info("behaviour of the stub", extra=self._now.model_dump())
+            raise InvalidSettings(f"{PREFIX}FILE: cannot read {file}: {error}") from None
+        return Behaviour.read(self._environment | _variables(lines))
 
 
 def _variables(lines: list[str]) -> dict[str, str]:

@@ -89,7 +89,7 @@ class Detector:
         deadline_s: float,
         defaults: Options,
         clock: Callable[[], float] = time.perf_counter,
-        on_batch: OnBatch = lambda _: None,
+        on_batch: OnBatch = lambda _size, _seconds: None,
     ) -> None:
         self.info = engine.info
         self.clock = clock
@@ -116,7 +116,9 @@ class Detector:
         self.admission = Admission(self._most_inside, clock)
 
     @classmethod
-    def around(cls, engine: Engine, settings: Settings, on_batch: OnBatch = lambda _: None) -> Self:
+    def around(
+        cls, engine: Engine, settings: Settings, on_batch: OnBatch = lambda _size, _seconds: None
+    ) -> Self:
         """Put a queue before an engine, as the settings say."""
         return cls(
             engine,

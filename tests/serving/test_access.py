@@ -15,7 +15,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from yoloserve.access.credentials import ApiKeys
+from yoloserve.access.keys import ApiKeys
 from yoloserve.access.tokens import Tokens
 from yoloserve.errors import InvalidSettings, KeysUnavailable, Unauthorized
 

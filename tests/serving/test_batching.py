@@ -332,12 +332,18 @@ async def test_the_time_in_the_queue_is_told_apart_from_the_time_in_the_engine(c
     assert (second.queued_s, second.ran_s) == (2, 2)
 
 
-async def test_each_batch_is_counted_once(gate, clock) -> None:
-    sizes: list[int] = []
-    batcher = batcher_of(gate, clock, on_batch=sizes.append)
-    gate.may_run.set()
+async def test_each_batch_is_told_once_with_its_size_and_seconds(clock) -> None:
+    told: list[tuple[int, float]] = []
+
+    async def takes_half_a_second_each(_lane: int, items: Sequence[int]) -> list[int]:
+        clock.now += len(items) / 2
+        return list(items)
+
+    batcher = batcher_of(
+        takes_half_a_second_each, clock, on_batch=lambda size, seconds: told.append((size, seconds))
+    )
     await asyncio.gather(*await submitted(batcher, *range(5)))
-    assert sizes == [1, 4]
+    assert told == [(1, 0.5), (4, 2)]
 
 
 def test_a_straight_line_is_learned() -> None:

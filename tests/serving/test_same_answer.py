@@ -20,6 +20,7 @@ from yoloserve.engine.starting import Engine, ModelInfo, start
 from yoloserve.images.letterbox import InputSize
 from yoloserve.model.metadata import Metadata
 from yoloserve.scheduling.admission import Flow
+from yoloserve.scheduling.batching import OnBatch
 from yoloserve.scheduling.concurrency import Threads
 from yoloserve.settings import BackendName, PrecisionName, Profile, Settings
 
@@ -75,7 +76,7 @@ class Held(Threads):
 
 
 def detector_of(
-    engine: Engine, threads: Threads, on_batch: Callable[[int], None] = lambda _: None
+    engine: Engine, threads: Threads, on_batch: OnBatch = lambda _size, _seconds: None
 ) -> Detector:
     return Detector(
         engine,
@@ -124,7 +125,7 @@ def in_a_crowd(
 ) -> list[Answer]:
     async def all_at_once() -> list[Answer]:
         threads = Held(THREADS, engine.lanes)
-        server = detector_of(engine, threads, batches.append)
+        server = detector_of(engine, threads, lambda size, _: batches.append(size))
         asking = asyncio.create_task(at_once(server, crowd, pictures))
         singles = len(crowd) // 2
         inside = singles + min(len(crowd) - singles, server.batcher.parallel + 1)

@@ -11,7 +11,8 @@ from jsonschema import Draft202012Validator
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync import client
 
-from yoloserve.access import credentials
+from yoloserve.access import credentials, keys
+from yoloserve.access.clients import Client
 from yoloserve.errors import KeysUnavailable, Unauthorized
 from yoloserve.http.routes import stream
 from yoloserve.http.schemas import StreamResponse
@@ -194,7 +195,7 @@ async def test_a_stream_that_sends_no_frame_is_closed(serve, stream_to, jpeg: by
 @pytest.fixture
 def asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "ASK_AGAIN_S", 0)
-    monkeypatch.setattr(credentials, "LOOK_AGAIN_S", 0)
+    monkeypatch.setattr(keys, "LOOK_AGAIN_S", 0)
 
 
 @pytest.mark.usefixtures("asked_at_once")
@@ -221,14 +222,14 @@ async def test_a_stream_ends_when_its_key_is_revoked_whether_frames_come_or_not(
 async def test_a_stream_outlives_an_issuer_that_does_not_answer_but_not_its_token(
     serve, stream_to, tmp_path: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers: list[Exception | credentials.Client] = [
-        credentials.Client("gate"),
+    answers: list[Exception | Client] = [
+        Client("gate"),
         KeysUnavailable("the keys cannot be read now"),
-        credentials.Client("gate", per_second=1e-3),
+        Client("gate", per_second=1e-3),
         Unauthorized("the token is not valid: " + "é" * 200),
     ]
 
-    async def client(*_: Any) -> credentials.Client:
+    async def client(*_: Any) -> Client:
         if isinstance(answer := answers.pop(0), Exception):
             raise answer
         return answer

@@ -15,7 +15,7 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from yoloserve.access.credentials import Client
+from yoloserve.access.clients import Client
 from yoloserve.errors import KeysUnavailable, Unauthorized
 
 log = logging.getLogger(__name__)

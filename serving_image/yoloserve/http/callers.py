@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from yoloserve.access.credentials import Client
+from yoloserve.access.clients import Client
 from yoloserve.detector import Detector
 from yoloserve.scheduling.admission import Flow
 

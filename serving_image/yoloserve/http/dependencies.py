@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Query, Request
 from starlette.requests import HTTPConnection
 
-from yoloserve.access.credentials import Client
+from yoloserve.access.clients import Client
 from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Detector
 from yoloserve.http.callers import Caller
@@ -19,8 +19,8 @@ LONGEST_DEADLINE_MS = 600_000
 
 
 # These are `async` although they await nothing: FastAPI would run them on threads otherwise.
-# Where each request passes, what needs no reading comes from the application's state: FastAPI takes
-# 30 us for each that it hands over.
+# Where each request passes, what needs no reading comes from `serving_of`: FastAPI takes 30 us for
+# each that it hands over.
 async def served(request: HTTPConnection) -> Detector:
     """Hand over the detector."""
     return serving_of(request.app).detector

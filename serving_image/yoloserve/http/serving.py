@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from starlette.applications import Starlette
 
-from yoloserve.access.credentials import Access, Client
+from yoloserve.access.clients import Client
+from yoloserve.access.credentials import Access
 from yoloserve.detector import Detector
 from yoloserve.engine.watching import Watch
 from yoloserve.errors import Blind

@@ -24,7 +24,7 @@ from yoloserve.scheduling.admission import ANYBODY, Flow
 
 T = TypeVar("T")
 R = TypeVar("R")
-OnBatch = Callable[[int], None]  # how many ran in one call
+OnBatch = Callable[[int, float], None]  # how many ran in one call, and for how many seconds
 
 # Service times vary. With a spread of 10 % the plain prediction lets 1 to 5 % of the answers be
 # late under overload; this much more leaves less than 0.1 %, and costs no goodput.
@@ -104,7 +104,7 @@ class Batcher(Generic[T, R]):
         clock: Callable[[], float],
         kind: Callable[[T], Hashable] = lambda _: None,
         work: Callable[[T], float] = lambda _: 1.0,
-        on_batch: OnBatch = lambda _: None,
+        on_batch: OnBatch = lambda _size, _seconds: None,
     ) -> None:
         """Batch calls of `run(lane, items)`; only items of one `kind` share a batch.
 
@@ -253,7 +253,7 @@ class Batcher(Generic[T, R]):
         else:
             ran_s = self._clock() - started
             self.learn([caller.item for caller in batch], ran_s)
-            self._on_batch(len(batch))
+            self._on_batch(len(batch), ran_s)
             for caller, output in zip(batch, outputs, strict=True):
                 if not caller.answer.done():
                     caller.answer.set_result(Ran(output, started - caller.since, ran_s))

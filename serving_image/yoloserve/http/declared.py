@@ -1,0 +1,100 @@
+"""Calls a route by its own declaration where a request gives none of its parameters.
+
+FastAPI takes 0.2 ms to find that out, a third of what Python computes on the event loop. What it
+would find, all defaults, stands in the signatures that it reads itself.
+"""
+
+from collections.abc import Callable, Coroutine
+from inspect import signature
+from typing import Any, get_type_hints
+
+from fastapi import Request, Response, params
+from fastapi.routing import APIRoute
+from starlette.requests import HTTPConnection
+
+from yoloserve.http.options import refuse_unknown_query
+
+REQUEST = 0  # the first of what calls are given; then come their results, in order
+Call = Callable[..., Coroutine[Any, Any, Any]]
+
+
+class Declared:
+    """What an endpoint, and what it depends on, may be given; and how to call them with nothing."""
+
+    def __init__(self, endpoint: Call) -> None:
+        queries: set[str] = set()
+        headers: set[bytes] = set()
+        self._places: dict[Call, int] = {}
+        self._steps: list[tuple[Call, tuple[int, ...]]] = []
+        self._read(endpoint, queries, headers)
+        self.queries, self.headers = frozenset(queries), frozenset(headers)
+
+    async def with_defaults(self, request: Request) -> Any:
+        """Call the endpoint as FastAPI does for a request without parameters."""
+        made: list[Any] = [request]
+        for call, takes in self._steps:
+            made.append(await call(*[made[place] for place in takes]))
+        return made[-1]
+
+    def _read(self, call: Call, queries: set[str], headers: set[bytes]) -> int:
+        """Add a call after those that it depends on; return the place of its result."""
+        if call in self._places:
+            return self._places[call]
+        takes: list[int] = []
+        hints = get_type_hints(call, include_extras=True)
+        for place, (name, parameter) in enumerate(signature(call).parameters.items()):
+            hint = hints[name]
+            told = getattr(hint, "__metadata__", ())
+            needs = next((each for each in told if isinstance(each, params.Depends)), None)
+            if isinstance(hint, type) and issubclass(hint, HTTPConnection):
+                given = REQUEST
+            elif needs and needs.dependency:
+                given = self._read(needs.dependency, queries, headers)
+            else:
+                _note(call, name, told, queries, headers)
+                if parameter.default is parameter.empty:
+                    raise TypeError(f"{call.__name__}: {name} has no default")
+                continue
+            if place != len(takes):
+                raise TypeError(f"{call.__name__}: {name} comes after what has a default")
+            takes.append(given)
+        self._steps.append((call, tuple(takes)))
+        self._places[call] = len(self._steps)
+        return len(self._steps)
+
+
+def _note(
+    call: Call, name: str, told: tuple[Any, ...], queries: set[str], headers: set[bytes]
+) -> None:
+    """Note under which name a request would give a parameter."""
+    for each in told:
+        if isinstance(each, params.Query):
+            queries.add(each.alias or name)
+            return
+        if isinstance(each, params.Header):
+            headers.add((each.alias or name.replace("_", "-")).lower().encode())
+            return
+    raise TypeError(f"{call.__name__}: {name} is neither in the query nor a header")
+
+
+class DeclaredRoute(APIRoute):
+    """A route that FastAPI reads only where there is something to read; unknown names are refused.
+
+    Both ways read one declaration: what is added to it, here or in a dependency, is known to both.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Leave to FastAPI what has something to read."""
+        read, declared = super().get_route_handler(), Declared(self.endpoint)
+
+        async def handle(request: Request) -> Response:
+            scope = request.scope
+            if scope["query_string"]:
+                refuse_unknown_query(scope["query_string"], declared.queries)
+                return await read(request)
+            if any(name in declared.headers for name, _ in scope["headers"]):
+                return await read(request)
+            response: Response = await declared.with_defaults(request)
+            return response
+
+        return handle
