@@ -10,38 +10,10 @@ import orjson
 
 from yoloserve import commands
 from yoloserve.errors import StartupFailure
-from yoloserve.settings import ENV_PREFIX, LastWords, Settings
+from yoloserve.settings import ENV_PREFIX, SERVE_ONLY, LastWords, Settings
 
 EX_CONFIG = 78  # sysexits.h: the configuration is wrong, and starting again will not help
 TERMINATION_MESSAGE_BYTES = 4096  # what Kubernetes keeps
-SERVE_ONLY = (
-    "revision",
-    "deadline_ms",
-    "quota_per_second",
-    "api_keys_file",
-    "jwt_jwks_uri",
-    "jwt_issuer",
-    "jwt_audiences",
-    "jwt_leeway_seconds",
-    "cors_origins",
-    "url_hosts",
-    "url_networks",
-    "url_http",
-    "url_timeout_seconds",
-    "max_images",
-    "max_streams",
-    "stream_idle_seconds",
-    "max_connections",
-    "probe_interval_seconds",
-    "metrics_open",
-    "access_log",
-    "host",
-    "port",
-    "drain_seconds",
-    "max_body_bytes",
-    "body_timeout_seconds",
-    "termination_log",
-)
 
 ABOUT = """Serve a YOLO detector over HTTP, or use it from the command line.
 

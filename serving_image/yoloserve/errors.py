@@ -11,7 +11,7 @@ YoloserveError
 │   ├── BackendUnsupported     a runtime or precision this image or device does not have
 │   ├── ParityFailed           a conversion does not see what its source sees
 │   └── BlindModel             it loads and answers, but does not see
-└── Refusal                    the caller; told as {"error": {"code", "message"}}, HTTP in app.py
+└── Refusal                    the caller; told as {"error": {"code", "message"}}; HTTP: replies.py
     ├── BadImage               the bytes sent
     │   ├── UnsupportedMediaType
     │   ├── InvalidImage

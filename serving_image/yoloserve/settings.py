@@ -5,7 +5,7 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     Field,
@@ -31,6 +31,10 @@ from yoloserve.origins import require_origins
 ENV_PREFIX = "YOLOSERVE_"
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 SHA256 = r"^[0-9a-f]{64}$"
+
+T = TypeVar("T")
+_SERVING = object()
+ServeOnly = Annotated[T, _SERVING]  # a setting of `serve` that no other command has
 
 
 class BackendName(enum.StrEnum):
@@ -109,7 +113,7 @@ class LastWords(BaseSettings):
         """Read flags, then the environment."""
         return init_settings, _Environment(settings_cls)
 
-    termination_log: Path = Field(
+    termination_log: ServeOnly[Path] = Field(
         Path("/dev/termination-log"),
         description="File that gets the reason of a failed start; ignored when not writable.",
     )
@@ -170,7 +174,9 @@ class Settings(LastWords, extra="forbid"):
     version: str = Field(
         "", description="Version in answers; default: the model's metadata, else the file's name."
     )
-    revision: str = Field("", description="Revision in answers and in X-Yolofleet-Revision.")
+    revision: ServeOnly[str] = Field(
+        "", description="Revision in answers and in X-Yolofleet-Revision."
+    )
 
     backend: BackendName = Field(
         BackendName.AUTO, description="Runtime; auto takes the fastest that is here and fits."
@@ -205,10 +211,10 @@ class Settings(LastWords, extra="forbid"):
         "has one class then.",
     )
     max_detections: int = Field(300, ge=1, le=10_000, description="Default detections per image.")
-    deadline_ms: float = Field(
+    deadline_ms: ServeOnly[float] = Field(
         500, gt=0, le=600_000, description="Answers later than this are refused, never sent late."
     )
-    quota_per_second: float = Field(
+    quota_per_second: ServeOnly[float] = Field(
         0,
         ge=0,
         le=1e6,
@@ -216,65 +222,67 @@ class Settings(LastWords, extra="forbid"):
         "A client is an API key or a token's subject, else the address of the connection.",
     )
 
-    api_keys_file: Path | None = Field(
+    api_keys_file: ServeOnly[Path | None] = Field(
         None,
         description="File of API keys: on each line a name, a key (or sha256:DIGEST) and, if "
         "wanted, its images a second. Read again when it changes.",
     )
-    jwt_jwks_uri: str = Field(
+    jwt_jwks_uri: ServeOnly[str] = Field(
         "",
         pattern="^(https?://.+)?$",
         description="Where the issuer of tokens publishes its keys (JWKS); empty: no tokens.",
     )
-    jwt_issuer: str = Field("", description="Issuer that a token must name.")
-    jwt_audiences: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+    jwt_issuer: ServeOnly[str] = Field("", description="Issuer that a token must name.")
+    jwt_audiences: ServeOnly[Annotated[tuple[str, ...] | None, NoDecode]] = Field(
         None, description="Audiences, one of which a token must name, as a JSON list."
     )
-    jwt_leeway_seconds: float = Field(
+    jwt_leeway_seconds: ServeOnly[float] = Field(
         30, ge=0, le=3600, description="How far the issuer's clock may be from this one."
     )
-    cors_origins: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+    cors_origins: ServeOnly[Annotated[tuple[str, ...] | None, NoDecode]] = Field(
         None,
         description="Sites whose pages may ask from a browser, as a JSON list of origins: "
         '"https://app.example.com", "http://localhost:3000"; or "*" alone, for every page, which '
         "gets no credentials from the browser then. Default: none but this server's own page.",
     )
-    url_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+    url_hosts: ServeOnly[Annotated[tuple[str, ...] | None, NoDecode]] = Field(
         None,
         description='Hosts that {"url": ...} may name, as a JSON list: "cams.example.com", '
         '"cams.example.com:8443", "*.example.com", or "*" for the whole public internet. '
         "Default: none, nothing is fetched.",
     )
-    url_networks: Annotated[tuple[IPvAnyNetwork, ...] | None, NoDecode] = Field(
+    url_networks: ServeOnly[Annotated[tuple[IPvAnyNetwork, ...] | None, NoDecode]] = Field(
         None,
         description='Private networks that allowed hosts may be in, as a JSON list: "10.1.0.0/16".',
     )
-    url_http: bool = Field(False, description="Fetch over plain http, too.")
-    url_timeout_seconds: float = Field(
+    url_http: ServeOnly[bool] = Field(False, description="Fetch over plain http, too.")
+    url_timeout_seconds: ServeOnly[float] = Field(
         5, gt=0, le=60, description="Longest time to fetch a picture, redirects included."
     )
-    max_images: int = Field(16, ge=1, le=1024, description="Most images in one request of several.")
-    probe_interval_seconds: float = Field(
+    max_images: ServeOnly[int] = Field(
+        16, ge=1, le=1024, description="Most images in one request of several."
+    )
+    probe_interval_seconds: ServeOnly[float] = Field(
         30,
         ge=0,
         le=3600,
         description="How often, when idle, the network is shown the probe picture, to see whether "
         "it still sees; 0: never.",
     )
-    max_streams: int = Field(
+    max_streams: ServeOnly[int] = Field(
         64,
         ge=0,
         le=10_000,
         description="Most open streams (WebSocket). The last eighth is for clients that have less "
         "than half of them.",
     )
-    stream_idle_seconds: float = Field(
+    stream_idle_seconds: ServeOnly[float] = Field(
         300,
         ge=0,
         le=86_400,
         description="A stream that sends no frame for so long is closed (3008); 0: never.",
     )
-    max_connections: int = Field(
+    max_connections: ServeOnly[int] = Field(
         1000,
         ge=1,
         le=100_000,
@@ -282,22 +290,26 @@ class Settings(LastWords, extra="forbid"):
         "makes room for the next, and health checks are let in beyond. The last eighth is for "
         "clients (addresses) that have less than half of them.",
     )
-    metrics_open: bool = Field(
+    metrics_open: ServeOnly[bool] = Field(
         True, description="Show /metrics to everybody, even where keys or tokens are asked for."
     )
-    access_log: bool = Field(
+    access_log: ServeOnly[bool] = Field(
         False, description="Log each request. Costs a tenth of the throughput of a fast device."
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in the image.")
-    port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
-    drain_seconds: float = Field(
+    host: ServeOnly[str] = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 in the image."
+    )
+    port: ServeOnly[int] = Field(
+        8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one."
+    )
+    drain_seconds: ServeOnly[float] = Field(
         0,
         ge=0,
         le=3600,
         description="After SIGTERM, answer on (but not ready) this long, then finish and exit.",
     )
-    max_body_bytes: int = Field(
+    max_body_bytes: ServeOnly[int] = Field(
         32 * 2**20, ge=1024, description="Largest request body; the answer to more is 413."
     )
     max_pixels: int = Field(
@@ -306,7 +318,7 @@ class Settings(LastWords, extra="forbid"):
         ge=1,
         description="Largest image, width times height; checked in its header, before decoding.",
     )
-    body_timeout_seconds: float = Field(
+    body_timeout_seconds: ServeOnly[float] = Field(
         10,
         gt=0,
         le=600,
@@ -359,6 +371,11 @@ class Settings(LastWords, extra="forbid"):
             return cls(**given)
         except ValidationError as error:
             raise InvalidSettings("; ".join(map(_told, error.errors()))) from None
+
+
+SERVE_ONLY = frozenset(
+    name for name, setting in Settings.model_fields.items() if _SERVING in setting.metadata
+)
 
 
 def _told(fault: ErrorDetails) -> str:
