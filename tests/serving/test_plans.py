@@ -3,6 +3,7 @@
 import pytest
 
 from yoloserve.engine.backends import plans
+from yoloserve.engine.backends.base import Entry
 from yoloserve.errors import ModelUnsupported
 from yoloserve.images.letterbox import InputSize
 from yoloserve.settings import PrecisionName
@@ -25,9 +26,9 @@ def test_a_profile_goes_from_one_tile_to_a_full_batch_where_the_graph_is_free(
 
 
 def test_an_engine_for_smaller_pictures_is_refused() -> None:
-    plans.require_room(SIZE, (384, 640))
+    plans.require_room(SIZE, Entry(1, 384, 640))
     with pytest.raises(ModelUnsupported, match="up to 320 x 640 pixels, not 640 x 384: convert"):
-        plans.require_room(SIZE, (640, 320))
+        plans.require_room(SIZE, Entry(1, 640, 320))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from yoloserve.settings import PrecisionName, Profile
 Tensors = NDArray[np.uint8]  # (N, H, W, 3), BGR: a quarter of the bytes of what networks take
 Outputs = NDArray[np.float32]  # (N, …), as the head writes it
 
+RANK = 4  # of an input
 MOST_RANK = 3  # of an output with objects: batch, places, numbers
 STREAMS = 2  # of `realtime`: 1.2x the throughput of one stream with all threads
 
@@ -58,18 +59,41 @@ class BackendType(Protocol):
         """Load a model; raise whatever the runtime raises for one it cannot run."""
 
 
-def lanes_and_batch(
-    tuning: Tuning, *, batchable: bool, most: int | None = None, fixed: int | None = None
-) -> tuple[int, int]:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The input of a graph, taken apart; None is free."""
+
+    batch: int | None
+    height: int | None
+    width: int | None
+
+
+def entry_of(
+    inputs: Sequence[Sequence[int | None]], told: str = "", *, in_rows: bool = False
+) -> Entry:
+    """Take apart the shape of a graph's one input; raise `ModelUnsupported` if it is no image.
+
+    in_rows: (N, H, W, 3), bytes as they are decoded; else planes, (N, 3, H, W). told: the input as
+    its runtime writes it.
+    """
+    if len(inputs) != 1:
+        raise ModelUnsupported(f"the model has {len(inputs)} inputs: give one image")
+    shape = list(inputs[0])
+    if len(shape) != RANK or shape.pop(-1 if in_rows else 1) not in (3, None):
+        raise ModelUnsupported(f"the model's input is {told or inputs[0]}, no image")
+    return Entry(*shape)
+
+
+def lanes_and_batch(entry: Entry, metadata: Metadata, tuning: Tuning) -> tuple[int, int]:
     """Split the device: a few lanes of single images, or one lane of batches.
 
-    most: how many images the graph looks at, if not at all; fixed: how many it takes, if not any
-    number. A graph for several is run full whatever the profile, so as many are put into it.
+    A graph that takes any number may look at some of them only (`metadata.unrolled`). One for
+    several is run full whatever the profile, so as many are put into it.
     """
-    if fixed is not None and fixed > 1:
-        return 1, fixed
-    batch = min(tuning.max_batch, most or tuning.max_batch)
-    if tuning.profile is Profile.THROUGHPUT and batchable and batch > 1:
+    if entry.batch is not None and entry.batch > 1:
+        return 1, entry.batch
+    batch = min(tuning.max_batch, metadata.unrolled or tuning.max_batch)
+    if tuning.profile is Profile.THROUGHPUT and entry.batch is None and batch > 1:
         return 1, batch
     return min(STREAMS, tuning.threads), 1
 
@@ -102,10 +126,9 @@ def filled(tensors: Tensors, fixed: int | None) -> Tensors:
     return np.concatenate((tensors, np.zeros((fixed - len(tensors), *tensors.shape[1:]), np.uint8)))
 
 
-def input_size(
-    fixed: tuple[int | None, int | None], metadata: Metadata, tuning: Tuning
-) -> InputSize:
-    """Combine what the graph fixes (height, width; None: free), says and was asked for."""
+def input_size(entry: Entry, metadata: Metadata, tuning: Tuning) -> InputSize:
+    """Combine what the graph fixes, says and was asked for."""
+    fixed = entry.height, entry.width
     wanted = (tuning.image_size, tuning.image_size) if tuning.image_size else metadata.image_size
     height, width = (
         size if size is not None else want for size, want in zip(fixed, wanted, strict=True)

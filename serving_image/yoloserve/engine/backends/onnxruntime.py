@@ -14,13 +14,14 @@ from yoloserve.engine.backends.base import (
     Outputs,
     Tensors,
     Tuning,
+    entry_of,
     filled,
     input_size,
     lanes_and_batch,
     require_numbers,
     require_one_output,
 )
-from yoloserve.errors import BackendUnsupported, ModelUnsupported
+from yoloserve.errors import BackendUnsupported
 from yoloserve.model.metadata import Metadata
 from yoloserve.model.weights import ModelFile
 from yoloserve.settings import PrecisionName, Profile
@@ -69,30 +70,25 @@ class OnnxRuntime:
                 "backend torch or tensorrt, or take the GPU from the container"
             )
         self.device = "cuda" if best == CUDA else "cpu"
-        if len(self._session.get_inputs()) != 1:
-            raise ModelUnsupported(
-                f"the model has {len(self._session.get_inputs())} inputs: give one image"
-            )
-        entry = self._session.get_inputs()[0]
-        shape = [side if isinstance(side, int) else None for side in entry.shape]
+        inputs = self._session.get_inputs()
         # Bytes only where `onnx_graph` has put the conversion before the network: what a graph of
         # others makes of them is not known.
         self._takes_bytes = best == CUDA
-        require_numbers(entry.type, {BYTES} if self._takes_bytes else FLOATS)
+        entry = entry_of(
+            [[side if isinstance(side, int) else None for side in each.shape] for each in inputs],
+            f"{inputs[0].type} {inputs[0].shape}",
+            in_rows=self._takes_bytes,
+        )
+        require_numbers(inputs[0].type, {BYTES} if self._takes_bytes else FLOATS)
         require_one_output([len(each.shape) for each in self._session.get_outputs()])
-        self._input, self._dtype = entry.name, (FLOATS | {BYTES: np.uint8})[entry.type]
-        if len(shape) != 4 or shape[-1 if self._takes_bytes else 1] != 3:
-            raise ModelUnsupported(f"the model's input is {entry.type} {entry.shape}, no image")
-        batch, height, width = shape[:3] if self._takes_bytes else (shape[0], *shape[2:])
+        self._input, self._dtype = inputs[0].name, (FLOATS | {BYTES: np.uint8})[inputs[0].type]
         half = self._dtype is np.float16
         self.precision = PrecisionName.FP16 if half else computes_in
         self._output = self._session.get_outputs()[0].name
         self.metadata = Metadata.parse(self._session.get_modelmeta().custom_metadata_map)
-        self.input_size = input_size((height, width), self.metadata, tuning)
-        self._batch = batch
-        self.lanes, self.max_batch = lanes_and_batch(
-            tuning, batchable=batch is None, most=self.metadata.unrolled, fixed=batch
-        )
+        self.input_size = input_size(entry, self.metadata, tuning)
+        self._batch = entry.batch
+        self.lanes, self.max_batch = lanes_and_batch(entry, self.metadata, tuning)
         if best == CUDA:
             self.lanes = STREAMS  # while one copies, the other computes
             # Its convolutions are prepared anew whenever a shape differs from the last: 0.2 to

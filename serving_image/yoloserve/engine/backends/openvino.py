@@ -11,6 +11,7 @@ from yoloserve.engine.backends.base import (
     Outputs,
     Tensors,
     Tuning,
+    entry_of,
     filled,
     input_size,
     lanes_and_batch,
@@ -51,23 +52,18 @@ class OpenVino:
         network = core.read_model(model.content, model.parts.weights)
         self.metadata = Metadata.parse(model.parts.told or _entries(network))
         self.precision = _precision(network, tuning.precision)
-        if len(network.inputs) != 1:
-            raise ModelUnsupported(f"the model has {len(network.inputs)} inputs: give one image")
+        shapes = [each.partial_shape for each in network.inputs]
+        entry = entry_of([[_length(side) for side in each] for each in shapes], str(shapes[0]))
         require_numbers(network.input(0).element_type.get_type_name(), FLOATS)
         require_one_output([each.partial_shape.rank.get_length() for each in network.outputs])
-        shape = network.input(0).partial_shape
-        if len(shape) != 4 or _length(shape[1]) not in (3, None):
-            raise ModelUnsupported(f"the model's input is {shape}, no image")
-        batch, _, height, width = shape
-        self.input_size = input_size((_length(height), _length(width)), self.metadata, tuning)
+        batch, _, height, width = shapes[0]  # as it has them: a free one may have bounds
+        self.input_size = input_size(entry, self.metadata, tuning)
         if self.precision is PrecisionName.INT8 and CRASHES & cpu_flags():
             self.input_size = replace(self.input_size, dynamic=False)
             height, width = self.input_size.height, self.input_size.width
-        self._batch = _length(batch)
-        self.lanes, self.max_batch = lanes_and_batch(
-            tuning, batchable=batch.is_dynamic, most=self.metadata.unrolled, fixed=self._batch
-        )
-        if self.max_batch == 1 and batch.is_dynamic:
+        self._batch = entry.batch
+        self.lanes, self.max_batch = lanes_and_batch(entry, self.metadata, tuning)
+        if self.max_batch == 1 and entry.batch is None:
             batch = ov.Dimension(1)
         options = self._options(tuning)
         self._red_first = _asks_for_its_size(network)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from yoloserve.engine.backends.base import Entry
 from yoloserve.errors import ModelUnsupported
 from yoloserve.images.letterbox import InputSize
 from yoloserve.settings import PrecisionName
@@ -25,11 +26,16 @@ def profile(shape: Sequence[int], size: InputSize, batch: int) -> tuple[Shape, S
     return filled(1, size.stride, size.stride, 3), most, most
 
 
-def require_room(size: InputSize, most: Sequence[int]) -> None:
-    """Raise `ModelUnsupported` unless an engine for up to `most` (height, width) takes `size`."""
-    if size.height > most[0] or size.width > most[1]:
+def sides(shape: Shape) -> list[int | None]:
+    """Write free dimensions as others do."""
+    return [None if side == FREE else side for side in shape]
+
+
+def require_room(size: InputSize, most: Entry) -> None:
+    """Raise `ModelUnsupported` unless an engine for up to `most` takes `size`."""
+    if size.height > (most.height or 0) or size.width > (most.width or 0):
         raise ModelUnsupported(
-            f"the engine was made for pictures of up to {most[1]} x {most[0]} pixels, not "
+            f"the engine was made for pictures of up to {most.width} x {most.height} pixels, not "
             f"{size.width} x {size.height}: convert the model again for this image size"
         )
 

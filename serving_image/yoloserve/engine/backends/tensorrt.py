@@ -14,6 +14,7 @@ from yoloserve.engine.backends.base import (
     Outputs,
     Tensors,
     Tuning,
+    entry_of,
     filled,
     input_size,
     lanes_and_batch,
@@ -58,24 +59,23 @@ class TensorRt:
         engine = load(parts.content)
         self.metadata = Metadata.parse(parts.told)
         self.precision = plans.precision_told(parts.told)
-        entry, rows, shape = _entry(engine)
+        inputs = _inputs(engine)
+        name = next(iter(inputs))
+        rows = engine.get_tensor_dtype(name) == trt.uint8
+        entry = entry_of([plans.sides(each) for each in inputs.values()], in_rows=rows)
         if rows and "precision" not in parts.told:  # ours say it, and what they make of bytes
             require_numbers("uint8", ())
-        batch, *sides = shape[:3] if rows else (shape[0], *shape[2:])
-        height, width = (None if side == plans.FREE else side for side in sides)
-        self.input_size = input_size((height, width), self.metadata, tuning)
-        self._batch = None if batch == plans.FREE else batch
-        _, self.max_batch = lanes_and_batch(
-            tuning, batchable=not self._batch, most=self.metadata.unrolled, fixed=self._batch
-        )
-        if plans.FREE in shape:
-            *_, most = engine.get_tensor_profile_shape(entry, 0)
-            most = tuple(most)[:3] if rows else (most[0], *tuple(most)[2:])
-            plans.require_room(self.input_size, most[1:])
-            self.max_batch = min(self.max_batch, most[0])
+        self.input_size = input_size(entry, self.metadata, tuning)
+        self._batch = entry.batch
+        _, self.max_batch = lanes_and_batch(entry, self.metadata, tuning)
+        if plans.FREE in inputs[name]:
+            *_, largest = engine.get_tensor_profile_shape(name, 0)
+            most = entry_of([tuple(largest)], in_rows=rows)
+            plans.require_room(self.input_size, most)
+            self.max_batch = min(self.max_batch, most.batch or self.max_batch)
         # Each graph has a context, and each context has memory for the largest input.
         self._gpu = cuda.Lanes(
-            lambda: _Context(engine, entry, rows=rows), self.max_batch, graphs=MOST
+            lambda: _Context(engine, name, rows=rows), self.max_batch, graphs=MOST
         )
         self._gpu.graphs.prepare((self.max_batch, *blank(self.input_size).shape[:2]))
 
@@ -124,16 +124,14 @@ def _planes(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return pixels.flip(-1).permute(0, 3, 1, 2).to(dtype).div_(255).contiguous()
 
 
-def _entry(engine: Any) -> tuple[str, bool, tuple[int, ...]]:
-    """Return the input's name, whether it is rows of bytes, and its shape; -1: free."""
+def _inputs(engine: Any) -> dict[str, plans.Shape]:
+    """Return the shape of each input by its name."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    entries = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-    shape = tuple(engine.get_tensor_shape(entries[0]))
-    rows = engine.get_tensor_dtype(entries[0]) == trt.uint8
-    channels = shape[-1:] if rows else shape[1:2]
-    if len(entries) != 1 or len(shape) != 4 or channels not in ((3,), (plans.FREE,)):
-        raise ModelUnsupported(f"the engine's inputs are {entries}, the first {shape}: no image")
-    return entries[0], rows, shape
+    return {
+        name: tuple(engine.get_tensor_shape(name))
+        for name in names
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+    }
 
 
 def load(plan: bytes) -> Any:
@@ -184,8 +182,8 @@ def compile_onnx(parts: Parts, tuning: Tuning) -> bytes:
     entry = network.get_input(0)
     shape = tuple(entry.shape)
     if plans.FREE in shape:
-        height, width = (None if side == plans.FREE else side for side in shape[1:3])
-        size = input_size((height, width), Metadata.parse(told), tuning)
+        pixels = entry_of([plans.sides(shape)], in_rows=True)
+        size = input_size(pixels, Metadata.parse(told), tuning)
         of_pictures = builder.create_optimization_profile()
         of_pictures.set_shape(entry.name, *plans.profile(shape, size, _batch(tuning)))
         config.add_optimization_profile(of_pictures)

@@ -13,6 +13,7 @@ from yoloserve.detections.postprocess import surest
 from yoloserve.engine.backends import cuda
 from yoloserve.engine.backends.base import (
     STREAMS,
+    Entry,
     Outputs,
     Tensors,
     Tuning,
@@ -59,12 +60,9 @@ class Torch:
         # What a half-precision export was traced with is all it takes.
         parameter = next(iter(self._module.parameters()), None)
         self._input = torch.float32 if parameter is None else parameter.dtype
-        free = self.metadata.dynamic
-        fixed = (None, None) if free else self.metadata.image_size
-        self.input_size = input_size(fixed, self.metadata, tuning)
-        self.lanes, self.max_batch = lanes_and_batch(
-            tuning, batchable=free, most=self.metadata.unrolled
-        )
+        entry = _entry(self.metadata)
+        self.input_size = input_size(entry, self.metadata, tuning)
+        self.lanes, self.max_batch = lanes_and_batch(entry, self.metadata, tuning)
         self._gpu: cuda.Lanes | None = None
         if self.device == "cuda":
             self.lanes = cuda.LANES
@@ -90,6 +88,11 @@ class Torch:
                 require_one_output([each.dim() for each in output if torch.is_tensor(each)])
                 output = output[0]
         return output.float()
+
+
+def _entry(metadata: Metadata) -> Entry:
+    """Say what a trace takes, which does not tell by itself."""
+    return Entry(None, None, None) if metadata.dynamic else Entry(1, *metadata.image_size)
 
 
 def for_tensor_cores(module: Any, dtype: torch.dtype) -> None:
