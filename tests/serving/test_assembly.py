@@ -1,14 +1,18 @@
 """The server in another host: below a prefix of an application that knows nothing of it."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from yoloserve.assembly import assemble
 from yoloserve.errors import ModelNotFound
@@ -16,6 +20,10 @@ from yoloserve.http.serving import serving_of
 from yoloserve.settings import Settings
 
 KEY = "correct-horse-battery"
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs/guides/serving.md"
+PICTURE = ROOT / "examples/images/shapes-1.jpg"
+CODE = re.compile(r"```python\n(.*?)```", re.S)
 
 
 @pytest.fixture
@@ -93,29 +101,47 @@ async def test_its_host_can_drain_it_and_ask_how_it_is(settings, jpeg) -> None:
         assert serving.status() == "blind"
 
 
-def test_by_its_own_lifespan_any_host_warms_it_up_and_ends_it(settings, jpeg) -> None:
+async def test_by_its_own_lifespan_any_host_warms_it_up_and_ends_it(settings) -> None:
     app = assemble(settings)
-    serving = serving_of(app)
-    assert serving.detector.batcher.capacity_per_s == float("inf")
-    with TestClient(app) as client:
-        assert serving.detector.batcher.capacity_per_s < float("inf")
-        with client.websocket_connect("/v1/stream", headers={"X-Api-Key": KEY}) as camera:
-            camera.send_bytes(jpeg)
-            assert len(camera.receive_json()["detections"]) == 2
+    detector = serving_of(app).detector
+    assert detector.batcher.capacity_per_s == float("inf")
+    async with app.router.lifespan_context(app):
+        assert detector.batcher.capacity_per_s < float("inf")
+        assert await detector.off_loop(len, "four") == 4
     with pytest.raises(RuntimeError, match="shutdown"):  # its threads have ended
-        serving.detector._threads._pool.submit(len, ())
+        await detector.off_loop(len, "four")
 
 
-def test_a_camera_streams_below_a_prefix(settings, jpeg) -> None:
-    with (
-        TestClient(host_of(assemble(settings))) as client,
-        client.websocket_connect("/cams/gate/v1/stream", headers={"X-Api-Key": KEY}) as camera,
-    ):
-        camera.send_bytes(jpeg)
-        assert len(camera.receive_json()["detections"]) == 2
+async def test_a_camera_streams_below_a_prefix(settings, stream_to, jpeg: bytes) -> None:
+    host = host_of(assemble(settings))
+
+    async def below(scope: Scope, receive: Receive, send: Send) -> None:
+        await host({**scope, "path": f"/cams/gate{scope['path']}"}, receive, send)
+
+    async with host.router.lifespan_context(host):
+        camera = stream_to(SimpleNamespace(app=below), **{"x-api-key": KEY})
+        camera.send(jpeg)
+        assert len((await camera.receive())["detections"]) == 2
+        await camera.leave()
 
 
 def test_what_cannot_be_served_is_said_before_there_is_an_application(settings, tmp_path) -> None:
     absent = settings.model_copy(update={"model": (tmp_path / "none.onnx").as_uri()})
     with pytest.raises(ModelNotFound):
         assemble(absent)
+
+
+async def test_the_guide_shows_how_to_mount_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("YOLOSERVE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("YOLOSERVE_DEADLINE_MS", "60000")
+    (code,) = (each for each in CODE.findall(GUIDE.read_text()) if "assemble" in each)
+    shown: dict[str, Any] = {}
+    exec(code, shown)
+    host = shown["host"]
+    transport = httpx.ASGITransport(host)
+    async with (
+        host.router.lifespan_context(host),
+        httpx.AsyncClient(transport=transport, base_url="http://host") as client,
+    ):
+        answer = await client.post("/cams/gate/v1/detect", content=PICTURE.read_bytes())
+    assert answer.json()["detections"]
