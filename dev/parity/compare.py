@@ -26,14 +26,14 @@ from yoloserve.detections.postprocess import (
 from yoloserve.engine.starting import Engine, start
 from yoloserve.images.decoding import decode
 from yoloserve.images.letterbox import letterbox
-from yoloserve.quality.agreement import MARGIN, Agreement, agreement, paired
+from yoloserve.quality.agreement import Agreement, agreement, comparable, paired
 from yoloserve.settings import BackendName, PrecisionName, Settings
 
 if TYPE_CHECKING:
     from parity.reference import Answer
 
 CONFIDENCE = 0.25
-OPTIONS = Options(confidence=CONFIDENCE - MARGIN, iou=0.7, max_detections=300)
+OPTIONS = comparable(Options(CONFIDENCE, iou=0.7, max_detections=300))
 LEAST_IOU, MOST_SCORE = 0.99, 0.01
 TIE = 1e-3  # of an overlap or a score: what the runtimes' rounding can move
 SAME_PLACE = 1e-3  # pixels: both divide in fp32

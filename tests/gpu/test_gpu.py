@@ -15,7 +15,7 @@ from yoloserve.images.decoding import decode
 from yoloserve.images.letterbox import letterbox
 from yoloserve.model.formats import engine_file
 from yoloserve.model.own import own_folder
-from yoloserve.quality.agreement import MARGIN, Agreement, agreement
+from yoloserve.quality.agreement import Agreement, agreement, comparable
 from yoloserve.quality.conversion import CONFIDENCE, TARGETS
 from yoloserve.settings import BackendName, PrecisionName, Profile, Settings
 
@@ -24,7 +24,7 @@ FP16, BF16, FP32 = PrecisionName.FP16, PrecisionName.BF16, PrecisionName.FP32
 RUNS = [(ORT, FP32), (ORT, FP16), (TORCH, FP32), (TORCH, FP16), (TORCH, BF16)]
 RUNS += [(TENSORRT, FP32), (TENSORRT, FP16)]
 GRAPHED = [(TORCH, FP16), (TENSORRT, FP16)]
-OPTIONS = Options(confidence=CONFIDENCE - MARGIN, iou=0.7, max_detections=300)
+OPTIONS = comparable(Options(CONFIDENCE, iou=0.7, max_detections=300))
 EXAMPLES = Path(__file__).parents[2] / "examples" / "images"
 
 

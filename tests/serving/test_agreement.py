@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from yoloserve.detections.postprocess import Detections
-from yoloserve.quality.agreement import Agreement, agreement
+from yoloserve.detections.postprocess import Detections, Head, Options, postprocess
+from yoloserve.images.letterbox import Letterbox
+from yoloserve.quality.agreement import MARGIN, Agreement, agreement, comparable
 
 BOX, NEAR, FAR = (0, 0, 100, 100), (0, 0, 100, 96), (500, 500, 600, 600)
 
@@ -79,3 +82,30 @@ def test_pictures_add_up() -> None:
     total = Agreement(1, 2, 3, 0.9, 0.1) + Agreement(4, 0, 0, 0.8, 0.2)
     assert total == Agreement(5, 2, 3, 0.8, 0.2)
     assert total.f1 == pytest.approx(10 / 15)
+
+
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([Head.ANCHOR_FREE_ROWS, Head.END_TO_END]),
+    st.integers(1, 12),
+    st.booleans(),
+)
+def test_a_comparable_answer_holds_the_answer_itself_and_what_is_just_below(
+    seed: int, head: Head, most: int, agnostic: bool
+) -> None:
+    """So a server that compares looks once: the caller gets the sure ones, the judge all."""
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(0.2, 0.3, (40, 3))
+    output = np.concatenate((rng.uniform(1, 60, (40, 4)), scores), axis=1).astype(np.float32)
+    if head is Head.END_TO_END:
+        output[:, :4] = np.sort(output[:, :4])
+        output[:, 5] = rng.integers(0, 3, 40)
+    asked = Options(0.25, 0.5, most, agnostic_nms=agnostic)
+    fit = Letterbox(gain_x=1, gain_y=1, left=0, top=0, width=100, height=100)
+    answer = postprocess(output, head, fit, asked)
+    wide = postprocess(output, head, fit, comparable(asked))
+    sure = wide[wide.scores > asked.confidence]
+    assert sure.boxes.tolist() == answer.boxes.tolist()
+    assert sure.scores.tolist() == answer.scores.tolist()
+    assert sure.classes.tolist() == answer.classes.tolist()
+    assert (wide.scores > asked.confidence - MARGIN).all()

@@ -14,7 +14,7 @@ from yoloserve.detections.postprocess import Detections, Head, Options, postproc
 from yoloserve.detector import Answer, Detector
 from yoloserve.engine.starting import start
 from yoloserve.images.letterbox import GREY, InputSize, letterbox
-from yoloserve.quality.agreement import MARGIN, Agreement, agreement
+from yoloserve.quality.agreement import Agreement, agreement, comparable
 from yoloserve.scheduling.concurrency import Threads
 from yoloserve.settings import BackendName, PrecisionName, Settings
 
@@ -26,7 +26,7 @@ HEADS = json.loads((HERE / "reference_heads.json").read_text())
 FITS = json.loads((HERE / "reference_letterbox.json").read_text())
 RUNTIMES = [BackendName.OPENVINO, BackendName.ONNXRUNTIME, BackendName.TORCH]
 CONFIDENCE = 0.25
-OPTIONS = Options(CONFIDENCE - MARGIN, 0.7, 300)
+OPTIONS = comparable(Options(CONFIDENCE, 0.7, 300))
 
 
 def detector(cache: Path, **given: object) -> Detector:

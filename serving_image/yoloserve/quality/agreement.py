@@ -1,12 +1,12 @@
 """How far two answers for one picture agree; pure. What a conversion and a canary are judged by."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloserve.detections.postprocess import Detections, iou
+from yoloserve.detections.postprocess import Detections, Options, iou
 
 SAME_OBJECT = 0.5  # IoU from which two boxes mean one object
 BY_SCORE = 0.01  # of an overlap, for a difference of 1 in score
@@ -49,11 +49,19 @@ class Agreement:
         )
 
 
+def comparable(options: Options) -> Options:
+    """Let an answer go so far below its threshold that `agreement` can compare it.
+
+    What is above the threshold in such an answer is the answer under `options`, in its order.
+    """
+    return replace(options, confidence=max(0.0, options.confidence - MARGIN))
+
+
 def agreement(found: Detections, expected: Detections, *, confidence: float) -> Agreement:
     """Compare objects of one class that overlap.
 
-    Both lists should go `MARGIN` below `confidence`: what is above it in one may be a little below
-    it in the other, and is no difference.
+    Both lists should be `comparable`: what is above `confidence` in one may be a little below it in
+    the other, and is no difference.
     """
     overlaps = _overlaps(found, expected)
     pairs = paired(found, expected)
