@@ -15,10 +15,10 @@ from kubernetes.client import Configuration
 
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import APPLY, Client, Request
-from yolofleet.cluster.credentials import Credentials, credentials_of
-from yolofleet.cluster.errors import ClusterError, NotFound
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.client import APPLY, Client, Request
+from yolofleet.runtime.credentials import Credentials, credentials_of
+from yolofleet.runtime.errors import ClusterError, NotFound
+from yolofleet.runtime.kind import CRD, EVENT, LEASE, Kind
 
 MERGE: Final = "application/merge-patch+json"
 
@@ -44,9 +44,9 @@ POLICY_BINDING: Final = Kind(
 )
 KINDS: Final = (
     *kinds.CACHED,
-    kinds.CRD,
-    kinds.LEASE,
-    kinds.EVENT,
+    CRD,
+    LEASE,
+    EVENT,
     NAMESPACE,
     REPLICA_SET,
     CLUSTER_ROLE,

@@ -10,8 +10,8 @@ from typing import Any
 
 from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Client, apply
-from yolofleet.cluster.errors import ClusterError
+from yolofleet.runtime.client import Client, apply
+from yolofleet.runtime.errors import ClusterError
 
 Fate = Callable[[Manifest], Manifest]
 """What becomes of a pod: its status."""

@@ -14,7 +14,7 @@ from aiohttp import ClientError
 from cluster.paths import tools
 from controlplane.kube import Kube, connect
 from yolofleet.cluster import kinds
-from yolofleet.cluster.errors import ClusterError
+from yolofleet.runtime.errors import ClusterError
 
 EVERY_S: Final = 0.1
 

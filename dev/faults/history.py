@@ -18,8 +18,8 @@ import aiohttp
 from controlplane.kube import REPLICA_SET
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.credentials import Credentials
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.credentials import Credentials
+from yolofleet.runtime.kind import Kind
 
 RECORDED: Final = (kinds.DETECTOR, *kinds.CHILDREN, REPLICA_SET, kinds.POD)
 _LONGEST_LINE: Final = 1 << 24

@@ -27,6 +27,7 @@ from faults.stage import BYSTANDER, NAME, Stage
 from faults.traces import Trace
 from yolofleet.api.names import REVISION_LABEL, WISH_ANNOTATION, Manifest
 from yolofleet.cluster import kinds
+from yolofleet.runtime import objects
 
 State = Mapping[str, Any]
 
@@ -249,7 +250,7 @@ async def _orphans(stage: Stage) -> list[str]:
     raw = await stage.kube.find(kinds.DETECTOR, stage.namespace, NAME)
     uid = raw["metadata"]["uid"] if raw else "nobody"
     for (kind, name), child in (await stage.children()).items():
-        if (owner := kinds.controller_uid(child)) not in (uid, ""):
+        if (owner := objects.controller_uid(child)) not in (uid, ""):
             wrong.append(f"O5 {kind} {name} belongs to {owner}, who is gone")
     return wrong
 

@@ -16,6 +16,7 @@ from faults.history import Seen
 from faults.stage import BYSTANDER, NAME
 from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.cluster import kinds
+from yolofleet.runtime import objects
 
 STALE_S: Final = 3.0
 """An operator decides on what it has heard of: so long a change of readiness, or of the replicas
@@ -118,7 +119,7 @@ def _judge(world: World, seen: Seen) -> Iterator[str]:
 def _of_this_detector(world: World, seen: Seen) -> bool:
     """Say whether this is not a child of a namesake that was deleted: it goes by itself."""
     assert world.detector is not None
-    owner = kinds.controller_uid(seen.manifest)
+    owner = objects.controller_uid(seen.manifest)
     return owner in ("", world.detector["metadata"]["uid"]) or seen.kind is kinds.DETECTOR
 
 

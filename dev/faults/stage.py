@@ -21,7 +21,8 @@ from faults.size import CONVERGE_S
 from yolofleet.api import names
 from yolofleet.api.names import DETECTOR_LABEL, MANAGED_BY, MANAGED_BY_LABEL, Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.errors import ClusterError, NotFound
+from yolofleet.runtime import kind as api
+from yolofleet.runtime.errors import ClusterError, NotFound
 
 NAME: Final = "gate"
 LEASE: Final = "yolofleet"
@@ -107,9 +108,9 @@ class Stage:
         """Do what time does to the Lease of a holder that died."""
         given = self._environment
         namespace, name = given["YOLOFLEET_LEASE_NAMESPACE"], given["YOLOFLEET_LEASE_NAME"]
-        if await self.kube.find(kinds.LEASE, namespace, name):
+        if await self.kube.find(api.LEASE, namespace, name):
             patch = {"spec": {"holderIdentity": "", "leaseDurationSeconds": 1}}
-            await self.kube.merge(kinds.LEASE, namespace, name, patch)
+            await self.kube.merge(api.LEASE, namespace, name, patch)
 
     # what a user does
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 from memory_cluster.server import KINDS, Server
 from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import APPLY, Request
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime import objects
+from yolofleet.runtime.client import APPLY, Request
+from yolofleet.runtime.kind import Kind, kind_of
 
 CONTROLLER: Final = "kube-controller-manager"
 KUBELET: Final = "kubelet"
@@ -92,7 +93,7 @@ class Controllers:
 
     def _pods_of(self, deployment: Manifest) -> list[Manifest]:
         uid = deployment["metadata"]["uid"]
-        return [p for p in self._server.all(kinds.POD) if kinds.controller_uid(p) == uid]
+        return [p for p in self._server.all(kinds.POD) if objects.controller_uid(p) == uid]
 
     def _run(self, pod: Manifest) -> None:
         ready = "True" if self.ready(pod) else "False"
@@ -134,7 +135,7 @@ class Controllers:
     def _tell(self, one: Manifest, manager: str, status: Manifest) -> None:
         if one.get("status") == status:
             return
-        kind, metadata = kinds.kind_of(one), one["metadata"]
+        kind, metadata = kind_of(one), one["metadata"]
         body = {
             "apiVersion": one["apiVersion"],
             "kind": one["kind"],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from memory_cluster.server import Answer, status
-from yolofleet.cluster.client import Request
+from yolofleet.runtime.client import Request
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,16 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.client import Client, Request
 from yolofleet.cluster.complaints import Complaints
-from yolofleet.cluster.errors import ClusterError, Unavailable, from_status
 from yolofleet.cluster.events import Events
-from yolofleet.cluster.kinds import Kind
-from yolofleet.cluster.queue import Priority, Workers, WorkQueue
 from yolofleet.cluster.sweep import Sweep
 from yolofleet.handlers import Watch
 from yolofleet.plan.defaults import Defaults
 from yolofleet.reconcile import Deps, reconcile
+from yolofleet.runtime.client import Client, Request
+from yolofleet.runtime.errors import ClusterError, Unavailable, from_status
+from yolofleet.runtime.kind import Kind
+from yolofleet.runtime.queue import Priority, Workers, WorkQueue
 
 DEFAULTS: Final = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
 

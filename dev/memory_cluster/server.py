@@ -20,8 +20,8 @@ from memory_cluster import fields
 from memory_cluster.fields import Paths
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import APPLY, JSON_PATCH, Request
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.client import APPLY, JSON_PATCH, Request
+from yolofleet.runtime.kind import Kind
 
 MERGE: Final = "application/merge-patch+json"
 EPOCH: Final = datetime(2030, 1, 1, tzinfo=UTC)

@@ -20,8 +20,9 @@ from memory_cluster.server import KINDS, MERGE, Server
 from yolofleet.api import names
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Request
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime import objects
+from yolofleet.runtime.client import Request
+from yolofleet.runtime.kind import Kind
 
 NAMESPACE: Final = "shop"
 QUIET_S: Final = 400.0
@@ -246,7 +247,7 @@ class World:
     def children(self) -> dict[tuple[str, str], Manifest]:
         """Return all that can be a detector's child, by kind and name."""
         return {
-            kinds.identity(one): one
+            objects.identity(one): one
             for kind in kinds.CHILDREN
             for one in self.server.all(kind)
             if one["metadata"].get("namespace") == NAMESPACE

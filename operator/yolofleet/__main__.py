@@ -21,22 +21,23 @@ from typing import Any, NoReturn
 import uvloop
 from aiohttp.web import AppRunner
 
-from yolofleet import explain, handlers, logs, webhook
+from yolofleet import explain, handlers, webhook
 from yolofleet.cluster import kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.client import Client
 from yolofleet.cluster.complaints import Complaints
-from yolofleet.cluster.credentials import Credentials, find_credentials
-from yolofleet.cluster.errors import ClusterError, NotLeading
 from yolofleet.cluster.events import Events
-from yolofleet.cluster.hearing import Hearing
 from yolofleet.cluster.leader import REQUEST_TIMEOUT_S, Leader, LeadershipLost
-from yolofleet.cluster.queue import Priority, Workers, WorkQueue
 from yolofleet.cluster.sweep import Sweep
 from yolofleet.metrics import Beliefs, Health, Metrics, WorldCollector, serve, serve_beliefs
 from yolofleet.reconcile import Deps, reconcile
+from yolofleet.runtime import logs
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.credentials import Credentials, find_credentials
+from yolofleet.runtime.errors import ClusterError, NotLeading
+from yolofleet.runtime.hearing import Hearing
+from yolofleet.runtime.queue import Priority, Workers, WorkQueue
 from yolofleet.settings import InvalidSettings, Settings, from_environment
 
 logger = logging.getLogger("yolofleet")

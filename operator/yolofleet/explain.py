@@ -23,13 +23,14 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache, Entry
 from yolofleet.cluster.compare import Difference
-from yolofleet.cluster.errors import ClusterError
-from yolofleet.cluster.queue import WorkQueue
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.nodes import NodeRoom, asks
 from yolofleet.plan.observed import child_named
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.resources.service_account import pull_secrets_of
+from yolofleet.runtime import objects
+from yolofleet.runtime.errors import ClusterError
+from yolofleet.runtime.queue import WorkQueue
 from yolofleet.think import think
 from yolofleet.workloads.revision import Revision
 from yolofleet.workloads.workload import Record
@@ -137,7 +138,7 @@ def _differences(desired: Iterable[Manifest], seen: Seen) -> Iterable[str]:
     """Tell each write that a reconcile would consider now, and the fields that ask for it."""
     live = {(child.kind.name, child.name): child for child in seen.cached}
     for manifest in desired:
-        kind, name = kinds.identity(manifest)
+        kind, name = objects.identity(manifest)
         child = live.pop((kind, name), None)
         if child is None:
             yield f"{kind} {name}: is not there"

@@ -18,12 +18,12 @@ import kopf
 
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.bodies import ListBody, WatchBody
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.credentials import Credentials
-from yolofleet.cluster.kinds import Kind
-from yolofleet.cluster.queue import Priority, WorkQueue
 from yolofleet.cluster.sweep import Sweep
+from yolofleet.runtime.bodies import ListBody, WatchBody
+from yolofleet.runtime.credentials import Credentials
+from yolofleet.runtime.kind import CRD, Kind
+from yolofleet.runtime.queue import Priority, WorkQueue
 
 _GRACE_FOR_VANISHED_API_S: Final = 5.0
 _NOTHING: Final = kopf.BodyEssence()
@@ -43,7 +43,7 @@ class Watch:
     def event(self, kind: Kind, type: str | None, manifest: Manifest) -> None:
         """Take in one watch event; `type` is None for what a watch lists before it begins."""
         self.counted(kind.name, type or "LISTED")
-        if kind is kinds.CRD:
+        if kind is CRD:
             defined = _defined(manifest)
             # One that is listed may have come between our first look and this watch.
             if defined and (type is not None or not self.cache.serves(defined)):
@@ -90,7 +90,7 @@ async def watch(
     settings = _settings()
     # Scanning needs the right to list all namespaces and CRDs. Without it, a kind that appears is
     # found and listed by the sweep, and watched after the next start.
-    settings.scanning.disabled = bool(namespaces) or not watch.sweep.readable(kinds.CRD)
+    settings.scanning.disabled = bool(namespaces) or not watch.sweep.readable(CRD)
 
     hearing, places = watch.sweep.hearing, _places(watch.sweep, namespaces)
     for path, kind in places.items():
@@ -103,7 +103,7 @@ async def watch(
         session = credentials.session(_forgive_vanished_apis, take_in)
         return kopf.AiohttpSession(aiohttp_session=session, server=credentials.server)
 
-    for kind in (*kinds.CACHED, kinds.CRD):
+    for kind in (*kinds.CACHED, CRD):
         if watch.sweep.readable(kind):
             _on_event(registry, kind, watch)
     ours = asyncio.all_tasks()

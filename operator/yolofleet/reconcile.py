@@ -16,11 +16,9 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Applied, Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
-from yolofleet.cluster.errors import ClusterError, NotLeading, Unfinished
 from yolofleet.cluster.events import Events
 from yolofleet.cluster.failures import Failed, to_retry
-from yolofleet.cluster.kinds import POD_MONITOR, identity
-from yolofleet.logs import note
+from yolofleet.cluster.kinds import POD_MONITOR
 from yolofleet.plan import powers
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
@@ -35,6 +33,9 @@ from yolofleet.plan.status import next_look, refused, with_statement
 from yolofleet.plan.unwritten import Unwritten, with_unwritten
 from yolofleet.resources.build import leant_on
 from yolofleet.resources.service_account import pull_secrets_of
+from yolofleet.runtime.errors import ClusterError, NotLeading, Unfinished
+from yolofleet.runtime.logs import note
+from yolofleet.runtime.objects import identity
 from yolofleet.think import Thought, think
 from yolofleet.workloads.failures import PATIENCE, next_look_at, waits_for_image
 

@@ -14,8 +14,8 @@ from faults.stage import NAME, Stage
 from faults.theatre import Theatre, each
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Request
-from yolofleet.cluster.errors import Conflict, Invalid
+from yolofleet.runtime.client import Request
+from yolofleet.runtime.errors import Conflict, Invalid
 
 PAIRS = sized(4, 60)
 CALM_S = 3.5

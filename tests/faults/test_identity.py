@@ -16,6 +16,7 @@ from faults.stage import LEASE, Stage
 from faults.theatre import Theatre
 from faults.traces import CREATE, DELETE, UPDATE
 from yolofleet.cluster import kinds
+from yolofleet.runtime import kind as api
 
 MID_WRITE = ("deployments", "services", "virtualservices")
 
@@ -86,8 +87,8 @@ async def test_19_a_leader_that_slept_writes_nothing_when_it_wakes(theatre: Thea
 async def test_19_a_lease_that_is_deleted_is_made_again(theatre: Theatre) -> None:
     async with theatre.broken("19 Lease deleted", UPDATE) as stage:
         await UPDATE.step(stage)
-        await stage.kube.delete(kinds.LEASE, stage.namespace, LEASE)
-        await eventually(lambda: stage.kube.find(kinds.LEASE, stage.namespace, LEASE))
+        await stage.kube.delete(api.LEASE, stage.namespace, LEASE)
+        await eventually(lambda: stage.kube.find(api.LEASE, stage.namespace, LEASE))
 
 
 def _tells_of_a_drain(call: Call) -> bool:
@@ -134,5 +135,5 @@ async def test_21_sigterm_in_the_middle_of_a_write_gives_the_lease_back(
 
 
 async def _given_back(stage: Stage) -> bool:
-    lease = await stage.kube.get(kinds.LEASE, stage.namespace, LEASE)
+    lease = await stage.kube.get(api.LEASE, stage.namespace, LEASE)
     return not lease["spec"].get("holderIdentity")

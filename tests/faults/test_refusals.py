@@ -25,9 +25,9 @@ from faults.theatre import Theatre
 from faults.traces import CREATE, DELETE, STEADY, UPDATE
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import APPLY, Request
-from yolofleet.cluster.errors import Refused
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.client import APPLY, Request
+from yolofleet.runtime.errors import Refused
+from yolofleet.runtime.kind import CRD, Kind
 
 
 def an_object(kind: Kind, name: str, namespace: str = "", **fields: Any) -> Manifest:
@@ -199,7 +199,7 @@ async def test_20_the_right_to_watch_is_taken_away_and_given_back(theatre: Theat
 async def _remove_istio(theatre: Theatre) -> None:
     istio = (kinds.VIRTUAL_SERVICE, kinds.DESTINATION_RULE)
     for kind in istio:
-        await theatre.kube.delete(kinds.CRD, "", f"{kind.plural}.{kind.group}")
+        await theatre.kube.delete(CRD, "", f"{kind.plural}.{kind.group}")
 
     async def gone() -> bool:
         return not [kind for kind in istio if await theatre.client.serves(kind)]

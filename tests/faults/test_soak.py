@@ -26,6 +26,7 @@ from faults.stage import LEASE, NAME, Stage
 from faults.theatre import Theatre
 from faults.traces import SPEC, A, B, Trace, create, nothing
 from yolofleet.cluster import kinds
+from yolofleet.runtime import kind as api
 
 Dice = random.Random
 Mishap = Callable[[Stage, Dice], Awaitable[None]]
@@ -105,14 +106,14 @@ async def restart(stage: Stage, _dice: Dice) -> None:
 
 
 async def lose_lease(stage: Stage, _dice: Dice) -> None:
-    await stage.kube.delete(kinds.LEASE, stage.namespace, LEASE)
+    await stage.kube.delete(api.LEASE, stage.namespace, LEASE)
 
 
 async def delete_a_child(stage: Stage, dice: Dice) -> None:
     children = list((await stage.children()).values())
     if children:
         child = dice.choice(children)
-        await stage.kube.delete(kinds.kind_of(child), stage.namespace, child["metadata"]["name"])
+        await stage.kube.delete(api.kind_of(child), stage.namespace, child["metadata"]["name"])
 
 
 async def steal_the_route(stage: Stage, _dice: Dice) -> None:

@@ -15,8 +15,8 @@ from faults.stage import NAME, Stage
 from faults.theatre import Theatre
 from faults.traces import PROMOTE, STEADY, STEADY_CANARY, UPDATE, A, B, Trace
 from yolofleet.cluster import kinds
-from yolofleet.cluster.errors import Conflict
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.errors import Conflict
+from yolofleet.runtime.kind import Kind
 
 ABSENT = (kinds.NODE, kinds.HTTP_ROUTE, kinds.POD_MONITOR, *kinds.GATEWAYS.values())
 WATCHED = [kind for kind in kinds.CACHED if kind not in ABSENT]

@@ -15,7 +15,7 @@ from faults.traces import CREATE, STEADY, STEADY_CANARY
 from yolofleet.api import names
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.kind import Kind
 
 ABSENT = (kinds.HPA, kinds.HTTP_ROUTE, kinds.POD_MONITOR)
 MADE = [kind for kind in kinds.CHILDREN if kind not in ABSENT]

@@ -11,6 +11,7 @@ from faults.oracles import counted, differences
 from faults.traces import Trace
 from memory_cluster.world import World
 from yolofleet.cluster import kinds
+from yolofleet.runtime.kind import EVENT
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Reference:
         return wrong
 
 
-_UNCOUNTED = (kinds.EVENT, kinds.PDB)
+_UNCOUNTED = (EVENT, kinds.PDB)
 """Who looks at the right moment has a budget for a revision that is about to be stable."""
 
 

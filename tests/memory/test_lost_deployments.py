@@ -24,6 +24,7 @@ from memory_cluster.faults import (
 from memory_cluster.world import NAMESPACE, World
 from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
 from yolofleet.cluster import kinds
+from yolofleet.runtime import objects
 
 ROLLOUT = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "Approval"}]}
 
@@ -318,5 +319,5 @@ async def test_restored_records_come_with_what_is_restored_beside_them() -> None
     await world.settle()
     uid = (world.detector() or {})["metadata"]["uid"]
     assert {name: one["data"] for name, one in kept(world).items()} == before
-    assert {kinds.controller_uid(one) for one in kept(world).values()} == {uid}
+    assert {objects.controller_uid(one) for one in kept(world).values()} == {uid}
     assert not [w for w in world.writes() if w.startswith("delete")]

@@ -11,7 +11,7 @@ from memory_cluster.operator import Operator
 from memory_cluster.world import World
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.kind import Kind
 
 CANARY = {"model": B, "weight": 20}
 

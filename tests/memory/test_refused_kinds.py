@@ -10,6 +10,7 @@ from memory_cluster.faults import ALWAYS, Refused, writes_of
 from memory_cluster.world import NAMESPACE, World
 from yolofleet.api.names import REVISION_LABEL
 from yolofleet.cluster import kinds
+from yolofleet.runtime.kind import Kind
 
 KINDS = (
     kinds.SERVICE_ACCOUNT,
@@ -33,7 +34,7 @@ def told(world: World) -> str:
 @pytest.mark.parametrize("code", [403, 500])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 async def test_a_kind_that_is_refused_leaves_all_others_written(
-    kind: kinds.Kind, code: int, reference_of: Callable[[Trace], Any]
+    kind: Kind, code: int, reference_of: Callable[[Trace], Any]
 ) -> None:
     expected = await reference_of(CREATE)
     world = expected.world()
@@ -51,7 +52,7 @@ async def test_a_kind_that_is_refused_leaves_all_others_written(
 @pytest.mark.parametrize("trace", [UPDATE, PROMOTE], ids=str)
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 async def test_a_refusal_that_ends_leaves_nothing_behind(
-    kind: kinds.Kind, trace: Trace, reference_of: Callable[[Trace], Any]
+    kind: Kind, trace: Trace, reference_of: Callable[[Trace], Any]
 ) -> None:
     expected = await reference_of(trace)
     world = expected.world()
@@ -69,7 +70,7 @@ async def test_a_refusal_that_ends_leaves_nothing_behind(
 
 @pytest.mark.parametrize("kind", [kinds.SERVICE, kinds.DESTINATION_RULE], ids=str)
 async def test_an_operator_that_starts_anew_does_not_release_what_no_route_can_name(
-    kind: kinds.Kind, reference_of: Callable[[Trace], Any]
+    kind: Kind, reference_of: Callable[[Trace], Any]
 ) -> None:
     """What was refused to the one before was forgotten, and pods that blinked never came back."""
     world = (await reference_of(UPDATE)).world()

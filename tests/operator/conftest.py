@@ -21,7 +21,8 @@ from controlplane.process import OperatorProcess
 from yolofleet.api import names
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Client
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.kind import CRD, LEASE
 
 HERE = Path(__file__).parent
 
@@ -78,7 +79,7 @@ class OptionalKinds:
         if self.there is False:
             return
         for kind in kinds.OPTIONAL:
-            await kube.delete(kinds.CRD, "", f"{kind.plural}.{kind.group}")
+            await kube.delete(CRD, "", f"{kind.plural}.{kind.group}")
 
         async def gone() -> bool:
             return not [kind for kind in kinds.OPTIONAL if await kube.client.serves(kind)]
@@ -201,7 +202,7 @@ def free_lease(kube: Kube, namespace: str) -> Callable[[], Any]:
 
     async def free() -> None:
         patch = {"spec": {"holderIdentity": "", "leaseDurationSeconds": 1}}
-        await kube.merge(kinds.LEASE, namespace, "yolofleet", patch)
+        await kube.merge(LEASE, namespace, "yolofleet", patch)
 
     return free
 

@@ -11,8 +11,8 @@ from controlplane.plane import OPERATOR_USER
 from controlplane.process import OperatorProcess
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Request
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.client import Request
+from yolofleet.runtime.kind import Kind
 
 GPU = "nvidia.com/gpu"
 ON_A_GPU = {"replicas": 1, "resources": {"limits": {GPU: 1}}}

@@ -9,8 +9,8 @@ import pytest
 from controlplane.kube import Kube
 from yolofleet.api.names import API_VERSION
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Client, Request
-from yolofleet.cluster.errors import Invalid
+from yolofleet.runtime.client import Client, Request
+from yolofleet.runtime.errors import Invalid
 
 VALUE = re.compile(r" \([^()]*\):")
 MODEL = {"uri": "demo://shapes"}

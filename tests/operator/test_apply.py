@@ -15,10 +15,10 @@ from yolofleet.api.status import Status
 from yolofleet.cluster import kinds
 from yolofleet.cluster.apply import Action, Applied, Change, Writer
 from yolofleet.cluster.cache import Cache, entry_of
-from yolofleet.cluster.client import Client
-from yolofleet.cluster.errors import Conflict, Invalid, NotFound, ResourceConflict, Stale
-from yolofleet.cluster.kinds import Kind
 from yolofleet.plan.drift import Drift, Handling
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.errors import Conflict, Invalid, NotFound, ResourceConflict, Stale
+from yolofleet.runtime.kind import EVENT, Kind
 
 Eventually = Callable[..., Any]
 
@@ -710,7 +710,7 @@ async def test_events_can_be_seen_in_describe(
         await events.emit(world.detector, "Warning", "ModelNotFound", "there is no such model")
 
     async def seen() -> list[Manifest]:
-        return await world.kube.list(kinds.EVENT, world.namespace)
+        return await world.kube.list(EVENT, world.namespace)
 
     (event,) = await eventually(seen)
     posting.cancel()

@@ -9,7 +9,7 @@ from controlplane.kube import Kube
 from controlplane.process import OperatorProcess
 from yolofleet.api.names import DETECTOR_LABEL, Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.kind import Kind
 
 Eventually = Callable[..., Any]
 MakeDetector = Callable[..., Any]

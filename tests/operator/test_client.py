@@ -8,10 +8,11 @@ import pytest
 from controlplane.installation import ISTIO_CRDS
 from controlplane.kube import Kube, connect
 from controlplane.plane import OPERATOR, ControlPlane
-from yolofleet.cluster import client as requests
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Client
-from yolofleet.cluster.errors import Conflict, Forbidden, Invalid, NotFound, NotLeading
+from yolofleet.runtime import client as requests
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.errors import Conflict, Forbidden, Invalid, NotFound, NotLeading
+from yolofleet.runtime.kind import LEASE
 
 
 def a_service(namespace: str, name: str = "gate", **spec: Any) -> dict[str, Any]:
@@ -120,7 +121,7 @@ async def test_what_is_not_there_is_not_found(client: Client, namespace: str) ->
 async def test_what_is_not_allowed_is_forbidden(plane: ControlPlane, namespace: str) -> None:
     async with connect(plane.kubeconfig(OPERATOR)) as client:
         with pytest.raises(Forbidden, match="leases"):
-            await client.list(kinds.LEASE, lambda item: item, namespace=namespace)
+            await client.list(LEASE, lambda item: item, namespace=namespace)
 
 
 async def test_deleting_is_refused_for_another_uid_or_version(

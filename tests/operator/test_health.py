@@ -18,6 +18,7 @@ from controlplane.kube import Kube, credentials_from
 from controlplane.plane import OPERATOR, ControlPlane
 from controlplane.process import OperatorProcess
 from yolofleet.cluster import kinds
+from yolofleet.runtime.kind import Kind
 
 Eventually = Callable[..., Any]
 NewOperator = Callable[..., OperatorProcess]
@@ -95,7 +96,7 @@ async def health(operator: OperatorProcess, path: str = "healthz") -> SimpleName
         return SimpleNamespace(status=answer.status, text=await answer.text())
 
 
-def a_child(kind: kinds.Kind, namespace: str, name: str, **spec: Any) -> dict[str, Any]:
+def a_child(kind: Kind, namespace: str, name: str, **spec: Any) -> dict[str, Any]:
     labels = {"app.kubernetes.io/managed-by": "yolofleet"}
     return {
         "apiVersion": kind.api_version,

@@ -12,8 +12,9 @@ import pytest
 from controlplane.kube import Kube
 from controlplane.process import OperatorProcess
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Client
 from yolofleet.cluster.leader import LEASE_SECONDS, RENEW_DEADLINE_S, Leader, LeadershipLost
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.kind import LEASE
 
 NewOperator = Callable[..., OperatorProcess]
 Eventually = Callable[..., Any]
@@ -39,7 +40,7 @@ async def test_one_leads_and_both_are_ready(
     leader, standby = pair
     assert leader.leads()
     assert not standby.leads()
-    lease = await kube.get(kinds.LEASE, namespace, "yolofleet")
+    lease = await kube.get(LEASE, namespace, "yolofleet")
     assert lease["spec"]["leaseDurationSeconds"] == LEASE_SECONDS
 
 
@@ -73,9 +74,9 @@ async def test_after_sigkill_the_standby_leads_once_the_lease_has_run_out(
 ) -> None:
     leader, standby = pair
     leader.kill()
-    last = await kube.get(kinds.LEASE, namespace, "yolofleet")
+    last = await kube.get(LEASE, namespace, "yolofleet")
     await eventually(standby.leads)
-    now = await kube.get(kinds.LEASE, namespace, "yolofleet")
+    now = await kube.get(LEASE, namespace, "yolofleet")
     renewed = datetime.fromisoformat(last["spec"]["renewTime"])
     taken = datetime.fromisoformat(now["spec"]["acquireTime"])
     assert (taken - renewed).total_seconds() >= LEASE_SECONDS
@@ -120,11 +121,11 @@ async def test_a_lease_that_was_taken_ends_the_leadership(
 ) -> None:
     leader, running = await elected(client, namespace, eventually)
     taken = {"spec": {"holderIdentity": "two"}}
-    await kube.merge(kinds.LEASE, namespace, "lease", taken)
+    await kube.merge(LEASE, namespace, "lease", taken)
     with pytest.raises(LeadershipLost):
         await asyncio.wait_for(running, RENEW_DEADLINE_S)
     assert not leader.may_write()
-    lease = await kube.get(kinds.LEASE, namespace, "lease")
+    lease = await kube.get(LEASE, namespace, "lease")
     assert lease["spec"]["holderIdentity"] == "two"
 
 
@@ -132,10 +133,10 @@ async def test_a_lease_that_was_deleted_is_made_again(
     client: Client, kube: Kube, namespace: str, eventually: Eventually
 ) -> None:
     leader, running = await elected(client, namespace, eventually)
-    await kube.delete(kinds.LEASE, namespace, "lease")
+    await kube.delete(LEASE, namespace, "lease")
 
     async def back() -> bool:
-        lease = await kube.get(kinds.LEASE, namespace, "lease")
+        lease = await kube.get(LEASE, namespace, "lease")
         return bool(lease["spec"]["holderIdentity"] == "one")
 
     await eventually(back)
@@ -161,7 +162,7 @@ async def test_a_lease_whose_last_renewal_was_on_its_way_is_given_back(
     leader, running = await elected(client, namespace, eventually)
     running.cancel()
     renewed = {"spec": {"renewTime": "2030-01-01T00:00:00.000000Z"}}
-    await kube.merge(kinds.LEASE, namespace, "lease", renewed)
+    await kube.merge(LEASE, namespace, "lease", renewed)
     await leader.release()
-    lease = await kube.get(kinds.LEASE, namespace, "lease")
+    lease = await kube.get(LEASE, namespace, "lease")
     assert lease["spec"].get("holderIdentity", "") == ""

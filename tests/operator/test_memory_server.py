@@ -15,10 +15,11 @@ from memory_cluster.operator import MemoryClient
 from memory_cluster.server import Server
 from memory_cluster.world import World, detector
 from yolofleet.api.names import Manifest
-from yolofleet.cluster import client as requests
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Client, Request
-from yolofleet.cluster.errors import ClusterError
+from yolofleet.runtime import client as requests
+from yolofleet.runtime.client import Client, Request
+from yolofleet.runtime.errors import ClusterError
+from yolofleet.runtime.kind import kind_of
 
 ELSEWHERE = ("kube-controller-manager", "kubectl-create")
 """Whose fields are not compared: one is not there in memory, one owns what is defaulted."""
@@ -110,7 +111,7 @@ async def play(client: Client, namespace: str, children: list[Manifest]) -> list
 
 
 async def play_child(played: Played, child: Manifest) -> None:
-    kind, name = kinds.kind_of(child), f"{child['kind']} {child['metadata']['name']}"
+    kind, name = kind_of(child), f"{child['kind']} {child['metadata']['name']}"
 
     def merged(patch: Manifest) -> Request:
         path = kind.path(played.namespace, child["metadata"]["name"])

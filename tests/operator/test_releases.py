@@ -11,6 +11,7 @@ from controlplane.installation import ISTIO_CRDS
 from controlplane.kube import Kube
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
+from yolofleet.runtime.kind import EVENT
 
 V2 = {"uri": "demo://shapes-v2"}
 REPLICAS = {"replicas": 2}
@@ -94,7 +95,7 @@ class User:
     async def events(self) -> list[tuple[str, str, str]]:
         return [
             (event["type"], event["reason"], event["message"])
-            for event in await self.kube.list(kinds.EVENT, self.namespace)
+            for event in await self.kube.list(EVENT, self.namespace)
             if event["involvedObject"]["kind"] == "YoloDetector"
         ]
 

@@ -8,7 +8,7 @@ from typing import Any
 from controlplane.kube import Kube
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.errors import NotFound
+from yolofleet.runtime.errors import NotFound
 
 V2 = {"uri": "demo://shapes-v2"}
 SAMPLE_S = 0.05

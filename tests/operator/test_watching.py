@@ -15,9 +15,10 @@ from controlplane.process import OperatorProcess
 from yolofleet.api.names import DETECTOR_LABEL
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.client import Client
-from yolofleet.cluster.queue import WorkQueue
 from yolofleet.cluster.sweep import Sweep
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.kind import LEASE, Kind
+from yolofleet.runtime.queue import WorkQueue
 
 MakeDetector = Callable[..., Any]
 Eventually = Callable[..., Any]
@@ -33,7 +34,7 @@ def a_service(namespace: str, name: str) -> dict[str, Any]:
     }
 
 
-async def children(kube: Kube, kind: kinds.Kind, namespace: str) -> list[str]:
+async def children(kube: Kube, kind: Kind, namespace: str) -> list[str]:
     found = await kube.list(kind, namespace, f"{DETECTOR_LABEL}=gate")
     return [item["metadata"]["uid"] for item in found]
 
@@ -45,7 +46,7 @@ async def test_a_deleted_child_comes_back(
     namespace: str,
     make_detector: MakeDetector,
     eventually: Eventually,
-    kind: kinds.Kind,
+    kind: Kind,
 ) -> None:
     await make_detector()
 
@@ -165,7 +166,7 @@ async def test_a_deletion_that_the_watch_lost_is_found_by_a_list(
 
 def a_lease_of_somebody(namespace: str) -> dict[str, Any]:
     return {
-        "apiVersion": kinds.LEASE.api_version,
+        "apiVersion": LEASE.api_version,
         "kind": "Lease",
         "metadata": {"name": "yolofleet", "namespace": namespace},
         "spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 3600},
@@ -193,7 +194,7 @@ async def test_kinds_appear_and_vanish_while_the_operator_runs(
             [before] = await eventually(lambda kind=kind: children(kube, kind, namespace))
             await kube.delete(kind, namespace, "gate")
 
-            async def back(kind: kinds.Kind = kind, before: str = before) -> bool:
+            async def back(kind: Kind = kind, before: str = before) -> bool:
                 now = await children(kube, kind, namespace)
                 return bool(now and now != [before])
 

@@ -4,8 +4,8 @@ import aiohttp
 import orjson
 import pytest
 
-from yolofleet.cluster import bodies
-from yolofleet.cluster.bodies import ListBody, WatchBody
+from yolofleet.runtime import bodies
+from yolofleet.runtime.bodies import ListBody, WatchBody
 
 ERROR = b'{"type":"ERROR","object":{"code":500}}\n'
 

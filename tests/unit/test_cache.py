@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, entry_of
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.kind import Kind
 
 KEY = "shop/gate"
 

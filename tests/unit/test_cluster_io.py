@@ -10,14 +10,16 @@ import pytest
 from yarl import URL
 
 from yolofleet import handlers
-from yolofleet.cluster import errors, kinds
+from yolofleet.cluster import kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.client import Client, Listing
 from yolofleet.cluster.ownership import ownership_of
-from yolofleet.cluster.queue import Priority, WorkQueue
 from yolofleet.cluster.sweep import Sweep
 from yolofleet.handlers import Watch
+from yolofleet.runtime import errors
+from yolofleet.runtime.client import Client, Listing
+from yolofleet.runtime.kind import CRD, Kind
+from yolofleet.runtime.queue import Priority, WorkQueue
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_what_we_applied_in_several_versions_is_one_tree() -> None:
     assert found.applied_fields() == {"f:spec": {"f:replicas": {}, "f:paused": {}}}
 
 
-def an_object(kind: kinds.Kind, version: int = 1, **metadata: Any) -> dict[str, Any]:
+def an_object(kind: Kind, version: int = 1, **metadata: Any) -> dict[str, Any]:
     basic = {"name": "gate", "namespace": "shop", "uid": "u", "resourceVersion": str(version)}
     return {"metadata": basic | metadata, "spec": {}}
 
@@ -143,7 +145,7 @@ def test_an_urgent_wish_is_not_held_up_by_a_resync(watch: Watch) -> None:
 def test_a_definition_that_is_news_is_looked_into(
     watch: Watch,
     monkeypatch: pytest.MonkeyPatch,
-    kind: kinds.Kind,
+    kind: Kind,
     type: str | None,
     served: bool,
     looks: bool,
@@ -151,10 +153,8 @@ def test_a_definition_that_is_news_is_looked_into(
     looked: list[bool] = []
     monkeypatch.setattr(watch.sweep, "definitions_changed", lambda: looked.append(True))
     watch.cache.set_served(kind, served)
-    definition = an_object(kinds.CRD) | {
-        "spec": {"group": kind.group, "names": {"plural": kind.plural}}
-    }
-    watch.event(kinds.CRD, type, definition)
+    definition = an_object(CRD) | {"spec": {"group": kind.group, "names": {"plural": kind.plural}}}
+    watch.event(CRD, type, definition)
     assert bool(looked) is looks
 
 
@@ -295,9 +295,9 @@ class EmptyCluster:
     """An API server that has nothing, and no optional API."""
 
     def __init__(self) -> None:
-        self.listed: asyncio.Queue[kinds.Kind] = asyncio.Queue()
+        self.listed: asyncio.Queue[Kind] = asyncio.Queue()
 
-    async def list(self, kind: kinds.Kind, *_: Any, **__: Any) -> Listing[Any]:
+    async def list(self, kind: Kind, *_: Any, **__: Any) -> Listing[Any]:
         self.listed.put_nowait(kind)
         return Listing([], 9)
 
@@ -365,7 +365,7 @@ async def test_an_optional_kind_that_may_not_be_listed_ends_nothing() -> None:
         async def serves(self, _: Any) -> bool:
             return True
 
-        async def list(self, kind: kinds.Kind, *_: Any, **__: Any) -> Listing[Any]:
+        async def list(self, kind: Kind, *_: Any, **__: Any) -> Listing[Any]:
             if kind is kinds.ISTIO_GATEWAY:
                 raise errors.Forbidden("gateways may not be listed")
             return Listing([], 9)
@@ -382,7 +382,7 @@ async def test_without_the_right_to_list_records_the_operator_works_and_says_so_
     """Roles that an admin keeps by hand are upgraded after the operator."""
 
     class Older(EmptyCluster):
-        async def list(self, kind: kinds.Kind, *_: Any, **__: Any) -> Listing[Any]:
+        async def list(self, kind: Kind, *_: Any, **__: Any) -> Listing[Any]:
             if kind is kinds.RECORD:
                 raise errors.Forbidden("controllerrevisions may not be listed")
             return Listing([], 9)

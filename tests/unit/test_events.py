@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from yolofleet.cluster.client import Client, Request
-from yolofleet.cluster.errors import Forbidden, NotFound
 from yolofleet.cluster.events import BURST, WINDOW_S, Events
+from yolofleet.runtime.client import Client, Request
+from yolofleet.runtime.errors import Forbidden, NotFound
 
 RAW = {
     "apiVersion": "yolofleet.io/v1alpha1",

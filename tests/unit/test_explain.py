@@ -8,18 +8,18 @@ from typing import Any
 import orjson
 import pytest
 
-from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Entry, entry_of
 from yolofleet.cluster.compare import Difference, How
-from yolofleet.cluster.errors import Unavailable
-from yolofleet.cluster.queue import Priority, Workers, WorkQueue
 from yolofleet.explain import Seen, explain
+from yolofleet.runtime.errors import Unavailable
+from yolofleet.runtime.kind import kind_of
+from yolofleet.runtime.queue import Priority, Workers, WorkQueue
 
 
 def explained(world: Any, differing: Callable[..., Any] = lambda *_: ()) -> dict[str, Any]:
     def entry(manifest: dict[str, Any]) -> Entry:
         metadata = manifest["metadata"] | {"uid": str(id(manifest)), "resourceVersion": "7"}
-        return entry_of(kinds.kind_of(manifest), manifest | {"metadata": metadata})
+        return entry_of(kind_of(manifest), manifest | {"metadata": metadata})
 
     seen = Seen(
         snapshot=world.seen(),

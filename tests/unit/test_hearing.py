@@ -3,7 +3,8 @@
 import pytest
 
 from yolofleet.cluster import kinds
-from yolofleet.cluster.hearing import Hearing
+from yolofleet.runtime.hearing import Hearing
+from yolofleet.runtime.kind import Kind
 
 SERVICES, PODS = kinds.SERVICE.path(), kinds.POD.path()
 
@@ -80,7 +81,7 @@ def test_a_watch_that_tells_it_in_time_hears(world: World, version: int) -> None
 @pytest.mark.parametrize(("kind", "uid", "version"), [
     (kinds.SERVICE, "a", 6), (kinds.SERVICE, "b", 9), (kinds.POD, "a", 9),
 ])  # fmt: skip
-def test_other_news_are_no_excuse(world: World, kind: kinds.Kind, uid: str, version: int) -> None:
+def test_other_news_are_no_excuse(world: World, kind: Kind, uid: str, version: int) -> None:
     world.list("a")
     world.hearing.told(kind, uid, version)
     assert world.after(41)

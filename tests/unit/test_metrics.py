@@ -11,8 +11,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from controlplane.kube import eventually
 from yolofleet import metrics as operator_metrics
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import get
 from yolofleet.metrics import Metrics, WorldCollector
+from yolofleet.runtime.client import get
 
 LIST = Path(__file__).resolve().parents[2] / "docs" / "reference" / "operator-metrics.md"
 GATE = {

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from yolofleet.cluster.errors import (
+from yolofleet.runtime.errors import (
     ClusterError,
     Conflict,
     Invalid,
@@ -13,7 +13,7 @@ from yolofleet.cluster.errors import (
     Throttled,
     Unavailable,
 )
-from yolofleet.cluster.queue import (
+from yolofleet.runtime.queue import (
     FIRST_BACKOFF_S,
     LONGEST_BACKOFF_S,
     STUCK_S,

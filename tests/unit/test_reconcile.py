@@ -11,15 +11,16 @@ from yolofleet.api import names
 from yolofleet.api.crd import schema
 from yolofleet.api.detector import Autoscaling
 from yolofleet.api.status import Serving, read_status
-from yolofleet.cluster import errors, kinds
+from yolofleet.cluster import kinds
 from yolofleet.cluster.apply import ACCOUNT_S, Writer
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.client import Listing
 from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.deletions import OPEN_S
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.nodes import NodeRoom
 from yolofleet.reconcile import Deps, reconcile
+from yolofleet.runtime import errors, objects
+from yolofleet.runtime.client import Listing
 
 KEY = "shop/gate"
 DOWN = 'Internal error occurred: failed calling webhook "validation.istio.io"'
@@ -453,7 +454,7 @@ def test_children_that_lost_their_owner_are_adopted_at_once_and_serve_on(world, 
     world.make("uid-2", spec)
     world.look()
     for kind in kinds.CHILDREN:
-        assert {kinds.controller_uid(m) for m in world.of(kind)} <= {"uid-2"}, kind
+        assert {objects.controller_uid(m) for m in world.of(kind)} <= {"uid-2"}, kind
     assert world.stable == before
     world.look()
     assert world.status().canary == status.canary

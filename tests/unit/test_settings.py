@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from yolofleet.logs import JsonFormatter, about, note
 from yolofleet.routers.exposure import Allowed
+from yolofleet.runtime.logs import JsonFormatter, about, note
 from yolofleet.settings import InvalidSettings, read_settings
 
 ENOUGH = {"YOLOFLEET_IMAGE_CPU": "serve:cpu"}

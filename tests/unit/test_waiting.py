@@ -8,9 +8,10 @@ import pytest
 from yolofleet.api.names import REVISION_LABEL
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.client import Listing
 from yolofleet.cluster.complaints import Complaints
-from yolofleet.cluster.errors import Forbidden
+from yolofleet.runtime.client import Listing
+from yolofleet.runtime.errors import Forbidden
+from yolofleet.runtime.kind import EVENT
 from yolofleet.workloads.failures import Complaint, next_look_at, pod_failure
 
 BEGUN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -145,7 +146,7 @@ class Events:
         self.items, self.error, self.asked = items, error, []
 
     async def list(self, kind, keep, *, namespace, fields):
-        assert kind is kinds.EVENT
+        assert kind is EVENT
         self.asked.append((namespace, fields))
         if self.error:
             raise self.error

@@ -23,7 +23,7 @@ from cluster import assets
 from controlplane.installation import ISTIO_CRDS, install
 from controlplane.kube import Kube, connect
 from controlplane.plane import control_plane
-from yolofleet.cluster.errors import ClusterError
+from yolofleet.runtime.errors import ClusterError
 
 
 def main() -> int:

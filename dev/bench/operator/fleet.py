@@ -11,8 +11,8 @@ from controlplane.kube import NAMESPACE, Kube
 from yolofleet.api import names
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Request, apply
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.client import Request, apply
+from yolofleet.runtime.kind import Kind, kind_of
 
 SHARDS: Final = 10  # namespaces
 AT_ONCE: Final = 20
@@ -177,7 +177,7 @@ def copies(children: Sequence[Manifest], count: int) -> list[tuple[Kind, Manifes
         if "spec" in own:
             assigned = ("clusterIP", "clusterIPs")
             own["spec"] = {k: v for k, v in own["spec"].items() if k not in assigned}
-        made.append((kinds.kind_of(child), own | {"metadata": metadata}))
+        made.append((kind_of(child), own | {"metadata": metadata}))
     return made
 
 

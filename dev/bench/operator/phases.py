@@ -29,6 +29,7 @@ from controlplane.plane import OPERATOR, ControlPlane
 from controlplane.process import OperatorProcess
 from yolofleet.api.names import PLURAL, Manifest
 from yolofleet.cluster import kinds
+from yolofleet.runtime.kind import LEASE, Kind
 
 Numbers = dict[str, float]
 
@@ -101,7 +102,7 @@ class Bench:
 
     async def lease(self) -> str:
         """Return who holds the Lease."""
-        found = await self.kube.find(kinds.LEASE, "default", "yolofleet")
+        found = await self.kube.find(LEASE, "default", "yolofleet")
         return str((found or {"spec": {}})["spec"].get("holderIdentity") or "")
 
     async def taken_over(self, before: str) -> float:
@@ -207,7 +208,7 @@ async def ceiling(bench: Bench) -> Numbers:
     return numbers
 
 
-async def _timed(kube: Kube, times: list[float], one: tuple[kinds.Kind, Manifest]) -> None:
+async def _timed(kube: Kube, times: list[float], one: tuple[Kind, Manifest]) -> None:
     kind, manifest = one
     began = time.perf_counter()
     await kube.apply({"apiVersion": kind.api_version, "kind": kind.name, **manifest})

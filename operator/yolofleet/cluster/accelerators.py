@@ -16,9 +16,9 @@ from typing import Final
 from yolofleet.api.names import MANAGED_BY, MANAGED_BY_LABEL, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.client import Client
-from yolofleet.cluster.errors import Forbidden
 from yolofleet.plan.nodes import NodeRoom, offered, rooms
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.errors import Forbidden
 from yolofleet.workloads.asks import holds, place
 
 FRESH_S: Final = 5.0

@@ -25,10 +25,8 @@ from yolofleet.api.names import (
     STATUS_MANAGER,
     Manifest,
 )
-from yolofleet.cluster import client as requests
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, Entry, entry_of
-from yolofleet.cluster.client import Client
 from yolofleet.cluster.compare import (
     Difference,
     How,
@@ -40,7 +38,15 @@ from yolofleet.cluster.compare import (
 )
 from yolofleet.cluster.contests import Contests, names_of
 from yolofleet.cluster.deletions import Deletions
-from yolofleet.cluster.errors import (
+from yolofleet.cluster.failures import Failed, Failures, is_away, leads_to_nothing, way_points
+from yolofleet.cluster.ownership import CONTROLLERS, Fields, setters
+from yolofleet.cluster.wish import PATH as WISH
+from yolofleet.cluster.wish import Wish, still_wished, wish_of, with_wish
+from yolofleet.plan.drift import TOLD_ONCE, Drift, Handling
+from yolofleet.runtime import client as requests
+from yolofleet.runtime import objects
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.errors import (
     ClusterError,
     Conflict,
     Forbidden,
@@ -49,12 +55,7 @@ from yolofleet.cluster.errors import (
     ResourceConflict,
     Stale,
 )
-from yolofleet.cluster.failures import Failed, Failures, is_away, leads_to_nothing, way_points
-from yolofleet.cluster.kinds import Kind
-from yolofleet.cluster.ownership import CONTROLLERS, Fields, setters
-from yolofleet.cluster.wish import PATH as WISH
-from yolofleet.cluster.wish import Wish, still_wished, wish_of, with_wish
-from yolofleet.plan.drift import TOLD_ONCE, Drift, Handling
+from yolofleet.runtime.kind import Kind, kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -192,13 +193,13 @@ class Writer:
         """
         found = self.known_children(uid, key)
         namespace = key.partition("/")[0]
-        known = {kinds.identity(child) for child in found}
+        known = {objects.identity(child) for child in found}
         for revision in serving:
             for kind in (kinds.DEPLOYMENT, kinds.RECORD):
                 if (kind.name, revision) in known:
                     break
                 live = await self._find(kind, namespace, revision)
-                if live and (kinds.controller_uid(live) == uid or kinds.is_free(live, key)):
+                if live and (objects.controller_uid(live) == uid or kinds.is_free(live, key)):
                     found.append(entry_of(kind, live).manifest())
                     break
         return found
@@ -257,14 +258,14 @@ class Writer:
         who lead to it (`leads_to_nothing`). One that the detector does not control is not touched.
         Raises nothing of the cluster's but `NotLeading`.
         """
-        uids = {kinds.identity(child): child["metadata"]["uid"] for child in over}
+        uids = {objects.identity(child): child["metadata"]["uid"] for child in over}
         done, unmade = Applied(), list[Failed]()
         for manifest in desired:
             if done.given_up:
                 break
             if any(leads_to_nothing(manifest, each) for each in unmade):
                 continue
-            identity = kinds.identity(manifest)
+            identity = objects.identity(manifest)
             try:
                 if not await self._bring(manifest, uids.get(identity), policy, done):
                     absent = NotFound(f"{identity[1]} is left deleted for a moment")
@@ -280,7 +281,7 @@ class Writer:
             else:
                 self._failures.forget(manifest)
         if desired:
-            uid = kinds.controller_uid(desired[0])
+            uid = objects.controller_uid(desired[0])
             self._keep_untold(uid, done)
             self._unreached[uid] = way_points(unmade)
         return done
@@ -332,7 +333,7 @@ class Writer:
                 done.failed.append(self._failures.failed(entries[0].manifest(), error))
                 continue
             for item in there:
-                if kinds.controller_uid(item) == uid and kinds.identity(item) not in keep:
+                if objects.controller_uid(item) == uid and objects.identity(item) not in keep:
                     await self._delete(item, done)
         return done
 
@@ -511,13 +512,13 @@ class Writer:
         target = {"kind": live.kind.name, "name": live.name}
         return any(
             target.items() <= item["spec"]["scaleTargetRef"].items()
-            and kinds.controller_uid(item) != live.owner
+            and objects.controller_uid(item) != live.owner
             for item in listing.items
         )
 
     async def _live(self, desired: Manifest, uid: str | None) -> Entry | None:
         """Return the object to compare with; raises `ResourceConflict` if it is not ours."""
-        kind, metadata = kinds.kind_of(desired), desired["metadata"]
+        kind, metadata = kind_of(desired), desired["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         entry = self._cache.named(kind, namespace, name)
         if entry is not None and entry.uid == uid:
@@ -525,7 +526,7 @@ class Writer:
         found = await self._client.find(kind, namespace, name)  # not ours, or not labelled so
         if found is None:
             return None
-        if kinds.controller_uid(found) == kinds.controller_uid(desired):
+        if objects.controller_uid(found) == objects.controller_uid(desired):
             return entry_of(kind, found)
         if not kinds.is_free(found, kinds.owner_key(desired)):
             raise ResourceConflict(kind.name, namespace, name, _controller_name(found))
@@ -538,7 +539,7 @@ class Writer:
         is removed, which nothing collects, and ours is set by the apply alone: a field set by a
         patch too would have a second manager of ours for ever.
         """
-        if live.owner in ("", kinds.controller_uid(desired)):
+        if live.owner in ("", objects.controller_uid(desired)):
             return live
         operations = [
             _unchanged_since(str(live.version)),
@@ -621,13 +622,13 @@ class Writer:
     def _gone(self, live: Manifest) -> None:
         """Forget what we know is not there: its watch may tell late, or never, and routes lead."""
         metadata = live["metadata"]
-        kind = kinds.kind_of(live)
+        kind = kind_of(live)
         self._cache.remove(kind, metadata["uid"], int(metadata["resourceVersion"]))
 
     async def _send(self, request: requests.Request) -> Entry:
         """Send a write of a child and read our own write: the cache has the answer at once."""
         answer = await self._client.send(request)
-        entry = entry_of(kinds.kind_of(answer), answer)
+        entry = entry_of(kind_of(answer), answer)
         self._cache.put_entry(entry)
         return entry
 
@@ -778,7 +779,7 @@ def _pointer(path: Path) -> str:
 
 
 def _controller_name(manifest: Manifest) -> str:
-    controller = kinds.controller_of(manifest)
+    controller = objects.controller_of(manifest)
     return f"{controller['kind']} {controller['name']}" if controller else ""
 
 

@@ -19,8 +19,6 @@ from yolofleet.api.detector import Provider
 from yolofleet.api.hosts import MESH
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
-from yolofleet.cluster.compact import compact
-from yolofleet.cluster.kinds import Kind
 from yolofleet.cluster.namesakes import Namesakes
 from yolofleet.cluster.ownership import Ownership, ownership_of
 from yolofleet.cluster.routes import Routes, Standing
@@ -29,6 +27,9 @@ from yolofleet.plan.snapshot import Elsewhere
 from yolofleet.routers.claims import NOTHING, Claim, moves, routed, wanted
 from yolofleet.routers.following import Mesh
 from yolofleet.routers.istio import delegates_of
+from yolofleet.runtime import objects
+from yolofleet.runtime.compact import compact
+from yolofleet.runtime.kind import Kind
 from yolofleet.workloads.asks import holds, place
 
 _REMEMBERED_DELETIONS: Final = 4096  # more than are ever on their way at once
@@ -80,7 +81,7 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
         name=name,
         uid=metadata["uid"],
         version=int(metadata["resourceVersion"]),
-        owner=kinds.controller_uid(manifest),
+        owner=objects.controller_uid(manifest),
         key=_key(kind, manifest),
         body=compact(body),
         content=_content(body, _heard(kind, body)),

@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Final
 
 from yolofleet.api.names import Manifest
-from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Client
-from yolofleet.cluster.errors import ClusterError
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.errors import ClusterError
+from yolofleet.runtime.kind import EVENT
 from yolofleet.workloads.failures import ASK_AGAIN, Complaint, stuck
 
 MOST: Final = 3  # pods of one detector; those of a revision have the same to say
@@ -58,7 +58,7 @@ class Complaints:
         self._heard = {u: h for u, h in self._heard.items() if now - h.at < FORGET_S}
         try:
             listing = await self._client.list(
-                kinds.EVENT,
+                EVENT,
                 _reduced,
                 namespace=pod["metadata"]["namespace"],
                 fields=f"involvedObject.uid={uid},type=Warning",

@@ -15,8 +15,8 @@ from typing import Final
 
 from yolofleet.cluster import kinds
 from yolofleet.cluster.compare import Difference, How
-from yolofleet.cluster.kinds import Kind
 from yolofleet.plan.drift import Drift, Handling
+from yolofleet.runtime.kind import Kind
 
 CALM_S: Final = 1.0
 """After a repair of an object, this long for each write that it took, it is not repaired again."""

@@ -17,6 +17,7 @@ from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.contests import QUICK_S, REMEMBERED_S, ROUNDS
 from yolofleet.plan.drift import Drift, Handling
+from yolofleet.runtime import objects
 
 SELDOM_S: Final = 60.0
 """At least so often it is made again: what is missing may be what serves."""
@@ -98,7 +99,7 @@ class Deletions:
         over = not made.gone and self._clock() >= made.over_at
         if over:
             self.forget(manifest)
-        kind, name = kinds.identity(manifest)
+        kind, name = objects.identity(manifest)
         handling = Handling.REPAIRED if over else Handling.DELETED
         return Drift(kind, name, ("deleted again and again",), handling)
 
@@ -116,5 +117,5 @@ class Deletions:
 
 
 def _address(manifest: Manifest) -> _Address:
-    kind, name = kinds.identity(manifest)
-    return kinds.controller_uid(manifest), kind, manifest["metadata"].get("namespace", ""), name
+    kind, name = objects.identity(manifest)
+    return objects.controller_uid(manifest), kind, manifest["metadata"].get("namespace", ""), name

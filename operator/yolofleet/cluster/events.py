@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from yolofleet.api.names import MANAGER, Manifest
-from yolofleet.cluster import client as requests
-from yolofleet.cluster.client import Client
-from yolofleet.cluster.errors import ClusterError, NotFound
+from yolofleet.runtime import client as requests
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.errors import ClusterError, NotFound
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import orjson
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
 from yolofleet.cluster import kinds
-from yolofleet.cluster.errors import (
+from yolofleet.runtime.errors import (
     ClusterError,
     Refused,
     ResourceConflict,
@@ -21,7 +21,7 @@ from yolofleet.cluster.errors import (
     Throttled,
     Unanswered,
 )
-from yolofleet.cluster.queue import LONGEST_BACKOFF_S
+from yolofleet.runtime.queue import LONGEST_BACKOFF_S
 
 BUSY_TIMES: Final = 3
 """A write that fails so often in a row is told; the first retries come within milliseconds."""

@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from yolofleet.api.names import MANAGER, Manifest
-from yolofleet.cluster import client as requests
-from yolofleet.cluster import kinds
-from yolofleet.cluster.client import Client
-from yolofleet.cluster.errors import ClusterError, Stale
+from yolofleet.runtime import client as requests
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.errors import ClusterError, Stale
+from yolofleet.runtime.kind import LEASE
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Leader:
             try:
                 await self._give_back(self._lease)
             except Stale:  # a renewal was on its way when we were told to end
-                now = await self._client.find(kinds.LEASE, **self._address)
+                now = await self._client.find(LEASE, **self._address)
                 if now and now["spec"].get("holderIdentity") == self._identity:
                     await self._give_back(now)
         except ClusterError as error:
@@ -115,7 +115,7 @@ class Leader:
     async def _acquire_or_renew(self) -> bool:
         if not self.elected.is_set() or self._lease is None:
             self._lease = await self._client.find(
-                kinds.LEASE, self._address["namespace"], self._address["name"]
+                LEASE, self._address["namespace"], self._address["name"]
             )
         if self._lease is None:
             self._lease = await self._client.send(requests.create(self._new(), MANAGER))
@@ -144,8 +144,8 @@ class Leader:
 
     def _new(self) -> Manifest:
         return {
-            "apiVersion": kinds.LEASE.api_version,
-            "kind": kinds.LEASE.name,
+            "apiVersion": LEASE.api_version,
+            "kind": LEASE.name,
             "metadata": dict(self._address),
             "spec": self._spec({}),
         }

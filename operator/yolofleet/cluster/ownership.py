@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from yolofleet.api.names import HANDOVER_MANAGER, MANAGER, STATUS_MANAGER, Manifest
-from yolofleet.cluster.compact import compact
+from yolofleet.runtime.compact import compact
 
 Fields = Mapping[str, Any]
 """A tree of FieldsV1: "f:name" for a field, 'k:{"name":"x"}' for an item of a list, "v:1"."""

@@ -17,11 +17,11 @@ from typing import Final
 
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, entry_of
-from yolofleet.cluster.client import Client
-from yolofleet.cluster.errors import Busy, ClusterError, Forbidden, NotFound
-from yolofleet.cluster.hearing import Hearing
-from yolofleet.cluster.kinds import Kind
-from yolofleet.cluster.queue import Priority, WorkQueue
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.errors import Busy, ClusterError, Forbidden, NotFound
+from yolofleet.runtime.hearing import Hearing
+from yolofleet.runtime.kind import CRD, Kind
+from yolofleet.runtime.queue import Priority, WorkQueue
 
 logger = logging.getLogger(__name__)
 
@@ -191,9 +191,9 @@ class Sweep:
 
     async def _may_read_definitions(self) -> None:
         try:
-            await self._client.probe(kinds.CRD)
+            await self._client.probe(CRD)
         except Forbidden as error:
-            self._forbid(kinds.CRD, error)
+            self._forbid(CRD, error)
 
     def _forbid(self, kind: Kind, error: Forbidden) -> None:
         self._forbidden.add(kind)

@@ -11,11 +11,11 @@ from typing import Any, Final, Generic, TypeVar
 import aiohttp
 import orjson
 
-from yolofleet.api.names import Manifest
-from yolofleet.cluster.credentials import Credentials
-from yolofleet.cluster.errors import ClusterError, Gone, NotFound, NotLeading, Unanswered
-from yolofleet.cluster.errors import from_status as error_from_status
-from yolofleet.cluster.kinds import Kind, kind_of
+from yolofleet.runtime.credentials import Credentials
+from yolofleet.runtime.errors import ClusterError, Gone, NotFound, NotLeading, Unanswered
+from yolofleet.runtime.errors import from_status as error_from_status
+from yolofleet.runtime.kind import Kind, kind_of
+from yolofleet.runtime.objects import Manifest
 
 APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
 JSON_PATCH: Final = "application/json-patch+json"
@@ -109,7 +109,7 @@ Observer = Callable[[Request, str, float], None]
 
 
 class Client:
-    """Sends requests. Raises the errors of `yolofleet.cluster.errors` and nothing else."""
+    """Sends requests. Raises the errors of `yolofleet.runtime.errors` and nothing else."""
 
     def __init__(
         self,

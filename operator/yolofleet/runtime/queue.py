@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
-from yolofleet import logs
-from yolofleet.cluster.errors import (
+from yolofleet.runtime import logs
+from yolofleet.runtime.errors import (
     Busy,
     ClusterError,
     NotLeading,

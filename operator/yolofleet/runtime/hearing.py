@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from yolofleet.cluster.kinds import Kind
+from yolofleet.runtime.kind import Kind
 
 SILENCE_S: Final = (
     150.0  # two bookmarks, which mostly come each minute, and kopf's time-out of 70 s

@@ -14,7 +14,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from yolofleet.api.names import Manifest
+from yolofleet.runtime.objects import Manifest
 
 Take = Callable[[str | None, Manifest], None]
 """Takes in an event: its type (None: the object was listed) and the object."""

@@ -15,7 +15,7 @@ from kubernetes import config
 from kubernetes.client import Configuration
 from kubernetes.config.config_exception import ConfigException
 
-from yolofleet.cluster.errors import Forbidden
+from yolofleet.runtime.errors import Forbidden
 
 _REFRESH_SECONDS = 60.0  # a mounted token rotates long before it expires
 
