@@ -34,17 +34,16 @@ def main() -> int:
 
 def tell(listing: Listing) -> None:
     """Print what was released, and how it is installed."""
+    print(f"dist/{listing.version}: the chart, the CRDs, a bill of materials for each image")
+    if not listing.pushed_to:
+        print("Nothing was pushed: give REGISTRY=HOST/PATH for that. The chart asks for")
     for name, digest in listing.images.items():
         print(f"{listing.registry}/{name}@{digest}")
-    print(f"{listing.chart} {listing.version}")
-    print(f"dist/{listing.version}: the chart, the CRDs, a bill of materials for each image")
     if listing.pushed_to:
         print(
             f"helm install yolofleet {listing.chart} --version {listing.version}"
             " --namespace yolofleet-system --create-namespace"
         )
-    else:
-        print("Nothing was pushed: give REGISTRY=HOST/PATH for that.")
 
 
 if __name__ == "__main__":

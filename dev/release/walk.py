@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from cluster.cache import lock
 from cluster.client import helm_install
 from cluster.errors import ClusterError, NotPossibleHere
 from cluster.paths import CLUSTER, DEFAULT_CLUSTER, tools
-from cluster.steps import run
+from cluster.steps import log_path, run
 from demo_cluster import pictures, screen
 from demo_cluster.detector import Detector
 from demo_cluster.errors import DemoError, NotYet
@@ -35,10 +36,11 @@ from demo_cluster.waiting import eventually
 from release import chart, making
 from release.errors import Refused, ReleaseError, WrongResult
 from release.making import Listing
-from release.registry import chart_reference, forgotten, plain
+from release.registry import chart_reference, plain
 
 PATH: Final = "yolofleet"  # below the registry's address
 VERSIONS: Final = ("0.0.1-walk.1", "0.0.1-walk.2")
+IMAGES: Final = f"{registry.LOOPBACK}:*/{PATH}/*:*-walk.*"
 RELEASE: Final = "yolofleet"
 NAMESPACE: Final = "yolofleet-system"
 REQUESTS: Final = 100
@@ -72,11 +74,7 @@ def main() -> int:
                 "This makes and deletes a cluster: name one that is nobody's in YOLOFLEET_CLUSTER,"
                 " as `make release-walk` does."
             )
-        with (
-            cluster(),
-            registry.serve(registry.LOOPBACK, kindcluster.gateway()) as (here, there),
-            forgotten(here),
-        ):
+        with cluster(), registry.serve(registry.LOOPBACK, kindcluster.gateway()) as (here, there):
             kindcluster.redirect(here, there)
             result = walk(f"{here}/{PATH}")
     except (ClusterError, DemoError, ReleaseError, NotYet) as error:
@@ -88,21 +86,31 @@ def main() -> int:
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """Make a cluster; a shell deletes it when this process ends, in whatever way."""
+    """Make a cluster. A shell deletes it and the images when this process ends in whatever way."""
     way = mode.current()
     released.provide(way)
     found = tools()
-    deletion = ["delete", "cluster", "--name", CLUSTER, "--kubeconfig", str(found.kubeconfig)]
-    with subprocess.Popen(
-        ["sh", "-c", 'cat > /dev/null; exec "$@"', "sh", str(found.kind), *deletion],
-        stdin=subprocess.PIPE,  # closed by the kernel at the latest
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # a terminal's Ctrl-C is not for it
+    kubeconfig = str(found.kubeconfig)
+    deletion = (str(found.kind), "delete", "cluster", "--name", CLUSTER, "--kubeconfig", kubeconfig)
+    clean = f"""
+    cat > /dev/null
+    {shlex.join(deletion)}
+    rm -f {shlex.quote(kubeconfig)}
+    docker image ls --quiet --filter 'reference={IMAGES}' | xargs -r docker image rm --force
+    """
+    with (
+        log_path("walk").open("ab") as log,
+        subprocess.Popen(
+            ["sh", "-c", clean],
+            stdin=subprocess.PIPE,  # closed by the kernel at the latest
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a terminal's Ctrl-C is not for it
+        ),
     ):
         with lock("up"):
             kindcluster.create(way)
         yield
-    found.kubeconfig.unlink(missing_ok=True)
 
 
 def walk(to: str) -> dict[str, Any]:
