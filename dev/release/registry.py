@@ -107,4 +107,8 @@ def _find(command: Sequence[str], what: str) -> str | None:
         return done.stdout
     if ABSENT.search(done.stderr):
         return None
-    raise Refused(f"Nobody can tell whether {what} exists: {done.stderr.strip()}")
+    raise Refused(
+        f"Nobody can tell whether {what} exists: {done.stderr.strip()}\nLog in with `docker login`."
+        " Some registries say the same of a repository that nothing was ever pushed to: push"
+        " anything there once."
+    )
