@@ -40,7 +40,7 @@ def provide(mode: Mode) -> None:
     else:
         found = {
             "kubectl": _find("kubectl", kubectl, f"{kubectl}.sha256", None, _speaks_with_the_node),
-            "kind": _find("kind", kind, f"{kind}.sha256sum", components.kind),
+            "kind": _find("kind", kind, f"{kind}.sha256sum", components.kind, _makes_the_node),
             "helm": _find("helm", helm, f"{helm}.sha256sum", components.helm),
         }
     for name, path in found.items():
@@ -55,7 +55,7 @@ def _find(
     will_do: Callable[[str], bool] = lambda _: True,
 ) -> Path:
     if (path := shutil.which(name)) and will_do(path):
-        return Path(path)
+        return Path(path).resolve()  # the demo tells people to put our own links on the PATH
     if build and shutil.which("go"):
         return build()
     # The whole address, because a file of another version may have the same name.
@@ -68,6 +68,24 @@ def _speaks_with_the_node(kubectl: str) -> bool:
     return near(json.loads(told or "{}"), versions.PULLED_KUBERNETES)
 
 
+def _makes_the_node(kind: str) -> bool:
+    return knows_the_node(output([kind, "version"]) or "")
+
+
+def knows_the_node(told: str) -> bool:
+    """Return whether a kind, by what its `version` tells, is not older than the node's image.
+
+    Images are for the kind that they were released with; newer ones do what they can.
+    """
+    found = re.search(r"\bv(\d+)\.(\d+)\.", told)
+    return found is not None and (int(found[1]), int(found[2])) >= _minor(versions.KIND)
+
+
+def _minor(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
 def near(told: Mapping[str, Any], server: str) -> bool:
     """Return whether a kubectl, by what its `version` tells, is at most one minor from a server.
 
@@ -75,8 +93,8 @@ def near(told: Mapping[str, Any], server: str) -> bool:
     """
     client = told.get("clientVersion", {}).get("gitVersion", "")
     found = re.match(r"v(\d+)\.(\d+)\.", client)
-    major, minor = server.split(".")[:2]
-    return found is not None and found[1] == major and abs(int(found[2]) - int(minor)) <= 1
+    major, minor = _minor(server)
+    return found is not None and int(found[1]) == major and abs(int(found[2]) - minor) <= 1
 
 
 def _get(url: str, checksum: str, part: Path) -> None:

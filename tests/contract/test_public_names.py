@@ -105,3 +105,17 @@ def test_an_image_starts_from_the_same_python_whoever_builds_it(dockerfile: str)
 )
 def test_a_kubectl_further_away_than_a_minor_is_not_used(client: str, will_do: bool) -> None:
     assert released.near({"clientVersion": {"gitVersion": client}}, "1.37.0") is will_do
+
+
+@pytest.mark.parametrize(
+    ("told", "will_do"),
+    [
+        (f"kind v{versions.KIND} go1.26.8 linux/amd64", True),
+        ("kind v0.99.0-alpha+1 go1.30 darwin/arm64", True),
+        ("kind v1.0.0 go1.30 linux/amd64", True),
+        ("kind v0.20.0 go1.20.4 linux/amd64", False),
+        ("", False),
+    ],
+)
+def test_a_kind_older_than_the_node_is_not_used(told: str, will_do: bool) -> None:
+    assert released.knows_the_node(told) is will_do

@@ -234,3 +234,16 @@ def test_a_node_image_is_committed_only_after_its_containerd_ended(
     else:
         node_image._commit("base", "node", ["image"])
     assert ("commit" in (tmp_path / "asked").read_text()) is (told is None)
+
+
+def test_a_tool_found_through_our_own_link_is_not_linked_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, link = tmp_path / "released" / "helm", tmp_path / "tools" / "helm"
+    real.parent.mkdir()
+    real.write_text("#!/bin/sh\n")
+    real.chmod(0o755)
+    released._link(link, real)
+    monkeypatch.setenv("PATH", str(link.parent))
+    released._link(link, released._find("helm", "https://example.com/helm", "", None))
+    assert link.resolve() == real
