@@ -728,3 +728,19 @@ def test_a_pod_template_too_big_to_be_kept_is_refused_in_words(world):
         InvalidSpec, match=r"spec.podTemplate: has 6\d\d kB as JSON, and at most 512"
     ):
         detector_of(world, podTemplate=big(600))
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_route_to_three_names_them_in_the_same_order_in_every_process(world, number):
+    """An order by hash is another one after a restart, and would be written without a reason."""
+    world.settle()
+    old = world.status().stable.revision
+    steps = [{"weight": 50, "hold": "1h"}]
+    world.edit(
+        model={"uri": f"demo://next-{number}"},
+        canary={"model": {"uri": f"demo://trial-{number}"}, "weight": 10},
+        rollout={"strategy": "Canary", "steps": steps},
+    )
+    world.settle(20)
+    plan = world.decide()
+    assert list(plan.weights) == [old, plan.target, plan.canary]

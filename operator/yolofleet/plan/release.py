@@ -167,7 +167,7 @@ def shares(detector: Detector, observed: Observed, going: Release) -> dict[str, 
     traffic goes over in parts. That begins once the router has let go of all former revisions.
     """
     if way := going.progress:
-        others = {r.name for r in going.wanted if r.name != going.stable}
+        others = [r.name for r in going.wanted if r.name != going.stable]
         held = {name: observed.weights.get(name, 0) for name in others}
         # a whole set goes over with the pointer; before that, only where nobody else is alive
         waits = way.strategy is Strategy.BLUE_GREEN and observed.ready(going.stable) > 0
