@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import assets, debian, images, kindcluster, runc_shim, up
+from cluster import assets, debian, imagebuild, images, kindcluster, runc_shim, up
 from cluster.gobuild import Module, go_mod
 from cluster.mode import Mode
 
@@ -63,6 +63,17 @@ def test_inputs_are_what_the_dockerfile_copies_from_its_context() -> None:
         "COPY pyproject.toml /\n"
     )
     assert images.inputs(dockerfile) == ["pyproject.toml", "README.md", "operator/yolofleet"]
+
+
+def test_a_release_labels_its_images_and_others_are_built_without() -> None:
+    file, context = Path("D"), Path("c")
+    plain = imagebuild.command(["t"], file, context, {"A": "1"}, target="cpu")
+    labelled = imagebuild.command(
+        ["t"], file, context, {"A": "1"}, target="cpu", labels={"x": "y z"}
+    )
+    assert "--label" not in plain
+    assert labelled[labelled.index("--label") + 1] == "x=y z"
+    assert [word for word in labelled if word not in {"--label", "x=y z"}] == plain
 
 
 def test_programs_given_one_by_one_come_before_the_folder(tmp_path: Path) -> None:

@@ -36,6 +36,13 @@ def test_what_a_release_is_asked_with_is_what_the_makefile_reads() -> None:
     assert asked <= set(re.findall(r"\$\((\w+)\)", recipe))
 
 
+def test_what_is_compiled_is_kept_by_files_that_decide_it() -> None:
+    kept = re.findall(r"hashFiles\((.*)\)", WORKFLOW.read_text())
+    assert kept
+    for pattern in re.findall(r"'([^']+)'", " ".join(kept)):
+        assert list(ROOT.glob(pattern)), pattern
+
+
 def test_nothing_is_released_untested_and_only_the_release_may_write() -> None:
     release = jobs()["release"]
     assert release["needs"] == "test"
