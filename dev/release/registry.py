@@ -79,7 +79,7 @@ def forgotten(registry: str) -> Iterator[None]:
         yield
     finally:
         listed = ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
-        names = (output(listed) or "").split()
+        names = [name for name in (output(listed) or "").split() if not name.endswith("<none>")]
         if left := [name for name in names if name.startswith(f"{registry}/")]:
             run(["docker", "image", "rm", *left], log="release")
 
