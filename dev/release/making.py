@@ -105,7 +105,8 @@ def make(version: str, to: str, wanted: Sequence[str], out: Path) -> Listing:
     released.provide(way)
     args = images.arguments(way)
     stand_in = args["BASE_IMAGE"] == base_image.STAND_IN
-    _refuse(replace(facts, stand_in=stand_in))
+    indexes = tuple(value for name, value in args.items() if "INDEX" in name)
+    _refuse(replace(facts, stand_in=stand_in, indexes=indexes))
 
     part = out.with_name(out.name + ".part")
     discard(part)

@@ -17,6 +17,7 @@ REGISTRY: Final = re.compile(
     r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
 )
 LOOPBACK: Final = re.compile(r"(127(\.\d{1,3}){3}|localhost)(:\d+)?(/|$)")
+LOGIN: Final = re.compile(r"://[^/\s]*@")
 HEADING: Final = re.compile(r"^## +\[?([^\s\]]+)", re.MULTILINE)
 UNRELEASED: Final = "Unreleased"
 
@@ -31,6 +32,7 @@ class Facts:
     changed: str  # what `git status --porcelain` prints
     commit: str
     made_of: str = ""  # the commit of what is in dist/VERSION already
+    indexes: tuple[str, ...] = ()  # of packages, as builds are told them
     stand_in: bool = False  # the base image is one of ours, with the certificates of this machine
 
 
@@ -123,6 +125,15 @@ def _would_publish_this_machine(facts: Facts) -> str | None:
     return None
 
 
+def _would_publish_a_login(facts: Facts) -> str | None:
+    if facts.registry and any(LOGIN.search(index) for index in facts.indexes):
+        return (
+            "PIP_INDEX_URL or PIP_EXTRA_INDEX_URL holds a login, and an image tells in its history"
+            " what its build was told: release with an index that asks for none."
+        )
+    return None
+
+
 REFUSE_IF: Final[tuple[Callable[[Facts], str | None], ...]] = (
     _is_no_version,
     _is_no_label,
@@ -131,4 +142,5 @@ REFUSE_IF: Final[tuple[Callable[[Facts], str | None], ...]] = (
     _is_not_in_the_changelog,
     _was_made_of_another_commit,
     _would_publish_this_machine,
+    _would_publish_a_login,
 )

@@ -48,6 +48,8 @@ BUSY = CHANGELOG.replace("## Unreleased\n", "## Unreleased\n\n### Fixed\n- A fau
         replace(GOOD, registry="", stand_in=True),
         replace(GOOD, version="2.0.0-rc.1", changelog=BUSY),
         replace(GOOD, made_of="c" * 40),
+        replace(GOOD, indexes=("https://pypi.example.com/simple/a@b",)),
+        replace(GOOD, registry="", indexes=("https://me:secret@pypi.example.com/simple",)),
     ],
 )
 def test_what_is_in_order_is_released(facts: Facts) -> None:
@@ -76,6 +78,8 @@ def test_what_is_in_order_is_released(facts: Facts) -> None:
         (replace(GOOD, registry="ghcr.io/A"), "small letters"),
         (replace(GOOD, registry="ghcr.io/a/"), "slash at the end"),
         (replace(GOOD, made_of="d" * 40), "made of dddddddddddd"),
+        (replace(GOOD, indexes=("https://me:secret@pypi.example.com/simple",)), "a login"),
+        (replace(GOOD, indexes=("https://a.example.com https://token@b.example.com",)), "a login"),
         (replace(GOOD, stand_in=True), "not for registry.example.com/team"),
         (replace(GOOD, registry="localhost.example.com", stand_in=True), "certificates"),
         (replace(GOOD, registry="127.0.0.1.example.com/a", stand_in=True), "certificates"),
