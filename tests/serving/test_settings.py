@@ -4,7 +4,7 @@ import pytest
 
 from yoloserve.__main__ import main
 from yoloserve.errors import InvalidSettings
-from yoloserve.settings import Settings
+from yoloserve.settings import SERVE_ONLY, Settings
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +59,19 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     told = capsys.readouterr().out
     assert f"yoloserve {command}" in told
     assert "--model" in told
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "convert", "bench"])
+def test_the_other_commands_take_what_is_not_for_serving_alone(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = capsys.readouterr().out
+    flags = {name for name in Settings.model_fields if f"--{name.replace('_', '-')} " in told}
+    assert flags == Settings.model_fields.keys() - SERVE_ONLY
+    assert {"port", "jwt_audiences", "termination_log"} <= SERVE_ONLY
+    assert {"model", "confidence", "max_pixels"} <= flags
 
 
 def test_the_help_of_serve_has_a_flag_for_every_setting(

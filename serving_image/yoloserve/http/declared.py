@@ -33,7 +33,7 @@ class Declared:
         """Call the endpoint as FastAPI does for a request without parameters."""
         made: list[Any] = [request]
         for call, takes in self._steps:
-            made.append(await call(*[made[place] for place in takes]))
+            made.append(await call(*map(made.__getitem__, takes)))
         return made[-1]
 
     def _read(self, call: Call, queries: set[str], headers: set[bytes]) -> int:

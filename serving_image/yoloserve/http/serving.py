@@ -22,12 +22,12 @@ from yoloserve.telemetry.tracing import Spans, spans
 if TYPE_CHECKING:
     from yoloserve.http.fetching import Fetcher
 
-Status = Literal["ready", "draining", "blind"]
+Status = Literal["starting", "ready", "draining", "blind"]
 
 
 @dataclass(slots=True, eq=False)
 class Serving:
-    """One server's parts; of these only `draining` changes."""
+    """One server's parts; of these only the last two change."""
 
     settings: Settings
     detector: Detector
@@ -40,6 +40,7 @@ class Serving:
     spans: Spans
     watch: Watch
     large_json: asyncio.Lock = field(default_factory=asyncio.Lock)
+    warm: bool = False
     draining: bool = False
 
     @classmethod
@@ -79,9 +80,11 @@ class Serving:
         watching = None
         if self.settings.probe_interval_seconds > 0:
             watching = asyncio.create_task(self.watch.run())
+        self.warm = True
         try:
             yield
         finally:
+            self.drain()
             if watching:
                 watching.cancel()
             await self.detector.close()
@@ -95,7 +98,9 @@ class Serving:
         """Name the state that `/health/ready` tells; only "ready" is."""
         if self.watch.blind:
             return "blind"
-        return "draining" if self.draining else "ready"
+        if self.draining:
+            return "draining"
+        return "ready" if self.warm else "starting"
 
     def drain(self) -> None:
         """Answer on, but ask whoever comes to go elsewhere the next time."""
