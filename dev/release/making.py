@@ -24,6 +24,8 @@ from release.rules import Facts
 
 DIST: Final = REPOSITORY / "dist"
 CRDS: Final = REPOSITORY / "crds"
+IGNORED: Final = ("ls-files", "--others", "--ignored", "--exclude-standard")
+SHIPPED: Final = ("operator", "serving_image", "requirements", "charts", "crds")
 LISTING: Final = "release.json"
 
 
@@ -59,7 +61,7 @@ class Commit:
 
     id: str
     made: datetime
-    changed: str  # what `git status --porcelain` prints
+    changed: str  # as `git status --porcelain` tells it, and what git ignores and images would hold
 
     @classmethod
     def here(cls) -> Commit:
@@ -68,8 +70,10 @@ class Commit:
         if told is None:
             raise Refused("A release is made of a commit: this is no checkout of git.")
         commit, made = told.split()
-        changed = output(["git", "-C", REPOSITORY, "status", "--porcelain"])
-        return cls(commit, datetime.fromisoformat(made), changed or "")
+        changed = output(["git", "-C", REPOSITORY, "status", "--porcelain"]) or ""
+        ignored = output(["git", "-C", REPOSITORY, *IGNORED, "--", *SHIPPED]) or ""
+        changes = [*changed.splitlines(), *strays(ignored)]
+        return cls(commit, datetime.fromisoformat(made), "\n".join(changes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,15 @@ def _bill(local: str, public: str, digest: str, image: Released, commit: Commit)
 def _refuse(facts: Facts) -> None:
     if reasons := rules.refusals(facts):
         raise Refused("\n".join(reasons))
+
+
+def strays(ignored: str) -> list[str]:
+    """Return the files that git ignores and a build would copy: all but what Python compiled."""
+    return [
+        f"!! {file}"
+        for file in ignored.splitlines()
+        if "__pycache__" not in file and not file.endswith(".pyc")
+    ]
 
 
 def _made_of(out: Path) -> str:

@@ -202,6 +202,12 @@ def test_each_image_has_a_lock_and_a_target_of_its_dockerfile() -> None:
     assert making.IMAGES["torch"].name("1.2.3") == "yoloserve:1.2.3-torch"
 
 
+def test_what_git_ignores_and_an_image_would_hold_counts_as_a_change() -> None:
+    ignored = "operator/yolofleet/__pycache__/a.pyc\nserving_image/yoloserve/build/token\n"
+    assert making.strays(ignored) == ["!! serving_image/yoloserve/build/token"]
+    assert making.strays("") == []
+
+
 class Tool:
     """A program on the PATH that says what it is told to say."""
 
