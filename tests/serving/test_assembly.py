@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from yoloserve.assembly import assemble
 from yoloserve.errors import ModelNotFound
+from yoloserve.http.middleware import AsAtTheRoot
 from yoloserve.http.serving import serving_of
 from yoloserve.settings import Settings
 
@@ -85,6 +86,31 @@ async def test_below_a_prefix_it_answers_guards_and_counts_as_at_the_root(settin
         assert 'yoloserve_requests_total{outcome="ok"} 1.0' in text
         assert 'yoloserve_requests_total{outcome="unauthorized"} 1.0' in text
         assert 'http_route="/v1/detect"' in text
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "inside"),
+    [
+        ("", "/v1/detect", "/v1/detect"),
+        ("/gate", "/gate/v1/detect", "/v1/detect"),
+        ("/gate/", "/gate/v1/detect", "/v1/detect"),
+        ("/gate", "/gate", "/"),
+        ("/gate", "/v1/detect", "/v1/detect"),  # the host has taken it off
+        ("/gate", "/gatekeeper", "/gatekeeper"),
+        ("/", "/v1/detect", "/v1/detect"),
+    ],
+)
+async def test_whatever_hosts_say_of_their_prefix_routes_see_their_own_paths(
+    prefix: str, path: str, inside: str
+) -> None:
+    seen: list[Scope] = []
+
+    async def routes(scope: Scope, _receive: Receive, _send: Send) -> None:
+        seen.append(scope)
+
+    scope = {"type": "websocket", "path": path, "root_path": prefix}
+    await AsAtTheRoot(routes)(dict(scope), None, None)  # type: ignore[arg-type]
+    assert [(each["path"], each["root_path"]) for each in seen] == [(inside, "")]
 
 
 async def test_its_host_can_drain_it_and_ask_how_it_is(settings, jpeg) -> None:

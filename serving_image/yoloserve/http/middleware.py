@@ -55,9 +55,15 @@ class AsAtTheRoot:
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
         if prefix := scope.get("root_path"):
-            path = scope["path"].removeprefix(prefix) or "/"
+            path = _below(prefix.rstrip("/"), scope["path"])
             scope = {**scope, "path": path, "root_path": "", "app_root_path": ""}
         await self._inner(scope, receive, send)
+
+
+def _below(prefix: str, path: str) -> str:
+    """Take a prefix off a path, unless the host has done so already, as some do."""
+    rest = path.removeprefix(prefix)
+    return (rest or "/") if rest[:1] in ("", "/") else path
 
 
 class Traced:
