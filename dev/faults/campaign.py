@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from controlplane.installation import DETECTOR_CRD
 from yolofleet.api.names import Manifest
-from yolofleet.api.quantity import amount
+from yolofleet.runtime.quantity import amount
 
 Spec = dict[str, Any]
 Strategy = st.SearchStrategy[Any]

@@ -39,7 +39,7 @@ class Shifted(datetime):
 def main() -> int:
     """Run the operator by the wrong clock."""
     from yolofleet import __main__ as operator
-    from yolofleet.cluster import events, leader
+    from yolofleet.runtime import events, leader
 
     for module in (operator, events, leader):
         setattr(module, datetime.__name__, Shifted)

@@ -21,13 +21,13 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
-from yolofleet.cluster.events import Events
 from yolofleet.cluster.sweep import Sweep
 from yolofleet.handlers import Watch
 from yolofleet.plan.defaults import Defaults
 from yolofleet.reconcile import Deps, reconcile
 from yolofleet.runtime.client import Client, Request
 from yolofleet.runtime.errors import ClusterError, Unavailable, from_status
+from yolofleet.runtime.events import Events
 from yolofleet.runtime.kind import Kind
 from yolofleet.runtime.queue import Priority, Workers, WorkQueue
 
@@ -97,8 +97,14 @@ class Operator:
         self._server = server
         self.client = client
         self.cache = Cache()
-        self.queue = WorkQueue(clock=server.clock)
-        self.events = Events(client, instance="memory", clock=server.clock, now=self._now)
+        self.queue = WorkQueue(clock=server.clock, word=kinds.CONTROLLER.word)
+        self.events = Events(
+            client,
+            instance="memory",
+            manager=kinds.CONTROLLER.manager,
+            clock=server.clock,
+            now=self._now,
+        )
         self._sweep = Sweep(client, self.cache, self.queue)
         self._watch = Watch(self.cache, self.queue, self._sweep, lambda _kind, _type: None)
         self.deps = Deps(

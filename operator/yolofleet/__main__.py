@@ -27,8 +27,7 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
-from yolofleet.cluster.events import Events
-from yolofleet.cluster.leader import REQUEST_TIMEOUT_S, Leader, LeadershipLost
+from yolofleet.cluster.kinds import CONTROLLER
 from yolofleet.cluster.sweep import Sweep
 from yolofleet.metrics import Beliefs, Health, Metrics, WorldCollector, serve, serve_beliefs
 from yolofleet.reconcile import Deps, reconcile
@@ -36,7 +35,9 @@ from yolofleet.runtime import logs
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.credentials import Credentials, find_credentials
 from yolofleet.runtime.errors import ClusterError, NotLeading
+from yolofleet.runtime.events import Events
 from yolofleet.runtime.hearing import Hearing
+from yolofleet.runtime.leader import REQUEST_TIMEOUT_S, Leader, LeadershipLost
 from yolofleet.runtime.queue import Priority, Workers, WorkQueue
 from yolofleet.settings import InvalidSettings, Settings, from_environment
 
@@ -80,12 +81,13 @@ class Operator:
             namespace=settings.lease_namespace,
             name=settings.lease_name,
             identity=settings.identity,
+            manager=CONTROLLER.manager,
             changed=lambda leads: metrics.leading(settings.lease_name, leads),
         )
         client = Client(credentials, session, observe=observe, may_write=self._leader.may_write)
         self._cache = cache = Cache()
-        self._queue = WorkQueue(metrics.queue)
-        self._events = Events(client, instance=settings.identity)
+        self._queue = WorkQueue(metrics.queue, word=CONTROLLER.word)
+        self._events = Events(client, instance=settings.identity, manager=CONTROLLER.manager)
         self._sweep = Sweep(
             client,
             cache,

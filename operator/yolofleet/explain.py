@@ -22,13 +22,13 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache, Entry
-from yolofleet.cluster.compare import Difference
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.nodes import NodeRoom, asks
 from yolofleet.plan.observed import child_named
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.resources.service_account import pull_secrets_of
 from yolofleet.runtime import objects
+from yolofleet.runtime.compare import Difference
 from yolofleet.runtime.errors import ClusterError
 from yolofleet.runtime.queue import WorkQueue
 from yolofleet.think import think

@@ -16,13 +16,12 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Applied, Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
-from yolofleet.cluster.events import Events
-from yolofleet.cluster.failures import Failed, to_retry
 from yolofleet.cluster.kinds import POD_MONITOR
+from yolofleet.cluster.unmade import reason_of
 from yolofleet.plan import powers
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.drift import Drift, drift_news, drifted
+from yolofleet.plan.drift import drift_news, drifted
 from yolofleet.plan.fields import as_the_user_wrote, origin, steady
 from yolofleet.plan.news import news
 from yolofleet.plan.nodes import asks
@@ -33,7 +32,10 @@ from yolofleet.plan.status import next_look, refused, with_statement
 from yolofleet.plan.unwritten import Unwritten, with_unwritten
 from yolofleet.resources.build import leant_on
 from yolofleet.resources.service_account import pull_secrets_of
+from yolofleet.runtime.drift import Drift
 from yolofleet.runtime.errors import ClusterError, NotLeading, Unfinished
+from yolofleet.runtime.events import Events
+from yolofleet.runtime.failures import Failed, to_retry
 from yolofleet.runtime.logs import note
 from yolofleet.runtime.objects import identity
 from yolofleet.think import Thought, think
@@ -243,7 +245,7 @@ def _in_the_users_words(
         of = origin(detector.spec, revisions.get(one.name))
         return as_the_user_wrote(one.manifest, str(one.error), of)
 
-    return [Unwritten(f.kind, f.name, f.reason, said(f), f.controller) for f in failed]
+    return [Unwritten(f.kind, f.name, reason_of(f), said(f), f.controller) for f in failed]
 
 
 def _kept(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from yolofleet.api.quantity import amount
 from yolofleet.routers.exposure import Allowed
+from yolofleet.runtime.quantity import amount
 from yolofleet.settings import read_settings
 
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}

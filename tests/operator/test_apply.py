@@ -15,8 +15,8 @@ from yolofleet.api.status import Status
 from yolofleet.cluster import kinds
 from yolofleet.cluster.apply import Action, Applied, Change, Writer
 from yolofleet.cluster.cache import Cache, entry_of
-from yolofleet.plan.drift import Drift, Handling
 from yolofleet.runtime.client import Client
+from yolofleet.runtime.drift import Drift, Handling
 from yolofleet.runtime.errors import Conflict, Invalid, NotFound, ResourceConflict, Stale
 from yolofleet.runtime.kind import EVENT, Kind
 
@@ -702,9 +702,9 @@ async def test_what_others_wrote_into_status_is_replaced(world: World) -> None:
 async def test_events_can_be_seen_in_describe(
     world: World, client: Client, eventually: Eventually
 ) -> None:
-    from yolofleet.cluster.events import Events
+    from yolofleet.runtime.events import Events
 
-    events = Events(client, instance="test")
+    events = Events(client, instance="test", manager="ours")
     posting = asyncio.create_task(events.run())
     for _ in range(3):
         await events.emit(world.detector, "Warning", "ModelNotFound", "there is no such model")

@@ -12,9 +12,9 @@ import pytest
 from controlplane.kube import Kube
 from controlplane.process import OperatorProcess
 from yolofleet.cluster import kinds
-from yolofleet.cluster.leader import LEASE_SECONDS, RENEW_DEADLINE_S, Leader, LeadershipLost
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.kind import LEASE
+from yolofleet.runtime.leader import LEASE_SECONDS, RENEW_DEADLINE_S, Leader, LeadershipLost
 
 NewOperator = Callable[..., OperatorProcess]
 Eventually = Callable[..., Any]
@@ -110,7 +110,9 @@ async def elected(
     client: Client, namespace: str, eventually: Eventually, **options: Any
 ) -> tuple[Leader, "asyncio.Task[None]"]:
     """Return a leader that may write, and the task that keeps its Lease."""
-    leader = Leader(client, namespace=namespace, name="lease", identity="one", **options)
+    leader = Leader(
+        client, namespace=namespace, name="lease", identity="one", manager="ours", **options
+    )
     running = asyncio.create_task(leader.run())
     await eventually(leader.may_write)
     return leader, running

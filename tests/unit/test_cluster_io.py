@@ -13,12 +13,12 @@ from yolofleet import handlers
 from yolofleet.cluster import kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.ownership import ownership_of
 from yolofleet.cluster.sweep import Sweep
 from yolofleet.handlers import Watch
 from yolofleet.runtime import errors
 from yolofleet.runtime.client import Client, Listing
 from yolofleet.runtime.kind import CRD, Kind
+from yolofleet.runtime.ownership import ownership_of
 from yolofleet.runtime.queue import Priority, WorkQueue
 
 
@@ -85,13 +85,15 @@ REPLICAS = {"f:spec": {"f:replicas": {}}}
     ],
 )
 def test_whose_fields_are_foreign(entry: dict[str, Any], foreign: bool) -> None:
-    assert bool(ownership_of(managed(entry)).foreign_managers) is foreign
+    assert bool(ownership_of(managed(entry), kinds.CONTROLLER).foreign_managers) is foreign
 
 
 def test_what_we_applied_in_several_versions_is_one_tree() -> None:
     ours = {"manager": "yolofleet", "operation": "Apply"}
     other = {"f:spec": {"f:paused": {}}}
-    found = ownership_of(managed(ours | {"fieldsV1": REPLICAS}, ours | {"fieldsV1": other}))
+    found = ownership_of(
+        managed(ours | {"fieldsV1": REPLICAS}, ours | {"fieldsV1": other}), kinds.CONTROLLER
+    )
     assert found.applied_fields() == {"f:spec": {"f:replicas": {}, "f:paused": {}}}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from yolofleet.cluster.compare import How, additions, differences
+from yolofleet.runtime.compare import How, additions, differences
 
 DESIRED: dict[str, Any] = {
     "apiVersion": "apps/v1",

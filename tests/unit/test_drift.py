@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from yolofleet.api.status import Status
-from yolofleet.plan.drift import Drift, Handling, drift_news, drifted
+from yolofleet.plan.drift import drift_news, drifted
 from yolofleet.plan.status import with_statement
+from yolofleet.runtime.drift import Drift, Handling
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 FIELD = "spec.template.spec.hostNetwork (added by kubectl-edit)"

@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from yolofleet.cluster.events import BURST, WINDOW_S, Events
+from yolofleet.api.names import MANAGER
 from yolofleet.runtime.client import Client, Request
 from yolofleet.runtime.errors import Forbidden, NotFound
+from yolofleet.runtime.events import BURST, WINDOW_S, Events
 
 RAW = {
     "apiVersion": "yolofleet.io/v1alpha1",
@@ -39,6 +40,7 @@ class World:
         self.events = Events(
             cast(Client, self.server),
             instance="test",
+            manager=MANAGER,
             clock=lambda: self.now,
             now=lambda: datetime.fromtimestamp(self.now, UTC),
         )

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from yolofleet.cluster.cache import Entry, entry_of
-from yolofleet.cluster.compare import Difference, How
 from yolofleet.explain import Seen, explain
+from yolofleet.runtime.compare import Difference, How
 from yolofleet.runtime.errors import Unavailable
 from yolofleet.runtime.kind import kind_of
 from yolofleet.runtime.queue import Priority, Workers, WorkQueue

@@ -39,7 +39,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def queue(clock: Clock) -> WorkQueue:
-    return WorkQueue(clock=clock)
+    return WorkQueue(clock=clock, word="detector")
 
 
 def test_a_key_added_often_is_taken_once(queue: WorkQueue) -> None:

@@ -15,7 +15,6 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.apply import ACCOUNT_S, Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
-from yolofleet.cluster.deletions import OPEN_S
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.nodes import NodeRoom
 from yolofleet.reconcile import Deps, reconcile
@@ -921,7 +920,7 @@ def test_pods_are_never_left_open_for_long(world):
     for _ in range(100):
         gone(world, kinds.NETWORK_POLICY, "gate")
         world.look()
-        world.seconds += OPEN_S
+        world.seconds += kinds.NETWORK_POLICY.gone_s
         world.look()
         assert "gate" in world.names(kinds.NETWORK_POLICY)
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from yolofleet.api.names import WISH_ANNOTATION
-from yolofleet.cluster.compare import differences, without
-from yolofleet.cluster.ownership import setters
-from yolofleet.cluster.wish import still_wished, wish_of, with_wish
+from yolofleet.runtime.compare import differences, without
+from yolofleet.runtime.ownership import setters
+from yolofleet.runtime.wish import still_wished, wish_of, with_wish
 
 DESIRED: dict[str, Any] = {
     "apiVersion": "v1",
@@ -30,29 +30,32 @@ def test_a_wish_has_the_parts_of_an_object_and_not_its_kind() -> None:
 
 
 def test_what_is_still_wanted_is_told_part_by_part() -> None:
-    live = with_wish(DESIRED, wish_of(DESIRED))
+    live = with_wish(DESIRED, wish_of(DESIRED), WISH_ANNOTATION)
     changed = DESIRED | {"spec": DESIRED["spec"] | {"replicas": 3, "new": 1}}
-    still = still_wished(wish_of(changed), live, NOTED)
+    still = still_wished(wish_of(changed), live, NOTED, WISH_ANNOTATION)
     assert still is not None
     assert wish_of(changed).keys() - still == {"spec.replicas", "spec.new"}
 
 
 def test_writing_the_wish_on_an_object_leaves_the_desired_one_alone() -> None:
     before = str(DESIRED)
-    assert WISH_ANNOTATION in with_wish(DESIRED, {"spec.replicas": "0"})["metadata"]["annotations"]
+    assert (
+        WISH_ANNOTATION
+        in with_wish(DESIRED, {"spec.replicas": "0"}, WISH_ANNOTATION)["metadata"]["annotations"]
+    )
     assert str(DESIRED) == before
 
 
 @pytest.mark.parametrize("note", ["", "{", "[]", "7", "null"])
 def test_a_note_that_cannot_be_read_tells_nothing(note: str) -> None:
     live = {"metadata": {"annotations": {WISH_ANNOTATION: note}}}
-    assert still_wished(wish_of(DESIRED), live, NOTED) is None
+    assert still_wished(wish_of(DESIRED), live, NOTED, WISH_ANNOTATION) is None
 
 
 def test_a_note_that_somebody_else_wrote_tells_nothing() -> None:
-    live = with_wish(DESIRED, wish_of(DESIRED))
+    live = with_wish(DESIRED, wish_of(DESIRED), WISH_ANNOTATION)
     for applied in ({}, {"f:metadata": {"f:annotations": {}}}, {"f:metadata": {}}):
-        assert still_wished(wish_of(DESIRED), live, applied) is None
+        assert still_wished(wish_of(DESIRED), live, applied, WISH_ANNOTATION) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from yolofleet.api import quantity
+from yolofleet.runtime import quantity
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import Field
 
-from yolofleet.api.amounts import POD, unreadable
 from yolofleet.api.base import ApiModel, FreeForm
 from yolofleet.api.names import GROUP, child_labels
+from yolofleet.runtime.amounts import POD, unreadable
 
 SERVER_CONTAINER = "yoloserve"
 SERVER_PORT = ("http", 8080)

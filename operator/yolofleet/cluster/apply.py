@@ -23,11 +23,17 @@ from yolofleet.api.names import (
     MANAGER,
     RENDER_ANNOTATION,
     STATUS_MANAGER,
+    WISH_ANNOTATION,
     Manifest,
 )
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, Entry, entry_of
-from yolofleet.cluster.compare import (
+from yolofleet.cluster.kinds import CONTROLLER
+from yolofleet.cluster.unmade import leads_to_nothing, way_points
+from yolofleet.runtime import client as requests
+from yolofleet.runtime import objects
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.compare import (
     Difference,
     How,
     Path,
@@ -36,16 +42,9 @@ from yolofleet.cluster.compare import (
     place_of,
     without,
 )
-from yolofleet.cluster.contests import Contests, names_of
-from yolofleet.cluster.deletions import Deletions
-from yolofleet.cluster.failures import Failed, Failures, is_away, leads_to_nothing, way_points
-from yolofleet.cluster.ownership import CONTROLLERS, Fields, setters
-from yolofleet.cluster.wish import PATH as WISH
-from yolofleet.cluster.wish import Wish, still_wished, wish_of, with_wish
-from yolofleet.plan.drift import TOLD_ONCE, Drift, Handling
-from yolofleet.runtime import client as requests
-from yolofleet.runtime import objects
-from yolofleet.runtime.client import Client
+from yolofleet.runtime.contests import Contests, names_of
+from yolofleet.runtime.deletions import Deletions
+from yolofleet.runtime.drift import TOLD_ONCE, Drift, Handling
 from yolofleet.runtime.errors import (
     ClusterError,
     Conflict,
@@ -55,7 +54,10 @@ from yolofleet.runtime.errors import (
     ResourceConflict,
     Stale,
 )
+from yolofleet.runtime.failures import Failed, Failures, is_away
 from yolofleet.runtime.kind import Kind, kind_of
+from yolofleet.runtime.ownership import Fields, setters
+from yolofleet.runtime.wish import Wish, still_wished, wish_of, with_wish
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +201,7 @@ class Writer:
                 if (kind.name, revision) in known:
                     break
                 live = await self._find(kind, namespace, revision)
-                if live and (objects.controller_uid(live) == uid or kinds.is_free(live, key)):
+                if live and (objects.controller_uid(live) == uid or CONTROLLER.is_free(live, key)):
                     found.append(entry_of(kind, live).manifest())
                     break
         return found
@@ -219,7 +221,7 @@ class Writer:
         service = self._cache.named(kinds.SERVICE, namespace, name)
         former = self._cache.children(service.owner) if service and service.owner != uid else ()
         free = [*self._cache.children(key), *former]
-        return [*self._cache.children(uid), *(one for one in free if kinds.is_free(one, key))]
+        return [*self._cache.children(uid), *(one for one in free if CONTROLLER.is_free(one, key))]
 
     async def default_account(self, namespace: str, *, anew: bool = False) -> Manifest | None:
         """Return the account that pods of `namespace` run as by default; None if nobody may see it.
@@ -345,7 +347,7 @@ class Writer:
             kind,
             lambda item: item,
             namespace=namespace,
-            selector=f"{kinds.OURS},{DETECTOR_LABEL}={detector}",
+            selector=CONTROLLER.selector(detector),
         )
         there = {item["metadata"]["uid"] for item in listing.items}
         for entry in entries:
@@ -377,7 +379,7 @@ class Writer:
     def differing(self, desired: Manifest, live: Entry) -> list[Difference]:
         """Return what of `live` is not as desired."""
         wish = wish_of(desired)
-        found = self._compare(with_wish(desired, wish), wish, live)
+        found = self._compare(with_wish(desired, wish, WISH_ANNOTATION), wish, live)
         return [*found.ours, *found.drift]
 
     # one object
@@ -435,7 +437,7 @@ class Writer:
             told = self._contests.told(live.uid) or proof.left
             return [], [told] if told else []
         wish = proof.wish if proof and proof.digest == digest else wish_of(desired)
-        whole = wanted = with_wish(desired, wish)
+        whole = wanted = with_wish(desired, wish, WISH_ANNOTATION)
         found = self._compare(wanted, wish, live)
         enforced, by_others = policy is DriftPolicy.ENFORCE, found.by_others
         if enforced and found.can_wait and self._contests.calm(live.uid):
@@ -528,7 +530,7 @@ class Writer:
             return None
         if objects.controller_uid(found) == objects.controller_uid(desired):
             return entry_of(kind, found)
-        if not kinds.is_free(found, kinds.owner_key(desired)):
+        if not CONTROLLER.is_free(found, CONTROLLER.owner_key(desired)):
             raise ResourceConflict(kind.name, namespace, name, _controller_name(found))
         return entry_of(kind, found)
 
@@ -560,7 +562,11 @@ class Writer:
 
     async def _create(self, desired: Manifest) -> Change:
         """Create by an apply that gives way: somebody faster is a `Conflict`, and we look again."""
-        await self._send(requests.apply(with_wish(desired, wish_of(desired)), MANAGER, force=False))
+        await self._send(
+            requests.apply(
+                with_wish(desired, wish_of(desired), WISH_ANNOTATION), MANAGER, force=False
+            )
+        )
         self._deletions.made(desired)
         return _told(desired, Change(Action.CREATED, *_names(desired)))
 
@@ -636,7 +642,7 @@ class Writer:
 
     def _compare(self, wanted: Manifest, wish: Wish, live: Entry) -> _Found:
         applied, manifest = live.ownership.applied_fields(), live.manifest()
-        settled = still_wished(wish, manifest, applied)
+        settled = still_wished(wish, manifest, applied, WISH_ANNOTATION)
         foreign = live.ownership.foreign_fields()
         found = [
             _attributed(each, settled, foreign)
@@ -728,17 +734,12 @@ def _attributed(
 
 def _is_note(difference: Difference) -> bool:
     """Say whether it is about our own note, or about annotations that hold nothing else of ours."""
-    return WISH[: len(difference.path)] == difference.path
+    return CONTROLLER.applied_path[: len(difference.path)] == difference.path
 
 
 def _by(managers: Sequence[str]) -> str:
-    told = [_AUTOSCALER if each in CONTROLLERS else each for each in managers]
+    told = [CONTROLLER.called.get(each, each) for each in managers]
     return f" by {' and '.join(told)}" if told else ""
-
-
-_AUTOSCALER: Final = (
-    "an autoscaler (kube-controller-manager): use spec.autoscaling, or point it at the YoloDetector"
-)
 
 
 def _detector_of(entry: Entry) -> str:
@@ -800,7 +801,7 @@ def _told(manifest: Manifest, change: Change) -> Change:
 
 
 def _log_fields(manifest: Manifest) -> dict[str, Any]:
-    key = kinds.owner_key(manifest) or f"{manifest['metadata'].get('namespace')}/" + str(
+    key = CONTROLLER.owner_key(manifest) or f"{manifest['metadata'].get('namespace')}/" + str(
         manifest["metadata"]["name"]
     )
     kind, _, name = _names(manifest)

@@ -20,7 +20,6 @@ from yolofleet.api.hosts import MESH
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.namesakes import Namesakes
-from yolofleet.cluster.ownership import Ownership, ownership_of
 from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.snapshot import Elsewhere
@@ -30,6 +29,7 @@ from yolofleet.routers.istio import delegates_of
 from yolofleet.runtime import objects
 from yolofleet.runtime.compact import compact
 from yolofleet.runtime.kind import Kind
+from yolofleet.runtime.ownership import Ownership, ownership_of
 from yolofleet.workloads.asks import holds, place
 
 _REMEMBERED_DELETIONS: Final = 4096  # more than are ever on their way at once
@@ -85,7 +85,7 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
         key=_key(kind, manifest),
         body=compact(body),
         content=_content(body, _heard(kind, body)),
-        ownership=ownership_of(manifest),
+        ownership=ownership_of(manifest, kinds.CONTROLLER),
         holds=_holding(manifest) if kind is kinds.POD else None,
         standing=standing,
     )
@@ -119,7 +119,7 @@ def _holding(pod: Manifest) -> Holding | None:
 def _key(kind: Kind, manifest: Manifest) -> str:
     if kind is kinds.DETECTOR:
         return f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
-    return kinds.owner_key(manifest) if kind.namespaced else ""
+    return kinds.CONTROLLER.owner_key(manifest) if kind.namespaced else ""
 
 
 def _content(body: Manifest, status: Any) -> int:

@@ -6,20 +6,25 @@ from typing import Final
 
 from yolofleet.api import names
 from yolofleet.api.detector import Provider
-from yolofleet.api.names import Manifest
-from yolofleet.runtime import objects
+from yolofleet.runtime import kind
+from yolofleet.runtime.controller import Controller
 from yolofleet.runtime.kind import Kind
 
 _ISTIO = ("networking.istio.io", "v1")
 
+PODS: Final = ("spec.template", "spec.replicas")
+"""The parts of a Deployment that pods are made of."""
+
 DETECTOR: Final = Kind(names.GROUP, names.VERSION, names.KIND, names.PLURAL, wakes_on_status=True)
-DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments", wakes_on_status=True)
+DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments", wakes_on_status=True, pods=PODS)
 RECORD: Final = Kind("apps", "v1", "ControllerRevision", "controllerrevisions", fixed="data")
 SERVICE: Final = Kind("", "v1", "Service", "services")
-HPA: Final = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+HPA: Final = kind.HPA
 PDB: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 SERVICE_ACCOUNT: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts")
-NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
+NETWORK_POLICY: Final = Kind(
+    "networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", gone_s=1.0
+)  # so long pods are open to everybody; it costs one write, and no pod
 VIRTUAL_SERVICE: Final = Kind(*_ISTIO, "VirtualService", "virtualservices", optional=True)
 DESTINATION_RULE: Final = Kind(*_ISTIO, "DestinationRule", "destinationrules", optional=True)
 HTTP_ROUTE: Final = Kind(
@@ -61,8 +66,22 @@ CACHED: Final = (DETECTOR, *CHILDREN, *GATEWAYS.values(), POD, NODE)
 
 OPTIONAL: Final = tuple(kind for kind in CACHED if kind.optional)
 
-OURS: Final = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
-"""Selects what we made."""
+CONTROLLER: Final = Controller(
+    parent=DETECTOR,
+    word="detector",
+    manager=names.MANAGER,
+    status_manager=names.STATUS_MANAGER,
+    handover_manager=names.HANDOVER_MANAGER,
+    applied_annotation=names.WISH_ANNOTATION,
+    labels={names.MANAGED_BY_LABEL: names.MANAGED_BY},
+    parent_label=names.DETECTOR_LABEL,
+    part_label=names.REVISION_LABEL,
+    called={
+        "kube-controller-manager": "an autoscaler (kube-controller-manager): use spec.autoscaling,"
+        " or point it at the YoloDetector"
+    },
+)
+"""Who we are, and how we sign what we make."""
 
 
 def selector_of(kind: Kind) -> str:
@@ -71,31 +90,4 @@ def selector_of(kind: Kind) -> str:
     VirtualServices are asked for all: users' own say whether anybody delegates to a detector's.
     """
     ours = kind in CHILDREN or kind is POD
-    return OURS if ours and kind is not VIRTUAL_SERVICE else ""
-
-
-def owner_key(manifest: Manifest) -> str:
-    """Return "namespace/name" of the detector that `manifest` belongs to, or nothing."""
-    metadata = manifest["metadata"]
-    controller = objects.controller_of(manifest)
-    if controller.get("kind") == names.KIND:
-        return f"{metadata['namespace']}/{controller['name']}"
-    detector = (metadata.get("labels") or {}).get(names.DETECTOR_LABEL, "")
-    return f"{metadata['namespace']}/{detector}" if detector else ""
-
-
-def is_free(manifest: Manifest, key: str) -> bool:
-    """Say whether `manifest` is beyond doubt of the detector `key` and has no owner, or none left.
-
-    Its name and labels are what the operator gives, and nobody else controls it: restored from a
-    backup, or left behind by `--cascade=orphan`. A detector of that name with another uid is gone.
-    """
-    metadata, (namespace, _, name) = manifest["metadata"], key.partition("/")
-    labels, controller = metadata.get("labels") or {}, objects.controller_of(manifest)
-    ours = {names.MANAGED_BY_LABEL: names.MANAGED_BY, names.DETECTOR_LABEL: name}
-    return (
-        metadata.get("namespace") == namespace
-        and ours.items() <= labels.items()
-        and metadata["name"] in (name, labels.get(names.REVISION_LABEL))
-        and (not controller or (controller["kind"], controller["name"]) == (names.KIND, name))
-    )
+    return CONTROLLER.selector() if ours and kind is not VIRTUAL_SERVICE else ""

@@ -1,45 +1,11 @@
-"""What others changed of a detector's objects, and how that is told."""
+"""How it is told what others changed of a detector's objects."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 
 from yolofleet.api.status import Condition, ConditionType, Reason, Status
 from yolofleet.plan.conditions.statement import Statement
 from yolofleet.plan.news import News
-
-MOST_FIELDS = 8
-"""More of one object are counted, not named: a message is for reading."""
-
-
-class Handling(StrEnum):
-    """What became of a change that others made."""
-
-    REPAIRED = "repaired"
-    LEFT = "left"  # spec.driftPolicy says so
-    CONTESTED = "contested"  # it comes back after it was repaired
-    DELETED = "deleted"  # it is made again, and deleted again
-    NOT_KEPT = "not kept"  # the API server made something else of what we wrote
-
-
-TOLD_ONCE = frozenset({Handling.REPAIRED, Handling.NOT_KEPT})
-"""What is over once it is told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """What others changed of one object; each of `fields` says where, how and who."""
-
-    kind: str
-    name: str
-    fields: tuple[str, ...]
-    handling: Handling
-
-    def __str__(self) -> str:
-        named = ", ".join(self.fields[:MOST_FIELDS])
-        more = len(self.fields) - MOST_FIELDS
-        return f"{self.kind} {self.name}: {named}" + (f" and {more} more" if more > 0 else "")
-
+from yolofleet.runtime.drift import TOLD_ONCE, Drift, Handling
 
 _ADVICE = {
     Handling.REPAIRED: "put right",

@@ -14,7 +14,7 @@ from typing import Any, Final
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import PodTemplate
-from yolofleet.api.quantity import amount
+from yolofleet.runtime.quantity import amount
 from yolofleet.workloads import record
 from yolofleet.workloads.asks import (
     asked,

@@ -22,6 +22,8 @@ class Kind:
     namespaced: bool = True
     optional: bool = False  # its CRD may be absent, appear and vanish
     wakes_on_status: bool = False  # a change of its status alone makes its owner look again
+    pods: tuple[str, ...] = ()  # the parts that pods are made of: each repair of them costs pods
+    gone_s: float = 60.0  # at most so long it stays away from one deletion by others to the next
     fixed: str = ""  # the part that nobody can change: another one takes another object
 
     @property
@@ -49,6 +51,7 @@ class Kind:
         return self.name
 
 
+HPA: Final = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 CRD: Final = Kind(
     "apiextensions.k8s.io",
     "v1",

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 FIRST_BACKOFF_S: Final = 0.005  # controller-runtime's; a stale cache is often fresh by then
 LONGEST_BACKOFF_S: Final = 300.0
 RECONCILE_TIMEOUT_S: Final = 120.0
-_REMEMBERED_LOOKS: Final = 10_000  # more detectors than one operator carries
+_REMEMBERED_LOOKS: Final = 10_000  # more than one process carries
 STUCK_S: Final = RECONCILE_TIMEOUT_S + 30.0  # each worker is free again within the time-out
 
 
@@ -81,10 +81,15 @@ class WorkQueue:
     """Keys to be looked at. A key that is added while it is worked on comes back after `done`."""
 
     def __init__(
-        self, metrics: QueueMetrics | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        metrics: QueueMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        word: str = "key",
     ) -> None:
         self._metrics = metrics
         self._clock = clock
+        self.word = word
         self._order = itertools.count()
         self._ready: list[tuple[Priority, int, str]] = []  # a heap; entries can be outdated
         self._dirty: dict[str, tuple[Priority, float]] = {}  # key: most urgent reason, since when
@@ -183,7 +188,9 @@ class WorkQueue:
         if min(waits, idle) <= STUCK_S:
             return ""
         waiting = sum(one < now for one in since)
-        return f"the workers are stuck: {waiting} detectors wait, none was taken for {idle:.0f} s"
+        return (
+            f"the workers are stuck: {waiting} {self.word}s wait, none was taken for {idle:.0f} s"
+        )
 
     def looked(self, key: str, look: LastLook) -> None:
         """Remember what came of the last work on `key`."""
@@ -270,7 +277,7 @@ class Workers:
     async def work_on(self, key: str) -> str:
         """Reconcile `key` once and say when it is looked at again; return the outcome."""
         look = LastLook(datetime.now(UTC), time.monotonic())
-        with logs.about(reconcile=uuid.uuid4().hex[:8], detector=key) as fields:
+        with logs.about(reconcile=uuid.uuid4().hex[:8], **{self.queue.word: key}) as fields:
             look.result = await self._work_on(key, look)
         look.id, look.generation = fields["reconcile"], fields.get("generation")
         look.seconds = time.monotonic() - look.began
@@ -298,7 +305,7 @@ class Workers:
         return Outcome.REQUEUE_AFTER
 
     def _failed(self, key: str, error: Exception) -> str:
-        fields = {"detector": key, "reason": type(error).__name__}
+        fields = {self.queue.word: key, "reason": type(error).__name__}
         if isinstance(error, Stale):  # ordinary: look again at what is
             self.queue.retry(key)
             return Outcome.REQUEUE

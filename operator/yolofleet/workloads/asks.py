@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import SERVER_CONTAINER, PodTemplate
-from yolofleet.api.quantity import amount
+from yolofleet.runtime.quantity import amount
 from yolofleet.workloads.revision import Revision
 
 TOLERANT_SINCE: Final = 2

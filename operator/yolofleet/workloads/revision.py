@@ -16,7 +16,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from yolofleet.api.access import Guard
-from yolofleet.api.amounts import POD, RESOURCES, Places, respelled
 from yolofleet.api.base import ApiModel, seconds
 from yolofleet.api.detector import (
     DetectorSpec,
@@ -27,6 +26,7 @@ from yolofleet.api.detector import (
 )
 from yolofleet.api.names import revision_name
 from yolofleet.api.pod_template import PodTemplate
+from yolofleet.runtime.amounts import POD, RESOURCES, Places, respelled
 
 RENDER_VERSION = 3
 """Raise it when builders make other pods of the same revision; keep rendering the older ones.

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
-from yolofleet.cluster import kinds
-from yolofleet.cluster.compare import Difference, How
-from yolofleet.plan.drift import Drift, Handling
+from yolofleet.runtime.compare import Difference, How
+from yolofleet.runtime.drift import Drift, Handling
 from yolofleet.runtime.kind import Kind
 
 CALM_S: Final = 1.0
@@ -35,8 +34,6 @@ LEFT_FOR: Final = 20
 
 LEFT_S: Final = (5.0, 3600.0)
 """At least and at most so long, but for one who comes back more seldom than every ten minutes."""
-
-_PODS: Final = ("spec.template", "spec.replicas")
 
 
 @dataclass(slots=True)
@@ -101,12 +98,12 @@ class Contests:
     def left(self, kind: Kind, uid: str, drift: Sequence[Difference]) -> list[Difference]:
         """Return what is left to the other writer for now: putting it right would kill pods."""
         contest, now = self._known.get(uid), self._clock()
-        if contest is None or kind is not kinds.DEPLOYMENT:
+        if contest is None or not kind.pods:
             return []
         return [
             each
             for each in drift
-            if each.unit in _PODS
+            if each.unit in kind.pods
             and each.how is not How.UNOWNED
             and (known := contest.fields.get(each.field))
             and known.returns >= ROUNDS

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from yolofleet.api.names import MANAGER, Manifest
 from yolofleet.runtime import client as requests
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.errors import ClusterError, Stale
 from yolofleet.runtime.kind import LEASE
+from yolofleet.runtime.objects import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +44,14 @@ class Leader:
         namespace: str,
         name: str,
         identity: str,
+        manager: str,
         clock: Callable[[], float] = time.monotonic,
         changed: Callable[[bool], None] = lambda _leading: None,
     ) -> None:
         self._client = client
         self._address = {"namespace": namespace, "name": name}
         self._identity = identity
+        self._manager = manager
         self._clock = clock
         self._changed = changed
         self._renewed_at = float("-inf")
@@ -95,7 +97,7 @@ class Leader:
 
     async def _give_back(self, lease: Manifest) -> None:
         spec = lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1}
-        await self._client.send(requests.update(lease | {"spec": spec}, MANAGER))
+        await self._client.send(requests.update(lease | {"spec": spec}, self._manager))
 
     async def _try(self) -> bool:
         """Acquire or renew once; return whether we hold the Lease."""
@@ -118,14 +120,14 @@ class Leader:
                 LEASE, self._address["namespace"], self._address["name"]
             )
         if self._lease is None:
-            self._lease = await self._client.send(requests.create(self._new(), MANAGER))
+            self._lease = await self._client.send(requests.create(self._new(), self._manager))
             return True
         if not self._free(self._lease):
             if self.elected.is_set():  # another took it: we were away for too long
                 self._renewed_at = float("-inf")
             return False
         renewed = self._lease | {"spec": self._spec(self._lease.get("spec") or {})}
-        self._lease = await self._client.send(requests.update(renewed, MANAGER))
+        self._lease = await self._client.send(requests.update(renewed, self._manager))
         return True
 
     def _free(self, lease: Manifest) -> bool:

@@ -13,17 +13,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from yolofleet.api.names import Manifest
-from yolofleet.cluster import kinds
-from yolofleet.cluster.contests import QUICK_S, REMEMBERED_S, ROUNDS
-from yolofleet.plan.drift import Drift, Handling
 from yolofleet.runtime import objects
-
-SELDOM_S: Final = 60.0
-"""At least so often it is made again: what is missing may be what serves."""
-
-OPEN_S: Final = 1.0
-"""So long at most pods are open to everybody: a NetworkPolicy costs one write, and no pod."""
+from yolofleet.runtime.contests import QUICK_S, REMEMBERED_S, ROUNDS
+from yolofleet.runtime.drift import Drift, Handling
+from yolofleet.runtime.kind import kind_of
+from yolofleet.runtime.objects import Manifest
 
 _MANY: Final = 1000
 
@@ -67,7 +61,7 @@ class Deletions:
         now = self._clock()
         if len(self._known) >= _MANY and not len(self._known) % _MANY:
             self._known = {a: m for a, m in self._known.items() if now - m.at <= REMEMBERED_S}
-        most = OPEN_S if manifest["kind"] == kinds.NETWORK_POLICY.name else SELDOM_S
+        most = kind_of(manifest).gone_s  # what is missing may be what serves
         made = self._known.setdefault(_address(manifest), _Made(now, most))
         made.at, made.gone = now, False
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import orjson
 
-from yolofleet.api.amounts import same
-from yolofleet.api.names import Manifest
-from yolofleet.cluster.ownership import Fields, list_key
+from yolofleet.runtime.amounts import same
+from yolofleet.runtime.objects import Manifest
+from yolofleet.runtime.ownership import Fields, list_key
 
 
 class Item(int):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from yolofleet.api.names import MANAGER, Manifest
 from yolofleet.runtime import client as requests
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.errors import ClusterError, NotFound
+from yolofleet.runtime.objects import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +42,13 @@ class Events:
         client: Client,
         *,
         instance: str,
+        manager: str,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client = client
         self._instance = instance
+        self._manager = manager
         self._clock = clock
         self._now = now
         self._said: dict[str, _Said] = {}
@@ -96,13 +98,13 @@ class Events:
                 for name, value in change.items()
             ]
             try:
-                await self._client.send(requests.json_patch(said.event, operations, MANAGER))
+                await self._client.send(requests.json_patch(said.event, operations, self._manager))
             except NotFound:  # Events live for an hour
                 said.event["firstTimestamp"] = stamp
             else:
                 return
         said.event |= {"count": said.count, "lastTimestamp": stamp}
-        await self._client.send(requests.create(said.event, MANAGER))
+        await self._client.send(requests.create(said.event, self._manager))
         said.exists = True
 
     def _begin_window(self) -> None:
@@ -136,8 +138,8 @@ class Events:
             "reason": reason,
             "message": message[:MAX_MESSAGE],
             "firstTimestamp": self._stamp(),
-            "source": {"component": MANAGER, "host": self._instance},
-            "reportingComponent": MANAGER,
+            "source": {"component": self._manager, "host": self._instance},
+            "reportingComponent": self._manager,
             "reportingInstance": self._instance,
         }
 

@@ -1,4 +1,4 @@
-"""What we wanted of an object when we last wrote it, part by part; on the object, as hashes.
+"""Last applied: what we wanted of an object when we last wrote it; on it, as hashes by part.
 
 It proves nothing about the object: fields of it drift while this stays. It tells whose doing a
 difference is. A part that we want as we did, and that is not so, was changed by others; without
@@ -13,11 +13,10 @@ from typing import Any, Final
 
 import orjson
 
-from yolofleet.api.names import WISH_ANNOTATION, Manifest
-from yolofleet.cluster.ownership import Fields
+from yolofleet.runtime.objects import Manifest
+from yolofleet.runtime.ownership import Fields
 
 _IDENTITY: Final = frozenset({"apiVersion", "kind"})
-PATH: Final = ("metadata", "annotations", WISH_ANNOTATION)
 
 Wish = Mapping[str, str]
 """Hashes by part: "spec.replicas", "metadata.labels"."""
@@ -34,26 +33,28 @@ def wish_of(desired: Manifest) -> Wish:
     return {name: _hash(part) for name, part in parts.items()}
 
 
-def with_wish(desired: Manifest, wish: Wish) -> Manifest:
-    """Return `desired` with `wish` written on it."""
+def with_wish(desired: Manifest, wish: Wish, annotation: str) -> Manifest:
+    """Return `desired` with `wish` written on it, as its `annotation`."""
     metadata = desired["metadata"]
     text = orjson.dumps(wish, option=orjson.OPT_SORT_KEYS).decode()
-    annotations = (metadata.get("annotations") or {}) | {WISH_ANNOTATION: text}
+    annotations = (metadata.get("annotations") or {}) | {annotation: text}
     return desired | {"metadata": metadata | {"annotations": annotations}}
 
 
-def still_wished(wish: Wish, live: Manifest, applied: Fields) -> frozenset[str] | None:
+def still_wished(
+    wish: Wish, live: Manifest, applied: Fields, annotation: str
+) -> frozenset[str] | None:
     """Return the parts that are wanted as they were; None if `live` does not tell what was.
 
     What it tells counts only while the note is as we wrote it, which `applied` says.
     """
     ours: Any = applied
-    for step in PATH:
+    for step in ("metadata", "annotations", annotation):
         ours = ours.get(f"f:{step}") if isinstance(ours, dict) else None
     if ours is None:
         return None
     try:
-        before = orjson.loads((live["metadata"].get("annotations") or {})[WISH_ANNOTATION])
+        before = orjson.loads((live["metadata"].get("annotations") or {})[annotation])
         return frozenset(part for part, was in before.items() if wish.get(part) == was)
     except (orjson.JSONDecodeError, KeyError, AttributeError):
         return None

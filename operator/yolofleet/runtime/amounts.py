@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final, cast
 
-from yolofleet.api import quantity
-from yolofleet.api.quantity import MILLI, NANO
+from yolofleet.runtime import quantity
+from yolofleet.runtime.quantity import MILLI, NANO
 
 Places = Mapping[str, "Places | Decimal"]
 """A tree of field names ("*": any) down to the quantities, whose finest step each leaf is.
@@ -39,7 +39,7 @@ BEHAVIOR: Final[Places] = {"scaleUp": {"tolerance": NANO}, "scaleDown": {"tolera
 """Of the behavior of an autoscaler."""
 
 CHILDREN: Final[Places] = {"spec": {"template": {"spec": POD}, "behavior": BEHAVIOR}}
-"""Of any object that a detector has."""
+"""Of any object that pods are made from, and of an autoscaler."""
 
 
 def respelled(value: Any, places: Places | Decimal) -> Any:

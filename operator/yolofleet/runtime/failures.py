@@ -1,18 +1,12 @@
-"""Writes that failed: whom that holds up, when it is worth telling, and when to try again."""
+"""Writes that failed: when they are worth telling, and when to try again."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
-
-from yolofleet.api.names import Manifest
-from yolofleet.api.status import Reason
-from yolofleet.cluster import kinds
 from yolofleet.runtime.errors import (
     ClusterError,
     Refused,
@@ -21,6 +15,7 @@ from yolofleet.runtime.errors import (
     Throttled,
     Unanswered,
 )
+from yolofleet.runtime.objects import Manifest
 from yolofleet.runtime.queue import LONGEST_BACKOFF_S
 
 BUSY_TIMES: Final = 3
@@ -57,15 +52,8 @@ class Failed:
         return str(self.manifest["metadata"]["name"])
 
     @property
-    def reason(self) -> Reason:
-        """Return it in one word: who has to act."""
-        if isinstance(self.error, ResourceConflict):
-            return Reason.RESOURCE_CONFLICT
-        return Reason.WRITE_REFUSED if isinstance(self.error, Refused) else Reason.WRITE_FAILED
-
-    @property
     def controller(self) -> str:
-        """Return who has the object if it is not the detector's; empty when nobody does."""
+        """Return who has the object if it is not the owner's; empty when nobody does."""
         return self.error.controller if isinstance(self.error, ResourceConflict) else ""
 
     @property
@@ -109,27 +97,6 @@ def to_retry(failed: Iterable[Failed]) -> ClusterError | None:
     errors = [each.error for each in failed if not isinstance(each.error, Refused)]
     pause = next((error for error in errors if isinstance(error, Throttled)), None)
     return pause or next(iter(errors), None)
-
-
-_ROUTES: Final = frozenset({kind.name for kind in kinds.ROUTERS.values()})
-_WAY_POINTS: Final = frozenset({kinds.SERVICE.name, kinds.DESTINATION_RULE.name})
-
-
-def way_points(failed: Iterable[Failed]) -> frozenset[str]:
-    """Return the names of those of `failed` that a route leads by."""
-    return frozenset(each.name for each in failed if each.kind in _WAY_POINTS)
-
-
-def leads_to_nothing(manifest: Manifest, unmade: Failed) -> bool:
-    """Say whether `manifest` names what is not there, or is another's: requests would go there."""
-    if manifest["kind"] in _ROUTES and unmade.kind in _WAY_POINTS:
-        host = rf'"{re.escape(unmade.name)}(\.{manifest["metadata"]["namespace"]}\.svc[^"]*)?"'
-        return re.search(host, orjson.dumps(manifest["spec"]).decode()) is not None
-    if manifest["kind"] == kinds.DEPLOYMENT.name and unmade.kind == kinds.SERVICE_ACCOUNT.name:
-        foreign = isinstance(unmade.error, ResourceConflict)  # with rights that nobody gave it here
-        pod = manifest["spec"]["template"]["spec"]
-        return foreign and pod.get("serviceAccountName") == unmade.name
-    return False
 
 
 def _address(manifest: Manifest) -> tuple[str, str, str]:

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import orjson
 
-from yolofleet.api.names import HANDOVER_MANAGER, MANAGER, STATUS_MANAGER, Manifest
 from yolofleet.runtime.compact import compact
+from yolofleet.runtime.controller import Controller
+from yolofleet.runtime.objects import Manifest
 
 Fields = Mapping[str, Any]
 """A tree of FieldsV1: "f:name" for a field, 'k:{"name":"x"}' for an item of a list, "v:1"."""
 
-_OURS: Final = frozenset({MANAGER, STATUS_MANAGER, HANDOVER_MANAGER})
 _STATUS: Final = "f:status"  # others write there by right
 _METADATA: Final = "f:metadata"  # there too, but for the labels and annotations that are ours
 _ACCOUNT_FIELDS: Final = frozenset({"f:secrets", "f:imagePullSecrets"})
@@ -58,7 +58,7 @@ class Ownership:
         return tuple(name for name, tree in self.foreign_fields() if tree.keys() - {_METADATA})
 
 
-def ownership_of(manifest: Manifest) -> Ownership:
+def ownership_of(manifest: Manifest, ours: Controller) -> Ownership:
     """Extract from `manifest` who set what; entries that cannot be read count as nobody's."""
     applied: dict[str, Any] = {}
     foreign: dict[str, dict[str, Any]] = {}
@@ -67,9 +67,9 @@ def ownership_of(manifest: Manifest) -> Ownership:
         manager, fields = str(entry.get("manager", "")), entry.get("fieldsV1") or {}
         if not isinstance(fields, dict) or entry.get("subresource") == "status":
             continue
-        if manager == MANAGER and entry.get("operation") == "Apply":
+        if manager == ours.manager and entry.get("operation") == "Apply":
             _merge(applied, fields)
-        elif manager not in _OURS and (manager not in CONTROLLERS or _scales(entry)):
+        elif manager not in ours.managers and (manager not in CONTROLLERS or _scales(entry)):
             wanted = {name: tree for name, tree in fields.items() if name not in ignored}
             if wanted:
                 _merge(foreign.setdefault(manager, {}), wanted)
