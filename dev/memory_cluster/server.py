@@ -20,13 +20,15 @@ from memory_cluster import fields
 from memory_cluster.fields import Paths
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
+from yolofleet.runtime import kind as declared
 from yolofleet.runtime.client import APPLY, JSON_PATCH, Request
 from yolofleet.runtime.kind import Kind
 
 MERGE: Final = "application/merge-patch+json"
 EPOCH: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
-KINDS: Final = tuple({k.path(): k for k in vars(kinds).values() if isinstance(k, Kind)}.values())
+_NAMED: Final = (*vars(kinds).values(), *vars(declared).values())
+KINDS: Final = tuple({k.path(): k for k in _NAMED if isinstance(k, Kind)}.values())
 _APIS: Final = frozenset(kind.api_path for kind in KINDS)
 _STATUS: Final = {"YoloDetector", "Deployment", "Pod", "HTTPRoute", "PodDisruptionBudget"}
 _GENERATIONS_OF_NONE: Final = {
