@@ -17,6 +17,11 @@ def with_scans(jpeg: bytes, more: int) -> bytes:
     return jpeg[:-2] + SCAN * more + jpeg[-2:]
 
 
+def with_comments(jpeg: bytes, more: int) -> bytes:
+    """Put so many comments before the end of a JPEG that each look like two scans."""
+    return jpeg[:-2] + b"\xff\xfe\x00\x06\xff\xda\xff\xda" * more + jpeg[-2:]
+
+
 def tiff_of_jpeg(jpeg: bytes, width: int, height: int) -> bytes:
     """Put a JPEG of this size into a TIFF, as its only strip."""
     tags: dict[int, int | Sequence[int]] = {

@@ -123,6 +123,7 @@ def _megapixels() -> Target:
     seeds = [
         cv2.imencode(".jpg", flat, [cv2.IMWRITE_JPEG_RST_INTERVAL, 1])[1].tobytes(),
         bombs.with_scans(progressive, 10),
+        bombs.with_comments(progressive, 4000),
         bombs.png(flat, before=bombs.chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10_000_000)))),
         bombs.png(flat, surplus=10_000_000, pieces=4),
         bombs.apng(flat, frames=3),
@@ -157,6 +158,11 @@ def _inference() -> Target:
             tensor(datatype="BYTES", shape=[2], parameters={"binary_data_size": 14}),
             struct.pack("<I", 3) + b"abc" + struct.pack("<I", 3) + b"def",
         ),
+        request(
+            tensor(datatype="BYTES", shape=[1], parameters={"binary_data_size": 60_000}),
+            bytes(60_000),
+        ),
+        request(tensor(datatype="BYTES" * 10_000)),
         request(
             tensor(datatype="FP32", shape=[3, 1, 1], data=[0, 0.5, 1])
             | {"outputs": [{"name": "det_boxes", "parameters": {"binary_data": True}}]}
@@ -296,6 +302,8 @@ def _addresses() -> Target:
         b'{"url": "http://user@a.example.org:80/"}',
         b'{"url": "https://[::1]:443/"}',
         b"circle,1",
+        b"0," * 30_000,
+        b"9" * 5000,
     ]
     return Target("addresses", run, seeds, (b"@", b"[", b"%00", b"\\u0000", b"//", b"127.0.0.1"))
 

@@ -33,7 +33,17 @@ YoloserveError
 
 import enum
 import re
+import reprlib
 from typing import ClassVar
+
+LONGEST_QUOTE = 100
+_CUT = reprlib.Repr()
+_CUT.maxstring = _CUT.maxother = LONGEST_QUOTE
+
+
+def quoted(value: object) -> str:
+    """Write what was sent as a refusal quotes it: cut, whatever its size, and cheap to cut."""
+    return _CUT.repr(value)
 
 
 class YoloserveError(Exception):

@@ -5,6 +5,7 @@ Each was measured at seconds or minutes of a core; no thread can be told to stop
 
 import struct
 import zlib
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.bombs import apng, chunk, png, tiff_of_jpeg, with_scans
+from fuzz.bombs import apng, chunk, png, tiff_of_jpeg, with_comments, with_scans
 from fuzz.tiffs import tiff
 from yoloserve.errors import InvalidImage
 from yoloserve.images import decoding, jpeg
@@ -72,6 +73,30 @@ def test_scans_that_are_not_decoded_do_not_count(picture: np.ndarray) -> None:
     ):
         assert jpeg.scans(odd, jpeg.head(odd).first_scan) == 1
         assert decode(odd, max_pixels=ANY).shape == picture.shape
+
+
+def test_a_jpeg_of_countless_comments_is_not_followed(undecoded: None) -> None:
+    """Four million of them, 47 KB as gzip, held all threads up for four seconds."""
+    bomb = with_comments(cv2.imencode(".jpg", FLAT)[1].tobytes(), 5000)
+    with pytest.raises(InvalidImage, match="more than 4096 markers"):
+        decode(bomb, max_pixels=ANY)
+
+
+def test_a_marker_is_found_wherever_a_search_ends() -> None:
+    for before in range(jpeg.LOOKED_AT_ONCE - 3, jpeg.LOOKED_AT_ONCE + 3):
+        data = bytes(before) + b"\xff\xda\0\x02" + bytes(jpeg.LOOKED_AT_ONCE) + b"\xff\xd9\xff\xda"
+        assert jpeg.scans(data, 0) == 1
+
+
+def test_padding_before_a_picture_is_not_looked_through(picture: np.ndarray) -> None:
+    """It is looked at on the event loop: 32 MB of it took half a second."""
+    usual = cv2.imencode(".jpg", picture)[1].tobytes()
+    for many, readable in ((60_000, True), (70_000, False)):
+        padded = (
+            usual[:2] + b"\xff" * (many // 2) + usual[2:20] + b"\xff" * (many // 2) + usual[20:]
+        )
+        with nullcontext() if readable else pytest.raises(InvalidImage, match="no readable header"):
+            assert read_header(padded).width == 160
 
 
 @given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xda\x00\x08", b"\xff\xd9"]))

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from yoloserve.access.clients import Client
-from yoloserve.errors import KeysUnavailable, Unauthorized
+from yoloserve.errors import KeysUnavailable, Unauthorized, quoted
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Tokens:
             raise Unauthorized("the token cannot be read") from None
         algorithm = header.get("alg")
         if algorithm not in ALGORITHMS:
-            raise Unauthorized(f"the token is signed with {algorithm!r}, not with RS* or ES*")
+            raise Unauthorized(f"the token is signed with {quoted(algorithm)}, not with RS* or ES*")
         key = await self._key(header.get("kid"), algorithm)
         try:
             claims = jwt.decode(

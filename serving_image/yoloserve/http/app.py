@@ -107,7 +107,9 @@ async def _refused(request: HTTPConnection, error: Exception) -> Response:
 
 async def _invalid_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = "; ".join(f"{e['loc'][-1]}: {e['msg']}, not {e['input']!r}" for e in error.errors())
+    faults = "; ".join(
+        f"{e['loc'][-1]}: {e['msg']}, not {errors.quoted(e['input'])}" for e in error.errors()
+    )
     return await _refused(request, errors.InvalidParameter(faults))
 
 

@@ -4,7 +4,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncGenerator, Sequence
 
-from yoloserve.errors import InvalidParameter, UnsupportedMediaType
+from yoloserve.errors import InvalidParameter, UnsupportedMediaType, quoted
 from yoloserve.http import negotiation
 
 WINDOW_OF = {"gzip": 31, "deflate": 15}  # zlib's wbits; HTTP's "deflate" is the format of zlib
@@ -28,7 +28,7 @@ async def decompressed(
             yield chunk
         return
     if encoding not in WINDOW_OF:
-        raise UnsupportedMediaType(f"Content-Encoding: {encoding!r}; send gzip or deflate")
+        raise UnsupportedMediaType(f"Content-Encoding: {quoted(encoding)}; send gzip or deflate")
     unpacker = zlib.decompressobj(WINDOW_OF[encoding])
     async for chunk in chunks:
         rest, piece = chunk, b""

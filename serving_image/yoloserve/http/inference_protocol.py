@@ -9,9 +9,10 @@ import base64
 import binascii
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from yoloserve.detector import Answer, Source
 from yoloserve.engine.starting import ModelInfo
-from yoloserve.errors import InvalidParameter, TooLarge, TooManyPixels
+from yoloserve.errors import InvalidParameter, TooLarge, TooManyPixels, quoted
 from yoloserve.http.schemas import detect_json
 from yoloserve.images.letterbox import Image
 
@@ -44,6 +45,7 @@ ALWAYS_PARSED_BYTES = 65_536
 COUNTED_AT_ONCE = 2**20
 MOST_OTHER_VALUES = 4096  # that are no pixels
 MOST_SIDES = 4
+LONGEST_ID = 1024
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -87,7 +89,10 @@ def read(body: bytes, header_length: int | None, limits: Limits) -> Inference:
     if len(tensors) != 1:
         raise InvalidParameter(f"inputs: expected one, {INPUT!r}, not {len(tensors)}")
     sources = _sources(_object(tensors[0], "inputs[0]"), binary, limits)
-    return Inference(_string(request.get("id", ""), "id"), sources, _outputs(request), parameters)
+    name = _string(request.get("id", ""), "id")
+    if len(name) > LONGEST_ID:  # it is sent back
+        raise InvalidParameter(f"id: {len(name)} characters; expected at most {LONGEST_ID}")
+    return Inference(name, sources, _outputs(request), parameters)
 
 
 def _refuse_bomb(header: bytes, limits: Limits) -> None:
@@ -125,7 +130,7 @@ def _outputs(request: dict[str, Any]) -> list[tuple[str, bool]]:
         output = _object(raw, f"outputs[{number}]")
         name = _string(output.get("name"), f"outputs[{number}].name")
         if name not in OUTPUTS:
-            raise InvalidParameter(f"outputs: no {name!r}; there are {', '.join(OUTPUTS)}")
+            raise InvalidParameter(f"outputs: no {quoted(name)}; there are {', '.join(OUTPUTS)}")
         told = _object(output.get("parameters", {}), f"outputs[{number}].parameters")
         if name in (known for known, _ in outputs):
             raise InvalidParameter(f"outputs: {name!r} is asked for twice")
@@ -135,17 +140,19 @@ def _outputs(request: dict[str, Any]) -> list[tuple[str, bool]]:
 
 def _sources(tensor: dict[str, Any], binary: bytes, limits: Limits) -> list[Source]:
     if (name := tensor.get("name")) != INPUT:
-        raise InvalidParameter(f"inputs: no {name!r}; the input is {INPUT!r}")
+        raise InvalidParameter(f"inputs: no {quoted(name)}; the input is {INPUT!r}")
     shape = _list(tensor.get("shape"), "shape")
     if len(shape) > MOST_SIDES:  # their product would take for ever
         raise InvalidParameter(f"shape: {len(shape)} sizes; expected at most {MOST_SIDES}")
     if not all(isinstance(size, int) and 0 < size < 2**31 for size in shape):
-        raise InvalidParameter(f"shape: {shape} is not a list of positive numbers")
+        raise InvalidParameter(f"shape: {quoted(shape)} is not a list of positive numbers")
     parameters = _object(tensor.get("parameters", {}), "parameters of the input")
     size = parameters.get("binary_data_size")
     if size is not None:
         if not isinstance(size, int) or size != len(binary):
-            raise InvalidParameter(f"binary_data_size: {size}, while {len(binary)} bytes follow")
+            raise InvalidParameter(
+                f"binary_data_size: {quoted(size)}, while {len(binary)} bytes follow"
+            )
         data: Any = binary
     elif binary:
         raise InvalidParameter(f"{len(binary)} bytes follow, and no input says that they are its")
@@ -156,21 +163,23 @@ def _sources(tensor: dict[str, Any], binary: bytes, limits: Limits) -> list[Sour
         return _encoded(data, shape, limits)
     if datatype in ("UINT8", "FP32"):
         return _pixels(data, shape, datatype, limits)
-    raise InvalidParameter(f"datatype: {datatype!r}; the input is BYTES, UINT8 or FP32")
+    raise InvalidParameter(f"datatype: {quoted(datatype)}; the input is BYTES, UINT8 or FP32")
 
 
 def _encoded(data: bytes | list[Any], shape: list[int], limits: Limits) -> list[Source]:
-    images = list(_elements(data) if isinstance(data, bytes) else map(_base64, _flat(data)))
-    if len(images) != math.prod(shape):
-        raise InvalidParameter(f"shape: {shape}, while {len(images)} images were sent")
-    if not 0 < len(images) <= limits.images:
-        raise InvalidParameter(f"{len(images)} images: send 1 to {limits.images} at a time")
-    return list(images)
+    # No more of them are made than may be sent: the empty ones of a large body are millions.
+    most = limits.images + 1
+    elements = list(islice(_elements(data) if isinstance(data, bytes) else _flat(data), most))
+    if len(elements) == most:
+        raise InvalidParameter(f"too many images: send 1 to {limits.images} at a time")
+    if not elements or len(elements) != math.prod(shape):
+        raise InvalidParameter(f"shape: {shape}, while {len(elements)} images were sent")
+    return [each if isinstance(data, bytes) else _base64(each) for each in elements]
 
 
-def _elements(data: bytes) -> list[bytes]:
+def _elements(data: bytes) -> Iterator[bytes]:
     """Take apart elements that each follow their length (4 bytes, little-endian)."""
-    elements, at = [], 0
+    at = 0
     while at < len(data):
         if at + 4 > len(data):
             raise InvalidParameter("the data ends within the length of an element")
@@ -180,9 +189,8 @@ def _elements(data: bytes) -> list[bytes]:
             raise InvalidParameter(
                 f"an element says it has {length} bytes; {len(data) - at} follow"
             )
-        elements.append(data[at : at + length])
+        yield data[at : at + length]
         at += length
-    return elements
 
 
 def _base64(element: Any) -> bytes:
@@ -192,9 +200,9 @@ def _base64(element: Any) -> bytes:
         raise InvalidParameter("data: an image in JSON is written in base64") from None
 
 
-def _flat(data: list[Any]) -> list[Any]:
+def _flat(data: list[Any]) -> Iterator[Any]:
     """Flatten the one level that shape [n, 1] has."""
-    return [item for each in data for item in (each if isinstance(each, list) else [each])]
+    return (item for each in data for item in (each if isinstance(each, list) else [each]))
 
 
 def _pixels(

@@ -3,15 +3,17 @@
 import difflib
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
 from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Detector
-from yoloserve.errors import InvalidParameter
+from yoloserve.errors import InvalidParameter, quoted
 
 OPTIONS = frozenset({"confidence", "iou", "classes", "max_detections", "agnostic_nms"})
 LEAST_LIKENESS = 0.5  # "conf" is like "confidence"
+LONGEST_INDEX = 9  # digits; Python itself refuses to read thousands of them
 
 
 def option_of(detector: Detector, **given: Any) -> Options:
@@ -29,7 +31,7 @@ def refuse_unknown(given: Iterable[str], known: Collection[str], kind: str) -> N
             near = difflib.get_close_matches(name.lower(), known, 1, LEAST_LIKENESS)
             hint = f"did you mean {near[0]}? There are" if near else "there are"
             raise InvalidParameter(
-                f"{name[:100]!r} is no {kind} here; {hint} {', '.join(sorted(known))}"
+                f"{quoted(name)} is no {kind} here; {hint} {', '.join(sorted(known))}"
             )
 
 
@@ -45,27 +47,36 @@ def refuse_unknown_query(query: bytes, known: Collection[str]) -> None:
 def class_indices(wanted: str, known: tuple[str, ...]) -> frozenset[int]:
     """Read "person, 2" as indices; raise `InvalidParameter` for what the model does not have.
 
-    A name may have commas in it: the longest that fits is meant.
+    A name may have commas in it: the longest that fits is meant. Nobody needs more words than to
+    name each class and number it, too: more are refused before they are looked at.
     """
-    words, indices = [word.strip() for word in wanted.split(",")], set[int]()
-    longest = 1 + max((name.count(",") for name in known), default=0)
-    while words:
-        for count in range(min(longest, len(words)), 0, -1):
-            name = ", ".join(words[:count])
-            # All of them, where a model has two of one name.
-            if named := [index for index, each in enumerate(known) if _spaced(each) == name]:
+    names = _indices_of(known)
+    most = len(known) + sum(1 + name.count(",") for name in known)
+    if (many := 1 + wanted.count(",")) > most:
+        raise InvalidParameter(f"classes: {many} names; the model has {len(known)} classes")
+    words, indices, at = [word.strip() for word in wanted.split(",")], set[int](), 0
+    lengths = sorted({1, *(1 + name.count(",") for name in names)}, reverse=True)
+    while at < len(words):
+        for count in lengths:
+            if named := names.get(", ".join(words[at : at + count])):
                 break
         else:
-            count, word = 1, words[0]
-            if not (word.isdecimal() and int(word) < len(known)):
+            count, word = 1, words[at]
+            if not (word.isdecimal() and len(word) <= LONGEST_INDEX and int(word) < len(known)):
                 raise InvalidParameter(
-                    f"classes: no class {word[:100]!r}; there are {', '.join(known)}"
+                    f"classes: no class {quoted(word)}; there are {', '.join(known)}"
                 )
             named = [int(word)]
         indices.update(named)
-        del words[:count]
+        at += count
     return frozenset(indices)
 
 
-def _spaced(name: str) -> str:
-    return ", ".join(part.strip() for part in name.split(","))
+@lru_cache(maxsize=4)
+def _indices_of(known: tuple[str, ...]) -> dict[str, list[int]]:
+    """Number each name, its blanks put in order: all of them, where a model has two of one name."""
+    indices: dict[str, list[int]] = {}
+    for index, name in enumerate(known):
+        spaced = ", ".join(part.strip() for part in name.split(","))
+        indices.setdefault(spaced, []).append(index)
+    return indices

@@ -24,7 +24,9 @@ IN_SCANS = np.array(
 
 MOST_SCANS = 24
 SCAN_BYTES, END_BYTES = bytes((0xFF, SCAN)), bytes((0xFF, END))
-MOST_MARKERS = 4096  # before the first scan; a colour profile takes up to 255
+MOST_MARKERS = 4096  # before the first scan, and after; a colour profile takes up to 255
+MOST_BETWEEN = 65_536  # bytes in all between the markers before the first scan: padding
+LOOKED_AT_ONCE = 2**18  # of a scan: a search lets no other thread run
 MARKER = re.compile(rb"\xff[^\x00\xff]")  # after any padding, and what is no marker
 # Within a scan: what is neither a stuffed zero, nor padding, nor a restart.
 MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -42,10 +44,11 @@ class Head:
 
 def head(jpeg: bytes) -> Head:
     """Read the markers before the picture; raise `ValueError` if there are no readable ones."""
-    size, exif, position = None, b"", 2
+    size, exif, position, between = None, b"", 2, MOST_BETWEEN
     for _ in range(MOST_MARKERS):
-        if (found := MARKER.search(jpeg, position)) is None:
+        if (found := MARKER.search(jpeg, position, position + between)) is None:
             break
+        between -= found.start() - position
         marker, position = jpeg[found.end() - 1], found.end()
         if marker == SCAN and size:
             return Head(*size, exif, found.start())
@@ -80,16 +83,30 @@ def seeming_scans(jpeg: bytes, first: int) -> int:
 
 
 def scans(jpeg: bytes, first: int) -> int:
-    """Count the scans up to the end marker, `first` being where the first one begins."""
+    """Count the scans up to the end marker, or to one too many; `first` is where one begins.
+
+    Raises `InvalidImage` for a picture of more markers than encoders write: no more are followed.
+    """
     count, position = 0, first
-    while found := MARKER_IN_SCAN.search(jpeg, position):
-        position, marker = found.end(), jpeg[found.end() - 1]
-        if marker == END:
-            break
+    for _ in range(MOST_MARKERS):
+        if (position := _marker_in_scan(jpeg, position)) < 0 or jpeg[position - 1] == END:
+            return count
+        marker = jpeg[position - 1]
         count += marker == SCAN
+        if count > MOST_SCANS:
+            return count
         if marker >= 0xC0 and marker not in BARE:  # libjpeg goes by the length of what it knows
             position += int.from_bytes(jpeg[position : position + 2])
-    return count
+    raise InvalidImage(f"the image/jpeg has more than {MOST_MARKERS} markers: encode it again")
+
+
+def _marker_in_scan(jpeg: bytes, position: int) -> int:
+    """Find the next marker from here on, and return where it ends; -1 where there is none."""
+    while position < len(jpeg):
+        if found := MARKER_IN_SCAN.search(jpeg, position, position + LOOKED_AT_ONCE):
+            return found.end()
+        position += LOOKED_AT_ONCE - 1  # a marker has two bytes
+    return -1
 
 
 def has_stray_marker(jpeg: bytes, first: int) -> bool:

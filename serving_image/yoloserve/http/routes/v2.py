@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Detector
-from yoloserve.errors import InvalidParameter, Refusal, UnknownModel
+from yoloserve.errors import InvalidParameter, Refusal, UnknownModel, quoted
 from yoloserve.http import compression
 from yoloserve.http import inference_protocol as protocol
 from yoloserve.http.callers import while_connected
@@ -61,7 +61,7 @@ async def chosen(model: str, detector: Served, version: str | None = None) -> De
     """Hand over the model of this name; raise `UnknownModel` for any other."""
     info = detector.info
     if model != info.name or version not in (None, info.version, protocol.version_of(info)):
-        raise UnknownModel(f"{model!r} is not here: this is {info.name!r}, {info.version!r}")
+        raise UnknownModel(f"{quoted(model)} is not here: this is {info.name!r}, {info.version!r}")
     return detector
 
 
@@ -223,7 +223,7 @@ def _header_length(request: Request) -> int | None:
     if given is None:
         return None
     if not (given.isascii() and given.isdecimal() and len(given) < 16):
-        raise InvalidParameter(f"{protocol.HEADER_LENGTH}: {given!r} is no length")
+        raise InvalidParameter(f"{protocol.HEADER_LENGTH}: {quoted(given)} is no length")
     return int(given)
 
 
@@ -241,7 +241,7 @@ def asked_in(parameters: dict[str, Any], detector: Detector) -> Options:
         raise InvalidParameter("classes: expected names or indices, separated by commas")
     agnostic = parameters.get("agnostic_nms")
     if agnostic is not None and not isinstance(agnostic, bool):
-        raise InvalidParameter(f"agnostic_nms: expected true or false, not {agnostic!r}")
+        raise InvalidParameter(f"agnostic_nms: expected true or false, not {quoted(agnostic)}")
     return option_of(
         detector,
         confidence=_number(parameters, "confidence", 0, 1),
@@ -258,5 +258,5 @@ def _number(parameters: dict[str, Any], name: str, least: float, most: float) ->
         return None
     kinds = int if least == 1 else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
-        raise InvalidParameter(f"{name}: expected {least} to {most}, not {value!r}")
+        raise InvalidParameter(f"{name}: expected {least} to {most}, not {quoted(value)}")
     return value
