@@ -7,6 +7,7 @@ nothing but the API server. What that refuses of one object holds up no other, a
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector
@@ -50,6 +51,12 @@ READ_BACK = timedelta(milliseconds=100)
 READABLE = "all that it depends on can be read"
 """What has to be before anything is decided where a read failed."""
 
+_UNTIL: Final = {
+    Reason.INVALID_SPEC: "the spec is valid",
+    Reason.OPERATOR_FAILED: "the operator no longer fails",
+}
+"""The same for what else keeps it from deciding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deps:
@@ -68,13 +75,25 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     """Bring the detector `key` one step closer to its spec; return when to look again, if at all.
 
     Looks at what is, never at what happened: safe at any time, any number of times.
-    Raises what the cluster raises, and `Unfinished` once all is told; the queue tries again.
+    Raises what the cluster raises, and `Unfinished` once all is told; the queue tries again. What
+    else is raised is told first: a fault of ours stops one detector, and never in silence.
     """
     raw, now = deps.cache.detector(key), deps.now()
     if raw is None or "deletionTimestamp" in raw["metadata"]:
         return None  # garbage collection takes the children
     note(generation=raw["metadata"]["generation"])
     turn = _Turn(key, raw, read_status(raw), now, deps)
+    try:
+        return await _bring(turn)
+    except (ClusterError, Unfinished):
+        raise
+    except Exception as error:  # a fault of ours: told to the user too, then to log and back-off
+        await turn.tell(await turn.failed(error))
+        raise
+
+
+async def _bring(turn: "_Turn") -> timedelta | None:
+    key, raw, now, deps = turn.key, turn.raw, turn.now, turn.deps
     try:
         detector = Detector.parse(raw)
         powers.check(detector.spec, deps.defaults.forbidden)
@@ -197,12 +216,18 @@ class _Turn:
 
     async def undecided(self, reason: Reason, message: str, *, stuck: bool = True) -> Status:
         """Return the status where nothing can be decided: why, and what runs meanwhile."""
-        until = "the spec is valid" if reason == Reason.INVALID_SPEC else READABLE
+        until = _UNTIL.get(reason, READABLE)
+        return self._refused(await self._counted(until), reason, message, stuck=stuck)
+
+    def _refused(
+        self, status: Status, reason: Reason, message: str, *, stuck: bool = True
+    ) -> Status:
+        generation = self.raw["metadata"]["generation"]
         return refused(
-            await self._counted(until),
+            status,
             reason,
             message,
-            generation=self.raw["metadata"]["generation"],
+            generation=generation,
             before=self.before,
             now=self.now,
             stuck=stuck,
@@ -218,6 +243,16 @@ class _Turn:
         stuck = failed.seconds >= PATIENCE.total_seconds()
         message = f"nothing is changed while this cannot be read: {steady(str(error))}"
         return await self.undecided(Reason.READ_FAILED, message, stuck=stuck)
+
+    async def failed(self, error: Exception) -> Status:
+        """Return the status where the operator itself failed: nothing more was decided."""
+        message = f"the operator failed: {type(error).__name__}: {steady(str(error))[:500]}"
+        try:
+            return await self.undecided(Reason.OPERATOR_FAILED, message)
+        except ClusterError:
+            raise
+        except Exception:  # what it fails on is among what runs: that stays as it was said
+            return self._refused(self.before, Reason.OPERATOR_FAILED, message)
 
     async def _counted(self, until: str) -> Status:
         """Return what was said last, with what runs counted anew."""

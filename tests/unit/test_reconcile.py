@@ -1010,3 +1010,41 @@ def test_what_others_delete_and_make_again_themselves_is_over_with_that(world):
     world.seconds += 300
     world.look_often()
     assert world.said("Drifted").status == "False"
+
+
+def test_a_fault_of_the_operator_is_told_and_leaves_what_serves(world, monkeypatch):
+    world.settle()
+    stable, children = world.stable, set(world.api.objects)
+
+    def fails(*_args, **_kwargs):
+        raise KeyError("odd")
+
+    monkeypatch.setattr("yolofleet.reconcile.think", fails)
+    world.spec(model={"uri": "demo://shapes-v2"})
+    with pytest.raises(KeyError):  # to the log and the back-off
+        world.look()
+    assert world.status().observed_generation == 2
+    assert world.said("Progressing").reason == "OperatorFailed"
+    assert "KeyError: 'odd'" in world.said("Progressing").message
+    assert f"{stable} keeps serving" in world.said("Progressing").message
+    assert world.said("Ready").status == world.said("Stalled").status == "True"
+    assert world.said("Released").status == "False"
+    assert ("Warning", "OperatorFailed") in {told[:2] for told in world.nothing.told}
+    assert set(world.api.objects) == children
+    monkeypatch.undo()
+    world.settle()
+    assert world.said("Stalled").status == "False"
+
+
+def test_a_fault_in_counting_what_runs_is_told_as_well(world, monkeypatch):
+    world.settle()
+
+    def fails(*_args, **_kwargs):
+        raise TypeError("odd")
+
+    for name in ("think", "recounted"):
+        monkeypatch.setattr(f"yolofleet.reconcile.{name}", fails)
+    with pytest.raises(TypeError):
+        world.look()
+    assert world.said("Progressing").reason == "OperatorFailed"
+    assert world.said("Stalled").status == "True"

@@ -7,6 +7,7 @@ the type it constrains; `Detector.parse` checks the rest.
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -54,6 +55,20 @@ def _each_once(codes: list[Code]) -> list[Code]:
 Codes = Annotated[list[Code], Field(max_length=len(Code)), AfterValidator(_each_once)]
 
 
+def _readable(uri: str) -> str:
+    """Refuse what no URL parser takes apart: brackets around no IPv6 address, look-alike signs."""
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise ValueError(
+            f"is no URL ({error}); write https://HOST/PATH, s3://BUCKET/KEY…"
+        ) from error
+    return uri
+
+
+Uri = Annotated[str, Field(min_length=8, max_length=2048), AfterValidator(_readable)]
+
+
 class Model(ApiModel):
     """The weights that a revision serves."""
 
@@ -86,7 +101,7 @@ class Model(ApiModel):
         ),
     )
 
-    uri: Annotated[str, Field(min_length=8, max_length=2048)] = Field(
+    uri: Uri = Field(
         description="Where the weights are: demo://shapes (bundled), https://, http://, s3://BUCKET/KEY,"
         " oci://REGISTRY/NAME:TAG, file:// (inside the image) or pvc://CLAIM/PATH (mounted"
         " read-only). ONNX or OpenVINO, as the public YOLO exporters write them; for others see"

@@ -194,7 +194,7 @@ def _unmergeable_items(items: list[object], path: str, key: str | None) -> Itera
             continue
         yield from _unmergeable(item, here)
         if key and isinstance(item, Mapping):
-            named = (item[key], item.get("protocol", "TCP"))
+            named = (item[key], str(item.get("protocol", "TCP")))
             if named in seen:
                 yield f"{here}.{key}: {item[key]!r} is given twice; keep one of them"
             seen.add(named)
@@ -270,8 +270,13 @@ def _of_other(container: Mapping[str, Any], path: str) -> Iterator[str]:
     for port in container.get("ports", ()):
         if port.get("name") == name:
             yield f"{path}.ports[{name}]: is the name of the server's port; rename yours"
-        if port["containerPort"] == number:
+        given, protocol = port["containerPort"], port.get("protocol", "TCP")
+        if given == number:
             yield f"{path}.ports[{number}]: is the server's port; use another"
+        elif type(given) is not int or not 0 < given < 2**16:
+            yield f"{path}.ports[{given}].containerPort: must be a number from 1 to 65535, unquoted"
+        if protocol not in ("TCP", "UDP", "SCTP"):
+            yield f"{path}.ports[{given}].protocol: must be TCP, UDP or SCTP"
 
 
 def _refused(given: Iterable[str], fixes: Mapping[str, str], path: str) -> Iterator[str]:

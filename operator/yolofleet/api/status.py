@@ -72,6 +72,7 @@ class Reason(StrEnum):
     WRITE_REFUSED = "WriteRefused"
     WRITE_FAILED = "WriteFailed"
     READ_FAILED = "ReadFailed"
+    OPERATOR_FAILED = "OperatorFailed"
     # of pods
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"

@@ -34,7 +34,9 @@ def wanted(raw: Manifest, routers: Collection[Provider] = ()) -> frozenset[Claim
     return _product(*router_of(raw, routers).asked(named, gateways), namespace)
 
 
-_STUCK: Final = frozenset({Reason.SUSPENDED, Reason.INVALID_SPEC, Reason.READ_FAILED})
+_STUCK: Final = frozenset(
+    {Reason.SUSPENDED, Reason.INVALID_SPEC, Reason.READ_FAILED, Reason.OPERATOR_FAILED}
+)
 
 
 def moves(raw: Manifest) -> bool:
