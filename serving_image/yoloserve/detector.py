@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from yoloserve.detections.annotate import annotate
-from yoloserve.detections.postprocess import Detections, Head, Options, Output, postprocess
+from yoloserve.detections.postprocess import (
+    Detections,
+    Head,
+    Options,
+    Output,
+    Unfinished,
+    begin,
+)
 from yoloserve.engine.starting import PROBE, Engine
 from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
 from yoloserve.images.decoding import decode, decode_for, decode_whole, require_size
@@ -27,6 +34,8 @@ PROBE_PIXELS = 2**24  # more than it has
 # Decoded, a pixel takes three bytes, and several times that on the way. Pictures above this (a 4K
 # frame has 8.3 million) share the memory that the largest one may take, however many they are.
 BIG_PIXELS = 9_000_000
+LONG_PART = 4  # of the places: who wants all boxes may have one of so many
+MANY_OBJECTS = 1000  # take two milliseconds to write
 LARGEST_TENSOR = 640 * 640 * 3  # the unit of work: a network's time goes by pixels
 
 
@@ -114,6 +123,12 @@ class Detector:
             on_batch=on_batch,
         )
         self.admission = Admission(self._most_inside, clock)
+        # What takes long after the network has turns, deadlines and places of its own, and is no
+        # part of what a second gives: else one client that wants all boxes turns away all others.
+        self._long = Batcher[Unfinished, Detections](
+            self._finish_long, lanes=1, max_batch=1, clock=clock, work=lambda rest: rest.work
+        )
+        self._long_admission = Admission(lambda: max(1, self._most_inside() // LONG_PART), clock)
 
     @classmethod
     def around(
@@ -188,6 +203,10 @@ class Detector:
         """Run `work` that takes long in the threads for images."""
         return await self._threads.run(work, *args)
 
+    async def write(self, objects: int, work: Callable[..., R], *args: object) -> R:
+        """Run `work`, which writes down so many objects: off the loop if they are many."""
+        return await self._threads.run_write(work, *args) if objects > MANY_OBJECTS else work(*args)
+
     async def picture(
         self, encoded: bytes, options: Options, *, deadline: float, flow: Flow = ANYBODY
     ) -> tuple[Answer, bytes]:
@@ -196,6 +215,8 @@ class Detector:
             answer = await self._find(encoded, options, deadline, flow)
             drawn = await self._run_with(
                 answer.width * answer.height,
+                self._unless_late,
+                deadline,
                 annotate,
                 encoded,
                 self._max_pixels,
@@ -233,14 +254,21 @@ class Detector:
         in_time = deadline - self._finishing.predict(1)
         ran = await self.batcher.submit(ready.tensor, in_time, flow)
         network_done = self.clock()
-        found, postprocess_s = await self._threads.run_finish(
-            _finish, ran.output, self._engine.head, ready.fit, options
+        begun, postprocess_s = await self._threads.run_finish(
+            _begin, ran.output, self._engine.head, ready.fit, options
         )
-        ended = self.clock()
+        begun_at = self.clock()
         if pixels <= BIG_PIXELS:  # the threads of the others are no part of the stage
             self._preparing.observe(1, ready.decode_s + ready.preprocess_s)
         self._postprocessing.observe(1, postprocess_s)
-        self._finishing.observe(1, ended - network_done)
+        self._finishing.observe(1, begun_at - network_done)
+        if isinstance(begun, Unfinished):
+            with self._long_admission.admit(deadline, flow):
+                rest = await self._long.submit(begun, deadline, flow)
+            found, postprocess_s = rest.output, postprocess_s + rest.ran_s
+        else:
+            found = begun
+        ended = self.clock()
         timing = Timing(
             decode=ready.decode_s,
             preprocess=ready.preprocess_s,
@@ -277,6 +305,9 @@ class Detector:
             raise TooLate("the deadline passed before the image was decoded", Miss.DROPPED)
         return work(*args)
 
+    async def _finish_long(self, _lane: int, rests: Sequence[Unfinished]) -> list[Detections]:
+        return [await self._threads.run_long(rest.finished) for rest in rests]
+
     async def warm_up(self) -> None:
         """Run every lane as it will run, until memory is allocated and the speed is known."""
         tensor = blank(self._engine.input_size)
@@ -297,6 +328,7 @@ class Detector:
     async def close(self) -> None:
         """Return when everybody inside has an answer, then end the threads."""
         await self.batcher.close()
+        await self._long.close()
         self._threads.close()
 
 
@@ -316,9 +348,9 @@ def _prepare(decode: Decode, source: Source, size: InputSize, max_pixels: int) -
     return _Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)
 
 
-def _finish(
+def _begin(
     output: Output, head: Head, fit: Letterbox, options: Options
-) -> tuple[Detections, float]:
+) -> tuple[Detections | Unfinished, float]:
     began = time.perf_counter()
-    found = postprocess(output, head, fit, options)
+    found = begin(output, head, fit, options)
     return found, time.perf_counter() - began

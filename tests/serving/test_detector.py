@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from yoloserve import detector
+from yoloserve.detections.postprocess import Unfinished
+from yoloserve.http import inference_protocol
+from yoloserve.http.routes import detect, stream
 from yoloserve.scheduling.concurrency import Room, Threads
 
 MP = 1000  # pixels that are a megapixel in these tests
@@ -167,3 +170,105 @@ async def test_work_that_fails_gives_its_room_back() -> None:
         await threads.run_within(room, 7, lambda: 1 // 0)
     await room.take(10)
     threads.close()
+
+
+# all boxes
+
+ALL = "?confidence=0&iou=1&max_detections=10000"
+
+
+@pytest.fixture
+def places(backend: Any) -> int:
+    """Let the network see something at each of many places, as every network does."""
+    many = 2000
+    rng = np.random.default_rng(0)
+    sizes = rng.uniform(1, 9, (2, many))
+    backend.output = np.concatenate(
+        (rng.uniform(0, 64, (2, many)), sizes, rng.uniform(0.001, 0.2, (3, many)))
+    ).astype(np.float32)
+    return many
+
+
+async def test_who_wants_all_boxes_is_nobody_elses_wait(
+    serve: Callable[..., Any], jpeg: bytes, places: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request of 16 pictures held everybody else up for half a minute."""
+    may_end, begun = threading.Event(), threading.Event()
+    finished = Unfinished.finished
+
+    def waits(rest: Unfinished) -> Any:
+        begun.set()
+        assert may_end.wait(30)
+        return finished(rest)
+
+    monkeypatch.setattr(Unfinished, "finished", waits)
+    async with serve() as served:
+        monkeypatch.setattr(served.detector, "_most_inside", lambda: 8)
+        asked = [asyncio.create_task(served.detect(jpeg, ALL)) for _ in range(2)]
+        assert await asyncio.to_thread(begun.wait, 30)
+        while served.detector._long_admission.inside < 2:  # noqa: ASYNC110 (of this loop alone)
+            await asyncio.sleep(0)
+        known = served.detector.capacity_per_s
+        assert (await served.detect(jpeg)).status_code == 200
+        assert (await served.detect(jpeg, ALL)).status_code == 503  # of eight places they have two
+        may_end.set()
+        answers = await asyncio.gather(*asked)
+        assert [len(answer.json()["detections"]) for answer in answers] == [places, places]
+        assert served.detector.capacity_per_s > known / 10
+
+
+async def test_what_wants_all_boxes_is_dropped_when_it_would_be_late(
+    serve: Callable[..., Any], jpeg: bytes, places: int, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(_: Unfinished) -> Any:
+        clock.now += 70
+        raise RuntimeError("this takes long")
+
+    async with serve(clock=clock) as served:
+        monkeypatch.setattr(Unfinished, "finished", slow)
+        first, second = [asyncio.create_task(served.detect(jpeg, ALL)) for _ in range(2)]
+        assert {(await first).status_code, (await second).status_code} == {500, 504}
+
+
+@pytest.mark.parametrize("path", ["detect", "batch", "v2", "stream"])
+async def test_long_answers_are_written_off_the_loop(
+    serve: Callable[..., Any],
+    jpeg: bytes,
+    places: int,
+    path: str,
+    stream_to: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, writers = threading.current_thread(), []
+
+    def told(write: Callable[..., Any]) -> Callable[..., Any]:
+        def writes(*args: Any) -> Any:
+            writers.append(threading.current_thread())
+            return write(*args)
+
+        return writes
+
+    for module, name in (
+        (detect, "detect_json"),
+        (detect, "batch_json"),
+        (stream, "stream_json"),
+        (inference_protocol, "write"),
+    ):
+        monkeypatch.setattr(module, name, told(getattr(module, name)))
+    async with serve(confidence=0, iou=1, max_detections=10_000) as served:
+        if path == "stream":
+            camera = stream_to(served)
+            camera.send(jpeg)
+            assert len((await camera.receive())["detections"]) == places
+            await camera.leave()
+        elif path == "v2":
+            image = {"Inference-Header-Content-Length": "0"}
+            url = "/v2/models/gate/infer"
+            assert (await served.client.post(url, content=jpeg, headers=image)).is_success
+        elif path == "batch":
+            files = [("file", ("a.jpg", jpeg, "image/jpeg"))]
+            assert (await served.client.post("/v1/detect/batch", files=files)).is_success
+        else:
+            assert (await served.detect(jpeg)).is_success
+    assert writers
+    assert loop not in writers

@@ -54,17 +54,49 @@ class Head(enum.Enum):
     END_TO_END = "(detections, 6), suppression done in the graph: YOLOv10, 26"
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Boxes of which the surest thousand do not suffice: the others take up to seconds."""
+
+    found: Detections  # surest first, in the tensor's pixels
+    fit: Letterbox
+    options: Options
+
+    @property
+    def work(self) -> float:
+        """Tell how much it is at most: millions of pairs."""
+        return (len(self.found) / 1000) ** 2
+
+    def finished(self) -> Detections:
+        """Look at them all, if need be."""
+        wants = self.options
+        kept = suppress(
+            self.found, iou=wants.iou, limit=wants.max_detections, agnostic=wants.agnostic_nms
+        )
+        return _in_image(kept, self.fit)
+
+
 def postprocess(output: Output, head: Head, fit: Letterbox, options: Options) -> Detections:
     """Turn one image's raw output into detections in its own pixels."""
+    begun = begin(output, head, fit, options)
+    return begun.finished() if isinstance(begun, Unfinished) else begun
+
+
+def begin(output: Output, head: Head, fit: Letterbox, options: Options) -> Detections | Unfinished:
+    """Do of `postprocess` what takes ten milliseconds at most, which usually is all of it."""
     found = candidates(output, head, options.confidence)
     if options.classes is not None:
         found = found[np.isin(found.classes, list(options.classes))]
+    found = _by_score(found)
     if head is Head.END_TO_END and not options.agnostic_nms:
-        found = _by_score(found)[: options.max_detections]
-    else:
-        found = suppress(
-            found, iou=options.iou, limit=options.max_detections, agnostic=options.agnostic_nms
-        )
+        return _in_image(found[: options.max_detections], fit)
+    kept = _greedy(found[:FIRST_LOOK], options.iou, options.agnostic_nms)[: options.max_detections]
+    if len(kept) < options.max_detections and len(found) > FIRST_LOOK:
+        return Unfinished(found, fit, options)
+    return _in_image(found[kept], fit)
+
+
+def _in_image(found: Detections, fit: Letterbox) -> Detections:
     return Detections(fit.to_image(found.boxes), found.scores, found.classes)
 
 

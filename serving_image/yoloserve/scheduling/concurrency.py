@@ -62,6 +62,9 @@ class Threads:
         # What has been through the network does not queue behind what has not been decoded.
         self._finish = ThreadPoolExecutor(self.finishers, "finish")
         self._big = ThreadPoolExecutor(pool, "big-image")
+        # Nor behind those of whom somebody wants all boxes, and neither do their answers.
+        self._long = ThreadPoolExecutor(1, "long-finish")
+        self._write = ThreadPoolExecutor(1, "write")
         # A lane of its own for each inference request: no runtime is entered by two threads.
         self._lanes = [ThreadPoolExecutor(1, f"lane-{lane}") for lane in range(lanes)]
 
@@ -72,6 +75,14 @@ class Threads:
     async def run_finish(self, work: Callable[..., R], *args: object) -> R:
         """Run `work` that comes after the engine."""
         return await asyncio.get_running_loop().run_in_executor(self._finish, work, *args)
+
+    async def run_long(self, work: Callable[..., R], *args: object) -> R:
+        """Run `work` that comes after the engine and takes long: one at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._long, work, *args)
+
+    async def run_write(self, work: Callable[..., R], *args: object) -> R:
+        """Run `work` that writes a long answer."""
+        return await asyncio.get_running_loop().run_in_executor(self._write, work, *args)
 
     async def run_within(self, room: Room, amount: int, work: Callable[..., R], *args: object) -> R:
         """Run `work` that needs `amount` of `room`, and never in the way of the pool.
@@ -91,7 +102,14 @@ class Threads:
 
     def close(self) -> None:
         """Finish what runs, and end the threads."""
-        for executor in (self._pool, self._finish, self._big, *self._lanes):
+        for executor in (
+            self._pool,
+            self._finish,
+            self._big,
+            self._long,
+            self._write,
+            *self._lanes,
+        ):
             executor.shutdown()
 
 

@@ -104,7 +104,10 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
             answer = await while_connected(
                 request, detector.detect(encoded, options, deadline=deadline, flow=caller.flow)
             )
-            response = Response(detect_json(answer, detector.info), media_type=JSON)
+            written = await detector.write(
+                len(answer.detections), detect_json, answer, detector.info
+            )
+            response = Response(written, media_type=JSON)
     detector.require_in_time(deadline)
     request.state.answers = [answer]
     serving.metrics.answered(answer, detector.info.classes)
@@ -154,6 +157,8 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
             serving.metrics.refusal(answer)
         else:
             serving.metrics.answered(answer, detector.info.classes)
-    request.state.answers = [answer for answer in answers if not isinstance(answer, Refusal)]
-    names = [name for name, _ in files]
-    return Response(batch_json(names, answers, detector.info), media_type=JSON)
+    found = [answer for answer in answers if not isinstance(answer, Refusal)]
+    request.state.answers = found
+    names, objects = [name for name, _ in files], sum(len(each.detections) for each in found)
+    written = await detector.write(objects, batch_json, names, answers, detector.info)
+    return Response(written, media_type=JSON)

@@ -182,7 +182,10 @@ class _Stream:
                 answer = await self._look_at(frame)
             finally:
                 frame.release()
-            told = stream_json(frame.number, skipped, answer, self._detector.info)
+            objects = 0 if isinstance(answer, Refusal) else len(answer.detections)
+            told = await self._detector.write(
+                objects, stream_json, frame.number, skipped, answer, self._detector.info
+            )
             await self._socket.send_text(told.decode())
             if self._serving.draining:
                 await self._socket.close(SERVICE_RESTART, "connect again: this server is leaving")

@@ -203,7 +203,10 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
             raise result
         answers.append(result)
     request.state.answers = answers
-    written, header = protocol.write(inference, answers, detector.info)
+    objects = sum(len(answer.detections) for answer in answers)
+    written, header = await detector.write(
+        objects, protocol.write, inference, answers, detector.info
+    )
     detector.require_in_time(deadline)
     for answer in answers:
         metrics.answered(answer, detector.info.classes)
