@@ -1,5 +1,6 @@
 """Weights beside an ONNX file are served with it from anywhere, and never without its digest."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,33 @@ def test_no_start_failure_shows_credentials_or_a_signature() -> None:
     assert "https://…@store.example.com/gate.onnx?…" in told
     kept = "oci://registry.example.com/gate@sha256:12#gate.onnx is not there"
     assert str(StartupFailure(kept)) == kept
+
+
+def field(number: int, content: bytes) -> bytes:
+    return external._varint(number << 3 | 2) + external._varint(len(content)) + content
+
+
+def test_a_graph_in_a_graph_a_thousand_times_is_refused() -> None:
+    """9 KB of it ended the start without a reason."""
+    graph = b""
+    for _ in range(1000):
+        graph = field(1, field(5, field(6, graph)))
+    with pytest.raises(ModelUnsupported, match="more than 100 messages in each other"):
+        external.whole(b"\x08\x07" + field(7, graph), external.refused)
+
+
+def test_tensors_that_share_a_file_are_counted_before_they_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """40 of them on a file of 100 MB took eight gigabytes before the model was too large."""
+    tensor = field(13, field(1, b"location") + field(2, b"w")) + b"\x70\x01"
+    model = b"\x08\x07" + field(7, field(5, tensor) * 40)
+    content = bytes(10**6)
+    tracemalloc.start()
+    try:
+        monkeypatch.setattr(external, "MOST_BYTES", 10**7)
+        with pytest.raises(ModelUnsupported, match="more than 2 GB"):
+            parts_in({"gate.onnx": model, "w": content})
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()

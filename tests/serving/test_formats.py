@@ -1,6 +1,8 @@
 """Telling model files apart by their bytes, and what is refused."""
 
+import gzip
 import io
+import lzma
 import stat
 import tarfile
 import zipfile
@@ -162,6 +164,39 @@ def test_an_archive_that_unpacks_to_more_than_allowed_is_refused(mode: str) -> N
 def test_half_an_archive_is_no_model(archive: bytes) -> None:
     with pytest.raises(ModelUnsupported):
         opened(archive[: len(archive) // 2])
+
+
+def headed(mode: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A tar whose one header tells of `size` bytes, which are zeros."""
+    entry = tarfile.TarInfo("gate.onnx")
+    entry.type = kind
+    header = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+    told = size if size < 0 else size + (0x80 << 88)  # GNU's way to tell what octal cannot
+    header[124:136] = told.to_bytes(12, "big", signed=size < 0)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    content = bytes(header) + bytes(max(size, 0)) + bytes(1024)
+    return {"gz": gzip.compress, "xz": lzma.compress, "": bytes}[mode](content)
+
+
+@pytest.mark.parametrize("size", [-512, -1024, -(2**40)])
+def test_an_archive_of_a_file_of_less_than_nothing_is_damaged(size: int) -> None:
+    with pytest.raises(ModelUnsupported, match="the archive is damaged"):
+        opened(tarred({"a": b""}, "w")[:512] + headed("", size))
+
+
+@pytest.mark.parametrize("mode", ["gz", "xz"])
+def test_a_header_is_no_way_past_the_limit(mode: str) -> None:
+    """46 KB of xz told a name of 300 MB, which was unpacked to see whether it is a tar."""
+    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        with pytest.raises(ModelUnsupported, match="damaged: it tells 2097152 bytes"):
+            opened(headed(mode, 2**21, kind), most=10**9)
+
+
+def test_countless_empty_files_are_not_unpacked() -> None:
+    entry = tarfile.TarInfo("a").tobuf()
+    with pytest.raises(ModelUnsupported, match="more than 1000 bytes"):
+        opened(gzip.compress(entry * 40_000, 1), most=1000)
 
 
 def linked(kind: bytes, target: str) -> bytes:

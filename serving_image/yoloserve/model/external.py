@@ -12,6 +12,7 @@ from typing import NoReturn
 from yoloserve.errors import ModelUnsupported
 
 MOST_BYTES = 2**31 - 1  # of a protobuf message
+MOST_NESTED = 100  # messages in messages; protobuf's own readers go no deeper
 # Which fields of each message hold messages on the way to a tensor.
 INSIDE = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -25,6 +26,7 @@ INSIDE = {
 RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 9, 13, 14  # of a tensor
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 Read = Callable[[str], bytes]
+Pieces = list[bytes | memoryview]  # of a file; joined once
 
 
 def whole(content: bytes, read: Read) -> bytes:
@@ -35,30 +37,38 @@ def whole(content: bytes, read: Read) -> bytes:
     if not any(number == 7 for number, *_ in _fields(memoryview(content))):
         raise ModelUnsupported("the ONNX file has no graph")
     made = _rewritten(memoryview(content), "model", read)
-    if made is not None and len(made) > MOST_BYTES:
+    if made is None:
+        return content
+    if _size(made) > MOST_BYTES:  # before any of it is copied: tensors may share a file
         raise ModelUnsupported("the ONNX model has more than 2 GB with its weights")
-    return content if made is None else made
+    return b"".join(made)
 
 
-def _rewritten(message: memoryview, kind: str, read: Read) -> bytes | None:
+def _rewritten(message: memoryview, kind: str, read: Read, depth: int = 0) -> Pieces | None:
     """Return a message with the weights in it; none if it stays as it is."""
+    if depth > MOST_NESTED:
+        raise ModelUnsupported(f"the ONNX file has more than {MOST_NESTED} messages in each other")
     if kind == "tensor":
         return _tensor(message, read)
-    made: list[bytes | memoryview] = []
+    made: Pieces = []
     changed = False
     for number, wire, start, value, end in _fields(message):
         inner = INSIDE[kind].get(number) if wire == BYTES else None
-        part = _rewritten(message[value:end], inner, read) if inner else None
+        part = _rewritten(message[value:end], inner, read, depth + 1) if inner else None
         if part is None:
             made.append(message[start:end])
         else:
             changed = True
-            made += [_varint(number << 3 | BYTES), _varint(len(part)), part]
-    return b"".join(made) if changed else None
+            made += [_varint(number << 3 | BYTES), _varint(_size(part)), *part]
+    return made if changed else None
 
 
-def _tensor(message: memoryview, read: Read) -> bytes | None:
-    kept: list[bytes | memoryview] = []
+def _size(pieces: Pieces) -> int:
+    return sum(map(len, pieces))
+
+
+def _tensor(message: memoryview, read: Read) -> Pieces | None:
+    kept: Pieces = []
     told: dict[str, str] = {}
     elsewhere = False
     for number, wire, start, value, end in _fields(message):
@@ -84,8 +94,8 @@ def _tensor(message: memoryview, read: Read) -> bytes | None:
         raise ModelUnsupported(
             f"{told.get('location')} has {len(data)} bytes, fewer than the model asks of it"
         )
-    raw = data[begin : begin + length]
-    return b"".join([*kept, _varint(RAW_DATA << 3 | BYTES), _varint(len(raw)), raw])
+    raw = memoryview(data)[begin : begin + length]
+    return [*kept, _varint(RAW_DATA << 3 | BYTES), _varint(len(raw)), raw]
 
 
 def _entry(message: memoryview, begin: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -1,6 +1,8 @@
 """From a file, an archive or a folder to the parts of a model; told by bytes, never by names."""
 
+import bz2
 import enum
+import gzip
 import io
 import json
 import lzma
@@ -13,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from yoloserve.errors import ModelUnsupported
 from yoloserve.model import external
@@ -31,9 +33,18 @@ DAMAGED = (  # what the readers of archives raise for bytes that are none
     EOFError,
     OSError,
     ValueError,
+    OverflowError,
     RuntimeError,
     struct.error,
 )
+UNPACK: dict[bytes, Callable[[io.BytesIO], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"\x5d\0\0": lzma.open,  # its older format
+}
+MOST_IN_HEADER = 2**20  # bytes of a tar: a long name, what else is told of a file
+MOST_IN_HEADERS = 2**24  # of all files, with the gaps between them
 LENGTH_BYTES = 4  # of an engine's metadata: an integer, little end first
 
 
@@ -92,7 +103,7 @@ def parts_of(content: bytes, *, most: int, trusted: Collection[Format] = ()) -> 
                 return parts_in(_unzipped(archive, most), trusted=trusted)
     elif content.startswith(ONNX_START):
         return Parts(Format.ONNX, external.whole(content, external.refused))
-    elif _is_tar(content):
+    elif _is_tar(content, most):
         return parts_in(_untarred(content, most), trusted=trusted)
     elif not content.startswith(PICKLE_START):
         raise ModelUnsupported(
@@ -222,9 +233,38 @@ def _irregular(name: str) -> ModelUnsupported:
     )
 
 
-def _is_tar(content: bytes) -> bool:
+class _Unpacked:
+    """What a tar is read from: bounded before it is unpacked, headers and names too."""
+
+    def __init__(self, content: bytes, most: int) -> None:
+        packed = io.BytesIO(content)
+        unpack = next((UNPACK[start] for start in UNPACK if content.startswith(start)), None)
+        self._file: Any = unpack(packed) if unpack else packed
+        self._most = most
+        self.at_once = MOST_IN_HEADER
+        self.tell = self._file.tell
+
+    def read(self, size: int) -> bytes:
+        """Read so many bytes, if they may be."""
+        if not 0 <= size <= self.at_once:
+            raise ModelUnsupported(f"the archive is damaged: it tells {size} bytes of a file")
+        self._require_room(self.tell() + size)
+        content: bytes = self._file.read(size)
+        return content
+
+    def seek(self, position: int) -> None:
+        """Go on from there."""
+        self._require_room(position)
+        self._file.seek(position)
+
+    def _require_room(self, end: int) -> None:
+        if end > self._most + MOST_IN_HEADERS:
+            raise _too_large(self._most)
+
+
+def _is_tar(content: bytes, most: int) -> bool:
     try:
-        with tarfile.open(fileobj=io.BytesIO(content)):
+        with _tar(_Unpacked(content, most)):
             return True
     except DAMAGED:
         return False
@@ -233,25 +273,38 @@ def _is_tar(content: bytes) -> bool:
 def _untarred(content: bytes, most: int) -> dict[str, bytes]:
     """Read the files; nothing is extracted, so no name in it can lead anywhere."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            return dict(_members(archive, most))
+        file = _Unpacked(content, most)
+        with _tar(file) as archive:
+            return dict(_members(archive, file, most))
     except DAMAGED as error:
         raise ModelUnsupported(f"the archive is damaged: {error}") from error
 
 
-def _members(archive: tarfile.TarFile, most: int) -> Iterator[tuple[str, bytes]]:
+def _tar(file: _Unpacked) -> tarfile.TarFile:
+    return tarfile.open(fileobj=cast(io.BytesIO, file), mode="r:")
+
+
+def _members(archive: tarfile.TarFile, file: _Unpacked, most: int) -> Iterator[tuple[str, bytes]]:
     total = 0
     for entry in archive:  # one by one: what is compressed may be endless
+        if entry.size < 0:  # it would lead back to what was read
+            raise ModelUnsupported(f"the archive is damaged: {entry.name} has {entry.size} bytes")
         total += entry.size
         _require_room(total, most)
         if entry.isdir():
             continue
         if not entry.isreg():  # a link may lead to itself, a device never ends
             raise _irregular(entry.name)
-        if file := archive.extractfile(entry):
-            yield entry.name.removeprefix("./"), file.read()
+        if member := archive.extractfile(entry):
+            file.at_once = most
+            yield entry.name.removeprefix("./"), member.read()
+            file.at_once = MOST_IN_HEADER
 
 
 def _require_room(size: int, most: int) -> None:
     if size > most:
-        raise ModelUnsupported(f"the archive holds more than {most} bytes")
+        raise _too_large(most)
+
+
+def _too_large(most: int) -> ModelUnsupported:
+    return ModelUnsupported(f"the archive holds more than {most} bytes")
