@@ -1,6 +1,7 @@
 """What the commands do. Each imports what it needs when it runs: `--help` is quick."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yoloserve.errors import BadImage, InvalidSettings
-from yoloserve.settings import Settings
+from yoloserve.settings import Settings, passed_over
 
 if TYPE_CHECKING:
     from yoloserve.detector import Detector
     from yoloserve.engine.starting import Engine
     from yoloserve.quality.dataset import Labelled
     from yoloserve.quality.evaluation import Evaluation
+
+log = logging.getLogger(__name__)
 
 NO_DEADLINE = float("inf")
 FAILED = 1
@@ -29,6 +32,8 @@ def serve(settings: Settings, start: "Callable[[Settings], Engine] | None" = Non
     from yoloserve.telemetry import logs
 
     with logs.configured():
+        for variable, nearest in passed_over(os.environ).items():
+            log.warning("no such setting", extra={"variable": variable, "nearest": nearest})
         return _serve(settings, start)
 
 

@@ -1,9 +1,11 @@
 """What the server is told: environment `YOLOSERVE_*` or flags, read once into a frozen value."""
 
+import difflib
 import enum
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -30,6 +32,10 @@ from yoloserve.origins import require_origins
 
 ENV_PREFIX = "YOLOSERVE_"
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
+# What else Kubernetes makes up for each Service of a name that begins like this.
+OF_SERVICE = re.compile(
+    r"_SERVICE_(HOST|PORT(_\w+)?)|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?"
+)
 SHA256 = r"^[0-9a-f]{64}$"
 
 T = TypeVar("T")
@@ -371,6 +377,19 @@ class Settings(LastWords, extra="forbid"):
             return cls(**given)
         except ValidationError as error:
             raise InvalidSettings("; ".join(map(_told, error.errors()))) from None
+
+
+def passed_over(environment: Mapping[str, str]) -> dict[str, str]:
+    """Name what looks like a setting and is none, each with the setting nearest to it, if any."""
+    known = {name.upper() for name in Settings.model_fields}
+    told = {}
+    for variable, value in environment.items():
+        name = variable.upper().removeprefix(ENV_PREFIX)
+        made_up = SERVICE_LINK.match(value) or OF_SERVICE.search("_" + name)
+        if variable.upper().startswith(ENV_PREFIX) and name not in known and not made_up:
+            near = difflib.get_close_matches(name, known, 1)
+            told[variable] = ENV_PREFIX + near[0] if near else ""
+    return told
 
 
 SERVE_ONLY = frozenset(

@@ -21,6 +21,7 @@ from yoloserve.errors import InvalidSettings, KeysUnavailable, Unauthorized
 
 KEY = "correct-horse-battery"
 OTHER = "staple-staple-staple"
+DOTTED = "a.key.that-looks-like-a-token"
 ISSUER, AUDIENCE = "https://issuer.example.com", "detectors"
 
 
@@ -29,6 +30,7 @@ def keys_file(tmp_path: Path) -> Path:
     file = tmp_path / "keys"
     file.write_text(
         f"# who may ask\ngate {KEY}\nyard sha256:{sha256(OTHER.encode()).hexdigest()} 2.5\n\n"
+        f"shop {DOTTED}\n"
     )
     return file
 
@@ -343,7 +345,13 @@ async def test_tokens_and_keys_work_side_by_side(
     }
     async with serve(**settings) as served:
         token = issuer.token("ec-1", "ES256")
-        for secret, status in ((token, 200), (KEY, 200), (token[:-4] + "AAAA", 401), ("x", 401)):
+        for secret, status in (
+            (token, 200),
+            (KEY, 200),
+            (DOTTED, 200),
+            (token[:-4] + "AAAA", 401),
+            ("x", 401),
+        ):
             answer = await served.detect(jpeg, Authorization=f"Bearer {secret}")
             assert answer.status_code == status, answer.text
 

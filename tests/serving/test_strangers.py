@@ -1,20 +1,24 @@
 """What clients, proxies and Kubernetes send that nobody here thought of first."""
 
 import json
+import os
 import re
 import tempfile
+from contextlib import nullcontext
 from types import SimpleNamespace
 from urllib.parse import urljoin
 
 import numpy as np
 import pytest
 
+from yoloserve import commands
 from yoloserve.__main__ import main
 from yoloserve.errors import InvalidParameter, InvalidSettings, TooLarge
 from yoloserve.http import inference_protocol
 from yoloserve.http.dependencies import class_indices
 from yoloserve.http.inference_protocol import ALWAYS_PARSED_BYTES, Limits, read
-from yoloserve.settings import Settings
+from yoloserve.settings import Settings, passed_over
+from yoloserve.telemetry import logs
 
 FORM = {"Content-Type": "multipart/form-data; boundary=q"}
 
@@ -245,6 +249,32 @@ def test_a_service_of_our_name_is_no_setting(monkeypatch) -> None:
     assert Settings.read(port="99").port == 99
     with pytest.raises(InvalidSettings, match="YOLOSERVE_PORT"):
         Settings.read(port="tcp://10.96.12.7:8080")
+
+
+def test_a_misspelt_setting_is_told_with_the_nearest(monkeypatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("YOLOSERVE_"):
+            monkeypatch.delenv(name)
+    told = {"CONFIDENSE": "0.9", "zzz": "1", "IOU": "0.5", "model": "demo://shapes"}
+    links = {
+        "PORT": "tcp://10.96.12.7:8080",
+        "GATE_PORT": "tcp://10.96.12.7:8080",
+        "SERVICE_HOST": "10.96.12.7",
+        "GATE_SERVICE_PORT": "8080",
+        "SERVICE_PORT_HTTP": "8080",
+        "PORT_8080_TCP_ADDR": "10.96.12.7",
+    }
+    for name, value in (told | links).items():
+        monkeypatch.setenv(f"YOLOSERVE_{name}", value)
+    found = {"YOLOSERVE_CONFIDENSE": "YOLOSERVE_CONFIDENCE", "YOLOSERVE_zzz": ""}
+    assert passed_over(os.environ) == found
+
+    warned = []
+    monkeypatch.setattr(commands.log, "warning", lambda _, extra: warned.append(extra))
+    monkeypatch.setattr(logs, "configured", nullcontext)
+    monkeypatch.setattr(commands, "_serve", lambda *_: 0)
+    commands.serve(Settings.read())
+    assert {each["variable"]: each["nearest"] for each in warned} == found
 
 
 def test_no_temporary_directory_is_needed_to_start(monkeypatch, capsys) -> None:
