@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from yolofleet.api.base import InvalidSpec
-from yolofleet.api.detector import Detector
+from yolofleet.api.detector import Detector, DriftPolicy
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import ConditionType, Reason, Status, read_status
 from yolofleet.cluster.accelerators import Accelerators
-from yolofleet.cluster.apply import Applied, Writer
+from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.kinds import POD_MONITOR
@@ -33,6 +33,7 @@ from yolofleet.plan.status import next_look, refused, with_statement
 from yolofleet.plan.unwritten import Unwritten, with_unwritten
 from yolofleet.resources.build import leant_on
 from yolofleet.resources.service_account import pull_secrets_of
+from yolofleet.runtime.changes import Applied
 from yolofleet.runtime.drift import Drift
 from yolofleet.runtime.errors import ClusterError, NotLeading, Unfinished
 from yolofleet.runtime.events import Events
@@ -177,7 +178,7 @@ class _Turn:
         """Write in order of safety what differs; then delete what nobody wants, by uid."""
         cluster, desired = self.deps.cluster, thought.desired
         applied = await cluster.apply(
-            desired, over=seen.children, policy=detector.spec.drift_policy
+            desired, over=seen.children, enforce=detector.spec.drift_policy is DriftPolicy.ENFORCE
         )
         if applied.given_up:
             return applied

@@ -13,8 +13,9 @@ from yolofleet.api.detector import DriftPolicy
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
 from yolofleet.cluster import kinds
-from yolofleet.cluster.apply import Action, Applied, Change, Writer
+from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache, entry_of
+from yolofleet.runtime.changes import Action, Applied, Change
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.drift import Drift, Handling
 from yolofleet.runtime.errors import Conflict, Invalid, NotFound, ResourceConflict, Stale
@@ -130,7 +131,7 @@ class World:
 
     async def write(self, desired: Sequence[Manifest], over: Sequence[Manifest]) -> Applied:
         """Apply once; raise what a write failed of."""
-        applied = await self.writer.apply(desired, over, policy=self.policy)
+        applied = await self.writer.apply(desired, over, enforce=self.policy is DriftPolicy.ENFORCE)
         for failed in applied.failed:
             raise failed.error
         said = self.detector.get("status", {})

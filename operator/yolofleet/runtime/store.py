@@ -15,10 +15,11 @@ from typing import Any, Final, Generic, TypeVar
 
 import orjson
 
+from yolofleet.runtime.compact import compact
 from yolofleet.runtime.controller import Controller
 from yolofleet.runtime.kind import Kind
-from yolofleet.runtime.objects import Manifest
-from yolofleet.runtime.ownership import Ownership
+from yolofleet.runtime.objects import Manifest, controller_uid
+from yolofleet.runtime.ownership import Ownership, ownership_of
 
 _REMEMBERED_DELETIONS: Final = 4096  # more than are ever on their way at once
 
@@ -45,6 +46,31 @@ class Entry:
 
 
 E = TypeVar("E", bound=Entry)
+
+
+def entry_for(controller: Controller) -> Callable[[Kind, Manifest], Entry]:
+    """Return what shrinks any object of `controller` to an entry: all of it is kept."""
+
+    def entry(kind: Kind, manifest: Manifest) -> Entry:
+        metadata = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
+        identity = {"apiVersion": kind.api_version, "kind": kind.name}
+        body: Manifest = manifest | {"metadata": metadata} | identity
+        namespace = metadata.get("namespace", "")
+        is_parent = kind is controller.parent
+        return Entry(
+            kind=kind,
+            namespace=namespace,
+            name=metadata["name"],
+            uid=metadata["uid"],
+            version=int(metadata["resourceVersion"]),
+            owner=controller_uid(manifest),
+            key=f"{namespace}/{metadata['name']}" if is_parent else controller.owner_key(manifest),
+            body=compact(body),
+            content=content_of(body, None),
+            ownership=ownership_of(manifest, controller),
+        )
+
+    return entry
 
 
 def content_of(body: Manifest, status: Any) -> int:

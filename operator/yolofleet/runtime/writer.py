@@ -1,0 +1,611 @@
+"""Server-side apply: write what differs and say which field; prune; publish status."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Generic
+
+import orjson
+
+from yolofleet.runtime import client as requests
+from yolofleet.runtime import objects, patches
+from yolofleet.runtime.changes import Action, Applied, Change
+from yolofleet.runtime.client import Client
+from yolofleet.runtime.compare import (
+    Difference,
+    How,
+    Path,
+    additions,
+    differences,
+    place_of,
+    without,
+)
+from yolofleet.runtime.contests import Contests, names_of
+from yolofleet.runtime.controller import Controller
+from yolofleet.runtime.deletions import Deletions
+from yolofleet.runtime.drift import TOLD_ONCE, Drift, Handling
+from yolofleet.runtime.errors import (
+    ClusterError,
+    Conflict,
+    NotFound,
+    NotLeading,
+    ResourceConflict,
+    Stale,
+)
+from yolofleet.runtime.failures import Failed, Failures, is_away
+from yolofleet.runtime.found import Found, attributed
+from yolofleet.runtime.kind import HPA, Kind, kind_of
+from yolofleet.runtime.objects import Manifest
+from yolofleet.runtime.ownership import setters
+from yolofleet.runtime.store import E, Entry, Store
+from yolofleet.runtime.wish import Wish, still_wished, wish_of, with_wish
+
+logger = logging.getLogger(__name__)
+
+_REPLICAS: Final = ("spec", "replicas")
+
+LOOK_FOR_AUTOSCALER_S: Final = 60.0
+"""How often to look whether the autoscaler that a Deployment is left to is still there."""
+
+LeadsToNothing = Callable[[Manifest, Failed], bool]
+"""Says whether an object names what could not be made: requests would go nowhere by it."""
+
+RepairObserver = Callable[[str, str], None]
+"""Told of each field that was put right after others changed it: kind, class of the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """That an object was as desired, in this version, but for what is not enforced."""
+
+    version: int
+    digest: bytes
+    enforced: bool
+    wish: Wish
+    left: Drift | None
+
+
+class Writer(Generic[E]):
+    """Brings the cluster to what is desired, with as few writes as that takes."""
+
+    def __init__(
+        self,
+        client: Client,
+        cache: Store[E],
+        controller: Controller,
+        *,
+        leads_to_nothing: LeadsToNothing = lambda _manifest, _unmade: False,
+        repaired: RepairObserver = lambda _kind, _field: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._ours = controller
+        self._leads_to_nothing = leads_to_nothing
+        self._repaired = repaired
+        self._clock = clock
+        self._proven: dict[str, _Proof] = {}
+        self._unkept: dict[str, dict[Path, bytes]] = {}
+        self._contests = Contests(clock)
+        self._deletions = Deletions(clock)
+        self._failures = Failures(clock)
+        self._untold: dict[str, list[Drift]] = {}
+        self._unmade: dict[str, list[Failed]] = {}
+
+    def unread(self, raw: Manifest, error: ClusterError) -> Failed:
+        """Count that what is to be known of the parent `raw` could not be read."""
+        return self._failures.failed(raw, error)
+
+    def unmade(self, uid: str) -> Sequence[Failed]:
+        """Return what of the parent `uid` is not there, as the last pass found it."""
+        return self._unmade.get(uid, ())
+
+    def was_read(self, raw: Manifest) -> None:
+        """End that count."""
+        self._failures.forget(raw)
+
+    async def apply(
+        self,
+        desired: Sequence[Manifest],
+        over: Sequence[Manifest],
+        *,
+        enforce: bool = True,
+    ) -> Applied:
+        """Write in this order what differs from `desired`; return what was written and found.
+
+        over: the children as observed. An object that cannot be written holds up nobody but those
+        who lead to it (`leads_to_nothing`). One that another controls is not touched.
+        enforce: put right what others changed; else it is only told.
+        Raises nothing of the cluster's but `NotLeading`.
+        """
+        uids = {objects.identity(child): child["metadata"]["uid"] for child in over}
+        done, unmade = Applied(), list[Failed]()
+        for manifest in desired:
+            if done.given_up:
+                break
+            if any(self._leads_to_nothing(manifest, each) for each in unmade):
+                continue
+            identity = objects.identity(manifest)
+            try:
+                if not await self._bring(manifest, uids.get(identity), enforce, done):
+                    absent = NotFound(f"{identity[1]} is left deleted for a moment")
+                    unmade.append(Failed(manifest, absent, 0, 0.0))
+            except NotLeading:
+                raise
+            except ClusterError as error:
+                failed = self._failures.failed(manifest, error)
+                done.failed.append(failed)
+                if isinstance(error, ResourceConflict) or identity not in uids:
+                    unmade.append(failed)
+                done.given_up = is_away(done.failed)
+            else:
+                self._failures.forget(manifest)
+        if desired:
+            uid = objects.controller_uid(desired[0])
+            self._keep_untold(uid, done)
+            self._unmade[uid] = unmade
+        return done
+
+    async def prune(
+        self, uid: str, keep: Collection[tuple[str, str]], spared: Collection[str] = ()
+    ) -> Applied:
+        """Delete the children of the parent `uid` whose (kind, name) is not in `keep`.
+
+        spared: kinds of which nothing is deleted. The cache only says where to look: what is
+        deleted was listed a moment ago, and is still the same object (uid) in the same state
+        (resourceVersion) when the API server deletes it. Raises nothing but `NotLeading`.
+        """
+        doubtful: defaultdict[tuple[Kind, str, str], list[Entry]] = defaultdict(list)
+        for entry in self._cache.owned_by(uid):
+            if (entry.kind.name, entry.name) not in keep and entry.kind.name not in spared:
+                doubtful[entry.kind, entry.namespace, self._parent_of(entry)].append(entry)
+        done = Applied()
+        for place, entries in sorted(doubtful.items(), key=lambda place: place[0][0].name):
+            try:
+                there = await self._still_there(*place, entries)
+            except NotLeading:
+                raise
+            except ClusterError as error:
+                done.failed.append(self._failures.failed(entries[0].manifest(), error))
+                continue
+            for item in there:
+                if objects.controller_uid(item) == uid and objects.identity(item) not in keep:
+                    await self._delete(item, done)
+        return done
+
+    async def _still_there(
+        self, kind: Kind, namespace: str, parent: str, entries: Sequence[Entry]
+    ) -> list[Manifest]:
+        """List what of `kind` is labelled as the parent's; forget what of `entries` is gone."""
+        listing = await self._client.list(
+            kind,
+            lambda item: item,
+            namespace=namespace,
+            selector=self._ours.selector(parent),
+        )
+        there = {item["metadata"]["uid"] for item in listing.items}
+        for entry in entries:
+            if entry.uid not in there:  # its deletion was not heard of
+                self._cache.remove(kind, entry.uid, listing.version)
+        return listing.items
+
+    async def publish_status(self, raw: Manifest, status: Manifest) -> list[Change]:
+        """Write `status` if it says something new, and only over the very `raw` it is about.
+
+        Raises `Conflict` when the parent has changed since `raw` was read: an old leader cannot
+        overwrite newer status.
+        """
+        if raw.get("status", {}) == status:
+            self._untold.pop(raw["metadata"]["uid"], None)
+            return []
+        patch = patches.address(raw) | {"status": status}
+        patch["metadata"]["resourceVersion"] = raw["metadata"]["resourceVersion"]
+        answer = await self._client.send(
+            requests.apply(patch, self._ours.status_manager, force=True, subresource="status")
+        )
+        if answer.get("status", {}) != status:  # somebody else wrote there; it is ours as a whole
+            whole = patches.replace_status(answer, status, self._ours.status_manager)
+            answer = await self._client.send(whole)
+        self._cache.put(kind_of(answer), answer)
+        self._untold.pop(raw["metadata"]["uid"], None)
+        fields = sorted(_top_differences(raw.get("status", {}), status))
+        return [self._logged(raw, Change(Action.STATUS, *_names(raw), tuple(fields)))]
+
+    def differing(self, desired: Manifest, live: Entry) -> list[Difference]:
+        """Return what of `live` is not as desired."""
+        wish = wish_of(desired)
+        found = self._compare(self._noted(desired, wish), wish, live)
+        return [*found.ours, *found.drift]
+
+    # one object
+
+    async def _bring(
+        self, manifest: Manifest, uid: str | None, enforce: bool, done: Applied
+    ) -> bool:
+        """Make one object as desired, and note what was done; say whether it is there now."""
+        live, again = await self._live(manifest, uid), None
+        if live is None:
+            there = not self._deletions.lost(manifest)
+            if there:
+                done.changes.append(await self._create(manifest))
+        else:
+            self._deletions.found(manifest)
+            there, again = True, await self._put_right(manifest, live, enforce, done)
+        if told := self._deletions.told(manifest):
+            done.drifts.append(told)
+        for look in (again, self._deletions.again(manifest)):
+            if look is not None:
+                done.again = min(look, done.again or look)
+        return there
+
+    async def _put_right(
+        self, manifest: Manifest, live: Entry, enforce: bool, done: Applied
+    ) -> timedelta | None:
+        """Make an object that is there as desired; return when to look at a fight once more."""
+        if b'"deletionTimestamp"' in live.body and _terminating(live):
+            return None
+        if (fixed := live.kind.fixed) and live.manifest().get(fixed) != manifest[fixed]:
+            done.changes += await self._replace(manifest, live)
+            return None
+        try:
+            live = await self._adopted(manifest, live)
+            changes, drifts = await self._apply(manifest, live, enforce)
+        except Stale:
+            await self._look_at(live)
+            raise
+        done.changes.extend(changes)
+        done.drifts.extend(drifts)
+        return self._contests.again(live.uid)
+
+    def _keep_untold(self, uid: str, done: Applied) -> None:
+        """Tell of repairs until a status that tells of them is published: a write may fail."""
+        done.drifts[:0] = self._untold.pop(uid, ())
+        if once := [each for each in done.drifts if each.handling in TOLD_ONCE]:
+            self._untold[uid] = once
+
+    async def _apply(
+        self, desired: Manifest, live: Entry, enforce: bool
+    ) -> tuple[list[Change], list[Drift]]:
+        digest = hashlib.blake2b(orjson.dumps(desired), digest_size=16).digest()
+        proof = self._proven.get(live.uid)
+        now = (live.version, digest, enforce)
+        if proof and (proof.version, proof.digest, proof.enforced) == now:
+            told = self._contests.told(live.uid) or proof.left
+            return [], [told] if told else []
+        wish = proof.wish if proof and proof.digest == digest else wish_of(desired)
+        whole = wanted = self._noted(desired, wish)
+        found = self._compare(wanted, wish, live)
+        by_others = found.by_others
+        if enforce and found.can_wait and self._contests.calm(live.uid):
+            self._contests.see(live.uid, by_others)
+            return [], self._contested(live, by_others)
+        contested = self._contests.see(live.uid, by_others) if enforce else set()
+        left = await self._left(live, by_others, contested) if enforce else found.drift
+        drifts = self._drifts(live, found.drift, contested, enforce)
+        changes: list[Change] = []
+        if any(each.path == _REPLICAS and each.how is How.DROPPED for each in found.ours):
+            changes += await self._hand_over(desired, live)
+        if left:
+            wanted = without(wanted, [each.path for each in found.changed if each in left])
+            found = found.without(left)
+        if found.ours or found.changed:
+            live, change = await self._change(wanted, live, found)
+            changes.append(change)
+        named = names_of(left)
+        extra = self._extra(whole, live) if enforce else []
+        if extra := [each for each in extra if each.field not in named]:
+            live, change = await self._revert(whole, live, extra)
+            changes.append(change)
+        if changes:
+            base = whole if enforce else wanted
+            drifts += self._learn_unkept(base, wish, live, enforce, named)
+        if changes and enforce and by_others:
+            put_right = [each for each in by_others if each.field not in named]
+            self._contests.repaired(live.uid, put_right, len(changes))
+        if enforce and left:
+            self._proven.pop(live.uid, None)  # so that it is compared again
+        else:
+            kept = next(iter(drifts), None) if not enforce else None
+            self._proven[live.uid] = _Proof(live.version, digest, enforce, wish, kept)
+        self._forget_the_gone()
+        told = self._contests.told(live.uid)
+        return changes, drifts if told is None or told in drifts else [*drifts, told]
+
+    def _drifts(
+        self,
+        live: Entry,
+        drift: Sequence[Difference],
+        contested: AbstractSet[str],
+        enforce: bool,
+    ) -> list[Drift]:
+        """Say what others did: what comes back again and again apart from all else."""
+        handling = Handling.REPAIRED if enforce else Handling.LEFT
+        rest = self._told(live, [each for each in drift if each.field not in contested], handling)
+        fought = [each for each in drift if each.field in contested]
+        return [*self._contested(live, fought), *([rest] if rest else [])]
+
+    def _contested(self, live: Entry, found: Sequence[Difference]) -> list[Drift]:
+        """Say what is fought over, in the words in which it was told before."""
+        if drift := self._told(live, found, Handling.CONTESTED):
+            self._contests.tell(live.uid, drift)
+        told = self._contests.told(live.uid) if drift else None
+        return [told] if told else []
+
+    async def _left(
+        self, live: Entry, drift: Sequence[Difference], contested: Collection[str]
+    ) -> list[Difference]:
+        """Return what is left to others for now; to an autoscaler for as long as it is there."""
+        left = self._contests.left(live.kind, live.uid, drift)
+        for each in drift:
+            if each.path != _REPLICAS or each.how is not How.TAKEN or each in left:
+                continue
+            if each.field in contested and await self._is_autoscaled(live):
+                self._contests.leave(live.uid, each.field, LOOK_FOR_AUTOSCALER_S)
+                left.append(each)
+        return left
+
+    async def _is_autoscaled(self, live: Entry) -> bool:
+        """Say whether an autoscaler that is not ours targets the Deployment."""
+        listing = await self._client.list(HPA, lambda item: item, namespace=live.namespace)
+        target = {"kind": live.kind.name, "name": live.name}
+        return any(
+            target.items() <= item["spec"]["scaleTargetRef"].items()
+            and objects.controller_uid(item) != live.owner
+            for item in listing.items
+        )
+
+    async def _live(self, desired: Manifest, uid: str | None) -> Entry | None:
+        """Return the object to compare with; raises `ResourceConflict` if it is not ours."""
+        kind, metadata = kind_of(desired), desired["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        entry = self._cache.named(kind, namespace, name)
+        if entry is not None and entry.uid == uid:
+            return entry
+        found = await self._client.find(kind, namespace, name)  # not ours, or not labelled so
+        if found is None:
+            return None
+        if objects.controller_uid(found) == objects.controller_uid(desired):
+            return self._cache.entry_of(kind, found)
+        if not self._ours.is_free(found, self._ours.owner_key(desired)):
+            raise ResourceConflict(kind.name, namespace, name, _controller_name(found))
+        return self._cache.entry_of(kind, found)
+
+    async def _adopted(self, desired: Manifest, live: Entry) -> Entry:
+        """Take over an object of ours whose owner is gone, before it is collected as garbage.
+
+        Whoever restored it may have set that owner: an apply of ours would only add another. So it
+        is removed, which nothing collects, and ours is set by the apply alone: a field set by a
+        patch too would have a second manager of ours for ever.
+        """
+        if live.owner in ("", objects.controller_uid(desired)):
+            return live
+        operations = [
+            patches.unchanged_since(str(live.version)),
+            {"op": "remove", "path": "/metadata/ownerReferences"},
+        ]
+        return await self._send(
+            requests.json_patch(live.manifest(), operations, self._ours.manager)
+        )
+
+    async def _look_at(self, cached: Entry) -> None:
+        """Bring the cache up to date with an object that is not what the cache says it is.
+
+        Its watch may never tell: a deletion that was lost is noticed by the next sweep only.
+        """
+        found = await self._client.find(cached.kind, cached.namespace, cached.name)
+        if found is None or found["metadata"]["uid"] != cached.uid:
+            self._cache.remove(cached.kind, cached.uid, cached.version)
+        else:
+            self._cache.put(cached.kind, found)
+
+    async def _create(self, desired: Manifest) -> Change:
+        """Create by an apply that gives way: somebody faster is a `Conflict`, and we look again."""
+        await self._send(
+            requests.apply(self._noted(desired, wish_of(desired)), self._ours.manager, force=False)
+        )
+        self._deletions.made(desired)
+        return self._logged(desired, Change(Action.CREATED, *_names(desired)))
+
+    async def _replace(self, desired: Manifest, live: Entry) -> list[Change]:
+        """Make another object in the place of one that cannot be changed into what is desired."""
+        gone = live.manifest()
+        await self._client.send(requests.delete(gone))
+        self._deletions.forget(gone)
+        self._cache.remove(live.kind, live.uid, live.version)
+        deleted = self._logged(gone, Change(Action.DELETED, *_names(gone), (live.kind.fixed,)))
+        return [deleted, await self._create(desired)]
+
+    async def _change(self, desired: Manifest, live: Entry, found: Found) -> tuple[Entry, Change]:
+        same_object = desired | {"metadata": desired["metadata"] | {"uid": live.uid}}
+        entry = await self._send(requests.apply(same_object, self._ours.manager, force=True))
+        fields = self._note(live, found.ours, found.changed)
+        return entry, self._logged(desired, Change(Action.APPLIED, *_names(desired), fields))
+
+    async def _hand_over(self, desired: Manifest, live: Entry) -> list[Change]:
+        """Keep the live replicas when we stop to set them: a field without owner falls to 1."""
+        patch = patches.address(live.manifest())
+        patch["spec"] = {"replicas": live.manifest()["spec"]["replicas"]}
+        try:
+            await self._send(requests.apply(patch, self._ours.handover_manager, force=False))
+        except Conflict:  # the autoscaler has it already, with another value
+            return []
+        change = Change(Action.HANDED_OVER, *_names(desired), ("spec.replicas",))
+        return [self._logged(desired, change)]
+
+    async def _revert(
+        self, desired: Manifest, live: Entry, extra: Sequence[Difference]
+    ) -> tuple[Entry, Change]:
+        """Remove what others added, from the end so that places in lists stay right."""
+        operations = [patches.unchanged_since(str(live.version))]
+        last_first = sorted({each.path for each in extra}, key=place_of, reverse=True)
+        operations += [{"op": "remove", "path": patches.pointer(path)} for path in last_first]
+        entry = await self._send(
+            requests.json_patch(live.manifest(), operations, self._ours.manager)
+        )
+        change = Change(Action.REVERTED, *_names(desired), self._note(live, (), extra))
+        return entry, self._logged(desired, change)
+
+    async def _delete(self, live: Manifest, done: Applied) -> None:
+        if "deletionTimestamp" in live["metadata"]:
+            return
+        try:
+            answer = await self._client.send(requests.delete(live))
+        except NotFound:
+            self._gone(live)
+            return
+        except NotLeading:
+            raise
+        except ClusterError as error:
+            done.failed.append(self._failures.failed(live, error))
+        else:
+            if not answer.get("metadata", {}).get("finalizers"):  # else it goes later
+                self._gone(live)
+            self._failures.forget(live)
+            self._deletions.forget(live)
+            done.changes.append(self._logged(live, Change(Action.DELETED, *_names(live))))
+
+    def _gone(self, live: Manifest) -> None:
+        """Forget what we know is not there: its watch may tell late, or never, and routes lead."""
+        metadata = live["metadata"]
+        kind = kind_of(live)
+        self._cache.remove(kind, metadata["uid"], int(metadata["resourceVersion"]))
+
+    async def _send(self, request: requests.Request) -> Entry:
+        """Send a write of a child and read our own write: the cache has the answer at once."""
+        answer = await self._client.send(request)
+        entry = self._cache.entry_of(kind_of(answer), answer)
+        self._cache.put_entry(entry)
+        return entry
+
+    # what differs
+
+    def _compare(self, wanted: Manifest, wish: Wish, live: Entry) -> Found:
+        applied, manifest = live.ownership.applied_fields(), live.manifest()
+        settled = still_wished(wish, manifest, applied, self._ours.applied_annotation)
+        foreign = live.ownership.foreign_fields()
+        found = [
+            attributed(each, settled, foreign)
+            for each in self._without_unkept(live, differences(wanted, manifest, applied))
+        ]
+        changed = [
+            each
+            for each in found
+            if each.drift and not self._is_note(each) and (settled is None or each.unit in settled)
+        ]
+        ours = [each for each in found if each not in changed]
+        return Found(ours, changed, self._extra(wanted, live))
+
+    def _extra(self, desired: Manifest, live: Entry) -> list[Difference]:
+        manifest = live.manifest() if live.ownership.foreign else {}
+        found = [
+            each
+            for _, fields in live.ownership.foreign_fields()
+            for each in additions(desired, manifest, fields)
+        ]
+        return self._without_unkept(live, list(dict.fromkeys(found)))
+
+    def _told(self, live: Entry, found: Sequence[Difference], handling: Handling) -> Drift | None:
+        if not found:
+            return None
+        foreign = live.ownership.foreign_fields()
+        fields = {
+            f"{each.field} ({_VERBS[each.how]}{self._by(setters(foreign, each.path))})": None
+            for each in found
+        }
+        return Drift(live.kind.name, live.name, tuple(fields), handling)
+
+    def _without_unkept(self, live: Entry, found: list[Difference]) -> list[Difference]:
+        """Leave out what the API server made of what we wrote, as long as it is that very value."""
+        unkept = self._unkept.get(live.uid)
+        return [e for e in found if unkept.get(e.path) != e.values] if unkept else found
+
+    def _learn_unkept(
+        self, wanted: Manifest, wish: Wish, live: Entry, enforce: bool, left: Collection[str]
+    ) -> list[Drift]:
+        """Remember what the API server did not keep as we wrote it, lest we write it for ever.
+
+        left: fields that were not written.
+        """
+        found = self._compare(wanted, wish, live)
+        unlike = [*found.ours, *found.changed]
+        unlike += found.added if enforce else []
+        unlike = [each for each in unlike if each.field not in left]
+        if not unlike:
+            return []
+        self._unkept.setdefault(live.uid, {}).update({each.path: each.values for each in unlike})
+        logger.warning(
+            "the API server does not keep these fields as they were written; leaving them",
+            extra={"fields": self._log_fields(wanted) | {"fields": [str(each) for each in unlike]}},
+        )
+        fields = tuple(dict.fromkeys(each.field for each in unlike if not self._is_note(each)))
+        return [Drift(live.kind.name, live.name, fields, Handling.NOT_KEPT)] if fields else []
+
+    def _forget_the_gone(self) -> None:
+        if len(self._proven) > 2 * self._cache.size() + 1000:
+            self._contests.forget(self._cache.has)
+            for known in (self._proven, self._unkept, self._unmade):
+                for uid in [uid for uid in known if not self._cache.has(uid)]:
+                    del known[uid]
+
+    def _note(
+        self, live: Entry, ours: Sequence[Difference], drift: Sequence[Difference]
+    ) -> tuple[str, ...]:
+        for each in drift:
+            self._repaired(live.kind.name, each.field_class)
+        return tuple(str(each) for each in (*ours, *drift) if not self._is_note(each))
+
+    def _noted(self, desired: Manifest, wish: Wish) -> Manifest:
+        return with_wish(desired, wish, self._ours.applied_annotation)
+
+    def _is_note(self, difference: Difference) -> bool:
+        """Say whether it is about our own note, or annotations that hold nothing else of ours."""
+        path = difference.path
+        return self._ours.applied_path[: len(path)] == path
+
+    def _by(self, managers: Sequence[str]) -> str:
+        told = [self._ours.called.get(each, each) for each in managers]
+        return f" by {' and '.join(told)}" if told else ""
+
+    def _parent_of(self, entry: Entry) -> str:
+        labels = entry.manifest()["metadata"].get("labels") or {}
+        return str(labels.get(self._ours.parent_label, ""))
+
+    def _logged(self, manifest: Manifest, change: Change) -> Change:
+        """Log `change`, each once, where it happened."""
+        fields = self._log_fields(manifest)
+        fields |= {"fields": list(change.fields)} if change.fields else {}
+        logger.info(str(change.action), extra={"fields": fields})
+        return change
+
+    def _log_fields(self, manifest: Manifest) -> dict[str, Any]:
+        kind, namespace, name = _names(manifest)
+        key = self._ours.owner_key(manifest) or f"{namespace}/{name}"
+        return {self._ours.word: key, "kind": kind, "name": name}
+
+
+_VERBS = {How.TAKEN: "set", How.UNOWNED: "set", How.ADDED: "added", How.REMOVED: "removed"}
+
+
+def _terminating(live: Entry) -> bool:
+    return "deletionTimestamp" in live.manifest()["metadata"]
+
+
+def _controller_name(manifest: Manifest) -> str:
+    controller = objects.controller_of(manifest)
+    return f"{controller['kind']} {controller['name']}" if controller else ""
+
+
+def _top_differences(one: Manifest, other: Manifest) -> set[str]:
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+
+
+def _names(manifest: Manifest) -> tuple[str, str, str]:
+    metadata = manifest["metadata"]
+    return manifest["kind"], metadata.get("namespace", ""), metadata["name"]
