@@ -185,3 +185,18 @@ class Then(Fault):
         if self.strikes(_call):
             self.act(_call)
         return answer
+
+
+@dataclass
+class Hangs(Fault):
+    """A webhook does not answer, which the API server says after so long."""
+
+    wait: Callable[[], None] = lambda: None
+
+    async def before(self, call: Call) -> Answer | None:  # noqa: D102
+        if not self.strikes(call):
+            return None
+        self.wait()
+        return Answer(
+            500, status(500, "InternalError", "failed calling webhook: deadline exceeded")
+        )

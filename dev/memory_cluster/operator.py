@@ -10,6 +10,7 @@ import asyncio
 import copy
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, Final, cast
 
 from faults.history import Seen
@@ -29,7 +30,7 @@ from yolofleet.runtime.client import Client, Request
 from yolofleet.runtime.errors import ClusterError, Unavailable, from_status
 from yolofleet.runtime.events import Events
 from yolofleet.runtime.kind import Kind
-from yolofleet.runtime.queue import Priority, Workers, WorkQueue
+from yolofleet.runtime.queue import RECONCILE_TIMEOUT_S, Priority, Workers, WorkQueue
 
 DEFAULTS: Final = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
 
@@ -43,6 +44,8 @@ class MemoryClient(Client):
         self.calls: list[tuple[Call, int]] = []
         """Writes, and the code of what was answered; 0: nobody answered."""
         self.crashed = False
+        self.until = inf
+        """Whoever asks is cancelled then."""
 
     async def send(self, request: Request) -> Manifest:
         """Send `request` and return what the API server answers."""
@@ -52,6 +55,8 @@ class MemoryClient(Client):
         code = 0
         try:
             answer = await self._through(call)
+            if self._memory.clock() > self.until:
+                raise TimeoutError
             code = answer.code
         except Crashed:
             self.crashed = True
@@ -200,6 +205,7 @@ class Operator:
             raise Crashed
 
     async def _reconcile(self, key: str) -> timedelta | None:
+        self.client.until = self._server.clock() + RECONCILE_TIMEOUT_S
         try:
             return await reconcile(key, self.deps)
         except ClusterError:
@@ -207,6 +213,8 @@ class Operator:
         except Exception as error:
             self.failures.append(f"{type(error).__name__}: {error}")
             raise
+        finally:
+            self.client.until = inf
 
     def next_look_s(self) -> float | None:
         """Return in how many seconds the next key is due; None: nothing waits for time."""

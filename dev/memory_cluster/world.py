@@ -102,6 +102,14 @@ class World:
         if self.operator:
             self.operator.hear()
 
+    def lasts(self, seconds: float) -> Callable[[], None]:
+        """Return what lets so much time pass in the middle of a request."""
+
+        def wait() -> None:
+            self._time.seconds += seconds
+
+        return wait
+
     def forget(self, lines: int) -> Callable[[Any], None]:
         """Return what makes the operator deaf to the next lines of its watches."""
 

@@ -186,6 +186,7 @@ class _Turn:
             detector.uid,
             keep=_kept(desired, thought.plan, seen.children),
             spared=leant_on({failed.kind for failed in applied.failed}),
+            until=applied.until,
         )
         return applied.then(pruned)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from math import inf
 
 from yolofleet.runtime.drift import Drift
 from yolofleet.runtime.failures import Failed
@@ -36,8 +37,8 @@ class Change:
 class Applied:
     """What was written, what could not be, and what others had changed.
 
-    again: when to look at a fight once more. given_up: the API server is away or asks for a pause,
-    so what came later was not tried.
+    again: when to look at a fight once more. given_up: the API server is away, asks for a pause or
+    took too long, so what came later was not tried. until: nothing is begun later than this.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -45,6 +46,7 @@ class Applied:
     drifts: list[Drift] = field(default_factory=list)
     again: timedelta | None = None
     given_up: bool = False
+    until: float = inf
 
     def then(self, later: Applied) -> Applied:
         """Return both as one: what was written, and what was deleted after it."""

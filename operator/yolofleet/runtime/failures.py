@@ -21,6 +21,9 @@ from yolofleet.runtime.queue import LONGEST_BACKOFF_S
 BUSY_TIMES: Final = 3
 """A write that fails so often in a row is told; the first retries come within milliseconds."""
 
+SLOW_S: Final = 5.0
+"""A write that fails after so long is told at once, and tried after all others the next time."""
+
 STALE_FOR_S: Final = 5.0
 """Others who are faster for so long are told."""
 
@@ -33,13 +36,14 @@ of a single object, whose webhook hangs."""
 class Failed:
     """An object that is not as wanted, and why.
 
-    times: passes in a row in which it failed; seconds: since the first of them.
+    times: passes in a row in which it failed; seconds: since the first of them. slow: it took long.
     """
 
     manifest: Manifest
     error: ClusterError
     times: int
     seconds: float
+    slow: bool = False
 
     @property
     def kind(self) -> str:
@@ -61,7 +65,7 @@ class Failed:
         """Return whether it is worth telling: who was busy for a moment is not."""
         if isinstance(self.error, Stale):
             return self.seconds >= STALE_FOR_S
-        return isinstance(self.error, Refused) or self.times >= BUSY_TIMES
+        return self.slow or isinstance(self.error, Refused) or self.times >= BUSY_TIMES
 
 
 class Failures:
@@ -71,14 +75,14 @@ class Failures:
         self._clock = clock
         self._known: dict[tuple[str, str, str], tuple[int, float, float]] = {}
 
-    def failed(self, manifest: Manifest, error: ClusterError) -> Failed:
-        """Count a failure."""
+    def failed(self, manifest: Manifest, error: ClusterError, took: float = 0.0) -> Failed:
+        """Count a failure, which came after so many seconds."""
         now = self._clock()
         times, since, last = self._known.get(_address(manifest), (0, now, now))
         if now - last > 2 * LONGEST_BACKOFF_S:  # it was not wanted for a while
             times, since = 0, now
         self._known[_address(manifest)] = (times + 1, since, now)
-        return Failed(manifest, error, times + 1, now - since)
+        return Failed(manifest, error, times + 1, now - since, slow=took >= SLOW_S)
 
     def forget(self, manifest: Manifest) -> None:
         """End the count: it went well."""

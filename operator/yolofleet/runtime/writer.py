@@ -6,10 +6,11 @@ import hashlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from math import inf
 from typing import Any, Final, Generic
 
 import orjson
@@ -44,6 +45,7 @@ from yolofleet.runtime.found import Found, attributed
 from yolofleet.runtime.kind import HPA, Kind, kind_of
 from yolofleet.runtime.objects import Manifest
 from yolofleet.runtime.ownership import setters
+from yolofleet.runtime.queue import RECONCILE_TIMEOUT_S
 from yolofleet.runtime.store import E, Entry, Store
 from yolofleet.runtime.wish import Wish, still_wished, wish_of, with_wish
 
@@ -53,6 +55,9 @@ _REPLICAS: Final = ("spec", "replicas")
 
 LOOK_FOR_AUTOSCALER_S: Final = 60.0
 """How often to look whether the autoscaler that a Deployment is left to is still there."""
+
+WRITING_S: Final = RECONCILE_TIMEOUT_S / 2
+"""So long writes are begun. Each may hang for half a minute, at a webhook; then status is told."""
 
 LeadsToNothing = Callable[[Manifest, Failed], bool]
 """Says whether an object names what could not be made: requests would go nowhere by it."""
@@ -70,6 +75,17 @@ class _Proof:
     enforced: bool
     wish: Wish
     left: Drift | None
+
+
+@dataclass(slots=True)
+class _Writing:
+    """One pass of writes. unmade: what is not there after it; slow: what failed after long."""
+
+    uids: Mapping[tuple[str, str], str]
+    enforce: bool
+    done: Applied
+    unmade: dict[tuple[str, str], Failed] = field(default_factory=dict)
+    slow: set[tuple[str, str]] = field(default_factory=set)
 
 
 class Writer(Generic[E]):
@@ -98,6 +114,7 @@ class Writer(Generic[E]):
         self._failures = Failures(clock)
         self._untold: dict[str, list[Drift]] = {}
         self._unmade: dict[str, list[Failed]] = {}
+        self._slow: dict[str, frozenset[tuple[str, str]]] = {}
 
     def unread(self, raw: Manifest, error: ClusterError) -> Failed:
         """Count that what is to be known of the parent `raw` could not be read."""
@@ -122,45 +139,64 @@ class Writer(Generic[E]):
 
         over: the children as observed. An object that cannot be written holds up nobody but those
         who lead to it (`leads_to_nothing`). One that another controls is not touched.
+        One that failed slowly the last time comes after all others, and after `WRITING_S` nothing
+        more is begun: there has to be time to tell.
         enforce: put right what others changed; else it is only told.
         Raises nothing of the cluster's but `NotLeading`.
         """
+        if not desired:
+            return Applied()
+        uid, done = objects.controller_uid(desired[0]), Applied(until=self._clock() + WRITING_S)
         uids = {objects.identity(child): child["metadata"]["uid"] for child in over}
-        done, unmade = Applied(), list[Failed]()
-        for manifest in desired:
+        slow, turn = self._slow.get(uid, frozenset()), _Writing(uids, enforce, done)
+        last = [each for each in desired if objects.identity(each) in slow]
+        for manifest in last:
+            if objects.identity(manifest) not in uids:
+                turn.unmade[objects.identity(manifest)] = _absent(manifest, "takes too long")
+        for manifest in [*(each for each in desired if each not in last), *last]:
+            done.given_up |= self._clock() >= done.until
             if done.given_up:
                 break
-            if any(self._leads_to_nothing(manifest, each) for each in unmade):
-                continue
-            identity = objects.identity(manifest)
-            try:
-                if not await self._bring(manifest, uids.get(identity), enforce, done):
-                    absent = NotFound(f"{identity[1]} is left deleted for a moment")
-                    unmade.append(Failed(manifest, absent, 0, 0.0))
-            except NotLeading:
-                raise
-            except ClusterError as error:
-                failed = self._failures.failed(manifest, error)
-                done.failed.append(failed)
-                if isinstance(error, ResourceConflict) or identity not in uids:
-                    unmade.append(failed)
-                done.given_up = is_away(done.failed)
-            else:
-                self._failures.forget(manifest)
-        if desired:
-            uid = objects.controller_uid(desired[0])
-            self._keep_untold(uid, done)
-            self._unmade[uid] = unmade
+            if not any(self._leads_to_nothing(manifest, each) for each in turn.unmade.values()):
+                await self._try(manifest, turn)
+        self._slow[uid] = frozenset(turn.slow)
+        self._keep_untold(uid, done)
+        self._unmade[uid] = list(turn.unmade.values())
         return done
 
+    async def _try(self, manifest: Manifest, turn: _Writing) -> None:
+        """Write one object if it differs, and note in `turn` what came of it."""
+        identity, began = objects.identity(manifest), self._clock()
+        turn.unmade.pop(identity, None)
+        try:
+            if not await self._bring(manifest, turn.uids.get(identity), turn.enforce, turn.done):
+                turn.unmade[identity] = _absent(manifest, "is left deleted for a moment")
+        except NotLeading:
+            raise
+        except ClusterError as error:
+            failed = self._failures.failed(manifest, error, took=self._clock() - began)
+            turn.done.failed.append(failed)
+            if isinstance(error, ResourceConflict) or identity not in turn.uids:
+                turn.unmade[identity] = failed
+            if failed.slow:
+                turn.slow.add(identity)
+            turn.done.given_up = is_away(turn.done.failed)
+        else:
+            self._failures.forget(manifest)
+
     async def prune(
-        self, uid: str, keep: Collection[tuple[str, str]], spared: Collection[str] = ()
+        self,
+        uid: str,
+        keep: Collection[tuple[str, str]],
+        spared: Collection[str] = (),
+        until: float = inf,
     ) -> Applied:
         """Delete the children of the parent `uid` whose (kind, name) is not in `keep`.
 
-        spared: kinds of which nothing is deleted. The cache only says where to look: what is
-        deleted was listed a moment ago, and is still the same object (uid) in the same state
-        (resourceVersion) when the API server deletes it. Raises nothing but `NotLeading`.
+        spared: kinds of which nothing is deleted. until: no deletion is begun later. The cache only
+        says where to look: what is deleted was listed a moment ago, and is still the same object
+        (uid) in the same state (resourceVersion) when the API server deletes it. Raises nothing but
+        `NotLeading`.
         """
         doubtful: defaultdict[tuple[Kind, str, str], list[Entry]] = defaultdict(list)
         for entry in self._cache.owned_by(uid):
@@ -177,6 +213,9 @@ class Writer(Generic[E]):
                 continue
             for item in there:
                 if objects.controller_uid(item) == uid and objects.identity(item) not in keep:
+                    if self._clock() >= until:
+                        done.given_up = True
+                        return done
                     await self._delete(item, done)
         return done
 
@@ -550,7 +589,7 @@ class Writer(Generic[E]):
     def _forget_the_gone(self) -> None:
         if len(self._proven) > 2 * self._cache.size() + 1000:
             self._contests.forget(self._cache.has)
-            for known in (self._proven, self._unkept, self._unmade):
+            for known in (self._proven, self._unkept, self._unmade, self._slow):
                 for uid in [uid for uid in known if not self._cache.has(uid)]:
                     del known[uid]
 
@@ -591,6 +630,10 @@ class Writer(Generic[E]):
 
 
 _VERBS = {How.TAKEN: "set", How.UNOWNED: "set", How.ADDED: "added", How.REMOVED: "removed"}
+
+
+def _absent(manifest: Manifest, why: str) -> Failed:
+    return Failed(manifest, NotFound(f"{manifest['metadata']['name']} {why}"), 0, 0.0)
 
 
 def _terminating(live: Entry) -> bool:
