@@ -255,3 +255,13 @@ def test_a_canary_that_differs_in_words_alone_is_none(detector_with):
     )
     assert canary_is_equal(detector.spec)
     assert canary_revision(detector, DEFAULTS) is None
+
+
+def test_a_new_revision_is_rendered_by_the_present_version_and_an_old_one_by_its_own(
+    detector_with, monkeypatch
+):
+    """As `faults.later` has it, which plays an operator to come."""
+    old = stable_revision(detector_with(), DEFAULTS)
+    monkeypatch.setattr(revision, "RENDER_VERSION", 1000)
+    assert stable_revision(detector_with(), DEFAULTS).render_version == 1000
+    assert recorded("gate", old.name, old.record()) == old

@@ -57,7 +57,7 @@ class Revision:
     image: str
     pull_policy: str
     drain_seconds: int
-    render_version: int = RENDER_VERSION
+    render_version: int
 
     def record(self) -> str:
         """Return what it is remembered by; `recorded` reads it back."""
@@ -130,9 +130,12 @@ def revision_of(
     image: str,
     pull_policy: str,
     drain_seconds: int,
-    render_version: int = RENDER_VERSION,
+    render_version: int | None = None,
 ) -> Revision:
-    """Return the revision of what `spec` says of the pods."""
+    """Return the revision of what `spec` says of the pods.
+
+    render_version: by which it was rendered first; None: it is now, by the present one.
+    """
     return Revision(
         name=name,
         model=spec.model,
@@ -144,7 +147,7 @@ def revision_of(
         image=image,
         pull_policy=pull_policy,
         drain_seconds=drain_seconds,
-        render_version=render_version,
+        render_version=RENDER_VERSION if render_version is None else render_version,
     )
 
 
