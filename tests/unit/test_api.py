@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolofleet.api import crd, generate, names, quantity
+from yolofleet.api import crd, generate, names
 from yolofleet.api.base import InvalidSpec, seconds
 from yolofleet.api.detector import Detector
 from yolofleet.api.status import Draining
+from yolofleet.runtime import quantity
 
 ROOT = Path(__file__).parents[2]
 
