@@ -1,5 +1,6 @@
 """Whose route has which host: one holder each, nothing taken away, and who is left out is told."""
 
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -105,7 +106,8 @@ GATEWAYS = st.lists(st.sampled_from(["mesh", "x/g", "y/g"]), unique=True, min_si
 def test_a_route_gains_nothing_that_another_has_and_loses_nothing(hosts, gateways, live, data):
     every = [claim(g, h, "shop") for g in ("mesh", "x/g", "y/g") for h in hosts]
     taken = data.draw(st.sets(st.sampled_from(every)))
-    found = exposed(live, taken, hosts=hosts, gateways=gateways)
+    allowed = Allowed(gateways=("mesh", "x/*", "y/*"))
+    found = exposed(live, taken, allowed=allowed, hosts=hosts, gateways=gateways)
     has = {claim(g, h, "shop") for g in found.gateways or ["mesh"] for h in found.hosts}
     had = {claim(g, h, "shop") for g in live[1] for h in live[0]} if live else set()
     asked = {claim(g, h, "shop") for g in gateways for h in hosts}
@@ -113,6 +115,23 @@ def test_a_route_gains_nothing_that_another_has_and_loses_nothing(hosts, gateway
     assert has >= had & asked
     assert bool(found.denials) == bool(asked & taken)
     assert found.routes or live is None
+
+
+@given(
+    HOSTS.filter(bool),
+    GATEWAYS,
+    st.one_of(st.none(), st.tuples(HOSTS.filter(bool), GATEWAYS)),
+)
+def test_no_route_inside_the_mesh_comes_to_be_seen_by_all_namespaces(hosts, gateways, live):
+    found = exposed(live, [], hosts=hosts, gateways=gateways)
+    seen_before = live is not None and "mesh" in live[1] and len(live[1]) > 1
+    assert "mesh" not in found.gateways or len(found.gateways) == 1 or seen_before
+    mixed = "mesh" in gateways and len(gateways) > 1
+    assert bool(found.denials) == mixed
+    assert all("mesh beside other gateways" in each.message for each in found.denials)
+    assert found.routes
+    if live is not None and set(live[0]) & set(hosts):
+        assert set(found.gateways or ["mesh"]) >= set(live[1]) & set(gateways)
 
 
 @pytest.mark.parametrize(
@@ -460,4 +479,8 @@ def test_only_a_route_inside_the_mesh_is_for_its_own_namespace_alone(world):
     world.edit(traffic={"hosts": ["gate.example.com"], "gateways": ["mesh"]})
     assert exported() == ["."]
     world.edit(traffic={"hosts": ["gate.example.com"], "gateways": ["mesh", PUBLIC]})
+    assert exported() == ["."], "nobody allowed it"
+    assert world.status().condition("TrafficRouted").reason == "HostNotAllowed"
+    allowed = Allowed(gateways=("mesh", PUBLIC))
+    world.defaults = replace(world.defaults, allowed=allowed)
     assert exported() is None

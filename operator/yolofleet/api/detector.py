@@ -410,7 +410,8 @@ class Traffic(ApiModel):
         default=[],
         description="Gateways (NAMESPACE/NAME, or mesh) that the hosts are served on: Istio's, or"
         " those of the Gateway API. Empty, or mesh alone: inside the mesh only, with Istio for"
-        " clients of the detector's own namespace.",
+        " clients of the detector's own namespace. With Istio mesh beside others needs the cluster"
+        " admin's leave: clients of all namespaces would go by the route.",
     )
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2,

@@ -46,6 +46,19 @@ class Allowed:
             " admin (traffic.allowedGateways of the chart)"
         )
 
+    def against_export(self, gateways: Collection[str]) -> str:
+        """Say why `mesh` may not stand beside other `gateways`; nothing if it may.
+
+        Gateways have to see a route from elsewhere, and then the sidecars of all namespaces do.
+        """
+        if MESH not in gateways or len(gateways) == 1 or MESH in self.gateways:
+            return ""
+        return (
+            "spec.traffic.gateways: mesh beside other gateways would take the hosts from clients of"
+            " all namespaces; remove mesh, or ask the cluster's admin (mesh in"
+            " traffic.allowedGateways of the chart)"
+        )
+
 
 def _below(host: str, pattern: str) -> bool:
     return host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]))
@@ -86,7 +99,8 @@ def expose(
     detectors hold. bare: whether a route without hosts answers to all hosts of its gateways (the
     Gateway API), and not to none (Istio's delegates).
     """
-    asked = _Asked(detector, taken, allowed)
+    inside = live is not None and set(live[1]) == {MESH}
+    asked = _Asked(detector, taken, allowed, exported=not bare, inside=inside)
     traffic, namespace = detector.spec.traffic, detector.namespace
     hosts = list(dict.fromkeys(normal(host) for host in traffic.hosts))
     if not hosts and not (bare and any(gateway != MESH for gateway in traffic.gateways)):
@@ -108,11 +122,17 @@ def expose(
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What is said against each host on each gateway."""
+    """What is said against each host on each gateway.
+
+    exported: proxies of other namespaces see a route on gateways. inside: the route that is there
+    is in the mesh alone.
+    """
 
     detector: Detector
     taken: Mapping[Claim, str]
     allowed: Allowed
+    exported: bool
+    inside: bool
 
     def may(self, gateway: str, host: str) -> bool:
         """Say whether a new route may have `host` on `gateway`."""
@@ -141,7 +161,11 @@ class _Asked:
         return Denial(Reason.HOST_NOT_ALLOWED, told) if told else None
 
     def _gateway(self, gateway: str) -> str:
-        return self.allowed.against_gateway(gateway_name(gateway, self.detector.namespace))
+        name = gateway_name(gateway, self.detector.namespace)
+        told = self.allowed.against_gateway(name)
+        if not told and self.exported and (name == MESH) is not self.inside:
+            told = self.allowed.against_export(self.detector.spec.traffic.gateways)
+        return told
 
 
 def taken_by(other: str, taken: Claim) -> str:
