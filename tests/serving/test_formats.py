@@ -199,6 +199,17 @@ def test_countless_empty_files_are_not_unpacked() -> None:
         opened(gzip.compress(entry * 40_000, 1), most=1000)
 
 
+def test_an_archive_whose_file_has_no_name_holds_no_model() -> None:
+    """`is_dir` of the standard library fails on one."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        unnamed = zipfile.ZipInfo("later")
+        unnamed.filename = ""
+        archive.writestr(unnamed, ONNX)
+    with pytest.raises(ModelUnsupported, match=r"there must be one OpenVINO graph"):
+        opened(file.getvalue())
+
+
 def linked(kind: bytes, target: str) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as archive:

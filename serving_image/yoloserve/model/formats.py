@@ -34,6 +34,7 @@ DAMAGED = (  # what the readers of archives raise for bytes that are none
     OSError,
     ValueError,
     OverflowError,
+    LookupError,
     RuntimeError,
     struct.error,
 )
@@ -207,7 +208,8 @@ def _untagged(loader: Any, _: str, node: Any) -> object:
 
 
 def _unzipped(archive: zipfile.ZipFile, most: int) -> dict[str, bytes]:
-    inside = [entry for entry in archive.infolist() if not entry.is_dir()]
+    # `is_dir` cannot be asked of a file whose name is empty.
+    inside = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
     for entry in inside:
         # Systems that know no kinds of files leave theirs at 0.
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
