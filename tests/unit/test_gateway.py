@@ -328,3 +328,23 @@ def test_named_by_the_user_it_moves_at_once(world):
     world.reconcile()
     assert world.status().provider == GATEWAY
     assert world.weights() == {stable: 100}
+
+
+def test_a_new_detector_takes_the_router_that_has_its_gateways(world):
+    world.mesh = world.gateway = True
+    traffic = {"hosts": ["gate.example.com"], "gateways": ["edge/public"]}
+    world.edit(traffic=traffic)
+    world.absent_for = {Provider.ISTIO: frozenset({"edge/public"})}
+    world.settle()
+    assert world.status().provider == Provider.GATEWAY
+    assert ("VirtualService", "gate") not in world.children
+    assert ("HTTPRoute", "gate") in world.children
+
+
+def test_a_new_detector_whose_gateways_nobody_has_takes_the_first_router(world):
+    world.mesh = world.gateway = True
+    world.edit(traffic={"hosts": ["gate.example.com"], "gateways": ["edge/public"]})
+    world.absent = frozenset({"edge/public"})
+    world.settle()
+    assert world.status().provider == Provider.ISTIO
+    assert world.status().condition("TrafficRouted").reason == "GatewayAbsent"

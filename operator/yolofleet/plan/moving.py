@@ -42,7 +42,7 @@ class Way:
         Of a router that tells of no route that it took it, it is enough that the gateways exist, or
         that somebody delegates to it.
         """
-        if not self.exposure.routes or self._lacks_gateways:
+        if not self.exposure.routes or self.lacks_gateways:
             return False
         if not ROUTERS[self.router].ACKNOWLEDGES:
             return self.followed.counts
@@ -51,7 +51,7 @@ class Way:
     @property
     def written(self) -> bool:
         """Say whether its route is to be there: it waits for gateways, but stays once it is."""
-        return self.exposure.routes and (self.live or not self._lacks_gateways)
+        return self.exposure.routes and (self.live or not self.lacks_gateways)
 
     @property
     def missing(self) -> Followed:
@@ -62,7 +62,8 @@ class Way:
         return Followed(Following.NOBODY, Reason.ROUTE_PENDING, told)
 
     @property
-    def _lacks_gateways(self) -> bool:
+    def lacks_gateways(self) -> bool:
+        """Say whether it names a gateway that does not exist, of this router's kind."""
         return self.followed.reason is Reason.GATEWAY_ABSENT
 
 
@@ -80,17 +81,22 @@ def ways(
 ) -> tuple[Way, Provider, Way | None]:
     """Return the way of requests, the router that the detector is on, and where it is to move.
 
-    A detector that is new takes the router that is there. One on a plain Service moves there, with
+    A detector that is new takes the router that is there, and of several the first one that has its
+    gateways. One on a plain Service moves there, with
     auto, only once that one routes.
     """
     auto = detector.spec.traffic.provider is Provider.AUTO
     kept = _kept(detector, status, children)
     provider = provider_for(detector, routers, kept)
+    there = [each for each in SPLITTING if provider_for(detector, {each}) in routers]
+    if auto and splits(provider) and kept is None:
+        new = [_way(detector, each, children, elsewhere) for each in there]
+        way = next((each for each in new if not each.lacks_gateways), new[0])
+        return way, way.router, None
     if not auto or not splits(provider) or kept is not Provider.SERVICE:
         way = _way(detector, provider, children, elsewhere)
         away = auto and kept and not splits(provider)  # its API may come back
         return way, kept if away and kept else provider, None
-    there = [each for each in SPLITTING if provider_for(detector, {each}) in routers]
     way = choose(_way(detector, each, children, elsewhere) for each in there)
     return (way, way.router, None) if way.carries else (way, Provider.SERVICE, way)
 
