@@ -156,8 +156,7 @@ async def judge(
     if counts:
         wrong += _counts(stage, expected, retries, net)
     await end(stage)
-    gave_up = FAILED in exits and FAILED in stage.exits
-    wrong += [f"O4 {told}" for told in log_problems(stage.operator.text(), gave_up=gave_up)]
+    wrong += [f"O4 {told}" for told in log_problems(stage.operator.text())]
     wrong += [f"O4 exit status {code}" for code in stage.exits if code not in exits]
     if safe:
         wrong += [f"O5 {told}" for told in _unsafe(stage)]
@@ -271,11 +270,6 @@ async def end(stage: Stage) -> None:
 _UNHANDLED: Final = ("Traceback (most recent", "never retrieved", "was never awaited")
 
 
-FAILED: Final = 1
-_GIVING_UP: Final = ("kopf._core", "asyncio")
-"""Who tells of it when kopf ends, and with it the process."""
-
-
 def _fields(line: str) -> Mapping[str, Any]:
     try:
         fields: Mapping[str, Any] = json.loads(line)
@@ -284,20 +278,13 @@ def _fields(line: str) -> Mapping[str, Any]:
     return fields
 
 
-def log_problems(text: str, *, gave_up: bool = False) -> list[str]:
-    """Return what in a log shows that something went wrong that nobody had thought of.
-
-    gave_up: the process may have ended by itself, and told of that.
-    """
+def log_problems(text: str) -> list[str]:
+    """Return what in a log shows that something went wrong that nobody had thought of."""
     wrong = []
     for line in text.splitlines():
         told = _fields(line)
         unhandled = any(sign in line for sign in _UNHANDLED)
         critical = told.get("level") == "critical" or told.get("message") == "reconcile failed"
-        if gave_up and str(told.get("logger", "")).startswith(_GIVING_UP):
-            continue
-        if gave_up and told.get("message") == "a part ended; exiting":
-            continue
         if unhandled or critical:
             wrong.append(line[:3000])
     return wrong

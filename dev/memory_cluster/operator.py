@@ -22,8 +22,7 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
-from yolofleet.cluster.sweep import Sweep
-from yolofleet.handlers import Watch
+from yolofleet.cluster.informer import Informer
 from yolofleet.plan.defaults import Defaults
 from yolofleet.reconcile import Deps, reconcile
 from yolofleet.runtime.client import Client, Request
@@ -110,8 +109,7 @@ class Operator:
             clock=server.clock,
             now=self._now,
         )
-        self._sweep = Sweep(client, self.cache, self.queue)
-        self._watch = Watch(self.cache, self.queue, self._sweep, lambda _kind, _type: None)
+        self._informer = Informer(client, self.cache, self.queue)
         self.deps = Deps(
             cache=self.cache,
             cluster=Writer(client, self.cache, clock=server.clock),
@@ -142,16 +140,16 @@ class Operator:
     async def start(self) -> None:
         """List all there is, as the process does before it works."""
         self._heard = len(self._server.history)
-        await self._sweep.first()
+        await self._informer.first()
         for key in self.cache.detectors():
             self.queue.add(key, Priority.RESYNC)
 
     async def sweep(self) -> None:
         """List all kinds: what watches lost is found."""
-        await self._sweep.discover()
+        await self._informer.discover()
         for kind in kinds.CACHED:
             if self.cache.serves(kind):
-                await self._sweep.list(kind)
+                await self._informer.list(kind)
 
     def hear(self) -> int:
         """Take in what happened since, as watches tell it; return how many lines that were."""
@@ -163,7 +161,7 @@ class Operator:
                     self.deaf -= 1
                     self.missed += 1
                 else:
-                    self._watch.event(kind, type, manifest)
+                    self._informer.take(kind, type, manifest)
         return len(news)
 
     def _lines(self, seen: Seen) -> Iterable[tuple[str, Kind, Manifest]]:

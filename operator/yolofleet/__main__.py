@@ -12,7 +12,6 @@ import ctypes
 import gc
 import logging
 import os
-import signal
 import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -21,14 +20,14 @@ from typing import Any, NoReturn
 import uvloop
 from aiohttp.web import AppRunner
 
-from yolofleet import explain, handlers, webhook
+from yolofleet import explain, shell, webhook
 from yolofleet.cluster import kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
+from yolofleet.cluster.informer import Informer
 from yolofleet.cluster.kinds import CONTROLLER
-from yolofleet.cluster.sweep import Sweep
 from yolofleet.metrics import Beliefs, Health, Metrics, WorldCollector, serve, serve_beliefs
 from yolofleet.reconcile import Deps, reconcile
 from yolofleet.runtime import logs
@@ -88,16 +87,19 @@ class Operator:
         self._cache = cache = Cache()
         self._queue = WorkQueue(metrics.queue, word=CONTROLLER.word)
         self._events = Events(client, instance=settings.identity, manager=CONTROLLER.manager)
-        self._sweep = Sweep(
+        self._accelerators = Accelerators(client, cache, namespaces=settings.namespaces)
+        self._informer = Informer(
             client,
             cache,
             self._queue,
             namespaces=settings.namespaces,
-            relisted=metrics.relisted,
+            period_s=settings.resync_s,
             hearing=Hearing(silence_s=settings.watch_silence_s),
-            swept=give_back_memory,
+            counted=metrics.watched,
+            relisted=metrics.relisted,
+            resynced=give_back_memory,
+            waiting=self._accelerators.waiting,
         )
-        self._accelerators = Accelerators(client, cache, namespaces=settings.namespaces)
         self._deps = Deps(
             cache=cache,
             cluster=Writer(client, cache, repaired=metrics.repaired),
@@ -109,7 +111,7 @@ class Operator:
         )
         self._warm = asyncio.Event()
         self._ending = asyncio.Event()
-        self._kopf_stops = asyncio.Event()
+        self._servers: list[AppRunner] = []
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         metrics.leading(settings.lease_name, False)
         metrics.workers.limited_to(settings.workers)
@@ -120,30 +122,45 @@ class Operator:
 
     async def run(self) -> int:
         """Run until a signal (0), or until a part ends by itself (1)."""
-        self._take_signals()
+        try:
+            await shell.run(
+                self._credentials,
+                namespaces=self._settings.namespaces,
+                start=self._begin,
+                stop=self._end,
+            )
+        except (ClusterError, webhook.BadCertificate):
+            raise
+        except Exception as error:  # kopf's own: it could not even look at the API server
+            logger.critical("kopf ended; exiting", exc_info=error)
+            return FAILED
+        return OK
+
+    async def _begin(self) -> None:
         health = Health(alive=self._ails, ready=self._unready)
-        server = await serve(self._metrics, health, self._settings.metrics_port)
-        debug = await self._explain()
-        admission = await self._admit()
-        # kopf cancels at its end every task that was made after its start: so it starts last.
+        self._servers.append(await serve(self._metrics, health, self._settings.metrics_port))
+        self._servers += filter(None, (await self._explain(), await self._admit()))
         self._start("event loop lag", self._metrics.measure_lag())
         self._start("leader", self._leader.run())
         self._start("events", self._events.run())
-        self._start("sweep", self._keep_cache())
+        self._start("informer", self._inform())
         self._start("workers", self._work())
-        self._start("watches", self._watch())
-        ending = asyncio.create_task(self._ending.wait())
-        await asyncio.wait({ending, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
-        if not ending.done():
-            return await self._failed()
+        self._guarding = asyncio.create_task(self._guard(), name="guard")
+
+    async def _guard(self) -> None:
+        """End the process when a part of it ends."""
+        await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+        await self._failed()
+
+    async def _end(self) -> None:
+        """Take all down in order, the Lease before what may take its time."""
+        self._ending.set()
+        self._guarding.cancel()
         await self._stop_writing()
         await self._leader.release()
-        self._kopf_stops.set()
-        await asyncio.wait({self._tasks["watches"]}, timeout=10.0)
-        for served in filter(None, (server, debug, admission)):
-            await served.cleanup()
+        for server in self._servers:
+            await server.cleanup()
         await self._stop(*self._tasks)
-        return OK
 
     async def _explain(self) -> AppRunner | None:
         """Serve what is believed of detectors, where it is asked for."""
@@ -160,35 +177,15 @@ class Operator:
         defaults = self._deps.defaults
         return await webhook.serve(self._cache, self._warm.is_set, certificate, port, defaults)
 
-    def _take_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._ending.set)
-
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks[name] = asyncio.create_task(work, name=name)
 
-    async def _keep_cache(self) -> None:
-        await self._sweep.first()
+    async def _inform(self) -> None:
+        await self._informer.first()
+        give_back_memory()
         self._warm.set()
         logger.info("cache is warm", extra={"fields": {"objects": self._cache.size()}})
-        await self._sweep.run()
-
-    async def _watch(self) -> None:
-        """Watch once the first lists told what may be read; kopf lists anew, so nothing is lost."""
-        await self._warm.wait()
-        await handlers.watch(
-            handlers.Watch(
-                self._cache,
-                self._queue,
-                self._sweep,
-                self._metrics.watched,
-                waiting=self._accelerators.waiting,
-            ),
-            self._credentials,
-            namespaces=self._settings.namespaces,
-            stop=self._kopf_stops,
-            take_signals=self._take_signals,
-        )
+        await self._informer.run()
 
     async def _work(self) -> None:
         """Reconcile once this replica leads and its cache is warm: all detectors, then news."""
@@ -208,7 +205,7 @@ class Operator:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _stop_writing(self) -> None:
-        await self._stop("workers", "sweep")
+        await self._stop("workers", "informer")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._events.posted(), LAST_EVENTS_S)
         await self._stop("events", "leader")
@@ -259,7 +256,7 @@ class Operator:
             f"ended: {', '.join(ended)}" if ended else "",
             self._metrics.late(),
             self._queue.stuck(),
-            self._sweep.hearing.deaf(),
+            self._informer.hearing.deaf(),
         ]
         return "; ".join(filter(None, ails))
 
@@ -268,7 +265,7 @@ class Operator:
             return "ending"
         if not self._warm.is_set():
             return "the first lists are not complete"
-        return self._ails() or self._sweep.hearing.unopened()
+        return self._ails() or self._informer.hearing.unopened()
 
 
 def _is_loss(error: BaseException | None) -> bool:

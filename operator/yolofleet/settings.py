@@ -60,6 +60,9 @@ class Settings:
     """Detectors reconciled at once. The API server, not this process, is the limit (~200
     writes/s), and ten workers reach it."""
 
+    resync_s: int
+    """How often all kinds are listed anew, should a watch have lost something all the same."""
+
     watch_silence_s: int
     """When nothing came through a watch for so long, not even a bookmark, its kind is listed."""
 
@@ -92,6 +95,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         webhook_port=text.whole_number("WEBHOOK_PORT", 0),
         webhook_certificates=Path(text.optional("WEBHOOK_CERTIFICATES", "/certificates")),
         workers=text.whole_number("WORKERS", 10, least=1),
+        resync_s=text.whole_number("RESYNC_SECONDS", 600, least=1),
         watch_silence_s=text.whole_number("WATCH_SILENCE_SECONDS", 150, least=1),
         log_level=text.one_of("LOG_LEVEL", "INFO", "DEBUG", "WARNING", "ERROR"),
     )

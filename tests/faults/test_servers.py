@@ -38,7 +38,7 @@ async def test_12_a_server_that_has_had_enough(
     headers = {"Retry-After": "1"} if status == 429 else {}
     storm = Refused(any_call, status=status, share=share, headers=headers, dice=random.Random(SEED))
     label = f"12 storm of {status} ({share:.0%})"
-    async with theatre.broken(label, trace, retries=5, exits=(1,)) as stage:
+    async with theatre.broken(label, trace, retries=5) as stage:
         with stage.proxy.suffering(storm):
             await trace.step(stage)
             await asyncio.sleep(STORM_S)

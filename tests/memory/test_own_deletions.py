@@ -19,12 +19,15 @@ CANARY = {"model": B, "weight": 20}
 class HearsOfNoDeletion:
     """A watch that is silent where Services go."""
 
-    def __init__(self, watch: Any) -> None:
-        self._watch = watch
+    def __init__(self, informer: Any) -> None:
+        self._informer = informer
 
-    def event(self, kind: Kind, type: str, manifest: Manifest) -> None:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._informer, name)
+
+    def take(self, kind: Kind, type: str, manifest: Manifest) -> None:
         if (type, kind) != ("DELETED", kinds.SERVICE):
-            self._watch.event(kind, type, manifest)
+            self._informer.take(kind, type, manifest)
 
 
 def deletes_a_service(call: Call) -> bool:
@@ -39,7 +42,7 @@ async def test_no_request_goes_to_a_service_that_was_deleted_a_moment_ago(
     await world.create(**SPEC | {"canary": CANARY})
     await world.settle()
     assert isinstance(world.operator, Operator)
-    monkeypatch.setattr(world.operator, "_watch", HearsOfNoDeletion(world.operator._watch))
+    monkeypatch.setattr(world.operator, "_informer", HearsOfNoDeletion(world.operator._informer))
 
     def wants_it_back(_call: Call) -> None:
         world.merge(kinds.DETECTOR, NAME, {"spec": {"canary": CANARY}})

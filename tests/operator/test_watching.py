@@ -1,4 +1,4 @@
-"""What the operator sees of a cluster that changes under it: watches, sweeps, optional kinds."""
+"""What the operator sees of a cluster that changes under it: watches, lists, optional kinds."""
 
 import asyncio
 import signal
@@ -15,7 +15,7 @@ from controlplane.process import OperatorProcess
 from yolofleet.api.names import DETECTOR_LABEL
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.sweep import Sweep
+from yolofleet.cluster.informer import Informer
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.kind import LEASE, Kind
 from yolofleet.runtime.queue import WorkQueue
@@ -111,17 +111,17 @@ async def test_what_was_deleted_while_nobody_watched_is_noticed(
 ) -> None:
     """The cache keeps what it knew; a list tells what is gone, and whom that concerns."""
     cache, queue = Cache(), WorkQueue()
-    sweep = Sweep(client, cache, queue, namespaces=[namespace])
+    informer = Informer(client, cache, queue, namespaces=[namespace])
     await kube.create(a_service(namespace, "gate"))
-    await sweep.first()
+    await informer.first()
     assert queue.take() == f"{namespace}/gate"
     queue.done(f"{namespace}/gate")
     assert cache.named(kinds.SERVICE, namespace, "gate")
     await kube.delete(kinds.SERVICE, namespace, "gate")
-    await sweep.list(kinds.SERVICE)
+    await informer.list(kinds.SERVICE)
     assert cache.named(kinds.SERVICE, namespace, "gate") is None
     assert queue.take() == f"{namespace}/gate"
-    await sweep.list(kinds.SERVICE)
+    await informer.list(kinds.SERVICE)
     queue.done(f"{namespace}/gate")
     assert queue.take() is None
 

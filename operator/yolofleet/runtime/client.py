@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -20,8 +21,13 @@ from yolofleet.runtime.objects import Manifest
 APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
 JSON_PATCH: Final = "application/json-patch+json"
 JSON: Final = "application/json"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST: Final = METADATA.replace("Metadata;", "MetadataList;")
 
 PAGE = 500  # objects in one answer; the API server's own advice for large collections
+SHORTEST_WATCH_S = 300  # the server ends a watch after once to twice that (client-go's)
+SILENT_WATCH_S = 70.0  # a bookmark comes each minute; without one the connection may be dead
+EVENTS_AT_ONCE = 20  # some milliseconds of work
 BREATH = 50  # objects that are shrunk before others of the event loop have their turn
 LIST_ATTEMPTS = 3  # a list whose rest was forgotten is begun anew this often
 
@@ -37,6 +43,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     content_type: str = JSON
+    accept: str = JSON
 
     @property
     def writes(self) -> bool:
@@ -137,7 +144,7 @@ class Client:
                 self._server + request.path,
                 params=request.query,
                 data=None if request.body is None else orjson.dumps(request.body),
-                headers={"Content-Type": request.content_type, "Accept": JSON},
+                headers={"Content-Type": request.content_type, "Accept": request.accept},
                 timeout=self._timeout,
             ) as response:
                 code = str(response.status)
@@ -163,17 +170,26 @@ class Client:
         namespace: str = "",
         selector: str = "",
         fields: str = "",
+        metadata_only: bool = False,
     ) -> Listing[Item]:
         """Read all objects of `kind`, page by page; `keep` shrinks each as soon as it is read.
 
         selector, fields: the API server leaves out what these (labels, fields) do not select.
+        metadata_only: of each object nothing else is asked for.
 
         No resourceVersion is sent, so that the answer is the newest there is. When the server
         forgets the rest of a list (410), the list is begun anew.
         """
         for _ in range(LIST_ATTEMPTS):
             try:
-                return await self._list(kind, keep, namespace, selector, fields)
+                return await self._list(
+                    kind,
+                    keep,
+                    namespace,
+                    selector,
+                    fields,
+                    METADATA_LIST if metadata_only else JSON,
+                )
             except Gone:
                 continue
         raise Gone(f"the list of {kind} was forgotten {LIST_ATTEMPTS} times before its end")
@@ -185,12 +201,13 @@ class Client:
         namespace: str,
         selector: str,
         fields: str,
+        accept: str,
     ) -> Listing[Item]:
         told = {"limit": str(PAGE), "labelSelector": selector, "fieldSelector": fields}
         query = {name: value for name, value in told.items() if value}
         items: list[Item] = []
         while True:
-            page = await self.send(Request("GET", kind.path(namespace), query))
+            page = await self.send(Request("GET", kind.path(namespace), query, accept=accept))
             for number, item in enumerate(page["items"], 1):
                 item["apiVersion"], item["kind"] = kind.api_version, kind.name
                 items.append(keep(item))
@@ -199,6 +216,52 @@ class Client:
             if not (rest := page["metadata"].get("continue")):
                 return Listing(items, int(page["metadata"]["resourceVersion"]))
             query = query | {"continue": rest}
+
+    async def watch(
+        self,
+        kind: Kind,
+        version: int,
+        take: Callable[[str, Manifest], None],
+        *,
+        namespace: str = "",
+        selector: str = "",
+        opened: Callable[[aiohttp.StreamReader], None] = lambda _: None,
+        metadata_only: bool = False,
+    ) -> None:
+        """Hand to `take` what happens after `version`, until the API server ends it, as it does.
+
+        take: gets the type of an event, and the object; that of a BOOKMARK has a resourceVersion
+        only. opened: told of the stream once there is one. Raises `Gone` when the server has
+        forgotten that version, or what it is whose error it tells of in the stream.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": str(version),
+            "timeoutSeconds": str(int(random.uniform(1, 2) * SHORTEST_WATCH_S)),
+        }
+        query |= {"labelSelector": selector} if selector else {}
+        accept = METADATA if metadata_only else JSON
+        request = Request("GET", kind.path(namespace), query, accept=accept)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=SILENT_WATCH_S)
+        try:
+            async with self._session.request(
+                request.method,
+                self._server + request.path,
+                params=request.query,
+                headers={"Accept": request.accept},
+                timeout=timeout,
+            ) as response:
+                if response.status != 200:
+                    _answer(request, response, await response.read())
+                opened(response.content)
+                async for number, line in _numbered_lines(response.content):
+                    _take_event(request, line, take)
+                    if number % EVENTS_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            told = str(error) or type(error).__name__
+            raise Unanswered(f"watch {request.path}: {told}") from error
 
     async def probe(self, kind: Kind) -> None:
         """Raise `Forbidden` if objects of `kind` may not be listed."""
@@ -211,6 +274,28 @@ class Client:
         except NotFound:
             return False
         return any(resource["name"] == kind.plural for resource in found.get("resources", ()))
+
+
+async def _numbered_lines(content: aiohttp.StreamReader) -> AsyncIterator[tuple[int, bytes]]:
+    number, rest = 0, b""
+    async for chunk in content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in filter(None, lines):
+            number += 1
+            yield number, line
+    if rest:
+        raise aiohttp.ClientPayloadError("the watch broke off in the middle of a line")
+
+
+def _take_event(request: Request, line: bytes, take: Callable[[str, Manifest], None]) -> None:
+    try:
+        event = orjson.loads(line)
+        type, told = event["type"], event["object"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise aiohttp.ClientPayloadError(f"the watch said no event: {error!r}") from error
+    if type == "ERROR":
+        raise Gone(f"watch {request.path}: {told.get('message') or told.get('code')}")
+    take(type, told)
 
 
 def _answer(request: Request, response: aiohttp.ClientResponse, content: bytes) -> Manifest:

@@ -1,7 +1,7 @@
 """Whether the watches still tell what happens: a watch can be open, and deaf.
 
 A quiet cluster is healthy, so silence proves nothing: API servers need not send bookmarks. It only
-makes the sweep list that kind at once. What such a list finds, and a watch has not told a minute
+makes the informer list that kind at once. What such a list finds, and a watch has not told a minute
 later, is the proof.
 """
 
@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from yolofleet.runtime.kind import Kind
 
 SILENCE_S: Final = (
-    150.0  # two bookmarks, which mostly come each minute, and kopf's time-out of 70 s
+    150.0  # two bookmarks, which mostly come each minute, and the time-out of a silent watch, 70 s
 )
 UNTOLD_SHARE: Final = 0.4  # of that: a watch that lost its connection may need a minute to be back
 
@@ -83,6 +83,12 @@ class Hearing:
         """Say which objects a whole list held: what is gone by now need not be told."""
         for uid in [uid for uid in self._untold.get(kind, ()) if uid not in there]:
             del self._untold[kind][uid]
+
+    def begins_at(self, kind: Kind, version: int) -> None:
+        """Say that a watch begins anew after a list of `version`: it tells of nothing older."""
+        untold = self._untold.get(kind, {})
+        for uid in [uid for uid, (missed, _) in untold.items() if missed <= version]:
+            del untold[uid]
 
     def forget(self, kind: Kind) -> None:
         """Say that the API of `kind` is gone, and its watches with it."""

@@ -17,7 +17,6 @@ import orjson
 
 _QUIET: Final = {
     "kopf": logging.WARNING,
-    "kopf._core.reactor.observation": logging.ERROR,  # it warns of each optional CRD's absence
     "aiohttp.access": logging.WARNING,
     "asyncio": logging.WARNING,
     "kubernetes": logging.WARNING,

@@ -436,7 +436,7 @@ class Writer(Generic[E]):
     async def _look_at(self, cached: Entry) -> None:
         """Bring the cache up to date with an object that is not what the cache says it is.
 
-        Its watch may never tell: a deletion that was lost is noticed by the next sweep only.
+        Its watch may never tell: a deletion that was lost is noticed by the next resync only.
         """
         found = await self._client.find(cached.kind, cached.namespace, cached.name)
         if found is None or found["metadata"]["uid"] != cached.uid:

@@ -1,0 +1,245 @@
+"""What the informer makes of lists and watches: the cache, and who is to look."""
+
+import asyncio
+from collections import defaultdict
+from typing import Any, cast
+
+import pytest
+
+from controlplane.kube import eventually
+from yolofleet.cluster import kinds
+from yolofleet.cluster.cache import Cache
+from yolofleet.cluster.informer import Informer
+from yolofleet.runtime import errors
+from yolofleet.runtime.client import Client, Listing
+from yolofleet.runtime.kind import CRD, Kind
+from yolofleet.runtime.objects import Manifest
+from yolofleet.runtime.queue import Priority, WorkQueue
+
+OWNED = {"yolofleet.io/detector": "gate"}
+
+
+def an_object(kind: Kind, version: int = 1, **metadata: Any) -> Manifest:
+    basic = {"name": "gate", "namespace": "shop", "uid": "u", "resourceVersion": str(version)}
+    return {"metadata": basic | metadata, "spec": {}}
+
+
+class Cluster:
+    """An API server with nothing in it but `there`, whose watches tell nothing.
+
+    served: which optional APIs it has.
+    """
+
+    def __init__(self, *served: Kind) -> None:
+        self.served = set(served)
+        self.there: dict[Kind, list[Manifest]] = {}
+        self.forbidden: set[tuple[Kind, str]] = set()
+        self.watched: list[tuple[Kind, str, int]] = []
+        self.forgets: defaultdict[Kind, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def list(self, kind: Kind, keep: Any, *, namespace: str = "", **_: Any) -> Listing[Any]:
+        if (kind, namespace) in self.forbidden:
+            raise errors.Forbidden(f"{kind} may not be listed in {namespace!r}")
+        return Listing([keep(one) for one in self.there.get(kind, ())], 9)
+
+    async def watch(self, kind: Kind, version: int, *_: Any, namespace: str, **__: Any) -> None:
+        self.watched.append((kind, namespace, version))
+        await self.forgets[kind].wait()
+        self.forgets[kind].clear()
+        raise errors.Gone("too old")
+
+    async def serves(self, kind: Kind) -> bool:
+        return kind in self.served
+
+
+class World:
+    def __init__(self, *served: Kind, **options: Any) -> None:
+        self.cluster, self.cache, self.queue = Cluster(*served), Cache(), WorkQueue()
+        client = cast(Client, self.cluster)
+        self.informer = Informer(client, self.cache, self.queue, **options)
+
+    def look(self) -> str | None:
+        """Return who is to look next, and be done with it."""
+        if (key := self.queue.take()) is not None:
+            self.queue.done(key)
+        return key
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_what_a_user_changes_comes_before_drift(world: World) -> None:
+    labels = {"yolofleet.io/detector": "other"}
+    world.informer.take(kinds.SERVICE, "MODIFIED", an_object(kinds.SERVICE, labels=labels))
+    world.informer.take(kinds.DETECTOR, "ADDED", an_object(kinds.DETECTOR))
+    assert [world.look(), world.look()] == ["shop/gate", "shop/other"]
+
+
+def test_a_deletion_wakes_the_owner_once(world: World) -> None:
+    service = an_object(kinds.SERVICE, labels=OWNED)
+    world.informer.take(kinds.SERVICE, "ADDED", service)
+    assert world.look() == "shop/gate"
+    world.informer.take(kinds.SERVICE, "DELETED", service)
+    assert world.look() == "shop/gate"
+    world.informer.take(kinds.SERVICE, "DELETED", service)
+    assert world.look() is None
+
+
+def test_an_urgent_wish_is_not_held_up_by_a_resync(world: World) -> None:
+    world.queue.add("shop/other", Priority.RESYNC)
+    world.informer.take(kinds.DETECTOR, "MODIFIED", an_object(kinds.DETECTOR))
+    assert world.look() == "shop/gate"
+
+
+def test_a_node_that_changes_wakes_who_waits_for_one() -> None:
+    world = World(waiting=lambda: ["shop/gate"])
+    world.informer.take(kinds.NODE, "ADDED", an_object(kinds.NODE))
+    assert world.look() == "shop/gate"
+    world.informer.take(kinds.NODE, "MODIFIED", an_object(kinds.NODE, version=2))  # a heartbeat
+    assert world.look() is None
+    world.informer.take(kinds.NODE, "DELETED", an_object(kinds.NODE, version=3))
+    assert world.look() == "shop/gate"
+
+
+@pytest.mark.parametrize(
+    ("name", "looks"),
+    [("podmonitors.monitoring.coreos.com", True), ("services.example.com", False)],
+)
+def test_a_definition_that_is_news_is_looked_into(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str, looks: bool
+) -> None:
+    looked: list[bool] = []
+    monkeypatch.setattr(world.informer, "definitions_changed", lambda: looked.append(True))
+    world.informer.take(CRD, "ADDED", an_object(CRD, name=name))
+    assert bool(looked) is looks
+
+
+async def test_each_watch_goes_on_where_the_first_list_ended() -> None:
+    world = World(kinds.POD_MONITOR, namespaces=["a", "b"])
+    await world.informer.first()
+    async with running(world):
+        await eventually(lambda: (CRD, "", 9) in world.cluster.watched)
+    watched = set(world.cluster.watched)
+    assert {(kinds.POD_MONITOR, "a", 9), (kinds.POD_MONITOR, "b", 9)} <= watched
+    assert (kinds.NODE, "", 9) in watched, "nodes are of no namespace"
+    assert kinds.HTTP_ROUTE not in {kind for kind, _, _ in watched}
+    assert len(watched) == len(world.cluster.watched)
+
+
+async def test_a_watch_that_lost_its_place_is_answered_by_a_list() -> None:
+    """The last object of its kind was deleted, and the deletion fell into the gap."""
+    relists: list[str] = []
+    world = World(relisted=relists.append)
+    world.cluster.there[kinds.PDB] = [an_object(kinds.PDB, labels=OWNED)]
+    await world.informer.first()
+    assert world.look() == "shop/gate"
+    assert relists == [], "a watch has to begin"
+    async with running(world):
+        await eventually(lambda: (kinds.PDB, "", 9) in world.cluster.watched)
+        world.cluster.there.clear()
+        world.cluster.forgets[kinds.PDB].set()
+        assert await asyncio.wait_for(world.queue.get(), 5) == "shop/gate"
+        await eventually(lambda: world.cluster.watched.count((kinds.PDB, "", 9)) == 2)
+    assert relists == ["PodDisruptionBudget"]
+    assert world.cache.named(kinds.PDB, "shop", "gate") is None
+
+
+async def test_a_kind_that_appears_is_followed_and_one_that_vanishes_is_not() -> None:
+    world = World()
+    await world.informer.first()
+    async with running(world):
+        world.cluster.served.add(kinds.POD_MONITOR)
+        await world.informer.discover()
+        await eventually(lambda: (kinds.POD_MONITOR, "", 9) in world.cluster.watched)
+        world.cluster.served.clear()
+        await world.informer.discover()
+        assert not world.cache.serves(kinds.POD_MONITOR)
+        names = {task.get_name() for task in asyncio.all_tasks() if not task.cancelling()}
+        assert "watch PodMonitor" not in names
+        assert "watch Service" in names
+
+
+@pytest.mark.parametrize("question", ["serves", "list"])
+async def test_a_server_that_is_busy_at_the_start_is_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
+    answer = getattr(world.cluster, question)
+    busy = [errors.Unavailable("no"), errors.Throttled("no", 1)]
+
+    async def busy_twice(*asked: Any, **options: Any) -> Any:
+        if busy:
+            raise busy.pop()
+        return await answer(*asked, **options)
+
+    monkeypatch.setattr(world.cluster, question, busy_twice)
+    await world.informer.first()
+    assert not busy
+
+
+async def test_after_a_resync_memory_can_be_given_back() -> None:
+    resynced = asyncio.Event()
+    world = World(resynced=resynced.set, period_s=0.01)
+    await world.informer.first()
+    async with running(world):
+        await asyncio.wait_for(resynced.wait(), 5)
+
+
+async def test_an_optional_kind_that_may_not_be_listed_ends_nothing() -> None:
+    """As after an upgrade of the operator whose new rights somebody else has to give."""
+    world = World(*kinds.OPTIONAL)
+    world.cluster.forbidden.add((kinds.ISTIO_GATEWAY, ""))
+    await world.informer.first()
+    await world.informer.discover()
+    cache = world.cache
+    assert not cache.serves(kinds.ISTIO_GATEWAY), "nobody can say which gateways there are"
+    assert cache.serves(kinds.HTTP_ROUTE), "what comes after it is found"
+
+
+async def test_a_right_that_is_given_later_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yolofleet.runtime.reflector.PAUSE_WITHOUT_RIGHT_S", 0.0)
+    world = World(kinds.POD_MONITOR)
+    world.cluster.forbidden = {(kinds.POD_MONITOR, ""), (CRD, "")}
+    await world.informer.first()
+    assert not world.cache.serves(kinds.POD_MONITOR)
+    async with running(world):
+        world.cluster.forbidden.clear()
+        await eventually(lambda: world.cache.serves(kinds.POD_MONITOR))
+        await eventually(lambda: (CRD, "", 9) in world.cluster.watched)
+
+
+async def test_a_right_that_lacks_in_one_namespace_is_missed_in_no_other() -> None:
+    """Roles that an admin keeps by hand are upgraded after the operator."""
+    world = World(namespaces=["shop", "other"])
+    world.cluster.forbidden.add((kinds.RECORD, "other"))
+    world.cluster.there[kinds.RECORD] = [an_object(kinds.RECORD, labels=OWNED)]
+    await world.informer.first()
+    assert world.cache.named(kinds.RECORD, "shop", "gate")
+    await world.informer.list(kinds.RECORD)
+    async with running(world):
+        await eventually(lambda: (kinds.RECORD, "shop", 9) in world.cluster.watched)
+
+
+async def test_what_has_to_be_read_and_may_not_be_ends_the_start() -> None:
+    world = World()
+    world.cluster.forbidden.add((kinds.DEPLOYMENT, ""))
+    with pytest.raises(errors.Forbidden):
+        await world.informer.first()
+
+
+class running:  # noqa: N801 (reads as a verb)
+    """Runs the informer of a world meanwhile."""
+
+    def __init__(self, world: World) -> None:
+        self._informer = world.informer
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._informer.run())
+        await asyncio.sleep(0)
+
+    async def __aexit__(self, *_: object) -> None:
+        assert not self._task.done(), "it ends by being cancelled only"
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
