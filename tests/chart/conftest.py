@@ -157,14 +157,23 @@ def cleared(kubectl: Kubectl) -> Iterator[None]:
 
 
 def clear(kubectl: Kubectl) -> None:
-    """Remove every release, helm's notes of them, and the detector's CRD; namespaces stay."""
-    for what in (
-        (OF_A_RELEASE, "-A", "-l", "app.kubernetes.io/managed-by=Helm"),
-        ("secret", "-A", "-l", "owner=helm"),
-        ("crd/yolodetectors.yolofleet.io", "--ignore-not-found"),
-    ):
-        done = kubectl("delete", *what)
-        assert done.returncode == 0, done.stderr
+    """Remove every release, helm's notes of them, and the detector's CRD; namespaces stay.
+
+    The CRD goes without what Kubernetes does at its end, which may take minutes on a busy machine;
+    what it would delete is deleted before.
+    """
+    crd = "crd/yolodetectors.yolofleet.io"
+    if kubectl("get", crd).returncode == 0:
+        _done(kubectl("delete", "yolodetectors.yolofleet.io", "-A", "--all"))
+        _done(kubectl("delete", crd, "--wait=false"))
+        kubectl("patch", crd, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+        _done(kubectl("wait", crd, "--for=delete", "--timeout=30s"))
+    _done(kubectl("delete", OF_A_RELEASE, "-A", "-l", "app.kubernetes.io/managed-by=Helm"))
+    _done(kubectl("delete", "secret", "-A", "-l", "owner=helm"))
+
+
+def _done(command: subprocess.CompletedProcess[str]) -> None:
+    assert command.returncode == 0, command.stderr
 
 
 VALUE_SETS: dict[str, dict[str, Any]] = {
