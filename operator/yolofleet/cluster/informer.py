@@ -187,7 +187,9 @@ class Informer:
         """Follow a kind no more whose API is gone."""
         for task in self._tasks.pop(kind, ()):
             task.cancel()
-        self._forbidden.difference_update(self._reflectors.pop(kind, ()))
+        gone = self._reflectors.pop(kind, ())
+        self._forbidden.difference_update(gone)
+        self._listed.difference_update(gone)
         self.hearing.forget(kind)
 
     async def _first_list(self, reflector: Reflector) -> None:

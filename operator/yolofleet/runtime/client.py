@@ -263,10 +263,6 @@ class Client:
             told = str(error) or type(error).__name__
             raise Unanswered(f"watch {request.path}: {told}") from error
 
-    async def probe(self, kind: Kind) -> None:
-        """Raise `Forbidden` if objects of `kind` may not be listed."""
-        await self.send(Request("GET", kind.path(), {"limit": "1"}))
-
     async def serves(self, kind: Kind) -> bool:
         """Return whether the API server has the API of `kind` now."""
         try:
