@@ -224,6 +224,36 @@ RULES = [
         {"rollout": stepped(10)},
     ),
     (
+        {"rollout": stepped(0, 10)},
+        "spec.rollout.steps: a step of weight 0 is there to judge in the dark; add analysis",
+        {"rollout": stepped(0, 10) | {"analysis": {}}},
+    ),
+    (
+        {"rollout": stepped(10, 0) | {"analysis": {}}},
+        "spec.rollout.steps: the weights must rise",
+        {"rollout": stepped(1, 10) | {"analysis": {}}},
+    ),
+    *(
+        (
+            {"rollout": {"analysis": {"golden": golden}}},
+            "spec.rollout.analysis.golden: give either configMap",
+            {"rollout": {"analysis": {"golden": {"configMap": "known", "minMAP50": 0.9}}}},
+        )
+        for golden in ({}, {"configMap": "known", "volume": "known"})
+    ),
+    *(
+        (
+            {"rollout": {"analysis": {field: wrong}}},
+            f"spec.rollout.analysis.{field}: must be",
+            {"rollout": {"analysis": {field: right}}},
+        )
+        for field, wrong, right in (
+            ("interval", "1s", "2s"),
+            ("interval", "6m", "300s"),
+            ("maxHold", "59s", "1m"),
+        )
+    ),
+    (
         {"rollout": {"strategy": "BlueGreen", "maxSurge": 1}},
         "spec.rollout.maxSurge: BlueGreen always runs a whole second set",
         {"rollout": stepped(10) | {"maxSurge": "25%"}},
@@ -296,6 +326,8 @@ BOUNDS = [
     ({"replicas": -1}, "spec.replicas: Invalid value: -1"),
     ({"canary": {"model": V2, "weight": 101}}, "should be less than or equal to 100"),
     ({"canary": {"model": V2, "weight": -1}}, "should be greater than or equal to 0"),
+    ({"rollout": {"analysis": {"minKept": 1}}}, "spec.rollout.analysis.minKept"),
+    ({"rollout": {"analysis": {"golden": {"configMap": ""}}}}, "golden.configMap"),
     ({"inference": {"imageSize": 100}}, "spec.inference.imageSize"),
     ({"inference": {"confidence": 1.5}}, "spec.inference.confidence"),
     ({"inference": {"deadline": "soon"}}, "spec.inference.deadline"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from yolofleet.api import crd, generate, names
 from yolofleet.api.base import InvalidSpec, seconds
 from yolofleet.api.detector import Detector
-from yolofleet.api.status import Draining
+from yolofleet.api.status import Draining, Status, read_status
 from yolofleet.runtime import quantity
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +126,15 @@ def test_parsing_gives_the_defaults(detector_with):
             "spec.podTemplate.spec.volumes[shm].emptyDir.sizeLimit: '1GB' is not a quantity",
         ),
         ({"resources": {"limits": {"cpu": "1e400"}}}, "'1e400' is more than a quantity can be"),
+        (
+            {"rollout": {"analysis": {"golden": {"volume": "known"}}}},
+            "spec.rollout.analysis.golden.volume: spec.podTemplate.spec.volumes has none of the"
+            " name known; add it there, or name a configMap",
+        ),
+        (
+            {"rollout": {"analysis": {"interval": "soon"}}},
+            "spec.rollout.analysis.interval: Value error, 'soon' is not a duration",
+        ),
     ],
 )
 def test_what_admission_let_through_and_nobody_can_serve_is_refused(detector_with, change, told):
@@ -151,6 +160,14 @@ def test_what_has_to_last_is_not_stored_as_begun_earlier(fraction, kept):
         Draining(revision="gate-1", since=since).model_dump(mode="json")["since"]
         == f"2030-01-01T{kept}"
     )
+
+
+def test_a_status_whose_analysis_nobody_can_read_loses_nothing_else():
+    """Else a later version's would make this one forget which revision is the stable one."""
+    told = {"stable": {"revision": "gate-1"}, "analysis": {"checks": "of another shape"}}
+    status = read_status({"status": told})
+    assert (status.stable.revision, status.analysis) == ("gate-1", None)
+    assert read_status({"status": {"stable": "odd"}}) == Status()
 
 
 def test_every_field_teaches():

@@ -29,6 +29,8 @@ def name(detector):
         {"traffic": {"hosts": ["gate.example.com"]}},
         {"canary": {"model": V2, "weight": 20}},
         {"suspend": True},
+        {"rollout": {"analysis": {}}},
+        {"rollout": {"analysis": {"golden": {"configMap": "shapes"}, "minKept": 0.5}}},
         {"access": {"metricsOpen": True, "networkPolicy": "IngressOnly", "allowFrom": []}},
         {"access": {"corsOrigins": []}},
         {"inference": {"confidence": 0.25, "agnosticNms": False}},

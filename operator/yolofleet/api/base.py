@@ -1,11 +1,19 @@
-"""What every type of the API is made of: rules, amounts, durations."""
+"""What every type of the API is made of: rules, amounts, durations, times."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
 
 from yolofleet.runtime import quantity
@@ -94,6 +102,20 @@ Duration = Annotated[
     AfterValidator(_a_duration),
     WithJsonSchema({"type": "string", "maxLength": 16, "pattern": r"^[1-9][0-9]*(ms|s|m|h)$"}),
 ]
+
+
+def _whole_second(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _next_whole_second(time: datetime) -> str:
+    return _whole_second(time + timedelta(microseconds=999_999))
+
+
+_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
+Time = Annotated[datetime, PlainSerializer(_whole_second), _TIME]
+Since = Annotated[datetime, PlainSerializer(_next_whole_second), _TIME]
+"""When something began that must last for a time: rounded up, so that it never ends too early."""
 
 FreeForm = Annotated[
     dict[str, Any],

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from yolofleet.api.access import Access, ApiKeys, Jwt, Peer, PortOf, Reach
+from yolofleet.api.analysis import Analysis, Golden
 from yolofleet.api.base import ApiModel, Rule
 from yolofleet.api.detector import (
     Autoscaling,
@@ -52,6 +53,7 @@ COLUMNS = (
     ("Stable", "string", ".status.stable.revision", 0),
     ("Canary", "string", ".status.canary.revision", 0),
     ("Weight", "integer", ".status.canary.weight", 0),
+    ("Analysis", "string", ".status.analysis.said", 0),
     ("URL", "string", ".status.url", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
@@ -69,7 +71,7 @@ _MODELS: dict[str, type[ApiModel]] = {
         Access, ApiKeys, Jwt, Peer, PortOf, Reach,
         Autoscaling, Canary, DetectorSpec, HeaderMatch, Inference, Model, PodTemplate, Resources,
         Runtime, StringMatch, Traffic, Approved, Rollout, Step, Condition, Draining, RevisionStatus,
-        RolloutStatus, Serving, Status,
+        RolloutStatus, Serving, Status, Analysis, Golden,
     )
 }  # fmt: skip
 

@@ -691,3 +691,21 @@ def _unservable(spec: DetectorSpec) -> Iterator[str]:
     guarded = bool(spec.access.jwt or spec.access.api_keys)
     for path, template in templates:
         yield from problems(template, mounts=mounts, guarded=guarded, said=said, path=path)
+    yield from _golden_volume_missing(spec, templates)
+
+
+def _golden_volume_missing(
+    spec: DetectorSpec, templates: list[tuple[str, PodTemplate]]
+) -> Iterator[str]:
+    golden = spec.rollout.analysis and spec.rollout.analysis.golden
+    if not golden or not golden.volume:
+        return
+    for path, template in templates:
+        volumes = template.spec.get("volumes")
+        listed = volumes if isinstance(volumes, list) else []
+        named = [volume.get("name") for volume in listed if isinstance(volume, dict)]
+        if golden.volume not in named:
+            yield (
+                f"spec.rollout.analysis.golden.volume: {path}.spec.volumes has none of the name"
+                f" {golden.volume}; add it there, or name a configMap"
+            )

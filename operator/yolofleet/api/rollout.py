@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from yolofleet.api.analysis import Analysis
 from yolofleet.api.base import ApiModel, Rule, seconds
 
 APPROVAL = "Approval"
@@ -51,13 +52,20 @@ Hold = Annotated[
 class Step(ApiModel):
     """A part of the traffic, and for how long."""
 
-    weight: Annotated[int, Field(ge=1, le=99)] = Field(
-        description="Percent of requests that the new revision answers."
+    weight: Annotated[int, Field(ge=0, le=99)] = Field(
+        description="Percent of requests that the new revision answers. 0, only as the first step"
+        " and with analysis: dark, it is judged by copies of requests and answers none."
     )
     hold: Hold = Field(
         description="How long the router has had this weight before the next step: a duration such"
         f" as 2m, or {APPROVAL}, which waits for spec.rollout.approved."
     )
+
+
+class Despite(StrEnum):
+    """What a person lets a revision pass in spite of."""
+
+    ANALYSIS_FAILED = "AnalysisFailed"
 
 
 class Approved(ApiModel):
@@ -68,6 +76,11 @@ class Approved(ApiModel):
     )
     step: Annotated[int, Field(ge=1, le=20)] = Field(
         description="Up to and including which step, counted from 1."
+    )
+    despite: Despite | None = Field(
+        default=None,
+        description="AnalysisFailed: the revision goes on although checks of analysis failed; the"
+        " others are still asked.",
     )
 
 
@@ -91,6 +104,12 @@ class Rollout(ApiModel):
             "self.steps.map(s, s.weight).isSorted() &&"
             " self.steps.all(s, self.steps.exists_one(t, t.weight == s.weight))",
             "spec.rollout.steps: the weights must rise from step to step",
+            ".steps",
+        ),
+        Rule(
+            "size(self.steps) == 0 || self.steps[0].weight > 0 || has(self.analysis)",
+            "spec.rollout.steps: a step of weight 0 is there to judge in the dark; add analysis"
+            " ({} judges all with defaults), or begin with a weight of at least 1",
             ".steps",
         ),
         Rule(
@@ -132,7 +151,15 @@ class Rollout(ApiModel):
         " false again. Putting the former spec back calls it off.",
     )
     approved: Approved | None = Field(
-        default=None, description=f"Ends the hold of steps that wait for {APPROVAL}."
+        default=None,
+        description=f"Ends the hold of steps that wait for {APPROVAL}, and lets a revision go on"
+        " that analysis called off.",
+    )
+    analysis: Analysis | None = Field(
+        default=None,
+        description="Judges every new revision, and a canary set by hand, by what it detects, how"
+        " fast and how often it fails, and calls it off by itself. {} judges all with defaults."
+        " Absent: nothing is judged. Changing it makes no new revision and restarts nothing.",
     )
 
     def surge(self, strategy: Strategy, full: int) -> int:

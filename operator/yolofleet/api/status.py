@@ -1,29 +1,15 @@
 """The status of a `YoloDetector`: what is true, with reasons that a person can act on."""
 
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import Field, ValidationError
 
-from yolofleet.api.base import ApiModel
+from yolofleet.api.analysis import AnalysisStatus
+from yolofleet.api.base import ApiModel, Since, Time
 from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 from yolofleet.api.rollout import Strategy
-
-
-def _whole_second(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _next_whole_second(time: datetime) -> str:
-    return _whole_second(time + timedelta(microseconds=999_999))
-
-
-_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
-Time = Annotated[datetime, PlainSerializer(_whole_second), _TIME]
-Since = Annotated[datetime, PlainSerializer(_next_whole_second), _TIME]
-"""When something began that must last for a time: rounded up, so that it never ends too early."""
 
 
 class ConditionType(StrEnum):
@@ -216,6 +202,11 @@ class Status(ApiModel):
     draining: list[Draining] = Field(
         default=[], description="Revisions without traffic whose pods still finish their requests."
     )
+    analysis: AnalysisStatus | None = Field(
+        default=None,
+        description="How the revision on its way, or on trial, was judged by spec.rollout.analysis,"
+        " and which ones failed. Absent until one is judged.",
+    )
     replicas: int = Field(default=0, description="Replicas of the stable revision (for scale).")
     selector: str = Field(default="", description="Selects the stable pods (for scale).")
     conditions: list[Condition] = Field(default=[], description="What is true of the detector.")
@@ -236,8 +227,16 @@ class Status(ApiModel):
 
 
 def read_status(raw: Manifest) -> Status:
-    """Return the status that `raw` carries, or an empty one: status is rebuilt from the world."""
+    """Return the status that `raw` carries, or an empty one: status is rebuilt from the world.
+
+    Where what an analysis remembers is all that cannot be read, it alone is lost.
+    """
+    told = raw.get("status") or {}
     try:
-        return Status.model_validate(raw.get("status") or {})
+        return Status.model_validate(told)
+    except ValidationError:
+        pass
+    try:
+        return Status.model_validate({**told, "analysis": None})
     except ValidationError:
         return Status()
