@@ -234,6 +234,11 @@ class Failed(ApiModel):
     margins_hash: Annotated[str, Field(max_length=16)] = Field(
         description="By which limits: with others it is judged again."
     )
+    retried: Annotated[str, Field(max_length=128)] = Field(
+        default="",
+        description="The value of the annotation yolofleet.io/retry at that time: with another one"
+        " it is judged again.",
+    )
 
 
 class AnalysisStatus(ApiModel):
