@@ -183,6 +183,9 @@ class Settings(LastWords, extra="forbid"):
     revision: ServeOnly[str] = Field(
         "", description="Revision in answers and in X-Yolofleet-Revision."
     )
+    namespace: ServeOnly[str] = Field(
+        "", description="Namespace of the Services of this detector's revisions, for the shadow."
+    )
 
     backend: BackendName = Field(
         BackendName.AUTO, description="Runtime; auto takes the fastest that is here and fits."
@@ -298,6 +301,30 @@ class Settings(LastWords, extra="forbid"):
     )
     metrics_open: ServeOnly[bool] = Field(
         True, description="Show /metrics to everybody, even where keys or tokens are asked for."
+    )
+    evidence_port: ServeOnly[int] = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Port of GET /evidence: counters by which releases are judged. It asks for no "
+        "key, so let nobody but the operator reach it. 0: it is not served.",
+    )
+    live_dir: ServeOnly[Path | None] = Field(
+        None,
+        description="Folder of live.json: what may change while the server runs, as the shadow "
+        "does. Read again when it changes.",
+    )
+    shadow_key_file: ServeOnly[Path | None] = Field(
+        None,
+        description="File of the key by which revisions of one detector know each other: with it "
+        "pictures are replayed to another one, and replayed ones are told from requests. Read "
+        "again when it changes.",
+    )
+    golden_dir: ServeOnly[Path | None] = Field(
+        None,
+        description="Folder of pictures whose objects are known (NAME.jpg or NAME.png, NAME.txt "
+        "with YOLO's labels, and classes.txt or data.yaml), on which the model is tried once it "
+        "is ready.",
     )
     access_log: ServeOnly[bool] = Field(
         False, description="Log each request. Costs a tenth of the throughput of a fast device."

@@ -116,6 +116,11 @@ SERVER_SETTINGS = {
     "HOST": "the probes and the Service need it as it is",
     "PORT": "the probes and the Service need it as it is",
     "TERMINATION_LOG": "the status is read from there",
+    "NAMESPACE": "is the detector's",
+    "EVIDENCE_PORT": "the operator reads it there",
+    "LIVE_DIR": "the operator writes there; use spec.canary.shadow",
+    "SHADOW_KEY_FILE": "use spec.access.shadowKey",
+    "GOLDEN_DIR": "use spec.rollout.analysis.golden",
 }
 """Environment of the server, less its prefix, that podTemplate cannot set, and what can."""
 
