@@ -460,7 +460,7 @@ async def test_metrics_count_what_happened(serve, jpeg: bytes) -> None:
     async with serve() as served:
         for _ in range(3):
             await served.detect(jpeg)
-        assert await metric(served, "yoloserve_requests_total", outcome="ok") == 3
+        assert await metric(served, "yoloserve_requests_total", outcome="ok", source="request") == 3
         assert await metric(served, "yoloserve_requests_total", outcome="overloaded") == 0
         assert await metric(served, "yoloserve_request_duration_seconds_count") == 3
         for stage in ("decode", "preprocess", "queue", "inference", "postprocess"):

@@ -83,8 +83,8 @@ async def test_below_a_prefix_it_answers_guards_and_counts_as_at_the_root(settin
         ]
         assert "<" in (await client.get("/", headers=known)).text
         text = (await client.get("/metrics")).text
-        assert 'yoloserve_requests_total{outcome="ok"} 1.0' in text
-        assert 'yoloserve_requests_total{outcome="unauthorized"} 1.0' in text
+        assert 'yoloserve_requests_total{outcome="ok",source="request"} 1.0' in text
+        assert 'yoloserve_requests_total{outcome="unauthorized",source="request"} 1.0' in text
         assert 'http_route="/v1/detect"' in text
 
 
@@ -122,7 +122,9 @@ async def test_its_host_can_drain_it_and_ask_how_it_is(settings, jpeg) -> None:
         assert (await client.get("/health/ready")).status_code == 503
         answer = await client.post("/v1/detect", content=jpeg, headers={"X-Api-Key": KEY})
         assert (answer.status_code, answer.headers["connection"]) == (200, "close")
-        assert b'yoloserve_requests_total{outcome="ok"} 1.0' in serving.metrics.text()
+        assert (
+            b'yoloserve_requests_total{outcome="ok",source="request"} 1.0' in serving.metrics.text()
+        )
         serving.watch.failed = 1
         assert serving.status() == "blind"
 

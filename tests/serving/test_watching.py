@@ -44,7 +44,10 @@ class Scene:
         self.busy = busy
         self.states: list[bool] = []
         self.left = False
-        self.watch = Watch(self._look, self._is_busy, 30, self._leave, self._sleep)
+        self.looks: list[bool] = []
+        self.watch = Watch(
+            self._look, self._is_busy, 30, self._leave, self._sleep, self.looks.append
+        )
 
     async def _look(self) -> Output:
         match next(self.outputs, None):

@@ -41,11 +41,13 @@ class Watch:
         interval_s: float,
         give_up: Callable[[], None] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        looked: Callable[[bool], None] = lambda _sees: None,
     ) -> None:
         self._look = look
         self._is_busy = is_busy
         self._interval_s = interval_s
         self.give_up = give_up  # whose process it is may say what that means
+        self._looked = looked
         self._sleep = sleep
         self._reference: Output | None = None
         self.failed = 0
@@ -69,7 +71,9 @@ class Watch:
         self.give_up()
 
     async def _judge(self) -> None:
-        if await self._sees():
+        sees = await self._sees()
+        self._looked(sees)
+        if sees:
             if self.blind:
                 log.warning("sees again")
             self.failed = 0

@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from yoloserve import errors
 from yoloserve.detector import Detector
-from yoloserve.http.callers import ClientGone
+from yoloserve.http.callers import ClientGone, traffic_of
 from yoloserve.http.middleware import AnswersBugs, AsAtTheRoot, Door, Guarded, SaysWho, Traced, cors
 from yoloserve.http.replies import detects, refusal, reply
 from yoloserve.http.routes import detect, health, page, stream, v2
@@ -95,13 +95,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _counted(request: Request, code: str) -> None:
     if detects(request.url.path):
-        serving_of(request.app).metrics.refused(code)
+        serving_of(request.app).metrics.refused(code, traffic_of(request.scope))
 
 
 async def _refused(request: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, errors.Refusal)
     if detects(request.url.path):
-        serving_of(request.app).metrics.refusal(error)
+        serving_of(request.app).metrics.refusal(error, traffic_of(request.scope))
     return refusal(error, request.url.path)
 
 
@@ -122,7 +122,7 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 
 
 async def _nobody_there(request: Request, _: Exception) -> Response:
-    serving_of(request.app).metrics.refused("canceled")
+    serving_of(request.app).metrics.refused("canceled", traffic_of(request.scope))
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
@@ -130,5 +130,5 @@ def _failed(metrics: Metrics, scope: Scope, error: Exception) -> Response:
     """Answer a bug; its error goes on, to the log."""
     path = scope["path"]
     if detects(path):
-        metrics.refused("internal")
+        metrics.refused("internal", traffic_of(scope))
     return reply(500, "internal", f"the server failed: {type(error).__name__}", path)

@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from yoloserve.access.clients import Client
 from yoloserve.detector import Detector
 from yoloserve.scheduling.admission import Flow
+from yoloserve.telemetry.traffic import Traffic
 
 R = TypeVar("R")
+TRAFFIC = "traffic"  # in the state of a scope, where it is another than a caller's
 
 
 class ClientGone(Exception):
@@ -26,6 +29,7 @@ class Caller:
     flow: Flow  # what takes turns with others
     arrived: float  # on the detector's clock
     asked_s: float | None  # how long an answer is of use
+    traffic: Traffic = Traffic.REQUEST
 
     def with_camera(self, camera: str) -> "Caller":
         """Say which of the client's cameras it is."""
@@ -41,6 +45,12 @@ class Caller:
         if self.asked_s is not None:
             return self.arrived + self.asked_s
         return detector.clock() + detector.deadline_s * images
+
+
+def traffic_of(scope: Scope) -> Traffic:
+    """Say what a request is counted as, whether it got as far as a route or not."""
+    traffic: Traffic = scope.get("state", {}).get(TRAFFIC, Traffic.REQUEST)
+    return traffic
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:

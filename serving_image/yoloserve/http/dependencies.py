@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 from yoloserve.access.clients import Client
 from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Detector
-from yoloserve.http.callers import Caller
+from yoloserve.http.callers import Caller, traffic_of
 from yoloserve.http.options import class_indices, option_of
 from yoloserve.http.serving import serving_of
 from yoloserve.scheduling.admission import Flow
@@ -62,6 +62,7 @@ async def named(
         flow=Flow(client.name),  # by its address where clients have no names
         arrived=serving_of(request.app).detector.clock(),
         asked_s=None if x_deadline_ms is None else x_deadline_ms / 1000,
+        traffic=traffic_of(request.scope),
     )
     return caller.with_camera(x_camera_id)
 

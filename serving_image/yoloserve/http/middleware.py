@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from yoloserve.access.credentials import Access
 from yoloserve.detector import Answer
 from yoloserve.errors import Overloaded, Refusal
+from yoloserve.http.callers import traffic_of
 from yoloserve.http.protocol import CROWDED
 from yoloserve.http.replies import detects, refusal
 from yoloserve.http.serving import Serving
@@ -212,7 +213,7 @@ class Door:
             return
         error = Overloaded("all connections are taken, or all that one client may have then")
         if detects(scope["path"]):
-            self._metrics.refusal(error)
+            self._metrics.refusal(error, traffic_of(scope))
         await refusal(error, scope["path"])(scope, receive, send)
 
 
@@ -234,7 +235,7 @@ class Guarded:
             client = await self._access.client(Headers(scope=scope))
         except Refusal as error:
             if detects(scope["path"]):
-                self._metrics.refused(error.code)
+                self._metrics.refused(error.code, traffic_of(scope))
             response = refusal(error, scope["path"], {"WWW-Authenticate": self._access.challenge})
             await response(scope, receive, send)
             return

@@ -63,6 +63,7 @@ class Serving:
                 detector.look_at_probe,
                 is_busy=lambda: detector.admission.inside > 0,
                 interval_s=settings.probe_interval_seconds,
+                looked=metrics.looked,
             ),
         )
         metrics.watch_streams(serving.streams)

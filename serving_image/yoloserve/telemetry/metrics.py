@@ -1,5 +1,6 @@
 """What Prometheus sees. Only the edges count; everything inside returns what there is to count."""
 
+from collections import Counter as Counts
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,10 +19,11 @@ from prometheus_client.utils import floatToGoString
 
 from yoloserve.detections.postprocess import Detections
 from yoloserve.detector import Answer, Detector
-from yoloserve.errors import Miss, Refusal, TooLate
+from yoloserve.errors import Blind, Miss, Refusal, TooLate
 from yoloserve.scheduling.admission import Places
 from yoloserve.scheduling.connections import Connections, Cut
 from yoloserve.telemetry.statistics import REASONS, Statistics
+from yoloserve.telemetry.traffic import Traffic
 
 # OpenTelemetry's buckets for HTTP begin at 5 ms, where a small detector has long answered.
 SECONDS = (0.001, 0.002, 0.004, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5)
@@ -39,12 +41,8 @@ class Metrics:
         self.statistics = Statistics()
         for collect in (ProcessCollector, PlatformCollector, GCCollector):
             collect(registry=self.registry)
-        self._requests = Counter(
-            "yoloserve_requests",
-            "Requests to detect, by outcome: ok, canceled, or the code of the error",
-            ["outcome"],
-            registry=self.registry,
-        )
+        self._requests = _Requests()
+        self.registry.register(self._requests)
         self._duration = Histogram(
             "yoloserve_request_duration_seconds",
             "From the last byte of the body to the answer, of requests answered in time",
@@ -125,7 +123,7 @@ class Metrics:
             info.device,
         ).set(1)
         for outcome in (OK, "overloaded", "over_quota", "deadline_exceeded"):
-            self._requests.labels(outcome)  # a rate needs a zero to start from
+            self._requests.count(Traffic.REQUEST, outcome, 0)  # a rate needs a zero to start from
         self.registry.register(_Queue(detector))
         self.registry.register(_Triton(detector, self.statistics))
 
@@ -146,26 +144,33 @@ class Metrics:
         self.statistics.executed()
         self._batch_size.observe(size)
 
-    def answered(self, answer: Answer, classes: tuple[str, ...]) -> None:
-        """Count one answer sent in time."""
+    def answered(self, answer: Answer, classes: tuple[str, ...], traffic: Traffic) -> None:
+        """Count one answer sent in time; all but its number only if a caller asked for it."""
+        self._requests.count(traffic, OK)
+        if traffic is not Traffic.REQUEST:
+            return
         self.statistics.answered(answer.timing)
-        self._requests.labels(OK).inc()
         self._duration.observe(answer.timing.total)
         for stage in STAGES:
             self._stage.labels(stage).observe(getattr(answer.timing, stage))
         self._per_image.observe(len(answer.detections))
         self._seen.count(answer.detections, classes)
 
-    def refused(self, code: str) -> None:
+    def refused(self, code: str, traffic: Traffic) -> None:
         """Count one request that got no detections."""
-        self.statistics.refused(code)
-        self._requests.labels(code).inc()
+        self._requests.count(traffic, code)
+        if traffic is Traffic.REQUEST:
+            self.statistics.refused(code)
 
-    def refusal(self, error: Refusal) -> None:
+    def refusal(self, error: Refusal, traffic: Traffic) -> None:
         """Count one request that got an error, and where its deadline was missed if it was."""
-        self.refused(error.code)
-        if isinstance(error, TooLate):
+        self.refused(error.code, traffic)
+        if isinstance(error, TooLate) and traffic is Traffic.REQUEST:
             self._missed.labels(error.miss).inc()
+
+    def looked(self, sees: bool) -> None:
+        """Count one look at the probe picture."""
+        self._requests.count(Traffic.PROBE, OK if sees else Blind.code)
 
     def served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request of HTTP; what callers invent makes no label."""
@@ -175,6 +180,29 @@ class Metrics:
     def text(self) -> bytes:
         """Write everything in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Requests(Collector):
+    """Requests by source and outcome; both are of few, whatever callers send."""
+
+    def __init__(self) -> None:
+        self.counts = {traffic: Counts[str]() for traffic in Traffic}
+
+    def count(self, traffic: Traffic, outcome: str, many: int = 1) -> None:
+        """Count one request, or tell that there may be such."""
+        self.counts[traffic][outcome] += many
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell what was counted."""
+        family = CounterMetricFamily(
+            "yoloserve_requests",
+            "Requests to detect, by outcome: ok, canceled, or the code of the error; and by whom",
+            labels=["outcome", "source"],
+        )
+        for traffic, counts in self.counts.items():
+            for outcome, count in list(counts.items()):  # collected on a thread
+                family.add_metric([outcome, traffic], count)
+        yield family
 
 
 class _Seen(Collector):

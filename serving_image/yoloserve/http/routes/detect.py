@@ -110,7 +110,7 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
             response = Response(written, media_type=JSON)
     detector.require_in_time(deadline)
     request.state.answers = [answer]
-    serving.metrics.answered(answer, detector.info.classes)
+    serving.metrics.answered(answer, detector.info.classes, caller.traffic)
     return response
 
 
@@ -154,9 +154,9 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
         raise refused[0]
     for answer in answers:
         if isinstance(answer, Refusal):
-            serving.metrics.refusal(answer)
+            serving.metrics.refusal(answer, caller.traffic)
         else:
-            serving.metrics.answered(answer, detector.info.classes)
+            serving.metrics.answered(answer, detector.info.classes, caller.traffic)
     found = [answer for answer in answers if not isinstance(answer, Refusal)]
     request.state.answers = found
     names, objects = [name for name, _ in files], sum(len(each.detections) for each in found)

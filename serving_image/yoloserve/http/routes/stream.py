@@ -200,7 +200,7 @@ class _Stream:
                 frame.encoded, self._options, deadline=deadline, flow=self._caller.flow
             )
         except Refusal as error:
-            self._metrics.refusal(error)
+            self._metrics.refusal(error, self._caller.traffic)
             return error
-        self._metrics.answered(answer, self._detector.info.classes)
+        self._metrics.answered(answer, self._detector.info.classes, self._caller.traffic)
         return answer

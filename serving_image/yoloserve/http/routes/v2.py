@@ -209,7 +209,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
     )
     detector.require_in_time(deadline)
     for answer in answers:
-        metrics.answered(answer, detector.info.classes)
+        metrics.answered(answer, detector.info.classes, caller.traffic)
     headers = {"Vary": "Accept-Encoding"}
     if header is not None:
         headers[protocol.HEADER_LENGTH] = str(header)  # of the answer before it is compressed
