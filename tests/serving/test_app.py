@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from yoloserve.detector import WARM_UP_RUNS
 from yoloserve.errors import Refusal
 from yoloserve.http.replies import STATUS_OF
+from yoloserve.telemetry.traffic import Traffic
 
 
 def error_of(response: httpx.Response) -> tuple[int, str]:
@@ -559,3 +561,25 @@ async def test_the_page_loads_only_what_is_here(serve) -> None:
     assert "//" not in page.text.replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert "http:" not in script
     assert "https:" not in script
+
+
+async def test_what_is_no_callers_is_counted_apart(serve, jpeg: bytes) -> None:
+    async with serve() as served:
+        await served.detect(jpeg)
+        answer = await served.detector.detect(jpeg, served.detector.defaults, deadline=math.inf)
+        metrics, classes = served.serving.metrics, served.detector.info.classes
+        metrics.answered(answer, classes, Traffic.SHADOW)
+        metrics.refused("internal", Traffic.SHADOW)
+        metrics.looked(sees=True)
+        metrics.looked(sees=False)
+        for source in ("request", "shadow"):
+            told = await metric(served, "yoloserve_latency_seconds_count", source=source)
+            assert told == await metric(
+                served, "yoloserve_requests_total", outcome="ok", source=source
+            )
+        assert await metric(served, "yoloserve_requests_total", source="request") == 1
+        assert await metric(served, "yoloserve_image_detections_count") == 1
+        assert await metric(served, "nv_inference_request_failure_total") == 0
+        assert await metric(served, "yoloserve_probe_looks_total", outcome="sees") == 1
+        assert await metric(served, "yoloserve_probe_looks_total", outcome="blind") == 1
+        assert await metric(served, "yoloserve_requests_total", source="probe") == 2

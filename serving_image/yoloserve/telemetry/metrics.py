@@ -22,6 +22,7 @@ from yoloserve.detector import Answer, Detector
 from yoloserve.errors import Blind, Miss, Refusal, TooLate
 from yoloserve.scheduling.admission import Places
 from yoloserve.scheduling.connections import Connections, Cut
+from yoloserve.telemetry.latency import Latency
 from yoloserve.telemetry.statistics import REASONS, Statistics
 from yoloserve.telemetry.traffic import Traffic
 
@@ -41,8 +42,11 @@ class Metrics:
         self.statistics = Statistics()
         for collect in (ProcessCollector, PlatformCollector, GCCollector):
             collect(registry=self.registry)
-        self._requests = _Requests()
-        self.registry.register(self._requests)
+        self.requests = _Requests()
+        self.registry.register(self.requests)
+        looks = _Looks()
+        self.registry.register(looks)
+        self.looks = looks.counts
         self._duration = Histogram(
             "yoloserve_request_duration_seconds",
             "From the last byte of the body to the answer, of requests answered in time",
@@ -123,7 +127,7 @@ class Metrics:
             info.device,
         ).set(1)
         for outcome in (OK, "overloaded", "over_quota", "deadline_exceeded"):
-            self._requests.count(Traffic.REQUEST, outcome, 0)  # a rate needs a zero to start from
+            self.requests.count(Traffic.REQUEST, outcome, 0)  # a rate needs a zero to start from
         self.registry.register(_Queue(detector))
         self.registry.register(_Triton(detector, self.statistics))
 
@@ -145,8 +149,8 @@ class Metrics:
         self._batch_size.observe(size)
 
     def answered(self, answer: Answer, classes: tuple[str, ...], traffic: Traffic) -> None:
-        """Count one answer sent in time; all but its number only if a caller asked for it."""
-        self._requests.count(traffic, OK)
+        """Count one answer sent in time; what it has in it only if a caller asked for it."""
+        self.requests.answered(traffic, answer.timing.total)
         if traffic is not Traffic.REQUEST:
             return
         self.statistics.answered(answer.timing)
@@ -158,7 +162,7 @@ class Metrics:
 
     def refused(self, code: str, traffic: Traffic) -> None:
         """Count one request that got no detections."""
-        self._requests.count(traffic, code)
+        self.requests.count(traffic, code)
         if traffic is Traffic.REQUEST:
             self.statistics.refused(code)
 
@@ -170,7 +174,8 @@ class Metrics:
 
     def looked(self, sees: bool) -> None:
         """Count one look at the probe picture."""
-        self._requests.count(Traffic.PROBE, OK if sees else Blind.code)
+        self.requests.count(Traffic.PROBE, OK if sees else Blind.code)
+        self.looks["sees" if sees else "blind"] += 1
 
     def served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request of HTTP; what callers invent makes no label."""
@@ -187,10 +192,19 @@ class _Requests(Collector):
 
     def __init__(self) -> None:
         self.counts = {traffic: Counts[str]() for traffic in Traffic}
+        # The probe is watched for what it sees. How long it waits for its turn is no matter.
+        self.latency: dict[Traffic, Latency] = {
+            each: Latency() for each in Traffic if each is not Traffic.PROBE
+        }
 
     def count(self, traffic: Traffic, outcome: str, many: int = 1) -> None:
         """Count one request, or tell that there may be such."""
         self.counts[traffic][outcome] += many
+
+    def answered(self, traffic: Traffic, seconds: float) -> None:
+        """Count one that was answered after so long."""
+        self.counts[traffic][OK] += 1
+        self.latency[traffic].count(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """Tell what was counted."""
@@ -202,6 +216,34 @@ class _Requests(Collector):
         for traffic, counts in self.counts.items():
             for outcome, count in list(counts.items()):  # collected on a thread
                 family.add_metric([outcome, traffic], count)
+        yield family
+        latency = HistogramMetricFamily(
+            "yoloserve_latency_seconds",
+            "From the last byte of the body to the answer, of requests answered in time, by whom; "
+            "each bucket is 1.1 times the one before, so that revisions can be compared",
+            labels=["source"],
+        )
+        for traffic, told in self.latency.items():
+            if OK in self.counts[traffic]:
+                latency.add_metric([traffic], *told.shown())
+        yield latency
+
+
+class _Looks(Collector):
+    """Looks at the probe picture."""
+
+    def __init__(self) -> None:
+        self.counts = {"sees": 0, "blind": 0}
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell what was counted."""
+        family = CounterMetricFamily(
+            "yoloserve_probe_looks",
+            "Looks at the probe picture, by whether the network still sees what it saw at first",
+            labels=["outcome"],
+        )
+        for outcome, count in self.counts.items():
+            family.add_metric([outcome], count)
         yield family
 
 
