@@ -1,0 +1,135 @@
+"""Pods that are played: they count what a script has them see, and are judged by the real thing."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from yolofleet.analysis.evidence import parse
+from yolofleet.analysis.increments import Look, Memory, Pod, look
+from yolofleet.analysis.judge import judge
+from yolofleet.analysis.statistics import FACTOR
+from yolofleet.api.analysis import Analysis, AnalysisStatus, Stage
+
+STABLE, CANARY = "gate-05bb7f85", "gate-56544287"
+START = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def bucket_of(seconds: float) -> int:
+    """Return where an answer that took so long is counted."""
+    return next((i for i in range(98) if seconds <= 0.001 * FACTOR**i), 98)
+
+
+@dataclass
+class Server:
+    """One pod: its counters since its process began."""
+
+    uid: str
+    revision: str
+    started: float = 1000.0
+    ready: bool = True
+    restarts: int = 0
+    answer: str | bytes | None = (
+        None  # in place of evidence: what it says, or why it cannot be read
+    )
+    requests: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    times: list[int] = field(default_factory=lambda: [0] * 99)
+    blind_in_a_row: int = 0
+    golden: dict[str, Any] | None = None
+    expected: dict[str, list[int]] = field(default_factory=dict)
+    kept: dict[str, list[int]] = field(default_factory=dict)
+    confused: dict[str, dict[str, int]] = field(default_factory=dict)
+    sure: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    frames: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    seen: int = 0
+    blind: int = 0
+    compute: dict[str, list[int]] = field(
+        default_factory=lambda: {"stable": [0] * 99, "canary": [0] * 99}
+    )
+
+    def restart(self, at: float) -> None:
+        """Begin anew, with all counters at zero."""
+        fresh = Server(self.uid, self.revision, at, restarts=self.restarts + 1, golden=self.golden)
+        self.__dict__.update(fresh.__dict__)
+
+    def pair(self, name: str, expected: int, kept: int, *, size: int = 1, added: int = 0) -> None:
+        """Count objects that were expected of the canary, and those that it found."""
+        for counted, n in ((self.expected, expected), (self.kept, kept)):
+            counted.setdefault(name, [0, 0, 0])[size] += n
+        self.sure[name] += kept + added
+
+    def frame(self, n: int, *, blind: int = 0, failed: int = 0) -> None:
+        """Count pictures with something sure in them."""
+        self.seen += n - failed
+        self.blind += blind
+        self.frames["compared"] += n - failed
+        self.frames["failed"] += failed
+
+    def evidence(self) -> bytes:
+        """Return what `GET /evidence` answers."""
+        shadow = {
+            "frames": self.frames,
+            "expected": self.expected,
+            "kept": self.kept,
+            "confused": self.confused,
+            "sure": self.sure,
+            "seen": self.seen,
+            "blind": self.blind,
+            "compute": {arm: {"first": 0, "counts": c} for arm, c in self.compute.items()},
+        }
+        return json.dumps(
+            {
+                "format": 1,
+                "revision": self.revision,
+                "started": self.started,
+                "status": "ready",
+                "requests": {"request": self.requests},
+                "latency": {"request": {"first": 0, "counts": self.times}},
+                "probe": {"sees": 3, "blind": 0, "blind_in_a_row": self.blind_in_a_row},
+                "golden": self.golden,
+                "shadow": {CANARY: shadow} if self.revision == STABLE else {},
+            }
+        ).encode()
+
+    def as_pod(self) -> Pod:
+        """Return what a look gets of it."""
+        told: Any = self.answer
+        if not isinstance(told, str):
+            told = parse(told if told is not None else self.evidence(), revision=self.revision)
+        return Pod(self.uid, self.revision, self.ready, told, self.restarts)
+
+
+@dataclass
+class Played:
+    """A release: pods, a clock, and whoever judges."""
+
+    analysis: Analysis = field(default_factory=Analysis)
+    stable: list[Server] = field(default_factory=lambda: [Server("s1", STABLE)])
+    canary: list[Server] = field(default_factory=lambda: [Server("c1", CANARY)])
+    now: datetime = START
+    status: AnalysisStatus | None = None
+    memory: Memory = field(default_factory=Memory)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    stored: bool = False  # whether the status goes through the API server after each look
+    backwards: bool = False  # whether pods are listed the other way round
+    last: Look = field(default_factory=Look)
+
+    def look(self) -> AnalysisStatus:
+        """Look at the pods once, 10 seconds later."""
+        self.now += timedelta(seconds=10)
+        pods = [server.as_pod() for server in (*self.stable, *self.canary)]
+        pods = pods[::-1] if self.backwards else pods
+        against = self.arguments.get("against", STABLE)
+        self.memory, self.last = look(self.memory, pods, canary=CANARY, stable=against)
+        asked = {"revision": CANARY, "against": STABLE, "stage": Stage.DARK, **self.arguments}
+        self.status = judge(self.analysis, self.status, self.last, now=self.now, **asked)
+        if self.stored:
+            told = json.loads(json.dumps(self.status.model_dump(mode="json", by_alias=True)))
+            self.status = AnalysisStatus.model_validate(told)
+        return self.status
+
+    def verdicts(self) -> dict[str, str]:
+        """Return what each check says."""
+        assert self.status
+        return {check.name: str(check.verdict) for check in self.status.checks}

@@ -1,0 +1,300 @@
+"""The checks, each of which says what was measured, against which limit, and what is missing."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from yolofleet.analysis.evidence import Golden
+from yolofleet.analysis.statistics import (
+    FACTOR,
+    LATENCY_LEAST,
+    PASS_LOOKS,
+    Demand,
+    Tally,
+    ceiling,
+    has_failed,
+    has_passed,
+    is_in_time,
+    quantile_ms,
+    slower_by,
+)
+from yolofleet.analysis.sums import (
+    ADDED,
+    CLASS,
+    COMPUTE,
+    COPIES,
+    KEPT,
+    LATENCY,
+    LEAST_OF_STRATUM,
+    REQUESTS,
+    SEES_NOTHING,
+    Sums,
+    demand,
+)
+from yolofleet.api.analysis import Analysis, GoldenResult, Verdict
+
+_BLIND_LOOKS = 3
+_RESTARTS = 2
+_HOLDS_FROM = 0.05  # the share of all objects from which a class or size has to be proved
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What there is to judge by.
+
+    golden, golden_stable: how far the run over the known pictures is, where one is asked for.
+    unpaired: why no copies are compared; unreadable: why nothing was read at this look.
+    stake: how much more of its own answers may be bad than of all, as it answers but a part.
+    incomparable: why its own answers are no match for the stable revision's.
+    """
+
+    analysis: Analysis
+    sums: Sums
+    against: str
+    live: bool
+    stake: float
+    golden: Golden | None
+    golden_stable: Golden | None
+    result: GoldenResult | None
+    probed: bool
+    blind_in_a_row: int
+    restarts: int
+    unpaired: str
+    incomparable: str
+    unreadable: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check says of a case."""
+
+    verdict: Verdict
+    message: str
+    value: float | None = None
+    limit: float | None = None
+    n: int = 0
+
+
+def golden(case: Case) -> Finding:
+    """Does it find the objects that are known to be there?"""
+    asked = case.analysis.golden
+    if asked is None:
+        return Finding(Verdict.NOT_JUDGED, "no set is named in spec.rollout.analysis.golden")
+    result = case.result
+    if result is None:
+        told = case.golden
+        if told is not None and told.state == "failed":
+            return Finding(Verdict.ERROR, f"its set cannot be used: {told.message}")
+        return Finding(Verdict.INCONCLUSIVE, "the run over the known pictures is not over yet")
+    floors = [asked.min_map50] if asked.min_map50 is not None else []
+    if result.against is not None:
+        floors.append(result.against - asked.max_drop)
+    elif case.golden_stable and case.golden_stable.state not in ("done", "failed"):
+        return Finding(Verdict.INCONCLUSIVE, f"the run of {case.against} is not over yet")
+    measured = f"mAP50 is {result.map50:.3f} on {result.images} known pictures"
+    if not floors:
+        told_ = f"{measured}, and nothing says what it should be: give golden.minMAP50"
+        return Finding(Verdict.NOT_JUDGED, told_, result.map50, n=result.images)
+    limit = max(floors)
+    beside = f"; {case.against} has {result.against:.3f}" if result.against is not None else ""
+    return Finding(
+        Verdict.PASS if result.map50 >= limit else Verdict.FAIL,
+        f"{measured} (at least {limit:.3f}{beside})",
+        result.map50,
+        limit,
+        result.images,
+    )
+
+
+def probe(case: Case) -> Finding:
+    """Does it go on seeing, and running?"""
+    if case.blind_in_a_row >= _BLIND_LOOKS:
+        told = f"is blind to its own picture, {case.blind_in_a_row} times in a row"
+        return Finding(Verdict.FAIL, told, case.blind_in_a_row, _BLIND_LOOKS)
+    if case.restarts >= _RESTARTS:
+        told = f"restarted {case.restarts} times in 10 minutes"
+        return Finding(Verdict.FAIL, told, case.restarts, _RESTARTS)
+    if not case.probed:
+        return Finding(Verdict.INCONCLUSIVE, "no pod of it told yet whether it sees")
+    return Finding(Verdict.PASS, "sees its own picture, and does not restart")
+
+
+def kept(case: Case) -> Finding:
+    """Does it find what the stable revision is sure of?"""
+    tally, asked = case.sums.tally(KEPT), demand(KEPT, case.sums, case.analysis)
+    return _of_share(
+        tally, asked, f"keeps {tally.share:.2f} of what {case.against} is sure of", "objects"
+    )
+
+
+def kept_by_class(case: Case) -> Finding:
+    """Does it, for each class?"""
+    return _of_strata(case, case.sums.classes())
+
+
+def kept_by_size(case: Case) -> Finding:
+    """Does it, for small, medium and large objects?"""
+    return _of_strata(case, case.sums.sizes())
+
+
+def sees_nothing(case: Case) -> Finding:
+    """Are there pictures full of things in which it finds none?"""
+    tally, asked = case.sums.tally(SEES_NOTHING), demand(SEES_NOTHING, case.sums, case.analysis)
+    told = f"finds nothing in {tally.share:.2f} of the pictures with something sure in them"
+    return _of_share(tally, asked, told, "pictures")
+
+
+def added(case: Case) -> Finding:
+    """Is it sure of things that the stable revision does not see?"""
+    tally, asked = case.sums.tally(ADDED), demand(ADDED, case.sums, case.analysis)
+    told = f"{tally.share:.2f} of what it is sure of, {case.against} does not see"
+    return _of_share(tally, asked, told, "objects")
+
+
+def errors(case: Case) -> Finding:
+    """Does it answer, and in time?"""
+    copies = case.sums.tally(COPIES)
+    found = []
+    if not case.unpaired:
+        asked = demand(COPIES, case.sums, case.analysis)
+        told = f"{copies.share:.3f} of copied requests failed or were late"
+        found.append(_of_share(copies, asked, told, "copies", digits=3))
+    if case.live:
+        tally, asked = case.sums.tally(REQUESTS), demand(REQUESTS, case.sums, case.analysis)
+        told = f"{tally.share:.3f} of its requests failed"
+        found.append(_of_share(tally, asked, told, "requests", stake=case.stake, digits=3))
+    return _worst(found, case.unpaired)
+
+
+def latency(case: Case) -> Finding:
+    """Does it answer as fast?"""
+    found = []
+    if not case.unpaired:
+        found.append(_of_times(case, COMPUTE, "computes the same pictures", 1.0))
+    if case.live and not case.incomparable:
+        found.append(_of_times(case, LATENCY, "answers", case.stake))
+    return _worst(found, case.unpaired or case.incomparable)
+
+
+Judge = Callable[[Case], Finding]
+
+CHECKS: tuple[tuple[str, Judge], ...] = (
+    ("golden", golden),
+    ("probe", probe),
+    ("kept", kept),
+    ("keptByClass", kept_by_class),
+    ("keptBySize", kept_by_size),
+    ("seesNothing", sees_nothing),
+    ("added", added),
+    ("errors", errors),
+    ("latency", latency),
+)
+OF_ITSELF = ("golden", "probe")
+"""What needs no other revision."""
+OF_COPIES = ("kept", "keptByClass", "keptBySize", "seesNothing", "added")
+"""What needs that the same pictures go to both revisions."""
+
+
+def found(name: str, check: Judge, case: Case) -> Finding:
+    """Return what a check says, or why it cannot say anything."""
+    if name in OF_ITSELF:
+        return check(case)
+    if not case.against:
+        return Finding(Verdict.NOT_JUDGED, "there is no released revision to compare with")
+    if case.unpaired and (name in OF_COPIES or not case.live):
+        return Finding(Verdict.NOT_JUDGED, case.unpaired)
+    if case.unreadable:
+        return Finding(Verdict.ERROR, case.unreadable)
+    return check(case)
+
+
+def _of_share(
+    tally: Tally, asked: Demand, told: str, of: str, *, stake: float = 1.0, digits: int = 2
+) -> Finding:
+    limit = asked.limit.share
+    proof = ceiling(min(limit * stake, 0.5)) if stake > 1 else None
+    measured = f"{told} (limit {limit:.{digits}f}; {tally.k:,} of {tally.n:,} {of})"
+    return Finding(
+        _verdict(tally, passed=has_passed(tally, asked, proof)),
+        measured if tally.n >= asked.least else f"{tally.n:,} of {asked.least:,} {of}",
+        round(tally.share, 4) if tally.n else None,
+        round(limit, 4),
+        tally.n,
+    )
+
+
+def _verdict(tally: Tally, *, passed: bool) -> Verdict:
+    if has_failed(tally):
+        return Verdict.FAIL
+    return Verdict.PASS if passed else Verdict.INCONCLUSIVE
+
+
+def _of_strata(case: Case, names: Iterable[str]) -> Finding:
+    """Judge all strata with enough objects, and name the others.
+
+    A rare one may fail; but it would hold every release until enough of it came by, so only those
+    that make up a good part have to pass.
+    """
+    tallies = {name: case.sums.tally(name) for name in names}
+    judged = {name: tally for name, tally in tallies.items() if tally.n >= LEAST_OF_STRATUM}
+    few = sorted(set(tallies) - set(judged))
+    if not judged:
+        most = max((tally.n for tally in tallies.values()), default=0)
+        told = f"{most} of {LEAST_OF_STRATUM} objects of the most frequent one"
+        return Finding(Verdict.INCONCLUSIVE, told, n=most)
+    asked = demand(next(iter(judged)), case.sums, case.analysis)
+    failed = {name: tally for name, tally in judged.items() if has_failed(tally)}
+    total = sum(tally.n for tally in tallies.values())
+    most = max(tally.n for tally in judged.values())
+    holding = {
+        name: tally
+        for name, tally in judged.items()
+        if tally.n >= min(_HOLDS_FROM * total, most) and not has_passed(tally, asked)
+    }
+    name, tally = min((failed or holding or judged).items(), key=lambda item: item[1].share)
+    verdict = Verdict.FAIL if failed else Verdict.INCONCLUSIVE if holding else Verdict.PASS
+    rest = f"; too few to judge: {', '.join(map(_short, few))}" if few else ""
+    told = f"keeps {tally.share:.2f} of {_short(name)} (limit {asked.limit.share:.2f};"
+    return Finding(
+        verdict,
+        f"{told} {tally.k:,} of {tally.n:,} objects){rest}",
+        round(tally.share, 4),
+        asked.limit.share,
+        tally.n,
+    )
+
+
+def _short(stratum: str) -> str:
+    return stratum.removeprefix(CLASS).removeprefix("size ")
+
+
+def _of_times(case: Case, name: str, does: str, stake: float) -> Finding:
+    stable, canary = case.sums.pair(name)
+    tally, buckets = case.sums.tally(name), slower_by(case.analysis.max_p99_ratio)
+    limit, n = round(FACTOR**buckets, 2), sum(canary)
+    if n < LATENCY_LEAST:
+        told = f"{n} of {LATENCY_LEAST} answers to compare the times of"
+        return Finding(Verdict.INCONCLUSIVE, told, None, limit, n)
+    proved = is_in_time(stable, canary, buckets, stake)
+    passed = proved and tally.looks >= PASS_LOOKS and not tally.failing
+    told = ", ".join(
+        f"P{quantile * 100:.0f} {quantile_ms(stable, quantile):.3g}"
+        f" → {quantile_ms(canary, quantile):.3g} ms"
+        for quantile in (0.5, 0.99)
+    )
+    slow, fast = quantile_ms(canary, 0.99), quantile_ms(stable, 0.99)
+    return Finding(
+        _verdict(tally, passed=passed),
+        f"{does} in {told} (limit ×{limit}; {n:,} answers)",
+        round(slow / fast, 2) if fast else None,
+        limit,
+        n,
+    )
+
+
+_ORDER = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.PASS)
+
+
+def _worst(found: list[Finding], otherwise: str) -> Finding:
+    if not found:
+        return Finding(Verdict.NOT_JUDGED, otherwise)
+    return min(found, key=lambda finding: _ORDER.index(finding.verdict))

@@ -1,0 +1,133 @@
+"""What one pod says of itself: `GET /evidence`, raw counters since its process began.
+
+A pod runs what a user gave it, so nothing here is believed: sizes are bounded, and what cannot be
+read is a reason in words, never an exception and never evidence.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+FORMAT = 1
+MOST_BYTES = 512 * 1024
+_MOST_CLASSES = 80
+_MOST_PAIRS = 200
+_MOST_CANARIES = 4
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(max_length=256)]
+Sizes = tuple[Count, Count, Count]
+"""Of small, medium and large objects."""
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class Histogram(_Told):
+    """Counts by bucket; of the buckets from `first` on."""
+
+    first: Annotated[int, Field(ge=0, le=98)] = 0
+    counts: Annotated[tuple[Count, ...], Field(max_length=99)] = ()
+
+    def whole(self) -> tuple[int, ...]:
+        """Return the counts of all 99 buckets."""
+        counts = (0,) * self.first + self.counts
+        return (*counts[:99], *(0,) * (99 - len(counts)))
+
+
+class Probe(_Told):
+    """The looks at a picture of its own."""
+
+    sees: Count = 0
+    blind: Count = 0
+    blind_in_a_row: Count = 0
+
+
+class Golden(_Told):
+    """The run over the pictures whose objects are known."""
+
+    set_sha256: Annotated[str, Field(max_length=64)] = ""
+    state: Annotated[str, Field(max_length=32)] = ""
+    images: Count = 0
+    map50: Annotated[float, Field(ge=0, le=1)] | None = None
+    message: str = ""
+
+
+class Frames(_Told):
+    """What became of the copies of requests."""
+
+    compared: Count = 0
+    failed: Count = 0
+    late: Count = 0
+    skipped_busy: Count = 0
+    skipped_size: Count = 0
+    skipped_rate: Count = 0
+    unreachable: Count = 0
+
+
+class Compute(_Told):
+    """How long the same pictures took, without queueing."""
+
+    stable: Histogram = Histogram()
+    canary: Histogram = Histogram()
+
+
+BySize = Annotated[dict[Name, Sizes], Field(max_length=_MOST_CLASSES)]
+ByClass = Annotated[dict[Name, Count], Field(max_length=_MOST_CLASSES)]
+
+
+class Shadow(_Told):
+    """How the answers of another revision to the same pictures compare with this pod's own."""
+
+    frames: Frames = Frames()
+    expected: BySize = {}
+    kept: BySize = {}
+    confused: Annotated[dict[Name, dict[Name, Count]], Field(max_length=_MOST_PAIRS)] = {}
+    sure: ByClass = {}
+    seen: Count = 0
+    blind: Count = 0
+    compute: Compute = Compute()
+
+
+Outcomes = Annotated[dict[Annotated[str, Field(max_length=64)], Count], Field(max_length=32)]
+
+
+class Evidence(_Told):
+    """All that a pod has counted since its process began."""
+
+    format: Literal[1]
+    revision: Annotated[str, Field(max_length=63)]
+    started: Number
+    status: Annotated[str, Field(max_length=64)] = ""
+    requests: Annotated[dict[str, Outcomes], Field(max_length=8)] = {}
+    latency: Annotated[dict[str, Histogram], Field(max_length=8)] = {}
+    probe: Probe | None = None
+    golden: Golden | None = None
+    shadow: Annotated[dict[str, Shadow], Field(max_length=_MOST_CANARIES)] = {}
+
+    def of_requests(self) -> dict[str, int]:
+        """Return what became of requests that somebody waited for."""
+        return self.requests.get("request", {})
+
+
+def parse(body: bytes, *, revision: str) -> Evidence | str:
+    """Read what a pod of `revision` answered, or say in words why that is no evidence."""
+    if len(body) > MOST_BYTES:
+        return f"answers with more than {MOST_BYTES // 1024} KiB"
+    try:
+        told = Evidence.model_validate_json(body)
+    except ValidationError as error:
+        return _problem(error.errors(include_url=False, include_context=False)[0])
+    if told.revision != revision:
+        return f"says that it is of {told.revision!r}, not of {revision}"
+    return told
+
+
+def _problem(error: Any) -> str:
+    """Say the first thing that is wrong, without what was told: that may be of any length."""
+    where = ".".join(str(part)[:40] for part in error["loc"])
+    if where == "format":
+        return f"answers in a format other than {FORMAT}: its server is of another version"
+    return f"answers what is no evidence ({where + ': ' if where else ''}{error['msg'][:80]})"

@@ -1,0 +1,268 @@
+"""What one look adds: differences of the counters that pods have told, look by look.
+
+Only what both revisions showed in the same look counts. A pod seen for the first time shows where
+its counters stand, and adds nothing: whoever looked before may have counted all that. No clock is
+asked.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from yolofleet.analysis.evidence import Evidence, Frames, Golden, Histogram, Shadow, Sizes
+
+_ERRORS = ("internal", "unavailable", "deadline_exceeded", "overloaded")
+_NO_TIMES = Histogram().whole()
+_NOTHING = Shadow()
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod of a judged release, as it is at this look.
+
+    told: what it answered; words, when that was no evidence; None, when it was not asked.
+    restarts: how often kubelet restarted its container.
+    """
+
+    uid: str
+    revision: str
+    ready: bool
+    told: Evidence | str | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a pod told last, and at which look."""
+
+    look: int
+    told: Evidence | None
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The raw values by pod. It is never stored: who begins without it begins with baselines."""
+
+    looks: int = 0
+    pods: Mapping[str, Seen] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How requests went that a revision answered itself."""
+
+    good: int = 0
+    bad: int = 0
+    latency: tuple[int, ...] = _NO_TIMES
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """How two answers to the same picture compare, by what the stable revision found."""
+
+    compared: int = 0
+    failed: int = 0  # or late
+    expected: Mapping[str, Sizes] = field(default_factory=dict)
+    kept: Mapping[str, Sizes] = field(default_factory=dict)
+    confused: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    sure: int = 0
+    seen: int = 0
+    blind: int = 0
+    stable_compute: tuple[int, ...] = _NO_TIMES
+    canary_compute: tuple[int, ...] = _NO_TIMES
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the pods of a release showed.
+
+    unreadable: why too few could be read, in words. waiting: whose pods there are none of.
+    golden: of one pod each that is furthest; of the stable revision, of the same set.
+    """
+
+    canary: Answers = Answers()
+    stable: Answers = Answers()
+    pairs: Pairs = Pairs()
+    golden: Golden | None = None
+    golden_stable: Golden | None = None
+    probed: bool = False
+    blind_in_a_row: int = 0
+    restarts: int = 0
+    unreadable: str = ""
+    waiting: str = ""
+
+
+def look(memory: Memory, pods: Iterable[Pod], *, canary: str, stable: str) -> tuple[Memory, Look]:
+    """Return what `pods` show now beyond what `memory` holds, and what to remember.
+
+    stable: empty where there is none to compare with.
+    """
+    known = sorted({pod.uid: pod for pod in pods}.values(), key=lambda pod: pod.uid)
+    mine = [pod for pod in known if pod.revision == canary]
+    others = [pod for pod in known if stable and pod.revision == stable]
+    arms = [(canary, mine), *([(stable, others)] if stable else [])]
+    unreadable = next(filter(None, (_unreadable(*arm) for arm in arms)), "")
+    waiting = next((name for name, arm in arms if not any(pod.ready for pod in arm)), "")
+    number = memory.looks + 1
+    bare = Look(
+        golden=_furthest(mine),
+        golden_stable=_furthest(others),
+        probed=any(told.probe for _, told in _told(mine)),
+        blind_in_a_row=max(
+            (told.probe.blind_in_a_row for _, told in _told(mine) if told.probe), default=0
+        ),
+        restarts=sum(_restarts(pod, memory.pods.get(pod.uid)) for pod in mine),
+        unreadable=unreadable,
+        waiting=f"no pod of {waiting} is ready" if waiting else "",
+    )
+    if unreadable or waiting:
+        kept = {pod.uid: _unread(pod, memory.pods.get(pod.uid)) for pod in (*mine, *others)}
+        return Memory(number, kept), bare
+    return (
+        Memory(number, {pod.uid: _read(pod, memory, number) for pod in (*mine, *others)}),
+        replace(
+            bare,
+            canary=_answers(mine, memory),
+            stable=_answers(others, memory),
+            pairs=_pairs(others, memory, canary),
+        ),
+    )
+
+
+def _told(pods: Iterable[Pod]) -> list[tuple[Pod, Evidence]]:
+    return [(pod, pod.told) for pod in pods if pod.ready and isinstance(pod.told, Evidence)]
+
+
+def _unreadable(name: str, pods: list[Pod]) -> str:
+    """Say why fewer than half of the ready ones of a revision were read."""
+    ready = [pod for pod in pods if pod.ready]
+    read = len(_told(ready))
+    if 2 * read >= len(ready):
+        return ""
+    why = next((pod.told for pod in ready if isinstance(pod.told, str)), "was not asked")
+    return f"{read} of {len(ready)} ready pods of {name} could be read: one {why}"
+
+
+def _unread(pod: Pod, seen: Seen | None) -> Seen:
+    """Keep what was known: what pods count meanwhile is not lost."""
+    return Seen(seen.look, seen.told, pod.restarts) if seen else Seen(0, None, pod.restarts)
+
+
+def _read(pod: Pod, memory: Memory, number: int) -> Seen:
+    if pod.ready and isinstance(pod.told, Evidence):
+        return Seen(number, pod.told, pod.restarts)
+    return _unread(pod, memory.pods.get(pod.uid))
+
+
+def _restarts(pod: Pod, seen: Seen | None) -> int:
+    if seen is None:
+        return 0
+    counted = max(pod.restarts - seen.restarts, 0)
+    began = isinstance(pod.told, Evidence) and seen.told and pod.told.started != seen.told.started
+    return max(counted, 1 if began else 0)
+
+
+def _furthest(pods: list[Pod]) -> Golden | None:
+    told = [evidence.golden for _, evidence in _told(pods) if evidence.golden]
+    done = [golden for golden in told if golden.state == "done" and golden.map50 is not None]
+    if done:  # the same model, the same pictures: were they to differ, the worst would count
+        return min(done, key=lambda golden: golden.map50 or 0.0)
+    return told[0] if told else None
+
+
+def _before(now: Evidence, seen: Seen) -> Evidence | None:
+    """Return what to subtract; None after a restart: counters began anew."""
+    return seen.told if seen.told and seen.told.started == now.started else None
+
+
+def _more(now: int, before: int) -> int:
+    return now - before if now >= before else now
+
+
+def _more_by_bucket(now: Histogram, before: Histogram) -> tuple[int, ...]:
+    return tuple(map(_more, now.whole(), before.whole()))
+
+
+def summed(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the counts of both, bucket by bucket."""
+    return tuple(a + b for a, b in zip(one, other, strict=True))
+
+
+def _answers(pods: list[Pod], memory: Memory) -> Answers:
+    """Sum up what they answered since the last look.
+
+    A pod that was not read then is passed over: what it tells is of another time than the others.
+    """
+    good = bad = 0
+    latency = _NO_TIMES
+    for pod, now in _told(pods):
+        seen = memory.pods.get(pod.uid)
+        if seen is None or seen.look != memory.looks or not seen.told:
+            continue
+        before = _before(now, seen)
+        old = before.of_requests() if before else {}
+        new = {name: _more(count, old.get(name, 0)) for name, count in now.of_requests().items()}
+        good += new.get("ok", 0)
+        bad += sum(new.get(name, 0) for name in _ERRORS)
+        times = before.latency.get("request", Histogram()) if before else Histogram()
+        latency = summed(latency, _more_by_bucket(now.latency.get("request", Histogram()), times))
+    return Answers(good, bad, latency)
+
+
+def _pairs(pods: list[Pod], memory: Memory, canary: str) -> Pairs:
+    """Sum up what they compared; each pair was seen by one process, so no pod waits for another."""
+    sums = Pairs()
+    for pod, now in _told(pods):
+        seen = memory.pods.get(pod.uid)
+        told = now.shadow.get(canary)
+        if seen is None or not seen.told or told is None:
+            continue
+        before = _before(now, seen)
+        old = before.shadow.get(canary, _NOTHING) if before else _NOTHING
+        sums = _plus(sums, told, old)
+    return sums
+
+
+def _plus(sums: Pairs, now: Shadow, old: Shadow) -> Pairs:
+    return Pairs(
+        compared=sums.compared + _more(now.frames.compared, old.frames.compared),
+        failed=sums.failed + _failures(now.frames, old.frames),
+        expected=_sized(sums.expected, now.expected, old.expected),
+        kept=_sized(sums.kept, now.kept, old.kept),
+        confused=_confused(sums.confused, now, old),
+        sure=sums.sure + sum(_more(n, old.sure.get(name, 0)) for name, n in now.sure.items()),
+        seen=sums.seen + _more(now.seen, old.seen),
+        blind=sums.blind + _more(now.blind, old.blind),
+        stable_compute=summed(
+            sums.stable_compute, _more_by_bucket(now.compute.stable, old.compute.stable)
+        ),
+        canary_compute=summed(
+            sums.canary_compute, _more_by_bucket(now.compute.canary, old.compute.canary)
+        ),
+    )
+
+
+def _failures(now: Frames, old: Frames) -> int:
+    return _more(now.failed, old.failed) + _more(now.late, old.late)
+
+
+def _sized(
+    sums: Mapping[str, Sizes], now: Mapping[str, Sizes], old: Mapping[str, Sizes]
+) -> dict[str, Sizes]:
+    added = dict(sums)
+    for name, sizes in now.items():
+        before, so_far = old.get(name, (0, 0, 0)), added.get(name, (0, 0, 0))
+        small, medium, large = map(_more, sizes, before)
+        added[name] = (so_far[0] + small, so_far[1] + medium, so_far[2] + large)
+    return added
+
+
+def _confused(
+    sums: Mapping[tuple[str, str], int], now: Shadow, old: Shadow
+) -> Counter[tuple[str, str]]:
+    counted = Counter(sums)
+    for name, others in now.confused.items():
+        for called, times in others.items():
+            counted[name, called] += _more(times, old.confused.get(name, {}).get(called, 0))
+    return counted

@@ -1,0 +1,242 @@
+"""One look further: what is known, and what a look adds, make the verdicts.
+
+Fail wins at once, and stays: a verdict is about the revision, and that never changes. Nothing is
+promoted for want of data, and nothing fails for what could not be read.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from yolofleet.analysis.checks import CHECKS, Case, Finding, found
+from yolofleet.analysis.evidence import Golden
+from yolofleet.analysis.increments import Look
+from yolofleet.analysis.margins import margins_hash
+from yolofleet.analysis.sums import KEPT, LEAST_OBJECTS, plus, read, written
+from yolofleet.api.analysis import (
+    Analysis,
+    AnalysisStatus,
+    Check,
+    Failed,
+    GoldenResult,
+    Mode,
+    OnFailure,
+    Stage,
+    Verdict,
+)
+
+_MOST_FAILED = 5
+_RESTARTS_WITHIN = timedelta(minutes=10)
+_MOST_RESTARTS = 4
+_WILD = 0.6  # of what it adds: with no known pictures to say that all this is there
+
+
+def judge(
+    analysis: Analysis,
+    known: AnalysisStatus | None,
+    look: Look,
+    *,
+    revision: str,
+    against: str,
+    stage: Stage,
+    now: datetime,
+    weight: int = 0,
+    following: int = 100,
+    retried: str = "",
+    unpaired: str = "",
+    incomparable: str = "",
+) -> AnalysisStatus:
+    """Return what is known of `revision` after one more look at it and at `against`.
+
+    against: empty where nothing is released yet. weight: the percent of requests that it answers;
+    following: what it would answer next. retried: a person's word to begin anew, told by a value
+    that was not used yet. unpaired: why the same pictures do not go to both; incomparable: why its
+    own answers are no match for those of the stable revision.
+    """
+    now = now.replace(microsecond=0)
+    before = _begun(analysis, known, revision, against, retried, now)
+    live = stage is Stage.LIVE
+    sums = plus(read(before), look, analysis, paired=not unpaired, live=live)
+    restarts = _restarts(before.restarts, look.restarts, now)
+    result = _result(before.golden, look)
+    case = Case(
+        analysis=analysis,
+        sums=sums,
+        against=against,
+        live=live,
+        stake=100 / max(following, 1),
+        golden=look.golden,
+        golden_stable=look.golden_stable,
+        result=result,
+        probed=look.probed,
+        blind_in_a_row=look.blind_in_a_row,
+        restarts=len(restarts),
+        unpaired=unpaired if against else "",
+        incomparable=incomparable,
+        unreadable=look.unreadable,
+    )
+    checks = _checks(case, {check.name: check for check in before.checks}, now)
+    verdict = _overall(checks, unpaired=bool(case.unpaired))
+    changed = verdict is not before.verdict or before.since is None
+    after = before.model_copy(
+        update={
+            "stage": stage,
+            "verdict": verdict,
+            "since": now if changed else before.since,
+            "looks": before.looks + 1,
+            "unreadable": before.unreadable + 1 if look.unreadable else 0,
+            "restarts": restarts,
+            "golden": result,
+            "checks": checks,
+            **written(sums),
+        }
+    )
+    said = _said(after, look, weight, analysis)
+    return after.model_copy(update={"said": said, "failed": _failed(analysis, after)})
+
+
+def _begun(
+    analysis: Analysis,
+    known: AnalysisStatus | None,
+    revision: str,
+    against: str,
+    retried: str,
+    now: datetime,
+) -> AnalysisStatus:
+    """Return what is known so far: nothing, of another revision or by other limits."""
+    limits = margins_hash(analysis)
+    same = (revision, against, limits, retried)
+    if known and (known.revision, known.against, known.margins_hash, known.retried) == same:
+        return known
+    return AnalysisStatus(
+        revision=revision,
+        against=against,
+        margins_hash=limits,
+        retried=retried,
+        started_at=now,
+        failed=known.failed if known else [],
+    )
+
+
+def _restarts(before: list[datetime], more: int, now: datetime) -> list[datetime]:
+    """Return when its pods restarted lately. Clocks are set back: nothing lies ahead."""
+    past = [min(at, now) for at in before if now - min(at, now) < _RESTARTS_WITHIN]
+    return [*past, *[now] * more][-_MOST_RESTARTS:]
+
+
+def _result(before: GoldenResult | None, look: Look) -> GoldenResult | None:
+    """Return what the known pictures gave, as far as it is known."""
+    told, beside = _done(look.golden), _done(look.golden_stable)
+    if told is None or told.map50 is None:
+        if before and before.against is None and beside and beside.set_sha256 == before.set:
+            return before.model_copy(update={"against": beside.map50})
+        return before
+    same = beside.map50 if beside and beside.set_sha256 == told.set_sha256 else None
+    if same is None and before and before.set == told.set_sha256:
+        same = before.against
+    return GoldenResult(set=told.set_sha256, map50=told.map50, against=same, images=told.images)
+
+
+def _done(golden: Golden | None) -> Golden | None:
+    return golden if golden and golden.state == "done" else None
+
+
+def _checks(case: Case, before: Mapping[str, Check], now: datetime) -> list[Check]:
+    checks = []
+    for name, check in CHECKS:
+        known = before.get(name)
+        if known and known.verdict is Verdict.FAIL:
+            checks.append(known)
+        else:
+            checks.append(_as_check(name, found(name, check, case), known, now))
+    return checks
+
+
+def _as_check(name: str, finding: Finding, known: Check | None, now: datetime) -> Check:
+    same = known and known.verdict is finding.verdict
+    return Check(
+        name=name,
+        verdict=finding.verdict,
+        since=known.since if known and same else now,
+        value=finding.value,
+        limit=finding.limit,
+        n=finding.n,
+        message=_clipped(finding.message, 200),
+    )
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _overall(checks: list[Check], *, unpaired: bool) -> Verdict:
+    """Return the verdict of all: the worst of those that judge.
+
+    Where no copies are compared, the known pictures must have spoken.
+    """
+    verdicts = {check.verdict for check in checks}
+    for verdict in (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE):
+        if verdict in verdicts:
+            return verdict
+    known = any(check.name == "golden" and check.verdict is Verdict.PASS for check in checks)
+    return Verdict.NOT_JUDGED if unpaired and not known else Verdict.PASS
+
+
+def consequence(analysis: Analysis, status: AnalysisStatus) -> OnFailure | None:
+    """Return what follows from a verdict; None: nothing."""
+    failed = [check for check in status.checks if check.verdict is Verdict.FAIL]
+    if not failed or analysis.mode is Mode.DRY_RUN:
+        return None
+    if analysis.on_failure is OnFailure.PAUSE:
+        return OnFailure.PAUSE
+    sure = any(_condemns(analysis, check) for check in failed)
+    return OnFailure.ROLLBACK if sure else OnFailure.PAUSE
+
+
+def _condemns(analysis: Analysis, check: Check) -> bool:
+    """Say whether to fail this check is a fault for sure: to find more may be an improvement."""
+    return check.name != "added" or (analysis.golden is None and (check.value or 0.0) > _WILD)
+
+
+def _failed(analysis: Analysis, status: AnalysisStatus) -> list[Failed]:
+    """Return who is not tried again, with this one when it is to be called off."""
+    if consequence(analysis, status) is not OnFailure.ROLLBACK:
+        return status.failed
+    check = next(
+        check
+        for check in status.checks
+        if check.verdict is Verdict.FAIL and _condemns(analysis, check)
+    )
+    entry = Failed(
+        revision=status.revision,
+        check=check.name,
+        at=check.since,
+        message=check.message,
+        margins_hash=status.margins_hash,
+        retried=status.retried,
+    )
+    others = [each for each in status.failed if each.revision != status.revision]
+    return [*others, entry][-_MOST_FAILED:]
+
+
+def _said(status: AnalysisStatus, look: Look, weight: int, analysis: Analysis) -> str:
+    """Return it in the few words of a column."""
+    failed = [check.name for check in status.checks if check.verdict is Verdict.FAIL]
+    if failed:
+        would = "Would fail" if analysis.mode is Mode.DRY_RUN else "Failed"
+        return _clipped(f"{would}: {', '.join(failed)}", 100)
+    if status.unreadable:
+        return f"Unreadable: {status.unreadable} looks"
+    if status.verdict is Verdict.ERROR:
+        wrong = next(check for check in status.checks if check.verdict is Verdict.ERROR)
+        return _clipped(f"Unreadable: {wrong.name}", 100)
+    if look.waiting:
+        return _clipped(f"Waiting: {look.waiting}", 100)
+    if status.verdict is Verdict.NOT_JUDGED:
+        return "Not judged: no copies are compared"
+    judged = [check for check in status.checks if check.verdict is not Verdict.NOT_JUDGED]
+    passed = [check for check in judged if check.verdict is Verdict.PASS]
+    few = next((check for check in judged if check.name == KEPT and check.n < LEAST_OBJECTS), None)
+    if few:
+        return f"Waiting: {few.n} of {LEAST_OBJECTS} objects"
+    word = "Passed" if status.verdict is Verdict.PASS else "Passing"
+    return f"{word} {len(passed)}/{len(judged)} at {weight} %"

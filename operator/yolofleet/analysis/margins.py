@@ -1,0 +1,13 @@
+"""By which limits a revision is judged: with others, what it failed is no failure any more."""
+
+import hashlib
+
+from yolofleet.api.analysis import Analysis
+
+_NO_LIMITS = {"interval", "max_hold", "mode", "on_failure", "keep_frames"}
+
+
+def margins_hash(analysis: Analysis) -> str:
+    """Return a short hash of the limits, and of where the known pictures are."""
+    told = analysis.model_dump_json(by_alias=True, exclude=_NO_LIMITS, exclude_defaults=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:8]

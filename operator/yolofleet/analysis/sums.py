@@ -1,0 +1,282 @@
+"""What is counted of a judged release, and what is demanded of each count.
+
+All of it is in the status: whoever goes on from there comes to the same verdicts.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from yolofleet.analysis.evidence import Histogram, Sizes
+from yolofleet.analysis.increments import Answers, Look, Pairs, summed
+from yolofleet.analysis.statistics import (
+    ALPHA,
+    LATENCY_LEAST,
+    Counts,
+    Demand,
+    Tally,
+    ceiling,
+    floor,
+    is_slow,
+    looked,
+    slower_by,
+)
+from yolofleet.api.analysis import Analysis, AnalysisStatus, Confusion, Latencies, Sum
+from yolofleet.api.names import shortened
+
+KEPT, SEES_NOTHING, ADDED, COPIES, REQUESTS = "kept", "seesNothing", "added", "copies", "requests"
+STABLE_REQUESTS = "stable requests"
+COMPUTE, LATENCY = "compute", "latency"
+SIZES = ("size small", "size medium", "size large")
+CLASS = "class "
+OTHERS = "other classes"
+
+LEAST_OBJECTS, LEAST_OF_STRATUM, LEAST_FRAMES, LEAST_COPIES, LEAST_REQUESTS = 150, 30, 50, 100, 20
+_MOST_CLASSES = 12
+_MOST_CONFUSED = 5
+_BURSTS = 3.0  # the design effect of errors, which come in bursts
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Everything counted since a revision is judged."""
+
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+    times: Mapping[str, Counts] = field(default_factory=dict)
+    confused: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+    def tally(self, name: str) -> Tally:
+        """Return the count of that name."""
+        return self.tallies.get(name, Tally())
+
+    def pair(self, name: str) -> tuple[Counts, Counts]:
+        """Return how long the answers of the stable and of the judged revision took."""
+        none = Histogram().whole()
+        return self.times.get(f"{name} stable", none), self.times.get(f"{name} canary", none)
+
+    def classes(self) -> list[str]:
+        """Return the names of the counts by class."""
+        return [*_classes(self.tallies), *([OTHERS] if OTHERS in self.tallies else [])]
+
+    def sizes(self) -> list[str]:
+        """Return the names of the counts by size."""
+        return [name for name in SIZES if name in self.tallies]
+
+
+def demand(name: str, sums: Sums, analysis: Analysis) -> Demand:
+    """Return what is demanded of the count of that name."""
+    if name == KEPT:
+        return Demand(floor(analysis.min_kept), LEAST_OBJECTS)
+    if name == SEES_NOTHING:
+        return Demand(ceiling(analysis.max_blind), LEAST_FRAMES)
+    if name == ADDED:
+        return Demand(ceiling(analysis.max_added), LEAST_OBJECTS)
+    bursts = partial(Demand, design=_BURSTS, patient=False)
+    if name == COPIES:
+        return bursts(ceiling(analysis.max_error_rate), LEAST_COPIES)
+    if name == REQUESTS:
+        twice = 2 * round(sums.tally(STABLE_REQUESTS).share, 4)
+        return bursts(ceiling(max(analysis.max_error_rate, twice)), LEAST_REQUESTS)
+    names, share = (
+        (sums.sizes(), analysis.min_kept_by_size)
+        if name in SIZES
+        else (sums.classes(), analysis.min_kept_by_class)
+    )
+    judged = sum(sums.tally(each).n >= LEAST_OF_STRATUM for each in names)
+    return Demand(floor(share), LEAST_OF_STRATUM, ALPHA / max(judged, 1))
+
+
+def plus(sums: Sums, look: Look, analysis: Analysis, *, paired: bool, live: bool) -> Sums:
+    """Return the sums with what one look adds.
+
+    paired: whether copies count; live: whether requests do that the revision answers itself.
+    """
+    if paired:
+        sums = _plus_pairs(sums, look.pairs, analysis)
+    if live:
+        sums = _plus_answers(sums, look.canary, look.stable, analysis)
+    return sums
+
+
+def _plus_pairs(sums: Sums, pairs: Pairs, analysis: Analysis) -> Sums:
+    expected = {name: sum(sizes) for name, sizes in pairs.expected.items()}
+    kept = {name: _of(pairs.kept, name, sizes) for name, sizes in pairs.expected.items()}
+    known = sum(sum(sizes) for sizes in kept.values())
+    more = max(pairs.sure - known, 0)
+    found = {name: sum(sizes) for name, sizes in kept.items()}
+    sums = _with_first_classes(sums, expected)
+    counted = [
+        (KEPT, known, sum(expected.values())),
+        *_by_size(pairs.expected.values(), kept.values()),
+        *_by_class(sums, expected, found),
+        (SEES_NOTHING, pairs.blind, pairs.seen),
+        (ADDED, more, more + known),
+        (COPIES, pairs.failed, pairs.compared + pairs.failed),
+    ]
+    sums = _with_worse_classes(_looked(sums, counted, analysis), expected, found, analysis)
+    sums = _timed(sums, COMPUTE, pairs.stable_compute, pairs.canary_compute, analysis)
+    confused = Counter(sums.confused) + Counter(pairs.confused)
+    return replace(sums, confused=dict(_most(confused)))
+
+
+def _of(kept: Mapping[str, Sizes], name: str, expected: Sizes) -> Sizes:
+    """Never more than was expected: pods are not believed."""
+    small, medium, large = map(min, kept.get(name, (0, 0, 0)), expected)
+    return small, medium, large
+
+
+def _most(confused: Mapping[tuple[str, str], int]) -> list[tuple[tuple[str, str], int]]:
+    shown = Counter[tuple[str, str]]()
+    for (name, called), times in confused.items():
+        shown[shortened(name, 40), shortened(called, 40)] += times
+    ranked = sorted(shown.items(), key=lambda item: (-item[1], item[0]))
+    return [item for item in ranked if item[1] > 0][:_MOST_CONFUSED]
+
+
+def _by_size(expected: Iterable[Sizes], kept: Iterable[Sizes]) -> Iterable[tuple[str, int, int]]:
+    all_, found = _added(expected), _added(kept)
+    return [(name, k, n) for name, k, n in zip(SIZES, found, all_, strict=True) if n]
+
+
+def _added(all_: Iterable[Sizes]) -> tuple[int, ...]:
+    return tuple(map(sum, zip((0, 0, 0), *all_, strict=True)))
+
+
+def _by_class(
+    sums: Sums, expected: Mapping[str, int], kept: Mapping[str, int]
+) -> list[tuple[str, int, int]]:
+    counted: dict[str, list[int]] = {}
+    for name, n in expected.items():
+        own = _stratum(name)
+        both = counted.setdefault(own if own in sums.tallies else OTHERS, [0, 0])
+        both[0] += kept[name]
+        both[1] += n
+    return [(name, k, n) for name, (k, n) in sorted(counted.items()) if n]
+
+
+def _stratum(name: str) -> str:
+    return CLASS + shortened(name, 50)
+
+
+def _with_first_classes(sums: Sums, expected: Mapping[str, int]) -> Sums:
+    """Give the first dozen classes a count of their own."""
+    tallies = dict(sums.tallies)
+    for name in sorted(expected, key=lambda name: (-expected[name], name)):
+        if expected[name] and len(_classes(tallies)) < _MOST_CLASSES:
+            tallies.setdefault(_stratum(name), Tally())
+    return replace(sums, tallies=tallies)
+
+
+def _with_worse_classes(
+    sums: Sums, expected: Mapping[str, int], kept: Mapping[str, int], analysis: Analysis
+) -> Sums:
+    """Give another class that looks bad the count of one that does not.
+
+    It begins at zero and with the next look: what it was chosen for is no evidence.
+    """
+    tallies = dict(sums.tallies)
+    for name in sorted(expected):
+        bad = kept[name] < analysis.min_kept_by_class * expected[name]
+        if bad and _stratum(name) not in tallies:
+            _replace_the_best(tallies, _stratum(name), analysis)
+    return replace(sums, tallies=tallies)
+
+
+def _classes(tallies: Mapping[str, Tally]) -> list[str]:
+    return [name for name in tallies if name.startswith(CLASS)]
+
+
+def _replace_the_best(tallies: dict[str, Tally], stratum: str, analysis: Analysis) -> None:
+    best = max(_classes(tallies), key=lambda each: (tallies[each].share, each))
+    if tallies[best].share <= analysis.min_kept_by_class or max(tallies[best].late) > 0:
+        return
+    gone, rest = tallies.pop(best), tallies.get(OTHERS, Tally())
+    tallies[OTHERS] = replace(
+        rest,
+        k=rest.k + gone.k,
+        n=rest.n + gone.n,
+        looks=max(rest.looks, gone.looks),
+        kk=rest.kk + gone.kk,
+        kn=rest.kn + gone.kn,
+        nn=rest.nn + gone.nn,
+    )
+    tallies[stratum] = Tally()
+
+
+def _looked(sums: Sums, counted: Iterable[tuple[str, int, int]], analysis: Analysis) -> Sums:
+    tallies = dict(sums.tallies)
+    for name, k, n in counted:
+        if n > 0:
+            tallies[name] = looked(sums.tally(name), k, n, demand(name, sums, analysis))
+    return replace(sums, tallies=tallies)
+
+
+def _plus_answers(sums: Sums, canary: Answers, stable: Answers, analysis: Analysis) -> Sums:
+    base = stable.good + stable.bad
+    if base:
+        tallies = dict(sums.tallies)
+        tallies[STABLE_REQUESTS] = sums.tally(STABLE_REQUESTS).plus(stable.bad, base)
+        sums = replace(sums, tallies=tallies)
+    sums = _looked(sums, [(REQUESTS, canary.bad, canary.good + canary.bad)], analysis)
+    return _timed(sums, LATENCY, stable.latency, canary.latency, analysis)
+
+
+def _timed(sums: Sums, name: str, stable: Counts, canary: Counts, analysis: Analysis) -> Sums:
+    """Add times of both arms; the tally of that name counts looks, and those that speak against."""
+    if not sum(canary):
+        return sums
+    ours, its = sums.pair(name)
+    ours, its = summed(ours, stable), summed(its, canary)
+    tally = sums.tally(name).plus(0, sum(canary))
+    slow = is_slow(ours, its, slower_by(analysis.max_p99_ratio))
+    tally = replace(tally, failing=tally.failing + 1 if slow else 0)
+    times = {**sums.times, f"{name} stable": ours, f"{name} canary": its}
+    return replace(sums, tallies={**sums.tallies, name: tally}, times=times)
+
+
+def read(status: AnalysisStatus) -> Sums:
+    """Return the sums that a status holds; of those that nobody can read, none."""
+    return Sums(
+        tallies={each.name: _tally(each) for each in status.sums},
+        times={
+            each.name: Histogram(first=each.first, counts=tuple(each.counts)).whole()
+            for each in status.latency
+        },
+        confused={(each.name, each.called): each.times for each in status.confused},
+    )
+
+
+def _tally(told: Sum) -> Tally:
+    k, n, looks, kk, kn, nn, failing, run = told.counts[:8] + [0] * (8 - len(told.counts))
+    late = tuple(told.late[:6]) + (0.0,) * (6 - len(told.late))
+    return Tally(k, n, looks, kk, kn, nn, failing, run, late)
+
+
+def written(sums: Sums) -> dict[str, list[Sum] | list[Latencies] | list[Confusion]]:
+    """Return the fields of the status that hold them."""
+    return {
+        "sums": [_sum(name, tally) for name, tally in sums.tallies.items()],
+        "latency": [_latencies(name, counts) for name, counts in sums.times.items()],
+        "confused": [
+            Confusion(name=name, called=called, times=times)
+            for (name, called), times in _most(sums.confused)
+        ],
+    }
+
+
+def _sum(name: str, tally: Tally) -> Sum:
+    counts = [tally.k, tally.n, tally.looks, tally.kk, tally.kn, tally.nn, tally.failing, tally.run]
+    return Sum(name=name, counts=counts, late=list(tally.late) if any(tally.late) else [])
+
+
+def _latencies(name: str, counts: Counts) -> Latencies:
+    used = [bucket for bucket, count in enumerate(counts) if count]
+    if not used:
+        return Latencies(name=name)
+    return Latencies(name=name, first=used[0], counts=list(counts[used[0] : used[-1] + 1]))
+
+
+def fewest_answers(sums: Sums, name: str) -> int:
+    """Return how many answers are missing before latency is compared."""
+    return max(LATENCY_LEAST - min(map(sum, sums.pair(name))), 0)

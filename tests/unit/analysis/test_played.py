@@ -1,0 +1,340 @@
+"""Whole releases on played pods, with a clock that is moved: who fails, by what, and how soon."""
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from played_pods import CANARY, START, Played, Server, bucket_of
+from yolofleet.analysis.increments import Memory
+from yolofleet.analysis.words import rolled_back
+from yolofleet.api.analysis import Analysis, Golden, Stage, Verdict
+
+Play = Callable[[Played, random.Random], None]
+
+
+def seen(
+    played: Played,
+    dice: random.Random,
+    *,
+    keeps: float = 0.97,
+    keeps_of: dict[str, float] | None = None,
+    slower: float = 1.0,
+    fails: float = 0.0,
+    added: int = 0,
+    called: str = "",
+) -> None:
+    """Let 200 pictures with 3 objects each go to both: 20 a second, for one look."""
+    for _ in range(200):
+        stable = dice.choice(played.stable)
+        if dice.random() < fails:
+            stable.frame(1, failed=1)
+            continue
+        found = 0
+        for _ in range(3):
+            name = dice.choices(["circle", "square", "cross"], [0.55, 0.4, 0.05])[0]
+            kept = int(dice.random() < (keeps_of or {}).get(name, keeps))
+            found += kept
+            stable.pair(
+                name, 1, kept, size=dice.choices([0, 1, 2], [2, 5, 3])[0],
+                added=added,
+            )  # fmt: skip
+            if called and not kept:
+                confused = stable.confused.setdefault(name, {})
+                confused[called] = confused.get(called, 0) + 1
+        stable.frame(1, blind=int(not found))
+        took = dice.lognormvariate(-3.5, 0.35)
+        stable.compute["stable"][bucket_of(took)] += 1
+        stable.compute["canary"][bucket_of(took * slower * dice.lognormvariate(0, 0.05))] += 1
+
+
+def answered(played: Played, dice: random.Random, *, weight: int, fails: float = 0.0) -> None:
+    """Let 200 requests be answered by both, as they are weighted."""
+    for _ in range(200):
+        canary = dice.random() * 100 < weight
+        server = dice.choice(played.canary if canary else played.stable)
+        bad = canary and dice.random() < fails
+        server.requests["internal" if bad else "ok"] += 1
+        server.times[bucket_of(dice.lognormvariate(-3.2, 0.35))] += not bad
+
+
+def until(played: Played, play: Play, verdict: Verdict, most: int = 120) -> int:
+    """Play until the verdict is reached; return after how many looks."""
+    dice = random.Random(12)
+    played.look()  # shows where the counters stand
+    for number in range(1, most + 1):
+        play(played, dice)
+        if played.look().verdict is verdict:
+            return number
+    raise AssertionError(f"never {verdict}: {played.status}")
+
+
+def test_a_good_revision_passes_all_checks():
+    played = Played()
+    looks = until(played, lambda p, d: seen(p, d), Verdict.PASS)
+    assert looks <= 60
+    assert played.status.said == "Passed 8/8 at 0 %"
+    assert played.verdicts()["golden"] == "NotJudged"
+    assert played.status.failed == []
+
+
+BAD = [
+    ("blind", {"keeps": 0.0005}, "kept", 2),
+    ("swapped", {"keeps_of": {"circle": 0.02, "square": 0.03}, "called": "square"}, "kept", 2),
+    ("a rare class swapped", {"keeps_of": {"cross": 0.02}, "called": "circle"}, "keptByClass", 30),
+    ("slow x2", {"slower": 2.0}, "latency", 12),
+    ("errors", {"fails": 0.06}, "errors", 20),
+    ("finds a fifth less", {"keeps": 0.76}, "kept", 32),
+    ("sees ghosts", {"added": 3}, "added", 4),
+]
+
+
+@pytest.mark.parametrize(("what", "plays", "check", "looks"), BAD, ids=[row[0] for row in BAD])
+def test_a_bad_revision_fails_the_check_that_names_its_fault(what, plays, check, looks):
+    played = Played()
+    took = until(played, lambda p, d: seen(p, d, **plays), Verdict.FAIL)
+    failed = [name for name, verdict in played.verdicts().items() if verdict == "Fail"]
+    assert check in failed
+    assert took <= looks
+    if check != "added":
+        assert [(each.revision, each.check) for each in played.status.failed] == [
+            (CANARY, failed[0])
+        ]
+
+
+def test_what_was_called_off_is_told_with_its_numbers_and_the_way_round():
+    played = Played()
+    until(played, lambda p, d: seen(p, d, keeps=0.3, called="square"), Verdict.FAIL)
+    told = rolled_back(played.status, namespace="shop", detector="gate", weight=0, step=1)
+    assert told.startswith("gate-56544287 rolled back at weight 0: keeps 0.30 of what gate")
+    assert "of what gate-05bb7f85 is sure of (limit 0.90;" in told
+    assert "circle is called square" in told
+    assert "kubectl -n shop patch yolodetectors gate --type merge -p '{" in told
+    assert (
+        '"approved": {"revision": "gate-56544287", "step": 1, "despite": "AnalysisFailed"}' in told
+    )
+    assert played.status.said.startswith("Failed: kept")
+
+
+def test_what_turns_blind_after_two_hours_fails_as_soon():
+    """Sums over all that was good would take a quarter of an hour to notice."""
+    played = Played()
+    until(played, lambda p, d: seen(p, d), Verdict.PASS)
+    dice = random.Random(3)
+    for _ in range(400):
+        seen(played, dice)
+        assert played.look().verdict is Verdict.PASS
+    for _ in range(2):
+        assert played.status.verdict is not Verdict.FAIL
+        seen(played, dice, keeps=0.0005)
+        played.look()
+    assert played.status.verdict is Verdict.FAIL
+
+
+def test_a_fault_of_real_requests_alone_fails_where_it_shows():
+    played = Played()
+    until(played, lambda p, d: seen(p, d), Verdict.PASS)
+    played.arguments = {"stage": Stage.LIVE, "weight": 1, "following": 5}
+    dice = random.Random(5)
+    looks = 0
+    while played.status.verdict is not Verdict.FAIL:
+        seen(played, dice)
+        answered(played, dice, weight=1, fails=0.9)
+        played.look()
+        looks += 1
+    assert played.verdicts()["errors"] == "Fail"
+    assert looks <= 15  # some 20 requests
+
+
+def test_a_live_step_goes_on_once_the_next_one_cannot_do_harm():
+    played = Played()
+    until(played, lambda p, d: seen(p, d), Verdict.PASS)
+    played.arguments = {"stage": Stage.LIVE, "weight": 5, "following": 25}
+    dice, needed = random.Random(6), 0
+    seen(played, dice)
+    assert played.look().verdict is Verdict.INCONCLUSIVE  # it answered nothing yet
+    while played.status.verdict is not Verdict.PASS:
+        seen(played, dice)
+        answered(played, dice, weight=5)
+        played.look()
+        needed += 1
+    assert 20 <= needed <= 90
+    assert played.status.said == "Passed 8/8 at 5 %"
+
+
+def test_known_pictures_are_asked_before_all_else():
+    golden = {"set_sha256": "a" * 64, "state": "running", "images": 40}
+    played = Played(Analysis(golden=Golden(config_map="known", min_map50=0.8)))
+    played.canary[0].golden = dict(golden)
+    until(played, lambda p, d: seen(p, d), Verdict.INCONCLUSIVE)
+    played.canary[0].golden |= {"state": "done", "map50": 0.79}
+    assert played.look().verdict is Verdict.FAIL
+    assert played.status.checks[0].message == "mAP50 is 0.790 on 40 known pictures (at least 0.800)"
+
+
+@pytest.mark.parametrize(
+    ("stable", "mine", "same", "verdict"),
+    [
+        (0.95, 0.93, True, "Pass"), (0.95, 0.91, True, "Fail"), (0.95, 0.91, False, "NotJudged"),
+        (None, 0.91, True, "NotJudged"),
+    ],
+)  # fmt: skip
+def test_known_pictures_are_compared_with_those_of_the_same_set(stable, mine, same, verdict):
+    played = Played(Analysis(golden=Golden(config_map="known")))
+    done = {"set_sha256": "a" * 64, "state": "done", "images": 40}
+    played.canary[0].golden = done | {"map50": mine}
+    if stable is not None:
+        other = {} if same else {"set_sha256": "b" * 64}
+        played.stable[0].golden = done | {"map50": stable} | other
+    played.look()
+    assert played.verdicts()["golden"] == verdict
+
+
+def test_a_set_that_nobody_can_read_holds_and_rolls_nothing_back():
+    played = Played(Analysis(golden=Golden(config_map="known", min_map50=0.8)))
+    played.canary[0].golden = {"state": "failed", "message": "no labels"}
+    until(played, lambda p, d: seen(p, d), Verdict.ERROR)
+    assert played.status.said == "Unreadable: golden"
+
+
+def test_a_first_revision_is_judged_by_itself():
+    played = Played(arguments={"against": ""})
+    played.stable = []
+    assert played.look().verdict is Verdict.PASS
+    assert played.verdicts()["kept"] == "NotJudged"
+    played.canary[0].blind_in_a_row = 3
+    assert played.look().verdict is Verdict.FAIL
+
+
+def test_what_restarts_twice_in_ten_minutes_fails():
+    played = Played()
+    played.look()
+    played.canary[0].restart(2000.0)
+    assert played.look().verdict is Verdict.INCONCLUSIVE
+    played.now += timedelta(minutes=11)
+    played.canary[0].restart(3000.0)
+    assert played.look().verdict is Verdict.INCONCLUSIVE
+    played.canary[0].restart(4000.0)
+    played.look()
+    assert played.verdicts()["probe"] == "Fail"
+
+
+def test_without_copies_only_known_pictures_let_it_pass():
+    why = "no key for copies: name a Secret in spec.access.shadowKey"
+    played = Played(arguments={"unpaired": why})
+    assert played.look().verdict is Verdict.NOT_JUDGED
+    assert played.status.checks[2].message == why
+    played = Played(
+        Analysis(golden=Golden(config_map="known", min_map50=0.8)), arguments={"unpaired": why}
+    )
+    played.canary[0].golden = {"set_sha256": "a", "state": "done", "map50": 0.9, "images": 40}
+    assert played.look().verdict is Verdict.PASS
+
+
+def test_nothing_is_proved_without_pictures():
+    played = Played()
+    for _ in range(1000):
+        assert played.look().verdict is Verdict.INCONCLUSIVE
+    assert played.status.said == "Waiting: 0 of 150 objects"
+    played.canary[0].ready = False
+    assert played.look().said == f"Waiting: no pod of {CANARY} is ready"
+
+
+@pytest.mark.parametrize(
+    "answer", ["refused the connection", b"", b"{}", b"\x00" * 9, b"[" * 5000, b"x" * 600_000]
+)
+def test_what_cannot_be_read_holds_and_never_fails(answer):
+    played = Played()
+    until(played, lambda p, d: seen(p, d, keeps=0.2), Verdict.INCONCLUSIVE)
+    for _ in range(29):
+        played.canary[0].answer = answer
+        seen(played, random.Random(1), keeps=0.2)
+        assert played.look().verdict is Verdict.ERROR
+    assert played.status.said == "Unreadable: 29 looks"
+    assert played.status.failed == []
+    played.canary[0].answer = None
+    played.look()
+    assert played.status.unreadable == 0
+
+
+def test_a_dry_run_tells_and_does_nothing():
+    played = Played(Analysis(mode="DryRun"))
+    until(played, lambda p, d: seen(p, d, keeps=0.2), Verdict.FAIL)
+    assert played.status.said.startswith("Would fail: kept")
+    assert played.status.failed == []
+
+
+def test_other_limits_and_a_persons_word_begin_anew():
+    played = Played()
+    until(played, lambda p, d: seen(p, d, keeps=0.2), Verdict.FAIL)
+    failed = played.status.failed
+    for change in ({"min_kept": 0.5}, {}):
+        played.analysis = Analysis(**change)
+        played.arguments = {"retried": "" if change else f"{CANARY}:2"}
+        assert played.look().verdict is Verdict.INCONCLUSIVE
+        assert played.status.failed == failed  # remembered, by which limits and for which word
+    assert (failed[0].margins_hash, failed[0].retried) != (
+        played.status.margins_hash,
+        f"{CANARY}:2",
+    )
+
+
+def test_what_failed_stays_failed_though_it_gets_better():
+    played = Played()
+    until(played, lambda p, d: seen(p, d, keeps=0.2), Verdict.FAIL)
+    for _ in range(100):
+        seen(played, random.Random(1), keeps=0.99)
+        assert played.look().verdict is Verdict.FAIL
+    assert len(played.status.failed) == 1
+
+
+def script(played: Played, dice: random.Random, look: int) -> None:
+    """Play a day that is hard to count: restarts, pods that come and go, some unreadable."""
+    seen(played, dice, keeps=0.95)
+    for server in (*played.stable, *played.canary):
+        server.answer = "timed out" if dice.random() < 0.1 else None
+    if look % 7 == 3:
+        played.stable[look % 2].restart(1000.0 - look)  # and the clock of its node was set back
+    if look % 11 == 5:
+        played.stable.append(Server(f"s{look}", played.stable[0].revision))
+    if look % 13 == 8:
+        del played.stable[0]
+
+
+def played_day(
+    *, stored: bool = False, back: bool = False, backwards: bool = False
+) -> list[tuple[Any, ...]]:
+    """Return what was found at each look of such a day."""
+    dice = random.Random(21)
+    played = Played(stable=[Server("s1", "gate-05bb7f85"), Server("s2", "gate-05bb7f85")])
+    told = []
+    for number in range(60):
+        script(played, dice, number)
+        played.stored, played.backwards = stored, backwards and number % 3 > 0
+        if back and number == 20:
+            played.now -= timedelta(days=3)
+        status = played.look()
+        told.append((status.verdict, status.said, played.verdicts(), status.sums))
+    return told
+
+
+def test_a_day_of_restarts_ends_as_it_would_have_whoever_counted():
+    usual = played_day()
+    assert "Error" in {verdict for verdict, *_ in usual}
+    assert usual[-1][2]["kept"] == "Pass"
+    assert played_day(stored=True) == usual
+    assert played_day(back=True) == usual
+    assert played_day(backwards=True) == usual
+
+
+def test_a_new_leader_never_counts_twice():
+    """It knows the sums, and not where the counters stood."""
+    played = Played()
+    until(played, lambda p, d: seen(p, d), Verdict.PASS)
+    before = played.status.sums
+    played.memory = Memory()
+    played.look()
+    assert played.status.sums == before
+    assert played.status.started_at == START + timedelta(seconds=10)
