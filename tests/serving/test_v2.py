@@ -52,6 +52,8 @@ async def test_parameters_and_outputs_are_as_asked_for(serve, jpeg: bytes) -> No
             ({"max_detections": 1}, 1),
             ({"confidence": 0.95}, 0),
             ({"sequence_id": 3, "priority": 1, "confidence": 0.7}, 1),
+            ({"sequence_start": True, "sequence_end": False, "binary_data_output": False}, 2),
+            ({"triton_enable_empty_final_response": True, "content_type": "np"}, 2),
         ):
             outputs = [{"name": "det_scores"}, {"name": "num_dets"}]
             asked = request(jpeg, parameters=parameters, outputs=outputs)
@@ -112,6 +114,10 @@ async def test_images_with_different_numbers_of_objects_are_filled_up(serve, jpe
         ({"parameters": {"classes": "hexagon"}}, "no class 'hexagon'"),
         ({"parameters": {"agnostic_nms": "yes"}}, "expected true or false"),
         ({"parameters": {"timeout": "soon"}}, "timeout"),
+        ({"parameters": {"conf": 0.9}}, "did you mean confidence?"),
+        ({"parameters": {"score_threshold": 0.9}}, "'score_threshold' is no parameter"),
+        ({"image": {"parameters": {"shared_memory_region": "r"}}}, "parameter of an input"),
+        ({"outputs": [{"name": "json", "parameters": {"classification": 3}}]}, "of an output"),
     ],
 )
 async def test_what_cannot_be_meant_is_told(serve, jpeg: bytes, change: dict, told: str) -> None:

@@ -1,5 +1,7 @@
 """What a podTemplate takes beyond its detector is found where it stands, and can be forbidden."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from yolofleet.api.base import InvalidSpec
 from yolofleet.plan.powers import Power, check, uses, warnings
 
+CHART = Path(__file__).parents[2] / "charts" / "yolofleet"
 SIDECAR = {"name": "side", "image": "side:1"}
 
 
@@ -81,6 +84,10 @@ TAKEN = [
         Power.SECRETS,
         "containers[yoloserve].envFrom[0].secretRef",
     ),
+    ({"priorityClassName": "system-node-critical"}, Power.PRIORITY, "priorityClassName"),
+    ({"priority": 2_000_000}, Power.PRIORITY, "priority"),
+    ({"nodeName": "control-plane"}, Power.NODE_NAME, "nodeName"),
+    ({"runtimeClassName": "runc"}, Power.RUNTIME_CLASS, "runtimeClassName"),
     ({"containers": [SIDECAR]}, Power.CONTAINERS, "containers[side]"),
     ({"initContainers": [SIDECAR]}, Power.CONTAINERS, "initContainers[side]"),
 ]
@@ -96,6 +103,12 @@ def test_a_power_is_found_and_refused_by_the_field_that_takes_it(
         check(spec, {power})
     assert str(refused.value).startswith(f"spec.podTemplate.spec.{field}: ")
     check(spec, set(Power) - {use.power for use in uses(spec)})
+
+
+def test_the_chart_knows_each_of_them():
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    forbid = schema["properties"]["podTemplate"]["properties"]["forbid"]
+    assert set(forbid["items"]["enum"]) == set(Power)
 
 
 def test_a_canary_takes_powers_too(detector_with):
@@ -129,10 +142,22 @@ def test_everyday_pods_take_none(pod: dict[str, Any]):
     assert list(uses(spec)) == []
 
 
-def test_what_most_people_regret_is_warned_of(detector_with):
-    regretted = detector_with(podTemplate={"spec": {"hostNetwork": True}}).spec
+@pytest.mark.parametrize(
+    "pod",
+    [
+        {"hostNetwork": True},
+        {"priorityClassName": "high"},
+        {"nodeName": "n"},
+        {"runtimeClassName": "runc"},
+    ],
+)
+def test_what_most_people_regret_is_warned_of(detector_with, pod: dict[str, Any]):
+    regretted = detector_with(podTemplate={"spec": pod}).spec
     [told] = warnings(regretted)
-    assert told.startswith("spec.podTemplate.spec.hostNetwork: ")
+    assert told.startswith(f"spec.podTemplate.spec.{next(iter(pod))}: ")
+
+
+def test_what_is_everyday_work_is_not_warned_of(detector_with):
     assert (
         list(warnings(detector_with(podTemplate={"spec": {"serviceAccountName": "s3"}}).spec)) == []
     )

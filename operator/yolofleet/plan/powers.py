@@ -25,6 +25,9 @@ class Power(StrEnum):
     SERVICE_ACCOUNT = "serviceAccount"
     SECRETS = "secrets"
     CONTAINERS = "containers"
+    PRIORITY = "priority"
+    NODE_NAME = "nodeName"
+    RUNTIME_CLASS = "runtimeClass"
 
 
 _WARNINGS: Final[Mapping[Power, str]] = {
@@ -32,6 +35,11 @@ _WARNINGS: Final[Mapping[Power, str]] = {
     Power.HOST_PATH: "gives the pods files of the node, and stays there when they move",
     Power.HOST_PORTS: "takes a port of the node: one pod a node, past Service and NetworkPolicy",
     Power.PRIVILEGED: "gives the container rights on its node",
+    Power.PRIORITY: "pods of a lower priority are ended where these find no room",
+    Power.NODE_NAME: "passes by the scheduler: taints and room do not count, nothing starts on a"
+    " node that is full or gone",
+    Power.RUNTIME_CLASS: "another runtime runs the pods: it may keep them less apart from their"
+    " node, and nodes without it run none",
 }
 """What most people regret. Accounts, Secrets and own containers are everyday work."""
 
@@ -74,6 +82,14 @@ def warnings(spec: DetectorSpec) -> Iterator[str]:
             yield f"{use.field}: {told}"
 
 
+_PLACING: Final[Mapping[str, Power]] = {
+    "priorityClassName": Power.PRIORITY,
+    "priority": Power.PRIORITY,
+    "nodeName": Power.NODE_NAME,
+    "runtimeClassName": Power.RUNTIME_CLASS,
+}
+
+
 def _of_pod(pod: Mapping[str, Any], path: str) -> Iterator[Use]:
     for name in ("hostNetwork", "hostPID", "hostIPC"):
         if pod.get(name):
@@ -83,6 +99,9 @@ def _of_pod(pod: Mapping[str, Any], path: str) -> Iterator[Use]:
     for name in ("serviceAccountName", "automountServiceAccountToken"):
         if pod.get(name):
             yield Use(Power.SERVICE_ACCOUNT, f"{path}.{name}")
+    for name, power in _PLACING.items():
+        if pod.get(name):
+            yield Use(power, f"{path}.{name}")
     yield from _of_context(pod.get("securityContext"), f"{path}.securityContext")
     for volume in _items(pod, "volumes"):
         yield from _of_volume(volume, f"{path}.volumes[{volume.get('name')}]")
