@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from yoloserve.detector import Answer, Source
 from yoloserve.engine.starting import ModelInfo
 from yoloserve.errors import InvalidParameter, TooLarge, TooManyPixels, quoted
+from yoloserve.http.options import OPTIONS, refuse_unknown
 from yoloserve.http.schemas import detect_json
 from yoloserve.images.letterbox import Image
 
@@ -41,6 +42,20 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 CONFIG_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32"}
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+# What the clients of Triton, KServe and MLServer send along, and what it is to each:
+PASSED_OVER = frozenset(
+    {
+        "sequence_id",  # no picture knows of another one,
+        "sequence_start",
+        "sequence_end",
+        "priority",  # each client has its turn, whatever it thinks of itself,
+        "triton_enable_empty_final_response",  # an answer is whole,
+        "content_type",  # and the datatype says what is sent
+    }
+)
+OF_REQUESTS = OPTIONS | {"timeout", "binary_data_output"}
+OF_INPUTS = frozenset({"binary_data_size"})
+OF_OUTPUTS = frozenset({"binary_data"})
 ALWAYS_PARSED_BYTES = 65_536
 COUNTED_AT_ONCE = 2**20
 MOST_OTHER_VALUES = 4096  # that are no pixels
@@ -84,7 +99,7 @@ def read(body: bytes, header_length: int | None, limits: Limits) -> Inference:
     except orjson.JSONDecodeError as error:
         raise InvalidParameter(f"the request is not JSON: {error}") from None
     request = _object(told, "the request")
-    parameters = _object(request.get("parameters", {}), "parameters")
+    parameters = _parameters(request, "parameters", OF_REQUESTS, "parameter of a request")
     tensors = _list(request.get("inputs"), "inputs")
     if len(tensors) != 1:
         raise InvalidParameter(f"inputs: expected one, {INPUT!r}, not {len(tensors)}")
@@ -131,7 +146,8 @@ def _outputs(request: dict[str, Any]) -> list[tuple[str, bool]]:
         name = _string(output.get("name"), f"outputs[{number}].name")
         if name not in OUTPUTS:
             raise InvalidParameter(f"outputs: no {quoted(name)}; there are {', '.join(OUTPUTS)}")
-        told = _object(output.get("parameters", {}), f"outputs[{number}].parameters")
+        where = f"outputs[{number}].parameters"
+        told = _parameters(output, where, OF_OUTPUTS, "parameter of an output")
         if name in (known for known, _ in outputs):
             raise InvalidParameter(f"outputs: {name!r} is asked for twice")
         outputs.append((name, bool(told.get("binary_data", by_default))))
@@ -146,7 +162,8 @@ def _sources(tensor: dict[str, Any], binary: bytes, limits: Limits) -> list[Sour
         raise InvalidParameter(f"shape: {len(shape)} sizes; expected at most {MOST_SIDES}")
     if not all(isinstance(size, int) and 0 < size < 2**31 for size in shape):
         raise InvalidParameter(f"shape: {quoted(shape)} is not a list of positive numbers")
-    parameters = _object(tensor.get("parameters", {}), "parameters of the input")
+    where = "parameters of the input"
+    parameters = _parameters(tensor, where, OF_INPUTS, "parameter of an input")
     size = parameters.get("binary_data_size")
     if size is not None:
         if not isinstance(size, int) or size != len(binary):
@@ -340,6 +357,13 @@ def config(info: ModelInfo) -> dict[str, Any]:
             "classes": {"string_value": ",".join(info.classes)},
         },
     }
+
+
+def _parameters(of: dict[str, Any], where: str, known: frozenset[str], kind: str) -> dict[str, Any]:
+    """Return the parameters of a request or tensor; what means nothing here is refused."""
+    parameters = _object(of.get("parameters", {}), where)
+    refuse_unknown(parameters.keys() - PASSED_OVER, known, kind)
+    return parameters
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def _timeout_us(parameters: dict[str, Any]) -> int:
 
 
 def asked_in(parameters: dict[str, Any], detector: Detector) -> Options:
-    """Read the options among a request's parameters; those of other servers are passed over."""
+    """Read the options among a request's parameters."""
     classes = parameters.get("classes")
     if classes is not None and not isinstance(classes, str):
         raise InvalidParameter("classes: expected names or indices, separated by commas")
