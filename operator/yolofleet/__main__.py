@@ -52,6 +52,8 @@ def main() -> int:
     try:
         settings = from_environment()
         logs.configure(settings.log_level)
+        if settings.defaults.operator is None:
+            logger.info("YOLOFLEET_POD_LABELS is not set: no NetworkPolicy lets us read evidence")
         spare_the_old()
         status: int = uvloop.run(run(settings, find_credentials()))
         return status

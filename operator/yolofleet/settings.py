@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from yolofleet.api.hosts import normal, wrong_with
-from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.defaults import Defaults, OperatorPods
 from yolofleet.plan.powers import Power
 from yolofleet.routers.exposure import Allowed
 
@@ -73,6 +73,10 @@ class Settings:
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Read YOLOFLEET_* from `environment`. Raises `InvalidSettings`."""
     text = _Variables(environment)
+    namespace, labels = (
+        text.optional("LEASE_NAMESPACE", _own_namespace()),
+        text.labels("POD_LABELS"),
+    )
     defaults = Defaults(
         image_cpu=text.required("IMAGE_CPU"),
         image_torch=text.optional("IMAGE_TORCH"),
@@ -83,11 +87,12 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         namespaces=tuple(text.listed("NAMESPACES")),
         allowed=Allowed(text.hosts("ALLOWED_HOSTS"), text.gateways("ALLOWED_GATEWAYS")),
         forbidden=text.powers("FORBIDDEN"),
+        operator=OperatorPods(namespace, labels) if labels else None,
     )
     return Settings(
         defaults=defaults,
         namespaces=tuple(text.listed("NAMESPACES")),
-        lease_namespace=text.optional("LEASE_NAMESPACE", _own_namespace()),
+        lease_namespace=namespace,
         lease_name=text.optional("LEASE_NAME", "yolofleet"),
         identity=f"{platform.node()}_{uuid.uuid4().hex[:8]}",
         metrics_port=text.whole_number("METRICS_PORT", 8080),

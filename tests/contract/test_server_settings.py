@@ -49,9 +49,11 @@ FULL = {
             "audiences": ["gate"],
         },
         "apiKeys": {"secretName": "gate-keys"},
+        "shadowKey": {"secretName": "gate-shadow"},
         "metricsOpen": False,
         "corsOrigins": ["https://app.example.com", "http://localhost:3000"],
     },
+    "rollout": {"analysis": {"golden": {"configMap": "known"}}},
 }
 
 
@@ -104,6 +106,10 @@ def test_every_field_of_the_spec_arrives(monkeypatch: pytest.MonkeyPatch) -> Non
     assert settings.api_keys_file == Path("/mnt/api-keys/keys")
     assert settings.metrics_open is False
     assert settings.cors_origins == ("http://localhost:3000", "https://app.example.com")
+    assert (settings.evidence_port, settings.namespace) == (8081, "n")
+    assert settings.live_dir == Path("/etc/yoloserve/live")
+    assert settings.shadow_key_file == Path("/etc/yoloserve/shadow/key")
+    assert settings.golden_dir == Path("/etc/yoloserve/golden")
 
 
 def test_what_the_operator_tells_the_server_cannot_be_told_otherwise() -> None:

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from yolofleet.plan.defaults import OperatorPods
 from yolofleet.routers.exposure import Allowed
 from yolofleet.runtime.logs import JsonFormatter, about, note
 from yolofleet.settings import InvalidSettings, read_settings
@@ -30,6 +31,13 @@ def test_each_process_is_somebody_else() -> None:
 def test_namespaces_are_a_list() -> None:
     settings = read_settings(ENOUGH | {"YOLOFLEET_NAMESPACES": "a, b,,"})
     assert settings.namespaces == ("a", "b")
+
+
+def test_who_we_are_is_told_by_the_labels_of_our_own_pods() -> None:
+    labels = {"YOLOFLEET_POD_LABELS": "app=fleet,part=operator", "YOLOFLEET_LEASE_NAMESPACE": "ops"}
+    operator = read_settings(ENOUGH | labels).defaults.operator
+    assert operator == OperatorPods("ops", {"app": "fleet", "part": "operator"})
+    assert read_settings(ENOUGH).defaults.operator is None
 
 
 def test_powers_that_templates_may_not_take_are_a_list() -> None:

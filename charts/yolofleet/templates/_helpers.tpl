@@ -19,6 +19,12 @@ app.kubernetes.io/name: {{ include "yolofleet.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* What the operator's own pods are selected by. */}}
+{{- define "yolofleet.podSelector" -}}
+{{ include "yolofleet.selectorLabels" . }}
+app.kubernetes.io/component: operator
+{{- end }}
+
 {{- define "yolofleet.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{ include "yolofleet.selectorLabels" . }}

@@ -109,20 +109,36 @@ class Jwt(ApiModel):
     ] = Field(default=[], description="Of these a token must name one (`aud`). At least one.")
 
 
+SecretName = Annotated[str, Field(max_length=253, pattern="^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+SecretKey = Annotated[str, Field(max_length=253, pattern="^[-._a-zA-Z0-9]+$")]
+
+
 class ApiKeys(ApiModel):
     """Keys that are kept in a Secret."""
 
-    secret_name: Annotated[
-        str, Field(max_length=253, pattern="^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    ] = Field(
+    secret_name: SecretName = Field(
         description="A Secret of the detector's namespace. The operator never reads it; pods wait"
         " until it is there."
     )
-    key: Annotated[str, Field(max_length=253, pattern="^[-._a-zA-Z0-9]+$")] = Field(
+    key: SecretKey = Field(
         default="keys",
         description="Its key that holds the list: on each line a name, a key (or sha256: and its"
         " digest in hex) and, if wanted, the images a second that this client may send. A change"
         " is seen without a restart, about a minute later.",
+    )
+
+
+class ShadowKey(ApiModel):
+    """The key by which revisions of one detector know each other; it is kept in a Secret."""
+
+    secret_name: SecretName = Field(
+        description="A Secret of the detector's namespace. The operator never reads it. Pods start"
+        " without it; then no shadow is sent, and a release is not judged by one."
+    )
+    key: SecretKey = Field(
+        default="key",
+        description="Its key that holds 16 characters or more, which nobody else knows. A change is"
+        " seen without a restart, about a minute later.",
     )
 
 
@@ -145,6 +161,13 @@ class Guard(ApiModel):
         description="Keys let in, as `Authorization: Bearer`, `X-Api-Key`, or the password that a"
         " browser asks for. With neither jwt nor apiKeys everybody may ask; with both, either is"
         " enough. Health checks are open in any case. A change makes a new revision.",
+    )
+    shadow_key: ShadowKey | None = Field(
+        default=None,
+        description="What the shadow shows to the revision on trial, in the place of a caller's"
+        " credentials, and what tells its copies from requests. Needed for a shadow where jwt or"
+        " apiKeys are asked for; make one with `kubectl create secret generic NAME"
+        " --from-literal=key=$(openssl rand -hex 32)`. A change makes a new revision.",
     )
     metrics_open: bool = Field(
         default=True,
@@ -224,6 +247,7 @@ class Access(Guard):
         return Guard(
             jwt=self.jwt,
             api_keys=self.api_keys,
+            shadow_key=self.shadow_key,
             metrics_open=self.metrics_open,
             cors_origins=self.cors_origins,
         )

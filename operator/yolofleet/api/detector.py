@@ -23,7 +23,16 @@ from yolofleet.api.base import (
     Rule,
 )
 from yolofleet.api.names import Manifest
-from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, PodTemplate, problems
+from yolofleet.api.pod_template import (
+    API_KEYS,
+    GOLDEN,
+    LIVE,
+    MODEL_CLAIM,
+    SHADOW_KEY,
+    Mount,
+    PodTemplate,
+    problems,
+)
 from yolofleet.api.rollout import Rollout
 
 URI_SCHEMES = ("demo", "https", "http", "s3", "oci", "file", "pvc")
@@ -686,12 +695,24 @@ def _unservable(spec: DetectorSpec) -> Iterator[str]:
         templates.append(("spec.canary.podTemplate", spec.canary.pod_template))
     models = [spec.model, *([spec.canary.model] if spec.canary and spec.canary.model else [])]
     said = {name for model in models for name in _settings_said(model)}
-    mounts = [MODEL_CLAIM] if any(model.uri.startswith("pvc://") for model in models) else []
-    mounts += [API_KEYS] if spec.access.api_keys else []
+    mounts = list(_mounted(spec, models))
     guarded = bool(spec.access.jwt or spec.access.api_keys)
     for path, template in templates:
         yield from problems(template, mounts=mounts, guarded=guarded, said=said, path=path)
     yield from _golden_volume_missing(spec, templates)
+
+
+def _mounted(spec: DetectorSpec, models: list[Model]) -> Iterator[Mount]:
+    """Return what is mounted for the sake of the spec, besides the cache."""
+    yield LIVE
+    if any(model.uri.startswith("pvc://") for model in models):
+        yield MODEL_CLAIM
+    if spec.access.api_keys:
+        yield API_KEYS
+    if spec.access.shadow_key:
+        yield SHADOW_KEY
+    if spec.rollout.analysis and spec.rollout.analysis.golden:
+        yield GOLDEN
 
 
 def _golden_volume_missing(

@@ -33,6 +33,9 @@ MANAGER = "yolofleet"
 STATUS_MANAGER = "yolofleet-status"
 HANDOVER_MANAGER = "yolofleet-handover"
 
+LIVE = "live"
+"""What the name of that ConfigMap ends in."""
+
 MAX_NAME = 63  # a DNS label: the name of a Service, and the value of a label
 HASH_DIGITS = 8
 
@@ -60,6 +63,11 @@ def shortened(name: str, limit: int) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:6]
     return f"{name[: limit - 7].rstrip('-.')}-{digest}"
+
+
+def live_name(detector: str) -> str:
+    """Name the ConfigMap of what may change while the pods of `detector` run."""
+    return f"{detector}-{LIVE}"
 
 
 def child_labels(detector: str) -> dict[str, str]:

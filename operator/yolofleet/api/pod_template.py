@@ -19,6 +19,7 @@ from yolofleet.runtime.amounts import POD, unreadable
 
 SERVER_CONTAINER = "yoloserve"
 SERVER_PORT = ("http", 8080)
+EVIDENCE_PORT = ("evidence", 8081)
 MOST_KB = 512
 """Its record holds a podTemplate twice, and the API server stores no object above 1.5 MiB."""
 
@@ -34,6 +35,11 @@ class Mount:
 
 MODEL_CLAIM = Mount("model", "/mnt/model", "spec.model.uri")
 API_KEYS = Mount("api-keys", "/mnt/api-keys", "spec.access.apiKeys")
+OWN_FOLDER = "/etc/yoloserve"
+LIVE = Mount("yoloserve-live", f"{OWN_FOLDER}/live", "spec.canary.shadow")
+SHADOW_KEY = Mount("yoloserve-shadow-key", f"{OWN_FOLDER}/shadow", "spec.access.shadowKey")
+GOLDEN = Mount("yoloserve-golden", f"{OWN_FOLDER}/golden", "spec.rollout.analysis.golden")
+MOUNTS = (MODEL_CLAIM, API_KEYS, LIVE, SHADOW_KEY, GOLDEN)
 
 MERGE_KEYS = {
     "containers": "name",
@@ -262,8 +268,11 @@ def _of_server(
             yield f"{path}.env[{entry['name']}]: {fix}"
     fields = {mount.path: mount.field for mount in mounts}
     for mount in container.get("volumeMounts", ()):
-        if field := fields.get(mount["mountPath"]):
-            yield f"{path}.volumeMounts[{mount['mountPath']}]: is for {field}; move yours"
+        where = mount["mountPath"]
+        if field := fields.get(where):
+            yield f"{path}.volumeMounts[{where}]: is for {field}; move yours"
+        elif f"{where}/".startswith(f"{OWN_FOLDER}/"):
+            yield f"{path}.volumeMounts[{where}]: is YoloFleet's own folder; move yours"
 
 
 def _of_other(container: Mapping[str, Any], path: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from yolofleet.api.detector import DetectorSpec
 from yolofleet.api.names import Manifest
-from yolofleet.api.pod_template import API_KEYS, MERGE_KEYS, MODEL_CLAIM, SERVER_CONTAINER
+from yolofleet.api.pod_template import MERGE_KEYS, MOUNTS, SERVER_CONTAINER
 from yolofleet.routers.choice import ROUTERS
 from yolofleet.workloads.choice import workload_of
 from yolofleet.workloads.revision import Revision
@@ -98,7 +98,7 @@ def _written(template: Manifest, path: str, of: Origin) -> str:
             if part in ("resources", "image"):
                 return _joined([of.resources if part == "resources" else of.image, *rest])
         case ["spec", "volumes", volume, *_]:
-            for mount in (API_KEYS, MODEL_CLAIM):
+            for mount in MOUNTS:
                 if volume == f"[{mount.volume}]":
                     return mount.field
     return _joined([of.pod_template, *steps])

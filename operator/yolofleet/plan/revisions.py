@@ -5,7 +5,7 @@ from typing import Any
 from yolofleet.api.base import ApiModel
 from yolofleet.api.detector import Backend, Canary, Detector, DetectorSpec
 from yolofleet.plan.defaults import Defaults
-from yolofleet.workloads.revision import Revision, identity, meaning, named, revision_of
+from yolofleet.workloads.revision import GoldenSet, Revision, identity, meaning, named, revision_of
 
 CANARY_EQUAL = (
     "spec.canary: is equal to the stable revision, in other words; change its model, runtime,"
@@ -63,7 +63,14 @@ def _revision(detector: Detector, spec: DetectorSpec, defaults: Defaults) -> Rev
         image=spec.runtime.image or _image(spec, defaults),
         pull_policy=defaults.image_pull_policy,
         drain_seconds=defaults.drain_seconds,
+        golden=_golden(spec),
     )
+
+
+def _golden(spec: DetectorSpec) -> GoldenSet | None:
+    """Return what a revision made now is tried on; one that runs keeps what it was made with."""
+    golden = spec.rollout.analysis and spec.rollout.analysis.golden
+    return GoldenSet(golden.config_map or "", golden.volume or "") if golden else None
 
 
 def _image(spec: DetectorSpec, defaults: Defaults) -> str:

@@ -13,7 +13,7 @@ from yolofleet.api.access import Isolation
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import Manifest
 from yolofleet.plan.decide import Plan
-from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.defaults import Defaults, OperatorPods
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.resources.hpa import hpa
 from yolofleet.resources.network_policy import network_policy
@@ -33,18 +33,19 @@ class Surroundings:
     """What of the cluster decides which objects there are.
 
     routers: whose APIs are there. monitor_labels: those of PodMonitors; None: make none.
-    pull_secrets: that the account of the pods names.
+    pull_secrets: that the account of the pods names. operator: who reads the evidence of pods.
     """
 
     routers: Collection[Provider]
     monitor_labels: Mapping[str, str] | None
     pull_secrets: tuple[str, ...] = ()
+    operator: OperatorPods | None = None
 
 
 def surroundings(seen: Snapshot, defaults: Defaults) -> Surroundings:
     """Return what `build` has to know."""
     labels = defaults.monitor_labels if seen.monitors else None
-    return Surroundings(seen.routers, labels, tuple(seen.pull_secrets))
+    return Surroundings(seen.routers, labels, tuple(seen.pull_secrets), defaults.operator)
 
 
 def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest]:
@@ -64,7 +65,11 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     isolated = detector.spec.access.network_policy is not Isolation.NONE
     monitored = around.monitor_labels if detector.spec.access.metrics_open else None
     return [
-        *([network_policy(detector, pods, proxies(around.routers))] if isolated else []),
+        *(
+            [network_policy(detector, pods, proxies(around.routers), around.operator)]
+            if isolated
+            else []
+        ),
         *([service_account(detector, around.pull_secrets)] if account else []),
         *(revision_service(detector, name) for name in names),
         *(made for name in names for made in router.way_point(detector, name)),

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from yolofleet.api.access import Isolation, Peer, Reach
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import DETECTOR_LABEL, Manifest
-from yolofleet.api.pod_template import SERVER_CONTAINER
+from yolofleet.api.pod_template import EVIDENCE_PORT, SERVER_CONTAINER
 from yolofleet.manifests.child import child
+from yolofleet.plan.defaults import OperatorPods
 from yolofleet.routers.choice import Proxies
 
 SCHEME_PORTS = {"http": 80, "https": 443, "s3": 443, "gs": 443, "oci": 443}
@@ -33,8 +34,16 @@ _PORT = re.compile(r"(?<=:)[0-9]{1,5}(?=\")")
 """In a JSON list of hosts: "cams.example.com:8443"."""
 
 
-def network_policy(detector: Detector, pods: Sequence[Manifest], proxies: Proxies) -> Manifest:
-    """Return the NetworkPolicy over all `pods` of the detector, which are given by their specs."""
+def network_policy(
+    detector: Detector,
+    pods: Sequence[Manifest],
+    proxies: Proxies,
+    operator: OperatorPods | None = None,
+) -> Manifest:
+    """Return the NetworkPolicy over all `pods` of the detector, which are given by their specs.
+
+    operator: who reads their evidence; None: nobody may.
+    """
     both = detector.spec.access.network_policy is Isolation.RESTRICTED
     return child(
         "network_policy.yaml.j2",
@@ -42,7 +51,10 @@ def network_policy(detector: Detector, pods: Sequence[Manifest], proxies: Proxie
         detector.name,
         selector={DETECTOR_LABEL: detector.name},
         types=["Ingress", "Egress"] if both else ["Ingress"],
-        ingress=_ingress(detector, pods, proxies.reached_at),
+        ingress=[
+            *_ingress(detector, pods, proxies.reached_at),
+            *(_evidence(operator) if operator and any(map(_tells, pods)) else ()),
+        ],
         egress=_egress(detector, pods, proxies.reach) if both else None,
     )
 
@@ -55,11 +67,39 @@ def _ingress(
         for pod in pods
         for container in (*pod["containers"], *pod.get("initContainers", ()))  # or sidecars
         for port in container.get("ports", ())
+        if not _is_of_evidence(container, port)
     }
     served: dict[str, Any] = {"ports": _ports(declared)}
     if allowed := detector.spec.access.allow_from:
         served["from"] = [_own_pods(detector), *(_dump(peer) for peer in allowed)]
     return [served, *([{"ports": _ports(_tcp(proxies))}] if proxies else [])]
+
+
+def _evidence(operator: OperatorPods) -> Iterator[dict[str, Any]]:
+    """Let the operator, and nobody else, at what asks for no key."""
+    namespace = {"kubernetes.io/metadata.name": operator.namespace}
+    yield {
+        "from": [
+            {
+                "namespaceSelector": {"matchLabels": namespace},
+                "podSelector": {"matchLabels": dict(operator.labels)},
+            }
+        ],
+        "ports": _ports(_tcp([EVIDENCE_PORT[1]])),
+    }
+
+
+def _tells(pod: Manifest) -> bool:
+    return any(
+        _is_of_evidence(container, port)
+        for container in pod["containers"]
+        for port in container.get("ports", ())
+    )
+
+
+def _is_of_evidence(container: Manifest, port: Manifest) -> bool:
+    declared = (container["name"], port.get("name"), port["containerPort"])
+    return declared == (SERVER_CONTAINER, *EVIDENCE_PORT)
 
 
 def _egress(

@@ -18,9 +18,10 @@ from yolofleet.api.names import (
     Manifest,
     selector_labels,
 )
-from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, SERVER_CONTAINER
+from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, SERVER_CONTAINER, SERVER_PORT
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
+from yolofleet.workloads import judged
 from yolofleet.workloads.account import account_of
 from yolofleet.workloads.asks import tolerations
 from yolofleet.workloads.failures import Failure
@@ -34,7 +35,6 @@ POD = r"spec\.template"
 
 CACHE = "/var/cache/yoloserve"
 KEYS_FILE = "keys"
-READABLE_BY_GROUP = 0o440
 MOST_NOTED = 240 * 1024
 FORGOTTEN_SECONDS = 15
 """How long a pod goes on answering after SIGTERM: until every proxy has forgotten its address."""
@@ -62,12 +62,22 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         container=SERVER_CONTAINER,
         image=revision.image,
         pull_policy=revision.pull_policy,
-        env=_environment(detector.name, revision),
+        env=_environment(detector, revision),
+        ports=[_serving(), *judged.ports(revision)],
         resources=_resources(revision),
-        mounts=[{"name": "cache", "mountPath": CACHE}, *_mounts(revision)],
-        volumes=[{"name": "cache", "emptyDir": {}}, *_volumes(revision)],
+        mounts=[
+            {"name": "cache", "mountPath": CACHE},
+            *_mounts(revision),
+            *judged.mounts(revision),
+        ],
+        volumes=[
+            {"name": "cache", "emptyDir": {}},
+            *_volumes(revision),
+            *judged.volumes(detector.name, revision),
+        ],
     )
     made["spec"]["template"] = merged(pod(made), revision.pod_template)
+    judged.past_the_sidecar(pod(made), revision)
     if tolerated := tolerations(revision):
         pod(made)["spec"]["tolerations"] = tolerated
     return made
@@ -98,6 +108,11 @@ def _drain(revision: Revision) -> int:
     return min(revision.drain_seconds, FORGOTTEN_SECONDS)
 
 
+def _serving() -> dict[str, Any]:
+    name, number = SERVER_PORT
+    return {"name": name, "containerPort": number, "protocol": "TCP"}
+
+
 def _scrape() -> dict[str, str]:
     return {
         "prometheus.io/scrape": "true",
@@ -106,11 +121,11 @@ def _scrape() -> dict[str, str]:
     }
 
 
-def _environment(detector: str, revision: Revision) -> list[dict[str, str]]:
+def _environment(detector: Detector, revision: Revision) -> list[dict[str, str]]:
     """Return the server's settings; the names are those of its command line."""
     inference, runtime = revision.inference, revision.runtime
     values = {
-        "NAME": detector,
+        "NAME": detector.name,
         "REVISION": revision.name,
         "MODEL": _uri(revision.model.uri),
         "SHA256": revision.model.sha256,
@@ -131,6 +146,7 @@ def _environment(detector: str, revision: Revision) -> list[dict[str, str]]:
         "DRAIN_SECONDS": str(_drain(revision)),
         "CACHE_DIR": CACHE,
         **_guard(revision.guard),
+        **judged.settings(revision, detector.namespace),
     }
     homes = [{"name": name, "value": CACHE} for name in ("HOME", "TMPDIR")]
     return [
@@ -184,7 +200,7 @@ def _volumes(revision: Revision) -> list[dict[str, Any]]:
         secret = {
             "secretName": keys.secret_name,
             "items": [{"key": keys.key, "path": KEYS_FILE}],
-            "defaultMode": READABLE_BY_GROUP,
+            "defaultMode": judged.READABLE_BY_GROUP,
         }
         volumes.append({"name": API_KEYS.volume, "secret": secret})
     return volumes

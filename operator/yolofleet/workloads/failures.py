@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from yolofleet.api.names import REVISION_LABEL, Manifest
-from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, SERVER_CONTAINER
+from yolofleet.api.pod_template import MOUNTS, SERVER_CONTAINER
 from yolofleet.api.status import Reason
 
 EXIT_CONFIG = 78
@@ -213,8 +213,8 @@ def _what_is_absent(pod: Manifest, message: str) -> str:
 
 def _field(volume: str) -> str:
     """Return the field of a detector that asks for `volume`."""
-    ours = {API_KEYS.volume: "spec.access.apiKeys", MODEL_CLAIM.volume: "spec.model.uri"}
-    return ours.get(volume, "spec.podTemplate.spec.volumes")
+    ours = (mount.field for mount in MOUNTS if mount.volume == volume)
+    return next(ours, "spec.podTemplate.spec.volumes")
 
 
 def _volume_of_claim(pod: Manifest, claim: str) -> str:

@@ -9,7 +9,7 @@ operators look for it, and in a ControllerRevision, which stays when somebody de
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -28,11 +28,12 @@ from yolofleet.api.names import revision_name
 from yolofleet.api.pod_template import PodTemplate
 from yolofleet.runtime.amounts import POD, RESOURCES, Places, respelled
 
-RENDER_VERSION = 3
+RENDER_VERSION = 4
 """Raise it when builders make other pods of the same revision; keep rendering the older ones.
 
 2: pods that ask for an accelerator tolerate its usual taint. 3: pods run as the ServiceAccount
-of their detector.
+of their detector. 4: pods tell their evidence on a port of its own, and read what may change while
+they run.
 """
 
 FIRST_DEFAULTS: Mapping[str, Mapping[str, Any]] = {}
@@ -41,6 +42,14 @@ FIRST_DEFAULTS: Mapping[str, Mapping[str, Any]] = {}
 The API server has written that default into every detector it stored. Measured by the new one, it
 would be a choice of the user's, and an upgrade would make a new revision of the whole fleet.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenSet:
+    """Where the pictures are whose objects are known: a ConfigMap, or a volume of the pods."""
+
+    config_map: str = ""
+    volume: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +67,18 @@ class Revision:
     pull_policy: str
     drain_seconds: int
     render_version: int
+    golden: GoldenSet | None = None
 
     def record(self) -> str:
         """Return what it is remembered by; `recorded` reads it back."""
-        rendered = {
+        rendered: dict[str, Any] = {
             "version": self.render_version,
             "image": self.image,
             "pullPolicy": self.pull_policy,
             "drainSeconds": self.drain_seconds,
         }
+        if self.golden:
+            rendered["golden"] = asdict(self.golden)
         return _as_text({"render": rendered, "spec": identity(self), "whole": _whole(self)})
 
 
@@ -131,6 +143,7 @@ def revision_of(
     pull_policy: str,
     drain_seconds: int,
     render_version: int | None = None,
+    golden: GoldenSet | None = None,
 ) -> Revision:
     """Return the revision of what `spec` says of the pods.
 
@@ -148,6 +161,7 @@ def revision_of(
         pull_policy=pull_policy,
         drain_seconds=drain_seconds,
         render_version=RENDER_VERSION if render_version is None else render_version,
+        golden=golden,
     )
 
 
@@ -159,6 +173,7 @@ def rendered_as(revision: Revision, other: Revision) -> Revision:
         pull_policy=other.pull_policy,
         drain_seconds=other.drain_seconds,
         render_version=other.render_version,
+        golden=other.golden,
     )
 
 
@@ -176,6 +191,7 @@ def recorded(detector: str, name: str, record: str) -> Revision | None:
             pull_policy=str(rendered["pullPolicy"]),
             drain_seconds=int(rendered["drainSeconds"]),
             render_version=int(rendered["version"]),
+            golden=GoldenSet(**rendered["golden"]) if "golden" in rendered else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
         return None
