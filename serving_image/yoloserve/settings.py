@@ -373,6 +373,14 @@ class Settings(LastWords, extra="forbid"):
             raise ValueError("an issuer or audiences of tokens need JWT_JWKS_URI to check them")
         return self
 
+    @model_validator(mode="after")
+    def _one_port_each(self) -> Self:
+        if self.evidence_port and self.evidence_port == self.port:
+            raise ValueError(
+                f"EVIDENCE_PORT is {self.port}, the port of requests: it needs one of its own"
+            )
+        return self
+
     @field_validator(
         "classes", "jwt_audiences", "cors_origins", "url_hosts", "url_networks", mode="before"
     )

@@ -16,6 +16,7 @@ from yoloserve.errors import Blind
 from yoloserve.http.bodies import Bodies
 from yoloserve.scheduling.admission import Places, Quotas
 from yoloserve.settings import Settings
+from yoloserve.telemetry.evidence import Evidence, Witness
 from yoloserve.telemetry.metrics import Metrics
 from yoloserve.telemetry.tracing import Spans, spans
 
@@ -39,6 +40,7 @@ class Serving:
     quotas: Quotas
     spans: Spans
     watch: Watch
+    witness: Witness
     large_json: asyncio.Lock = field(default_factory=asyncio.Lock)
     warm: bool = False
     draining: bool = False
@@ -65,6 +67,7 @@ class Serving:
                 interval_s=settings.probe_interval_seconds,
                 looked=metrics.looked,
             ),
+            witness=Witness(detector, metrics),
         )
         metrics.watch_streams(serving.streams)
         return serving
@@ -106,6 +109,12 @@ class Serving:
     def drain(self) -> None:
         """Answer on, but ask whoever comes to go elsewhere the next time."""
         self.draining = True
+
+    def evidence(self) -> Evidence:
+        """Tell what a release is judged by, as `GET /evidence` does; to be asked on the loop."""
+        return self.witness.tell(
+            status=self.status(), blind_in_a_row=self.watch.failed, golden=None, shadow={}
+        )
 
     def refuse_if_blind(self) -> None:
         """Raise `Blind` while the network does not see: no boxes would be a lie."""

@@ -5,9 +5,9 @@ ratio of two revisions. By these it is off by a hundredth.
 """
 
 from bisect import bisect_left
-from typing import TypedDict
 
 from prometheus_client.utils import floatToGoString
+from typing_extensions import TypedDict  # Python 3.11's own cannot be checked against
 
 # Bucket i holds what took longer than edge i-1 and no longer than edge i: 1 ms to 10.3 s.
 EDGES = tuple(0.001 * 1.1**number for number in range(98))

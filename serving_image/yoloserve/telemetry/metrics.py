@@ -1,5 +1,6 @@
 """What Prometheus sees. Only the edges count; everything inside returns what there is to count."""
 
+import time
 from collections import Counter as Counts
 from collections.abc import Iterator
 
@@ -40,6 +41,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.statistics = Statistics()
+        self.started = time.time()
         for collect in (ProcessCollector, PlatformCollector, GCCollector):
             collect(registry=self.registry)
         self.requests = _Requests()
@@ -182,6 +184,10 @@ class Metrics:
         known = method if method in METHODS else "_OTHER"
         self._http.labels(known, route, status).observe(seconds)
 
+    def seen_of_class(self) -> list[tuple[int, int]]:
+        """List the classes that were seen in callers' pictures, and how often."""
+        return self._seen.of_class()
+
     def text(self) -> bytes:
         """Write everything in Prometheus' text format."""
         return generate_latest(self.registry)
@@ -269,6 +275,11 @@ class _Seen(Collector):
         self._up_to += np.bincount(bucket, minlength=len(self._up_to)).cumsum()
         self._sum += float(found.scores.sum())
 
+    def of_class(self) -> list[tuple[int, int]]:
+        """List the classes that were seen, by number, and how often."""
+        seen = self._of_class.nonzero()[0]
+        return list(zip(seen.tolist(), self._of_class[seen].tolist(), strict=True))
+
     def collect(self) -> Iterator[Metric]:
         """Tell what was counted; a class that was never seen is left out."""
         edges = [*map(floatToGoString, CONFIDENCES.tolist()), "+Inf"]
@@ -282,9 +293,9 @@ class _Seen(Collector):
             "yoloserve_detections", "Objects found, by class", labels=["class"]
         )
         seen: dict[str, int] = {}  # a model may have two classes of one name: one series for both
-        for index in self._of_class.nonzero()[0].tolist():
+        for index, count in self.of_class():
             name = self._classes[index]
-            seen[name] = seen.get(name, 0) + int(self._of_class[index])
+            seen[name] = seen.get(name, 0) + count
         for name, count in seen.items():
             detections.add_metric([name], count)
         yield detections

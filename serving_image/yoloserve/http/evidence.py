@@ -1,0 +1,130 @@
+"""`GET /evidence` on a port of its own: for whoever judges a release, and for nothing else.
+
+Apart from the port of requests: it asks no key, stays reachable while that one is full, closed or
+behind a sidecar, and can be opened to the operator alone. Each connection has one request, of a few
+bytes, and a few seconds; what comes when all places are taken takes the oldest one's.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from typing import cast
+
+from yoloserve.settings import ENV_PREFIX
+
+log = logging.getLogger(__name__)
+
+PATH = b"/evidence"
+MOST_OPEN = 16
+MOST_BYTES = 4096  # of a request
+LONGEST_S = 5.0  # for all of it, the reading of the answer too
+STARTUP_FAILURE = 3  # as uvicorn exits when its own port is taken
+END = b"\r\n\r\n"
+
+
+class EvidencePort:
+    """Listens, while it is open."""
+
+    def __init__(self, tell: Callable[[], bytes]) -> None:
+        self._tell = tell
+        self._server: asyncio.Server | None = None
+        self._open: dict[_Connection, None] = {}  # in the order in which they came
+
+    @property
+    def port(self) -> int:
+        """Say where it listens; 0: it does not."""
+        return self._server.sockets[0].getsockname()[1] if self._server else 0
+
+    async def open(self, host: str, port: int) -> None:
+        """Listen; a port that is taken ends the process, as that of requests does."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(lambda: _Connection(self), host, port)
+        except OSError as error:
+            told = {"reason": str(error), "setting": f"{ENV_PREFIX}EVIDENCE_PORT", "port": port}
+            log.critical("the port for the evidence cannot be had", extra=told)
+            sys.exit(STARTUP_FAILURE)
+
+    def close(self) -> None:
+        """Listen no more, and end what is open."""
+        if self._server:
+            self._server.close()
+            self._server = None
+        for connection in list(self._open):
+            connection.end()
+
+    def came(self, connection: "_Connection") -> None:
+        """Make room for one more."""
+        if len(self._open) >= MOST_OPEN:
+            next(iter(self._open)).end()
+        self._open[connection] = None
+
+    def left(self, connection: "_Connection") -> None:
+        """Forget one that ended."""
+        self._open.pop(connection, None)
+
+    def answer(self, head: bytes) -> bytes:
+        """Answer one request, by the first line of its head."""
+        method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
+        target, _, version = rest.rpartition(b" ")
+        if not version.startswith(b"HTTP/1."):
+            return _reply("400 Bad Request", b"this is no request of HTTP/1.1\n")
+        if target != PATH:
+            return _reply("404 Not Found", b"here is /evidence, and nothing else\n", method)
+        if method != b"GET":
+            told = b"only GET is answered here\n"
+            return _reply("405 Method Not Allowed", told, method, "allow: GET\r\n")
+        try:
+            body = self._tell()
+        except Exception:  # handed on: to the log, and to whoever asked
+            log.exception("no evidence")
+            return _reply("500 Internal Server Error", b"the server failed; its log says why\n")
+        return _reply("200 OK", body, kind="application/json")
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, port: EvidencePort) -> None:
+        self._port = port
+        self._head = b""
+        self._answered = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self._port.came(self)
+        self._timer = asyncio.get_running_loop().call_later(LONGEST_S, self.end)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answered:  # a body, or a second request: neither is looked at
+            return
+        self._head += data
+        if END in self._head:
+            self._reply(self._port.answer(self._head))
+        elif len(self._head) > MOST_BYTES:
+            told = b"a request here has a few bytes\n"
+            self._reply(_reply("431 Request Header Fields Too Large", told))
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._timer.cancel()
+        self._port.left(self)
+
+    def end(self) -> None:
+        """End it at once, whatever is under way."""
+        self._port.left(self)
+        self._transport.abort()
+
+    def _reply(self, answer: bytes) -> None:
+        self._answered = True
+        self._head = b""
+        self._transport.write(answer)
+        self._transport.close()
+
+
+def _reply(
+    status: str, body: bytes, method: bytes = b"GET", more: str = "", kind: str = "text/plain"
+) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+        f"cache-control: no-store\r\n{more}connection: close\r\n\r\n"
+    )
+    return head.encode() + (b"" if method == b"HEAD" else body)

@@ -1,0 +1,145 @@
+"""What a release is judged by: raw counters since the process began, as one small value.
+
+They only grow: whoever reads them twice knows what happened in between, and by `started` whether it
+was the same process. Nothing in them tells what was in a picture beyond how many of which class.
+"""
+
+from typing import Any, Literal
+
+from typing_extensions import TypedDict  # Python 3.11's own cannot be checked against
+
+from yoloserve.detector import Detector
+from yoloserve.telemetry.latency import Buckets
+from yoloserve.telemetry.metrics import Metrics
+from yoloserve.telemetry.traffic import Traffic
+
+FORMAT = 1
+MOST_NAMES = 80  # of classes in one table
+MOST_CLASSES = 1000  # that are listed
+LONGEST_NAME = 100
+OTHER = "other"
+COMPARED = Traffic.REQUEST, Traffic.SHADOW  # whose latencies are of interest
+
+
+class Load(TypedDict):
+    """What autoscaling goes by."""
+
+    offered: int  # by callers, whatever became of it
+    inside: int
+    waiting: int
+    capacity_per_second: float | None  # until it is known: nothing
+
+
+class Probe(TypedDict):
+    """The looks at the probe picture."""
+
+    sees: int
+    blind: int
+    blind_in_a_row: int
+
+
+class Golden(TypedDict):
+    """How the network does on pictures whose objects are known."""
+
+    set_sha256: str
+    state: Literal["running", "done", "failed"]
+    images: int
+    map50: float | None  # until it is done: nothing
+    map50_class: dict[str, float]
+    message: str
+
+
+class Evidence(TypedDict):
+    """All of it; `docs/guides/serving.md` says what each counts."""
+
+    format: int
+    revision: str
+    started: float
+    status: str
+    classes: list[str]
+    requests: dict[str, dict[str, int]]
+    images: int
+    detections: dict[str, int]
+    latency: dict[str, Buckets]
+    load: Load
+    probe: Probe
+    golden: Golden | None
+    shadow: dict[str, Any]
+
+
+class Names:
+    """What classes are called in a table that is told: of so many, the rest is `other`.
+
+    A model may have thousands, and two of one name. With more than a table holds, the first that
+    are seen get a row each, for good: were these the most frequent ones at each look, a count would
+    move from row to row, and what others call a counter would shrink.
+    """
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self._told = [name[:LONGEST_NAME] for name in classes]
+        self._rows = set(self._told)
+        self._full = len(self._rows) <= MOST_NAMES
+        if not self._full:
+            self._rows = {OTHER}  # it may be a class as well
+
+    def __getitem__(self, number: int) -> str:
+        """Say in which row a class is counted."""
+        name = self._told[number]
+        if self._full or name in self._rows:
+            return name
+        if len(self._rows) < MOST_NAMES:
+            self._rows.add(name)
+            return name
+        return OTHER
+
+
+class Witness:
+    """Tells the evidence of one server."""
+
+    def __init__(self, detector: Detector, metrics: Metrics) -> None:
+        self._detector = detector
+        self._metrics = metrics
+        classes = detector.info.classes
+        self._names = Names(classes)
+        self._classes = [name[:LONGEST_NAME] for name in classes[:MOST_CLASSES]]
+
+    def tell(
+        self, *, status: str, blind_in_a_row: int, golden: Golden | None, shadow: dict[str, Any]
+    ) -> Evidence:
+        """Say what was counted until now."""
+        requests, latency = self._metrics.requests.counts, self._metrics.requests.latency
+        return {
+            "format": FORMAT,
+            "revision": self._detector.info.revision,
+            "started": self._metrics.started,
+            "status": status,
+            "classes": self._classes,
+            "requests": {str(traffic): dict(counts) for traffic, counts in requests.items()},
+            "images": requests[Traffic.REQUEST]["ok"],
+            "detections": self._detections(),
+            "latency": {str(traffic): latency[traffic].buckets() for traffic in COMPARED},
+            "load": self._load(),
+            "probe": {
+                "sees": self._metrics.looks["sees"],
+                "blind": self._metrics.looks["blind"],
+                "blind_in_a_row": blind_in_a_row,
+            },
+            "golden": golden,
+            "shadow": shadow,
+        }
+
+    def _detections(self) -> dict[str, int]:
+        told: dict[str, int] = {}
+        for number, count in self._metrics.seen_of_class():
+            name = self._names[number]
+            told[name] = told.get(name, 0) + count
+        return told
+
+    def _load(self) -> Load:
+        capacity = self._detector.capacity_per_s
+        return {
+            "offered": self._metrics.requests.counts[Traffic.REQUEST].total(),
+            "inside": self._detector.admission.inside,
+            "waiting": self._detector.batcher.waiting,
+            "capacity_per_second": capacity if capacity < float("inf") else None,
+        }
