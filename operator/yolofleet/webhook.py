@@ -21,6 +21,7 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.plan.admission import Neighbours, Verdict, judge
 from yolofleet.plan.defaults import Defaults
+from yolofleet.routers.choice import router_of
 from yolofleet.routers.claims import wanted
 
 logger = logging.getLogger(__name__)
@@ -120,14 +121,18 @@ def _neighbours(new: Manifest, cache: Cache, defaults: Defaults) -> Neighbours:
     for kind in kinds.CHILDREN:
         if entry := cache.named(kind, namespace, name):
             owner = entry.key.partition("/")[2]
-    routers = cache.routers()
+    routers, absent = cache.routers(), cache.absent(new, defaults.namespaces)
+    key, claims = f"{namespace}/{name}", wanted(new, routers, absent)
+    others = cache.routes.shadows(key, claims, router_of(new, routers, absent).KIND)
     return Neighbours(
         cache.detectors(),
-        cache.routes.rivals(f"{namespace}/{name}", wanted(new, routers)),
+        {**others, **cache.routes.rivals(key, claims)},
         owner,
         defaults.allowed,
         defaults.forbidden,
         routers,
+        absent,
+        tuple(cache.routes.crossed(key, claims)),
     )
 
 

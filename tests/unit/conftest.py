@@ -57,6 +57,7 @@ class World:
     namesake: str = ""  # an older detector that it could be a revision of
     accepts: bool = True  # whether gateways answer to a route
     taken: dict[Claim, str] = field(default_factory=dict)  # what other detectors have
+    others_routes: dict[Provider, dict[Claim, str]] = field(default_factory=dict)
 
     def edit(self, **spec: Any) -> None:
         """Change the spec as a user does; None removes a field."""
@@ -84,7 +85,9 @@ class World:
     def elsewhere(self) -> Elsewhere:
         mesh = Mesh(self.delegated, everywhere=not self.defaults.namespaces)
         absent = dict.fromkeys((Provider.ISTIO, Provider.GATEWAY), self.absent) | self.absent_for
-        return Elsewhere(self.taken, self.defaults.allowed, mesh, absent, self.namesake)
+        return Elsewhere(
+            self.taken, self.defaults.allowed, mesh, absent, self.namesake, self.others_routes
+        )
 
     def routers(self) -> frozenset[Provider]:
         there = {Provider.ISTIO: self.mesh, Provider.GATEWAY: self.gateway}

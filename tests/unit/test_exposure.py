@@ -1,6 +1,7 @@
 """Whose route has which host: one holder each, nothing taken away, and who is left out is told."""
 
 from dataclasses import replace
+from datetime import timedelta
 from itertools import permutations
 from typing import Any
 
@@ -18,6 +19,7 @@ from yolofleet.plan.defaults import Defaults
 from yolofleet.routers import istio
 from yolofleet.routers.claims import Claim, claim, routed, wanted
 from yolofleet.routers.exposure import Allowed, expose
+from yolofleet.webhook import _neighbours
 
 PUBLIC = "istio-system/public"
 SHARED = ("istio-system/public", "shared.example.com")
@@ -435,7 +437,228 @@ def test_a_detector_that_is_made_anew_under_its_name_asks_on_when_the_old_one_is
     assert yard.has == yard.asks
 
 
+# routes of those who are no detectors
+
+
+def others_route(created: str, number: int = 50, **spec: Any) -> dict[str, Any]:
+    metadata = {"name": "legacy", "namespace": "yard", "uid": f"{number}"}
+    metadata |= {"resourceVersion": f"{number}", "creationTimestamp": f"{created}T00:00:00Z"}
+    asked = {"hosts": ["shared.example.com"], "gateways": [PUBLIC], "http": [{"route": []}]} | spec
+    return {"kind": "VirtualService", "metadata": metadata, "spec": asked}
+
+
+def a_route_of_ours(created: str, number: int = 20) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/managed-by": "yolofleet", "yolofleet.io/detector": "gate"}
+    owner = {"kind": "YoloDetector", "controller": True, "name": "gate", "uid": "10"}
+    owner |= {"apiVersion": "yolofleet.io/v1alpha1"}
+    metadata = {"name": "gate", "namespace": "shop", "uid": f"{number}", "labels": labels}
+    metadata |= {"resourceVersion": f"{number}", "creationTimestamp": f"{created}T00:00:00Z"}
+    spec = {"hosts": ["shared.example.com"], "gateways": [PUBLIC]}
+    return {
+        "kind": "VirtualService",
+        "metadata": metadata | {"ownerReferences": [owner]},
+        "spec": spec,
+    }
+
+
+DEFAULTS = Defaults("a", "b", "c")
+
+
+def others(cache: Cache, raw: dict[str, Any]) -> Any:
+    return cache.elsewhere("shop/gate", raw, DEFAULTS).others[ISTIO]
+
+
+@pytest.mark.parametrize(
+    ("spec", "taken"),
+    [
+        ({}, True),
+        ({"http": [{"match": [{"uri": {"prefix": "/"}}]}]}, True),
+        ({"http": [{"match": [{"uri": {"prefix": "/api"}}]}]}, False),  # the rest is ours
+        ({"http": [{"match": [{"uri": {"prefix": "/"}, "headers": {"x": {}}}]}]}, False),
+        ({"tls": [{}], "http": None}, False),
+        ({"exportTo": ["."]}, False),  # the gateway does not see it
+        ({"exportTo": ["*"]}, True),
+        ({"exportTo": ["istio-system"]}, True),
+        ({"gateways": ["public"]}, False),  # of its own namespace
+        ({"hosts": ["SHARED.example.com."]}, True),
+        ({"hosts": ["*.example.com"]}, False),
+        ({"hosts": "junk", "http": "junk"}, False),
+    ],
+)
+def test_a_host_is_somebodys_whose_route_leaves_no_request_to_ours(spec, taken):
+    cache = Cache()
+    cache.set_served(kinds.VIRTUAL_SERVICE, True)
+    asked = stored("gate", "shared.example.com", 10, {})
+    cache.put(kinds.DETECTOR, asked)
+    cache.put(kinds.VIRTUAL_SERVICE, others_route("2029-01-01", **spec))
+    expected = {SHARED: "VirtualService yard/legacy"} if taken else {}
+    assert others(cache, asked) == expected
+    assert (cache.routes.stirred() == {"shop/gate"}) == taken
+
+
+@pytest.mark.parametrize(
+    ("namespace", "exported", "taken"),
+    [
+        ("shop", ["."], True),
+        ("shop", ["shop"], True),
+        ("shop", None, False),  # what is for one namespace alone, as ours is, goes before it
+        ("yard", ["."], False),  # no client of ours sees it
+        ("yard", None, False),
+    ],
+)
+def test_inside_the_mesh_only_a_route_for_the_same_namespace_goes_before_ours(
+    namespace, exported, taken
+):
+    cache = Cache()
+    cache.set_served(kinds.VIRTUAL_SERVICE, True)
+    asked = stored("gate", "shared.example.com", 10, {})
+    asked["spec"]["traffic"]["gateways"] = []
+    cache.put(kinds.DETECTOR, asked)
+    other = others_route("2029-01-01", gateways=None, exportTo=exported)
+    other["metadata"]["namespace"] = namespace
+    cache.put(kinds.VIRTUAL_SERVICE, other)
+    assert bool(others(cache, asked)) == taken
+
+
+def test_the_older_of_two_live_routes_keeps_the_host_and_what_goes_frees_it():
+    cache = Cache()
+    cache.set_served(kinds.VIRTUAL_SERVICE, True)
+    asked = stored("gate", "shared.example.com", 10, {})
+    cache.put(kinds.DETECTOR, asked)
+    cache.put(kinds.VIRTUAL_SERVICE, a_route_of_ours("2030-01-01"))
+    cache.put(kinds.VIRTUAL_SERVICE, others_route("2031-01-01"))
+    assert others(cache, asked) == {}
+    older = others_route("2029-01-01", 51)
+    older["metadata"] |= {"name": "older", "uid": "51"}
+    cache.put(kinds.VIRTUAL_SERVICE, older)
+    assert others(cache, asked) == {SHARED: "VirtualService yard/older"}
+    cache.routes.stirred()
+    cache.remove(kinds.VIRTUAL_SERVICE, "51", 60)
+    assert cache.routes.stirred() == {"shop/gate"}
+    assert others(cache, asked) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [
+        ({}, True),
+        ({"accepted": "False"}, False),
+        ({"sectionName": "https"}, False),  # other listeners are free
+        ({"rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/api"}}]}]}, False),
+    ],
+)
+def test_an_http_route_that_a_gateway_took_has_its_hosts(change, taken):
+    cache = Cache()
+    cache.set_served(kinds.HTTP_ROUTE, True)
+    asked = stored("gate", "shared.example.com", 10, {})
+    cache.put(kinds.DETECTOR, asked)
+    ref = {"namespace": "istio-system", "name": "public"}
+    ref |= {"sectionName": change["sectionName"]} if "sectionName" in change else {}
+    accepted = {"type": "Accepted", "status": change.get("accepted", "True")}
+    route = others_route("2029-01-01")
+    route["spec"] = {"parentRefs": [ref], "hostnames": ["shared.example.com"]}
+    route["spec"]["rules"] = change.get("rules", [{"backendRefs": []}])
+    route["status"] = {"parents": [{"parentRef": ref, "conditions": [accepted]}]}
+    cache.put(kinds.HTTP_ROUTE, route | {"kind": "HTTPRoute"})
+    found = cache.elsewhere("shop/gate", asked, DEFAULTS).others
+    assert found[GATEWAY] == ({SHARED: "HTTPRoute yard/legacy"} if taken else {})
+    assert found[ISTIO] == {}
+
+
+def test_admission_tells_of_somebodys_route_too():
+    cache = Cache()
+    cache.set_served(kinds.VIRTUAL_SERVICE, True)
+    cache.put(kinds.VIRTUAL_SERVICE, others_route("2029-01-01"))
+    asked = stored("gate", "shared.example.com", 10, {})
+    [refusal] = judge(asked, None, _neighbours(asked, cache, DEFAULTS)).refusals
+    assert "is routed by the VirtualService yard/legacy already" in refusal
+
+
+# wildcards
+
+
+def with_detectors(*hosts: str) -> Cache:
+    cache = Cache()
+    cache.set_served(kinds.VIRTUAL_SERVICE, True)
+    for number, host in enumerate(hosts):
+        cache.put(kinds.DETECTOR, stored(f"gate-{number}", host, 10 + number, {}))
+    return cache
+
+
+def test_of_a_wildcard_and_a_host_below_it_both_are_told():
+    cache = with_detectors("*.example.com", "a.example.com", "*.b.example.com", "c.other.com")
+    told = {
+        number: [
+            str(each) for each in cache.elsewhere(f"shop/gate-{number}", raw, DEFAULTS).crossed
+        ]
+        for number, raw in enumerate(cache.detector(f"shop/gate-{n}") for n in range(4))
+    }
+    assert told == {
+        0: [
+            "requests for *.b.example.com go to the detector shop/gate-2, not to *.example.com",
+            "requests for a.example.com go to the detector shop/gate-1, not to *.example.com",
+        ],
+        1: ["a.example.com takes its requests from *.example.com of the detector shop/gate-0"],
+        2: ["*.b.example.com takes its requests from *.example.com of the detector shop/gate-0"],
+        3: [],
+    }
+
+
+def test_who_has_a_wildcard_looks_again_when_a_host_below_comes_and_goes():
+    cache = with_detectors("*.example.com", "elsewhere.com")
+    assert cache.routes.stirred() == set()
+    cache.put(kinds.DETECTOR, stored("late", "a.example.com", 30, {}))
+    assert cache.routes.stirred() == {"shop/gate-0"}
+    cache.remove(kinds.DETECTOR, "30", 40)
+    assert cache.routes.stirred() == {"shop/gate-0"}
+
+
+def test_admission_warns_of_a_wildcard_and_refuses_nothing_for_it():
+    cache = with_detectors("*.example.com")
+    asked = stored("late", "a.example.com", 30, {})
+    verdict = judge(asked, None, _neighbours(asked, cache, DEFAULTS))
+    assert not verdict.refusals
+    [warning] = verdict.warnings
+    assert "takes its requests from *.example.com of the detector shop/gate-0" in warning
+
+
 # a whole reconcile
+
+
+def test_a_new_detector_leaves_a_host_to_somebodys_route_and_says_whose_it_is(world):
+    world.others_routes = {ISTIO: {SHARED: "VirtualService yard/legacy"}}
+    world.edit(traffic={"hosts": ["shared.example.com"], "gateways": [PUBLIC]})
+    world.settle()
+    told = world.status().condition("TrafficRouted")
+    assert (told.status, told.reason) == ("False", "HostTaken")
+    assert "routed by the VirtualService yard/legacy already" in told.message
+    assert ("VirtualService", "gate") not in world.children
+    world.others_routes = {}
+    world.settle()
+    assert world.status().condition("TrafficRouted").reason == "Routed"
+
+
+def test_a_live_route_behind_an_older_one_stays_is_told_and_no_step_counts_on_it(world):
+    traffic = {"hosts": ["shared.example.com"], "gateways": [PUBLIC]}
+    world.edit(traffic=traffic)
+    world.settle()
+    world.others_routes = {ISTIO: {SHARED: "VirtualService yard/legacy"}}
+    steps = [{"weight": 10, "hold": "1m"}]
+    world.edit(model=V2, rollout={"strategy": "Canary", "steps": steps})
+    before = world.status().stable.revision
+    world.settle()
+    world.now += timedelta(hours=1)
+    world.settle()
+    assert ("VirtualService", "gate") in world.children
+    assert world.status().stable.revision == before, "a step went on without any request"
+    assert world.status().condition("TrafficRouted").reason == "HostTaken"
+    assert world.status().condition("Released").status == "False"
+    assert world.status().url == "http://gate.shop.svc.cluster.local"
+    world.others_routes = {}
+    world.settle()
+    world.now += timedelta(hours=1)
+    world.settle()
+    assert world.status().stable.revision != before
 
 
 def test_a_detector_whose_host_is_taken_serves_by_its_service_and_says_so(world):

@@ -121,9 +121,10 @@ def test_a_root_that_cannot_be_read_is_not_known_and_steps_go_on(world):
     assert list(world.weights().values()) == [100]
 
 
-def test_a_gateway_that_does_not_exist_is_told_and_no_step_advances(world):
-    world.absent = frozenset({"edge/public"})
+def test_a_gateway_that_went_is_told_and_no_step_advances(world):
     world.edit(traffic=PUBLIC)
+    world.settle()
+    world.absent = frozenset({"edge/public"})
     world.settle()
     assert (routed(world).status, routed(world).reason) == ("False", "GatewayAbsent")
     assert "spec.traffic.gateways: edge/public does not exist" in routed(world).message

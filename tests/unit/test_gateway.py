@@ -5,6 +5,8 @@ import copy
 import pytest
 
 from yolofleet.api.detector import Provider
+from yolofleet.cluster import kinds
+from yolofleet.cluster.cache import Cache
 from yolofleet.plan.status import report
 from yolofleet.routers.choice import provider_for
 
@@ -341,10 +343,33 @@ def test_a_new_detector_takes_the_router_that_has_its_gateways(world):
     assert ("HTTPRoute", "gate") in world.children
 
 
-def test_a_new_detector_whose_gateways_nobody_has_takes_the_first_router(world):
+def test_a_new_detector_whose_gateways_nobody_has_waits_on_its_service_and_says_so(world):
     world.mesh = world.gateway = True
-    world.edit(traffic={"hosts": ["gate.example.com"], "gateways": ["edge/public"]})
     world.absent = frozenset({"edge/public"})
+    world.edit(traffic={"hosts": ["gate.example.com"], "gateways": ["edge/public"]})
     world.settle()
-    assert world.status().provider == Provider.ISTIO
-    assert world.status().condition("TrafficRouted").reason == "GatewayAbsent"
+    on_its_service(world, world.status().stable.revision, "GatewayAbsent")
+    assert not {kind for kind, _ in world.children} & {"VirtualService", "HTTPRoute"}
+    world.absent_for = {ISTIO: frozenset({"edge/public"})}
+    world.absent = frozenset()
+    world.settle()
+    assert world.status().provider == GATEWAY
+    assert routed(world).status == "True"
+
+
+def test_what_a_new_detector_claims_follows_the_gateways_that_there_are():
+    """It has no hosts: by the Gateway API it asks for all of its gateway's, by Istio for none."""
+    cache, everything = Cache(), ("edge/public", "*")
+    for kind in (kinds.VIRTUAL_SERVICE, kinds.HTTP_ROUTE, kinds.ISTIO_GATEWAY, kinds.GATEWAY):
+        cache.set_served(kind, True)
+    metadata = {"name": "gate", "namespace": "shop", "uid": "1", "resourceVersion": "1"}
+    spec = {"model": {"uri": "demo://shapes"}, "traffic": {"gateways": ["edge/public"]}}
+    cache.put(kinds.DETECTOR, {"metadata": metadata | {"generation": 1}, "spec": spec})
+    assert cache.routes.holder(everything) == ""
+    there = {"name": "public", "namespace": "edge", "uid": "2", "resourceVersion": "2"}
+    cache.put(kinds.GATEWAY, {"metadata": there})
+    assert cache.routes.holder(everything) == "shop/gate"
+    assert cache.routes.stirred() == {"shop/gate"}
+    cache.remove(kinds.GATEWAY, "2", 3)
+    assert cache.routes.holder(everything) == ""
+    assert cache.routes.stirred() == {"shop/gate"}

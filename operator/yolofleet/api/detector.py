@@ -400,9 +400,10 @@ class Traffic(ApiModel):
 
     provider: Provider = Field(
         default=Provider.AUTO,
-        description="auto: Istio where its API is in the cluster, else the Gateway API where it is"
-        " and `gateways` are given, else a plain Service. istio, gateway: wait for that API."
-        " service: a plain Service whatever there is.",
+        description="auto: of Istio, and of the Gateway API where `gateways` are given, the first"
+        " one whose API is in the cluster and that has these gateways; else a plain Service, until"
+        " one has. What a detector is on it stays on (`status.provider`). istio, gateway: wait for"
+        " that API. service: a plain Service whatever there is.",
     )
     hosts: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=32)
@@ -410,7 +411,8 @@ class Traffic(ApiModel):
         default=[],
         description="Host names that the route answers to: DNS names; on gateways wildcards such"
         " as *.example.com too; none of the cluster's own (.svc, .local). Each goes to one detector"
-        " on one gateway. Empty: with Istio a delegate VirtualService, to be referenced from your"
+        " on one gateway, and to none while somebody's own"
+        " route has it. Empty: with Istio a delegate VirtualService, to be referenced from your"
         " own; with the Gateway API all hosts of the gateways.",
     )
     gateways: Annotated[

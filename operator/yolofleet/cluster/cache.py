@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from yolofleet.api.detector import Provider
-from yolofleet.api.hosts import MESH
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.namesakes import Namesakes
 from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.snapshot import Elsewhere
-from yolofleet.routers.claims import NOTHING, Claim, moves, routed, wanted
+from yolofleet.routers.claims import moves, named_gateways, routed, shadowed, wanted
 from yolofleet.routers.following import Mesh
 from yolofleet.routers.istio import delegates_of
 from yolofleet.runtime import objects, store
@@ -69,19 +68,19 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
     )
 
 
-def _standing(
-    kind: Kind, manifest: Manifest, routers: Collection[Provider] = ()
-) -> Standing | None:
-    asks = kind is kinds.DETECTOR
-    key = _key(kind, manifest)
-    claims = NOTHING
-    if key:
-        claims = wanted(manifest, routers) if asks else routed(manifest)
+def _standing(kind: Kind, manifest: Manifest) -> Standing | None:
+    """Return what a route means to detectors: their own, or one of somebody else."""
+    key, metadata = _key(kind, manifest), manifest["metadata"]
+    claims = routed(manifest) if key else shadowed(manifest)
     delegates = delegates_of(manifest) if kind is kinds.VIRTUAL_SERVICE else frozenset[str]()
     if not claims and not delegates:
         return None
-    since = str(manifest["metadata"].get("creationTimestamp", ""))
-    return Standing(key, since, claims, not asks, delegates, not asks or moves(manifest))
+    other = "" if key else f"{kind.name} {metadata['namespace']}/{metadata['name']}"
+    return Standing(key, _since(metadata), claims, True, delegates, other=other)
+
+
+def _since(metadata: Manifest) -> str:
+    return str(metadata.get("creationTimestamp", ""))
 
 
 def _named(metadata: Manifest) -> Manifest:
@@ -172,24 +171,39 @@ class Cache(Store[Entry]):
 
     def elsewhere(self, key: str, raw: Manifest, defaults: Defaults) -> Elsewhere:
         """Return what of the rest of the cluster concerns the route of the detector `raw`."""
-        claims = wanted(raw, self.routers())
+        absent = self.absent(raw, defaults.namespaces)
+        claims = wanted(raw, self.routers(), absent)
         return Elsewhere(
             taken=self.routes.taken(key, claims),
+            others={
+                provider: self.routes.shadows(key, wanted(raw, {provider}), kind.name)
+                for provider, kind in kinds.ROUTERS.items()
+            },
+            crossed=tuple(self.routes.crossed(key, claims)),
             allowed=defaults.allowed,
             namesake=self._namesakes.older(key),
             mesh=Mesh(self.routes.delegated(key), everywhere=not defaults.namespaces),
-            absent={
-                provider: frozenset(self._absent_gateways(kind, claims, defaults.namespaces))
-                for provider, kind in kinds.GATEWAYS.items()
-                if self.serves(kind)
-            },
+            absent=absent,
         )
 
+    def absent(
+        self, raw: Manifest, namespaces: Collection[str] = ()
+    ) -> Mapping[Provider, frozenset[str]]:
+        """Return which gateways that a detector names are not there, of each router's kind.
+
+        namespaces: where alone the operator may look; none: everywhere.
+        """
+        named = named_gateways(raw)
+        return {
+            provider: frozenset(self._absent_gateways(kind, named, namespaces))
+            for provider, kind in kinds.GATEWAYS.items()
+            if self.serves(kind)
+        }
+
     def _absent_gateways(
-        self, kind: Kind, claims: Iterable[Claim], namespaces: Collection[str]
+        self, kind: Kind, named: Iterable[str], namespaces: Collection[str]
     ) -> Iterator[str]:
-        """Return which gateways of `claims` are not there, as far as the operator may look."""
-        for gateway in {gateway for gateway, _ in claims if gateway != MESH}:
+        for gateway in named:
             namespace, _, name = gateway.partition("/")
             looked = not namespaces or namespace in namespaces
             if looked and self.named(kind, namespace, name) is None:
@@ -210,7 +224,7 @@ class Cache(Store[Entry]):
             created = str(entry.manifest()["metadata"].get("creationTimestamp", ""))
             self.routes.wake(self._namesakes.add(entry.key, created))
         if entry.kind in kinds.GATEWAYS.values() and not known:
-            self.routes.gateway_changed(f"{entry.namespace}/{entry.name}")
+            self._gateway_changed(f"{entry.namespace}/{entry.name}")
         if entry.kind is kinds.NODE and is_news(known, entry):
             self.nodes_version += 1
         return key
@@ -225,7 +239,7 @@ class Cache(Store[Entry]):
         if kind is kinds.DETECTOR and self.detector(known.key) is None:
             self.routes.wake(self._namesakes.remove(known.key))
         if kind in kinds.GATEWAYS.values():
-            self.routes.gateway_changed(f"{known.namespace}/{known.name}")
+            self._gateway_changed(f"{known.namespace}/{known.name}")
         if kind is kinds.NODE:
             self.nodes_version += 1
         return key
@@ -234,15 +248,35 @@ class Cache(Store[Entry]):
         """Record whether the API of an optional kind exists; return whether that is news."""
         if not super().set_served(kind, served):
             return False
-        if kind in kinds.ROUTERS.values():
-            for uid, known in list(self._entries[kinds.DETECTOR].items()):
-                self._entries[kinds.DETECTOR][uid] = entry = self._asking(known)
-                self.routes.change(uid, known.standing, entry.standing)
+        if kind in kinds.ROUTERS.values() or kind in kinds.GATEWAYS.values():
+            for known in list(self._entries[kinds.DETECTOR].values()):
+                self._ask_anew(known)
         return True
+
+    def _gateway_changed(self, gateway: str) -> None:
+        """Take in that a gateway came or went: who names it may be for another router now."""
+        keys = self.routes.naming(gateway)
+        for key in keys:
+            namespace, _, name = key.partition("/")
+            if known := self.named(kinds.DETECTOR, namespace, name):
+                self._ask_anew(known)
+        self.routes.wake(keys)
+
+    def _ask_anew(self, detector: Entry) -> None:
+        entry = self._asking(detector)
+        self._entries[kinds.DETECTOR][detector.uid] = entry
+        self.routes.change(detector.uid, detector.standing, entry.standing)
 
     def _asking(self, detector: Entry) -> Entry:
         """Return the entry of a detector with what it asks for by the routers that there are."""
-        standing = _standing(detector.kind, detector.manifest(), self.routers())
+        raw = detector.manifest()
+        claims, gateways = wanted(raw, self.routers(), self.absent(raw)), named_gateways(raw)
+        if not claims and not gateways:
+            return replace(detector, standing=None)
+        since, moving = _since(raw["metadata"]), moves(raw)
+        standing = Standing(
+            detector.key, since, claims, routed=False, moves=moving, gateways=gateways
+        )
         return replace(detector, standing=standing)
 
     def _owner(self, entry: Entry) -> str:

@@ -87,7 +87,8 @@ CONTROLLER: Final = Controller(
 def selector_of(kind: Kind) -> str:
     """Return the label selector under which the API server is asked for `kind`.
 
-    VirtualServices are asked for all: users' own say whether anybody delegates to a detector's.
+    Routes are asked for all: users' own say whether anybody delegates to a detector's, and which
+    hosts are somebody's already.
     """
     ours = kind in CHILDREN or kind is POD
-    return CONTROLLER.selector() if ours and kind is not VIRTUAL_SERVICE else ""
+    return CONTROLLER.selector() if ours and kind not in ROUTERS.values() else ""

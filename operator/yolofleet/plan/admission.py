@@ -12,8 +12,8 @@ from yolofleet.api.detector import Detector, DetectorSpec, Provider
 from yolofleet.api.names import Manifest, revision_of, revisions_prefix
 from yolofleet.plan import powers
 from yolofleet.plan.revisions import CANARY_EQUAL, canary_is_equal
-from yolofleet.routers.choice import router_of
-from yolofleet.routers.claims import Claim
+from yolofleet.routers.choice import Absent, router_of
+from yolofleet.routers.claims import Claim, Crossing
 from yolofleet.routers.exposure import Allowed, expose
 
 
@@ -27,10 +27,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """What else there is. taken: what other detectors route, or asked for, of what this one does.
+    """What else there is. taken: what others route, or asked for, of what this one does.
 
     child_of: whose child has that name already. allowed: what the admin lets detectors route;
-    forbidden: what no podTemplate may take; routers: what there is to route by.
+    forbidden: what no podTemplate may take; routers: what there is to route by;
+    absent: the gateways of each that are not there; crossed: which hosts of others
+    share requests with its own.
     """
 
     keys: Iterable[str]
@@ -39,6 +41,8 @@ class Neighbours:
     allowed: Allowed = field(default_factory=Allowed)
     forbidden: frozenset[powers.Power] = frozenset()
     routers: frozenset[Provider] = frozenset()
+    absent: Absent = field(default_factory=dict)
+    crossed: tuple[Crossing, ...] = ()
 
 
 def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
@@ -55,7 +59,8 @@ def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
     refusals = [told for told in _denied(new, around) if told not in before]
     if old is None:
         refusals += _taken_name(detector, around)
-    return Verdict(tuple(refusals), tuple(_doubts(detector.spec)))
+    crossed = (f"spec.traffic.hosts: {each}" for each in around.crossed)
+    return Verdict(tuple(refusals), (*_doubts(detector.spec), *crossed))
 
 
 def _parsed(raw: Manifest) -> Detector:
@@ -69,7 +74,7 @@ def _denied(raw: Manifest, around: Neighbours) -> tuple[str, ...]:
         detector = _parsed(raw)
     except InvalidSpec:
         return ()
-    bare = router_of(raw, around.routers).TAKES_ALL_HOSTS
+    bare = router_of(raw, around.routers, around.absent).TAKES_ALL_HOSTS
     exposure = expose(detector, None, around.taken, around.allowed, bare=bare)
     return (
         *(denial.message for denial in exposure.denials),

@@ -13,7 +13,7 @@ from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason, Status
 from yolofleet.plan.snapshot import Elsewhere
 from yolofleet.routers.choice import ROUTERS, SPLITTING, provider_for, splits
-from yolofleet.routers.exposure import Exposure, expose
+from yolofleet.routers.exposure import Exposure, expose, overtaken
 from yolofleet.routers.following import Followed, Following, on_gateways
 
 Children = Mapping[str, Sequence[Manifest]]
@@ -81,9 +81,8 @@ def ways(
 ) -> tuple[Way, Provider, Way | None]:
     """Return the way of requests, the router that the detector is on, and where it is to move.
 
-    A detector that is new takes the router that is there, and of several the first one that has its
-    gateways. One on a plain Service moves there, with
-    auto, only once that one routes.
+    A detector that is new takes the first router that has its gateways; where none has one of them
+    it is on its plain Service. From there it moves, with auto, only once a router routes.
     """
     auto = detector.spec.traffic.provider is Provider.AUTO
     kept = _kept(detector, status, children)
@@ -92,7 +91,8 @@ def ways(
     if auto and splits(provider) and kept is None:
         new = [_way(detector, each, children, elsewhere) for each in there]
         way = next((each for each in new if not each.lacks_gateways), new[0])
-        return way, way.router, None
+        nowhere = way.lacks_gateways and not way.followed.counts and not way.live
+        return (way, Provider.SERVICE, way) if nowhere else (way, way.router, None)
     if not auto or not splits(provider) or kept is not Provider.SERVICE:
         way = _way(detector, provider, children, elsewhere)
         away = auto and kept and not splits(provider)  # its API may come back
@@ -118,17 +118,19 @@ def _kept(detector: Detector, status: Status, children: Children) -> Provider | 
 
 def _way(detector: Detector, router: Provider, children: Children, elsewhere: Elsewhere) -> Way:
     by, route = ROUTERS[router], _route(detector, router, children)
+    taken = {**elsewhere.others.get(router, {}), **elsewhere.taken}
     exposure = expose(
         detector,
         by.places(route["spec"]) if route else None,
-        elsewhere.taken,
+        taken,
         elsewhere.allowed,
         bare=by.TAKES_ALL_HOSTS,
     )
     return Way(
         router,
         exposure,
-        followed=_followed(detector, router, exposure, route, elsewhere),
+        followed=overtaken(exposure, detector.namespace, taken)
+        or _followed(detector, router, exposure, route, elsewhere),
         live=route is not None,
         leads=by.leads(route["spec"]) if route else {},
         refused=by.refused(route) if route else "",

@@ -14,6 +14,7 @@ from yolofleet.plan.moving import Way, ways
 from yolofleet.plan.nodes import NodeRoom
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.routers.choice import ROUTERS, splits
+from yolofleet.routers.claims import Crossing
 from yolofleet.routers.exposure import Exposure
 from yolofleet.routers.following import Followed
 from yolofleet.routers.service import selected
@@ -75,6 +76,7 @@ class Observed:
     nodes: tuple[NodeRoom, ...]  # those with accelerators; none for who asks for no accelerator
     unreached: frozenset[str]  # revisions to which no route can lead, as what it needs was refused
     way_points: frozenset[str]  # whom a route can name: their Service, and its rule, are there
+    crossed: tuple[Crossing, ...] = ()  # hosts below a wildcard of others, or the other way round
     status: Status = field(default_factory=Status)
 
     @property
@@ -156,6 +158,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
         nodes=seen.nodes,
         unreached=seen.unreached,
         way_points=_way_points(provider, by_kind),
+        crossed=seen.elsewhere.crossed,
         status=seen.status,
     )
 

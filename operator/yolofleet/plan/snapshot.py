@@ -7,7 +7,7 @@ from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
 from yolofleet.plan.nodes import NodeRoom
-from yolofleet.routers.claims import Claim
+from yolofleet.routers.claims import Claim, Crossing
 from yolofleet.routers.exposure import Allowed
 from yolofleet.routers.following import Mesh
 from yolofleet.workloads.failures import Complaint
@@ -17,7 +17,9 @@ from yolofleet.workloads.failures import Complaint
 class Elsewhere:
     """What of the rest of the cluster concerns a detector's route.
 
-    taken: of what it asks for, what other detectors have. allowed: what the admin lets it have.
+    taken: of what it asks for, what other detectors have; others: what by each router the route of
+    somebody who is no detector has ("KIND NAMESPACE/NAME"). crossed: what shares a part of its
+    hosts. allowed: what the admin lets it have.
     absent: of its gateways, those that are known not to exist. namesake: an older detector whose
     revision it could be by its name, or the other way round.
     """
@@ -27,6 +29,8 @@ class Elsewhere:
     mesh: Mesh = field(default_factory=Mesh)
     absent: Mapping[Provider, frozenset[str]] = field(default_factory=dict)
     namesake: str = ""
+    others: Mapping[Provider, Mapping[Claim, str]] = field(default_factory=dict)
+    crossed: tuple[Crossing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

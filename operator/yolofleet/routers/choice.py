@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final
 
 from yolofleet.api.detector import Detector, Provider
@@ -19,6 +21,11 @@ ROUTERS: Final[Mapping[Provider, Router]] = {
 SPLITTING: Final = tuple(provider for provider, router in ROUTERS.items() if router.KIND)
 """Those that give each revision its part of the traffic by a route."""
 
+Absent = Mapping[Provider, Collection[str]]
+"""Of each router the gateways, of those that a detector names, that are known not to exist."""
+
+NONE_ABSENT: Final[Absent] = MappingProxyType({})
+
 _BY_KIND: Final = {router.KIND: router for router in ROUTERS.values()}
 
 
@@ -33,33 +40,40 @@ def router_of_kind(kind: str) -> Router:
 
 
 def router_for(
-    asked: Provider, on: Provider | None, routers: Collection[Provider], *, gateways: bool
+    asked: Provider,
+    on: Provider | None,
+    routers: Collection[Provider],
+    *,
+    gateways: bool,
+    absent: Absent = NONE_ABSENT,
 ) -> Provider:
     """Return what a detector routes by, or would if its API were there.
 
     on: the router that it has been on. With auto it stays there, whatever else appears: its route
     and its gateways are of that kind, and only the user can name others. gateways: whether it names
-    any.
+    any; absent: which of them each router lacks. Who is on none takes the first one that has them.
     """
     named = on if asked is Provider.AUTO and on in SPLITTING else asked
     if named is not None and named is not Provider.AUTO:
         return named
-    usable = (
+    usable = [
         each
         for each in SPLITTING
         if each in routers and (gateways or not ROUTERS[each].NEEDS_GATEWAYS)
-    )
-    return next(usable, Provider.SERVICE)
+    ]
+    having = (each for each in usable if not absent.get(each))
+    return next(chain(having, usable), Provider.SERVICE)
 
 
-def router_of(raw: Manifest, routers: Collection[Provider]) -> Router:
+def router_of(raw: Manifest, routers: Collection[Provider], absent: Absent = NONE_ABSENT) -> Router:
     """Return the same for a resource as it is stored, or about to be."""
     traffic, status = (raw.get("spec") or {}).get("traffic"), raw.get("status")
     traffic = traffic if isinstance(traffic, Mapping) else {}
     status = status if isinstance(status, Mapping) else {}
     asked, on = _provider(traffic.get("provider")), _provider(status.get("provider"))
     gateways = bool(traffic.get("gateways"))
-    return ROUTERS[router_for(asked or Provider.AUTO, on, routers, gateways=gateways)]
+    by = asked or Provider.AUTO
+    return ROUTERS[router_for(by, on, routers, gateways=gateways, absent=absent)]
 
 
 def provider_for(

@@ -5,24 +5,62 @@ stores without parsing it: it is asked of every object that passes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from yolofleet.api.detector import Provider
 from yolofleet.api.hosts import MESH, gateway_name, normal, texts, wrong_with
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import ConditionType, Reason
-from yolofleet.routers.choice import router_of, router_of_kind
+from yolofleet.routers.choice import NONE_ABSENT, Absent, router_of, router_of_kind
 
 Claim = tuple[str, str]
 """A gateway (NAMESPACE/NAME, or mesh) and a host name on it."""
 
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Two hosts of two detectors on one gateway, one of which is below the wildcard of the other.
+
+    Routers give a request to the narrower. mine: which one the detector has that is told of it.
+    """
+
+    gateway: str
+    mine: str
+    other: str
+    detector: str
+
+    def __str__(self) -> str:
+        """Say who gets the requests."""
+        if below(self.other, self.mine):
+            return (
+                f"requests for {self.other} go to the detector {self.detector}, not to {self.mine}"
+            )
+        return f"{self.mine} takes its requests from {self.other} of the detector {self.detector}"
+
+
+def below(host: str, wildcard: str) -> bool:
+    """Say whether `wildcard` (*.example.com) would stand for `host`, were that nobody's."""
+    return wildcard.startswith("*.") and host != wildcard and host.endswith(wildcard[1:])
+
+
+def wildcards_over(host: str) -> list[str]:
+    """Return the wildcards that would stand for `host`, but for the one that is every host."""
+    labels = host.split(".")[1:]
+    ways = (f"*.{'.'.join(labels[at:])}" for at in range(len(labels)))
+    return [wildcard for wildcard in ways if wildcard != host]
+
+
 NOTHING: Final = frozenset[Claim]()
 
 
-def wanted(raw: Manifest, routers: Collection[Provider] = ()) -> frozenset[Claim]:
+def wanted(
+    raw: Manifest, routers: Collection[Provider] = (), absent: Absent = NONE_ABSENT
+) -> frozenset[Claim]:
     """Return what a detector asks for, but for hosts that nobody may have.
 
-    One that is on its way out claims nothing. routers: what of Istio and the Gateway API is there.
+    One that is on its way out claims nothing. routers: what of Istio and the Gateway API is there;
+    absent: the gateways of each that are not.
     """
     metadata, traffic = raw["metadata"], (raw.get("spec") or {}).get("traffic") or {}
     if "deletionTimestamp" in metadata or not isinstance(traffic, Mapping):
@@ -31,7 +69,7 @@ def wanted(raw: Manifest, routers: Collection[Provider] = ()) -> frozenset[Claim
     own = f"{metadata['name']}.{namespace}"
     hosts = [host for host in texts(traffic.get("hosts")) if not improper(host, gateways, own=own)]
     named = hosts if traffic.get("hosts") else None
-    return _product(*router_of(raw, routers).asked(named, gateways), namespace)
+    return _product(*router_of(raw, routers, absent).asked(named, gateways), namespace)
 
 
 _STUCK: Final = frozenset(
@@ -58,6 +96,23 @@ def routed(route: Manifest) -> frozenset[Claim]:
         return NOTHING
     hosts, gateways = router_of_kind(route["kind"]).places(spec)
     return _product(hosts, gateways, str(metadata["namespace"]))
+
+
+def shadowed(route: Manifest) -> frozenset[Claim]:
+    """Return of which claims the route of somebody who is no detector leaves nothing to others."""
+    metadata = route["metadata"]
+    if "deletionTimestamp" in metadata:
+        return NOTHING
+    hosts, gateways = router_of_kind(route["kind"]).shadows(route)
+    return _product([normal(host) for host in hosts], gateways, str(metadata["namespace"]))
+
+
+def named_gateways(raw: Manifest) -> frozenset[str]:
+    """Return NAMESPACE/NAME of the gateways that a detector names."""
+    traffic = (raw.get("spec") or {}).get("traffic") or {}
+    given = texts(traffic.get("gateways")) if isinstance(traffic, Mapping) else []
+    namespace = str(raw["metadata"]["namespace"])
+    return frozenset(gateway_name(gateway, namespace) for gateway in given) - {MESH}
 
 
 def claim(gateway: str, host: str, namespace: str) -> Claim:

@@ -11,6 +11,7 @@ from yolofleet.api.detector import Detector
 from yolofleet.api.hosts import EVERY_HOST, MESH, gateway_name, normal
 from yolofleet.api.status import Reason
 from yolofleet.routers.claims import Claim, claim, improper
+from yolofleet.routers.following import Followed, Following
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,10 @@ def expose(
 ) -> Exposure:
     """Return what the route of `detector` may have.
 
-    live: hosts and gateways of the route that is there; None without one. taken: claims that other
-    detectors hold. bare: whether a route without hosts answers to all hosts of its gateways (the
-    Gateway API), and not to none (Istio's delegates).
+    live: hosts and gateways of the route that is there; None without one. taken: claims that others
+    hold, and who: a detector by its key, a route by its kind and name. bare: whether a route
+    without hosts answers to all hosts of its gateways (the Gateway API), and not to none (Istio's
+    delegates).
     """
     inside = live is not None and set(live[1]) == {MESH}
     asked = _Asked(detector, taken, allowed, exported=not bare, inside=inside)
@@ -168,13 +170,29 @@ class _Asked:
         return told
 
 
+def overtaken(exposure: Exposure, namespace: str, taken: Mapping[Claim, str]) -> Followed | None:
+    """Say whether others have all that a route that is there answers to: no request comes by it."""
+    gateways = exposure.gateways or (MESH,)
+    had = [
+        (gateway, host, taken.get(claim(gateway, host, namespace)))
+        for host in exposure.hosts
+        for gateway in gateways
+    ]
+    if not had or not all(other for _, _, other in had):
+        return None
+    gateway, host, other = had[0]
+    told = taken_by(other or "", (gateway_name(gateway, namespace), host))
+    return Followed(Following.NOBODY, Reason.HOST_TAKEN, told, holds=False)
+
+
 def taken_by(other: str, taken: Claim) -> str:
-    """Say that another detector has a host, and what to do."""
+    """Say that another detector, or a route of somebody else, has a host, and what to do."""
     gateway, host = taken
+    who = other if " " in other else f"detector {other}"
     what = "all other hosts" if host == EVERY_HOST else host
     where = "inside the mesh" if gateway == MESH else f"on the gateway {gateway}"
     return (
-        f"spec.traffic.hosts: {what} {where} is routed by the detector {other} already;"
+        f"spec.traffic.hosts: {what} {where} is routed by the {who} already;"
         " choose another host or gateway, or remove it there first"
     )
 

@@ -112,6 +112,29 @@ def places(spec: Mapping[str, Any], /) -> Places:
     return texts(spec.get("hostnames")) or [EVERY_HOST], gateways
 
 
+def shadows(route: Manifest, /) -> Places:
+    """Return where an HTTPRoute of somebody else leaves no request to a younger one.
+
+    That is where a gateway has accepted it for all its listeners, and it takes all requests.
+    """
+    spec = route.get("spec") or {}
+    hosts, _ = places(spec)
+    if not any(isinstance(rule, Mapping) and _takes_all(rule) for rule in spec.get("rules") or ()):
+        return hosts, []
+    whole = [
+        ref
+        for ref in spec.get("parentRefs") or ()
+        if isinstance(ref, Mapping) and not ref.get("sectionName") and not ref.get("port")
+    ]
+    generation = route["metadata"].get("generation", 0)
+    served = [
+        ref
+        for ref in whole
+        if Following.YES in [_accepts(told, generation) for told in _told_by(ref, route)]
+    ]
+    return hosts, places({"parentRefs": served})[1]
+
+
 def leads(spec: Mapping[str, Any], /) -> dict[str, int]:
     """Return the weights of the rule that every request matches, wherever it stands."""
     rules = spec.get("rules") or ()

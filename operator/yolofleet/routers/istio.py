@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from yolofleet.api.detector import Detector, HeaderMatch
-from yolofleet.api.hosts import MESH, texts
+from yolofleet.api.hosts import MESH, gateway_name, texts
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
@@ -115,6 +115,39 @@ def places(spec: Mapping[str, Any], /) -> Places:
     """Return where a VirtualService answers."""
     hosts = texts(spec.get("hosts"))
     return hosts, (texts(spec.get("gateways")) or [MESH]) if hosts else []
+
+
+def shadows(route: Manifest, /) -> Places:
+    """Return where a VirtualService of somebody else leaves no request to a younger one.
+
+    Gateways join those of one host, and what takes all requests in the older one goes first.
+    Sidecars take one whole: that for their namespace alone before all others.
+    """
+    metadata, spec = route["metadata"], route.get("spec") or {}
+    hosts, gateways = places(spec)
+    rules = [rule for rule in spec.get("http") or () if isinstance(rule, Mapping)]
+    seen_by, own = set(texts(spec.get("exportTo"))) or {"*"}, str(metadata["namespace"])
+    if "." in seen_by:
+        seen_by = seen_by - {"."} | {own}
+    all_of_it = any(_takes_all(rule) for rule in rules)
+    on = [
+        gateway
+        for gateway in gateways
+        if (
+            bool(rules) and seen_by == {own}
+            if gateway == MESH
+            else all_of_it and seen_by & {"*", gateway_name(gateway, own).partition("/")[0]}
+        )
+    ]
+    return hosts, on
+
+
+def _takes_all(rule: Mapping[str, Any]) -> bool:
+    matches = rule.get("match")
+    return not matches or any(
+        isinstance(match, Mapping) and {**match, "name": ""} == {"uri": {"prefix": "/"}, "name": ""}
+        for match in matches
+    )
 
 
 def leads(spec: Mapping[str, Any], /) -> dict[str, int]:

@@ -68,6 +68,9 @@ class Router(Protocol):
     def places(self, spec: Mapping[str, Any], /) -> Places:
         """Return where a route answers; without a host: nowhere by itself."""
 
+    def shadows(self, route: Manifest, /) -> Places:
+        """Return where a route of somebody else leaves no request to a younger one."""
+
     def leads(self, spec: Mapping[str, Any], /) -> dict[str, int]:
         """Return what it gives each Service of all that matches nothing."""
 

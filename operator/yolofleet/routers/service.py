@@ -78,6 +78,11 @@ def places(_spec: Mapping[str, Any], /) -> Places:
     return [], []
 
 
+def shadows(_route: Manifest, /) -> Places:
+    """Return nothing: there is no route."""
+    return [], []
+
+
 def leads(_spec: Mapping[str, Any], /) -> dict[str, int]:
     """Return nothing: a Service has no weights."""
     return {}

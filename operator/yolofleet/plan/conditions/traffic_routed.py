@@ -8,6 +8,9 @@ from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
 from yolofleet.routers.choice import ROUTERS, lacking, splits
 
+SHOWN = 4
+"""Of hosts that share requests with those of others, how many are named."""
+
 _say = partial(Statement, ConditionType.TRAFFIC_ROUTED)
 
 
@@ -22,7 +25,7 @@ def traffic_routed(now: Situation) -> Statement:
             f"the Service {now.detector.name} does not send to {now.plan.stable} yet",
         )
     told = first((refused, not_there_yet, followed_by_nobody, short_of_capacity), now)
-    return told or _say(True, Reason.ROUTED, _split(now) + _of_a_delegate(now))
+    return told or _say(True, Reason.ROUTED, _split(now) + _of_a_delegate(now) + _crossed(now))
 
 
 def denied(now: Situation) -> Statement | None:
@@ -145,6 +148,13 @@ def short_of_capacity(now: Situation) -> Statement | None:
 
 def _split(now: Situation) -> str:
     return ", ".join(f"{share} % {name}" for name, share in now.plan.weights.items())
+
+
+def _crossed(now: Situation) -> str:
+    """Say which hosts of its own, or of others, are below whose wildcards."""
+    found = [str(each) for each in now.observed.crossed]
+    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f". Of its hosts: {'; '.join(found[:SHOWN])}{more}" if found else ""
 
 
 def _of_a_delegate(now: Situation) -> str:
