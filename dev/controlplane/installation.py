@@ -26,7 +26,7 @@ RIGHTS: Final = [
     _rule(names.GROUP, "yolodetectors", "get list watch"),
     _rule(names.GROUP, "yolodetectors/status", "patch"),
     _rule("apps", "deployments controllerrevisions", _CHILD),
-    _rule("", "services serviceaccounts", _CHILD),
+    _rule("", "services serviceaccounts configmaps", _CHILD),
     _rule("autoscaling", "horizontalpodautoscalers", _CHILD),
     _rule("policy", "poddisruptionbudgets", _CHILD),
     _rule("networking.k8s.io", "networkpolicies", _CHILD),

@@ -111,6 +111,7 @@ class Operator:
         )
         self._informer = Informer(client, self.cache, self.queue)
         self.deps = Deps(
+            token=lambda: "0123456789abcdef",
             cache=self.cache,
             cluster=Writer(client, self.cache, clock=server.clock),
             accelerators=Accelerators(client, self.cache, clock=server.clock),

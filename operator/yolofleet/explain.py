@@ -23,6 +23,7 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache, Entry
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.live import Shadow
 from yolofleet.plan.nodes import NodeRoom, asks
 from yolofleet.plan.observed import child_named
 from yolofleet.plan.snapshot import Snapshot
@@ -177,6 +178,8 @@ def _plain(value: Any) -> Any:
             model = value.model.shown
             told = {"name": value.name, "model": model, "image": value.image}
             return told | {"renderVersion": value.render_version}
+        case Shadow():
+            return _plain(dataclasses.asdict(value) | {"token": None})
         case Record():
             return {"number": value.number}
         case BaseModel():

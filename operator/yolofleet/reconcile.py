@@ -4,6 +4,7 @@ It knows nothing of canaries, GPUs or meshes: that is `plan`. It decides nothing
 nothing but the API server. What that refuses of one object holds up no other, and is told.
 """
 
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -70,6 +71,7 @@ class Deps:
     events: Events
     defaults: Defaults
     now: Callable[[], datetime]
+    token: Callable[[], str] = secrets.token_hex
 
 
 async def reconcile(key: str, deps: Deps) -> timedelta | None:
@@ -160,6 +162,7 @@ class _Turn:
             complaints=complaints,
             unreached=deps.cluster.unreached(detector.uid),
             edited=deps.cluster.edited(children),
+            token=deps.token(),
         )
 
     async def _pull_secrets(self, children: Sequence[Manifest]) -> list[str]:

@@ -22,6 +22,7 @@ CHILDREN = {
     ("autoscaling", "horizontalpodautoscalers"),
     ("policy", "poddisruptionbudgets"),
     ("", "serviceaccounts"),
+    ("", "configmaps"),
     ("networking.k8s.io", "networkpolicies"),
     ("monitoring.coreos.com", "podmonitors"),
     ("networking.istio.io", "virtualservices"),

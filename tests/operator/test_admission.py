@@ -269,6 +269,14 @@ RULES = [
         {"rollout": {"strategy": "BlueGreen"}, "canary": {"model": V2}},
     ),
     (
+        {"access": {"apiKeys": {"secretName": "a"}}, "canary": {"model": V2, "shadow": 10}},
+        "spec.canary.shadow: needs spec.access.shadowKey",
+        {
+            "access": {"apiKeys": {"secretName": "a"}, "shadowKey": {"secretName": "b"}},
+            "canary": {"model": V2, "shadow": 10},
+        },
+    ),
+    (
         {"rollout": {"strategy": "InPlace"}, "autoscaling": SCALED, "resources": CPU},
         "spec.rollout: InPlace and maxSurge take replicas from the stable revision",
         {"rollout": stepped(10), "autoscaling": SCALED, "resources": CPU},
@@ -326,6 +334,7 @@ BOUNDS = [
     ({"replicas": -1}, "spec.replicas: Invalid value: -1"),
     ({"canary": {"model": V2, "weight": 101}}, "should be less than or equal to 100"),
     ({"canary": {"model": V2, "weight": -1}}, "should be greater than or equal to 0"),
+    ({"canary": {"model": V2, "shadow": 101}}, "should be less than or equal to 100"),
     ({"rollout": {"analysis": {"minKept": 1}}}, "spec.rollout.analysis.minKept"),
     ({"rollout": {"analysis": {"golden": {"configMap": ""}}}}, "golden.configMap"),
     ({"inference": {"imageSize": 100}}, "spec.inference.imageSize"),

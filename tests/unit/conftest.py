@@ -77,6 +77,7 @@ class World:
             routers=self.routers(),
             elsewhere=self.elsewhere(),
             monitors=self.monitors,
+            token="0123456789abcdef",
         )
 
     def observed(self) -> Observed:

@@ -210,16 +210,17 @@ async def test_a_right_that_is_given_later_is_noticed(monkeypatch: pytest.Monkey
         await eventually(lambda: (CRD, "", 9) in world.cluster.watched)
 
 
-async def test_a_right_that_lacks_in_one_namespace_is_missed_in_no_other() -> None:
+@pytest.mark.parametrize("kind", kinds.DISPENSABLE, ids=str)
+async def test_a_right_that_lacks_in_one_namespace_is_missed_in_no_other(kind: Kind) -> None:
     """Roles that an admin keeps by hand are upgraded after the operator."""
     world = World(namespaces=["shop", "other"])
-    world.cluster.forbidden.add((kinds.RECORD, "other"))
-    world.cluster.there[kinds.RECORD] = [an_object(kinds.RECORD, labels=OWNED)]
+    world.cluster.forbidden.add((kind, "other"))
+    world.cluster.there[kind] = [an_object(kind, labels=OWNED)]
     await world.informer.first()
-    assert world.cache.named(kinds.RECORD, "shop", "gate")
-    await world.informer.list(kinds.RECORD)
+    assert world.cache.named(kind, "shop", "gate")
+    await world.informer.list(kind)
     async with running(world):
-        await eventually(lambda: (kinds.RECORD, "shop", 9) in world.cluster.watched)
+        await eventually(lambda: (kind, "shop", 9) in world.cluster.watched)
 
 
 async def test_what_has_to_be_read_and_may_not_be_ends_the_start() -> None:

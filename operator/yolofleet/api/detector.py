@@ -488,6 +488,14 @@ class Canary(ApiModel):
         default=[],
         description="Requests that match any of these go to the canary, whatever its weight.",
     )
+    shadow: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0,
+        description="Percent of the stable revision's requests of which the canary gets a copy,"
+        " once they are answered. Nobody sees what it answers; the two are compared, and counted in"
+        " the metrics. Needs no mesh and no weight. A change makes no new revision and restarts"
+        " nothing; pods follow it within about a minute. Needs spec.access.shadowKey where jwt or"
+        " apiKeys are asked for.",
+    )
     replicas: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,
         description="Replicas of the canary. Absent: as many as its weight needs, at least one.",
@@ -540,6 +548,14 @@ class DetectorSpec(ApiModel):
             "spec.canary.weight: a plain Service cannot split traffic; set spec.traffic.provider to"
             " istio or auto, or weight to 0 and no match (a dark launch)",
             ".canary.weight",
+        ),
+        Rule(
+            "!has(self.canary) || self.canary.shadow == 0 || has(self.access.shadowKey) ||"
+            " !(has(self.access.jwt) || has(self.access.apiKeys))",
+            "spec.canary.shadow: needs spec.access.shadowKey where jwt or apiKeys are asked for,"
+            " or the canary would refuse the copies; name a Secret there, made by kubectl create"
+            " secret generic NAME --from-literal=key=$(openssl rand -hex 32)",
+            ".canary.shadow",
         ),
         Rule(
             "!has(self.autoscaling) || self.replicas == 1",

@@ -207,8 +207,8 @@ class Informer:
                 logger.warning("cannot list yet; is its CRD installed?", extra={"fields": fields})
                 await asyncio.sleep(RETRY_S)
             except Forbidden as error:
-                if kind.namespaced and not kind.optional and kind is not kinds.RECORD:
-                    raise  # without records it serves, and each detector's status says what lacks
+                if kind.namespaced and not kind.optional and kind not in kinds.DISPENSABLE:
+                    raise
                 return self._forbid(reflector, error)
 
     async def _list_all(self, reflector: Reflector) -> int:

@@ -22,6 +22,7 @@ SERVICE: Final = Kind("", "v1", "Service", "services")
 HPA: Final = kind.HPA
 PDB: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 SERVICE_ACCOUNT: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts")
+CONFIG_MAP: Final = Kind("", "v1", "ConfigMap", "configmaps")
 NETWORK_POLICY: Final = Kind(
     "networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", gone_s=1.0
 )  # so long pods are open to everybody; it costs one write, and no pod
@@ -47,6 +48,7 @@ CHILDREN: Final = (
     SERVICE,
     HPA,
     PDB,
+    CONFIG_MAP,
     NETWORK_POLICY,
     VIRTUAL_SERVICE,
     DESTINATION_RULE,
@@ -54,6 +56,10 @@ CHILDREN: Final = (
     POD_MONITOR,
 )
 """What a detector owns."""
+
+DISPENSABLE: Final = (RECORD, CONFIG_MAP)
+"""Those that an operator without the right to read them does without: it serves as before, and the
+status of each detector that wants one says which right lacks."""
 
 ROUTERS: Final = {Provider.ISTIO: VIRTUAL_SERVICE, Provider.GATEWAY: HTTP_ROUTE}
 """What splits traffic, and the kind without which it cannot."""
@@ -76,6 +82,7 @@ CONTROLLER: Final = Controller(
     labels={names.MANAGED_BY_LABEL: names.MANAGED_BY},
     parent_label=names.DETECTOR_LABEL,
     part_label=names.REVISION_LABEL,
+    suffixes=(names.LIVE,),
     called={
         "kube-controller-manager": "an autoscaler (kube-controller-manager): use spec.autoscaling,"
         " or point it at the YoloDetector"

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.live import Shadow, can_be_shown, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import Release, draining, release, shares, spans
@@ -46,6 +47,7 @@ class Plan:
     progress: Progress | None  # how far the target is on its way to be the stable revision
     full: int  # replicas that carry the whole traffic
     draining: Mapping[str, datetime]  # since when the router has let go of them
+    shadow: Shadow | None  # who is shown copies of requests, and how many
     missing: str | None  # the accelerator that no node offers, and what to do
     requeue_after: timedelta | None
 
@@ -118,6 +120,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         (r, former_replicas(observed, r.name, going, split, leaving, now)) for r in going.former
     ]
     released = {name for name, seen in observed.revisions.items() if seen.released}
+    shown = _shadow(detector, observed, going, now)
     kept = records([revision for revision, _ in planned], observed)
     return Plan(
         stable=going.stable,
@@ -138,8 +141,9 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         progress=going.progress,
         full=going.capacity.full,
         draining=leaving,
+        shadow=shown,
         missing=missing,
-        requeue_after=_next_look(going, leaving, missing, now),
+        requeue_after=_next_look(going, leaving, shown, missing, now),
     )
 
 
@@ -149,6 +153,25 @@ def _matched(detector: Detector, observed: Observed, going: Release) -> str | No
         return None
     name = going.canary.name
     return name if observed.ready(name) and name not in observed.unreached else None
+
+
+def _shadow(detector: Detector, observed: Observed, going: Release, now: datetime) -> Shadow | None:
+    """Say who is shown copies of what the stable revision answers: a canary, as it is asked for."""
+    canary = detector.spec.canary
+    if canary is None or going.canary is None or not canary.shadow:
+        return None
+    stable = next((r for r in going.wanted if r.name == going.stable), None)
+    if not can_be_shown(stable, going.canary):
+        return None
+    return shadow(
+        going.canary,
+        canary.shadow,
+        senders=observed.ready(going.stable),
+        receivers=observed.ready(going.canary.name),
+        before=observed.shadow,
+        token=observed.token,
+        now=now,
+    )
 
 
 def _missing(observed: Observed, wishes: Mapping[str, int | None], going: Release) -> str | None:
@@ -173,10 +196,15 @@ def _by_consent(going: Release, revision: Revision) -> str:
 
 
 def _next_look(
-    going: Release, leaving: Mapping[str, datetime], missing: str | None, now: datetime
+    going: Release,
+    leaving: Mapping[str, datetime],
+    shown: Shadow | None,
+    missing: str | None,
+    now: datetime,
 ) -> timedelta | None:
     """Return when time alone changes the decision; None when only an event can."""
     looks = [LOOK_FOR_ACCELERATORS] if missing else []
+    looks += [shown.due_in(now)] if shown else []
     if going.progress and (left := going.progress.next_look) and left > timedelta():
         looks.append(left)
     for revision in going.former:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from yolofleet.api.detector import Detector, Provider
-from yolofleet.api.names import REVISION_LABEL, Manifest
+from yolofleet.api.names import REVISION_LABEL, Manifest, live_name
 from yolofleet.api.status import Status
 from yolofleet.plan.autoscaler import Limit, limit
 from yolofleet.plan.fields import of_a_pod, origin
+from yolofleet.plan.live import Shadow, shadow_in
 from yolofleet.plan.moving import Way, ways
 from yolofleet.plan.nodes import NodeRoom
 from yolofleet.plan.snapshot import Snapshot
@@ -77,6 +78,8 @@ class Observed:
     unreached: frozenset[str]  # revisions to which no route can lead, as what it needs was refused
     way_points: frozenset[str]  # whom a route can name: their Service, and its rule, are there
     crossed: tuple[Crossing, ...] = ()  # hosts below a wildcard of others, or the other way round
+    shadow: Shadow | None = None  # the one that pods are told of now
+    token: str = field(default="", repr=False)  # never used before
     status: Status = field(default_factory=Status)
 
     @property
@@ -159,6 +162,8 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
         unreached=seen.unreached,
         way_points=_way_points(provider, by_kind),
         crossed=seen.elsewhere.crossed,
+        shadow=shadow_in(child_named(seen.children, "ConfigMap", live_name(detector.name))),
+        token=seen.token,
         status=seen.status,
     )
 

@@ -41,7 +41,7 @@ class Snapshot:
     the Gateway API is in the cluster. monitors: whether the API of the Prometheus operator is.
     pull_secrets: of the account of the pods. complaints: by the uid of a pod, what its Events say.
     unreached: revisions whose Service, or rule, could not be made. edited: workloads whose note
-    is not as we wrote it.
+    is not as we wrote it. token: a secret that was never used, should one be needed.
     """
 
     status: Status
@@ -55,3 +55,4 @@ class Snapshot:
     complaints: Mapping[str, Complaint] = field(default_factory=dict)
     unreached: frozenset[str] = frozenset()
     edited: frozenset[str] = frozenset()
+    token: str = field(default="", repr=False)

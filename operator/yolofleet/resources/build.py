@@ -16,6 +16,7 @@ from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults, OperatorPods
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.resources.hpa import hpa
+from yolofleet.resources.live import live
 from yolofleet.resources.network_policy import network_policy
 from yolofleet.resources.pdb import pdb
 from yolofleet.resources.pod_monitor import pod_monitor
@@ -75,6 +76,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *(made for name in names for made in router.way_point(detector, name)),
         stable_service(detector, plan.stable, spans=plan.spans),
         *written.routes(detector, plan.route(detector)),
+        *([live(detector, plan.shadow)] if plan.shadow else []),
         *(controller_revision(detector, planned) for planned in plan.revisions),
         *workloads,
         *([hpa(detector, plan.stable, target, scaling)] if scaling else []),

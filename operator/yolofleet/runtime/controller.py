@@ -29,6 +29,8 @@ class Controller:
     """On every child: the name of its parent."""
     part_label: str = ""
     """On a child that is not called as its parent is: what it is called."""
+    suffixes: tuple[str, ...] = ()
+    """What a child may be called beside these: as its parent, a hyphen, and one of them."""
     called: Mapping[str, str] = field(default_factory=dict)
     """What people are told of field managers whose names say little."""
 
@@ -69,6 +71,7 @@ class Controller:
         return (
             metadata.get("namespace") == namespace
             and ours.items() <= labels.items()
-            and metadata["name"] in (name, labels.get(self.part_label))
+            and metadata["name"]
+            in (name, labels.get(self.part_label), *(f"{name}-{end}" for end in self.suffixes))
             and (not controller or owner == (self.parent.name, name))
         )

@@ -1,0 +1,103 @@
+"""What pods re-read while they run, pure: the shadow, from where it is decided to its file.
+
+`until` ends a shadow that nobody renews: an operator that is gone, a detector that is suspended.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from yolofleet.api.access import Guard
+from yolofleet.api.names import Manifest
+from yolofleet.workloads.judged import reads_live
+from yolofleet.workloads.revision import Revision
+
+FILE: Final = "live.json"
+LASTS: Final = timedelta(minutes=10)
+RENEWED: Final = LASTS / 2
+FRAMES_OF_A_POD: Final = 10.0
+"""So many copies a second each pod on trial is shown, as nobody knows yet how many it can carry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """Copies of requests for a revision on trial.
+
+    percent: of the requests that pods of others answer. max_per_second: for each of these pods.
+    token: by which they are known where everybody may ask; whoever reads the ConfigMap has it.
+    """
+
+    revision: str
+    percent: int
+    max_per_second: float
+    until: datetime
+    keep_frames: bool = False
+    token: str | None = field(default=None, repr=False)
+
+    def due_in(self, now: datetime) -> timedelta:
+        """Return when to renew it."""
+        return max(self.until - RENEWED - now, timedelta(seconds=1))
+
+    def text(self) -> str:
+        """Return the file that pods read."""
+        told = asdict(self) | {"until": self.until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        return json.dumps({"shadow": told}, sort_keys=True)
+
+
+def shadow_in(live: Manifest | None) -> Shadow | None:
+    """Read the shadow of the ConfigMap `live` back; None where it holds none that we wrote."""
+    data = live.get("data") if live else None
+    try:
+        told: Any = json.loads(data[FILE])["shadow"] if isinstance(data, Mapping) else None
+        return Shadow(**told | {"until": datetime.fromisoformat(told["until"])})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def shadow(
+    trial: Revision,
+    percent: int,
+    *,
+    senders: int,
+    receivers: int,
+    before: Shadow | None,
+    token: str,
+    now: datetime,
+    keep_frames: bool = False,
+) -> Shadow:
+    """Return the shadow that `trial` is to get.
+
+    senders, receivers: ready pods of the stable revision, and of that on trial. before: the one
+    that is there: it is renewed well before its end, and keeps its token. token: one that was never
+    used.
+    """
+    known = before if before and before.revision == trial.name else None
+    until = now.replace(microsecond=0) + LASTS
+    if known and now + RENEWED < known.until <= until:
+        until = known.until
+    kept = known.token if known else None
+    return Shadow(
+        revision=trial.name,
+        percent=percent,
+        max_per_second=round(FRAMES_OF_A_POD * max(receivers, 1) / max(senders, 1), 2),
+        until=until,
+        keep_frames=keep_frames,
+        token=None if trial.guard.shadow_key else kept or token,
+    )
+
+
+def can_be_shown(stable: Revision | None, trial: Revision) -> bool:
+    """Say whether pods of `stable` send copies, and pods of `trial` take them for such."""
+    return (
+        stable is not None
+        and reads_live(stable)
+        and reads_live(trial)
+        and stable.guard.shadow_key == trial.guard.shadow_key
+        and all(map(_knows_copies, (stable.guard, trial.guard)))
+    )
+
+
+def _knows_copies(guard: Guard) -> bool:
+    return guard.shadow_key is not None or not (guard.jwt or guard.api_keys)
