@@ -7,7 +7,6 @@ bytes, and a few seconds; what comes when all places are taken takes the oldest 
 
 import asyncio
 import logging
-import sys
 from collections.abc import Callable
 from typing import cast
 
@@ -19,7 +18,6 @@ PATH = b"/evidence"
 MOST_OPEN = 16
 MOST_BYTES = 4096  # of a request
 LONGEST_S = 5.0  # for all of it, the reading of the answer too
-STARTUP_FAILURE = 3  # as uvicorn exits when its own port is taken
 END = b"\r\n\r\n"
 
 
@@ -37,14 +35,13 @@ class EvidencePort:
         return self._server.sockets[0].getsockname()[1] if self._server else 0
 
     async def open(self, host: str, port: int) -> None:
-        """Listen; a port that is taken ends the process, as that of requests does."""
+        """Listen, if the port can be had: a sidecar that has it is no reason not to serve."""
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(lambda: _Connection(self), host, port)
         except OSError as error:
             told = {"reason": str(error), "setting": f"{ENV_PREFIX}EVIDENCE_PORT", "port": port}
-            log.critical("the port for the evidence cannot be had", extra=told)
-            sys.exit(STARTUP_FAILURE)
+            log.error("no evidence is told: its port cannot be had", extra=told)
 
     def close(self) -> None:
         """Listen no more, and end what is open."""
