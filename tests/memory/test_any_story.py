@@ -105,17 +105,18 @@ class AnyStory(RuleBasedStateMachine):
             approved = {"revision": waiting, "step": 1}
             self.do(self.world.edit(rollout={"approved": approved}))
 
-    @rule(approved=st.sampled_from(MODELS), model=st.sampled_from(MODELS))
-    def another_follows_one_that_was_approved(
-        self, approved: dict[str, str], model: dict[str, str]
-    ) -> None:
+    @rule(models=st.permutations(MODELS))
+    def another_follows_one_that_was_approved(self, models: list[dict[str, str]]) -> None:
         """Chance seldom lets both come to rest."""
+        self.all_is_well_again()
+        self.world.broken = set()
+        approved, following, _ = models
         self.update(approved)
         self.settle(400.0)
         self.approve()
         self.settle(400.0)
         self.nothing_unapproved_is_stable()
-        self.update(model)
+        self.update(following)
         self.settle(400.0)
 
     @rule(replicas=st.integers(0, 3))
