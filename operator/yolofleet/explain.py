@@ -7,9 +7,11 @@ environment variable, no spec and no credentials in an address are shown: names,
 from __future__ import annotations
 
 import dataclasses
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -75,6 +77,8 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
             nodes = await sources.accelerators.rooms(key)
     except InvalidSpec:
         pass  # told below
+    except Exception as error:  # a fault of ours is what this is asked about
+        about["nodesUnknown"] = repr(error)
     except ClusterError as error:
         about["nodesUnknown"] = str(error)
     snapshot = Snapshot(
@@ -124,7 +128,10 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
         detector = Detector.parse(raw)
     except InvalidSpec as error:
         return facts | {"invalid": str(error)}
-    thought = think(detector, seen.snapshot, seen.defaults, now=now)
+    try:
+        thought = think(detector, seen.snapshot, seen.defaults, now=now)
+    except Exception as error:  # a fault of ours is what this is asked about
+        return facts | {"failed": traceback.format_exception_only(error), "at": _places(error)}
     observed = _plain(thought.observed)
     return facts | {
         "suspended": detector.spec.suspend,
@@ -133,6 +140,12 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
         "wouldSay": _said(thought.status.conditions),
         "differences": list(_differences(thought.desired, seen)),
     }
+
+
+def _places(error: Exception) -> list[str]:
+    """Return through which lines of code it came, without any value."""
+    lines = traceback.extract_tb(error.__traceback__)
+    return [f"{Path(each.filename).name}:{each.lineno} {each.name}" for each in lines]
 
 
 def _differences(desired: Iterable[Manifest], seen: Seen) -> Iterable[str]:

@@ -4,11 +4,14 @@ It knows nothing of canaries, GPUs or meshes: that is `plan`. It decides nothing
 nothing but the API server. What that refuses of one object holds up no other, and is told.
 """
 
+import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
+
+import orjson
 
 from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector, DriftPolicy
@@ -32,7 +35,7 @@ from yolofleet.plan.recount import recounted
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.plan.status import next_look, refused, with_statement
 from yolofleet.plan.unwritten import Unwritten, with_unwritten
-from yolofleet.resources.build import leant_on
+from yolofleet.resources.build import SAFETY, leant_on
 from yolofleet.resources.service_account import pull_secrets_of
 from yolofleet.runtime.changes import Applied
 from yolofleet.runtime.drift import Drift
@@ -43,6 +46,8 @@ from yolofleet.runtime.logs import note
 from yolofleet.runtime.objects import identity
 from yolofleet.think import Thought, think
 from yolofleet.workloads.failures import PATIENCE, next_look_at, waits_for_image
+
+logger = logging.getLogger(__name__)
 
 ASK_AGAIN = timedelta(seconds=30)
 """When to retry what the API server refused: a person has to act, and may do so elsewhere."""
@@ -72,6 +77,8 @@ class Deps:
     defaults: Defaults
     now: Callable[[], datetime]
     token: Callable[[], str] = secrets.token_hex
+    followed: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    """By key: uid of a detector, and the last spec of it that could be followed."""
 
 
 async def reconcile(key: str, deps: Deps) -> timedelta | None:
@@ -83,6 +90,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     """
     raw, now = deps.cache.detector(key), deps.now()
     if raw is None or "deletionTimestamp" in raw["metadata"]:
+        deps.followed.pop(key, None)
         return None  # garbage collection takes the children
     note(generation=raw["metadata"]["generation"])
     turn = _Turn(key, raw, read_status(raw), now, deps)
@@ -91,6 +99,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     except (ClusterError, Unfinished):
         raise
     except Exception as error:  # a fault of ours: told to the user too, then to log and back-off
+        await turn.guard()
         await turn.tell(await turn.failed(error))
         raise
 
@@ -101,6 +110,7 @@ async def _bring(turn: "_Turn") -> timedelta | None:
         detector = Detector.parse(raw)
         powers.check(detector.spec, deps.defaults.forbidden)
     except InvalidSpec as error:  # told in status; what serves keeps serving
+        await turn.guard()
         await turn.tell(await turn.undecided(Reason.INVALID_SPEC, str(error)))
         return None
     try:
@@ -111,6 +121,7 @@ async def _bring(turn: "_Turn") -> timedelta | None:
         await turn.tell(await turn.unread(error))
         raise
     thought = think(detector, seen, deps.defaults, now=now)
+    deps.followed[key] = detector.uid, orjson.dumps(raw["spec"])
     deps.accelerators.waits(key, thought.plan.missing is not None)
     if detector.spec.suspend:
         await turn.tell(turn.with_drift(thought.status, None))
@@ -192,6 +203,32 @@ class _Turn:
             until=applied.until,
         )
         return applied.then(pruned)
+
+    async def guard(self) -> None:
+        """Keep safe what serves, by the last spec that could be followed: this one cannot be.
+
+        What keeps others out is made again, and routes lead to those that are ready. Nothing else
+        is written, and no release goes on. After a restart that spec is not known any more.
+        """
+        uid, kept = self.deps.followed.get(self.key, ("", b""))
+        if uid != self.raw["metadata"]["uid"] or self.raw["spec"].get("suspend"):
+            return
+        try:
+            spec = orjson.loads(kept)
+            spec["rollout"] = (spec.get("rollout") or {}) | {"paused": True}
+            detector = Detector.parse(self.raw | {"spec": spec})
+            seen = await self.look(detector)
+            desired = think(detector, seen, self.deps.defaults, now=self.now).desired
+        except NotLeading:
+            raise
+        except Exception as error:  # what led here is told by who came here
+            logger.warning("cannot keep safe what serves", exc_info=error)
+            return
+        if detector.spec.suspend:
+            return
+        safety = [manifest for manifest in desired if manifest["kind"] in SAFETY]
+        enforce = detector.spec.drift_policy is DriftPolicy.ENFORCE
+        await self.deps.cluster.apply(safety, over=seen.children, enforce=enforce)
 
     def next_look(self, detector: Detector, thought: Thought, seen: Snapshot) -> timedelta | None:
         """Return when time alone changes something; None when only an event can."""

@@ -84,6 +84,17 @@ def test_an_invalid_spec_is_told_as_such(world: Any) -> None:
     assert "plan" not in told
 
 
+def test_a_fault_of_the_operator_is_told_with_its_place(world: Any, monkeypatch: Any) -> None:
+    def fails(*_args: Any, **_kwargs: Any) -> None:
+        raise KeyError("odd")
+
+    monkeypatch.setattr("yolofleet.explain.think", fails)
+    told = explained(world)
+    assert told["failed"] == ["KeyError: 'odd'\n"]
+    assert told["at"][-1].startswith("test_explain.py:")
+    assert told["resource"]["generation"] == 1
+
+
 def test_no_secret_is_told(world: Any) -> None:
     world.edit(
         model={"uri": "https://me:hunter2@models.example.com/gate.onnx?signature=hunter2"},

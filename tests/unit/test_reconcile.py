@@ -20,6 +20,7 @@ from yolofleet.plan.nodes import NodeRoom
 from yolofleet.reconcile import Deps, reconcile
 from yolofleet.runtime import errors, objects
 from yolofleet.runtime.client import Listing
+from yolofleet.think import think
 
 KEY = "shop/gate"
 DOWN = 'Internal error occurred: failed calling webhook "validation.istio.io"'
@@ -1048,3 +1049,68 @@ def test_a_fault_in_counting_what_runs_is_told_as_well(world, monkeypatch):
         world.look()
     assert world.said("Progressing").reason == "OperatorFailed"
     assert world.said("Stalled").status == "True"
+
+
+class Odd(Exception):
+    """What no code of ours ever raises."""
+
+
+@pytest.fixture(params=["a fault of ours", "an invalid spec"])
+def unfollowed(request, world, monkeypatch):
+    """Give a detector a spec that nobody can follow; return how it is looked at from then on."""
+    canary = {"model": {"uri": "demo://shapes-v2"}, "weight": 50}
+    for _ in range(2):
+        world.settle().spec(canary=canary)
+    world.settle()
+    world.settle()
+    if request.param == "an invalid spec":
+        world.spec(inference={"deadline": "soon"})
+        return world.look
+
+    def fails(detector, *args, **kwargs):
+        if detector.spec.inference.confidence == 0.9:
+            raise Odd
+        return think(detector, *args, **kwargs)
+
+    monkeypatch.setattr("yolofleet.reconcile.think", fails)
+    world.spec(inference={"confidence": 0.9})
+
+    def look():
+        with pytest.raises(Odd):
+            world.look()
+
+    return look
+
+
+def test_what_keeps_others_out_comes_back_although_the_spec_cannot_be_followed(world, unfollowed):
+    unfollowed()
+    [policy] = world.of(kinds.NETWORK_POLICY)
+    del world.api.objects[kinds.NETWORK_POLICY.path("shop", policy["metadata"]["name"])]
+    world.cache.remove(kinds.NETWORK_POLICY, policy["metadata"]["uid"], 10**6)
+    unfollowed()
+    assert world.names(kinds.NETWORK_POLICY) == {"gate"}
+
+
+def test_a_route_leaves_dead_pods_although_the_spec_cannot_be_followed(world, unfollowed):
+    def weights():
+        [route] = world.of(kinds.VIRTUAL_SERVICE)
+        [rule] = route["spec"]["http"]
+        return sorted(each["weight"] for each in rule["route"])
+
+    assert weights() == [50, 50]
+    canary = world.status().canary.revision
+    path = kinds.DEPLOYMENT.path("shop", canary)
+    world.api.put(path, world.api.objects[path] | {"status": {"availableReplicas": 0}})
+    unfollowed()
+    assert weights() == [0, 100]
+    assert world.said("Progressing").reason in ("InvalidSpec", "OperatorFailed")
+    assert len(world.of(kinds.DEPLOYMENT)) == 2
+
+
+def test_nothing_is_kept_safe_for_who_asks_to_be_left_alone(world, unfollowed):
+    world.spec(suspend=True)
+    [policy] = world.of(kinds.NETWORK_POLICY)
+    del world.api.objects[kinds.NETWORK_POLICY.path("shop", policy["metadata"]["name"])]
+    world.cache.remove(kinds.NETWORK_POLICY, policy["metadata"]["uid"], 10**6)
+    unfollowed()
+    assert world.of(kinds.NETWORK_POLICY) == []

@@ -89,6 +89,10 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
 _ROUTING = {kind for each in ROUTERS.values() for kind in (each.KIND, *each.POINTS) if kind}
 
 
+SAFETY = _ROUTING | {"NetworkPolicy", "Service"}
+"""The kinds that keep others out, and requests away from what is dead."""
+
+
 def leant_on(unwritten: Collection[str]) -> frozenset[str]:
     """Return the kinds of which nothing may go while objects of the kinds `unwritten` are old.
 
