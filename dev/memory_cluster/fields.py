@@ -39,7 +39,6 @@ _PORTS: Final = {"Service": ("port", "protocol"), "Pod": ("containerPort", "prot
 _PORTS_OF: Final = {"Deployment": _PORTS["Pod"], **_PORTS}
 _SETS: Final = {"finalizers"}
 _WHOLE: Final = {
-    "data",  # of a ControllerRevision
     "selector",
     "podSelector",
     "namespaceSelector",
@@ -51,6 +50,7 @@ _WHOLE: Final = {
     "resourceFieldRef",
     "requiredDuringSchedulingIgnoredDuringExecution",
 }
+_WHOLE_OF: Final = {("ControllerRevision", "data")}
 _BUILT_IN: Final = ("", "apps", "autoscaling", "policy", "networking.k8s.io", "coordination.k8s.io")
 _ALWAYS: Final = {"ownerReferences", "finalizers"}  # of custom objects too: metadata is typed
 
@@ -69,7 +69,8 @@ def shape_of(manifest: Manifest, name: str) -> tuple[str, ...] | str:
         return "parts"
     if name == "ports":
         return _PORTS_OF.get(manifest["kind"], "parts")
-    return _KEYED.get(name) or ("whole" if name in _WHOLE else "parts")
+    whole = name in _WHOLE or (manifest["kind"], name) in _WHOLE_OF
+    return _KEYED.get(name) or ("whole" if whole else "parts")
 
 
 def key_of(item: Mapping[str, Any], keys: Sequence[str]) -> str:

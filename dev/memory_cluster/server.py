@@ -32,6 +32,7 @@ KINDS: Final = tuple({k.path(): k for k in _NAMED if isinstance(k, Kind)}.values
 _APIS: Final = frozenset(kind.api_path for kind in KINDS)
 _STATUS: Final = {"YoloDetector", "Deployment", "Pod", "HTTPRoute", "PodDisruptionBudget"}
 _GENERATIONS_OF_NONE: Final = {
+    "ConfigMap",
     "ControllerRevision",
     "Event",
     "Lease",

@@ -135,7 +135,9 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
     observed = _plain(thought.observed)
     return facts | {
         "suspended": detector.spec.suspend,
-        "observed": {k: v for k, v in observed.items() if k != "status"},  # said above
+        "observed": {
+            k: v for k, v in observed.items() if k not in ("status", "token")
+        },  # said above; a secret
         "plan": _plain(thought.plan),
         "wouldSay": _said(thought.status.conditions),
         "differences": list(_differences(thought.desired, seen)),

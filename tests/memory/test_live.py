@@ -116,3 +116,13 @@ async def test_one_that_was_restored_without_its_owner_is_adopted() -> None:
     assert found["metadata"]["ownerReferences"][0]["name"] == "gate"
     assert found["metadata"]["namespace"] == NAMESPACE
     assert "ResourceConflict" not in json.dumps(world.status())
+
+
+async def test_what_others_add_to_it_is_taken_away_and_told_with_its_field() -> None:
+    world = await with_canary()
+    await world.edit(canary=CANARY | {"shadow": 100})
+    await world.settle(QUIET_S)
+    world.merge(kinds.CONFIG_MAP, "gate-live", {"data": {"other.json": "{}"}})
+    await world.settle(QUIET_S)
+    assert list(world.server.all(kinds.CONFIG_MAP)[0]["data"]) == ["live.json"]
+    assert "data.other.json (added by kubectl-edit)" in world.condition("Drifted")["message"]

@@ -29,12 +29,14 @@ FULL: dict[str, Any] = {
             "audiences": ["gate"],
         },
         "apiKeys": {"secretName": "gate-keys"},
+        "shadowKey": {"secretName": "gate-shadow"},
         "allowFrom": [
             {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "prometheus"}}},
             {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
         ],
         "allowTo": [{"to": [{"namespaceSelector": {}}]}, {"ports": [{"port": 4317}]}],
     },
+    "canary": {"inference": {"confidence": 0.5}, "shadow": 100},
     "podTemplate": {
         "metadata": {"annotations": {"team": "vision"}},
         "spec": {
@@ -62,6 +64,7 @@ EVERY_KIND = {
     "PodDisruptionBudget",
     "NetworkPolicy",
     "PodMonitor",
+    "ConfigMap",
 }
 
 
@@ -169,31 +172,33 @@ DRIFTS: list[tuple[Kind, Manifest, str]] = [
         "spec.namespaceSelector",
     ),
     (kinds.PDB, {"spec": {"maxUnavailable": 2}}, "spec.maxUnavailable"),
+    (kinds.CONFIG_MAP, {"data": {"other.json": "{}"}}, "data.other.json"),
 ]
+NAMES = {kinds.CONFIG_MAP: "gate-live"}
 
 
 async def test_drift_of_a_child_is_put_right(
     whole: OperatorProcess, kube: Kube, namespace: str, eventually: Eventually
 ) -> None:
     for kind, drift, field in DRIFTS:
+        name = NAMES.get(kind, "gate")
 
-        async def wanted(kind: Kind = kind) -> Manifest:
-            child = await kube.get(kind, namespace, "gate")
+        async def wanted(kind: Kind = kind, name: str = name) -> Manifest:
+            child = await kube.get(kind, namespace, name)
             return {k: v for k, v in child.items() if k not in ("metadata", "status")}
 
         before = await wanted()
-        await kube.merge(kind, namespace, "gate", drift)
+        await kube.merge(kind, namespace, name, drift)
 
         async def put_right(
-            kind: Kind = kind,
-            field: str = field,
+            about: str = f"{kind} {name}: {field} (",
             wanted: Callable[[], Awaitable[Manifest]] = wanted,
             before: Manifest = before,
         ) -> bool:
             assert await wanted() == before
             told = await condition(kube, namespace, "Drifted")
             assert told["reason"] == "DriftRepaired", told
-            assert f"{kind} gate: {field} (" in told["message"], told
+            assert about in told["message"], told
             assert "by kubectl-edit" in told["message"], told
             return True
 

@@ -35,6 +35,7 @@ OTHERS = {
     "NetworkPolicy": {"spec": {"policyTypes": ["Egress"]}},
     "ServiceAccount": {"automountServiceAccountToken": True},
     "PodDisruptionBudget": {"spec": {"maxUnavailable": 3}},
+    "ConfigMap": {"data": {"live.json": "{}"}},
 }
 """What somebody else sets on each: a field of ours where there is one to be had."""
 
@@ -208,8 +209,8 @@ async def children_of_a_canary() -> list[Manifest]:
     world = World()
     await world.settle()
     world.suffer()
-    await world.create(**SPEC, canary={"model": B, "weight": 50})
-    await world.settle()
+    await world.create(**SPEC, canary={"model": B, "weight": 50, "shadow": 50})
+    await world.settle(120.0)  # a shadow is renewed after five minutes
     sent = [call.request.body for call, _ in world.client.calls if call.request.method == "PATCH"]
     first = {b["kind"]: b for b in reversed(sent) if isinstance(b, dict) and "status" not in b}
     owner = (world.detector() or {})["metadata"]["uid"]

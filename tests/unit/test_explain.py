@@ -106,8 +106,11 @@ def test_no_secret_is_told(world: Any) -> None:
             }
         },
     )
+    world.edit(canary={"model": {"uri": "demo://shapes-v2"}, "shadow": 10})
     world.settle()
+    token = world.decide().shadow.token
     told = explained(world)
+    assert token not in json.dumps(told)
     assert "hunter2" not in json.dumps(told["plan"]) + json.dumps(told["observed"])
     assert "https://models.example.com/gate.onnx" in json.dumps(told["plan"])
 
