@@ -95,14 +95,14 @@ def test_another_canary_after_one_gets_a_shadow_and_a_token_of_its_own(world):
     first = file(world)["shadow"]
     world.edit(canary={"model": {"uri": "https://m/c.onnx"}, "shadow": 100})
     seen = world.seen
-    world.seen = lambda: seen().__class__(**{**_fields(seen()), "token": "another-secret-16"})
+    world.seen = lambda: seen().__class__(**{**_fields(seen()), "token": "f" * 64})
     world.settle()
     second = file(world)["shadow"]
     assert second["revision"] not in ("", first["revision"])
-    assert (first["token"], second["token"]) == ("0123456789abcdef", "another-secret-16")
+    assert (first["token"], second["token"]) == ("0123456789abcdef", "f" * 64)
     world.seen = seen
     world.settle()
-    assert file(world)["shadow"]["token"] == "another-secret-16", "it is kept"
+    assert file(world)["shadow"]["token"] == "f" * 64, "it is kept"
 
 
 def _fields(snapshot):
@@ -137,7 +137,38 @@ def test_there_is_none_from_pods_of_an_earlier_render_version(world):
     assert file(world) is None
 
 
-@pytest.mark.parametrize("data", [None, {}, {"live.json": "{"}, {"live.json": "[]"}, "x"])
+GOOD = {
+    "revision": "gate-00000000",
+    "percent": 1,
+    "max_per_second": 1,
+    "until": "2030-01-01T00:00:00Z",
+}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        {},
+        {"live.json": "{"},
+        {"live.json": "[]"},
+        {"live.json": 7},
+        "x",
+        *(
+            {"live.json": json.dumps({"shadow": told})}
+            for told in (
+                None,
+                [],
+                7,
+                GOOD | {"until": "2030-01-01T00:00:00"},
+                GOOD | {"until": 7},
+                GOOD | {"token": 7},
+                GOOD | {"token": "not ours, but long enough"},
+                GOOD | {"other": 7},
+            )
+        ),
+    ],
+)
 def test_what_others_wrote_there_is_nothing_that_is_kept(world, data):
     with_canary(world)
     world.children["ConfigMap", "gate-live"]["data"] = data

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from yolofleet.workloads.judged import reads_live
 from yolofleet.workloads.revision import Revision
 
 FILE: Final = "live.json"
+_TOKEN: Final = re.compile("[0-9a-f]{16,64}")
 LASTS: Final = timedelta(minutes=10)
 RENEWED: Final = LASTS / 2
 FRAMES_OF_A_POD: Final = 10.0
@@ -51,9 +53,11 @@ def shadow_in(live: Manifest | None) -> Shadow | None:
     data = live.get("data") if live else None
     try:
         told: Any = json.loads(data[FILE])["shadow"] if isinstance(data, Mapping) else None
-        return Shadow(**told | {"until": datetime.fromisoformat(told["until"])})
+        found = Shadow(**told | {"until": datetime.fromisoformat(told["until"])})
+        ours = found.token is None or _TOKEN.fullmatch(found.token)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+    return found if ours and found.until.tzinfo else None
 
 
 def shadow(
