@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from math import inf
 from typing import Any, Final, cast
@@ -23,6 +23,7 @@ from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.informer import Informer
+from yolofleet.cluster.sampler import Sampler
 from yolofleet.plan.defaults import Defaults
 from yolofleet.reconcile import Deps, reconcile
 from yolofleet.runtime.client import Client, Request
@@ -100,6 +101,8 @@ class Operator:
     def __init__(self, server: Server, client: MemoryClient, defaults: Defaults = DEFAULTS) -> None:
         self._server = server
         self.client = client
+        self.tells: Callable[[str], bytes] = nobody_answers
+        """What the pods answer to whom reads their counters."""
         self.cache = Cache()
         self.queue = WorkQueue(clock=server.clock, word=kinds.CONTROLLER.word)
         self.events = Events(
@@ -110,11 +113,19 @@ class Operator:
             now=self._now,
         )
         self._informer = Informer(client, self.cache, self.queue)
+        self.sampler = Sampler(
+            self.cache,
+            self._ask_pod,
+            wake=self.queue.add,
+            now=self._now,
+            clock=server.clock,
+        )
         self.deps = Deps(
             token=lambda: "0123456789abcdef",
             cache=self.cache,
             cluster=Writer(client, self.cache, clock=server.clock),
             accelerators=Accelerators(client, self.cache, clock=server.clock),
+            sampler=self.sampler,
             complaints=Complaints(client, clock=server.clock),
             events=self.events,
             defaults=defaults,
@@ -215,6 +226,9 @@ class Operator:
         finally:
             self.client.until = inf
 
+    async def _ask_pod(self, url: str) -> bytes:
+        return self.tells(url)
+
     def next_look_s(self) -> float | None:
         """Return in how many seconds the next key is due; None: nothing waits for time."""
         looks = [
@@ -226,6 +240,11 @@ class Operator:
 
     def _now(self) -> datetime:
         return EPOCH + timedelta(seconds=self._server.clock())
+
+
+def nobody_answers(url: str) -> bytes:
+    """Fail as a pod does that has no such port."""
+    raise ConnectionRefusedError(url)
 
 
 class _Uncounted:

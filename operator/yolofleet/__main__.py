@@ -17,6 +17,7 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+import aiohttp
 import uvloop
 from aiohttp.web import AppRunner
 
@@ -28,6 +29,7 @@ from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.informer import Informer
 from yolofleet.cluster.kinds import CONTROLLER
+from yolofleet.cluster.sampler import Sampler, fetch_with
 from yolofleet.metrics import Beliefs, Health, Metrics, WorldCollector, serve, serve_beliefs
 from yolofleet.reconcile import Deps, reconcile
 from yolofleet.runtime import logs
@@ -64,15 +66,25 @@ def main() -> int:
 
 async def run(settings: Settings, credentials: Credentials) -> int:
     """Make everything, run it until a signal or a failure, and take it down in order."""
-    async with credentials.session() as session:
-        operator = Operator(settings, credentials, session)
+    async with credentials.session() as session, aiohttp.ClientSession() as pods:
+        operator = Operator(settings, credentials, session, pods)
         return await operator.run()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Operator:
     """All that lives as long as the process."""
 
-    def __init__(self, settings: Settings, credentials: Credentials, session: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        credentials: Credentials,
+        session: aiohttp.ClientSession,
+        pods: aiohttp.ClientSession,
+    ) -> None:
         self._settings = settings
         self._credentials = credentials
         self._metrics = metrics = Metrics()
@@ -102,14 +114,16 @@ class Operator:
             resynced=give_back_memory,
             waiting=self._accelerators.waiting,
         )
+        self._sampler = Sampler(cache, fetch_with(pods), wake=self._queue.add, now=_now)
         self._deps = Deps(
             cache=cache,
             cluster=Writer(client, cache, repaired=metrics.repaired),
             accelerators=self._accelerators,
+            sampler=self._sampler,
             complaints=Complaints(client),
             events=self._events,
             defaults=settings.defaults,
-            now=lambda: datetime.now(UTC),
+            now=_now,
         )
         self._warm = asyncio.Event()
         self._ending = asyncio.Event()
@@ -147,6 +161,7 @@ class Operator:
         self._start("events", self._events.run())
         self._start("informer", self._inform())
         self._start("workers", self._work())
+        self._start("sampler", self._sampler.run())
         self._guarding = asyncio.create_task(self._guard(), name="guard")
 
     async def _guard(self) -> None:
@@ -207,7 +222,7 @@ class Operator:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _stop_writing(self) -> None:
-        await self._stop("workers", "informer")
+        await self._stop("workers", "sampler", "informer")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._events.posted(), LAST_EVENTS_S)
         await self._stop("events", "leader")

@@ -22,6 +22,7 @@ from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.kinds import POD_MONITOR
+from yolofleet.cluster.sampler import Sampler
 from yolofleet.cluster.unmade import reason_of
 from yolofleet.plan import powers
 from yolofleet.plan.decide import Plan
@@ -72,6 +73,7 @@ class Deps:
     cache: Cache
     cluster: Writer
     accelerators: Accelerators
+    sampler: Sampler
     complaints: Complaints
     events: Events
     defaults: Defaults
@@ -91,6 +93,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     raw, now = deps.cache.detector(key), deps.now()
     if raw is None or "deletionTimestamp" in raw["metadata"]:
         deps.followed.pop(key, None)
+        deps.sampler.follow(key, None)
         return None  # garbage collection takes the children
     note(generation=raw["metadata"]["generation"])
     turn = _Turn(key, raw, read_status(raw), now, deps)
@@ -123,6 +126,7 @@ async def _bring(turn: "_Turn") -> timedelta | None:
     thought = think(detector, seen, deps.defaults, now=now)
     deps.followed[key] = detector.uid, orjson.dumps(raw["spec"])
     deps.accelerators.waits(key, thought.plan.missing is not None)
+    deps.sampler.follow(key, thought.subject)
     if detector.spec.suspend:
         await turn.tell(turn.with_drift(thought.status, None))
         return turn.next_look(detector, thought, seen)
@@ -174,6 +178,7 @@ class _Turn:
             unreached=deps.cluster.unreached(detector.uid),
             edited=deps.cluster.edited(children),
             token=deps.token(),
+            analysis=deps.sampler.found(key),
         )
 
     async def _pull_secrets(self, children: Sequence[Manifest]) -> list[str]:

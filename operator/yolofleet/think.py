@@ -11,6 +11,7 @@ from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.judging import Subject, subject
 from yolofleet.plan.observed import Observed, observe
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.plan.status import report
@@ -21,13 +22,15 @@ from yolofleet.resources.build import build, surroundings
 class Thought:
     """What it comes to. desired: all children, in the order of safety in which they are written.
 
-    status: what is, not what was wished; before any of it is written.
+    status: what is, not what was wished; before any of it is written. subject: what to look at, to
+    judge it.
     """
 
     observed: Observed
     plan: Plan
     desired: list[Manifest]
     status: Status
+    subject: Subject | None
 
 
 def think(detector: Detector, seen: Snapshot, defaults: Defaults, *, now: datetime) -> Thought:
@@ -35,4 +38,11 @@ def think(detector: Detector, seen: Snapshot, defaults: Defaults, *, now: dateti
     observed = observe(detector, seen, now=now)
     plan = decide(detector, observed, defaults, now=now)
     desired = build(detector, plan, surroundings(seen, defaults))
-    return Thought(observed, plan, desired, report(detector, observed, plan, now=now))
+    status = report(detector, observed, plan, now=now)
+    return Thought(
+        observed,
+        plan,
+        desired,
+        status,
+        subject(detector, observed, plan.trial, status.analysis),
+    )

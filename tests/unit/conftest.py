@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from memory_cluster.server import a_copy
+from yolofleet.api.analysis import AnalysisStatus
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
 from yolofleet.api.status import Status, read_status
@@ -58,6 +59,7 @@ class World:
     accepts: bool = True  # whether gateways answer to a route
     taken: dict[Claim, str] = field(default_factory=dict)  # what other detectors have
     others_routes: dict[Provider, dict[Claim, str]] = field(default_factory=dict)
+    analysis: AnalysisStatus | None = None  # what the pods of a trial showed
 
     def edit(self, **spec: Any) -> None:
         """Change the spec as a user does; None removes a field."""
@@ -78,6 +80,7 @@ class World:
             elsewhere=self.elsewhere(),
             monitors=self.monitors,
             token="0123456789abcdef",
+            analysis=self.analysis,
         )
 
     def observed(self) -> Observed:

@@ -1,4 +1,4 @@
-"""What pods, status and time do, in any order: nothing unapproved becomes the stable revision."""
+"""What pods, status and time do, in any order: what nobody approved or judged is not released."""
 
 import sys
 from datetime import timedelta
@@ -7,6 +7,9 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from yolofleet.analysis.margins import margins_hash
+from yolofleet.api.analysis import AnalysisStatus, Stage, Verdict
 
 OLD, NEW = {"uri": "https://models/old.onnx"}, {"uri": "https://models/new.onnx"}
 APPROVAL = [{"weight": 10, "hold": "Approval"}]
@@ -25,20 +28,32 @@ def _world_type():
     )
 
 
+SHORT = [{"weight": 10, "hold": "10s"}]
+JUDGED = (
+    {"strategy": "BlueGreen", "analysis": {}},
+    {"strategy": "Canary", "analysis": {}},
+    {"strategy": "Canary", "analysis": {"onFailure": "Pause"}, "steps": SHORT},
+)
+NO_PASS = [verdict for verdict in Verdict if verdict is not Verdict.PASS]
+
+
 class Unapproved(RuleBasedStateMachine):
     """A release that waits for a person, and everything that is no person's word."""
 
     @initialize(
-        steps=st.sampled_from(WALKS),
+        rollout=st.sampled_from(WALKS).map(lambda steps: {"strategy": "Canary", "steps": steps}),
         replicas=st.integers(1, 3),
         surge=st.sampled_from([None, 1]),
         mesh=st.booleans(),
         weight=st.sampled_from([None, 10, 30]),
     )
-    def start(self, steps, replicas, surge, mesh, weight):
+    def start(self, rollout, replicas, surge, mesh, weight):
+        self.begin(rollout, replicas, surge, mesh, weight)
+
+    def begin(self, rollout, replicas, surge, mesh, weight):
         self.world = world = _world_type()(mesh=mesh)
-        self.rollout = {"strategy": "Canary", "steps": steps}
-        self.rollout |= {"maxSurge": surge} if surge else {}
+        self.rollout = rollout | ({"maxSurge": surge} if surge else {})
+        steps = rollout.get("steps") or SHORT
         world.edit(model=OLD, replicas=replicas, rollout=self.rollout)
         world.settle(3)
         self.old = world.status().stable.revision
@@ -144,15 +159,17 @@ class Unapproved(RuleBasedStateMachine):
             "yolofleet.io/detector"
         }
 
+    def word(self, target):
+        return {"approved": {"revision": target, "step": len(self.rollout["steps"])}}
+
     def teardown(self):
         """With a person's word it ends, though nothing of stable ever comes back."""
         if not hasattr(self, "old"):
             return
-        world, steps = self.world, self.rollout["steps"]
+        world = self.world
         world.broken = {OLD["uri"]}
         target = world.decide().target
-        approved = {"revision": target, "step": len(steps)}
-        world.edit(suspend=False, replicas=2, rollout={**self.rollout, "approved": approved})
+        world.edit(suspend=False, replicas=2, rollout=self.rollout | self.word(target))
         world.settle(12)
         assert world.status().stable.revision == target
 
@@ -161,6 +178,43 @@ Unapproved.TestCase.settings = settings(
     max_examples=25, stateful_step_count=20, deadline=None, phases=set(Phase) - {Phase.shrink}
 )
 TestUnapproved = Unapproved.TestCase
+
+
+class Unjudged(Unapproved):
+    """A release that waits for a proof, and everything that is none."""
+
+    @initialize(
+        rollout=st.sampled_from(JUDGED),
+        replicas=st.integers(1, 3),
+        mesh=st.booleans(),
+        weight=st.sampled_from([None, 10]),
+    )
+    def start(self, rollout, replicas, mesh, weight):
+        self.begin(rollout, replicas, None, mesh, weight)
+
+    def word(self, _target):
+        return {"analysis": None}
+
+    @rule(verdict=st.sampled_from(NO_PASS), stage=st.sampled_from(Stage))
+    def be_looked_at(self, verdict, stage):
+        if (trial := self.world.decide().trial) is None:
+            return
+        by = margins_hash(self.world.detector().spec.rollout.analysis)
+        self.world.analysis = AnalysisStatus(
+            revision=trial.revision,
+            against=trial.against,
+            stage=stage,
+            verdict=verdict,
+            margins_hash=by,
+        )
+
+    @rule()
+    def forget_what_was_seen(self):
+        self.world.analysis = None
+
+
+Unjudged.TestCase.settings = Unapproved.TestCase.settings
+TestUnjudged = Unjudged.TestCase
 
 
 @pytest.mark.parametrize("mesh", [True, False])

@@ -103,12 +103,18 @@ class Api:
 
 
 class Nothing:
-    """Rooms for accelerators, of which nobody asks, and Events, which are kept."""
+    """Rooms for accelerators, trials, of which there are none, and Events, which are kept."""
 
     def __init__(self):
         self.told = []
 
     def waits(self, key, waits):
+        pass
+
+    def follow(self, key, subject):
+        assert subject is None
+
+    def found(self, key):
         pass
 
     async def emit(self, _raw, kind, reason, message):
@@ -134,8 +140,9 @@ class World:
         self.writer = Writer(self.api, self.cache, clock=lambda: self.seconds)
         defaults = Defaults(image_cpu="s:cpu", image_torch="s:torch", image_gpu="s:gpu")
         complaints = Complaints(self.api, clock=lambda: self.seconds)
+        nothing = self.nothing
         self.deps = Deps(
-            self.cache, self.writer, self.nothing, complaints, self.nothing, defaults, self.now
+            self.cache, self.writer, nothing, nothing, complaints, nothing, defaults, self.now
         )
 
     def now(self):

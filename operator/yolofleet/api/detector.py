@@ -22,7 +22,7 @@ from yolofleet.api.base import (
     Quantities,
     Rule,
 )
-from yolofleet.api.names import Manifest
+from yolofleet.api.names import RETRY_ANNOTATION, Manifest
 from yolofleet.api.pod_template import (
     API_KEYS,
     GOLDEN,
@@ -666,6 +666,8 @@ class Detector(BaseModel):
     uid: str
     generation: int
     spec: DetectorSpec
+    retry: str = ""
+    """What a person wants judged again (`RETRY_ANNOTATION`)."""
 
     @classmethod
     def parse(cls, raw: Manifest) -> Self:
@@ -683,6 +685,7 @@ class Detector(BaseModel):
             uid=meta["uid"],
             generation=meta["generation"],
             spec=spec,
+            retry=str((meta.get("annotations") or {}).get(RETRY_ANNOTATION, ""))[:128],
         )
 
     @property

@@ -26,6 +26,13 @@ RELEASED_ANNOTATION = f"{GROUP}/released"
 RECORD_KEY = "record"
 """In the data of a ControllerRevision: what `RENDER_ANNOTATION` says, apart from the Deployment."""
 
+FAILED_ANNOTATION = f"{GROUP}/failed"
+"""On the workload of a revision that was called off: what it failed, as JSON."""
+
+RETRY_ANNOTATION = f"{GROUP}/retry"
+"""On a detector, by a person: REVISION or REVISION:ANYTHING has that revision judged again, once
+for each value."""
+
 WISH_ANNOTATION = f"{GROUP}/wish"
 """On every child: hashes of what was wanted of it, which tell our own changes from others'."""
 

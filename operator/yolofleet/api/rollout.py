@@ -66,6 +66,7 @@ class Despite(StrEnum):
     """What a person lets a revision pass in spite of."""
 
     ANALYSIS_FAILED = "AnalysisFailed"
+    NOT_ENOUGH_DATA = "NotEnoughData"
 
 
 class Approved(ApiModel):
@@ -80,7 +81,8 @@ class Approved(ApiModel):
     despite: Despite | None = Field(
         default=None,
         description="AnalysisFailed: the revision goes on although checks of analysis failed; the"
-        " others are still asked.",
+        " others are still asked. NotEnoughData: it goes on up to that step although nothing is"
+        " proved yet; what fails later still calls it off.",
     )
 
 

@@ -13,7 +13,7 @@ from yolofleet.api.rollout import Strategy
 
 
 class ConditionType(StrEnum):
-    """What is said about every detector (Reconciling and the last six: where they apply).
+    """What is said about every detector (Reconciling and the last seven: where they apply).
 
     Reconciling and Stalled are kstatus's names, by which Flux, Helm and others tell whether an
     object is as asked: https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus
@@ -26,6 +26,7 @@ class ConditionType(StrEnum):
     PROGRESSING = "Progressing"
     TRAFFIC_ROUTED = "TrafficRouted"
     CANARY_HEALTHY = "CanaryHealthy"
+    ANALYSED = "Analysed"
     GPU_AVAILABLE = "GPUAvailable"
     AUTOSCALING_LIMITED = "AutoscalingLimited"
     DRIFTED = "Drifted"
@@ -86,6 +87,13 @@ class Reason(StrEnum):
     CANARY_READY = "CanaryReady"
     CANARY_STARTING = "CanaryStarting"
     CANARY_EQUAL = "CanaryEqual"
+    # Analysed, and Progressing or CanaryHealthy for it
+    ANALYSING = "Analysing"
+    PASSING = "Passing"
+    ANALYSIS_FAILED = "AnalysisFailed"
+    ANALYSIS_UNAVAILABLE = "AnalysisUnavailable"
+    NOT_JUDGED = "NotJudged"
+    NOT_ENOUGH_DATA = "NotEnoughData"
     # GPUAvailable
     ENOUGH = "Enough"
     MISSING = "Missing"

@@ -65,7 +65,7 @@ def outgoing(
 
     weight_new: the percent that the router gives the successor.
     """
-    wanted = capacity.full if goal == 100 else ceil(capacity.kept * goal / 100)
+    wanted = capacity.full if goal == 100 else max(1, ceil(capacity.kept * goal / 100))
     taken = min(parts(weight_new, capacity.kept), ready_new) if capacity.kept else 0
     last = 1 if weight_new < 100 and capacity.kept else 0  # whoever has weight has a pod
     needed = max(capacity.kept - taken, last)

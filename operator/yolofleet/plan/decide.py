@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from yolofleet.api.analysis import Failed, Stage
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.live import Shadow, can_be_shown, shadow
+from yolofleet.plan.judging import Trial, failures
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import Release, draining, release, shares, spans
@@ -45,6 +47,8 @@ class Plan:
     matched: str | None  # where requests go that match the canary's headers
     spans: bool  # whether the stable Service selects the successor's pods too
     progress: Progress | None  # how far the target is on its way to be the stable revision
+    called_off: Mapping[str, Failed]  # what the spec asks for, and failed
+    trial: Trial | None  # who is judged, by comparison with whom
     full: int  # replicas that carry the whole traffic
     draining: Mapping[str, datetime]  # since when the router has let go of them
     shadow: Shadow | None  # who is shown copies of requests, and how many
@@ -121,13 +125,20 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     ]
     released = {name for name, seen in observed.revisions.items() if seen.released}
     shown = _shadow(detector, observed, going, now)
+    remembered = failures(detector, observed)
     kept = records([revision for revision, _ in planned], observed)
     return Plan(
         stable=going.stable,
         target=going.target.name,
         canary=going.canary.name if going.canary else None,
         revisions=tuple(
-            PlannedRevision(r, kept[r.name], replicas, r.name in released | {going.stable})
+            PlannedRevision(
+                r,
+                kept[r.name],
+                replicas,
+                r.name in released | {going.stable},
+                remembered.get(r.name),
+            )
             for r, replicas in planned
         ),
         untouched=frozenset(n for n, seen in observed.revisions.items() if not seen.revision),
@@ -139,11 +150,33 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         matched=_matched(detector, observed, going),
         spans=spans(detector, observed, going),
         progress=going.progress,
+        called_off=going.called_off,
+        trial=_trial(detector, going),
         full=going.capacity.full,
         draining=leaving,
         shadow=shown,
         missing=missing,
         requeue_after=_next_look(going, leaving, shown, missing, now),
+    )
+
+
+def _trial(detector: Detector, going: Release) -> Trial | None:
+    """Say who is judged: the revision on its way, else a canary that was set by hand."""
+    if detector.spec.rollout.analysis is None:
+        return None
+    if way := going.progress:
+        return Trial(way.revision, going.stable, way.stage, way.goal, way.following)
+    if (canary := detector.spec.canary) is None or going.canary is None:
+        return None
+    stage = Stage.LIVE if canary.weight or canary.match else Stage.DARK
+    chosen = "it answers the requests that match spec.canary.match, which may be unlike the others"
+    return Trial(
+        going.canary.name,
+        going.stable,
+        stage,
+        canary.weight,
+        canary.weight or 100,
+        incomparable=chosen if canary.match else "",
     )
 
 

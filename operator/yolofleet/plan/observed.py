@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from yolofleet.api.analysis import AnalysisStatus, Failed
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import REVISION_LABEL, Manifest, live_name
 from yolofleet.api.status import Status
@@ -23,7 +24,7 @@ from yolofleet.workloads import record
 from yolofleet.workloads.asks import place
 from yolofleet.workloads.choice import among
 from yolofleet.workloads.failures import Failure, failures_by_revision
-from yolofleet.workloads.record import record_in, was_released
+from yolofleet.workloads.record import failure_noted, record_in, was_released
 from yolofleet.workloads.revision import Revision, recorded
 from yolofleet.workloads.workload import Record, Workload
 
@@ -34,7 +35,7 @@ class ObservedRevision:
 
     settled: whether its status speaks of its present spec, not of one before.
     placed: its pods that have a node, and so hold there what they ask for.
-    released: whether it was the stable revision at some time.
+    released: whether it was the stable revision at some time. failed: what it was called off for.
     deployed: whether there is a workload; without it the record is all there is.
     record: what is kept apart from the workload; noted: what is kept on it.
     """
@@ -48,6 +49,7 @@ class ObservedRevision:
     settled: bool = True
     placed: int = 0
     released: bool = False
+    failed: Failed | None = None
     deployed: bool = True
     record: Record | None = None
     noted: Record | None = None
@@ -80,6 +82,7 @@ class Observed:
     crossed: tuple[Crossing, ...] = ()  # hosts below a wildcard of others, or the other way round
     shadow: Shadow | None = None  # the one that pods are told of now
     token: str = field(default="", repr=False)  # never used before
+    analysis: AnalysisStatus | None = None  # how the revision on trial is judged, as of now
     status: Status = field(default_factory=Status)
 
     @property
@@ -164,6 +167,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
         crossed=seen.elsewhere.crossed,
         shadow=shadow_in(child_named(seen.children, "ConfigMap", live_name(detector.name))),
         token=seen.token,
+        analysis=seen.analysis or seen.status.analysis,
         status=seen.status,
     )
 
@@ -184,12 +188,13 @@ def _revision(
     that others wrote is believed only where there is no record.
     """
     seen, record = workload.read(manifest), None
-    name, created, released = seen.name, seen.created, seen.released
+    name, created, released, failed = seen.name, seen.created, seen.released, seen.failed
     if kept is not None:
         record = record_in(kept)
         # a workload that was deleted and made again is no younger revision
         created = min(created, kept["metadata"].get("creationTimestamp", created))
         released = released or was_released(kept)
+        failed = failed or failure_noted(kept)
     order = (record, seen.noted) if edited else (seen.noted, record)
     readable = (recorded(detector.name, name, each.text) for each in order if each)
     revision = next((each for each in readable if each), None)
@@ -207,6 +212,7 @@ def _revision(
         settled=seen.settled,
         placed=placed.get(name, 0),
         released=released,
+        failed=failed,
         record=record,
         noted=seen.noted,
     )
@@ -228,6 +234,7 @@ def _undeployed(detector: str, kept: Manifest, failures: Mapping[str, Failure]) 
         revision=recorded(detector, name, record.text),
         failure=failures.get(name),  # of pods that are not gone yet
         released=was_released(kept),
+        failed=failure_noted(kept),
         deployed=False,
         record=record,
     )

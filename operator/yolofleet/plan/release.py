@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from yolofleet.api.analysis import Failed
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Strategy
 from yolofleet.api.status import Reason
 from yolofleet.plan.capacity import Capacity
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.judging import failures
 from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed, ObservedRevision
 from yolofleet.plan.revisions import canary_revision, stable_revision
@@ -33,6 +35,7 @@ class Release:
     former: tuple[Revision, ...]
     capacity: Capacity
     progress: Progress | None  # how far the spec's revision is on its way to be the stable one
+    called_off: Mapping[str, Failed]  # what the spec asks for, and failed: it gets nothing
 
 
 def release(
@@ -41,23 +44,32 @@ def release(
     """Decide who is who; the pointer moves here."""
     target = _as_recorded(stable_revision(detector, defaults), observed)
     before = released_on(observed, target.name)
+    trial = canary_revision(detector, defaults)
+    canary = _as_recorded(trial, observed) if trial else None
+    failed = failures(detector, observed)
+    asked = {r.name for r in (target, canary) if r} - {before}
+    off = {name: failed[name] for name in asked if name in failed}
     full = full_capacity(detector, observed, before)
     free = room(target, observed.nodes)
     strategy = strategy_for(detector, observed, target, full=full, room=free)
     capacity = Capacity(full, detector.spec.rollout.surge(strategy, full))
     way = None
-    if before != target.name:
+    if before != target.name and target.name not in off:
         way = progress(
-            detector, observed, target, strategy, stable=before, full=capacity.kept, now=now
+            detector,
+            observed,
+            target,
+            strategy,
+            stable=before,
+            full=capacity.kept,
+            now=now,
         )
         if takes_over(observed, before, way, capacity, room=free):
             way = None
-    stable = before if way else target.name
-    trial = canary_revision(detector, defaults)
-    canary = _as_recorded(trial, observed) if trial else None
-    if canary and canary.name == stable:
+    stable = before if way or target.name in off else target.name
+    if canary and (canary.name == stable or canary.name in off):
         canary = None
-    wanted = {r.name: r for r in (target, canary) if r}
+    wanted = {r.name: r for r in (target, canary) if r and r.name not in off}
     seen = observed.revisions.get(stable)
     if stable not in wanted and seen and seen.revision:
         wanted[stable] = seen.revision
@@ -69,6 +81,7 @@ def release(
         former=_former(detector, observed, wanted.keys() | {stable}),
         capacity=capacity,
         progress=way,
+        called_off=off,
     )
 
 
@@ -133,7 +146,7 @@ def takes_over(
     if way.held:
         return False
     if capacity.full == 0:  # nobody asks, so that holding for a time shows nothing
-        return way.walked or not way.awaits
+        return way.walked or not (way.awaits or way.judged.holds)
     needed = max(capacity.kept, 1)
     seen = observed.revisions.get(way.revision)
     if seen is None or not way.walked:
@@ -172,8 +185,9 @@ def shares(detector: Detector, observed: Observed, going: Release) -> dict[str, 
         # a whole set goes over with the pointer; before that, only where nobody else is alive
         waits = way.strategy is Strategy.BLUE_GREEN and observed.ready(going.stable) > 0
         if not (waits or way.held or any(routed(observed, r.name) for r in going.former)):
-            held[way.revision] = way.goal
-        elif way.held:  # what it got because nothing else was alive goes back
+            alone = way.dark and not observed.ready(going.stable)  # the dark ends where nobody else
+            held[way.revision] = max(way.goal, 1) if alone else way.goal  # is alive
+        elif way.held or way.dark:  # what it got because nothing else was alive goes back
             held[way.revision] = min(held.get(way.revision, 0), way.goal)
         return held
     canary = detector.spec.canary
@@ -189,7 +203,7 @@ def spans(detector: Detector, observed: Observed, going: Release) -> bool:
     if any(observed.replicas(revision.name) for revision in going.former):
         return False
     way = going.progress
-    if way and way.strategy is Strategy.IN_PLACE and not observed.splits:
+    if way and way.strategy is Strategy.IN_PLACE and not observed.splits and not way.dark:
         return observed.replicas(way.revision) > 0
     return not observed.ready(going.stable) and _others_may_answer(detector, observed, going)
 

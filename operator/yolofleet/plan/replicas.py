@@ -101,7 +101,7 @@ def coming_in(case: Case) -> int:
     needed = bearers(observed.weights.get(case.name, 0), capacity.kept)
     return newcomer(
         capacity,
-        way.goal,
+        100 if way.strategy is Strategy.BLUE_GREEN else way.goal,  # a whole set also in the dark
         running=case.running,
         kept=min(case.running, needed) if short else case.running,
         others=case.former + observed.replicas(case.going.stable) + short,

@@ -3,15 +3,18 @@
 The state is in `status.rollout`; when that is lost, the step is read off the router's weight.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from yolofleet.api.analysis import Stage
 from yolofleet.api.base import seconds
 from yolofleet.api.detector import Detector
-from yolofleet.api.rollout import APPROVAL, Step, Strategy
+from yolofleet.api.rollout import APPROVAL, Despite, Step, Strategy
 from yolofleet.api.status import RolloutStatus
 from yolofleet.plan.capacity import bears
+from yolofleet.plan.judging import Judgement, judgement
 from yolofleet.plan.observed import Observed
 from yolofleet.workloads.revision import Revision
 
@@ -28,11 +31,44 @@ class Progress:
     held: bool  # paused or suspended: nothing moves on
     next_look: timedelta | None  # when the hold of the step is over
     awaits: bool  # a step that is still to be walked waits for a person's word
+    judged: Judgement  # what keeps it at its step, beside time and persons
+    steps: int  # how many there are
+    hold: str = ""  # of the step
+    dark: bool = False  # it answers nobody: it sees what the stable one sees, and is judged by that
+    unproved: bool = False  # nothing but what it is judged by keeps it
+    following: int = 100  # the percent that it gets next
+
+    @property
+    def stage(self) -> Stage:
+        """What it is judged by."""
+        return Stage.DARK if self.dark else Stage.LIVE
 
     @property
     def walked(self) -> bool:
         """Whether no step is left: the revision may take over once it has the capacity."""
         return self.goal == 100 and not self.held
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A step to walk. number: among the spec's, counted from 1; 0: the dark one before these."""
+
+    number: int
+    step: Step
+
+    @property
+    def weight(self) -> int:
+        return self.step.weight
+
+
+DARK = Step.model_construct(weight=0, hold="2m")
+"""What comes before all steps where new revisions are judged."""
+
+USUAL = tuple(
+    Step(weight=weight, hold=hold)
+    for weight, hold in ((1, "2m"), (5, "2m"), (25, "5m"), (50, "5m"))
+)
+"""The steps of a Canary that is judged and names none."""
 
 
 def progress(
@@ -51,43 +87,69 @@ def progress(
     """
     rollout = detector.spec.rollout
     held = rollout.paused or detector.spec.suspend
-    steps = _steps(detector, observed, target, strategy)
+    stages = _stages(detector, observed, target, strategy, full=full)
     known = _known(observed, target.name)
     weight = observed.weight(target.name)
-    asked = _first_unapproved(detector, target.name, steps)
+    asked = _first_unapproved(detector, target.name, stages)
     if known:
         at = known.weight
     else:
-        at = _reached(detector, observed, steps, weight, asked=asked, stable=stable, full=full)
-    number = next((n for n, step in enumerate(steps, 1) if step.weight >= at), None)
-    if number is None:
-        return Progress(target.name, strategy, 0, 100, None, held, None, awaits=False)
-    awaits = any(
-        _waits(detector, target.name, n, step) for n, step in enumerate(steps[number - 1 :], number)
+        at = _reached(detector, observed, stages, weight, asked=asked, stable=stable, full=full)
+    index = next((n for n, stage in enumerate(stages) if stage.weight >= at), None)
+    ahead = stages[index:] if index is not None else []
+    judged = _judged(detector, observed, target.name, ahead)
+    here = partial(
+        Progress,
+        target.name,
+        strategy,
+        held=held,
+        awaits=any(_waits(detector, target.name, each) for each in ahead),
+        judged=judged,
+        steps=sum(stage.number > 0 for stage in stages),
     )
-    here = partial(Progress, target.name, strategy, held=held, awaits=awaits)
-    step = steps[number - 1]
-    if weight < step.weight or not observed.followed.counts:
-        return here(number, step.weight, None, next_look=None)
-    same = known is not None and known.weight == step.weight
+    if index is None:  # a canary that is promoted before it passed waits with the weight it has
+        goal = at if judged.holds else 100
+        return here(0, goal, None, next_look=None, unproved=judged.holds)
+    stage = stages[index]
+    at_stage = partial(
+        here,
+        stage.number,
+        stage.weight,
+        dark=stage.weight == 0,
+        hold=stage.step.hold,
+        following=ahead[1].weight if len(ahead) > 1 else 100,
+    )
+    if not _has_begun(observed, target.name, stage, weight):
+        return at_stage(None, next_look=None)
+    same = known is not None and known.weight == stage.weight
     since = min(known.since, now) if known and same and known.since else now  # clocks are set back
-    left = _left(detector, target.name, number, step, since, now)
+    left = _left(detector, target.name, stage, since, now)
     if held or left is None or left > timedelta():
-        return here(number, step.weight, since, next_look=left)
-    if number == len(steps):
+        return at_stage(since, next_look=left)
+    if judged.holds:
+        return at_stage(since, next_look=_patience(detector, since, now), unproved=True)
+    if index + 1 == len(stages):
         return here(0, 100, None, next_look=None)
-    following = steps[number]
+    following = stages[index + 1]
+    at_next = partial(here, following.number, following.weight, hold=following.step.hold)
     if weight < following.weight:
-        return here(number + 1, following.weight, None, next_look=None)
+        return at_next(None, next_look=None)
     # The route changes nothing then, so that nothing but time would have it looked at again.
-    left = _left(detector, target.name, number + 1, following, now, now)
-    return here(number + 1, following.weight, now, next_look=left)
+    left = _left(detector, target.name, following, now, now)
+    return at_next(now, next_look=left)
+
+
+def _has_begun(observed: Observed, name: str, stage: _Stage, weight: int) -> bool:
+    """Say whether the time of a stage runs: its requests arrive; in the dark, it could see some."""
+    if stage.weight == 0:
+        return observed.ready(name) > 0
+    return weight >= stage.weight and observed.followed.counts
 
 
 def _reached(
     detector: Detector,
     observed: Observed,
-    steps: list[Step],
+    stages: list[_Stage],
     weight: int,
     *,
     asked: int | None,
@@ -98,39 +160,73 @@ def _reached(
 
     That is the router's weight: a canary's that is promoted, or of a release whose status was lost.
     But a revision may have more than its step gave it because nothing of the stable one was ready;
-    that is no step walked, and nobody's approval.
+    that is no step walked, and nobody's approval. Nor is a step walked that judges, as long as
+    nothing of what it showed is known: it goes on from there, and what it walked is judged again.
 
     asked: the weight of the first step that waits for a person.
     """
     ready = observed.ready(stable)
-    if not steps or not ready or bears(ready, full) < 100 - weight:
-        return 1
+    first = stages[0].weight if stages else 1
+    if not stages or not ready or bears(ready, full) < 100 - weight:
+        return min(first, 1)
     status = observed.status
     lost = status.stable is None or status.observed_generation >= detector.generation
-    bounds = [steps[-1].weight] if lost else []
+    bounds = [stages[-1].weight] if lost else []
     bounds += [asked] if asked is not None else []
-    return max(min([weight, *bounds]), 1)
+    return max(min([weight, *bounds]), min(first, 1))
 
 
-def _first_unapproved(detector: Detector, revision: str, steps: list[Step]) -> int | None:
-    waiting = (s for n, s in enumerate(steps, 1) if _waits(detector, revision, n, s))
-    return next((step.weight for step in waiting), None)
+def _judged(
+    detector: Detector, observed: Observed, revision: str, ahead: Sequence[_Stage]
+) -> Judgement:
+    """Say what judging says to going on, and a person to that.
+
+    What cannot be judged in the dark is by what it answers, at the first step. To approve a step
+    ends its pause; that it goes on without proof has to be said in words.
+    """
+    dark = bool(ahead) and ahead[0].weight == 0
+    judged = judgement(detector, observed, revision, Stage.DARK if dark else Stage.LIVE)
+    if judged is Judgement.UNJUDGED and dark and len(ahead) > 1:
+        return Judgement.PASSED
+    said, number = detector.spec.rollout.approved, ahead[0].number if ahead else 0
+    if said is None or said.revision != revision or said.step < max(number, 1):
+        return judged
+    unproved = judged is Judgement.WAITS and said.despite is Despite.NOT_ENOUGH_DATA
+    waits = unproved or judged in (Judgement.PAUSED, Judgement.UNJUDGED)
+    return Judgement.FREE if waits else judged
 
 
-def _waits(detector: Detector, revision: str, number: int, step: Step) -> bool:
+def _first_unapproved(detector: Detector, revision: str, stages: list[_Stage]) -> int | None:
+    waiting = (stage for stage in stages if _waits(detector, revision, stage))
+    return next((stage.weight for stage in waiting), None)
+
+
+def _waits(detector: Detector, revision: str, stage: _Stage) -> bool:
     """Say whether the step holds until a person approves, and none has."""
     approved = detector.spec.rollout.approved
-    passed = approved and approved.revision == revision and approved.step >= number
-    return step.hold == APPROVAL and not passed
+    passed = approved and approved.revision == revision and approved.step >= stage.number
+    return stage.step.hold == APPROVAL and not passed
 
 
-def _steps(
-    detector: Detector, observed: Observed, target: Revision, strategy: Strategy
-) -> list[Step]:
-    """Return the steps to walk: none for a revision that all traffic has been to before."""
+def _stages(
+    detector: Detector, observed: Observed, target: Revision, strategy: Strategy, *, full: int
+) -> list[_Stage]:
+    """Return the steps to walk: none for a revision that all traffic has been to before.
+
+    A revision that is judged begins in the dark. Where its first pod would take the place of the
+    only one that serves, that would be an outage for as long: it is judged by what it answers.
+    """
     seen = observed.revisions.get(target.name)
-    walks = strategy is Strategy.CANARY and not (seen and seen.released)
-    return detector.spec.rollout.steps if walks else []
+    if seen and seen.released:
+        return []
+    rollout = detector.spec.rollout
+    walks = strategy is Strategy.CANARY
+    steps = list(rollout.steps or (USUAL if rollout.analysis else ())) if walks else []
+    stages = [_Stage(number, step) for number, step in enumerate(steps, 1)]
+    room = strategy is not Strategy.IN_PLACE or full > 0
+    if rollout.analysis and room and not (stages and stages[0].weight == 0):
+        stages.insert(0, _Stage(0, DARK))
+    return stages
 
 
 def _known(observed: Observed, revision: str) -> RolloutStatus | None:
@@ -138,13 +234,19 @@ def _known(observed: Observed, revision: str) -> RolloutStatus | None:
     return known if known and known.revision == revision else None
 
 
+def _patience(detector: Detector, since: datetime, now: datetime) -> timedelta | None:
+    """Return how long it is no news yet that nothing is known."""
+    asked = detector.spec.rollout.analysis
+    return since + timedelta(seconds=seconds(asked.max_hold)) - now if asked else None
+
+
 def _left(
-    detector: Detector, revision: str, number: int, step: Step, since: datetime, now: datetime
+    detector: Detector, revision: str, stage: _Stage, since: datetime, now: datetime
 ) -> timedelta | None:
     """Return how long the step still holds; None until a person approves."""
-    if step.hold != APPROVAL:
-        return since + timedelta(seconds=seconds(step.hold)) - now
-    return None if _waits(detector, revision, number, step) else timedelta()
+    if stage.step.hold != APPROVAL:
+        return since + timedelta(seconds=seconds(stage.step.hold)) - now
+    return None if _waits(detector, revision, stage) else timedelta()
 
 
 def strategy_for(

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from yolofleet.api.analysis import AnalysisStatus
 from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
@@ -41,7 +42,8 @@ class Snapshot:
     the Gateway API is in the cluster. monitors: whether the API of the Prometheus operator is.
     pull_secrets: of the account of the pods. complaints: by the uid of a pod, what its Events say.
     unreached: revisions whose Service, or rule, could not be made. edited: workloads whose note
-    is not as we wrote it. token: a secret that was never used, should one be needed.
+    is not as we wrote it. token: a secret that was never used, should one be needed. analysis: what
+    the pods showed last; None: nothing since the status.
     """
 
     status: Status
@@ -56,3 +58,4 @@ class Snapshot:
     unreached: frozenset[str] = frozenset()
     edited: frozenset[str] = frozenset()
     token: str = field(default="", repr=False)
+    analysis: AnalysisStatus | None = None

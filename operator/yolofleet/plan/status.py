@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL
 from yolofleet.api.status import ConditionType, Draining, RolloutStatus, Status
+from yolofleet.plan.conditions.analysed import analysed
 from yolofleet.plan.conditions.autoscaling_limited import autoscaling_limited
 from yolofleet.plan.conditions.canary_healthy import canary_healthy
 from yolofleet.plan.conditions.gpu_available import gpu_available
@@ -18,6 +19,7 @@ from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, again, dated
 from yolofleet.plan.conditions.traffic_routed import traffic_routed
 from yolofleet.plan.decide import Plan
+from yolofleet.plan.judging import remembered
 from yolofleet.plan.observed import Observed
 from yolofleet.routers.following import Following
 
@@ -26,6 +28,7 @@ CONDITIONS: tuple[Callable[[Situation], Statement | None], ...] = (
     progressing,
     traffic_routed,
     canary_healthy,
+    analysed,
     gpu_available,
     name_clash,
     autoscaling_limited,
@@ -49,6 +52,7 @@ def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime)
         canary=seen.revision(beside) if beside else None,
         rollout=_rollout(plan),
         draining=[Draining(revision=n, since=t) for n, t in sorted(plan.draining.items())],
+        analysis=remembered(detector, observed, plan.trial),
         replicas=observed.ready(plan.stable),
         selector=f"{DETECTOR_LABEL}={detector.name},{REVISION_LABEL}={plan.stable}",
         conditions=dated(told, observed.status, detector.generation, now),

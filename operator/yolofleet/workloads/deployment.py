@@ -26,7 +26,7 @@ from yolofleet.workloads.account import account_of
 from yolofleet.workloads.asks import tolerations
 from yolofleet.workloads.failures import Failure
 from yolofleet.workloads.pod_template import merged
-from yolofleet.workloads.record import released, was_released
+from yolofleet.workloads.record import failure_noted, notes, was_released
 from yolofleet.workloads.revision import Revision
 from yolofleet.workloads.workload import PlannedRevision, Record, Running
 
@@ -52,7 +52,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         detector,
         revision.name,
         revision=revision.name,
-        annotations=_noted(planned) | released(planned),
+        annotations=_noted(planned) | notes(planned),
         pod_annotations=_scrape() if revision.guard.metrics_open else {},
         replicas=planned.replicas,
         selector=selector,
@@ -237,6 +237,7 @@ def read(manifest: Manifest, /) -> Running:
         settled=status.get("observedGeneration", 0) >= metadata.get("generation", 0),
         noted=Record(metadata.get("annotations", {}).get(RENDER_ANNOTATION, "")),
         released=was_released(manifest),
+        failed=failure_noted(manifest),
         failure=_failure(metadata["name"], status),
     )
 

@@ -3,8 +3,11 @@
 import json
 from typing import Any
 
+from pydantic import ValidationError
+
+from yolofleet.api.analysis import Failed
 from yolofleet.api.detector import Detector
-from yolofleet.api.names import RECORD_KEY, RELEASED_ANNOTATION, Manifest
+from yolofleet.api.names import FAILED_ANNOTATION, RECORD_KEY, RELEASED_ANNOTATION, Manifest
 from yolofleet.manifests.child import child
 from yolofleet.workloads.workload import PlannedRevision, Record
 
@@ -23,7 +26,7 @@ def controller_revision(detector: Detector, planned: PlannedRevision) -> Manifes
         detector,
         name,
         revision=name,
-        annotations=released(planned) or None,
+        annotations=notes(planned) or None,
         data={RECORD_KEY: planned.record.text},
         number=planned.record.number,
     )
@@ -52,9 +55,23 @@ def _essence(record: str) -> list[Any] | None:
         return None
 
 
-def released(planned: PlannedRevision) -> dict[str, str]:
-    """Return the annotation that says so of a revision that is or was the stable one."""
-    return {RELEASED_ANNOTATION: "true"} if planned.released else {}
+def notes(planned: PlannedRevision) -> dict[str, str]:
+    """Return the annotations that outlive a status: it was released, or what it failed."""
+    told = {RELEASED_ANNOTATION: "true"} if planned.released else {}
+    return told | ({FAILED_ANNOTATION: _noted(planned.failed)} if planned.failed else {})
+
+
+def _noted(failed: Failed) -> str:
+    return failed.model_dump_json(by_alias=True, exclude_none=True)
+
+
+def failure_noted(child: Manifest) -> Failed | None:
+    """Return what a workload or a record says that its revision failed, as far as it reads."""
+    text = (child["metadata"].get("annotations") or {}).get(FAILED_ANNOTATION)
+    try:
+        return Failed.model_validate_json(text) if text else None
+    except ValidationError:
+        return None
 
 
 def was_released(child: Manifest) -> bool:

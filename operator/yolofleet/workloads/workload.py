@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from yolofleet.api.analysis import Failed
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
 from yolofleet.workloads.failures import Failure
@@ -24,13 +25,15 @@ class Record:
 class PlannedRevision:
     """A revision and its replicas; None: an autoscaler owns the number.
 
-    record: what is kept of it. released: whether it is or was the stable revision.
+    record: what is kept of it. released: whether it is or was the stable revision. failed: what it
+    was called off for.
     """
 
     revision: Revision
     record: Record
     replicas: int | None
     released: bool = False
+    failed: Failed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class Running:
 
     ready: replicas that can answer, of `replicas` that are asked for. settled: whether that is told
     of its present spec, not of one before. noted: what is kept of the revision on the workload.
-    released: whether it was the stable one at some time. failure: why it has no pod to ask.
+    released: whether it was the stable one at some time. failed: what it was called off for.
+    failure: why it has no pod to ask.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Running:
     settled: bool
     noted: Record
     released: bool
+    failed: Failed | None
     failure: Failure | None
 
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 from yolofleet.api.status import ConditionType, Reason
+from yolofleet.plan.conditions.called_off import why
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
 from yolofleet.plan.revisions import CANARY_EQUAL, canary_is_equal
@@ -13,9 +14,16 @@ _say = partial(Statement, ConditionType.CANARY_HEALTHY)
 def canary_healthy(now: Situation) -> Statement | None:
     """Say how the canary does."""
     if now.plan.canary is None or now.detector.spec.canary is None:
-        return equal_to_stable(now)
+        return first((called_off, equal_to_stable), now)
     told = first((complete, without_accelerators, failing), now)
     return told or _say(None, Reason.CANARY_STARTING, now.count(now.plan.canary))
+
+
+def called_off(now: Situation) -> Statement | None:
+    """Say what it failed: the spec may go on asking for it, it gets nothing."""
+    canary = next((name for name in now.plan.called_off if name != now.plan.target), "")
+    told = why(now, canary)
+    return _say(False, Reason.ANALYSIS_FAILED, told, lasting=True) if told else None
 
 
 def equal_to_stable(now: Situation) -> Statement | None:

@@ -1,12 +1,17 @@
 """Progressing: whether the operator is on its way to the spec, and what it waits for."""
 
 import json
+from datetime import timedelta
 from functools import partial
 
-from yolofleet.api.rollout import APPROVAL
+from yolofleet.api.analysis import Verdict
+from yolofleet.api.base import seconds
+from yolofleet.api.rollout import APPROVAL, Despite
 from yolofleet.api.status import ConditionType, Reason
+from yolofleet.plan.conditions.called_off import why as why_called_off
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
+from yolofleet.plan.judging import Judgement
 from yolofleet.plan.rollout import Progress
 from yolofleet.routers.choice import lacking
 
@@ -15,7 +20,18 @@ _say = partial(Statement, ConditionType.PROGRESSING)
 
 def progressing(now: Situation) -> Statement:
     """Say what the operator is at; False when nothing is left to do, or nothing can be done."""
-    told = first((suspended, without_accelerators, failing, under_way, starting, draining), now)
+    told = first(
+        (
+            suspended,
+            called_off,
+            without_accelerators,
+            failing,
+            under_way,
+            starting,
+            draining,
+        ),
+        now,
+    )
     return told or _say(False, Reason.SETTLED, f"{now.plan.target} is released")
 
 
@@ -25,6 +41,13 @@ def suspended(now: Situation) -> Statement | None:
         return None
     told = "spec.suspend is true: nothing is changed or repaired"
     return _say(False, Reason.SUSPENDED, told)
+
+
+def called_off(now: Situation) -> Statement | None:
+    """Say what the spec's revision failed: it gets nothing until a person says so."""
+    if (told := why_called_off(now, now.plan.target)) is None:
+        return None
+    return _say(False, Reason.ANALYSIS_FAILED, told + _meanwhile(now), lasting=True)
 
 
 def without_accelerators(now: Situation) -> Statement | None:
@@ -73,7 +96,7 @@ def draining(now: Situation) -> Statement | None:
 
 def _meanwhile(now: Situation) -> str:
     stable = now.plan.stable
-    serving = now.plan.progress is not None and now.observed.ready(stable)
+    serving = stable != now.plan.target and now.observed.ready(stable)
     return f"; {stable} keeps serving" if serving else ""
 
 
@@ -91,16 +114,16 @@ def paused(now: Situation, way: Progress) -> Statement | None:
 
 def without_steps(now: Situation, way: Progress) -> Statement | None:
     """Say how many replicas are there of a release that goes over as they come."""
-    if way.step:
+    if way.step or way.dark or way.unproved:
         return None
     return _say(True, Reason.ROLLING_OUT, now.count(now.plan.target) + _meanwhile(now))
 
 
 def without_router(now: Situation, way: Progress) -> Statement | None:
     """Say what is missing to walk steps at all."""
-    if now.plan.splits or now.observed.spans:
+    if now.plan.splits or now.observed.spans or way.dark:
         return None
-    told = f"{_step(now, way)}: {lacking(now.detector)}; or set spec.rollout.strategy to BlueGreen"
+    told = f"{_at(way)}: {lacking(now.detector)}; or set spec.rollout.strategy to BlueGreen"
     return _say(False, Reason.MESH_ABSENT, told + _meanwhile(now), lasting=True)
 
 
@@ -108,9 +131,12 @@ def at_zero(now: Situation, way: Progress) -> Statement | None:
     """Say that nobody asks, so that nothing is shown by holding a step."""
     if way.since is not None or now.plan.full:
         return None
+    if not way.awaits:
+        told = f"{_at(way)}: spec.replicas is 0, so that nothing can be judged: raise it"
+        return _say(True, Reason.ANALYSING, told)
     told = (
-        f"{_step(now, way)}: spec.replicas is 0, and a step ahead waits for approval: raise it to"
-        f" walk there, or approve: {_approval(now, way, len(now.detector.spec.rollout.steps))}"
+        f"{_at(way)}: spec.replicas is 0, and a step ahead waits for approval: raise it to"
+        f" walk there, or approve: {_approval(now, way, way.steps)}"
     )
     return _say(True, Reason.AWAITING_APPROVAL, told)
 
@@ -120,29 +146,56 @@ def followed_by_nobody(now: Situation, way: Progress) -> Statement | None:
     if way.since is not None or not now.observed.weights.get(way.revision, 0) >= way.goal > 0:
         return None
     followed = now.observed.followed
-    told = f"{_step(now, way)}: waits for who routes by it: {followed.why}"
+    told = f"{_at(way)}: waits for who routes by it: {followed.why}"
     return _say(True, followed.reason, told + _meanwhile(now))
 
 
 def reaching(now: Situation, way: Progress) -> Statement | None:
     """Say how many replicas are there for the step."""
-    if way.since is not None:
+    if way.since is not None or way.unproved:
         return None
     ready = now.count(now.plan.target).removeprefix(f"{way.revision}: ")
-    return _say(True, Reason.ROLLING_OUT, f"{_step(now, way)}: {ready}{_meanwhile(now)}")
+    return _say(True, Reason.ROLLING_OUT, f"{_at(way)}: {ready}{_meanwhile(now)}")
 
 
-def holding(now: Situation, way: Progress) -> Statement | None:
-    """Say how long the step holds."""
-    hold = now.detector.spec.rollout.steps[way.step - 1].hold
-    if hold == APPROVAL:
+def judged(now: Situation, way: Progress) -> Statement | None:
+    """Say what keeps it at its step once its time is over, and how to go on without."""
+    if not way.unproved:
         return None
-    return _say(True, Reason.HOLDING, f"{_step(now, way)}: holds for {hold}")
+    found, where = now.observed.analysis, _at(way)
+    known = found is not None and found.revision == way.revision
+    said = found.said if found and known else "nothing is known yet"
+    if way.judged is Judgement.FAILED:
+        return _say(True, Reason.ANALYSIS_FAILED, f"{where}: {said}; it is being called off")
+    if way.judged in (Judgement.PAUSED, Judgement.UNJUDGED):
+        told = f"{where}: {said}. To go on: {_approval(now, way, max(way.step, 1))}"
+        return _say(True, Reason.AWAITING_APPROVAL, told)
+    if found and known and found.verdict is Verdict.ERROR:
+        told = f"{where}: {said}; the release is held{_meanwhile(now)}"
+        return _say(False, Reason.ANALYSIS_UNAVAILABLE, told)
+    if way.since and now.time - way.since >= _patience(now):
+        despite = Despite.NOT_ENOUGH_DATA
+        told = f"{where}: {said}, and it is held. To go on without proof: "
+        told += _approval(now, way, max(way.step, 1), despite)
+        return _say(False, Reason.NOT_ENOUGH_DATA, told, lasting=True)
+    return _say(True, Reason.ANALYSING, f"{where}: {said}{_meanwhile(now)}")
+
+
+def _patience(now: Situation) -> timedelta:
+    asked = now.detector.spec.rollout.analysis
+    return timedelta(seconds=seconds(asked.max_hold)) if asked else timedelta.max
+
+
+def holding(_now: Situation, way: Progress) -> Statement | None:
+    """Say how long the step holds."""
+    if way.hold == APPROVAL:
+        return None
+    return _say(True, Reason.HOLDING, f"{_at(way)}: holds for {way.hold}")
 
 
 def awaiting_approval(now: Situation, way: Progress) -> Statement | None:
     """Say how to approve the step."""
-    told = f"{_step(now, way)}: waits for approval. To go on: {_approval(now, way, way.step)}"
+    told = f"{_at(way)}: waits for approval. To go on: {_approval(now, way, way.step)}"
     return _say(True, Reason.AWAITING_APPROVAL, told)
 
 
@@ -153,19 +206,24 @@ _UNDER_WAY = (
     at_zero,
     followed_by_nobody,
     reaching,
+    judged,
     holding,
     awaiting_approval,
 )
 
 
-def _step(now: Situation, way: Progress) -> str:
-    steps = len(now.detector.spec.rollout.steps)
-    return f"step {way.step} of {steps}, {way.goal} % to {way.revision}"
+def _at(way: Progress) -> str:
+    if not way.step:
+        where = "in the dark" if way.dark else "before it takes over"
+        return f"{where}, {way.goal} % to {way.revision}"
+    return f"step {way.step} of {way.steps}, {way.goal} % to {way.revision}"
 
 
-def _approval(now: Situation, way: Progress, step: int) -> str:
+def _approval(now: Situation, way: Progress, step: int, despite: Despite | None = None) -> str:
     """Return the command that approves up to `step`."""
-    patch = {"revision": way.revision, "step": step}
+    patch: dict[str, str | int] = {"revision": way.revision, "step": step}
+    if despite:
+        patch["despite"] = despite.value
     edit = json.dumps({"spec": {"rollout": {"approved": patch}}}, separators=(",", ":"))
     name, namespace = now.detector.name, now.detector.namespace
     return f"kubectl patch yd {name} -n {namespace} --type merge -p '{edit}'"

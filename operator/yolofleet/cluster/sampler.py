@@ -1,0 +1,193 @@
+"""Reads what the pods of a judged revision counted, beside all reconciles.
+
+Each trial is looked at in its interval: the pods of both revisions are asked for their counters,
+what these added goes to `judge`, and a verdict that is news has its detector looked at. Nothing is
+written here. What must survive is in the status; where that is behind, evidence is lost, and none
+counts twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from http import HTTPStatus
+from typing import Final
+
+import aiohttp
+
+from yolofleet.analysis.evidence import MOST_BYTES, Evidence, parse
+from yolofleet.analysis.increments import Memory, Pod, look
+from yolofleet.analysis.judge import judge
+from yolofleet.api.analysis import AnalysisStatus
+from yolofleet.api.base import seconds
+from yolofleet.api.names import REVISION_LABEL, Manifest
+from yolofleet.cluster.cache import Cache
+from yolofleet.plan.judging import TOLD_EVERY, Subject, is_news
+
+logger = logging.getLogger(__name__)
+
+EVIDENCE_PORT: Final = 8081
+TIMEOUT_S: Final = 2.0
+AT_ONCE: Final = 16
+
+Fetch = Callable[[str], Awaitable[bytes]]
+"""Returns the body that a URL answers; raises OSError, TimeoutError or aiohttp.ClientError."""
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One that is followed. found: as of the last look; told: as of the last one that was news."""
+
+    subject: Subject
+    due: float
+    found: AnalysisStatus | None
+    told: AnalysisStatus | None = None
+    told_at: datetime | None = None
+    memory: Memory = field(default_factory=Memory)
+
+
+class Sampler:
+    """Follows the trials that reconciles name, and knows what each has shown."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        fetch: Fetch,
+        *,
+        wake: Callable[[str], None],
+        now: Callable[[], datetime],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cache = cache
+        self._fetch = fetch
+        self._wake = wake
+        self._now = now
+        self._clock = clock
+        self._trials: dict[str, _Trial] = {}
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._changed = asyncio.Event()
+
+    def follow(self, key: str, subject: Subject | None) -> None:
+        """Look at the pods of this trial of the detector `key` from now on; None: at none."""
+        known = self._trials.get(key)
+        if subject is None:
+            self._trials.pop(key, None)
+        elif known and known.subject.is_of(subject):
+            known.subject = subject
+        else:
+            self._trials[key] = _Trial(subject, self._clock(), subject.known)
+            self._changed.set()
+
+    def found(self, key: str) -> AnalysisStatus | None:
+        """Return what is known of the trial of `key` since the last news, if there were any."""
+        trial = self._trials.get(key)
+        return trial.told if trial else None
+
+    def next_look_s(self) -> float | None:
+        """Return in how many seconds somebody is due; None: nobody is followed."""
+        due = min((trial.due for trial in self._trials.values()), default=None)
+        return None if due is None else max(due - self._clock(), 0.0)
+
+    async def run(self) -> None:
+        """Look at whoever is due, until cancelled."""
+        while True:
+            self._changed.clear()
+            wait = self.next_look_s()
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                await self.look_at_due()
+
+    async def look_at_due(self) -> None:
+        """Look once at each trial that is due."""
+        now = self._clock()
+        due = [(key, trial) for key, trial in self._trials.items() if trial.due <= now]
+        for _, trial in due:
+            trial.due = now + seconds(trial.subject.asked.interval)
+        looks = (self._look(key, trial) for key, trial in due)
+        for (key, _), failed in zip(
+            due, await asyncio.gather(*looks, return_exceptions=True), strict=True
+        ):
+            if isinstance(failed, Exception):  # a fault of ours ends no other look, and is seen
+                logger.error("a look failed", exc_info=failed, extra={"fields": {"key": key}})
+
+    async def _look(self, key: str, trial: _Trial) -> None:
+        names = (trial.subject.trial.revision, trial.subject.trial.against)
+        pods = [pod for pod in self._cache.pods(key) if _revision(pod) in names]
+        read = await asyncio.gather(*map(self._read, pods))
+        if self._trials.get(key) is not trial:  # it ended meanwhile
+            return
+        trial.memory, seen = look(trial.memory, read, canary=names[0], stable=names[1])
+        now, subject = self._now(), trial.subject
+        trial.found = judge(
+            subject.asked,
+            trial.found,
+            seen,
+            revision=names[0],
+            against=names[1],
+            stage=subject.trial.stage,
+            weight=subject.trial.weight,
+            following=subject.trial.following,
+            retried=subject.retried,
+            unpaired=subject.unpaired,
+            incomparable=subject.trial.incomparable,
+            now=now,
+        )
+        late = trial.told_at is None or now - trial.told_at >= TOLD_EVERY
+        if is_news(trial.told, trial.found) or (late and trial.told != trial.found):
+            trial.told, trial.told_at = trial.found, now
+            self._wake(key)
+
+    async def _read(self, pod: Manifest) -> Pod:
+        metadata, status = pod["metadata"], pod.get("status") or {}
+        conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+        address = status.get("podIP", "")
+        ready = (
+            conditions.get("Ready") == "True" and "deletionTimestamp" not in metadata and address
+        )
+        return Pod(
+            uid=metadata["uid"],
+            revision=_revision(pod),
+            ready=bool(ready),
+            told=await self._ask(address, _revision(pod)) if ready else None,
+            restarts=sum(
+                int(each.get("restartCount", 0)) for each in status.get("containerStatuses") or ()
+            ),
+        )
+
+    async def _ask(self, address: str, revision: str) -> Evidence | str:
+        host = f"[{address}]" if ":" in address else address
+        try:
+            async with self._places:
+                body = await self._fetch(f"http://{host}:{EVIDENCE_PORT}/evidence")
+        except (OSError, TimeoutError, aiohttp.ClientError) as error:
+            why = str(error) or type(error).__name__
+            return f"does not answer on port {EVIDENCE_PORT} ({why[:100]})"
+        return parse(body, revision=revision)
+
+
+def _revision(pod: Manifest) -> str:
+    return str((pod["metadata"].get("labels") or {}).get(REVISION_LABEL, ""))
+
+
+def fetch_with(session: aiohttp.ClientSession) -> Fetch:
+    """Return what asks pods. They run what users gave them: nothing they send is too long."""
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+
+    async def fetch(url: str) -> bytes:
+        async with session.get(url, timeout=timeout, allow_redirects=False) as answer:
+            if answer.status != HTTPStatus.OK:
+                raise aiohttp.ClientError(f"answers {answer.status}")
+            body = bytearray()
+            async for chunk in answer.content.iter_chunked(2**16):
+                body += chunk
+                if len(body) > MOST_BYTES:  # `parse` says so
+                    break
+            return bytes(body)
+
+    return fetch

@@ -1,0 +1,208 @@
+"""Who is judged, whether that lets a release go on, and what was called off for it.
+
+What follows from a verdict follows from what is stored: a revision is called off once its failure
+is in the status or on its workload, so that whoever goes on after a crash calls it off too.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+
+from yolofleet.analysis.margins import margins_hash
+from yolofleet.api.analysis import (
+    Analysis,
+    AnalysisStatus,
+    Failed,
+    Mode,
+    Stage,
+    Verdict,
+)
+from yolofleet.api.detector import Detector
+from yolofleet.api.rollout import Despite
+from yolofleet.plan.observed import Observed
+
+MOST_FAILED = 5
+
+COPIES_SINCE = 4
+"""The render version since when pods can send copies of requests, and tell what they counted."""
+
+TOLD_EVERY = timedelta(seconds=60)
+"""How old the evidence in the status may be: so much of it is lost when the operator dies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A revision that is judged by comparison with the stable one.
+
+    weight: the percent of requests that it is to answer now; following: what it would answer next.
+    incomparable: why what it answers is no match for what the stable one answers; empty: it is.
+    """
+
+    revision: str
+    against: str
+    stage: Stage
+    weight: int
+    following: int
+    incomparable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What to look at, and how to judge it.
+
+    known: what the status remembers. retried: the last word of a person that was acted on.
+    unpaired: why no pair of answers can be had, in words; empty where they can.
+    """
+
+    trial: Trial
+    asked: Analysis
+    known: AnalysisStatus | None
+    retried: str
+    unpaired: str
+
+    def is_of(self, other: "Subject") -> bool:
+        """Say whether both are of one trial, which goes on."""
+        return (self.trial.revision, self.trial.against, self.retried) == (
+            other.trial.revision,
+            other.trial.against,
+            other.retried,
+        )
+
+
+class Judgement(Enum):
+    """What judging has to say to a release that would go on."""
+
+    FREE = "nobody judges, or nothing depends on it"
+    PASSED = "all that is required was proved"
+    WAITS = "not enough is known"
+    PAUSED = "something failed that is no fault for sure: a person decides"
+    UNJUDGED = "there is nothing to judge by: a person decides"
+    FAILED = "something failed: once that is stored, the revision is called off"
+
+    @property
+    def holds(self) -> bool:
+        """Whether the release stays at its step."""
+        return self not in (Judgement.FREE, Judgement.PASSED)
+
+
+def judgement(detector: Detector, observed: Observed, revision: str, stage: Stage) -> Judgement:
+    """Say whether `revision` may go on from where it answers as `stage` says."""
+    asked, found = detector.spec.rollout.analysis, observed.analysis
+    if asked is None or asked.mode is Mode.DRY_RUN:
+        return Judgement.FREE
+    if not found or found.revision != revision or found.stage is not stage:
+        return Judgement.WAITS
+    if found.margins_hash != margins_hash(asked):
+        return Judgement.WAITS
+    match found.verdict:
+        case Verdict.PASS:
+            return Judgement.PASSED
+        case Verdict.FAIL if despite(detector, revision):
+            passed = all(check.verdict is not Verdict.INCONCLUSIVE for check in found.checks)
+            return Judgement.PASSED if passed else Judgement.WAITS
+        case Verdict.FAIL if any(f.revision == revision for f in found.failed):
+            return Judgement.FAILED
+        case Verdict.FAIL:
+            return Judgement.PAUSED
+        case Verdict.NOT_JUDGED:
+            return Judgement.UNJUDGED
+        case _:
+            return Judgement.WAITS
+
+
+def despite(detector: Detector, revision: str) -> bool:
+    """Say whether a person lets `revision` go on although it failed."""
+    said = detector.spec.rollout.approved
+    return bool(said and said.revision == revision and said.despite is Despite.ANALYSIS_FAILED)
+
+
+def failures(detector: Detector, observed: Observed) -> dict[str, Failed]:
+    """Return who failed by the limits of today, and whom no person lets go on.
+
+    The status remembers it; where that was lost, the workloads do.
+    """
+    asked = detector.spec.rollout.analysis
+    if asked is None or asked.mode is Mode.DRY_RUN:
+        return {}
+    by = margins_hash(asked)
+    noted = (seen.failed for seen in observed.revisions.values() if seen.failed)
+    known = observed.status.analysis
+    remembered = {each.revision: each for each in (*noted, *(known.failed if known else ()))}
+    return {
+        name: failed
+        for name, failed in remembered.items()
+        if failed.margins_hash == by
+        and not despite(detector, name)
+        and not _tries_again(detector, known, failed)
+    }
+
+
+def remembered(
+    detector: Detector, observed: Observed, trial: Trial | None
+) -> AnalysisStatus | None:
+    """Return what the status is to say and remember of judging.
+
+    Once nobody is on trial, the evidence goes, and what it showed stays.
+    """
+    found = observed.analysis
+    noted = [seen.failed for seen in observed.revisions.values() if seen.failed]
+    if found is None and not noted:
+        return None
+    found = found or AnalysisStatus()
+    known = {each.revision: each for each in (*noted, *found.failed)}
+    again = [name for name, each in known.items() if _tries_again(detector, found, each)]
+    if again:  # from zero
+        found = AnalysisStatus(retried=detector.retry)
+    elif trial is None:
+        found = found.model_copy(update={"sums": [], "latency": []})
+    failed = [each for name, each in known.items() if name not in again]
+    failed.sort(key=lambda each: each.at)
+    return found.model_copy(update={"failed": failed[-MOST_FAILED:]})
+
+
+def _tries_again(detector: Detector, known: AnalysisStatus | None, failed: Failed) -> bool:
+    """Say whether a person wants it judged again, and it was not yet for that word."""
+    word = detector.retry
+    used = {failed.retried, known.retried if known else ""}
+    return bool(word) and word.partition(":")[0] == failed.revision and word not in used
+
+
+def is_news(before: AnalysisStatus | None, after: AnalysisStatus) -> bool:
+    """Say whether what was found changes what is decided or said."""
+    return before is None or _said(before) != _said(after)
+
+
+def _said(found: AnalysisStatus) -> tuple[object, ...]:
+    verdicts = tuple((check.name, check.verdict) for check in found.checks)
+    return found.revision, found.against, found.stage, found.verdict, verdicts, found.golden
+
+
+def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:
+    """Say why the two revisions cannot be compared picture by picture; empty where they can."""
+    for name in (trial.against, trial.revision):
+        seen = observed.revisions.get(name)
+        if seen and seen.revision and seen.revision.render_version < COPIES_SINCE:
+            return (
+                f"the pods of {name} were made by an earlier version of the operator, which had"
+                " none of what they are compared by; those of later revisions have it"
+            )
+    guard = detector.spec.access.guard
+    if (guard.jwt or guard.api_keys) and not guard.shadow_key:
+        return (
+            "copies of requests would be refused: access.shadowKey names no key for them. kubectl"
+            f" create secret generic {detector.name}-shadow -n {detector.namespace}"
+            " --from-literal=key=$(openssl rand -hex 32), then set"
+            f" spec.access.shadowKey.secretName to {detector.name}-shadow"
+        )
+    return ""
+
+
+def subject(
+    detector: Detector, observed: Observed, trial: Trial | None, known: AnalysisStatus | None
+) -> Subject | None:
+    """Return what is to be looked at for `trial`. known: what the status says by now."""
+    asked = detector.spec.rollout.analysis
+    if trial is None or asked is None or detector.spec.suspend:
+        return None
+    retried = known.retried if known else ""
+    return Subject(trial, asked, known, retried, unpaired(detector, observed, trial))

@@ -1,0 +1,365 @@
+"""A release that is judged: dark first, on only by proof, and off for good by a failure."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from yolofleet.analysis.margins import margins_hash
+from yolofleet.api.analysis import AnalysisStatus, Check, Failed, Stage, Verdict
+from yolofleet.api.names import FAILED_ANNOTATION, RETRY_ANNOTATION
+
+V1, V2, V3 = ({"uri": f"https://models/{n}.onnx"} for n in (1, 2, 3))
+STEPS = [{"weight": 10, "hold": "2m"}, {"weight": 50, "hold": "5m"}]
+JUDGED = {"strategy": "Canary", "steps": STEPS, "analysis": {}}
+TENTH = {"model": V2, "weight": 10}
+BLUE_GREEN = {"strategy": "BlueGreen", "analysis": {}}
+
+
+def begun(world: Any, rollout: Any = JUDGED, **spec: Any) -> tuple[str, str]:
+    """Bring the world to a settled V1, then ask for V2; return both revisions."""
+    world.edit(model=V1, replicas=4, rollout=rollout, **spec)
+    world.settle()
+    world.edit(model=V2)
+    world.reconcile()
+    return world.status().stable.revision, world.status().rollout.revision
+
+
+def shows(world: Any, verdict: Verdict, stage: Stage = Stage.DARK, **more: Any) -> None:
+    """Let the pods of the trial have shown so much."""
+    trial = world.decide().trial
+    world.analysis = AnalysisStatus(
+        revision=trial.revision,
+        against=trial.against,
+        stage=stage,
+        verdict=verdict,
+        margins_hash=by(world),
+        checks=[Check(name="kept", verdict=verdict, since=world.now)],
+        **more,
+    )
+
+
+def by(world: Any) -> str:
+    return margins_hash(world.detector().spec.rollout.analysis)
+
+
+def fails(world: Any, stage: Stage = Stage.DARK) -> Failed:
+    """Let the revision on trial fail, as `judge` says it."""
+    failed = Failed(
+        revision=world.decide().trial.revision,
+        check="kept",
+        at=world.now,
+        message="keeps 0.71 of what is sure",
+        margins_hash=by(world),
+    )
+    shows(world, Verdict.FAIL, stage, failed=[failed])
+    return failed
+
+
+def turn(world: Any, minutes: float = 0) -> None:
+    """Let pods follow and time pass, and the operator look twice."""
+    world.run_pods()
+    world.now += timedelta(minutes=minutes)
+    world.reconcile()
+    world.run_pods()
+    world.reconcile()
+
+
+def told(world: Any, kind: str = "Progressing") -> Any:
+    return world.status().condition(kind)
+
+
+@pytest.fixture(params=["Canary", "BlueGreen"])
+def rollout(request: Any) -> Any:
+    return JUDGED if request.param == "Canary" else BLUE_GREEN
+
+
+class TestInTheDark:
+    def test_a_new_revision_gets_pods_and_no_request_until_it_passed(self, world, rollout):
+        old, new = begun(world, rollout)
+        for _ in range(5):
+            turn(world, minutes=30)
+            assert world.ready(new) >= 1
+            assert world.weights() == {old: 100, new: 0}
+            assert world.replicas()[old] == 4
+        shows(world, Verdict.INCONCLUSIVE, said="Waiting: 84 of 150 objects")
+        turn(world, minutes=300)
+        assert world.weights() == {old: 100, new: 0}
+        assert told(world).reason == "NotEnoughData"
+        assert "84 of 150" in told(world).message
+        assert "despite" in told(world).message
+        shows(world, Verdict.PASS)
+        turn(world)
+        assert world.weights().get(new, 0) > 0 or world.status().stable.revision == new
+
+    def test_it_holds_for_its_time_although_it_passed(self, world):
+        _, new = begun(world)
+        turn(world)
+        shows(world, Verdict.PASS)
+        turn(world, minutes=1)
+        assert world.weights()[new] == 0
+        turn(world, minutes=1.1)
+        assert world.weights()[new] == 10
+
+    def test_a_whole_second_set_stands_in_the_dark_of_blue_green(self, world):
+        old, new = begun(world, BLUE_GREEN)
+        turn(world)
+        assert world.replicas() == {old: 4, new: 4}
+        assert world.status().stable.revision == old
+        shows(world, Verdict.PASS)
+        turn(world, minutes=3)
+        turn(world)
+        assert world.status().stable.revision == new
+
+    def test_what_was_proved_in_the_dark_proves_nothing_of_a_step(self, world):
+        _, new = begun(world)
+        turn(world)
+        shows(world, Verdict.PASS)
+        turn(world, minutes=3)
+        turn(world, minutes=60)
+        assert world.weights()[new] == 10, "Live evidence is asked there"
+        shows(world, Verdict.PASS, Stage.LIVE)
+        turn(world)
+        assert world.weights()[new] == 50
+
+    def test_a_status_that_was_lost_in_the_dark_means_the_dark(self, world, rollout):
+        old, new = begun(world, rollout)
+        turn(world, minutes=3)
+        world.raw["status"] = {}
+        turn(world, minutes=3)
+        assert world.weights() == {old: 100, new: 0}
+
+    def test_other_limits_ask_for_other_proof(self, world):
+        _, new = begun(world)
+        turn(world)
+        shows(world, Verdict.PASS)
+        world.edit(rollout={**JUDGED, "analysis": {"minKept": 0.95}})
+        turn(world, minutes=60)
+        assert world.weights()[new] == 0
+
+    def test_when_nothing_of_stable_is_ready_whoever_lives_answers_and_nothing_is_released(
+        self, world, rollout
+    ):
+        old, new = begun(world, rollout)
+        turn(world)
+        world.broken = {V1["uri"]}
+        turn(world)
+        turn(world)
+        assert world.weights() == {old: 0, new: 100}
+        assert world.status().stable.revision == old
+        world.broken = set()
+        turn(world)
+        turn(world)
+        assert world.weights() == {old: 100, new: 0}
+        assert world.status().stable.revision == old
+
+    def test_what_cannot_be_judged_in_the_dark_goes_no_further_than_the_first_step(self, world):
+        old, new = begun(world)
+        turn(world)
+        shows(world, Verdict.NOT_JUDGED)
+        turn(world, minutes=3)
+        shows(world, Verdict.NOT_JUDGED, Stage.LIVE)
+        turn(world, minutes=300)
+        assert world.weights() == {old: 90, new: 10}
+        assert told(world).reason == "AwaitingApproval"
+
+    def test_without_analysis_nothing_is_dark(self, world):
+        _, new = begun(world, {"strategy": "Canary", "steps": STEPS})
+        turn(world)
+        assert world.weights()[new] == 10
+
+    def test_a_dry_run_says_and_holds_nothing(self, world):
+        _, new = begun(world, {**JUDGED, "analysis": {"mode": "DryRun"}})
+        turn(world)
+        fails(world)
+        turn(world, minutes=3)
+        assert world.weights()[new] == 10
+        assert "DryRun" in told(world, "Analysed").message
+
+    def test_swapped_in_place_the_first_pod_is_dark_too(self, world):
+        old, new = begun(world, {"strategy": "InPlace", "analysis": {}})
+        for _ in range(3):
+            turn(world, minutes=3)
+        assert world.replicas() == {old: 3, new: 1}
+        assert world.weights() == {old: 100, new: 0}
+        shows(world, Verdict.PASS)
+        world.settle()
+        assert world.status().stable.revision == new
+
+
+class TestFailure:
+    @pytest.mark.parametrize("stage", Stage)
+    def test_it_is_called_off_and_stays_so_however_often_it_is_asked_for(
+        self, world, stage, rollout
+    ):
+        if stage is Stage.LIVE and rollout is BLUE_GREEN:
+            stage = Stage.DARK
+        old, new = begun(world, rollout)
+        turn(world)
+        if stage is Stage.LIVE:
+            shows(world, Verdict.PASS)
+            turn(world, minutes=3)
+        fails(world, stage)
+        for _ in range(8):
+            turn(world, minutes=2)
+        assert world.weights() == {old: 100}
+        assert world.replicas() == {old: 4, new: 0}
+        assert told(world).reason == "AnalysisFailed"
+        assert "keeps 0.71" in told(world).message
+        assert "kubectl" in told(world).message
+        assert told(world, "Stalled").status == "True"
+        assert told(world, "Released").status == "False"
+        world.analysis = None
+        for spec in ({"replicas": 5}, {"replicas": 4}):
+            world.edit(**spec)
+            turn(world, minutes=5)
+        assert world.weights() == {old: 100}
+
+    def test_capacity_comes_back_before_its_traffic_does(self, world):
+        old, new = begun(world, {**JUDGED, "maxSurge": 1})
+        turn(world)
+        while world.weights()[new] < 50:
+            shows(world, Verdict.PASS, world.decide().trial.stage)
+            turn(world, minutes=3)
+        fails(world, Stage.LIVE)
+        world.reconcile()
+        for _ in range(30):
+            carried = 100 * world.ready(old) // 4
+            assert world.weights()[old] <= max(carried, 50) + 25
+            world.reconcile()
+            world.run_pods(step=1)
+            world.now += timedelta(seconds=20)
+        assert world.weights() == {old: 100}
+        assert world.replicas() == {old: 4, new: 0}
+
+    def test_a_lost_status_brings_it_not_back(self, world):
+        old, new = begun(world)
+        turn(world)
+        failed = fails(world)
+        turn(world)
+        turn(world)
+        noted = world.deployments()[new]["metadata"]["annotations"][FAILED_ANNOTATION]
+        assert Failed.model_validate_json(noted).check == failed.check
+        world.raw["status"], world.analysis = {}, None
+        for _ in range(5):
+            turn(world, minutes=5)
+        assert world.weights() == {old: 100}
+        assert told(world).reason == "AnalysisFailed"
+        assert world.status().analysis.failed[0].revision == new
+
+    def test_nothing_is_done_before_the_failure_is_stored(self, world):
+        _, new = begun(world)
+        turn(world)
+        fails(world)
+        plan = world.decide()
+        assert plan.called_off == {}
+        assert plan.planned(new).replicas == 1
+        assert world.think().status.analysis.failed
+
+    def test_other_limits_or_no_analysis_have_it_tried_again(self, world):
+        _, new = begun(world)
+        turn(world)
+        fails(world)
+        turn(world)
+        turn(world)
+        world.analysis = None
+        world.edit(rollout={**JUDGED, "analysis": {"minKept": 0.6}})
+        turn(world)
+        assert world.status().rollout.revision == new
+        assert world.weights()[new] == 0
+
+    def test_a_person_has_it_judged_again_once_for_each_word(self, world):
+        _, new = begun(world)
+        turn(world)
+        fails(world)
+        turn(world)
+        turn(world)
+        world.analysis = None
+        world.raw["metadata"]["annotations"] = {RETRY_ANNOTATION: f"{new}:1"}
+        turn(world)
+        assert world.status().rollout.revision == new
+        assert world.status().analysis.retried == f"{new}:1"
+        assert world.status().analysis.failed == []
+        shows(world, Verdict.INCONCLUSIVE, retried=f"{new}:1")
+        turn(world)
+        fails(world)
+        world.analysis = world.analysis.model_copy(update={"retried": f"{new}:1"})
+        turn(world)
+        turn(world)
+        assert told(world).reason == "AnalysisFailed", "the same word does not count twice"
+        world.raw["metadata"]["annotations"] = {RETRY_ANNOTATION: f"{new}:2"}
+        world.analysis = None
+        turn(world)
+        assert world.status().rollout.revision == new
+
+    def test_a_person_releases_it_all_the_same(self, world):
+        _, new = begun(world)
+        turn(world)
+        fails(world)
+        turn(world)
+        turn(world)
+        approved = {"revision": new, "step": 2, "despite": "AnalysisFailed"}
+        world.edit(rollout={**JUDGED, "approved": approved})
+        turn(world)
+        while trial := world.decide().trial:
+            fails(world, trial.stage)
+            turn(world, minutes=3)
+        assert world.status().stable.revision == new
+
+    def test_another_revision_is_judged_for_itself(self, world):
+        _, new = begun(world)
+        turn(world)
+        fails(world)
+        turn(world)
+        turn(world)
+        world.analysis = None
+        world.edit(model=V3)
+        turn(world)
+        third = world.status().rollout.revision
+        assert third != new
+        world.edit(model=V2)
+        turn(world)
+        assert told(world).reason == "AnalysisFailed", "coming back to it is no new try"
+
+    def test_pause_keeps_its_weight_until_a_person_says(self, world):
+        rollout = {**JUDGED, "analysis": {"onFailure": "Pause"}}
+        _, new = begun(world, rollout)
+        turn(world)
+        shows(world, Verdict.PASS)
+        turn(world, minutes=3)
+        shows(world, Verdict.FAIL, Stage.LIVE)
+        turn(world, minutes=300)
+        assert world.weights()[new] == 10
+        assert told(world).reason == "AwaitingApproval"
+        world.edit(rollout={**rollout, "approved": {"revision": new, "step": 1}})
+        turn(world)
+        assert world.weights()[new] == 50
+
+
+class TestCanaryByHand:
+    def test_one_that_fails_gets_nothing_though_the_spec_says_ten(self, world):
+        world.edit(model=V1, replicas=4, rollout={"analysis": {}}, canary=TENTH)
+        world.settle()
+        canary = world.status().canary.revision
+        assert world.weights()[canary] == 10
+        fails(world, Stage.LIVE)
+        for _ in range(6):
+            turn(world, minutes=2)
+        assert world.weights() == {world.status().stable.revision: 100}
+        assert told(world, "CanaryHealthy").reason == "AnalysisFailed"
+        assert told(world, "Analysed").status == "False"
+
+    def test_it_is_not_promoted_before_it_passed(self, world):
+        world.edit(model=V1, replicas=4, rollout={"analysis": {}}, canary=TENTH)
+        world.settle()
+        old, canary = world.status().stable.revision, world.status().canary.revision
+        shows(world, Verdict.INCONCLUSIVE, Stage.LIVE)
+        world.edit(model=V2, canary=None)
+        for _ in range(5):
+            turn(world, minutes=60)
+        assert world.status().stable.revision == old
+        assert world.weights() == {old: 90, canary: 10}
+        shows(world, Verdict.PASS, Stage.LIVE)
+        turn(world)
+        turn(world)
+        assert world.status().stable.revision == canary
