@@ -27,6 +27,7 @@ class Server:
 
     uid: str
     revision: str
+    compares: str = CANARY  # with whom, if it is of another revision
     started: float = 1000.0
     ready: bool = True
     restarts: int = 0
@@ -50,7 +51,14 @@ class Server:
 
     def restart(self, at: float) -> None:
         """Begin anew, with all counters at zero."""
-        fresh = Server(self.uid, self.revision, at, restarts=self.restarts + 1, golden=self.golden)
+        fresh = Server(
+            self.uid,
+            self.revision,
+            self.compares,
+            at,
+            restarts=self.restarts + 1,
+            golden=self.golden,
+        )
         self.__dict__.update(fresh.__dict__)
 
     def pair(self, name: str, expected: int, kept: int, *, size: int = 1, added: int = 0) -> None:
@@ -88,7 +96,7 @@ class Server:
                 "latency": {"request": {"first": 0, "counts": self.times}},
                 "probe": {"sees": 3, "blind": 0, "blind_in_a_row": self.blind_in_a_row},
                 "golden": self.golden,
-                "shadow": {CANARY: shadow} if self.revision == STABLE else {},
+                "shadow": {self.compares: shadow} if self.revision != self.compares else {},
             }
         ).encode()
 

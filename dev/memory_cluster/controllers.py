@@ -103,6 +103,7 @@ class Controllers:
             KUBELET,
             {
                 "phase": "Running",
+                "podIP": address_of(pod),
                 "conditions": [{"type": "Ready", "status": ready}],
                 "containerStatuses": [{"name": n, "ready": ready == "True"} for n in names],
             },
@@ -153,6 +154,12 @@ class Controllers:
         path = kind.path(namespace, name)
         answer = self._server.answer(Request(method, path, {"fieldManager": CONTROLLER}, body))
         assert answer.code < 300 or method == "DELETE", answer.body
+
+
+def address_of(pod: Manifest) -> str:
+    """Return the address of a pod: by the number in its name."""
+    number = int(pod["metadata"]["name"].rpartition("-")[2])
+    return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
 
 def is_ready(pod: Manifest) -> bool:

@@ -192,6 +192,7 @@ class Operator:
         """Reconcile what is due, hearing all news in between; return how often."""
         times = 0
         self.hear()
+        await self.sampler.look_at_due()
         while (key := self.queue.take()) is not None:
             times += 1
             if times > limit:
@@ -236,6 +237,8 @@ class Operator:
             for key in self.cache.detectors()
             if "nextLookInSeconds" in (told := self.queue.describe(key))
         ]
+        if (look := self.sampler.next_look_s()) is not None:
+            looks.append(look)
         return min(looks, default=None)
 
     def _now(self) -> datetime:

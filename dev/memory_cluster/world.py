@@ -15,7 +15,7 @@ from faults.stage import NAME
 from faults.traces import SPEC
 from memory_cluster.controllers import Controllers
 from memory_cluster.faults import Crashed, Fault
-from memory_cluster.operator import MemoryClient, Operator
+from memory_cluster.operator import MemoryClient, Operator, nobody_answers
 from memory_cluster.server import KINDS, MERGE, Server
 from yolofleet.api import names
 from yolofleet.api.names import Manifest
@@ -50,6 +50,8 @@ class World:
         self._time = Clock()
         self.server = Server(self._time, absent=set(absent))
         self.broken: set[str] = set()
+        self.tells: Callable[[str], bytes] = nobody_answers
+        """What pods answer to whom reads their counters, by URL."""
         self._begin()
         for kind in set(kinds.GATEWAYS.values()) - set(absent):
             self.send("POST", kind.path(_GATEWAYS), _gateway(kind))
@@ -175,6 +177,7 @@ class World:
     async def _start(self) -> None:
         self.client.crashed = False
         self.operator = Operator(self.server, self.client)
+        self.operator.tells = self.tells
         await self.operator.start()
 
     async def _safely(self, work: Callable[[], Any]) -> None:

@@ -111,7 +111,7 @@ class Nothing:
     def waits(self, key, waits):
         pass
 
-    def follow(self, key, subject):
+    def follow(self, _key, subject):
         assert subject is None
 
     def found(self, key):

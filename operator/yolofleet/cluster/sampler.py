@@ -26,7 +26,7 @@ from yolofleet.api.analysis import AnalysisStatus
 from yolofleet.api.base import seconds
 from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.cluster.cache import Cache
-from yolofleet.plan.judging import TOLD_EVERY, Subject, is_news
+from yolofleet.plan.judging import Subject, is_news
 
 logger = logging.getLogger(__name__)
 
@@ -138,8 +138,7 @@ class Sampler:
             incomparable=subject.trial.incomparable,
             now=now,
         )
-        late = trial.told_at is None or now - trial.told_at >= TOLD_EVERY
-        if is_news(trial.told, trial.found) or (late and trial.told != trial.found):
+        if is_news(trial.told, trial.found, age=now - (trial.told_at or now)):
             trial.told, trial.told_at = trial.found, now
             self._wake(key)
 

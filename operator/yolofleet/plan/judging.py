@@ -27,7 +27,6 @@ COPIES_SINCE = 4
 """The render version since when pods can send copies of requests, and tell what they counted."""
 
 TOLD_EVERY = timedelta(seconds=60)
-"""How old the evidence in the status may be: so much of it is lost when the operator dies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +166,15 @@ def _tries_again(detector: Detector, known: AnalysisStatus | None, failed: Faile
     return bool(word) and word.partition(":")[0] == failed.revision and word not in used
 
 
-def is_news(before: AnalysisStatus | None, after: AnalysisStatus) -> bool:
-    """Say whether what was found changes what is decided or said."""
-    return before is None or _said(before) != _said(after)
+def is_news(before: AnalysisStatus | None, after: AnalysisStatus, *, age: timedelta) -> bool:
+    """Say whether what was found changes what is decided or said, or is evidence to be kept.
+
+    age: of what was told before. Of the evidence, the last minute's is lost when the operator dies.
+    """
+    if before is None or _said(before) != _said(after):
+        return True
+    more = (before.sums, before.latency) != (after.sums, after.latency)
+    return more and age >= TOLD_EVERY
 
 
 def _said(found: AnalysisStatus) -> tuple[object, ...]:
@@ -187,7 +192,7 @@ def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:
                 " none of what they are compared by; those of later revisions have it"
             )
     guard = detector.spec.access.guard
-    if (guard.jwt or guard.api_keys) and not guard.shadow_key:
+    if guard.jwt or guard.api_keys:
         return (
             "copies of requests would be refused: access.shadowKey names no key for them. kubectl"
             f" create secret generic {detector.name}-shadow -n {detector.namespace}"

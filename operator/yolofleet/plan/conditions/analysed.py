@@ -1,8 +1,9 @@
 """Analysed: what is known of how well a new revision does; absent where nothing is judged."""
 
+from collections.abc import Iterable, Iterator
 from functools import partial
 
-from yolofleet.api.analysis import Mode, Stage, Verdict
+from yolofleet.api.analysis import Check, Mode, Stage, Verdict
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.called_off import to_go_on
 from yolofleet.plan.conditions.situation import Situation
@@ -29,15 +30,21 @@ def analysed(now: Situation) -> Statement | None:
     holds, reason = _WORDS[found.verdict]
     where = "in the dark" if found.stage is Stage.DARK else "by what it answers"
     told = f"{trial.revision} {where}, by comparison with {trial.against}: {found.said}"
-    details = "; ".join(
-        f"{check.name}: {check.message}"
-        for check in found.checks
-        if check.message and check.verdict is not Verdict.PASS
-    )
+    details = "; ".join(_details(found.checks))
     asked = now.detector.spec.rollout.analysis
     if asked and asked.mode is Mode.DRY_RUN:
         told += " (spec.rollout.analysis.mode is DryRun: this has no consequences)"
     return _say(holds, reason, f"{told}. {details}" if details else told, lasting=False)
+
+
+def _details(checks: Iterable[Check]) -> Iterator[str]:
+    """Say what is not passed, each reason once."""
+    by_reason: dict[str, list[str]] = {}
+    for check in checks:
+        if check.message and check.verdict is not Verdict.PASS:
+            by_reason.setdefault(check.message, []).append(check.name)
+    for reason, names in by_reason.items():
+        yield f"{', '.join(names)}: {reason}"
 
 
 def _of_the_past(now: Situation) -> Statement | None:

@@ -1,0 +1,202 @@
+"""A judged release on played pods: whatever is lost or refused, what failed stays called off."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from faults.traces import SPEC, B
+from memory_cluster.controllers import address_of, revision_of
+from memory_cluster.faults import CrashAfter, CrashBefore, Fault, LostAfter, Refused, Then, write
+from memory_cluster.world import NAMESPACE, World
+from played_pods import Server, bucket_of
+from yolofleet.api.names import FAILED_ANNOTATION, Manifest
+from yolofleet.cluster import kinds
+
+ROLLOUT = {
+    "strategy": "Canary",
+    "steps": [{"weight": 10, "hold": "30s"}, {"weight": 50, "hold": "30s"}],
+    "analysis": {},
+}
+LOOK_S = 10.0
+FRAMES = 60  # of each pod, in each look
+
+FAULTS: dict[str, Callable[[int, World], Fault]] = {
+    "refused": lambda number, _: Refused(write(number)),
+    "failed before": lambda number, _: Refused(write(number), code=500),
+    "lost after": lambda number, _: LostAfter(write(number)),
+    "crash before": lambda number, _: CrashBefore(write(number)),
+    "crash after": lambda number, _: CrashAfter(write(number)),
+    "forgotten lines": lambda number, world: Then(write(number), act=world.forget(8)),
+}
+
+
+class Pods:
+    """What the pods of a world count. keeps: the share that another revision than stable finds."""
+
+    def __init__(self, world: World, keeps: float) -> None:
+        self.world, self.keeps = world, keeps
+        self.servers: dict[str, Server] = {}
+        world.tells = self.tells
+        if world.operator:
+            world.operator.tells = self.tells
+
+    def tells(self, url: str) -> bytes:
+        by_address = {address_of(p): p for p in self.world.server.all(kinds.POD)}
+        pod = by_address[url.split("/")[2].partition(":")[0]]
+        return self.server(pod).evidence()
+
+    def server(self, pod: Manifest) -> Server:
+        uid = pod["metadata"]["uid"]
+        return self.servers.setdefault(uid, Server(uid, revision_of(pod)))
+
+    def count(self) -> None:
+        """Let every pod answer so many requests, and those of stable have copies compared."""
+        stable = stable_of(self.world)
+        pods = self.world.server.all(kinds.POD)
+        others = sorted({revision_of(pod) for pod in pods} - {stable})
+        for pod in pods:
+            server = self.server(pod)
+            server.requests["ok"] += FRAMES
+            server.times[bucket_of(0.02)] += FRAMES
+            if revision_of(pod) != stable or not others:
+                continue
+            server.compares = others[0]
+            server.frame(FRAMES, blind=0 if self.keeps > 0.5 else FRAMES)
+            for arm in server.compute.values():
+                arm[bucket_of(0.01)] += FRAMES
+            for size in range(3):
+                server.pair("circle", FRAMES, round(FRAMES * self.keeps), size=size)
+
+
+async def play(world: World, pods: Pods, looks: int) -> None:
+    """Let pods answer and time pass, look by look."""
+    for _ in range(looks):
+        world.controllers.settle()
+        pods.count()
+        await world.pass_time(LOOK_S)
+        world.controllers.settle()
+        await world.pass_time(0.5)  # what was written is read back
+
+
+def stable_of(world: World) -> str:
+    return str(world.status()["stable"]["revision"])
+
+
+async def in_the_dark(keeps: float, **spec: Any) -> tuple[World, Pods]:
+    """Return a world whose new revision has been looked at once."""
+    world = World()
+    await world.settle()
+    await world.create(**SPEC | {"rollout": ROLLOUT} | spec)
+    await world.settle()
+    pods = Pods(world, keeps)
+    await world.edit(model=B)
+    await play(world, pods, 2)
+    return world, pods
+
+
+def weights(world: World) -> dict[str, int]:
+    route = world.server.find(kinds.VIRTUAL_SERVICE, NAMESPACE, "gate")
+    assert route
+    return _weights(route)
+
+
+def _weights(route: Manifest) -> dict[str, int]:
+    to = route["spec"]["http"][-1]["route"]
+    return {r["destination"]["host"].split(".")[0]: r["weight"] for r in to}
+
+
+def exposed(world: World, revision: str) -> Iterator[int]:
+    """Return every weight that `revision` had since faults were set."""
+    for seen in world.happened():
+        if seen.kind is kinds.VIRTUAL_SERVICE and seen.type != "DELETED":
+            yield _weights(seen.manifest).get(revision, 0)
+
+
+async def test_a_good_revision_walks_from_the_dark_to_the_end():
+    world, pods = await in_the_dark(0.98)
+    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    assert weights(world) == {old: 100, new: 0}
+    await play(world, pods, 60)
+    assert stable_of(world) == new
+    assert set(exposed(world, new)) >= {0, 10, 50, 100}
+    assert "analysis" in world.status()
+
+
+async def test_a_blind_one_is_called_off_before_anybody_sees_it():
+    world, pods = await in_the_dark(0.0)
+    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    await play(world, pods, 12)
+    assert weights(world) == {old: 100}
+    assert set(exposed(world, new)) <= {0}
+    assert world.condition("Progressing")["reason"] == "AnalysisFailed"
+    assert world.server.find(kinds.DEPLOYMENT, NAMESPACE, new)["spec"]["replicas"] == 0
+    assert [each["revision"] for each in world.status()["analysis"]["failed"]] == [new]
+    assert world.condition("Analysed")["status"] == "False"
+
+
+async def test_one_that_turns_bad_later_goes_back():
+    world, pods = await in_the_dark(0.98)
+    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    while weights(world).get(new, 0) < 10:
+        await play(world, pods, 1)
+    pods.keeps = 0.0
+    await play(world, pods, 15)
+    assert weights(world) == {old: 100}
+    assert stable_of(world) == old
+
+
+async def test_pods_that_nobody_can_read_hold_a_release_for_ever_and_are_told():
+    world, pods = await in_the_dark(0.98)
+    old, new = stable_of(world), world.status()["rollout"]["revision"]
+
+    def fails(_url: str) -> bytes:
+        raise TimeoutError
+
+    world.operator.tells = fails
+    await play(world, pods, 40)
+    assert weights(world) == {old: 100, new: 0}
+    assert world.condition("Progressing")["reason"] == "AnalysisUnavailable"
+    assert "port 8081" in world.condition("Analysed")["message"]
+
+
+async def test_a_new_leader_goes_on_from_what_the_status_has():
+    world, pods = await in_the_dark(0.98)
+    await play(world, pods, 8)
+    before = {c["name"]: c["n"] for c in world.status()["analysis"]["checks"]}
+    world.operator = None
+    await play(world, pods, 8)
+    after = {c["name"]: c["n"] for c in world.status()["analysis"]["checks"]}
+    assert after["kept"] > before["kept"] > 0
+
+
+async def test_a_settled_detector_is_not_looked_at():
+    world, pods = await in_the_dark(0.98)
+    await play(world, pods, 60)
+    assert world.operator.sampler.next_look_s() is None
+    await world.settle()
+    assert not world.restless
+
+
+@pytest.mark.parametrize(
+    "every", [5, pytest.param(1, marks=pytest.mark.nightly)], ids=["some", "all"]
+)
+@pytest.mark.parametrize("what", FAULTS)
+async def test_whatever_goes_wrong_with_a_write_what_failed_is_called_off(what, every):
+    """At writes from the first look on: nobody sees it, and it stays away."""
+    prepared, pods = await in_the_dark(0.0)
+    prepared.suffer()
+    await play(prepared, pods, 6)
+    first = 1 + list(FAULTS).index(what) % every
+    for number in range(first, len(prepared.writes()) + 1, every):
+        world, pods = await in_the_dark(0.0)
+        new = world.status()["rollout"]["revision"]
+        world.suffer(FAULTS[what](number, world))
+        await play(world, pods, 6)
+        world.heal()
+        await world.settle()
+        assert set(exposed(world, new)) <= {0}, (what, number)
+        assert world.condition("Progressing")["reason"] == "AnalysisFailed", (what, number)
+        noted = world.server.find(kinds.DEPLOYMENT, NAMESPACE, new)["metadata"]["annotations"]
+        assert FAILED_ANNOTATION in noted
+        assert not world.failures
