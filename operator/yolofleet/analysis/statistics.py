@@ -10,6 +10,7 @@ the same six terms. Sources: Howard, Ramdas, McAuliffe, Sekhon 2021; Kish 1965 (
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 from math import exp, log
 
 ALPHA = 1e-4  # of a false alarm, for one check of one release
@@ -223,12 +224,20 @@ def _beyond(counts: Counts, bucket: int) -> int:
     return sum(counts[bucket + 1 :])
 
 
-def _places(stable: Counts, all_: int) -> Iterable[tuple[float, int, int]]:
-    """Of each quantile: how many are to be above, in which bucket it is, how many are."""
+def _places(stable: Counts, all_: int) -> Iterable[tuple[int, float, float]]:
+    """Of each quantile: its bucket, and the least and the largest share that may be beyond it.
+
+    Of buckets that are as near one with less beyond it: where all answers are in one bucket, that.
+    One that is clearly past the quantile, with next to nothing beyond, may have as much as that.
+    """
+    beyond = [all_ - up_to for up_to in accumulate(stable)]
     for quantile in _QUANTILES:
-        aim = (1 - quantile) * all_
-        bucket = min(range(BUCKETS - 1), key=lambda i: abs(_beyond(stable, i) - aim))
-        yield quantile, bucket, _beyond(stable, bucket)
+        share = 1 - quantile
+        bucket = min(range(BUCKETS - 1), key=lambda i: (abs(beyond[i] - share * all_), beyond[i]))
+        above = beyond[bucket]
+        noise = (_LATENCY_DESIGN * above) ** 0.5
+        least, most = (above - noise) / all_, (above + 3 * noise + 3) / (all_ + 6)
+        yield bucket, share if most <= share else least, max(most, share)
 
 
 def slowness(stable: Counts, canary: Counts, buckets: int) -> float:
@@ -237,8 +246,10 @@ def slowness(stable: Counts, canary: Counts, buckets: int) -> float:
     if not ns or not n:
         return 0.0
     logs = []
-    for _, bucket, above in _places(stable, ns):
-        at_most = (above + 3 * (_LATENCY_DESIGN * above) ** 0.5 + 3) / (ns + 6)
+    for bucket, _, at_most in _places(stable, ns):
+        if at_most >= _LARGEST:  # nothing can be more
+            logs.append(0.0)
+            continue
         k = _beyond(canary, min(bucket + buckets, BUCKETS - 2))
         logs.append(evidence(k, n, ceiling(round(at_most, 4)).beyond, _LATENCY_DESIGN))
     return mean_evidence(logs)
@@ -257,8 +268,8 @@ def is_in_time(stable: Counts, canary: Counts, buckets: int, stake: float = 1.0)
     ns, n = sum(stable), sum(canary)
     if n < LATENCY_LEAST or ns < LATENCY_LEAST:
         return False
-    for _, bucket, above in _places(stable, ns):
-        at_least = (above - (_LATENCY_DESIGN * above) ** 0.5) / ns * stake
+    for bucket, least, _ in _places(stable, ns):
+        at_least = least * stake
         if at_least >= 0.9:
             continue  # even if nearly all of its answers were later, all together were in time
         k = _beyond(canary, min(bucket + buckets, BUCKETS - 2))

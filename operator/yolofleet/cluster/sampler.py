@@ -25,12 +25,13 @@ from yolofleet.analysis.judge import judge
 from yolofleet.api.analysis import AnalysisStatus
 from yolofleet.api.base import seconds
 from yolofleet.api.names import REVISION_LABEL, Manifest
+from yolofleet.api.pod_template import EVIDENCE_PORT
 from yolofleet.cluster.cache import Cache
 from yolofleet.plan.judging import Subject, is_news
 
 logger = logging.getLogger(__name__)
 
-EVIDENCE_PORT: Final = 8081
+_, PORT = EVIDENCE_PORT
 TIMEOUT_S: Final = 2.0
 AT_ONCE: Final = 16
 
@@ -163,10 +164,10 @@ class Sampler:
         host = f"[{address}]" if ":" in address else address
         try:
             async with self._places:
-                body = await self._fetch(f"http://{host}:{EVIDENCE_PORT}/evidence")
+                body = await self._fetch(f"http://{host}:{PORT}/evidence")
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             why = str(error) or type(error).__name__
-            return f"does not answer on port {EVIDENCE_PORT} ({why[:100]})"
+            return f"does not answer on port {PORT} ({why[:100]})"
         return parse(body, revision=revision)
 
 

@@ -12,8 +12,8 @@ from yolofleet.api.analysis import Failed, Stage
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.live import Shadow, can_be_shown, shadow
 from yolofleet.plan.judging import Trial, failures
+from yolofleet.plan.live import Shadow, can_be_shown, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import Release, draining, release, shares, spans
@@ -124,7 +124,8 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         (r, former_replicas(observed, r.name, going, split, leaving, now)) for r in going.former
     ]
     released = {name for name, seen in observed.revisions.items() if seen.released}
-    shown = _shadow(detector, observed, going, now)
+    trial = _trial(detector, going)
+    shown = _shadow(detector, observed, going, trial, now)
     remembered = failures(detector, observed)
     kept = records([revision for revision, _ in planned], observed)
     return Plan(
@@ -151,7 +152,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         spans=spans(detector, observed, going),
         progress=going.progress,
         called_off=going.called_off,
-        trial=_trial(detector, going),
+        trial=trial,
         full=going.capacity.full,
         draining=leaving,
         shadow=shown,
@@ -188,22 +189,29 @@ def _matched(detector: Detector, observed: Observed, going: Release) -> str | No
     return name if observed.ready(name) and name not in observed.unreached else None
 
 
-def _shadow(detector: Detector, observed: Observed, going: Release, now: datetime) -> Shadow | None:
-    """Say who is shown copies of what the stable revision answers: a canary, as it is asked for."""
-    canary = detector.spec.canary
-    if canary is None or going.canary is None or not canary.shadow:
-        return None
-    stable = next((r for r in going.wanted if r.name == going.stable), None)
-    if not can_be_shown(stable, going.canary):
+def _shadow(
+    detector: Detector, observed: Observed, going: Release, trial: Trial | None, now: datetime
+) -> Shadow | None:
+    """Say who is shown copies of what the stable revision answers.
+
+    Whoever is judged sees all that there is room for; a canary as much as is asked for.
+    """
+    canary, asked = detector.spec.canary, detector.spec.rollout.analysis
+    name = trial.revision if trial else going.canary.name if going.canary else ""
+    by_hand = canary.shadow if canary and going.canary and going.canary.name == name else 0
+    revisions = {each.name: each for each in going.wanted}
+    shown, percent = revisions.get(name), by_hand or (100 if trial else 0)
+    if shown is None or not percent or not can_be_shown(revisions.get(going.stable), shown):
         return None
     return shadow(
-        going.canary,
-        canary.shadow,
+        shown,
+        percent,
         senders=observed.ready(going.stable),
-        receivers=observed.ready(going.canary.name),
+        receivers=observed.ready(name),
         before=observed.shadow,
         token=observed.token,
         now=now,
+        keep_frames=bool(asked and asked.keep_frames),
     )
 
 

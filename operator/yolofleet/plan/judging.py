@@ -20,11 +20,9 @@ from yolofleet.api.analysis import (
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Despite
 from yolofleet.plan.observed import Observed
+from yolofleet.workloads.judged import reads_live
 
 MOST_FAILED = 5
-
-COPIES_SINCE = 4
-"""The render version since when pods can send copies of requests, and tell what they counted."""
 
 TOLD_EVERY = timedelta(seconds=60)
 
@@ -184,21 +182,24 @@ def _said(found: AnalysisStatus) -> tuple[object, ...]:
 
 def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:
     """Say why the two revisions cannot be compared picture by picture; empty where they can."""
-    for name in (trial.against, trial.revision):
-        seen = observed.revisions.get(name)
-        if seen and seen.revision and seen.revision.render_version < COPIES_SINCE:
+    names = (trial.against, trial.revision)
+    seen = [observed.revisions.get(name) for name in names]
+    known = [each.revision for each in seen if each and each.revision]
+    for revision in known:
+        if not reads_live(revision):
             return (
-                f"the pods of {name} were made by an earlier version of the operator, which had"
-                " none of what they are compared by; those of later revisions have it"
+                f"the pods of {revision.name} were made by an earlier version of the operator, and"
+                " have none of what they are compared by; those of later revisions have it"
             )
-    guard = detector.spec.access.guard
-    if guard.jwt or guard.api_keys:
+    if any((each.guard.jwt or each.guard.api_keys) and not each.guard.shadow_key for each in known):
+        secret, at = f"{detector.name}-shadow", detector.namespace
         return (
-            "copies of requests would be refused: access.shadowKey names no key for them. kubectl"
-            f" create secret generic {detector.name}-shadow -n {detector.namespace}"
-            " --from-literal=key=$(openssl rand -hex 32), then set"
-            f" spec.access.shadowKey.secretName to {detector.name}-shadow"
+            "copies of requests need a key of their own. kubectl create secret generic"
+            f" {secret} -n {at} --from-literal=key=$(openssl rand -hex 32), and set"
+            f" spec.access.shadowKey.secretName to {secret}: from the revision after that on"
         )
+    if len({each.guard.shadow_key for each in known}) > 1:
+        return "the two have not the same access.shadowKey, by which copies of requests are known"
     return ""
 
 
