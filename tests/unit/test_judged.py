@@ -189,7 +189,7 @@ def test_to_ask_for_judging_restarts_nothing_and_makes_no_revision(world, mesh, 
 def test_the_next_revision_has_the_golden_set_and_keeps_it_when_the_spec_names_another(world):
     world.settle()
     [old] = world.deployments()
-    world.edit(rollout=CONFIG_MAP)
+    world.edit(rollout={"analysis": {**CONFIG_MAP["analysis"], "mode": "DryRun"}})
     world.settle()
     world.edit(model={"uri": "https://m/b.onnx"})
     world.settle()
@@ -197,7 +197,7 @@ def test_the_next_revision_has_the_golden_set_and_keeps_it_when_the_spec_names_a
     assert "YOLOSERVE_GOLDEN_DIR" not in told(world, old)
     pods = template(world, new)
     assert "YOLOSERVE_GOLDEN_DIR" in told(world, new)
-    world.edit(rollout={"analysis": {"golden": {"configMap": "other"}}})
+    world.edit(rollout={"analysis": {"golden": {"configMap": "other"}, "mode": "DryRun"}})
     world.settle()
     assert (world.status().stable.revision, template(world, new)) == (new, pods)
     world.edit(model={"uri": "demo://shapes"})  # a roll-back makes no other pods either
