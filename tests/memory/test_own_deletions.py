@@ -6,7 +6,7 @@ import pytest
 
 from faults.stage import NAME
 from faults.traces import SPEC, B
-from memory_cluster.faults import Call, Then
+from memory_cluster.faults import Call, FailedAfter, LostAfter, Then
 from memory_cluster.operator import Operator
 from memory_cluster.world import World
 from yolofleet.api.names import Manifest
@@ -53,5 +53,27 @@ async def test_no_request_goes_to_a_service_that_was_deleted_a_moment_ago(
     for _ in range(120):
         await world.pass_time(1.0)
     assert deleted.struck
+    assert world.status()["canary"]["weight"] == 20
+    assert not world.unsafe()
+
+
+@pytest.mark.parametrize("fault", [LostAfter, FailedAfter])
+async def test_nor_to_one_whose_deletion_nobody_answered(
+    monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
+    world = World()
+    await world.settle()
+    await world.create(**SPEC | {"canary": CANARY})
+    await world.settle()
+    assert isinstance(world.operator, Operator)
+    monkeypatch.setattr(world.operator, "_informer", HearsOfNoDeletion(world.operator._informer))
+
+    def wants_it_back(_call: Call) -> None:
+        world.merge(kinds.DETECTOR, NAME, {"spec": {"canary": CANARY}})
+
+    world.suffer(Then(deletes_a_service, act=wants_it_back), fault(deletes_a_service))
+    await world.edit(canary=None)
+    for _ in range(120):
+        await world.pass_time(1.0)
     assert world.status()["canary"]["weight"] == 20
     assert not world.unsafe()

@@ -18,7 +18,7 @@ from yolofleet.runtime.errors import Forbidden
 from yolofleet.runtime.kind import Kind
 from yolofleet.runtime.writer import RepairObserver
 
-ACCOUNT_S: Final = 600.0
+ACCOUNT_S: Final = 60.0
 """So long the default account of a namespace counts as it was read."""
 
 

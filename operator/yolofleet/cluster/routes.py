@@ -63,8 +63,12 @@ class Routes:
         return self._holder(claim, frozenset())
 
     def taken(self, key: str, claims: Iterable[Claim]) -> Mapping[Claim, str]:
-        """Return which of `claims` others than `key` hold, and who."""
-        held = {claim: self.holder(claim) for claim in claims}
+        """Return which of `claims` others than `key` hold, and who.
+
+        An exchange that its own write held up is there for it to try again: were its host taken
+        then, it would ask for no write, be no longer held up, and try for ever at once.
+        """
+        held = {claim: self._holder(claim, frozenset(), trying=key) for claim in claims}
         return {claim: holder for claim, holder in held.items() if holder not in ("", key)}
 
     def shadows(self, key: str, claims: Iterable[Claim], kind: str) -> Mapping[Claim, str]:
@@ -151,25 +155,28 @@ class Routes:
         keys, self._stirred = self._stirred, set()
         return keys
 
-    def _holder(self, claim: Claim, moving: frozenset[str]) -> str:
-        """Return who has `claim` while `moving` get what they ask for."""
+    def _holder(self, claim: Claim, moving: frozenset[str], trying: str = "") -> str:
+        """Return who has `claim` while `moving` get what they ask for.
+
+        trying: who is taken to write its route, whatever its status says.
+        """
         routed = self._routes.get(claim, _NOBODY).values()
         asking = self._wishes.get(claim, _NOBODY).values()
-        staying = [each for each in routed if not self._exchanges(each[1], claim, moving)]
+        staying = [each for each in routed if not self._exchanges(each[1], claim, moving, trying)]
         held = staying or asking or routed
         return min(held)[1] if held else ""
 
-    def _exchanges(self, key: str, claim: Claim, moving: frozenset[str]) -> bool:
+    def _exchanges(self, key: str, claim: Claim, moving: frozenset[str], trying: str) -> bool:
         """Say whether `key` no longer asks for `claim`, and gets by an exchange what it asks for.
 
         What is simply free it has to have first: until its route is written it serves by the old.
         """
         asks = self._asks(key)
-        if claim in asks or not asks or not self._asked[key][1].moves:
+        if claim in asks or not asks or not (key == trying or self._asked[key][1].moves):
             return False
         further = moving | {key}
         return key in moving or any(
-            each in self._routes and self._holder(each, further) == key for each in asks
+            each in self._routes and self._holder(each, further, trying) == key for each in asks
         )
 
     def _exchanged(self, touched: frozenset[Claim], own: set[str]) -> frozenset[Claim]:

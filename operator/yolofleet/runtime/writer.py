@@ -39,6 +39,7 @@ from yolofleet.runtime.errors import (
     NotLeading,
     ResourceConflict,
     Stale,
+    Unavailable,
 )
 from yolofleet.runtime.failures import Failed, Failures, is_away
 from yolofleet.runtime.found import Found, attributed
@@ -503,12 +504,26 @@ class Writer(Generic[E]):
             raise
         except ClusterError as error:
             done.failed.append(self._failures.failed(live, error))
+            if isinstance(error, Unavailable):
+                await self._perhaps_gone(live)
         else:
             if not answer.get("metadata", {}).get("finalizers"):  # else it goes later
                 self._gone(live)
             self._failures.forget(live)
             self._deletions.forget(live)
             done.changes.append(self._logged(live, Change(Action.DELETED, *_names(live))))
+
+    async def _perhaps_gone(self, live: Manifest) -> None:
+        """Look whether a deletion that nobody answered was done: no route is to lead there then."""
+        metadata, kind = live["metadata"], kind_of(live)
+        try:
+            found = await self._client.find(kind, metadata.get("namespace", ""), metadata["name"])
+        except NotLeading:
+            raise
+        except ClusterError:
+            return  # its watch tells, or the next pass lists it
+        if found is None or found["metadata"]["uid"] != metadata["uid"]:
+            self._gone(live)
 
     def _gone(self, live: Manifest) -> None:
         """Forget what we know is not there: its watch may tell late, or never, and routes lead."""
