@@ -306,6 +306,30 @@ class TestFailure:
             turn(world, minutes=3)
         assert world.status().stable.revision == new
 
+    def test_what_was_released_in_spite_of_it_can_be_rolled_back_to(self, world):
+        _, new = begun(world, BLUE_GREEN)
+        turn(world)
+        fails(world)
+        turn(world)
+        turn(world)
+        approved = {"revision": new, "step": 1, "despite": "AnalysisFailed"}
+        world.edit(rollout={**BLUE_GREEN, "approved": approved})
+        turn(world)
+        while world.decide().trial:
+            fails(world)
+            turn(world, minutes=3)
+        assert world.status().stable.revision == new
+        world.edit(rollout=BLUE_GREEN, model=V3)
+        turn(world)
+        third = world.status().rollout.revision
+        while world.decide().trial:
+            shows(world, Verdict.PASS)
+            turn(world, minutes=3)
+        assert world.status().stable.revision == third
+        world.edit(model=V2)
+        world.settle()
+        assert world.status().stable.revision == new
+
     def test_another_revision_is_judged_for_itself(self, world):
         _, new = begun(world)
         turn(world)

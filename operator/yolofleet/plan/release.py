@@ -47,7 +47,9 @@ def release(
     trial = canary_revision(detector, defaults)
     canary = _as_recorded(trial, observed) if trial else None
     failed = failures(detector, observed)
-    asked = {r.name for r in (target, canary) if r} - {before}
+    seen = observed.revisions.get(target.name)
+    proven = {before} | ({target.name} if seen and seen.released else set())  # a roll-back
+    asked = {r.name for r in (target, canary) if r} - proven
     off = {name: failed[name] for name in asked if name in failed}
     full = full_capacity(detector, observed, before)
     free = room(target, observed.nodes)

@@ -108,8 +108,8 @@ def progress(
         steps=sum(stage.number > 0 for stage in stages),
     )
     if index is None:  # a canary that is promoted before it passed waits with the weight it has
-        goal = at if judged.holds else 100
-        return here(0, goal, None, next_look=None, unproved=judged.holds)
+        unproved = judged.holds and at < 100
+        return here(0, at if unproved else 100, None, next_look=None, unproved=unproved)
     stage = stages[index]
     at_stage = partial(
         here,
@@ -181,9 +181,12 @@ def _judged(
 ) -> Judgement:
     """Say what judging says to going on, and a person to that.
 
-    What cannot be judged in the dark is by what it answers, at the first step. To approve a step
-    ends its pause; that it goes on without proof has to be said in words.
+    A roll-back to what was released before is not judged: it answered all there was. What cannot be
+    judged in the dark is by what it answers, at the first step. To approve a step ends its pause;
+    that it goes on without proof has to be said in words.
     """
+    if (seen := observed.revisions.get(revision)) and seen.released:
+        return Judgement.FREE
     dark = bool(ahead) and ahead[0].weight == 0
     judged = judgement(detector, observed, revision, Stage.DARK if dark else Stage.LIVE)
     if judged is Judgement.UNJUDGED and dark and len(ahead) > 1:
