@@ -163,6 +163,33 @@ async def test_pods_that_nobody_can_read_hold_a_release_for_ever_and_are_told():
     assert "port 8081" in world.condition("Analysed")["message"]
 
 
+async def test_a_stable_of_before_is_no_match_and_a_person_decides_at_the_first_step(monkeypatch):
+    """An upgrade restarts nothing: its pods have no port that tells what they counted."""
+    monkeypatch.setattr("yolofleet.workloads.revision.RENDER_VERSION", 3)
+    world = World()
+    await world.settle()
+    await world.create(**SPEC | {"rollout": ROLLOUT})
+    await world.settle()
+    monkeypatch.undo()
+    pods = Pods(world, 0.98)
+    old = stable_of(world)
+    tells = pods.tells
+
+    def only_new(url: str) -> bytes:
+        body = tells(url)
+        if old in body.decode():
+            raise ConnectionRefusedError
+        return body
+
+    world.operator.tells = only_new
+    await world.edit(model=B)
+    await play(world, pods, 60)
+    new = world.status()["rollout"]["revision"]
+    assert weights(world) == {old: 90, new: 10}
+    assert world.condition("Progressing")["reason"] == "AwaitingApproval"
+    assert "earlier version" in world.condition("Analysed")["message"]
+
+
 async def test_a_new_leader_goes_on_from_what_the_status_has():
     world, pods = await in_the_dark(0.98)
     await play(world, pods, 8)

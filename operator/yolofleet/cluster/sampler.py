@@ -118,13 +118,15 @@ class Sampler:
                 logger.error("a look failed", exc_info=failed, extra={"fields": {"key": key}})
 
     async def _look(self, key: str, trial: _Trial) -> None:
-        names = (trial.subject.trial.revision, trial.subject.trial.against)
+        subject = trial.subject
+        names = (subject.trial.revision, subject.trial.against)
         pods = [pod for pod in self._cache.pods(key) if _revision(pod) in names]
         read = await asyncio.gather(*map(self._read, pods))
         if self._trials.get(key) is not trial:  # it ended meanwhile
             return
-        trial.memory, seen = look(trial.memory, read, canary=names[0], stable=names[1])
-        now, subject = self._now(), trial.subject
+        stable = "" if subject.alone else names[1]
+        trial.memory, seen = look(trial.memory, read, canary=names[0], stable=stable)
+        now, subject = self._now(), trial.subject  # its step may be another by now
         trial.found = judge(
             subject.asked,
             trial.found,
@@ -136,7 +138,7 @@ class Sampler:
             following=subject.trial.following,
             retried=subject.retried,
             unpaired=subject.unpaired,
-            incomparable=subject.trial.incomparable,
+            incomparable=subject.unpaired if subject.alone else subject.trial.incomparable,
             now=now,
         )
         if is_news(trial.told, trial.found, age=now - (trial.told_at or now)):

@@ -176,7 +176,7 @@ def _trial(detector: Detector, going: Release) -> Trial | None:
         going.stable,
         stage,
         canary.weight,
-        canary.weight or 100,
+        100,
         incomparable=chosen if canary.match else "",
     )
 

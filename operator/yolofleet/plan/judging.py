@@ -20,7 +20,7 @@ from yolofleet.api.analysis import (
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Despite
 from yolofleet.plan.observed import Observed
-from yolofleet.workloads.judged import reads_live
+from yolofleet.workloads.judged import evidence_port, reads_live
 
 MOST_FAILED = 5
 
@@ -48,7 +48,8 @@ class Subject:
     """What to look at, and how to judge it.
 
     known: what the status remembers. retried: the last word of a person that was acted on.
-    unpaired: why no pair of answers can be had, in words; empty where they can.
+    unpaired: why no pair of answers can be had, in words; empty where they can. alone: whether the
+    pods of the stable revision tell nothing, so that those of the other are looked at alone.
     """
 
     trial: Trial
@@ -56,6 +57,7 @@ class Subject:
     known: AnalysisStatus | None
     retried: str
     unpaired: str
+    alone: bool
 
     def is_of(self, other: "Subject") -> bool:
         """Say whether both are of one trial, which goes on."""
@@ -191,6 +193,8 @@ def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:
                 f"the pods of {revision.name} were made by an earlier version of the operator, and"
                 " have none of what they are compared by; those of later revisions have it"
             )
+        if evidence_port(revision) is None:
+            return f"the pods of {revision.name} have no port that tells what they counted"
     if any((each.guard.jwt or each.guard.api_keys) and not each.guard.shadow_key for each in known):
         secret, at = f"{detector.name}-shadow", detector.namespace
         return (
@@ -210,5 +214,7 @@ def subject(
     asked = detector.spec.rollout.analysis
     if trial is None or asked is None or detector.spec.suspend:
         return None
+    seen = observed.revisions.get(trial.against)
+    alone = bool(seen and seen.revision and evidence_port(seen.revision) is None)
     retried = known.retried if known else ""
-    return Subject(trial, asked, known, retried, unpaired(detector, observed, trial))
+    return Subject(trial, asked, known, retried, unpaired(detector, observed, trial), alone)
