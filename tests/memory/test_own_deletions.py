@@ -77,3 +77,17 @@ async def test_nor_to_one_whose_deletion_nobody_answered(
         await world.pass_time(1.0)
     assert world.status()["canary"]["weight"] == 20
     assert not world.unsafe()
+
+
+async def test_a_route_goes_before_what_it_leads_to() -> None:
+    """A user moves a detector to the Gateway API: its rules went while the old route led on."""
+    world = World(absent=(kinds.GATEWAY, kinds.POD_MONITOR))
+    await world.settle()
+    await world.create(**SPEC)
+    await world.settle()
+    world.suffer()
+    await world.edit(traffic={"provider": "gateway"})
+    await world.settle()
+    deleted = [seen.kind for seen in world.happened() if seen.type == "DELETED"]
+    assert deleted == [kinds.VIRTUAL_SERVICE, kinds.DESTINATION_RULE]
+    assert not world.unsafe()

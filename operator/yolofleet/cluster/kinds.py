@@ -26,7 +26,9 @@ CONFIG_MAP: Final = Kind("", "v1", "ConfigMap", "configmaps")
 NETWORK_POLICY: Final = Kind(
     "networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", gone_s=1.0
 )  # so long pods are open to everybody; it costs one write, and no pod
-VIRTUAL_SERVICE: Final = Kind(*_ISTIO, "VirtualService", "virtualservices", optional=True)
+VIRTUAL_SERVICE: Final = Kind(
+    *_ISTIO, "VirtualService", "virtualservices", optional=True, leads=True
+)
 DESTINATION_RULE: Final = Kind(*_ISTIO, "DestinationRule", "destinationrules", optional=True)
 HTTP_ROUTE: Final = Kind(
     "gateway.networking.k8s.io",
@@ -35,6 +37,7 @@ HTTP_ROUTE: Final = Kind(
     "httproutes",
     optional=True,
     wakes_on_status=True,
+    leads=True,
 )
 ISTIO_GATEWAY: Final = Kind(*_ISTIO, "Gateway", "gateways", optional=True)
 GATEWAY: Final = Kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways", optional=True)

@@ -24,6 +24,7 @@ class Kind:
     wakes_on_status: bool = False  # a change of its status alone makes its owner look again
     pods: tuple[str, ...] = ()  # the parts that pods are made of: each repair of them costs pods
     gone_s: float = 60.0  # at most so long it stays away from one deletion by others to the next
+    leads: bool = False  # it leads requests to others, and goes before them
     fixed: str = ""  # the part that nobody can change: another one takes another object
 
     @property

@@ -204,7 +204,7 @@ class Writer(Generic[E]):
             if (entry.kind.name, entry.name) not in keep and entry.kind.name not in spared:
                 doubtful[entry.kind, entry.namespace, self._parent_of(entry)].append(entry)
         done = Applied()
-        for place, entries in sorted(doubtful.items(), key=lambda place: place[0][0].name):
+        for place, entries in sorted(doubtful.items(), key=lambda each: _going(each[0][0])):
             try:
                 there = await self._still_there(*place, entries)
             except NotLeading:
@@ -645,6 +645,11 @@ class Writer(Generic[E]):
 
 
 _VERBS = {How.TAKEN: "set", How.UNOWNED: "set", How.ADDED: "added", How.REMOVED: "removed"}
+
+
+def _going(kind: Kind) -> tuple[bool, str]:
+    """Sort kinds by what goes first: what leads requests, before what they are led to."""
+    return not kind.leads, kind.name
 
 
 def _absent(manifest: Manifest, why: str) -> Failed:
