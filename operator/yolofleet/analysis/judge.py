@@ -210,7 +210,7 @@ def _failed(analysis: Analysis, status: AnalysisStatus) -> list[Failed]:
         revision=status.revision,
         check=check.name,
         at=check.since,
-        message=check.message,
+        message=_clipped(check.message, 120),
         margins_hash=status.margins_hash,
         retried=status.retried,
     )
