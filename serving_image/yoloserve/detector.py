@@ -50,6 +50,11 @@ class Timing:
     postprocess: float
     total: float  # with the waits for a thread, which no stage counts
 
+    @property
+    def compute(self) -> float:
+        """Sum up what was done for this answer, whoever else was there."""
+        return self.decode + self.preprocess + self.inference + self.postprocess
+
     def as_dict(self) -> dict[str, float]:
         """Name the stages."""
         return {stage: getattr(self, stage) for stage in self.__slots__}
@@ -66,6 +71,7 @@ class Answer:
     began: float  # on the detector's clock, as the next two
     prepared: float
     computed: float
+    nearly: Detections | None = None  # with those a little below the threshold, where wanted
 
     def stages(self) -> Iterator[tuple[str, float, float]]:
         """Say of each stage when it began and ended, on the detector's clock."""
@@ -150,15 +156,22 @@ class Detector:
         )
 
     async def detect(
-        self, source: Source, options: Options, *, deadline: float, flow: Flow = ANYBODY
+        self,
+        source: Source,
+        options: Options,
+        *,
+        deadline: float,
+        flow: Flow = ANYBODY,
+        below: float = 0,
     ) -> Answer:
         """Find the objects in one image before `deadline` (seconds on `clock`).
 
-        flow: whose image it is; flows take turns. Raises `Overloaded` before any work, `BadImage`
-        for bytes nobody can decode, and `TooLate` in place of a late answer.
+        flow: whose image it is; flows take turns. below: how far under the threshold to look for
+        what is `nearly` there; what is found is the same. Raises `Overloaded` before any work,
+        `BadImage` for bytes nobody can decode, and `TooLate` in place of a late answer.
         """
         with self.admission.admit(deadline, flow):
-            answer = await self._find(source, options, deadline, flow)
+            answer = await self._find(source, options, deadline, flow, below)
         self.require_in_time(deadline)
         return answer
 
@@ -208,11 +221,17 @@ class Detector:
         return await self._threads.run_write(work, *args) if objects > MANY_OBJECTS else work(*args)
 
     async def picture(
-        self, encoded: bytes, options: Options, *, deadline: float, flow: Flow = ANYBODY
+        self,
+        encoded: bytes,
+        options: Options,
+        *,
+        deadline: float,
+        flow: Flow = ANYBODY,
+        below: float = 0,
     ) -> tuple[Answer, bytes]:
         """Find the objects, and draw them: also returns a JPEG of the image with their boxes."""
         with self.admission.admit(deadline, flow):
-            answer = await self._find(encoded, options, deadline, flow)
+            answer = await self._find(encoded, options, deadline, flow, below)
             drawn = await self._run_with(
                 answer.width * answer.height,
                 self._unless_late,
@@ -237,7 +256,9 @@ class Detector:
         if (late := self.clock() - deadline) > 0:
             raise TooLate(f"the answer was ready {late:.3f} s after its deadline", Miss.LATE)
 
-    async def _find(self, source: Source, options: Options, deadline: float, flow: Flow) -> Answer:
+    async def _find(
+        self, source: Source, options: Options, deadline: float, flow: Flow, below: float
+    ) -> Answer:
         began = self.clock()
         pixels = _pixels(source, self._max_pixels)
         ready = await self._run_with(
@@ -254,8 +275,8 @@ class Detector:
         in_time = deadline - self._finishing.predict(1)
         ran = await self.batcher.submit(ready.tensor, in_time, flow)
         network_done = self.clock()
-        begun, postprocess_s = await self._threads.run_finish(
-            _begin, ran.output, self._engine.head, ready.fit, options
+        begun, nearly, postprocess_s = await self._threads.run_finish(
+            _begin, ran.output, self._engine.head, ready.fit, options, below
         )
         begun_at = self.clock()
         if pixels <= BIG_PIXELS:  # the threads of the others are no part of the stage
@@ -278,7 +299,12 @@ class Detector:
             total=ended - began,
         )
         size = ready.fit.width, ready.fit.height
-        return Answer(found, *size, timing, began, prepared, network_done)
+        return Answer(found, *size, timing, began, prepared, network_done, nearly)
+
+    @property
+    def busy(self) -> bool:
+        """Say whether who comes next may have to wait: then nothing is done but what is asked."""
+        return self.batcher.waiting > 0 or 2 * self.admission.inside > self._most_inside()
 
     @property
     def capacity_per_s(self) -> float:
@@ -349,8 +375,14 @@ def _prepare(decode: Decode, source: Source, size: InputSize, max_pixels: int) -
 
 
 def _begin(
-    output: Output, head: Head, fit: Letterbox, options: Options
-) -> tuple[Detections | Unfinished, float]:
+    output: Output, head: Head, fit: Letterbox, options: Options, below: float
+) -> tuple[Detections | Unfinished, Detections | None, float]:
+    """Find what there is and, if that is wanted and takes no turns, what nearly is."""
     began = time.perf_counter()
-    found = begin(output, head, fit, options)
-    return found, time.perf_counter() - began
+    nearly = begin(output, head, fit, options.lower(below)) if below else None
+    if isinstance(nearly, Detections):
+        # Greedy suppression goes from the surest box down: what is above the threshold is the same.
+        found: Detections | Unfinished = nearly[nearly.scores > options.confidence]
+    else:
+        found, nearly = begin(output, head, fit, options), None
+    return found, nearly, time.perf_counter() - began

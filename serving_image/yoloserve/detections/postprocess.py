@@ -5,7 +5,7 @@ threshold, and everything after it touches only those.
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import cv2
@@ -28,6 +28,10 @@ class Options:
     max_detections: int
     classes: frozenset[int] | None = None  # all of them
     agnostic_nms: bool = False  # a box suppresses those of other classes, too
+
+    def lower(self, by: float) -> Self:
+        """Go so far below the threshold: what is above it in the answer stays as it is."""
+        return replace(self, confidence=max(0.0, self.confidence - by))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,16 @@ from starlette.types import Scope
 from yoloserve import errors
 from yoloserve.detector import Detector
 from yoloserve.http.callers import ClientGone, traffic_of
-from yoloserve.http.middleware import AnswersBugs, AsAtTheRoot, Door, Guarded, SaysWho, Traced, cors
+from yoloserve.http.middleware import (
+    AnswersBugs,
+    AsAtTheRoot,
+    Door,
+    Guarded,
+    KnowsShadows,
+    SaysWho,
+    Traced,
+    cors,
+)
 from yoloserve.http.replies import detects, refusal, reply
 from yoloserve.http.routes import detect, health, page, stream, v2
 from yoloserve.http.schemas import StreamResponse, V2Request
@@ -64,6 +73,7 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     if serving.access:
         app.add_middleware(Guarded, access=serving.access, serving=serving)
     app.add_middleware(Door, metrics=metrics)
+    app.add_middleware(KnowsShadows, serving=serving)
     app.add_middleware(AnswersBugs, failed=partial(_failed, metrics))
     app.add_middleware(SaysWho, serving=serving)
     if settings.cors_origins:

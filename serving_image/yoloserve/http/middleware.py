@@ -11,22 +11,27 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from yoloserve.access.clients import Client
 from yoloserve.access.credentials import Access
 from yoloserve.detector import Answer
 from yoloserve.errors import Overloaded, Refusal
-from yoloserve.http.callers import traffic_of
+from yoloserve.http.callers import TRAFFIC, traffic_of
 from yoloserve.http.protocol import CROWDED
 from yoloserve.http.replies import detects, refusal
 from yoloserve.http.serving import Serving
 from yoloserve.origins import ANY
+from yoloserve.shadow.replay import SOURCE, SOURCE_KEY
 from yoloserve.telemetry.metrics import Metrics
 from yoloserve.telemetry.tracing import current
+from yoloserve.telemetry.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
 REVISION = b"x-yolofleet-revision"
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 METRICS = "/metrics"
+SHADOWED = "/v1/detect"
+SHADOWS = Client("the shadow", per_second=0)  # no quota; a key's name has no blank in it
 CORS_METHODS = "GET", "HEAD", "POST"
 # What a page may read besides the body: nothing of these is a secret.
 READABLE = (
@@ -217,8 +222,28 @@ class Door:
         await refusal(error, scope["path"])(scope, receive, send)
 
 
+class KnowsShadows:
+    """Tells what another revision asks again from what callers ask, by the key that it shows.
+
+    Whoever shows none is a caller like any other, whatever they say of themselves.
+    """
+
+    def __init__(self, app: ASGIApp, serving: Serving) -> None:
+        self._inner = app
+        self._keys = serving.shadow.keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; as a shadow if it is one."""
+        if scope["type"] == "http" and scope["path"] == SHADOWED:
+            told = dict(scope["headers"])
+            shown = told.get(SOURCE_KEY.encode(), b"").decode("latin-1")
+            if told.get(SOURCE.encode()) == Traffic.SHADOW.encode() and self._keys.takes(shown):
+                scope.setdefault("state", {}).update({TRAFFIC: Traffic.SHADOW, "client": SHADOWS})
+        await self._inner(scope, receive, send)
+
+
 class Guarded:
-    """Asks who it is, before anything else is looked at; probes are never asked."""
+    """Asks who it is, before anything else is looked at; probes and shadows are never asked."""
 
     def __init__(self, app: ASGIApp, access: Access, serving: Serving) -> None:
         self._inner = app
@@ -228,7 +253,8 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its client, or answer that it may not ask."""
-        if scope["type"] not in ("http", "websocket") or scope["path"] in self._open:
+        asks = scope["type"] in ("http", "websocket") and scope["path"] not in self._open
+        if not asks or traffic_of(scope) is Traffic.SHADOW:
             await self._inner(scope, receive, send)
             return
         try:

@@ -154,6 +154,12 @@ def detect_json(answer: Answer, info: ModelInfo) -> bytes:
     return orjson.dumps({"model": _model(info)} | _found(answer, info))
 
 
+def shadow_json(answer: Answer, info: ModelInfo, confidence: float) -> bytes:
+    """Write a `DetectResponse` for another revision, with what it needs to compare the two."""
+    own = {"confidence": confidence, "classes": info.classes}
+    return orjson.dumps({"model": _model(info), "shadow": own} | _found(answer, info))
+
+
 def batch_json(names: Sequence[str], answers: Sequence[Answer | Refusal], info: ModelInfo) -> bytes:
     """Write a `BatchResponse`."""
     results = [

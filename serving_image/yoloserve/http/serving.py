@@ -1,6 +1,7 @@
 """What all requests of one server share, and what whoever hosts it may ask of it."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,14 +15,21 @@ from yoloserve.detector import Detector
 from yoloserve.engine.watching import Watch
 from yoloserve.errors import Blind
 from yoloserve.http.bodies import Bodies
+from yoloserve.live import LOOK_AGAIN_S, Live
 from yoloserve.scheduling.admission import Places, Quotas
 from yoloserve.settings import Settings
+from yoloserve.shadow.keys import Keys
+from yoloserve.shadow.replay import Shadow
+from yoloserve.shadow.telling import Comparisons
+from yoloserve.telemetry import logs
 from yoloserve.telemetry.evidence import Evidence, Witness
 from yoloserve.telemetry.metrics import Metrics
 from yoloserve.telemetry.tracing import Spans, spans
 
 if TYPE_CHECKING:
     from yoloserve.http.fetching import Fetcher
+
+log = logging.getLogger(__name__)
 
 Status = Literal["starting", "ready", "draining", "blind"]
 
@@ -41,6 +49,8 @@ class Serving:
     spans: Spans
     watch: Watch
     witness: Witness
+    live: Live
+    shadow: Shadow
     large_json: asyncio.Lock = field(default_factory=asyncio.Lock)
     warm: bool = False
     draining: bool = False
@@ -48,12 +58,14 @@ class Serving:
     @classmethod
     def of(cls, detector: Detector, metrics: Metrics, settings: Settings) -> Self:
         """Put the parts together around a detector; raises `InvalidSettings`."""
-        fetcher = _fetcher(settings)
+        fetcher, access = _fetcher(settings), Access.of(settings)
+        live = Live(settings.live_dir)
+        keys = Keys(settings.shadow_key_file, live, is_open=access is None)
         serving = cls(
             settings=settings,
             detector=detector,
             metrics=metrics,
-            access=Access.of(settings),
+            access=access,
             fetcher=fetcher,
             bodies=Bodies(
                 settings.max_body_bytes, settings.body_timeout_seconds, settings.max_images, fetcher
@@ -68,8 +80,11 @@ class Serving:
                 looked=metrics.looked,
             ),
             witness=Witness(detector, metrics),
+            live=live,
+            shadow=Shadow(detector, settings, live, keys),
         )
         metrics.watch_streams(serving.streams)
+        metrics.registry.register(Comparisons(serving.shadow.tallies))
         return serving
 
     @asynccontextmanager
@@ -84,6 +99,7 @@ class Serving:
         watching = None
         if self.settings.probe_interval_seconds > 0:
             watching = asyncio.create_task(self.watch.run())
+        following = asyncio.create_task(self._follow()) if self.settings.live_dir else None
         self.warm = True
         try:
             yield
@@ -91,6 +107,9 @@ class Serving:
             self.drain()
             if watching:
                 watching.cancel()
+            if following:
+                following.cancel()
+            await self.shadow.close()
             await self.detector.close()
             if self.fetcher:
                 await self.fetcher.close()
@@ -109,11 +128,27 @@ class Serving:
     def drain(self) -> None:
         """Answer on, but ask whoever comes to go elsewhere the next time."""
         self.draining = True
+        self.shadow.end()
+
+    async def _follow(self) -> None:
+        """Do what the file says that may change while we run."""
+        self.shadow.begin()
+        level = "info"
+        while not self.draining:
+            self.live.look()
+            self.shadow.follow()
+            if level != (level := self.live.told.log_level):
+                logs.set_level(level)
+                log.warning("log level", extra={"level": level})
+            await asyncio.sleep(LOOK_AGAIN_S)
 
     def evidence(self) -> Evidence:
         """Tell what a release is judged by, as `GET /evidence` does; to be asked on the loop."""
         return self.witness.tell(
-            status=self.status(), blind_in_a_row=self.watch.failed, golden=None, shadow={}
+            status=self.status(),
+            blind_in_a_row=self.watch.failed,
+            golden=None,
+            shadow=self.shadow.tallies.as_dict(),
         )
 
     def refuse_if_blind(self) -> None:

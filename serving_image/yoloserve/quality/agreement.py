@@ -1,7 +1,7 @@
 """How far two answers for one picture agree; pure. What a conversion and a canary are judged by."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ def comparable(options: Options) -> Options:
 
     What is above the threshold in such an answer is the answer under `options`, in its order.
     """
-    return replace(options, confidence=max(0.0, options.confidence - MARGIN))
+    return options.lower(MARGIN)
 
 
 def agreement(found: Detections, expected: Detections, *, confidence: float) -> Agreement:

@@ -52,6 +52,11 @@ class JsonFormatter(logging.Formatter):
         return without_credentials(orjson.dumps(line, default=str).decode())
 
 
+def set_level(level: str) -> None:
+    """Write from now on what matters so much."""
+    logging.getLogger().setLevel(level.upper())
+
+
 @contextmanager
 def configured() -> Iterator[None]:
     """Send every logger's lines through the formatter, and what libraries write to stderr."""

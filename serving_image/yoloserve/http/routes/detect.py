@@ -1,9 +1,11 @@
 """`POST /v1/detect` and `/v1/detect/batch`: images in, their objects out."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 from fastapi import APIRouter, Request, Response
+from starlette.background import BackgroundTask
 
+from yoloserve.detector import Answer
 from yoloserve.errors import Refusal
 from yoloserve.http.callers import while_connected
 from yoloserve.http.declared import DeclaredRoute
@@ -16,13 +18,28 @@ from yoloserve.http.schemas import (
     ErrorResponse,
     batch_json,
     detect_json,
+    shadow_json,
 )
 from yoloserve.http.serving import serving_of
 from yoloserve.images.decoding import Format
+from yoloserve.scheduling.admission import Flow
+from yoloserve.shadow.pairs import NEARLY
+from yoloserve.shadow.replay import Shadow
+from yoloserve.telemetry.traffic import Traffic
 
 router = APIRouter(tags=["detect"], route_class=DeclaredRoute)
 
 JPEG, JSON = "image/jpeg", "application/json"
+
+
+class Wanted(TypedDict):
+    """How a picture is to be looked at."""
+
+    deadline: float
+    flow: Flow
+    below: float
+
+
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 FORM: dict[str, Any] = {
     "schema": {
@@ -95,23 +112,52 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
     detector = serving.detector
     async with serving.bodies.image_of(request) as encoded:
         deadline = caller.deadline(detector)
-        if prefers(JPEG, JSON, request.headers.getlist("accept")):
-            answer, picture = await while_connected(
-                request, detector.picture(encoded, options, deadline=deadline, flow=caller.flow)
-            )
-            response = Response(picture, media_type=JPEG)
+        if caller.traffic is Traffic.SHADOW:
+            answer, response = await _for_shadow(request, caller, options, encoded, deadline)
         else:
-            answer = await while_connected(
-                request, detector.detect(encoded, options, deadline=deadline, flow=caller.flow)
-            )
-            written = await detector.write(
-                len(answer.detections), detect_json, answer, detector.info
-            )
-            response = Response(written, media_type=JSON)
+            sampled = serving.shadow.draws(len(encoded), options)
+            wanted: Wanted = {
+                "deadline": deadline,
+                "flow": caller.flow,
+                "below": NEARLY if sampled else 0,
+            }
+            if prefers(JPEG, JSON, request.headers.getlist("accept")):
+                answer, picture = await while_connected(
+                    request, detector.picture(encoded, options, **wanted)
+                )
+                response = Response(picture, media_type=JPEG)
+            else:
+                answer = await while_connected(request, detector.detect(encoded, options, **wanted))
+                written = await detector.write(
+                    len(answer.detections), detect_json, answer, detector.info
+                )
+                response = Response(written, media_type=JSON)
+            if sampled:
+                response.background = BackgroundTask(_offer, serving.shadow, encoded, answer)
     detector.require_in_time(deadline)
     request.state.answers = [answer]
     serving.metrics.answered(answer, detector.info.classes, caller.traffic)
     return response
+
+
+async def _for_shadow(
+    request: Request, caller: Calling, options: Asked, encoded: bytes, deadline: float
+) -> tuple[Answer, Response]:
+    """Answer another revision, which compares: with what is a little below the threshold, too."""
+    detector = serving_of(request.app).detector
+    answer = await while_connected(
+        request,
+        detector.detect(encoded, options.lower(NEARLY), deadline=deadline, flow=caller.flow),
+    )
+    written = await detector.write(
+        len(answer.detections), shadow_json, answer, detector.info, options.confidence
+    )
+    return answer, Response(written, media_type=JSON)
+
+
+async def _offer(shadow: Shadow, encoded: bytes, answer: Answer) -> None:
+    """Offer a picture that was answered; Starlette calls this when the answer has been sent."""
+    shadow.offer(encoded, answer)
 
 
 @router.post(

@@ -1,0 +1,122 @@
+"""What two revisions found in one picture, object by object; pure.
+
+Objects are told apart by the *names* of their classes: the numbers of two models mean different
+things. What has a class that only one of the two models knows can be neither kept nor lost: it is
+counted apart.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+
+from yoloserve.detections.postprocess import Detections
+from yoloserve.quality.agreement import paired
+
+SURE = 0.15  # above the threshold: what moves about it is no difference between two models
+NEARLY = 0.05  # below the threshold: down to there an object of the other model has a counterpart
+SIZES = "small", "medium", "large"
+EDGES = 32**2, 96**2  # of areas, in pixels of the picture: COCO's
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one revision found in a picture, down to `NEARLY` below its threshold."""
+
+    detections: Detections  # in pixels of the picture
+    classes: tuple[str, ...]  # of its model
+    confidence: float  # its threshold
+    compute_s: float  # decoding to post-processing, without waiting
+
+    def named(self, names: dict[str, int]) -> Self:
+        """Number the classes by their names, as `names` does."""
+        numbers = np.array([names[name] for name in self.classes], np.int64)
+        found = self.detections
+        renamed = Detections(found.boxes, found.scores, numbers[found.classes])
+        return type(self)(renamed, tuple(names), self.confidence, self.compute_s)
+
+    @property
+    def sure(self) -> Detections:
+        """Give what is surely there."""
+        return self.detections[self.detections.scores >= self.confidence + SURE]
+
+    @property
+    def nearly(self) -> Detections:
+        """Give what may be a counterpart."""
+        return self.detections[self.detections.scores >= self.confidence - NEARLY]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How the canary's answer for one picture differs from stable's."""
+
+    expected: Counter[tuple[str, str]]  # by class and size: what stable is sure of
+    kept: Counter[tuple[str, str]]  # of these, what the canary found too
+    confused: Counter[tuple[str, str]]  # lost, but there as another class: (stable's, canary's)
+    sure: Counter[str]  # kept, and what the canary is sure of and stable has not even nearly
+    blind: bool | None  # whether the canary found nothing; None where stable is sure of nothing
+    only_stable: Counter[str] = field(default_factory=Counter)  # sure, of a class that it has alone
+    only_canary: Counter[str] = field(default_factory=Counter)
+
+
+def difference(stable: Found, canary: Found) -> Difference:
+    """Compare two answers for one picture."""
+    names = {name: at for at, name in enumerate(dict.fromkeys(stable.classes + canary.classes))}
+    known = tuple(names)
+    ours, theirs = set(stable.classes), set(canary.classes)
+    common = np.array([name in ours and name in theirs for name in known], np.bool_)
+    stable, canary = stable.named(names), canary.named(names)
+    expected, expected_alone = _split(stable.sure, common)
+    added, added_alone = _split(canary.sure, common)
+
+    found = canary.nearly
+    kept_pairs = paired(found, expected)
+    kept = [column for _, column in kept_pairs]
+    lost = _without(expected, kept)
+    lone = _without(found, [row for row, _ in kept_pairs])
+    confused = paired(_of_one_class(lone), _of_one_class(lost))
+    # Not simply what is left of `found`: there stable need not be sure to have seen it, too.
+    added = _without(added, [row for row, _ in paired(added, stable.nearly)])
+    return Difference(
+        expected=_by_size(expected, known),
+        kept=_by_size(expected[np.array(kept, np.int64)], known),
+        confused=Counter(
+            (known[lost.classes[column]], known[lone.classes[row]]) for row, column in confused
+        ),
+        sure=_by_class(expected[np.array(kept, np.int64)], known) + _by_class(added, known),
+        blind=len(found) == 0 if len(expected) else None,
+        only_stable=_by_class(expected_alone, known),
+        only_canary=_by_class(added_alone, known),
+    )
+
+
+def sizes(detections: Detections) -> list[str]:
+    """Say of each object how large it is."""
+    areas = np.prod(detections.boxes[:, 2:] - detections.boxes[:, :2], axis=1)
+    return [SIZES[at] for at in np.searchsorted(EDGES, areas, side="right").tolist()]
+
+
+def _split(found: Detections, common: np.ndarray) -> tuple[Detections, Detections]:
+    shared = common[found.classes]
+    return found[shared], found[~shared]
+
+
+def _without(found: Detections, rows: Sequence[int]) -> Detections:
+    rest = np.ones(len(found), np.bool_)
+    rest[list(rows)] = False
+    return found[rest]
+
+
+def _of_one_class(found: Detections) -> Detections:
+    return Detections(found.boxes, found.scores, np.zeros(len(found), np.int64))
+
+
+def _by_class(found: Detections, names: Sequence[str]) -> Counter[str]:
+    return Counter(names[index] for index in found.classes.tolist())
+
+
+def _by_size(found: Detections, names: Sequence[str]) -> Counter[tuple[str, str]]:
+    classes = [names[index] for index in found.classes.tolist()]
+    return Counter(zip(classes, sizes(found), strict=True))

@@ -1,0 +1,273 @@
+"""Shows another revision what this one has answered, when nobody waits for anything else."""
+
+import asyncio
+import logging
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from yoloserve.detections.postprocess import Options
+from yoloserve.detector import Answer, Detector
+from yoloserve.errors import OverQuota
+from yoloserve.live import Live, ShadowOrder
+from yoloserve.scheduling.admission import Quotas
+from yoloserve.settings import Settings
+from yoloserve.shadow.answers import read
+from yoloserve.shadow.keys import Keys
+from yoloserve.shadow.pairs import Difference, Found, difference
+from yoloserve.shadow.tally import Outcome, Tallies
+from yoloserve.telemetry.tracing import begin
+
+if TYPE_CHECKING:
+    from yoloserve.shadow.asking import Caller
+
+log = logging.getLogger(__name__)
+
+SOURCE, SOURCE_KEY = "x-yoloserve-source", "x-yoloserve-shadow-key"
+LARGEST = 8 * 2**20  # bytes of a picture
+MOST_WAITING = 16
+MOST_BYTES = 32 * 2**20  # of all that wait
+AT_ONCE = 2
+LAG_S = 0.05  # by which the event loop may be late
+BACK_OFF_S = 1.0, 30.0
+BREATH_S = 1.0  # that a canary gets which has too much to do
+MANY_PAIRS = 2500  # of boxes: to compare more takes longer than a millisecond
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is asked."""
+
+    order: ShadowOrder
+    url: str
+
+    @property
+    def revision(self) -> str:
+        """Name it."""
+        return self.order.revision
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    encoded: bytes
+    stable: Found
+    revision: str  # for whom it was drawn
+
+
+class Shadow:
+    """A short queue before a canary, and what came of it. Of one event loop.
+
+    `draws` and `offer` are all that a request meets of it: neither waits.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        settings: Settings,
+        live: Live,
+        keys: Keys,
+        *,
+        draw: Callable[[], float] = random.random,
+        connect: "Callable[[], Caller] | None" = None,
+    ) -> None:
+        self.tallies = Tallies()
+        self.keys = keys
+        self._detector = detector
+        self._settings = settings
+        self._live = live
+        self._draw = draw
+        self.connect = connect
+        self._target: Target | None = None
+        self._refused: object = None  # the order that was last told to be none
+        self._queue: asyncio.Queue[_Frame] = asyncio.Queue(MOST_WAITING)
+        self._bytes = 0
+        self._rate = Quotas(detector.clock)
+        self._pause = -float("inf"), Outcome.UNREACHABLE  # until when, and why
+        self._back_off_s = BACK_OFF_S[0]
+        self._caller: Caller | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def follow(self) -> None:
+        """Do from now on what `live.json` says."""
+        target = self._allowed(self._live.shadow())
+        before, self._target = self._target, target
+        if (target and target.revision) != (before and before.revision):
+            self._drop()
+            self._pause, self._back_off_s = (-float("inf"), Outcome.UNREACHABLE), BACK_OFF_S[0]
+            log.info("shadow", extra={"revision": target.revision if target else ""})
+
+    def begin(self) -> None:
+        """Begin to ask."""
+        self._task = asyncio.create_task(self._run())
+
+    def end(self) -> None:
+        """Stop at once, and forget what waits."""
+        self._target = None
+        self._drop()
+        if self._task:
+            self._task.cancel()
+
+    async def close(self) -> None:
+        """Return when it has stopped."""
+        self.end()
+        if self._task:
+            await asyncio.wait((self._task,))
+        if self._caller:
+            await self._caller.close()
+
+    def draws(self, size: int, options: Options) -> bool:
+        """Say whether a picture of so many bytes, asked for like this, is to be offered.
+
+        If so its objects are wanted down to `NEARLY` below the threshold.
+        """
+        target = self._target
+        if target is None or self._live.shadow() is None or options != self._detector.defaults:
+            return False
+        if self._draw() * 100 >= target.order.percent:
+            return False
+        if size > LARGEST:
+            self.tallies.of(target.revision).frames[Outcome.SKIPPED_SIZE] += 1
+            return False
+        return True
+
+    def offer(self, encoded: bytes, answer: Answer) -> None:
+        """Take an answered picture, if there is room for it."""
+        if (target := self._target) is None:
+            return
+        count = self.tallies.of(target.revision).frames
+        if answer.nearly is None:  # of so many objects that to find them all took turns
+            count[Outcome.SKIPPED_SIZE] += 1
+        elif self._queue.full() or self._bytes + len(encoded) > MOST_BYTES:
+            count[Outcome.SKIPPED_BUSY] += 1
+        else:
+            info, confidence = self._detector.info, self._detector.defaults.confidence
+            found = Found(answer.nearly, info.classes, confidence, answer.timing.compute)
+            self._bytes += len(encoded)
+            self._queue.put_nowait(_Frame(encoded, found, target.revision))
+
+    def _drop(self) -> None:
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._bytes = 0
+
+    def _allowed(self, order: ShadowOrder | None) -> Target | None:
+        """Make an address of an order, only ever that of a revision's Service of this detector."""
+        if order is None or order.revision == self._settings.revision:
+            return None
+        if reason := self._against(order):
+            if (order, reason) != self._refused:
+                self._refused = order, reason
+                told = {"revision": order.revision, "reason": reason}
+                log.warning("no shadow for this revision", extra=told)
+            return None
+        host = f"{order.revision}.{self._settings.namespace}.svc"
+        return Target(order, f"http://{host}/v1/detect")
+
+    def _against(self, order: ShadowOrder) -> str:
+        """Say why an order is not followed; nothing, if it is."""
+        prefix, _, _ = self._settings.revision.rpartition("-")  # a long name is shortened in it
+        if not (prefix and re.fullmatch(f"{re.escape(prefix)}-[0-9a-f]{{8}}", order.revision)):
+            return "not a revision of this detector"
+        if not self._settings.namespace:
+            return "YOLOSERVE_NAMESPACE is not set"
+        if not self.keys.shown():
+            return "no key to show: YOLOSERVE_SHADOW_KEY_FILE names none"
+        return ""
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(AT_ONCE):
+                tasks.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            frame = await self._queue.get()
+            self._bytes -= len(frame.encoded)
+            target = self._target
+            if target is None or target.revision != frame.revision:
+                continue
+            try:
+                result = await self._result(target, frame)
+            except Exception:  # a fault of ours is no evidence, and no reason to compare no more
+                log.exception("shadow failed")
+                result = Outcome.UNREACHABLE
+            self._count(frame, result)
+
+    def _count(self, frame: _Frame, result: "Outcome | tuple[Found, Difference]") -> None:
+        tally = self.tallies.of(frame.revision)
+        if isinstance(result, Outcome):
+            tally.frames[result] += 1
+        else:
+            tally.compared(frame.stable, *result)
+
+    async def _result(self, target: Target, frame: _Frame) -> "Outcome | tuple[Found, Difference]":
+        clock = self._detector.clock
+        until, why = self._pause
+        if (began := clock()) < until:
+            return why
+        await asyncio.sleep(0)  # the loop's other work comes first: how long does it take?
+        if self._detector.busy or clock() - began > LAG_S:
+            return Outcome.SKIPPED_BUSY
+        try:
+            if not target.order.max_per_second:
+                return Outcome.SKIPPED_RATE
+            self._rate.take("", target.order.max_per_second)
+        except OverQuota:
+            return Outcome.SKIPPED_RATE
+        found = await self._ask(target, frame.encoded)
+        if isinstance(found, Outcome):
+            return found
+        boxes = len(frame.stable.detections) * len(found.detections)
+        if boxes > MANY_PAIRS:
+            return found, await asyncio.to_thread(difference, frame.stable, found)
+        return found, difference(frame.stable, found)
+
+    async def _ask(self, target: Target, encoded: bytes) -> Found | Outcome:
+        caller = await self._connected()
+        from yoloserve.shadow.asking import Late, Unreachable
+
+        headers = {
+            "host": target.url.split("/")[2],
+            "content-type": "application/octet-stream",
+            "accept": "application/json",
+            "user-agent": "yoloserve",
+            "traceparent": begin({}).traceparent,
+            SOURCE: "shadow",
+            SOURCE_KEY: self.keys.shown(),
+        }
+        try:
+            reply = await caller.post(target.url, headers, encoded, self._detector.deadline_s)
+            found = read(reply.status, reply.headers, reply.body, target.revision)
+        except Late:
+            found = Outcome.LATE
+        except Unreachable:
+            found = Outcome.UNREACHABLE
+        self._learn(found)
+        return found
+
+    def _learn(self, found: Found | Outcome) -> None:
+        """Ask later whom nobody can reach, or who has too much to do."""
+        now = self._detector.clock()
+        if found is Outcome.UNREACHABLE:
+            if now >= self._pause[0]:  # of two that were under way, one counts
+                self._pause = now + self._back_off_s, Outcome.UNREACHABLE
+                self._back_off_s = min(2 * self._back_off_s, BACK_OFF_S[1])
+        elif found is Outcome.SKIPPED_BUSY:
+            self._pause = now + BREATH_S, Outcome.SKIPPED_BUSY
+        else:
+            self._back_off_s = BACK_OFF_S[0]
+
+    async def _connected(self) -> "Caller":
+        if self._caller is None:
+            if self.connect is None:  # on a thread: the import takes a tenth of a second
+                self.connect = await asyncio.to_thread(_usual)
+            self._caller = self._caller or self.connect()
+        return self._caller
+
+
+def _usual() -> "Callable[[], Caller]":
+    from yoloserve.shadow.asking import Caller
+
+    return Caller

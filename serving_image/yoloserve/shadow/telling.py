@@ -1,0 +1,77 @@
+"""The shadow's counts, as Prometheus sees them."""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from yoloserve.shadow.pairs import SIZES
+from yoloserve.shadow.tally import Outcome, Rows, Tallies
+
+
+class Comparisons(Collector):
+    """What comparing with each canary has come to."""
+
+    def __init__(self, tallies: Tallies) -> None:
+        self._tallies = tallies
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell the counts."""
+        told = self._tallies.items()
+        frames = _counter(
+            "frames", "Pictures to show to the canary, by what became of them", "outcome"
+        )
+        for name, tally in told:
+            for outcome in Outcome:
+                frames.add_metric([name, outcome], tally.frames[outcome])
+        yield frames
+        for what, text in (
+            ("expected", "Objects that this revision is sure of"),
+            ("kept", "Objects that this revision is sure of, and that the canary found too"),
+        ):
+            by_size = _counter(what, text, "class", "size")
+            for name, tally in told:
+                rows: Rows = getattr(tally, what)
+                for kind, row in list(rows.rows.items()):
+                    for size, count in zip(SIZES, row, strict=True):
+                        by_size.add_metric([name, kind, size], count)
+            yield by_size
+        confused = _counter(
+            "confused", "Objects that the canary calls another class", "class", "other"
+        )
+        for name, tally in told:
+            for pair, count in list(tally.confused.items()):
+                confused.add_metric([name, *pair], count)
+        yield confused
+        for what, text in (
+            ("sure", "Objects of the canary: kept, or sure and not nearly found by this revision"),
+            ("only_stable", "Sure objects of a class that the canary's model does not know"),
+            ("only_canary", "Sure objects of the canary of a class that only its model knows"),
+        ):
+            by_class = _counter(what, text, "class")
+            for name, tally in told:
+                rows = getattr(tally, what)
+                for kind, row in list(rows.rows.items()):
+                    by_class.add_metric([name, kind], row[0])
+            yield by_class
+        for what, text in (
+            ("seen", "Pictures in which this revision is sure of something"),
+            ("blind", "Of these, those in which the canary found nothing"),
+        ):
+            pictures = _counter(what, text)
+            for name, tally in told:
+                pictures.add_metric([name], getattr(tally, what))
+            yield pictures
+        compute = HistogramMetricFamily(
+            "yoloserve_shadow_compute_seconds",
+            "Work for the same pictures, without waiting, of this revision and of the canary",
+            labels=["canary", "arm"],
+        )
+        for name, tally in told:
+            for arm, times in tally.compute.items():
+                compute.add_metric([name, arm], *times.shown())
+        yield compute
+
+
+def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"yoloserve_shadow_{name}", text, labels=["canary", *labels])

@@ -1,0 +1,653 @@
+"""Pictures that one revision answered are shown to another, when nobody waits; and never again."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yoloserve.detections.postprocess import Detections, Head, Options
+from yoloserve.detector import _begin
+from yoloserve.images.letterbox import Letterbox
+from yoloserve.shadow.answers import read
+from yoloserve.shadow.asking import MOST_BYTES, Caller, Late, Reply, Unreachable
+from yoloserve.shadow.pairs import NEARLY, Found, difference
+from yoloserve.shadow.replay import LARGEST, MOST_WAITING
+from yoloserve.shadow.tally import MOST_CLASSES, MOST_CONFUSED, OTHER, Outcome, Tallies, Tally
+
+STABLE, CANARY = "gate-1111aaaa", "gate-2222bbbb"
+KEY = "only-revisions-know-this"
+SHADOW = {"X-Yoloserve-Source": "shadow", "X-Yoloserve-Shadow-Key": KEY}
+# Surely a circle, perhaps a star, nearly a square; and what is not even that.
+SEEN = np.array(
+    [
+        [32.0, 32.0, 20.0, 10.0, 0.9, 0.1, 0.0],
+        [12.0, 40.0, 8.0, 8.0, 0.0, 0.0, 0.3],
+        [50.0, 50.0, 6.0, 6.0, 0.0, 0.22, 0.0],
+        [50.0, 10.0, 6.0, 6.0, 0.0, 0.1, 0.0],
+    ],
+    np.float32,
+).T
+
+
+async def until(happens: Callable[[], Any]) -> None:
+    async with asyncio.timeout(30):
+        while not happens():  # noqa: ASYNC110 (what happens is nobody's to tell)
+            await asyncio.sleep(0)
+
+
+def told(revision: str = CANARY, **changes: Any) -> str:
+    order = {
+        "revision": revision,
+        "percent": 100,
+        "max_per_second": 1000,
+        "until": (datetime.now(UTC) + timedelta(minutes=10)).isoformat(),
+    }
+    return json.dumps({"shadow": order | changes})
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Settings of one revision: `own(STABLE, told(CANARY))`."""
+
+    def settings(revision: str, live: str = "{}", key: str = KEY) -> dict[str, Any]:
+        folder = tmp_path / revision
+        folder.mkdir(exist_ok=True)
+        (folder / "live.json").write_text(live)
+        (folder / "key").write_text(key)
+        return {
+            "name": "gate",
+            "namespace": "yards",
+            "revision": revision,
+            "live_dir": folder,
+            "shadow_key_file": folder / "key",
+        }
+
+    return settings
+
+
+@pytest.fixture
+def revisions(serve, own, backend):
+    """Serve two revisions, the first of which is to show the second what it is asked."""
+
+    @asynccontextmanager
+    async def revisions(
+        back: bool = False,
+        canary: dict[str, Any] | None = None,
+        order: str = "",
+        **changes: Any,
+    ) -> AsyncIterator[tuple[Any, Any]]:
+        backend.output = SEEN
+        there = own(CANARY, told(STABLE) if back else "{}") | (canary or {})
+        async with AsyncExitStack() as stack:
+            second = await stack.enter_async_context(serve(**there))
+            first = await stack.enter_async_context(
+                serve(**(own(STABLE, order or told()) | changes))
+            )
+            asked(first, second.app)
+            if back:
+                asked(second, first.app)
+            await until(lambda: first.serving.shadow._target)
+            yield first, second
+
+    return revisions
+
+
+def asked(served: Any, app: Any) -> list[httpx.Request]:
+    """Have a revision ask this application; returns what it sends."""
+    sent: list[httpx.Request] = []
+
+    class Noted(httpx.ASGITransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            sent.append(request)
+            return await super().handle_async_request(request)
+
+    served.serving.shadow.connect = lambda: Caller(Noted(app=app))
+    return sent
+
+
+def frames(served: Any, canary: str = CANARY) -> dict[str, int]:
+    tallies = served.serving.shadow.tallies.as_dict()
+    return {k: v for k, v in tallies.get(canary, {"frames": {}})["frames"].items() if v}
+
+
+async def metric(served: Any, name: str, **labels: str) -> float:
+    text = (await served.client.get("/metrics")).text
+    wanted = "".join(f'(?=.*{key}="{value}")' for key, value in labels.items())
+    found = re.findall(rf"^{name}{{{wanted}.*}} (.+)$", text, re.MULTILINE)
+    return sum(map(float, found))
+
+
+async def test_what_was_answered_is_shown_to_the_canary_and_compared(revisions, jpeg) -> None:
+    async with revisions() as (stable, canary):
+        sent = asked(stable, canary.app)
+        answer = await stable.detect(jpeg, **{"X-Request-Id": "one", "Authorization": "mine"})
+        assert answer.status_code == 200
+        await until(lambda: frames(stable))
+        assert frames(stable) == {"compared": 1}
+        tally = stable.serving.shadow.tallies.as_dict()[CANARY]
+        assert tally["expected"] == tally["kept"] == {"circle": [0, 1, 0]}
+        assert (tally["sure"], tally["seen"], tally["blind"]) == ({"circle": 1}, 1, 0)
+        assert all(sum(arm["counts"]) == 1 for arm in tally["compute"].values())
+        assert await metric(canary, "yoloserve_requests_total", source="shadow", outcome="ok") == 1
+        assert await metric(canary, "yoloserve_requests_total", source="request") == 0
+        assert (
+            await metric(
+                stable, "yoloserve_shadow_kept_total", **{"canary": CANARY, "class": "circle"}
+            )
+            == 1
+        )
+        [request] = sent
+        assert str(request.url) == f"http://{CANARY}.yards.svc/v1/detect"
+        assert "authorization" not in request.headers
+        assert "x-request-id" not in request.headers
+        assert request.headers["traceparent"].split("-")[1] not in answer.headers["traceparent"]
+
+
+@pytest.mark.parametrize("accept", ["application/json", "image/jpeg"])
+async def test_a_client_gets_the_same_bytes_whether_it_is_shadowed_or_not(
+    revisions, jpeg, accept: str
+) -> None:
+    def without_times(answer: httpx.Response) -> bytes:
+        return re.sub(rb'"timing_ms":{[^}]*}', b"", answer.content)
+
+    async with revisions() as (stable, _):
+        shadowed = await stable.detect(jpeg, Accept=accept)
+        await until(lambda: frames(stable) == {"compared": 1})
+        stable.serving.shadow.end()
+        alone = await stable.detect(jpeg, Accept=accept)
+    assert without_times(shadowed) == without_times(alone)
+    assert shadowed.headers["content-type"] == accept
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 63),
+        st.integers(0, 63),
+        st.integers(1, 30),
+        st.integers(1, 30),
+        *[st.sampled_from([0, 0.1, 0.19, 0.2, 0.21, 0.25, 0.26, 0.3, 0.9])] * 2,
+    ),
+    max_size=30,
+)
+
+
+@given(ROWS, st.integers(1, 5), st.booleans())
+def test_to_look_below_the_threshold_changes_nothing_above_it(rows, most, agnostic) -> None:
+    output = np.array(rows, np.float32).reshape(-1, 6).T
+    options = Options(0.25, 0.5, most, agnostic_nms=agnostic)
+    seen = [
+        _begin(output, Head.ANCHOR_FREE, Letterbox(1, 1, 0, 0, 64, 64), options, below)[:2]
+        for below in (0, NEARLY)
+    ]
+    (alone, none), (above, nearly) = seen
+    assert none is None
+    assert isinstance(nearly, Detections)
+    for one, other in (
+        (alone.boxes, above.boxes),
+        (alone.scores, above.scores),
+        (alone.classes, above.classes),
+    ):
+        assert one.tobytes() == other.tobytes()
+
+
+async def test_two_revisions_that_shadow_each_other_make_no_loop(revisions, jpeg) -> None:
+    async with revisions(back=True) as (one, other):
+        await until(lambda: other.serving.shadow._target)
+        await one.detect(jpeg)
+        await until(lambda: frames(one) == {"compared": 1})
+        await other.detect(jpeg)
+        await until(lambda: frames(other, STABLE) == {"compared": 1})
+        assert one.backend.calls - 2 * 2 == 4  # two lanes of two servers warmed up; two each
+        assert frames(one) == {"compared": 1}
+
+
+@pytest.mark.parametrize(
+    "liar",
+    [
+        {"X-Yoloserve-Source": "shadow"},
+        {"X-Yoloserve-Shadow-Key": KEY},
+        SHADOW | {"X-Yoloserve-Shadow-Key": KEY + "?"},
+        SHADOW | {"X-Yoloserve-Shadow-Key": ""},
+        SHADOW | {"X-Yoloserve-Source": "request"},
+    ],
+)
+async def test_who_shows_no_key_is_a_caller_like_any_other(serve, own, jpeg, liar) -> None:
+    async with serve(**own(CANARY)) as served:
+        answer = await served.detect(jpeg, **liar)
+        assert "shadow" not in answer.json()
+        assert await metric(served, "yoloserve_requests_total", source="request", outcome="ok") == 1
+        assert await metric(served, "yoloserve_requests_total", source="shadow") == 0
+
+
+async def test_where_there_is_no_key_nobody_is_a_shadow(serve, own, jpeg) -> None:
+    async with serve(**own(CANARY, key="")) as served:
+        for shown in ("", KEY):
+            answer = await served.detect(jpeg, **SHADOW | {"X-Yoloserve-Shadow-Key": shown})
+            assert "shadow" not in answer.json()
+
+
+async def test_a_shadow_needs_no_client_s_key_and_has_no_quota(
+    serve, own, jpeg, tmp_path: Path, clock
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("yard some-clients-key-of-theirs")
+    changes = own(CANARY) | {"api_keys_file": keys, "quota_per_second": 1}
+    async with serve(clock=clock, **changes) as served:
+        for _ in range(3):
+            assert (await served.detect(jpeg, **SHADOW)).status_code == 200
+        assert (await served.detect(jpeg)).status_code == 401
+        lies = SHADOW | {"X-Yoloserve-Shadow-Key": KEY[:-1]}
+        assert (await served.detect(jpeg, **lies)).status_code == 401
+        batch = await served.client.post("/v1/detect/batch", headers=SHADOW)
+        assert batch.status_code == 401  # only what is shown one by one
+
+
+async def test_a_shadow_is_told_what_is_a_little_below_the_threshold(
+    serve, own, jpeg, backend
+) -> None:
+    backend.output = SEEN
+    async with serve(**own(CANARY)) as served:
+        answer = (await served.detect(jpeg, **SHADOW)).json()
+        ordinary = (await served.detect(jpeg)).json()
+    assert answer["shadow"] == {"confidence": 0.25, "classes": ["circle", "square", "star"]}
+    assert [each["name"] for each in answer["detections"]] == ["circle", "star", "square"]
+    assert [each["name"] for each in ordinary["detections"]] == ["circle", "star"]
+
+
+@pytest.mark.parametrize("query", ["?confidence=0.4", "?classes=star", "?max_detections=1"])
+async def test_pictures_with_options_of_their_own_are_not_shown(revisions, jpeg, query) -> None:
+    async with revisions() as (stable, _):
+        await stable.detect(jpeg, query)
+        await stable.detect(jpeg)
+        await until(lambda: frames(stable))
+        assert frames(stable) == {"compared": 1}
+
+
+async def test_a_share_is_drawn(revisions, jpeg) -> None:
+    async with revisions(order=told(percent=50)) as (stable, _):
+        draws = iter([0.4999, 0.5, 0.9, 0.0])
+        stable.serving.shadow._draw = lambda: next(draws)
+        for _ in range(4):
+            await stable.detect(jpeg)
+        await until(lambda: frames(stable) == {"compared": 2})
+
+
+async def test_no_more_are_shown_in_a_second_than_the_canary_is_to_get(
+    revisions, jpeg, clock
+) -> None:
+    async with revisions(clock=clock, order=told(max_per_second=2)) as (stable, _):
+        for _ in range(5):
+            await stable.detect(jpeg)
+        await until(lambda: sum(frames(stable).values()) == 5)
+        assert frames(stable) == {"compared": 2, "skipped_rate": 3}
+        clock.now += 1
+        await stable.detect(jpeg)
+        await until(lambda: frames(stable)["compared"] == 3)
+
+
+async def test_a_picture_of_many_bytes_is_shown_and_one_of_too_many_is_not(revisions, jpeg) -> None:
+    async with revisions(max_body_bytes=80 * 2**20, canary={"max_body_bytes": LARGEST}) as (
+        stable,
+        _,
+    ):
+        for size in (2 * 2**20, LARGEST, LARGEST + 1, 64 * 2**20):
+            answer = await stable.detect(jpeg + bytes(size - len(jpeg)))
+            assert answer.status_code == 200
+        await until(lambda: sum(frames(stable).values()) == 4)
+        assert frames(stable) == {"compared": 2, "skipped_size": 2}
+
+
+@dataclass
+class Canary:
+    """What answers in a canary's place: with this, once it may."""
+
+    says: Reply | Exception = field(default_factory=lambda: Reply(200, {}, b""))
+    asked: int = 0
+    inside: int = 0
+    most: int = 0
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
+
+    async def post(self, *_: Any) -> Reply:
+        self.asked += 1
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        try:
+            await self.may_answer.wait()
+        finally:
+            self.inside -= 1
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def stable_of(serve, own):
+    """Serve a revision that shows what it is asked to `canary`."""
+
+    @asynccontextmanager
+    async def stable_of(canary: Canary, live: str = told(), **changes: Any) -> AsyncIterator[Any]:
+        async with serve(**(own(STABLE, live) | changes)) as served:
+            served.serving.shadow.connect = lambda: canary
+            await until(lambda: served.serving.shadow._target)
+            yield served
+
+    return stable_of
+
+
+async def test_nothing_is_shown_while_somebody_waits(stable_of, jpeg, backend) -> None:
+    canary = Canary()
+    async with stable_of(canary) as stable:
+        backend.may_run.clear()
+        backend.started.clear()
+        waiting = [asyncio.create_task(stable.detect(jpeg)) for _ in range(4)]
+        await until(lambda: stable.detector.batcher.waiting >= 1)
+        shadow = stable.serving.shadow
+        found = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int))
+        answer = replace(await _answer(stable, jpeg, backend), nearly=found)
+        shadow.offer(jpeg, answer)
+        await until(lambda: frames(stable))
+        assert frames(stable) == {"skipped_busy": 1}
+        assert canary.asked == 0
+        backend.may_run.set()
+        await asyncio.gather(*waiting)
+
+
+async def _answer(stable: Any, jpeg: bytes, backend: Any) -> Any:
+    from yoloserve.detector import Answer, Timing
+
+    none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int))
+    return Answer(none, 160, 90, Timing(0, 0, 0, 0, 0, 0), 0, 0, 0)
+
+
+async def test_a_slow_canary_holds_few_pictures_and_two_connections(stable_of, jpeg) -> None:
+    canary = Canary()
+    canary.may_answer.clear()
+    async with stable_of(canary) as stable:
+        for _ in range(MOST_WAITING + 10):
+            assert (await stable.detect(jpeg)).status_code == 200
+        await until(lambda: canary.inside == 2)
+        await stable.detect(jpeg)
+        assert (canary.asked, canary.most) == (2, 2)
+        assert frames(stable)["skipped_busy"] >= 8
+        assert stable.serving.shadow._queue.qsize() <= MOST_WAITING
+
+
+@pytest.mark.parametrize("why", [Unreachable("nobody"), Late()])
+async def test_who_is_not_there_is_left_alone_for_longer_each_time_and_who_is_late_is_not(
+    stable_of, jpeg, clock, why: Exception
+) -> None:
+    canary = Canary(says=why)
+    async with stable_of(canary, clock=clock) as stable:
+        counts = []
+        for number, wait in enumerate((0.0, 0.5, 0.6, 1.0, 1.1, 4.1, 60), 1):
+            clock.now += wait
+            await stable.detect(jpeg)
+            await until(lambda number=number: sum(frames(stable).values()) == number)
+            counts.append(canary.asked)
+        late = isinstance(why, Late)
+        assert frames(stable) == {"late" if late else "unreachable": 7}
+        assert counts[-1] == (7 if late else 5)
+
+
+async def test_the_end_comes_at_once_and_drops_what_waits(stable_of, jpeg) -> None:
+    canary = Canary()
+    canary.may_answer.clear()
+    async with stable_of(canary) as stable:
+        for _ in range(6):
+            await stable.detect(jpeg)
+        await until(lambda: canary.inside == 2)
+        stable.serving.drain()
+        assert stable.serving.shadow._queue.empty()
+        await until(lambda: canary.inside == 0)
+        assert (await stable.detect(jpeg)).status_code == 200
+        assert (canary.asked, frames(stable)) == (2, {})
+
+
+async def test_what_waits_for_one_canary_is_not_shown_to_the_next(stable_of, jpeg, own) -> None:
+    canary = Canary()
+    canary.may_answer.clear()
+    async with stable_of(canary) as stable:
+        for _ in range(6):
+            await stable.detect(jpeg)
+        await until(lambda: canary.inside == 2)
+        live = stable.serving.live
+        live.told = live.told.model_copy(
+            update={"shadow": live.told.shadow.model_copy(update={"revision": "gate-3333cccc"})}
+        )
+        stable.serving.shadow.follow()
+        canary.may_answer.set()
+        await until(lambda: sum(frames(stable).values()) == 2)
+        assert canary.asked == 2
+        assert frames(stable, "gate-3333cccc") == {}
+
+
+@pytest.mark.parametrize(
+    ("revision", "changes"),
+    [
+        (STABLE, {}),  # itself
+        ("yard-2222bbbb", {}),
+        ("gate-2222bbbb.evil.example", {}),
+        ("gate-2222bbb", {}),
+        ("gate-2222bbbg", {}),
+        ("gate-2222bbbb\n", {}),
+        ("evil/gate-2222bbbb", {}),
+        (CANARY, {"namespace": ""}),
+        (CANARY, {"revision": ""}),
+        (CANARY, {"shadow_key_file": None}),
+    ],
+)
+async def test_only_another_revision_of_the_same_detector_is_asked(
+    serve, own, jpeg, revision: str, changes
+) -> None:
+    canary = Canary()
+    async with serve(**(own(STABLE, told(revision)) | changes)) as stable:
+        stable.serving.shadow.connect = lambda: canary
+        stable.serving.shadow.follow()
+        await stable.detect(jpeg)
+        assert stable.serving.shadow._target is None
+        assert not stable.serving.shadow.tallies.as_dict()
+
+
+async def test_a_fault_of_ours_ends_nothing_and_is_no_evidence(stable_of, jpeg, caplog) -> None:
+    canary = Canary(says=ZeroDivisionError())
+    async with stable_of(canary) as stable:
+        await stable.detect(jpeg)
+        await until(lambda: frames(stable) == {"unreachable": 1})
+        await stable.detect(jpeg)
+        await until(lambda: frames(stable) == {"unreachable": 2})
+    assert "shadow failed" in caplog.text
+
+
+OURS = {"x-yolofleet-revision": CANARY}
+TIMES = dict.fromkeys(("decode", "preprocess", "queue", "inference", "postprocess", "total"), 1.5)
+
+
+def said(**changes: Any) -> bytes:
+    box = {"x1": 0, "y1": 0, "x2": 50, "y2": 50}
+    one = {"name": "circle", "class": 0, "confidence": 0.9, "box": box}
+    usual = {
+        "shadow": {"confidence": 0.25, "classes": ["circle"]},
+        "detections": [one | changes.pop("one", {})],
+        "timing_ms": TIMES,
+    }
+    return orjson.dumps({k: v for k, v in (usual | changes).items() if v is not None})
+
+
+def coded(code: str) -> bytes:
+    return orjson.dumps({"error": {"code": code, "message": ""}})
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "outcome"),
+    [
+        (200, OURS, b"", "failed"),
+        (200, OURS, b"<html>", "failed"),
+        (200, OURS, b"[]", "failed"),
+        (200, OURS, b"7", "failed"),
+        (200, OURS, b"{}", "failed"),
+        (200, OURS, said(detections=[1]), "failed"),
+        (200, OURS, said(detections={"a": 1}), "failed"),
+        (200, OURS, said(one={"class": 1}), "failed"),
+        (200, OURS, said(one={"class": -1}), "failed"),
+        (200, OURS, said(one={"confidence": 7}), "failed"),
+        (200, OURS, said(one={"confidence": "much"}), "failed"),
+        (200, OURS, said(one={"box": {"x1": 0}}), "failed"),
+        (200, OURS, said(one={"box": {"x1": 1e300, "y1": 0, "x2": 5, "y2": 5}}), "failed"),
+        (200, OURS, said(timing_ms={}), "failed"),
+        (200, OURS, said(shadow={"confidence": 0.25, "classes": []}), "failed"),
+        (200, OURS, said(shadow={"confidence": 0.25, "classes": [1]}), "failed"),
+        (200, OURS, said(shadow=None), "unreachable"),  # it does not take our key
+        (200, {}, said(), "unreachable"),  # somebody else
+        (200, {"x-yolofleet-revision": STABLE}, said(), "unreachable"),
+        (301, {}, b"", "unreachable"),
+        (400, OURS, coded("invalid_image"), "failed"),
+        (413, OURS, coded("too_large"), "failed"),
+        (401, OURS, coded("unauthorized"), "unreachable"),
+        (403, {}, b"RBAC: access denied", "unreachable"),
+        (429, OURS, coded("over_quota"), "unreachable"),
+        (500, OURS, coded("internal"), "failed"),
+        (500, {}, b"", "failed"),
+        (503, OURS, coded("overloaded"), "skipped_busy"),
+        (503, OURS, coded("blind"), "failed"),
+        (503, OURS, b"", "failed"),
+        (503, {}, b"no healthy upstream", "unreachable"),
+        (504, {}, b"", "unreachable"),
+        (504, OURS, coded("deadline_exceeded"), "late"),
+    ],
+)
+def test_of_what_comes_back_only_the_canary_s_own_faults_are_held_against_it(
+    status: int, headers, body: bytes, outcome: str
+) -> None:
+    assert read(status, headers, body, CANARY) == Outcome(outcome)
+
+
+def test_an_answer_is_read_as_it_was_meant() -> None:
+    found = read(200, OURS, said(), CANARY)
+    assert isinstance(found, Found)
+    assert found.classes == ("circle",)
+    assert found.compute_s == pytest.approx(0.006)  # what it waited for is no work
+    assert found.detections.boxes.tolist() == [[0, 0, 50, 50]]
+
+
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none()
+        | st.booleans()
+        | st.floats()
+        | st.integers(-(2**63), 2**63 - 1)
+        | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["shadow", "detections", "timing_ms", "classes", "box", "x1"]),
+                inner,
+            )
+        ),
+        max_leaves=8,
+    ).map(orjson.dumps)
+)
+def test_no_answer_is_more_than_an_answer(body: bytes) -> None:
+    assert isinstance(read(200, OURS, body, CANARY), Outcome | Found)
+
+
+async def test_an_answer_without_end_is_not_read_to_its_end() -> None:
+    given_out = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal given_out
+        while True:
+            given_out += 2**20
+            yield bytes(2**20)
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=OURS, content=endless()))
+    reply = await Caller(transport).post("http://gate.yards.svc/v1/detect", {}, b"", 60)
+    assert read(reply.status, reply.headers, reply.body, CANARY) is Outcome.FAILED
+    assert given_out <= MOST_BYTES + 2 * 2**20
+
+
+async def test_who_does_not_listen_is_unreachable_and_who_does_not_answer_is_late(
+    unused_tcp_port: int,
+) -> None:
+    caller = Caller()
+    with pytest.raises(Unreachable):
+        await caller.post(f"http://127.0.0.1:{unused_tcp_port}/v1/detect", {}, b"", 60)
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gone.wait()
+        writer.close()
+
+    gone = asyncio.Event()
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Late):
+            await caller.post(f"http://127.0.0.1:{port}/v1/detect", {}, b"", 0.05)
+        gone.set()
+        await caller.close()
+
+
+async def test_over_a_real_connection_a_large_picture_is_compared(
+    run_server, make_model, own, jpeg
+) -> None:
+    settings = own(CANARY)
+    server = run_server(model=make_model(), **settings)
+    url = server.logged("ready")["url"]
+    caller = Caller()
+    headers = {"host": f"{CANARY}.yards.svc", **SHADOW}
+    body = jpeg + bytes(6 * 2**20)
+    for _ in range(2):
+        reply = await caller.post(f"{url}v1/detect", headers, body, 60)
+        found = read(reply.status, reply.headers, reply.body, CANARY)
+        assert isinstance(found, Found)
+    await caller.close()
+
+
+def found_one(name: str, other: str | None = None) -> tuple[Found, Found]:
+    box, score = np.array([[0, 0, 50, 50]], np.float32), np.array([0.9], np.float32)
+    names = tuple(dict.fromkeys([name, other or name]))
+    first = Detections(box, score, np.array([0]))
+    second = Detections(box, score, np.array([len(names) - 1]))
+    return Found(first, names, 0.25, 0.004), Found(second, names, 0.25, 0.004)
+
+
+def test_counts_stay_few_whatever_classes_are_called_and_never_go_back() -> None:
+    tally = Tally()
+    for number in range(300):
+        pair = found_one(f"class {number}" + "x" * 500, f"another {number}")
+        tally.compared(*pair, difference(*pair))
+    known = found_one("class 0" + "x" * 500)
+    tally.compared(*known, difference(*known))
+    told = tally.as_dict()
+    for table in ("expected", "sure"):
+        assert len(told[table]) == MOST_CLASSES
+    assert sum(sum(row) for row in told["expected"].values()) == 301
+    assert sum(map(sum, (r for n, r in told["expected"].items() if n == OTHER))) == 300 - 79
+    assert sum(map(len, told["confused"].values())) == MOST_CONFUSED
+    assert all(len(name) <= 128 for name in told["expected"])
+    assert len(json.dumps(told)) < 200_000
+
+
+def test_two_canaries_are_remembered() -> None:
+    tallies = Tallies()
+    for name in ("one", "two", "one", "three"):
+        tallies.of(name).seen += 1
+    assert {name: tally.seen for name, tally in tallies.items()} == {"one": 2, "three": 1}
