@@ -1,0 +1,68 @@
+"""What judging remembers is small enough to be in a status, and is read back as it was."""
+
+import json
+import random
+
+import numpy as np
+
+from judging import scenes
+from played_pods import CANARY, STABLE, START, Played, Server
+from yolofleet.analysis.increments import Look, Pairs
+from yolofleet.analysis.judge import judge
+from yolofleet.analysis.sums import read, written
+from yolofleet.api.analysis import Analysis, AnalysisStatus, Failed, Stage, Verdict
+
+MOST_BYTES = 8 * 1024
+
+
+def test_the_state_of_eighty_classes_and_wide_times_fits():
+    dice = random.Random(1)
+    names = [f"a-class-with-a-name-{i:03d}" for i in range(79)]
+    played = Played(stable=[Server("s1", STABLE)])
+    played.arguments = {"stage": Stage.LIVE, "weight": 50}
+    stable, canary = played.stable[0], played.canary[0]
+    for _ in range(30):
+        for name in names:
+            stable.pair(name, dice.randint(900, 1000), 850, size=dice.randint(0, 2), added=300)
+        stable.confused = {a: {b: 1500 for b in names[:3] if b != a} for a in names[:8]}
+        stable.frame(2000, blind=90, failed=3)
+        for arm in (*stable.compute.values(), stable.times, canary.times):
+            for bucket in range(20, 80):
+                arm[bucket] += dice.randint(0, 300)
+        for server in (stable, canary):
+            server.requests["ok"] += 5000
+        played.look()
+    failed = Failed(
+        revision=CANARY, check="keptByClass", at=START, message="m" * 120, margins_hash="12345678"
+    )
+    status = played.status.model_copy(update={"failed": [failed] * 5})
+    told = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert len(json.dumps(told, separators=(",", ":"))) <= MOST_BYTES
+    assert AnalysisStatus.model_validate(told) == status
+    assert AnalysisStatus().model_copy(update=written(read(status))).sums == status.sums
+
+
+def released(keeps: float, *, drift: float = 0.0, releases: int = 12) -> list[str]:
+    """Return the verdict of `kept` on releases of five and a half minutes at 20 frames a second."""
+    rng = np.random.default_rng(7)
+    k, n = scenes.looks(
+        rng, scenes.Traffic(4, 5), releases=releases, seconds=330, keeps=keeps, drift=drift
+    )
+    verdicts = []
+    for kept, expected in zip(k.tolist(), n.tolist(), strict=True):
+        status = None
+        for found, all_ in zip(kept, expected, strict=True):
+            pairs = Pairs(expected={"circle": (0, all_, 0)}, kept={"circle": (0, found, 0)})
+            status = judge(
+                Analysis(), status, Look(pairs=pairs), revision=CANARY, against=STABLE,
+                stage=Stage.DARK, now=START,
+            )  # fmt: skip
+        verdicts.append({check.name: check.verdict for check in status.checks}["kept"])
+    return verdicts
+
+
+def test_good_releases_pass_and_bad_ones_fail_though_frames_resemble_each_other():
+    assert set(released(0.97)) == {Verdict.PASS}
+    assert Verdict.FAIL not in released(0.95, drift=0.4)
+    for keeps in (0.0005, 0.5, 0.776):
+        assert set(released(keeps)) == {Verdict.FAIL}
