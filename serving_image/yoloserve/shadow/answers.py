@@ -17,6 +17,7 @@ from yoloserve.shadow.tally import Outcome
 REVISION = "x-yolofleet-revision"
 MOST_OBJECTS = 10_000  # that anybody may ask for
 MOST_CLASSES = 100_000
+FAR = 1e6  # pixels: no picture is as wide
 OF_PROXIES = (502, 503, 504)
 NOT_LET_IN = (401, 403, 404, 408, 429)
 COMPUTED = "decode", "preprocess", "inference", "postprocess"
@@ -46,9 +47,8 @@ def _found(body: bytes) -> Found | Outcome:
         classes, confidence = told["shadow"]["classes"], float(told["shadow"]["confidence"])
         rows = told["detections"]
         numbers = np.array([each["class"] for each in rows], np.int64)
-        scores = np.array([each["confidence"] for each in rows], np.float32)
-        with np.errstate(over="ignore"):  # what is too large is infinite, and told below
-            boxes = np.array([_corners(each["box"]) for each in rows], np.float32).reshape(-1, 4)
+        scores = np.array([each["confidence"] for each in rows], np.float64)
+        boxes = np.array([_corners(each["box"]) for each in rows], np.float64).reshape(-1, 4)
         compute_s = sum(float(told["timing_ms"][stage]) for stage in COMPUTED) / 1000
     except (ValueError, TypeError, KeyError, OverflowError):
         return Outcome.FAILED
@@ -57,7 +57,7 @@ def _found(body: bytes) -> Found | Outcome:
         and isinstance(classes, list)
         and 0 < len(classes) <= MOST_CLASSES
         and all(isinstance(name, str) for name in classes)
-        and np.isfinite(boxes).all()
+        and (np.abs(boxes) <= FAR).all()
         and ((scores >= 0) & (scores <= 1)).all()
         and ((numbers >= 0) & (numbers < len(classes))).all()
         and 0 <= confidence <= 1
@@ -65,7 +65,8 @@ def _found(body: bytes) -> Found | Outcome:
     )
     if not sound:
         return Outcome.FAILED
-    return Found(Detections(boxes, scores, numbers), tuple(classes), confidence, compute_s)
+    found = Detections(boxes.astype(np.float32), scores.astype(np.float32), numbers)
+    return Found(found, tuple(classes), confidence, compute_s)
 
 
 def _corners(box: Mapping[str, Any]) -> tuple[float, float, float, float]:

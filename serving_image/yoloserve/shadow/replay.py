@@ -79,6 +79,7 @@ class Shadow:
         self._live = live
         self._draw = draw
         self.connect = connect
+        self.lag_s = LAG_S
         self._target: Target | None = None
         self._refused: object = None  # the order that was last told to be none
         self._queue: asyncio.Queue[_Frame] = asyncio.Queue(MOST_WAITING)
@@ -208,7 +209,7 @@ class Shadow:
         if (began := clock()) < until:
             return why
         await asyncio.sleep(0)  # the loop's other work comes first: how long does it take?
-        if self._detector.busy or clock() - began > LAG_S:
+        if self._detector.busy or clock() - began > self.lag_s:
             return Outcome.SKIPPED_BUSY
         try:
             if not target.order.max_per_second:
