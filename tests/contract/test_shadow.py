@@ -1,0 +1,45 @@
+"""The shadow, across the two programs: what one writes of it, the other reads."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import orjson
+import pytest
+
+from yolofleet.analysis.evidence import Shadow as Reported
+from yolofleet.plan.live import Shadow as Ordered
+from yoloserve.detections.postprocess import Detections
+from yoloserve.live import Told
+from yoloserve.shadow.pairs import Found, difference
+from yoloserve.shadow.tally import Outcome, Tallies
+
+NOW = datetime(2026, 11, 29, 7, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("token", [None, "0123456789abcdef"])
+def test_the_server_does_what_the_operator_writes(token: str | None) -> None:
+    order = Ordered("gate-0000aaaa", 25, 2.5, NOW + timedelta(minutes=10), True, token)
+    assert (read := Told.model_validate_json(order.text()).shadow)
+    assert (read.revision, read.percent, read.max_per_second) == ("gate-0000aaaa", 25, 2.5)
+    assert (read.until, read.keep_frames) == (order.until, True)
+    assert (read.token and read.token.get_secret_value()) == token
+
+
+def test_the_operator_reads_what_the_server_counts() -> None:
+    boxes = np.array([[0, 0, 50, 50], [100, 0, 300, 200]], np.float32)
+    scores = np.array([0.9, 0.8], np.float32)
+    stable, canary = (
+        Found(Detections(boxes, scores, np.array(classes)), ("circle", "square"), 0.25, 0.01)
+        for classes in ([0, 0], [0, 1])
+    )
+    tallies = Tallies()
+    tallies.of("gate-0000aaaa").compared(stable, canary, difference(stable, canary))
+    tallies.of("gate-0000aaaa").frames[Outcome.LATE] += 1
+    read = Reported.model_validate_json(orjson.dumps(tallies.as_dict()["gate-0000aaaa"]))
+    assert (read.frames.compared, read.frames.late) == (1, 1)
+    assert read.expected == {"circle": (0, 1, 1)}
+    assert read.kept == {"circle": (0, 1, 0)}
+    assert read.confused == {"circle": {"square": 1}}
+    assert read.sure == {"circle": 1, "square": 1}
+    assert (read.seen, read.blind) == (1, 0)
+    assert sum(read.compute.stable.whole()) == sum(read.compute.canary.whole()) == 1
