@@ -138,8 +138,8 @@ class Analysis(ApiModel):
     )
     keep_frames: bool = Field(
         default=False,
-        description="true: pods of the stable revision keep the few dozen pictures on which the two"
-        " differ most, in memory, for an hour at most.",
+        description="true: pods of the stable revision are told to keep the few dozen pictures on"
+        " which the two differ most. The server of this version keeps none yet.",
     )
 
 
