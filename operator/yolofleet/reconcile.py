@@ -159,11 +159,11 @@ class _Turn:
         key, deps = self.key, self.deps
         children = await deps.cluster.children(detector.uid, key, self.before.serving)
         nodes = await deps.accelerators.rooms(key) if asks(detector, children) else ()
-        secrets = await self._pull_secrets(children)
+        pods = deps.cache.pods(key)
+        secrets = await self._pull_secrets(children, pods)
         deps.cluster.was_read(self.raw)
         routers = deps.cache.routers()
         elsewhere = deps.cache.elsewhere(key, self.raw, deps.defaults)
-        pods = deps.cache.pods(key)
         complaints = await deps.complaints.about(pods, self.now)  # only of pods that cannot start
         return Snapshot(
             status=self.before,
@@ -181,7 +181,9 @@ class _Turn:
             analysis=deps.sampler.found(key),
         )
 
-    async def _pull_secrets(self, children: Sequence[Manifest]) -> list[str]:
+    async def _pull_secrets(
+        self, children: Sequence[Manifest], pods: Iterable[Manifest]
+    ) -> list[str]:
         """Return what the account of the pods names: what it does, and what the default one does.
 
         That is read anew when pods are about to be made, and when an image cannot be pulled.
@@ -189,7 +191,7 @@ class _Turn:
         metadata = self.raw["metadata"]
         account = child_named(children, "ServiceAccount", metadata["name"])
         changed = self.before.observed_generation != metadata["generation"]
-        anew = not account or changed or any(map(waits_for_image, self.deps.cache.pods(self.key)))
+        anew = not account or changed or any(map(waits_for_image, pods))
         default = await self.deps.cluster.default_account(metadata["namespace"], anew=anew)
         return pull_secrets_of(account, default)
 

@@ -140,6 +140,8 @@ def _url_ports(pod: Manifest) -> Iterator[int]:
             if entry["name"] == FETCHES and value:
                 named = (int(port) for port in _PORT.findall(value))
                 yield from (80, 443, *(port for port in named if 0 < port < 2**16))
+            if "//" not in value:
+                continue  # no URL names a host without
             try:
                 url = urlsplit(value)
                 port = url.port or SCHEME_PORTS.get(url.scheme)

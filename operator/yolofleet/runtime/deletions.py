@@ -21,7 +21,8 @@ from yolofleet.runtime.objects import Manifest
 
 _MANY: Final = 1000
 
-_Address = tuple[str, str, str, str]
+Address = tuple[str, str, str, str]
+"""Of an object that somebody may delete and make again: its owner's uid, kind, namespace, name."""
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ class Deletions:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._known: dict[_Address, _Made] = {}
+        self._known: dict[Address, _Made] = {}
 
     def made(self, manifest: Manifest) -> None:
         """Take note that an object was made."""
@@ -62,44 +63,44 @@ class Deletions:
         if len(self._known) >= _MANY and not len(self._known) % _MANY:
             self._known = {a: m for a, m in self._known.items() if now - m.at <= REMEMBERED_S}
         most = kind_of(manifest).gone_s  # what is missing may be what serves
-        made = self._known.setdefault(_address(manifest), _Made(now, most))
+        made = self._known.setdefault(address_of(manifest), _Made(now, most))
         made.at, made.gone = now, False
 
-    def lost(self, manifest: Manifest) -> bool:
+    def lost(self, address: Address) -> bool:
         """Take note that an object is not there; say whether it is left so for a moment."""
-        made, now = self._known.get(_address(manifest)), self._clock()
+        made, now = self._known.get(address), self._clock()
         if made is None:
             return False
         if not made.gone:
             made.gone, made.gap = True, now - made.at
             if made.gap > REMEMBERED_S:
-                self.forget(manifest)
+                del self._known[address]
                 return False
             made.times += 1
             made.quick = made.quick + 1 if made.gap <= QUICK_S else 0
         return now < made.at + made.pause
 
-    def found(self, manifest: Manifest) -> None:
+    def found(self, address: Address) -> None:
         """Take note that an object is there: somebody else may have made it again."""
-        made = self._known.get(_address(manifest))
+        made = self._known.get(address)
         if made is not None and made.gone:
             made.at, made.gone = self._clock(), False
 
-    def told(self, manifest: Manifest) -> Drift | None:
+    def told(self, address: Address) -> Drift | None:
         """Return what is to be told of an object that is deleted again and again."""
-        made = self._known.get(_address(manifest))
+        made = self._known.get(address)
         if made is None or not made.contested:
             return None
         over = not made.gone and self._clock() >= made.over_at
         if over:
-            self.forget(manifest)
-        kind, name = objects.identity(manifest)
+            del self._known[address]
+        _, kind, _, name = address
         handling = Handling.REPAIRED if over else Handling.DELETED
         return Drift(kind, name, ("deleted again and again",), handling)
 
-    def again(self, manifest: Manifest) -> timedelta | None:
+    def again(self, address: Address) -> timedelta | None:
         """Return when to look at it once more; None when there is no contest."""
-        made = self._known.get(_address(manifest))
+        made = self._known.get(address)
         if made is None or not made.contested:
             return None
         due = made.at + made.pause if made.gone else made.over_at
@@ -107,9 +108,10 @@ class Deletions:
 
     def forget(self, manifest: Manifest) -> None:
         """Forget an object: it was deleted because nobody wants it."""
-        self._known.pop(_address(manifest), None)
+        self._known.pop(address_of(manifest), None)
 
 
-def _address(manifest: Manifest) -> _Address:
+def address_of(manifest: Manifest) -> Address:
+    """Return where what is deleted is found again, were it another object by then."""
     kind, name = objects.identity(manifest)
     return objects.controller_uid(manifest), kind, manifest["metadata"].get("namespace", ""), name

@@ -21,5 +21,8 @@ def controller_uid(manifest: Manifest) -> str:
 
 def controller_of(manifest: Manifest) -> Mapping[str, Any]:
     """Return the owner reference of what controls `manifest`, or an empty one."""
-    references = manifest["metadata"].get("ownerReferences") or ()
-    return next((reference for reference in references if reference.get("controller")), {})
+    for reference in manifest["metadata"].get("ownerReferences") or ():
+        if reference.get("controller"):
+            found: Mapping[str, Any] = reference
+            return found
+    return {}

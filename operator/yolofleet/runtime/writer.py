@@ -30,7 +30,7 @@ from yolofleet.runtime.compare import (
 )
 from yolofleet.runtime.contests import Contests, names_of
 from yolofleet.runtime.controller import Controller
-from yolofleet.runtime.deletions import Deletions
+from yolofleet.runtime.deletions import Deletions, address_of
 from yolofleet.runtime.drift import TOLD_ONCE, Drift, Handling
 from yolofleet.runtime.errors import (
     ClusterError,
@@ -76,6 +76,10 @@ class _Proof:
     enforced: bool
     wish: Wish
     left: Drift | None
+
+    def holds(self, live: Entry, digest: bytes, enforced: bool) -> bool:
+        """Say whether it is of this very object, and of what is desired of it now."""
+        return (self.version, self.digest, self.enforced) == (live.version, digest, enforced)
 
 
 @dataclass(slots=True)
@@ -158,7 +162,8 @@ class Writer(Generic[E]):
             done.given_up |= self._clock() >= done.until
             if done.given_up:
                 break
-            if not any(self._leads_to_nothing(manifest, each) for each in turn.unmade.values()):
+            unmade = turn.unmade.values()
+            if not (unmade and any(self._leads_to_nothing(manifest, each) for each in unmade)):
                 await self._try(manifest, turn)
         self._slow[uid] = frozenset(turn.slow)
         self._keep_untold(uid, done)
@@ -270,17 +275,17 @@ class Writer(Generic[E]):
         self, manifest: Manifest, uid: str | None, enforce: bool, done: Applied
     ) -> bool:
         """Make one object as desired, and note what was done; say whether it is there now."""
-        live, again = await self._live(manifest, uid), None
+        live, again, address = await self._live(manifest, uid), None, address_of(manifest)
         if live is None:
-            there = not self._deletions.lost(manifest)
+            there = not self._deletions.lost(address)
             if there:
                 done.changes.append(await self._create(manifest))
         else:
-            self._deletions.found(manifest)
+            self._deletions.found(address)
             there, again = True, await self._put_right(manifest, live, enforce, done)
-        if told := self._deletions.told(manifest):
+        if told := self._deletions.told(address):
             done.drifts.append(told)
-        for look in (again, self._deletions.again(manifest)):
+        for look in (again, self._deletions.again(address)):
             if look is not None:
                 done.again = min(look, done.again or look)
         return there
@@ -291,12 +296,18 @@ class Writer(Generic[E]):
         """Make an object that is there as desired; return when to look at a fight once more."""
         if b'"deletionTimestamp"' in live.body and _terminating(live):
             return None
+        digest = hashlib.blake2b(orjson.dumps(manifest), digest_size=16).digest()
+        proof = self._proven.get(live.uid)
+        if proof and proof.holds(live, digest, enforce):
+            if told := self._contests.told(live.uid) or proof.left:
+                done.drifts.append(told)
+            return self._contests.again(live.uid)
         if (fixed := live.kind.fixed) and live.manifest().get(fixed) != manifest[fixed]:
             done.changes += await self._replace(manifest, live)
             return None
         try:
             live = await self._adopted(manifest, live)
-            changes, drifts = await self._apply(manifest, live, enforce)
+            changes, drifts = await self._apply(manifest, digest, live, enforce)
         except Stale:
             await self._look_at(live)
             raise
@@ -311,14 +322,9 @@ class Writer(Generic[E]):
             self._untold[uid] = once
 
     async def _apply(
-        self, desired: Manifest, live: Entry, enforce: bool
+        self, desired: Manifest, digest: bytes, live: Entry, enforce: bool
     ) -> tuple[list[Change], list[Drift]]:
-        digest = hashlib.blake2b(orjson.dumps(desired), digest_size=16).digest()
         proof = self._proven.get(live.uid)
-        now = (live.version, digest, enforce)
-        if proof and (proof.version, proof.digest, proof.enforced) == now:
-            told = self._contests.told(live.uid) or proof.left
-            return [], [told] if told else []
         wish = proof.wish if proof and proof.digest == digest else wish_of(desired)
         whole = wanted = self._noted(desired, wish)
         found = self._compare(wanted, wish, live)
