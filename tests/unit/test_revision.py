@@ -7,7 +7,7 @@ import pytest
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.revisions import canary_is_equal, canary_revision, stable_revision
 from yolofleet.workloads import revision
-from yolofleet.workloads.revision import meaning, recorded
+from yolofleet.workloads.revision import identity, meaning, named, recorded
 
 DEFAULTS = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
 V2 = {"uri": "demo://shapes-v2"}
@@ -50,10 +50,14 @@ def test_the_same_pods_are_the_same_revision(detector_with, change):
 
 def test_what_was_stored_under_a_former_default_stays_the_same_revision(detector_with, monkeypatch):
     """As if 500ms were the new default of the deadline, and had been 2s when the field came."""
-    before = name(detector_with())
+
+    def asked(**spec):
+        return named("gate", identity(detector_with(**spec).spec))
+
+    before = asked()
     monkeypatch.setattr(revision, "FIRST_DEFAULTS", {"inference": {"deadline": "2s"}})
-    assert name(detector_with(inference={"deadline": "2s"})) == before
-    assert name(detector_with(inference={"deadline": "500ms"})) != before
+    assert asked(inference={"deadline": "2s"}) == before
+    assert asked(inference={"deadline": "500ms"}) != before
 
 
 @pytest.mark.parametrize(

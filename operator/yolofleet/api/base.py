@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,13 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from yolofleet.runtime import quantity
+
+REMEMBERED: Final = 256
+"""So many detectors' specs, and what follows from them, are remembered as they were worked out.
+
+An edit, and each event of a release, takes passes over one detector; all detectors of a large fleet
+would be remembered at the price of memory.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ the type it constrains; `Detector.parse` checks the rest.
 
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
@@ -16,6 +18,7 @@ from yolofleet.api import hosts
 from yolofleet.api.access import Access
 from yolofleet.api.base import (
     QUANTITY_SCHEMA,
+    REMEMBERED,
     ApiModel,
     Duration,
     InvalidSpec,
@@ -673,25 +676,47 @@ class Detector(BaseModel):
     def parse(cls, raw: Manifest) -> Self:
         """Read a `YoloDetector` as the API server stores it. Raises InvalidSpec."""
         meta = raw["metadata"]
-        try:
-            spec = DetectorSpec.model_validate(raw.get("spec", {}))
-        except ValidationError as error:
-            raise InvalidSpec("; ".join(_told(error))) from error
-        if problems := list(_unservable(spec)):
-            raise InvalidSpec("; ".join(problems))
         return cls(
             name=meta["name"],
             namespace=meta["namespace"],
             uid=meta["uid"],
             generation=meta["generation"],
-            spec=spec,
+            spec=_spec_of(raw.get("spec", {})),
             retry=str((meta.get("annotations") or {}).get(RETRY_ANNOTATION, ""))[:128],
         )
+
+    def __hash__(self) -> int:
+        """Return the hash of what tells detectors apart; two are equal that are alike in all."""
+        return hash((self.uid, self.generation))
 
     @property
     def key(self) -> str:
         """namespace/name, as caches and logs know it."""
         return f"{self.namespace}/{self.name}"
+
+
+def _spec_of(raw: Any) -> DetectorSpec:
+    """Parse a spec: the next passes find it as it was, and the very same object."""
+    try:
+        content = orjson.dumps(raw)
+    except TypeError:  # a number of more than 64 bits, say: it is refused below, in words
+        return _parsed(raw)
+    return _remembered(content)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _remembered(content: bytes) -> DetectorSpec:
+    return _parsed(orjson.loads(content))
+
+
+def _parsed(raw: Any) -> DetectorSpec:
+    try:
+        spec = DetectorSpec.model_validate(raw)
+    except ValidationError as error:
+        raise InvalidSpec("; ".join(_told(error))) from error
+    if problems := list(_unservable(spec)):
+        raise InvalidSpec("; ".join(problems))
+    return spec
 
 
 def _told(error: ValidationError) -> Iterator[str]:

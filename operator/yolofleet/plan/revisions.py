@@ -1,8 +1,10 @@
 """Which revisions a spec asks for: the one to be released on, and the one on trial."""
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from yolofleet.api.base import ApiModel
+from yolofleet.api.base import REMEMBERED, ApiModel
 from yolofleet.api.detector import Backend, Canary, Detector, DetectorSpec
 from yolofleet.plan.defaults import Defaults
 from yolofleet.workloads.revision import GoldenSet, Revision, identity, meaning, named, revision_of
@@ -15,18 +17,32 @@ CANARY_EQUAL = (
 
 def stable_revision(detector: Detector, defaults: Defaults) -> Revision:
     """Return the revision that the spec asks for."""
-    return _revision(detector, detector.spec, defaults)
+    return _revision(_asked(detector)[0], defaults)
 
 
 def canary_revision(detector: Detector, defaults: Defaults) -> Revision | None:
     """Return the revision on trial; None without one, or when it equals the stable one."""
-    canary = detector.spec.canary
-    if canary is None:
-        return None
-    if canary_is_equal(detector.spec):
-        return None
-    spec = detector.spec.model_copy(update=_overrides(detector.spec, canary))
-    return _revision(detector, spec, defaults)
+    trial = _asked(detector)[1]
+    return _revision(trial, defaults) if trial else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a revision is made of, and its name."""
+
+    name: str
+    spec: DetectorSpec
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _asked(detector: Detector) -> tuple[_Asked, _Asked | None]:
+    """Return what the spec asks to be released on, and what to be on trial."""
+    spec, canary = detector.spec, detector.spec.canary
+    stable = _Asked(named(detector.name, identity(spec)), spec)
+    if canary is None or canary_is_equal(spec):
+        return stable, None
+    trial = spec.model_copy(update=_overrides(spec, canary))
+    return stable, _Asked(named(detector.name, identity(trial)), trial)
 
 
 def canary_is_equal(spec: DetectorSpec) -> bool:
@@ -56,10 +72,11 @@ def _given(part: ApiModel) -> dict[str, Any]:
     return {name: getattr(part, name) for name in part.model_fields_set}
 
 
-def _revision(detector: Detector, spec: DetectorSpec, defaults: Defaults) -> Revision:
+def _revision(asked: _Asked, defaults: Defaults) -> Revision:
+    spec = asked.spec
     return revision_of(
         spec,
-        named(detector.name, identity(spec)),
+        asked.name,
         image=spec.runtime.image or _image(spec, defaults),
         pull_policy=defaults.image_pull_policy,
         drain_seconds=defaults.drain_seconds,

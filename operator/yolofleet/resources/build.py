@@ -8,8 +8,12 @@ made again from before its workload.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+
+import orjson
 
 from yolofleet.api.access import Isolation
+from yolofleet.api.base import REMEMBERED
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import Manifest
 from yolofleet.plan.decide import Plan
@@ -27,6 +31,7 @@ from yolofleet.workloads import record
 from yolofleet.workloads.account import needs_account
 from yolofleet.workloads.choice import WORKLOADS, among, workload_for
 from yolofleet.workloads.record import controller_revision
+from yolofleet.workloads.workload import PlannedRevision
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     router, written = ROUTERS[plan.provider], ROUTERS[plan.courted or plan.provider]
     scaling, stable = detector.spec.autoscaling, plan.planned(plan.stable)
     target = workload_for(stable.revision if stable else None).scaled(plan.stable)
-    workloads = [workload_for(p.revision).build(detector, p) for p in plan.revisions]
+    workloads = [orjson.loads(_workload(detector, planned)) for planned in plan.revisions]
     pods = [workload.pod(made)["spec"] for workload, made in among(workloads)]
     account = any(needs_account(detector, planned.revision) for planned in plan.revisions)
     isolated = detector.spec.access.network_policy is not Isolation.NONE
@@ -84,6 +89,12 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *(pdb(detector, name, name) for name in plan.lasting if (plan.replicas(name) or 0) >= 2),
         *([pod_monitor(detector, monitored)] if monitored is not None else []),
     ]
+
+
+@lru_cache(maxsize=2 * REMEMBERED)
+def _workload(detector: Detector, planned: PlannedRevision) -> bytes:
+    """Return what runs a revision, as JSON: small, and read again by whoever may change it."""
+    return orjson.dumps(workload_for(planned.revision).build(detector, planned))
 
 
 _ROUTING = {kind for each in ROUTERS.values() for kind in (each.KIND, *each.POINTS) if kind}

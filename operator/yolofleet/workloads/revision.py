@@ -69,6 +69,10 @@ class Revision:
     render_version: int
     golden: GoldenSet | None = None
 
+    def __hash__(self) -> int:
+        """Return the hash of what tells revisions apart; two are equal that are alike in all."""
+        return hash((self.name, self.image, self.render_version))
+
     def record(self) -> str:
         """Return what it is remembered by; `recorded` reads it back."""
         rendered: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """What a check may look at: the spec, the one snapshot and the plan, and how they read together."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from yolofleet.api.detector import Detector
@@ -18,13 +18,19 @@ class Situation:
     observed: Observed
     plan: Plan
     time: datetime
+    _known: dict[str, RevisionStatus] = field(default_factory=dict, repr=False, compare=False)
 
     def lasts(self, since: datetime | None) -> bool:
         """Say whether what is so since then has had its time to put itself right."""
         return since is None or self.time - since >= PATIENCE
 
     def revision(self, name: str) -> RevisionStatus:
-        """Return `name` as it is."""
+        """Return `name` as it is: many ask for the same few."""
+        if name not in self._known:
+            self._known[name] = self._revision(name)
+        return self._known[name]
+
+    def _revision(self, name: str) -> RevisionStatus:
         seen, planned = self.observed.revisions.get(name), self.plan.replicas(name)
         revisions = (p.revision for p in self.plan.revisions)
         return RevisionStatus(
