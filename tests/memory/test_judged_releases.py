@@ -193,10 +193,10 @@ async def test_a_stable_of_before_is_no_match_and_a_person_decides_at_the_first_
 async def test_a_new_leader_goes_on_from_what_the_status_has():
     world, pods = await in_the_dark(0.98)
     await play(world, pods, 8)
-    before = {c["name"]: c["n"] for c in world.status()["analysis"]["checks"]}
+    before = {c["name"]: c["samples"] for c in world.status()["analysis"]["checks"]}
     world.operator = None
     await play(world, pods, 8)
-    after = {c["name"]: c["n"] for c in world.status()["analysis"]["checks"]}
+    after = {c["name"]: c["samples"] for c in world.status()["analysis"]["checks"]}
     assert after["kept"] > before["kept"] > 0
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from controlplane.kube import Kube
+from played_pods import Played
 from yolofleet.api import names
+from yolofleet.api.analysis import Analysis
 from yolofleet.api.detector import DriftPolicy
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
@@ -685,6 +687,23 @@ async def test_status_is_published_when_it_says_something_new(world: World) -> N
     assert raw["status"] == STATUS
     assert await world.writer.publish_status(raw, STATUS) == []
     assert await world.writer.publish_status(raw, STATUS | {"replicas": 2}) != []
+
+
+async def test_all_that_judging_says_is_in_the_schema(world: World) -> None:
+    played = Played(Analysis(min_kept=0.95))
+    for _ in range(40):
+        for name in ("circle", "square"):
+            played.stable[0].pair(name, 50, 20, added=3)
+        played.stable[0].confused = {"circle": {"square": 30 * played.now.minute + 1}}
+        played.stable[0].frame(50, blind=2)
+        for arm in played.stable[0].compute.values():
+            arm[20] += 50
+        played.look()
+    assert played.status
+    assert played.status.failed
+    said = Status(analysis=played.status).dump() | {"observedGeneration": 1}
+    await world.writer.publish_status(world.detector, said)
+    assert (await world.live(kinds.DETECTOR))["status"] == said
 
 
 async def test_status_of_an_old_detector_is_refused(world: World) -> None:

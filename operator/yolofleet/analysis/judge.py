@@ -159,7 +159,7 @@ def _as_check(name: str, finding: Finding, known: Check | None, now: datetime) -
         since=known.since if known and same else now,
         value=finding.value,
         limit=finding.limit,
-        n=finding.n,
+        samples=finding.n,
         message=_clipped(finding.message, 200),
     )
 
@@ -235,8 +235,10 @@ def _said(status: AnalysisStatus, look: Look, weight: int, analysis: Analysis) -
         return "Not judged: no copies are compared"
     judged = [check for check in status.checks if check.verdict is not Verdict.NOT_JUDGED]
     passed = [check for check in judged if check.verdict is Verdict.PASS]
-    few = next((check for check in judged if check.name == KEPT and check.n < LEAST_OBJECTS), None)
+    few = next(
+        (check for check in judged if check.name == KEPT and check.samples < LEAST_OBJECTS), None
+    )
     if few:
-        return f"Waiting: {few.n} of {LEAST_OBJECTS} objects"
+        return f"Waiting: {few.samples} of {LEAST_OBJECTS} objects"
     word = "Passed" if status.verdict is Verdict.PASS else "Passing"
     return f"{word} {len(passed)}/{len(judged)} at {weight} %"

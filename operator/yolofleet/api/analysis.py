@@ -172,7 +172,7 @@ class Check(ApiModel):
     since: Time = Field(description="When the verdict became this one.")
     value: float | None = Field(default=None, description="What was measured.")
     limit: float | None = Field(default=None, description="What it is held against.")
-    n: int = Field(default=0, description="Of how many objects, pictures or requests.")
+    samples: int = Field(default=0, description="Of how many objects, pictures or requests.")
     message: Annotated[str, Field(max_length=200)] = Field(
         default="", description="The same in words, and what is missing."
     )
