@@ -16,6 +16,7 @@ from yoloserve.engine.watching import Watch
 from yoloserve.errors import Blind
 from yoloserve.http.bodies import Bodies
 from yoloserve.live import LOOK_AGAIN_S, Live
+from yoloserve.quality.golden import GoldenSet
 from yoloserve.scheduling.admission import Places, Quotas
 from yoloserve.settings import Settings
 from yoloserve.shadow.keys import Keys
@@ -23,8 +24,10 @@ from yoloserve.shadow.replay import Shadow
 from yoloserve.shadow.telling import Comparisons
 from yoloserve.telemetry import logs
 from yoloserve.telemetry.evidence import Evidence, Witness
+from yoloserve.telemetry.golden import GoldenResults
 from yoloserve.telemetry.metrics import Metrics
 from yoloserve.telemetry.tracing import Spans, spans
+from yoloserve.telemetry.traffic import Traffic
 
 if TYPE_CHECKING:
     from yoloserve.http.fetching import Fetcher
@@ -51,6 +54,7 @@ class Serving:
     witness: Witness
     live: Live
     shadow: Shadow
+    golden: GoldenSet | None
     large_json: asyncio.Lock = field(default_factory=asyncio.Lock)
     warm: bool = False
     draining: bool = False
@@ -60,6 +64,7 @@ class Serving:
         """Put the parts together around a detector; raises `InvalidSettings`."""
         fetcher, access = _fetcher(settings), Access.of(settings)
         live = Live(settings.live_dir)
+        golden = _golden(detector, metrics, settings)
         keys = Keys(settings.shadow_key_file, live, is_open=access is None)
         serving = cls(
             settings=settings,
@@ -82,6 +87,7 @@ class Serving:
             witness=Witness(detector, metrics),
             live=live,
             shadow=Shadow(detector, settings, live, keys),
+            golden=golden,
         )
         metrics.watch_streams(serving.streams)
         metrics.registry.register(Comparisons(serving.shadow.tallies))
@@ -99,6 +105,7 @@ class Serving:
         watching = None
         if self.settings.probe_interval_seconds > 0:
             watching = asyncio.create_task(self.watch.run())
+        trying = asyncio.create_task(self.golden.run()) if self.golden else None
         following = asyncio.create_task(self._follow()) if self.settings.live_dir else None
         self.warm = True
         try:
@@ -109,6 +116,8 @@ class Serving:
                 watching.cancel()
             if following:
                 following.cancel()
+            if trying:
+                trying.cancel()
             await self.shadow.close()
             await self.detector.close()
             if self.fetcher:
@@ -147,7 +156,7 @@ class Serving:
         return self.witness.tell(
             status=self.status(),
             blind_in_a_row=self.watch.failed,
-            golden=None,
+            golden=self.golden.told if self.golden else None,
             shadow=self.shadow.tallies.as_dict(),
         )
 
@@ -168,6 +177,19 @@ def serving_of(app: Starlette) -> Serving:
     """Return what an application of ours serves."""
     serving: Serving = app.state.serving
     return serving
+
+
+def _golden(detector: Detector, metrics: Metrics, settings: Settings) -> GoldenSet | None:
+    """Make what tries the model on pictures whose objects are known, where there are any."""
+    if not settings.golden_dir:
+        return None
+    golden = GoldenSet(
+        settings.golden_dir,
+        detector,
+        answered=lambda answer: metrics.answered(answer, detector.info.classes, Traffic.GOLDEN),
+    )
+    metrics.registry.register(GoldenResults(lambda: golden.told))
+    return golden
 
 
 def _fetcher(settings: Settings) -> "Fetcher | None":

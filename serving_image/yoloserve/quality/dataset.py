@@ -42,7 +42,7 @@ def read(path: Path, names: Sequence[str]) -> list[Labelled]:
         elif path.suffix in (".yaml", ".yml"):
             found = list(_described(path, names))
         else:
-            found = list(_folder(path, len(names)))
+            found = list(_folder(path, len(names), _listed(path, names)))
     except OSError as error:
         raise InvalidSettings(f"cannot read {error.filename}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -59,7 +59,8 @@ def _folder(
     if (path / "images").is_dir():
         path /= "images"
     for picture in sorted(path.rglob("*")):
-        if picture.suffix.lower() not in SUFFIXES:
+        hidden = any(part.startswith("..") for part in picture.relative_to(path).parts)
+        if hidden or picture.suffix.lower() not in SUFFIXES:  # a mounted ConfigMap has it twice
             continue
         parts = list(picture.with_suffix(".txt").parts)
         if "images" in parts:
@@ -68,6 +69,30 @@ def _folder(
         labelled = labels.is_file() or (labels.parent.is_dir() and "images" in picture.parts)
         text = labels.read_text() if labels.is_file() else ""
         yield _yolo(picture, text if labelled else None, classes, numbers)
+
+
+def _listed(path: Path, names: Sequence[str]) -> dict[int, int] | None:
+    """Find the model's classes for the numbers of a folder that says what they stand for.
+
+    That are the `names` of data.yaml, or the lines of classes.txt; without, they are the model's.
+    """
+    if (path / "data.yaml").is_file():
+        import yaml
+
+        try:
+            told = yaml.safe_load((path / "data.yaml").read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"data.yaml is no YAML: {error}") from error
+        listed = told.get("names") if isinstance(told, dict) else None
+        by_number = dict(enumerate(listed)) if isinstance(listed, list) else listed
+    elif (path / "classes.txt").is_file():
+        lines = (path / "classes.txt").read_text().splitlines()
+        by_number = dict(enumerate(line for line in lines if line.strip()))
+    else:
+        return None
+    if not by_number:
+        raise ValueError("data.yaml has no names")
+    return _numbers({int(number): str(name) for number, name in by_number.items()}, names)
 
 
 def _yolo(

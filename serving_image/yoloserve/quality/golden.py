@@ -1,0 +1,175 @@
+"""The golden set: pictures whose objects are known, tried by the server itself beside its requests.
+
+The pictures come from a mounted folder, which may change. Whatever is wrong with it is told, and is
+no reason not to serve.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from math import isnan
+from pathlib import Path
+from typing import Literal
+
+from yoloserve.detections.postprocess import Detections, Options
+from yoloserve.detector import Answer, Detector
+from yoloserve.errors import InvalidSettings, Overloaded, Refusal
+from yoloserve.quality.dataset import Labelled, read
+from yoloserve.quality.scores import Scores, Truth, score
+from yoloserve.scheduling.admission import Flow
+from yoloserve.telemetry.evidence import LONGEST_NAME, MOST_NAMES, Golden
+
+log = logging.getLogger(__name__)
+
+LEAST_CONFIDENCE = 0.001  # by COCO's rules all that was found counts, the surest first
+LOOK_AGAIN_S = 10.0
+BREATH_S = 0.05  # while requests wait
+MOST_PICTURES = 5_000
+MOST_BYTES = 512 * 2**20
+FLOW = Flow(camera="golden")
+
+
+@dataclass(frozen=True, slots=True)
+class _Set:
+    pictures: list[Labelled]
+    sha256: str
+
+
+class GoldenSet:
+    """Tries the model on the set, and again whenever that is another one.
+
+    One picture at a time, in turn with everybody's, and none while requests wait.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        detector: Detector,
+        *,
+        answered: Callable[[Answer], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._folder = folder
+        self._detector = detector
+        self._answered = answered
+        self._sleep = sleep
+        self._tried = ""
+        self.told = _told("running")
+
+    async def run(self) -> None:
+        """Try it, and look for another one, until cancelled."""
+        while True:
+            await self.look()
+            await self._sleep(LOOK_AGAIN_S)
+
+    async def look(self) -> None:
+        """Try the set if it is not the one that was tried last."""
+        try:
+            found = await asyncio.to_thread(_read, self._folder, self._detector.info.classes)
+            if found.sha256 == self._tried:
+                return
+            self.told = _told("running", found.sha256, len(found.pictures))
+            scores = await self._scores(found.pictures)
+        except (InvalidSettings, Refusal, OSError) as error:
+            self._fail(str(error))
+            return
+        except Exception as error:  # a fault of ours is told, and ends nothing
+            log.exception("the golden set failed")
+            self._fail(f"the server failed at it: {type(error).__name__}")
+            return
+        self._tried = found.sha256
+        by_class = _by_class(scores, self._detector.info.classes)
+        self.told = _told("done", found.sha256, len(found.pictures), scores.map50, by_class)
+        log.info("golden set", extra={"map50": round(scores.map50, 4), "set": found.sha256})
+
+    def _fail(self, why: str) -> None:
+        if self.told["message"] != why:
+            log.warning("the golden set cannot be used", extra={"reason": why})
+        self._tried, self.told = "", _told("failed", message=why[:400])
+
+    async def _scores(self, pictures: Sequence[Labelled]) -> Scores:
+        found: list[Detections] = []
+        truth: list[Truth] = []
+        for picture in pictures:
+            answer = await self._answer(picture)
+            found.append(answer.detections)
+            truth.append(picture.truth(answer.width, answer.height))
+        return await asyncio.to_thread(score, found, truth, len(self._detector.info.classes))
+
+    async def _answer(self, picture: Labelled) -> Answer:
+        encoded = await asyncio.to_thread(picture.path.read_bytes)
+        defaults = self._detector.defaults
+        options = Options(
+            LEAST_CONFIDENCE,
+            defaults.iou,
+            defaults.max_detections,
+            agnostic_nms=defaults.agnostic_nms,
+        )
+        while True:
+            while self._detector.busy:
+                await self._sleep(BREATH_S)
+            try:
+                answer = await self._detector.detect(
+                    encoded, options, deadline=float("inf"), flow=FLOW
+                )
+            except Overloaded:
+                await self._sleep(BREATH_S)
+            except Refusal as error:
+                raise InvalidSettings(f"{picture.path.name}: {error}") from error
+            else:
+                self._answered(answer)
+                return answer
+
+
+def _told(
+    state: Literal["running", "done", "failed"],
+    sha256: str = "",
+    images: int = 0,
+    map50: float | None = None,
+    map50_class: dict[str, float] | None = None,
+    message: str = "",
+) -> Golden:
+    return {
+        "set_sha256": sha256,
+        "state": state,
+        "images": images,
+        "map50": map50,
+        "map50_class": map50_class or {},
+        "message": message,
+    }
+
+
+def _read(folder: Path, names: Sequence[str]) -> _Set:
+    """Read the set, on a thread; raises `InvalidSettings` with the file and what to do."""
+    pictures = read(folder, names)
+    if len(pictures) > MOST_PICTURES:
+        raise InvalidSettings(f"the set has {len(pictures)} pictures, more than {MOST_PICTURES}")
+    size = sum(each.path.stat().st_size for each in pictures)
+    if size > MOST_BYTES:
+        raise InvalidSettings(f"the set has {size >> 20} MiB, more than {MOST_BYTES >> 20}")
+    digest = hashlib.sha256()
+    for each in pictures:
+        if each.classes is None:
+            name = each.path.with_suffix(".txt").name
+            raise InvalidSettings(
+                f"{each.path.name} has no labels: add {name}, empty for no object"
+            )
+        picture = hashlib.sha256(each.path.read_bytes()).digest()
+        digest.update(each.path.name.encode() + b"\0" + picture)
+        digest.update(each.boxes.tobytes() + each.classes.tobytes())
+    if not any(len(each.boxes) for each in pictures):
+        raise InvalidSettings("no picture of the set has an object in it: nothing is measured")
+    return _Set(pictures, digest.hexdigest())
+
+
+def _by_class(scores: Scores, names: Sequence[str]) -> dict[str, float]:
+    """Return what each class reaches of which there is an object; of one name the last."""
+    known = (
+        (name[:LONGEST_NAME], float(value))
+        for name, value in zip(names, scores.table[:, 0], strict=True)
+        if not isnan(value)
+    )
+    return dict(islice(known, MOST_NAMES))

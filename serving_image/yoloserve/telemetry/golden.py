@@ -1,0 +1,37 @@
+"""What the golden set came to, as Prometheus sees it."""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from yoloserve.telemetry.evidence import Golden
+
+
+class GoldenResults(Collector):
+    """The result of the last run that ended; nothing before."""
+
+    def __init__(self, told: Callable[[], Golden]) -> None:
+        self._told = told
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell it."""
+        told = self._told()
+        if told["state"] != "done" or told["map50"] is None:
+            return
+        prefix = "yoloserve_golden"
+        yield GaugeMetricFamily(f"{prefix}_images", "Pictures of the golden set", told["images"])
+        yield GaugeMetricFamily(
+            f"{prefix}_map50", "Mean average precision at an overlap of 0.5", told["map50"]
+        )
+        by_class = GaugeMetricFamily(
+            f"{prefix}_map50_class", "Average precision of each class", labels=["class"]
+        )
+        for name, value in told["map50_class"].items():
+            by_class.add_metric([name], value)
+        yield by_class
+        done = GaugeMetricFamily(
+            f"{prefix}_done", "Which set it was, as label; always 1", labels=["set_sha256"]
+        )
+        done.add_metric([told["set_sha256"]], 1)
+        yield done

@@ -1,0 +1,143 @@
+"""The golden set: tried by the server itself, beside its requests; whatever is wrong is told."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yoloserve.quality import golden
+
+NAMES = "circle\nsquare\nstar\n"
+
+
+async def until(happens: Callable[[], Any]) -> None:
+    async with asyncio.timeout(30):
+        while not happens():  # noqa: ASYNC110 (what happens is nobody's to tell)
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golden, "LOOK_AGAIN_S", 0.01)
+
+
+async def labels_of(served: Any, jpeg: bytes) -> str:
+    """Write down what the server finds, as YOLO does."""
+    told = (await served.detect(jpeg)).json()
+    width, height = told["image"]["width"], told["image"]["height"]
+    lines = []
+    for each in told["detections"]:
+        box = each["box"]
+        x, y = (box["x1"] + box["x2"]) / 2 / width, (box["y1"] + box["y2"]) / 2 / height
+        w, h = (box["x2"] - box["x1"]) / width, (box["y2"] - box["y1"]) / height
+        lines.append(f"{each['class']} {x} {y} {w} {h}")
+    return "\n".join(lines)
+
+
+def state(served: Any) -> str:
+    return str(served.serving.golden.told["state"])
+
+
+async def test_what_it_finds_of_what_is_known_is_told(serve, jpeg: bytes, tmp_path: Path) -> None:
+    async with serve(golden_dir=tmp_path) as served:
+        await until(lambda: state(served) == "failed")
+        assert "no pictures" in served.serving.evidence()["golden"]["message"]
+        labels = await labels_of(served, jpeg)
+        (tmp_path / "classes.txt").write_text(NAMES)
+        (tmp_path / "a.txt").write_text(labels)
+        (tmp_path / "a.jpg").write_bytes(jpeg)
+        await until(lambda: state(served) == "done")
+        told = served.serving.evidence()
+        assert told["golden"]["map50"] == pytest.approx(1)
+        assert told["golden"]["map50_class"] == {"circle": 1, "star": 1}
+        assert told["golden"]["images"] == 1
+        assert told["requests"]["golden"] == {"ok": 1}
+        assert told["images"] == 1, "the request's own alone"
+        text = (await served.client.get("/metrics")).text
+        assert "yoloserve_golden_map50 1.0" in text
+        assert f'set_sha256="{told["golden"]["set_sha256"]}"' in text
+
+
+async def test_another_set_is_tried_and_the_same_is_not(serve, jpeg, tmp_path: Path) -> None:
+    async with serve(golden_dir=tmp_path) as served:
+        labels = await labels_of(served, jpeg)
+        (tmp_path / "a.txt").write_text(labels)
+        (tmp_path / "a.jpg").write_bytes(jpeg)
+        await until(lambda: state(served) == "done")
+        first = served.serving.golden.told["set_sha256"]
+        await served.serving.golden.look()
+        assert served.serving.evidence()["requests"]["golden"] == {"ok": 1}
+        (tmp_path / "a.txt").write_text(f"{labels}\n1 0.05 0.05 0.01 0.01")
+        await until(lambda: served.serving.golden.told["set_sha256"] != first)
+        await until(lambda: state(served) == "done")
+        assert served.serving.golden.told["map50"] == pytest.approx(2 / 3, abs=0.01)
+
+
+async def test_a_mounted_configmap_has_each_picture_once(serve, jpeg, tmp_path: Path) -> None:
+    """Kubernetes mounts links to links: NAME -> ..data/NAME, ..data -> ..2026_11_29."""
+    real = tmp_path / "..2026_11_29"
+    real.mkdir()
+    async with serve(golden_dir=tmp_path) as served:
+        (real / "a.txt").write_text(await labels_of(served, jpeg))
+        (real / "a.jpg").write_bytes(jpeg)
+        (tmp_path / "..data").symlink_to(real.name)
+        for name in ("a.txt", "a.jpg"):
+            (tmp_path / name).symlink_to(f"..data/{name}")
+        await until(lambda: state(served) == "done")
+        assert served.serving.golden.told["images"] == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"a.jpg": None}, "a.jpg has no labels: add a.txt"),
+        ({"a.jpg": None, "a.txt": ""}, "no picture of the set has an object"),
+        ({"a.jpg": b"no picture", "a.txt": "0 0.5 0.5 0.1 0.1"}, "a.jpg: "),
+        ({"a.jpg": None, "a.txt": "7 0.5 0.5 0.1 0.1"}, "class 7 of 3"),
+        ({"a.jpg": None, "a.txt": "one 0.5"}, "cannot be read"),
+        ({"a.jpg": None, "a.txt": "0 .5 .5 .1 .1", "classes.txt": "truck"}, "no class 'truck'"),
+        ({"a.jpg": None, "a.txt": "0 .5 .5 .1 .1", "data.yaml": "names: ["}, "no YAML"),
+        ({"a.jpg": None, "a.txt": "0 .5 .5 .1 .1", "data.yaml": "[]"}, "has no names"),
+    ],
+)
+async def test_a_broken_set_is_told_and_the_server_serves(
+    serve, jpeg, tmp_path: Path, files: dict[str, Any], says: str
+) -> None:
+    for name, content in files.items():
+        written = jpeg if content is None else content
+        (tmp_path / name).write_bytes(written.encode() if isinstance(written, str) else written)
+    async with serve(golden_dir=tmp_path) as served:
+        await until(lambda: state(served) == "failed")
+        assert says in served.serving.golden.told["message"]
+        assert (await served.detect(jpeg)).status_code == 200
+        assert (await served.client.get("/health/ready")).status_code == 200
+
+
+async def test_nothing_is_tried_while_requests_wait(
+    serve, jpeg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.1 0.1")
+    (tmp_path / "a.jpg").write_bytes(jpeg)
+    waits = asyncio.Event()
+    breaths = 0
+
+    async def sleep(_seconds: float) -> None:
+        nonlocal breaths
+        breaths += 1
+        await asyncio.sleep(0)
+
+    async with serve() as served:
+        monkeypatch.setattr(
+            type(served.detector), "busy", property(lambda _detector: not waits.is_set())
+        )
+        tried: list[Any] = []
+        one = golden.GoldenSet(tmp_path, served.detector, answered=tried.append, sleep=sleep)
+        looking = asyncio.create_task(one.look())
+        await until(lambda: breaths > 20)
+        assert not tried
+        waits.set()
+        await looking
+        assert len(tried) == 1
+        assert one.told["state"] == "done"
