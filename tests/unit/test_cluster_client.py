@@ -170,14 +170,14 @@ def test_a_cluster_that_never_answers_is_made_anew(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_kind_left_of_a_failure_is_deleted_before_it_tries_again(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[str] = []
 
     def run(command: list[str], **_: Any) -> None:
         asked.append("create" if "create" in command else "other")
         if asked.count("create") == 1 and asked[-1] == "create":
-            raise StepFailed("kind create cluster", "exit status 1", Path("/nowhere"))
+            raise StepFailed("kind create cluster", "exit status 1", tmp_path / "log")
 
     monkeypatch.setattr(kindcluster, "run", run)
     monkeypatch.setattr(kindcluster, "delete", lambda: asked.append("delete"))
