@@ -89,6 +89,16 @@ async def test_a_mounted_configmap_has_each_picture_once(serve, jpeg, tmp_path: 
         assert served.serving.golden.told["images"] == 1
 
 
+def test_models_that_number_their_classes_otherwise_have_the_same_set(jpeg, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text(NAMES)
+    (tmp_path / "a.txt").write_text("2 0.5 0.5 0.1 0.1")
+    (tmp_path / "a.jpg").write_bytes(jpeg)
+    one = golden._read(tmp_path, ("circle", "square", "star"))
+    other = golden._read(tmp_path, ("star", "circle", "square"))
+    assert one.sha256 == other.sha256
+    assert (one.pictures[0].classes, other.pictures[0].classes) == ([2], [0])
+
+
 @pytest.mark.parametrize(
     ("files", "says"),
     [
@@ -97,6 +107,7 @@ async def test_a_mounted_configmap_has_each_picture_once(serve, jpeg, tmp_path: 
         ({"a.jpg": b"no picture", "a.txt": "0 0.5 0.5 0.1 0.1"}, "a.jpg: "),
         ({"a.jpg": None, "a.txt": "7 0.5 0.5 0.1 0.1"}, "class 7 of 3"),
         ({"a.jpg": None, "a.txt": "one 0.5"}, "cannot be read"),
+        ({"a.jpg": None, "a.txt": "0 320 240 40 40"}, "a.txt has a box beyond its picture"),
         ({"a.jpg": None, "a.txt": "0 .5 .5 .1 .1", "classes.txt": "truck"}, "no class 'truck'"),
         ({"a.jpg": None, "a.txt": "0 .5 .5 .1 .1", "data.yaml": "names: ["}, "no YAML"),
         ({"a.jpg": None, "a.txt": "0 .5 .5 .1 .1", "data.yaml": "[]"}, "has no names"),
@@ -111,6 +122,9 @@ async def test_a_broken_set_is_told_and_the_server_serves(
     async with serve(golden_dir=tmp_path) as served:
         await until(lambda: state(served) == "failed")
         assert says in served.serving.golden.told["message"]
+        tried = dict(served.serving.evidence()["requests"]["golden"])
+        await served.serving.golden.look()
+        assert served.serving.evidence()["requests"]["golden"] == tried, "not again and again"
         assert (await served.detect(jpeg)).status_code == 200
         assert (await served.client.get("/health/ready")).status_code == 200
 

@@ -32,6 +32,10 @@ MOST_BYTES = 512 * 2**20
 FLOW = Flow(camera="golden")
 
 
+_Files = list[tuple[Path, int, int]]
+"""Of each file: when it was written, and its bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Set:
     pictures: list[Labelled]
@@ -56,7 +60,7 @@ class GoldenSet:
         self._detector = detector
         self._answered = answered
         self._sleep = sleep
-        self._tried = ""
+        self._tried: _Files | None = None
         self.told = _told("running")
 
     async def run(self) -> None:
@@ -66,21 +70,26 @@ class GoldenSet:
             await self._sleep(LOOK_AGAIN_S)
 
     async def look(self) -> None:
-        """Try the set if it is not the one that was tried last."""
+        """Try the set if its files are not those that were tried last, or found to be no set."""
         try:
-            found = await asyncio.to_thread(_read, self._folder, self._detector.info.classes)
-            if found.sha256 == self._tried:
+            files = await asyncio.to_thread(_files, self._folder)
+            if files == self._tried:
                 return
+            found = await asyncio.to_thread(_read, self._folder, self._detector.info.classes)
             self.told = _told("running", found.sha256, len(found.pictures))
             scores = await self._scores(found.pictures)
-        except (InvalidSettings, Refusal, OSError) as error:
+        except OSError as error:  # it may be read the next time
+            self._fail(str(error))
+            return
+        except (InvalidSettings, Refusal) as error:
+            self._tried = files
             self._fail(str(error))
             return
         except Exception as error:  # a fault of ours is told, and ends nothing
             log.exception("the golden set failed")
             self._fail(f"the server failed at it: {type(error).__name__}")
             return
-        self._tried = found.sha256
+        self._tried = files
         by_class = _by_class(scores, self._detector.info.classes)
         self.told = _told("done", found.sha256, len(found.pictures), scores.map50, by_class)
         log.info("golden set", extra={"map50": round(scores.map50, 4), "set": found.sha256})
@@ -88,7 +97,7 @@ class GoldenSet:
     def _fail(self, why: str) -> None:
         if self.told["message"] != why:
             log.warning("the golden set cannot be used", extra={"reason": why})
-        self._tried, self.told = "", _told("failed", message=why[:400])
+        self.told = _told("failed", message=why[:400])
 
     async def _scores(self, pictures: Sequence[Labelled]) -> Scores:
         found: list[Detections] = []
@@ -142,26 +151,41 @@ def _told(
     }
 
 
+def _files(folder: Path) -> _Files:
+    """List the files of the set; what a mounted ConfigMap has beside them is none."""
+    found = []
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and not any(p.startswith("..") for p in file.relative_to(folder).parts):
+            told = file.stat()
+            found.append((file, told.st_mtime_ns, told.st_size))
+    return found
+
+
 def _read(folder: Path, names: Sequence[str]) -> _Set:
-    """Read the set, on a thread; raises `InvalidSettings` with the file and what to do."""
-    pictures = read(folder, names)
+    """Read the set, on a thread; raises `InvalidSettings` with the file and what to do.
+
+    Its hash is that of the files: models that call the classes by other numbers have the same set.
+    """
+    pictures, files = read(folder, names), _files(folder)
     if len(pictures) > MOST_PICTURES:
         raise InvalidSettings(f"the set has {len(pictures)} pictures, more than {MOST_PICTURES}")
-    size = sum(each.path.stat().st_size for each in pictures)
-    if size > MOST_BYTES:
+    if (size := sum(size for _, _, size in files)) > MOST_BYTES:
         raise InvalidSettings(f"the set has {size >> 20} MiB, more than {MOST_BYTES >> 20}")
-    digest = hashlib.sha256()
     for each in pictures:
+        label = each.path.with_suffix(".txt").name
         if each.classes is None:
-            name = each.path.with_suffix(".txt").name
             raise InvalidSettings(
-                f"{each.path.name} has no labels: add {name}, empty for no object"
+                f"{each.path.name} has no labels: add {label}, empty for no object"
             )
-        picture = hashlib.sha256(each.path.read_bytes()).digest()
-        digest.update(each.path.name.encode() + b"\0" + picture)
-        digest.update(each.boxes.tobytes() + each.classes.tobytes())
+        if len(each.boxes) and (each.boxes.min() < -0.01 or each.boxes.max() > 1.01):
+            told = "YOLO's are shares of the picture's sides, from 0 to 1, and no pixels"
+            raise InvalidSettings(f"{label} has a box beyond its picture: {told}")
     if not any(len(each.boxes) for each in pictures):
         raise InvalidSettings("no picture of the set has an object in it: nothing is measured")
+    digest = hashlib.sha256()
+    for file, _, _ in files:
+        name, content = str(file.relative_to(folder)), hashlib.sha256(file.read_bytes())
+        digest.update(name.encode() + b"\0" + content.digest())
     return _Set(pictures, digest.hexdigest())
 
 
