@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 NO_DEADLINE = float("inf")
 FAILED = 1
 PATIENT_MS = 1e9
-LEAST_CONFIDENCE = 0.001  # average precision wants the whole curve
 
 
 def serve(settings: Settings, start: "Callable[[Settings], Engine] | None" = None) -> int:
@@ -128,21 +127,14 @@ def convert(settings: Settings, data: Path, into: Path | None) -> int:
 
 def _looked(settings: Settings) -> "Callable[[Engine, Sequence[Labelled]], Evaluation]":
     """Return what lets an engine look at pictures, by the path of requests."""
-    from yoloserve.detections.postprocess import Options
     from yoloserve.detector import Detector
     from yoloserve.quality import evaluation
-
-    options = Options(
-        LEAST_CONFIDENCE,
-        settings.iou,
-        settings.max_detections,
-        agnostic_nms=settings.agnostic_nms,
-    )
 
     async def ask(engine: "Engine", pictures: "Sequence[Labelled]") -> "Evaluation":
         detector = Detector.around(engine, _patient(settings))
         await detector.warm_up()
         try:
+            options = evaluation.whole_curve(detector.defaults)
             return await evaluation.evaluate(detector, pictures, options)
         finally:
             await detector.close()

@@ -65,6 +65,14 @@ def turn(world: Any, minutes: float = 0) -> None:
     world.reconcile()
 
 
+def fail_in_the_dark(world: Any) -> None:
+    """Let what was begun fail once it has pods, and be called off."""
+    turn(world)
+    fails(world)
+    turn(world)
+    turn(world)
+
+
 def told(world: Any, kind: str = "Progressing") -> Any:
     return world.status().condition(kind)
 
@@ -258,10 +266,7 @@ class TestFailure:
 
     def test_other_limits_or_no_analysis_have_it_tried_again(self, world):
         _, new = begun(world)
-        turn(world)
-        fails(world)
-        turn(world)
-        turn(world)
+        fail_in_the_dark(world)
         world.analysis = None
         world.edit(rollout={**JUDGED, "analysis": {"minKept": 0.6}})
         turn(world)
@@ -270,10 +275,7 @@ class TestFailure:
 
     def test_a_person_has_it_judged_again_once_for_each_word(self, world):
         _, new = begun(world)
-        turn(world)
-        fails(world)
-        turn(world)
-        turn(world)
+        fail_in_the_dark(world)
         world.analysis = None
         world.raw["metadata"]["annotations"] = {RETRY_ANNOTATION: f"{new}:1"}
         turn(world)
@@ -294,10 +296,7 @@ class TestFailure:
 
     def test_a_person_releases_it_all_the_same(self, world):
         _, new = begun(world)
-        turn(world)
-        fails(world)
-        turn(world)
-        turn(world)
+        fail_in_the_dark(world)
         approved = {"revision": new, "step": 2, "despite": "AnalysisFailed"}
         world.edit(rollout={**JUDGED, "approved": approved})
         turn(world)
@@ -308,10 +307,7 @@ class TestFailure:
 
     def test_what_was_released_in_spite_of_it_can_be_rolled_back_to(self, world):
         _, new = begun(world, BLUE_GREEN)
-        turn(world)
-        fails(world)
-        turn(world)
-        turn(world)
+        fail_in_the_dark(world)
         approved = {"revision": new, "step": 1, "despite": "AnalysisFailed"}
         world.edit(rollout={**BLUE_GREEN, "approved": approved})
         turn(world)
@@ -332,10 +328,7 @@ class TestFailure:
 
     def test_another_revision_is_judged_for_itself(self, world):
         _, new = begun(world)
-        turn(world)
-        fails(world)
-        turn(world)
-        turn(world)
+        fail_in_the_dark(world)
         world.analysis = None
         world.edit(model=V3)
         turn(world)

@@ -24,7 +24,7 @@ from yolofleet.api.analysis import (
     Verdict,
 )
 
-_MOST_FAILED = 5
+MOST_FAILED = 5
 _RESTARTS_WITHIN = timedelta(minutes=10)
 _MOST_RESTARTS = 4
 _WILD = 0.6  # of what it adds: with no known pictures to say that all this is there
@@ -215,7 +215,7 @@ def _failed(analysis: Analysis, status: AnalysisStatus) -> list[Failed]:
         retried=status.retried,
     )
     others = [each for each in status.failed if each.revision != status.revision]
-    return [*others, entry][-_MOST_FAILED:]
+    return [*others, entry][-MOST_FAILED:]
 
 
 def _said(status: AnalysisStatus, look: Look, weight: int, analysis: Analysis) -> str:

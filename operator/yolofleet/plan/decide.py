@@ -12,7 +12,7 @@ from yolofleet.api.analysis import Failed, Stage
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.judging import Trial, failures
+from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
@@ -126,7 +126,6 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     released = {name for name, seen in observed.revisions.items() if seen.released}
     trial = _trial(detector, going)
     shown = _shadow(detector, observed, going, trial, now)
-    remembered = failures(detector, observed)
     kept = records([revision for revision, _ in planned], observed)
     return Plan(
         stable=going.stable,
@@ -138,7 +137,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
                 kept[r.name],
                 replicas,
                 r.name in released | {going.stable},
-                remembered.get(r.name),
+                going.failed.get(r.name),
             )
             for r, replicas in planned
         ),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 
+from yolofleet.analysis.judge import MOST_FAILED
 from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import (
     Analysis,
@@ -21,8 +22,6 @@ from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Despite
 from yolofleet.plan.observed import Observed
 from yolofleet.workloads.judged import evidence_port, reads_live
-
-MOST_FAILED = 5
 
 TOLD_EVERY = timedelta(seconds=60)
 
@@ -124,12 +123,10 @@ def failures(detector: Detector, observed: Observed) -> dict[str, Failed]:
     if asked is None or asked.mode is Mode.DRY_RUN:
         return {}
     by = margins_hash(asked)
-    noted = (seen.failed for seen in observed.revisions.values() if seen.failed)
     known = observed.status.analysis
-    remembered = {each.revision: each for each in (*noted, *(known.failed if known else ()))}
     return {
         name: failed
-        for name, failed in remembered.items()
+        for name, failed in _known(observed, known).items()
         if failed.margins_hash == by
         and not despite(detector, name)
         and not _tries_again(detector, known, failed)
@@ -143,12 +140,10 @@ def remembered(
 
     Once nobody is on trial, the evidence goes, and what it showed stays.
     """
-    found = observed.analysis
-    noted = [seen.failed for seen in observed.revisions.values() if seen.failed]
-    if found is None and not noted:
+    known = _known(observed, observed.analysis)
+    if observed.analysis is None and not known:
         return None
-    found = found or AnalysisStatus()
-    known = {each.revision: each for each in (*noted, *found.failed)}
+    found = observed.analysis or AnalysisStatus()
     again = [name for name, each in known.items() if _tries_again(detector, found, each)]
     if again:  # from zero
         found = AnalysisStatus(retried=detector.retry)
@@ -157,6 +152,12 @@ def remembered(
     failed = [each for name, each in known.items() if name not in again]
     failed.sort(key=lambda each: each.at)
     return found.model_copy(update={"failed": failed[-MOST_FAILED:]})
+
+
+def _known(observed: Observed, found: AnalysisStatus | None) -> dict[str, Failed]:
+    """Return all failures that are known: what `found` tells goes before what workloads note."""
+    noted = (seen.failed for seen in observed.revisions.values() if seen.failed)
+    return {each.revision: each for each in (*noted, *(found.failed if found else ()))}
 
 
 def _tries_again(detector: Detector, known: AnalysisStatus | None, failed: Failed) -> bool:

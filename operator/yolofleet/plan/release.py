@@ -35,6 +35,7 @@ class Release:
     former: tuple[Revision, ...]
     capacity: Capacity
     progress: Progress | None  # how far the spec's revision is on its way to be the stable one
+    failed: Mapping[str, Failed]  # whoever failed, asked for or not
     called_off: Mapping[str, Failed]  # what the spec asks for, and failed: it gets nothing
 
 
@@ -83,6 +84,7 @@ def release(
         former=_former(detector, observed, wanted.keys() | {stable}),
         capacity=capacity,
         progress=way,
+        failed=failed,
         called_off=off,
     )
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from yoloserve.detections.postprocess import Detections, Options
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8  # pictures in flight
 NO_DEADLINE = float("inf")
+LEAST_CONFIDENCE = 0.001  # average precision wants the whole curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,11 @@ class Evaluation:
     def __post_init__(self) -> None:
         """Score what was found."""
         object.__setattr__(self, "scores", score(self.found, self.truth, self.classes))
+
+
+def whole_curve(options: Options) -> Options:
+    """Ask for all that average precision counts, however unsure."""
+    return replace(options, confidence=LEAST_CONFIDENCE)
 
 
 async def evaluate(

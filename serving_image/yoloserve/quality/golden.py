@@ -14,17 +14,17 @@ from math import isnan
 from pathlib import Path
 from typing import Literal
 
-from yoloserve.detections.postprocess import Detections, Options
+from yoloserve.detections.postprocess import Detections
 from yoloserve.detector import Answer, Detector
 from yoloserve.errors import InvalidSettings, Overloaded, Refusal
 from yoloserve.quality.dataset import Labelled, read
+from yoloserve.quality.evaluation import NO_DEADLINE, whole_curve
 from yoloserve.quality.scores import Scores, Truth, score
 from yoloserve.scheduling.admission import Flow
 from yoloserve.telemetry.evidence import LONGEST_NAME, MOST_NAMES, Golden
 
 log = logging.getLogger(__name__)
 
-LEAST_CONFIDENCE = 0.001  # by COCO's rules all that was found counts, the surest first
 LOOK_AGAIN_S = 10.0
 BREATH_S = 0.05  # while requests wait
 MOST_PICTURES = 5_000
@@ -110,19 +110,13 @@ class GoldenSet:
 
     async def _answer(self, picture: Labelled) -> Answer:
         encoded = await asyncio.to_thread(picture.path.read_bytes)
-        defaults = self._detector.defaults
-        options = Options(
-            LEAST_CONFIDENCE,
-            defaults.iou,
-            defaults.max_detections,
-            agnostic_nms=defaults.agnostic_nms,
-        )
+        options = whole_curve(self._detector.defaults)
         while True:
             while self._detector.busy:
                 await self._sleep(BREATH_S)
             try:
                 answer = await self._detector.detect(
-                    encoded, options, deadline=float("inf"), flow=FLOW
+                    encoded, options, deadline=NO_DEADLINE, flow=FLOW
                 )
             except Overloaded:
                 await self._sleep(BREATH_S)

@@ -1,9 +1,8 @@
 """What is said of a revision that judging called off, or keeps where it is, and how to go on."""
 
-import json
-
 from yolofleet.api.names import RETRY_ANNOTATION
 from yolofleet.api.rollout import Despite
+from yolofleet.plan.conditions.commands import approval
 from yolofleet.plan.conditions.situation import Situation
 
 
@@ -20,10 +19,9 @@ def to_go_on(now: Situation, name: str) -> str:
     detector = now.detector
     where = f"{detector.name} -n {detector.namespace}"
     steps = len(detector.spec.rollout.steps)
-    patch = {"revision": name, "step": max(steps, 1), "despite": Despite.ANALYSIS_FAILED.value}
-    edit = json.dumps({"spec": {"rollout": {"approved": patch}}}, separators=(",", ":"))
+    release = approval(detector, name, max(steps, 1), Despite.ANALYSIS_FAILED)
     again = f"{name}:{detector.generation}"
     return (
         f"To judge it again: kubectl annotate yd {where} --overwrite {RETRY_ANNOTATION}={again}."
-        f" To release it all the same: kubectl patch yd {where} --type merge -p '{edit}'"
+        f" To release it all the same: {release}"
     )

@@ -1,6 +1,5 @@
 """Progressing: whether the operator is on its way to the spec, and what it waits for."""
 
-import json
 from datetime import timedelta
 from functools import partial
 
@@ -9,6 +8,7 @@ from yolofleet.api.base import seconds
 from yolofleet.api.rollout import APPROVAL, Despite
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.called_off import why as why_called_off
+from yolofleet.plan.conditions.commands import approval
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
 from yolofleet.plan.judging import Judgement
@@ -136,7 +136,7 @@ def at_zero(now: Situation, way: Progress) -> Statement | None:
         return _say(True, Reason.ANALYSING, told)
     told = (
         f"{_at(way)}: spec.replicas is 0, and a step ahead waits for approval: raise it to"
-        f" walk there, or approve: {_approval(now, way, way.steps)}"
+        f" walk there, or approve: {approval(now.detector, way.revision, way.steps)}"
     )
     return _say(True, Reason.AWAITING_APPROVAL, told)
 
@@ -168,7 +168,9 @@ def judged(now: Situation, way: Progress) -> Statement | None:
     if way.judged is Judgement.FAILED:
         return _say(True, Reason.ANALYSIS_FAILED, f"{where}: {said}; it is being called off")
     if way.judged in (Judgement.PAUSED, Judgement.UNJUDGED):
-        told = f"{where}: {said}. To go on: {_approval(now, way, max(way.step, 1))}"
+        told = (
+            f"{where}: {said}. To go on: {approval(now.detector, way.revision, max(way.step, 1))}"
+        )
         return _say(True, Reason.AWAITING_APPROVAL, told)
     if found and known and found.verdict is Verdict.ERROR:
         told = f"{where}: {said}; the release is held{_meanwhile(now)}"
@@ -176,7 +178,7 @@ def judged(now: Situation, way: Progress) -> Statement | None:
     if way.since and now.time - way.since >= _patience(now):
         despite = Despite.NOT_ENOUGH_DATA
         told = f"{where}: {said}, and it is held. To go on without proof: "
-        told += _approval(now, way, max(way.step, 1), despite)
+        told += approval(now.detector, way.revision, max(way.step, 1), despite)
         return _say(False, Reason.NOT_ENOUGH_DATA, told, lasting=True)
     return _say(True, Reason.ANALYSING, f"{where}: {said}{_meanwhile(now)}")
 
@@ -195,7 +197,8 @@ def holding(_now: Situation, way: Progress) -> Statement | None:
 
 def awaiting_approval(now: Situation, way: Progress) -> Statement | None:
     """Say how to approve the step."""
-    told = f"{_at(way)}: waits for approval. To go on: {_approval(now, way, way.step)}"
+    typed = approval(now.detector, way.revision, way.step)
+    told = f"{_at(way)}: waits for approval. To go on: {typed}"
     return _say(True, Reason.AWAITING_APPROVAL, told)
 
 
@@ -217,13 +220,3 @@ def _at(way: Progress) -> str:
         where = "in the dark" if way.dark else "before it takes over"
         return f"{where}, {way.goal} % to {way.revision}"
     return f"step {way.step} of {way.steps}, {way.goal} % to {way.revision}"
-
-
-def _approval(now: Situation, way: Progress, step: int, despite: Despite | None = None) -> str:
-    """Return the command that approves up to `step`."""
-    patch: dict[str, str | int] = {"revision": way.revision, "step": step}
-    if despite:
-        patch["despite"] = despite.value
-    edit = json.dumps({"spec": {"rollout": {"approved": patch}}}, separators=(",", ":"))
-    name, namespace = now.detector.name, now.detector.namespace
-    return f"kubectl patch yd {name} -n {namespace} --type merge -p '{edit}'"
