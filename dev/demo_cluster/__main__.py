@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from cluster.errors import ClusterError
 from cluster.paths import REPOSITORY, tools
-from demo_cluster import pictures, release, screen
+from demo_cluster import judged, pictures, release, screen
 from demo_cluster.detector import Detector
 from demo_cluster.errors import DemoError, NotYet, WrongResult
 from demo_cluster.installation import Installation, install
@@ -22,6 +23,9 @@ NAME: Final = "gate"
 HOST: Final = "gate.localhost"  # every browser takes *.localhost for this machine
 STABLE: Final = REPOSITORY / "examples" / "yolodetector.yaml"
 CANARY: Final = REPOSITORY / "examples" / "canary.yaml"
+JUDGED: Final = REPOSITORY / "examples" / "judged.yaml"
+JUDGED_NAME: Final = "lane"
+JUDGED_HOST: Final = "lane.localhost"
 OUT: Final = REPOSITORY / "demo-out"
 
 CANARY_WEIGHT: Final = 10
@@ -45,6 +49,8 @@ class Result:
     ready_s: float
     promote_s: float
     rollback_s: float
+    called_off_s: float
+    exposed: int
     objects: int
     objects_found: int
     seconds: float
@@ -78,7 +84,8 @@ def tell(installation: Installation, started: float) -> Result:
     detector = Detector(installation.kubectl("default"), NAME)
     target = installation.target(HOST)
     images = pictures.examples()
-    ready_s = make_detector(detector, target, images[0])
+    screen.heading("2. A detector")
+    ready_s = make_detector(detector, STABLE, target, images[0])
     objects, objects_found = show_detections(target, images)
 
     screen.heading("4. A better model, first for a tenth of the requests")
@@ -144,6 +151,7 @@ def tell(installation: Installation, started: float) -> Result:
             f"{summary.failed} requests failed and {restarts} containers restarted: both must be 0."
             f" {detector.hint()}"
         )
+    called_off = judge(installation, [image.data for image in images])
     return Result(
         requests=summary.requests,
         failed=summary.failed,
@@ -155,21 +163,43 @@ def tell(installation: Installation, started: float) -> Result:
         ready_s=round(ready_s, 1),
         promote_s=round(promotion.seconds, 1),
         rollback_s=round(rollback_s, 1),
+        called_off_s=round(called_off.seconds, 1),
+        exposed=called_off.exposed,
         objects=objects,
         objects_found=objects_found,
         seconds=round(time.monotonic() - started),
     )
 
 
-def make_detector(detector: Detector, target: Target, image: Picture) -> float:
+def judge(installation: Installation, images: list[bytes]) -> judged.CalledOff:
+    """Release a revision that sees nothing, under load; show how it is called off by itself."""
+    screen.heading("7. A release that sees nothing is called off by itself")
+    detector = Detector(installation.kubectl("default"), JUDGED_NAME)
+    target = installation.target(JUDGED_HOST)
+    make_detector(detector, JUDGED, target, pictures.examples()[0])
+    with Load(target, images) as load:
+        screen.command(release.edit(detector, judged.BLIND))
+        with screen.step("called off", load):
+            called_off = judged.call_off(detector, load)
+    screen.show(detector.kubectl.run("get", "yolodetectors", JUDGED_NAME).splitlines())
+    screen.fact(called_off.message)
+    screen.fact(
+        f"It answered {called_off.exposed} of {called_off.answers} requests meanwhile: it was shown"
+        " copies, and judged by those."
+    )
+    if called_off.exposed:
+        raise WrongResult(f"{called_off.revision} answered requests before it was judged")
+    return called_off
+
+
+def make_detector(detector: Detector, example: Path, target: Target, image: Picture) -> float:
     """Apply the example from nothing; return the seconds until it was Ready."""
-    screen.heading("2. A detector")
     if detector.exists() or detector.pods():
         with screen.step("delete what an earlier run left"):
             detector.delete()
-    screen.command(f"kubectl apply -f {STABLE.relative_to(REPOSITORY)}")
+    screen.command(f"kubectl apply -f {example.relative_to(REPOSITORY)}")
     applied = time.monotonic()
-    detector.kubectl.apply(STABLE)
+    detector.kubectl.apply(example)
     with screen.step("Ready"):
         detector.wait_ready()
     ready_s = time.monotonic() - applied
@@ -180,7 +210,7 @@ def make_detector(detector: Detector, target: Target, image: Picture) -> float:
             within_s=120,
             hint="See: kubectl -n istio-system logs deployment/istio-ingressgateway",
         )
-    screen.show(detector.kubectl.run("get", "yolodetectors", NAME).splitlines())
+    screen.show(detector.kubectl.run("get", "yolodetectors", detector.name).splitlines())
     return ready_s
 
 
@@ -245,6 +275,7 @@ def closing_words() -> None:
             f"export KUBECONFIG={found.kubeconfig} PATH={found.kubectl.parent}:$PATH",
             "kubectl get yd",
             f"kubectl describe yd {NAME}",
+            f"kubectl get yd {JUDGED_NAME} -o yaml    what was seen of the release called off",
             "kubectl explain yd.spec.canary",
             f"kubectl apply -f {CANARY.relative_to(REPOSITORY)}",
             f"curl -H 'Host: {HOST}' -H 'Content-Type: image/jpeg' --data-binary"

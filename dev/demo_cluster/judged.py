@@ -1,0 +1,68 @@
+"""A release that is judged, as its user sees it: one that is blind is called off by itself."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from demo_cluster.detector import Detector, condition, told
+from demo_cluster.errors import NotYet, WrongResult
+from demo_cluster.kube import Manifest
+from demo_cluster.load import Load
+from demo_cluster.waiting import eventually
+
+# What it is less sure of is not told: next to all.
+BLIND: Final = {"inference": {"confidence": 0.98}}
+CALLED_OFF_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class CalledOff:
+    """A release that was taken back.
+
+    seconds: from the edit until it was. message: why, and what to type, as status has it. answers,
+    exposed: what was asked meanwhile, and how much of it the revision called off answered.
+    """
+
+    revision: str
+    check: str
+    message: str
+    seconds: float
+    answers: int
+    exposed: int
+
+
+def call_off(detector: Detector, load: Load) -> CalledOff:
+    """Have `detector` release a blind revision; return how it was called off. Raises WrongResult.
+
+    `load` has to go on meanwhile: it is what the revision is judged by.
+    """
+    stable = detector.raw()["status"]["stable"]["revision"]
+    mark, started = load.answered, time.monotonic()
+    detector.patch(BLIND)
+
+    def look() -> Manifest:
+        raw: Manifest = detector.acted_on()
+        found = condition(raw, "Progressing")
+        if (found.get("status"), found.get("reason")) != ("False", "AnalysisFailed"):
+            raise NotYet(f"{told(found)}; {told(condition(raw, 'Analysed'))}")
+        return raw
+
+    raw = eventually(
+        f"the blind revision of {detector.name} to be called off",
+        look,
+        within_s=CALLED_OFF_S,
+        hint=detector.hint(),
+    )
+    took = time.monotonic() - started
+    summary = load.summary(since=mark)
+    failed: dict[str, Any] = raw["status"]["analysis"]["failed"][-1]
+    if raw["status"]["stable"]["revision"] != stable:
+        raise WrongResult(f"{raw['status']['stable']['revision']} is stable; it was {stable}")
+    return CalledOff(
+        revision=failed["revision"],
+        check=failed["check"],
+        message=condition(raw, "Progressing")["message"],
+        seconds=took,
+        answers=sum(summary.revisions.values()),
+        exposed=summary.revisions.get(failed["revision"], 0),
+    )
