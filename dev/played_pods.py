@@ -45,6 +45,7 @@ class Server:
     frames: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     seen: int = 0
     blind: int = 0
+    capacity: float | None = None
     compute: dict[str, list[int]] = field(
         default_factory=lambda: {"stable": [0] * 99, "canary": [0] * 99}
     )
@@ -94,6 +95,7 @@ class Server:
                 "status": "ready",
                 "requests": {"request": self.requests},
                 "latency": {"request": {"first": 0, "counts": self.times}},
+                "load": {"capacity_per_second": self.capacity},
                 "probe": {"sees": 3, "blind": 0, "blind_in_a_row": self.blind_in_a_row},
                 "golden": self.golden,
                 "shadow": {self.compares: shadow} if self.revision != self.compares else {},

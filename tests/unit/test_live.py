@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from yolofleet.api.analysis import AnalysisStatus
 from yolofleet.api.names import RENDER_ANNOTATION
 from yolofleet.plan.live import FRAMES_OF_A_POD, LASTS, RENEWED, shadow_in
 
@@ -88,6 +89,21 @@ def test_more_pods_of_the_canary_are_shown_more_and_more_senders_share_it(world)
     world.edit(canary={"model": V2, "shadow": 100, "replicas": 2})
     world.settle()
     assert file(world)["shadow"]["max_per_second"] == FRAMES_OF_A_POD * 2 / 4
+
+
+def test_a_pod_on_trial_is_shown_half_of_what_it_says_that_it_can_carry(world):
+    analysis = {"strategy": "Canary", "steps": [STEP], "analysis": {}}
+    world.edit(replicas=2, rollout=analysis)
+    with_canary(world)
+    revision = world.status().canary.revision
+    assert file(world)["shadow"]["max_per_second"] == FRAMES_OF_A_POD / 2, "nobody knows yet"
+    for told, of, shown in (
+        (80.0, revision, 20),
+        (80.0, "gate-00000000", 5),
+        (1e300, revision, 1e5),
+    ):
+        world.analysis = AnalysisStatus(revision=of, capacity=told)
+        assert json.loads(wanted(world))["shadow"]["max_per_second"] == shown
 
 
 def test_another_canary_after_one_gets_a_shadow_and_a_token_of_its_own(world):

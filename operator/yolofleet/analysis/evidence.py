@@ -55,6 +55,12 @@ class Golden(_Told):
     message: str = ""
 
 
+class Load(_Told):
+    """How much the pod can carry."""
+
+    capacity_per_second: Annotated[Number, Field(ge=0)] | None = None  # None: not known yet
+
+
 class Frames(_Told):
     """What became of the copies of requests."""
 
@@ -103,6 +109,7 @@ class Evidence(_Told):
     status: Annotated[str, Field(max_length=64)] = ""
     requests: Annotated[dict[str, Outcomes], Field(max_length=8)] = {}
     latency: Annotated[dict[str, Histogram], Field(max_length=8)] = {}
+    load: Load = Load()
     probe: Probe | None = None
     golden: Golden | None = None
     shadow: Annotated[dict[str, Shadow], Field(max_length=_MOST_CANARIES)] = {}

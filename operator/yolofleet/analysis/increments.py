@@ -78,7 +78,8 @@ class Look:
     """What one look at the pods of a release showed.
 
     unreadable: why too few could be read, in words. waiting: whose pods there are none of.
-    golden: of one pod each that is furthest; of the stable revision, of the same set.
+    golden: of one pod each that is furthest; of the stable revision, of the same set. capacity: how
+    many pictures a second a pod of the judged revision can carry, by the one that carries least.
     """
 
     canary: Answers = Answers()
@@ -91,6 +92,7 @@ class Look:
     restarts: int = 0
     unreadable: str = ""
     waiting: str = ""
+    capacity: float | None = None
 
 
 def look(memory: Memory, pods: Iterable[Pod], *, canary: str, stable: str) -> tuple[Memory, Look]:
@@ -115,6 +117,7 @@ def look(memory: Memory, pods: Iterable[Pod], *, canary: str, stable: str) -> tu
         restarts=sum(_restarts(pod, memory.pods.get(pod.uid)) for pod in mine),
         unreadable=unreadable,
         waiting=f"no pod of {waiting} is ready" if waiting else "",
+        capacity=_least_capacity(mine),
     )
     if unreadable or waiting:
         kept = {pod.uid: _unread(pod, memory.pods.get(pod.uid)) for pod in (*mine, *others)}
@@ -161,6 +164,11 @@ def _restarts(pod: Pod, seen: Seen | None) -> int:
     counted = max(pod.restarts - seen.restarts, 0)
     began = isinstance(pod.told, Evidence) and seen.told and pod.told.started != seen.told.started
     return max(counted, 1 if began else 0)
+
+
+def _least_capacity(pods: list[Pod]) -> float | None:
+    told = (evidence.load.capacity_per_second for _, evidence in _told(pods))
+    return min(filter(None, told), default=None)
 
 
 def _furthest(pods: list[Pod]) -> Golden | None:

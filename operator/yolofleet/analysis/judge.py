@@ -27,6 +27,8 @@ from yolofleet.api.analysis import (
 MOST_FAILED = 5
 _RESTARTS_WITHIN = timedelta(minutes=10)
 _MOST_RESTARTS = 4
+_ANOTHER = 1.5  # times: what a pod can carry is measured with each batch, and is never the same
+_MOST_CAPACITY = 1e6
 _WILD = 0.6  # of what it adds: with no known pictures to say that all this is there
 
 
@@ -86,6 +88,7 @@ def judge(
             "unreadable": before.unreadable + 1 if look.unreadable else 0,
             "restarts": restarts,
             "golden": result,
+            "capacity": _capacity(before.capacity, look.capacity),
             "checks": checks,
             **written(sums),
         }
@@ -121,6 +124,13 @@ def _restarts(before: list[datetime], more: int, now: datetime) -> list[datetime
     """Return when its pods restarted lately. Clocks are set back: nothing lies ahead."""
     past = [min(at, now) for at in before if now - min(at, now) < _RESTARTS_WITHIN]
     return [*past, *[now] * more][-_MOST_RESTARTS:]
+
+
+def _capacity(before: float | None, told: float | None) -> float | None:
+    """Return what a pod can carry: as it was until it is clearly another, so that no file flaps."""
+    if told is None or (before and before / _ANOTHER < told < before * _ANOTHER):
+        return before
+    return float(f"{min(told, _MOST_CAPACITY):.2g}")
 
 
 def _result(before: GoldenResult | None, look: Look) -> GoldenResult | None:

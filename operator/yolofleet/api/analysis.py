@@ -274,6 +274,12 @@ class AnalysisStatus(ApiModel):
     golden: GoldenResult | None = Field(
         default=None, description="What the set of known pictures gave."
     )
+    capacity: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="How many pictures a second each of its pods can carry, as they told; rough, as"
+        " it stays until it is half as much again, or a third less. They are shown copies of"
+        " requests at half of that, and at 10 a second until it is known.",
+    )
     checks: Annotated[list[Check], Field(max_length=9)] = Field(
         default=[], description="What each check found."
     )

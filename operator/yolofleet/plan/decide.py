@@ -207,11 +207,17 @@ def _shadow(
         percent,
         senders=observed.ready(going.stable),
         receivers=observed.ready(name),
+        capacity=_capacity(observed, name),
         before=observed.shadow,
         token=observed.token,
         now=now,
         keep_frames=bool(asked and asked.keep_frames),
     )
+
+
+def _capacity(observed: Observed, name: str) -> float | None:
+    known = observed.analysis
+    return known.capacity if known and known.revision == name else None
 
 
 def _missing(observed: Observed, wishes: Mapping[str, int | None], going: Release) -> str | None:

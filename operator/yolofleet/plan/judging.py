@@ -180,7 +180,10 @@ def is_news(before: AnalysisStatus | None, after: AnalysisStatus, *, age: timede
 
 def _said(found: AnalysisStatus) -> tuple[object, ...]:
     verdicts = tuple((check.name, check.verdict) for check in found.checks)
-    return found.revision, found.against, found.stage, found.verdict, verdicts, found.golden
+    return (
+        *(found.revision, found.against, found.stage, found.verdict, verdicts),
+        *(found.golden, found.capacity),
+    )
 
 
 def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:

@@ -20,7 +20,9 @@ _TOKEN: Final = re.compile("[0-9a-f]{16,64}")
 LASTS: Final = timedelta(minutes=10)
 RENEWED: Final = LASTS / 2
 FRAMES_OF_A_POD: Final = 10.0
-"""So many copies a second each pod on trial is shown, as nobody knows yet how many it can carry."""
+"""So many copies a second each pod on trial is shown while nobody knows how many it can carry."""
+_OF_CAPACITY: Final = 0.5
+_SLOWEST, _FASTEST = 0.01, 100_000.0  # of what is told to a pod: no pod's word is believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ def shadow(
     *,
     senders: int,
     receivers: int,
+    capacity: float | None,
     before: Shadow | None,
     token: str,
     now: datetime,
@@ -73,19 +76,22 @@ def shadow(
 ) -> Shadow:
     """Return the shadow that `trial` is to get.
 
-    senders, receivers: ready pods of the stable revision, and of that on trial. before: the one
-    that is there: it is renewed well before its end, and keeps its token. token: one that was never
-    used.
+    senders, receivers: ready pods of the stable revision, and of that on trial. capacity: how many
+    pictures a second one of the latter can carry, if that is known: it is shown half as many.
+    before: the one that is there: it is renewed well before its end, and keeps its token. token:
+    one that was never used.
     """
     known = before if before and before.revision == trial.name else None
     until = now.replace(microsecond=0) + LASTS
     if known and now + RENEWED < known.until <= until:
         until = known.until
     kept = known.token if known else None
+    of_a_pod = _OF_CAPACITY * capacity if capacity else FRAMES_OF_A_POD
+    rate = of_a_pod * max(receivers, 1) / max(senders, 1)
     return Shadow(
         revision=trial.name,
         percent=percent,
-        max_per_second=round(FRAMES_OF_A_POD * max(receivers, 1) / max(senders, 1), 2),
+        max_per_second=round(min(max(rate, _SLOWEST), _FASTEST), 2),
         until=until,
         keep_frames=keep_frames,
         token=None if trial.guard.shadow_key else kept or token,

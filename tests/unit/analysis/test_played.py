@@ -259,6 +259,33 @@ def test_what_cannot_be_read_holds_and_never_fails(answer):
     assert played.status.unreadable == 0
 
 
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ([None, None], [None, None]),
+        ([41.23, None], [41, 41]),  # it restarted, or was not read: what it could, it can
+        ([40.0, 59.0, 27.0, 59.0], [40, 40, 40, 40]),
+        ([40.0, 61.0, 44.0, 40.0], [40, 61, 61, 40]),
+        ([0.0, 1e300], [None, 1e6]),
+    ],
+)
+def test_what_a_pod_can_carry_is_remembered_until_it_is_clearly_another(told, kept):
+    """It is measured with each batch: a file of it would be written at each look."""
+    played = Played()
+    found = []
+    for capacity in told:
+        played.canary[0].capacity = capacity
+        found.append(played.look().capacity)
+    assert found == kept
+
+
+def test_the_pod_that_carries_least_counts_and_those_of_the_stable_revision_do_not():
+    played = Played(canary=[Server("c1", CANARY), Server("c2", CANARY)])
+    for server, capacity in zip((*played.canary, *played.stable), (90.0, 30.0, 5.0), strict=True):
+        server.capacity = capacity
+    assert played.look().capacity == 30
+
+
 def test_a_dry_run_tells_and_does_nothing():
     played = Played(Analysis(mode="DryRun"))
     until(played, lambda p, d: seen(p, d, keeps=0.2), Verdict.FAIL)
