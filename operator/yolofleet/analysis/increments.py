@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from yolofleet.analysis.evidence import Evidence, Frames, Golden, Histogram, Shadow, Sizes
 
+_MOST = 10**9  # of anything that one pod counts between two looks
 _ERRORS = ("internal", "unavailable", "deadline_exceeded", "overloaded")
 _NO_TIMES = Histogram().whole()
 _NOTHING = Shadow()
@@ -159,11 +160,8 @@ def _read(pod: Pod, memory: Memory, number: int) -> Seen:
 
 
 def _restarts(pod: Pod, seen: Seen | None) -> int:
-    if seen is None:
-        return 0
-    counted = max(pod.restarts - seen.restarts, 0)
-    began = isinstance(pod.told, Evidence) and seen.told and pod.told.started != seen.told.started
-    return max(counted, 1 if began else 0)
+    """Count by kubelet's word alone: a process that began anew tells so a look later, again."""
+    return max(pod.restarts - seen.restarts, 0) if seen else 0
 
 
 def _least_capacity(pods: list[Pod]) -> float | None:
@@ -185,7 +183,8 @@ def _before(now: Evidence, seen: Seen) -> Evidence | None:
 
 
 def _more(now: int, before: int) -> int:
-    return now - before if now >= before else now
+    """Return what was added; no more than any pod could, or sums of it would fit in no status."""
+    return min(now - before if now >= before else now, _MOST)
 
 
 def _more_by_bucket(now: Histogram, before: Histogram) -> tuple[int, ...]:

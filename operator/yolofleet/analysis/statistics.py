@@ -17,6 +17,7 @@ ALPHA = 1e-4  # of a false alarm, for one check of one release
 _PROOF = log(20)  # of a false pass: 0.05; Fail goes on being judged
 PASS_LOOKS = 6
 _PATIENT_LOOKS = 30  # scenes drift for minutes: what is not gross has to last
+_MOST_OF_A_LOOK = 10**6
 _LATE_LOOKS = 720  # a fault may begin at any of so many looks, at alpha in all
 _PRIOR_DESIGN, _PRIOR_LOOKS, _LEAST_DESIGN = 20.0, 10, 2.0
 
@@ -99,7 +100,14 @@ class Tally:
     late: tuple[float, ...] = (0.0,) * 6
 
     def plus(self, k: int, n: int) -> "Tally":
-        """Return it with what one look counted, and no judgement."""
+        """Return it with what one look counted, and no judgement.
+
+        Of more than a million in one look, a million in that proportion: pods are not believed,
+        and squares that do not fit into 64 bits would have the whole status refused.
+        """
+        n, k = max(n, 0), min(max(k, 0), n)
+        if n > _MOST_OF_A_LOOK:
+            n, k = _MOST_OF_A_LOOK, k * _MOST_OF_A_LOOK // n
         return replace(
             self,
             k=self.k + k,
@@ -148,9 +156,9 @@ def looked(tally: Tally, k: int, n: int, demand: Demand) -> Tally:
     """Return `tally` with what one more look counted: `k` of `n`. None at all is no look."""
     if n <= 0:
         return tally
-    now = tally.plus(min(max(k, 0), n), n)
+    now = tally.plus(k, n)
     design = demand.design_of(now)
-    more = _terms(min(max(k, 0), n), n, demand.limit.beyond, design)
+    more = _terms(now.k - tally.k, now.n - tally.n, demand.limit.beyond, design)
     late = [max(0.0, before) + one for before, one in zip(tally.late, more, strict=True)]
     run = now.run + 1 if max(late) > 0 else 0
     fails = now.n >= demand.least and (

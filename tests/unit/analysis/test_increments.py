@@ -135,6 +135,19 @@ def test_kubelets_restarts_of_pods_that_are_not_ready_count():
     assert looked(memory, stable, canary)[1].restarts == 0
 
 
+def test_a_restart_counts_once_however_many_looks_it_takes_the_pod_to_come_back():
+    """Kubelet counts it at once, and its new process tells so only when it is ready again."""
+    stable, canary = pair()
+    memory, _ = looked(Memory(), stable, canary)
+    canary.restart(canary.started + 5)
+    canary.ready = False
+    memory, first = looked(memory, stable, canary)
+    memory, second = looked(memory, stable, canary)
+    canary.ready = True
+    memory, third = looked(memory, stable, canary)
+    assert [seen.restarts for seen in (first, second, third)] == [1, 0, 0]
+
+
 def test_a_pod_of_neither_revision_counts_for_nothing_and_one_listed_twice_counts_once():
     stable, canary = pair()
     stranger = Server("x", "gate-00000000")

@@ -42,6 +42,36 @@ def test_the_state_of_eighty_classes_and_wide_times_fits():
     assert AnalysisStatus().model_copy(update=written(read(status))).sums == status.sums
 
 
+def test_what_lying_pods_count_fits_into_numbers_that_the_api_server_takes():
+    """It keeps 64 bits: the whole status would be refused, and with it what was found."""
+    played = Played()
+    played.arguments = {"stage": Stage.LIVE, "weight": 50}
+    stable, canary = played.stable[0], played.canary[0]
+    for number in range(40):
+        huge = 2**53 - number % 2  # and back
+        stable.expected = stable.kept = {f"class {i}": [huge] * 3 for i in range(79)}
+        stable.confused = {"a": {"b": huge}}
+        stable.seen = stable.blind = huge
+        stable.frames = dict.fromkeys(("compared", "failed", "late"), huge)
+        stable.sure = {"a": huge}
+        canary.blind_in_a_row = huge
+        for server in (stable, canary):
+            server.requests = {"ok": huge, "internal": huge}
+            server.times = [huge] * 99
+        stable.compute = {"stable": [huge] * 99, "canary": [huge] * 99}
+        played.look()
+    told = json.loads(json.dumps(played.status.model_dump(mode="json")), parse_int=int)
+    assert all(abs(number) < 2**62 / 1000 for number in _integers(told))
+
+
+def _integers(told):
+    for each in told.values() if isinstance(told, dict) else told:
+        if isinstance(each, dict | list):
+            yield from _integers(each)
+        elif isinstance(each, int):
+            yield each
+
+
 def released(keeps: float, *, drift: float = 0.0, releases: int = 12) -> list[str]:
     """Return the verdict of `kept` on releases of five and a half minutes at 20 frames a second."""
     rng = np.random.default_rng(7)
