@@ -29,7 +29,7 @@ from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.informer import Informer
 from yolofleet.cluster.kinds import CONTROLLER
-from yolofleet.cluster.sampler import Sampler, fetch_with
+from yolofleet.cluster.sampler import Sampler, fetch_with, to_pods
 from yolofleet.metrics import Beliefs, Health, Metrics, WorldCollector, serve, serve_beliefs
 from yolofleet.reconcile import Deps, reconcile
 from yolofleet.runtime import logs
@@ -66,7 +66,7 @@ def main() -> int:
 
 async def run(settings: Settings, credentials: Credentials) -> int:
     """Make everything, run it until a signal or a failure, and take it down in order."""
-    async with credentials.session() as session, aiohttp.ClientSession() as pods:
+    async with credentials.session() as session, to_pods() as pods:
         operator = Operator(settings, credentials, session, pods)
         return await operator.run()
 

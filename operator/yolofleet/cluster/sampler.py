@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
+from math import inf
 from typing import Final
 
 import aiohttp
@@ -33,7 +34,9 @@ logger = logging.getLogger(__name__)
 
 _, PORT = EVIDENCE_PORT
 TIMEOUT_S: Final = 2.0
-AT_ONCE: Final = 16
+AT_ONCE: Final = 64
+AT_ONCE_OF_A_TRIAL: Final = 4
+"""Pods that hang keep no more places than these from the pods of other trials."""
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Returns the body that a URL answers; raises OSError, TimeoutError or aiohttp.ClientError."""
@@ -41,7 +44,10 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 @dataclass(slots=True)
 class _Trial:
-    """One that is followed. found: as of the last look; told: as of the last one that was news."""
+    """One that is followed. found: as of the last look; told: as of the last one that was news.
+
+    due: when it is looked at next; never, while it is looked at.
+    """
 
     subject: Subject
     due: float
@@ -89,39 +95,48 @@ class Sampler:
         return trial.told if trial else None
 
     def next_look_s(self) -> float | None:
-        """Return in how many seconds somebody is due; None: nobody is followed."""
-        due = min((trial.due for trial in self._trials.values()), default=None)
-        return None if due is None else max(due - self._clock(), 0.0)
+        """Return in how many seconds somebody is due; None: nobody waits for that."""
+        due = min((trial.due for trial in self._trials.values()), default=inf)
+        return None if due == inf else max(due - self._clock(), 0.0)
 
     async def run(self) -> None:
-        """Look at whoever is due, until cancelled."""
-        while True:
-            self._changed.clear()
-            wait = self.next_look_s()
-            try:
-                async with asyncio.timeout(wait):
-                    await self._changed.wait()
-            except TimeoutError:
-                await self.look_at_due()
+        """Look at whoever is due, each beside all others, until cancelled."""
+        async with asyncio.TaskGroup() as looks:
+            while True:
+                self._changed.clear()
+                wait = self.next_look_s()
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
+                except TimeoutError:
+                    for look in self._due():
+                        looks.create_task(look)
 
     async def look_at_due(self) -> None:
         """Look once at each trial that is due."""
+        await asyncio.gather(*self._due())
+
+    def _due(self) -> list[Coroutine[None, None, None]]:
         now = self._clock()
         due = [(key, trial) for key, trial in self._trials.items() if trial.due <= now]
         for _, trial in due:
-            trial.due = now + seconds(trial.subject.asked.interval)
-        looks = (self._look(key, trial) for key, trial in due)
-        for (key, _), failed in zip(
-            due, await asyncio.gather(*looks, return_exceptions=True), strict=True
-        ):
-            if isinstance(failed, Exception):  # a fault of ours ends no other look, and is seen
-                logger.error("a look failed", exc_info=failed, extra={"fields": {"key": key}})
+            trial.due = inf
+        return [self._look_in_peace(key, trial, now) for key, trial in due]
+
+    async def _look_in_peace(self, key: str, trial: _Trial, began: float) -> None:
+        try:
+            await self._look(key, trial)
+        except Exception as error:  # a fault of ours ends no other look, and is seen
+            logger.error("a look failed", exc_info=error, extra={"fields": {"key": key}})
+        trial.due = max(began + seconds(trial.subject.asked.interval), self._clock())
+        self._changed.set()
 
     async def _look(self, key: str, trial: _Trial) -> None:
         subject = trial.subject
         names = (subject.trial.revision, subject.trial.against)
         pods = [pod for pod in self._cache.pods(key) if _revision(pod) in names]
-        read = await asyncio.gather(*map(self._read, pods))
+        places = asyncio.Semaphore(AT_ONCE_OF_A_TRIAL)
+        read = await asyncio.gather(*(self._read(pod, places) for pod in pods))
         if self._trials.get(key) is not trial:  # it ended meanwhile
             return
         stable = "" if subject.alone else names[1]
@@ -145,7 +160,7 @@ class Sampler:
             trial.told, trial.told_at = trial.found, now
             self._wake(key)
 
-    async def _read(self, pod: Manifest) -> Pod:
+    async def _read(self, pod: Manifest, places: asyncio.Semaphore) -> Pod:
         metadata, status = pod["metadata"], pod.get("status") or {}
         conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
         address = status.get("podIP", "")
@@ -156,16 +171,16 @@ class Sampler:
             uid=metadata["uid"],
             revision=_revision(pod),
             ready=bool(ready),
-            told=await self._ask(address, _revision(pod)) if ready else None,
+            told=await self._ask(address, _revision(pod), places) if ready else None,
             restarts=sum(
                 int(each.get("restartCount", 0)) for each in status.get("containerStatuses") or ()
             ),
         )
 
-    async def _ask(self, address: str, revision: str) -> Evidence | str:
+    async def _ask(self, address: str, revision: str, places: asyncio.Semaphore) -> Evidence | str:
         host = f"[{address}]" if ":" in address else address
         try:
-            async with self._places:
+            async with places, self._places:
                 body = await self._fetch(f"http://{host}:{PORT}/evidence")
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             why = str(error) or type(error).__name__
@@ -177,12 +192,21 @@ def _revision(pod: Manifest) -> str:
     return str((pod["metadata"].get("labels") or {}).get(REVISION_LABEL, ""))
 
 
+def to_pods() -> aiohttp.ClientSession:
+    """Return what asks pods. They run what users gave them: nothing they send grows here."""
+    return aiohttp.ClientSession(
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"accept-encoding": "identity"},
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+    )
+
+
 def fetch_with(session: aiohttp.ClientSession) -> Fetch:
-    """Return what asks pods. They run what users gave them: nothing they send is too long."""
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    """Return what asks a pod over a session `to_pods`."""
 
     async def fetch(url: str) -> bytes:
-        async with session.get(url, timeout=timeout, allow_redirects=False) as answer:
+        async with session.get(url, allow_redirects=False) as answer:
             if answer.status != HTTPStatus.OK:
                 raise aiohttp.ClientError(f"answers {answer.status}")
             body = bytearray()
