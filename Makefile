@@ -61,6 +61,10 @@ build/all/%.xml:
 	YOLOFLEET_FAULTS=whole $(BIN)/python -m pytest -m "" -n $(WORKERS) --junitxml=$@.running tests/$(*F)
 	mv $@.running $@
 
+.PHONY: test-seeing
+test-seeing: venv ## Bad models called off, good ones released, on real pods (hours; goes on where it was stopped; ARGS=blind)
+	$(BIN)/python -m seeing build/seeing/$(STATE) $(ARGS)
+
 .PHONY: test-times
 test-times: venv ## Where the time of the last `make test` went, by folder and test
 	$(BIN)/python -m steady --of build/tests.xml --slowest 30

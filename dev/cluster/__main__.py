@@ -77,7 +77,7 @@ def _images(_: argparse.Namespace) -> None:
 
 
 def _stub_image(_: argparse.Namespace) -> None:
-    print(images.build_and_load_stub())
+    print(images.build_and_load_upon(images.STUB))
 
 
 def _down(_: argparse.Namespace) -> None:

@@ -35,8 +35,10 @@ PRODUCTS: Final = {
         "yolofleet/yoloserve", "serving_image/Dockerfile", target="cpu", variant="-cpu"
     ),
 }
-# No product: the server with an engine that only waits, for tests of what is around engines.
+# No products: the server with an engine that only waits, for tests of what is around engines, and
+# with a network in trouble, for releases that are to be called off.
 STUB: Final = Product("yolofleet/yoloserve-stub", "dev/stub_engine/Dockerfile")
+TROUBLED: Final = Product("yolofleet/yoloserve-troubled", "dev/troubled_engine/Dockerfile")
 
 
 def build_and_load() -> dict[str, str]:
@@ -50,11 +52,11 @@ def build_and_load() -> dict[str, str]:
     return tags
 
 
-def build_and_load_stub() -> str:
-    """Build the server with the stub engine upon the server's image; return its tag."""
+def build_and_load_upon(product: Product) -> str:
+    """Build STUB or TROUBLED upon the server's image; return its tag."""
     serving = build_and_load()["yoloserve_cpu"]
     with lock("images"):
-        tag = _build(STUB, {"BASE_IMAGE": serving})
+        tag = _build(product, {"BASE_IMAGE": serving})
         if kindcluster.runs():
             kindcluster.load([tag])
     return tag

@@ -87,7 +87,10 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 class Load:
-    """Callers that post pictures, one after the other, from entering to leaving the context."""
+    """Callers that post pictures, one after the other, from entering to leaving the context.
+
+    per_second: of all callers together, at most; None: as many as are answered.
+    """
 
     def __init__(
         self,
@@ -95,11 +98,13 @@ class Load:
         pictures: Sequence[bytes],
         *,
         callers: int = CALLERS,
+        per_second: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self._target = target
         self._pictures = itertools.cycle(pictures)
         self._callers = callers
+        self._turns = _Turns(per_second)
         self._headers = {"Host": target.host, "Content-Type": "image/jpeg", **(headers or {})}
         self._answers: list[Answer] = []
         self._arrived = threading.Condition()
@@ -175,6 +180,7 @@ class Load:
 
     async def _caller(self, session: aiohttp.ClientSession) -> None:
         while not self._stop.is_set():
+            await self._turns.next()
             answer = await self._ask(session, next(self._pictures))
             with self._arrived:
                 self._answers.append(answer)
@@ -192,6 +198,20 @@ class Load:
         except aiohttp.ClientError as error:
             return Answer(_since(started), failure=type(error).__name__)
         return judged(response.status, body, _since(started))
+
+
+class _Turns:
+    """The times at which requests may begin, evenly apart; what was missed is not made up for."""
+
+    def __init__(self, per_second: float | None) -> None:
+        self._apart = 1 / per_second if per_second else 0.0
+        self._at = 0.0
+
+    async def next(self) -> None:
+        """Return when it is somebody's turn."""
+        now = time.perf_counter()
+        self._at = max(self._at + self._apart, now)
+        await asyncio.sleep(self._at - now)
 
 
 def wait_until_served(
