@@ -1,0 +1,1 @@
+"""What looking at judged releases costs the operator: `python -m bench.sampler`."""
