@@ -1,4 +1,4 @@
-"""The server with a network in trouble: it answers as the network does, until the trouble begins."""
+"""The server with a network in trouble answers as the network does, until the trouble begins."""
 
 import numpy as np
 import pytest
