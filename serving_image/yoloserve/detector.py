@@ -245,6 +245,11 @@ class Detector:
         self.require_in_time(deadline)
         return answer, drawn
 
+    async def drawn(self, encoded: bytes, draw: Callable[..., bytes], *args: object) -> bytes:
+        """Have a picture that was answered before drawn upon, where pictures are decoded."""
+        pixels = _pixels(encoded, self._max_pixels)
+        return await self._run_with(pixels, draw, encoded, self._max_pixels, *args)
+
     async def look_at_probe(self) -> Output:
         """Run the probe picture through the engine, in turn with everybody else."""
         image = decode(PROBE.read_bytes(), max_pixels=PROBE_PIXELS)

@@ -320,6 +320,12 @@ class Settings(LastWords, extra="forbid"):
         "pictures are replayed to another one, and replayed ones are told from requests. Read "
         "again when it changes.",
     )
+    frames_key_file: ServeOnly[Path | None] = Field(
+        None,
+        description="File of the key that shows the pictures on which this revision and the one "
+        "that it shadows differ most; no client's key does. Without one none is kept. Read again "
+        "when it changes.",
+    )
     golden_dir: ServeOnly[Path | None] = Field(
         None,
         description="Folder of pictures whose objects are known (NAME.jpg or NAME.png, NAME.txt "

@@ -1,15 +1,21 @@
 """The try-it page in a real browser: choose a picture, see its boxes."""
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import uvicorn
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+
+from yoloserve.detections.postprocess import Detections
+from yoloserve.shadow.pairs import Found, difference
 
 pytestmark = pytest.mark.browser
 
@@ -145,6 +151,57 @@ def test_the_api_page_is_drawn_without_internet(page) -> None:
     found = (By.ID, "operations-detect-detect_v1_detect_post")
     WebDriverWait(page, 30).until(lambda driver: driver.find_elements(*found))
     assert "/v1/detect" in page.find_element(By.TAG_NAME, "body").text
+
+
+STORED = """
+return [localStorage.length, sessionStorage.length, document.cookie, location.href].join()
+"""
+CANARY, FRAMES_KEY = "gate-2222bbbb", "only-one-person-has-it"
+
+
+async def test_where_two_revisions_differ_is_shown_to_who_types_the_key_and_it_is_not_kept(
+    browser: webdriver.Chrome, serve, jpeg: bytes, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    (tmp_path / "frames").write_text(FRAMES_KEY)
+    boxes = np.array([[10, 10, 60, 60]], np.float32)
+    one = Detections(boxes, np.array([0.9], np.float32), np.array([0]))
+    stable, canary = Found(one, ("circle",), 0.25, 0), Found(one[:0], ("circle",), 0.25, 0)
+    async with serve(revision="gate-1111aaaa", frames_key_file=tmp_path / "frames") as served:
+        album = served.serving.shadow.album
+        album.follow(CANARY)
+        album.offer(CANARY, jpeg, stable, canary, difference(stable, canary).apart)
+        server = uvicorn.Server(
+            uvicorn.Config(served.app, port=unused_tcp_port, lifespan="off", log_config=None)
+        )
+        serving = asyncio.create_task(server.serve())
+        try:
+            await asyncio.to_thread(_look, browser, f"http://127.0.0.1:{unused_tcp_port}/")
+        finally:
+            server.should_exit = True
+            await serving
+
+
+def _look(browser: webdriver.Chrome, url: str) -> None:
+    browser.get(url)
+    browser.find_element(By.CSS_SELECTOR, "#differences summary").click()
+    told = browser.find_element(By.ID, "frames-status")
+    key = browser.find_element(By.ID, "frames-key")
+    key.send_keys("somebody-guesses-one", Keys.ENTER)
+    WebDriverWait(browser, 30).until(lambda _: "the key is not the one" in told.text)
+    key.send_keys(FRAMES_KEY)
+    browser.find_element(By.ID, "show-frames").click()
+    WebDriverWait(browser, 30).until(
+        lambda _: browser.find_elements(By.CSS_SELECTOR, "#frames img")
+    )
+    assert "1 picture in pod " in told.text
+    assert f"(gate-1111aaaa) on which {CANARY} differs most" in told.text
+    picture = browser.find_element(By.CSS_SELECTOR, "#frames img")
+    assert picture.is_displayed()
+    assert "Lost: 1 × circle" in picture.get_attribute("alt")
+    assert "Lost: 1 × circle" in browser.find_element(By.ID, "frames").text
+    assert key.get_attribute("value") == ""
+    assert browser.execute_script(STORED) == f"0,0,,{url}"
+    browser.get_log("browser")  # it says there that the first key was refused
 
 
 ASK = """

@@ -502,6 +502,42 @@ def said(**changes: Any) -> bytes:
     return orjson.dumps({k: v for k, v in (usual | changes).items() if v is not None})
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_a_picture_on_which_the_two_differ_is_kept_while_that_is_asked_for(
+    stable_of, own, jpeg, tmp_path, keeps
+) -> None:
+    (tmp_path / "frames").write_text("who-may-look-has-it")
+    canary = Canary(Reply(200, OURS, said()))
+    settings = {"frames_key_file": tmp_path / "frames"}
+    async with stable_of(canary, told(keep_frames=keeps), **settings) as stable:
+        shadow = stable.serving.shadow
+        await stable.detect(jpeg)
+        await until(lambda: frames(stable) == {"compared": 1})
+        kept = shadow.album.frames()
+        assert [(each.encoded, len(each.apart)) for each in kept] == [(jpeg, 2)] * keeps
+        live = stable.serving.live
+        live.told = live.told.model_copy(update={"shadow": None})
+        shadow.follow()
+        assert shadow.album.frames() == []
+
+
+async def test_no_picture_is_kept_that_nobody_may_see_nor_when_the_server_ends(
+    stable_of, jpeg, tmp_path
+) -> None:
+    canary = Canary(Reply(200, OURS, said()))
+    async with stable_of(canary, told(keep_frames=True)) as stable:
+        await stable.detect(jpeg)
+        await until(lambda: frames(stable) == {"compared": 1})
+        assert stable.serving.shadow.album.frames() == []
+    (tmp_path / "frames").write_text("who-may-look-has-it")
+    settings = {"frames_key_file": tmp_path / "frames"}
+    async with stable_of(canary, told(keep_frames=True), **settings) as stable:
+        await stable.detect(jpeg)
+        await until(lambda: stable.serving.shadow.album.frames())
+        stable.serving.drain()
+        assert stable.serving.shadow.album.frames() == []
+
+
 def coded(code: str) -> bytes:
     return orjson.dumps({"error": {"code": code, "message": ""}})
 

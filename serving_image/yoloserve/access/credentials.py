@@ -54,6 +54,10 @@ class Access:
             return self._keys.client(secret)
         raise Unauthorized("send a token: Authorization: Bearer ...")
 
+    def is_key(self, secret: str) -> bool:
+        """Say whether a client is let in by this key."""
+        return bool(self._keys and self._keys.find(secret))
+
     async def close(self) -> None:
         """Let go of what is held."""
         if self._tokens:

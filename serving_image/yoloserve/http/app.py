@@ -26,7 +26,7 @@ from yoloserve.http.middleware import (
     cors,
 )
 from yoloserve.http.replies import detects, refusal, reply
-from yoloserve.http.routes import detect, health, page, stream, v2
+from yoloserve.http.routes import detect, disagreements, health, page, stream, v2
 from yoloserve.http.schemas import StreamResponse, V2Request
 from yoloserve.http.serving import Serving, serving_of
 from yoloserve.settings import Settings
@@ -61,7 +61,7 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.state.serving = serving
-    for routes in (detect, stream, v2, health, page):
+    for routes in (detect, stream, v2, health, disagreements, page):
         app.include_router(routes.router)
     _complete(app.openapi())  # made once, and kept by FastAPI
     app.add_exception_handler(errors.Refusal, _refused)

@@ -19,7 +19,7 @@ from yoloserve.live import LOOK_AGAIN_S, Live
 from yoloserve.quality.golden import GoldenSet
 from yoloserve.scheduling.admission import Places, Quotas
 from yoloserve.settings import Settings
-from yoloserve.shadow.keys import Keys
+from yoloserve.shadow.keys import KeyFile, Keys
 from yoloserve.shadow.replay import Shadow
 from yoloserve.shadow.telling import Comparisons
 from yoloserve.telemetry import logs
@@ -54,8 +54,10 @@ class Serving:
     witness: Witness
     live: Live
     shadow: Shadow
+    frames_key: KeyFile
     golden: GoldenSet | None
     large_json: asyncio.Lock = field(default_factory=asyncio.Lock)
+    drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
     warm: bool = False
     draining: bool = False
 
@@ -66,6 +68,7 @@ class Serving:
         live = Live(settings.live_dir)
         golden = _golden(detector, metrics, settings)
         keys = Keys(settings.shadow_key_file, live, is_open=access is None)
+        frames_key = KeyFile(settings.frames_key_file, "the differing pictures")
         serving = cls(
             settings=settings,
             detector=detector,
@@ -86,7 +89,8 @@ class Serving:
             ),
             witness=Witness(detector, metrics),
             live=live,
-            shadow=Shadow(detector, settings, live, keys),
+            shadow=Shadow(detector, settings, live, keys, frames_key=frames_key),
+            frames_key=frames_key,
             golden=golden,
         )
         metrics.watch_streams(serving.streams)
@@ -159,6 +163,14 @@ class Serving:
             golden=self.golden.told if self.golden else None,
             shadow=self.shadow.tallies.as_dict(),
         )
+
+    def shows_frames(self, key: str) -> bool:
+        """Say whether this key shows the pictures on which two revisions differ.
+
+        One that does anything else, too, has been given to others for that.
+        """
+        other = self.shadow.keys.takes(key) or (self.access and self.access.is_key(key))
+        return self.frames_key.opens(key) and not other
 
     def refuse_if_blind(self) -> None:
         """Raise `Blind` while the network does not see: no boxes would be a lie."""

@@ -6,11 +6,12 @@ counted apart.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from yoloserve.detections.postprocess import Detections
 from yoloserve.quality.agreement import paired
@@ -49,6 +50,22 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Disagreement:
+    """The objects about which two answers disagree; classes are numbered as `classes` names them.
+
+    Each is in one place only: what has another class is neither lost nor added.
+    """
+
+    classes: tuple[str, ...]
+    lost: Detections  # what stable is sure of, and the canary has not
+    added: Detections  # what the canary is sure of, and stable has not even nearly
+    confused: tuple[Detections, Detections]  # stable's, and what the canary has in its place
+
+    def __len__(self) -> int:
+        return len(self.lost) + len(self.added) + len(self.confused[0])
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """How the canary's answer for one picture differs from stable's."""
 
@@ -57,6 +74,7 @@ class Difference:
     confused: Counter[tuple[str, str]]  # lost, but there as another class: (stable's, canary's)
     sure: Counter[str]  # kept, and what the canary is sure of and stable has not even nearly
     blind: bool | None  # whether the canary found nothing; None where stable is sure of nothing
+    apart: Disagreement
     only_stable: Counter[str] = field(default_factory=Counter)  # sure, of a class that it has alone
     only_canary: Counter[str] = field(default_factory=Counter)
 
@@ -69,26 +87,38 @@ def difference(stable: Found, canary: Found) -> Difference:
     common = np.array([name in ours and name in theirs for name in known], np.bool_)
     stable, canary = stable.named(names), canary.named(names)
     expected, expected_alone = _split(stable.sure, common)
-    added, added_alone = _split(canary.sure, common)
-
     found = canary.nearly
+    sure = found.scores >= canary.confidence + SURE
+    shared = common[found.classes]
+
     kept_pairs = paired(found, expected)
-    kept = [column for _, column in kept_pairs]
-    lost = _without(expected, kept)
-    lone = _without(found, [row for row, _ in kept_pairs])
-    confused = paired(_of_one_class(lone), _of_one_class(lost))
+    kept = expected[_numbers(column for _, column in kept_pairs)]
+    lost = _without(expected, [column for _, column in kept_pairs])
+    lone = np.delete(np.arange(len(found)), [row for row, _ in kept_pairs])
+    confused = paired(_of_one_class(found[lone]), _of_one_class(lost))
+    mistaken = lone[_numbers(row for row, _ in confused)]
     # Not simply what is left of `found`: there stable need not be sure to have seen it, too.
-    added = _without(added, [row for row, _ in paired(added, stable.nearly)])
+    added = np.flatnonzero(sure & shared)
+    added = np.delete(added, [row for row, _ in paired(found[added], stable.nearly)])
+    apart = Disagreement(
+        classes=known,
+        lost=_without(lost, [column for _, column in confused]),
+        added=found[np.setdiff1d(added, mistaken)],
+        confused=(lost[_numbers(column for _, column in confused)], found[mistaken]),
+    )
+    was, became = apart.confused
     return Difference(
         expected=_by_size(expected, known),
-        kept=_by_size(expected[np.array(kept, np.int64)], known),
+        kept=_by_size(kept, known),
         confused=Counter(
-            (known[lost.classes[column]], known[lone.classes[row]]) for row, column in confused
+            (known[one], known[other])
+            for one, other in zip(was.classes.tolist(), became.classes.tolist(), strict=True)
         ),
-        sure=_by_class(expected[np.array(kept, np.int64)], known) + _by_class(added, known),
+        sure=_by_class(kept, known) + _by_class(found[added], known),
         blind=len(found) == 0 if len(expected) else None,
+        apart=apart,
         only_stable=_by_class(expected_alone, known),
-        only_canary=_by_class(added_alone, known),
+        only_canary=_by_class(found[sure & ~shared], known),
     )
 
 
@@ -104,9 +134,11 @@ def _split(found: Detections, common: np.ndarray) -> tuple[Detections, Detection
 
 
 def _without(found: Detections, rows: Sequence[int]) -> Detections:
-    rest = np.ones(len(found), np.bool_)
-    rest[list(rows)] = False
-    return found[rest]
+    return found[np.delete(np.arange(len(found)), rows)]
+
+
+def _numbers(rows: Iterable[int]) -> NDArray[np.int64]:
+    return np.fromiter(rows, np.int64)
 
 
 def _of_one_class(found: Detections) -> Detections:

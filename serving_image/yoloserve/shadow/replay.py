@@ -14,8 +14,9 @@ from yoloserve.errors import OverQuota
 from yoloserve.live import Live, ShadowOrder
 from yoloserve.scheduling.admission import Quotas
 from yoloserve.settings import Settings
+from yoloserve.shadow.album import Album
 from yoloserve.shadow.answers import read
-from yoloserve.shadow.keys import Keys
+from yoloserve.shadow.keys import KeyFile, Keys
 from yoloserve.shadow.pairs import Difference, Found, difference
 from yoloserve.shadow.tally import Outcome, Tallies
 from yoloserve.telemetry.tracing import begin
@@ -69,14 +70,17 @@ class Shadow:
         live: Live,
         keys: Keys,
         *,
+        frames_key: KeyFile | None = None,
         draw: Callable[[], float] = random.random,
         connect: "Callable[[], Caller] | None" = None,
     ) -> None:
         self.tallies = Tallies()
+        self.album = Album(detector.clock)
         self.keys = keys
         self._detector = detector
         self._settings = settings
         self._live = live
+        self._frames_key = frames_key or KeyFile(None, "")
         self._draw = draw
         self.connect = connect
         self.lag_s = LAG_S
@@ -94,6 +98,8 @@ class Shadow:
         """Do from now on what `live.json` says."""
         target = self._allowed(self._live.shadow())
         before, self._target = self._target, target
+        keeps = target and target.order.keep_frames and self._frames_key.content()
+        self.album.follow(target.revision if target and keeps else "")
         if (target and target.revision) != (before and before.revision):
             self._drop()
             self._pause, self._back_off_s = (-float("inf"), Outcome.UNREACHABLE), BACK_OFF_S[0]
@@ -107,6 +113,7 @@ class Shadow:
         """Stop at once, and forget what waits."""
         self._target = None
         self._drop()
+        self.album.follow("")
         if self._task:
             self._task.cancel()
 
@@ -201,7 +208,9 @@ class Shadow:
         if isinstance(result, Outcome):
             tally.frames[result] += 1
         else:
-            tally.compared(frame.stable, *result)
+            found, told = result
+            tally.compared(frame.stable, found, told)
+            self.album.offer(frame.revision, frame.encoded, frame.stable, found, told.apart)
 
     async def _result(self, target: Target, frame: _Frame) -> "Outcome | tuple[Found, Difference]":
         clock = self._detector.clock

@@ -23,6 +23,7 @@ FILES = {
     "/": "index.html",
     "/page/page.css": "page.css",
     "/page/page.js": "page.js",
+    "/page/differences.js": "differences.js",
     "/page/icon.svg": "icon.svg",
 }
 
