@@ -36,6 +36,7 @@ class Server:
     )
     requests: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     times: list[int] = field(default_factory=lambda: [0] * 99)
+    sees: int = 3
     blind_in_a_row: int = 0
     golden: dict[str, Any] | None = None
     expected: dict[str, list[int]] = field(default_factory=dict)
@@ -96,7 +97,7 @@ class Server:
                 "requests": {"request": self.requests},
                 "latency": {"request": {"first": 0, "counts": self.times}},
                 "load": {"capacity_per_second": self.capacity},
-                "probe": {"sees": 3, "blind": 0, "blind_in_a_row": self.blind_in_a_row},
+                "probe": {"sees": self.sees, "blind": 0, "blind_in_a_row": self.blind_in_a_row},
                 "golden": self.golden,
                 "shadow": {self.compares: shadow} if self.revision != self.compares else {},
             }

@@ -8,6 +8,7 @@ import pytest
 from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import AnalysisStatus, Check, Failed, Stage, Verdict
 from yolofleet.api.names import FAILED_ANNOTATION, RETRY_ANNOTATION
+from yolofleet.plan.judging import is_news
 
 V1, V2, V3 = ({"uri": f"https://models/{n}.onnx"} for n in (1, 2, 3))
 STEPS = [{"weight": 10, "hold": "2m"}, {"weight": 50, "hold": "5m"}]
@@ -195,6 +196,75 @@ class TestInTheDark:
         assert world.status().stable.revision == new
 
 
+GOLDEN = {"golden": {"configMap": "known", "minMAP50": 0.5}}
+
+
+IN_PLACE = {"strategy": "InPlace", "analysis": {}}
+
+
+class TestKnownPictures:
+    def subject(self, world: Any) -> Any:
+        return world.think().subject
+
+    def test_pods_that_were_made_before_the_set_was_named_are_not_waited_for(self, world):
+        """Nothing restarts for it, so that they would be waited for for ever."""
+        begun(world)
+        turn(world)
+        world.edit(rollout={**JUDGED, "analysis": GOLDEN})
+        assert "made before" in self.subject(world).untried
+        world.edit(model=V3)
+        turn(world)
+        assert self.subject(world).untried == ""
+        other = {"golden": {"configMap": "others", "minMAP50": 0.5}}
+        world.edit(rollout={**JUDGED, "analysis": other})
+        assert "made before" in self.subject(world).untried
+        limits = {"golden": {**GOLDEN["golden"], "minMAP50": 0.9}}
+        world.edit(rollout={**JUDGED, "analysis": limits})
+        assert self.subject(world).untried == "", "other limits for the same set"
+
+
+class TestTheOnlyReplica:
+    """Swapped in place nothing runs beside it: it is judged by itself, or a person decides."""
+
+    def swapped(self, world: Any) -> tuple[str, str]:
+        world.edit(model=V1, replicas=1, rollout=IN_PLACE)
+        world.settle()
+        world.edit(model=V2)
+        for _ in range(3):
+            turn(world)
+        return world.status().stable.revision, world.status().rollout.revision
+
+    def test_it_serves_and_waits_for_a_person_in_words_that_say_how(self, world):
+        _, new = self.swapped(world)
+        assert world.ready(new) == 1
+        subject = world.think().subject
+        assert subject.alone
+        assert "only replica's place" in subject.unpaired
+        shows(world, Verdict.NOT_JUDGED, Stage.LIVE)
+        turn(world, minutes=60)
+        assert told(world).reason == "AwaitingApproval"
+        assert "kubectl patch" in told(world).message
+        approved = {"revision": new, "step": 1}
+        world.edit(rollout={**IN_PLACE, "approved": approved})
+        world.settle()
+        assert world.status().stable.revision == new
+
+    def test_what_passed_by_itself_is_released(self, world):
+        _, new = self.swapped(world)
+        shows(world, Verdict.PASS, Stage.LIVE)
+        world.settle()
+        assert world.status().stable.revision == new
+
+    def test_what_failed_gives_the_place_back(self, world):
+        old, new = self.swapped(world)
+        fails(world, Stage.LIVE)
+        for _ in range(6):
+            turn(world, minutes=2)
+        assert world.replicas() == {old: 1, new: 0}
+        assert world.weights() == {old: 100}
+        assert told(world).reason == "AnalysisFailed"
+
+
 class TestFailure:
     @pytest.mark.parametrize("stage", Stage)
     def test_it_is_called_off_and_stays_so_however_often_it_is_asked_for(
@@ -338,6 +408,29 @@ class TestFailure:
         turn(world)
         assert told(world).reason == "AnalysisFailed", "coming back to it is no new try"
 
+    def test_what_cannot_be_read_holds_also_what_a_person_released_in_spite_of_a_failure(
+        self, world
+    ):
+        _, new = begun(world)
+        turn(world)
+        approved = {"revision": new, "step": 2, "despite": "AnalysisFailed"}
+        world.edit(rollout={**JUDGED, "approved": approved})
+        turn(world)
+        for verdict, weight in ((Verdict.ERROR, 0), (Verdict.INCONCLUSIVE, 0), (Verdict.PASS, 10)):
+            fails(world)
+            more = Check(name="errors", verdict=verdict, since=world.now)
+            world.analysis.checks.append(more)
+            turn(world, minutes=3)
+            assert world.weights()[new] == weight, verdict
+
+    def test_a_failure_that_had_no_consequence_is_news_once_it_has(self, world):
+        begun(world)
+        turn(world)
+        fails(world)
+        before = world.analysis.model_copy(update={"failed": []})  # in a dry run
+        assert is_news(before, world.analysis, age=timedelta())
+        assert not is_news(world.analysis, world.analysis, age=timedelta(hours=1))
+
     def test_pause_keeps_its_weight_until_a_person_says(self, world):
         rollout = {**JUDGED, "analysis": {"onFailure": "Pause"}}
         _, new = begun(world, rollout)
@@ -376,6 +469,7 @@ class TestCanaryByHand:
             turn(world, minutes=60)
         assert world.status().stable.revision == old
         assert world.weights() == {old: 90, canary: 10}
+        assert told(world).reason in ("Analysing", "NotEnoughData"), "not: who routes by it"
         shows(world, Verdict.PASS, Stage.LIVE)
         turn(world)
         turn(world)

@@ -18,6 +18,7 @@ from yolofleet.api.analysis import Analysis, Stage
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.sampler import Sampler, fetch_with, to_pods
 from yolofleet.plan.judging import Subject, Trial
+from yolofleet.workloads.pods import restarts
 
 SUBJECT = Subject(Trial(CANARY, STABLE, Stage.DARK, 0, 1), Analysis(), None, "", "", False)
 HANGING = 100
@@ -107,3 +108,8 @@ async def test_what_is_no_answer_is_none_wherever_it_leads(status: int) -> None:
 
     with pytest.raises(aiohttp.ClientError, match=str(status)):
         await answered(handler)
+
+
+def test_what_runs_beside_the_server_restarts_for_its_own_reasons() -> None:
+    told = [{"name": "yoloserve", "restartCount": 1}, {"name": "istio-proxy", "restartCount": 7}]
+    assert restarts({"metadata": {}, "status": {"containerStatuses": told}}) == 1

@@ -42,7 +42,9 @@ class Case:
     """What there is to judge by.
 
     golden, golden_stable: how far the run over the known pictures is, where one is asked for.
-    unpaired: why no copies are compared; unreadable: why nothing was read at this look.
+    untried: why its pods have not the set that is asked for. probed: whether they looked at their
+    own picture; None: none told. unpaired: why no copies are compared; unreadable: why nothing was
+    read at this look.
     stake: how much more of its own answers may be bad than of all, as it answers but a part.
     incomparable: why its own answers are no match for the stable revision's.
     """
@@ -55,7 +57,8 @@ class Case:
     golden: Golden | None
     golden_stable: Golden | None
     result: GoldenResult | None
-    probed: bool
+    probed: bool | None
+    untried: str
     blind_in_a_row: int
     restarts: int
     unpaired: str
@@ -79,6 +82,8 @@ def golden(case: Case) -> Finding:
     asked = case.analysis.golden
     if asked is None:
         return Finding(Verdict.NOT_JUDGED, "no set is named in spec.rollout.analysis.golden")
+    if case.untried:
+        return Finding(Verdict.NOT_JUDGED, case.untried)
     result = case.result
     if result is None:
         told = case.golden
@@ -113,8 +118,11 @@ def probe(case: Case) -> Finding:
     if case.restarts >= _RESTARTS:
         told = f"restarted {case.restarts} times in 10 minutes"
         return Finding(Verdict.FAIL, told, case.restarts, _RESTARTS)
-    if not case.probed:
+    if case.probed is None:
         return Finding(Verdict.INCONCLUSIVE, "no pod of it told yet whether it sees")
+    if not case.probed:
+        told = "no pod of it looked at its own picture yet; with an interval of 0 none ever does"
+        return Finding(Verdict.NOT_JUDGED, told)
     return Finding(Verdict.PASS, "sees its own picture, and does not restart")
 
 

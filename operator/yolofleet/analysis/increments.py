@@ -78,7 +78,8 @@ class Pairs:
 class Look:
     """What one look at the pods of a release showed.
 
-    unreadable: why too few could be read, in words. waiting: whose pods there are none of.
+    unreadable: why too few could be read, in words. waiting: whose pods there are none of. probed:
+    whether any looked at its own picture; None: none told.
     golden: of one pod each that is furthest; of the stable revision, of the same set. capacity: how
     many pictures a second a pod of the judged revision can carry, by the one that carries least.
     """
@@ -88,7 +89,7 @@ class Look:
     pairs: Pairs = Pairs()
     golden: Golden | None = None
     golden_stable: Golden | None = None
-    probed: bool = False
+    probed: bool | None = None
     blind_in_a_row: int = 0
     restarts: int = 0
     unreadable: str = ""
@@ -111,7 +112,7 @@ def look(memory: Memory, pods: Iterable[Pod], *, canary: str, stable: str) -> tu
     bare = Look(
         golden=_furthest(mine),
         golden_stable=_furthest(others),
-        probed=any(told.probe for _, told in _told(mine)),
+        probed=_probed(mine),
         blind_in_a_row=max(
             (told.probe.blind_in_a_row for _, told in _told(mine) if told.probe), default=0
         ),
@@ -162,6 +163,11 @@ def _read(pod: Pod, memory: Memory, number: int) -> Seen:
 def _restarts(pod: Pod, seen: Seen | None) -> int:
     """Count by kubelet's word alone: a process that began anew tells so a look later, again."""
     return max(pod.restarts - seen.restarts, 0) if seen else 0
+
+
+def _probed(pods: list[Pod]) -> bool | None:
+    looks = [told.probe.sees + told.probe.blind for _, told in _told(pods) if told.probe]
+    return any(looks) if looks else None
 
 
 def _least_capacity(pods: list[Pod]) -> float | None:

@@ -46,13 +46,15 @@ def judge(
     retried: str = "",
     unpaired: str = "",
     incomparable: str = "",
+    untried: str = "",
 ) -> AnalysisStatus:
     """Return what is known of `revision` after one more look at it and at `against`.
 
     against: empty where nothing is released yet. weight: the percent of requests that it answers;
     following: what it would answer next. retried: a person's word to begin anew, told by a value
     that was not used yet. unpaired: why the same pictures do not go to both; incomparable: why its
-    own answers are no match for those of the stable revision.
+    own answers are no match for those of the stable revision. untried: why its pods have not the
+    known pictures.
     """
     now = now.replace(microsecond=0)
     before = _begun(analysis, known, revision, against, retried, now)
@@ -74,6 +76,7 @@ def judge(
         restarts=len(restarts),
         unpaired=unpaired if against else "",
         incomparable=incomparable,
+        untried=untried,
         unreadable=look.unreadable,
     )
     checks = _checks(case, {check.name: check for check in before.checks}, now)
@@ -123,7 +126,7 @@ def _begun(
 def _restarts(before: list[datetime], more: int, now: datetime) -> list[datetime]:
     """Return when its pods restarted lately. Clocks are set back: nothing lies ahead."""
     past = [min(at, now) for at in before if now - min(at, now) < _RESTARTS_WITHIN]
-    return [*past, *[now] * more][-_MOST_RESTARTS:]
+    return [*past, *[now] * min(more, _MOST_RESTARTS)][-_MOST_RESTARTS:]
 
 
 def _capacity(before: float | None, told: float | None) -> float | None:

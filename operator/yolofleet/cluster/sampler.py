@@ -29,6 +29,7 @@ from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.api.pod_template import EVIDENCE_PORT
 from yolofleet.cluster.cache import Cache
 from yolofleet.plan.judging import Subject, is_news
+from yolofleet.workloads.pods import is_ready, restarts
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +155,7 @@ class Sampler:
             retried=subject.retried,
             unpaired=subject.unpaired,
             incomparable=subject.unpaired if subject.alone else subject.trial.incomparable,
+            untried=subject.untried,
             now=now,
         )
         if is_news(trial.told, trial.found, age=now - (trial.told_at or now)):
@@ -161,20 +163,14 @@ class Sampler:
             self._wake(key)
 
     async def _read(self, pod: Manifest, places: asyncio.Semaphore) -> Pod:
-        metadata, status = pod["metadata"], pod.get("status") or {}
-        conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
-        address = status.get("podIP", "")
-        ready = (
-            conditions.get("Ready") == "True" and "deletionTimestamp" not in metadata and address
-        )
+        address = (pod.get("status") or {}).get("podIP", "")
+        ready = is_ready(pod) and bool(address)
         return Pod(
-            uid=metadata["uid"],
+            uid=pod["metadata"]["uid"],
             revision=_revision(pod),
-            ready=bool(ready),
+            ready=ready,
             told=await self._ask(address, _revision(pod), places) if ready else None,
-            restarts=sum(
-                int(each.get("restartCount", 0)) for each in status.get("containerStatuses") or ()
-            ),
+            restarts=restarts(pod),
         )
 
     async def _ask(self, address: str, revision: str, places: asyncio.Semaphore) -> Evidence | str:

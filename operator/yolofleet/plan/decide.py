@@ -165,7 +165,8 @@ def _trial(detector: Detector, going: Release) -> Trial | None:
     if detector.spec.rollout.analysis is None:
         return None
     if way := going.progress:
-        return Trial(way.revision, going.stable, way.stage, way.goal, way.following)
+        lone = way.strategy is Strategy.IN_PLACE and not way.dark and not going.capacity.kept
+        return Trial(way.revision, going.stable, way.stage, way.goal, way.following, lone=lone)
     if (canary := detector.spec.canary) is None or going.canary is None:
         return None
     stage = Stage.LIVE if canary.weight or canary.match else Stage.DARK

@@ -22,8 +22,10 @@ from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Despite
 from yolofleet.plan.observed import Observed
 from yolofleet.workloads.judged import evidence_port, reads_live
+from yolofleet.workloads.revision import GoldenSet
 
 TOLD_EVERY = timedelta(seconds=60)
+_UNPROVED = (Verdict.INCONCLUSIVE, Verdict.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Trial:
 
     weight: the percent of requests that it is to answer now; following: what it would answer next.
     incomparable: why what it answers is no match for what the stable one answers; empty: it is.
+    lone: whether it takes the place of the only replica, so that nothing runs beside it.
     """
 
     revision: str
@@ -40,6 +43,7 @@ class Trial:
     weight: int
     following: int
     incomparable: str = ""
+    lone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Subject:
     known: what the status remembers. retried: the last word of a person that was acted on.
     unpaired: why no pair of answers can be had, in words; empty where they can. alone: whether the
     pods of the stable revision tell nothing, so that those of the other are looked at alone.
+    untried: why the known pictures that are asked for are none that its pods have.
     """
 
     trial: Trial
@@ -57,6 +62,7 @@ class Subject:
     retried: str
     unpaired: str
     alone: bool
+    untried: str = ""
 
     def is_of(self, other: "Subject") -> bool:
         """Say whether both are of one trial, which goes on."""
@@ -96,8 +102,8 @@ def judgement(detector: Detector, observed: Observed, revision: str, stage: Stag
         case Verdict.PASS:
             return Judgement.PASSED
         case Verdict.FAIL if despite(detector, revision):
-            passed = all(check.verdict is not Verdict.INCONCLUSIVE for check in found.checks)
-            return Judgement.PASSED if passed else Judgement.WAITS
+            waits = any(check.verdict in _UNPROVED for check in found.checks)
+            return Judgement.WAITS if waits else Judgement.PASSED
         case Verdict.FAIL if any(f.revision == revision for f in found.failed):
             return Judgement.FAILED
         case Verdict.FAIL:
@@ -182,7 +188,7 @@ def _said(found: AnalysisStatus) -> tuple[object, ...]:
     verdicts = tuple((check.name, check.verdict) for check in found.checks)
     return (
         *(found.revision, found.against, found.stage, found.verdict, verdicts),
-        *(found.golden, found.capacity),
+        *(found.golden, found.capacity, found.failed),
     )
 
 
@@ -191,6 +197,8 @@ def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:
     names = (trial.against, trial.revision)
     seen = [observed.revisions.get(name) for name in names]
     known = [each.revision for each in seen if each and each.revision]
+    if trial.lone:
+        return f"it takes the only replica's place: nothing of {trial.against} runs beside it"
     for revision in known:
         if not reads_live(revision):
             return (
@@ -219,6 +227,29 @@ def subject(
     if trial is None or asked is None or detector.spec.suspend:
         return None
     seen = observed.revisions.get(trial.against)
-    alone = bool(seen and seen.revision and evidence_port(seen.revision) is None)
-    retried = known.retried if known else ""
-    return Subject(trial, asked, known, retried, unpaired(detector, observed, trial), alone)
+    silent = bool(seen and seen.revision and evidence_port(seen.revision) is None)
+    return Subject(
+        trial,
+        asked,
+        known,
+        retried=known.retried if known else "",
+        unpaired=unpaired(detector, observed, trial),
+        alone=trial.lone or silent,
+        untried=untried(asked, observed, trial),
+    )
+
+
+def untried(asked: Analysis, observed: Observed, trial: Trial) -> str:
+    """Say why pods of the revision on trial do not try the known pictures; empty where they do.
+
+    They keep what they were made with: another set restarts nothing.
+    """
+    seen = observed.revisions.get(trial.revision)
+    if not asked.golden or not seen or not seen.revision:
+        return ""
+    if seen.revision.golden == GoldenSet.of(asked.golden):
+        return ""
+    return (
+        "its pods were made before spec.rollout.analysis.golden named this set; those of revisions"
+        " that are made from now on have it"
+    )

@@ -87,7 +87,7 @@ def _revision(asked: _Asked, defaults: Defaults) -> Revision:
 def _golden(spec: DetectorSpec) -> GoldenSet | None:
     """Return what a revision made now is tried on; one that runs keeps what it was made with."""
     golden = spec.rollout.analysis and spec.rollout.analysis.golden
-    return GoldenSet(golden.config_map or "", golden.volume or "") if golden else None
+    return GoldenSet.of(golden) if golden else None
 
 
 def _image(spec: DetectorSpec, defaults: Defaults) -> str:

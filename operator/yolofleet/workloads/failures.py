@@ -11,6 +11,7 @@ from typing import Any
 from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.api.pod_template import MOUNTS, SERVER_CONTAINER
 from yolofleet.api.status import Reason
+from yolofleet.workloads.pods import condition
 
 EXIT_CONFIG = 78
 """sysexits.h EX_CONFIG: the server's word that its settings or its model cannot work."""
@@ -124,9 +125,8 @@ _FIXES = {
 def pod_failure(pod: Manifest, now: datetime, said: Complaint | None = None) -> Failure | None:
     """Say why `pod` does not serve; None while it starts or when it does."""
     status = pod.get("status", {})
-    for condition in status.get("conditions", []):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return _unscheduled(pod, condition, now)
+    if (placed := condition(pod, "PodScheduled")) and placed["status"] == "False":
+        return _unscheduled(pod, placed, now)
     for container in (
         *status.get("initContainerStatuses", []),
         *status.get("containerStatuses", []),
@@ -138,13 +138,13 @@ def pod_failure(pod: Manifest, now: datetime, said: Complaint | None = None) -> 
     return _not_created(pod, now, said) or _late(pod, now)
 
 
-def _unscheduled(pod: Manifest, condition: Mapping[str, Any], now: datetime) -> Failure:
+def _unscheduled(pod: Manifest, said: Mapping[str, Any], now: datetime) -> Failure:
     """Pass on the scheduler's words. A node may be on its way."""
-    since = moment(condition.get("lastTransitionTime"))
+    since = moment(said.get("lastTransitionTime"))
     since = since or moment(pod["metadata"].get("creationTimestamp"))  # not all schedulers say when
-    told = condition.get("message", "")
+    told = said.get("message", "")
     lasting = since is not None and now - since >= PATIENCE
-    if condition.get("reason") == "SchedulingGated":
+    if said.get("reason") == "SchedulingGated":
         gates = ", ".join(g["name"] for g in pod.get("spec", {}).get("schedulingGates") or ())
         told = f"it waits for whoever takes its scheduling gates away: {gates}"
         return Failure(Reason.UNSCHEDULABLE, told, lasting, since)
@@ -162,8 +162,7 @@ def _creating_since(pod: Manifest) -> datetime | None:
     waiting = [(c.get("state") or {}).get("waiting", {}).get("reason") for c in containers]
     if not waiting or any(reason not in _BEFORE_START for reason in waiting):
         return None
-    conditions = {c["type"]: c for c in status.get("conditions", [])}
-    placed = conditions.get("PodScheduled", {})
+    placed = condition(pod, "PodScheduled") or {}
     return moment(placed.get("lastTransitionTime")) if placed.get("status") == "True" else None
 
 
@@ -226,12 +225,9 @@ def _volume_of_claim(pod: Manifest, claim: str) -> str:
 
 def _unready_since(pod: Manifest) -> datetime | None:
     """Return since when `pod` is not ready, or there."""
-    metadata, status = pod["metadata"], pod.get("status", {})
-    for condition in status.get("conditions", []):
-        if condition["type"] == "Ready":
-            told = condition.get("lastTransitionTime")
-            return moment(told) if condition["status"] == "False" else None
-    return moment(metadata.get("creationTimestamp"))
+    if (told := condition(pod, "Ready")) is None:
+        return moment(pod["metadata"].get("creationTimestamp"))
+    return moment(told.get("lastTransitionTime")) if told["status"] == "False" else None
 
 
 def _late(pod: Manifest, now: datetime) -> Failure | None:

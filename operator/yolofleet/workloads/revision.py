@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from yolofleet.api.access import Guard
+from yolofleet.api.analysis import Golden
 from yolofleet.api.base import ApiModel, seconds
 from yolofleet.api.detector import (
     DetectorSpec,
@@ -50,6 +51,11 @@ class GoldenSet:
 
     config_map: str = ""
     volume: str = ""
+
+    @classmethod
+    def of(cls, golden: Golden) -> "GoldenSet":
+        """Return where the set is that a spec names."""
+        return cls(golden.config_map or "", golden.volume or "")
 
 
 @dataclass(frozen=True, slots=True)

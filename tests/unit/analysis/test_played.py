@@ -365,3 +365,26 @@ def test_a_new_leader_never_counts_twice():
     played.look()
     assert played.status.sums == before
     assert played.status.started_at == START + timedelta(seconds=10)
+
+
+def test_a_probe_that_never_looks_passes_nothing_and_holds_nothing():
+    """YOLOSERVE_PROBE_INTERVAL_SECONDS may be 0."""
+    played = Played()
+    played.canary[0].sees = 0
+    played.look()
+    assert played.verdicts()["probe"] == "NotJudged"
+    assert played.look().verdict is Verdict.INCONCLUSIVE
+    played.canary[0].sees = 1
+    played.look()
+    assert played.verdicts()["probe"] == "Pass"
+
+
+def test_what_its_pods_have_not_is_not_judged_by_another_set_that_they_have():
+    played = Played(analysis=Analysis(golden=Golden(config_map="known", min_map50=0.9)))
+    played.canary[0].golden = {"state": "done", "set_sha256": "old", "images": 9, "map50": 0.1}
+    played.arguments = {"untried": "its pods were made before"}
+    played.look()
+    assert played.verdicts()["golden"] == "NotJudged"
+    played.arguments = {}
+    played.look()
+    assert played.verdicts()["golden"] == "Fail"

@@ -5,7 +5,7 @@ from functools import partial
 
 from yolofleet.api.analysis import Verdict
 from yolofleet.api.base import seconds
-from yolofleet.api.rollout import APPROVAL, Despite
+from yolofleet.api.rollout import APPROVAL, Despite, Strategy
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.called_off import why as why_called_off
 from yolofleet.plan.conditions.commands import approval
@@ -146,6 +146,8 @@ def followed_by_nobody(now: Situation, way: Progress) -> Statement | None:
     if way.since is not None or not now.observed.weights.get(way.revision, 0) >= way.goal > 0:
         return None
     followed = now.observed.followed
+    if followed.counts:
+        return None
     told = f"{_at(way)}: waits for who routes by it: {followed.why}"
     return _say(True, followed.reason, told + _meanwhile(now))
 
@@ -217,6 +219,8 @@ _UNDER_WAY = (
 
 def _at(way: Progress) -> str:
     if not way.step:
+        if way.strategy is Strategy.IN_PLACE and not way.dark:  # it has what replicas it has
+            return f"{way.revision} before it is released"
         where = "in the dark" if way.dark else "before it takes over"
         return f"{where}, {way.goal} % to {way.revision}"
     return f"step {way.step} of {way.steps}, {way.goal} % to {way.revision}"

@@ -1,0 +1,23 @@
+"""What kubelet tells of a pod, read in one place."""
+
+from yolofleet.api.names import Manifest
+from yolofleet.api.pod_template import SERVER_CONTAINER
+
+
+def condition(pod: Manifest, type: str) -> Manifest | None:
+    """Return the condition of that type; None: nobody told it yet."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return next((each for each in conditions if each["type"] == type), None)
+
+
+def is_ready(pod: Manifest) -> bool:
+    """Say whether requests are led to `pod`: it is ready, and stays."""
+    told = condition(pod, "Ready")
+    return bool(told and told["status"] == "True") and "deletionTimestamp" not in pod["metadata"]
+
+
+def restarts(pod: Manifest) -> int:
+    """Return how often the server began anew; what runs beside it restarts for its own reasons."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    own = (each for each in containers if each["name"] == SERVER_CONTAINER)
+    return sum(int(each.get("restartCount", 0)) for each in own)
