@@ -7,7 +7,7 @@ nothing but the API server. What that refuses of one object holds up no other, a
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -34,11 +34,11 @@ from yolofleet.plan.nodes import asks
 from yolofleet.plan.observed import child_named
 from yolofleet.plan.recount import recounted
 from yolofleet.plan.snapshot import Snapshot
-from yolofleet.plan.status import next_look, refused, with_statement
+from yolofleet.plan.status import next_look, redated, refused, with_statement
 from yolofleet.plan.unwritten import Unwritten, with_unwritten
 from yolofleet.resources.build import SAFETY, leant_on
 from yolofleet.resources.service_account import pull_secrets_of
-from yolofleet.runtime.changes import Applied
+from yolofleet.runtime.changes import Action, Applied
 from yolofleet.runtime.drift import Drift
 from yolofleet.runtime.errors import ClusterError, NotLeading, Unfinished
 from yolofleet.runtime.events import Events
@@ -54,7 +54,7 @@ ASK_AGAIN = timedelta(seconds=30)
 """When to retry what the API server refused: a person has to act, and may do so elsewhere."""
 
 READ_BACK = timedelta(milliseconds=100)
-"""When to look at what was just written: the echo of our own write wakes nobody."""
+"""When to go on after a write that leads to another: the echo of our own write wakes nobody."""
 
 READABLE = "all that it depends on can be read"
 """What has to be before anything is decided where a read failed."""
@@ -125,13 +125,15 @@ async def _bring(turn: "_Turn") -> timedelta | None:
         raise
     thought = think(detector, seen, deps.defaults, now=now)
     deps.followed[key] = detector.uid, orjson.dumps(raw["spec"])
-    deps.accelerators.waits(key, thought.plan.missing is not None)
-    deps.sampler.follow(key, thought.subject)
+    turn.heed(thought)
     if detector.spec.suspend:
         await turn.tell(turn.with_drift(thought.status, None))
         return turn.next_look(detector, thought, seen)
     written = await turn.write(detector, thought, seen)
-    moved = written.changes or deps.cluster.unreached(detector.uid) != seen.unreached
+    moved = bool(written.changes) or deps.cluster.unreached(detector.uid) != seen.unreached
+    if moved and (after := await turn.look_back(detector, thought, seen, written)):
+        (thought, seen), moved = after, False
+        turn.heed(thought)
     again = _soonest(
         READ_BACK if moved else turn.next_look(detector, thought, seen),
         ASK_AGAIN if written.failed else None,
@@ -195,6 +197,11 @@ class _Turn:
         default = await self.deps.cluster.default_account(metadata["namespace"], anew=anew)
         return pull_secrets_of(account, default)
 
+    def heed(self, thought: Thought) -> None:
+        """Have those know what was thought who look beside all reconciles."""
+        self.deps.accelerators.waits(self.key, thought.plan.missing is not None)
+        self.deps.sampler.follow(self.key, thought.subject)
+
     async def write(self, detector: Detector, thought: Thought, seen: Snapshot) -> Applied:
         """Write in order of safety what differs; then delete what nobody wants, by uid."""
         cluster, desired = self.deps.cluster, thought.desired
@@ -236,6 +243,38 @@ class _Turn:
         safety = [manifest for manifest in desired if manifest["kind"] in SAFETY]
         enforce = detector.spec.drift_policy is DriftPolicy.ENFORCE
         await self.deps.cluster.apply(safety, over=seen.children, enforce=enforce)
+
+    async def look_back(
+        self, detector: Detector, thought: Thought, seen: Snapshot, written: Applied
+    ) -> tuple[Thought, Snapshot] | None:
+        """Think once more, on what the writes were answered: what is told is what came of them.
+
+        None when that is for a pass of its own: it comes to other objects than those just written,
+        or others had a hand in it, or not all could be done.
+        """
+        if written.failed or written.drifts or written.again or written.given_up:
+            return None
+        cluster = self.deps.cluster
+        gone = {change.name for change in written.changes if change.action is Action.DELETED}
+        serving = [name for name in self.before.serving if name not in gone]
+        try:
+            children = await cluster.children(detector.uid, self.key, serving)
+        except NotLeading:
+            raise
+        except ClusterError:
+            return None
+        after = replace(
+            seen,
+            status=thought.status,
+            children=children,
+            unreached=cluster.unreached(detector.uid),
+            edited=cluster.edited(children),
+            analysis=self.deps.sampler.found(self.key),  # of a trial that begins: nothing
+        )
+        again = think(detector, after, self.deps.defaults, now=self.now)
+        if (again.desired, again.plan.untouched) != (thought.desired, thought.plan.untouched):
+            return None
+        return replace(again, status=redated(again.status, self.before, self.now)), after
 
     def next_look(self, detector: Detector, thought: Thought, seen: Snapshot) -> timedelta | None:
         """Return when time alone changes something; None when only an event can."""

@@ -19,6 +19,9 @@ def status(weight=100, revision="gate-1", **told):
     return Status.model_validate({"stable": stable, "conditions": conditions(**told)})
 
 
+CANARY = RevisionStatus(revision="gate-3", weight=10)
+
+
 def told(before, after):
     return [(n.warning, n.reason) for n in news(before, after)]
 
@@ -45,9 +48,21 @@ def test_another_message_for_the_same_reason_is_no_news():
     assert told(before, after) == []
 
 
-def test_a_promotion_and_a_shift_of_traffic_are_told():
+def test_a_promotion_tells_of_the_traffic_that_comes_with_it():
     before, after = status(), status(revision="gate-2")
-    assert told(before, after) == [(False, "Promoted"), (False, "TrafficShifted")]
+    assert told(before, after) == [(False, "Promoted")]
+    shared = before.model_copy(
+        update={"stable": before.stable.model_copy(update={"weight": 90}), "canary": CANARY}
+    )
+    assert told(shared, after) == [(False, "Promoted"), (False, "TrafficShifted")]
+
+
+def test_a_shift_is_told_once_though_the_route_was_not_as_asked_before():
+    short = status(TrafficRouted=("False", "ShortOfCapacity"))
+    routed = status(weight=90, TrafficRouted=("True", "Routed"))
+    after = routed.model_copy(update={"canary": CANARY})
+    assert told(short, after) == [(False, "TrafficShifted")]
+    assert told(short, status(TrafficRouted=("True", "Routed"))) == [(False, "Routed")]
 
 
 def test_traffic_that_is_halfway_is_no_news_yet():

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from yolofleet.api.status import Condition, ConditionType, Reason, Status
 
+Shares = dict[str, int]
+"""By revision, the percent of requests that it gets."""
+
 
 @dataclass(frozen=True, slots=True)
 class News:
@@ -18,10 +21,12 @@ class News:
 def news(before: Status, after: Status) -> Iterator[News]:
     """Tell what changed from one status to the next; each change once."""
     was, now = before.stable, after.stable
-    if was and now and was.revision != now.revision:
+    promoted = bool(was and now and was.revision != now.revision)
+    if was and now and promoted:
         yield News(
             False, "Promoted", f"{now.revision} is the stable revision now, {was.revision} was"
         )
+    shifted = _shifted(_shares(before), _shares(after), promoted=promoted)
     for condition in after.conditions:
         if condition.type in _NO_NEWS:
             continue
@@ -30,13 +35,19 @@ def news(before: Status, after: Status) -> Iterator[News]:
             continue
         if condition.status == "Unknown" or (old is None and condition.reason in _EXPECTED):
             continue
-        if condition.reason == Reason.ROUTED and not (old and old.status == "False"):
+        if condition.reason == Reason.ROUTED and (shifted or not (old and old.status == "False")):
             continue  # the shares say it
         yield News(_bad(condition), condition.reason, condition.message)
-    shares = _shares(before), _shares(after)
-    if shares[0] and shares[0] != shares[1] and sum(shares[1].values()) == 100:  # not halfway
-        told = ", ".join(f"{share} % {name}" for name, share in shares[1].items())
+    if shifted:
+        told = ", ".join(f"{share} % {name}" for name, share in _shares(after).items())
         yield News(False, "TrafficShifted", told)
+
+
+def _shifted(before: Shares, after: Shares, *, promoted: bool) -> bool:
+    """Say whether the shares are news: not halfway, nor where who was promoted took over whole."""
+    if promoted and len(before) == len(after) == 1:
+        return False
+    return bool(before) and before != after and sum(after.values()) == 100
 
 
 _NO_NEWS = {
@@ -65,5 +76,5 @@ def _bad(condition: Condition) -> bool:
     return condition.status == "False" and condition.reason not in usual
 
 
-def _shares(status: Status) -> dict[str, int]:
+def _shares(status: Status) -> Shares:
     return {r.revision: r.weight for r in (status.stable, status.canary) if r and r.weight}

@@ -97,6 +97,16 @@ def with_statement(status: Status, told: Statement, before: Status, now: datetim
     return status.model_copy(update={"conditions": [*status.conditions, *more]})
 
 
+def redated(status: Status, before: Status, now: datetime) -> Status:
+    """Return `status` with conditions that last since they did in `before`, the last that was told.
+
+    Between the two something else was thought, and told to nobody.
+    """
+    conditions = [again(condition) for condition in status.conditions]
+    told = dated(conditions, before, status.observed_generation, now)
+    return status.model_copy(update={"conditions": told})
+
+
 def next_look(
     detector: Detector, observed: Observed, plan: Plan, status: Status, *, now: datetime
 ) -> timedelta | None:
