@@ -11,10 +11,13 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    GetJsonSchemaHandler,
     PlainSerializer,
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from yolofleet.runtime import quantity
 
@@ -24,6 +27,9 @@ REMEMBERED: Final = 256
 An edit, and each event of a release, takes passes over one detector; all detectors of a large fleet
 would be remembered at the price of memory.
 """
+
+
+RULES: Final = "x-kubernetes-validations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class Rule:
     value: str = ""
 
     def as_schema(self) -> dict[str, str]:
-        """Return the entry of `x-kubernetes-validations`."""
+        """Return the entry in a schema."""
         entry = {"rule": self.rule, "message": self.message}
         if self.value:
             field, told = self.message.replace("'", "\\'").split(": ", 1)
@@ -54,6 +60,16 @@ class ApiModel(BaseModel):
         alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Return the schema with the rules, as they are: pydantic would sort what is in them."""
+        schema = handler(core_schema)
+        if cls.rules:
+            handler.resolve_ref_schema(schema)[RULES] = list(cls.rules)
+        return schema
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Return the model itself: nobody changes one, and each parse would copy its defaults."""

@@ -9,25 +9,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from yolofleet.api.access import Access, ApiKeys, Jwt, Peer, PortOf, Reach
-from yolofleet.api.analysis import Analysis, Golden
-from yolofleet.api.base import ApiModel, Rule
-from yolofleet.api.detector import (
-    Autoscaling,
-    Canary,
-    DetectorSpec,
-    HeaderMatch,
-    Inference,
-    Model,
-    Resources,
-    Runtime,
-    StringMatch,
-    Traffic,
-)
+from yolofleet.api.base import RULES, Rule
+from yolofleet.api.detector import DetectorSpec, Inference, Runtime
 from yolofleet.api.names import GROUP, KIND, PLURAL, VERSION, Manifest
 from yolofleet.api.pod_template import PodTemplate
-from yolofleet.api.rollout import Approved, Rollout, Step
-from yolofleet.api.status import Condition, Draining, RevisionStatus, RolloutStatus, Serving, Status
+from yolofleet.api.status import Status
 
 Schema = dict[str, Any]
 
@@ -65,16 +51,6 @@ COLUMNS = (
 UNSEEN = {"observedGeneration": -1}
 """The status before the operator wrote one: kstatus takes an object without any for current."""
 
-_MODELS: dict[str, type[ApiModel]] = {
-    model.__name__: model
-    for model in (
-        Access, ApiKeys, Jwt, Peer, PortOf, Reach,
-        Autoscaling, Canary, DetectorSpec, HeaderMatch, Inference, Model, PodTemplate, Resources,
-        Runtime, StringMatch, Traffic, Approved, Rollout, Step, Condition, Draining, RevisionStatus,
-        RolloutStatus, Serving, Status, Analysis, Golden,
-    )
-}  # fmt: skip
-
 
 def schema(model: type[BaseModel]) -> Schema:
     """Return the structural schema of `model`: references resolved, only what Kubernetes knows."""
@@ -107,10 +83,8 @@ def _structural(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
         out["items"] = _structural(node["items"], definitions)
     if isinstance(node.get("additionalProperties"), dict):
         out["additionalProperties"] = _structural(node["additionalProperties"], definitions)
-    # A plain field may have a type's title too: `model` in a revision's status.
-    owner = _MODELS.get(node.get("title", "")) if "properties" in node else None
-    if owner and owner.rules:
-        out["x-kubernetes-validations"] = [rule.as_schema() for rule in owner.rules]
+    if RULES in node:
+        out[RULES] = [rule.as_schema() for rule in node[RULES]]
     if out.get("default") == {} or (out.get("type") == "object" and "default" in out):
         out["default"] = _object_default(node)
     return out
@@ -195,7 +169,7 @@ def crd() -> Manifest:
                                 "status": status
                                 | {"description": "What it is.", "default": UNSEEN},
                             },
-                            "x-kubernetes-validations": [
+                            RULES: [
                                 NAME_RULE.as_schema(),
                                 SCALING_RULE.as_schema(),
                             ],
