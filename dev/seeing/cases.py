@@ -23,15 +23,14 @@ DEFAULT: Final = (
 class Case:
     """One release.
 
-    change: of the spec. failed: the checks of which one may call it off, or pause it; none: it is a
-    good one, which has to be released. most: the share of all answers that may be its own.
+    change: of the spec. failed: the checks of which one may call it off; none: it is a good one,
+    which has to be released. most: the share of all answers that may be its own.
     within_s: how long it may take; the last is undecided then.
     """
 
     name: str
     change: Manifest
     failed: frozenset[str] = frozenset()
-    pauses: bool = False
     most: float = 0.01
     steps: tuple[Manifest, ...] = SHORT
     within_s: float = 1200.0
@@ -60,7 +59,7 @@ CASES: Final = (
     Case("swapped", model("swapped"), KEPT),
     Case("lossy", model("lossy"), KEPT),
     Case("small-blind", model("small-blind"), KEPT),
-    Case("biased", model("biased"), frozenset({"added"}), pauses=True),
+    Case("biased", model("biased"), frozenset({"added"})),
     Case("slow-twice", trouble(slower=2.5), LATENCY),
     Case("errors-20", trouble(failures=0.2), ERRORS),
     Case("errors-5", trouble(failures=0.05), ERRORS),
