@@ -1,9 +1,11 @@
 """The request path on one page: bytes in, detections out, each stage timed. Knows no HTTP."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -175,6 +177,14 @@ class Detector:
         self.require_in_time(deadline)
         return answer
 
+    async def aside(self, encoded: bytes, options: Options, *, flow: Flow) -> Answer:
+        """Find the objects in a picture for which nobody waits.
+
+        It takes no place of those who ask, but turns with them; and what is looked for in it says
+        nothing of the time that they need.
+        """
+        return await self._find(encoded, options, math.inf, flow, 0, asked=False)
+
     async def detect_each(
         self, sources: Sequence[Source], options: Options, *, deadline: float, flow: Flow = ANYBODY
     ) -> list[Answer | Refusal]:
@@ -262,7 +272,14 @@ class Detector:
             raise TooLate(f"the answer was ready {late:.3f} s after its deadline", Miss.LATE)
 
     async def _find(
-        self, source: Source, options: Options, deadline: float, flow: Flow, below: float
+        self,
+        source: Source,
+        options: Options,
+        deadline: float,
+        flow: Flow,
+        below: float,
+        *,
+        asked: bool = True,
     ) -> Answer:
         began = self.clock()
         pixels = _pixels(source, self._max_pixels)
@@ -284,12 +301,14 @@ class Detector:
             _begin, ran.output, self._engine.head, ready.fit, options, below
         )
         begun_at = self.clock()
-        if pixels <= BIG_PIXELS:  # the threads of the others are no part of the stage
-            self._preparing.observe(1, ready.decode_s + ready.preprocess_s)
-        self._postprocessing.observe(1, postprocess_s)
-        self._finishing.observe(1, begun_at - network_done)
+        if asked:
+            if pixels <= BIG_PIXELS:  # the threads of the others are no part of the stage
+                self._preparing.observe(1, ready.decode_s + ready.preprocess_s)
+            self._postprocessing.observe(1, postprocess_s)
+            self._finishing.observe(1, begun_at - network_done)
         if isinstance(begun, Unfinished):
-            with self._long_admission.admit(deadline, flow):
+            place = self._long_admission.admit(deadline, flow) if asked else nullcontext()
+            with place:
                 rest = await self._long.submit(begun, deadline, flow)
             found, postprocess_s = rest.output, postprocess_s + rest.ran_s
         else:

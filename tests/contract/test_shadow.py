@@ -1,17 +1,21 @@
 """The shadow, across the two programs: what one writes of it, the other reads."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import orjson
 import pytest
 
+from yolofleet.analysis.evidence import MOST_BYTES, Evidence, parse
 from yolofleet.analysis.evidence import Shadow as Reported
 from yolofleet.plan.live import Shadow as Ordered
 from yoloserve.detections.postprocess import Detections
 from yoloserve.live import Told
 from yoloserve.shadow.pairs import Found, difference
 from yoloserve.shadow.tally import Outcome, Tallies
+from yoloserve.telemetry.evidence import MOST_CLASSES, Names
+from yoloserve.telemetry.names import MOST_NAMES, called
 
 NOW = datetime(2026, 11, 29, 7, tzinfo=UTC)
 
@@ -43,3 +47,34 @@ def test_the_operator_reads_what_the_server_counts() -> None:
     assert read.sure == {"circle": 1, "square": 1}
     assert (read.seen, read.blind) == (1, 0)
     assert sum(read.compute.stable.whole()) == sum(read.compute.canary.whole()) == 1
+
+
+def test_what_a_server_tells_at_most_is_read_whatever_its_classes_are_called() -> None:
+    """Long names in four bytes a character, many of them, two canaries: all tables are full."""
+    classes = tuple(f"{number:06d}\0" + "\U0001f600" * 200 for number in range(1200))
+    box, score = np.array([[0, 0, 50, 50]], np.float32), np.array([0.9], np.float32)
+    tallies, names = Tallies(), Names(classes)
+    for revision in ("gate-0000aaaa", "gate-0000bbbb"):
+        for number in range(0, 600, 2):
+            one, other = classes[number : number + 2]
+            stable, canary = (
+                Found(Detections(box, score, np.array([kind])), (one, other), 0.25, 0.01)
+                for kind in (0, 1)
+            )
+            tallies.of(revision).compared(stable, canary, difference(stable, canary))
+            apart = (replace(stable, classes=(one, one)), replace(canary, classes=(other, other)))
+            tallies.of(revision).compared(*apart, difference(*apart))
+    told = {
+        "format": 1,
+        "revision": "gate-1111aaaa",
+        "started": 1,
+        "classes": [called(name) for name in classes[:MOST_CLASSES]],
+        "detections": {names[number]: 2**53 for number in range(1200)},
+        "golden": {"state": "done", "map50": 1},
+        "shadow": tallies.as_dict(),
+    }
+    body = orjson.dumps(told)
+    assert len(body) < MOST_BYTES * 0.8
+    read = parse(body, revision="gate-1111aaaa")
+    assert isinstance(read, Evidence)
+    assert len(read.shadow["gate-0000aaaa"].expected) == MOST_NAMES

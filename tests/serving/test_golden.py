@@ -1,7 +1,7 @@
 """The golden set: tried by the server itself, beside its requests; whatever is wrong is told."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,29 +129,47 @@ async def test_a_broken_set_is_told_and_the_server_serves(
         assert (await served.client.get("/health/ready")).status_code == 200
 
 
-async def test_nothing_is_tried_while_requests_wait(
-    serve, jpeg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+async def one_picture(serve, jpeg, tmp_path: Path) -> AsyncIterator[Any]:
+    """Serve beside a set of one picture that nobody has tried, and count breaths."""
     (tmp_path / "a.txt").write_text("0 0.5 0.5 0.1 0.1")
     (tmp_path / "a.jpg").write_bytes(jpeg)
-    waits = asyncio.Event()
-    breaths = 0
-
-    async def sleep(_seconds: float) -> None:
-        nonlocal breaths
-        breaths += 1
-        await asyncio.sleep(0)
-
     async with serve() as served:
-        monkeypatch.setattr(
-            type(served.detector), "busy", property(lambda _detector: not waits.is_set())
-        )
         tried: list[Any] = []
+        breaths: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            breaths.append(seconds)
+            await asyncio.sleep(0)
+
         one = golden.GoldenSet(tmp_path, served.detector, answered=tried.append, sleep=sleep)
-        looking = asyncio.create_task(one.look())
-        await until(lambda: breaths > 20)
-        assert not tried
-        waits.set()
-        await looking
-        assert len(tried) == 1
-        assert one.told["state"] == "done"
+        yield served, one, tried, breaths
+
+
+@pytest.mark.parametrize("waits", [3, 1000], ids=["for a while", "always"])
+async def test_a_picture_waits_while_requests_do_and_two_seconds_at_most(
+    one_picture, waits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, one, tried, breaths = one_picture
+    busy = property(lambda _detector: len(breaths) < waits)
+    monkeypatch.setattr(type(served.detector), "busy", busy)
+    await one.look()
+    assert len(tried) == 1
+    assert sum(breaths) == pytest.approx(min(0.05 * waits, 2))
+    assert one.told["state"] == "done"
+
+
+async def test_it_takes_nobodys_place_and_teaches_nothing_of_how_long_they_wait(
+    one_picture,
+) -> None:
+    """All that is ever so unsure is looked for in it: who asks has to wait for less."""
+    served, one, tried, _ = one_picture
+    detector = served.detector
+    full = detector.admission.inside = detector._most_inside()
+    learned = (detector._preparing, detector._postprocessing, detector._finishing)
+    before = [stage.predict(1) for stage in learned]
+    await one.look()
+    assert len(tried) == 1
+    assert [stage.predict(1) for stage in learned] == before
+    assert detector.admission.inside == full
+    detector.admission.inside = 0

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,13 @@ from hypothesis import strategies as st
 from yoloserve.detections.postprocess import Detections, Head, Options
 from yoloserve.detector import _begin
 from yoloserve.images.letterbox import Letterbox
+from yoloserve.shadow import replay
 from yoloserve.shadow.answers import read
 from yoloserve.shadow.asking import MOST_BYTES, Caller, Late, Reply, Unreachable
 from yoloserve.shadow.pairs import NEARLY, Found, difference
 from yoloserve.shadow.replay import LARGEST, MOST_WAITING
-from yoloserve.shadow.tally import MOST_CLASSES, MOST_CONFUSED, OTHER, Outcome, Tallies, Tally
+from yoloserve.shadow.tally import MOST_CONFUSED, Outcome, Tallies, Tally
+from yoloserve.telemetry.names import LONGEST_NAME, MOST_NAMES, OTHER
 
 STABLE, CANARY = "gate-1111aaaa", "gate-2222bbbb"
 KEY = "only-revisions-know-this"
@@ -558,6 +561,7 @@ def coded(code: str) -> bytes:
         (200, OURS, said(one={"confidence": "much"}), "failed"),
         (200, OURS, said(one={"box": {"x1": 0}}), "failed"),
         (200, OURS, said(one={"box": {"x1": 1e300, "y1": 0, "x2": 5, "y2": 5}}), "failed"),
+        (200, OURS, said(one={"class": [0, 0]}), "failed"),
         (200, OURS, said(timing_ms={}), "failed"),
         (200, OURS, said(shadow={"confidence": 0.25, "classes": []}), "failed"),
         (200, OURS, said(shadow={"confidence": 0.25, "classes": [1]}), "failed"),
@@ -614,6 +618,30 @@ def test_an_answer_is_read_as_it_was_meant() -> None:
 )
 def test_no_answer_is_more_than_an_answer(body: bytes) -> None:
     assert isinstance(read(200, OURS, body, CANARY), Outcome | Found)
+
+
+async def test_what_takes_long_of_an_answer_is_done_beside_the_loop(
+    stable_of, jpeg, monkeypatch
+) -> None:
+    """A canary that tells of ten thousand classes would hold up all that its stable one answers."""
+    many = said(shadow={"confidence": 0.25, "classes": [f"class {n}" for n in range(10_000)]})
+    threads = []
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def does(*args: Any) -> Any:
+            threads.append(threading.current_thread())
+            return work(*args)
+
+        return does
+
+    for name in ("read", "difference"):
+        monkeypatch.setattr(replay, name, noted(getattr(replay, name)))
+    async with stable_of(Canary(Reply(200, OURS, many))) as stable:
+        await stable.detect(jpeg)
+        await until(lambda: frames(stable))
+        assert frames(stable) == {"compared": 1}
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
 
 
 async def test_an_answer_without_end_is_not_read_to_its_end() -> None:
@@ -685,12 +713,27 @@ def test_counts_stay_few_whatever_classes_are_called_and_never_go_back() -> None
     tally.compared(*known, difference(*known))
     told = tally.as_dict()
     for table in ("expected", "sure"):
-        assert len(told[table]) == MOST_CLASSES
+        assert len(told[table]) == MOST_NAMES
     assert sum(sum(row) for row in told["expected"].values()) == 301
     assert sum(map(sum, (r for n, r in told["expected"].items() if n == OTHER))) == 300 - 79
     assert sum(map(len, told["confused"].values())) == MOST_CONFUSED
-    assert all(len(name) <= 128 for name in told["expected"])
+    assert all(len(name) <= LONGEST_NAME for name in told["expected"])
     assert len(json.dumps(told)) < 200_000
+
+
+def test_what_is_kept_has_the_row_of_what_was_expected_however_late_it_was_first_found() -> None:
+    """Else a class that was missed at first has none of its own there, and seems lost for ever."""
+    tally = Tally()
+    blind = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
+    for sees in (False, True):
+        for number in range(300) if not sees else reversed(range(300)):
+            stable, canary = found_one(f"class {number}")
+            canary = canary if sees else replace(canary, detections=blind)
+            tally.compared(stable, canary, difference(stable, canary))
+    told = tally.as_dict()
+    assert {name: sum(row) for name, row in told["expected"].items()} == {
+        name: 2 * sum(row) for name, row in told["kept"].items()
+    }
 
 
 def test_two_canaries_are_remembered() -> None:

@@ -6,10 +6,10 @@ read is a reason in words, never an exception and never evidence.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 FORMAT = 1
-MOST_BYTES = 512 * 1024
+MOST_BYTES = 1024 * 1024
 _MOST_CLASSES = 80
 _MOST_PAIRS = 200
 _MOST_CANARIES = 4
@@ -17,6 +17,14 @@ _MOST_CANARIES = 4
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(max_length=256)]
+
+
+def _few_pairs(confused: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    if sum(map(len, confused.values())) > _MOST_PAIRS or len(confused) > _MOST_PAIRS:
+        raise ValueError(f"has more than {_MOST_PAIRS} pairs of classes")
+    return confused
+
+
 Sizes = tuple[Count, Count, Count]
 """Of small, medium and large objects."""
 
@@ -90,7 +98,7 @@ class Shadow(_Told):
     frames: Frames = Frames()
     expected: BySize = {}
     kept: BySize = {}
-    confused: Annotated[dict[Name, dict[Name, Count]], Field(max_length=_MOST_PAIRS)] = {}
+    confused: Annotated[dict[Name, dict[Name, Count]], AfterValidator(_few_pairs)] = {}
     sure: ByClass = {}
     seen: Count = 0
     blind: Count = 0

@@ -54,6 +54,7 @@ def _found(body: bytes) -> Found | Outcome:
         return Outcome.FAILED
     sound = (
         len(rows) <= MOST_OBJECTS
+        and numbers.shape == scores.shape == (len(rows),)
         and isinstance(classes, list)
         and 0 < len(classes) <= MOST_CLASSES
         and all(isinstance(name, str) for name in classes)

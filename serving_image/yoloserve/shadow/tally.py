@@ -7,12 +7,10 @@ from typing import Any
 
 from yoloserve.shadow.pairs import SIZES, Difference, Found
 from yoloserve.telemetry.latency import Latency
+from yoloserve.telemetry.names import Table, called
 
 MOST_CANARIES = 2
-MOST_CLASSES = 80  # of a table; the last one is all the others
 MOST_CONFUSED = 200  # pairs of classes; then no new ones
-LONGEST_NAME = 128  # characters of a class's name: a model may call it anything
-OTHER = "other"
 ARMS = "stable", "canary"
 
 
@@ -29,21 +27,16 @@ class Outcome(enum.StrEnum):
 
 
 class Rows:
-    """Counts by class: of the first ones that are seen, then of all others together.
+    """Counts by class. A row, once there, stays: counters must never go back."""
 
-    A row, once there, stays: counters must never go back.
-    """
-
-    def __init__(self, columns: int) -> None:
+    def __init__(self, table: Table, columns: int = 1) -> None:
         self._columns = columns
+        self._table = table
         self.rows: dict[str, list[int]] = {}
 
     def add(self, name: str, column: int, many: int) -> None:
         """Count so many of a class."""
-        name = name[:LONGEST_NAME]
-        if name not in self.rows and len(self.rows) >= MOST_CLASSES - 1:
-            name = OTHER
-        self.rows.setdefault(name, [0] * self._columns)[column] += many
+        self.rows.setdefault(self._table.row(name), [0] * self._columns)[column] += many
 
     def add_all(self, counts: Mapping[str, int]) -> None:
         """Count each class, where there is but one column."""
@@ -56,25 +49,31 @@ class Tally:
 
     def __init__(self) -> None:
         self.frames: Counter[Outcome] = Counter()
-        self.expected, self.kept = Rows(len(SIZES)), Rows(len(SIZES))
+        # What is held against each other has the same rows: a class that is expected in one of its
+        # own and kept among the others would be lost altogether.
+        both = Table()
+        self.expected, self.kept = Rows(both, len(SIZES)), Rows(both, len(SIZES))
         self.confused: dict[tuple[str, str], int] = {}
-        self.sure, self.only_stable, self.only_canary = Rows(1), Rows(1), Rows(1)
+        self.sure, self.only_stable, self.only_canary = (Rows(Table()) for _ in range(3))
         self.seen = self.blind = 0
         self.compute = {arm: Latency() for arm in ARMS}
 
-    def compared(self, stable: Found, canary: Found, told: Difference) -> None:
+    def compared(self, stable: Found, canary: Found, difference: Difference) -> None:
         """Count one picture that both answered."""
         self.frames[Outcome.COMPARED] += 1
-        for rows, counts in ((self.expected, told.expected), (self.kept, told.kept)):
+        for rows, counts in (
+            (self.expected, difference.expected),
+            (self.kept, difference.kept),
+        ):
             for (name, size), many in counts.items():
                 rows.add(name, SIZES.index(size), many)
-        for one, other in told.confused:
-            self._confuse((one[:LONGEST_NAME], other[:LONGEST_NAME]), told.confused[one, other])
-        self.sure.add_all(told.sure)
-        self.only_stable.add_all(told.only_stable)
-        self.only_canary.add_all(told.only_canary)
-        self.seen += told.blind is not None
-        self.blind += bool(told.blind)
+        for one, other in difference.confused:
+            self._confuse((called(one), called(other)), difference.confused[one, other])
+        self.sure.add_all(difference.sure)
+        self.only_stable.add_all(difference.only_stable)
+        self.only_canary.add_all(difference.only_canary)
+        self.seen += difference.blind is not None
+        self.blind += bool(difference.blind)
         self.compute["stable"].count(stable.compute_s)
         self.compute["canary"].count(canary.compute_s)
 

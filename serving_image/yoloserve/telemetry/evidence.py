@@ -11,13 +11,11 @@ from typing_extensions import TypedDict  # Python 3.11's own cannot be checked a
 from yoloserve.detector import Detector
 from yoloserve.telemetry.latency import Buckets
 from yoloserve.telemetry.metrics import Metrics
+from yoloserve.telemetry.names import MOST_NAMES, Table, called
 from yoloserve.telemetry.traffic import Traffic
 
 FORMAT = 1
-MOST_NAMES = 80  # of classes in one table
 MOST_CLASSES = 1000  # that are listed
-LONGEST_NAME = 100
-OTHER = "other"
 COMPARED = Traffic.REQUEST, Traffic.SHADOW  # whose latencies are of interest
 
 
@@ -68,29 +66,16 @@ class Evidence(TypedDict):
 
 
 class Names:
-    """What classes are called in a table that is told: of so many, the rest is `other`.
-
-    A model may have thousands, and two of one name. With more than a table holds, the first that
-    are seen get a row each, for good: were these the most frequent ones at each look, a count would
-    move from row to row, and what others call a counter would shrink.
-    """
+    """What a model's classes are called in a table: it may have thousands, and two of one name."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
-        self._told = [name[:LONGEST_NAME] for name in classes]
-        self._rows = set(self._told)
-        self._full = len(self._rows) <= MOST_NAMES
-        if not self._full:
-            self._rows = {OTHER}  # it may be a class as well
+        self._told = [called(name) for name in classes]
+        self._table = Table() if len(set(self._told)) > MOST_NAMES else None  # else all have a row
 
     def __getitem__(self, number: int) -> str:
         """Say in which row a class is counted."""
         name = self._told[number]
-        if self._full or name in self._rows:
-            return name
-        if len(self._rows) < MOST_NAMES:
-            self._rows.add(name)
-            return name
-        return OTHER
+        return self._table.row(name) if self._table else name
 
 
 class Witness:
@@ -101,7 +86,7 @@ class Witness:
         self._metrics = metrics
         classes = detector.info.classes
         self._names = Names(classes)
-        self._classes = [name[:LONGEST_NAME] for name in classes[:MOST_CLASSES]]
+        self._classes = [called(name) for name in classes[:MOST_CLASSES]]
 
     def tell(
         self, *, status: str, blind_in_a_row: int, golden: Golden | None, shadow: dict[str, Any]
@@ -129,11 +114,11 @@ class Witness:
         }
 
     def _detections(self) -> dict[str, int]:
-        told: dict[str, int] = {}
+        seen: dict[str, int] = {}
         for number, count in self._metrics.seen_of_class():
             name = self._names[number]
-            told[name] = told.get(name, 0) + count
-        return told
+            seen[name] = seen.get(name, 0) + count
+        return seen
 
     def _load(self) -> Load:
         capacity = self._detector.capacity_per_s

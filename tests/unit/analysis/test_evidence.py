@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from played_pods import CANARY, STABLE, Server
-from yolofleet.analysis.evidence import Evidence, parse
+from yolofleet.analysis.evidence import MOST_BYTES, Evidence, parse
 
 GOOD = json.loads(Server("s1", STABLE).evidence())
 
@@ -57,7 +57,14 @@ def test_what_is_no_evidence_is_said(change, said):
 
 
 def test_what_is_too_large_is_not_read():
-    assert parse(b" " * (513 * 1024), revision=STABLE) == "answers with more than 512 KiB"
+    assert parse(b" " * (MOST_BYTES + 1), revision=STABLE) == "answers with more than 1024 KiB"
+
+
+def test_pairs_of_classes_are_few_however_they_are_told():
+    """What is kept of each pod is small, or a few that lie would fill the operator's memory."""
+    shadow = {"a": {"confused": {"b": {str(number): 1 for number in range(201)}}}}
+    told = parse(json.dumps(GOOD | {"shadow": shadow}).encode(), revision=STABLE)
+    assert "more than 200 pairs" in told
 
 
 def test_fields_of_a_later_version_are_passed_over():
