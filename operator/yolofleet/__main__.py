@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import os
 import sys
@@ -30,7 +28,8 @@ from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.informer import Informer
 from yolofleet.cluster.kinds import CONTROLLER
 from yolofleet.cluster.sampler import Sampler, fetch_with, to_pods
-from yolofleet.metrics import Beliefs, Health, Metrics, WorldCollector, serve, serve_beliefs
+from yolofleet.metrics import Metrics, WorldCollector
+from yolofleet.probes import Beliefs, Health, serve, serve_beliefs
 from yolofleet.reconcile import Deps, reconcile
 from yolofleet.runtime import logs
 from yolofleet.runtime.client import Client
@@ -41,6 +40,7 @@ from yolofleet.runtime.hearing import Hearing
 from yolofleet.runtime.leader import REQUEST_TIMEOUT_S, Leader, LeadershipLost
 from yolofleet.runtime.queue import Priority, Workers, WorkQueue
 from yolofleet.settings import InvalidSettings, Settings, from_environment
+from yolofleet.tuning import give_back_memory, spare_the_old
 
 logger = logging.getLogger("yolofleet")
 
@@ -154,7 +154,8 @@ class Operator:
 
     async def _begin(self) -> None:
         health = Health(alive=self._ails, ready=self._unready)
-        self._servers.append(await serve(self._metrics, health, self._settings.metrics_port))
+        registry, port = self._metrics.registry, self._settings.metrics_port
+        self._servers.append(await serve(registry, health, port))
         self._servers += filter(None, (await self._explain(), await self._admit()))
         self._start("event loop lag", self._metrics.measure_lag())
         self._start("leader", self._leader.run())
@@ -289,22 +290,6 @@ def _is_loss(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(lambda one: isinstance(one, NotLeading)) is not None
     return isinstance(error, LeadershipLost | NotLeading)
-
-
-def spare_the_old() -> None:
-    """Keep the garbage collector from looking through all that is cached whenever that grows."""
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, sys.maxsize >> 32)
-
-
-def give_back_memory() -> None:
-    """Look for garbage among what is old, and return to the system what lists took for a moment.
-
-    glibc would keep that for ever.
-    """
-    gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # musl has none
-        trim(0)
 
 
 def _exit_now(status: int) -> NoReturn:

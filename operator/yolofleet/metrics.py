@@ -1,20 +1,15 @@
-"""The operator's own metrics, under controller-runtime's names, and the port they are served on."""
+"""The operator's own metrics, under controller-runtime's names."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-import orjson
-from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -363,75 +358,3 @@ class WorldCollector:
             told.add_metric([type_, status_], number)
         yield told
         yield weights
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What the probes ask. Each returns what is wrong, or nothing."""
-
-    alive: Callable[[], str]
-    ready: Callable[[], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Beliefs:
-    """What a person may ask: a line for each detector, or all about "namespace/name"."""
-
-    all: Callable[[], Any]
-    one: Callable[[str], Awaitable[Any]]
-
-
-async def serve(metrics: Metrics, health: Health, port: int) -> web.AppRunner:
-    """Serve /metrics, /healthz and /readyz on `port`; the caller cleans the runner up."""
-
-    async def scrape(_: web.Request) -> web.Response:
-        body = generate_latest(metrics.registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    def probe(question: Callable[[], str]) -> Callable[[web.Request], Any]:
-        async def answer(_: web.Request) -> web.Response:
-            wrong = question()
-            return web.Response(text=wrong or "ok", status=503 if wrong else 200)
-
-        return answer
-
-    app = web.Application()
-    app.router.add_get("/metrics", scrape)
-    app.router.add_get("/healthz", probe(health.alive))
-    app.router.add_get("/readyz", probe(health.ready))
-    return await _listen(app, "metrics and probes", port)
-
-
-async def serve_beliefs(beliefs: Beliefs, port: int) -> web.AppRunner:
-    """Serve /debug on `port` of loopback, where `kubectl port-forward` gets and no other pod."""
-
-    async def every_detector(_: web.Request) -> web.Response:
-        return _json(beliefs.all())
-
-    async def one_detector(request: web.Request) -> web.Response:
-        key = f"{request.match_info['namespace']}/{request.match_info['name']}"
-        if (told := await beliefs.one(key)) is None:
-            return web.Response(text=f"no detector {key} is known here\n", status=404)
-        return _json(told)
-
-    app = web.Application()
-    app.router.add_get("/debug/detectors", every_detector)
-    app.router.add_get("/debug/detectors/{namespace}/{name}", one_detector)
-    return await _listen(app, "beliefs", port, "127.0.0.1")
-
-
-async def _listen(
-    app: web.Application, serves: str, port: int, host: str | None = None
-) -> web.AppRunner:
-    """Serve `app` on `port` of `host`; None: of all addresses."""
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, host, port).start()
-    told = {"fields": {"port": runner.addresses[0][1]}}
-    logging.getLogger(__name__).info(f"serving {serves}", extra=told)
-    return runner
-
-
-def _json(told: Any) -> web.Response:
-    body = orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n"
-    return web.Response(body=body, content_type="application/json")

@@ -54,9 +54,7 @@ async def test_a_change_takes_no_pass_only_to_tell_what_was_done(passes, before,
 @pytest.mark.parametrize(
     "change", [{"model": B}, {"canary": {"model": B, "weight": 10}}], ids=["a release", "a canary"]
 )
-async def test_who_is_judged_is_known_as_well_as_after_another_pass(
-    monkeypatch, change
-):
+async def test_who_is_judged_is_known_as_well_as_after_another_pass(monkeypatch, change):
     """What the pods of a revision can tell is known once it was written: in that same pass."""
     followed: list[Subject | None] = []
     follow = Sampler.follow
