@@ -104,7 +104,7 @@ class Operator:
         self.tells: Callable[[str], bytes] = nobody_answers
         """What the pods answer to whom reads their counters."""
         self.cache = Cache()
-        self.queue = WorkQueue(clock=server.clock, word=kinds.CONTROLLER.word)
+        self.queue = WorkQueue[str](clock=server.clock, word=kinds.CONTROLLER.word)
         self.events = Events(
             client,
             instance="memory",

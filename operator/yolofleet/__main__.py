@@ -99,7 +99,7 @@ class Operator:
         )
         client = Client(credentials, session, observe=observe, may_write=self._leader.may_write)
         self._cache = cache = Cache()
-        self._queue = WorkQueue(metrics.queue, word=CONTROLLER.word)
+        self._queue = WorkQueue[str](metrics.queue, word=CONTROLLER.word)
         self._events = Events(client, instance=settings.identity, manager=CONTROLLER.manager)
         self._accelerators = Accelerators(client, cache, namespaces=settings.namespaces)
         self._informer = Informer(

@@ -58,7 +58,7 @@ class Sources:
     cache: Cache
     writer: Writer
     accelerators: Accelerators
-    queue: WorkQueue
+    queue: WorkQueue[str]
     defaults: Defaults
     leads: Callable[[], bool]
 

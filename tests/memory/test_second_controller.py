@@ -1,6 +1,10 @@
-"""The runtime without a detector: another controller, which keeps an account for each Service."""
+"""The runtime without a detector: another controller, of two kinds.
 
-from typing import Final
+It keeps an account for each Service, and settings for each account.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from memory_cluster.operator import MemoryClient
 from memory_cluster.server import Server
@@ -17,54 +21,107 @@ from yolofleet.runtime.writer import Writer
 # Of each kind there is one in a process, and here the server declared these two before us.
 SERVICE: Final = kind_of({"apiVersion": "v1", "kind": "Service"})
 ACCOUNT: Final = kind_of({"apiVersion": "v1", "kind": "ServiceAccount"})
-OURS: Final = Controller(
-    SERVICE, "service", "own", "own-status", "own-handover", "own.io/applied", {"by": "own"}, "of"
-)
+SETTINGS: Final = kind_of({"apiVersion": "v1", "kind": "ConfigMap"})
 
 
-class Accounts:
+def controller(parent: Kind, word: str) -> Controller:
+    mine = f"own-{word}"
+    return Controller(
+        parent,
+        word,
+        mine,
+        f"{mine}-status",
+        f"{mine}-handover",
+        f"own.io/{word}",
+        {"by": mine},
+        "of",
+    )
+
+
+Change = tuple[str, str, tuple[str, ...]]
+
+
+class Key(NamedTuple):
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+class Children:
     """Ten lines: list, look at what is, write what differs, delete what nobody wants."""
 
-    def __init__(self, client: MemoryClient) -> None:
-        self.client, self.queue = client, WorkQueue(word=OURS.word)
-        self.store = Store[Entry](OURS, (SERVICE, ACCOUNT), entry_for(OURS))
-        self.writer = Writer(client, self.store, OURS, clock=lambda: 0.0)
+    def __init__(
+        self,
+        client: MemoryClient,
+        queue: WorkQueue[Key],
+        of: Controller,
+        made: Callable[[Entry, Controller], Manifest],
+        kind: Kind,
+    ) -> None:
+        self.client, self.queue, self.of, self.made = client, queue, of, made
+        self.kinds = (of.parent, kind)
+        self.store = Store[Entry](of, self.kinds, entry_for(of))
+        self.writer = Writer(client, self.store, of, clock=lambda: 0.0)
 
-    async def turn(self) -> list[tuple[str, str, tuple[str, ...]]]:
-        """Take in all there is and reconcile each Service; return what was changed."""
-        for kind in (SERVICE, ACCOUNT):
+    async def look(self) -> None:
+        for kind in self.kinds:
             found = await self.client.list(kind, lambda item, k=kind: self.store.entry_of(k, item))
-            for key in self.store.replace_all(kind, found.items, found.version):
-                self.queue.add(key)
-        changes = []
-        while key := self.queue.take():
-            changes += await self.reconcile(key)
-            self.queue.done(key)
-        return changes
+            for name in self.store.replace_all(kind, found.items, found.version):
+                self.queue.add(Key(self.of.parent, name))
 
-    async def reconcile(self, key: str) -> list[tuple[str, str, tuple[str, ...]]]:
-        if (service := self.store.named(SERVICE, *key.split("/"))) is None:
+    async def reconcile(self, name: str) -> list[Change]:
+        if (parent := self.store.named(self.of.parent, *name.split("/"))) is None:
             return []
-        wanted, children = account(service), self.store.children(service.uid)
+        wanted, children = self.made(parent, self.of), self.store.children(parent.uid)
         applied = await self.writer.apply([wanted], over=children)
-        done = applied.then(await self.writer.prune(service.uid, keep={identity(wanted)}))
+        done = applied.then(await self.writer.prune(parent.uid, keep={identity(wanted)}))
         self.drifts = done.drifts
         return [(one.action, one.name, one.fields) for one in done.changes]
 
 
-def account(service: Entry) -> Manifest:
-    owner = {"apiVersion": "v1", "kind": "Service", "name": service.name, "uid": service.uid}
+class Both:
+    """Both kinds, from one queue."""
+
+    def __init__(self, client: MemoryClient) -> None:
+        self.queue = WorkQueue[Key](word="object")
+        services = Children(client, self.queue, controller(SERVICE, "service"), account, ACCOUNT)
+        accounts = Children(client, self.queue, controller(ACCOUNT, "account"), settings, SETTINGS)
+        self.of = {SERVICE: services, ACCOUNT: accounts}
+
+    async def turn(self) -> list[tuple[str, *Change]]:
+        """Take in all there is and reconcile it; return what was changed, and for whom."""
+        for children in self.of.values():
+            await children.look()
+        changes = []
+        while key := self.queue.take():
+            done = await self.of[key.kind].reconcile(key.name)
+            changes += [(str(key), *change) for change in done]
+            self.queue.done(key)
+        return changes
+
+
+def child(kind: str, parent: Entry, of: Controller, **body: Any) -> Manifest:
+    owner = {"apiVersion": "v1", "kind": of.parent.name, "name": parent.name, "uid": parent.uid}
     return {
         "apiVersion": "v1",
-        "kind": "ServiceAccount",
+        "kind": kind,
         "metadata": {
-            "name": service.name,
-            "namespace": service.namespace,
-            "labels": dict(OURS.labels) | {OURS.parent_label: service.name},
+            "name": parent.name,
+            "namespace": parent.namespace,
+            "labels": dict(of.labels) | {of.parent_label: parent.name},
             "ownerReferences": [owner | {"controller": True}],
         },
-        "automountServiceAccountToken": False,
-    }
+    } | body
+
+
+def account(service: Entry, of: Controller) -> Manifest:
+    return child("ServiceAccount", service, of, automountServiceAccountToken=False)
+
+
+def settings(account: Entry, of: Controller) -> Manifest:
+    return child("ConfigMap", account, of, data={"account": account.name})
 
 
 async def test_another_controller_makes_repairs_and_then_writes_nothing() -> None:
@@ -73,18 +130,26 @@ async def test_another_controller_makes_repairs_and_then_writes_nothing() -> Non
         metadata = {"name": name, "namespace": "shop"}
         service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {}}
         await client.send(requests.create(service, "user"))
-    accounts = Accounts(client)
-    assert await accounts.turn() == [(Action.CREATED, "a", ()), (Action.CREATED, "b", ())]
-    assert await accounts.turn() == []
+    both = Both(client)
+    assert await both.turn() == [
+        ("Service shop/a", Action.CREATED, "a", ()),
+        ("Service shop/b", Action.CREATED, "b", ()),
+    ]
+    assert await both.turn() == [
+        ("ServiceAccount shop/a", Action.CREATED, "a", ()),
+        ("ServiceAccount shop/b", Action.CREATED, "b", ()),
+    ]
+    assert await both.turn() == []
 
     theirs = {"apiVersion": "v1", "kind": "ServiceAccount", "automountServiceAccountToken": True}
     theirs |= {"metadata": {"name": "a", "namespace": "shop"}}
     await client.send(requests.apply(theirs, "somebody", force=True))
-    (change,) = await accounts.turn()
-    assert change == (Action.APPLIED, "a", ("automountServiceAccountToken (taken)",))
-    (drift,) = accounts.drifts
+    (change,) = await both.turn()
+    taken = ("automountServiceAccountToken (taken)",)
+    assert change == ("Service shop/a", Action.APPLIED, "a", taken)
+    (drift,) = both.of[SERVICE].drifts
     assert drift.handling is Handling.REPAIRED
-    assert await accounts.turn() == []
+    assert await both.turn() == []
 
 
 def test_a_kind_is_found_by_its_manifest_whoever_declared_it() -> None:

@@ -46,7 +46,7 @@ class Informer:
         self,
         client: Client,
         cache: Cache,
-        queue: WorkQueue,
+        queue: WorkQueue[str],
         *,
         namespaces: Sequence[str] = (),
         period_s: float = PERIOD_S,

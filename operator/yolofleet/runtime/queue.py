@@ -1,4 +1,8 @@
-"""The work queue: each key once, the urgent first, one worker a key, back-off for what failed."""
+"""The work queue: each key once, the urgent first, one worker a key, back-off for what failed.
+
+A key is what a controller knows its objects by: a name, or where it has several kinds, a kind and a
+name. It is told as `str` has it.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,11 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from yolofleet.runtime import logs
 from yolofleet.runtime.errors import (
@@ -28,6 +32,8 @@ from yolofleet.runtime.errors import (
 )
 
 logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
 
 FIRST_BACKOFF_S: Final = 0.005  # controller-runtime's; a stale cache is often fresh by then
 LONGEST_BACKOFF_S: Final = 300.0
@@ -77,8 +83,11 @@ class LastLook:
         }
 
 
-class WorkQueue:
-    """Keys to be looked at. A key that is added while it is worked on comes back after `done`."""
+class WorkQueue(Generic[Key]):
+    """Keys to be looked at. A key that is added while it is worked on comes back after `done`.
+
+    word: what people call one, in log lines and where many wait.
+    """
 
     def __init__(
         self,
@@ -91,20 +100,20 @@ class WorkQueue:
         self._clock = clock
         self.word = word
         self._order = itertools.count()
-        self._ready: list[tuple[Priority, int, str]] = []  # a heap; entries can be outdated
-        self._dirty: dict[str, tuple[Priority, float]] = {}  # key: most urgent reason, since when
-        self._processing: dict[str, float] = {}
-        self._due: dict[str, float] = {}
-        self._later: list[tuple[float, int, str]] = []  # a heap; entries can be outdated
-        self._failures: dict[str, int] = {}
+        self._ready: list[tuple[Priority, int, Key]] = []  # a heap; entries can be outdated
+        self._dirty: dict[Key, tuple[Priority, float]] = {}  # key: most urgent reason, since when
+        self._processing: dict[Key, float] = {}
+        self._due: dict[Key, float] = {}
+        self._later: list[tuple[float, int, Key]] = []  # a heap; entries can be outdated
+        self._failures: dict[Key, int] = {}
         self._taken_at: float | None = None  # None: nobody works yet
-        self._looks: OrderedDict[str, LastLook] = OrderedDict()
+        self._looks: OrderedDict[Key, LastLook] = OrderedDict()
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._dirty)
 
-    def add(self, key: str, priority: Priority = Priority.DRIFT) -> None:
+    def add(self, key: Key, priority: Priority = Priority.DRIFT) -> None:
         """Have `key` looked at as soon as a worker is free."""
         known = self._dirty.get(key)
         if known and known[0] <= priority:
@@ -116,7 +125,7 @@ class WorkQueue:
             heapq.heappush(self._ready, (priority, next(self._order), key))
             self._changed.set()
 
-    def add_after(self, key: str, delay_s: float) -> None:
+    def add_after(self, key: Key, delay_s: float) -> None:
         """Have `key` looked at in `delay_s` seconds; of several such wishes the earliest holds."""
         due = self._clock() + delay_s
         if due < self._due.get(key, float("inf")):
@@ -124,7 +133,7 @@ class WorkQueue:
             heapq.heappush(self._later, (due, next(self._order), key))
             self._changed.set()
 
-    def retry(self, key: str) -> float:
+    def retry(self, key: Key) -> float:
         """Have `key` looked at after its back-off, which doubles each time; return seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
@@ -134,11 +143,11 @@ class WorkQueue:
         self.add_after(key, delay)
         return delay
 
-    def forget(self, key: str) -> None:
+    def forget(self, key: Key) -> None:
         """End the back-off of `key`: it went well."""
         self._failures.pop(key, None)
 
-    def take(self) -> str | None:
+    def take(self) -> Key | None:
         """Return the most urgent key that nobody works on, now being worked on; None if none."""
         self._ripen()
         while self._ready:
@@ -153,7 +162,7 @@ class WorkQueue:
             return key
         return None
 
-    def done(self, key: str) -> None:
+    def done(self, key: Key) -> None:
         """Say that the work on `key` has ended, well or not."""
         started = self._processing.pop(key)
         if self._metrics:
@@ -162,7 +171,7 @@ class WorkQueue:
             heapq.heappush(self._ready, (self._dirty[key][0], next(self._order), key))
             self._changed.set()
 
-    async def get(self) -> str:
+    async def get(self) -> Key:
         """Wait for a key, as `take` returns it."""
         while (key := self.take()) is None:
             self._changed.clear()
@@ -192,14 +201,14 @@ class WorkQueue:
             f"the workers are stuck: {waiting} {self.word}s wait, none was taken for {idle:.0f} s"
         )
 
-    def looked(self, key: str, look: LastLook) -> None:
+    def looked(self, key: Key, look: LastLook) -> None:
         """Remember what came of the last work on `key`."""
         self._looks[key] = look
         self._looks.move_to_end(key)
         if len(self._looks) > _REMEMBERED_LOOKS:
             self._looks.popitem(last=False)
 
-    def describe(self, key: str) -> dict[str, Any]:
+    def describe(self, key: Key) -> dict[str, Any]:
         """Tell what is known of `key`: whether it waits, for how long, and what came of it last."""
         now, told = self._clock(), dict[str, Any]()
         if known := self._dirty.get(key):
@@ -245,11 +254,11 @@ class ReconcileMetrics(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
+class Workers(Generic[Key]):
     """Take keys from the queue and reconcile them; the one place where work is tried again."""
 
-    queue: WorkQueue
-    reconcile: Callable[[str], Awaitable[timedelta | None]]
+    queue: WorkQueue[Key]
+    reconcile: Callable[[Key], Awaitable[timedelta | None]]
     metrics: ReconcileMetrics
 
     async def run(self, count: int) -> None:
@@ -274,17 +283,17 @@ class Workers:
             # would keep the Lease from being renewed.
             await asyncio.sleep(0)
 
-    async def work_on(self, key: str) -> str:
+    async def work_on(self, key: Key) -> str:
         """Reconcile `key` once and say when it is looked at again; return the outcome."""
         look = LastLook(datetime.now(UTC), time.monotonic())
-        with logs.about(reconcile=uuid.uuid4().hex[:8], **{self.queue.word: key}) as fields:
+        with logs.about(reconcile=uuid.uuid4().hex[:8], **{self.queue.word: str(key)}) as fields:
             look.result = await self._work_on(key, look)
         look.id, look.generation = fields["reconcile"], fields.get("generation")
         look.seconds = time.monotonic() - look.began
         self.queue.looked(key, look)
         return look.result
 
-    async def _work_on(self, key: str, look: LastLook) -> str:
+    async def _work_on(self, key: Key, look: LastLook) -> str:
         try:
             async with asyncio.timeout(RECONCILE_TIMEOUT_S):
                 again = await self.reconcile(key)
@@ -304,8 +313,8 @@ class Workers:
         self.queue.add_after(key, again.total_seconds())
         return Outcome.REQUEUE_AFTER
 
-    def _failed(self, key: str, error: Exception) -> str:
-        fields = {self.queue.word: key, "reason": type(error).__name__}
+    def _failed(self, key: Key, error: Exception) -> str:
+        fields = {self.queue.word: str(key), "reason": type(error).__name__}
         if isinstance(error, Stale):  # ordinary: look again at what is
             self.queue.retry(key)
             return Outcome.REQUEUE
