@@ -316,6 +316,14 @@ RULES = [
         "spec.canary.match: give exactly one of exact, prefix and regex",
         {"canary": {"model": V2, "match": [{"headers": {"x-a": {"exact": "b"}}}]}},
     ),
+    *(
+        (
+            {"traffic": {"stickyHeader": name}},
+            "spec.traffic.stickyHeader: is no header that tells cameras apart",
+            {"traffic": {"stickyHeader": "X-Camera-Id"}},
+        )
+        for name in (":path", "camera id", "Host", "X-Forwarded-For", "traceparent")
+    ),
     (
         {"resources": GPU, "runtime": {"backend": "openvino"}},
         "spec.runtime.backend: openvino runs on the CPU",

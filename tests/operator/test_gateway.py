@@ -9,6 +9,7 @@ from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 
 TRAFFIC = {"provider": "gateway", "gateways": ["edge/public"], "hosts": ["gate.example.com"]}
+STICKY = {"stickyHeader": "X-Camera-Id"}
 V2 = {"uri": "demo://shapes-v2"}
 
 
@@ -21,7 +22,7 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
     namespace: str,
     eventually: Callable[..., Any],
 ) -> None:
-    await make_detector(replicas=2, traffic=TRAFFIC, canary={"model": V2, "weight": 30})
+    await make_detector(replicas=2, traffic=TRAFFIC | STICKY, canary={"model": V2, "weight": 30})
 
     async def says(reason: str) -> Manifest:
         raw = await kube.get(kinds.DETECTOR, namespace, "gate")
@@ -35,7 +36,8 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
 
     async def split() -> bool:
         route = await kube.get(kinds.HTTP_ROUTE, namespace, "gate")
-        [rule] = route["spec"]["rules"]
+        *by_camera, rule = route["spec"]["rules"]
+        assert len(by_camera) == 2
         assert [to["weight"] for to in rule["backendRefs"]] == [70, 30]
         return bool(await says("RoutePending"))
 

@@ -180,10 +180,16 @@ async def test_a_canary_is_promoted_and_rolled_back_without_a_restart(
     released_to_drain_for_long: str, user: User
 ) -> None:
     released = released_to_drain_for_long
-    await user.edit(canary={"model": V2, "weight": 10})
+    sticky = {"stickyHeader": "X-Camera-Id"}
+    await user.edit(canary={"model": V2, "weight": 10}, traffic=sticky)
     await user.says("CanaryHealthy", "CanaryReady")
     canary = (await user.status())["canary"]["revision"]
     await user.routes({released: 90, canary: 10})
+    *by_camera, _ = (await user.children())["VirtualService", "gate"]["spec"]["http"]
+    assert [rule["match"][0]["headers"]["x-camera-id"] for rule in by_camera] == [
+        {"regex": "^.*(?:[1-9][0-9])$"},
+        {"regex": "^.*(?:0[0-9])$"},
+    ]
     before = await user.pods()
     templates = {k: c["spec"] for k, c in (await user.children()).items() if k[0] == "Deployment"}
 

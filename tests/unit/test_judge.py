@@ -42,6 +42,18 @@ def refusal(verdict: Verdict) -> str:
     return told
 
 
+@pytest.mark.parametrize(
+    ("provider", "told"),
+    [("istio", ""), ("gateway", "needs a gateway"), ("service", "has no effect")],
+)
+def test_where_cameras_may_not_stay_on_a_revision_that_is_told(provider: str, told: str) -> None:
+    traffic = {"provider": provider, "stickyHeader": "X-Camera-Id"}
+    warnings = judge(a_detector(traffic=traffic), None, around()).warnings
+    expected = [f"spec.traffic.stickyHeader: {told}"] if told else []
+    assert [each[: len(expected[0])] for each in warnings] == expected
+    assert all(len(each) <= 256 for each in warnings)
+
+
 def test_what_the_admin_forbids_is_refused_to_whoever_brings_it() -> None:
     taken = a_detector(podTemplate={"spec": {"hostNetwork": True}})
     forbidden = around(forbidden=frozenset({Power.HOST_NAMESPACES}))

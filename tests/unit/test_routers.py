@@ -25,7 +25,15 @@ NAMES = st.sampled_from(["gate-a", "gate-b", "gate-c"])
 LEADS = st.dictionaries(NAMES, st.integers(0, 100), min_size=1)
 HOSTS = st.lists(st.sampled_from(["a.example.com", "b.example.com"]), min_size=1, unique=True)
 GATEWAYS = st.lists(st.sampled_from(["edge/public", "shop/own"]), min_size=1, unique=True)
-ROUTES = st.builds(Route, HOSTS, GATEWAYS, LEADS, st.none() | NAMES, st.just(MATCH))
+BUCKETS = st.dictionaries(st.integers(0, 99), NAMES, max_size=20).map(
+    lambda owners: {
+        name: frozenset(bucket for bucket, who in owners.items() if who == name)
+        for name in set(owners.values())
+    }
+)
+ROUTES = st.builds(
+    Route, HOSTS, GATEWAYS, LEADS, st.none() | NAMES, st.just(MATCH), st.just("x-camera"), BUCKETS
+)
 RULES = {istio.KIND: "http", gateway.KIND: "rules"}
 SPLITTERS = [ROUTERS[each] for each in SPLITTING]
 
@@ -46,6 +54,7 @@ def as_stored(router, route, *, turned):
 def test_a_route_that_is_written_is_read_back_wherever_its_rules_stand(router, route, turned):
     spec = as_stored(router, route, turned=turned)
     assert router.leads(spec) == route.leads
+    assert router.buckets(spec) == route.buckets
     assert router.places(spec) == (route.hosts, route.gateways)
 
 
@@ -53,6 +62,7 @@ def test_a_route_that_is_written_is_read_back_wherever_its_rules_stand(router, r
 @pytest.mark.parametrize("spec", [{}, {"http": [], "rules": []}, {"http": None, "rules": None}])
 def test_a_route_that_says_nothing_leads_nowhere(router, spec):
     assert router.leads(spec) == {}
+    assert router.buckets(spec) == {}
 
 
 @pytest.mark.parametrize("router", SPLITTERS)

@@ -14,7 +14,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from yolofleet.api import hosts
+from yolofleet.api import headers, hosts
 from yolofleet.api.access import Access
 from yolofleet.api.base import (
     QUANTITY_SCHEMA,
@@ -399,6 +399,7 @@ class Traffic(ApiModel):
             "self.hosts[0]",
         ),
         *hosts.RULES,
+        headers.RULE,
     )
 
     provider: Provider = Field(
@@ -426,6 +427,16 @@ class Traffic(ApiModel):
         " those of the Gateway API. Empty, or mesh alone: inside the mesh only, with Istio for"
         " clients of the detector's own namespace. With Istio mesh beside others needs the cluster"
         " admin's leave: clients of all namespaces would go by the route.",
+    )
+    sticky_header: headers.Sticky | None = Field(
+        default=None,
+        description="A request header that tells cameras apart, such as X-Camera-Id. While two"
+        " revisions have a weight, a camera stays on one of them: a revision has as many of the"
+        " buckets 00 to 99, which are the last two digits of the header, as percent of the"
+        " requests, a new one the lowest. Requests without the header, or whose value does not end"
+        " in two digits, go by weight. Requests that `match` a canary go there all the same. With"
+        " the Gateway API it needs a gateway that matches headers by RegularExpression; on a plain"
+        " Service it has no effect. A change makes no new revision and restarts nothing.",
     )
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2,

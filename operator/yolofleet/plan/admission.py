@@ -12,7 +12,7 @@ from yolofleet.api.detector import Detector, DetectorSpec, Provider
 from yolofleet.api.names import Manifest, revision_of, revisions_prefix
 from yolofleet.plan import powers
 from yolofleet.plan.revisions import CANARY_EQUAL, canary_is_equal
-from yolofleet.routers.choice import Absent, router_of
+from yolofleet.routers.choice import ROUTERS, Absent, router_of
 from yolofleet.routers.claims import Claim, Crossing
 from yolofleet.routers.exposure import Allowed, expose
 
@@ -123,9 +123,16 @@ def _doubts(spec: DetectorSpec) -> Iterator[str]:
                 f"{path}.sha256: is not set, so pods that start later may load another file from"
                 " the same address; pin it (sha256sum FILE)"
             )
+    yield from _sticks_where(spec)
     yield from powers.warnings(spec)
     image = spec.runtime.image
     if image and "@" not in image and image.rpartition("/")[2].partition(":")[2] in ("", "latest"):
         yield (
             f"spec.runtime.image: {image} may be another image tomorrow; name a version or a digest"
         )
+
+
+def _sticks_where(spec: DetectorSpec) -> Iterator[str]:
+    router = ROUTERS.get(spec.traffic.provider)
+    if spec.traffic.sticky_header and router and router.STICKS:
+        yield f"spec.traffic.stickyHeader: {router.STICKS}"

@@ -21,6 +21,7 @@ from yolofleet.plan.replicas import Case, former_replicas, wished, with_room
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.shortage import shortage
 from yolofleet.plan.traffic import weights
+from yolofleet.routers.buckets import Buckets, assigned
 from yolofleet.routers.choice import ROUTERS, splits
 from yolofleet.routers.exposure import Exposure
 from yolofleet.routers.router import Route
@@ -43,6 +44,7 @@ class Plan:
     courted: Provider | None  # whose route is written to be accepted while the Service still routes
     exposure: Exposure  # where: its hosts and gateways
     weights: Mapping[str, int]
+    buckets: Buckets  # the cameras of each, where they are to stay on one
     unreached: frozenset[str]  # revisions that no route may name yet
     matched: str | None  # where requests go that match the canary's headers
     spans: bool  # whether the stable Service selects the successor's pods too
@@ -70,8 +72,10 @@ class Plan:
         at, canary = self.exposure, detector.spec.canary
         if self.courted:
             return Route(at.hosts, at.gateways, {detector.name: 100})
-        match = canary.match if canary else ()
-        return Route(at.hosts, at.gateways, self.weights, self.matched, match)
+        match, sticky = canary.match if canary else (), detector.spec.traffic.sticky_header or ""
+        return Route(
+            at.hosts, at.gateways, self.weights, self.matched, match, sticky.lower(), self.buckets
+        )
 
     @property
     def leaving(self) -> tuple[str, ...]:
@@ -146,6 +150,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         courted=moving.router if moving and moving.written else None,
         exposure=observed.exposure,
         weights=split,
+        buckets=_buckets(detector, observed, split),
         unreached=observed.unreached,
         matched=_matched(detector, observed, going),
         spans=spans(detector, observed, going),
@@ -179,6 +184,13 @@ def _trial(detector: Detector, going: Release) -> Trial | None:
         100,
         incomparable=chosen if canary.match else "",
     )
+
+
+def _buckets(detector: Detector, observed: Observed, split: Mapping[str, int]) -> Buckets:
+    """Return which cameras stay on which revision, where a header tells them apart."""
+    if not detector.spec.traffic.sticky_header or not observed.splits:
+        return {}
+    return assigned(observed.buckets, split)
 
 
 def _matched(detector: Detector, observed: Observed, going: Release) -> str | None:

@@ -12,6 +12,7 @@ from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason, Status
 from yolofleet.plan.snapshot import Elsewhere
+from yolofleet.routers.buckets import Buckets
 from yolofleet.routers.choice import ROUTERS, SPLITTING, provider_for, splits
 from yolofleet.routers.exposure import Exposure, expose, overtaken
 from yolofleet.routers.following import Followed, Following, on_gateways
@@ -24,8 +25,8 @@ Children = Mapping[str, Sequence[Manifest]]
 class Way:
     """A router that a detector could be on.
 
-    live: whether its route is there; leads: the weights that it has; refused: what is said against
-    it.
+    live: whether its route is there; leads: the weights that it has; buckets: the cameras that it
+    keeps where they are; refused: what is said against it.
     """
 
     router: Provider
@@ -33,6 +34,7 @@ class Way:
     followed: Followed
     live: bool
     leads: Mapping[str, int]
+    buckets: Buckets
     refused: str
 
     @property
@@ -133,6 +135,7 @@ def _way(detector: Detector, router: Provider, children: Children, elsewhere: El
         or _followed(detector, router, exposure, route, elsewhere),
         live=route is not None,
         leads=by.leads(route["spec"]) if route else {},
+        buckets=by.buckets(route["spec"]) if route else {},
         refused=by.refused(route) if route else "",
     )
 

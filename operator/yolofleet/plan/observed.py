@@ -15,6 +15,7 @@ from yolofleet.plan.live import Shadow, shadow_in
 from yolofleet.plan.moving import Way, ways
 from yolofleet.plan.nodes import NodeRoom
 from yolofleet.plan.snapshot import Snapshot
+from yolofleet.routers.buckets import Buckets
 from yolofleet.routers.choice import ROUTERS, splits
 from yolofleet.routers.claims import Crossing
 from yolofleet.routers.exposure import Exposure
@@ -66,6 +67,7 @@ class Observed:
 
     revisions: Mapping[str, ObservedRevision]
     weights: Mapping[str, int]  # what the router has; empty where there is no route
+    buckets: Buckets  # the cameras that it keeps on a revision
     selected: str | None  # the revision that the stable Service stands for
     spans: bool  # whether that Service selects the pods of all revisions
     provider: Provider  # what routes in fact: what was asked for, as far as it is there
@@ -151,6 +153,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
     return Observed(
         revisions=revisions,
         weights=_weights(detector, way) if routes else {},
+        buckets=way.buckets if routes else {},
         selected=stands_for,
         spans=spans,
         provider=provider,

@@ -9,6 +9,7 @@ from yolofleet.api.hosts import EVERY_HOST, MESH, texts
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
+from yolofleet.routers.buckets import Buckets, buckets_of, pattern
 from yolofleet.routers.following import Followed, Following, Mesh
 from yolofleet.routers.router import Places, Route
 
@@ -19,6 +20,10 @@ NEEDS_GATEWAYS = True
 ACKNOWLEDGES = True
 LACKING = (
     "need the Gateway API (gateway.networking.k8s.io/v1), which is not in the cluster; install it"
+)
+STICKS = (
+    "needs a gateway that matches headers by RegularExpression, and not every one does: remove it"
+    " where the gateway's words are against that"
 )
 
 FIELDS: tuple[tuple[str, str], ...] = (
@@ -51,7 +56,7 @@ def routes(detector: Detector, route: Route, /) -> list[Manifest]:
             detector.name,
             parents=[_parent(detector, name) for name in route.gateways or (MESH,)],
             hosts=None if EVERY_HOST in route.hosts else route.hosts or None,
-            rules=[*_matched(route), _weighted(route)],
+            rules=[*_matched(route), *_sticky(route), _weighted(route)],
         )
     ]
 
@@ -82,11 +87,25 @@ def _matched(route: Route) -> list[dict[str, Any]]:
     return [{"matches": matches, "backendRefs": [_backend(route.matched, 1)]}]
 
 
+def _sticky(route: Route) -> list[dict[str, Any]]:
+    """Of rules with as many headers the first one counts, so `match` goes before."""
+    return [
+        {
+            "matches": [{"headers": [_regex(route.sticky, pattern(buckets))]}],
+            "backendRefs": [_backend(name, 1)],
+        }
+        for name, buckets in route.buckets.items()
+    ]
+
+
 def _header(name: str, how: StringMatch) -> dict[str, str]:
     if how.exact is not None:
         return {"name": name, "type": "Exact", "value": how.exact}
-    pattern = how.regex if how.regex is not None else f"{re.escape(how.prefix or '')}.*"
-    return {"name": name, "type": "RegularExpression", "value": pattern}
+    return _regex(name, how.regex if how.regex is not None else f"{re.escape(how.prefix or '')}.*")
+
+
+def _regex(name: str, expression: str) -> dict[str, str]:
+    return {"name": name, "type": "RegularExpression", "value": expression}
 
 
 def _backend(revision: str, weight: int) -> dict[str, Any]:
@@ -140,6 +159,18 @@ def leads(spec: Mapping[str, Any], /) -> dict[str, int]:
     rules = spec.get("rules") or ()
     weighted: Mapping[str, Any] = next((rule for rule in rules if _takes_all(rule)), {})
     return {to["name"]: to.get("weight", 1) for to in weighted.get("backendRefs") or ()}
+
+
+def buckets(spec: Mapping[str, Any], /) -> Buckets:
+    """Return which cameras it keeps on which Service: rules have no names, but such expressions."""
+    return {
+        str(to.get("name")): found
+        for rule in spec.get("rules") or ()
+        for match in rule.get("matches") or ()
+        for how in match.get("headers") or ()
+        for to in rule.get("backendRefs") or ()
+        if (found := buckets_of(str(how.get("value", ""))))
+    }
 
 
 def _takes_all(rule: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from yolofleet.api.hosts import MESH, gateway_name, texts
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
+from yolofleet.routers.buckets import Buckets, buckets_of, pattern
 from yolofleet.routers.following import Followed, Following, Mesh
 from yolofleet.routers.router import Places, Route
 
@@ -22,6 +23,7 @@ TAKES_ALL_HOSTS = False  # without hosts it is a delegate, to which others lead
 NEEDS_GATEWAYS = False
 ACKNOWLEDGES = False
 LACKING = "need Istio, whose API (networking.istio.io/v1) is not in the cluster; install it"
+STICKS = ""
 
 FIELDS: tuple[tuple[str, str], ...] = (
     (r"spec\.(hosts|gateways)", r"spec.traffic.\1"),
@@ -39,6 +41,9 @@ RETRY_ON = "connect-failure,refused-stream,reset-before-request"
 
 _WEIGHTED = "weighted"
 """The name of the rule for all that matches nothing: by it the weights are found again."""
+
+_STICKY = "sticky-"
+"""What the names of the rules for cameras begin with, before that of their revision."""
 
 _OWN_NAMESPACE = ["."]
 """For a route inside the mesh: it changes where the clients that see it go, and these are its own
@@ -65,7 +70,11 @@ def routes(detector: Detector, route: Route, /) -> list[Manifest]:
             hosts=route.hosts or None,
             gateways=route.gateways or None,
             seen_by=_OWN_NAMESPACE if route.hosts and set(route.gateways) <= {MESH} else None,
-            http=[*_matched(detector, route), _weighted(detector, route)],
+            http=[
+                *_matched(detector, route),
+                *_sticky(detector, route),
+                _weighted(detector, route),
+            ],
         )
     ]
 
@@ -89,6 +98,18 @@ def _matched(detector: Detector, route: Route) -> list[dict[str, Any]]:
     leads = [{"destination": _destination(detector, route.matched), "weight": 100}]
     match = [{"headers": _headers(entry)} for entry in route.match]
     return [{"name": "matched", "match": match, "route": leads, "retries": _retries(detector)}]
+
+
+def _sticky(detector: Detector, route: Route) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": f"{_STICKY}{name}",
+            "match": [{"headers": {route.sticky: {"regex": pattern(buckets)}}}],
+            "route": [{"destination": _destination(detector, name), "weight": 100}],
+            "retries": _retries(detector),
+        }
+        for name, buckets in route.buckets.items()
+    ]
 
 
 def _headers(entry: HeaderMatch) -> dict[str, Any]:
@@ -162,6 +183,18 @@ def leads(spec: Mapping[str, Any], /) -> dict[str, int]:
     return {
         to["destination"]["host"].split(".", 1)[0]: to.get("weight", 0)
         for to in weighted.get("route") or ()
+    }
+
+
+def buckets(spec: Mapping[str, Any], /) -> Buckets:
+    """Return which cameras it keeps on which Service."""
+    rules = [rule for rule in spec.get("http") or () if isinstance(rule, Mapping)]
+    sticky = (rule for rule in rules if str(rule.get("name", "")).startswith(_STICKY))
+    return {
+        str(rule["name"]).removeprefix(_STICKY): buckets_of(str(how.get("regex", "")))
+        for rule in sticky
+        for match in rule.get("match") or ()
+        for how in (match.get("headers") or {}).values()
     }
 
 

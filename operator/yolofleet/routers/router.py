@@ -1,11 +1,12 @@
 """What a router is: how its objects are written, and what decisions see of those that are there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from yolofleet.api.detector import Detector, HeaderMatch
 from yolofleet.api.names import Manifest
+from yolofleet.routers.buckets import Buckets
 from yolofleet.routers.following import Followed, Mesh
 
 Places = tuple[list[str], list[str]]
@@ -17,6 +18,7 @@ class Route:
     """What the route of a detector is to say.
 
     leads: the percent of requests for each Service. matched: the Service of those that `match`.
+    sticky: the header by which cameras stay on a revision, and the buckets of each.
     """
 
     hosts: Sequence[str]
@@ -24,6 +26,8 @@ class Route:
     leads: Mapping[str, int]
     matched: str | None = None
     match: Sequence[HeaderMatch] = ()
+    sticky: str = ""
+    buckets: Buckets = field(default_factory=dict)
 
 
 class Router(Protocol):
@@ -47,6 +51,9 @@ class Router(Protocol):
     LACKING: str
     """What is to be installed where its API is not in the cluster."""
 
+    STICKS: str
+    """What is to be known of how it keeps cameras on a revision; empty: nothing."""
+
     FIELDS: tuple[tuple[str, str], ...]
     """Of its route: what the API server calls a part, and what the user wrote it as."""
 
@@ -60,7 +67,10 @@ class Router(Protocol):
         """Return what it needs of a revision beside its Service."""
 
     def routes(self, detector: Detector, route: Route, /) -> list[Manifest]:
-        """Return its route, if it has one: those that match go their way, all others by weight."""
+        """Return its route, if it has one.
+
+        Those that match go their way, then those of a bucket; all others by weight.
+        """
 
     def asked(self, hosts: list[str] | None, gateways: list[str], /) -> Places:
         """Return where a spec asks to be routed; hosts: None: it names none."""
@@ -73,6 +83,9 @@ class Router(Protocol):
 
     def leads(self, spec: Mapping[str, Any], /) -> dict[str, int]:
         """Return what it gives each Service of all that matches nothing."""
+
+    def buckets(self, spec: Mapping[str, Any], /) -> Buckets:
+        """Return which cameras it keeps on which Service."""
 
     def followed(
         self, detector: Detector, hosts: Sequence[str], route: Manifest | None, mesh: Mesh, /

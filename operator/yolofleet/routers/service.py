@@ -10,6 +10,7 @@ from yolofleet.api.detector import Detector
 from yolofleet.api.hosts import MESH
 from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL, Manifest, selector_labels
 from yolofleet.manifests.child import child
+from yolofleet.routers.buckets import Buckets
 from yolofleet.routers.following import Followed, Mesh
 from yolofleet.routers.router import Places, Route
 
@@ -19,6 +20,10 @@ TAKES_ALL_HOSTS = False
 NEEDS_GATEWAYS = False
 ACKNOWLEDGES = False
 LACKING = ""
+STICKS = (
+    "has no effect on a plain Service, which reads no headers; set spec.traffic.provider to istio,"
+    " gateway or auto, or remove it"
+)
 FIELDS: tuple[tuple[str, str], ...] = ()
 PROXIES_IN: tuple[int, ...] = ()
 PROXIES_OUT: tuple[int, ...] = ()
@@ -85,6 +90,11 @@ def shadows(_route: Manifest, /) -> Places:
 
 def leads(_spec: Mapping[str, Any], /) -> dict[str, int]:
     """Return nothing: a Service has no weights."""
+    return {}
+
+
+def buckets(_spec: Mapping[str, Any], /) -> Buckets:
+    """Return nothing: a Service reads no headers."""
     return {}
 
 

@@ -25,7 +25,9 @@ def traffic_routed(now: Situation) -> Statement:
             f"the Service {now.detector.name} does not send to {now.plan.stable} yet",
         )
     told = first((refused, not_there_yet, followed_by_nobody, short_of_capacity), now)
-    return told or _say(True, Reason.ROUTED, _split(now) + _of_a_delegate(now) + _crossed(now))
+    return told or _say(
+        True, Reason.ROUTED, _split(now) + _sticks(now) + _of_a_delegate(now) + _crossed(now)
+    )
 
 
 def denied(now: Situation) -> Statement | None:
@@ -97,13 +99,22 @@ def through_a_service(now: Situation) -> Statement | None:
         told = f"{service} to all that is ready of {' and '.join((plan.stable, *plan.beside))}"
         return _say(True, Reason.ROUTED, told)
     if observed.selected == plan.stable and not observed.spans:
-        return _say(True, Reason.ROUTED, f"{service} everything to {plan.stable}")
+        told = f"{service} everything to {plan.stable}"
+        return _say(True, Reason.ROUTED, told + _sticks_nowhere(now))
     return None
+
+
+def _sticks_nowhere(now: Situation) -> str:
+    if not now.detector.spec.traffic.sticky_header:
+        return ""
+    return f"; spec.traffic.stickyHeader {ROUTERS[now.plan.provider].STICKS}"
 
 
 def refused(now: Situation) -> Statement | None:
     """Pass on what the router says against the route."""
     told = now.observed.refused
+    if told and now.plan.buckets:
+        told += f". spec.traffic.stickyHeader {ROUTERS[now.plan.provider].STICKS}"
     return _say(False, Reason.ROUTE_REFUSED, told) if told else None
 
 
@@ -148,6 +159,12 @@ def short_of_capacity(now: Situation) -> Statement | None:
 
 def _split(now: Situation) -> str:
     return ", ".join(f"{share} % {name}" for name, share in now.plan.weights.items())
+
+
+def _sticks(now: Situation) -> str:
+    if not now.plan.buckets:
+        return ""
+    return f" (cameras by the last two digits of {now.detector.spec.traffic.sticky_header})"
 
 
 def _crossed(now: Situation) -> str:

@@ -1,0 +1,43 @@
+"""The header by which cameras stay on a revision: which one may be asked for.
+
+Said twice, for the API server and in Python, of the same patterns.
+"""
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from yolofleet.api.base import Rule
+
+_NAME = "^[a-zA-Z0-9]([-_a-zA-Z0-9]*[a-zA-Z0-9])?$"
+_OF_OTHERS = (
+    "^(host|uri|scheme|method|authority|connection|keep-alive|te|trailer|transfer-encoding|upgrade"
+    "|content-length|expect|date|via|forwarded|cookie|authorization|traceparent|tracestate"
+    "|x-request-id|(x-envoy|x-forwarded|x-b3|x-istio|x-yoloserve)-.*)$"
+)
+_SHAPE = "write the name of a request header, such as X-Camera-Id"
+_TAKEN = (
+    "is set by clients, proxies or the mesh for a purpose of its own; have the cameras send one"
+    " that is theirs, such as X-Camera-Id"
+)
+
+RULE: Final = Rule(
+    f"!has(self.stickyHeader) || (self.stickyHeader.matches('{_NAME}') &&"
+    f" !self.stickyHeader.lowerAscii().matches('{_OF_OTHERS}'))",
+    f"spec.traffic.stickyHeader: is no header that tells cameras apart; {_SHAPE}, and none that"
+    " proxies, the mesh or HTTP itself sets",
+    ".stickyHeader",
+    "self.stickyHeader",
+)
+
+
+def _telling(name: str) -> str:
+    if not re.fullmatch(_NAME, name):
+        raise ValueError(_SHAPE)
+    if re.fullmatch(_OF_OTHERS, name.lower()):
+        raise ValueError(_TAKEN)
+    return name
+
+
+Sticky = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_telling)]
