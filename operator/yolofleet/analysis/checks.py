@@ -198,7 +198,8 @@ CHECKS: tuple[tuple[str, Judge], ...] = (
 )
 OF_ITSELF = ("golden", "probe")
 """What needs no other revision."""
-OF_COPIES = ("kept", "keptByClass", "keptBySize", "seesNothing", "added")
+OF_KEPT = ("kept", "keptByClass", "keptBySize")
+OF_COPIES = (*OF_KEPT, "seesNothing", "added")
 """What needs that the same pictures go to both revisions."""
 
 

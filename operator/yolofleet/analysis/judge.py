@@ -7,7 +7,7 @@ promoted for want of data, and nothing fails for what could not be read.
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from yolofleet.analysis.checks import CHECKS, Case, Finding, found
+from yolofleet.analysis.checks import CHECKS, OF_KEPT, Case, Finding, found
 from yolofleet.analysis.evidence import Golden
 from yolofleet.analysis.increments import Look
 from yolofleet.analysis.margins import margins_hash
@@ -223,12 +223,20 @@ def _failed(analysis: Analysis, status: AnalysisStatus) -> list[Failed]:
         revision=status.revision,
         check=check.name,
         at=check.since,
-        message=_clipped(check.message, 120),
+        message=_clipped(_clipped(check.message, 120) + _confused(check, status), 200),
         margins_hash=status.margins_hash,
         retried=status.retried,
     )
     others = [each for each in status.failed if each.revision != status.revision]
     return [*others, entry][-MOST_FAILED:]
+
+
+def _confused(check: Check, status: AnalysisStatus) -> str:
+    """Say which class is taken for which, where objects are lost: that names a swap."""
+    if not status.confused or check.name not in OF_KEPT:
+        return ""
+    most = status.confused[0]
+    return f"; {most.name} is called {most.called} {most.times:,} times"
 
 
 def _said(status: AnalysisStatus, look: Look, weight: int, analysis: Analysis) -> str:

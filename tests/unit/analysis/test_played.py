@@ -1,6 +1,7 @@
 """Whole releases on played pods, with a clock that is moved: who fails, by what, and how soon."""
 
 import random
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,7 +10,6 @@ import pytest
 
 from played_pods import CANARY, START, Played, Server, bucket_of
 from yolofleet.analysis.increments import Memory
-from yolofleet.analysis.words import rolled_back
 from yolofleet.api.analysis import Analysis, Golden, Stage, Verdict
 
 Play = Callable[[Played, random.Random], None]
@@ -104,18 +104,19 @@ def test_a_bad_revision_fails_the_check_that_names_its_fault(what, plays, check,
         ]
 
 
-def test_what_was_called_off_is_told_with_its_numbers_and_the_way_round():
+def test_what_was_called_off_is_told_with_its_numbers_and_what_it_takes_for_what():
     played = Played()
     until(played, lambda p, d: seen(p, d, keeps=0.3, called="square"), Verdict.FAIL)
-    told = rolled_back(played.status, namespace="shop", detector="gate", weight=0, step=1)
-    assert told.startswith("gate-56544287 rolled back at weight 0: keeps 0.30 of what gate")
-    assert "of what gate-05bb7f85 is sure of (limit 0.90;" in told
-    assert "circle is called square" in told
-    assert "kubectl -n shop patch yolodetectors gate --type merge -p '{" in told
-    assert (
-        '"approved": {"revision": "gate-56544287", "step": 1, "despite": "AnalysisFailed"}' in told
-    )
+    [failed] = played.status.failed
+    assert failed.message.startswith("keeps 0.30 of what gate-05bb7f85 is sure of (limit 0.90;")
+    assert re.search(r"; circle is called square \d+ times$", failed.message)
     assert played.status.said.startswith("Failed: kept")
+
+
+def test_what_is_blind_takes_nothing_for_anything():
+    played = Played()
+    until(played, lambda p, d: seen(p, d, keeps=0.0005), Verdict.FAIL)
+    assert "called" not in played.status.failed[0].message
 
 
 def test_what_turns_blind_after_two_hours_fails_as_soon():

@@ -33,7 +33,7 @@ def test_the_state_of_eighty_classes_and_wide_times_fits():
             server.requests["ok"] += 5000
         played.look()
     failed = Failed(
-        revision=CANARY, check="keptByClass", at=START, message="m" * 120, margins_hash="12345678"
+        revision=CANARY, check="keptByClass", at=START, message="m" * 200, margins_hash="12345678"
     )
     status = played.status.model_copy(update={"failed": [failed] * 5})
     told = status.model_dump(mode="json", by_alias=True, exclude_none=True)
