@@ -135,6 +135,27 @@ async def test_a_blind_one_is_called_off_before_anybody_sees_it():
     assert world.condition("Analysed")["status"] == "False"
 
 
+@pytest.mark.parametrize("weight", [0, 10])
+async def test_what_failed_loses_its_weight_as_soon_as_that_is_stored(weight):
+    """Our own write of it wakes nobody: without a look of its own it would keep it for a minute."""
+    world, pods = await in_the_dark(0.98 if weight else 0.0)
+    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    for _ in range(100):
+        if weights(world).get(new) == weight:
+            break
+        await play(world, pods, 1)
+    pods.keeps = 0.0
+    for _ in range(100):
+        world.controllers.settle()
+        pods.count()
+        await world.pass_time(LOOK_S)
+        if world.status()["analysis"]["failed"]:
+            break
+    assert weights(world) == {old: 100 - weight, new: weight}
+    await world.pass_time(0.2)
+    assert weights(world) == {old: 100}
+
+
 async def test_one_that_turns_bad_later_goes_back():
     world, pods = await in_the_dark(0.98)
     old, new = stable_of(world), world.status()["rollout"]["revision"]

@@ -139,6 +139,13 @@ def failures(detector: Detector, observed: Observed) -> dict[str, Failed]:
     }
 
 
+def just_failed(observed: Observed, told: AnalysisStatus | None) -> bool:
+    """Say whether somebody failed, as is `told` now, of whom what is stored does not know yet."""
+    stored = observed.status.analysis
+    known = {failed.revision for failed in stored.failed} if stored else set()
+    return told is not None and any(failed.revision not in known for failed in told.failed)
+
+
 def remembered(
     detector: Detector, observed: Observed, trial: Trial | None
 ) -> AnalysisStatus | None:
