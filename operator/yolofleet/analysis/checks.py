@@ -16,6 +16,7 @@ from yolofleet.analysis.statistics import (
     is_in_time,
     quantile_ms,
     slower_by,
+    turned_bad,
 )
 from yolofleet.analysis.sums import (
     ADDED,
@@ -222,6 +223,7 @@ def _of_share(
     limit = asked.limit.share
     proof = ceiling(min(limit * stake, 0.5)) if stake > 1 else None
     measured = f"{told} (limit {limit:.{digits}f}; {tally.k:,} of {tally.n:,} {of})"
+    measured += _lately(tally, asked)
     return Finding(
         _verdict(tally, passed=has_passed(tally, asked, proof)),
         measured if tally.n >= asked.least else f"{tally.n:,} of {asked.least:,} {of}",
@@ -265,11 +267,16 @@ def _of_strata(case: Case, names: Iterable[str]) -> Finding:
     told = f"keeps {tally.share:.2f} of {_short(name)} (limit {asked.limit.share:.2f};"
     return Finding(
         verdict,
-        f"{told} {tally.k:,} of {tally.n:,} objects){rest}",
+        f"{told} {tally.k:,} of {tally.n:,} objects){_lately(tally, asked)}{rest}",
         round(tally.share, 4),
         asked.limit.share,
         tally.n,
     )
+
+
+def _lately(tally: Tally, asked: Demand) -> str:
+    """Say so where the share of all does not show why it failed."""
+    return f", and worse in the last {tally.run} looks" if turned_bad(tally, asked) else ""
 
 
 def _short(stratum: str) -> str:

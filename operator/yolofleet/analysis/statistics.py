@@ -197,6 +197,11 @@ def has_failed(tally: Tally) -> bool:
     return tally.failing >= 2
 
 
+def turned_bad(tally: Tally, demand: Demand) -> bool:
+    """Say whether it failed by the last looks alone: all of them together do not prove it."""
+    return has_failed(tally) and not _fails(tally, demand.design_of(tally), demand)
+
+
 def has_passed(tally: Tally, demand: Demand, limit: Limit | None = None) -> bool:
     """Say whether it is proved to be within the limit, and nothing speaks against it lately.
 

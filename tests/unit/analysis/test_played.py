@@ -132,6 +132,8 @@ def test_what_turns_blind_after_two_hours_fails_as_soon():
         seen(played, dice, keeps=0.0005)
         played.look()
     assert played.status.verdict is Verdict.FAIL
+    told = played.status.failed[0].message
+    assert re.search(r"keeps 0\.9\d .*objects\), and worse in the last [23] looks", told), told
 
 
 def test_a_fault_of_real_requests_alone_fails_where_it_shows():
