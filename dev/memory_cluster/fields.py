@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final
 
 import orjson
@@ -171,20 +172,31 @@ def merged(live: Any, config: Any, of: Manifest, shape: tuple[str, ...] | str = 
             for name, value in config.items()
         }
     if isinstance(live, list) and isinstance(config, list) and isinstance(shape, tuple):
-        wanted = {key_of(item, shape): item for item in config}
-        kept = [
-            merged(item, wanted.pop(key), of) if (key := key_of(item, shape)) in wanted else item
-            for item in live
-        ]
-        return [*kept, *wanted.values()]
+        return _in_order(live, {key_of(item, shape): item for item in config}, of, shape)
     if isinstance(live, list) and isinstance(config, list) and shape == "set":
         return [*live, *(item for item in config if item not in live)]
     return config
 
 
+def _in_order(
+    live: list[Any], wanted: Mapping[Any, Any], of: Manifest, shape: tuple[str, ...]
+) -> list[Any]:
+    """Return the items of both, in the order of `wanted`; others stay between those they were."""
+    left, found = {key_of(item, shape): item for item in live}, list[Any]()
+    for key, item in wanted.items():
+        others = list(takewhile(lambda each: each not in wanted, left))
+        found += [left.pop(other) for other in others]
+        found.append(merged(left.pop(key), item, of) if key in left else item)
+    return [*found, *left.values()]
+
+
+_KEYS: Final = frozenset(f"f:{name}" for names in _KEYED.values() for name in names)
+
+
 def without(value: Any, paths: Collection[Path], of: Manifest) -> Any:
     """Return `value` without the fields at `paths`, nor what is left empty by that."""
-    for path in paths:
+    # What an item is known by goes last: nothing more of it is found after that.
+    for path in sorted(paths, key=lambda path: (-len(path), path[-1] in _KEYS)):
         value = _cut(value, path, of, "parts")
     return value
 
@@ -207,7 +219,7 @@ def _cut(value: Any, path: Path, of: Manifest, shape: tuple[str, ...] | str) -> 
 def _cut_item(item: Any, step: str, rest: Path, of: Manifest, shape: tuple[str, ...]) -> Any:
     if key_of(item, shape) != step:
         return item
-    return _cut(item, rest, of, "parts") if rest else None
+    return (_cut(item, rest, of, "parts") or None) if rest else None
 
 
 def tree_of(paths: Collection[Path]) -> dict[str, Any]:

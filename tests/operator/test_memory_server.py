@@ -197,6 +197,15 @@ async def play_status(played: Played, made: Manifest) -> None:
     version = live["metadata"]["resourceVersion"]
     less = {k: v for k, v in status.items() if k != "replicas"}
     live = await played.send("status with less", applied(version, less))
+    for types in (
+        ["Ready", "Stalled"],
+        ["Ready", "Released", "Stalled"],
+        ["Stalled", "Ready"],
+        ["Ready"],
+    ):
+        told = [condition | {"type": type} for type in types]
+        version = live["metadata"]["resourceVersion"]
+        live = await played.send(f"{types}", applied(version, less | {"conditions": told}))
     operations = [{"op": "replace", "path": "/status", "value": {"observedGeneration": 2}}]
     await played.send(
         "status replaced",
