@@ -25,7 +25,7 @@ from faults.proxy import Call
 from faults.size import AT_REST_S, CONVERGE_S, QUIET_S
 from faults.stage import BYSTANDER, NAME, Stage
 from faults.traces import Trace
-from yolofleet.api.names import REVISION_LABEL, WISH_ANNOTATION, Manifest
+from yolofleet.api.names import LAST_APPLIED_ANNOTATION, REVISION_LABEL, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.runtime import objects
 
@@ -34,7 +34,7 @@ State = Mapping[str, Any]
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _BOOKKEEPING: Final = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields")
-_NOTES: Final = ("deployment.kubernetes.io/revision", WISH_ANNOTATION)
+_NOTES: Final = ("deployment.kubernetes.io/revision", LAST_APPLIED_ANNOTATION)
 """A counter that grows with what others do to the pods, and hashes that hold the uid."""
 
 _HISTORY: Final = ("revision",)

@@ -137,7 +137,7 @@ class Operator:
         self.deaf = 0
         """So many of the next lines of watches are lost."""
         self.missed = 0
-        """So many were, since it was last swept."""
+        """So many were, since it was last resynced."""
         self._heard = len(server.history)
         self._known: dict[str, bool] = {}
         self._loop = asyncio.get_running_loop()
@@ -156,7 +156,7 @@ class Operator:
         for key in self.cache.detectors():
             self.queue.add(key, Priority.RESYNC)
 
-    async def sweep(self) -> None:
+    async def resync(self) -> None:
         """List all kinds: what watches lost is found."""
         await self._informer.discover()
         for kind in kinds.CACHED:

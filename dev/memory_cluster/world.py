@@ -126,17 +126,17 @@ class World:
     async def settle(
         self, quiet_s: float = QUIET_S, between: Callable[[], None] = lambda: None
     ) -> None:
-        """Let everybody work until nothing changed for so long; what watches lost is swept then.
+        """Let everybody work until nothing changed for so long; what watches lost is listed then.
 
         between: called whenever nobody is in the middle of anything.
         """
-        version, quiet_since, swept, calls = -1, self._time.seconds, False, 0
+        version, quiet_since, resynced, calls = -1, self._time.seconds, False, 0
         for _ in range(3000):
             between()
             self._let_controllers_work()
             worked = await self._work()
             if self.server.version != version:
-                version, quiet_since, swept = self.server.version, self._time.seconds, False
+                version, quiet_since, resynced = self.server.version, self._time.seconds, False
                 calls = len(self.client.calls)
             if worked:
                 continue
@@ -144,12 +144,12 @@ class World:
             look = self.operator.next_look_s()
             left = quiet_since + quiet_s - self._time.seconds
             if look is None or look > left:
-                if swept or not self.operator.missed:
+                if resynced or not self.operator.missed:
                     self.restless = [str(call) for call, _ in self.client.calls[calls:]]
                     return
-                swept, self.operator.missed = True, 0
+                resynced, self.operator.missed = True, 0
                 self._time.seconds += max(left, 0.0)
-                await self._safely(self.operator.sweep)
+                await self._safely(self.operator.resync)
                 continue
             self._time.seconds += max(look, 0.001)
         raise AssertionError(f"it never comes to rest; {self.status()}")
@@ -326,7 +326,9 @@ _BOOKKEEPING: Final = ("uid", "resourceVersion", "generation", "creationTimestam
 def _normal(child: Manifest) -> Manifest:
     metadata = {k: v for k, v in child["metadata"].items() if k not in _BOOKKEEPING}
     annotations = metadata.get("annotations", {})
-    metadata["annotations"] = {k: v for k, v in annotations.items() if k != names.WISH_ANNOTATION}
+    metadata["annotations"] = {
+        k: v for k, v in annotations.items() if k != names.LAST_APPLIED_ANNOTATION
+    }
     fields = {k: v for k, v in child.items() if k not in ("metadata", "status")}
     spec = {k: v for k, v in child.get("spec", {}).items() if k != "clusterIP"}
     ready = child.get("status", {}).get("readyReplicas", 0) if "replicas" in spec else None

@@ -36,9 +36,9 @@ from yolofleet.runtime.client import Client
 from yolofleet.runtime.credentials import Credentials, find_credentials
 from yolofleet.runtime.errors import ClusterError, NotLeading
 from yolofleet.runtime.events import Events
-from yolofleet.runtime.hearing import Hearing
 from yolofleet.runtime.leader import REQUEST_TIMEOUT_S, Leader, LeadershipLost
 from yolofleet.runtime.queue import Priority, Workers, WorkQueue
+from yolofleet.runtime.watch_health import WatchHealth
 from yolofleet.settings import InvalidSettings, Settings, from_environment
 from yolofleet.tuning import give_back_memory, spare_the_old
 
@@ -108,7 +108,7 @@ class Operator:
             self._queue,
             namespaces=settings.namespaces,
             period_s=settings.resync_s,
-            hearing=Hearing(silence_s=settings.watch_silence_s),
+            watches=WatchHealth(silence_s=settings.watch_silence_s),
             counted=metrics.watched,
             relisted=metrics.relisted,
             resynced=give_back_memory,
@@ -274,7 +274,7 @@ class Operator:
             f"ended: {', '.join(ended)}" if ended else "",
             self._metrics.late(),
             self._queue.stuck(),
-            self._informer.hearing.deaf(),
+            self._informer.watches.failing(),
         ]
         return "; ".join(filter(None, ails))
 
@@ -283,7 +283,7 @@ class Operator:
             return "ending"
         if not self._warm.is_set():
             return "the first lists are not complete"
-        return self._ails() or self._informer.hearing.unopened()
+        return self._ails() or self._informer.watches.unopened()
 
 
 def _is_loss(error: BaseException | None) -> bool:

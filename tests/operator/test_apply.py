@@ -411,7 +411,7 @@ async def test_objects_restored_from_a_backup_are_taken_over(world: World) -> No
 async def test_garbage_in_the_note_of_the_wish_is_survived(world: World, note: str) -> None:
     desired = world.deployment()
     await world.apply(desired)
-    await world.edit({"metadata": {"annotations": {names.WISH_ANNOTATION: note}}})
+    await world.edit({"metadata": {"annotations": {names.LAST_APPLIED_ANNOTATION: note}}})
     await world.apply(desired)
     assert await world.apply(desired) == []
     assert world.repaired == []

@@ -33,7 +33,7 @@ RETRY_ANNOTATION = f"{GROUP}/retry"
 """On a detector, by a person: REVISION or REVISION:ANYTHING has that revision judged again, once
 for each value."""
 
-WISH_ANNOTATION = f"{GROUP}/wish"
+LAST_APPLIED_ANNOTATION = f"{GROUP}/wish"
 """On every child: hashes of what was wanted of it, which tell our own changes from others'."""
 
 MANAGER = "yolofleet"

@@ -19,11 +19,11 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, Entry, entry_of
 from yolofleet.runtime.client import Client, Listing
 from yolofleet.runtime.errors import Busy, ClusterError, Forbidden, NotFound
-from yolofleet.runtime.hearing import Hearing
 from yolofleet.runtime.kind import CRD, Kind
 from yolofleet.runtime.objects import Manifest
 from yolofleet.runtime.queue import Priority, WorkQueue
 from yolofleet.runtime.reflector import Reflector
+from yolofleet.runtime.watch_health import WatchHealth
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Informer:
         *,
         namespaces: Sequence[str] = (),
         period_s: float = PERIOD_S,
-        hearing: Hearing | None = None,
+        watches: WatchHealth | None = None,
         counted: Callable[[str, str], None] = lambda _kind, _type: None,
         relisted: Callable[[str], None] = lambda _kind: None,
         resynced: Callable[[], None] = lambda: None,
@@ -61,7 +61,7 @@ class Informer:
         self._queue = queue
         self._namespaces = tuple(namespaces) or ("",)
         self._period_s = period_s
-        self.hearing = hearing or Hearing()
+        self.watches = watches or WatchHealth()
         self._counted = counted
         self._relisted = relisted
         self._resynced = resynced
@@ -97,12 +97,12 @@ class Informer:
             if reflector in self._forbidden:
                 continue
             listing = await self._read(kind, reflector.namespace)
-            self.hearing.missed(kind, self._cache.unknown(kind, listing.items))
+            self.watches.missed(kind, self._cache.unknown(kind, listing.items))
             listed.update(entry.uid for entry in listing.items)
             keys += self._cache.replace_all(
                 kind, listing.items, listing.version, reflector.namespace
             )
-        self.hearing.listed(kind, listed)
+        self.watches.listed(kind, listed)
         self._enqueue(keys)
 
     def take(self, kind: Kind, type: str, manifest: Manifest) -> None:
@@ -114,7 +114,7 @@ class Informer:
                 self.definitions_changed()
             return
         version = int(metadata["resourceVersion"])
-        self.hearing.told(kind, metadata["uid"], version)
+        self.watches.told(kind, metadata["uid"], version)
         nodes = self._cache.nodes_version
         if type == "DELETED":
             key = self._cache.remove(kind, metadata["uid"], version)
@@ -163,7 +163,7 @@ class Informer:
             await self._patiently(partial(self._first_list, reflector))
 
     def _reflector(self, kind: Kind, namespace: str) -> Reflector:
-        opened = partial(self.hearing.opened, kind, kind.path(namespace))
+        opened = partial(self.watches.opened, kind, kind.path(namespace))
         definitions = kind is CRD  # not cached: that there is one is all that matters
         return Reflector(
             self._client,
@@ -190,7 +190,7 @@ class Informer:
         gone = self._reflectors.pop(kind, ())
         self._forbidden.difference_update(gone)
         self._listed.difference_update(gone)
-        self.hearing.forget(kind)
+        self.watches.forget(kind)
 
     async def _first_list(self, reflector: Reflector) -> None:
         kind = reflector.kind
@@ -198,7 +198,7 @@ class Informer:
             try:
                 await reflector.list()
                 if not kind.optional and kind is not CRD:
-                    self.hearing.expect(kind, kind.path(reflector.namespace))
+                    self.watches.expect(kind, kind.path(reflector.namespace))
                 return None
             except NotFound as error:
                 if kind.optional:
@@ -225,7 +225,7 @@ class Informer:
         self._may_read(reflector)
         for _ in listing.items:
             self._counted(kind.name, "LISTED")
-        self.hearing.begins_at(kind, listing.version)
+        self.watches.begins_at(kind, listing.version)
         self._note_relist(reflector)
         keys = self._cache.replace_all(kind, listing.items, listing.version, reflector.namespace)
         self._enqueue(keys)
@@ -283,8 +283,8 @@ class Informer:
             listen = time.monotonic() + LISTEN_S
             await self._wait_until(min([everything, listen, *self._due.values()]))
             now = time.monotonic()
-            self.hearing.look()
-            self._due.update(dict.fromkeys(self.hearing.silent() - self._due.keys(), now))
+            self.watches.look()
+            self._due.update(dict.fromkeys(self.watches.silent() - self._due.keys(), now))
             if whole := now >= everything:
                 everything = self._next_resync()
                 self._due.update(dict.fromkeys((None, *kinds.CACHED), now))

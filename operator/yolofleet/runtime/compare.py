@@ -80,7 +80,7 @@ class Difference:
 
     @property
     def unit(self) -> str:
-        """Return the part of the object that the field is in, as `wish` divides it."""
+        """Return the part of the object that the field is in, as `last_applied` divides it."""
         return ".".join(str(step) for step in self.path[:2])
 
     @property

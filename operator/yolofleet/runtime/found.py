@@ -12,7 +12,7 @@ from yolofleet.runtime.ownership import Fields, setters
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What of one object is not as desired: by our own wish, by others' changes and additions."""
+    """What of one object is not as desired: by what we want anew, by what others did."""
 
     ours: list[Difference]
     changed: list[Difference]
@@ -36,9 +36,9 @@ class Found:
 
     @property
     def can_wait(self) -> bool:
-        """Return whether others alone made it differ: a wish of ours is never held up by a fight.
+        """Return whether others alone made it differ: a fight never holds up what we want anew.
 
-        A value that others set to what we want is ours to take back, but no wish.
+        A value that others set to what we want is ours to take back, but nothing new.
         """
         return all(each.how is How.UNOWNED for each in self.ours) and bool(self.drift or self.ours)
 

@@ -3,7 +3,7 @@
 The API server's own record of what we applied is the proof that we need: it survives restarts,
 cannot drift from the object, and is not copied by those who copy annotations. A hash of the
 desired object, kept in an annotation, would stay while the object drifts; what that can tell is
-whether we still want what we wanted (`wish`).
+whether we still want what we wanted (`last_applied`).
 """
 
 from __future__ import annotations

@@ -44,11 +44,11 @@ from yolofleet.runtime.errors import (
 from yolofleet.runtime.failures import Failed, Failures, is_away
 from yolofleet.runtime.found import Found, attributed
 from yolofleet.runtime.kind import HPA, Kind, kind_of
+from yolofleet.runtime.last_applied import Hashes, hashes_of, still_applied, with_hashes
 from yolofleet.runtime.objects import Manifest
 from yolofleet.runtime.ownership import setters
 from yolofleet.runtime.queue import RECONCILE_TIMEOUT_S
 from yolofleet.runtime.store import E, Entry, Store
-from yolofleet.runtime.wish import Wish, still_wished, wish_of, with_wish
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class _Proof:
     version: int
     digest: bytes
     enforced: bool
-    wish: Wish
+    hashes: Hashes
     left: Drift | None
 
     def holds(self, live: Entry, digest: bytes, enforced: bool) -> bool:
@@ -265,8 +265,8 @@ class Writer(Generic[E]):
 
     def differing(self, desired: Manifest, live: Entry) -> list[Difference]:
         """Return what of `live` is not as desired."""
-        wish = wish_of(desired)
-        found = self._compare(self._noted(desired, wish), wish, live)
+        hashes = hashes_of(desired)
+        found = self._compare(self._noted(desired, hashes), hashes, live)
         return [*found.ours, *found.drift]
 
     # one object
@@ -325,9 +325,9 @@ class Writer(Generic[E]):
         self, desired: Manifest, digest: bytes, live: Entry, enforce: bool
     ) -> tuple[list[Change], list[Drift]]:
         proof = self._proven.get(live.uid)
-        wish = proof.wish if proof and proof.digest == digest else wish_of(desired)
-        whole = wanted = self._noted(desired, wish)
-        found = self._compare(wanted, wish, live)
+        hashes = proof.hashes if proof and proof.digest == digest else hashes_of(desired)
+        whole = wanted = self._noted(desired, hashes)
+        found = self._compare(wanted, hashes, live)
         by_others = found.by_others
         if enforce and found.can_wait and self._contests.calm(live.uid):
             self._contests.see(live.uid, by_others)
@@ -351,7 +351,7 @@ class Writer(Generic[E]):
             changes.append(change)
         if changes:
             base = whole if enforce else wanted
-            drifts += self._learn_unkept(base, wish, live, enforce, named)
+            drifts += self._learn_unkept(base, hashes, live, enforce, named)
         if changes and enforce and by_others:
             put_right = [each for each in by_others if each.field not in named]
             self._contests.repaired(live.uid, put_right, len(changes))
@@ -359,7 +359,7 @@ class Writer(Generic[E]):
             self._proven.pop(live.uid, None)  # so that it is compared again
         else:
             kept = next(iter(drifts), None) if not enforce else None
-            self._proven[live.uid] = _Proof(live.version, digest, enforce, wish, kept)
+            self._proven[live.uid] = _Proof(live.version, digest, enforce, hashes, kept)
         self._forget_the_gone()
         told = self._contests.told(live.uid)
         return changes, drifts if told is None or told in drifts else [*drifts, told]
@@ -454,7 +454,9 @@ class Writer(Generic[E]):
     async def _create(self, desired: Manifest) -> Change:
         """Create by an apply that gives way: somebody faster is a `Conflict`, and we look again."""
         await self._send(
-            requests.apply(self._noted(desired, wish_of(desired)), self._ours.manager, force=False)
+            requests.apply(
+                self._noted(desired, hashes_of(desired)), self._ours.manager, force=False
+            )
         )
         self._deletions.made(desired)
         return self._logged(desired, Change(Action.CREATED, *_names(desired)))
@@ -546,9 +548,9 @@ class Writer(Generic[E]):
 
     # what differs
 
-    def _compare(self, wanted: Manifest, wish: Wish, live: Entry) -> Found:
+    def _compare(self, wanted: Manifest, hashes: Hashes, live: Entry) -> Found:
         applied, manifest = live.ownership.applied_fields(), live.manifest()
-        settled = still_wished(wish, manifest, applied, self._ours.applied_annotation)
+        settled = still_applied(hashes, manifest, applied, self._ours.applied_annotation)
         foreign = live.ownership.foreign_fields()
         found = [
             attributed(each, settled, foreign)
@@ -587,13 +589,13 @@ class Writer(Generic[E]):
         return [e for e in found if unkept.get(e.path) != e.values] if unkept else found
 
     def _learn_unkept(
-        self, wanted: Manifest, wish: Wish, live: Entry, enforce: bool, left: Collection[str]
+        self, wanted: Manifest, hashes: Hashes, live: Entry, enforce: bool, left: Collection[str]
     ) -> list[Drift]:
         """Remember what the API server did not keep as we wrote it, lest we write it for ever.
 
         left: fields that were not written.
         """
-        found = self._compare(wanted, wish, live)
+        found = self._compare(wanted, hashes, live)
         unlike = [*found.ours, *found.changed]
         unlike += found.added if enforce else []
         unlike = [each for each in unlike if each.field not in left]
@@ -621,8 +623,8 @@ class Writer(Generic[E]):
             self._repaired(live.kind.name, each.field_class)
         return tuple(str(each) for each in (*ours, *drift) if not self._is_note(each))
 
-    def _noted(self, desired: Manifest, wish: Wish) -> Manifest:
-        return with_wish(desired, wish, self._ours.applied_annotation)
+    def _noted(self, desired: Manifest, hashes: Hashes) -> Manifest:
+        return with_hashes(desired, hashes, self._ours.applied_annotation)
 
     def _is_note(self, difference: Difference) -> bool:
         """Say whether it is about our own note, or annotations that hold nothing else of ours."""

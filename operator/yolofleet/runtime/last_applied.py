@@ -18,11 +18,11 @@ from yolofleet.runtime.ownership import Fields
 
 _IDENTITY: Final = frozenset({"apiVersion", "kind"})
 
-Wish = Mapping[str, str]
+Hashes = Mapping[str, str]
 """Hashes by part: "spec.replicas", "metadata.labels"."""
 
 
-def wish_of(desired: Manifest) -> Wish:
+def hashes_of(desired: Manifest) -> Hashes:
     """Return what is wanted of each part of `desired`."""
     parts: dict[str, Any] = {}
     for name, value in desired.items():
@@ -33,16 +33,16 @@ def wish_of(desired: Manifest) -> Wish:
     return {name: _hash(part) for name, part in parts.items()}
 
 
-def with_wish(desired: Manifest, wish: Wish, annotation: str) -> Manifest:
-    """Return `desired` with `wish` written on it, as its `annotation`."""
+def with_hashes(desired: Manifest, hashes: Hashes, annotation: str) -> Manifest:
+    """Return `desired` with `hashes` written on it, as its `annotation`."""
     metadata = desired["metadata"]
-    text = orjson.dumps(wish, option=orjson.OPT_SORT_KEYS).decode()
+    text = orjson.dumps(hashes, option=orjson.OPT_SORT_KEYS).decode()
     annotations = (metadata.get("annotations") or {}) | {annotation: text}
     return desired | {"metadata": metadata | {"annotations": annotations}}
 
 
-def still_wished(
-    wish: Wish, live: Manifest, applied: Fields, annotation: str
+def still_applied(
+    hashes: Hashes, live: Manifest, applied: Fields, annotation: str
 ) -> frozenset[str] | None:
     """Return the parts that are wanted as they were; None if `live` does not tell what was.
 
@@ -55,7 +55,7 @@ def still_wished(
         return None
     try:
         before = orjson.loads((live["metadata"].get("annotations") or {})[annotation])
-        return frozenset(part for part, was in before.items() if wish.get(part) == was)
+        return frozenset(part for part, was in before.items() if hashes.get(part) == was)
     except (orjson.JSONDecodeError, KeyError, AttributeError):
         return None
 

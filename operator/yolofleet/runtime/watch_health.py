@@ -36,7 +36,7 @@ class _Watch:
     bytes: int = 0
 
 
-class Hearing:
+class WatchHealth:
     """Compares what watches tell with what lists find."""
 
     def __init__(
@@ -115,7 +115,7 @@ class Hearing:
         waiting = sorted({str(w.kind) for w in self._watches.values() if w.stream is None})
         return f"not watched yet: {', '.join(waiting)}" if waiting else ""
 
-    def deaf(self) -> str:
+    def failing(self) -> str:
         """Say which watches have missed what lists found; nothing when all hear."""
         now, ails = self._clock(), []
         for kind, untold in self._untold.items():

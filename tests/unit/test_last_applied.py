@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from yolofleet.api.names import WISH_ANNOTATION
+from yolofleet.api.names import LAST_APPLIED_ANNOTATION
 from yolofleet.runtime.compare import differences, without
+from yolofleet.runtime.last_applied import hashes_of, still_applied, with_hashes
 from yolofleet.runtime.ownership import setters
-from yolofleet.runtime.wish import still_wished, wish_of, with_wish
 
 DESIRED: dict[str, Any] = {
     "apiVersion": "v1",
@@ -16,11 +16,11 @@ DESIRED: dict[str, Any] = {
     "spec": {"replicas": 2, "items": [{"name": "x", "value": 1}, {"name": "y", "value": 2}]},
     "automount": False,
 }
-NOTED = {"f:metadata": {"f:annotations": {f"f:{WISH_ANNOTATION}": {}}}}
+NOTED = {"f:metadata": {"f:annotations": {f"f:{LAST_APPLIED_ANNOTATION}": {}}}}
 
 
-def test_a_wish_has_the_parts_of_an_object_and_not_its_kind() -> None:
-    assert set(wish_of(DESIRED)) == {
+def test_what_was_applied_has_the_parts_of_an_object_and_not_its_kind() -> None:
+    assert set(hashes_of(DESIRED)) == {
         "metadata.name",
         "metadata.labels",
         "spec.replicas",
@@ -30,32 +30,30 @@ def test_a_wish_has_the_parts_of_an_object_and_not_its_kind() -> None:
 
 
 def test_what_is_still_wanted_is_told_part_by_part() -> None:
-    live = with_wish(DESIRED, wish_of(DESIRED), WISH_ANNOTATION)
+    live = with_hashes(DESIRED, hashes_of(DESIRED), LAST_APPLIED_ANNOTATION)
     changed = DESIRED | {"spec": DESIRED["spec"] | {"replicas": 3, "new": 1}}
-    still = still_wished(wish_of(changed), live, NOTED, WISH_ANNOTATION)
+    still = still_applied(hashes_of(changed), live, NOTED, LAST_APPLIED_ANNOTATION)
     assert still is not None
-    assert wish_of(changed).keys() - still == {"spec.replicas", "spec.new"}
+    assert hashes_of(changed).keys() - still == {"spec.replicas", "spec.new"}
 
 
-def test_writing_the_wish_on_an_object_leaves_the_desired_one_alone() -> None:
+def test_writing_the_hashes_on_an_object_leaves_the_desired_one_alone() -> None:
     before = str(DESIRED)
-    assert (
-        WISH_ANNOTATION
-        in with_wish(DESIRED, {"spec.replicas": "0"}, WISH_ANNOTATION)["metadata"]["annotations"]
-    )
+    noted = with_hashes(DESIRED, {"spec.replicas": "0"}, LAST_APPLIED_ANNOTATION)
+    assert LAST_APPLIED_ANNOTATION in noted["metadata"]["annotations"]
     assert str(DESIRED) == before
 
 
 @pytest.mark.parametrize("note", ["", "{", "[]", "7", "null"])
 def test_a_note_that_cannot_be_read_tells_nothing(note: str) -> None:
-    live = {"metadata": {"annotations": {WISH_ANNOTATION: note}}}
-    assert still_wished(wish_of(DESIRED), live, NOTED, WISH_ANNOTATION) is None
+    live = {"metadata": {"annotations": {LAST_APPLIED_ANNOTATION: note}}}
+    assert still_applied(hashes_of(DESIRED), live, NOTED, LAST_APPLIED_ANNOTATION) is None
 
 
 def test_a_note_that_somebody_else_wrote_tells_nothing() -> None:
-    live = with_wish(DESIRED, wish_of(DESIRED), WISH_ANNOTATION)
+    live = with_hashes(DESIRED, hashes_of(DESIRED), LAST_APPLIED_ANNOTATION)
     for applied in ({}, {"f:metadata": {"f:annotations": {}}}, {"f:metadata": {}}):
-        assert still_wished(wish_of(DESIRED), live, applied, WISH_ANNOTATION) is None
+        assert still_applied(hashes_of(DESIRED), live, applied, LAST_APPLIED_ANNOTATION) is None
 
 
 @pytest.mark.parametrize(
