@@ -50,6 +50,7 @@ FULL = {
         },
         "apiKeys": {"secretName": "gate-keys"},
         "shadowKey": {"secretName": "gate-shadow"},
+        "framesKey": {"secretName": "gate-frames"},
         "metricsOpen": False,
         "corsOrigins": ["https://app.example.com", "http://localhost:3000"],
     },
@@ -109,6 +110,7 @@ def test_every_field_of_the_spec_arrives(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (settings.evidence_port, settings.namespace) == (8081, "n")
     assert settings.live_dir == Path("/etc/yoloserve/live")
     assert settings.shadow_key_file == Path("/etc/yoloserve/shadow/key")
+    assert settings.frames_key_file == Path("/etc/yoloserve/frames/key")
     assert settings.golden_dir == Path("/etc/yoloserve/golden")
 
 

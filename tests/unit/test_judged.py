@@ -112,22 +112,30 @@ def test_the_live_configuration_is_a_folder_that_need_not_be_there(world):
     assert told(world)["YOLOSERVE_NAMESPACE"] == "shop"
 
 
-def test_the_shadows_key_comes_from_the_users_secret_and_holds_up_no_pod(world):
-    world.edit(access={"shadowKey": {"secretName": "gate-shadow", "key": "word"}})
-    folder, _, file = told(world)["YOLOSERVE_SHADOW_KEY_FILE"].rpartition("/")
+@pytest.mark.parametrize("use", ["shadow", "frames"])
+def test_a_key_comes_from_the_users_secret_and_holds_up_no_pod(world, use):
+    world.edit(access={f"{use}Key": {"secretName": "gate-secret", "key": "word"}})
+    folder, _, file = told(world)[f"YOLOSERVE_{use.upper()}_KEY_FILE"].rpartition("/")
     secret = volume(world, mounts(world)[folder])["secret"]
-    assert (secret["secretName"], secret["optional"]) == ("gate-shadow", True)
+    assert (secret["secretName"], secret["optional"]) == ("gate-secret", True)
     assert secret["items"] == [{"key": "word", "path": file}]
     assert secret["defaultMode"] == 0o440
 
 
-def test_a_shadow_key_is_another_revision_and_none_is_the_same_as_ever(detector_with, world):
+@pytest.mark.parametrize("key", ["shadowKey", "framesKey"])
+def test_a_key_is_another_revision_and_none_is_the_same_as_ever(detector_with, world, key):
     def name(**access):
         return stable_revision(detector_with(access=access), world.defaults).name
 
     assert name() == stable_revision(detector_with(), world.defaults).name
-    assert name(shadowKey={"secretName": "a"}) != name()
-    assert name(shadowKey={"secretName": "a"}) != name(shadowKey={"secretName": "b"})
+    assert name(**{key: {"secretName": "a"}}) != name()
+    assert name(**{key: {"secretName": "a"}}) != name(**{key: {"secretName": "b"}})
+
+
+def test_to_keep_pictures_or_log_more_is_no_other_revision(detector_with, world):
+    plain = stable_revision(detector_with(), world.defaults)
+    keeping = detector_with(logLevel="debug", rollout={"analysis": {"keepFrames": True}})
+    assert stable_revision(keeping, world.defaults) == plain
 
 
 @pytest.mark.parametrize(

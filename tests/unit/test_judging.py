@@ -310,6 +310,36 @@ class TestFailure:
         assert world.weights() == {old: 100}
         assert world.replicas() == {old: 4, new: 0}
 
+    def test_its_pictures_can_be_looked_at_for_an_hour_where_they_are_kept(self, world):
+        _, new = begun(world, {**JUDGED, "analysis": {"keepFrames": True}})
+        turn(world)
+        assert world.decide().shadow.keep_frames
+        fail_in_the_dark(world)
+        left = world.decide().shadow
+        assert (left.revision, left.percent, left.keep_frames) == (new, 0, True)
+        turn(world, minutes=55)
+        assert world.decide().shadow == left, "it is written once"
+        assert world.decide().requeue_after <= left.until - world.now
+        turn(world, minutes=6)
+        assert world.decide().shadow is None
+        assert ("ConfigMap", "gate-live") not in world.children
+
+    @pytest.mark.parametrize("change", [{"model": V1}, {"rollout": JUDGED}])
+    def test_they_are_gone_with_the_release_or_the_wish_for_them(self, world, change):
+        begun(world, {**JUDGED, "analysis": {"keepFrames": True}})
+        turn(world)
+        fail_in_the_dark(world)
+        assert world.decide().shadow
+        world.edit(**change)
+        turn(world)
+        assert not (left := world.decide().shadow) or not left.keep_frames
+
+    def test_of_others_nothing_is_left_to_look_at(self, world):
+        begun(world)
+        turn(world)
+        fail_in_the_dark(world)
+        assert world.decide().shadow is None
+
     def test_a_lost_status_brings_it_not_back(self, world):
         old, new = begun(world)
         turn(world)

@@ -192,6 +192,21 @@ def test_what_others_wrote_there_is_nothing_that_is_kept(world, data):
     assert json.loads(wanted(world))["shadow"]["token"] == "0123456789abcdef"
 
 
+def test_pods_log_as_asked_whether_there_is_a_shadow_or_not(world):
+    names = set(world.deployments())
+    for level in ("debug", "error"):
+        world.edit(logLevel=level)
+        world.settle()
+        assert file(world) == {"log_level": level}
+    with_canary(world, logLevel="debug")
+    assert file(world)["log_level"] == "debug"
+    assert file(world)["shadow"]["percent"] == 100
+    world.edit(canary=None, logLevel="info")
+    world.settle()
+    assert file(world) is None
+    assert set(world.deployments()) >= names
+
+
 def test_a_suspended_detector_renews_none_so_it_ends_by_itself(world):
     with_canary(world)
     until = datetime.fromisoformat(file(world)["shadow"]["until"])
@@ -203,8 +218,7 @@ def test_a_suspended_detector_renews_none_so_it_ends_by_itself(world):
 
 def test_the_file_is_the_one_that_the_server_reads(world):
     with_canary(world)
-    text = world.decide().shadow.text()
-    told = json.loads(text)["shadow"]
+    told = file(world)["shadow"]
     assert told["until"].endswith("Z")
     assert datetime.fromisoformat(told["until"]).tzinfo == UTC
     assert told.keys() == {

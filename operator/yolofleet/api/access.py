@@ -142,6 +142,20 @@ class ShadowKey(ApiModel):
     )
 
 
+class FramesKey(ApiModel):
+    """The key of the pictures on which two revisions differ most; it is kept in a Secret."""
+
+    secret_name: SecretName = Field(
+        description="A Secret of the detector's namespace. The operator never reads it. Pods start"
+        " without it; then no picture is kept."
+    )
+    key: SecretKey = Field(
+        default="key",
+        description="Its key that holds 16 characters or more, which open nothing else. A change is"
+        " seen without a restart, about a minute later.",
+    )
+
+
 Origins = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=253)]],
     Field(max_length=32),
@@ -168,6 +182,15 @@ class Guard(ApiModel):
         " credentials, and what tells its copies from requests. Needed for a shadow where jwt or"
         " apiKeys are asked for; make one with `kubectl create secret generic NAME"
         " --from-literal=key=$(openssl rand -hex 32)`. A change makes a new revision.",
+    )
+    frames_key: FramesKey | None = Field(
+        default=None,
+        description="Who shows it sees the pictures that rollout.analysis.keepFrames keeps, in"
+        " which people may be seen, on the page of the stable revision's pods. It is asked for"
+        " where everybody may ask, too, and no key or token of a client does. Make one with"
+        " `kubectl create secret generic NAME --from-literal=key=$(openssl rand -hex 32)`. A change"
+        " makes a new revision: its pods have the key, and show what they keep once they are the"
+        " stable ones.",
     )
     metrics_open: bool = Field(
         default=True,
@@ -248,6 +271,7 @@ class Access(Guard):
             jwt=self.jwt,
             api_keys=self.api_keys,
             shadow_key=self.shadow_key,
+            frames_key=self.frames_key,
             metrics_open=self.metrics_open,
             cors_origins=self.cors_origins,
         )

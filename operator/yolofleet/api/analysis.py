@@ -138,8 +138,11 @@ class Analysis(ApiModel):
     )
     keep_frames: bool = Field(
         default=False,
-        description="true: pods of the stable revision are told to keep the few dozen pictures on"
-        " which the two differ most. The server of this version keeps none yet.",
+        description="true: pods of the stable revision keep the few dozen pictures on which the two"
+        " differ most, in memory: for an hour, until another revision is released, or until this is"
+        " false again. People may be seen in them: whoever shows access.framesKey sees them, and"
+        " without one none is kept. A change makes no new revision and restarts nothing; pods"
+        " follow it within about a minute.",
     )
 
 

@@ -28,6 +28,7 @@ from yolofleet.api.base import (
 from yolofleet.api.names import RETRY_ANNOTATION, Manifest
 from yolofleet.api.pod_template import (
     API_KEYS,
+    FRAMES_KEY,
     GOLDEN,
     LIVE,
     MODEL_CLAIM,
@@ -516,6 +517,15 @@ class Canary(ApiModel):
     )
 
 
+class LogLevel(StrEnum):
+    """The least important messages that pods log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class DriftPolicy(StrEnum):
     """What happens to what others change of a detector's objects."""
 
@@ -663,6 +673,11 @@ class DetectorSpec(ApiModel):
         " the object, as a release changes weights and replicas; an object that others delete comes"
         " back. Both tell it in the condition Drifted and in Events.",
     )
+    log_level: LogLevel = Field(
+        default=LogLevel.INFO,
+        description="The least important messages that pods log: debug, info, warning or error. A"
+        " change makes no new revision and restarts nothing; pods follow it within about a minute.",
+    )
     suspend: bool = Field(
         default=False,
         description="true: the operator changes nothing, repairs nothing and only reports, until it"
@@ -768,6 +783,8 @@ def _mounted(spec: DetectorSpec, models: list[Model]) -> Iterator[Mount]:
         yield API_KEYS
     if spec.access.shadow_key:
         yield SHADOW_KEY
+    if spec.access.frames_key:
+        yield FRAMES_KEY
     if spec.rollout.analysis and spec.rollout.analysis.golden:
         yield GOLDEN
 

@@ -38,8 +38,9 @@ API_KEYS = Mount("api-keys", "/mnt/api-keys", "spec.access.apiKeys")
 OWN_FOLDER = "/etc/yoloserve"
 LIVE = Mount("yoloserve-live", f"{OWN_FOLDER}/live", "spec.canary.shadow")
 SHADOW_KEY = Mount("yoloserve-shadow-key", f"{OWN_FOLDER}/shadow", "spec.access.shadowKey")
+FRAMES_KEY = Mount("yoloserve-frames-key", f"{OWN_FOLDER}/frames", "spec.access.framesKey")
 GOLDEN = Mount("yoloserve-golden", f"{OWN_FOLDER}/golden", "spec.rollout.analysis.golden")
-MOUNTS = (MODEL_CLAIM, API_KEYS, LIVE, SHADOW_KEY, GOLDEN)
+MOUNTS = (MODEL_CLAIM, API_KEYS, LIVE, SHADOW_KEY, FRAMES_KEY, GOLDEN)
 
 MERGE_KEYS = {
     "containers": "name",
@@ -126,6 +127,7 @@ SERVER_SETTINGS = {
     "EVIDENCE_PORT": "the operator reads it there",
     "LIVE_DIR": "the operator writes there; use spec.canary.shadow",
     "SHADOW_KEY_FILE": "use spec.access.shadowKey",
+    "FRAMES_KEY_FILE": "use spec.access.framesKey",
     "GOLDEN_DIR": "use spec.rollout.analysis.golden",
 }
 """Environment of the server, less its prefix, that podTemplate cannot set, and what can."""

@@ -13,7 +13,7 @@ from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.judging import Trial
-from yolofleet.plan.live import Shadow, can_be_shown, shadow
+from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import Release, draining, release, shares, spans
@@ -206,15 +206,18 @@ def _shadow(
 ) -> Shadow | None:
     """Say who is shown copies of what the stable revision answers.
 
-    Whoever is judged sees all that there is room for; a canary as much as is asked for.
+    Whoever is judged sees all that there is room for; a canary as much as is asked for. Of whoever
+    was called off the pictures stay for a while, where they are kept at all.
     """
     canary, asked = detector.spec.canary, detector.spec.rollout.analysis
+    keeps = bool(asked and asked.keep_frames)
     name = trial.revision if trial else going.canary.name if going.canary else ""
     by_hand = canary.shadow if canary and going.canary and going.canary.name == name else 0
     revisions = {each.name: each for each in going.wanted}
     shown, percent = revisions.get(name), by_hand or (100 if trial else 0)
     if shown is None or not percent or not can_be_shown(revisions.get(going.stable), shown):
-        return None
+        off = {each.revision: each.at for each in going.called_off.values()} if keeps else {}
+        return looked_at(observed.shadow, off, now)
     return shadow(
         shown,
         percent,
@@ -224,7 +227,7 @@ def _shadow(
         before=observed.shadow,
         token=observed.token,
         now=now,
-        keep_frames=bool(asked and asked.keep_frames),
+        keep_frames=keeps,
     )
 
 

@@ -1,4 +1,4 @@
-"""What pods re-read while they run, pure: the shadow, from where it is decided to its file.
+"""What pods re-read while they run, pure: from where it is decided to its file.
 
 `until` ends a shadow that nobody renews: an operator that is gone, a detector that is suspended.
 """
@@ -6,11 +6,12 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from yolofleet.api.access import Guard
+from yolofleet.api.detector import LogLevel
 from yolofleet.api.names import Manifest
 from yolofleet.workloads.judged import reads_live
 from yolofleet.workloads.revision import Revision
@@ -19,6 +20,8 @@ FILE: Final = "live.json"
 _TOKEN: Final = re.compile("[0-9a-f]{16,64}")
 LASTS: Final = timedelta(minutes=10)
 RENEWED: Final = LASTS / 2
+LOOKED_AT: Final = timedelta(hours=1)
+"""How long after it was called off a revision's pictures are kept; no pod keeps one for longer."""
 FRAMES_OF_A_POD: Final = 10.0
 """So many copies a second each pod on trial is shown while nobody knows how many it can carry."""
 _OF_CAPACITY: Final = 0.5
@@ -41,13 +44,22 @@ class Shadow:
     token: str | None = field(default=None, repr=False)
 
     def due_in(self, now: datetime) -> timedelta:
-        """Return when to renew it."""
-        return max(self.until - RENEWED - now, timedelta(seconds=1))
+        """Return when to renew it; one that is over, but for its pictures, is not."""
+        due = self.until - RENEWED if self.percent else self.until
+        return max(due - now, timedelta(seconds=1))
 
-    def text(self) -> str:
-        """Return the file that pods read."""
-        told = asdict(self) | {"until": self.until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
-        return json.dumps({"shadow": told}, sort_keys=True)
+    def told(self) -> dict[str, Any]:
+        """Return what pods read of it."""
+        until = self.until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return asdict(self) | {"until": until}
+
+
+def file(shadow: Shadow | None, level: LogLevel) -> str | None:
+    """Return the file that pods read; None where they do as they do without one."""
+    told: dict[str, Any] = {"shadow": shadow.told()} if shadow else {}
+    if level is not LogLevel.INFO:
+        told["log_level"] = level.value
+    return json.dumps(told, sort_keys=True) if told else None
 
 
 def shadow_in(live: Manifest | None) -> Shadow | None:
@@ -96,6 +108,17 @@ def shadow(
         keep_frames=keep_frames,
         token=None if trial.guard.shadow_key else kept or token,
     )
+
+
+def looked_at(before: Shadow | None, off: Mapping[str, datetime], now: datetime) -> Shadow | None:
+    """Return what is left of the shadow of a revision that was called off: its pictures, an hour.
+
+    off: when each was. Whoever asks for such a revision is to see why it was.
+    """
+    if before is None or not before.keep_frames or before.revision not in off:
+        return None
+    until = off[before.revision] + LOOKED_AT
+    return replace(before, percent=0, until=until) if now < until else None
 
 
 def can_be_shown(stable: Revision | None, trial: Revision) -> bool:

@@ -6,8 +6,16 @@ Pods that ran before any of this keep what they have, and are not judged.
 from collections.abc import Iterator
 from typing import Any, Final
 
+from yolofleet.api.access import FramesKey, ShadowKey
 from yolofleet.api.names import Manifest, live_name
-from yolofleet.api.pod_template import EVIDENCE_PORT, GOLDEN, LIVE, SHADOW_KEY, Mount
+from yolofleet.api.pod_template import (
+    EVIDENCE_PORT,
+    FRAMES_KEY,
+    GOLDEN,
+    LIVE,
+    SHADOW_KEY,
+    Mount,
+)
 from yolofleet.workloads.asks import items
 from yolofleet.workloads.revision import Revision
 
@@ -44,6 +52,8 @@ def reads_live(revision: Revision) -> bool:
 def settings(revision: Revision, namespace: str) -> dict[str, str]:
     """Return what the server is told of it."""
     told = {"SHADOW_KEY_FILE": f"{SHADOW_KEY.path}/{KEY_FILE}" if revision.guard.shadow_key else ""}
+    if revision.guard.frames_key:
+        told["FRAMES_KEY_FILE"] = f"{FRAMES_KEY.path}/{KEY_FILE}"
     told["GOLDEN_DIR"] = GOLDEN.path if revision.golden else ""
     if reads_live(revision):
         port = evidence_port(revision)
@@ -65,6 +75,8 @@ def mounts(revision: Revision) -> Iterator[dict[str, Any]]:
         yield _mount(LIVE)
     if revision.guard.shadow_key:
         yield _mount(SHADOW_KEY)
+    if revision.guard.frames_key:
+        yield _mount(FRAMES_KEY)
     if golden := revision.golden:
         yield _mount(GOLDEN) | ({"name": golden.volume} if golden.volume else {})
 
@@ -78,13 +90,9 @@ def volumes(detector: str, revision: Revision) -> Iterator[dict[str, Any]]:
     if reads_live(revision):
         yield _of_config_map(LIVE, live_name(detector))
     if key := revision.guard.shadow_key:
-        secret = {
-            "secretName": key.secret_name,
-            "items": [{"key": key.key, "path": KEY_FILE}],
-            "defaultMode": READABLE_BY_GROUP,
-            "optional": True,
-        }
-        yield {"name": SHADOW_KEY.volume, "secret": secret}
+        yield _of_secret(SHADOW_KEY, key)
+    if opens := revision.guard.frames_key:
+        yield _of_secret(FRAMES_KEY, opens)
     if (golden := revision.golden) and golden.config_map:
         yield _of_config_map(GOLDEN, golden.config_map)
 
@@ -100,6 +108,16 @@ def past_the_sidecar(pod: Manifest, revision: Revision) -> None:
 
 def _mount(mount: Mount) -> dict[str, Any]:
     return {"name": mount.volume, "mountPath": mount.path, "readOnly": True}
+
+
+def _of_secret(mount: Mount, key: ShadowKey | FramesKey) -> dict[str, Any]:
+    secret = {
+        "secretName": key.secret_name,
+        "items": [{"key": key.key, "path": KEY_FILE}],
+        "defaultMode": READABLE_BY_GROUP,
+        "optional": True,
+    }
+    return {"name": mount.volume, "secret": secret}
 
 
 def _of_config_map(mount: Mount, name: str) -> dict[str, Any]:
