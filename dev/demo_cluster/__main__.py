@@ -176,6 +176,7 @@ def judge(installation: Installation, images: list[bytes]) -> judged.CalledOff:
     screen.heading("7. A release that sees nothing is called off by itself")
     detector = Detector(installation.kubectl("default"), JUDGED_NAME)
     target = installation.target(JUDGED_HOST)
+    key = judged.make_frames_key(detector)
     make_detector(detector, JUDGED, target, pictures.examples()[0])
     with Load(target, images) as load:
         screen.command(release.edit(detector, judged.BLIND))
@@ -183,6 +184,10 @@ def judge(installation: Installation, images: list[bytes]) -> judged.CalledOff:
             called_off = judged.call_off(detector, load)
     screen.show(detector.kubectl.run("get", "yolodetectors", JUDGED_NAME).splitlines())
     screen.fact(called_off.message)
+    OUT.mkdir(exist_ok=True)
+    file = OUT / "disagreement.jpg"
+    file.write_bytes(judged.disagreement(detector, key))
+    screen.fact(f"What the two see, side by side, where they differ most: {file}")
     screen.fact(
         f"It answered {called_off.exposed} of {called_off.answers} requests meanwhile: it was shown"
         " copies, and judged by those."

@@ -1,18 +1,25 @@
 """A release that is judged, as its user sees it: one that is blind is called off by itself."""
 
+import asyncio
+import secrets
 import time
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
+
 from demo_cluster.detector import Detector, condition, told
 from demo_cluster.errors import NotYet, WrongResult
+from demo_cluster.forwarding import forwarded
 from demo_cluster.kube import Manifest
-from demo_cluster.load import Load
+from demo_cluster.load import Load, Target
+from demo_cluster.pictures import ask
 from demo_cluster.waiting import eventually
 
 # What it is less sure of is not told: next to all.
 BLIND: Final = {"inference": {"confidence": 0.98}}
 CALLED_OFF_S: Final = 300.0
+PICTURE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +73,32 @@ def call_off(detector: Detector, load: Load) -> CalledOff:
         answers=sum(summary.revisions.values()),
         exposed=summary.revisions.get(failed["revision"], 0),
     )
+
+
+def make_frames_key(detector: Detector) -> str:
+    """Make the Secret that `spec.access.framesKey` names; return the key in it."""
+    key = secrets.token_hex(16)
+    named = detector.name + "-frames"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": named}}
+    detector.kubectl.apply(secret | {"stringData": {"key": key}})
+    return key
+
+
+def disagreement(detector: Detector, key: str) -> bytes:
+    """Return the picture on which a pod of the stable revision and the other one differ most."""
+    with forwarded(detector.kubectl, detector.name) as target:
+        return eventually(
+            "a picture on which the two differ",
+            lambda: asyncio.run(most_different(target, key)),
+            within_s=PICTURE_S,
+            hint=detector.hint(),
+        )
+
+
+async def most_different(target: Target, key: str) -> bytes:
+    """Return the first picture of a server, both answers side by side. Raises NotYet."""
+    headers = {"X-Yoloserve-Frames-Key": key}
+    told = orjson.loads(await ask(target, "/disagreements", headers=headers))
+    if not told["frames"]:
+        raise NotYet(f"{told['pod']} has none of {told['canary'] or 'any revision'}")
+    return await ask(target, f"/disagreements/{told['frames'][0]['name']}.jpg", headers=headers)

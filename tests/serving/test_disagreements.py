@@ -87,7 +87,13 @@ def test_their_bytes_are_counted_and_those_that_differ_least_make_room(album, cl
     clock.now += ALIKE_S
     offer(album, 6, bytes(MOST_BYTES + 1))
     assert kept(album) == []
-    assert all(frame.size > len(frame.encoded) for frame in album.frames())
+
+
+def test_the_names_that_a_canary_gives_its_classes_are_counted_too(album, clock) -> None:
+    stable, none, _ = differing(1)
+    wordy = replace(none, classes=("x" * MOST_BYTES, *NAMES))
+    album.offer(CANARY, b"", stable, wordy, difference(stable, wordy).apart)
+    assert kept(album) == []
 
 
 def test_a_large_one_that_differs_little_displaces_none_that_differs_more(album, clock) -> None:

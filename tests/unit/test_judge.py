@@ -189,6 +189,10 @@ def test_a_name_that_a_child_of_another_has_is_refused_and_ones_own_is_not() -> 
     [
         ({"model": {"uri": "https://models.example.com/a.onnx"}}, "spec.model.sha256: is not set"),
         (
+            {"rollout": {"analysis": {"keepFrames": True}}},
+            "spec.rollout.analysis.keepFrames: keeps nothing without spec.access.framesKey",
+        ),
+        (
             {"canary": {"model": {"uri": "http://models.example.com/a.onnx"}, "weight": 1}},
             "spec.canary.model.sha256: is not set",
         ),

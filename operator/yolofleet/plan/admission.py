@@ -125,6 +125,12 @@ def _doubts(spec: DetectorSpec) -> Iterator[str]:
             )
     yield from _sticks_where(spec)
     yield from powers.warnings(spec)
+    asked = spec.rollout.analysis
+    if asked and asked.keep_frames and not spec.access.frames_key:
+        yield (
+            "spec.rollout.analysis.keepFrames: keeps nothing without spec.access.framesKey, which"
+            " names the Secret whose key shows the pictures"
+        )
     image = spec.runtime.image
     if image and "@" not in image and image.rpartition("/")[2].partition(":")[2] in ("", "latest"):
         yield (

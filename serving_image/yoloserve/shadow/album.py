@@ -5,6 +5,7 @@ it goes with its hour, with the release or with the wish, whichever ends first.
 """
 
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,16 +29,7 @@ class Frame:
     stable: Found
     canary: Found
     apart: Disagreement
-
-    @property
-    def size(self) -> int:
-        """Count its bytes."""
-        found = self.stable.detections, self.canary.detections, self.apart.lost, self.apart.added
-        boxes = sum(
-            each.boxes.nbytes + each.scores.nbytes + each.classes.nbytes
-            for each in (*found, *self.apart.confused)
-        )
-        return len(self.encoded) + boxes
+    size: int  # bytes of all of it
 
 
 class Album:
@@ -79,7 +71,9 @@ class Album:
         alike = [each for each in self._frames if now - each.at < ALIKE_S]
         if any(len(each.apart) >= len(apart) for each in alike):
             return
-        frame = Frame(secrets.token_hex(8), now, self._wall(), encoded, stable, found, apart)
+        size = _size(encoded, stable, found, apart)
+        name, taken = secrets.token_hex(8), self._wall()
+        frame = Frame(name, now, taken, encoded, stable, found, apart, size)
         # A new one goes before an old one that differs as much: what is shown stays recent.
         kept = sorted([frame, *rest], key=lambda each: -len(each.apart))[:MOST_FRAMES]
         while sum(each.size for each in kept) > MOST_BYTES:
@@ -89,3 +83,10 @@ class Album:
     def _forget(self) -> None:
         oldest = self._clock() - LASTS_S
         self._frames = [each for each in self._frames if each.at > oldest]
+
+
+def _size(encoded: bytes, stable: Found, canary: Found, apart: Disagreement) -> int:
+    found = stable.detections, canary.detections, apart.lost, apart.added, *apart.confused
+    boxes = sum(each.boxes.nbytes + each.scores.nbytes + each.classes.nbytes for each in found)
+    names = *stable.classes, *canary.classes, *apart.classes  # of the canary: its own words
+    return len(encoded) + boxes + sum(map(sys.getsizeof, names))
