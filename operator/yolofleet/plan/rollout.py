@@ -4,7 +4,7 @@ The state is in `status.rollout`; when that is lost, the step is read off the ro
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -85,58 +85,63 @@ def progress(
 
     stable: what the detector is released on; full: the replicas that carry the whole traffic.
     """
-    rollout = detector.spec.rollout
-    held = rollout.paused or detector.spec.suspend
     stages = _stages(detector, observed, target, strategy, full=full)
-    known = _known(observed, target.name)
-    weight = observed.weight(target.name)
-    asked = _first_unapproved(detector, target.name, stages)
-    if known:
+    if known := _known(observed, target.name):
         at = known.weight
     else:
-        at = _reached(detector, observed, stages, weight, asked=asked, stable=stable, full=full)
-    index = next((n for n, stage in enumerate(stages) if stage.weight >= at), None)
-    ahead = stages[index:] if index is not None else []
+        at = _reached(detector, observed, stages, target.name, stable=stable, full=full)
+    ahead = [stage for stage in stages if stage.weight >= at]
     judged = _judged(detector, observed, target.name, ahead)
     here = partial(
         Progress,
         target.name,
         strategy,
-        held=held,
+        held=detector.spec.rollout.paused or detector.spec.suspend,
         awaits=any(_waits(detector, target.name, each) for each in ahead),
         judged=judged,
         steps=sum(stage.number > 0 for stage in stages),
     )
-    if index is None:  # a canary that is promoted before it passed waits with the weight it has
-        unproved = judged.holds and at < 100
-        return here(0, at if unproved else 100, None, next_look=None, unproved=unproved)
-    stage = stages[index]
-    at_stage = partial(
-        here,
-        stage.number,
-        stage.weight,
+    if ahead:
+        return _at_stage(detector, observed, here(0, 0, None, next_look=None), ahead, now)
+    # a canary that is promoted before it passed waits with the weight it has
+    unproved = judged.holds and at < 100
+    return here(0, at if unproved else 100, None, next_look=None, unproved=unproved)
+
+
+def _at_stage(
+    detector: Detector, observed: Observed, way: Progress, ahead: Sequence[_Stage], now: datetime
+) -> Progress:
+    """Return `way` at the first of the stages `ahead`; once that is over, and proved, beyond it."""
+    stage, name, known = ahead[0], way.revision, _known(observed, way.revision)
+    weight = observed.weight(name)
+    here = partial(
+        replace,
+        way,
+        step=stage.number,
+        goal=stage.weight,
         dark=stage.weight == 0,
         hold=stage.step.hold,
         following=ahead[1].weight if len(ahead) > 1 else 100,
     )
-    if not _has_begun(observed, target.name, stage, weight):
-        return at_stage(None, next_look=None)
+    if not _has_begun(observed, name, stage, weight):
+        return here()
     same = known is not None and known.weight == stage.weight
     since = min(known.since, now) if known and same and known.since else now  # clocks are set back
-    left = _left(detector, target.name, stage, since, now)
-    if held or left is None or left > timedelta():
-        return at_stage(since, next_look=left)
-    if judged.holds:
-        return at_stage(since, next_look=_patience(detector, since, now), unproved=True)
-    if index + 1 == len(stages):
-        return here(0, 100, None, next_look=None)
-    following = stages[index + 1]
-    at_next = partial(here, following.number, following.weight, hold=following.step.hold)
+    left = _left(detector, name, stage, since, now)
+    if way.held or left is None or left > timedelta():
+        return here(since=since, next_look=left)
+    if way.judged.holds:
+        return here(since=since, next_look=_patience(detector, since, now), unproved=True)
+    if len(ahead) == 1:
+        return replace(way, goal=100)
+    following = ahead[1]
+    beyond = partial(
+        replace, way, step=following.number, goal=following.weight, hold=following.step.hold
+    )
     if weight < following.weight:
-        return at_next(None, next_look=None)
+        return beyond()
     # The route changes nothing then, so that nothing but time would have it looked at again.
-    left = _left(detector, target.name, following, now, now)
-    return at_next(now, next_look=left)
+    return beyond(since=now, next_look=_left(detector, name, following, now, now))
 
 
 def _has_begun(observed: Observed, name: str, stage: _Stage, weight: int) -> bool:
@@ -150,9 +155,8 @@ def _reached(
     detector: Detector,
     observed: Observed,
     stages: list[_Stage],
-    weight: int,
+    name: str,
     *,
-    asked: int | None,
     stable: str,
     full: int,
 ) -> int:
@@ -162,10 +166,9 @@ def _reached(
     But a revision may have more than its step gave it because nothing of the stable one was ready;
     that is no step walked, and nobody's approval. Nor is a step walked that judges, as long as
     nothing of what it showed is known: it goes on from there, and what it walked is judged again.
-
-    asked: the weight of the first step that waits for a person.
     """
-    ready = observed.ready(stable)
+    ready, weight = observed.ready(stable), observed.weight(name)
+    asked = _first_unapproved(detector, name, stages)
     first = stages[0].weight if stages else 1
     if not stages or not ready or bears(ready, full) < 100 - weight:
         return min(first, 1)
