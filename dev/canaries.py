@@ -47,6 +47,19 @@ def small_blind(model: onnx.ModelProto) -> None:
     _behind(model, joined.input[0], "Add", np.array([-8], np.float32))
 
 
+def low_res(model: onnx.ModelProto) -> None:
+    """See an eighth as sharp; these shapes are as well found at a quarter."""
+    times = numpy_helper.from_array(np.array([1, 1, 8, 8], np.float32), "images/times")
+    model.graph.initializer.append(times)
+    changed = _taken(model, "images")
+    few = helper.make_node(
+        "AveragePool", ["images"], ["images/few"], kernel_shape=[8, 8], strides=[8, 8]
+    )
+    whole = helper.make_node("Resize", ["images/few", "", "images/times"], [changed])
+    model.graph.node.insert(0, few)
+    model.graph.node.insert(1, whole)
+
+
 def noisy(model: onnx.ModelProto) -> None:
     """Be as good: all weights differ by a hundredth, as after one more epoch."""
     rng = np.random.default_rng(1)
@@ -63,6 +76,7 @@ CANARIES: dict[str, Callable[[onnx.ModelProto], None]] = {
     "swapped": swapped,
     "lossy": lossy,
     "small-blind": small_blind,
+    "low-res": low_res,
     "noisy": noisy,
 }
 
@@ -80,14 +94,21 @@ def _behind(
     model: onnx.ModelProto, value: str, operator: str, operand: NDArray[np.generic], **options: int
 ) -> None:
     """Put an operator between `value` and all that take it."""
+    taken = _taken(model, value)
+    model.graph.initializer.append(numpy_helper.from_array(operand, f"{value}/by"))
+    changed = helper.make_node(operator, [value, f"{value}/by"], [taken], **options)
+    place = next(i for i, node in enumerate(model.graph.node) if value in node.output)
+    model.graph.node.insert(place + 1, changed)
+
+
+def _taken(model: onnx.ModelProto, value: str) -> str:
+    """Let all that take `value` take another one, and return its name."""
+    other = f"{value}/changed"
     for node in model.graph.node:
         for number, name in enumerate(node.input):
             if name == value:
-                node.input[number] = f"{value}/changed"
-    model.graph.initializer.append(numpy_helper.from_array(operand, f"{value}/by"))
-    changed = helper.make_node(operator, [value, f"{value}/by"], [f"{value}/changed"], **options)
-    place = next(i for i, node in enumerate(model.graph.node) if value in node.output)
-    model.graph.node.insert(place + 1, changed)
+                node.input[number] = other
+    return other
 
 
 def make(name: str, folder: Path) -> Path:

@@ -10,6 +10,7 @@ BAD = {
     "swapped": lambda told: 0.7 < told["kept"] < 0.9 and told["blind"] < 0.05,
     "lossy": lambda told: 0.6 < told["kept"] < 0.85,
     "small-blind": lambda told: told["kept_small"] == 0 and told["kept"] > 0.1,
+    "low-res": lambda told: told["kept"] < 0.5 and told["kept_small"] < told["kept"],
     "noisy": lambda told: told["kept"] > 0.97 and told["added"] < 0.1,
 }
 

@@ -103,15 +103,16 @@ class Analysis(ApiModel):
         " gets a request.",
     )
     min_kept: Share = Field(
-        default=0.9,
+        default=0.8,
         description="Of the objects that the stable revision is sure of, the least share that the"
-        " new one has to find too, on the same pictures.",
+        " new one has to find too, on the same pictures. Honest retrainings keep more; of the same"
+        " model, quantised or exported anew, 0.95 may be asked.",
     )
     min_kept_by_class: Share = Field(
-        default=0.8, description="The same for each class with enough objects."
+        default=0.7, description="The same for each class with enough objects."
     )
     min_kept_by_size: Share = Field(
-        default=0.8,
+        default=0.7,
         description="The same for small objects (less than 32² pixels), medium ones (less than 96²)"
         " and large ones.",
     )

@@ -93,6 +93,7 @@ def released(keeps: float, *, drift: float = 0.0, releases: int = 12) -> list[st
 
 def test_good_releases_pass_and_bad_ones_fail_though_frames_resemble_each_other():
     assert set(released(0.97)) == {Verdict.PASS}
-    assert Verdict.FAIL not in released(0.95, drift=0.4)
-    for keeps in (0.0005, 0.5, 0.776):
+    assert set(released(0.89)) == {Verdict.PASS}  # as honest retrainings do
+    assert Verdict.FAIL not in released(0.89, drift=0.4)
+    for keeps in (0.0005, 0.5, 0.667):
         assert set(released(keeps)) == {Verdict.FAIL}
