@@ -519,6 +519,11 @@ async def test_a_picture_on_which_the_two_differ_is_kept_while_that_is_asked_for
         kept = shadow.album.frames()
         assert [(each.encoded, len(each.apart)) for each in kept] == [(jpeg, 2)] * keeps
         live = stable.serving.live
+        over = live.told.shadow.model_copy(update={"percent": 0})  # it was called off
+        live.told = live.told.model_copy(update={"shadow": over})
+        shadow.follow()
+        await stable.detect(jpeg)
+        assert shadow.album.frames() == kept
         live.told = live.told.model_copy(update={"shadow": None})
         shadow.follow()
         assert shadow.album.frames() == []
