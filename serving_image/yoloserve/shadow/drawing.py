@@ -21,11 +21,12 @@ Colour = tuple[int, int, int]  # blue, green, red
 
 SIDE = 900  # of a picture's longer side, in pixels: two of them fill a screen
 GAP, STRIP = 12, 48
-MARGIN = 14
+MARGIN, TEXT = 14, 30  # of the words in a strip: from its left, and down to their base
 LETTERS, STROKE = 0.62, 1
 DASH = 9
 EDGE = 3
-GROUND: Colour = (24, 20, 16)
+DARK = 20  # grey: to fill a picture with a colour takes ten times as long
+GROUND: Colour = (DARK, DARK, DARK)
 INK: Colour = (242, 239, 232)
 QUIET: Colour = (185, 176, 157)
 AGREED: Colour = (150, 160, 60)
@@ -70,13 +71,17 @@ def side_by_side(
         *_told(apart.added, names, ADDED, "added: "),
         *_told(mistaken, names, CONFUSED, "called "),
     ]
-    left = _panel(small, scale, f"stable  {stable[0]}", ours)
-    right = _panel(small, scale, f"canary  {canary[0]}", theirs)
-    between = np.full((left.shape[0], GAP, 3), GROUND, np.uint8)
-    both = np.hstack([left, between, right])
-    drawn: bytes = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(np.vstack([both, _legend(both.shape[1], apart)])), JPEG_QUALITY, "BGR"
-    )
+    height, width = small.shape[:2]
+    whole = np.full((height + 2 * STRIP, 2 * width + GAP, 3), DARK, np.uint8)
+    for panel, title, boxes in (
+        (whole[:, :width], f"stable  {stable[0]}", ours),
+        (whole[:, -width:], f"canary  {canary[0]}", theirs),
+    ):
+        _write(panel, title, MARGIN, TEXT, INK)
+        panel[STRIP:-STRIP] = small
+        _draw(panel[STRIP:-STRIP], scale, boxes)
+    _legend(whole, apart)
+    drawn: bytes = simplejpeg.encode_jpeg(whole, JPEG_QUALITY, "BGR")
     return drawn
 
 
@@ -106,8 +111,7 @@ def _missing(found: Detections, colour: Colour) -> Iterator[Drawn]:
         yield Drawn(tuple(box), colour)
 
 
-def _panel(image: Image, scale: float, title: str, boxes: list[Drawn]) -> Image:
-    picture = image.copy()
+def _draw(picture: Image, scale: float, boxes: list[Drawn]) -> None:
     for each in boxes:
         left, top, right, bottom = (
             round(min(max(edge * scale, -SIDE), 2 * SIDE)) for edge in each.box
@@ -119,10 +123,6 @@ def _panel(image: Image, scale: float, title: str, boxes: list[Drawn]) -> Image:
     for each in boxes:  # after all boxes: no line goes through a label
         if each.label:
             _label(picture, round(each.box[0] * scale), round(each.box[1] * scale), each)
-    head = np.full((STRIP, image.shape[1], 3), GROUND, np.uint8)
-    _write(head, title, MARGIN, INK)
-    panel: Image = np.vstack([head, picture])
-    return panel
 
 
 def _label(picture: Image, left: int, top: int, drawn: Drawn) -> None:
@@ -146,8 +146,8 @@ def _dashes(corners: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
             yield np.round(start + (end - start) * both).astype(np.int32)
 
 
-def _legend(width: int, apart: Disagreement) -> Image:
-    strip = np.full((STRIP, width, 3), GROUND, np.uint8)
+def _legend(whole: Image, apart: Disagreement) -> None:
+    top = whole.shape[0] - STRIP
     left = MARGIN
     for colour, text in (
         (LOST, f"{len(apart.lost)} lost by the canary"),
@@ -155,12 +155,12 @@ def _legend(width: int, apart: Disagreement) -> Image:
         (CONFUSED, f"{len(apart.confused[0])} called another class"),
         (AGREED, "the same, or not compared"),
     ):
-        cv2.rectangle(strip, (left, 16), (left + 15, 31), colour, cv2.FILLED)
-        left = _write(strip, text, left + 24, INK if colour != AGREED else QUIET) + 28
-    return strip
+        cv2.rectangle(whole, (left, top + 16), (left + 15, top + 31), colour, cv2.FILLED)
+        ink = INK if colour != AGREED else QUIET
+        left = _write(whole, text, left + 24, top + TEXT, ink) + 28
 
 
-def _write(strip: Image, text: str, left: int, colour: Colour) -> int:
-    """Write on a strip; returns where it ends."""
-    cv2.putText(strip, text, (left, 30), FONT, LETTERS, colour, STROKE, cv2.LINE_AA)
+def _write(whole: Image, text: str, left: int, base: int, colour: Colour) -> int:
+    """Write a line; returns where it ends."""
+    cv2.putText(whole, text, (left, base), FONT, LETTERS, colour, STROKE, cv2.LINE_AA)
     return left + cv2.getTextSize(text, FONT, LETTERS, STROKE)[0][0]
