@@ -84,6 +84,7 @@ def test_parsing_gives_the_defaults(detector_with):
         ({"model": {}}, "spec.model.uri: Field required"),
         ({"replicas": -1}, "spec.replicas: Input should be greater than or equal to 0 (is -1)"),
         ({"inference": {"deadline": "soon"}}, "'soon' is not a duration; write it as 500ms"),
+        ({"inference": {"deadline": "999999999999h"}}, "is too long; give at most 87600h"),
         ({"resources": {"limits": {"cpu": "many"}}}, "'many' is not a quantity"),
         (
             {"podTemplate": {"spec": {"containers": [{"name": "yoloserve", "image": "x"}]}}},

@@ -394,6 +394,18 @@ class TestFailure:
         turn(world)
         assert world.status().rollout.revision == new
 
+    def test_a_word_counts_although_the_note_on_the_workload_cannot_be_taken_back(self, world):
+        _, new = begun(world)
+        fail_in_the_dark(world)
+        world.analysis = None
+        note = world.deployments()[new]["metadata"]["annotations"][FAILED_ANNOTATION]
+        world.raw["metadata"]["annotations"] = {RETRY_ANNOTATION: f"{new}:1"}
+        for _ in range(3):
+            turn(world)
+            world.deployments()[new]["metadata"]["annotations"][FAILED_ANNOTATION] = note
+        assert world.status().rollout.revision == new
+        assert world.status().analysis.failed == []
+
     def test_a_person_releases_it_all_the_same(self, world):
         _, new = begun(world)
         fail_in_the_dark(world)

@@ -250,6 +250,8 @@ def read(status: AnalysisStatus) -> Sums:
 def _tally(told: Sum) -> Tally:
     k, n, looks, kk, kn, nn, failing, run = told.counts[:8] + [0] * (8 - len(told.counts))
     late = tuple(told.late[:6]) + (0.0,) * (6 - len(told.late))
+    if not (0 <= k <= n and 0 <= looks <= n and (looks or not n)):  # written by somebody else
+        return Tally()
     return Tally(k, n, looks, kk, kn, nn, failing, run, late)
 
 

@@ -104,6 +104,7 @@ Quantities = Annotated[
 """Amounts by resource name, as in a pod."""
 
 _DURATION = re.compile(r"(\d+)(ms|s|m|h)")
+_LONGEST_S = 87_600 * 3600
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -112,7 +113,10 @@ def seconds(duration: str) -> float:
     match = _DURATION.fullmatch(duration)
     if match is None:
         raise ValueError(f"{duration!r} is not a duration; write it as 500ms, 2s or 1m")
-    return int(match[1]) * _SECONDS[match[2]]
+    told = int(match[1]) * _SECONDS[match[2]]
+    if told > _LONGEST_S:
+        raise ValueError(f"{duration} is too long; give at most 87600h, ten years")
+    return told
 
 
 def _a_duration(text: str) -> str:

@@ -168,8 +168,13 @@ def remembered(
 
 
 def _known(observed: Observed, found: AnalysisStatus | None) -> dict[str, Failed]:
-    """Return all failures that are known: what `found` tells goes before what workloads note."""
+    """Return all failures that are known: what `found` tells goes before what workloads note.
+
+    A note that could not be taken back is none, once a person's later word was acted on.
+    """
     noted = (seen.failed for seen in observed.revisions.values() if seen.failed)
+    if found and (word := found.retried):
+        noted = (n for n in noted if n.retried == word or not _is_for(word, n.revision))
     return {each.revision: each for each in (*noted, *(found.failed if found else ()))}
 
 
@@ -177,7 +182,12 @@ def _tries_again(detector: Detector, known: AnalysisStatus | None, failed: Faile
     """Say whether a person wants it judged again, and it was not yet for that word."""
     word = detector.retry
     used = {failed.retried, known.retried if known else ""}
-    return bool(word) and word.partition(":")[0] == failed.revision and word not in used
+    return _is_for(word, failed.revision) and word not in used
+
+
+def _is_for(word: str, revision: str) -> bool:
+    """Say whether a person's word to judge again is meant for `revision`."""
+    return bool(word) and word.partition(":")[0] == revision
 
 
 def is_news(before: AnalysisStatus | None, after: AnalysisStatus, *, age: timedelta) -> bool:

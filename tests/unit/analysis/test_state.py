@@ -4,13 +4,15 @@ import json
 import random
 
 import numpy as np
+import pytest
 
 from judging import scenes
 from played_pods import CANARY, STABLE, START, Played, Server
 from yolofleet.analysis.increments import Look, Pairs
 from yolofleet.analysis.judge import judge
+from yolofleet.analysis.statistics import Tally
 from yolofleet.analysis.sums import read, written
-from yolofleet.api.analysis import Analysis, AnalysisStatus, Failed, Stage, Verdict
+from yolofleet.api.analysis import Analysis, AnalysisStatus, Failed, Stage, Sum, Verdict
 
 MOST_BYTES = 8 * 1024
 
@@ -70,6 +72,13 @@ def _integers(told):
             yield from _integers(each)
         elif isinstance(each, int):
             yield each
+
+
+@pytest.mark.parametrize("counts", [[5, 3, 1], [-1, 9, 3], [4, 9, 0], [1], [], [0, 0, 7]])
+def test_evidence_that_somebody_else_wrote_is_none(counts):
+    known = AnalysisStatus(sums=[Sum(name="kept", counts=counts)])
+    assert read(known).tally("kept") == Tally()
+    judge(Analysis(), known, Look(), revision=CANARY, against=STABLE, stage=Stage.DARK, now=START)
 
 
 def released(keeps: float, *, drift: float = 0.0, releases: int = 12) -> list[str]:
