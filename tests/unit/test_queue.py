@@ -138,6 +138,26 @@ async def test_a_waiting_worker_is_woken_when_a_delay_is_over() -> None:
     assert await asyncio.wait_for(waiting, 30) == "a"
 
 
+async def test_a_key_wakes_one_of_the_workers_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, taken = WorkQueue[str](), list[str | None]()
+    take = WorkQueue[str].take
+
+    def counted(of: WorkQueue[str]) -> str | None:
+        taken.append(take(of))
+        return taken[-1]
+
+    monkeypatch.setattr(WorkQueue, "take", counted)
+    waiting = [asyncio.create_task(queue.get()) for _ in range(10)]
+    await asyncio.sleep(0)
+    taken.clear()
+    queue.add("a")
+    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result() for task in done] == ["a"]
+    assert taken.count(None) <= 1  # whoever is next looks whether there is more
+    for task in waiting:
+        task.cancel()
+
+
 async def test_as_many_workers_wake_as_keys_are_added() -> None:
     queue = WorkQueue()
     waiting = [asyncio.create_task(queue.get()) for _ in range(3)]

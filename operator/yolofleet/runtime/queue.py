@@ -109,6 +109,7 @@ class WorkQueue(Generic[Key]):
         self._taken_at: float | None = None  # None: nobody works yet
         self._looks: OrderedDict[Key, LastLook] = OrderedDict()
         self._changed = asyncio.Event()
+        self._first = asyncio.Lock()  # who holds it waits for a key, others for their turn to
 
     def __len__(self) -> int:
         return len(self._dirty)
@@ -172,16 +173,17 @@ class WorkQueue(Generic[Key]):
             self._changed.set()
 
     async def get(self) -> Key:
-        """Wait for a key, as `take` returns it."""
-        while (key := self.take()) is None:
-            self._changed.clear()
-            wait = self._later[0][0] - self._clock() if self._later else None
-            try:
-                async with asyncio.timeout(wait):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
-        return key
+        """Wait for a key, as `take` returns it. Of many who wait one is woken, not all."""
+        async with self._first:
+            while (key := self.take()) is None:
+                self._changed.clear()
+                wait = self._later[0][0] - self._clock() if self._later else None
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+            return key
 
     def begin(self) -> None:
         """Say that from now on there are workers."""
