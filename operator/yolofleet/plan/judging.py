@@ -198,7 +198,7 @@ def is_news(before: AnalysisStatus | None, after: AnalysisStatus, *, age: timede
     if before is None or _said(before) != _said(after):
         return True
     more = (before.sums, before.latency) != (after.sums, after.latency)
-    return more and age >= TOLD_EVERY
+    return more and not timedelta() <= age < TOLD_EVERY  # clocks are set back
 
 
 def _said(found: AnalysisStatus) -> tuple[object, ...]:
