@@ -37,6 +37,8 @@ class Server:
     requests: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     times: list[int] = field(default_factory=lambda: [0] * 99)
     sees: int = 3
+    images: int = 0
+    objects: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     blind_in_a_row: int = 0
     golden: dict[str, Any] | None = None
     expected: dict[str, list[int]] = field(default_factory=dict)
@@ -76,6 +78,14 @@ class Server:
         self.frames["compared"] += n - failed
         self.frames["failed"] += failed
 
+    def answers(self, n: int, *, ms: float = 20.0, **found: int) -> None:
+        """Count `n` pictures that it answered itself, and the objects that it found in them."""
+        self.requests["ok"] += n
+        self.images += n
+        self.times[bucket_of(ms / 1000)] += n
+        for name, objects in found.items():
+            self.objects[name] += objects
+
     def evidence(self) -> bytes:
         """Return what `GET /evidence` answers."""
         shadow = {
@@ -95,6 +105,8 @@ class Server:
                 "started": self.started,
                 "status": "ready",
                 "requests": {"request": self.requests},
+                "images": self.images,
+                "detections": self.objects,
                 "latency": {"request": {"first": 0, "counts": self.times}},
                 "load": {"capacity_per_second": self.capacity},
                 "probe": {"sees": self.sees, "blind": 0, "blind_in_a_row": self.blind_in_a_row},

@@ -57,6 +57,23 @@ def fails(world: Any, stage: Stage = Stage.DARK) -> Failed:
     return failed
 
 
+@pytest.mark.parametrize(
+    ("traffic", "incomparable", "unlike"),
+    [
+        ({}, "", ""),
+        ({"stickyHeader": "X-Camera-Id"}, "cameras stay on one revision", ""),
+        ({"provider": "service"}, "", "a plain Service spreads connections"),
+    ],
+)
+def test_what_answers_other_cameras_is_no_match(world, traffic, incomparable, unlike):
+    strategy = BLUE_GREEN if traffic.get("provider") else JUDGED
+    begun(world, strategy, traffic=traffic)
+    trial = world.decide().trial
+    for told, expected in ((trial.incomparable, incomparable), (trial.unlike, unlike)):
+        assert told.startswith(expected)
+        assert bool(told) is bool(expected)
+
+
 def turn(world: Any, minutes: float = 0) -> None:
     """Let pods follow and time pass, and the operator look twice."""
     world.run_pods()

@@ -1,8 +1,16 @@
 """The checks, each of which says what was measured, against which limit, and what is missing."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from yolofleet.analysis.arms import (
+    CLASS_SHIFT,
+    LEAST_OBJECTS,
+    LOOKS,
+    are_enough,
+    objects,
+    shift,
+)
 from yolofleet.analysis.evidence import Golden
 from yolofleet.analysis.statistics import (
     FACTOR,
@@ -31,7 +39,7 @@ from yolofleet.analysis.sums import (
     Sums,
     demand,
 )
-from yolofleet.api.analysis import Analysis, GoldenResult, Verdict
+from yolofleet.api.analysis import Analysis, Arm, ArmName, GoldenResult, Verdict
 
 _BLIND_LOOKS = 3
 _RESTARTS = 2
@@ -47,7 +55,8 @@ class Case:
     own picture; None: none told. unpaired: why no copies are compared; unreadable: why nothing was
     read at this look.
     stake: how much more of its own answers may be bad than of all, as it answers but a part.
-    incomparable: why its own answers are no match for the stable revision's.
+    incomparable: why its own answers are no match for the stable revision's; unlike: why the
+    pictures are none in which it found things. arms: what each answered itself.
     """
 
     analysis: Analysis
@@ -64,7 +73,9 @@ class Case:
     restarts: int
     unpaired: str
     incomparable: str
+    unlike: str
     unreadable: str
+    arms: Sequence[Arm]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +195,41 @@ def latency(case: Case) -> Finding:
     return _worst(found, case.unpaired or case.incomparable)
 
 
+def class_shift(case: Case) -> Finding:
+    """Does it find another mix of classes? Asked where no copies tell."""
+    if not case.unpaired:
+        return Finding(Verdict.NOT_JUDGED, "copies of requests are compared")
+    if case.incomparable or case.unlike:
+        return Finding(Verdict.NOT_JUDGED, case.incomparable or case.unlike)
+    stable, canary = objects(case.arms, ArmName.STABLE), objects(case.arms, ArmName.CANARY)
+    limit, n = case.analysis.max_class_shift, min(sum(stable.values()), sum(canary.values()))
+    if not are_enough(case.arms):  # no release waits for it: it proves nothing good
+        told = f"{n:,} of {LEAST_OBJECTS:,} objects of each to compare the mixes of classes of"
+        return Finding(Verdict.NOT_JUDGED, told, None, limit, n)
+    far, tally = shift(case.arms), case.sums.tally(CLASS_SHIFT)
+    verdict = Verdict.FAIL if tally.failing >= LOOKS else Verdict.INCONCLUSIVE
+    told = f"its mix of classes is {far:.2f} from that of {case.against} (limit {limit:.2f}"
+    return Finding(
+        verdict if tally.failing else Verdict.PASS,
+        f"{told}; {n:,} objects; {_most_changed(stable, canary)})",
+        round(far, 4),
+        limit,
+        n,
+    )
+
+
+def _most_changed(stable: Mapping[str, int], canary: Mapping[str, int]) -> str:
+    shares = {
+        name: (
+            stable.get(name, 0) / sum(stable.values()),
+            canary.get(name, 0) / sum(canary.values()),
+        )
+        for name in sorted(stable.keys() | canary.keys())
+    }
+    name, (was, now) = max(shares.items(), key=lambda each: abs(each[1][0] - each[1][1]))
+    return f"{name} {was:.0%} → {now:.0%}"
+
+
 Judge = Callable[[Case], Finding]
 
 CHECKS: tuple[tuple[str, Judge], ...] = (
@@ -196,6 +242,7 @@ CHECKS: tuple[tuple[str, Judge], ...] = (
     ("added", added),
     ("errors", errors),
     ("latency", latency),
+    (CLASS_SHIFT, class_shift),
 )
 OF_ITSELF = ("golden", "probe")
 """What needs no other revision."""

@@ -116,6 +116,8 @@ class Evidence(_Told):
     started: Number
     status: Annotated[str, Field(max_length=64)] = ""
     requests: Annotated[dict[str, Outcomes], Field(max_length=8)] = {}
+    images: Count = 0
+    detections: ByClass = {}
     latency: Annotated[dict[str, Histogram], Field(max_length=8)] = {}
     load: Load = Load()
     probe: Probe | None = None

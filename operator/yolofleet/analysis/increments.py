@@ -56,6 +56,8 @@ class Answers:
     good: int = 0
     bad: int = 0
     latency: tuple[int, ...] = _NO_TIMES
+    images: int = 0
+    objects: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +209,9 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
 
     A pod that was not read then is passed over: what it tells is of another time than the others.
     """
-    good = bad = 0
+    good = bad = images = 0
     latency = _NO_TIMES
+    objects = Counter[str]()
     for pod, now in _told(pods):
         seen = memory.pods.get(pod.uid)
         if seen is None or seen.look != memory.looks or not seen.told:
@@ -220,7 +223,11 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
         bad += sum(new.get(name, 0) for name in _ERRORS)
         times = before.latency.get("request", Histogram()) if before else Histogram()
         latency = summed(latency, _more_by_bucket(now.latency.get("request", Histogram()), times))
-    return Answers(good, bad, latency)
+        images += _more(now.images, before.images if before else 0)
+        counted = before.detections if before else {}
+        for name, count in now.detections.items():
+            objects[name] += _more(count, counted.get(name, 0))
+    return Answers(good, bad, latency, images, objects)
 
 
 def _pairs(pods: list[Pod], memory: Memory, canary: str) -> Pairs:

@@ -7,6 +7,7 @@ promoted for want of data, and nothing fails for what could not be read.
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from yolofleet.analysis.arms import CLASS_SHIFT, beside, watched
 from yolofleet.analysis.checks import CHECKS, OF_KEPT, Case, Finding, found
 from yolofleet.analysis.evidence import Golden
 from yolofleet.analysis.increments import Look
@@ -47,19 +48,25 @@ def judge(
     unpaired: str = "",
     incomparable: str = "",
     untried: str = "",
+    unlike: str = "",
 ) -> AnalysisStatus:
     """Return what is known of `revision` after one more look at it and at `against`.
 
     against: empty where nothing is released yet. weight: the percent of requests that it answers;
     following: what it would answer next. retried: a person's word to begin anew, told by a value
     that was not used yet. unpaired: why the same pictures do not go to both; incomparable: why its
-    own answers are no match for those of the stable revision. untried: why its pods have not the
-    known pictures.
+    own answers are no match for those of the stable revision; unlike: why the pictures are none.
+    untried: why its pods have not the known pictures.
     """
     now = now.replace(microsecond=0)
     before = _begun(analysis, known, revision, against, retried, now)
     live = stage is Stage.LIVE
     sums = plus(read(before), look, analysis, paired=not unpaired, live=live)
+    arms = before.arms
+    if live:
+        arms = beside(arms, look, sums, revision=revision, against=against)
+    if unpaired and not (incomparable or unlike):
+        sums = watched(sums, arms, before.arms, analysis.max_class_shift)
     restarts = _restarts(before.restarts, look.restarts, now)
     result = _result(before.golden, look)
     case = Case(
@@ -77,6 +84,8 @@ def judge(
         unpaired=unpaired if against else "",
         incomparable=incomparable,
         untried=untried,
+        unlike=unlike,
+        arms=arms,
         unreadable=look.unreadable,
     )
     checks = _checks(case, {check.name: check for check in before.checks}, now)
@@ -93,6 +102,7 @@ def judge(
             "golden": result,
             "capacity": _capacity(before.capacity, look.capacity),
             "checks": checks,
+            "arms": arms,
             **written(sums),
         }
     )
@@ -206,7 +216,12 @@ def consequence(analysis: Analysis, status: AnalysisStatus) -> OnFailure | None:
 
 
 def _condemns(analysis: Analysis, check: Check) -> bool:
-    """Say whether to fail this check is a fault for sure: to find more may be an improvement."""
+    """Say whether to fail this check is a fault for sure: to find more may be an improvement.
+
+    To find other things may be one too, or it is the pictures that were others.
+    """
+    if check.name == CLASS_SHIFT:
+        return False
     return check.name != "added" or (analysis.golden is None and (check.value or 0.0) > _WILD)
 
 

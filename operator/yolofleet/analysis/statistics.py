@@ -7,11 +7,11 @@ are divided by a design effect, measured from look to look. What begins late is 
 the same six terms. Sources: Howard, Ramdas, McAuliffe, Sekhon 2021; Kish 1965 (design effect).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
-from math import exp, log
+from math import exp, log, log2, sqrt
 
 ALPHA = 1e-4  # of a false alarm, for one check of one release
 _PROOF = log(20)  # of a false pass: 0.05; Fail goes on being judged
@@ -300,3 +300,19 @@ def quantile_ms(counts: Counts, quantile: float) -> float:
         if seen >= aim and seen:
             return float(FACTOR**bucket)
     return 0.0
+
+
+def distance(one: Mapping[str, int], other: Mapping[str, int]) -> float:
+    """Return the Jensen-Shannon distance of two mixes, to base 2: from 0, alike, to 1.
+
+    Source: Endres, Schindelin 2003, "A new metric for probability distributions".
+    """
+    n, m = sum(one.values()), sum(other.values())
+    if not n or not m:
+        return 0.0
+    divergence = 0.0
+    for name in one.keys() | other.keys():
+        p, q = one.get(name, 0) / n, other.get(name, 0) / m
+        middle = (p + q) / 2
+        divergence += sum(share * log2(share / middle) / 2 for share in (p, q) if share)
+    return sqrt(max(divergence, 0.0))

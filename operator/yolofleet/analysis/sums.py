@@ -249,7 +249,8 @@ def read(status: AnalysisStatus) -> Sums:
 
 def _tally(told: Sum) -> Tally:
     k, n, looks, kk, kn, nn, failing, run = told.counts[:8] + [0] * (8 - len(told.counts))
-    late = tuple(told.late[:6]) + (0.0,) * (6 - len(told.late))
+    known = told.late or []
+    late = tuple(known[:6]) + (0.0,) * (6 - len(known))
     if not (0 <= k <= n and 0 <= looks <= n and (looks or not n)):  # written by somebody else
         return Tally()
     return Tally(k, n, looks, kk, kn, nn, failing, run, late)
@@ -269,7 +270,9 @@ def written(sums: Sums) -> dict[str, list[Sum] | list[Latencies] | list[Confusio
 
 def _sum(name: str, tally: Tally) -> Sum:
     counts = [tally.k, tally.n, tally.looks, tally.kk, tally.kn, tally.nn, tally.failing, tally.run]
-    return Sum(name=name, counts=counts, late=list(tally.late) if any(tally.late) else [])
+    while len(counts) > 1 and not counts[-1]:  # a status is small; what is left out is read as 0
+        counts.pop()
+    return Sum(name=name, counts=counts, late=list(tally.late) if any(tally.late) else None)
 
 
 def _latencies(name: str, counts: Counts) -> Latencies:

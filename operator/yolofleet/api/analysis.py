@@ -137,6 +137,13 @@ class Analysis(ApiModel):
         description="How many times slower it may answer, at P50, P90 and P99. Compared in whole"
         " steps of a tenth, rounded up: 1.2 lets 1.21 pass.",
     )
+    max_class_shift: Annotated[float, Field(ge=0.05, le=1)] = Field(
+        default=0.2,
+        description="How far the mix of classes that it finds may be from the stable revision's, as"
+        " the Jensen-Shannon distance: 0 is alike, 1 has nothing in common. Asked only where no"
+        " copies are compared and requests are drawn by weight; beyond it the release is paused,"
+        " not rolled back.",
+    )
     keep_frames: bool = Field(
         default=False,
         description="true: pods of the stable revision keep the few dozen pictures on which the two"
@@ -190,8 +197,8 @@ class Sum(ApiModel):
         description="Counted: good or bad ones, all, looks, and sums of squares, by which it is"
         " known how much pictures of one camera resemble each other."
     )
-    late: Annotated[list[float], Field(max_length=6)] = Field(
-        default=[], description="Evidence of a fault that began late."
+    late: Annotated[list[float], Field(max_length=6)] | None = Field(
+        default=None, description="Evidence of a fault that began late."
     )
 
 
@@ -213,6 +220,42 @@ class Confusion(ApiModel):
     name: Name = Field(description="The class by the stable revision.")
     called: Name = Field(description="The class by the judged revision.")
     times: int = Field(description="How often.")
+
+
+class ArmName(StrEnum):
+    """Which of the two."""
+
+    STABLE = "stable"
+    CANARY = "canary"
+
+
+class Arm(ApiModel):
+    """What one of the two revisions answered itself, since the other answers some too."""
+
+    name: ArmName = Field(description="stable, or the judged one: canary.")
+    revision: Name = Field(description="Its name.")
+    requests: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Requests that it answered, or that failed."
+    )
+    errors: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Of these, those that failed or were late, by no fault of callers."
+    )
+    images: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Pictures in which `objects` were found: of times at which both answered some.",
+    )
+    objects: Annotated[dict[str, int], Field(max_length=9)] = Field(
+        default={}, description="How many of each class it found; of eight classes, and the rest."
+    )
+    p50_ms: float | None = Field(
+        default=None, description="The time within which half of its answers came, in ms."
+    )
+    p99_ms: float | None = Field(default=None, description="The same for 99 % of them.")
+    kept: float | None = Field(
+        default=None,
+        description="Of the objects that the stable revision is sure of, the share that it found on"
+        " the same pictures; where copies are compared.",
+    )
 
 
 class GoldenResult(ApiModel):
@@ -284,13 +327,18 @@ class AnalysisStatus(ApiModel):
         " it stays until it is half as much again, or a third less. They are shown copies of"
         " requests at half of that, and at 10 a second until it is known.",
     )
-    checks: Annotated[list[Check], Field(max_length=9)] = Field(
+    checks: Annotated[list[Check], Field(max_length=10)] = Field(
         default=[], description="What each check found."
+    )
+    arms: Annotated[list[Arm], Field(max_length=2)] = Field(
+        default=[],
+        description="What each of the two answered itself, side by side; empty while the judged one"
+        " answers nothing. Shown, for people; by itself it decides nothing.",
     )
     confused: Annotated[list[Confusion], Field(max_length=5)] = Field(
         default=[], description="Classes that are taken for each other most often."
     )
-    sums: Annotated[list[Sum], Field(max_length=24)] = Field(
+    sums: Annotated[list[Sum], Field(max_length=25)] = Field(
         default=[], description="The evidence, for the operator."
     )
     latency: Annotated[list[Latencies], Field(max_length=4)] = Field(

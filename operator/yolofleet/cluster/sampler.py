@@ -156,6 +156,7 @@ class Sampler:
             unpaired=subject.unpaired,
             incomparable=subject.unpaired if subject.alone else subject.trial.incomparable,
             untried=subject.untried,
+            unlike=subject.trial.unlike,
             now=now,
         )
         if is_news(trial.told, trial.found, age=now - (trial.told_at or now)):

@@ -128,7 +128,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         (r, former_replicas(observed, r.name, going, split, leaving, now)) for r in going.former
     ]
     released = {name for name, seen in observed.revisions.items() if seen.released}
-    trial = _trial(detector, going)
+    trial = _trial(detector, observed, going)
     shown = _shadow(detector, observed, going, trial, now)
     kept = records([revision for revision, _ in planned], observed)
     return Plan(
@@ -165,13 +165,23 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     )
 
 
-def _trial(detector: Detector, going: Release) -> Trial | None:
+def _trial(detector: Detector, observed: Observed, going: Release) -> Trial | None:
     """Say who is judged: the revision on its way, else a canary that was set by hand."""
     if detector.spec.rollout.analysis is None:
         return None
+    unlike, sticks = _unlike(observed), _sticks(detector)
     if way := going.progress:
         lone = way.strategy is Strategy.IN_PLACE and not way.dark and not going.capacity.kept
-        return Trial(way.revision, going.stable, way.stage, way.goal, way.following, lone=lone)
+        return Trial(
+            way.revision,
+            going.stable,
+            way.stage,
+            way.goal,
+            way.following,
+            incomparable=sticks,
+            lone=lone,
+            unlike=unlike,
+        )
     if (canary := detector.spec.canary) is None or going.canary is None:
         return None
     stage = Stage.LIVE if canary.weight or canary.match else Stage.DARK
@@ -182,8 +192,26 @@ def _trial(detector: Detector, going: Release) -> Trial | None:
         stage,
         canary.weight,
         100,
-        incomparable=chosen if canary.match else "",
+        incomparable=chosen if canary.match else sticks,
+        unlike=unlike,
     )
+
+
+def _sticks(detector: Detector) -> str:
+    """Say why the two answer other cameras, whose pictures may be larger; empty where they do not.
+
+    By weight each picture is drawn, so that both see all.
+    """
+    if not detector.spec.traffic.sticky_header:
+        return ""
+    return "cameras stay on one revision (spec.traffic.stickyHeader), so that the two see others"
+
+
+def _unlike(observed: Observed) -> str:
+    """Say why what is in the pictures of one is no match for the other's; empty where it is."""
+    if observed.splits:
+        return ""
+    return "a plain Service spreads connections, not requests: the two may see other cameras"
 
 
 def _buckets(detector: Detector, observed: Observed, split: Mapping[str, int]) -> Buckets:

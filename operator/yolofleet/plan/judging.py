@@ -35,6 +35,7 @@ class Trial:
     weight: the percent of requests that it is to answer now; following: what it would answer next.
     incomparable: why what it answers is no match for what the stable one answers; empty: it is.
     lone: whether it takes the place of the only replica, so that nothing runs beside it.
+    unlike: why the pictures that both answer are not alike, though times are.
     """
 
     revision: str
@@ -44,6 +45,7 @@ class Trial:
     following: int
     incomparable: str = ""
     lone: bool = False
+    unlike: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,7 @@ def is_news(before: AnalysisStatus | None, after: AnalysisStatus, *, age: timede
     """
     if before is None or _said(before) != _said(after):
         return True
-    more = (before.sums, before.latency) != (after.sums, after.latency)
+    more = (before.sums, before.latency, before.arms) != (after.sums, after.latency, after.arms)
     return more and not timedelta() <= age < TOLD_EVERY  # clocks are set back
 
 

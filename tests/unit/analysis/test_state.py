@@ -32,7 +32,7 @@ def test_the_state_of_eighty_classes_and_wide_times_fits():
             for bucket in range(20, 80):
                 arm[bucket] += dice.randint(0, 300)
         for server in (stable, canary):
-            server.requests["ok"] += 5000
+            server.answers(5000, **{name: dice.randint(0, 30_000) for name in names})
         played.look()
     failed = Failed(
         revision=CANARY, check="keptByClass", at=START, message="m" * 200, margins_hash="12345678"
@@ -60,6 +60,7 @@ def test_what_lying_pods_count_fits_into_numbers_that_the_api_server_takes():
         for server in (stable, canary):
             server.requests = {"ok": huge, "internal": huge}
             server.times = [huge] * 99
+            server.images, server.objects = huge, {f"class {i}": huge for i in range(79)}
         stable.compute = {"stable": [huge] * 99, "canary": [huge] * 99}
         played.look()
     told = json.loads(json.dumps(played.status.model_dump(mode="json")), parse_int=int)
