@@ -65,6 +65,14 @@ class Server:
         )
         self.__dict__.update(fresh.__dict__)
 
+    def compare_with(self, canary: str) -> None:
+        """Compare with another canary, from zero; with the same one it goes on."""
+        if canary != self.compares:
+            fresh = Server(self.uid, self.revision, canary)
+            for name in ("compares", "expected", "kept", "confused", "sure", "frames", "seen"):
+                setattr(self, name, getattr(fresh, name))
+            self.blind, self.compute = fresh.blind, fresh.compute
+
     def pair(self, name: str, expected: int, kept: int, *, size: int = 1, added: int = 0) -> None:
         """Count objects that were expected of the canary, and those that it found."""
         for counted, n in ((self.expected, expected), (self.kept, kept)):

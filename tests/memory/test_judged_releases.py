@@ -1,5 +1,6 @@
 """A judged release on played pods: whatever is lost or refused, what failed stays called off."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ ROLLOUT = {
     "steps": [{"weight": 10, "hold": "30s"}, {"weight": 50, "hold": "30s"}],
     "analysis": {},
 }
+C = {"uri": "https://models.example.com/c.onnx"}
 LOOK_S = 10.0
 FRAMES = 600  # of each pod, in each look
 
@@ -54,19 +56,27 @@ class Pods:
         """Let every pod answer so many requests, and those of stable have copies compared."""
         stable = stable_of(self.world)
         pods = self.world.server.all(kinds.POD)
-        others = sorted({revision_of(pod) for pod in pods} - {stable})
+        shown = self.shown()
         for pod in pods:
             server = self.server(pod)
             server.requests["ok"] += FRAMES
             server.times[bucket_of(0.02)] += FRAMES
-            if revision_of(pod) != stable or not others:
+            if revision_of(pod) != stable or not shown:
                 continue
-            server.compares = others[0]
+            server.compare_with(shown)
             server.frame(FRAMES, blind=0 if self.keeps > 0.5 else FRAMES)
             for arm in server.compute.values():
                 arm[bucket_of(0.01)] += FRAMES
             for size in range(3):
                 server.pair("circle", FRAMES, round(FRAMES * self.keeps), size=size)
+
+    def shown(self) -> str:
+        """Return who is shown copies, and has pods."""
+        live = self.world.server.find(kinds.CONFIG_MAP, NAMESPACE, "gate-live")
+        told = json.loads(live["data"].get("live.json", "{}")) if live else {}
+        revision = str((told.get("shadow") or {}).get("revision", ""))
+        pods = self.world.server.all(kinds.POD)
+        return revision if any(revision_of(pod) == revision for pod in pods) else ""
 
 
 async def play(world: World, pods: Pods, looks: int) -> None:
@@ -168,6 +178,67 @@ async def test_one_that_turns_bad_later_goes_back():
     await play(world, pods, 15)
     assert weights(world) == {old: 100}
     assert stable_of(world) == old
+
+
+async def test_a_third_spec_is_judged_for_itself_and_the_second_as_if_it_was_new():
+    world, pods = await in_the_dark(0.98)
+    old, second = stable_of(world), world.status()["rollout"]["revision"]
+    for _ in range(100):
+        if weights(world).get(second) == 10:
+            break
+        await play(world, pods, 1)
+    pods.keeps = 0.0
+    await world.edit(model=C)
+    await play(world, pods, 12)
+    third = world.status()["analysis"]["revision"]
+    assert weights(world) == {old: 100}
+    assert [each["revision"] for each in world.status()["analysis"]["failed"]] == [third]
+    pods.keeps = 0.98
+    await world.edit(model=B)
+    await play(world, pods, 60)
+    assert stable_of(world) == second
+    assert max(exposed(world, third)) == 0
+
+
+async def test_of_two_canaries_in_a_row_one_that_fails_says_nothing_of_the_other():
+    world = World()
+    await world.settle()
+    await world.create(**SPEC | {"rollout": {"analysis": {}}})
+    await world.settle()
+    pods = Pods(world, 0.98)
+    await world.edit(canary={"model": B, "weight": 10})
+    await play(world, pods, 10)
+    good = world.status()["canary"]["revision"]
+    pods.keeps = 0.0
+    await world.edit(canary={"model": C, "weight": 20})
+    await play(world, pods, 10)
+    assert weights(world) == {stable_of(world): 100}
+    assert world.condition("CanaryHealthy")["reason"] == "AnalysisFailed"
+    pods.keeps = 0.98
+    await world.edit(canary={"model": B, "weight": 20})
+    await play(world, pods, 10)
+    assert weights(world)[good] == 20
+    await world.edit(model=B, canary=None)
+    await play(world, pods, 12)
+    assert stable_of(world) == good
+
+
+async def test_a_live_file_of_somebody_else_holds_the_release_and_is_told_and_left_alone():
+    world = World()
+    await world.settle()
+    metadata = {"name": "gate-live", "namespace": NAMESPACE}
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "b"}}
+    world.send("POST", kinds.CONFIG_MAP.path(NAMESPACE), theirs)
+    await world.create(**SPEC | {"rollout": ROLLOUT})
+    await world.settle()
+    pods = Pods(world, 0.98)
+    await world.edit(model=B)
+    await play(world, pods, 30)
+    new = world.status()["rollout"]["revision"]
+    assert weights(world) == {stable_of(world): 100, new: 0}
+    assert world.condition("Progressing")["reason"] == "ResourceConflict"
+    assert "gate-live" in world.condition("Progressing")["message"]
+    assert world.server.find(kinds.CONFIG_MAP, NAMESPACE, "gate-live")["data"] == {"a": "b"}
 
 
 async def test_pods_that_nobody_can_read_hold_a_release_for_ever_and_are_told():
