@@ -295,6 +295,48 @@ def test_a_graph_that_computes_with_its_size_is_told_the_right_one(
         np.testing.assert_allclose(output[4:, 0], (0.2, 0, 1), atol=4e-3)
 
 
+def test_a_graph_that_reorders_its_classes_sees_the_colours_that_are_there(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(1)
+    weights = rng.uniform(0, 0.3, (7, 3, 1, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["images", "weights"], ["map"], strides=[32, 32]),
+        helper.make_node("Reshape", ["map", "flat"], ["rows"]),
+        helper.make_node("Gather", ["rows", "order"], ["output0"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "reorders",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 7, 4])],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([1, 7, -1]), "flat"),
+            numpy_helper.from_array(np.array([0, 1, 2, 3, 6, 5, 4]), "order"),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 13)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    (tmp_path / "reorders.onnx").write_bytes(model.SerializeToString())
+    tensor = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    outputs = []
+    for backend in (BackendName.OPENVINO, BackendName.ONNXRUNTIME):
+        address = (tmp_path / "reorders.onnx").as_uri()
+        engine = start(
+            Settings(
+                model=address,
+                backend=backend,
+                classes=NAMES,
+                head="anchor-free",
+                allow_blind=True,
+                cache_dir=tmp_path / "cache",
+            )
+        )
+        outputs += engine.infer(0, [tensor])
+    np.testing.assert_allclose(*outputs, atol=1e-5)
+
+
 def test_pixels_are_scaled_as_the_reference_does_to_the_last_bit() -> None:
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     planes = onnxruntime._planes(pixels, np.float32)
