@@ -19,6 +19,7 @@ import aiohttp
 from bench.sampler.pods import addresses, serve
 from played_pods import CANARY, STABLE
 from yolofleet.api.analysis import Analysis, Stage
+from yolofleet.api.pod_template import SERVER_CONTAINER
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.sampler import PORT, Sampler, fetch_with
 from yolofleet.plan.judging import Subject, Trial
@@ -103,7 +104,7 @@ def _pods_of(number: int) -> list[dict[str, Any]]:
             "status": {
                 "podIP": address,
                 "conditions": [{"type": "Ready", "status": "True"}],
-                "containerStatuses": [{"restartCount": 0}],
+                "containerStatuses": [{"name": SERVER_CONTAINER, "restartCount": 0}],
             },
         }
         for address, revision in addresses(number)
