@@ -51,6 +51,7 @@ async def test_no_request_goes_to_a_service_that_was_deleted_a_moment_ago(
     world.suffer(deleted)
     await world.edit(canary=None)
     for _ in range(120):
+        world.controllers.settle()
         await world.pass_time(1.0)
     assert deleted.struck
     assert world.status()["canary"]["weight"] == 20
@@ -74,6 +75,7 @@ async def test_nor_to_one_whose_deletion_nobody_answered(
     world.suffer(Then(deletes_a_service, act=wants_it_back), fault(deletes_a_service))
     await world.edit(canary=None)
     for _ in range(120):
+        world.controllers.settle()
         await world.pass_time(1.0)
     assert world.status()["canary"]["weight"] == 20
     assert not world.unsafe()

@@ -35,6 +35,7 @@ class ObservedRevision:
     """One revision as its workload and its record tell. `revision` is None when neither does.
 
     settled: whether its status speaks of its present spec, not of one before.
+    leaving: whether some that go may still be among the ready, once more are asked for.
     placed: its pods that have a node, and so hold there what they ask for.
     released: whether it was the stable revision at some time. failed: what it was called off for.
     deployed: whether there is a workload; without it the record is all there is.
@@ -48,6 +49,7 @@ class ObservedRevision:
     revision: Revision | None
     failure: Failure | None = None
     settled: bool = True
+    leaving: bool = False
     placed: int = 0
     released: bool = False
     failed: Failed | None = None
@@ -101,6 +103,11 @@ class Observed:
         """Whether there is a workload of `name`."""
         found = self.revisions.get(name)
         return found is not None and found.deployed
+
+    def leaving(self, name: str) -> bool:
+        """Whether pods of `name` that go may still be told of as ready."""
+        found = self.revisions.get(name)
+        return bool(found and found.leaving)
 
     def unplaced(self, name: str) -> int:
         """Of those, the ones that have no node yet."""
@@ -213,6 +220,7 @@ def _revision(
         revision=revision,
         failure=failures.get(name) or refusal,
         settled=seen.settled,
+        leaving=seen.leaving,
         placed=placed.get(name, 0),
         released=released,
         failed=failed,

@@ -163,6 +163,8 @@ def with_room(
     running = observed.replicas(revision.name)
     if wish is None or wish <= running:
         return wish
+    if observed.leaving(revision.name):
+        return running  # asked for more now, those that go would count as ready, and get requests
     fits = running - observed.unplaced(revision.name) + room(revision, observed.nodes)
     way = going.progress
     whole = way and way.revision == revision.name and way.strategy is Strategy.BLUE_GREEN

@@ -229,12 +229,15 @@ def read(manifest: Manifest, /) -> Running:
     """Return what a Deployment tells of its revision."""
     metadata, status = manifest["metadata"], manifest.get("status", {})
     replicas = int(manifest["spec"].get("replicas", 1))
+    available = int(status.get("availableReplicas", 0))
+    settled = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
     return Running(
         name=metadata["name"],
         created=metadata.get("creationTimestamp", ""),
         replicas=replicas,
-        ready=min(int(status.get("availableReplicas", 0)), replicas),  # the rest is on its way out
-        settled=status.get("observedGeneration", 0) >= metadata.get("generation", 0),
+        ready=min(available, replicas),  # the rest is on its way out
+        settled=settled,
+        leaving=available > replicas or not settled,
         noted=Record(metadata.get("annotations", {}).get(RENDER_ANNOTATION, "")),
         released=was_released(manifest),
         failed=failure_noted(manifest),

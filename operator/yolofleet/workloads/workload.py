@@ -41,7 +41,8 @@ class Running:
     """What a workload tells of the revision that it runs.
 
     ready: replicas that can answer, of `replicas` that are asked for. settled: whether that is told
-    of its present spec, not of one before. noted: what is kept of the revision on the workload.
+    of its present spec, not of one before. leaving: whether some that go may still be among those
+    that it tells of as ready. noted: what is kept of the revision on the workload.
     released: whether it was the stable one at some time. failed: what it was called off for.
     failure: why it has no pod to ask.
     """
@@ -51,6 +52,7 @@ class Running:
     replicas: int
     ready: int
     settled: bool
+    leaving: bool
     noted: Record
     released: bool
     failed: Failed | None
