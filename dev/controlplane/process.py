@@ -21,6 +21,8 @@ from controlplane.kube import eventually
 
 MODULE: Final = "yolofleet.__main__"
 SOURCES: Final = Path(__file__).resolve().parents[2] / "operator"
+INHERITED: Final = dict(os.environ)
+"""As of the import: pytest changes it with each test, while threads of ours start operators."""
 
 
 class OperatorProcess:
@@ -40,7 +42,7 @@ class OperatorProcess:
         self._module = module
         self._fresh = fresh
         self._environment = {
-            **os.environ,
+            **INHERITED,
             "PYTHONPATH": str(SOURCES),
             "KUBECONFIG": str(kubeconfig),
             "YOLOFLEET_METRICS_PORT": str(self.port),
