@@ -6,7 +6,7 @@ All of it is in the status: whoever goes on from there comes to the same verdict
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 from yolofleet.analysis.evidence import Histogram, Sizes
 from yolofleet.analysis.increments import Answers, Look, Pairs, summed
@@ -205,11 +205,19 @@ def _replace_the_best(tallies: dict[str, Tally], stratum: str, analysis: Analysi
 
 
 def _looked(sums: Sums, counted: Iterable[tuple[str, int, int]], analysis: Analysis) -> Sums:
+    asked = cache(partial(demand, sums=sums, analysis=analysis))
     tallies = dict(sums.tallies)
     for name, k, n in counted:
         if n > 0:
-            tallies[name] = looked(sums.tally(name), k, n, demand(name, sums, analysis))
+            tallies[name] = looked(sums.tally(name), k, n, asked(_like(name)))
     return replace(sums, tallies=tallies)
+
+
+def _like(name: str) -> str:
+    """Return one name for all counts of which the same is demanded: all sizes, and all classes."""
+    if name in SIZES:
+        return SIZES[0]
+    return OTHERS if name.startswith(CLASS) else name
 
 
 def _plus_answers(sums: Sums, canary: Answers, stable: Answers, analysis: Analysis) -> Sums:
