@@ -15,7 +15,7 @@ from demo_cluster import judged, pictures, release, screen
 from demo_cluster.detector import Detector
 from demo_cluster.errors import DemoError, NotYet, WrongResult
 from demo_cluster.installation import Installation, install
-from demo_cluster.load import Load, Target, wait_until_served
+from demo_cluster.load import Load, Summary, Target, wait_until_served
 from demo_cluster.pictures import Picture
 from demo_cluster.waiting import eventually
 
@@ -129,6 +129,29 @@ def tell(installation: Installation, started: float) -> Result:
         summary = load.summary()
     restarts = detector.restarts()
 
+    show_cost(detector, summary, restarts)
+    called_off = judge(installation, [image.data for image in images])
+    return Result(
+        requests=summary.requests,
+        failed=summary.failed,
+        restarts=restarts,
+        canary_share=round(share, 4),
+        canary_weight=CANARY_WEIGHT,
+        p50_ms=round(summary.p50_ms, 1),
+        p99_ms=round(summary.p99_ms, 1),
+        ready_s=round(ready_s, 1),
+        promote_s=round(promotion.seconds, 1),
+        rollback_s=round(rollback_s, 1),
+        called_off_s=round(called_off.seconds, 1),
+        exposed=called_off.exposed,
+        objects=objects,
+        objects_found=objects_found,
+        seconds=round(time.monotonic() - started),
+    )
+
+
+def show_cost(detector: Detector, summary: Summary, restarts: int) -> None:
+    """Print what became of all requests. Raises WrongResult unless nothing failed or restarted."""
     screen.heading("6. What it cost")
     screen.show(
         screen.table(
@@ -151,24 +174,6 @@ def tell(installation: Installation, started: float) -> Result:
             f"{summary.failed} requests failed and {restarts} containers restarted: both must be 0."
             f" {detector.hint()}"
         )
-    called_off = judge(installation, [image.data for image in images])
-    return Result(
-        requests=summary.requests,
-        failed=summary.failed,
-        restarts=restarts,
-        canary_share=round(share, 4),
-        canary_weight=CANARY_WEIGHT,
-        p50_ms=round(summary.p50_ms, 1),
-        p99_ms=round(summary.p99_ms, 1),
-        ready_s=round(ready_s, 1),
-        promote_s=round(promotion.seconds, 1),
-        rollback_s=round(rollback_s, 1),
-        called_off_s=round(called_off.seconds, 1),
-        exposed=called_off.exposed,
-        objects=objects,
-        objects_found=objects_found,
-        seconds=round(time.monotonic() - started),
-    )
 
 
 def judge(installation: Installation, images: list[bytes]) -> judged.CalledOff:
