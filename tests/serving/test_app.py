@@ -572,6 +572,7 @@ async def test_what_is_no_callers_is_counted_apart(serve, jpeg: bytes) -> None:
         metrics.refused("internal", Traffic.SHADOW)
         metrics.looked(sees=True)
         metrics.looked(sees=False)
+        served.serving.watch.failed = 1
         for source in ("request", "shadow"):
             told = await metric(served, "yoloserve_latency_seconds_count", source=source)
             assert told == await metric(
@@ -582,4 +583,5 @@ async def test_what_is_no_callers_is_counted_apart(serve, jpeg: bytes) -> None:
         assert await metric(served, "nv_inference_request_failure_total") == 0
         assert await metric(served, "yoloserve_probe_looks_total", outcome="sees") == 1
         assert await metric(served, "yoloserve_probe_looks_total", outcome="blind") == 1
+        assert await metric(served, "yoloserve_probe_blind_in_a_row") == 1
         assert await metric(served, "yoloserve_requests_total", source="probe") == 2

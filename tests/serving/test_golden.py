@@ -44,6 +44,9 @@ async def test_what_it_finds_of_what_is_known_is_told(serve, jpeg: bytes, tmp_pa
     async with serve(golden_dir=tmp_path) as served:
         await until(lambda: state(served) == "failed")
         assert "no pictures" in served.serving.evidence()["golden"]["message"]
+        text = (await served.client.get("/metrics")).text
+        assert 'yoloserve_golden_state{state="failed"} 1.0' in text
+        assert "no pictures" not in text, "what names files is for the set's owner"
         labels = await labels_of(served, jpeg)
         (tmp_path / "classes.txt").write_text(NAMES)
         (tmp_path / "a.txt").write_text(labels)

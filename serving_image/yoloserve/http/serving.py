@@ -94,6 +94,7 @@ class Serving:
             golden=golden,
         )
         metrics.watch_streams(serving.streams)
+        metrics.watch_sight(lambda: serving.watch.failed)
         metrics.registry.register(Comparisons(serving.shadow.tallies))
         return serving
 

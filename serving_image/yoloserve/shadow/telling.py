@@ -25,9 +25,11 @@ class Comparisons(Collector):
             for outcome in Outcome:
                 frames.add_metric([name, outcome], tally.frames[outcome])
         yield frames
+        # On a thread, while pictures go on being compared: parts are read before their wholes, so
+        # that they are never more.
         for what, text in (
-            ("expected", "Objects that this revision is sure of"),
             ("kept", "Objects that this revision is sure of, and that the canary found too"),
+            ("expected", "Objects that this revision is sure of"),
         ):
             by_size = _counter(what, text, "class", "size")
             for name, tally in told:
@@ -55,8 +57,8 @@ class Comparisons(Collector):
                     by_class.add_metric([name, kind], row[0])
             yield by_class
         for what, text in (
+            ("blind", "Of those seen, pictures in which the canary found nothing"),
             ("seen", "Pictures in which this revision is sure of something"),
-            ("blind", "Of these, those in which the canary found nothing"),
         ):
             pictures = _counter(what, text)
             for name, tally in told:

@@ -7,9 +7,14 @@ from prometheus_client.registry import Collector
 
 from yoloserve.telemetry.evidence import Golden
 
+STATES = "running", "done", "failed"
+
 
 class GoldenResults(Collector):
-    """The result of the last run that ended; nothing before."""
+    """How far the run is, and what came of it: no result before it has ended.
+
+    What is wrong with a set is for its owner, in the log and `/evidence`: it names files.
+    """
 
     def __init__(self, told: Callable[[], Golden]) -> None:
         self._told = told
@@ -17,9 +22,17 @@ class GoldenResults(Collector):
     def collect(self) -> Iterator[Metric]:
         """Tell it."""
         told = self._told()
+        prefix = "yoloserve_golden"
+        state = GaugeMetricFamily(
+            f"{prefix}_state",
+            "How far the run over the golden set is: 1 for that",
+            labels=["state"],
+        )
+        for name in STATES:
+            state.add_metric([name], float(told["state"] == name))
+        yield state
         if told["state"] != "done" or told["map50"] is None:
             return
-        prefix = "yoloserve_golden"
         yield GaugeMetricFamily(f"{prefix}_images", "Pictures of the golden set", told["images"])
         yield GaugeMetricFamily(
             f"{prefix}_map50", "Mean average precision at an overlap of 0.5", told["map50"]

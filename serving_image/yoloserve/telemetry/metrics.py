@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter as Counts
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -24,6 +24,7 @@ from yoloserve.errors import Blind, Miss, Refusal, TooLate
 from yoloserve.scheduling.admission import Places
 from yoloserve.scheduling.connections import Connections, Cut
 from yoloserve.telemetry.latency import Latency
+from yoloserve.telemetry.names import called
 from yoloserve.telemetry.statistics import REASONS, Statistics
 from yoloserve.telemetry.traffic import Traffic
 
@@ -101,6 +102,11 @@ class Metrics:
             "yoloserve_connections", "Open connections, streams apart", registry=self.registry
         )
         self._streams = Gauge("yoloserve_streams", "Open streams", registry=self.registry)
+        self._blind_in_a_row = Gauge(
+            "yoloserve_probe_blind_in_a_row",
+            "Of the last looks at the probe picture, those without a break that saw nothing",
+            registry=self.registry,
+        )
         self._cut = Counter(
             "yoloserve_connections_cut",
             "Connections and streams that were ended for what their client did, or did not",
@@ -140,6 +146,10 @@ class Metrics:
     def watch_streams(self, streams: Places) -> None:
         """Show the streams as they are at each scrape."""
         self._streams.set_function(lambda: streams.taken)
+
+    def watch_sight(self, blind_in_a_row: Callable[[], int]) -> None:
+        """Show for how many looks it has been blind, as it is at each scrape."""
+        self._blind_in_a_row.set_function(blind_in_a_row)
 
     def cut(self, why: Cut) -> None:
         """Count one connection that was ended."""
@@ -294,7 +304,7 @@ class _Seen(Collector):
         )
         seen: dict[str, int] = {}  # a model may have two classes of one name: one series for both
         for index, count in self.of_class():
-            name = self._classes[index]
+            name = called(self._classes[index])
             seen[name] = seen.get(name, 0) + count
         for name, count in seen.items():
             detections.add_metric([name], count)
