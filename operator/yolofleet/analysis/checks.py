@@ -50,10 +50,10 @@ _HOLDS_FROM = 0.05  # the share of all objects from which a class or size has to
 class Case:
     """What there is to judge by.
 
-    golden, golden_stable: how far the run over the known pictures is, where one is asked for.
-    untried: why its pods have not the set that is asked for. probed: whether they looked at their
-    own picture; None: none told. unpaired: why no copies are compared; unreadable: why nothing was
-    read at this look.
+    looks: how often it was looked at. golden, golden_stable: how far the run over the known
+    pictures is, where one is asked for. untried: why its pods have not the set that is asked for.
+    probed: whether they looked at their own picture; None: none told. unpaired: why no copies are
+    compared; unreadable: why nothing was read at this look.
     stake: how much more of its own answers may be bad than of all, as it answers but a part.
     incomparable: why its own answers are no match for the stable revision's; unlike: why the
     pictures are none in which it found things. arms: what each answered itself.
@@ -62,6 +62,7 @@ class Case:
     analysis: Analysis
     sums: Sums
     against: str
+    looks: int
     live: bool
     stake: float
     golden: Golden | None
@@ -132,6 +133,10 @@ def probe(case: Case) -> Finding:
         return Finding(Verdict.FAIL, told, case.restarts, _RESTARTS)
     if case.probed is None:
         return Finding(Verdict.INCONCLUSIVE, "no pod of it told yet whether it sees")
+    if not case.against and case.looks < PASS_LOOKS:  # nothing else keeps it from passing at once
+        return Finding(
+            Verdict.INCONCLUSIVE, f"{case.looks} of {PASS_LOOKS} looks at it", n=case.looks
+        )
     if not case.probed:
         told = "no pod of it looked at its own picture yet; with an interval of 0 none ever does"
         return Finding(Verdict.NOT_JUDGED, told)
@@ -254,9 +259,12 @@ OF_COPIES = (*OF_KEPT, "seesNothing", "added")
 def found(name: str, check: Judge, case: Case) -> Finding:
     """Return what a check says, or why it cannot say anything."""
     if name in OF_ITSELF:
-        return check(case)
+        finding = check(case)
+        if case.unreadable and not case.against and finding.verdict is Verdict.INCONCLUSIVE:
+            return Finding(Verdict.ERROR, case.unreadable)
+        return finding
     if not case.against:
-        return Finding(Verdict.NOT_JUDGED, "there is no released revision to compare with")
+        return Finding(Verdict.NOT_JUDGED, "nothing is released that it could be compared with")
     if case.unpaired and (name in OF_COPIES or not case.live):
         return Finding(Verdict.NOT_JUDGED, case.unpaired)
     if case.unreadable:

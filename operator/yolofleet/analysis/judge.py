@@ -60,10 +60,11 @@ def judge(
     """
     now = now.replace(microsecond=0)
     before = _begun(analysis, known, revision, against, retried, now)
-    live = stage is Stage.LIVE
-    sums = plus(read(before), look, analysis, paired=not unpaired, live=live)
+    live, sums = stage is Stage.LIVE, read(before)
+    if against:  # nobody would hold evidence against anything else
+        sums = plus(sums, look, analysis, paired=not unpaired, live=live)
     arms = before.arms
-    if live:
+    if live and against:
         arms = beside(arms, look, sums, revision=revision, against=against)
     if unpaired and not (incomparable or unlike):
         sums = watched(sums, arms, before.arms, analysis.max_class_shift)
@@ -73,6 +74,7 @@ def judge(
         analysis=analysis,
         sums=sums,
         against=against,
+        looks=before.looks + 1,
         live=live,
         stake=100 / max(following, 1),
         golden=look.golden,
@@ -89,7 +91,7 @@ def judge(
         unreadable=look.unreadable,
     )
     checks = _checks(case, {check.name: check for check in before.checks}, now)
-    verdict = _overall(checks, unpaired=bool(case.unpaired))
+    verdict = _overall(checks, unpaired=bool(case.unpaired), alone=not against)
     changed = verdict is not before.verdict or before.since is None
     after = before.model_copy(
         update={
@@ -191,15 +193,18 @@ def _clipped(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _overall(checks: list[Check], *, unpaired: bool) -> Verdict:
+def _overall(checks: list[Check], *, unpaired: bool, alone: bool) -> Verdict:
     """Return the verdict of all: the worst of those that judge.
 
-    Where no copies are compared, the known pictures must have spoken.
+    Where no copies are compared, the known pictures must have spoken; where nothing is compared,
+    anything.
     """
     verdicts = {check.verdict for check in checks}
     for verdict in (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE):
         if verdict in verdicts:
             return verdict
+    if alone and Verdict.PASS not in verdicts:
+        return Verdict.NOT_JUDGED
     known = any(check.name == "golden" and check.verdict is Verdict.PASS for check in checks)
     return Verdict.NOT_JUDGED if unpaired and not known else Verdict.PASS
 
@@ -268,6 +273,8 @@ def _said(status: AnalysisStatus, look: Look, weight: int, analysis: Analysis) -
     if look.waiting:
         return _clipped(f"Waiting: {look.waiting}", 100)
     if status.verdict is Verdict.NOT_JUDGED:
+        if not status.against:
+            return "Not judged: no known pictures, and no looks at its own"
         return "Not judged: no copies are compared"
     judged = [check for check in status.checks if check.verdict is not Verdict.NOT_JUDGED]
     passed = [check for check in judged if check.verdict is Verdict.PASS]

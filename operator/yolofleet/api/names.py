@@ -23,6 +23,9 @@ RENDER_ANNOTATION = f"{GROUP}/render"
 RELEASED_ANNOTATION = f"{GROUP}/released"
 """On a revision's Deployment and record: all traffic has been to it; a roll-back needs no steps."""
 
+UNPROVED = "unproved"
+"""The value of that for the first revision of a detector, while it is to be judged by itself."""
+
 RECORD_KEY = "record"
 """In the data of a ControllerRevision: what `RENDER_ANNOTATION` says, apart from the Deployment."""
 

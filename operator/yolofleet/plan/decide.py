@@ -12,6 +12,7 @@ from yolofleet.api.analysis import Failed, Stage
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.first import is_unproved, measure, patience, trial_of_the_first
 from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
@@ -128,7 +129,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         (r, former_replicas(observed, r.name, going, split, leaving, now)) for r in going.former
     ]
     released = {name for name, seen in observed.revisions.items() if seen.released}
-    trial = _trial(detector, observed, going)
+    trial = _trial(detector, observed, going, now)
     shown = _shadow(detector, observed, going, trial, now)
     kept = records([revision for revision, _ in planned], observed)
     return Plan(
@@ -142,6 +143,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
                 replicas,
                 r.name in released | {going.stable},
                 going.failed.get(r.name),
+                unproved=is_unproved(detector, observed, r),
             )
             for r, replicas in planned
         ),
@@ -161,12 +163,26 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         draining=leaving,
         shadow=shown,
         missing=missing,
-        requeue_after=_next_look(going, leaving, shown, missing, now),
+        requeue_after=_next_look(
+            going,
+            leaving,
+            shown,
+            missing,
+            now,
+            gives_up=(
+                patience(detector, observed.analysis, trial.revision, now)
+                if trial and trial.revision == going.stable
+                else None
+            ),
+        ),
     )
 
 
-def _trial(detector: Detector, observed: Observed, going: Release) -> Trial | None:
-    """Say who is judged: the revision on its way, else a canary that was set by hand."""
+def _trial(detector: Detector, observed: Observed, going: Release, now: datetime) -> Trial | None:
+    """Say who is judged: the revision on its way; else a canary by hand; else the first one.
+
+    What was called off is told for as long as it is asked for, and the first one waits.
+    """
     if detector.spec.rollout.analysis is None:
         return None
     unlike, sticks = _unlike(observed), _sticks(detector)
@@ -174,7 +190,7 @@ def _trial(detector: Detector, observed: Observed, going: Release) -> Trial | No
         lone = way.strategy is Strategy.IN_PLACE and not way.dark and not going.capacity.kept
         return Trial(
             way.revision,
-            going.stable,
+            measure(detector, observed, going.stable, way.revision),
             way.stage,
             way.goal,
             way.following,
@@ -183,12 +199,13 @@ def _trial(detector: Detector, observed: Observed, going: Release) -> Trial | No
             unlike=unlike,
         )
     if (canary := detector.spec.canary) is None or going.canary is None:
-        return None
+        off = going.called_off
+        return None if off else trial_of_the_first(detector, observed, going.stable, now)
     stage = Stage.LIVE if canary.weight or canary.match else Stage.DARK
     chosen = "it answers the requests that match spec.canary.match, which may be unlike the others"
     return Trial(
         going.canary.name,
-        going.stable,
+        measure(detector, observed, going.stable, going.canary.name),
         stage,
         canary.weight,
         100,
@@ -234,9 +251,10 @@ def _shadow(
 ) -> Shadow | None:
     """Say who is shown copies of what the stable revision answers.
 
-    Whoever is judged sees all that there is room for; a canary as much as is asked for. Of whoever
-    was called off the pictures stay for a while, where they are kept at all.
+    Whoever is compared sees all that there is room for; a canary as much as is asked for. Of
+    whoever was called off the pictures stay for a while, where they are kept at all.
     """
+    trial = trial if trial and trial.against else None
     canary, asked = detector.spec.canary, detector.spec.rollout.analysis
     keeps = bool(asked and asked.keep_frames)
     name = trial.revision if trial else going.canary.name if going.canary else ""
@@ -291,9 +309,12 @@ def _next_look(
     shown: Shadow | None,
     missing: str | None,
     now: datetime,
+    *,
+    gives_up: timedelta | None,
 ) -> timedelta | None:
     """Return when time alone changes the decision; None when only an event can."""
     looks = [LOOK_FOR_ACCELERATORS] if missing else []
+    looks += [gives_up] if gives_up else []
     looks += [shown.due_in(now)] if shown else []
     if going.progress and (left := going.progress.next_look) and left > timedelta():
         looks.append(left)

@@ -160,7 +160,7 @@ def remembered(
         return None
     found = observed.analysis or AnalysisStatus()
     again = [name for name, each in known.items() if _tries_again(detector, found, each)]
-    if again:  # from zero
+    if again or begins_anew(detector, found):  # from zero
         found = AnalysisStatus(retried=detector.retry)
     elif trial is None:
         found = found.model_copy(update={"sums": [], "latency": []})
@@ -185,6 +185,11 @@ def _tries_again(detector: Detector, known: AnalysisStatus | None, failed: Faile
     word = detector.retry
     used = {failed.retried, known.retried if known else ""}
     return _is_for(word, failed.revision) and word not in used
+
+
+def begins_anew(detector: Detector, found: AnalysisStatus) -> bool:
+    """Say whether a person wants whoever `found` is of judged from zero, and it was not yet."""
+    return _is_for(detector.retry, found.revision) and detector.retry != found.retried
 
 
 def _is_for(word: str, revision: str) -> bool:

@@ -25,7 +25,7 @@ from yolofleet.workloads import record
 from yolofleet.workloads.asks import place
 from yolofleet.workloads.choice import among
 from yolofleet.workloads.failures import Failure, failures_by_revision
-from yolofleet.workloads.record import failure_noted, record_in, was_released
+from yolofleet.workloads.record import failure_noted, record_in, was_proved, was_released
 from yolofleet.workloads.revision import Revision, recorded
 from yolofleet.workloads.workload import Record, Workload
 
@@ -37,7 +37,8 @@ class ObservedRevision:
     settled: whether its status speaks of its present spec, not of one before.
     leaving: whether some that go may still be among the ready, once more are asked for.
     placed: its pods that have a node, and so hold there what they ask for.
-    released: whether it was the stable revision at some time. failed: what it was called off for.
+    released: whether it was the stable revision at some time; unproved: whether it was made for
+    that as the first one, and is still to be judged. failed: what it was called off for.
     deployed: whether there is a workload; without it the record is all there is.
     record: what is kept apart from the workload; noted: what is kept on it.
     """
@@ -52,6 +53,7 @@ class ObservedRevision:
     leaving: bool = False
     placed: int = 0
     released: bool = False
+    unproved: bool = False
     failed: Failed | None = None
     deployed: bool = True
     record: Record | None = None
@@ -198,12 +200,13 @@ def _revision(
     that others wrote is believed only where there is no record.
     """
     seen, record = workload.read(manifest), None
-    name, created, released, failed = seen.name, seen.created, seen.released, seen.failed
+    name, created, failed = seen.name, seen.created, seen.failed
+    released, proved = seen.released, seen.proved
     if kept is not None:
         record = record_in(kept)
         # a workload that was deleted and made again is no younger revision
         created = min(created, kept["metadata"].get("creationTimestamp", created))
-        released = released or was_released(kept)
+        released, proved = released or was_released(kept), proved or was_proved(kept)
         failed = failed or failure_noted(kept)
     order = (record, seen.noted) if edited else (seen.noted, record)
     readable = (recorded(detector.name, name, each.text) for each in order if each)
@@ -223,6 +226,7 @@ def _revision(
         leaving=seen.leaving,
         placed=placed.get(name, 0),
         released=released,
+        unproved=released and not proved,
         failed=failed,
         record=record,
         noted=seen.noted,
@@ -245,6 +249,7 @@ def _undeployed(detector: str, kept: Manifest, failures: Mapping[str, Failure]) 
         revision=recorded(detector, name, record.text),
         failure=failures.get(name),  # of pods that are not gone yet
         released=was_released(kept),
+        unproved=was_released(kept) and not was_proved(kept),
         failed=failure_noted(kept),
         deployed=False,
         record=record,

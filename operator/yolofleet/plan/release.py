@@ -49,7 +49,8 @@ def release(
     canary = _as_recorded(trial, observed) if trial else None
     failed = failures(detector, observed)
     seen = observed.revisions.get(target.name)
-    proven = {before} | ({target.name} if seen and seen.released else set())  # a roll-back
+    proved = seen is not None and seen.released and not seen.unproved  # a roll-back
+    proven = {before} | ({target.name} if proved else set())
     asked = {r.name for r in (target, canary) if r} - proven
     off = {name: failed[name] for name in asked if name in failed}
     full = full_capacity(detector, observed, before)

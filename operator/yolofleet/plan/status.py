@@ -19,6 +19,7 @@ from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, again, dated
 from yolofleet.plan.conditions.traffic_routed import traffic_routed
 from yolofleet.plan.decide import Plan
+from yolofleet.plan.first import is_proved
 from yolofleet.plan.judging import just_failed, remembered
 from yolofleet.plan.observed import Observed
 from yolofleet.routers.following import Following
@@ -89,7 +90,7 @@ def refused(
 
 
 ACTED_ON = timedelta(milliseconds=100)
-"""When to look at a failure that was just stored: our own write wakes nobody."""
+"""When to look at a verdict that was just stored: our own write wakes nobody."""
 
 _SUMMED = {ConditionType.RELEASED, ConditionType.RECONCILING, ConditionType.STALLED}
 
@@ -115,7 +116,9 @@ def next_look(
 ) -> timedelta | None:
     """Return when time alone changes what is said or decided; None when only an event can."""
     planned = None if detector.spec.suspend else plan.requeue_after
-    acts = ACTED_ON if just_failed(observed, status.analysis) else None
+    seen = observed.revisions.get(plan.stable)
+    proved = is_proved(detector, status.analysis, plan.stable) and seen and seen.unproved
+    acts = ACTED_ON if proved or just_failed(observed, status.analysis) else None
     looks = (planned, patience(Situation(detector, observed, plan, now), status), acts)
     return min((look for look in looks if look is not None), default=None)
 

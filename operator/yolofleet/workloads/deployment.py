@@ -26,7 +26,7 @@ from yolofleet.workloads.account import account_of
 from yolofleet.workloads.asks import tolerations
 from yolofleet.workloads.failures import Failure
 from yolofleet.workloads.pod_template import merged
-from yolofleet.workloads.record import failure_noted, notes, was_released
+from yolofleet.workloads.record import failure_noted, notes, was_proved, was_released
 from yolofleet.workloads.revision import Revision
 from yolofleet.workloads.workload import PlannedRevision, Record, Running
 
@@ -240,6 +240,7 @@ def read(manifest: Manifest, /) -> Running:
         leaving=available > replicas or not settled,
         noted=Record(metadata.get("annotations", {}).get(RENDER_ANNOTATION, "")),
         released=was_released(manifest),
+        proved=was_proved(manifest),
         failed=failure_noted(manifest),
         failure=_failure(metadata["name"], status),
     )

@@ -7,7 +7,13 @@ from pydantic import ValidationError
 
 from yolofleet.api.analysis import Failed
 from yolofleet.api.detector import Detector
-from yolofleet.api.names import FAILED_ANNOTATION, RECORD_KEY, RELEASED_ANNOTATION, Manifest
+from yolofleet.api.names import (
+    FAILED_ANNOTATION,
+    RECORD_KEY,
+    RELEASED_ANNOTATION,
+    UNPROVED,
+    Manifest,
+)
 from yolofleet.manifests.child import child
 from yolofleet.workloads.workload import PlannedRevision, Record
 
@@ -57,7 +63,8 @@ def _essence(record: str) -> list[Any] | None:
 
 def notes(planned: PlannedRevision) -> dict[str, str]:
     """Return the annotations that outlive a status: it was released, or what it failed."""
-    told = {RELEASED_ANNOTATION: "true"} if planned.released else {}
+    word = UNPROVED if planned.unproved else "true"
+    told = {RELEASED_ANNOTATION: word} if planned.released else {}
     return told | ({FAILED_ANNOTATION: _noted(planned.failed)} if planned.failed else {})
 
 
@@ -77,3 +84,9 @@ def failure_noted(child: Manifest) -> Failed | None:
 def was_released(child: Manifest) -> bool:
     """Say whether a workload or a record says so."""
     return RELEASED_ANNOTATION in (child["metadata"].get("annotations") or {})
+
+
+def was_proved(child: Manifest) -> bool:
+    """Say whether a workload or a record of what was released says that it proved itself."""
+    word = (child["metadata"].get("annotations") or {}).get(RELEASED_ANNOTATION)
+    return word is not None and word != UNPROVED

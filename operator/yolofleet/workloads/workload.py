@@ -25,8 +25,8 @@ class Record:
 class PlannedRevision:
     """A revision and its replicas; None: an autoscaler owns the number.
 
-    record: what is kept of it. released: whether it is or was the stable revision. failed: what it
-    was called off for.
+    record: what is kept of it. released: whether it is or was the stable revision; unproved:
+    whether it is that as the first one, and still to be judged. failed: what it was called off for.
     """
 
     revision: Revision
@@ -34,6 +34,7 @@ class PlannedRevision:
     replicas: int | None
     released: bool = False
     failed: Failed | None = None
+    unproved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class Running:
     ready: replicas that can answer, of `replicas` that are asked for. settled: whether that is told
     of its present spec, not of one before. leaving: whether some that go may still be among those
     that it tells of as ready. noted: what is kept of the revision on the workload.
-    released: whether it was the stable one at some time. failed: what it was called off for.
-    failure: why it has no pod to ask.
+    released: whether it was the stable one at some time; proved: and nothing is left to prove.
+    failed: what it was called off for. failure: why it has no pod to ask.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Running:
     leaving: bool
     noted: Record
     released: bool
+    proved: bool
     failed: Failed | None
     failure: Failure | None
 

@@ -67,7 +67,6 @@ def test_objects_count_of_times_at_which_both_answered_some(played):
 
 
 def test_an_arm_of_which_nothing_can_be_counted_is_left_out(played):
-    played.arguments["against"] = ""
     played.look()
     played.canary[0].answers(20, circle=10)
     assert [str(arm.name) for arm in played.look().arms] == ["canary"]

@@ -107,7 +107,7 @@ def test_too_few_objects_or_pictures_tell_nothing_and_hold_nothing(objects, imag
         ({"incomparable": "they match"}, "they match"),
         ({"unlike": "each camera stays"}, "each camera stays"),
         ({"stage": Stage.DARK}, WHY),
-        ({"against": ""}, "no released revision"),
+        ({"against": ""}, "nothing is released"),
     ],
 )
 def test_where_pictures_are_compared_or_are_not_alike_it_is_not_judged(arguments, told):

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from yolofleet.api.analysis import Check, Mode, Stage, Verdict
+from yolofleet.api.analysis import AnalysisStatus, Check, Mode, Stage, Verdict
 from yolofleet.api.status import ConditionType, Reason
-from yolofleet.plan.conditions.called_off import to_go_on
+from yolofleet.plan.conditions.called_off import to_go_on, to_judge_again
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement
+from yolofleet.plan.first import failure_of_the_first, gave_up
+from yolofleet.plan.judging import despite
 
 _say = partial(Statement, ConditionType.ANALYSED)
 
@@ -20,6 +22,9 @@ _WORDS = {
 }
 
 
+_BY_ITSELF = "by itself, as nothing is released that it could be compared with"
+
+
 def analysed(now: Situation) -> Statement | None:
     """Say what the evidence says, check by check."""
     trial, found = now.plan.trial, now.observed.analysis
@@ -28,13 +33,19 @@ def analysed(now: Situation) -> Statement | None:
     if found is None or found.revision != trial.revision:
         return _say(None, Reason.ANALYSING, f"{trial.revision}: nothing is known yet")
     holds, reason = _WORDS[found.verdict]
+    return _say(holds, reason, _in_words(now, found), lasting=False)
+
+
+def _in_words(now: Situation, found: AnalysisStatus) -> str:
+    """Say how the one that is judged does, and what keeps it from passing."""
     where = "in the dark" if found.stage is Stage.DARK else "by what it answers"
-    told = f"{trial.revision} {where}, by comparison with {trial.against}: {found.said}"
+    how = f"{where}, by comparison with {found.against}"
+    told = f"{found.revision} {how if found.against else _BY_ITSELF}: {found.said}"
     details = "; ".join(_details(found.checks))
     asked = now.detector.spec.rollout.analysis
     if asked and asked.mode is Mode.DRY_RUN:
         told += " (spec.rollout.analysis.mode is DryRun: this has no consequences)"
-    return _say(holds, reason, f"{told}. {details}" if details else told, lasting=False)
+    return f"{told}. {details}" if details else told
 
 
 def _details(checks: Iterable[Check]) -> Iterator[str]:
@@ -51,6 +62,23 @@ def _of_the_past(now: Situation) -> Statement | None:
     """Go on saying why what the spec asks for was called off."""
     off = sorted(now.plan.called_off.items())
     if not off:
-        return None
+        return _of_the_first(now)
     told = "; ".join(f"{name} failed {failed.check}: {failed.message}" for name, failed in off)
     return _say(False, Reason.ANALYSIS_FAILED, f"{told}. {to_go_on(now, off[0][0])}", lasting=True)
+
+
+def _of_the_first(now: Situation) -> Statement | None:
+    """Go on saying how the first revision did: nothing else was ever asked about it."""
+    name, found = now.plan.stable, now.observed.analysis
+    if failed := failure_of_the_first(now.detector, now.observed, name):
+        told = f"{name} failed {failed}. {to_go_on(now, name, 'accept it as it is')}"
+        return _say(False, Reason.ANALYSIS_FAILED, told, lasting=True)
+    if now.detector.spec.rollout.analysis is None or despite(now.detector, name):
+        return None
+    if found is None or found.revision != name or found.against:
+        return None
+    if gave_up(now.detector, found, name, now.time):
+        told = f"{_in_words(now, found)}. It is not looked at any more. {to_judge_again(now, name)}"
+        return _say(None, Reason.NOT_ENOUGH_DATA, told)
+    holds, reason = _WORDS[found.verdict]
+    return _say(holds, reason, _in_words(now, found), lasting=False)

@@ -14,14 +14,15 @@ def why(now: Situation, name: str) -> str | None:
     return f"{name} was called off: {failed.check}: {failed.message}. {to_go_on(now, name)}"
 
 
-def to_go_on(now: Situation, name: str) -> str:
-    """Return the commands that judge it again, and that release it all the same."""
-    detector = now.detector
-    where = f"{detector.name} -n {detector.namespace}"
-    steps = len(detector.spec.rollout.steps)
-    release = approval(detector, name, max(steps, 1), Despite.ANALYSIS_FAILED)
-    again = f"{name}:{detector.generation}"
-    return (
-        f"To judge it again: kubectl annotate yd {where} --overwrite {RETRY_ANNOTATION}={again}."
-        f" To release it all the same: {release}"
-    )
+def to_go_on(now: Situation, name: str, wish: str = "release it all the same") -> str:
+    """Return the commands that judge it again, and that have a person's wish against that."""
+    steps = len(now.detector.spec.rollout.steps)
+    typed = approval(now.detector, name, max(steps, 1), Despite.ANALYSIS_FAILED)
+    return f"{to_judge_again(now, name)}. To {wish}: {typed}"
+
+
+def to_judge_again(now: Situation, name: str) -> str:
+    """Return the command that does."""
+    where = f"{now.detector.name} -n {now.detector.namespace}"
+    again = f"{name}:{now.detector.generation}"
+    return f"To judge it again: kubectl annotate yd {where} --overwrite {RETRY_ANNOTATION}={again}"

@@ -7,10 +7,12 @@ from yolofleet.api.analysis import Verdict
 from yolofleet.api.base import seconds
 from yolofleet.api.rollout import APPROVAL, Despite, Strategy
 from yolofleet.api.status import ConditionType, Reason
+from yolofleet.plan.conditions.called_off import to_go_on
 from yolofleet.plan.conditions.called_off import why as why_called_off
 from yolofleet.plan.conditions.commands import approval
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
+from yolofleet.plan.first import failure_of_the_first
 from yolofleet.plan.judging import Judgement
 from yolofleet.plan.rollout import Progress
 from yolofleet.routers.choice import lacking
@@ -27,6 +29,7 @@ def progressing(now: Situation) -> Statement:
             without_accelerators,
             failing,
             under_way,
+            first_failed,
             starting,
             draining,
         ),
@@ -76,6 +79,22 @@ def under_way(now: Situation) -> Statement | None:
     if (way := now.plan.progress) is None:
         return None
     return next((told for check in _UNDER_WAY if (told := check(now, way))), None)
+
+
+def first_failed(now: Situation) -> Statement | None:
+    """Say what the first revision failed, that serves all the same: nothing is there to go back to.
+
+    It is what the spec asks for, and not what a release is for.
+    """
+    name = now.plan.stable
+    if (failed := failure_of_the_first(now.detector, now.observed, name)) is None:
+        return None
+    told = (
+        f"{name} failed {failed}. It is the first revision: there is nothing to go back to, and it"
+        " goes on serving. Change spec.model or what else is wrong: the next revision is not"
+        f" compared with this one. {to_go_on(now, name, 'accept it as it is')}"
+    )
+    return _say(False, Reason.ANALYSIS_FAILED, told, lasting=True)
 
 
 def starting(now: Situation) -> Statement | None:

@@ -1,0 +1,339 @@
+"""What a detector is released on first: it serves, is judged by itself, and is then left alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from faults.traces import SPEC, A, B
+from memory_cluster.controllers import address_of, revision_of
+from memory_cluster.faults import CrashAfter, CrashBefore, Fault, LostAfter, Refused, Then, write
+from memory_cluster.server import MERGE
+from memory_cluster.world import NAMESPACE, World
+from played_pods import Server
+from yolofleet.api.names import RELEASED_ANNOTATION, RETRY_ANNOTATION
+from yolofleet.cluster import kinds
+
+SET = {"golden": {"configMap": "known", "minMAP50": 0.6}}
+GOOD = {"state": "done", "set_sha256": "5e7", "map50": 0.9, "images": 20}
+BAD = {**GOOD, "map50": 0.2}
+LOOK_S = 10.0
+
+FAULTS: dict[str, Callable[[int, World], Fault]] = {
+    "refused": lambda number, _: Refused(write(number)),
+    "failed before": lambda number, _: Refused(write(number), code=500),
+    "lost after": lambda number, _: LostAfter(write(number)),
+    "crash before": lambda number, _: CrashBefore(write(number)),
+    "crash after": lambda number, _: CrashAfter(write(number)),
+    "forgotten lines": lambda number, world: Then(write(number), act=world.forget(8)),
+}
+
+
+class Told:
+    """What pods tell, and how often they were asked. golden: of their known pictures."""
+
+    def __init__(self, world: World, golden: dict[str, Any] | None = None, **server: Any) -> None:
+        self.world, self.golden, self.server = world, golden, server
+        self.asked = 0
+        self.worse: set[str] = set()  # revisions that find little of what is known, all the same
+        self.listen()
+
+    def listen(self) -> None:
+        self.world.tells = self
+        if self.world.operator:
+            self.world.operator.tells = self
+
+    def __call__(self, url: str) -> bytes:
+        self.asked += 1
+        by_address = {address_of(p): p for p in self.world.server.all(kinds.POD)}
+        revision = revision_of(by_address[url.split("/")[2].partition(":")[0]])
+        golden = BAD if revision in self.worse else self.golden
+        return Server("any", revision, golden=golden, **self.server).evidence()
+
+
+async def made(
+    golden: dict[str, Any] | None = GOOD, analysis: Any = SET, **server: Any
+) -> tuple[World, Told]:
+    """Return a world whose detector was just made, with all of its pods."""
+    world = World()
+    told = Told(world, golden, **server)
+    await world.settle()
+    rollout = {"analysis": analysis} if analysis is not None else {}
+    await world.create(**SPEC | {"rollout": rollout})
+    for _ in range(10):
+        world.controllers.settle()
+        await world.pass_time(0.5)
+    return world, told
+
+
+async def play(world: World, looks: int) -> None:
+    """Let time pass, look by look."""
+    for _ in range(looks):
+        world.controllers.settle()
+        await world.pass_time(LOOK_S)
+        world.controllers.settle()
+        await world.pass_time(0.5)  # what was written is read back
+
+
+def stable_of(world: World) -> str:
+    return str(world.status()["stable"]["revision"])
+
+
+def mark(world: World) -> str:
+    """Return what the workload of the released revision says of that."""
+    made = world.server.find(kinds.DEPLOYMENT, NAMESPACE, stable_of(world))
+    assert made
+    return str(made["metadata"]["annotations"][RELEASED_ANNOTATION])
+
+
+def judge_again(world: World, word: str) -> None:
+    world.merge(kinds.DETECTOR, "gate", {"metadata": {"annotations": {RETRY_ANNOTATION: word}}})
+
+
+def at_rest(world: World, told: Told) -> bool:
+    """Say whether no pod is asked, nothing is written, and nobody waits for a time."""
+    return world.operator.sampler.next_look_s() is None and not world.restless
+
+
+async def test_it_serves_at_once_passes_and_is_looked_at_no_more():
+    world, told = await made()
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Released")["status"] == "True"
+    assert mark(world) == "unproved"
+    await play(world, 8)
+    assert world.status()["analysis"]["said"] == "Passed 2/2 at 100 %"
+    assert world.status()["analysis"].get("against", "") == ""
+    assert world.condition("Analysed")["status"] == "True"
+    assert mark(world) == "true"
+    asked = told.asked
+    await play(world, 20)
+    assert told.asked == asked
+    await world.settle()
+    assert at_rest(world, told)
+
+
+async def test_without_known_pictures_it_passes_by_its_own():
+    world, told = await made(None, {})
+    await play(world, 8)
+    assert world.status()["analysis"]["said"] == "Passed 1/1 at 100 %"
+    await world.settle()
+    assert at_rest(world, told)
+
+
+@pytest.mark.parametrize(
+    ("golden", "server", "check"),
+    [(BAD, {}, "golden"), (GOOD, {"blind_in_a_row": 3}, "probe")],
+)
+@pytest.mark.parametrize("on_failure", ["Rollback", "Pause"])
+async def test_one_that_fails_goes_on_serving_and_a_person_is_told(
+    on_failure, golden, server, check
+):
+    world, told = await made(golden, SET | {"onFailure": on_failure}, **server)
+    await play(world, 8)
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Released")["status"] == "False"
+    stalled = world.condition("Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "AnalysisFailed")
+    assert f"failed {check}" in stalled["message"]
+    assert "nothing to go back to" in stalled["message"]
+    assert "kubectl annotate" in stalled["message"]
+    assert "kubectl patch" in stalled["message"]
+    assert world.status()["analysis"]["said"] == f"Failed: {check}"
+    await world.settle()
+    assert at_rest(world, told)
+
+
+async def test_one_that_failed_is_accepted_by_a_persons_word():
+    world, told = await made(BAD)
+    await play(world, 8)
+    approved = {"revision": stable_of(world), "step": 1, "despite": "AnalysisFailed"}
+    await world.edit(rollout={"analysis": SET, "approved": approved})
+    await world.settle()
+    assert world.condition("Released")["status"] == "True"
+    assert world.condition("Stalled")["status"] == "False"
+    assert mark(world) == "true"
+    await world.edit(rollout={"analysis": SET})
+    await play(world, 8)
+    assert world.condition("Stalled")["status"] == "False", "said once"
+    assert at_rest(world, told)
+
+
+@pytest.mark.parametrize("on_failure", ["Rollback", "Pause"])
+async def test_one_that_failed_is_judged_again_by_a_persons_word(on_failure):
+    world, told = await made(BAD, SET | {"onFailure": on_failure})
+    await play(world, 8)
+    told.golden = GOOD
+    judge_again(world, f"{stable_of(world)}:2")
+    await play(world, 10)
+    assert world.condition("Released")["status"] == "True"
+    assert world.condition("Analysed")["status"] == "True"
+    assert mark(world) == "true"
+    await world.settle()
+    assert at_rest(world, told)
+
+
+async def test_in_a_dry_run_it_is_told_and_nothing_comes_of_it():
+    world, told = await made(BAD, SET | {"mode": "DryRun"})
+    await play(world, 8)
+    assert world.status()["analysis"]["said"] == "Would fail: golden"
+    assert world.condition("Released")["status"] == "True"
+    assert world.condition("Stalled")["status"] == "False"
+    assert "DryRun" in world.condition("Analysed")["message"]
+    await world.settle()
+    assert at_rest(world, told)
+
+
+@pytest.mark.parametrize("asked", [{"analysis": None}, {"analysis": {}}], ids=["later", "upgraded"])
+async def test_one_that_was_released_before_is_not_judged_for_it(asked):
+    world, told = await made(BAD, asked["analysis"] and SET)
+    if asked["analysis"] is not None:  # made by an operator that knew of none of this
+        for kind in (kinds.DEPLOYMENT, kinds.RECORD):
+            for each in world.server.all(kind):
+                patch = {"metadata": {"annotations": {RELEASED_ANNOTATION: "true"}}}
+                world.merge(kind, each["metadata"]["name"], patch)
+        world.operator = None
+    asked_before = told.asked
+    await world.edit(rollout={"analysis": SET})
+    await play(world, 10)
+    assert told.asked == asked_before
+    assert world.condition("Released")["status"] == "True"
+
+
+async def test_a_suspended_one_is_not_looked_at_and_goes_on_later():
+    world, told = await made()
+    await play(world, 2)
+    await world.edit(suspend=True)
+    await world.settle()
+    asked = told.asked
+    await play(world, 5)
+    assert told.asked == asked
+    await world.edit(suspend=False)
+    await play(world, 8)
+    assert mark(world) == "true"
+
+
+async def test_a_set_that_cannot_be_used_is_told_and_asked_for_until_patience_ends():
+    world, told = await made({"state": "failed", "message": "no labels"}, SET | {"maxHold": "5m"})
+    await play(world, 8)
+    assert world.condition("Analysed")["reason"] == "AnalysisUnavailable"
+    assert "no labels" in world.condition("Analysed")["message"]
+    assert world.condition("Released")["status"] == "True"
+    await play(world, 30)
+    assert world.condition("Analysed")["reason"] == "NotEnoughData"
+    assert "not looked at any more" in world.condition("Analysed")["message"]
+    assert "kubectl annotate" in world.condition("Analysed")["message"]
+    await world.settle()
+    assert at_rest(world, told)
+    told.golden = GOOD
+    judge_again(world, stable_of(world))
+    await play(world, 8)
+    assert mark(world) == "true"
+
+
+async def test_what_comes_after_one_that_failed_is_judged_by_itself_too():
+    world, told = await made(BAD)
+    await play(world, 8)
+    bad = stable_of(world)
+    told.worse, told.golden = {bad}, GOOD
+    await world.edit(model=B)
+    await play(world, 3)
+    assert world.status()["analysis"].get("against", "") == ""
+    good = world.status()["rollout"]["revision"]
+    await play(world, 25)
+    assert stable_of(world) == good
+    assert world.condition("Released")["status"] == "True"
+    await world.edit(model=A)
+    await play(world, 3)
+    assert stable_of(world) == good, "it failed: nobody goes back to it unasked"
+    assert world.condition("Progressing")["reason"] == "AnalysisFailed"
+    assert bad in world.condition("Progressing")["message"]
+
+
+async def test_what_comes_after_one_that_is_not_done_with_is_compared_with_it():
+    world, _ = await made({**GOOD, "state": "running"})
+    await play(world, 2)
+    first = stable_of(world)
+    await world.edit(model=B)
+    await play(world, 3)
+    assert world.status()["analysis"]["against"] == first
+    await world.edit(model=A)
+    await play(world, 3)
+    assert world.status()["analysis"]["revision"] == first
+    assert world.status()["analysis"].get("against", "") == ""
+
+
+async def test_what_comes_after_one_that_never_ran_does_not_wait_for_it():
+    """Its address was wrong, say: nothing could ever be compared with it."""
+    world = World()
+    told = Told(world, GOOD)
+    await world.settle()
+    runs, refused = world.controllers._run, {"waiting": {"reason": "ImagePullBackOff"}}
+
+    def has_no_image(pod: Any) -> None:
+        if B["uri"] not in str(pod["spec"]):
+            runs(pod)
+            return
+        names = [container["name"] for container in pod["spec"]["containers"]]
+        state = [{"name": name, "ready": False, "state": refused} for name in names]
+        world.controllers._tell(pod, "kubelet", {"containerStatuses": state})
+
+    world.controllers._run = has_no_image
+    await world.create(**SPEC | {"model": B, "rollout": {"analysis": SET}})
+    await world.settle()
+    first = stable_of(world)
+    assert world.condition("Stalled")["status"] == "True"
+    await world.edit(model=A)
+    await play(world, 30)
+    assert stable_of(world) != first
+    assert world.condition("Released")["status"] == "True"
+    await world.settle()
+    assert at_rest(world, told)
+
+
+async def test_a_status_that_is_lost_has_it_judged_again_or_knows_what_it_failed():
+    for golden, reason in ((GOOD, "Released"), (BAD, "AnalysisFailed")):
+        world, told = await made(golden)
+        await play(world, 3 if golden is GOOD else 8)
+        world.send(
+            "PATCH", kinds.DETECTOR.path(NAMESPACE, "gate") + "/status", {"status": None}, MERGE
+        )
+        world.operator = None
+        await play(world, 10)
+        assert world.condition("Released")["reason"] == reason
+        assert world.condition("Ready")["status"] == "True"
+        await world.settle()
+        assert at_rest(world, told)
+
+
+@pytest.mark.parametrize(
+    "every", [5, pytest.param(1, marks=pytest.mark.nightly)], ids=["some", "all"]
+)
+@pytest.mark.parametrize("what", FAULTS)
+@pytest.mark.parametrize("golden", [GOOD, BAD], ids=["good", "bad"])
+async def test_whatever_goes_wrong_with_a_write_it_is_judged_once(golden, what, every):
+    async def begun() -> World:
+        world = World()
+        Told(world, golden)
+        await world.settle()
+        return world
+
+    async def ends(world: World) -> None:
+        await world.create(**SPEC | {"rollout": {"analysis": SET}})
+        await play(world, 9)
+
+    prepared = await begun()
+    prepared.suffer()
+    await ends(prepared)
+    first = 1 + list(FAULTS).index(what) % every
+    for number in range(first, len(prepared.writes()) + 1, every):
+        world = await begun()
+        world.suffer(FAULTS[what](number, world))
+        await ends(world)
+        world.heal()
+        await play(world, 8)
+        await world.settle()
+        reason = "Released" if golden is GOOD else "AnalysisFailed"
+        assert world.condition("Released")["reason"] == reason, (what, number)
+        assert mark(world) == ("true" if golden is GOOD else "unproved"), (what, number)
+        assert world.operator.sampler.next_look_s() is None
+        assert not world.failures
