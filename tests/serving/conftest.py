@@ -123,7 +123,7 @@ class FakeBackend:
     def infer(self, _lane: int, tensors: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.calls += 1
         self.started.set()
-        assert self.may_run.wait(30)
+        assert self.may_run.wait(60)
         if self.fails:
             raise self.fails
         return np.stack([self.output] * len(tensors))
@@ -307,6 +307,14 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         return path.as_uri()
 
     return make
+
+
+@pytest.fixture
+def nobodys_port() -> Iterator[int]:
+    """A port on which nobody listens, nor can while the test runs."""
+    with socket.socket() as ours:
+        ours.bind(("127.0.0.1", 0))
+        yield ours.getsockname()[1]
 
 
 class Forked:

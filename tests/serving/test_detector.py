@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -41,7 +42,7 @@ class Decoding:
             self.inside.append(len(encoded))
             self.changed.notify_all()
         if encoded != SMALL:
-            assert self.may_end.wait(30)
+            assert self.may_end.wait(60)
         try:
             return detector.decode_for(encoded, *asked, **options)
         finally:
@@ -55,7 +56,7 @@ class Decoding:
 
         def wait() -> bool:
             with self.changed:
-                return self.changed.wait_for(lambda: sorted(self.inside) == wanted, 30)
+                return self.changed.wait_for(lambda: sorted(self.inside) == wanted, 60)
 
         assert await asyncio.to_thread(wait), self.inside
 
@@ -191,7 +192,7 @@ def places(backend: Any) -> int:
 
 
 async def test_who_wants_all_boxes_is_nobody_elses_wait(
-    serve: Callable[..., Any], jpeg: bytes, places: int, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Any], jpeg: bytes, places: int, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One request of 16 pictures held everybody else up for half a minute."""
     may_end, begun = threading.Event(), threading.Event()
@@ -199,14 +200,16 @@ async def test_who_wants_all_boxes_is_nobody_elses_wait(
 
     def waits(rest: Unfinished) -> Any:
         begun.set()
-        assert may_end.wait(30)
+        assert may_end.wait(60)
+        clock.now += 10
         return finished(rest)
 
     monkeypatch.setattr(Unfinished, "finished", waits)
-    async with serve() as served:
+    monkeypatch.setattr(detector, "time", SimpleNamespace(perf_counter=clock))
+    async with serve(clock=clock) as served:
         monkeypatch.setattr(served.detector, "_most_inside", lambda: 8)
         asked = [asyncio.create_task(served.detect(jpeg, ALL)) for _ in range(2)]
-        assert await asyncio.to_thread(begun.wait, 30)
+        assert await asyncio.to_thread(begun.wait, 60)
         while served.detector._long_admission.inside < 2:  # noqa: ASYNC110 (of this loop alone)
             await asyncio.sleep(0)
         known = served.detector.capacity_per_s
@@ -215,7 +218,7 @@ async def test_who_wants_all_boxes_is_nobody_elses_wait(
         may_end.set()
         answers = await asyncio.gather(*asked)
         assert [len(answer.json()["detections"]) for answer in answers] == [places, places]
-        assert served.detector.capacity_per_s > known / 10
+        assert served.detector.capacity_per_s == known  # whatever those took
 
 
 async def test_what_wants_all_boxes_is_dropped_when_it_would_be_late(

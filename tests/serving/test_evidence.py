@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ConfigDict, TypeAdapter, with_config
 
+from controlplane import ports
 from yoloserve.detections.postprocess import Detections
 from yoloserve.detector import Answer, Timing
 from yoloserve.errors import InvalidSettings
@@ -308,8 +309,7 @@ def test_a_port_for_two_things_is_refused() -> None:
 
 
 def test_the_server_tells_it_until_its_end(run_server, make_model, jpeg) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number = free.getsockname()[1]
+    (number,) = ports.reserve(1)
     server = run_server(model=make_model(), drain_seconds=3600, evidence_port=number)
     url = server.logged("ready")["url"]
     assert httpx.post(url + "v1/detect", content=jpeg, timeout=60).status_code == 200

@@ -200,11 +200,9 @@ async def test_the_clock_of_the_whole_and_that_of_a_step_tell_the_same(late: Exc
         await fetched(Fetcher(("*",), resolver=resolve), "https://cams.example.com/")
 
 
-async def test_nobody_there_is_told() -> None:
-    async with answering(b"") as (port, _):
-        pass
+async def test_nobody_there_is_told(nobodys_port: int) -> None:
     with pytest.raises(UrlFailed, match="ConnectError"):
-        await fetched(local(port), f"http://cams.example.com:{port}/")
+        await fetched(local(nobodys_port), f"http://cams.example.com:{nobodys_port}/")
 
 
 def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:

@@ -13,14 +13,15 @@ NAMES = "circle\nsquare\nstar\n"
 
 
 async def until(happens: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not happens():  # noqa: ASYNC110 (what happens is nobody's to tell)
             await asyncio.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(golden, "LOOK_AGAIN_S", 0.01)
+def looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that the test does not call for would see the set while it is being written."""
+    monkeypatch.setattr(golden, "LOOK_AGAIN_S", 3600)
 
 
 async def labels_of(served: Any, jpeg: bytes) -> str:
@@ -40,9 +41,23 @@ def state(served: Any) -> str:
     return str(served.serving.golden.told["state"])
 
 
+async def looked(served: Any) -> None:
+    """Wait for the look that a server begins with, at a set that is none."""
+    await until(lambda: state(served) == "failed")
+
+
+async def test_it_looks_again_and_again(one_picture) -> None:
+    _, one, tried, breaths = one_picture
+    running = asyncio.create_task(one.run())
+    await until(lambda: len(breaths) >= 3)
+    running.cancel()
+    assert breaths[:3] == [golden.LOOK_AGAIN_S] * 3
+    assert len(tried) == 1, "the set is the same"
+
+
 async def test_what_it_finds_of_what_is_known_is_told(serve, jpeg: bytes, tmp_path: Path) -> None:
     async with serve(golden_dir=tmp_path) as served:
-        await until(lambda: state(served) == "failed")
+        await looked(served)
         assert "no pictures" in served.serving.evidence()["golden"]["message"]
         text = (await served.client.get("/metrics")).text
         assert 'yoloserve_golden_state{state="failed"} 1.0' in text
@@ -51,8 +66,9 @@ async def test_what_it_finds_of_what_is_known_is_told(serve, jpeg: bytes, tmp_pa
         (tmp_path / "classes.txt").write_text(NAMES)
         (tmp_path / "a.txt").write_text(labels)
         (tmp_path / "a.jpg").write_bytes(jpeg)
-        await until(lambda: state(served) == "done")
+        await served.serving.golden.look()
         told = served.serving.evidence()
+        assert state(served) == "done"
         assert told["golden"]["map50"] == pytest.approx(1)
         assert told["golden"]["map50_class"] == {"circle": 1, "star": 1}
         assert told["golden"]["images"] == 1
@@ -65,16 +81,18 @@ async def test_what_it_finds_of_what_is_known_is_told(serve, jpeg: bytes, tmp_pa
 
 async def test_another_set_is_tried_and_the_same_is_not(serve, jpeg, tmp_path: Path) -> None:
     async with serve(golden_dir=tmp_path) as served:
+        await looked(served)
         labels = await labels_of(served, jpeg)
         (tmp_path / "a.txt").write_text(labels)
         (tmp_path / "a.jpg").write_bytes(jpeg)
-        await until(lambda: state(served) == "done")
+        await served.serving.golden.look()
         first = served.serving.golden.told["set_sha256"]
         await served.serving.golden.look()
         assert served.serving.evidence()["requests"]["golden"] == {"ok": 1}
         (tmp_path / "a.txt").write_text(f"{labels}\n1 0.05 0.05 0.01 0.01")
-        await until(lambda: served.serving.golden.told["set_sha256"] != first)
-        await until(lambda: state(served) == "done")
+        await served.serving.golden.look()
+        assert state(served) == "done"
+        assert served.serving.golden.told["set_sha256"] != first
         assert served.serving.golden.told["map50"] == pytest.approx(2 / 3, abs=0.01)
 
 
@@ -83,12 +101,14 @@ async def test_a_mounted_configmap_has_each_picture_once(serve, jpeg, tmp_path: 
     real = tmp_path / "..2026_11_29"
     real.mkdir()
     async with serve(golden_dir=tmp_path) as served:
+        await looked(served)
         (real / "a.txt").write_text(await labels_of(served, jpeg))
         (real / "a.jpg").write_bytes(jpeg)
         (tmp_path / "..data").symlink_to(real.name)
         for name in ("a.txt", "a.jpg"):
             (tmp_path / name).symlink_to(f"..data/{name}")
-        await until(lambda: state(served) == "done")
+        await served.serving.golden.look()
+        assert state(served) == "done"
         assert served.serving.golden.told["images"] == 1
 
 
@@ -123,7 +143,7 @@ async def test_a_broken_set_is_told_and_the_server_serves(
         written = jpeg if content is None else content
         (tmp_path / name).write_bytes(written.encode() if isinstance(written, str) else written)
     async with serve(golden_dir=tmp_path) as served:
-        await until(lambda: state(served) == "failed")
+        await looked(served)
         assert says in served.serving.golden.told["message"]
         tried = dict(served.serving.evidence()["requests"]["golden"])
         await served.serving.golden.look()

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from controlplane import ports
 from yoloserve.detections.postprocess import Detections
 from yoloserve.shadow.pairs import Found, difference
 
 pytestmark = pytest.mark.browser
+
+WAIT_S = 60
 
 COLOUR_AT = """
 const [x, y] = arguments;
@@ -39,8 +43,11 @@ def browser() -> Iterator[webdriver.Chrome]:
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
+    # Its own choice would be a port that was found free and closed again.
+    (port,) = ports.reserve(1)
+    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"), port=port)
     with webdriver.Chrome(options=options, service=service) as driver:
+        driver.set_script_timeout(WAIT_S)
         yield driver
 
 
@@ -70,7 +77,9 @@ def status(page: webdriver.Chrome) -> str:
 
 
 def wait_for(page: webdriver.Chrome, told: str) -> None:
-    WebDriverWait(page, 30).until(lambda _: told in status(page), f"{told!r}, not {status(page)!r}")
+    WebDriverWait(page, WAIT_S).until(
+        lambda _: told in status(page), f"{told!r}, not {status(page)!r}"
+    )
 
 
 def choose(page: webdriver.Chrome, file: Path) -> None:
@@ -149,7 +158,7 @@ def test_everything_can_be_reached_by_keyboard_and_has_a_name(page) -> None:
 def test_the_api_page_is_drawn_without_internet(page) -> None:
     page.find_element(By.LINK_TEXT, "API").click()
     found = (By.ID, "operations-detect-detect_v1_detect_post")
-    WebDriverWait(page, 30).until(lambda driver: driver.find_elements(*found))
+    WebDriverWait(page, WAIT_S).until(lambda driver: driver.find_elements(*found))
     assert "/v1/detect" in page.find_element(By.TAG_NAME, "body").text
 
 
@@ -160,7 +169,7 @@ CANARY, FRAMES_KEY = "gate-2222bbbb", "only-one-person-has-it"
 
 
 async def test_where_two_revisions_differ_is_shown_to_who_types_the_key_and_it_is_not_kept(
-    browser: webdriver.Chrome, serve, jpeg: bytes, tmp_path: Path, unused_tcp_port: int
+    browser: webdriver.Chrome, serve, jpeg: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "frames").write_text(FRAMES_KEY)
     boxes = np.array([[10, 10, 60, 60]], np.float32)
@@ -170,15 +179,15 @@ async def test_where_two_revisions_differ_is_shown_to_who_types_the_key_and_it_i
         album = served.serving.shadow.album
         album.follow(CANARY)
         album.offer(CANARY, jpeg, stable, canary, difference(stable, canary).apart)
-        server = uvicorn.Server(
-            uvicorn.Config(served.app, port=unused_tcp_port, lifespan="off", log_config=None)
-        )
-        serving = asyncio.create_task(server.serve())
-        try:
-            await asyncio.to_thread(_look, browser, f"http://127.0.0.1:{unused_tcp_port}/")
-        finally:
-            server.should_exit = True
-            await serving
+        server = uvicorn.Server(uvicorn.Config(served.app, lifespan="off", log_config=None))
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            serving = asyncio.create_task(server.serve([listening]))
+            try:
+                port = listening.getsockname()[1]
+                await asyncio.to_thread(_look, browser, f"http://127.0.0.1:{port}/")
+            finally:
+                server.should_exit = True
+                await serving
 
 
 def _look(browser: webdriver.Chrome, url: str) -> None:
@@ -187,10 +196,10 @@ def _look(browser: webdriver.Chrome, url: str) -> None:
     told = browser.find_element(By.ID, "frames-status")
     key = browser.find_element(By.ID, "frames-key")
     key.send_keys("somebody-guesses-one", Keys.ENTER)
-    WebDriverWait(browser, 30).until(lambda _: "the key is not the one" in told.text)
+    WebDriverWait(browser, WAIT_S).until(lambda _: "the key is not the one" in told.text)
     key.send_keys(FRAMES_KEY)
     browser.find_element(By.ID, "show-frames").click()
-    WebDriverWait(browser, 30).until(
+    WebDriverWait(browser, WAIT_S).until(
         lambda _: browser.find_elements(By.CSS_SELECTOR, "#frames img")
     )
     assert "1 picture in pod " in told.text

@@ -48,7 +48,7 @@ def test_a_size_that_came_once_is_not_compiled(two, compiled) -> None:
 
 def test_finding_does_not_wait_for_the_compiler() -> None:
     may_end = threading.Event()
-    cache = CompiledSizes(lambda _size: may_end.wait(30) and "done", seen=2)
+    cache = CompiledSizes(lambda _size: may_end.wait(60) and "done", seen=2)
     assert [cache.find(WIDE) for _ in range(5)] == [None] * 5
     may_end.set()
     cache.settle()

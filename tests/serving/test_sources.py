@@ -91,7 +91,7 @@ def remote() -> Iterator[Remote]:
             if told.hold and status in (200, 206):
                 self.wfile.write(body[: len(body) // 2])
                 self.wfile.flush()
-                told.hold.wait(30)
+                told.hold.wait(60)
                 body = body[len(body) // 2 :]
             if told.cuts and status in (200, 206):
                 body = body[: told.cuts.pop(0)]
@@ -224,7 +224,7 @@ def test_a_process_that_is_killed_leaves_a_cache_the_next_one_uses(
         "YOLOSERVE_CACHE_DIR": str(wanted.cache_dir),
     }
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not any(path.stat().st_size for path in wanted.cache_dir.rglob(".part-*[0-9a-f]")):
         assert time.monotonic() < deadline
         threading.Event().wait(0.01)
@@ -250,7 +250,7 @@ def test_processes_that_want_the_same_file_download_it_once(remote, asking) -> N
         thread.start()
     remote.hold.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert found == [MODEL] * 4
     assert len(remote.asked) == 1
 
