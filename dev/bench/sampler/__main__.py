@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import aiohttp
+import uvloop
 
 from bench.sampler.pods import addresses, serve
 from played_pods import CANARY, STABLE
@@ -39,7 +40,7 @@ def main() -> None:
     pods.start()
     if not listening.wait(60):
         raise SystemExit(f"port {PORT} of this machine is taken")
-    print(json.dumps(asyncio.run(_measure(asked.releases, asked.looks))))
+    print(json.dumps(uvloop.run(_measure(asked.releases, asked.looks))))
     pods.terminate()
 
 

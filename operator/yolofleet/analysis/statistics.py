@@ -7,11 +7,13 @@ are divided by a design effect, measured from look to look. What begins late is 
 the same six terms. Sources: Howard, Ramdas, McAuliffe, Sekhon 2021; Kish 1965 (design effect).
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from math import exp, log, log2, sqrt
+from operator import neg
 
 ALPHA = 1e-4  # of a false alarm, for one check of one release
 _PROOF = log(20)  # of a false pass: 0.05; Fail goes on being judged
@@ -73,7 +75,7 @@ def _at_odds(share: float, times: float) -> tuple[float, float]:
 def mean_evidence(logs: Sequence[float]) -> float:
     """Return the logarithm of the mean of e-values, of which `logs` are the logarithms."""
     top = max(logs)
-    return top + log(sum(exp(one - top) for one in logs) / len(logs))
+    return top + log(sum([exp(one - top) for one in logs]) / len(logs))
 
 
 def _terms(k: int, n: int, weights: Weights, design: float) -> list[float]:
@@ -108,14 +110,16 @@ class Tally:
         n, k = max(n, 0), min(max(k, 0), n)
         if n > _MOST_OF_A_LOOK:
             n, k = _MOST_OF_A_LOOK, k * _MOST_OF_A_LOOK // n
-        return replace(
-            self,
-            k=self.k + k,
-            n=self.n + n,
-            looks=self.looks + 1,
-            kk=self.kk + k * k,
-            kn=self.kn + k * n,
-            nn=self.nn + n * n,
+        return Tally(  # not `replace`, which takes twice as long: 20 counts are added at each look
+            self.k + k,
+            self.n + n,
+            self.looks + 1,
+            self.kk + k * k,
+            self.kn + k * n,
+            self.nn + n * n,
+            self.failing,
+            self.run,
+            self.late,
         )
 
     @property
@@ -164,13 +168,10 @@ def looked(tally: Tally, k: int, n: int, demand: Demand) -> Tally:
     fails = now.n >= demand.least and (
         _fails(now, design, demand) or _fails_lately(late, run, now.looks, demand)
     )
-    return replace(
-        now,
-        run=run,
-        failing=now.failing + 1 if fails else 0,
-        # As it is stored, so that whoever goes on from the status comes to the same.
-        late=tuple(round(min(max(0.0, one), 1e6), 2) for one in late),
-    )
+    # As it is stored, so that whoever goes on from the status comes to the same.
+    stored = tuple([round(min(max(0.0, one), 1e6), 2) for one in late])
+    failing = now.failing + 1 if fails else 0
+    return Tally(now.k, now.n, now.looks, now.kk, now.kn, now.nn, failing, run, stored)
 
 
 def _fails(tally: Tally, design: float, demand: Demand) -> bool:
@@ -246,11 +247,19 @@ def _places(stable: Counts, all_: int) -> Iterable[tuple[int, float, float]]:
     beyond = [all_ - up_to for up_to in accumulate(stable)]
     for quantile in _QUANTILES:
         share = 1 - quantile
-        bucket = min(range(BUCKETS - 1), key=lambda i: (abs(beyond[i] - share * all_), beyond[i]))
+        bucket = _nearest(beyond, share * all_)
         above = beyond[bucket]
         noise = (_LATENCY_DESIGN * above) ** 0.5
         least, most = (above - noise) / all_, (above + 3 * noise + 3) / (all_ + 6)
         yield bucket, share if most <= share else least, max(most, share)
+
+
+def _nearest(beyond: Sequence[int], aim: float) -> int:
+    """Return the first of those buckets beyond which are nearest to so many; rather fewer."""
+    few = bisect_left(beyond, -aim, hi=BUCKETS - 1, key=neg)
+    if few == BUCKETS - 1 or (few and beyond[few - 1] - aim < aim - beyond[few]):
+        few = bisect_left(beyond, -beyond[few - 1], hi=few - 1, key=neg)
+    return few
 
 
 def slowness(stable: Counts, canary: Counts, buckets: int) -> float:
