@@ -278,12 +278,18 @@ async def test_an_answer_past_its_deadline_is_not_sent(serve, jpeg: bytes) -> No
         assert error_of(await served.detect(jpeg)) == (504, "deadline_exceeded")
         name = "yoloserve_requests_total"
         assert await metric(served, name, outcome="deadline_exceeded") == 1
+        late = await served.detect(jpeg, **{"X-Deadline-Ms": "0.002"})
+        assert error_of(late) == (504, "deadline_exceeded")
+        assert await metric(served, name, outcome="deadline_exceeded") == 2, "the server's is less"
 
 
 async def test_a_caller_says_until_when_an_answer_is_of_use(serve, jpeg: bytes) -> None:
     async with serve() as served:
         late = await served.detect(jpeg, **{"X-Deadline-Ms": "0.001"})
         assert error_of(late) == (504, "deadline_exceeded")
+        name = "yoloserve_requests_total"
+        assert await metric(served, name, outcome="hurried") == 1, "no fault of the revision"
+        assert await metric(served, name, outcome="deadline_exceeded") == 0
         assert (await served.detect(jpeg, **{"X-Deadline-Ms": "60000"})).status_code == 200
         for wrong in ("0", "-5", "soon", "nan", "inf", "1e9"):
             refused = await served.detect(jpeg, **{"X-Deadline-Ms": wrong})

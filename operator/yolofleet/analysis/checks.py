@@ -42,7 +42,7 @@ from yolofleet.analysis.sums import (
 from yolofleet.api.analysis import Analysis, Arm, ArmName, GoldenResult, Verdict
 
 _BLIND_LOOKS = 3
-_RESTARTS = 2
+RESTARTS = 2  # of one pod: one of each of two is a node that was drained, or one out of memory
 _HOLDS_FROM = 0.05  # the share of all objects from which a class or size has to be proved
 
 
@@ -56,7 +56,8 @@ class Case:
     compared; unreadable: why nothing was read at this look.
     stake: how much more of its own answers may be bad than of all, as it answers but a part.
     incomparable: why its own answers are no match for the stable revision's; unlike: why the
-    pictures are none in which it found things. arms: what each answered itself.
+    pictures are none in which it found things. restarts: the most of one pod lately. arms: what
+    each answered itself.
     """
 
     analysis: Analysis
@@ -128,9 +129,9 @@ def probe(case: Case) -> Finding:
     if case.blind_in_a_row >= _BLIND_LOOKS:
         told = f"is blind to its own picture, {case.blind_in_a_row} times in a row"
         return Finding(Verdict.FAIL, told, case.blind_in_a_row, _BLIND_LOOKS)
-    if case.restarts >= _RESTARTS:
-        told = f"restarted {case.restarts} times in 10 minutes"
-        return Finding(Verdict.FAIL, told, case.restarts, _RESTARTS)
+    if case.restarts >= RESTARTS:
+        told = f"one pod of it restarted {case.restarts} times in 10 minutes"
+        return Finding(Verdict.FAIL, told, case.restarts, RESTARTS)
     if case.probed is None:
         return Finding(Verdict.INCONCLUSIVE, "no pod of it told yet whether it sees")
     if not case.against and case.looks < PASS_LOOKS:  # nothing else keeps it from passing at once

@@ -82,6 +82,7 @@ class Look:
 
     unreadable: why too few could be read, in words. waiting: whose pods there are none of. probed:
     whether any looked at its own picture; None: none told.
+    restarts: how often each pod did, by uid; those that did not are left out.
     golden: of one pod each that is furthest; of the stable revision, of the same set. capacity: how
     many pictures a second a pod of the judged revision can carry, by the one that carries least.
     """
@@ -93,7 +94,7 @@ class Look:
     golden_stable: Golden | None = None
     probed: bool | None = None
     blind_in_a_row: int = 0
-    restarts: int = 0
+    restarts: Mapping[str, int] = field(default_factory=dict)
     unreadable: str = ""
     waiting: str = ""
     capacity: float | None = None
@@ -118,7 +119,9 @@ def look(memory: Memory, pods: Iterable[Pod], *, canary: str, stable: str) -> tu
         blind_in_a_row=max(
             (told.probe.blind_in_a_row for _, told in _told(mine) if told.probe), default=0
         ),
-        restarts=sum(_restarts(pod, memory.pods.get(pod.uid)) for pod in mine),
+        restarts={
+            pod.uid: often for pod in mine if (often := _restarts(pod, memory.pods.get(pod.uid)))
+        },
         unreadable=unreadable,
         waiting=f"no pod of {waiting} is ready" if waiting else "",
         capacity=_least_capacity(mine),

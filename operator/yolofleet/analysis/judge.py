@@ -4,11 +4,12 @@ Fail wins at once, and stays: a verdict is about the revision, and that never ch
 promoted for want of data, and nothing fails for what could not be read.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from yolofleet.analysis.arms import CLASS_SHIFT, beside, watched
-from yolofleet.analysis.checks import CHECKS, OF_KEPT, Case, Finding, found
+from yolofleet.analysis.checks import CHECKS, OF_KEPT, RESTARTS, Case, Finding, found
 from yolofleet.analysis.evidence import Golden
 from yolofleet.analysis.increments import Look
 from yolofleet.analysis.margins import margins_hash
@@ -21,13 +22,14 @@ from yolofleet.api.analysis import (
     GoldenResult,
     Mode,
     OnFailure,
+    Restart,
     Stage,
     Verdict,
 )
 
 MOST_FAILED = 5
 _RESTARTS_WITHIN = timedelta(minutes=10)
-_MOST_RESTARTS = 4
+_MOST_RESTARTS = 16  # of all pods, so that the status stays small
 _ANOTHER = 1.5  # times: what a pod can carry is measured with each batch, and is never the same
 _MOST_CAPACITY = 1e6
 _WILD = 0.6  # of what it adds: with no known pictures to say that all this is there
@@ -68,7 +70,7 @@ def judge(
         arms = beside(arms, look, sums, revision=revision, against=against)
     if unpaired and not (incomparable or unlike):
         sums = watched(sums, arms, before.arms, analysis.max_class_shift)
-    restarts = _restarts(before.restarts, look.restarts, now)
+    restarted = _restarted(before.restarted, look.restarts, now)
     result = _result(before.golden, look)
     case = Case(
         analysis=analysis,
@@ -82,7 +84,7 @@ def judge(
         result=result,
         probed=look.probed,
         blind_in_a_row=look.blind_in_a_row,
-        restarts=len(restarts),
+        restarts=max(Counter(each.pod for each in restarted).values(), default=0),
         unpaired=unpaired if against else "",
         incomparable=incomparable,
         untried=untried,
@@ -100,7 +102,7 @@ def judge(
             "since": now if changed else before.since,
             "looks": before.looks + 1,
             "unreadable": before.unreadable + 1 if look.unreadable else 0,
-            "restarts": restarts,
+            "restarted": restarted,
             "golden": result,
             "capacity": _capacity(before.capacity, look.capacity),
             "checks": checks,
@@ -135,10 +137,16 @@ def _begun(
     )
 
 
-def _restarts(before: list[datetime], more: int, now: datetime) -> list[datetime]:
-    """Return when its pods restarted lately. Clocks are set back: nothing lies ahead."""
-    past = [min(at, now) for at in before if now - min(at, now) < _RESTARTS_WITHIN]
-    return [*past, *[now] * min(more, _MOST_RESTARTS)][-_MOST_RESTARTS:]
+def _restarted(before: list[Restart], more: Mapping[str, int], now: datetime) -> list[Restart]:
+    """Return which of its pods restarted lately. Clocks are set back: nothing lies ahead.
+
+    When a node reboots all of its pods do, once: of so many the last are remembered.
+    """
+    past = [each.model_copy(update={"at": min(each.at, now)}) for each in before]
+    past = [each for each in past if now - each.at < _RESTARTS_WITHIN]
+    for uid, often in more.items():
+        past += [Restart(pod=uid[:8], at=now)] * min(often, RESTARTS)
+    return past[-_MOST_RESTARTS:]
 
 
 def _capacity(before: float | None, told: float | None) -> float | None:

@@ -269,6 +269,15 @@ class GoldenResult(ApiModel):
     images: int = Field(default=0, description="Pictures in the set.")
 
 
+class Restart(ApiModel):
+    """One restart of a server, in the same pod."""
+
+    pod: Annotated[str, Field(max_length=8)] = Field(
+        description="Which one: the first eight digits of its uid."
+    )
+    at: Time = Field(description="When it was seen.")
+
+
 class Failed(ApiModel):
     """A revision that was called off, and is not tried again by itself."""
 
@@ -315,8 +324,8 @@ class AnalysisStatus(ApiModel):
     unreadable: int = Field(
         default=0, description="How many of the last looks in a row found too few pods readable."
     )
-    restarts: Annotated[list[Time], Field(max_length=4)] = Field(
-        default=[], description="When its pods last restarted."
+    restarted: Annotated[list[Restart], Field(max_length=16)] = Field(
+        default=[], description="Which of its pods restarted in the last 10 minutes."
     )
     golden: GoldenResult | None = Field(
         default=None, description="What the set of known pictures gave."

@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from yoloserve import errors
 from yoloserve.detector import Detector
-from yoloserve.http.callers import ClientGone, traffic_of
+from yoloserve.http.callers import ClientGone, is_hurried, traffic_of
 from yoloserve.http.middleware import (
     AnswersBugs,
     AsAtTheRoot,
@@ -111,7 +111,9 @@ def _counted(request: Request, code: str) -> None:
 async def _refused(request: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, errors.Refusal)
     if detects(request.url.path):
-        serving_of(request.app).metrics.refusal(error, traffic_of(request.scope))
+        scope = request.scope
+        metrics = serving_of(request.app).metrics
+        metrics.refusal(error, traffic_of(scope), hurried=is_hurried(scope))
     return refusal(error, request.url.path)
 
 

@@ -15,6 +15,7 @@ from yoloserve.telemetry.traffic import Traffic
 
 R = TypeVar("R")
 TRAFFIC = "traffic"  # in the state of a scope, where it is another than a caller's
+HURRIED = "hurried"  # there too, True where the caller's own deadline is shorter than the server's
 
 
 class ClientGone(Exception):
@@ -51,6 +52,11 @@ def traffic_of(scope: Scope) -> Traffic:
     """Say what a request is counted as, whether it got as far as a route or not."""
     traffic: Traffic = scope.get("state", {}).get(TRAFFIC, Traffic.REQUEST)
     return traffic
+
+
+def is_hurried(scope: Scope) -> bool:
+    """Say whether the caller wants the answer earlier than the server promises one."""
+    return bool(scope.get("state", {}).get(HURRIED))
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:

@@ -57,11 +57,13 @@ async def named(
     client: Client = request.scope.get("state", {}).get("client") or Client(
         network_of(request.client.host) if request.client else ""
     )
+    detector, asked_s = serving_of(request.app).detector, x_deadline_ms and x_deadline_ms / 1000
+    request.state.hurried = bool(asked_s and asked_s < detector.deadline_s)
     caller = Caller(
         client=client,
         flow=Flow(client.name),  # by its address where clients have no names
-        arrived=serving_of(request.app).detector.clock(),
-        asked_s=None if x_deadline_ms is None else x_deadline_ms / 1000,
+        arrived=detector.clock(),
+        asked_s=asked_s,
         traffic=traffic_of(request.scope),
     )
     return caller.with_camera(x_camera_id)

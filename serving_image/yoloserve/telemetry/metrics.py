@@ -33,6 +33,7 @@ SECONDS = (0.001, 0.002, 0.004, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5,
 CONFIDENCES = np.arange(1, 11) / 10
 STAGES = "decode", "preprocess", "queue", "inference", "postprocess"
 OK = "ok"
+HURRIED = "hurried"  # too late for the caller, and no later than the server promises
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "WEBSOCKET"})
 
 
@@ -134,7 +135,7 @@ class Metrics:
             info.precision,
             info.device,
         ).set(1)
-        for outcome in (OK, "overloaded", "over_quota", "deadline_exceeded"):
+        for outcome in (OK, "overloaded", "over_quota", "deadline_exceeded", HURRIED):
             self.requests.count(Traffic.REQUEST, outcome, 0)  # a rate needs a zero to start from
         self.registry.register(_Queue(detector))
         self.registry.register(_Triton(detector, self.statistics))
@@ -178,9 +179,14 @@ class Metrics:
         if traffic is Traffic.REQUEST:
             self.statistics.refused(code)
 
-    def refusal(self, error: Refusal, traffic: Traffic) -> None:
-        """Count one request that got an error, and where its deadline was missed if it was."""
-        self.refused(error.code, traffic)
+    def refusal(self, error: Refusal, traffic: Traffic, *, hurried: bool = False) -> None:
+        """Count one request that got an error, and where its deadline was missed if it was.
+
+        hurried: whether the caller wanted it earlier than the server promises. To miss that is told
+        apart: a caller that asks for 1 ms makes no revision a bad one.
+        """
+        late = isinstance(error, TooLate)
+        self.refused(HURRIED if late and hurried else error.code, traffic)
         if isinstance(error, TooLate) and traffic is Traffic.REQUEST:
             self._missed.labels(error.miss).inc()
 
@@ -226,7 +232,8 @@ class _Requests(Collector):
         """Tell what was counted."""
         family = CounterMetricFamily(
             "yoloserve_requests",
-            "Requests to detect, by outcome: ok, canceled, or the code of the error; and by whom",
+            "Requests to detect, by outcome: ok, canceled, or the code of the error; and by whom. "
+            "hurried: deadline_exceeded, by a deadline of the caller's shorter than the server's",
             labels=["outcome", "source"],
         )
         for traffic, counts in self.counts.items():

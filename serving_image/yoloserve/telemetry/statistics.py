@@ -11,6 +11,7 @@ REASON_OF = {
     "overloaded": "REJECTED",
     "over_quota": "REJECTED",
     "deadline_exceeded": "REJECTED",
+    "hurried": "REJECTED",
     "canceled": "CANCELED",
     "internal": "BACKEND",
 }

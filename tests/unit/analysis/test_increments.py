@@ -131,8 +131,8 @@ def test_kubelets_restarts_of_pods_that_are_not_ready_count():
     memory, _ = looked(Memory(), stable, canary)
     canary.ready, canary.restarts = False, 2
     memory, found = looked(memory, stable, canary)
-    assert found.restarts == 2
-    assert looked(memory, stable, canary)[1].restarts == 0
+    assert found.restarts == {canary.uid: 2}
+    assert looked(memory, stable, canary)[1].restarts == {}
 
 
 def test_a_restart_counts_once_however_many_looks_it_takes_the_pod_to_come_back():
@@ -145,7 +145,7 @@ def test_a_restart_counts_once_however_many_looks_it_takes_the_pod_to_come_back(
     memory, second = looked(memory, stable, canary)
     canary.ready = True
     memory, third = looked(memory, stable, canary)
-    assert [seen.restarts for seen in (first, second, third)] == [1, 0, 0]
+    assert [sum(seen.restarts.values()) for seen in (first, second, third)] == [1, 0, 0]
 
 
 def test_a_pod_of_neither_revision_counts_for_nothing_and_one_listed_twice_counts_once():

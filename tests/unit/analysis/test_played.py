@@ -10,7 +10,7 @@ import pytest
 
 from played_pods import CANARY, START, Played, Server, bucket_of
 from yolofleet.analysis.increments import Memory
-from yolofleet.api.analysis import Analysis, Golden, Stage, Verdict
+from yolofleet.api.analysis import Analysis, AnalysisStatus, Golden, Stage, Verdict
 
 Play = Callable[[Played, random.Random], None]
 
@@ -224,6 +224,46 @@ def test_what_restarts_twice_in_ten_minutes_fails():
     played.canary[0].restart(4000.0)
     played.look()
     assert played.verdicts()["probe"] == "Fail"
+
+
+def test_that_pods_restart_once_each_is_no_fault_and_one_that_does_twice_is():
+    """A node is drained or reboots, one is out of memory: a good release of many goes on."""
+    played = Played(canary=[Server(f"c{n:07}-1", CANARY) for n in range(20)], stored=True)
+    played.look()
+    for server in played.canary:
+        server.restart(2000.0)
+    played.look()
+    assert played.verdicts()["probe"] == "Pass"
+    played.memory = Memory()  # a new leader: kubelet's counts are where they are
+    played.look()
+    assert played.verdicts()["probe"] == "Pass"
+    played.canary[-1].restart(3000.0)
+    played.look()
+    assert played.verdicts()["probe"] == "Fail"
+    told = {check.name: check.message for check in played.status.checks}["probe"]
+    assert told == "one pod of it restarted 2 times in 10 minutes"
+
+
+def test_what_an_older_operator_remembered_of_restarts_is_read_and_counts_for_no_pod():
+    played = Played()
+    told = played.look().model_dump(mode="json", by_alias=True)
+    told["restarts"] = ["2030-01-01T00:00:05Z"]
+    played.status = AnalysisStatus.model_validate(told)
+    played.canary[0].restart(2000.0)
+    assert played.look().verdict is Verdict.INCONCLUSIVE
+
+
+def test_callers_that_want_it_in_a_millisecond_make_no_revision_a_bad_one():
+    """As one with cameras of its own would have: on the other revision nobody asks for that."""
+    played = Played(arguments={"stage": Stage.LIVE, "weight": 50})
+    played.look()
+    for _ in range(60):
+        played.stable[0].answers(50)
+        played.canary[0].answers(50)
+        played.canary[0].requests["hurried"] += 50
+        played.look()
+    assert played.verdicts()["errors"] != "Fail"
+    assert played.status.arms[1].errors == 0
 
 
 def test_without_copies_only_known_pictures_let_it_pass():

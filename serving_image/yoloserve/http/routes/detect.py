@@ -7,7 +7,7 @@ from starlette.background import BackgroundTask
 
 from yoloserve.detector import Answer
 from yoloserve.errors import Refusal
-from yoloserve.http.callers import while_connected
+from yoloserve.http.callers import is_hurried, while_connected
 from yoloserve.http.declared import DeclaredRoute
 from yoloserve.http.dependencies import Asked, Calling
 from yoloserve.http.negotiation import prefers
@@ -200,7 +200,8 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
         raise refused[0]
     for answer in answers:
         if isinstance(answer, Refusal):
-            serving.metrics.refusal(answer, caller.traffic)
+            hurried = is_hurried(request.scope)
+            serving.metrics.refusal(answer, caller.traffic, hurried=hurried)
         else:
             serving.metrics.answered(answer, detector.info.classes, caller.traffic)
     found = [answer for answer in answers if not isinstance(answer, Refusal)]

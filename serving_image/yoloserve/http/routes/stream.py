@@ -200,7 +200,8 @@ class _Stream:
                 frame.encoded, self._options, deadline=deadline, flow=self._caller.flow
             )
         except Refusal as error:
-            self._metrics.refusal(error, self._caller.traffic)
+            hurried = self._deadline_s < self._detector.deadline_s
+            self._metrics.refusal(error, self._caller.traffic, hurried=hurried)
             return error
         self._metrics.answered(answer, self._detector.info.classes, self._caller.traffic)
         return answer

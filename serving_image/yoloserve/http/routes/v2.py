@@ -193,6 +193,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
         deadline = caller.deadline(detector, images)
         if timeout_us := _timeout_us(inference.parameters):
             deadline = caller.arrived + timeout_us / 1e6
+            request.state.hurried = timeout_us / 1e6 < detector.deadline_s
         results = await while_connected(
             request,
             detector.detect_each(inference.sources, options, deadline=deadline, flow=caller.flow),
