@@ -135,11 +135,14 @@ class Kube:
         return {"fieldManager": self._manager}
 
 
+PATIENCE_S: Final = 180.0
+"""What takes three seconds may take a minute on a busy machine; only failures wait for so long."""
+
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 0.2  # asking costs the API server, and many ask at once
 
 
-async def eventually(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+async def eventually(condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
     """Return what `condition` (sync or async) returns as soon as that is true.
 
     The cluster's errors, failed assertions and lost connections count as not yet; the last one

@@ -26,7 +26,7 @@ OPERATOR_USER: Final = "yolofleet-operator"
 OTHER: Final = "other-operator-of-a-throw-away-cluster"
 OTHER_USER: Final = "yolofleet-operator-whose-rights-change"
 
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 300.0
 CONTROLLERS: Final = (
     "deployment-controller",
     "replicaset-controller",
@@ -266,7 +266,7 @@ def _kubeconfig(server: str, folder: Path, token: str) -> dict[str, object]:
 def _answers(url: str, trust: ssl.SSLContext) -> bool:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {ADMIN}"})
     try:
-        with urllib.request.urlopen(request, timeout=2, context=trust) as response:
+        with urllib.request.urlopen(request, timeout=10, context=trust) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False

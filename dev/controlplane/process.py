@@ -17,10 +17,13 @@ from typing import Any, Final
 
 from controlplane import ports
 from controlplane.forked import Forked
-from controlplane.kube import eventually
+from controlplane.kube import PATIENCE_S, eventually
 
 MODULE: Final = "yolofleet.__main__"
 SOURCES: Final = Path(__file__).resolve().parents[2] / "operator"
+ANSWERS_S: Final = 60.0
+"""An operator that shares its cores with many others answers late; one that is gone, at once."""
+
 INHERITED: Final = dict(os.environ)
 """As of the import: pytest changes it with each test, while threads of ours start operators."""
 
@@ -68,7 +71,7 @@ class OperatorProcess:
                 env=self._environment,
             )
 
-    async def ready(self, timeout_s: float = 90.0) -> None:
+    async def ready(self, timeout_s: float = PATIENCE_S) -> None:
         """Wait until /readyz answers 200. Fails with the log if the process ends."""
 
         async def answers() -> bool:
@@ -78,7 +81,7 @@ class OperatorProcess:
 
         await eventually(answers, timeout_s)
 
-    def probe(self, path: str, timeout_s: float = 5.0) -> int:
+    def probe(self, path: str, timeout_s: float = ANSWERS_S) -> int:
         """Return the status with which a probe is answered; 0 without an answer."""
         try:
             with urllib.request.urlopen(self._url(path), timeout=timeout_s) as response:
@@ -91,7 +94,7 @@ class OperatorProcess:
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of `name` that have `labels`; 0 if there are none."""
-        with urllib.request.urlopen(self._url("metrics"), timeout=5) as response:
+        with urllib.request.urlopen(self._url("metrics"), timeout=ANSWERS_S) as response:
             lines = response.read().decode().splitlines()
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         values = [
@@ -105,7 +108,7 @@ class OperatorProcess:
         """Return what /debug answers at `path`. Raises `KeyError` on a 404."""
         try:
             url = f"http://127.0.0.1:{self.debug_port}/debug/{path}"
-            with urllib.request.urlopen(url, timeout=5) as response:
+            with urllib.request.urlopen(url, timeout=ANSWERS_S) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             error.close()
@@ -133,7 +136,7 @@ class OperatorProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = 20.0) -> int:
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait for its end and return the exit status."""
         assert self._process is not None
         return self._process.wait(timeout_s)

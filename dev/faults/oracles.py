@@ -259,7 +259,7 @@ async def end(stage: Stage) -> None:
     stage.restarts = False
     if stage.operator.exit_status() is None:
         with contextlib.suppress(AssertionError, RuntimeError):  # it has just begun, or ends
-            await stage.operator.ready(20.0)
+            await stage.operator.ready(60.0)
         try:
             status = await asyncio.to_thread(stage.operator.terminate)
         except subprocess.TimeoutExpired:

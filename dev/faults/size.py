@@ -34,7 +34,7 @@ AT_REST_S: Final = 2.5
 """Who has written nothing for so long has written all: Events follow their status, and a fight is
 told to be over up to two seconds after its last write."""
 
-CONVERGE_S: Final = 90.0
+CONVERGE_S: Final = 180.0
 """Within this a detector settles after a fault, on a machine that does many things at once."""
 
 AT_ONCE: Final = sized(4, 6)

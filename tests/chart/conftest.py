@@ -86,7 +86,7 @@ class Chart:
             input=yaml.safe_dump(values),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         if done.returncode:
@@ -101,7 +101,7 @@ class Chart:
                 input=text,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=180,
                 check=False,
             )
             if done.returncode:
@@ -135,7 +135,7 @@ def kubectl(plane: ControlPlane) -> Kubectl:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
 
@@ -167,7 +167,7 @@ def clear(kubectl: Kubectl) -> None:
         _done(kubectl("delete", "yolodetectors.yolofleet.io", "-A", "--all"))
         _done(kubectl("delete", crd, "--wait=false"))
         kubectl("patch", crd, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
-        _done(kubectl("wait", crd, "--for=delete", "--timeout=30s"))
+        _done(kubectl("wait", crd, "--for=delete", "--timeout=120s"))
     _done(kubectl("delete", OF_A_RELEASE, "-A", "-l", "app.kubernetes.io/managed-by=Helm"))
     _done(kubectl("delete", "secret", "-A", "-l", "owner=helm"))
 

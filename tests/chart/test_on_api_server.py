@@ -44,7 +44,7 @@ def installed(restricted: Kubectl, chart: Any) -> Kubectl:
     done = restricted("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(chosen))
     assert done.returncode == 0, done.stderr
     crd = "crd/yolodetectors.yolofleet.io"
-    done = restricted("wait", crd, "--for=condition=Established", "--timeout=30s")
+    done = restricted("wait", crd, "--for=condition=Established", "--timeout=120s")
     assert done.returncode == 0, done.stderr
     return restricted
 

@@ -60,7 +60,7 @@ async def play(theatre: Theatre, other: campaign.Spec, spec: campaign.Spec) -> s
         undone, _ = await calm(stage)
         problems += [] if scaled else [f"undone: {told}" for told in differences(fresh, undone)]
         await stage.delete()
-        await eventually(partial(_nothing_left, stage), 60)
+        await eventually(partial(_nothing_left, stage))
         if await applied(stage, other):
             await calm(stage)
             if await applied(stage, spec) and not scaled and "autoscaling" not in other:
@@ -78,7 +78,7 @@ async def _nothing_left(stage: Stage) -> bool:
 
 async def applied(stage: Stage, spec: campaign.Spec) -> bool:
     """Make or replace the detector; False: admission refuses that spec."""
-    return await eventually(partial(_put, stage, spec), 20) is Answer.DONE
+    return await eventually(partial(_put, stage, spec)) is Answer.DONE
 
 
 class Answer(Enum):
@@ -114,7 +114,7 @@ async def calm(stage: Stage) -> tuple[Manifest, Manifest]:
         await stage.assert_pods_are_as_told()
         return raw
 
-    raw = await eventually(looked_at, 60)
+    raw = await eventually(looked_at)
     await stage.rest(CALM_S)
-    raw = await eventually(looked_at, 60)
+    raw = await eventually(looked_at)
     return dict(await state_of(stage)), raw["spec"]

@@ -137,7 +137,7 @@ async def test_18_a_namespace_that_is_going(theatre: Theatre) -> None:
         held["metadata"]["finalizers"] = ["example.com/hold"]
         await stage.kube.create(held)
         await stage.kube.delete(NAMESPACE, "", stage.namespace)
-        await eventually(lambda: _gone(stage), 60)
+        await eventually(lambda: _gone(stage))
         assert len(stage.proxy.writes) < 60, len(stage.proxy.writes)
         free = {"metadata": {"finalizers": None}}
         await stage.kube.merge(CONFIG_MAP, stage.namespace, "held", free)

@@ -63,7 +63,7 @@ async def test_05_a_deletion_lost_in_a_restart_of_the_server_is_repaired(theatre
             second.program.stop(signal.SIGKILL)
         await asyncio.to_thread(plane.restart_apiserver)
         began = time.monotonic()
-        await eventually(lambda: stage.kube.find(kinds.SERVICE, stage.namespace, NAME), 60)
+        await eventually(lambda: stage.kube.find(kinds.SERVICE, stage.namespace, NAME))
         theatre.measured["5 repaired after a restart of the server, s"].append(
             time.monotonic() - began
         )
@@ -107,7 +107,7 @@ async def test_06_a_list_whose_rest_was_forgotten_is_begun_anew(theatre: Theatre
     async with theatre.broken("6 list forgotten half way", STEADY, retries=0, exits=(-9,)) as stage:
         stage.proxy.faults += [SmallPages(1), forgotten]
         stage.operator.kill()
-        await eventually(lambda: forgotten.struck == 2, 60)
+        await eventually(lambda: forgotten.struck == 2)
 
 
 @pytest.mark.alone

@@ -95,7 +95,7 @@ async def test_04_a_whole_restore_with_new_uids_converges(theatre: Theatre) -> N
         detector, children = await stage.detector(), await stage.children()
         async with Deaf(stage, kinds.DETECTOR):
             await stage.delete()
-            await eventually(lambda: _no_children(stage), 30)
+            await eventually(lambda: _no_children(stage))
             for manifest in (detector, *children.values()):
                 with contextlib.suppress(Conflict):  # the operator knows of no deletion yet
                     await stage.kube.create(_restorable(manifest))

@@ -84,7 +84,7 @@ class OptionalKinds:
         async def gone() -> bool:
             return not [kind for kind in kinds.OPTIONAL if await kube.client.serves(kind)]
 
-        await kube_module.eventually(gone, 120)  # what is made meanwhile is looked for each minute
+        await kube_module.eventually(gone)  # what is made meanwhile is looked for each minute
         self.there = False
 
     async def install(self, kube: Kube, *files: Path) -> None:

@@ -49,7 +49,7 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
         said = {"parents": [{"parentRef": parent, "conditions": [since | seen | condition]}]}
         await kube.merge(kinds.HTTP_ROUTE, namespace, "gate", {"status": said}, "status")
 
-    await eventually(split, 60)
+    await eventually(split)
     await told(type="Accepted", status="True", reason="Accepted")
     await eventually(lambda: says("Routed"))
     no = {"status": "False", "reason": "NotAllowedByListeners"}
@@ -57,7 +57,7 @@ async def test_the_gateway_api_appears_splits_traffic_and_vanishes(
     refused = await eventually(lambda: says("RouteRefused"))
     assert "no listener takes gate.example.com" in refused["message"]
     await optional_kinds.remove()
-    await eventually(lambda: says("MeshAbsent"), 60)
+    await eventually(lambda: says("MeshAbsent"))
 
 
 async def test_a_detector_on_its_service_moves_once_a_gateway_has_accepted_its_route(
@@ -86,7 +86,7 @@ async def test_a_detector_on_its_service_moves_once_a_gateway_has_accepted_its_r
     await eventually(lambda: is_on("service", "MeshAbsent"))
     await optional_kinds.install(GATEWAY_CRDS)
     try:
-        raw = await eventually(lambda: is_on("service", "RoutePending"), 60)
+        raw = await eventually(lambda: is_on("service", "RoutePending"))
         assert await eventually(leads_to) == ["gate"]
         route = await kube.get(kinds.HTTP_ROUTE, namespace, "gate")
         yes = {

@@ -86,7 +86,7 @@ class Stage:
             current = found["status"]["observedGeneration"] == found["metadata"]["generation"]
             return found["status"] if right and current else None
 
-        told: Manifest = await eventually(said, 120)
+        told: Manifest = await eventually(said)
         return told
 
     async def settled(self) -> Manifest:

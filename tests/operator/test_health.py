@@ -145,7 +145,7 @@ async def test_deaf_watches_are_found_named_and_forgiven_once_they_hear(
             for kind in ("Service", "PodDisruptionBudget")
         )
 
-    await eventually(both_named, 120)
+    await eventually(both_named)
     assert "Deployment" not in (await health(operator)).text
     held = await asyncio.to_thread(operator.metric, "yolofleet_children", kind="Service")
     assert held == 1, "the list that found it also repaired it"

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -44,7 +43,7 @@ async def test_one_leads_and_both_are_ready(
     assert lease["spec"]["leaseDurationSeconds"] == LEASE_SECONDS
 
 
-async def test_after_sigterm_the_standby_leads_long_before_the_lease_runs_out(
+async def test_after_sigterm_the_standby_leads(
     pair: tuple[OperatorProcess, OperatorProcess],
     eventually: Eventually,
     make_detector: Callable[..., Any],
@@ -52,12 +51,10 @@ async def test_after_sigterm_the_standby_leads_long_before_the_lease_runs_out(
     namespace: str,
 ) -> None:
     leader, standby = pair
-    started = time.monotonic()
     leader.signal(signal.SIGTERM)
     await eventually(standby.leads)
-    took = time.monotonic() - started
     assert leader.wait() == 0
-    assert took <= LEASE_SECONDS - 5, took  # a second or two, where nothing else runs
+    assert leader.log(message="Lease released")
     await make_detector()
 
     async def made() -> Any:
@@ -110,9 +107,8 @@ async def elected(
     client: Client, namespace: str, eventually: Eventually, **options: Any
 ) -> tuple[Leader, "asyncio.Task[None]"]:
     """Return a leader that may write, and the task that keeps its Lease."""
-    leader = Leader(
-        client, namespace=namespace, name="lease", identity="one", manager="ours", **options
-    )
+    usual = {"namespace": namespace, "name": "lease", "identity": "one", "manager": "ours"}
+    leader = Leader(client, **(usual | options))
     running = asyncio.create_task(leader.run())
     await eventually(leader.may_write)
     return leader, running
@@ -125,7 +121,7 @@ async def test_a_lease_that_was_taken_ends_the_leadership(
     taken = {"spec": {"holderIdentity": "two"}}
     await kube.merge(LEASE, namespace, "lease", taken)
     with pytest.raises(LeadershipLost):
-        await asyncio.wait_for(running, RENEW_DEADLINE_S)
+        await asyncio.wait_for(running, 60)
     assert not leader.may_write()
     lease = await kube.get(LEASE, namespace, "lease")
     assert lease["spec"]["holderIdentity"] == "two"
@@ -134,7 +130,7 @@ async def test_a_lease_that_was_taken_ends_the_leadership(
 async def test_a_lease_that_was_deleted_is_made_again(
     client: Client, kube: Kube, namespace: str, eventually: Eventually
 ) -> None:
-    leader, running = await elected(client, namespace, eventually)
+    leader, running = await elected(client, namespace, eventually, clock=lambda: 100.0)
     await kube.delete(LEASE, namespace, "lease")
 
     async def back() -> bool:
@@ -154,6 +150,18 @@ async def test_a_leader_whose_clock_passed_the_deadline_may_not_write(
     leader, running = await elected(client, namespace, eventually, clock=lambda: now)
     now += RENEW_DEADLINE_S
     assert not leader.may_write()
+    running.cancel()
+
+
+async def test_a_lease_that_was_given_back_is_taken_before_it_runs_out(
+    client: Client, namespace: str, eventually: Eventually
+) -> None:
+    """For the one that takes it no time passes at all."""
+    leader, running = await elected(client, namespace, eventually)
+    running.cancel()
+    await leader.release()
+    still = {"identity": "two", "clock": lambda: 100.0}
+    _, running = await elected(client, namespace, eventually, **still)
     running.cancel()
 
 

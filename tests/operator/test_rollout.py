@@ -1,27 +1,29 @@
-"""Strategies on a real API server: sampled weights and pods, and an operator that is killed."""
+"""Strategies on a real API server: all weights and pods on the way, and an operator killed."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from controlplane import kube as kube_module
 from controlplane.kube import Kube
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.runtime.errors import NotFound
+from yolofleet.runtime.kind import Kind
 
 V2 = {"uri": "demo://shapes-v2"}
-SAMPLE_S = 0.05
 
 
 class Watcher:
-    """Samples weights and replicas while a release goes on."""
+    """Notes weights and replicas while a release goes on."""
 
     def __init__(self, kube: Kube, namespace: str) -> None:
         self.kube = kube
         self.namespace = namespace
         self.weights: list[dict[str, int]] = []
         self.replicas: list[dict[str, int]] = []
+        self._live: dict[Kind, dict[str, Manifest]] = {}
 
     async def status(self) -> Manifest:
         raw = await self.kube.get(kinds.DETECTOR, self.namespace, "gate")
@@ -40,28 +42,50 @@ class Watcher:
         await self.kube.merge(kinds.DETECTOR, self.namespace, "gate", {"spec": spec})
 
     @contextlib.asynccontextmanager
-    async def sampling(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._sample())
-        yield
-        await asyncio.sleep(5 * SAMPLE_S)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async def watching(self) -> AsyncIterator[None]:
+        """Note each change within the block, however short it lasts."""
+        with contextlib.ExitStack() as tasks:
+            for kind in (kinds.DEPLOYMENT, kinds.VIRTUAL_SERVICE):
+                with contextlib.suppress(NotFound):  # a kind that is not there
+                    tasks.callback((await self._follow(kind)).cancel)
+            yield
+            await kube_module.eventually(self._has_heard_of_all)
 
-    async def _sample(self) -> None:
-        while True:
-            deployments = await self.kube.list(kinds.DEPLOYMENT, self.namespace)
-            self._note(
-                self.replicas, {d["metadata"]["name"]: d["spec"]["replicas"] for d in deployments}
-            )
+    async def _follow(self, kind: Kind) -> "asyncio.Task[None]":
+        client, here = self.kube.client, self.namespace
+        self._live[kind] = live = dict[str, Manifest]()
+        listing = await client.list(kind, lambda item: item, namespace=here)
+        live.update({item["metadata"]["name"]: item for item in listing.items})
+        self._note_all()
+
+        def take(event: str, item: Manifest) -> None:
+            if event == "BOOKMARK":
+                return
+            live[item["metadata"]["name"]] = item
+            if event == "DELETED":
+                del live[item["metadata"]["name"]]
+            self._note_all()
+
+        watch = client.watch(kind, listing.version, take, namespace=here)
+        return asyncio.create_task(watch)
+
+    async def _has_heard_of_all(self) -> bool:
+        for kind, live in self._live.items():
             with contextlib.suppress(NotFound):
-                route = await self.kube.get(kinds.VIRTUAL_SERVICE, self.namespace, "gate")
-                weighted = route["spec"]["http"][-1]["route"]
-                self._note(
-                    self.weights,
-                    {r["destination"]["host"].split(".")[0]: r["weight"] for r in weighted},
-                )
-            await asyncio.sleep(SAMPLE_S)
+                for item in await self.kube.list(kind, self.namespace):
+                    heard = live[item["metadata"]["name"]]["metadata"]["resourceVersion"]
+                    assert int(heard) >= int(item["metadata"]["resourceVersion"])
+        return True
+
+    def _note_all(self) -> None:
+        deployments = self._live[kinds.DEPLOYMENT].items()
+        self._note(self.replicas, {name: d["spec"]["replicas"] for name, d in deployments})
+        if route := self._live.get(kinds.VIRTUAL_SERVICE, {}).get("gate"):
+            weighted = route["spec"]["http"][-1]["route"]
+            self._note(
+                self.weights,
+                {r["destination"]["host"].split(".")[0]: r["weight"] for r in weighted},
+            )
 
     @staticmethod
     def _note(seen: list[dict[str, int]], now: dict[str, int]) -> None:
@@ -75,7 +99,7 @@ HOSTS = {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
 
 async def released(make_detector: Callable[..., Any], watch: Watcher, ev: Any, **spec: Any) -> str:
     await make_detector(**spec)
-    await ev(watch.settled, 90)
+    await ev(watch.settled)
     stable: str = (await watch.status())["stable"]["revision"]
     return stable
 
@@ -103,10 +127,9 @@ async def test_steps_are_walked_and_the_end_is_a_promotion(
     old = await released(
         make_detector, watch, eventually, replicas=4, rollout=rollout, traffic=HOSTS
     )
-    async with watch.sampling():
+    async with watch.watching():
         await watch.edit(model=V2)
-        await asyncio.sleep(0.5)
-        await eventually(watch.settled, 90)
+        await eventually(watch.settled)
     new = (await watch.status())["stable"]["revision"]
     assert new != old
     shares = [weights.get(new, 0) for weights in watch.weights]
@@ -139,20 +162,20 @@ async def test_a_killed_operator_goes_on_at_the_same_step(
         assert (going["step"], "since" in going) == (2, True), going
         return going
 
-    going = await eventually(awaits_approval, 90)
+    going = await eventually(awaits_approval)
     first.kill()
     await free_lease()
     second = new_operator()
     second.start()
     await second.ready()
     await eventually(second.leads)
-    async with watch.sampling():
+    async with watch.watching():
         await asyncio.sleep(2)
     assert await awaits_approval() == going
     assert len(watch.weights) == len(watch.replicas) == 1, "a restart moves nothing"
     approved = {"revision": going["revision"], "step": 2}
     await watch.edit(rollout={**rollout, "approved": approved})
-    await eventually(watch.settled, 90)
+    await eventually(watch.settled)
     assert (await watch.status())["stable"]["revision"] == going["revision"]
 
 
@@ -167,10 +190,9 @@ async def test_in_place_never_has_a_pod_more_than_replicas(
     watch = Watcher(kube, namespace)
     in_place = {"strategy": "InPlace"}
     old = await released(make_detector, watch, eventually, replicas=3, rollout=in_place)
-    async with watch.sampling():
+    async with watch.watching():
         await watch.edit(model=V2)
-        await asyncio.sleep(0.5)
-        await eventually(watch.settled, 90)
+        await eventually(watch.settled)
     assert (await watch.status())["stable"]["revision"] != old
     assert all(sum(replicas.values()) <= 3 for replicas in watch.replicas), watch.replicas
     assert [r[old] for r in watch.replicas] == sorted(
@@ -196,14 +218,14 @@ async def test_a_real_autoscaler_gets_the_replicas_and_gives_them_back(
 
         return are
 
-    async with watch.sampling():
+    async with watch.watching():
         await watch.edit(replicas=None, autoscaling={"minReplicas": 2, "maxReplicas": 9})
         await eventually(lambda: kube.get(kinds.HPA, namespace, stable))
         await asyncio.sleep(1)
         assert await replicas(3)(), "the live value"
         # without metrics the controller still holds the bounds
         await watch.edit(autoscaling={"minReplicas": 5, "maxReplicas": 9})
-        await eventually(replicas(5), 60)
+        await eventually(replicas(5))
         await watch.edit(replicas=5, autoscaling=None)
-        await eventually(watch.settled, 90)
+        await eventually(watch.settled)
     assert [r[stable] for r in watch.replicas] == [3, 5]

@@ -140,7 +140,7 @@ async def test_a_watch_that_lost_its_place_is_answered_by_a_list() -> None:
         await eventually(lambda: (kinds.PDB, "", 9) in world.cluster.watched)
         world.cluster.there.clear()
         world.cluster.forgets[kinds.PDB].set()
-        assert await asyncio.wait_for(world.queue.get(), 5) == "shop/gate"
+        assert await asyncio.wait_for(world.queue.get(), 60) == "shop/gate"
         await eventually(lambda: world.cluster.watched.count((kinds.PDB, "", 9)) == 2)
     assert relists == ["PodDisruptionBudget"]
     assert world.cache.named(kinds.PDB, "shop", "gate") is None
@@ -184,7 +184,7 @@ async def test_after_a_resync_memory_can_be_given_back() -> None:
     world = World(resynced=resynced.set, period_s=0.01)
     await world.informer.first()
     async with running(world):
-        await asyncio.wait_for(resynced.wait(), 5)
+        await asyncio.wait_for(resynced.wait(), 60)
 
 
 async def test_an_optional_kind_that_may_not_be_listed_ends_nothing() -> None:

@@ -127,7 +127,7 @@ async def test_a_waiting_worker_is_woken_by_a_key() -> None:
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     queue.add("a")
-    assert await asyncio.wait_for(waiting, 30) == "a"
+    assert await asyncio.wait_for(waiting, 60) == "a"
 
 
 async def test_a_waiting_worker_is_woken_when_a_delay_is_over() -> None:
@@ -135,7 +135,7 @@ async def test_a_waiting_worker_is_woken_when_a_delay_is_over() -> None:
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     queue.add_after("a", 0.01)
-    assert await asyncio.wait_for(waiting, 30) == "a"
+    assert await asyncio.wait_for(waiting, 60) == "a"
 
 
 async def test_a_key_wakes_one_of_the_workers_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,7 @@ async def test_lost_leadership_ends_all_workers(queue: WorkQueue) -> None:
 
     queue.add("a")
     with pytest.raises(ExceptionGroup) as raised:
-        await asyncio.wait_for(Workers(queue, reconcile, Counted()).run(3), 30)
+        await asyncio.wait_for(Workers(queue, reconcile, Counted()).run(3), 60)
     assert raised.group_contains(NotLeading)
 
 
@@ -271,7 +271,7 @@ async def test_the_same_key_is_never_worked_on_twice_at_once() -> None:
 
     queue.add("a")
     running = asyncio.create_task(Workers(queue, reconcile, Counted()).run(5))
-    await asyncio.wait_for(finished.wait(), 5)
+    await asyncio.wait_for(finished.wait(), 60)
     running.cancel()
     assert most == 1
 
@@ -297,7 +297,7 @@ async def test_reconciles_that_wait_for_nothing_leave_the_loop_to_others() -> No
         queue.add(str(number))
     background = asyncio.create_task(others())
     running = asyncio.create_task(Workers(queue, reconcile, Counted()).run(10))
-    await asyncio.wait_for(finished.wait(), 5)
+    await asyncio.wait_for(finished.wait(), 60)
     running.cancel()
     background.cancel()
     assert seen[-1][1] - seen[0][1] >= 9, "each worker has one key a turn"
