@@ -253,6 +253,42 @@ async def test_pods_that_nobody_can_read_hold_a_release_for_ever_and_are_told():
     assert weights(world) == {old: 100, new: 0}
     assert world.condition("Progressing")["reason"] == "AnalysisUnavailable"
     assert "port 8081" in world.condition("Analysed")["message"]
+    for kind in ("Analysed", "Progressing", "Stalled"):
+        for word in ("NetworkPolicy", "STRICT", "sidecar", "spec.runtime.image", "excludeInbound"):
+            assert word in world.condition(kind)["message"], (kind, word)
+    assert "not rolled back" in world.condition("Progressing")["message"]
+    assert "despite" not in world.condition("Progressing")["message"]
+    await world.pass_time(7200)
+    await play(world, pods, 2)
+    assert weights(world) == {old: 100, new: 0}
+    assert world.condition("Progressing")["reason"] == "AnalysisUnavailable"
+    assert "despite" in world.condition("Progressing")["message"]
+    world.operator.tells = pods.tells
+    await play(world, pods, 30)
+    assert weights(world).get(new), "once they are read, it goes on by what they tell"
+
+
+async def test_pods_whose_port_is_given_to_another_container_are_not_asked_and_a_person_decides():
+    world, pods = await in_the_dark(0.98)
+    old, asked = stable_of(world), set()
+
+    def tells(url: str) -> bytes:
+        body = pods.tells(url)
+        asked.add(json.loads(body)["revision"])
+        return body
+
+    world.operator.tells = tells
+    other = {"name": "agent", "image": "agent:1", "ports": [{"containerPort": 8081}]}
+    await world.edit(podTemplate={"spec": {"containers": [other]}}, model=C)
+    await play(world, pods, 60)
+    new = world.status()["rollout"]["revision"]
+    assert weights(world) == {old: 90, new: 10}
+    assert new not in asked
+    assert world.condition("Progressing")["reason"] == "AwaitingApproval"
+    told = world.condition("Analysed")
+    assert told["reason"] == "NotJudged"
+    assert "port 8081: give it another" in told["message"]
+    assert world.condition("Ready")["status"] == "True"
 
 
 async def test_a_stable_of_before_is_no_match_and_a_person_decides_at_the_first_step(monkeypatch):

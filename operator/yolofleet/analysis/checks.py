@@ -55,9 +55,9 @@ class Case:
     probed: whether they looked at their own picture; None: none told. unpaired: why no copies are
     compared; unreadable: why nothing was read at this look.
     stake: how much more of its own answers may be bad than of all, as it answers but a part.
-    incomparable: why its own answers are no match for the stable revision's; unlike: why the
-    pictures are none in which it found things. restarts: the most of one pod lately. arms: what
-    each answered itself.
+    mute: why its pods tell nothing. incomparable: why its own answers are no match for the stable
+    revision's; unlike: why the pictures are none in which it found things. restarts: the most of
+    one pod lately. arms: what each answered itself.
     """
 
     analysis: Analysis
@@ -76,6 +76,7 @@ class Case:
     unpaired: str
     incomparable: str
     unlike: str
+    mute: str
     unreadable: str
     arms: Sequence[Arm]
 
@@ -261,9 +262,12 @@ def found(name: str, check: Judge, case: Case) -> Finding:
     """Return what a check says, or why it cannot say anything."""
     if name in OF_ITSELF:
         finding = check(case)
-        if case.unreadable and not case.against and finding.verdict is Verdict.INCONCLUSIVE:
-            return Finding(Verdict.ERROR, case.unreadable)
+        if finding.verdict is Verdict.INCONCLUSIVE and (case.mute or case.unreadable):
+            verdict = Verdict.NOT_JUDGED if case.mute else Verdict.ERROR
+            return Finding(verdict, case.mute or case.unreadable)
         return finding
+    if case.mute:
+        return Finding(Verdict.NOT_JUDGED, case.mute)
     if not case.against:
         return Finding(Verdict.NOT_JUDGED, "nothing is released that it could be compared with")
     if case.unpaired and (name in OF_COPIES or not case.live):

@@ -6,6 +6,7 @@ promoted for want of data, and nothing fails for what could not be read.
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from yolofleet.analysis.arms import CLASS_SHIFT, beside, watched
@@ -51,6 +52,7 @@ def judge(
     incomparable: str = "",
     untried: str = "",
     unlike: str = "",
+    mute: str = "",
 ) -> AnalysisStatus:
     """Return what is known of `revision` after one more look at it and at `against`.
 
@@ -58,8 +60,10 @@ def judge(
     following: what it would answer next. retried: a person's word to begin anew, told by a value
     that was not used yet. unpaired: why the same pictures do not go to both; incomparable: why its
     own answers are no match for those of the stable revision; unlike: why the pictures are none.
-    untried: why its pods have not the known pictures.
+    untried: why its pods have not the known pictures. mute: why they tell nothing, by how they
+    were made.
     """
+    look = replace(look, unreadable="") if mute else look
     now = now.replace(microsecond=0)
     before = _begun(analysis, known, revision, against, retried, now)
     live, sums = stage is Stage.LIVE, read(before)
@@ -89,6 +93,7 @@ def judge(
         incomparable=incomparable,
         untried=untried,
         unlike=unlike,
+        mute=mute,
         arms=arms,
         unreadable=look.unreadable,
     )
@@ -281,6 +286,8 @@ def _said(status: AnalysisStatus, look: Look, weight: int, analysis: Analysis) -
     if look.waiting:
         return _clipped(f"Waiting: {look.waiting}", 100)
     if status.verdict is Verdict.NOT_JUDGED:
+        if all(check.verdict is Verdict.NOT_JUDGED for check in status.checks):
+            return "Not judged: nothing is told"
         if not status.against:
             return "Not judged: no known pictures, and no looks at its own"
         return "Not judged: no copies are compared"

@@ -137,7 +137,10 @@ class Sampler:
         names = (subject.trial.revision, subject.trial.against)
         pods = [pod for pod in self._cache.pods(key) if _revision(pod) in names]
         places = asyncio.Semaphore(AT_ONCE_OF_A_TRIAL)
-        read = await asyncio.gather(*(self._read(pod, places) for pod in pods))
+        mute = names[0] if subject.mute else ""
+        read = await asyncio.gather(
+            *(self._read(pod, places, asked=_revision(pod) != mute) for pod in pods)
+        )
         if self._trials.get(key) is not trial:  # it ended meanwhile
             return
         stable = "" if subject.alone else names[1]
@@ -156,6 +159,7 @@ class Sampler:
             unpaired=subject.unpaired,
             incomparable=subject.unpaired if subject.alone else subject.trial.incomparable,
             untried=subject.untried,
+            mute=subject.mute,
             unlike=subject.trial.unlike,
             now=now,
         )
@@ -163,14 +167,14 @@ class Sampler:
             trial.told, trial.told_at = trial.found, now
             self._wake(key)
 
-    async def _read(self, pod: Manifest, places: asyncio.Semaphore) -> Pod:
+    async def _read(self, pod: Manifest, places: asyncio.Semaphore, *, asked: bool) -> Pod:
         address = (pod.get("status") or {}).get("podIP", "")
         ready = is_ready(pod) and bool(address)
         return Pod(
             uid=pod["metadata"]["uid"],
             revision=_revision(pod),
             ready=ready,
-            told=await self._ask(address, _revision(pod), places) if ready else None,
+            told=await self._ask(address, _revision(pod), places) if ready and asked else None,
             restarts=restarts(pod),
         )
 

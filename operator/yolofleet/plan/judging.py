@@ -21,7 +21,7 @@ from yolofleet.api.analysis import (
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Despite
 from yolofleet.plan.observed import Observed
-from yolofleet.workloads.judged import evidence_port, reads_live
+from yolofleet.workloads.judged import mute, reads_live
 from yolofleet.workloads.revision import GoldenSet
 
 TOLD_EVERY = timedelta(seconds=60)
@@ -55,7 +55,8 @@ class Subject:
     known: what the status remembers. retried: the last word of a person that was acted on.
     unpaired: why no pair of answers can be had, in words; empty where they can. alone: whether the
     pods of the stable revision tell nothing, so that those of the other are looked at alone.
-    untried: why the known pictures that are asked for are none that its pods have.
+    untried: why the known pictures that are asked for are none that its pods have. mute: why these
+    tell nothing at all.
     """
 
     trial: Trial
@@ -65,6 +66,7 @@ class Subject:
     unpaired: str
     alone: bool
     untried: str = ""
+    mute: str = ""
 
     def is_of(self, other: "Subject") -> bool:
         """Say whether both are of one trial, which goes on."""
@@ -229,8 +231,8 @@ def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:
                 f"the pods of {revision.name} were made by an earlier version of the operator, and"
                 " have none of what they are compared by; those of later revisions have it"
             )
-        if evidence_port(revision) is None:
-            return f"the pods of {revision.name} have no port that tells what they counted"
+        if told := mute(revision):
+            return told
     if any((each.guard.jwt or each.guard.api_keys) and not each.guard.shadow_key for each in known):
         secret, at = f"{detector.name}-shadow", detector.namespace
         return (
@@ -250,16 +252,17 @@ def subject(
     asked = detector.spec.rollout.analysis
     if trial is None or asked is None or detector.spec.suspend:
         return None
-    seen = observed.revisions.get(trial.against)
-    silent = bool(seen and seen.revision and evidence_port(seen.revision) is None)
+    seen = {name: observed.revisions.get(name) for name in (trial.revision, trial.against)}
+    reasons = {name: mute(each.revision) for name, each in seen.items() if each and each.revision}
     return Subject(
         trial,
         asked,
         known,
         retried=known.retried if known else "",
         unpaired=unpaired(detector, observed, trial),
-        alone=trial.lone or silent,
+        alone=trial.lone or bool(reasons.get(trial.against)),
         untried=untried(asked, observed, trial),
+        mute=reasons.get(trial.revision, ""),
     )
 
 

@@ -35,13 +35,24 @@ def evidence_port(revision: Revision) -> int | None:
     It asks for no key. So there is none on a node's own network, where no NetworkPolicy holds, nor
     where another container of the pod has that port.
     """
-    pod = revision.pod_template.spec
-    _, number = EVIDENCE_PORT
+    return None if mute(revision) else EVIDENCE_PORT[1]
+
+
+def mute(revision: Revision) -> str:
+    """Say why pods of `revision` tell nobody what they counted; empty where they do."""
+    pod, (_, number) = revision.pod_template.spec, EVIDENCE_PORT
     others = [*items(pod.get("containers")), *items(pod.get("initContainers"))]
     taken = {port.get("containerPort") for each in others for port in items(each.get("ports"))}
-    if revision.render_version < SINCE or pod.get("hostNetwork") or number in taken:
-        return None
-    return number
+    told = f"pods of {revision.name} tell nothing to judge by:"
+    if revision.render_version < SINCE:
+        return f"{told} they were made by an earlier version of the operator"
+    if pod.get("hostNetwork"):
+        return f"{told} hostNetwork in spec.podTemplate.spec would open port {number} to everybody"
+    if number in taken:
+        return (
+            f"{told} another container of spec.podTemplate.spec has port {number}: give it another"
+        )
+    return ""
 
 
 def reads_live(revision: Revision) -> bool:

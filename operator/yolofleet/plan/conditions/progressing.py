@@ -12,6 +12,7 @@ from yolofleet.plan.conditions.called_off import why as why_called_off
 from yolofleet.plan.conditions.commands import approval
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
+from yolofleet.plan.conditions.unreadable import REMEDY
 from yolofleet.plan.first import failure_of_the_first
 from yolofleet.plan.judging import Judgement
 from yolofleet.plan.rollout import Progress
@@ -193,13 +194,16 @@ def judged(now: Situation, way: Progress) -> Statement | None:
             f"{where}: {said}. To go on: {approval(now.detector, way.revision, max(way.step, 1))}"
         )
         return _say(True, Reason.AWAITING_APPROVAL, told)
+    despite, long = "", way.since and now.time - way.since >= _patience(now)
+    if long:
+        typed = approval(now.detector, way.revision, max(way.step, 1), Despite.NOT_ENOUGH_DATA)
+        despite = f". To go on without proof: {typed}"
     if found and known and found.verdict is Verdict.ERROR:
-        told = f"{where}: {said}; the release is held{_meanwhile(now)}"
-        return _say(False, Reason.ANALYSIS_UNAVAILABLE, told)
-    if way.since and now.time - way.since >= _patience(now):
-        despite = Despite.NOT_ENOUGH_DATA
-        told = f"{where}: {said}, and it is held. To go on without proof: "
-        told += approval(now.detector, way.revision, max(way.step, 1), despite)
+        told = f"{where}: {said}; the release is held, and not rolled back{_meanwhile(now)}"
+        told += f". {REMEDY}" if found.unreadable else ""
+        return _say(False, Reason.ANALYSIS_UNAVAILABLE, told + despite)
+    if long:
+        told = f"{where}: {said}, and it is held{despite}"
         return _say(False, Reason.NOT_ENOUGH_DATA, told, lasting=True)
     return _say(True, Reason.ANALYSING, f"{where}: {said}{_meanwhile(now)}")
 
