@@ -15,7 +15,7 @@ from faults.stage import NAME
 from faults.traces import SPEC
 from memory_cluster.controllers import Controllers
 from memory_cluster.faults import Crashed, Fault
-from memory_cluster.operator import MemoryClient, Operator, nobody_answers
+from memory_cluster.operator import DEFAULTS, MemoryClient, Operator, nobody_answers
 from memory_cluster.server import KINDS, MERGE, Server
 from yolofleet.api import names
 from yolofleet.api.names import Manifest
@@ -50,6 +50,7 @@ class World:
         self._time = Clock()
         self.server = Server(self._time, absent=set(absent))
         self.broken: set[str] = set()
+        self.defaults = DEFAULTS
         self.tells: Callable[[str], bytes] = nobody_answers
         """What pods answer to whom reads their counters, by URL."""
         self._begin()
@@ -176,7 +177,7 @@ class World:
 
     async def _start(self) -> None:
         self.client.crashed = False
-        self.operator = Operator(self.server, self.client)
+        self.operator = Operator(self.server, self.client, self.defaults)
         self.operator.tells = self.tells
         await self.operator.start()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from yolofleet.api.analysis import Mode
 from yolofleet.api.hosts import normal, wrong_with
 from yolofleet.plan.defaults import Defaults, OperatorPods
 from yolofleet.plan.powers import Power
@@ -88,6 +89,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         allowed=Allowed(text.hosts("ALLOWED_HOSTS"), text.gateways("ALLOWED_GATEWAYS")),
         forbidden=text.powers("FORBIDDEN"),
         operator=OperatorPods(namespace, labels) if labels else None,
+        analysis=Mode(text.one_of("ANALYSIS", Mode.DISABLED, Mode.DRY_RUN, Mode.ENFORCE)),
     )
     return Settings(
         defaults=defaults,

@@ -10,7 +10,7 @@ from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
 from yolofleet.plan.decide import Plan, decide
-from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.defaults import Defaults, judged
 from yolofleet.plan.judging import Subject, subject
 from yolofleet.plan.observed import Observed, observe
 from yolofleet.plan.snapshot import Snapshot
@@ -35,6 +35,7 @@ class Thought:
 
 def think(detector: Detector, seen: Snapshot, defaults: Defaults, *, now: datetime) -> Thought:
     """Observe, decide, build and report. Raises nothing for a parsed detector."""
+    detector = judged(detector, defaults.analysis)
     observed = observe(detector, seen, now=now)
     plan = decide(detector, observed, defaults, now=now)
     desired = build(detector, plan, surroundings(seen, defaults))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from yolofleet.api.analysis import Mode
 from yolofleet.routers.exposure import Allowed
 from yolofleet.runtime.quantity import amount
 from yolofleet.settings import read_settings
@@ -215,6 +216,7 @@ def test_the_operator_reads_every_setting_that_the_chart_gives(chart):
         drainSeconds=7,
         workers=3,
         logLevel="warning",
+        analysis={"default": "DryRun"},
         detectorMonitors={"labels": {"release": "prom", "team": "a"}},
         servingImages={"cpu": "a:1", "torch": "b:1", "gpu": "c:1", "pullPolicy": "Always"},
         traffic={"allowedHosts": ["*.example.com"], "allowedGateways": ["edge/*", "mesh"]},
@@ -225,6 +227,7 @@ def test_the_operator_reads_every_setting_that_the_chart_gives(chart):
     assert settings.workers == 3
     assert settings.defaults.monitor_labels == {"release": "prom", "team": "a"}
     assert settings.log_level == "WARNING"
+    assert settings.defaults.analysis is Mode.DRY_RUN
     assert settings.defaults.allowed == Allowed(("*.example.com",), ("edge/*", "mesh"))
     assert settings.defaults.image_pull_policy == "Always"
     assert settings.lease_name == "fleet-yolofleet"

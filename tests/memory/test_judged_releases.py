@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from faults.traces import SPEC, B
 from memory_cluster.controllers import address_of, revision_of
 from memory_cluster.faults import CrashAfter, CrashBefore, Fault, LostAfter, Refused, Then, write
+from memory_cluster.operator import DEFAULTS
 from memory_cluster.world import NAMESPACE, World
 from played_pods import Server, bucket_of
+from yolofleet.api.analysis import Mode
 from yolofleet.api.names import FAILED_ANNOTATION, Manifest
 from yolofleet.cluster import kinds
 
@@ -358,3 +361,32 @@ async def test_whatever_goes_wrong_with_a_write_what_failed_is_called_off(what, 
         noted = world.server.find(kinds.DEPLOYMENT, NAMESPACE, new)["metadata"]["annotations"]
         assert FAILED_ANNOTATION in noted
         assert not world.failures
+
+
+@pytest.mark.parametrize(
+    ("usual", "rollout", "said", "called_off"),
+    [
+        (Mode.ENFORCE, {}, "Failed: kept", True),
+        (Mode.DRY_RUN, {}, "Would fail: kept", False),
+        (Mode.DISABLED, {}, "", False),
+        (Mode.ENFORCE, {"analysis": {"mode": "Disabled"}}, "", False),
+        (Mode.DISABLED, {"analysis": {}}, "Failed: kept", True),
+    ],
+)
+async def test_a_cluster_judges_releases_of_detectors_that_do_not_say_it(
+    usual, rollout, said, called_off
+):
+    asked = {key: value for key, value in ROLLOUT.items() if key != "analysis"} | rollout
+    world = World()
+    world.defaults = replace(DEFAULTS, analysis=usual)
+    await world.settle()
+    await world.create(**SPEC | {"rollout": asked})
+    await world.settle()
+    before, pods = stable_of(world), Pods(world, keeps=0.1)
+    await world.edit(model=B)
+    await play(world, pods, 8)
+    told = world.status().get("analysis", {}).get("said", "")
+    assert told.startswith(said)
+    assert bool(told) == bool(said)
+    await play(world, pods, 30)
+    assert (stable_of(world) == before) is called_off

@@ -78,6 +78,7 @@ def test_what_detectors_may_route_is_a_list_and_nothing_means_everything() -> No
         ("IMAGE_PULL_POLICY", "Sometimes", "one of IfNotPresent, Always, Never"),
         ("LOG_LEVEL", "info", "one of INFO"),
         ("FORBIDDEN", "secrets,hostpath", "'hostpath'"),
+        ("ANALYSIS", "Off", "one of Disabled, DryRun, Enforce"),
         ("MONITORS", "yes", "one of true, false"),
         ("MONITOR_LABELS", "release", "NAME=VALUE"),
         ("MONITOR_LABELS", "a=b,release=x y", "'release=x y'"),

@@ -16,6 +16,7 @@ class Mode(StrEnum):
 
     ENFORCE = "Enforce"
     DRY_RUN = "DryRun"
+    DISABLED = "Disabled"
 
 
 class OnFailure(StrEnum):
@@ -90,7 +91,8 @@ class Analysis(ApiModel):
     mode: Mode = Field(
         default=Mode.ENFORCE,
         description="Enforce: a revision that fails is called off, and none goes on unproved."
-        " DryRun: verdicts are told and have no consequences.",
+        " DryRun: verdicts are told and have no consequences. Disabled: nothing is judged, though"
+        " the chart's analysis.default says so for all.",
     )
     on_failure: OnFailure = Field(
         default=OnFailure.ROLLBACK,

@@ -161,7 +161,8 @@ class Rollout(ApiModel):
         default=None,
         description="Judges every new revision, and a canary set by hand, by what it detects, how"
         " fast and how often it fails, and calls it off by itself. {} judges all with defaults."
-        " Absent: nothing is judged. Changing it makes no new revision and restarts nothing.",
+        " Absent: as the chart's analysis.default says, by default not at all. Changing it makes no"
+        " new revision and restarts nothing.",
     )
 
     def surge(self, strategy: Strategy, full: int) -> int:

@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+from yolofleet.api.analysis import Analysis, Mode
+from yolofleet.api.base import REMEMBERED
+from yolofleet.api.detector import Detector
 from yolofleet.plan.powers import Power
 from yolofleet.routers.exposure import Allowed
 
@@ -22,7 +26,7 @@ class Defaults:
     monitor_labels: what Prometheus selects PodMonitors by; None: none are made. allowed: the hosts
     and gateways that detectors may route. namespaces: those that are looked after; none: all.
     forbidden: what no podTemplate may take. operator: who reads the evidence of pods; None: nobody
-    can be let in by name.
+    can be let in by name. analysis: how releases are judged of detectors that do not say it.
     """
 
     image_cpu: str
@@ -35,3 +39,18 @@ class Defaults:
     namespaces: tuple[str, ...] = ()
     forbidden: frozenset[Power] = frozenset()
     operator: OperatorPods | None = None
+    analysis: Mode = Mode.DISABLED
+
+
+@lru_cache(maxsize=REMEMBERED)  # the very same object at each pass, by which others remember
+def judged(detector: Detector, usual: Mode) -> Detector:
+    """Return it with what is asked of its releases: by its spec, or else what is usual."""
+    asked = detector.spec.rollout.analysis
+    if asked is not None and asked.mode is not Mode.DISABLED:
+        return detector
+    by_default = asked is None and usual is not Mode.DISABLED
+    analysis = Analysis(mode=usual) if by_default else None
+    rollout = detector.spec.rollout.model_copy(update={"analysis": analysis})
+    return detector.model_copy(
+        update={"spec": detector.spec.model_copy(update={"rollout": rollout})}
+    )
