@@ -188,7 +188,7 @@ def _inference() -> Target:
             assert 1 <= len(inference.sources) <= LIMITS.images
             for source in inference.sources:
                 if not isinstance(source, bytes):
-                    source()
+                    source.make()
 
     return Target("inference", run, seeds, words)
 

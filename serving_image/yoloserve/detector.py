@@ -22,13 +22,14 @@ from yoloserve.engine.starting import PROBE, Engine
 from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
 from yoloserve.images.decoding import decode, decode_for, decode_whole, require_size
 from yoloserve.images.letterbox import Image, InputSize, Letterbox, blank, letterbox
+from yoloserve.images.pixels import Pixels
 from yoloserve.scheduling.admission import ANYBODY, Admission, Flow, slowest, waiting_limit
 from yoloserve.scheduling.batching import Batcher, OnBatch, ServiceTime
 from yoloserve.scheduling.concurrency import Room, Threads, available_cpus
 from yoloserve.settings import PrecisionName, Settings
 
 R = TypeVar("R")
-Source = bytes | Callable[[], Image]  # an encoded image, or what makes one, on a thread
+Source = bytes | Pixels  # an encoded image, or what makes one, on a thread
 Decode = Callable[..., tuple[Image, int]]
 WARM_UP_RUNS = 2
 PROBE_PIXELS = 2**24  # more than it has
@@ -186,28 +187,36 @@ class Detector:
         return await self._find(encoded, options, math.inf, flow, 0, asked=False)
 
     async def detect_each(
-        self, sources: Sequence[Source], options: Options, *, deadline: float, flow: Flow = ANYBODY
+        self,
+        sources: Sequence[Source],
+        options: Options,
+        *,
+        deadline: float,
+        flow: Flow = ANYBODY,
+        below: Sequence[float] = (),
     ) -> list[Answer | Refusal]:
         """Find the objects in each of several images; what is refused is told in its place.
+
+        below: as `detect` takes it, of each.
 
         As many at a time as the engine takes and one that is being decoded; fewer when the server
         is full: then the images of one request wait for each other, and not for a place.
         """
-        waiting = deque(enumerate(sources))
+        waiting = deque(enumerate(zip(sources, below or [0] * len(sources), strict=True)))
         results: dict[int, Answer | Refusal] = {}
         working = workers = min(len(sources), self.batcher.parallel + 1)
 
         async def work() -> None:
             nonlocal working
             while waiting:
-                number, source = waiting.popleft()
+                number, (source, lower) = waiting.popleft()
                 try:
                     results[number] = await self.detect(
-                        source, options, deadline=deadline, flow=flow
+                        source, options, deadline=deadline, flow=flow, below=lower
                     )
                 except Overloaded as error:
                     if working > 1:
-                        waiting.appendleft((number, source))
+                        waiting.appendleft((number, (source, lower)))
                         break
                     results[number] = error
                 except Refusal as error:
@@ -392,7 +401,7 @@ def _prepare(decode: Decode, source: Source, size: InputSize, max_pixels: int) -
     if isinstance(source, bytes):
         image, reduced = decode(source, size, max_pixels=max_pixels)
     else:
-        image, reduced = source(), 1
+        image, reduced = source.make(), 1
     decoded = time.perf_counter()
     tensor, fit = letterbox(image, size, reduced)
     return _Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)

@@ -1,6 +1,7 @@
 """Pictures that one revision answered are shown to another, when nobody waits; and never again."""
 
 import asyncio
+import base64
 import json
 import re
 import threading
@@ -19,13 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yoloserve.detections.postprocess import Detections, Head, Options
-from yoloserve.detector import _begin
+from yoloserve.detector import Answer, Timing, _begin
+from yoloserve.images.decoding import decode
 from yoloserve.images.letterbox import Letterbox
+from yoloserve.images.pixels import Pixels, bmp
 from yoloserve.shadow import replay
 from yoloserve.shadow.answers import read
 from yoloserve.shadow.asking import MOST_BYTES, Caller, Late, Reply, Unreachable
+from yoloserve.shadow.copies import LARGEST
 from yoloserve.shadow.pairs import NEARLY, Found, difference
-from yoloserve.shadow.replay import LARGEST, MOST_WAITING
+from yoloserve.shadow.replay import MOST_WAITING
 from yoloserve.shadow.tally import MOST_CONFUSED, Outcome, Tallies, Tally
 from yoloserve.telemetry.names import LONGEST_NAME, MOST_NAMES, OTHER
 
@@ -254,8 +258,9 @@ async def test_a_shadow_needs_no_client_s_key_and_has_no_quota(
         assert (await served.detect(jpeg)).status_code == 401
         lies = SHADOW | {"X-Yoloserve-Shadow-Key": KEY[:-1]}
         assert (await served.detect(jpeg, **lies)).status_code == 401
-        batch = await served.client.post("/v1/detect/batch", headers=SHADOW)
-        assert batch.status_code == 401  # only what is shown one by one
+        for path in ("/v1/detect/batch", "/v2/models/gate/infer"):
+            answer = await served.client.post(path, headers=SHADOW)
+            assert answer.status_code == 401  # only what is shown one by one
 
 
 async def test_a_shadow_is_told_what_is_a_little_below_the_threshold(
@@ -277,6 +282,211 @@ async def test_pictures_with_options_of_their_own_are_not_shown(revisions, jpeg,
         await stable.detect(jpeg)
         await until(lambda: frames(stable))
         assert frames(stable) == {"compared": 1}
+
+
+RAW = np.random.default_rng(3).integers(0, 256, (3, 45, 62, 3), np.uint8)  # rows to be filled up
+
+
+def tensor(datatype: str, data: Any, shape: list[int], **parameters: Any) -> dict[str, Any]:
+    image = {"name": "image", "shape": shape, "datatype": datatype}
+    if isinstance(data, bytes):
+        size = {"binary_data_size": len(data)}
+        header = orjson.dumps({"inputs": [image | {"parameters": size}], "parameters": parameters})
+        length = {"Inference-Header-Content-Length": str(len(header))}
+        return {"content": header + data, "headers": length}
+    return {"json": {"inputs": [image | {"data": data}], "parameters": parameters}}
+
+
+def encoded(*pictures: bytes, **parameters: Any) -> dict[str, Any]:
+    data = b"".join(len(each).to_bytes(4, "little") + each for each in pictures)
+    return tensor("BYTES", data, [len(pictures)], **parameters)
+
+
+def in_json(*pictures: bytes, **parameters: Any) -> dict[str, Any]:
+    data = [base64.b64encode(each).decode() for each in pictures]
+    return tensor("BYTES", data, [len(pictures)], **parameters)
+
+
+def raw(rgb: Any, datatype: str = "UINT8", **parameters: Any) -> dict[str, Any]:
+    sent = rgb if datatype == "UINT8" else (rgb.transpose(0, 3, 1, 2) / 255).astype(np.float32)
+    return tensor(datatype, sent.tobytes(), list(sent.shape), **parameters)
+
+
+def files(*pictures: bytes) -> dict[str, Any]:
+    return {"files": [("file", ("a.jpg", each)) for each in pictures]}
+
+
+INFER = "/v2/models/gate/infer"
+
+
+@pytest.mark.parametrize(
+    ("path", "asked_as", "pictures"),
+    [
+        (INFER, in_json, 1),
+        (INFER, encoded, 3),
+        (f"{INFER}?", lambda one: {"content": one, "headers": ALONE}, 1),
+        ("/v1/detect/batch", files, 3),
+    ],
+)
+async def test_each_picture_of_a_request_is_shown_as_it_was_sent_whatever_is_spoken(
+    revisions, jpeg, path: str, asked_as, pictures: int
+) -> None:
+    """The other revision may have another name for its model, and an image that knows no /v2."""
+    async with revisions(canary={"name": "another"}) as (stable, canary):
+        sent = asked(stable, canary.app)
+        each = [jpeg + bytes(at) for at in range(pictures)]
+        answer = await stable.client.post(path, **asked_as(*each))
+        assert answer.status_code == 200, answer.text
+        await until(lambda: frames(stable) == {"compared": pictures})
+        assert [request.url.path for request in sent] == ["/v1/detect"] * pictures
+        assert sorted([request.content for request in sent], key=len) == each
+        tally = stable.serving.shadow.tallies.as_dict()[CANARY]
+        assert tally["expected"] == tally["kept"] == {"circle": [0, pictures, 0]}
+        shown = await metric(canary, "yoloserve_requests_total", source="shadow", outcome="ok")
+        assert shown == pictures
+        assert await metric(canary, "yoloserve_requests_total", source="request") == 0
+
+
+ALONE = {"Inference-Header-Content-Length": "0"}
+
+
+@pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
+async def test_pixels_are_shown_as_a_picture_of_just_these(revisions, datatype: str) -> None:
+    async with revisions() as (stable, canary):
+        sent = asked(stable, canary.app)
+        answer = await stable.client.post(INFER, **raw(RAW, datatype))
+        assert answer.status_code == 200, answer.text
+        await until(lambda: frames(stable) == {"compared": 3})
+        shown = [decode(request.content, max_pixels=10**4)[:, :, ::-1] for request in sent]
+        for picture in RAW:
+            assert any(np.array_equal(picture, each) for each in shown)
+        await until(lambda: not stable.serving.shadow._held)
+
+
+async def test_what_a_picture_was_decoded_from_is_no_difference_between_two_revisions(
+    stable_of, jpeg
+) -> None:
+    """Pixels are not decoded here, and are there: else a canary would seem slower, or faster."""
+    canary = Canary(Reply(200, OURS, said()))
+    async with stable_of(canary) as stable:
+        shadow = stable.serving.shadow
+        for source, seconds in ((jpeg, 0.006), (Pixels(62, 45, lambda: RAW[0]), 0.0045)):
+            with shadow.drawn([source], stable.detector.defaults) as drawn:
+                for each in drawn.sources:
+                    _ = each if isinstance(each, bytes) else each.make()
+                drawn.answered([nothing()])
+            [copy] = drawn.shown
+            assert copy.found((), 0.25).compute_s == (1 if source is jpeg else 0)
+            result = await shadow._result(shadow._target, copy)
+            assert result.canary.compute_s == pytest.approx(seconds)
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_a_picture_of_pixels_is_as_long_as_was_said_and_nothing_of_it_is_lost(
+    width: int, height: int
+) -> None:
+    picture = np.arange(width * height * 3, dtype=np.uint8).reshape(height, width, 3)
+    written = bmp(picture)
+    assert len(written) == Pixels(width, height, lambda: picture).bmp_bytes
+    np.testing.assert_array_equal(decode(written, max_pixels=1600), picture)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        bytes(LARGEST + 1),
+        Pixels(2000, 1400, lambda: RAW[0]),
+        Pixels(2**20 + 1, 1, lambda: RAW[0]),  # nobody would read it, and the canary be blamed
+        Pixels(1, 2**20 + 1, lambda: RAW[0]),
+    ],
+)
+async def test_of_several_pictures_those_too_large_are_left_out(stable_of, jpeg, source) -> None:
+    async with stable_of(Canary()) as stable:
+        with stable.serving.shadow.drawn([jpeg, source, jpeg], stable.detector.defaults) as drawn:
+            assert drawn.below == [NEARLY, 0, NEARLY]
+            assert [each is source for each in drawn.sources] == [False, True, False]
+        assert frames(stable) == {"skipped_size": 1}
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"confidence": 0.4}, {"classes": "star"}, {"max_detections": 1}, {"iou": 0.9}]
+)
+async def test_a_request_of_v2_with_options_of_its_own_is_not_shown(
+    revisions, jpeg, parameters
+) -> None:
+    async with revisions() as (stable, _):
+        for asked_for in (parameters, {}, {"confidence": 0.25}, {"priority": 1}):
+            answer = await stable.client.post(INFER, **encoded(jpeg, **asked_for))
+            assert answer.status_code == 200
+        await until(lambda: frames(stable) == {"compared": 3})
+
+
+@pytest.mark.parametrize("accept", [{}, {"Accept-Encoding": "gzip"}])
+async def test_v2_answers_the_same_whether_it_is_shadowed_or_not(revisions, jpeg, accept) -> None:
+    outputs = [{"name": name} for name in ("num_dets", "det_boxes", "det_scores", "det_classes")]
+    told = in_json(jpeg, jpeg)["json"] | {"outputs": outputs}
+    async with revisions() as (stable, _):
+        shadowed = await stable.client.post(INFER, json=told, headers=accept)
+        await until(lambda: frames(stable) == {"compared": 2})
+        stable.serving.shadow.end()
+        alone = await stable.client.post(INFER, json=told, headers=accept)
+    assert shadowed.content == alone.content
+    assert shadowed.status_code == 200
+
+
+async def test_one_picture_that_is_none_leaves_nothing_to_show_of_a_request_of_v2(
+    revisions, jpeg
+) -> None:
+    """All of it is refused, so that nobody was answered; of a form the others are."""
+    async with revisions() as (stable, _):
+        answer = await stable.client.post(INFER, **encoded(jpeg, b"no picture", jpeg))
+        assert answer.status_code == 415
+        assert not stable.serving.shadow._held
+        answer = await stable.client.post("/v1/detect/batch", **files(jpeg, b"no picture", jpeg))
+        assert answer.status_code == 200
+        await until(lambda: frames(stable) == {"compared": 2})
+        await until(lambda: not stable.serving.shadow._held)
+
+
+async def test_no_request_is_shown_twice_whatever_is_spoken(revisions, jpeg) -> None:
+    async with revisions(back=True) as (one, other):
+        await until(lambda: other.serving.shadow._target)
+        await one.client.post(INFER, **encoded(jpeg, jpeg), params={})
+        await until(lambda: frames(one) == {"compared": 2})
+        assert frames(other, STABLE) == {}
+        # Who says it is a shadow and speaks /v2 is a caller like any other: no revision does.
+        claims = encoded(jpeg)
+        claims["headers"] |= SHADOW
+        assert (await other.client.post(INFER, **claims)).status_code == 200
+        assert await metric(other, "yoloserve_requests_total", source="request", outcome="ok") == 1
+
+
+async def test_pictures_of_requests_that_wait_are_bounded_together(
+    stable_of, jpeg, monkeypatch
+) -> None:
+    monkeypatch.setattr(replay, "MOST_BYTES", 2 * len(jpeg))
+    async with stable_of(Canary()) as stable:
+        shadow, options = stable.serving.shadow, stable.detector.defaults
+        with shadow.drawn([jpeg] * 3, options) as drawn:
+            assert drawn.below == [NEARLY, NEARLY, 0]
+            with shadow.drawn([jpeg], options) as other:
+                assert other.below == [0]
+        assert frames(stable) == {"skipped_busy": 2}
+        with shadow.drawn([jpeg] * 2, options) as drawn:  # nobody was answered: there is room again
+            drawn.answered([nothing(), nothing()])
+        del drawn, other  # the answer could not be sent, and nobody offered them
+        with shadow.drawn([jpeg] * 2, options) as drawn:
+            assert drawn.below == [NEARLY, NEARLY]
+
+
+async def test_a_frame_of_a_stream_is_shown_once_it_is_answered(revisions, stream_to, jpeg) -> None:
+    async with revisions() as (stable, _):
+        camera = stream_to(stable)
+        for frame, told in ((jpeg, "detections"), (b"no picture", "error"), (jpeg, "detections")):
+            camera.send(frame)
+            assert told in await camera.receive()
+        await camera.leave()
+        await until(lambda: frames(stable) == {"compared": 2})
 
 
 async def test_a_share_is_drawn(revisions, jpeg) -> None:
@@ -365,9 +575,9 @@ async def test_nothing_is_shown_while_somebody_waits(stable_of, jpeg, backend) -
         waiting = [asyncio.create_task(stable.detect(jpeg)) for _ in range(4)]
         await until(lambda: stable.detector.batcher.waiting >= 1)
         shadow = stable.serving.shadow
-        found = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int))
-        answer = replace(await _answer(stable, jpeg, backend), nearly=found)
-        shadow.offer(jpeg, answer)
+        with shadow.drawn([jpeg], stable.detector.defaults) as drawn:
+            drawn.answered([nothing()])
+        await shadow.offer(drawn)
         await until(lambda: frames(stable))
         assert frames(stable) == {"skipped_busy": 1}
         assert canary.asked == 0
@@ -375,11 +585,9 @@ async def test_nothing_is_shown_while_somebody_waits(stable_of, jpeg, backend) -
         await asyncio.gather(*waiting)
 
 
-async def _answer(stable: Any, jpeg: bytes, backend: Any) -> Any:
-    from yoloserve.detector import Answer, Timing
-
+def nothing() -> Answer:
     none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int))
-    return Answer(none, 160, 90, Timing(0, 0, 0, 0, 0, 0), 0, 0, 0)
+    return Answer(none, 160, 90, Timing(1, 0, 0, 0, 0, 0), 0, 0, 0, nearly=none)
 
 
 async def test_nothing_is_shown_while_the_event_loop_is_late(stable_of, jpeg) -> None:

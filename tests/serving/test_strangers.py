@@ -49,7 +49,7 @@ def test_pixels_may_be_numbers_up_to_one_picture_of_the_models_size(channels_las
     nested = json.dumps((pixels.reshape(64, 64, 3) if channels_last else pixels).tolist())
     assert len(nested) > ALWAYS_PARSED_BYTES
     (source,) = read(tensor(nested), None, small()).sources
-    assert source().shape == (64, 64, 3)
+    assert source.make().shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize(

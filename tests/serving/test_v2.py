@@ -339,4 +339,4 @@ async def test_pixels_arrive_in_the_colours_they_were_sent_in(picture) -> None:
         }
         header = json.dumps({"inputs": [image]}).encode()
         (source,) = read(header + raw, len(header), Limits(4, 10**6)).sources
-        np.testing.assert_array_equal(source(), picture)
+        np.testing.assert_array_equal(source.make(), picture)

@@ -25,6 +25,7 @@ from yoloserve.errors import InvalidParameter, TooLarge, TooManyPixels, quoted
 from yoloserve.http.options import OPTIONS, refuse_unknown
 from yoloserve.http.schemas import detect_json
 from yoloserve.images.letterbox import Image
+from yoloserve.images.pixels import Pixels
 
 INPUT = "image"
 # name -> (datatype, shape); n images, the most detections of any of them
@@ -247,7 +248,9 @@ def _pixels(
     if array.size != math.prod(shape):
         raise InvalidParameter(f"shape: {shape} is not {array.size} numbers")
     to_image = _from_bytes if datatype == "UINT8" else _from_floats
-    return [partial(to_image, image) for image in array.reshape(shape)]
+    down, across = (1, 2) if datatype == "UINT8" else (2, 3)
+    size = shape[across], shape[down]
+    return [Pixels(*size, partial(to_image, image)) for image in array.reshape(shape)]
 
 
 def _from_bytes(rgb: NDArray[Any]) -> Image:

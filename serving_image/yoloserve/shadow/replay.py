@@ -4,18 +4,21 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from yoloserve.detections.postprocess import Options
-from yoloserve.detector import Answer, Detector
+from yoloserve.detector import Detector, Source
 from yoloserve.errors import OverQuota
 from yoloserve.live import Live, ShadowOrder
 from yoloserve.scheduling.admission import Quotas
 from yoloserve.settings import Settings
 from yoloserve.shadow.album import Album
-from yoloserve.shadow.answers import read
+from yoloserve.shadow.answers import COMPUTED, LOOKED, read
+from yoloserve.shadow.copies import Copy, Drawn, is_too_large, size_of
 from yoloserve.shadow.keys import KeyFile, Keys
 from yoloserve.shadow.pairs import Difference, Found, difference
 from yoloserve.shadow.tally import Outcome, Tallies
@@ -27,9 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SOURCE, SOURCE_KEY = "x-yoloserve-source", "x-yoloserve-shadow-key"
-LARGEST = 8 * 2**20  # bytes of a picture
 MOST_WAITING = 16
-MOST_BYTES = 32 * 2**20  # of all that wait
+MOST_BYTES = 32 * 2**20  # of all that wait: for their answer, for that to be sent, to be shown
 AT_ONCE = 2
 LAG_S = 0.05  # by which the event loop may be late
 BACK_OFF_S = 1.0, 30.0
@@ -53,16 +55,17 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class _Pair:
     encoded: bytes
     stable: Found
-    revision: str  # for whom it was drawn
+    canary: Found
+    difference: Difference
 
 
 class Shadow:
     """A short queue before a canary, and what came of it. Of one event loop.
 
-    `draws` and `offer` are all that a request meets of it: neither waits.
+    `drawn` and `offer` are all that a request meets of it: neither waits.
     """
 
     def __init__(
@@ -88,8 +91,9 @@ class Shadow:
         self.lag_s = LAG_S
         self._target: Target | None = None
         self._refused: object = None  # the order that was last told to be none
-        self._queue: asyncio.Queue[_Frame] = asyncio.Queue(MOST_WAITING)
-        self._bytes = 0
+        self._queue: asyncio.Queue[Copy] = asyncio.Queue(MOST_WAITING)
+        # Whatever becomes of a request, its pictures are counted for as long as they are here.
+        self._held: WeakSet[Copy] = WeakSet()
         self._rate = Quotas(detector.clock)
         self._pause = -float("inf"), Outcome.UNREACHABLE  # until when, and why
         self._back_off_s = BACK_OFF_S[0]
@@ -127,40 +131,62 @@ class Shadow:
         if self._caller:
             await self._caller.close()
 
-    def draws(self, size: int, options: Options) -> bool:
-        """Say whether a picture of so many bytes, asked for like this, is to be offered.
+    @contextmanager
+    def drawn(self, sources: Sequence[Source], options: Options) -> Iterator[Drawn]:
+        """Draw which pictures of a request are to be shown; those not answered are forgotten.
 
-        If so its objects are wanted down to `NEARLY` below the threshold.
+        Of these the objects are wanted down to `NEARLY` below the threshold.
         """
         target = self._target
         if target is None or self._live.shadow() is None or options != self._detector.defaults:
-            return False
-        if self._draw() * 100 >= target.order.percent:
-            return False
-        if size > LARGEST:
-            self.tallies.of(target.revision).frames[Outcome.SKIPPED_SIZE] += 1
-            return False
-        return True
-
-    def offer(self, encoded: bytes, answer: Answer) -> None:
-        """Take an answered picture, if there is room for it."""
-        if (target := self._target) is None:
+            yield Drawn(sources)
             return
+        drawn = Drawn(sources, [self._copy(target, source) for source in sources])
+        try:
+            yield drawn
+        finally:
+            for copy in drawn.copies:
+                if copy and not copy.answer:
+                    self._held.discard(copy)
+
+    def _copy(self, target: Target, source: Source) -> Copy | None:
+        if self._draw() * 100 >= target.order.percent:
+            return None
         count = self.tallies.of(target.revision).frames
-        if answer.nearly is None:  # of so many objects that to find them all took turns
+        if is_too_large(source):
             count[Outcome.SKIPPED_SIZE] += 1
-        elif self._queue.full() or self._bytes + len(encoded) > MOST_BYTES:
+            return None
+        size = size_of(source)
+        if size + sum(copy.size for copy in self._held) > MOST_BYTES:
             count[Outcome.SKIPPED_BUSY] += 1
-        else:
-            info, confidence = self._detector.info, self._detector.defaults.confidence
-            found = Found(answer.nearly, info.classes, confidence, answer.timing.compute)
-            self._bytes += len(encoded)
-            self._queue.put_nowait(_Frame(encoded, found, target.revision))
+            return None
+        copy = Copy(source, size, target.revision)
+        self._held.add(copy)
+        return copy
+
+    async def offer(self, drawn: Drawn) -> None:
+        """Take pictures that were answered, if there is room for them; to be called after that.
+
+        It awaits nothing: on a thread, where what is not `async` is run after an answer, it would
+        meet the loop's own.
+        """
+        for copy in drawn.shown:
+            if self._target is None or self._target.revision != copy.revision:
+                self._held.discard(copy)
+            elif copy.answer is None or copy.answer.nearly is None:  # finding so many took turns
+                self._skip(copy, Outcome.SKIPPED_SIZE)
+            elif self._queue.full():
+                self._skip(copy, Outcome.SKIPPED_BUSY)
+            else:
+                self._queue.put_nowait(copy)
+
+    def _skip(self, copy: Copy, why: Outcome) -> None:
+        self._held.discard(copy)
+        self.tallies.of(copy.revision).frames[why] += 1
 
     def _drop(self) -> None:
         while not self._queue.empty():
-            self._queue.get_nowait()
-        self._bytes = 0
+            self._held.discard(self._queue.get_nowait())
 
     def _allowed(self, order: ShadowOrder | None) -> Target | None:
         """Make an address of an order, only ever that of a revision's Service of this detector."""
@@ -193,28 +219,26 @@ class Shadow:
 
     async def _work(self) -> None:
         while True:
-            frame = await self._queue.get()
-            self._bytes -= len(frame.encoded)
+            copy = await self._queue.get()
             target = self._target
-            if target is None or target.revision != frame.revision:
-                continue
-            try:
-                result = await self._result(target, frame)
-            except Exception:  # a fault of ours is no evidence, and no reason to compare no more
-                log.exception("shadow failed")
-                result = Outcome.UNREACHABLE
-            self._count(frame, result)
+            if target and target.revision == copy.revision:
+                try:
+                    self._count(copy, await self._result(target, copy))
+                except Exception:  # a fault of ours is no evidence, and no reason to stop comparing
+                    log.exception("shadow failed")
+                    self._count(copy, Outcome.UNREACHABLE)
+            self._held.discard(copy)
 
-    def _count(self, frame: _Frame, result: "Outcome | tuple[Found, Difference]") -> None:
-        tally = self.tallies.of(frame.revision)
+    def _count(self, copy: Copy, result: "Outcome | _Pair") -> None:
+        tally = self.tallies.of(copy.revision)
         if isinstance(result, Outcome):
             tally.frames[result] += 1
         else:
-            found, told = result
-            tally.compared(frame.stable, found, told)
-            self.album.offer(frame.revision, frame.encoded, frame.stable, found, told.apart)
+            stable, canary, told = result.stable, result.canary, result.difference
+            tally.compared(stable, canary, told)
+            self.album.offer(copy.revision, result.encoded, stable, canary, told.apart)
 
-    async def _result(self, target: Target, frame: _Frame) -> "Outcome | tuple[Found, Difference]":
+    async def _result(self, target: Target, copy: Copy) -> "Outcome | _Pair":
         clock = self._detector.clock
         until, why = self._pause
         if (began := clock()) < until:
@@ -228,15 +252,20 @@ class Shadow:
             self._rate.take("", target.order.max_per_second)
         except OverQuota:
             return Outcome.SKIPPED_RATE
-        found = await self._ask(target, frame.encoded)
-        if isinstance(found, Outcome):
-            return found
-        boxes = len(frame.stable.detections) * len(found.detections)
-        if boxes > MANY_PAIRS or len(found.classes) > MANY_CLASSES:
-            return found, await asyncio.to_thread(difference, frame.stable, found)
-        return found, difference(frame.stable, found)
+        encode, detector = copy.encoded, self._detector
+        stable = copy.found(detector.info.classes, detector.defaults.confidence)
+        encoded = encode() if copy.is_encoded else await asyncio.to_thread(encode)
+        canary = await self._ask(target, encoded, COMPUTED if copy.is_encoded else LOOKED)
+        if isinstance(canary, Outcome):
+            return canary
+        boxes = len(stable.detections) * len(canary.detections)
+        if boxes > MANY_PAIRS or len(canary.classes) > MANY_CLASSES:
+            told = await asyncio.to_thread(difference, stable, canary)
+        else:
+            told = difference(stable, canary)
+        return _Pair(encoded, stable, canary, told)
 
-    async def _ask(self, target: Target, encoded: bytes) -> Found | Outcome:
+    async def _ask(self, target: Target, encoded: bytes, stages: Sequence[str]) -> Found | Outcome:
         caller = await self._connected()
         from yoloserve.shadow.asking import Late, Unreachable
 
@@ -251,7 +280,7 @@ class Shadow:
         }
         try:
             reply = await caller.post(target.url, headers, encoded, self._detector.deadline_s)
-            told = reply.status, reply.headers, reply.body, target.revision
+            told = reply.status, reply.headers, reply.body, target.revision, stages
             short = len(reply.body) <= LONG_ANSWER
             found = read(*told) if short else await asyncio.to_thread(read, *told)
         except Late:

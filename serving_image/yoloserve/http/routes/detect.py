@@ -5,6 +5,7 @@ from typing import Any, TypedDict
 from fastapi import APIRouter, Request, Response
 from starlette.background import BackgroundTask
 
+from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Answer
 from yoloserve.errors import Refusal
 from yoloserve.http.callers import is_hurried, while_connected
@@ -24,7 +25,6 @@ from yoloserve.http.serving import serving_of
 from yoloserve.images.decoding import Format
 from yoloserve.scheduling.admission import Flow
 from yoloserve.shadow.pairs import NEARLY
-from yoloserve.shadow.replay import Shadow
 from yoloserve.telemetry.traffic import Traffic
 
 router = APIRouter(tags=["detect"], route_class=DeclaredRoute)
@@ -115,29 +115,37 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
         if caller.traffic is Traffic.SHADOW:
             answer, response = await _for_shadow(request, caller, options, encoded, deadline)
         else:
-            sampled = serving.shadow.draws(len(encoded), options)
-            wanted: Wanted = {
-                "deadline": deadline,
-                "flow": caller.flow,
-                "below": NEARLY if sampled else 0,
-            }
-            if prefers(JPEG, JSON, request.headers.getlist("accept")):
-                answer, picture = await while_connected(
-                    request, detector.picture(encoded, options, **wanted)
+            with serving.shadow.drawn([encoded], options) as drawn:
+                answer, response = await _for_caller(
+                    request, caller, options, encoded, deadline, drawn.below[0]
                 )
-                response = Response(picture, media_type=JPEG)
-            else:
-                answer = await while_connected(request, detector.detect(encoded, options, **wanted))
-                written = await detector.write(
-                    len(answer.detections), detect_json, answer, detector.info
-                )
-                response = Response(written, media_type=JSON)
-            if sampled:
-                response.background = BackgroundTask(_offer, serving.shadow, encoded, answer)
+                if drawn.answered([answer]):
+                    response.background = BackgroundTask(serving.shadow.offer, drawn)
     detector.require_in_time(deadline)
     request.state.answers = [answer]
     serving.metrics.answered(answer, detector.info.classes, caller.traffic)
     return response
+
+
+async def _for_caller(
+    request: Request,
+    caller: Calling,
+    options: Options,
+    encoded: bytes,
+    deadline: float,
+    below: float,
+) -> tuple[Answer, Response]:
+    """Answer with what was found, or with a picture of it."""
+    detector = serving_of(request.app).detector
+    wanted: Wanted = {"deadline": deadline, "flow": caller.flow, "below": below}
+    if prefers(JPEG, JSON, request.headers.getlist("accept")):
+        answer, picture = await while_connected(
+            request, detector.picture(encoded, options, **wanted)
+        )
+        return answer, Response(picture, media_type=JPEG)
+    answer = await while_connected(request, detector.detect(encoded, options, **wanted))
+    written = await detector.write(len(answer.detections), detect_json, answer, detector.info)
+    return answer, Response(written, media_type=JSON)
 
 
 async def _for_shadow(
@@ -153,11 +161,6 @@ async def _for_shadow(
         len(answer.detections), shadow_json, answer, detector.info, options.confidence
     )
     return answer, Response(written, media_type=JSON)
-
-
-async def _offer(shadow: Shadow, encoded: bytes, answer: Answer) -> None:
-    """Offer a picture that was answered; Starlette calls this when the answer has been sent."""
-    shadow.offer(encoded, answer)
 
 
 @router.post(
@@ -186,15 +189,18 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
     async with serving.bodies.images_of(request) as files:
         if len(files) > 1:
             serving.spend(caller.client, len(files) - 1)  # the first one is paid for
-        answers = await while_connected(
-            request,
-            detector.detect_each(
-                [encoded for _, encoded in files],
-                options,
-                deadline=caller.deadline(detector, len(files)),
-                flow=caller.flow,
-            ),
-        )
+        with serving.shadow.drawn([encoded for _, encoded in files], options) as drawn:
+            answers = await while_connected(
+                request,
+                detector.detect_each(
+                    drawn.sources,
+                    options,
+                    deadline=caller.deadline(detector, len(files)),
+                    flow=caller.flow,
+                    below=drawn.below,
+                ),
+            )
+            shows = drawn.answered(answers)
     refused = [answer for answer in answers if isinstance(answer, Refusal)]
     if len(refused) == len(answers):
         raise refused[0]
@@ -208,4 +214,5 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
     request.state.answers = found
     names, objects = [name for name, _ in files], sum(len(each.detections) for each in found)
     written = await detector.write(objects, batch_json, names, answers, detector.info)
-    return Response(written, media_type=JSON)
+    then = BackgroundTask(serving.shadow.offer, drawn) if shows else None
+    return Response(written, media_type=JSON, background=then)

@@ -179,7 +179,9 @@ class _Stream:
                     await self._turn_out("the token has expired")
                     return
                 skipped, self._skipped = self._skipped, 0
-                answer = await self._look_at(frame)
+                with self._serving.shadow.drawn([frame.encoded], self._options) as drawn:
+                    answer = await self._look_at(frame, drawn.below[0])
+                    shows = drawn.answered([answer])
             finally:
                 frame.release()
             objects = 0 if isinstance(answer, Refusal) else len(answer.detections)
@@ -187,17 +189,23 @@ class _Stream:
                 objects, stream_json, frame.number, skipped, answer, self._detector.info
             )
             await self._socket.send_text(told.decode())
+            if shows:
+                await self._serving.shadow.offer(drawn)
             if self._serving.draining:
                 await self._socket.close(SERVICE_RESTART, "connect again: this server is leaving")
                 return
 
-    async def _look_at(self, frame: _Frame) -> Answer | Refusal:
+    async def _look_at(self, frame: _Frame, below: float) -> Answer | Refusal:
         deadline = frame.arrived + self._deadline_s
         try:
             self._serving.refuse_if_blind()
             self._serving.spend(self._caller.client)
             answer = await self._detector.detect(
-                frame.encoded, self._options, deadline=deadline, flow=self._caller.flow
+                frame.encoded,
+                self._options,
+                deadline=deadline,
+                flow=self._caller.flow,
+                below=below,
             )
         except Refusal as error:
             hurried = self._deadline_s < self._detector.deadline_s

@@ -1,12 +1,14 @@
 """The Open Inference Protocol under `/v2`, so that KServe's and Triton's clients work unchanged."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from starlette.background import BackgroundTask
 
 from yoloserve.detections.postprocess import Options
-from yoloserve.detector import Detector
+from yoloserve.detector import Answer, Detector
 from yoloserve.errors import InvalidParameter, Refusal, UnknownModel, quoted
 from yoloserve.http import compression
 from yoloserve.http import inference_protocol as protocol
@@ -194,15 +196,19 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
         if timeout_us := _timeout_us(inference.parameters):
             deadline = caller.arrived + timeout_us / 1e6
             request.state.hurried = timeout_us / 1e6 < detector.deadline_s
-        results = await while_connected(
-            request,
-            detector.detect_each(inference.sources, options, deadline=deadline, flow=caller.flow),
-        )
-    answers = []
-    for result in results:
-        if isinstance(result, Refusal):
-            raise result
-        answers.append(result)
+        with serving.shadow.drawn(inference.sources, options) as drawn:
+            results = await while_connected(
+                request,
+                detector.detect_each(
+                    drawn.sources,
+                    options,
+                    deadline=deadline,
+                    flow=caller.flow,
+                    below=drawn.below,
+                ),
+            )
+            answers = _all_answered(results)
+            shows = drawn.answered(answers)
     request.state.answers = answers
     objects = sum(len(answer.detections) for answer in answers)
     written, header = await detector.write(
@@ -219,7 +225,18 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
         written = await detector.off_loop(compression.compressed, written, encoding)
         headers["Content-Encoding"] = encoding
     kind = "application/json" if header is None else "application/octet-stream"
-    return Response(written, media_type=kind, headers=headers)
+    then = BackgroundTask(serving.shadow.offer, drawn) if shows else None
+    return Response(written, media_type=kind, headers=headers, background=then)
+
+
+def _all_answered(results: Sequence[Answer | Refusal]) -> list[Answer]:
+    """Give the answers; raise the first refusal."""
+    answers = []
+    for result in results:
+        if isinstance(result, Refusal):
+            raise result
+        answers.append(result)
+    return answers
 
 
 def _header_length(request: Request) -> int | None:
