@@ -230,6 +230,90 @@ async def test_a_set_that_cannot_be_used_is_told_and_asked_for_until_patience_en
     assert mark(world) == "true"
 
 
+async def test_pods_that_nobody_can_read_are_told_and_serve_and_are_not_asked_for_ever():
+    world, told = await made(GOOD, SET | {"maxHold": "5m"})
+
+    def fails(_url: str) -> bytes:
+        told.asked += 1
+        raise TimeoutError
+
+    world.operator.tells = fails
+    await play(world, 8)
+    assert world.condition("Analysed")["reason"] == "AnalysisUnavailable"
+    assert "NetworkPolicy" in world.condition("Analysed")["message"]
+    assert world.condition("Released")["status"] == "True"
+    assert world.condition("Stalled")["status"] == "False", "nothing that works stops"
+    await play(world, 30)
+    asked = told.asked
+    await play(world, 10)
+    assert told.asked == asked
+    assert world.condition("Analysed")["reason"] == "NotEnoughData"
+    await world.settle()
+    assert at_rest(world, told)
+
+
+async def test_a_canary_of_the_same_time_goes_first_and_what_failed_is_no_measure_for_one():
+    world, told = await made({**GOOD, "state": "running"})
+    first = stable_of(world)
+    await world.edit(canary={"model": B, "weight": 10})
+    await world.pass_time(0.5)
+    told.worse, told.golden = {first}, GOOD
+    await play(world, 3)
+    assert world.status()["analysis"]["against"] == first
+    await world.edit(canary=None)
+    await play(world, 8)
+    assert world.status()["analysis"]["said"] == "Failed: golden"
+    assert world.condition("Stalled")["reason"] == "AnalysisFailed"
+    await world.edit(canary={"model": B, "weight": 10})
+    await play(world, 10)
+    assert world.status()["analysis"].get("against", "") == ""
+    assert world.status()["analysis"]["said"] == "Passed 2/2 at 10 %"
+    assert first in world.condition("Stalled")["message"]
+    await world.edit(model=B, canary=None)
+    await play(world, 20)
+    assert stable_of(world) != first
+    assert world.condition("Released")["status"] == "True"
+
+
+async def test_one_at_zero_replicas_is_judged_once_it_serves():
+    world = World()
+    told = Told(world, BAD)
+    await world.settle()
+    await world.create(**SPEC | {"replicas": 0, "rollout": {"analysis": SET}})
+    await world.settle()
+    assert told.asked == 0
+    assert at_rest(world, told)
+    await world.edit(replicas=1)
+    await play(world, 8)
+    assert world.condition("Stalled")["reason"] == "AnalysisFailed"
+
+
+async def test_other_limits_judge_one_that_failed_again():
+    world, told = await made(BAD)
+    await play(world, 8)
+    await world.edit(rollout={"analysis": {"golden": {"configMap": "known", "minMAP50": 0.1}}})
+    await play(world, 10)
+    assert world.condition("Released")["status"] == "True"
+    assert mark(world) == "true"
+    await world.settle()
+    assert at_rest(world, told)
+
+
+async def test_what_comes_after_one_that_failed_may_fail_too_and_the_first_goes_on_serving():
+    world, told = await made(BAD)
+    await play(world, 8)
+    first = stable_of(world)
+    await world.edit(model=B)
+    await play(world, 12)
+    assert stable_of(world) == first
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Progressing")["reason"] == "AnalysisFailed"
+    assert first not in world.condition("Progressing")["message"].partition(":")[0]
+    assert len(world.status()["analysis"]["failed"]) == 2
+    await world.settle()
+    assert at_rest(world, told)
+
+
 async def test_what_comes_after_one_that_failed_is_judged_by_itself_too():
     world, told = await made(BAD)
     await play(world, 8)

@@ -72,4 +72,4 @@ async def test_who_is_judged_is_known_as_well_as_after_another_pass(monkeypatch,
     await world.edit(**change, podTemplate=pod)
     await world.operator.work()
     assert followed[-1]
-    assert "no port" in followed[-1].unpaired
+    assert "hostNetwork" in followed[-1].unpaired

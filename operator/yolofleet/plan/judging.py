@@ -214,7 +214,7 @@ def _said(found: AnalysisStatus) -> tuple[object, ...]:
     verdicts = tuple((check.name, check.verdict) for check in found.checks)
     return (
         *(found.revision, found.against, found.stage, found.verdict, verdicts),
-        *(found.golden, found.capacity, found.failed),
+        *(found.golden, found.capacity, found.failed, found.unreadable > 0),
     )
 
 
