@@ -16,7 +16,7 @@ from demo_cluster.load import PATH, Target
 
 FOLDER: Final = REPOSITORY / "examples" / "images"
 OVERLAP: Final = 0.5  # intersection over union from which a box counts as that object's
-TIMEOUT_S: Final = 10
+TIMEOUT_S: Final = 60  # as far above any deadline of the server as that of `load`
 
 Box = Mapping[str, float]
 

@@ -21,9 +21,13 @@ EVERY_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was seen at one moment: pods first, then the route."""
+    """What was seen at one moment: pods first, then the route.
 
-    at: float  # seconds, monotonic
+    at: seconds, monotonic, between the two. However long either takes to be answered, pods were
+    gone by then, and a weight was there still: what lies between them is told too long at most.
+    """
+
+    at: float
     ready: dict[str, int]
     replicas: dict[str, int]
     weights: dict[str, int]
@@ -71,9 +75,10 @@ class Sampler:
             for d in await kube.list(kinds.DEPLOYMENT, self._namespace)
             if d["metadata"]["labels"].get("yolofleet.io/detector") == self._detector
         ]
+        at = time.monotonic()
         route = await kube.get(kinds.VIRTUAL_SERVICE, self._namespace, self._detector)
         return Sample(
-            at=time.monotonic(),
+            at=at,
             ready={
                 d["metadata"]["name"]: d.get("status", {}).get("availableReplicas", 0)
                 for d in deployments

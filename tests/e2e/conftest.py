@@ -140,7 +140,7 @@ def events(kubectl: Kubectl) -> Callable[[str, str], Manifest]:
                 raise NotYet(f"Events with {sorted({e['reason'] for e in about})}")
             return found[-1]
 
-        return eventually(f"an Event {reason} about {name}", look, within_s=120)
+        return eventually(f"an Event {reason} about {name}", look, within_s=300)
 
     return wait
 
@@ -166,11 +166,11 @@ class Leader:
                 raise NotYet(f"{of} still holds the Lease")
             return holder
 
-        return eventually("another leader", look, within_s=120)
+        return eventually("another leader", look, within_s=300)
 
     def kill(self) -> str:
         """End the leader's process as a crash does, with SIGKILL; return who it was."""
-        holder = eventually("a leader", self.identity, within_s=60)
+        holder = eventually("a leader", self.identity, within_s=300)
         pod = self._kubectl.find("pod", holder.rsplit("_", 1)[0])
         assert pod, f"the holder of the Lease, {holder}, is no pod"
         container = re.sub(r"^\w+://", "", pod["status"]["containerStatuses"][0]["containerID"])

@@ -23,7 +23,7 @@ def steady(fleet, target, images):
     """A detector that serves; every test leaves it as it was."""
     detector = fleet["steady"]
     detector.wait_ready()
-    wait_until_served(target("steady"), [images[0].data], within_s=120)
+    wait_until_served(target("steady"), [images[0].data], within_s=300)
     yield detector
     detector.leave()
 
@@ -35,7 +35,7 @@ def serves_as_before(steady, target, images, weights):
     yield
     assert weights("steady")[before] == 100
     with Load(target("steady"), [image.data for image in images], callers=2) as load:
-        load.wait_for(REQUESTS, within_s=120)
+        load.wait_for(REQUESTS, within_s=300)
     summary = load.summary()
     assert summary.failures == {}
     assert set(summary.revisions) == {before}

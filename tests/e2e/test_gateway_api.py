@@ -41,19 +41,19 @@ def test_a_canary_is_promoted_without_a_failed_request(
         if conditions.get("Accepted") != "True" or conditions.get("ResolvedRefs") != "True":
             raise NotYet(str(conditions))
 
-    eventually("the gateway to accept the route", served, within_s=120)
+    eventually("the gateway to accept the route", served, within_s=300)
     data = [image.data for image in images]
-    wait_until_served(target, data, within_s=120)
+    wait_until_served(target, data, within_s=300)
     with Load(target, data) as load:
         detector.patch({"canary": {"model": V2, "weight": 20}})
         canary = detector.wait_weight(20)["revision"]
-        eventually("the canary's first answer", lambda: answered(load, canary), within_s=120)
+        eventually("the canary's first answer", lambda: answered(load, canary), within_s=300)
         mark = load.answered
         load.wait_for(500, within_s=300)
         release.check_share(load.summary(since=mark, until=mark + 500), canary, 20)
         detector.patch({"model": V2, "canary": None})
         detector.wait_released(V2["uri"])
-        load.wait_for(100, within_s=120)
+        load.wait_for(100, within_s=300)
     assert load.summary().failures == {}
     assert kubectl.find("virtualservices.networking.istio.io", "routed") is None
     assert detector.raw()["status"]["stable"]["revision"] == canary

@@ -52,7 +52,7 @@ def story(fleet, target, images) -> Iterator[Story]:
     story = Story(detector, target("gate"))
     detector.wait_ready()
     data = [image.data for image in images]
-    wait_until_served(story.target, data, within_s=120)
+    wait_until_served(story.target, data, within_s=300)
     story.first = asyncio.run(pictures.detect(story.target, images[0]))["model"]["revision"]
     with (
         detector.kubectl.watched(ROUTES, "gate") as watch,
@@ -79,7 +79,7 @@ def tell_of_canary(story: Story, load: Load, images: Any) -> None:
             raise NotYet(f"{answer['model']['revision']} answered")
         return str(answer["model"]["revision"])
 
-    eventually("the router to know the header", answered_by_header, within_s=120)
+    eventually("the router to know the header", answered_by_header, within_s=300)
     mark = load.answered
     load.wait_for(REQUESTS, within_s=300)
     story.split = load.summary(since=mark, until=mark + REQUESTS)
@@ -95,9 +95,9 @@ def tell_of_promotion(story: Story, load: Load) -> None:
 
 
 def after_the_switch(load: Load, revision: str) -> Summary:
-    load.wait_answered_by(revision, within_s=60)
+    load.wait_answered_by(revision, within_s=300)
     mark = load.answered
-    load.wait_for(200, within_s=120)
+    load.wait_for(200, within_s=300)
     return load.summary(since=mark, until=mark + 200)
 
 

@@ -43,7 +43,7 @@ def test_without_hosts_a_plain_service_is_all_and_deleting_leaves_nothing(fleet,
         answer = eventually(
             "an answer from the Service",
             lambda: asyncio.run(pictures.detect(target, images[0])),
-            within_s=120,
+            within_s=300,
         )
     assert answer["detections"]
 
@@ -54,7 +54,7 @@ def test_without_hosts_a_plain_service_is_all_and_deleting_leaves_nothing(fleet,
         if found := left(kubectl, "plain"):
             raise NotYet(", ".join(found))
 
-    eventually("everything of the detector to go", look, within_s=120)
+    eventually("everything of the detector to go", look, within_s=300)
 
 
 def test_an_autoscaler_owns_the_replicas_and_the_live_number_is_kept(fleet, kubectl):
@@ -70,7 +70,7 @@ def test_an_autoscaler_owns_the_replicas_and_the_live_number_is_kept(fleet, kube
         if kubectl.find("horizontalpodautoscaler", revision) is None:
             raise NotYet("there is none")
 
-    eventually("the HorizontalPodAutoscaler", look, within_s=120, hint=detector.hint())
+    eventually("the HorizontalPodAutoscaler", look, within_s=300, hint=detector.hint())
 
     def owners() -> set[str]:
         deployment = kubectl.run(
@@ -86,12 +86,12 @@ def test_an_autoscaler_owns_the_replicas_and_the_live_number_is_kept(fleet, kube
         if "yolofleet" in owners():
             raise NotYet("the operator owns spec.replicas")
 
-    eventually("the replicas to be handed over", handed_over, within_s=120)
+    eventually("the replicas to be handed over", handed_over, within_s=300)
     assert replicas(kubectl, revision) == 2  # as many as before, not the autoscaler's minimum
 
     kubectl.run("scale", "deployment", revision, "--replicas=3")  # as an autoscaler does
     detector.patch({"revisionHistory": 3})  # the operator looks again, and leaves it alone
-    eventually("the operator to look again", detector.acted_on, within_s=120)
+    eventually("the operator to look again", detector.acted_on, within_s=300)
     assert replicas(kubectl, revision) == 3
     assert "yolofleet" not in owners()
     detector.leave()
@@ -119,7 +119,7 @@ def test_what_somebody_deletes_or_edits_is_repaired(fleet, kubectl):
         if selector["yolofleet.io/revision"] == "wrong":
             raise NotYet("the Service still selects nothing")
 
-    eventually("the repair", look, within_s=120, hint=detector.hint())
+    eventually("the repair", look, within_s=300, hint=detector.hint())
     detector.leave()
 
 

@@ -41,7 +41,7 @@ class Busy:
         """Return what became of the requests during `act` and a moment after it."""
         mark = self.load.answered
         act()
-        self.load.wait_for(100, within_s=120)
+        self.load.wait_for(100, within_s=300)
         return self.load.summary(since=mark)
 
     def release(self, model: dict[str, str]) -> None:
@@ -74,7 +74,7 @@ def busy(fleet, target, images, leader, operator_kubectl) -> Iterator[Busy]:
     detector = fleet["busy"]
     detector.wait_ready()
     data = [image.data for image in images]
-    wait_until_served(target("busy"), data, within_s=120)
+    wait_until_served(target("busy"), data, within_s=300)
     sampler = Sampler(detector.kubectl.namespace, "busy")
     with sampler, Load(target("busy"), data) as load:
         yield Busy(detector, load, sampler, operator_kubectl, leader)
@@ -128,7 +128,7 @@ def test_a_promotion_goes_on_when_the_operator_is_killed(busy):
         canary = busy.detector.wait_weight(50)["revision"]
         before = release.uids(busy.detector, canary)
         busy.detector.patch(release.promoted(busy.detector.raw()["spec"]))
-        eventually("the promotion to begin", under_way, within_s=120, every_s=0.1)
+        eventually("the promotion to begin", under_way, within_s=300, every_s=0.1)
         killed = busy.leader.kill()
         busy.detector.wait_released(V1["uri"])
         assert busy.stable() == canary
@@ -175,7 +175,7 @@ def test_a_pod_is_deleted(busy):
 
     def delete() -> None:
         busy.detector.kubectl.run("delete", "pod", pod, "--wait=false")
-        busy.load.wait_for(200, within_s=120)
+        busy.load.wait_for(200, within_s=300)
         busy.whole_again()
 
     nothing_failed(busy.during(delete))
@@ -197,7 +197,7 @@ def test_the_api_server_is_restarted(busy):
             except KubectlFailed as error:
                 raise NotYet(str(error)) from None
 
-        eventually("the API server to be back", answers, within_s=180)
+        eventually("the API server to be back", answers, within_s=300)
         after.update(busy.stable_pods())
         busy.detector.patch({"model": V1})
         busy.detector.wait_released(V1["uri"])

@@ -1,8 +1,9 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from demo_cluster import pictures
+from demo_cluster import pictures, sampler
 from demo_cluster.detector import condition, told
 from demo_cluster.errors import NotYet, TookTooLong, WrongResult
 from demo_cluster.kube import documents
@@ -147,3 +148,22 @@ def test_a_condition_is_found_by_its_type_and_told_in_words():
     }
     assert told(condition(raw, "Ready")) == "Ready=False NothingReady: 0 of 1"
     assert told(condition({}, "Ready")) == "Ready is not told"
+
+
+async def test_slow_answers_take_nothing_from_the_time_between_weight_and_pods(monkeypatch):
+    """Pods were gone at the moment that is told, or before; the weight was there, or after."""
+    clock = iter(range(1, 99))
+    read: dict[str, int] = {}
+
+    class Slow:
+        async def list(self, *_):
+            read["pods"] = next(clock)
+            return []
+
+        async def get(self, *_):
+            read["weights"] = next(clock)
+            return {"spec": {"http": [{"route": []}]}}
+
+    monkeypatch.setattr(sampler, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    sample = await sampler.Sampler("shop", "gate")._look(Slow())
+    assert read["pods"] < sample.at < read["weights"]
