@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 from yoloserve.detections.postprocess import Options
@@ -27,6 +27,7 @@ from yoloserve.telemetry.tracing import begin
 if TYPE_CHECKING:
     from yoloserve.shadow.asking import Caller
 
+R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 SOURCE, SOURCE_KEY = "x-yoloserve-source", "x-yoloserve-shadow-key"
@@ -141,7 +142,10 @@ class Shadow:
         if target is None or self._live.shadow() is None or options != self._detector.defaults:
             yield Drawn(sources)
             return
-        drawn = Drawn(sources, [self._copy(target, source) for source in sources])
+        # Where there is no room for all: the pictures of a request may be those of its cameras, in
+        # their order, and the last one be never shown.
+        copies = {at: self._copy(target, sources[at]) for at in _shuffled(range(len(sources)))}
+        drawn = Drawn(sources, [copies[at] for at in range(len(sources))])
         try:
             yield drawn
         finally:
@@ -170,7 +174,7 @@ class Shadow:
         It awaits nothing: on a thread, where what is not `async` is run after an answer, it would
         meet the loop's own.
         """
-        for copy in drawn.shown:
+        for copy in _shuffled(drawn.shown):
             if self._target is None or self._target.revision != copy.revision:
                 self._held.discard(copy)
             elif copy.answer is None or copy.answer.nearly is None:  # finding so many took turns
@@ -308,6 +312,10 @@ class Shadow:
                 self.connect = await asyncio.to_thread(_usual)
             self._caller = self._caller or self.connect()
         return self._caller
+
+
+def _shuffled(each: Sequence[R]) -> list[R]:
+    return random.sample(each, len(each))
 
 
 def _usual() -> "Callable[[], Caller]":
