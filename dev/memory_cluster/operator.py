@@ -23,6 +23,7 @@ from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
 from yolofleet.cluster.informer import Informer
+from yolofleet.cluster.prometheus import Query, not_configured
 from yolofleet.cluster.sampler import Sampler
 from yolofleet.plan.defaults import Defaults
 from yolofleet.reconcile import Deps, reconcile
@@ -103,6 +104,8 @@ class Operator:
         self.client = client
         self.tells: Callable[[str], bytes] = nobody_answers
         """What the pods answer to whom reads their counters."""
+        self.prometheus: Query = not_configured
+        """What Prometheus answers."""
         self.cache = Cache()
         self.queue = WorkQueue[str](clock=server.clock, word=kinds.CONTROLLER.word)
         self.events = Events(
@@ -118,6 +121,7 @@ class Operator:
             self._ask_pod,
             wake=self.queue.add,
             now=self._now,
+            prometheus=self._ask_prometheus,
             clock=server.clock,
         )
         self.deps = Deps(
@@ -229,6 +233,9 @@ class Operator:
 
     async def _ask_pod(self, url: str) -> bytes:
         return self.tells(url)
+
+    async def _ask_prometheus(self, query: str) -> tuple[int, bytes]:
+        return await self.prometheus(query)
 
     def next_look_s(self) -> float | None:
         """Return in how many seconds the next key is due; None: nothing waits for time."""

@@ -20,6 +20,7 @@ from memory_cluster.server import KINDS, MERGE, Server
 from yolofleet.api import names
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
+from yolofleet.cluster.prometheus import Query, not_configured
 from yolofleet.runtime import objects
 from yolofleet.runtime.client import Request
 from yolofleet.runtime.kind import Kind
@@ -53,6 +54,8 @@ class World:
         self.defaults = DEFAULTS
         self.tells: Callable[[str], bytes] = nobody_answers
         """What pods answer to whom reads their counters, by URL."""
+        self.prometheus: Query = not_configured
+        """What Prometheus answers."""
         self._begin()
         for kind in set(kinds.GATEWAYS.values()) - set(absent):
             self.send("POST", kind.path(_GATEWAYS), _gateway(kind))
@@ -179,6 +182,7 @@ class World:
         self.client.crashed = False
         self.operator = Operator(self.server, self.client, self.defaults)
         self.operator.tells = self.tells
+        self.operator.prometheus = self.prometheus
         await self.operator.start()
 
     async def _safely(self, work: Callable[[], Any]) -> None:

@@ -20,7 +20,7 @@ import uvloop
 from aiohttp.web import AppRunner
 
 from yolofleet import explain, shell, webhook
-from yolofleet.cluster import kinds
+from yolofleet.cluster import kinds, prometheus
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
@@ -114,7 +114,18 @@ class Operator:
             resynced=give_back_memory,
             waiting=self._accelerators.waiting,
         )
-        self._sampler = Sampler(cache, fetch_with(pods), wake=self._queue.add, now=_now)
+        self._sampler = Sampler(
+            cache,
+            fetch_with(pods),
+            prometheus=prometheus.asks(
+                pods,
+                settings.prometheus_url,
+                token=settings.prometheus_token_file,
+                ca=settings.prometheus_ca_file,
+            ),
+            wake=self._queue.add,
+            now=_now,
+        )
         self._deps = Deps(
             cache=cache,
             cluster=Writer(client, cache, repaired=metrics.repaired),

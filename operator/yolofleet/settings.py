@@ -19,6 +19,7 @@ from yolofleet.routers.exposure import Allowed
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*=([A-Za-z0-9][-A-Za-z0-9_.]*)?")
 _GATEWAYS: Final = re.compile(r"mesh|[a-z0-9][-a-z0-9]*/([*]|[a-z0-9][-a-z0-9.]*)")
+_ADDRESS: Final = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 _ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -56,6 +57,16 @@ class Settings:
 
     webhook_certificates: Path
     """A folder with tls.crt and tls.key, as a Secret is mounted; read again when they change."""
+
+    prometheus_url: str
+    """Where releases may have their counters from; empty: nowhere. Users choose whether, not where:
+    nobody makes the operator call an address."""
+
+    prometheus_token_file: str
+    """Its content is shown to Prometheus; empty: nothing is."""
+
+    prometheus_ca_file: str
+    """Who may vouch for Prometheus; empty: whom the system trusts."""
 
     workers: int
     """Detectors reconciled at once. The API server, not this process, is the limit (~200
@@ -101,6 +112,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         debug_port=text.whole_number("DEBUG_PORT", 8082),
         webhook_port=text.whole_number("WEBHOOK_PORT", 0),
         webhook_certificates=Path(text.optional("WEBHOOK_CERTIFICATES", "/certificates")),
+        prometheus_url=text.address("PROMETHEUS_URL"),
+        prometheus_token_file=text.optional("PROMETHEUS_TOKEN_FILE"),
+        prometheus_ca_file=text.optional("PROMETHEUS_CA_FILE"),
         workers=text.whole_number("WORKERS", 10, least=1),
         resync_s=text.whole_number("RESYNC_SECONDS", 600, least=1),
         watch_silence_s=text.whole_number("WATCH_SILENCE_SECONDS", 150, least=1),
@@ -142,6 +156,14 @@ class _Variables:
                 f"YOLOFLEET_{name} has {wrong[0]!r}; it must be labels as in NAME=VALUE,NAME=VALUE"
             )
         return dict(pair.split("=", 1) for pair in pairs)
+
+    def address(self, name: str) -> str:
+        if (value := self.optional(name)) and not _ADDRESS.fullmatch(value):
+            raise InvalidSettings(
+                f"YOLOFLEET_{name} is {value!r}; it must be where its API is, as in"
+                " http://prometheus.monitoring.svc:9090 or https://mimir.example.com/prometheus"
+            )
+        return value
 
     def hosts(self, name: str) -> tuple[str, ...]:
         hosts = tuple(normal(host) for host in self.listed(name))

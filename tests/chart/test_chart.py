@@ -297,6 +297,29 @@ def test_the_operator_does_not_reach_the_credentials_of_its_node(chart):
     assert "fe80::/10" in kept["::/0"]
 
 
+def test_the_operator_asks_the_prometheus_that_the_chart_names(chart):
+    assert read_settings(env(chart)).prometheus_url == ""
+    pod = chart.one("Deployment")["spec"]["template"]["spec"]
+    assert "volumes" not in pod
+    url = "https://thanos.monitoring.svc:9091/base"
+    named = {"prometheus": {"url": url, "tokenSecret": "prom-token", "caConfigMap": "prom-ca"}}
+    settings = read_settings(env(chart, **named))
+    assert settings.prometheus_url == url
+    pod = chart.one("Deployment", **named)["spec"]["template"]["spec"]
+    mounted = {m["mountPath"]: m["name"] for m in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for file, kind, key, name in (
+        (settings.prometheus_token_file, "secret", "secretName", "prom-token"),
+        (settings.prometheus_ca_file, "configMap", "name", "prom-ca"),
+    ):
+        source = volumes[mounted[file.rpartition("/")[0]]][kind]
+        assert (source[key], source["optional"]) == (name, True)
+    with_webhook = chart.one("Deployment", **named, webhook={"enabled": True})
+    assert len(with_webhook["spec"]["template"]["spec"]["volumes"]) == 3
+    with pytest.raises(chart.Refused, match="url"):
+        chart.render(prometheus={"url": "prometheus:9090"})
+
+
 def test_a_service_monitor_is_made_when_asked_for(chart):
     assert "ServiceMonitor" not in {m["kind"] for m in chart.render()}
     asked = {"serviceMonitor": {"enabled": True, "interval": "10s", "labels": {"release": "prom"}}}

@@ -10,9 +10,10 @@ import pytest
 from faults.traces import SPEC, B
 from memory_cluster.controllers import address_of, revision_of
 from memory_cluster.faults import CrashAfter, CrashBefore, Fault, LostAfter, Refused, Then, write
-from memory_cluster.operator import DEFAULTS
+from memory_cluster.operator import DEFAULTS, nobody_answers
 from memory_cluster.world import NAMESPACE, World
 from played_pods import Server, bucket_of
+from played_prometheus import Prometheus, metrics
 from yolofleet.api.analysis import Mode
 from yolofleet.api.names import FAILED_ANNOTATION, Manifest
 from yolofleet.cluster import kinds
@@ -136,6 +137,59 @@ async def test_a_good_revision_walks_from_the_dark_to_the_end():
     assert "analysis" in world.status()
 
 
+def scraped(world: World, pods: Pods) -> None:
+    """Have a Prometheus scrape all pods in the place of whoever asks them."""
+    prometheus = Prometheus()
+
+    async def ask(query: str) -> tuple[int, bytes]:
+        prometheus.now = 1e9 + world.server.clock()
+        for pod in world.server.all(kinds.POD):
+            target = {"namespace": NAMESPACE, "pod": pod["metadata"]["name"]}
+            prometheus.scrape(metrics(pods.server(pod)), **target)
+        return await prometheus.ask(query)
+
+    assert world.operator
+    world.tells = world.operator.tells = nobody_answers
+    world.prometheus = world.operator.prometheus = ask
+
+
+@pytest.mark.parametrize("keeps", [0.0, 0.98])
+async def test_by_way_of_prometheus_it_is_judged_as_by_the_pods(keeps: float):
+    world = World()
+    await world.settle()
+    rollout = ROLLOUT | {"analysis": {"source": "Prometheus"}}
+    await world.create(**SPEC | {"rollout": rollout})
+    await world.settle()
+    pods = Pods(world, keeps)
+    scraped(world, pods)
+    await world.edit(model=B)
+    await play(world, pods, 2)
+    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    await play(world, pods, 120 if keeps else 12)
+    if keeps:
+        assert stable_of(world) == new
+        return
+    assert weights(world) == {old: 100}
+    assert set(exposed(world, new)) == {0}
+    failed = world.status()["analysis"]["failed"]
+    assert [(each["revision"], each["check"]) for each in failed] == [(new, "kept")]
+
+
+async def test_the_source_may_change_on_the_way_and_restarts_nothing():
+    world, pods = await in_the_dark(0.98)
+    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    before = {pod["metadata"]["uid"] for pod in world.server.all(kinds.POD)}
+    await play(world, pods, 3)
+    scraped(world, pods)
+    await world.edit(rollout=ROLLOUT | {"analysis": {"source": "Prometheus"}})
+    await play(world, pods, 3)
+    assert world.status()["analysis"]["looks"] > 3, "what was known is kept"
+    assert world.status()["rollout"]["revision"] == new
+    assert before <= {pod["metadata"]["uid"] for pod in world.server.all(kinds.POD)}
+    await play(world, pods, 110)
+    assert stable_of(world) == new != old
+
+
 async def test_a_blind_one_is_called_off_before_anybody_sees_it():
     world, pods = await in_the_dark(0.0)
     old, new = stable_of(world), world.status()["rollout"]["revision"]
@@ -254,7 +308,9 @@ async def test_pods_that_nobody_can_read_hold_a_release_for_ever_and_are_told():
     world.operator.tells = fails
     await play(world, pods, 40)
     assert weights(world) == {old: 100, new: 0}
-    assert world.condition("Progressing")["reason"] == "AnalysisUnavailable"
+    told = world.condition("Progressing")
+    assert told["reason"] == "AnalysisUnavailable"
+    assert told["message"].endswith("spec.rollout.analysis.source: Prometheus")
     assert "port 8081" in world.condition("Analysed")["message"]
     for kind in ("Analysed", "Progressing", "Stalled"):
         for word in ("NetworkPolicy", "STRICT", "sidecar", "spec.runtime.image", "excludeInbound"):

@@ -2,9 +2,11 @@
 
 import asyncio
 import gzip
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
@@ -13,9 +15,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from played_pods import CANARY, STABLE, Server
+from played_prometheus import Prometheus, metrics
 from yolofleet.analysis.evidence import MOST_BYTES
-from yolofleet.api.analysis import Analysis, Stage
+from yolofleet.analysis.margins import margins_hash
+from yolofleet.api.analysis import Analysis, AnalysisStatus, Source, Stage, Verdict
+from yolofleet.cluster import prometheus as prometheus_io
 from yolofleet.cluster.cache import Cache
+from yolofleet.cluster.prometheus import Query, asks, not_configured
 from yolofleet.cluster.sampler import Sampler, fetch_with, to_pods
 from yolofleet.plan.judging import Subject, Trial
 from yolofleet.workloads.pods import restarts
@@ -108,6 +114,114 @@ async def test_what_is_no_answer_is_none_wherever_it_leads(status: int) -> None:
 
     with pytest.raises(aiohttp.ClientError, match=str(status)):
         await answered(handler)
+
+
+class Listed:
+    """A cache of two pods that have names, and are asked for nothing themselves."""
+
+    def pods(self, _key: str) -> list[dict[str, Any]]:
+        pods = [a_pod("s", STABLE), a_pod("c", CANARY)]
+        for pod in pods:
+            pod["metadata"] |= {"name": pod["metadata"]["uid"], "namespace": "shop"}
+        return pods
+
+
+async def nobody(url: str) -> bytes:
+    raise AssertionError(f"{url} was asked")
+
+
+async def by_prometheus(query: Query, looks: int = 1, interval: str = "10s") -> AnalysisStatus:
+    """Return what is found by so many looks that ask Prometheus."""
+    now = 0.0
+    asked = Analysis(source=Source.PROMETHEUS, interval=interval)
+    sampler = Sampler(
+        cast(Cache, Listed()), nobody, wake=lambda _: None, now=lambda: datetime.now(UTC),
+        clock=lambda: now, prometheus=query,
+    )  # fmt: skip
+    sampler.follow("shop/gate", replace(SUBJECT, asked=asked))
+    for _ in range(looks):
+        await sampler.look_at_due()
+        now += 10
+    found = sampler._trials["shop/gate"].found
+    assert found
+    return found
+
+
+async def test_prometheus_is_asked_in_place_of_the_pods_and_one_scrape_is_one_look() -> None:
+    prometheus = Prometheus()
+    for uid, revision in (("s", STABLE), ("c", CANARY)):
+        prometheus.scrape(metrics(Server(uid, revision)), namespace="shop", pod=uid)
+    found = await by_prometheus(prometheus.ask, looks=3)
+    assert (found.looks, found.unreadable, found.verdict) == (1, 0, Verdict.INCONCLUSIVE)
+
+
+async def test_without_a_prometheus_it_is_told_where_to_name_one() -> None:
+    found = await by_prometheus(not_configured, looks=2)
+    assert (found.unreadable, found.verdict) == (2, Verdict.ERROR)
+    told = {check.message for check in found.checks if check.verdict is Verdict.ERROR}
+    assert all("prometheus.url is not set in the operator's chart" in each for each in told)
+
+
+@asynccontextmanager
+async def a_server(handler: Any) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
+    app = web.Application()
+    app.router.add_route("*", "/base/api/v1/query", handler)
+    async with TestServer(app) as server, to_pods() as session:
+        yield str(server.make_url("/base/")), session
+
+
+@pytest.mark.parametrize("status", [302, 401, 422, 503])
+async def test_a_prometheus_that_refuses_is_an_error_and_no_failure(status: int) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"location": "/base/api/v1/query"}, text="<p>")
+
+    async with a_server(handler) as (url, session):
+        found = await by_prometheus(asks(session, url))
+    assert (found.verdict, found.failed) == (Verdict.ERROR, [])
+    assert any(f"Prometheus answers {status}" in check.message for check in found.checks)
+
+
+async def test_a_prometheus_that_is_away_or_hangs_is_an_error_and_no_failure(monkeypatch) -> None:
+    monkeypatch.setattr(prometheus_io, "TIMEOUT_S", 0.05)
+
+    async def handler(_request: web.Request) -> web.Response:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async with a_server(handler) as (url, session):
+        hangs = await by_prometheus(asks(session, url))
+    async with to_pods() as session:
+        away = await by_prometheus(asks(session, url))
+    for found in (hangs, away):
+        assert (found.verdict, found.failed) == (Verdict.ERROR, [])
+        assert any("could not be looked up" in check.message for check in found.checks)
+
+
+async def test_it_is_shown_the_token_of_today_and_asked_by_a_form(tmp_path: Path) -> None:
+    shown = []
+    prometheus = Prometheus()
+
+    async def handler(request: web.Request) -> web.Response:
+        form = await request.post()
+        shown.append((request.headers["authorization"], form["timeout"]))
+        return web.Response(body=prometheus.answer(str(form["query"])))
+
+    token = tmp_path / "token"
+    async with a_server(handler) as (url, session):
+        for content in ("one\n", "two\n"):
+            token.write_text(content)
+            found = await by_prometheus(asks(session, url, token=str(token)))
+        token.unlink()
+        gone = await by_prometheus(asks(session, url, token=str(token)))
+    assert shown == [("Bearer one", "5s"), ("Bearer two", "5s")]
+    assert any("not in Prometheus" in check.message for check in found.checks)
+    assert gone.verdict is Verdict.ERROR
+
+
+def test_another_source_is_another_trial_since_its_counters_are_of_another_kind() -> None:
+    other = replace(SUBJECT, asked=Analysis(source=Source.PROMETHEUS))
+    assert not SUBJECT.is_of(other)
+    assert margins_hash(SUBJECT.asked) == margins_hash(other.asked), "what is known is kept"
 
 
 def test_what_runs_beside_the_server_restarts_for_its_own_reasons() -> None:

@@ -46,6 +46,15 @@ def test_powers_that_templates_may_not_take_are_a_list() -> None:
     assert read_settings(ENOUGH).defaults.forbidden == frozenset()
 
 
+def test_prometheus_is_where_its_api_is() -> None:
+    assert read_settings(ENOUGH).prometheus_url == ""
+    url = {"YOLOFLEET_PROMETHEUS_URL": "https://mimir.example.com:8443/prometheus"}
+    assert read_settings(ENOUGH | url).prometheus_url == url["YOLOFLEET_PROMETHEUS_URL"]
+    for wrong in ("prometheus:9090", "http://", "http://user:key@prometheus", "http://p/?a=b"):
+        with pytest.raises(InvalidSettings, match="YOLOFLEET_PROMETHEUS_URL"):
+            read_settings(ENOUGH | {"YOLOFLEET_PROMETHEUS_URL": wrong})
+
+
 def test_labels_of_monitors_are_pairs_and_none_means_none_are_made() -> None:
     labels = {"YOLOFLEET_MONITOR_LABELS": "release=prom, a.b/team=,"}
     assert read_settings(ENOUGH | labels).defaults.monitor_labels == {

@@ -4,13 +4,14 @@ A pod runs what a user gave it, so nothing here is believed: sizes are bounded, 
 read is a reason in words, never an exception and never evidence.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 FORMAT = 1
 MOST_BYTES = 1024 * 1024
 _MOST_CLASSES = 80
+_MOST_SEEN = 2000  # Prometheus is told of all classes of a model, beyond the table that a pod tells
 _MOST_PAIRS = 200
 _MOST_CANARIES = 4
 
@@ -117,7 +118,7 @@ class Evidence(_Told):
     status: Annotated[str, Field(max_length=64)] = ""
     requests: Annotated[dict[str, Outcomes], Field(max_length=8)] = {}
     images: Count = 0
-    detections: ByClass = {}
+    detections: Annotated[dict[Name, Count], Field(max_length=_MOST_SEEN)] = {}
     latency: Annotated[dict[str, Histogram], Field(max_length=8)] = {}
     load: Load = Load()
     probe: Probe | None = None
@@ -136,14 +137,15 @@ def parse(body: bytes, *, revision: str) -> Evidence | str:
     try:
         told = Evidence.model_validate_json(body)
     except ValidationError as error:
-        return _problem(error.errors(include_url=False, include_context=False)[0])
+        return problem(error)
     if told.revision != revision:
         return f"says that it is of {told.revision!r}, not of {revision}"
     return told
 
 
-def _problem(error: Any) -> str:
+def problem(invalid: ValidationError) -> str:
     """Say the first thing that is wrong, without what was told: that may be of any length."""
+    error = invalid.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part)[:40] for part in error["loc"])
     if where == "format":
         return f"answers in a format other than {FORMAT}: its server is of another version"

@@ -17,12 +17,32 @@ _NO_TIMES = Histogram().whole()
 _NOTHING = Shadow()
 
 
+OLDEST_S = 120.0
+"""What was scraped longer ago says nothing of now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """By which of Prometheus' scrapes something was told. counted: the sum of all counters."""
+
+    at: float
+    counted: int
+
+    def is_no_later_than(self, seen: "Scrape") -> bool:
+        """Say whether it adds nothing to what was `seen` of the same process.
+
+        Of two Prometheus one may be behind; the clock of neither is asked, unless one stays behind.
+        """
+        behind = self.counted < seen.counted and self.at < seen.at + OLDEST_S
+        return self.at == seen.at or behind
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """One pod of a judged release, as it is at this look.
 
     told: what it answered; words, when that was no evidence; None, when it was not asked.
-    restarts: how often kubelet restarted its container.
+    restarts: how often kubelet restarted its container. scrape: None, when it was asked itself.
     """
 
     uid: str
@@ -30,6 +50,7 @@ class Pod:
     ready: bool
     told: Evidence | str | None = None
     restarts: int = 0
+    scrape: Scrape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +60,7 @@ class Seen:
     look: int
     told: Evidence | None
     restarts: int
+    scrape: Scrape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +122,22 @@ class Look:
     capacity: float | None = None
 
 
+def is_repeated(memory: Memory, pods: Iterable[Pod]) -> bool:
+    """Say whether a pod was not scraped since the last look: then there is nothing to look at yet.
+
+    Pods are scraped one after the other, and what counts is what all showed meanwhile.
+    """
+    return any(_is_told_again(pod, memory.pods.get(pod.uid)) for pod in pods if pod.ready)
+
+
+def _is_told_again(pod: Pod, seen: Seen | None) -> bool:
+    if not (isinstance(pod.told, Evidence) and pod.scrape and seen and seen.told and seen.scrape):
+        return False
+    if pod.told.started != seen.told.started:  # of the process before, or of the one after
+        return pod.told.started < seen.told.started and pod.scrape.at <= seen.scrape.at
+    return pod.scrape.is_no_later_than(seen.scrape)
+
+
 def look(memory: Memory, pods: Iterable[Pod], *, canary: str, stable: str) -> tuple[Memory, Look]:
     """Return what `pods` show now beyond what `memory` holds, and what to remember.
 
@@ -156,12 +194,12 @@ def _unreadable(name: str, pods: list[Pod]) -> str:
 
 def _unread(pod: Pod, seen: Seen | None) -> Seen:
     """Keep what was known: what pods count meanwhile is not lost."""
-    return Seen(seen.look, seen.told, pod.restarts) if seen else Seen(0, None, pod.restarts)
+    return replace(seen, restarts=pod.restarts) if seen else Seen(0, None, pod.restarts)
 
 
 def _read(pod: Pod, memory: Memory, number: int) -> Seen:
     if pod.ready and isinstance(pod.told, Evidence):
-        return Seen(number, pod.told, pod.restarts)
+        return Seen(number, pod.told, pod.restarts, pod.scrape)
     return _unread(pod, memory.pods.get(pod.uid))
 
 

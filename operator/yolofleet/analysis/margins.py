@@ -4,7 +4,7 @@ import hashlib
 
 from yolofleet.api.analysis import Analysis
 
-_NO_LIMITS = {"interval", "max_hold", "mode", "on_failure", "keep_frames"}
+_NO_LIMITS = {"interval", "source", "max_hold", "mode", "on_failure", "keep_frames"}
 
 
 def margins_hash(analysis: Analysis) -> str:

@@ -26,6 +26,13 @@ class OnFailure(StrEnum):
     PAUSE = "Pause"
 
 
+class Source(StrEnum):
+    """Where the counters come from."""
+
+    PODS = "Pods"
+    PROMETHEUS = "Prometheus"
+
+
 class Golden(ApiModel):
     """Pictures whose objects are known: the one check that needs no other revision."""
 
@@ -82,6 +89,13 @@ class Analysis(ApiModel):
 
     interval: Duration = Field(
         default="10s", description="How often the pods' counters are read, 2s to 5m."
+    )
+    source: Source = Field(
+        default=Source.PODS,
+        description="Where they are read. Pods: each pod is asked, on port 8081. Prometheus: where"
+        " the operator may not reach pods; the one that prometheus.url of its chart names, which"
+        " scrapes them at least every minute: what is new is looked at. A change makes no new"
+        " revision and restarts nothing.",
     )
     max_hold: Duration = Field(
         default="2h",

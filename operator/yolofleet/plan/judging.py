@@ -15,6 +15,7 @@ from yolofleet.api.analysis import (
     AnalysisStatus,
     Failed,
     Mode,
+    Source,
     Stage,
     Verdict,
 )
@@ -22,7 +23,7 @@ from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Despite
 from yolofleet.plan.observed import Observed
 from yolofleet.workloads.judged import mute, reads_live
-from yolofleet.workloads.revision import GoldenSet
+from yolofleet.workloads.revision import GoldenSet, Revision
 
 TOLD_EVERY = timedelta(seconds=60)
 _UNPROVED = (Verdict.INCONCLUSIVE, Verdict.ERROR)
@@ -69,12 +70,11 @@ class Subject:
     mute: str = ""
 
     def is_of(self, other: "Subject") -> bool:
-        """Say whether both are of one trial, which goes on."""
-        return (self.trial.revision, self.trial.against, self.retried) == (
-            other.trial.revision,
-            other.trial.against,
-            other.retried,
-        )
+        """Say whether both are of one trial, which goes on by the same counters."""
+        return self._identity() == other._identity()
+
+    def _identity(self) -> tuple[str, ...]:
+        return (self.trial.revision, self.trial.against, self.retried, self.asked.source)
 
 
 class Judgement(Enum):
@@ -231,7 +231,7 @@ def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:
                 f"the pods of {revision.name} were made by an earlier version of the operator, and"
                 " have none of what they are compared by; those of later revisions have it"
             )
-        if told := mute(revision):
+        if told := _mute(detector, revision):
             return told
     if any((each.guard.jwt or each.guard.api_keys) and not each.guard.shadow_key for each in known):
         secret, at = f"{detector.name}-shadow", detector.namespace
@@ -245,6 +245,19 @@ def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:
     return ""
 
 
+def _mute(detector: Detector, revision: Revision) -> str:
+    """Say why nobody learns what pods of `revision` counted; empty where one does.
+
+    Older ones have not all of it in /metrics either.
+    """
+    asked, why = detector.spec.rollout.analysis, mute(revision)
+    if not (why and reads_live(revision)):
+        return why
+    if asked and asked.source is Source.PROMETHEUS:
+        return ""
+    return f"{why}; or spec.rollout.analysis.source: Prometheus"
+
+
 def subject(
     detector: Detector, observed: Observed, trial: Trial | None, known: AnalysisStatus | None
 ) -> Subject | None:
@@ -253,7 +266,11 @@ def subject(
     if trial is None or asked is None or detector.spec.suspend:
         return None
     seen = {name: observed.revisions.get(name) for name in (trial.revision, trial.against)}
-    reasons = {name: mute(each.revision) for name, each in seen.items() if each and each.revision}
+    reasons = {
+        name: _mute(detector, each.revision)
+        for name, each in seen.items()
+        if each and each.revision
+    }
     return Subject(
         trial,
         asked,

@@ -8,7 +8,7 @@ from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.called_off import to_go_on, to_judge_again
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement
-from yolofleet.plan.conditions.unreadable import REMEDY
+from yolofleet.plan.conditions.unreadable import remedy
 from yolofleet.plan.first import failure_of_the_first, gave_up
 from yolofleet.plan.judging import despite
 
@@ -47,7 +47,7 @@ def _in_words(now: Situation, found: AnalysisStatus) -> str:
     if asked and asked.mode is Mode.DRY_RUN:
         told += " (spec.rollout.analysis.mode is DryRun: this has no consequences)"
     told += f". {details}" if details else ""
-    return f"{told}. {REMEDY}" if found.unreadable else told
+    return f"{told}. {remedy(asked)}" if found.unreadable else told
 
 
 def _details(checks: Iterable[Check]) -> Iterator[str]:

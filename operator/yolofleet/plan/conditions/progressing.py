@@ -12,7 +12,7 @@ from yolofleet.plan.conditions.called_off import why as why_called_off
 from yolofleet.plan.conditions.commands import approval
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
-from yolofleet.plan.conditions.unreadable import REMEDY
+from yolofleet.plan.conditions.unreadable import remedy
 from yolofleet.plan.first import failure_of_the_first
 from yolofleet.plan.judging import Judgement
 from yolofleet.plan.rollout import Progress
@@ -200,7 +200,7 @@ def judged(now: Situation, way: Progress) -> Statement | None:
         despite = f". To go on without proof: {typed}"
     if found and known and found.verdict is Verdict.ERROR:
         told = f"{where}: {said}; the release is held, and not rolled back{_meanwhile(now)}"
-        told += f". {REMEDY}" if found.unreadable else ""
+        told += f". {remedy(now.detector.spec.rollout.analysis)}" if found.unreadable else ""
         return _say(False, Reason.ANALYSIS_UNAVAILABLE, told + despite)
     if long:
         told = f"{where}: {said}, and it is held{despite}"

@@ -1,0 +1,164 @@
+"""The counters of a release by way of a real Prometheus, whose binary is given: bytes and times.
+
+Pods are played, on one port, a path each; their names are labels as a PodMonitor makes them. What
+is read must be what the pods tell. Debian has one: `apt-get download prometheus`, `dpkg -x`.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+
+from played_pods import CANARY, STABLE, Server
+from played_prometheus import metrics
+from yolofleet.analysis.evidence import Evidence, parse
+from yolofleet.analysis.prometheus import Scraped, query, read
+from yolofleet.cluster.prometheus import Query, asks
+from yolofleet.cluster.sampler import to_pods
+
+CLASSES: Final = 12
+SCRAPED_EVERY_S: Final = 2
+ROUNDS: Final = 20
+
+
+def main() -> None:
+    """Measure, and print one line of JSON for each number of pods."""
+    parser = argparse.ArgumentParser(prog="python -m bench.sampler.prometheus", description=__doc__)
+    parser.add_argument("binary", type=Path)
+    parser.add_argument("--pods", type=int, nargs="*", default=[2, 20])
+    asked = parser.parse_args()
+    for pods in asked.pods:
+        print(json.dumps(asyncio.run(_measure(asked.binary, pods))))
+
+
+async def _measure(binary: Path, pods: int) -> dict[str, Any]:
+    servers = {f"pod-{n}": _server(f"pod-{n}", CANARY if n % 2 else STABLE) for n in range(pods)}
+    app = web.Application()
+
+    async def scrape(request: web.Request) -> web.Response:
+        return web.Response(text=_text(servers[request.match_info["pod"]]))
+
+    app.router.add_get("/{pod}", scrape)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    with tempfile.TemporaryDirectory() as folder:
+        running, url = _start(binary, Path(folder), port, servers)
+        try:
+            async with to_pods() as session:
+                return await _ask(asks(session, url), servers)
+        finally:
+            running.terminate()
+            running.wait(30)
+            await runner.cleanup()
+
+
+def _server(name: str, revision: str) -> Server:
+    server = Server(name, revision, capacity=40.0)
+    for number in range(CLASSES):
+        server.answers(100, ms=20 + number, **{f"class {number}": 150})
+        for size in range(3):
+            server.pair(f"class {number}", 100, 97, size=size, added=3)
+    server.frame(1000)
+    for arm in server.compute.values():
+        arm[30] += 1000
+    return server
+
+
+def _text(server: Server) -> str:
+    lines = []
+    for name, labels, value in metrics(server):
+        told = ",".join(f"{label}={json.dumps(text)}" for label, text in labels.items())
+        lines.append(f"{name}{{{told}}} {'+Inf' if value == float('inf') else repr(value)}\n")
+    return "".join(lines)
+
+
+def _start(
+    binary: Path, folder: Path, port: int, pods: dict[str, Server]
+) -> tuple[subprocess.Popen[bytes], str]:
+    target = {"targets": [f"127.0.0.1:{port}"]}
+    jobs = [
+        {
+            "job_name": name,
+            "metrics_path": f"/{name}",
+            "static_configs": [target | {"labels": {"namespace": "shop", "pod": name}}],
+        }
+        for name in pods
+    ]
+    every = {"scrape_interval": f"{SCRAPED_EVERY_S}s", "scrape_timeout": f"{SCRAPED_EVERY_S}s"}
+    (folder / "prometheus.yml").write_text(json.dumps({"global": every, "scrape_configs": jobs}))
+    listens = f"127.0.0.1:{port + 1 if port < 65535 else port - 1}"
+    running = subprocess.Popen(
+        [
+            binary,
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={listens}",
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    return running, f"http://{listens}"
+
+
+async def _ask(ask: Query, servers: dict[str, Server]) -> dict[str, Any]:
+    names = {name: server.revision for name, server in servers.items()}
+    asked = query(names, namespace="shop", canary=CANARY)
+    async with asyncio.timeout(60):
+        while not all(  # noqa: ASYNC110 (it is scraped when it is)
+            isinstance(t, Scraped) for t in (await _read(ask, asked, names)).values()
+        ):
+            await asyncio.sleep(0.5)
+    answered, parsed, size, series = [], [], 0, 0
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        status, body = await ask(asked)
+        answered.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        told = read(body, names, status=status)
+        parsed.append(time.perf_counter() - began)
+        size, series = len(body), body.count(b'"metric"')
+        await asyncio.sleep(SCRAPED_EVERY_S / 3)
+    return {
+        "pods": len(servers),
+        "query_bytes": len(asked),
+        "series": series,
+        "answer_kib": size // 1024,
+        "answered_ms": round(1000 * statistics.median(answered), 1),
+        "read_ms": round(1000 * statistics.median(parsed), 1),
+        "as_the_pods_tell": all(_same(told[name], servers[name]) for name in servers),
+    }
+
+
+async def _read(ask: Query, asked: str, names: dict[str, str]) -> dict[str, Scraped | str]:
+    try:
+        status, body = await ask(asked)
+    except (OSError, TimeoutError, aiohttp.ClientError) as error:
+        return dict.fromkeys(names, str(error))
+    return read(body, names, status=status)
+
+
+def _same(told: Scraped | str, server: Server) -> bool:
+    direct = parse(server.evidence(), revision=server.revision)
+    return (
+        isinstance(told, Scraped)
+        and isinstance(direct, Evidence)
+        and told.told.detections == direct.detections
+        and told.told.requests == direct.requests
+        and told.told.latency["request"].whole() == direct.latency["request"].whole()
+        and {name: each.kept for name, each in told.told.shadow.items()}
+        == {name: each.kept for name, each in direct.shadow.items()}
+    )
+
+
+if __name__ == "__main__":
+    main()
