@@ -140,6 +140,7 @@ class Releases(RuleBasedStateMachine):
         self._surge_is_bounded(pods, ready)
         if world.mesh:
             self._routes_are_safe(ready, before)
+            self._whoever_answers_goes_on(ready, before)
             self._no_capacity_goes_before_its_traffic(pods, ready, before)
 
     def _surge_is_bounded(self, before, ready):
@@ -175,6 +176,18 @@ class Releases(RuleBasedStateMachine):
                 full = max(self.world.raw["spec"]["replicas"] - self._gives_one_up(), 1)
                 carries = 100 * ready.get(name, 0) // full
                 assert weight <= max(carries, before.get(name, 0)), "raised above what it carries"
+
+    def _whoever_answers_goes_on(self, ready, before):
+        """As long as anything is to answer: at zero replicas that is a canary alone."""
+        plan, spec = self.world.decide(), self.world.raw["spec"]
+        canary = spec.get("canary") or {}
+        alive = {name for name, weight in before.items() if weight and ready.get(name)}
+        if alive and (spec["replicas"] or (plan.canary and canary.get("weight"))):
+            weights = self.world.weights()
+            answer = [name for name, weight in weights.items() if weight and ready.get(name)]
+            assert answer, f"{alive} answered, and now nobody does: {weights}"
+            if not spec["replicas"]:
+                assert any(self.world.replicas()[name] for name in answer), "its pods go"
 
     def _gives_one_up(self):
         status, spec = self.world.status(), self.world.detector().spec

@@ -446,7 +446,7 @@ def test_the_old_gives_up_what_the_router_has_moved(capacity, goal, ready_new, w
 
 
 def test_a_former_revision_keeps_the_pods_that_its_weight_needs():
-    assert remaining(Capacity(4, 4), running=4, weight=10) == 1
-    assert remaining(Capacity(4, 1), running=4, weight=50) == 2
-    assert remaining(Capacity(4, 1), running=4, weight=1) == 1
-    assert remaining(Capacity(1, 0), running=1, weight=100) == 0
+    assert remaining(4, running=4, weight=10) == 1
+    assert remaining(4, running=4, weight=50) == 2
+    assert remaining(4, running=4, weight=1) == 1
+    assert remaining(0, running=1, weight=100) == 0

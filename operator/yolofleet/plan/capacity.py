@@ -78,9 +78,9 @@ def grown(capacity: Capacity, *, running: int, others: int) -> int:
     return min(capacity.full, max(running, allowed))
 
 
-def remaining(capacity: Capacity, *, running: int, weight: int) -> int:
+def remaining(full: int, *, running: int, weight: int) -> int:
     """Return the replicas of a former revision that still has `weight`: only what that needs.
 
     Those that are wanted have to find room to grow.
     """
-    return min(running, bearers(weight, capacity.kept))
+    return min(running, bearers(weight, full))

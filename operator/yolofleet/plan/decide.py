@@ -118,9 +118,13 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     going = release(detector, observed, defaults, now=now)
     split, moving = {going.stable: 100}, observed.moving
     if observed.splits:
-        asked = shares(detector, observed, going)
-        full = max(going.capacity.kept, 1) if going.capacity.full else 0
-        split = weights(observed, stable=going.stable, shares=asked, full=full)
+        split = weights(
+            observed,
+            stable=going.stable,
+            staying=going.staying(observed),
+            shares=shares(detector, observed, going),
+            full=going.carriers,
+        )
     leaving = draining(observed, going, split, now=now)
     wishes = {r.name: wished(Case(detector, observed, going, r.name)) for r in going.wanted}
     planned = [(r, with_room(observed, going, r, wishes[r.name])) for r in going.wanted]

@@ -34,9 +34,14 @@ class Release:
     wanted: tuple[Revision, ...]
     former: tuple[Revision, ...]
     capacity: Capacity
+    carriers: int  # replicas that carry all requests, whoever has them; 0: nobody is to answer
     progress: Progress | None  # how far the spec's revision is on its way to be the stable one
     failed: Mapping[str, Failed]  # whoever failed, asked for or not
     called_off: Mapping[str, Failed]  # what the spec asks for, and failed: it gets nothing
+
+    def staying(self, observed: Observed) -> int:
+        """Return the ready replicas of the stable revision, but those that are to go at once."""
+        return observed.ready(self.stable) if self.capacity.full else 0
 
 
 def release(
@@ -84,10 +89,19 @@ def release(
         wanted=tuple(wanted.values()),
         former=_former(detector, observed, wanted.keys() | {stable}),
         capacity=capacity,
+        carriers=_carriers(detector, capacity, canary),
         progress=way,
         failed=failed,
         called_off=off,
     )
+
+
+def _carriers(detector: Detector, capacity: Capacity, canary: Revision | None) -> int:
+    """Return the replicas that carry all requests. At zero a canary with a weight answers alone."""
+    asked = detector.spec.canary
+    if capacity.full:
+        return max(capacity.kept, 1)
+    return asked.replicas or 1 if asked and asked.weight and canary else 0
 
 
 def _as_recorded(revision: Revision, observed: Observed) -> Revision:
@@ -183,15 +197,19 @@ def shares(detector: Detector, observed: Observed, going: Release) -> dict[str, 
 
     During a release everybody keeps what the router gives them now, but for its revision when the
     traffic goes over in parts. That begins once the router has let go of all former revisions.
+    At zero replicas nothing but a canary is to answer.
     """
+    others = [r.name for r in going.wanted if r.name != going.stable]
+    if not going.capacity.full:
+        alone = going.canary.name if going.canary and going.carriers else None
+        return {name: 100 if name == alone else 0 for name in others}
     if way := going.progress:
-        others = [r.name for r in going.wanted if r.name != going.stable]
         held = {name: observed.weights.get(name, 0) for name in others}
         # a whole set goes over with the pointer; before that, only where nobody else is alive
         waits = way.strategy is Strategy.BLUE_GREEN and observed.ready(going.stable) > 0
-        if not (waits or way.held or any(routed(observed, r.name) for r in going.former)):
-            alone = way.dark and not observed.ready(going.stable)  # the dark ends where nobody else
-            held[way.revision] = max(way.goal, 1) if alone else way.goal  # is alive
+        if not (waits or way.held or any(_named(observed, r.name) for r in going.former)):
+            lit = way.dark and not observed.ready(going.stable)  # the dark ends where nobody else
+            held[way.revision] = max(way.goal, 1) if lit else way.goal  # is alive
         elif way.held or way.dark:  # what it got because nothing else was alive goes back
             held[way.revision] = min(held.get(way.revision, 0), way.goal)
         return held
@@ -203,20 +221,25 @@ def spans(detector: Detector, observed: Observed, going: Release) -> bool:
     """Say whether the detector's Service has to select the pods of all its revisions.
 
     It does while replicas are swapped in place without a mesh; and while nothing of the stable one
-    is ready and others may answer in its place, until a pod of it is back.
+    is ready and others may answer in its place, until a pod of it is back. A former revision is
+    let back by no Service; but the one that answers by it goes on while nobody else does.
     """
+    stays = going.staying(observed)
     if any(observed.replicas(revision.name) for revision in going.former):
-        return False
+        goes_on = observed.spans and not stays and going.carriers > 0
+        return goes_on and _others_may_answer(detector, observed, going)
     way = going.progress
     if way and way.strategy is Strategy.IN_PLACE and not observed.splits and not way.dark:
         return observed.replicas(way.revision) > 0
-    return not observed.ready(going.stable) and _others_may_answer(detector, observed, going)
+    return not stays and _others_may_answer(detector, observed, going)
 
 
 def _others_may_answer(detector: Detector, observed: Observed, going: Release) -> bool:
     """Say whether something beside the stable revision is ready, and none of it is to be dark."""
     way, canary = going.progress, detector.spec.canary
-    alive = {r.name for r in going.wanted if r.name != going.stable and observed.ready(r.name)}
+    former = (r for r in going.former if observed.replicas(r.name))
+    others = {r.name for r in (*going.wanted, *former)} - {going.stable}
+    alive = {name for name in others if observed.ready(name)}
     dark = {going.canary.name} if going.canary and canary and not canary.weight else set[str]()
     if way and way.held and not observed.spans:
         dark.add(way.revision)  # weights stay
@@ -225,7 +248,12 @@ def _others_may_answer(detector: Detector, observed: Observed, going: Release) -
 
 def routed(observed: Observed, name: str) -> bool:
     """Say whether any router still sends requests to `name`."""
-    return observed.weights.get(name, 0) > 0 or observed.spans or observed.selected == name
+    return _named(observed, name) or observed.spans
+
+
+def _named(observed: Observed, name: str) -> bool:
+    """Say whether a router sends to `name`, and not to whoever is ready."""
+    return observed.weights.get(name, 0) > 0 or observed.selected == name
 
 
 def draining(
@@ -235,13 +263,15 @@ def draining(
     known = {e.revision: min(e.since, now) for e in observed.status.draining}  # clocks are set back
     if observed.followed.by is Following.PENDING:
         return known  # the router may still send as before
+    # whoever is ready gets requests by a Service that spans: they need those that others lack
+    needed = observed.spans and sum(observed.ready(r.name) for r in going.wanted) < going.carriers
     return {
         revision.name: known.get(revision.name, now)
         for revision in going.former
         if (seen := observed.revisions[revision.name]).replicas
         and seen.ready
         and not split.get(revision.name)
-        and not routed(observed, revision.name)
+        and not (needed or _named(observed, revision.name))
     }
 
 

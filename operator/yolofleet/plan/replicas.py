@@ -185,7 +185,8 @@ def former_replicas(
     live = observed.revisions[name]
     if weight := split.get(name, 0):
         weight = max(weight, observed.weights.get(name, 0))  # until the router has let go
-        return remaining(going.capacity, running=live.replicas, weight=weight)
+        kept = going.capacity.kept if going.capacity.full else going.carriers
+        return remaining(kept, running=live.replicas, weight=weight)
     if name not in leaving and (live.ready or observed.weights.get(name)):
         return live.replicas  # its pods may be back before a route that cannot be written
     drain = live.revision.drain_seconds if live.revision else 0

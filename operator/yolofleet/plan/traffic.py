@@ -7,14 +7,16 @@ from yolofleet.plan.observed import Observed
 
 
 def weights(
-    observed: Observed, *, stable: str, shares: Mapping[str, int], full: int
+    observed: Observed, *, stable: str, staying: int, shares: Mapping[str, int], full: int
 ) -> dict[str, int]:
     """Return the percent of requests for each revision; `stable` takes what the others leave.
 
-    shares: what other revisions should get. Each is cut to what its ready replicas carry. When
-    stable is short itself, those that serve now keep of it what is theirs by ready replicas: moving
-    traffic onto too few is how roll-backs fail. A dark launch gets no request. What no route can
-    lead to is not named: a route that waited for it would leave requests with those that it has.
+    staying: ready replicas of stable that are not about to go. shares: what other revisions should
+    get. full: replicas that carry everything; 0: nobody is to answer. Each is cut to what its ready
+    replicas carry. When stable is short itself, those that serve now keep of it what is theirs by
+    ready replicas: moving traffic onto too few is how roll-backs fail. A dark launch gets no
+    request. What no route can lead to is not named: a route that waited for it would leave requests
+    with those that it has.
     """
     given = {
         name: min(share, carries(observed.ready(name), full))
@@ -22,28 +24,27 @@ def weights(
         if name != stable and name not in observed.unreached
     }
     spare = max(0, 100 - sum(given.values()))
-    short = spare - bears(observed.ready(stable), full) if full else 0  # at zero nothing serves
+    short = spare - bears(staying, full) if full else 0
     for name, before in observed.weights.items():
         if short <= 0:
             break
         if name in (stable, *observed.unreached) or not observed.ready(name):
             continue
-        fair = max(carries(observed.ready(name), full), _part(observed, name, stable))
+        fair = max(carries(observed.ready(name), full), _part(observed.ready(name), staying))
         kept = min(before, fair) - given.get(name, 0)
         if kept > 0:
             kept = min(kept, short)
             given[name] = given.get(name, 0) + kept
             short -= kept
-    if not observed.ready(stable) and (alive := _alive(observed, given)):
+    if not staying and (alive := _alive(observed, given)):
         given = _stretched({name: given[name] for name in alive})
     rest = 100 - sum(given.values())
     return {stable: rest, **given}
 
 
-def _part(observed: Observed, name: str, stable: str) -> int:
-    """Return the percent of the ready replicas of both that `name` has."""
-    ready = observed.ready(name)
-    return 100 * ready // (ready + observed.ready(stable))
+def _part(ready: int, others: int) -> int:
+    """Return the percent that `ready` replicas are of these and `others`."""
+    return 100 * ready // (ready + others)
 
 
 def _alive(observed: Observed, given: Mapping[str, int]) -> list[str]:

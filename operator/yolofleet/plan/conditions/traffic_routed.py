@@ -147,12 +147,13 @@ def short_of_capacity(now: Situation) -> Statement | None:
         return None
     if (gets := plan.weights.get(plan.canary, 0)) >= canary.weight:
         return None
+    needs = f", and the whole traffic needs {plan.full}" if plan.full else ""
+    more = ", or raise spec.canary.replicas" if plan.full else ""  # else it answers alone
     return _say(
         False,
         Reason.SHORT_OF_CAPACITY,
         f"spec.canary.weight is {canary.weight} and the canary gets {gets}:"
-        f" {now.observed.ready(plan.canary)} of its replicas are ready, and the whole traffic"
-        f" needs {plan.full}. Wait for them, or raise spec.canary.replicas",
+        f" {now.observed.ready(plan.canary)} of its replicas are ready{needs}. Wait for them{more}",
         lasting=None if now.whole(plan.canary) else False,
     )
 
