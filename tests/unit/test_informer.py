@@ -210,6 +210,20 @@ async def test_a_right_that_is_given_later_is_noticed(monkeypatch: pytest.Monkey
         await eventually(lambda: (CRD, "", 9) in world.cluster.watched)
 
 
+async def test_what_appeared_before_definitions_could_be_listed_is_looked_for_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("yolofleet.runtime.reflector.PAUSE_WITHOUT_RIGHT_S", 0.0)
+    monkeypatch.setattr("yolofleet.cluster.informer.DISCOVERY_DELAYS_S", (0.0,))
+    world = World()
+    world.cluster.forbidden = {(CRD, "")}
+    await world.informer.first()
+    async with running(world):
+        world.cluster.served = {kinds.POD_MONITOR}
+        world.cluster.forbidden.clear()
+        await eventually(lambda: (kinds.POD_MONITOR, "", 9) in world.cluster.watched)
+
+
 @pytest.mark.parametrize("kind", kinds.DISPENSABLE, ids=str)
 async def test_a_right_that_lacks_in_one_namespace_is_missed_in_no_other(kind: Kind) -> None:
     """Roles that an admin keeps by hand are upgraded after the operator."""

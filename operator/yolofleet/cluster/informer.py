@@ -233,7 +233,8 @@ class Informer:
 
     async def _list_definitions(self, reflector: Reflector) -> int:
         listing = await self._client.list(CRD, lambda _: None, metadata_only=True)
-        if self._note_relist(reflector):
+        if self._note_relist(reflector) or reflector in self._forbidden:
+            self._forbidden.discard(reflector)
             self.definitions_changed()
         return listing.version
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -139,21 +140,30 @@ class Client:
             raise NotLeading(f"{request.method} {request.path} was not sent: another may lead")
         started, code = time.monotonic(), "<error>"
         try:
+            async with self._open(request, request.method, self._timeout) as response:
+                code = str(response.status)
+                return _answer(request, response, await response.read())
+        finally:
+            self._observe(request, code, time.monotonic() - started)
+
+    @asynccontextmanager
+    async def _open(
+        self, request: Request, verb: str, within: aiohttp.ClientTimeout
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send `request`, and wait for the head of its answer. `Unanswered` is what breaks off."""
+        try:
             async with self._session.request(
                 request.method,
                 self._server + request.path,
                 params=request.query,
                 data=None if request.body is None else orjson.dumps(request.body),
                 headers={"Content-Type": request.content_type, "Accept": request.accept},
-                timeout=self._timeout,
+                timeout=within,
             ) as response:
-                code = str(response.status)
-                return _answer(request, response, await response.read())
+                yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             told = str(error) or type(error).__name__
-            raise Unanswered(f"{request.method} {request.path}: {told}") from error
-        finally:
-            self._observe(request, code, time.monotonic() - started)
+            raise Unanswered(f"{verb} {request.path}: {told}") from error
 
     async def find(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         """Read one object; None if there is none."""
@@ -243,25 +253,15 @@ class Client:
         query |= {"labelSelector": selector} if selector else {}
         accept = METADATA if metadata_only else JSON
         request = Request("GET", kind.path(namespace), query, accept=accept)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=SILENT_WATCH_S)
-        try:
-            async with self._session.request(
-                request.method,
-                self._server + request.path,
-                params=request.query,
-                headers={"Accept": request.accept},
-                timeout=timeout,
-            ) as response:
-                if response.status != 200:
-                    _answer(request, response, await response.read())
-                opened(response.content)
-                async for number, line in _numbered_lines(response.content):
-                    _take_event(request, line, take)
-                    if number % EVENTS_AT_ONCE == 0:
-                        await asyncio.sleep(0)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            told = str(error) or type(error).__name__
-            raise Unanswered(f"watch {request.path}: {told}") from error
+        within = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=SILENT_WATCH_S)
+        async with self._open(request, "watch", within) as response:
+            if response.status != 200:
+                _answer(request, response, await response.read())
+            opened(response.content)
+            async for number, line in _numbered_lines(response.content):
+                _take_event(request, line, take)
+                if number % EVENTS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     async def serves(self, kind: Kind) -> bool:
         """Return whether the API server has the API of `kind` now."""
