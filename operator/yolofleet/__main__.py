@@ -11,9 +11,8 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import aiohttp
 import uvloop
@@ -37,6 +36,7 @@ from yolofleet.runtime.credentials import Credentials, find_credentials
 from yolofleet.runtime.errors import ClusterError, NotLeading
 from yolofleet.runtime.events import Events
 from yolofleet.runtime.leader import REQUEST_TIMEOUT_S, Leader, LeadershipLost
+from yolofleet.runtime.parts import Parts
 from yolofleet.runtime.queue import Priority, Workers, WorkQueue
 from yolofleet.runtime.watch_health import WatchHealth
 from yolofleet.settings import InvalidSettings, Settings, from_environment
@@ -139,7 +139,7 @@ class Operator:
         self._warm = asyncio.Event()
         self._ending = asyncio.Event()
         self._servers: list[AppRunner] = []
-        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._parts = Parts()
         metrics.leading(settings.lease_name, False)
         metrics.workers.limited_to(settings.workers)
         metrics.queue.watch_work(self._queue.working_since)
@@ -168,17 +168,17 @@ class Operator:
         registry, port = self._metrics.registry, self._settings.metrics_port
         self._servers.append(await serve(registry, health, port))
         self._servers += filter(None, (await self._explain(), await self._admit()))
-        self._start("event loop lag", self._metrics.measure_lag())
-        self._start("leader", self._leader.run())
-        self._start("events", self._events.run())
-        self._start("informer", self._inform())
-        self._start("workers", self._work())
-        self._start("sampler", self._sampler.run())
+        self._parts.start("event loop lag", self._metrics.measure_lag())
+        self._parts.start("leader", self._leader.run())
+        self._parts.start("events", self._events.run())
+        self._parts.start("informer", self._inform())
+        self._parts.start("workers", self._work())
+        self._parts.start("sampler", self._sampler.run())
         self._guarding = asyncio.create_task(self._guard(), name="guard")
 
     async def _guard(self) -> None:
         """End the process when a part of it ends."""
-        await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+        await self._parts.one_ends()
         await self._failed()
 
     async def _end(self) -> None:
@@ -189,7 +189,7 @@ class Operator:
         await self._leader.release()
         for server in self._servers:
             await server.cleanup()
-        await self._stop(*self._tasks)
+        await self._parts.stop_all()
 
     async def _explain(self) -> AppRunner | None:
         """Serve what is believed of detectors, where it is asked for."""
@@ -202,12 +202,9 @@ class Operator:
         if not port:
             return None
         certificate = webhook.Certificate(folder, self._metrics.certificate_read)
-        self._start("certificate", certificate.keep_fresh())
+        self._parts.start("certificate", certificate.keep_fresh())
         defaults = self._deps.defaults
         return await webhook.serve(self._cache, self._warm.is_set, certificate, port, defaults)
-
-    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks[name] = asyncio.create_task(work, name=name)
 
     async def _inform(self) -> None:
         await self._informer.first()
@@ -227,17 +224,11 @@ class Operator:
         )
         await workers.run(self._settings.workers)
 
-    async def _stop(self, *names: str) -> None:
-        tasks = [self._tasks[name] for name in names]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     async def _stop_writing(self) -> None:
-        await self._stop("workers", "sampler", "informer")
+        await self._parts.stop("workers", "sampler", "informer")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._events.posted(), LAST_EVENTS_S)
-        await self._stop("events", "leader")
+        await self._parts.stop("events", "leader")
 
     async def _failed(self) -> int:
         """End with 1: a restart repairs the rest. After a lost Lease nothing may be written."""
@@ -249,10 +240,7 @@ class Operator:
     def _lost(self) -> bool:
         """Log what ended; return whether it was the leadership."""
         lost = False
-        for name, task in self._tasks.items():
-            if not task.done():
-                continue
-            error = None if task.cancelled() else task.exception()
+        for name, error in self._parts.ended().items():
             if _is_loss(error):
                 lost = True
                 logger.error("leadership lost; exiting", extra={"fields": {"part": name}})
@@ -280,7 +268,7 @@ class Operator:
         """Say what a restart would put right. An API server that is away is not among it."""
         if self._ending.is_set():
             return ""
-        ended = [name for name, task in self._tasks.items() if task.done()]
+        ended = self._parts.ended()
         ails = [
             f"ended: {', '.join(ended)}" if ended else "",
             self._metrics.late(),
