@@ -9,6 +9,7 @@ from typing import Final
 import aiohttp
 
 from yolofleet.analysis.prometheus import MOST_BYTES
+from yolofleet.cluster.bounded import body_of
 
 TIMEOUT_S: Final = 5.0
 AT_ONCE: Final = 4
@@ -44,12 +45,7 @@ def asks(session: aiohttp.ClientSession, url: str, *, token: str = "", ca: str =
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
             ) as answer:
-                body = bytearray()
-                async for chunk in answer.content.iter_chunked(2**16):
-                    body += chunk
-                    if len(body) > MOST_BYTES:  # whoever reads it says so
-                        break
-                return answer.status, bytes(body)
+                return answer.status, await body_of(answer, most=MOST_BYTES)
 
     return ask if url else not_configured
 

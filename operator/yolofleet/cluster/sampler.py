@@ -29,6 +29,7 @@ from yolofleet.api.analysis import AnalysisStatus, Source
 from yolofleet.api.base import seconds
 from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.api.pod_template import EVIDENCE_PORT
+from yolofleet.cluster.bounded import body_of
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.prometheus import Query, not_configured
 from yolofleet.plan.judging import Subject, is_news
@@ -246,11 +247,6 @@ def fetch_with(session: aiohttp.ClientSession) -> Fetch:
         async with session.get(url, allow_redirects=False) as answer:
             if answer.status != HTTPStatus.OK:
                 raise aiohttp.ClientError(f"answers {answer.status}")
-            body = bytearray()
-            async for chunk in answer.content.iter_chunked(2**16):
-                body += chunk
-                if len(body) > MOST_BYTES:  # `parse` says so
-                    break
-            return bytes(body)
+            return await body_of(answer, most=MOST_BYTES)
 
     return fetch
