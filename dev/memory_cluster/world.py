@@ -13,7 +13,7 @@ from faults import safety
 from faults.history import Seen
 from faults.stage import NAME
 from faults.traces import SPEC
-from memory_cluster.controllers import Controllers
+from memory_cluster.controllers import Controllers, address_of
 from memory_cluster.faults import Crashed, Fault
 from memory_cluster.operator import DEFAULTS, MemoryClient, Operator, nobody_answers
 from memory_cluster.server import KINDS, MERGE, Server
@@ -25,6 +25,7 @@ from yolofleet.runtime import objects
 from yolofleet.runtime.client import Request
 from yolofleet.runtime.kind import Kind
 
+LOOK_S: Final = 10.0  # the interval of judging, by default
 NAMESPACE: Final = "shop"
 QUIET_S: Final = 400.0
 """Longer than whatever is looked at again: a back-off is at most 300 s."""
@@ -204,6 +205,15 @@ class World:
         self._time.seconds += seconds
         await self._work()
 
+    async def pass_looks(self, looks: int, *, first: Callable[[], None] = lambda: None) -> None:
+        """Let the sampler look so often, with what comes of it. first: what pods do before each."""
+        for _ in range(looks):
+            self.controllers.settle()
+            first()
+            await self.pass_time(LOOK_S)
+            self.controllers.settle()
+            await self.pass_time(0.5)  # what was written is read back
+
     # what a user does
 
     async def create(self, **spec: Any) -> Manifest:
@@ -254,6 +264,15 @@ class World:
         """Return the detector's status."""
         status: Manifest = (self.detector() or {}).get("status", {})
         return status
+
+    def stable(self) -> str:
+        """Return the revision that is released."""
+        return str(self.status()["stable"]["revision"])
+
+    def pod_at(self, url: str) -> Manifest:
+        """Return the pod that a URL leads to."""
+        by_address = {address_of(pod): pod for pod in self.server.all(kinds.POD)}
+        return by_address[url.split("/")[2].partition(":")[0]]
 
     def condition(self, type: str) -> Manifest:
         """Return one condition; empty when it is not there."""

@@ -1,13 +1,12 @@
 """What a detector is released on first: it serves, is judged by itself, and is then left alone."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from faults.traces import SPEC, A, B
-from memory_cluster.controllers import address_of, revision_of
-from memory_cluster.faults import CrashAfter, CrashBefore, Fault, LostAfter, Refused, Then, write
+from memory_cluster.controllers import revision_of
+from memory_cluster.faults import AT_A_WRITE
 from memory_cluster.server import MERGE
 from memory_cluster.world import NAMESPACE, World
 from played_pods import Server
@@ -17,16 +16,6 @@ from yolofleet.cluster import kinds
 SET = {"golden": {"configMap": "known", "minMAP50": 0.6}}
 GOOD = {"state": "done", "set_sha256": "5e7", "map50": 0.9, "images": 20}
 BAD = {**GOOD, "map50": 0.2}
-LOOK_S = 10.0
-
-FAULTS: dict[str, Callable[[int, World], Fault]] = {
-    "refused": lambda number, _: Refused(write(number)),
-    "failed before": lambda number, _: Refused(write(number), code=500),
-    "lost after": lambda number, _: LostAfter(write(number)),
-    "crash before": lambda number, _: CrashBefore(write(number)),
-    "crash after": lambda number, _: CrashAfter(write(number)),
-    "forgotten lines": lambda number, world: Then(write(number), act=world.forget(8)),
-}
 
 
 class Told:
@@ -45,8 +34,7 @@ class Told:
 
     def __call__(self, url: str) -> bytes:
         self.asked += 1
-        by_address = {address_of(p): p for p in self.world.server.all(kinds.POD)}
-        revision = revision_of(by_address[url.split("/")[2].partition(":")[0]])
+        revision = revision_of(self.world.pod_at(url))
         golden = BAD if revision in self.worse else self.golden
         return Server("any", revision, golden=golden, **self.server).evidence()
 
@@ -66,22 +54,9 @@ async def made(
     return world, told
 
 
-async def play(world: World, looks: int) -> None:
-    """Let time pass, look by look."""
-    for _ in range(looks):
-        world.controllers.settle()
-        await world.pass_time(LOOK_S)
-        world.controllers.settle()
-        await world.pass_time(0.5)  # what was written is read back
-
-
-def stable_of(world: World) -> str:
-    return str(world.status()["stable"]["revision"])
-
-
 def mark(world: World) -> str:
     """Return what the workload of the released revision says of that."""
-    made = world.server.find(kinds.DEPLOYMENT, NAMESPACE, stable_of(world))
+    made = world.server.find(kinds.DEPLOYMENT, NAMESPACE, world.stable())
     assert made
     return str(made["metadata"]["annotations"][RELEASED_ANNOTATION])
 
@@ -100,13 +75,13 @@ async def test_it_serves_at_once_passes_and_is_looked_at_no_more():
     assert world.condition("Ready")["status"] == "True"
     assert world.condition("Released")["status"] == "True"
     assert mark(world) == "unproved"
-    await play(world, 8)
+    await world.pass_looks(8)
     assert world.status()["analysis"]["said"] == "Passed 2/2 at 100 %"
     assert world.status()["analysis"].get("against", "") == ""
     assert world.condition("Analysed")["status"] == "True"
     assert mark(world) == "true"
     asked = told.asked
-    await play(world, 20)
+    await world.pass_looks(20)
     assert told.asked == asked
     await world.settle()
     assert at_rest(world, told)
@@ -114,7 +89,7 @@ async def test_it_serves_at_once_passes_and_is_looked_at_no_more():
 
 async def test_without_known_pictures_it_passes_by_its_own():
     world, told = await made(None, {})
-    await play(world, 8)
+    await world.pass_looks(8)
     assert world.status()["analysis"]["said"] == "Passed 1/1 at 100 %"
     await world.settle()
     assert at_rest(world, told)
@@ -129,7 +104,7 @@ async def test_one_that_fails_goes_on_serving_and_a_person_is_told(
     on_failure, golden, server, check
 ):
     world, told = await made(golden, SET | {"onFailure": on_failure}, **server)
-    await play(world, 8)
+    await world.pass_looks(8)
     assert world.condition("Ready")["status"] == "True"
     assert world.condition("Released")["status"] == "False"
     stalled = world.condition("Stalled")
@@ -145,15 +120,15 @@ async def test_one_that_fails_goes_on_serving_and_a_person_is_told(
 
 async def test_one_that_failed_is_accepted_by_a_persons_word():
     world, told = await made(BAD)
-    await play(world, 8)
-    approved = {"revision": stable_of(world), "step": 1, "despite": "AnalysisFailed"}
+    await world.pass_looks(8)
+    approved = {"revision": world.stable(), "step": 1, "despite": "AnalysisFailed"}
     await world.edit(rollout={"analysis": SET, "approved": approved})
     await world.settle()
     assert world.condition("Released")["status"] == "True"
     assert world.condition("Stalled")["status"] == "False"
     assert mark(world) == "true"
     await world.edit(rollout={"analysis": SET})
-    await play(world, 8)
+    await world.pass_looks(8)
     assert world.condition("Stalled")["status"] == "False", "said once"
     assert at_rest(world, told)
 
@@ -161,10 +136,10 @@ async def test_one_that_failed_is_accepted_by_a_persons_word():
 @pytest.mark.parametrize("on_failure", ["Rollback", "Pause"])
 async def test_one_that_failed_is_judged_again_by_a_persons_word(on_failure):
     world, told = await made(BAD, SET | {"onFailure": on_failure})
-    await play(world, 8)
+    await world.pass_looks(8)
     told.golden = GOOD
-    judge_again(world, f"{stable_of(world)}:2")
-    await play(world, 10)
+    judge_again(world, f"{world.stable()}:2")
+    await world.pass_looks(10)
     assert world.condition("Released")["status"] == "True"
     assert world.condition("Analysed")["status"] == "True"
     assert mark(world) == "true"
@@ -174,7 +149,7 @@ async def test_one_that_failed_is_judged_again_by_a_persons_word(on_failure):
 
 async def test_in_a_dry_run_it_is_told_and_nothing_comes_of_it():
     world, told = await made(BAD, SET | {"mode": "DryRun"})
-    await play(world, 8)
+    await world.pass_looks(8)
     assert world.status()["analysis"]["said"] == "Would fail: golden"
     assert world.condition("Released")["status"] == "True"
     assert world.condition("Stalled")["status"] == "False"
@@ -194,39 +169,39 @@ async def test_one_that_was_released_before_is_not_judged_for_it(asked):
         world.operator = None
     asked_before = told.asked
     await world.edit(rollout={"analysis": SET})
-    await play(world, 10)
+    await world.pass_looks(10)
     assert told.asked == asked_before
     assert world.condition("Released")["status"] == "True"
 
 
 async def test_a_suspended_one_is_not_looked_at_and_goes_on_later():
     world, told = await made()
-    await play(world, 2)
+    await world.pass_looks(2)
     await world.edit(suspend=True)
     await world.settle()
     asked = told.asked
-    await play(world, 5)
+    await world.pass_looks(5)
     assert told.asked == asked
     await world.edit(suspend=False)
-    await play(world, 8)
+    await world.pass_looks(8)
     assert mark(world) == "true"
 
 
 async def test_a_set_that_cannot_be_used_is_told_and_asked_for_until_patience_ends():
     world, told = await made({"state": "failed", "message": "no labels"}, SET | {"maxHold": "5m"})
-    await play(world, 8)
+    await world.pass_looks(8)
     assert world.condition("Analysed")["reason"] == "AnalysisUnavailable"
     assert "no labels" in world.condition("Analysed")["message"]
     assert world.condition("Released")["status"] == "True"
-    await play(world, 30)
+    await world.pass_looks(30)
     assert world.condition("Analysed")["reason"] == "NotEnoughData"
     assert "not looked at any more" in world.condition("Analysed")["message"]
     assert "kubectl annotate" in world.condition("Analysed")["message"]
     await world.settle()
     assert at_rest(world, told)
     told.golden = GOOD
-    judge_again(world, stable_of(world))
-    await play(world, 8)
+    judge_again(world, world.stable())
+    await world.pass_looks(8)
     assert mark(world) == "true"
 
 
@@ -238,14 +213,14 @@ async def test_pods_that_nobody_can_read_are_told_and_serve_and_are_not_asked_fo
         raise TimeoutError
 
     world.operator.tells = fails
-    await play(world, 8)
+    await world.pass_looks(8)
     assert world.condition("Analysed")["reason"] == "AnalysisUnavailable"
     assert "NetworkPolicy" in world.condition("Analysed")["message"]
     assert world.condition("Released")["status"] == "True"
     assert world.condition("Stalled")["status"] == "False", "nothing that works stops"
-    await play(world, 30)
+    await world.pass_looks(30)
     asked = told.asked
-    await play(world, 10)
+    await world.pass_looks(10)
     assert told.asked == asked
     assert world.condition("Analysed")["reason"] == "NotEnoughData"
     await world.settle()
@@ -254,24 +229,24 @@ async def test_pods_that_nobody_can_read_are_told_and_serve_and_are_not_asked_fo
 
 async def test_a_canary_of_the_same_time_goes_first_and_what_failed_is_no_measure_for_one():
     world, told = await made({**GOOD, "state": "running"})
-    first = stable_of(world)
+    first = world.stable()
     await world.edit(canary={"model": B, "weight": 10})
     await world.pass_time(0.5)
     told.worse, told.golden = {first}, GOOD
-    await play(world, 3)
+    await world.pass_looks(3)
     assert world.status()["analysis"]["against"] == first
     await world.edit(canary=None)
-    await play(world, 8)
+    await world.pass_looks(8)
     assert world.status()["analysis"]["said"] == "Failed: golden"
     assert world.condition("Stalled")["reason"] == "AnalysisFailed"
     await world.edit(canary={"model": B, "weight": 10})
-    await play(world, 10)
+    await world.pass_looks(10)
     assert world.status()["analysis"].get("against", "") == ""
     assert world.status()["analysis"]["said"] == "Passed 2/2 at 10 %"
     assert first in world.condition("Stalled")["message"]
     await world.edit(model=B, canary=None)
-    await play(world, 20)
-    assert stable_of(world) != first
+    await world.pass_looks(20)
+    assert world.stable() != first
     assert world.condition("Released")["status"] == "True"
 
 
@@ -284,15 +259,15 @@ async def test_one_at_zero_replicas_is_judged_once_it_serves():
     assert told.asked == 0
     assert at_rest(world, told)
     await world.edit(replicas=1)
-    await play(world, 8)
+    await world.pass_looks(8)
     assert world.condition("Stalled")["reason"] == "AnalysisFailed"
 
 
 async def test_other_limits_judge_one_that_failed_again():
     world, told = await made(BAD)
-    await play(world, 8)
+    await world.pass_looks(8)
     await world.edit(rollout={"analysis": {"golden": {"configMap": "known", "minMAP50": 0.1}}})
-    await play(world, 10)
+    await world.pass_looks(10)
     assert world.condition("Released")["status"] == "True"
     assert mark(world) == "true"
     await world.settle()
@@ -301,11 +276,11 @@ async def test_other_limits_judge_one_that_failed_again():
 
 async def test_what_comes_after_one_that_failed_may_fail_too_and_the_first_goes_on_serving():
     world, told = await made(BAD)
-    await play(world, 8)
-    first = stable_of(world)
+    await world.pass_looks(8)
+    first = world.stable()
     await world.edit(model=B)
-    await play(world, 12)
-    assert stable_of(world) == first
+    await world.pass_looks(12)
+    assert world.stable() == first
     assert world.condition("Ready")["status"] == "True"
     assert world.condition("Progressing")["reason"] == "AnalysisFailed"
     assert first not in world.condition("Progressing")["message"].partition(":")[0]
@@ -316,32 +291,32 @@ async def test_what_comes_after_one_that_failed_may_fail_too_and_the_first_goes_
 
 async def test_what_comes_after_one_that_failed_is_judged_by_itself_too():
     world, told = await made(BAD)
-    await play(world, 8)
-    bad = stable_of(world)
+    await world.pass_looks(8)
+    bad = world.stable()
     told.worse, told.golden = {bad}, GOOD
     await world.edit(model=B)
-    await play(world, 3)
+    await world.pass_looks(3)
     assert world.status()["analysis"].get("against", "") == ""
     good = world.status()["rollout"]["revision"]
-    await play(world, 25)
-    assert stable_of(world) == good
+    await world.pass_looks(25)
+    assert world.stable() == good
     assert world.condition("Released")["status"] == "True"
     await world.edit(model=A)
-    await play(world, 3)
-    assert stable_of(world) == good, "it failed: nobody goes back to it unasked"
+    await world.pass_looks(3)
+    assert world.stable() == good, "it failed: nobody goes back to it unasked"
     assert world.condition("Progressing")["reason"] == "AnalysisFailed"
     assert bad in world.condition("Progressing")["message"]
 
 
 async def test_what_comes_after_one_that_is_not_done_with_is_compared_with_it():
     world, _ = await made({**GOOD, "state": "running"})
-    await play(world, 2)
-    first = stable_of(world)
+    await world.pass_looks(2)
+    first = world.stable()
     await world.edit(model=B)
-    await play(world, 3)
+    await world.pass_looks(3)
     assert world.status()["analysis"]["against"] == first
     await world.edit(model=A)
-    await play(world, 3)
+    await world.pass_looks(3)
     assert world.status()["analysis"]["revision"] == first
     assert world.status()["analysis"].get("against", "") == ""
 
@@ -364,11 +339,11 @@ async def test_what_comes_after_one_that_never_ran_does_not_wait_for_it():
     world.controllers._run = has_no_image
     await world.create(**SPEC | {"model": B, "rollout": {"analysis": SET}})
     await world.settle()
-    first = stable_of(world)
+    first = world.stable()
     assert world.condition("Stalled")["status"] == "True"
     await world.edit(model=A)
-    await play(world, 30)
-    assert stable_of(world) != first
+    await world.pass_looks(30)
+    assert world.stable() != first
     assert world.condition("Released")["status"] == "True"
     await world.settle()
     assert at_rest(world, told)
@@ -377,12 +352,12 @@ async def test_what_comes_after_one_that_never_ran_does_not_wait_for_it():
 async def test_a_status_that_is_lost_has_it_judged_again_or_knows_what_it_failed():
     for golden, reason in ((GOOD, "Released"), (BAD, "AnalysisFailed")):
         world, told = await made(golden)
-        await play(world, 3 if golden is GOOD else 8)
+        await world.pass_looks(3 if golden is GOOD else 8)
         world.send(
             "PATCH", kinds.DETECTOR.path(NAMESPACE, "gate") + "/status", {"status": None}, MERGE
         )
         world.operator = None
-        await play(world, 10)
+        await world.pass_looks(10)
         assert world.condition("Released")["reason"] == reason
         assert world.condition("Ready")["status"] == "True"
         await world.settle()
@@ -392,7 +367,7 @@ async def test_a_status_that_is_lost_has_it_judged_again_or_knows_what_it_failed
 @pytest.mark.parametrize(
     "every", [5, pytest.param(1, marks=pytest.mark.nightly)], ids=["some", "all"]
 )
-@pytest.mark.parametrize("what", FAULTS)
+@pytest.mark.parametrize("what", AT_A_WRITE)
 @pytest.mark.parametrize("golden", [GOOD, BAD], ids=["good", "bad"])
 async def test_whatever_goes_wrong_with_a_write_it_is_judged_once(golden, what, every):
     async def begun() -> World:
@@ -403,18 +378,18 @@ async def test_whatever_goes_wrong_with_a_write_it_is_judged_once(golden, what, 
 
     async def ends(world: World) -> None:
         await world.create(**SPEC | {"rollout": {"analysis": SET}})
-        await play(world, 9)
+        await world.pass_looks(9)
 
     prepared = await begun()
     prepared.suffer()
     await ends(prepared)
-    first = 1 + list(FAULTS).index(what) % every
+    first = 1 + list(AT_A_WRITE).index(what) % every
     for number in range(first, len(prepared.writes()) + 1, every):
         world = await begun()
-        world.suffer(FAULTS[what](number, world))
+        world.suffer(AT_A_WRITE[what](number, world))
         await ends(world)
         world.heal()
-        await play(world, 8)
+        await world.pass_looks(8)
         await world.settle()
         reason = "Released" if golden is GOOD else "AnalysisFailed"
         assert world.condition("Released")["reason"] == reason, (what, number)

@@ -1,17 +1,17 @@
 """A judged release on played pods: whatever is lost or refused, what failed stays called off."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from faults.traces import SPEC, B
-from memory_cluster.controllers import address_of, revision_of
-from memory_cluster.faults import CrashAfter, CrashBefore, Fault, LostAfter, Refused, Then, write
+from memory_cluster.controllers import revision_of
+from memory_cluster.faults import AT_A_WRITE
 from memory_cluster.operator import DEFAULTS, nobody_answers
-from memory_cluster.world import NAMESPACE, World
+from memory_cluster.world import LOOK_S, NAMESPACE, World
 from played_pods import Server, bucket_of
 from played_prometheus import Prometheus, metrics
 from yolofleet.api.analysis import Mode
@@ -24,17 +24,7 @@ ROLLOUT = {
     "analysis": {},
 }
 C = {"uri": "https://models.example.com/c.onnx"}
-LOOK_S = 10.0
 FRAMES = 600  # of each pod, in each look
-
-FAULTS: dict[str, Callable[[int, World], Fault]] = {
-    "refused": lambda number, _: Refused(write(number)),
-    "failed before": lambda number, _: Refused(write(number), code=500),
-    "lost after": lambda number, _: LostAfter(write(number)),
-    "crash before": lambda number, _: CrashBefore(write(number)),
-    "crash after": lambda number, _: CrashAfter(write(number)),
-    "forgotten lines": lambda number, world: Then(write(number), act=world.forget(8)),
-}
 
 
 class Pods:
@@ -48,9 +38,7 @@ class Pods:
             world.operator.tells = self.tells
 
     def tells(self, url: str) -> bytes:
-        by_address = {address_of(p): p for p in self.world.server.all(kinds.POD)}
-        pod = by_address[url.split("/")[2].partition(":")[0]]
-        return self.server(pod).evidence()
+        return self.server(self.world.pod_at(url)).evidence()
 
     def server(self, pod: Manifest) -> Server:
         uid = pod["metadata"]["uid"]
@@ -58,7 +46,7 @@ class Pods:
 
     def count(self) -> None:
         """Let every pod answer so many requests, and those of stable have copies compared."""
-        stable = stable_of(self.world)
+        stable = self.world.stable()
         pods = self.world.server.all(kinds.POD)
         shown = self.shown()
         for pod in pods:
@@ -85,16 +73,7 @@ class Pods:
 
 async def play(world: World, pods: Pods, looks: int) -> None:
     """Let pods answer and time pass, look by look."""
-    for _ in range(looks):
-        world.controllers.settle()
-        pods.count()
-        await world.pass_time(LOOK_S)
-        world.controllers.settle()
-        await world.pass_time(0.5)  # what was written is read back
-
-
-def stable_of(world: World) -> str:
-    return str(world.status()["stable"]["revision"])
+    await world.pass_looks(looks, first=pods.count)
 
 
 async def in_the_dark(keeps: float, **spec: Any) -> tuple[World, Pods]:
@@ -129,10 +108,10 @@ def exposed(world: World, revision: str) -> Iterator[int]:
 
 async def test_a_good_revision_walks_from_the_dark_to_the_end():
     world, pods = await in_the_dark(0.98)
-    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    old, new = world.stable(), world.status()["rollout"]["revision"]
     assert weights(world) == {old: 100, new: 0}
     await play(world, pods, 120)
-    assert stable_of(world) == new
+    assert world.stable() == new
     assert set(exposed(world, new)) >= {0, 10, 50, 100}
     assert "analysis" in world.status()
 
@@ -164,10 +143,10 @@ async def test_by_way_of_prometheus_it_is_judged_as_by_the_pods(keeps: float):
     scraped(world, pods)
     await world.edit(model=B)
     await play(world, pods, 2)
-    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    old, new = world.stable(), world.status()["rollout"]["revision"]
     await play(world, pods, 120 if keeps else 12)
     if keeps:
-        assert stable_of(world) == new
+        assert world.stable() == new
         return
     assert weights(world) == {old: 100}
     assert set(exposed(world, new)) == {0}
@@ -177,7 +156,7 @@ async def test_by_way_of_prometheus_it_is_judged_as_by_the_pods(keeps: float):
 
 async def test_the_source_may_change_on_the_way_and_restarts_nothing():
     world, pods = await in_the_dark(0.98)
-    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    old, new = world.stable(), world.status()["rollout"]["revision"]
     before = {pod["metadata"]["uid"] for pod in world.server.all(kinds.POD)}
     await play(world, pods, 3)
     scraped(world, pods)
@@ -187,12 +166,12 @@ async def test_the_source_may_change_on_the_way_and_restarts_nothing():
     assert world.status()["rollout"]["revision"] == new
     assert before <= {pod["metadata"]["uid"] for pod in world.server.all(kinds.POD)}
     await play(world, pods, 110)
-    assert stable_of(world) == new != old
+    assert world.stable() == new != old
 
 
 async def test_a_blind_one_is_called_off_before_anybody_sees_it():
     world, pods = await in_the_dark(0.0)
-    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    old, new = world.stable(), world.status()["rollout"]["revision"]
     await play(world, pods, 12)
     assert weights(world) == {old: 100}
     assert set(exposed(world, new)) <= {0}
@@ -206,7 +185,7 @@ async def test_a_blind_one_is_called_off_before_anybody_sees_it():
 async def test_what_failed_loses_its_weight_as_soon_as_that_is_stored(weight):
     """Our own write of it wakes nobody: without a look of its own it would keep it for a minute."""
     world, pods = await in_the_dark(0.98 if weight else 0.0)
-    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    old, new = world.stable(), world.status()["rollout"]["revision"]
     for _ in range(100):
         if weights(world).get(new) == weight:
             break
@@ -225,7 +204,7 @@ async def test_what_failed_loses_its_weight_as_soon_as_that_is_stored(weight):
 
 async def test_one_that_turns_bad_later_goes_back():
     world, pods = await in_the_dark(0.98)
-    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    old, new = world.stable(), world.status()["rollout"]["revision"]
     for _ in range(100):
         await play(world, pods, 1)
         if weights(world).get(new):
@@ -234,12 +213,12 @@ async def test_one_that_turns_bad_later_goes_back():
     pods.keeps = 0.0
     await play(world, pods, 15)
     assert weights(world) == {old: 100}
-    assert stable_of(world) == old
+    assert world.stable() == old
 
 
 async def test_a_third_spec_is_judged_for_itself_and_the_second_as_if_it_was_new():
     world, pods = await in_the_dark(0.98)
-    old, second = stable_of(world), world.status()["rollout"]["revision"]
+    old, second = world.stable(), world.status()["rollout"]["revision"]
     for _ in range(100):
         if weights(world).get(second) == 10:
             break
@@ -253,7 +232,7 @@ async def test_a_third_spec_is_judged_for_itself_and_the_second_as_if_it_was_new
     pods.keeps = 0.98
     await world.edit(model=B)
     await play(world, pods, 60)
-    assert stable_of(world) == second
+    assert world.stable() == second
     assert max(exposed(world, third)) == 0
 
 
@@ -269,7 +248,7 @@ async def test_of_two_canaries_in_a_row_one_that_fails_says_nothing_of_the_other
     pods.keeps = 0.0
     await world.edit(canary={"model": C, "weight": 20})
     await play(world, pods, 10)
-    assert weights(world) == {stable_of(world): 100}
+    assert weights(world) == {world.stable(): 100}
     assert world.condition("CanaryHealthy")["reason"] == "AnalysisFailed"
     pods.keeps = 0.98
     await world.edit(canary={"model": B, "weight": 20})
@@ -277,7 +256,7 @@ async def test_of_two_canaries_in_a_row_one_that_fails_says_nothing_of_the_other
     assert weights(world)[good] == 20
     await world.edit(model=B, canary=None)
     await play(world, pods, 12)
-    assert stable_of(world) == good
+    assert world.stable() == good
 
 
 async def test_a_live_file_of_somebody_else_holds_the_release_and_is_told_and_left_alone():
@@ -292,7 +271,7 @@ async def test_a_live_file_of_somebody_else_holds_the_release_and_is_told_and_le
     await world.edit(model=B)
     await play(world, pods, 30)
     new = world.status()["rollout"]["revision"]
-    assert weights(world) == {stable_of(world): 100, new: 0}
+    assert weights(world) == {world.stable(): 100, new: 0}
     assert world.condition("Progressing")["reason"] == "ResourceConflict"
     assert "gate-live" in world.condition("Progressing")["message"]
     assert world.server.find(kinds.CONFIG_MAP, NAMESPACE, "gate-live")["data"] == {"a": "b"}
@@ -300,7 +279,7 @@ async def test_a_live_file_of_somebody_else_holds_the_release_and_is_told_and_le
 
 async def test_pods_that_nobody_can_read_hold_a_release_for_ever_and_are_told():
     world, pods = await in_the_dark(0.98)
-    old, new = stable_of(world), world.status()["rollout"]["revision"]
+    old, new = world.stable(), world.status()["rollout"]["revision"]
 
     def fails(_url: str) -> bytes:
         raise TimeoutError
@@ -329,7 +308,7 @@ async def test_pods_that_nobody_can_read_hold_a_release_for_ever_and_are_told():
 
 async def test_pods_whose_port_is_given_to_another_container_are_not_asked_and_a_person_decides():
     world, pods = await in_the_dark(0.98)
-    old, asked = stable_of(world), set()
+    old, asked = world.stable(), set()
 
     def tells(url: str) -> bytes:
         body = pods.tells(url)
@@ -359,7 +338,7 @@ async def test_a_stable_of_before_is_no_match_and_a_person_decides_at_the_first_
     await world.settle()
     monkeypatch.undo()
     pods = Pods(world, 0.98)
-    old = stable_of(world)
+    old = world.stable()
     tells = pods.tells
 
     def only_new(url: str) -> bytes:
@@ -398,17 +377,17 @@ async def test_a_settled_detector_is_not_looked_at():
 @pytest.mark.parametrize(
     "every", [5, pytest.param(1, marks=pytest.mark.nightly)], ids=["some", "all"]
 )
-@pytest.mark.parametrize("what", FAULTS)
+@pytest.mark.parametrize("what", AT_A_WRITE)
 async def test_whatever_goes_wrong_with_a_write_what_failed_is_called_off(what, every):
     """At writes from the first look on: nobody sees it, and it stays away."""
     prepared, pods = await in_the_dark(0.0)
     prepared.suffer()
     await play(prepared, pods, 6)
-    first = 1 + list(FAULTS).index(what) % every
+    first = 1 + list(AT_A_WRITE).index(what) % every
     for number in range(first, len(prepared.writes()) + 1, every):
         world, pods = await in_the_dark(0.0)
         new = world.status()["rollout"]["revision"]
-        world.suffer(FAULTS[what](number, world))
+        world.suffer(AT_A_WRITE[what](number, world))
         await play(world, pods, 6)
         world.heal()
         await world.settle()
@@ -438,11 +417,11 @@ async def test_a_cluster_judges_releases_of_detectors_that_do_not_say_it(
     await world.settle()
     await world.create(**SPEC | {"rollout": asked})
     await world.settle()
-    before, pods = stable_of(world), Pods(world, keeps=0.1)
+    before, pods = world.stable(), Pods(world, keeps=0.1)
     await world.edit(model=B)
     await play(world, pods, 8)
     told = world.status().get("analysis", {}).get("said", "")
     assert told.startswith(said)
     assert bool(told) == bool(said)
     await play(world, pods, 30)
-    assert (stable_of(world) == before) is called_off
+    assert (world.stable() == before) is called_off

@@ -1,7 +1,7 @@
 """The Deployment of the stable revision is deleted in mid-release, and then a write fails."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import reduce
 from typing import Any
 
@@ -11,13 +11,11 @@ from faults.oracles import differences
 from faults.traces import SPEC, A, B
 from memory_cluster.faults import (
     ALWAYS,
+    AT_A_WRITE,
     CrashAfter,
-    CrashBefore,
     FailedAfter,
     Fault,
-    LostAfter,
     Refused,
-    Then,
     write,
     writes_of,
 )
@@ -28,15 +26,7 @@ from yolofleet.runtime import objects
 
 ROLLOUT = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "Approval"}]}
 
-FAULTS: dict[str, Callable[[int, World], Fault]] = {
-    "refused": lambda number, _: Refused(write(number)),
-    "failed before": lambda number, _: Refused(write(number), code=500),
-    "failed after": lambda number, _: FailedAfter(write(number)),
-    "lost after": lambda number, _: LostAfter(write(number)),
-    "crash before": lambda number, _: CrashBefore(write(number)),
-    "crash after": lambda number, _: CrashAfter(write(number)),
-    "forgotten lines": lambda number, world: Then(write(number), act=world.forget(8)),
-}
+FAULTS = AT_A_WRITE | {"failed after": lambda number, _: FailedAfter(write(number))}
 
 
 async def in_mid_release() -> World:
@@ -48,10 +38,6 @@ async def in_mid_release() -> World:
     await world.settle()
     assert world.status()["rollout"]["step"] == 1
     return world
-
-
-def stable_of(world: World) -> str:
-    return str(world.status()["stable"]["revision"])
 
 
 def pointers(world: World) -> Iterator[str]:
@@ -69,13 +55,13 @@ def kept(world: World) -> dict[str, Manifest]:
 
 async def lose(world: World, *fault: Fault) -> None:
     world.suffer(*fault)
-    world.remove(kinds.DEPLOYMENT, stable_of(world))
+    world.remove(kinds.DEPLOYMENT, world.stable())
     await world.settle()
 
 
 async def test_it_is_made_again_before_anything_else_and_gets_its_requests_back() -> None:
     world = await in_mid_release()
-    before, stable = world.state(), stable_of(world)
+    before, stable = world.state(), world.stable()
     await lose(world)
     assert not differences(before, world.state())
     assert f"patch deployments/{stable}" in world.writes()
@@ -87,7 +73,7 @@ async def test_it_is_made_again_before_anything_else_and_gets_its_requests_back(
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault_at_any_write_meanwhile_changes_nothing_in_the_end(fault: str) -> None:
     prepared = await in_mid_release()
-    before, stable = prepared.state(), stable_of(prepared)
+    before, stable = prepared.state(), prepared.stable()
     usual = prepared.fork()
     await usual.settle()
     await lose(usual)
@@ -130,7 +116,7 @@ async def test_records_that_are_refused_stop_no_release(code: int) -> None:
     await world.settle(60)
     await world.edit(model=B)
     await world.settle(60)
-    stable = stable_of(world)
+    stable = world.stable()
     assert world.condition("Ready")["status"] == "True"
     assert world.status()["stable"]["model"] == B["uri"]
     assert f"ControllerRevision {stable}" in world.condition("Written")["message"]
@@ -142,7 +128,7 @@ async def test_records_that_are_refused_stop_no_release(code: int) -> None:
 
 async def test_whoever_edits_or_deletes_a_record_changes_nothing() -> None:
     world = await in_mid_release()
-    before, stable = world.state(), stable_of(world)
+    before, stable = world.state(), world.stable()
     world.suffer()
     for edit in ({"labels": {"yolofleet.io/detector": "other"}}, {"ownerReferences": None}):
         world.merge(kinds.RECORD, stable, {"metadata": edit})
@@ -165,7 +151,7 @@ async def test_under_an_autoscaler_it_comes_back_with_the_replicas_that_it_had(f
     scaling = {"minReplicas": 2, "maxReplicas": 9, "cpu": 70}
     await world.create(**SPEC | {"autoscaling": scaling, "resources": {"requests": {"cpu": "1"}}})
     await world.settle()
-    stable = stable_of(world)
+    stable = world.stable()
     world.merge(
         kinds.DEPLOYMENT, stable, {"spec": {"replicas": 8}}, manager="kube-controller-manager"
     )
@@ -182,7 +168,7 @@ async def test_one_that_is_lost_while_suspended_comes_back_with_the_replicas_tha
     await world.create(**SPEC | {"autoscaling": scaling, "resources": {"requests": {"cpu": "1"}}})
     await world.settle()
     scaled = {"spec": {"replicas": 8}}
-    world.merge(kinds.DEPLOYMENT, stable_of(world), scaled, manager="kube-controller-manager")
+    world.merge(kinds.DEPLOYMENT, world.stable(), scaled, manager="kube-controller-manager")
     await world.edit(suspend=True)
     await world.settle()
     await lose(world)
@@ -200,7 +186,7 @@ async def test_a_note_that_others_edited_is_put_right_and_told_and_no_pod_change
     path: tuple[str, ...], unlabelled: bool
 ) -> None:
     world = await in_mid_release()
-    before, stable, told = world.state(), stable_of(world), kept(world)
+    before, stable, told = world.state(), world.stable(), kept(world)
     note = json.loads(told[stable]["data"]["record"])
     part = reduce(dict.__getitem__, path[:-1], note)
     part[path[-1]] = 0.9 if path[-1] == "confidence" else "other"
@@ -221,7 +207,7 @@ async def test_an_edited_note_is_left_and_not_believed_where_drift_is_only_repor
     await world.settle()
     await world.create(**SPEC | {"driftPolicy": "Report"})
     await world.settle()
-    stable, told = stable_of(world), kept(world)
+    stable, told = world.stable(), kept(world)
     live = world.server.find(kinds.DEPLOYMENT, NAMESPACE, stable)
     assert live
     edited = told[stable]["data"]["record"].replace('"confidence":0.25', '"confidence":0.9')
@@ -240,7 +226,7 @@ async def test_an_edited_note_is_left_and_not_believed_where_drift_is_only_repor
 async def test_what_we_noted_ourselves_is_what_runs_whatever_the_record_says() -> None:
     """As after a downgrade: an older operator rendered it anew, and knew of no records."""
     world = await in_mid_release()
-    stable, deployments = stable_of(world), world.server.all(kinds.DEPLOYMENT)
+    stable, deployments = world.stable(), world.server.all(kinds.DEPLOYMENT)
     record = kept(world)[stable]
     older = json.loads(record["data"]["record"])
     older["render"]["image"] = "serve:later"
@@ -256,7 +242,7 @@ async def test_what_we_noted_ourselves_is_what_runs_whatever_the_record_says() -
 
 async def test_a_record_without_its_labels_is_found_when_the_deployment_is_gone() -> None:
     world = await in_mid_release()
-    before, stable = world.state(), stable_of(world)
+    before, stable = world.state(), world.stable()
     world.operator = None
     nothing = dict.fromkeys(kept(world)[stable]["metadata"]["labels"])
     world.merge(kinds.RECORD, stable, {"metadata": {"labels": nothing}})
@@ -267,7 +253,7 @@ async def test_a_record_without_its_labels_is_found_when_the_deployment_is_gone(
 async def test_one_that_is_slow_to_go_is_made_again_once_it_is_gone() -> None:
     """As with `kubectl delete --cascade=foreground`: it stays until its pods have gone."""
     world = await in_mid_release()
-    before, stable = world.state(), stable_of(world)
+    before, stable = world.state(), world.stable()
     world.merge(kinds.DEPLOYMENT, stable, {"metadata": {"finalizers": ["example.com/slow"]}})
     await world.settle()
     await lose(world)
