@@ -17,7 +17,7 @@ from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
-from yolofleet.plan.release import Release, draining, release, shares, spans
+from yolofleet.plan.release import Release, draining, next_release, shares, spans
 from yolofleet.plan.replicas import Case, former_replicas, wished, with_room
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.shortage import shortage
@@ -115,38 +115,38 @@ class Plan:
 
 def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: datetime) -> Plan:
     """Return the next state of `detector`. Raises nothing for a parsed detector."""
-    going = release(detector, observed, defaults, now=now)
-    split, moving = {going.stable: 100}, observed.moving
+    release = next_release(detector, observed, defaults, now=now)
+    split, moving = {release.stable: 100}, observed.moving
     if observed.splits:
         split = weights(
             observed,
-            stable=going.stable,
-            staying=going.staying(observed),
-            shares=shares(detector, observed, going),
-            full=going.carriers,
+            stable=release.stable,
+            staying=release.staying(observed),
+            shares=shares(detector, observed, release),
+            full=release.carriers,
         )
-    leaving = draining(observed, going, split, now=now)
-    wishes = {r.name: wished(Case(detector, observed, going, r.name)) for r in going.wanted}
-    planned = [(r, with_room(observed, going, r, wishes[r.name])) for r in going.wanted]
-    missing = _missing(observed, wishes, going)
+    leaving = draining(observed, release, split, now=now)
+    wishes = {r.name: wished(Case(detector, observed, release, r.name)) for r in release.wanted}
+    planned = [(r, with_room(observed, release, r, wishes[r.name])) for r in release.wanted]
+    missing = _missing(observed, wishes, release)
     planned += [
-        (r, former_replicas(observed, r.name, going, split, leaving, now)) for r in going.former
+        (r, former_replicas(observed, r.name, release, split, leaving, now)) for r in release.former
     ]
     released = {name for name, seen in observed.revisions.items() if seen.released}
-    trial = _trial(detector, observed, going, now)
-    shown = _shadow(detector, observed, going, trial, now)
+    trial = _trial(detector, observed, release, now)
+    shown = _shadow(detector, observed, release, trial, now)
     kept = records([revision for revision, _ in planned], observed)
     return Plan(
-        stable=going.stable,
-        target=going.target.name,
-        canary=going.canary.name if going.canary else None,
+        stable=release.stable,
+        target=release.target.name,
+        canary=release.canary.name if release.canary else None,
         revisions=tuple(
             PlannedRevision(
                 r,
                 kept[r.name],
                 replicas,
-                r.name in released | {going.stable},
-                going.failed.get(r.name),
+                r.name in released | {release.stable},
+                release.failed.get(r.name),
                 unproved=is_unproved(detector, observed, r),
             )
             for r, replicas in planned
@@ -158,31 +158,31 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         weights=split,
         buckets=_buckets(detector, observed, split),
         unreached=observed.unreached,
-        matched=_matched(detector, observed, going),
-        spans=spans(detector, observed, going),
-        progress=going.progress,
-        called_off=going.called_off,
+        matched=_matched(detector, observed, release),
+        spans=spans(detector, observed, release),
+        progress=release.progress,
+        called_off=release.called_off,
         trial=trial,
-        full=going.capacity.full,
+        full=release.capacity.full,
         draining=leaving,
         shadow=shown,
         missing=missing,
         requeue_after=_next_look(
-            going,
+            release,
             leaving,
             shown,
             missing,
             now,
             gives_up=(
                 patience(detector, observed.analysis, trial.revision, now)
-                if trial and trial.revision == going.stable
+                if trial and trial.revision == release.stable
                 else None
             ),
         ),
     )
 
 
-def _trial(detector: Detector, observed: Observed, going: Release, now: datetime) -> Trial | None:
+def _trial(detector: Detector, observed: Observed, release: Release, now: datetime) -> Trial | None:
     """Say who is judged: the revision on its way; else a canary by hand; else the first one.
 
     What was called off is told for as long as it is asked for, and the first one waits.
@@ -190,26 +190,30 @@ def _trial(detector: Detector, observed: Observed, going: Release, now: datetime
     if detector.spec.rollout.analysis is None:
         return None
     unlike, sticks = _unlike(observed), _sticks(detector)
-    if way := going.progress:
-        lone = way.strategy is Strategy.IN_PLACE and not way.dark and not going.capacity.kept
+    if progress := release.progress:
+        lone = (
+            progress.strategy is Strategy.IN_PLACE
+            and not progress.dark
+            and not release.capacity.kept
+        )
         return Trial(
-            way.revision,
-            measure(detector, observed, going.stable, way.revision),
-            way.stage,
-            way.goal,
-            way.following,
+            progress.revision,
+            measure(detector, observed, release.stable, progress.revision),
+            progress.stage,
+            progress.goal,
+            progress.following,
             incomparable=sticks,
             lone=lone,
             unlike=unlike,
         )
-    if (canary := detector.spec.canary) is None or going.canary is None:
-        off = going.called_off
-        return None if off else trial_of_the_first(detector, observed, going.stable, now)
+    if (canary := detector.spec.canary) is None or release.canary is None:
+        off = release.called_off
+        return None if off else trial_of_the_first(detector, observed, release.stable, now)
     stage = Stage.LIVE if canary.weight or canary.match else Stage.DARK
     chosen = "it answers the requests that match spec.canary.match, which may be unlike the others"
     return Trial(
-        going.canary.name,
-        measure(detector, observed, going.stable, going.canary.name),
+        release.canary.name,
+        measure(detector, observed, release.stable, release.canary.name),
         stage,
         canary.weight,
         100,
@@ -242,16 +246,16 @@ def _buckets(detector: Detector, observed: Observed, split: Mapping[str, int]) -
     return assigned(observed.buckets, split)
 
 
-def _matched(detector: Detector, observed: Observed, going: Release) -> str | None:
+def _matched(detector: Detector, observed: Observed, release: Release) -> str | None:
     canary = detector.spec.canary
-    if canary is None or not canary.match or going.canary is None:
+    if canary is None or not canary.match or release.canary is None:
         return None
-    name = going.canary.name
+    name = release.canary.name
     return name if observed.ready(name) and name not in observed.unreached else None
 
 
 def _shadow(
-    detector: Detector, observed: Observed, going: Release, trial: Trial | None, now: datetime
+    detector: Detector, observed: Observed, release: Release, trial: Trial | None, now: datetime
 ) -> Shadow | None:
     """Say who is shown copies of what the stable revision answers.
 
@@ -261,17 +265,17 @@ def _shadow(
     trial = trial if trial and trial.against else None
     canary, asked = detector.spec.canary, detector.spec.rollout.analysis
     keeps = bool(asked and asked.keep_frames)
-    name = trial.revision if trial else going.canary.name if going.canary else ""
-    by_hand = canary.shadow if canary and going.canary and going.canary.name == name else 0
-    revisions = {each.name: each for each in going.wanted}
+    name = trial.revision if trial else release.canary.name if release.canary else ""
+    by_hand = canary.shadow if canary and release.canary and release.canary.name == name else 0
+    revisions = {each.name: each for each in release.wanted}
     shown, percent = revisions.get(name), by_hand or (100 if trial else 0)
-    if shown is None or not percent or not can_be_shown(revisions.get(going.stable), shown):
-        off = {each.revision: each.at for each in going.called_off.values()} if keeps else {}
+    if shown is None or not percent or not can_be_shown(revisions.get(release.stable), shown):
+        off = {each.revision: each.at for each in release.called_off.values()} if keeps else {}
         return looked_at(observed.shadow, off, now)
     return shadow(
         shown,
         percent,
-        senders=observed.ready(going.stable),
+        senders=observed.ready(release.stable),
         receivers=observed.ready(name),
         capacity=_capacity(observed, name),
         before=observed.shadow,
@@ -286,29 +290,33 @@ def _capacity(observed: Observed, name: str) -> float | None:
     return known.capacity if known and known.revision == name else None
 
 
-def _missing(observed: Observed, wishes: Mapping[str, int | None], going: Release) -> str | None:
+def _missing(observed: Observed, wishes: Mapping[str, int | None], release: Release) -> str | None:
     """Say which revision finds no accelerator for its replicas."""
-    for revision in going.wanted:
+    for revision in release.wanted:
         running, wish = observed.replicas(revision.name), wishes[revision.name]
         more = max((running if wish is None else wish) - running, 0)
         more += observed.unplaced(revision.name)
         if more and (told := shortage(revision, more, observed.nodes)):
-            return f"{revision.name}: {told}{_by_consent(going, revision)}"
+            return f"{revision.name}: {told}{_by_consent(release, revision)}"
     return None
 
 
-def _by_consent(going: Release, revision: Revision) -> str:
-    way = going.progress
-    if way is None or way.revision != revision.name or way.strategy is not Strategy.BLUE_GREEN:
+def _by_consent(release: Release, revision: Revision) -> str:
+    progress = release.progress
+    if (
+        progress is None
+        or progress.revision != revision.name
+        or progress.strategy is not Strategy.BLUE_GREEN
+    ):
         return ""
     return (
         f". Or set spec.rollout.strategy to {Strategy.IN_PLACE}: replica by replica, without a"
-        " second set" + (" (with one replica, an outage)" if going.capacity.full == 1 else "")
+        " second set" + (" (with one replica, an outage)" if release.capacity.full == 1 else "")
     )
 
 
 def _next_look(
-    going: Release,
+    release: Release,
     leaving: Mapping[str, datetime],
     shown: Shadow | None,
     missing: str | None,
@@ -320,9 +328,9 @@ def _next_look(
     looks = [LOOK_FOR_ACCELERATORS] if missing else []
     looks += [gives_up] if gives_up else []
     looks += [shown.due_in(now)] if shown else []
-    if going.progress and (left := going.progress.next_look) and left > timedelta():
+    if release.progress and (left := release.progress.next_look) and left > timedelta():
         looks.append(left)
-    for revision in going.former:
+    for revision in release.former:
         if since := leaving.get(revision.name):
             until = since + timedelta(seconds=revision.drain_seconds) - now
             looks.append(max(until, timedelta(seconds=1)))

@@ -18,7 +18,7 @@ from yolofleet.plan.judging import failures
 from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed, ObservedRevision
 from yolofleet.plan.revisions import canary_revision, stable_revision
-from yolofleet.plan.rollout import Progress, progress, strategy_for
+from yolofleet.plan.rollout import Progress, next_progress, strategy_for
 from yolofleet.plan.scaling import full_capacity
 from yolofleet.routers.following import Following
 from yolofleet.workloads.revision import Revision, meaning, rendered_as
@@ -44,7 +44,7 @@ class Release:
         return observed.ready(self.stable) if self.capacity.full else 0
 
 
-def release(
+def next_release(
     detector: Detector, observed: Observed, defaults: Defaults, *, now: datetime
 ) -> Release:
     """Decide who is who; the pointer moves here."""
@@ -62,9 +62,9 @@ def release(
     free = room(target, observed.nodes)
     strategy = strategy_for(detector, observed, target, full=full, room=free)
     capacity = Capacity(full, detector.spec.rollout.surge(strategy, full))
-    way = None
+    progress = None
     if before != target.name and target.name not in off:
-        way = progress(
+        progress = next_progress(
             detector,
             observed,
             target,
@@ -73,9 +73,9 @@ def release(
             full=capacity.kept,
             now=now,
         )
-        if takes_over(observed, before, way, capacity, room=free):
-            way = None
-    stable = before if way or target.name in off else target.name
+        if takes_over(observed, before, progress, capacity, room=free):
+            progress = None
+    stable = before if progress or target.name in off else target.name
     if canary and (canary.name == stable or canary.name in off):
         canary = None
     wanted = {r.name: r for r in (target, canary) if r and r.name not in off}
@@ -90,7 +90,7 @@ def release(
         former=_former(detector, observed, wanted.keys() | {stable}),
         capacity=capacity,
         carriers=_carriers(detector, capacity, canary),
-        progress=way,
+        progress=progress,
         failed=failed,
         called_off=off,
     )
@@ -153,7 +153,7 @@ def released_on(observed: Observed, otherwise: str) -> str:
 
 
 def takes_over(
-    observed: Observed, before: str, way: Progress, capacity: Capacity, *, room: int
+    observed: Observed, before: str, progress: Progress, capacity: Capacity, *, room: int
 ) -> bool:
     """Say whether the new revision becomes the stable one.
 
@@ -162,21 +162,21 @@ def takes_over(
 
     room: how many more replicas of it the free accelerators carry.
     """
-    if way.held:
+    if progress.held:
         return False
     if capacity.full == 0:  # nobody asks, so that holding for a time shows nothing
-        return way.walked or not (way.awaits or way.judged.holds)
+        return progress.walked or not (progress.awaits or progress.judged.holds)
     needed = max(capacity.kept, 1)
-    seen = observed.revisions.get(way.revision)
-    if seen is None or not way.walked:
+    seen = observed.revisions.get(progress.revision)
+    if seen is None or not progress.walked:
         return False
-    if observed.splits and way.revision not in observed.way_points:
+    if observed.splits and progress.revision not in observed.way_points:
         return False  # the route could not follow, whatever this process remembers of why
     if not observed.ready(before) and seen.ready + room < needed:
         needed = 1  # what is dead holds the accelerators: better one replica than none for ever
     # A workload is unsettled for a moment after our own note on it that it is released. Whoever
     # has to look again just then, with the pointer moved and the route not, does not go back.
-    return seen.ready >= needed and (seen.settled or observed.selected == way.revision)
+    return seen.ready >= needed and (seen.settled or observed.selected == progress.revision)
 
 
 def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[Revision, ...]:
@@ -192,57 +192,63 @@ def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[R
     return (*running, *resting[: detector.spec.revision_history])
 
 
-def shares(detector: Detector, observed: Observed, going: Release) -> dict[str, int]:
+def shares(detector: Detector, observed: Observed, release: Release) -> dict[str, int]:
     """Return what revisions beside the stable one should get of the traffic, in percent.
 
     During a release everybody keeps what the router gives them now, but for its revision when the
     traffic goes over in parts. That begins once the router has let go of all former revisions.
     At zero replicas nothing but a canary is to answer.
     """
-    others = [r.name for r in going.wanted if r.name != going.stable]
-    if not going.capacity.full:
-        alone = going.canary.name if going.canary and going.carriers else None
+    others = [r.name for r in release.wanted if r.name != release.stable]
+    if not release.capacity.full:
+        alone = release.canary.name if release.canary and release.carriers else None
         return {name: 100 if name == alone else 0 for name in others}
-    if way := going.progress:
+    if progress := release.progress:
         held = {name: observed.weights.get(name, 0) for name in others}
         # a whole set goes over with the pointer; before that, only where nobody else is alive
-        waits = way.strategy is Strategy.BLUE_GREEN and observed.ready(going.stable) > 0
-        if not (waits or way.held or any(_named(observed, r.name) for r in going.former)):
-            lit = way.dark and not observed.ready(going.stable)  # the dark ends where nobody else
-            held[way.revision] = max(way.goal, 1) if lit else way.goal  # is alive
-        elif way.held or way.dark:  # what it got because nothing else was alive goes back
-            held[way.revision] = min(held.get(way.revision, 0), way.goal)
+        waits = progress.strategy is Strategy.BLUE_GREEN and observed.ready(release.stable) > 0
+        if not (waits or progress.held or any(_named(observed, r.name) for r in release.former)):
+            # the dark ends where nobody else is alive
+            lit = progress.dark and not observed.ready(release.stable)
+            held[progress.revision] = max(progress.goal, 1) if lit else progress.goal
+        elif progress.held or progress.dark:  # what it got because nothing else was alive goes back
+            held[progress.revision] = min(held.get(progress.revision, 0), progress.goal)
         return held
     canary = detector.spec.canary
-    return {going.canary.name: canary.weight} if canary and going.canary else {}
+    return {release.canary.name: canary.weight} if canary and release.canary else {}
 
 
-def spans(detector: Detector, observed: Observed, going: Release) -> bool:
+def spans(detector: Detector, observed: Observed, release: Release) -> bool:
     """Say whether the detector's Service has to select the pods of all its revisions.
 
     It does while replicas are swapped in place without a mesh; and while nothing of the stable one
     is ready and others may answer in its place, until a pod of it is back. A former revision is
     let back by no Service; but the one that answers by it goes on while nobody else does.
     """
-    stays = going.staying(observed)
-    if any(observed.replicas(revision.name) for revision in going.former):
-        goes_on = observed.spans and not stays and going.carriers > 0
-        return goes_on and _others_may_answer(detector, observed, going)
-    way = going.progress
-    if way and way.strategy is Strategy.IN_PLACE and not observed.splits and not way.dark:
-        return observed.replicas(way.revision) > 0
-    return not stays and _others_may_answer(detector, observed, going)
+    stays = release.staying(observed)
+    if any(observed.replicas(revision.name) for revision in release.former):
+        goes_on = observed.spans and not stays and release.carriers > 0
+        return goes_on and _others_may_answer(detector, observed, release)
+    progress = release.progress
+    if (
+        progress
+        and progress.strategy is Strategy.IN_PLACE
+        and not observed.splits
+        and not progress.dark
+    ):
+        return observed.replicas(progress.revision) > 0
+    return not stays and _others_may_answer(detector, observed, release)
 
 
-def _others_may_answer(detector: Detector, observed: Observed, going: Release) -> bool:
+def _others_may_answer(detector: Detector, observed: Observed, release: Release) -> bool:
     """Say whether something beside the stable revision is ready, and none of it is to be dark."""
-    way, canary = going.progress, detector.spec.canary
-    former = (r for r in going.former if observed.replicas(r.name))
-    others = {r.name for r in (*going.wanted, *former)} - {going.stable}
+    progress, canary = release.progress, detector.spec.canary
+    former = (r for r in release.former if observed.replicas(r.name))
+    others = {r.name for r in (*release.wanted, *former)} - {release.stable}
     alive = {name for name in others if observed.ready(name)}
-    dark = {going.canary.name} if going.canary and canary and not canary.weight else set[str]()
-    if way and way.held and not observed.spans:
-        dark.add(way.revision)  # weights stay
+    dark = {release.canary.name} if release.canary and canary and not canary.weight else set[str]()
+    if progress and progress.held and not observed.spans:
+        dark.add(progress.revision)  # weights stay
     return bool(alive) and not alive & dark
 
 
@@ -257,17 +263,19 @@ def _named(observed: Observed, name: str) -> bool:
 
 
 def draining(
-    observed: Observed, going: Release, split: Mapping[str, int], *, now: datetime
+    observed: Observed, release: Release, split: Mapping[str, int], *, now: datetime
 ) -> dict[str, datetime]:
     """Return since when each running revision that nobody wants has been without traffic."""
     known = {e.revision: min(e.since, now) for e in observed.status.draining}  # clocks are set back
     if observed.followed.by is Following.PENDING:
         return known  # the router may still send as before
     # whoever is ready gets requests by a Service that spans: they need those that others lack
-    needed = observed.spans and sum(observed.ready(r.name) for r in going.wanted) < going.carriers
+    needed = (
+        observed.spans and sum(observed.ready(r.name) for r in release.wanted) < release.carriers
+    )
     return {
         revision.name: known.get(revision.name, now)
-        for revision in going.former
+        for revision in release.former
         if (seen := observed.revisions[revision.name]).replicas
         and seen.ready
         and not split.get(revision.name)

@@ -32,18 +32,18 @@ class Case:
 
     detector: Detector
     observed: Observed
-    going: Release
+    release: Release
     name: str
 
     @property
     def part(self) -> Part:
         """Return the part that it plays."""
-        way = self.going.progress
-        if self.name != self.going.stable:
-            return Part.INCOMING if way and self.name == way.revision else Part.CANARY
+        progress = self.release.progress
+        if self.name != self.release.stable:
+            return Part.INCOMING if progress and self.name == progress.revision else Part.CANARY
         if self.detector.spec.autoscaling:
             return Part.AUTOSCALED
-        return Part.OUTGOING if way else Part.STABLE
+        return Part.OUTGOING if progress else Part.STABLE
 
     @property
     def running(self) -> int:
@@ -53,7 +53,7 @@ class Case:
     @property
     def former(self) -> int:
         """Replicas of revisions that nobody wants any more."""
-        return sum(self.observed.replicas(each.name) for each in self.going.former)
+        return sum(self.observed.replicas(each.name) for each in self.release.former)
 
 
 def wished(case: Case) -> int | None:
@@ -63,55 +63,56 @@ def wished(case: Case) -> int | None:
 
 def autoscaled(case: Case) -> int | None:
     """Leave the number alone: but an autoscaler does not start from nothing, and sleeps at zero."""
-    return None if case.running else case.going.capacity.full
+    return None if case.running else case.release.capacity.full
 
 
 def stable(case: Case) -> int:
     """Grow into the room that others leave."""
-    return grown(case.going.capacity, running=case.running, others=case.former)
+    return grown(case.release.capacity, running=case.running, others=case.former)
 
 
 def going_out(case: Case) -> int:
     """Give up what the successor has taken over, and nothing before."""
-    observed, capacity, way = case.observed, case.going.capacity, case.going.progress
-    if way is None:
+    observed, capacity, progress = case.observed, case.release.capacity, case.release.progress
+    if progress is None:
         return stable(case)
     told = observed.status.stable
     running = told.desired if told and told.revision == case.name else case.running
-    others = case.former + observed.replicas(way.revision)
-    if not running and way.goal < 100:  # scaled to zero and back: the steps need both
+    others = case.former + observed.replicas(progress.revision)
+    if not running and progress.goal < 100:  # scaled to zero and back: the steps need both
         return grown(capacity, running=0, others=others)
-    if short := _short(observed, case.going):
+    if short := _short(observed, case.release):
         return min(grown(capacity, running=running, others=others), running + short)
     return outgoing(
         capacity,
-        way.goal,
+        progress.goal,
         running=running,
-        ready_new=observed.ready(way.revision),
-        weight_new=_taken_over(case, way),
+        ready_new=observed.ready(progress.revision),
+        weight_new=_taken_over(case, progress),
     )
 
 
 def coming_in(case: Case) -> int:
     """Take what its goal needs and others leave room for."""
-    observed, capacity, way = case.observed, case.going.capacity, case.going.progress
-    if way is None or way.held:
+    observed, capacity, progress = case.observed, case.release.capacity, case.release.progress
+    if progress is None or progress.held:
         return case.running if observed.deployed(case.name) else _told(observed, case.name)
-    short = _short(observed, case.going)
+    short = _short(observed, case.release)
+    whole = progress.strategy is Strategy.BLUE_GREEN  # a whole set also in the dark
     needed = bearers(observed.weights.get(case.name, 0), capacity.kept)
     return newcomer(
         capacity,
-        100 if way.strategy is Strategy.BLUE_GREEN else way.goal,  # a whole set also in the dark
+        100 if whole else progress.goal,
         running=case.running,
         kept=min(case.running, needed) if short else case.running,
-        others=case.former + observed.replicas(case.going.stable) + short,
-        stuck=not observed.ready(case.going.stable),
+        others=case.former + observed.replicas(case.release.stable) + short,
+        stuck=not observed.ready(case.release.stable),
     )
 
 
 def on_trial(case: Case) -> int:
     """Take what was asked for, or what its weight needs."""
-    return canary_replicas(case.detector, case.observed, case.name, case.going.capacity.full)
+    return canary_replicas(case.detector, case.observed, case.name, case.release.capacity.full)
 
 
 _WISHES: Mapping[Part, Callable[[Case], int | None]] = {
@@ -129,32 +130,32 @@ def _told(observed: Observed, name: str) -> int:
     return beside.desired if beside and beside.revision == name else 0
 
 
-def _short(observed: Observed, going: Release) -> int:
+def _short(observed: Observed, release: Release) -> int:
     """Return the replicas that stable lacks while former revisions serve in their place.
 
     They go first where traffic goes over in parts: it does once nobody else serves. A whole second
     set has room beside both, and need not wait for a stable revision that may never be whole.
     """
-    way = going.progress
-    if way is None or way.held or way.strategy is Strategy.BLUE_GREEN:
+    progress = release.progress
+    if progress is None or progress.held or progress.strategy is Strategy.BLUE_GREEN:
         return 0
-    if not any(observed.weights.get(former.name) for former in going.former):
+    if not any(observed.weights.get(former.name) for former in release.former):
         return 0
-    return max(going.capacity.kept - observed.replicas(going.stable), 0)
+    return max(release.capacity.kept - observed.replicas(release.stable), 0)
 
 
-def _taken_over(case: Case, way: Progress) -> int:
+def _taken_over(case: Case, progress: Progress) -> int:
     """Return the percent of requests that the new revision answers."""
     observed = case.observed
     if observed.splits:
-        return observed.weights.get(way.revision, 0)
+        return observed.weights.get(progress.revision, 0)
     # one Service over both: whoever is ready gets a part
-    kept = max(case.going.capacity.kept, 1)
-    return carries(observed.ready(way.revision), kept) if observed.spans else 0
+    kept = max(case.release.capacity.kept, 1)
+    return carries(observed.ready(progress.revision), kept) if observed.spans else 0
 
 
 def with_room(
-    observed: Observed, going: Release, revision: Revision, wish: int | None
+    observed: Observed, release: Release, revision: Revision, wish: int | None
 ) -> int | None:
     """Return what of `wish` can run: a pod that no node can take would only be Pending.
 
@@ -166,9 +167,11 @@ def with_room(
     if observed.leaving(revision.name):
         return running  # asked for more now, those that go would count as ready, and get requests
     fits = running - observed.unplaced(revision.name) + room(revision, observed.nodes)
-    way = going.progress
-    whole = way and way.revision == revision.name and way.strategy is Strategy.BLUE_GREEN
-    if whole and fits < wish and observed.ready(going.stable):
+    progress = release.progress
+    whole = (
+        progress and progress.revision == revision.name and progress.strategy is Strategy.BLUE_GREEN
+    )
+    if whole and fits < wish and observed.ready(release.stable):
         return running
     return max(running, min(wish, fits))
 
@@ -176,7 +179,7 @@ def with_room(
 def former_replicas(
     observed: Observed,
     name: str,
-    going: Release,
+    release: Release,
     split: Mapping[str, int],
     leaving: Mapping[str, datetime],
     now: datetime,
@@ -185,7 +188,7 @@ def former_replicas(
     live = observed.revisions[name]
     if weight := split.get(name, 0):
         weight = max(weight, observed.weights.get(name, 0))  # until the router has let go
-        kept = going.capacity.kept if going.capacity.full else going.carriers
+        kept = release.capacity.kept if release.capacity.full else release.carriers
         return remaining(kept, running=live.replicas, weight=weight)
     if name not in leaving and (live.ready or observed.weights.get(name)):
         return live.replicas  # its pods may be back before a route that cannot be written

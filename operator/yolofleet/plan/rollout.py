@@ -71,7 +71,7 @@ USUAL = tuple(
 """The steps of a Canary that is judged and names none."""
 
 
-def progress(
+def next_progress(
     detector: Detector,
     observed: Observed,
     target: Revision,
@@ -109,14 +109,18 @@ def progress(
 
 
 def _at_stage(
-    detector: Detector, observed: Observed, way: Progress, ahead: Sequence[_Stage], now: datetime
+    detector: Detector,
+    observed: Observed,
+    progress: Progress,
+    ahead: Sequence[_Stage],
+    now: datetime,
 ) -> Progress:
-    """Return `way` at the first of the stages `ahead`; once that is over, and proved, beyond it."""
-    stage, name, known = ahead[0], way.revision, _known(observed, way.revision)
+    """Place it at the first of the stages `ahead`; once that is over, and proved, beyond it."""
+    stage, name, known = ahead[0], progress.revision, _known(observed, progress.revision)
     weight = observed.weight(name)
     here = partial(
         replace,
-        way,
+        progress,
         step=stage.number,
         goal=stage.weight,
         dark=stage.weight == 0,
@@ -128,15 +132,15 @@ def _at_stage(
     same = known is not None and known.weight == stage.weight
     since = min(known.since, now) if known and same and known.since else now  # clocks are set back
     left = _left(detector, name, stage, since, now)
-    if way.held or left is None or left > timedelta():
+    if progress.held or left is None or left > timedelta():
         return here(since=since, next_look=left)
-    if way.judged.holds:
+    if progress.judged.holds:
         return here(since=since, next_look=_patience(detector, since, now), unproved=True)
     if len(ahead) == 1:
-        return replace(way, goal=100)
+        return replace(progress, goal=100)
     following = ahead[1]
     beyond = partial(
-        replace, way, step=following.number, goal=following.weight, hold=following.step.hold
+        replace, progress, step=following.number, goal=following.weight, hold=following.step.hold
     )
     if weight < following.weight:
         return beyond()

@@ -124,15 +124,15 @@ def next_look(
 
 
 def _rollout(plan: Plan) -> RolloutStatus | None:
-    way = plan.progress
-    if way is None:
+    progress = plan.progress
+    if progress is None:
         return None
     return RolloutStatus(
-        revision=way.revision,
-        strategy=way.strategy,
-        step=way.step,
-        weight=way.goal,
-        since=way.since,
+        revision=progress.revision,
+        strategy=progress.strategy,
+        step=progress.step,
+        weight=progress.goal,
+        since=progress.since,
     )
 
 

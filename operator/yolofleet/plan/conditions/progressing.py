@@ -77,9 +77,9 @@ def failing(now: Situation) -> Statement | None:
 
 def under_way(now: Situation) -> Statement | None:
     """Say where a release is, and what it waits for."""
-    if (way := now.plan.progress) is None:
+    if (progress := now.plan.progress) is None:
         return None
-    return next((told for check in _UNDER_WAY if (told := check(now, way))), None)
+    return next((told for check in _UNDER_WAY if (told := check(now, progress))), None)
 
 
 def first_failed(now: Situation) -> Statement | None:
@@ -123,80 +123,84 @@ def _meanwhile(now: Situation) -> str:
 # where a release is
 
 
-def paused(now: Situation, way: Progress) -> Statement | None:
+def paused(now: Situation, progress: Progress) -> Statement | None:
     """Say that the user holds it."""
-    if not way.held:
+    if not progress.held:
         return None
     told = "spec.rollout.paused is true: weights and replicas stay; set it to false to go on"
     count = now.count(now.plan.target)
     return _say(False, Reason.PAUSED, f"{told}. {count}{_meanwhile(now)}")
 
 
-def without_steps(now: Situation, way: Progress) -> Statement | None:
+def without_steps(now: Situation, progress: Progress) -> Statement | None:
     """Say how many replicas are there of a release that goes over as they come."""
-    if way.step or way.dark or way.unproved:
+    if progress.step or progress.dark or progress.unproved:
         return None
     return _say(True, Reason.ROLLING_OUT, now.count(now.plan.target) + _meanwhile(now))
 
 
-def without_router(now: Situation, way: Progress) -> Statement | None:
+def without_router(now: Situation, progress: Progress) -> Statement | None:
     """Say what is missing to walk steps at all."""
-    if now.plan.splits or now.observed.spans or way.dark:
+    if now.plan.splits or now.observed.spans or progress.dark:
         return None
-    told = f"{_at(way)}: {lacking(now.detector)}; or set spec.rollout.strategy to BlueGreen"
+    told = f"{_at(progress)}: {lacking(now.detector)}; or set spec.rollout.strategy to BlueGreen"
     return _say(False, Reason.MESH_ABSENT, told + _meanwhile(now), lasting=True)
 
 
-def at_zero(now: Situation, way: Progress) -> Statement | None:
+def at_zero(now: Situation, progress: Progress) -> Statement | None:
     """Say that nobody asks, so that nothing is shown by holding a step."""
-    if way.since is not None or now.plan.full:
+    if progress.since is not None or now.plan.full:
         return None
-    if not way.awaits:
-        told = f"{_at(way)}: spec.replicas is 0, so that nothing can be judged: raise it"
+    if not progress.awaits:
+        told = f"{_at(progress)}: spec.replicas is 0, so that nothing can be judged: raise it"
         return _say(True, Reason.ANALYSING, told)
     told = (
-        f"{_at(way)}: spec.replicas is 0, and a step ahead waits for approval: raise it to"
-        f" walk there, or approve: {approval(now.detector, way.revision, way.steps)}"
+        f"{_at(progress)}: spec.replicas is 0, and a step ahead waits for approval: raise it to"
+        f" walk there, or approve: {approval(now.detector, progress.revision, progress.steps)}"
     )
     return _say(True, Reason.AWAITING_APPROVAL, told)
 
 
-def followed_by_nobody(now: Situation, way: Progress) -> Statement | None:
+def followed_by_nobody(now: Situation, progress: Progress) -> Statement | None:
     """Say that the route has the step's weight, and nobody routes by it."""
-    if way.since is not None or not now.observed.weights.get(way.revision, 0) >= way.goal > 0:
+    if (
+        progress.since is not None
+        or not now.observed.weights.get(progress.revision, 0) >= progress.goal > 0
+    ):
         return None
     followed = now.observed.followed
     if followed.counts:
         return None
-    told = f"{_at(way)}: waits for who routes by it: {followed.why}"
+    told = f"{_at(progress)}: waits for who routes by it: {followed.why}"
     return _say(True, followed.reason, told + _meanwhile(now))
 
 
-def reaching(now: Situation, way: Progress) -> Statement | None:
+def reaching(now: Situation, progress: Progress) -> Statement | None:
     """Say how many replicas are there for the step."""
-    if way.since is not None or way.unproved:
+    if progress.since is not None or progress.unproved:
         return None
-    ready = now.count(now.plan.target).removeprefix(f"{way.revision}: ")
-    return _say(True, Reason.ROLLING_OUT, f"{_at(way)}: {ready}{_meanwhile(now)}")
+    ready = now.count(now.plan.target).removeprefix(f"{progress.revision}: ")
+    return _say(True, Reason.ROLLING_OUT, f"{_at(progress)}: {ready}{_meanwhile(now)}")
 
 
-def judged(now: Situation, way: Progress) -> Statement | None:
+def judged(now: Situation, progress: Progress) -> Statement | None:
     """Say what keeps it at its step once its time is over, and how to go on without."""
-    if not way.unproved:
+    if not progress.unproved:
         return None
-    found, where = now.observed.analysis, _at(way)
-    known = found is not None and found.revision == way.revision
+    found, where = now.observed.analysis, _at(progress)
+    known = found is not None and found.revision == progress.revision
     said = found.said if found and known else "nothing is known yet"
-    if way.judged is Judgement.FAILED:
+    if progress.judged is Judgement.FAILED:
         return _say(True, Reason.ANALYSIS_FAILED, f"{where}: {said}; it is being called off")
-    if way.judged in (Judgement.PAUSED, Judgement.UNJUDGED):
-        told = (
-            f"{where}: {said}. To go on: {approval(now.detector, way.revision, max(way.step, 1))}"
-        )
+    if progress.judged in (Judgement.PAUSED, Judgement.UNJUDGED):
+        typed = approval(now.detector, progress.revision, max(progress.step, 1))
+        told = f"{where}: {said}. To go on: {typed}"
         return _say(True, Reason.AWAITING_APPROVAL, told)
-    despite, long = "", way.since and now.time - way.since >= _patience(now)
+    despite, long = "", progress.since and now.time - progress.since >= _patience(now)
     if long:
-        typed = approval(now.detector, way.revision, max(way.step, 1), Despite.NOT_ENOUGH_DATA)
+        typed = approval(
+            now.detector, progress.revision, max(progress.step, 1), Despite.NOT_ENOUGH_DATA
+        )
         despite = f". To go on without proof: {typed}"
     if found and known and found.verdict is Verdict.ERROR:
         told = f"{where}: {said}; the release is held, and not rolled back{_meanwhile(now)}"
@@ -213,17 +217,17 @@ def _patience(now: Situation) -> timedelta:
     return timedelta(seconds=seconds(asked.max_hold)) if asked else timedelta.max
 
 
-def holding(_now: Situation, way: Progress) -> Statement | None:
+def holding(_now: Situation, progress: Progress) -> Statement | None:
     """Say how long the step holds."""
-    if way.hold == APPROVAL:
+    if progress.hold == APPROVAL:
         return None
-    return _say(True, Reason.HOLDING, f"{_at(way)}: holds for {way.hold}")
+    return _say(True, Reason.HOLDING, f"{_at(progress)}: holds for {progress.hold}")
 
 
-def awaiting_approval(now: Situation, way: Progress) -> Statement | None:
+def awaiting_approval(now: Situation, progress: Progress) -> Statement | None:
     """Say how to approve the step."""
-    typed = approval(now.detector, way.revision, way.step)
-    told = f"{_at(way)}: waits for approval. To go on: {typed}"
+    typed = approval(now.detector, progress.revision, progress.step)
+    told = f"{_at(progress)}: waits for approval. To go on: {typed}"
     return _say(True, Reason.AWAITING_APPROVAL, told)
 
 
@@ -240,10 +244,11 @@ _UNDER_WAY = (
 )
 
 
-def _at(way: Progress) -> str:
-    if not way.step:
-        if way.strategy is Strategy.IN_PLACE and not way.dark:  # it has what replicas it has
-            return f"{way.revision} before it is released"
-        where = "in the dark" if way.dark else "before it takes over"
-        return f"{where}, {way.goal} % to {way.revision}"
-    return f"step {way.step} of {way.steps}, {way.goal} % to {way.revision}"
+def _at(progress: Progress) -> str:
+    if not progress.step:
+        in_place = progress.strategy is Strategy.IN_PLACE
+        if in_place and not progress.dark:  # it has what replicas it has
+            return f"{progress.revision} before it is released"
+        where = "in the dark" if progress.dark else "before it takes over"
+        return f"{where}, {progress.goal} % to {progress.revision}"
+    return f"step {progress.step} of {progress.steps}, {progress.goal} % to {progress.revision}"
