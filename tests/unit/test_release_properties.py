@@ -8,7 +8,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from yolofleet.plan.capacity import bears
+from yolofleet.plan.capacity import share_rounded_up
 
 MODELS = [{"uri": f"https://models/{n}.onnx"} for n in range(4)]
 canaries = st.none() | st.fixed_dictionaries(
@@ -163,7 +163,7 @@ class Releases(RuleBasedStateMachine):
             left = self.world.replicas().get(name, 0)
             shrunk = left < pods.get(name, 0) and name != canary and full > 0
             if shrunk and weight and ready.get(name):
-                assert bears(left, full) >= weight, "pods went before their traffic"
+                assert share_rounded_up(left, full) >= weight, "pods went before their traffic"
 
     def _routes_are_safe(self, ready, before):
         weights = self.world.weights()

@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from yolofleet.plan.capacity import Capacity, bears, carries, newcomer, outgoing, parts, remaining
+from yolofleet.plan.capacity import (
+    Capacity,
+    incoming,
+    outgoing,
+    parts,
+    remaining,
+    share_of,
+    share_rounded_up,
+)
 
 V1, V2, V3 = ({"uri": f"https://models/{n}.onnx"} for n in (1, 2, 3))
 STEPS = [{"weight": 10, "hold": "2m"}, {"weight": 50, "hold": "5m"}]
@@ -240,7 +248,7 @@ class TestSurge:
             assert sum(world.replicas().values()) <= replicas + extra
             ready = {n: world.ready(n) for n in world.replicas()}
             for name, weight in world.weights().items():
-                assert bears(ready[name], replicas) >= weight
+                assert share_rounded_up(ready[name], replicas) >= weight
             world.now += timedelta(seconds=10)
         assert world.status().stable.revision != old
         assert world.replicas() == {old: 0, world.status().stable.revision: replicas}
@@ -393,8 +401,8 @@ class TestAccelerators:
 @pytest.mark.parametrize("full", range(1, 12))
 def test_what_is_carried_and_what_is_left_make_a_whole(full):
     for ready in range(1, full):
-        assert carries(ready, full) + bears(full - ready, full) == 100
-        assert parts(carries(ready, full), full) == ready
+        assert share_of(ready, full) + share_rounded_up(full - ready, full) == 100
+        assert parts(share_of(ready, full), full) == ready
 
 
 @pytest.mark.parametrize(
@@ -410,18 +418,18 @@ def test_what_is_carried_and_what_is_left_make_a_whole(full):
         (Capacity(4, 4), 100, 9, 4, 4),
     ],
 )
-def test_the_newcomer_gets_what_the_surge_leaves(capacity, goal, running, others, wanted):
-    given = newcomer(capacity, goal, running=running, kept=running, others=others, stuck=False)
+def test_the_incoming_one_gets_what_the_surge_leaves(capacity, goal, running, others, wanted):
+    given = incoming(capacity, goal, running=running, kept=running, others=others, stuck=False)
     assert given == wanted
 
 
 def test_with_nothing_of_the_old_ready_one_pod_more_is_the_way_out():
-    assert newcomer(Capacity(3, 1), 100, running=0, kept=0, others=9, stuck=True) == 1
+    assert incoming(Capacity(3, 1), 100, running=0, kept=0, others=9, stuck=True) == 1
 
 
 @pytest.mark.parametrize(("others", "left"), [(4, 2), (5, 1), (9, 1)])
-def test_the_newcomer_gives_up_what_it_serves_nobody_with_where_others_need_room(others, left):
-    given = newcomer(Capacity(3, 3), 100, running=2, kept=1, others=others, stuck=False)
+def test_the_incoming_one_gives_up_what_it_serves_nobody_with_where_others_need_room(others, left):
+    given = incoming(Capacity(3, 3), 100, running=2, kept=1, others=others, stuck=False)
     assert given == left
 
 

@@ -17,7 +17,7 @@ class Namesakes:
     """Who has revisions of a name, and who looks like one of them."""
 
     def __init__(self) -> None:
-        self._bearers: _Index = {}
+        self._by_prefix: _Index = {}
         self._alike: _Index = {}
 
     def add(self, key: str, since: str) -> Mapping[str, str]:
@@ -36,13 +36,13 @@ class Namesakes:
     def older(self, key: str) -> str:
         """Return the name of the first of those whom `key` meets, if that one was there before."""
         namespace, _, name = key.partition("/")
-        since = self._bearers.get((namespace, revisions_prefix(name)), {}).get(key, "")
+        since = self._by_prefix.get((namespace, revisions_prefix(name)), {}).get(key, "")
         met = min(((then, other) for other, then in self._met(key).items()), default=None)
         return met[1].partition("/")[2] if met and met < (since, key) else ""
 
     def _places(self, key: str) -> list[tuple[_Index, tuple[str, str]]]:
         namespace, _, name = key.partition("/")
-        places = [(self._bearers, (namespace, revisions_prefix(name)))]
+        places = [(self._by_prefix, (namespace, revisions_prefix(name)))]
         if prefix := revision_of(name):
             places.append((self._alike, (namespace, prefix)))
         return places
@@ -50,5 +50,5 @@ class Namesakes:
     def _met(self, key: str) -> Mapping[str, str]:
         namespace, _, name = key.partition("/")
         alike = self._alike.get((namespace, revisions_prefix(name)), {})
-        bearers = self._bearers.get((namespace, revision_of(name)), {})
-        return {other: since for other, since in (*alike.items(), *bearers.items()) if other != key}
+        theirs = self._by_prefix.get((namespace, revision_of(name)), {})
+        return {other: since for other, since in (*alike.items(), *theirs.items()) if other != key}

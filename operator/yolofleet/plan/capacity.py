@@ -21,30 +21,30 @@ class Capacity:
         return self.full if self.surge else max(self.full - 1, 0)
 
 
-def carries(ready: int, full: int) -> int:
+def share_of(ready: int, full: int) -> int:
     """Return the percent of all traffic that `ready` of `full` replicas can carry."""
     return min(100, 100 * ready // max(full, 1)) if ready else 0
 
 
-def bears(ready: int, full: int) -> int:
-    """Return what `carries` leaves to `ready` replicas when the missing ones are elsewhere.
+def share_rounded_up(ready: int, full: int) -> int:
+    """Return what `share_of` leaves to `ready` replicas when the missing ones are elsewhere.
 
     The same, rounded up: of three replicas one carries 33 and the other two bear 67.
     """
-    return 100 - carries(max(full - ready, 0), full) if ready else 0
+    return 100 - share_of(max(full - ready, 0), full) if ready else 0
 
 
 def parts(weight: int, full: int) -> int:
     """Return how many of `full` replicas `weight` percent of the traffic amounts to."""
-    return next(n for n in range(full, -1, -1) if carries(n, full) <= weight)
+    return next(n for n in range(full, -1, -1) if share_of(n, full) <= weight)
 
 
-def bearers(weight: int, full: int) -> int:
+def replicas_for(weight: int, full: int) -> int:
     """Return how many of `full` replicas have to stay for `weight` percent of the traffic."""
-    return next((n for n in range(full) if bears(n, full) >= weight), full)
+    return next((n for n in range(full) if share_rounded_up(n, full) >= weight), full)
 
 
-def newcomer(
+def incoming(
     capacity: Capacity, goal: int, *, running: int, kept: int, others: int, stuck: bool
 ) -> int:
     """Return the replicas of the new revision.
@@ -72,7 +72,7 @@ def outgoing(
     return min(running, max(needed, capacity.full + capacity.surge - wanted))
 
 
-def grown(capacity: Capacity, *, running: int, others: int) -> int:
+def scaled_up(capacity: Capacity, *, running: int, others: int) -> int:
     """Return the replicas of the stable revision without a release: room that others leave."""
     allowed = capacity.full + capacity.surge - others
     return min(capacity.full, max(running, allowed))
@@ -83,4 +83,4 @@ def remaining(full: int, *, running: int, weight: int) -> int:
 
     Those that are wanted have to find room to grow.
     """
-    return min(running, bearers(weight, full))
+    return min(running, replicas_for(weight, full))

@@ -123,7 +123,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
             stable=release.stable,
             staying=release.staying(observed),
             shares=shares(detector, observed, release),
-            full=release.carriers,
+            full=release.serving,
         )
     leaving = draining(observed, release, split, now=now)
     wishes = {r.name: wished(Case(detector, observed, release, r.name)) for r in release.wanted}

@@ -34,7 +34,7 @@ class Release:
     wanted: tuple[Revision, ...]
     former: tuple[Revision, ...]
     capacity: Capacity
-    carriers: int  # replicas that carry all requests, whoever has them; 0: nobody is to answer
+    serving: int  # replicas that carry all requests, whoever has them; 0: nobody is to answer
     progress: Progress | None  # how far the spec's revision is on its way to be the stable one
     failed: Mapping[str, Failed]  # whoever failed, asked for or not
     called_off: Mapping[str, Failed]  # what the spec asks for, and failed: it gets nothing
@@ -89,14 +89,14 @@ def next_release(
         wanted=tuple(wanted.values()),
         former=_former(detector, observed, wanted.keys() | {stable}),
         capacity=capacity,
-        carriers=_carriers(detector, capacity, canary),
+        serving=_serving(detector, capacity, canary),
         progress=progress,
         failed=failed,
         called_off=off,
     )
 
 
-def _carriers(detector: Detector, capacity: Capacity, canary: Revision | None) -> int:
+def _serving(detector: Detector, capacity: Capacity, canary: Revision | None) -> int:
     """Return the replicas that carry all requests. At zero a canary with a weight answers alone."""
     asked = detector.spec.canary
     if capacity.full:
@@ -201,7 +201,7 @@ def shares(detector: Detector, observed: Observed, release: Release) -> dict[str
     """
     others = [r.name for r in release.wanted if r.name != release.stable]
     if not release.capacity.full:
-        alone = release.canary.name if release.canary and release.carriers else None
+        alone = release.canary.name if release.canary and release.serving else None
         return {name: 100 if name == alone else 0 for name in others}
     if progress := release.progress:
         held = {name: observed.weights.get(name, 0) for name in others}
@@ -227,7 +227,7 @@ def spans(detector: Detector, observed: Observed, release: Release) -> bool:
     """
     stays = release.staying(observed)
     if any(observed.replicas(revision.name) for revision in release.former):
-        goes_on = observed.spans and not stays and release.carriers > 0
+        goes_on = observed.spans and not stays and release.serving > 0
         return goes_on and _others_may_answer(detector, observed, release)
     progress = release.progress
     if (
@@ -271,7 +271,7 @@ def draining(
         return known  # the router may still send as before
     # whoever is ready gets requests by a Service that spans: they need those that others lack
     needed = (
-        observed.spans and sum(observed.ready(r.name) for r in release.wanted) < release.carriers
+        observed.spans and sum(observed.ready(r.name) for r in release.wanted) < release.serving
     )
     return {
         revision.name: known.get(revision.name, now)

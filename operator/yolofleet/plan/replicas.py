@@ -7,7 +7,7 @@ from enum import Enum
 
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Strategy
-from yolofleet.plan.capacity import bearers, carries, grown, newcomer, outgoing, remaining
+from yolofleet.plan.capacity import incoming, outgoing, remaining, replicas_for, scaled_up, share_of
 from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.release import Release, drained
@@ -68,7 +68,7 @@ def autoscaled(case: Case) -> int | None:
 
 def stable(case: Case) -> int:
     """Grow into the room that others leave."""
-    return grown(case.release.capacity, running=case.running, others=case.former)
+    return scaled_up(case.release.capacity, running=case.running, others=case.former)
 
 
 def going_out(case: Case) -> int:
@@ -80,9 +80,9 @@ def going_out(case: Case) -> int:
     running = told.desired if told and told.revision == case.name else case.running
     others = case.former + observed.replicas(progress.revision)
     if not running and progress.goal < 100:  # scaled to zero and back: the steps need both
-        return grown(capacity, running=0, others=others)
+        return scaled_up(capacity, running=0, others=others)
     if short := _short(observed, case.release):
-        return min(grown(capacity, running=running, others=others), running + short)
+        return min(scaled_up(capacity, running=running, others=others), running + short)
     return outgoing(
         capacity,
         progress.goal,
@@ -99,8 +99,8 @@ def coming_in(case: Case) -> int:
         return case.running if observed.deployed(case.name) else _told(observed, case.name)
     short = _short(observed, case.release)
     whole = progress.strategy is Strategy.BLUE_GREEN  # a whole set also in the dark
-    needed = bearers(observed.weights.get(case.name, 0), capacity.kept)
-    return newcomer(
+    needed = replicas_for(observed.weights.get(case.name, 0), capacity.kept)
+    return incoming(
         capacity,
         100 if whole else progress.goal,
         running=case.running,
@@ -151,7 +151,7 @@ def _taken_over(case: Case, progress: Progress) -> int:
         return observed.weights.get(progress.revision, 0)
     # one Service over both: whoever is ready gets a part
     kept = max(case.release.capacity.kept, 1)
-    return carries(observed.ready(progress.revision), kept) if observed.spans else 0
+    return share_of(observed.ready(progress.revision), kept) if observed.spans else 0
 
 
 def with_room(
@@ -188,7 +188,7 @@ def former_replicas(
     live = observed.revisions[name]
     if weight := split.get(name, 0):
         weight = max(weight, observed.weights.get(name, 0))  # until the router has let go
-        kept = release.capacity.kept if release.capacity.full else release.carriers
+        kept = release.capacity.kept if release.capacity.full else release.serving
         return remaining(kept, running=live.replicas, weight=weight)
     if name not in leaving and (live.ready or observed.weights.get(name)):
         return live.replicas  # its pods may be back before a route that cannot be written

@@ -13,7 +13,7 @@ from yolofleet.api.base import seconds
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import APPROVAL, Despite, Step, Strategy
 from yolofleet.api.status import RolloutStatus
-from yolofleet.plan.capacity import bears
+from yolofleet.plan.capacity import share_rounded_up
 from yolofleet.plan.judging import Judgement, judgement
 from yolofleet.plan.observed import Observed
 from yolofleet.workloads.revision import Revision
@@ -174,7 +174,7 @@ def _reached(
     ready, weight = observed.ready(stable), observed.weight(name)
     asked = _first_unapproved(detector, name, stages)
     first = stages[0].weight if stages else 1
-    if not stages or not ready or bears(ready, full) < 100 - weight:
+    if not stages or not ready or share_rounded_up(ready, full) < 100 - weight:
         return min(first, 1)
     status = observed.status
     lost = status.stable is None or status.observed_generation >= detector.generation

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from yolofleet.plan.capacity import bears, carries
+from yolofleet.plan.capacity import share_of, share_rounded_up
 from yolofleet.plan.observed import Observed
 
 
@@ -19,18 +19,18 @@ def weights(
     with those that it has.
     """
     given = {
-        name: min(share, carries(observed.ready(name), full))
+        name: min(share, share_of(observed.ready(name), full))
         for name, share in shares.items()
         if name != stable and name not in observed.unreached
     }
     spare = max(0, 100 - sum(given.values()))
-    short = spare - bears(staying, full) if full else 0
+    short = spare - share_rounded_up(staying, full) if full else 0
     for name, before in observed.weights.items():
         if short <= 0:
             break
         if name in (stable, *observed.unreached) or not observed.ready(name):
             continue
-        fair = max(carries(observed.ready(name), full), _part(observed.ready(name), staying))
+        fair = max(share_of(observed.ready(name), full), _part(observed.ready(name), staying))
         kept = min(before, fair) - given.get(name, 0)
         if kept > 0:
             kept = min(kept, short)
