@@ -11,7 +11,7 @@ from yolofleet.api.names import RENDER_ANNOTATION, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, Entry, entry_of
 from yolofleet.cluster.kinds import CONTROLLER
-from yolofleet.cluster.unmade import leads_to_nothing, way_points
+from yolofleet.cluster.unmade import backends, leads_to_nothing
 from yolofleet.runtime import objects, writer
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.errors import Forbidden
@@ -106,7 +106,7 @@ class Writer(writer.Writer[Entry]):
         As the last pass found it: no route may name them, so none should be asked for. A route
         that waits for one of them leaves requests with those that it has.
         """
-        return way_points(self.unmade(uid))
+        return backends(self.unmade(uid))
 
     def edited(self, children: Iterable[Manifest]) -> frozenset[str]:
         """Return the Deployments whose note of what they were rendered with may be others'.

@@ -15,17 +15,17 @@ from yolofleet.runtime.errors import Refused, ResourceConflict
 from yolofleet.runtime.failures import Failed
 
 _ROUTES: Final = frozenset({kind.name for kind in kinds.ROUTERS.values()})
-_WAY_POINTS: Final = frozenset({kinds.SERVICE.name, kinds.DESTINATION_RULE.name})
+_BACKENDS: Final = frozenset({kinds.SERVICE.name, kinds.DESTINATION_RULE.name})
 
 
-def way_points(failed: Iterable[Failed]) -> frozenset[str]:
+def backends(failed: Iterable[Failed]) -> frozenset[str]:
     """Return the names of those of `failed` that a route leads by."""
-    return frozenset(each.name for each in failed if each.kind in _WAY_POINTS)
+    return frozenset(each.name for each in failed if each.kind in _BACKENDS)
 
 
 def leads_to_nothing(manifest: Manifest, unmade: Failed) -> bool:
     """Say whether `manifest` names what is not there, or is another's: requests would go there."""
-    if manifest["kind"] in _ROUTES and unmade.kind in _WAY_POINTS:
+    if manifest["kind"] in _ROUTES and unmade.kind in _BACKENDS:
         host = rf'"{re.escape(unmade.name)}(\.{manifest["metadata"]["namespace"]}\.svc[^"]*)?"'
         return re.search(host, orjson.dumps(manifest["spec"]).decode()) is not None
     if manifest["kind"] == kinds.DEPLOYMENT.name and unmade.kind == kinds.SERVICE_ACCOUNT.name:

@@ -22,7 +22,7 @@ Children = Mapping[str, Sequence[Manifest]]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RouterOption:
     """A router that a detector could be on.
 
     live: whether its route is there; leads: the weights that it has; buckets: the cameras that it
@@ -38,7 +38,7 @@ class Way:
     refused: str
 
     @property
-    def carries(self) -> bool:
+    def routes(self) -> bool:
         """Say whether requests go, or will go at once, by a route of this router.
 
         Of a router that tells of no route that it took it, it is enough that the gateways exist, or
@@ -69,18 +69,18 @@ class Way:
         return self.followed.reason is Reason.GATEWAY_ABSENT
 
 
-def choose(ways: Iterable[Way]) -> Way:
-    """Return the way to go: what carries; else what was begun; else what can be."""
-    return max(ways, key=lambda way: (way.carries, way.live, way.written))
+def best(options: Iterable[RouterOption]) -> RouterOption:
+    """Return the one to take: what routes; else what was begun; else what can be."""
+    return max(options, key=lambda option: (option.routes, option.live, option.written))
 
 
-def ways(
+def choose_router(
     detector: Detector,
     routers: Collection[Provider],
     status: Status,
     children: Children,
     elsewhere: Elsewhere,
-) -> tuple[Way, Provider, Way | None]:
+) -> tuple[RouterOption, Provider, RouterOption | None]:
     """Return the way of requests, the router that the detector is on, and where it is to move.
 
     A detector that is new takes the first router that has its gateways; where none has one of them
@@ -91,16 +91,16 @@ def ways(
     provider = provider_for(detector, routers, kept)
     there = [each for each in SPLITTING if provider_for(detector, {each}) in routers]
     if auto and splits(provider) and kept is None:
-        new = [_way(detector, each, children, elsewhere) for each in there]
-        way = next((each for each in new if not each.lacks_gateways), new[0])
-        nowhere = way.lacks_gateways and not way.followed.counts and not way.live
-        return (way, Provider.SERVICE, way) if nowhere else (way, way.router, None)
+        new = [_option(detector, each, children, elsewhere) for each in there]
+        option = next((each for each in new if not each.lacks_gateways), new[0])
+        nowhere = option.lacks_gateways and not option.followed.counts and not option.live
+        return (option, Provider.SERVICE, option) if nowhere else (option, option.router, None)
     if not auto or not splits(provider) or kept is not Provider.SERVICE:
-        way = _way(detector, provider, children, elsewhere)
+        option = _option(detector, provider, children, elsewhere)
         away = auto and kept and not splits(provider)  # its API may come back
-        return way, kept if away and kept else provider, None
-    way = choose(_way(detector, each, children, elsewhere) for each in there)
-    return (way, way.router, None) if way.carries else (way, Provider.SERVICE, way)
+        return option, kept if away and kept else provider, None
+    option = best(_option(detector, each, children, elsewhere) for each in there)
+    return (option, option.router, None) if option.routes else (option, Provider.SERVICE, option)
 
 
 def _kept(detector: Detector, status: Status, children: Children) -> Provider | None:
@@ -118,7 +118,9 @@ def _kept(detector: Detector, status: Status, children: Children) -> Provider | 
     return status.provider or (Provider.SERVICE if leads and not there else None)
 
 
-def _way(detector: Detector, router: Provider, children: Children, elsewhere: Elsewhere) -> Way:
+def _option(
+    detector: Detector, router: Provider, children: Children, elsewhere: Elsewhere
+) -> RouterOption:
     by, route = ROUTERS[router], _route(detector, router, children)
     taken = {**elsewhere.others.get(router, {}), **elsewhere.taken}
     exposure = expose(
@@ -128,7 +130,7 @@ def _way(detector: Detector, router: Provider, children: Children, elsewhere: El
         elsewhere.allowed,
         bare=by.TAKES_ALL_HOSTS,
     )
-    return Way(
+    return RouterOption(
         router,
         exposure,
         followed=overtaken(exposure, detector.namespace, taken)

@@ -12,7 +12,7 @@ from yolofleet.api.status import Status
 from yolofleet.plan.autoscaler import Limit, limit
 from yolofleet.plan.fields import of_a_pod, origin
 from yolofleet.plan.live import Shadow, shadow_in
-from yolofleet.plan.moving import Way, ways
+from yolofleet.plan.moving import RouterOption, choose_router
 from yolofleet.plan.nodes import NodeRoom
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.routers.buckets import Buckets
@@ -78,13 +78,13 @@ class Observed:
     router: Provider  # what it is on, also while that is away
     exposure: Exposure  # the hosts and gateways that the route may have
     followed: Followed  # whether somebody routes by the route as it is
-    moving: Way | None  # where it goes from its Service once that routes
+    moving: RouterOption | None  # where it goes from its Service once that routes
     refused: str  # why a gateway does not serve the route; empty when none says so
     namesake: str  # an older detector that its name may come to clash with
     autoscaler: Limit | None  # why the autoscaler cannot do what is asked of it
     nodes: tuple[NodeRoom, ...]  # those with accelerators; none for who asks for no accelerator
     unreached: frozenset[str]  # revisions to which no route can lead, as what it needs was refused
-    way_points: frozenset[str]  # whom a route can name: their Service, and its rule, are there
+    backends: frozenset[str]  # whom a route can name: their Service, and its rule, are there
     crossed: tuple[Crossing, ...] = ()  # hosts below a wildcard of others, or the other way round
     shadow: Shadow | None = None  # the one that pods are told of now
     token: str = field(default="", repr=False)  # never used before
@@ -136,9 +136,11 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
     by_kind: dict[str, list[Manifest]] = {}
     for child in seen.children:
         by_kind.setdefault(child["kind"], []).append(child)
-    way, router, moving = ways(detector, seen.routers, seen.status, by_kind, seen.elsewhere)
-    routes = way.exposure.routes and moving is None
-    provider = way.router if routes else Provider.SERVICE
+    option, router, moving = choose_router(
+        detector, seen.routers, seen.status, by_kind, seen.elsewhere
+    )
+    routes = option.exposure.routes and moving is None
+    provider = option.router if routes else Provider.SERVICE
     failures = failures_by_revision(seen.pods, seen.complaints, now)
     placed = _placed(seen.pods)
     stands_for, spans = selected(detector, by_kind.get("Service", []))
@@ -161,21 +163,21 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
     }
     return Observed(
         revisions=revisions,
-        weights=_weights(detector, way) if routes else {},
-        buckets=way.buckets if routes else {},
+        weights=_weights(detector, option) if routes else {},
+        buckets=option.buckets if routes else {},
         selected=stands_for,
         spans=spans,
         provider=provider,
         router=router,
-        exposure=way.exposure,
-        followed=way.followed if routes else Followed(),
+        exposure=option.exposure,
+        followed=option.followed if routes else Followed(),
         moving=moving,
-        refused=way.refused,
+        refused=option.refused,
         namesake=seen.elsewhere.namesake,
         autoscaler=limit(by_kind.get("HorizontalPodAutoscaler", [])),
         nodes=seen.nodes,
         unreached=seen.unreached,
-        way_points=_way_points(provider, by_kind),
+        backends=_backends(provider, by_kind),
         crossed=seen.elsewhere.crossed,
         shadow=shadow_in(child_named(seen.children, "ConfigMap", live_name(detector.name))),
         token=seen.token,
@@ -256,12 +258,12 @@ def _undeployed(detector: str, kept: Manifest, failures: Mapping[str, Failure]) 
     )
 
 
-def _weights(detector: Detector, way: Way) -> dict[str, int]:
+def _weights(detector: Detector, option: RouterOption) -> dict[str, int]:
     """Return the weights of the route; one that leads to the detector's Service has none."""
-    return {name: weight for name, weight in way.leads.items() if name != detector.name}
+    return {name: weight for name, weight in option.leads.items() if name != detector.name}
 
 
-def _way_points(provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]) -> frozenset[str]:
+def _backends(provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]) -> frozenset[str]:
     """Return the names of the Services that a route by `provider` can lead to."""
     needed = ROUTERS[provider].POINTS
     names = ({child["metadata"]["name"] for child in by_kind.get(kind, ())} for kind in needed)

@@ -170,7 +170,7 @@ def takes_over(
     seen = observed.revisions.get(progress.revision)
     if seen is None or not progress.walked:
         return False
-    if observed.splits and progress.revision not in observed.way_points:
+    if observed.splits and progress.revision not in observed.backends:
         return False  # the route could not follow, whatever this process remembers of why
     if not observed.ready(before) and seen.ready + room < needed:
         needed = 1  # what is dead holds the accelerators: better one replica than none for ever

@@ -64,14 +64,14 @@ def _asks_for_a_router(now: Situation) -> bool:
 
 def not_moved_yet(now: Situation) -> Statement | None:
     """Say what is missing until a router takes over from the Service."""
-    if (way := now.observed.moving) is None or not _asks_for_a_router(now):
+    if (option := now.observed.moving) is None or not _asks_for_a_router(now):
         return None
-    why, reason = way.missing.why, way.missing.reason
-    if way.refused:
-        why, reason = way.refused, Reason.ROUTE_REFUSED
+    why, reason = option.missing.why, option.missing.reason
+    if option.refused:
+        why, reason = option.refused, Reason.ROUTE_REFUSED
     told = (
-        f"{why}. The detector moves to {way.router} by itself once this is so, or at once"
-        f" with spec.traffic.provider: {way.router}. Until then the Service {now.detector.name}"
+        f"{why}. The detector moves to {option.router} by itself once this is so, or at once"
+        f" with spec.traffic.provider: {option.router}. Until then the Service {now.detector.name}"
         f" sends everything to {now.plan.stable}"
     )
     return _say(False, reason, told)
