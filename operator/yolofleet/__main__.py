@@ -117,7 +117,7 @@ class Operator:
         self._sampler = Sampler(
             cache,
             fetch_with(pods),
-            prometheus=prometheus.asks(
+            prometheus=prometheus.http_query(
                 pods,
                 settings.prometheus_url,
                 token=settings.prometheus_token_file,

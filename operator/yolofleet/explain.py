@@ -26,7 +26,7 @@ from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache, Entry
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.live import Shadow
-from yolofleet.plan.nodes import NodeRoom, asks
+from yolofleet.plan.nodes import NodeRoom, needs_accelerators
 from yolofleet.plan.observed import child_named
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.resources.service_account import pull_secrets_of
@@ -73,7 +73,7 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
     children = [child.manifest() for child in cached]
     nodes: tuple[NodeRoom, ...] = ()
     try:
-        if asks(Detector.parse(raw), children):
+        if needs_accelerators(Detector.parse(raw), children):
             nodes = await sources.accelerators.rooms(key)
     except InvalidSpec:
         pass  # told below

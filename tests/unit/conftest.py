@@ -21,7 +21,7 @@ from yolofleet.plan.snapshot import Elsewhere, Snapshot
 from yolofleet.routers.claims import Claim
 from yolofleet.routers.following import Mesh
 from yolofleet.think import Thought, think
-from yolofleet.workloads.asks import holds, place
+from yolofleet.workloads.accelerators import place, pod_requests
 
 DEFAULTS = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
 
@@ -100,7 +100,7 @@ class World:
     def rooms(self) -> tuple[NodeRoom, ...]:
         held: dict[str, Counter[str]] = {}
         for pod in [*self.pods, *self.others]:
-            held.setdefault(place(pod), Counter()).update(holds(pod))
+            held.setdefault(place(pod), Counter()).update(pod_requests(pod))
         return rooms(self.nodes, held, self.pods)
 
     def status(self) -> Status:
@@ -177,7 +177,7 @@ class World:
             ours.append(pod)
             self.pods.append(pod)
         for pod in ours:
-            asked = holds(pod)
+            asked = pod_requests(pod)
             if not place(pod):
                 fit = (
                     node.name

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from yolofleet.api.detector import Detector, Resources
 from yolofleet.api.pod_template import PodTemplate
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.nodes import BOUNDLESS, NodeRoom, asks, room, rooms
+from yolofleet.plan.nodes import BOUNDLESS, NodeRoom, needs_accelerators, room, rooms
 from yolofleet.plan.revisions import stable_revision
 from yolofleet.plan.shortage import shortage
-from yolofleet.workloads.asks import asked, holds, place, tolerations
+from yolofleet.workloads.accelerators import place, pod_requests, requests_of, tolerations
 from yolofleet.workloads.revision import Revision
 
 GPU = "nvidia.com/gpu"
@@ -205,7 +205,7 @@ def gpus(*numbers: int, **more: Any) -> list[dict[str, Any]]:
     ],
 )
 def test_a_pod_holds_what_the_scheduler_counts(pod: dict[str, Any], held: dict[str, int]) -> None:
-    assert holds(pod) == held
+    assert pod_requests(pod) == held
 
 
 @pytest.mark.parametrize(
@@ -224,9 +224,9 @@ def test_a_pod_holds_from_its_placement_to_its_end(pod: dict[str, Any], node: st
 
 def test_what_containers_of_the_pod_template_ask_for_counts(revision: Revision) -> None:
     more = [{"name": "side", "resources": {"limits": {GPU: 1}}}]
-    assert asked(with_pod(revision, containers=more)) == {GPU: 2}
+    assert requests_of(with_pod(revision, containers=more)) == {GPU: 2}
     server = [{"name": "yoloserve", "resources": {"limits": {GPU: 4}}}]
-    assert asked(with_pod(revision, containers=server)) == {GPU: 4}
+    assert requests_of(with_pod(revision, containers=server)) == {GPU: 4}
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_what_containers_of_the_pod_template_ask_for_counts(revision: Revision) 
 def test_only_a_detector_that_may_need_an_accelerator_looks_for_one(
     detector_with: Callable[..., Detector], spec: dict[str, Any], asking: bool
 ) -> None:
-    assert asks(detector_with(**spec), []) is asking
+    assert needs_accelerators(detector_with(**spec), []) is asking
 
 
 def test_a_release_that_still_runs_on_gpus_looks_for_them(
@@ -261,7 +261,7 @@ def test_a_release_that_still_runs_on_gpus_looks_for_them(
 ) -> None:
     pods = {"template": {"spec": a_pod(1)["spec"]}}
     before = {"kind": "Deployment", "metadata": {"name": "gate-1a2b3c4d"}, "spec": pods}
-    assert asks(detector_with(), [before, {"kind": "Service", "spec": {}}])
+    assert needs_accelerators(detector_with(), [before, {"kind": "Service", "spec": {}}])
 
 
 def test_a_revision_on_gpus_whose_deployment_was_deleted_looks_for_them(new_world) -> None:
@@ -270,8 +270,8 @@ def test_a_revision_on_gpus_whose_deployment_was_deleted_looks_for_them(new_worl
     world.reconcile()
     children = list(world.children.values())
     world.edit(resources=None)
-    assert asks(world.detector(), [c for c in children if c["kind"] != "Deployment"])
-    assert not asks(world.detector(), [c for c in children if c["kind"] == "Service"])
+    assert needs_accelerators(world.detector(), [c for c in children if c["kind"] != "Deployment"])
+    assert not needs_accelerators(world.detector(), [c for c in children if c["kind"] == "Service"])
 
 
 def test_pods_of_all_namespaces_hold_and_those_of_the_detector_are_told_apart() -> None:

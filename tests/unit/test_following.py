@@ -140,7 +140,7 @@ def test_a_gateway_that_went_is_told_and_no_step_advances(world):
 
 def test_of_several_gateways_one_that_exists_routes():
     assert on_gateways(["a", "b/c"], "shop", {"b/c"}).by is Following.YES
-    assert on_gateways(["a", "b/c"], "shop", {"b/c"}).holds is False
+    assert on_gateways(["a", "b/c"], "shop", {"b/c"}).status is False
     assert on_gateways(["a", "b/c"], "shop", {"b/c", "shop/a"}).by is Following.NOBODY
     assert on_gateways(["mesh", "b/c"], "shop", {"b/c"}).by is Following.YES
     assert on_gateways([], "shop", {"b/c"}) == Followed()

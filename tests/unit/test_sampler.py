@@ -21,7 +21,7 @@ from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import Analysis, AnalysisStatus, Source, Stage, Verdict
 from yolofleet.cluster import prometheus as prometheus_io
 from yolofleet.cluster.cache import Cache
-from yolofleet.cluster.prometheus import Query, asks, not_configured
+from yolofleet.cluster.prometheus import Query, http_query, not_configured
 from yolofleet.cluster.sampler import Sampler, fetch_with, to_pods
 from yolofleet.plan.judging import Subject, Trial
 from yolofleet.workloads.pods import restarts
@@ -176,7 +176,7 @@ async def test_a_prometheus_that_refuses_is_an_error_and_no_failure(status: int)
         return web.Response(status=status, headers={"location": "/base/api/v1/query"}, text="<p>")
 
     async with a_server(handler) as (url, session):
-        found = await by_prometheus(asks(session, url))
+        found = await by_prometheus(http_query(session, url))
     assert (found.verdict, found.failed) == (Verdict.ERROR, [])
     assert any(f"Prometheus answers {status}" in check.message for check in found.checks)
 
@@ -189,9 +189,9 @@ async def test_a_prometheus_that_is_away_or_hangs_is_an_error_and_no_failure(mon
         raise AssertionError
 
     async with a_server(handler) as (url, session):
-        hangs = await by_prometheus(asks(session, url))
+        hangs = await by_prometheus(http_query(session, url))
     async with to_pods() as session:
-        away = await by_prometheus(asks(session, url))
+        away = await by_prometheus(http_query(session, url))
     for found in (hangs, away):
         assert (found.verdict, found.failed) == (Verdict.ERROR, [])
         assert any("could not be looked up" in check.message for check in found.checks)
@@ -210,9 +210,9 @@ async def test_it_is_shown_the_token_of_today_and_asked_by_a_form(tmp_path: Path
     async with a_server(handler) as (url, session):
         for content in ("one\n", "two\n"):
             token.write_text(content)
-            found = await by_prometheus(asks(session, url, token=str(token)))
+            found = await by_prometheus(http_query(session, url, token=str(token)))
         token.unlink()
-        gone = await by_prometheus(asks(session, url, token=str(token)))
+        gone = await by_prometheus(http_query(session, url, token=str(token)))
     assert shown == [("Bearer one", "5s"), ("Bearer two", "5s")]
     assert any("not in Prometheus" in check.message for check in found.checks)
     assert gone.verdict is Verdict.ERROR

@@ -21,7 +21,7 @@ from played_pods import CANARY, STABLE, Server
 from played_prometheus import metrics
 from yolofleet.analysis.evidence import Evidence, parse
 from yolofleet.analysis.prometheus import Scraped, query, read
-from yolofleet.cluster.prometheus import Query, asks
+from yolofleet.cluster.prometheus import Query, http_query
 from yolofleet.cluster.sampler import to_pods
 
 CLASSES: Final = 12
@@ -56,7 +56,7 @@ async def _measure(binary: Path, pods: int) -> dict[str, Any]:
         running, url = _start(binary, Path(folder), port, servers)
         try:
             async with to_pods() as session:
-                return await _ask(asks(session, url), servers)
+                return await _ask(http_query(session, url), servers)
         finally:
             running.terminate()
             running.wait(30)

@@ -19,7 +19,7 @@ from yolofleet.cluster.cache import Cache
 from yolofleet.plan.nodes import NodeRoom, offered, rooms
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.errors import Forbidden
-from yolofleet.workloads.asks import holds, place
+from yolofleet.workloads.accelerators import place, pod_requests
 
 FRESH_S: Final = 5.0
 """How long a list serves all detectors. What changes meanwhile the scheduler sees, and tells."""
@@ -106,7 +106,7 @@ class Accelerators:
         metadata = pod["metadata"]
         ours = (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGED_BY
         watched = ours and (not self._namespaces or metadata["namespace"] in self._namespaces)
-        return ("", {}) if watched else (place(pod), holds(pod))
+        return ("", {}) if watched else (place(pod), pod_requests(pod))
 
     def _known_nodes(self) -> list[Manifest]:
         version = self._cache.nodes_version

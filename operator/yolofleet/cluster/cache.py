@@ -25,7 +25,7 @@ from yolofleet.runtime.compact import compact
 from yolofleet.runtime.kind import Kind
 from yolofleet.runtime.ownership import ownership_of
 from yolofleet.runtime.store import Store, content_of, is_news
-from yolofleet.workloads.asks import holds, place
+from yolofleet.workloads.accelerators import place, pod_requests
 
 Holding = tuple[str, Mapping[str, int]]
 
@@ -34,7 +34,7 @@ Holding = tuple[str, Mapping[str, int]]
 class Entry(store.Entry):
     """One object, shrunk, and what it means to other detectors."""
 
-    holds: Holding | None = None  # of a pod: the accelerators it holds, and on which node
+    reserved: Holding | None = None  # of a pod: the accelerators it holds, and on which node
     standing: Standing | None = None  # of a route: what it means to other detectors; of a detector,
     # which depends on what there is to route by, the cache says so
 
@@ -63,7 +63,7 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
         body=compact(body),
         content=content_of(body, _heard(kind, body)),
         ownership=ownership_of(manifest, kinds.CONTROLLER),
-        holds=_holding(manifest) if kind is kinds.POD else None,
+        reserved=_reserved(manifest) if kind is kinds.POD else None,
         standing=standing,
     )
 
@@ -88,8 +88,8 @@ def _named(metadata: Manifest) -> Manifest:
     return {name: metadata[name] for name in kept if name in metadata}
 
 
-def _holding(pod: Manifest) -> Holding | None:
-    node, amounts = place(pod), holds(pod)
+def _reserved(pod: Manifest) -> Holding | None:
+    node, amounts = place(pod), pod_requests(pod)
     return (node, amounts) if node and amounts else None
 
 
@@ -287,13 +287,13 @@ class Cache(Store[Entry]):
         super()._link(entry)
         if entry.kind is kinds.POD:
             self._pods.setdefault(entry.key, {})[entry.uid] = entry
-            if entry.holds:
-                self._held.setdefault(entry.holds[0], Counter()).update(entry.holds[1])
+            if entry.reserved:
+                self._held.setdefault(entry.reserved[0], Counter()).update(entry.reserved[1])
 
     def _unlink(self, entry: Entry) -> None:
         super()._unlink(entry)
-        if entry.holds:
-            node, amounts = entry.holds
+        if entry.reserved:
+            node, amounts = entry.reserved
             self._held[node] = self._held[node] - Counter(amounts)
             if not self._held[node]:
                 del self._held[node]

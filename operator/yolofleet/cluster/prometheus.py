@@ -24,7 +24,7 @@ async def not_configured(_query: str) -> tuple[int, bytes]:
     raise OSError("prometheus.url is not set in the operator's chart")
 
 
-def asks(session: aiohttp.ClientSession, url: str, *, token: str = "", ca: str = "") -> Query:
+def http_query(session: aiohttp.ClientSession, url: str, *, token: str = "", ca: str = "") -> Query:
     """Return what asks the API at `url`; empty: nobody. token, ca: files, or none.
 
     They are read each time: both are renewed while we run.

@@ -171,12 +171,12 @@ class Routes:
 
         What is simply free it has to have first: until its route is written it serves by the old.
         """
-        asks = self._asks(key)
-        if claim in asks or not asks or not (key == trying or self._asked[key][1].moves):
+        claims = self._claims(key)
+        if claim in claims or not claims or not (key == trying or self._asked[key][1].moves):
             return False
         further = moving | {key}
         return key in moving or any(
-            each in self._routes and self._holder(each, further, trying) == key for each in asks
+            each in self._routes and self._holder(each, further, trying) == key for each in claims
         )
 
     def _exchanged(self, touched: frozenset[Claim], own: set[str]) -> frozenset[Claim]:
@@ -185,9 +185,9 @@ class Routes:
         while todo:
             for key in (self._concerned(todo.pop()) | own) - seen:
                 seen.add(key)
-                had, asks = self._had.get(key), self._asks(key)
-                if had and not asks >= had.keys():
-                    more = (asks | had.keys()) - found
+                had, claims = self._had.get(key), self._claims(key)
+                if had and not claims >= had.keys():
+                    more = (claims | had.keys()) - found
                     found |= more
                     todo += more
         return frozenset(found)
@@ -234,7 +234,7 @@ class Routes:
             return self._others
         return self._routes if standing.routed else self._wishes
 
-    def _asks(self, key: str) -> frozenset[Claim]:
+    def _claims(self, key: str) -> frozenset[Claim]:
         return self._asked[key][1].claims if key in self._asked else _NONE
 
     def _concerned(self, claim: Claim) -> set[str]:

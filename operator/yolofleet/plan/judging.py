@@ -88,7 +88,7 @@ class Judgement(Enum):
     FAILED = "something failed: once that is stored, the revision is called off"
 
     @property
-    def holds(self) -> bool:
+    def blocks(self) -> bool:
         """Whether the release stays at its step."""
         return self not in (Judgement.FREE, Judgement.PASSED)
 

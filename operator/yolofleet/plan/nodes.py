@@ -16,15 +16,15 @@ from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import PodTemplate
 from yolofleet.runtime.quantity import amount
 from yolofleet.workloads import record
-from yolofleet.workloads.asks import (
-    asked,
-    asked_by,
+from yolofleet.workloads.accelerators import (
     fields,
-    holds,
     is_accelerator,
     items,
     place,
-    requested,
+    pod_requests,
+    requests_of,
+    spec_requests,
+    template_requests,
     tolerations,
 )
 from yolofleet.workloads.choice import among
@@ -67,7 +67,7 @@ def rooms(
     """Return the nodes that offer accelerators. held: by all pods; own: pods of this detector."""
     mine: dict[str, Counter[str]] = {}
     for pod in own:
-        mine.setdefault(place(pod), Counter()).update(holds(pod))
+        mine.setdefault(place(pod), Counter()).update(pod_requests(pod))
     found = []
     for node in nodes:
         if not (there := offered(node)):
@@ -106,31 +106,31 @@ def _out(node: Manifest) -> str:
 # whether to look at nodes
 
 
-def asks(detector: Detector, children: Iterable[Manifest]) -> bool:
+def needs_accelerators(detector: Detector, children: Iterable[Manifest]) -> bool:
     """Say whether a revision of `detector` asks for an accelerator: in its spec, or in a child."""
     children = list(children)
     pods = {each["metadata"]["name"]: by.pod(each)["spec"] for by, each in among(children)}
     records = {c["metadata"]["name"]: c for c in children if c["kind"] == record.KIND}
     return (
-        _spec_asks(detector)
-        or any(requested(pod) for pod in pods.values())
-        or any(_record_asks(detector, records[n]) for n in records.keys() - pods.keys())
+        _spec_needs(detector)
+        or any(spec_requests(pod) for pod in pods.values())
+        or any(_record_needs(detector, records[n]) for n in records.keys() - pods.keys())
     )
 
 
-def _record_asks(detector: Detector, kept: Manifest) -> bool:
+def _record_needs(detector: Detector, kept: Manifest) -> bool:
     revision = recorded(detector.name, kept["metadata"]["name"], record_in(kept).text)
-    return revision is not None and bool(asked(revision))
+    return revision is not None and bool(requests_of(revision))
 
 
-def _spec_asks(detector: Detector) -> bool:
+def _spec_needs(detector: Detector) -> bool:
     spec, canary = detector.spec, detector.spec.canary
-    if asked_by(spec.resources.accelerators, spec.pod_template):
+    if template_requests(spec.resources.accelerators, spec.pod_template):
         return True
     if canary is None:
         return False
     own = canary.resources.accelerators if canary.resources else {}
-    return bool(asked_by(own, canary.pod_template or PodTemplate()))
+    return bool(template_requests(own, canary.pod_template or PodTemplate()))
 
 
 # where pods may run
@@ -242,7 +242,7 @@ def _compares(operator: str, value: str | None, values: Sequence[Any]) -> bool:
 
 def room(revision: Revision, nodes: Iterable[NodeRoom]) -> int:
     """Return how many more replicas of `revision` fit on `nodes` now."""
-    wanted = asked(revision)
+    wanted = requests_of(revision)
     return fit(wanted, usable(revision, nodes)) if wanted else BOUNDLESS
 
 

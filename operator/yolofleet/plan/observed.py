@@ -22,7 +22,7 @@ from yolofleet.routers.exposure import Exposure
 from yolofleet.routers.following import Followed
 from yolofleet.routers.service import selected
 from yolofleet.workloads import record
-from yolofleet.workloads.asks import place
+from yolofleet.workloads.accelerators import place
 from yolofleet.workloads.choice import among
 from yolofleet.workloads.failures import Failure, failures_by_revision
 from yolofleet.workloads.record import failure_noted, record_in, was_proved, was_released

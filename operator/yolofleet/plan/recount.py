@@ -57,7 +57,7 @@ def recounted(
         if failure is None and name in running:
             failure = running[name].failure
         told = _how(stable, failure)
-        if complete and name not in running and not told.holds and _was_there(status):
+        if complete and name not in running and not told.status and _was_there(status):
             told = _deleted(name, children, until)
         ready = dated([told], status, status.observed_generation, now)
         others = [each for each in status.conditions if each.type != ConditionType.READY]

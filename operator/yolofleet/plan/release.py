@@ -165,7 +165,7 @@ def takes_over(
     if progress.held:
         return False
     if capacity.full == 0:  # nobody asks, so that holding for a time shows nothing
-        return progress.walked or not (progress.awaits or progress.judged.holds)
+        return progress.walked or not (progress.awaits or progress.judged.blocks)
     needed = max(capacity.kept, 1)
     seen = observed.revisions.get(progress.revision)
     if seen is None or not progress.walked:

@@ -104,7 +104,7 @@ def next_progress(
     if ahead:
         return _at_stage(detector, observed, here(0, 0, None, next_look=None), ahead, now)
     # a canary that is promoted before it passed waits with the weight it has
-    unproved = judged.holds and at < 100
+    unproved = judged.blocks and at < 100
     return here(0, at if unproved else 100, None, next_look=None, unproved=unproved)
 
 
@@ -134,7 +134,7 @@ def _at_stage(
     left = _left(detector, name, stage, since, now)
     if progress.held or left is None or left > timedelta():
         return here(since=since, next_look=left)
-    if progress.judged.holds:
+    if progress.judged.blocks:
         return here(since=since, next_look=_patience(detector, since, now), unproved=True)
     if len(ahead) == 1:
         return replace(progress, goal=100)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from yolofleet.plan.nodes import NodeRoom, fit, obstacles, room, usable
-from yolofleet.workloads.asks import asked
+from yolofleet.workloads.accelerators import requests_of
 from yolofleet.workloads.revision import Revision
 
 _NAMED: Final = 5  # nodes that a message names one by one
@@ -15,7 +15,7 @@ def shortage(revision: Revision, wanted_more: int, nodes: Sequence[NodeRoom]) ->
     lacking = wanted_more - room(revision, nodes)
     if lacking <= 0:
         return None
-    wanted, may_run_on = asked(revision), usable(revision, nodes)
+    wanted, may_run_on = requests_of(revision), usable(revision, nodes)
     short = [r for r, need in wanted.items() if fit({r: need}, may_run_on) < wanted_more]
     told = [_shortage_of(revision, r, wanted[r], nodes) for r in sorted(short or wanted)]
     who = "1 more replica has" if lacking == 1 else f"{lacking} more replicas have"

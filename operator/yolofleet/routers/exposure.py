@@ -182,7 +182,7 @@ def overtaken(exposure: Exposure, namespace: str, taken: Mapping[Claim, str]) ->
         return None
     gateway, host, other = had[0]
     told = taken_by(other or "", (gateway_name(gateway, namespace), host))
-    return Followed(Following.NOBODY, Reason.HOST_TAKEN, told, holds=False)
+    return Followed(Following.NOBODY, Reason.HOST_TAKEN, told, status=False)
 
 
 def taken_by(other: str, taken: Claim) -> str:

@@ -24,7 +24,7 @@ class Followed:
     by: Following = Following.YES
     reason: Reason = Reason.ROUTED
     why: str = ""  # empty: there is nothing against it
-    holds: bool | None = None  # what TrafficRouted is because of it
+    status: bool | None = None  # what TrafficRouted is because of it
 
     @property
     def counts(self) -> bool:
@@ -52,4 +52,4 @@ def on_gateways(gateways: Sequence[str], namespace: str, absent: Collection[str]
         return Followed()
     told = f"spec.traffic.gateways: {', '.join(missing)} does not exist; make it, or name another"
     by = Following.YES if len(missing) < len(names) else Following.NOBODY
-    return Followed(by, Reason.GATEWAY_ABSENT, told, holds=False)
+    return Followed(by, Reason.GATEWAY_ABSENT, told, status=False)

@@ -217,7 +217,7 @@ def delegated(key: str, mesh: Mesh) -> Followed:
     told = f"no VirtualService delegates to {key}"
     if mesh.everywhere:
         told += "; reference it from yours, or set spec.traffic.hosts"
-        return Followed(Following.NOBODY, Reason.NOT_REFERENCED, told, holds=False)
+        return Followed(Following.NOBODY, Reason.NOT_REFERENCED, told, status=False)
     return Followed(
         Following.UNKNOWN,
         Reason.ROUTE_UNSEEN,

@@ -22,8 +22,8 @@ from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, SERVER_CONTAINER, 
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
 from yolofleet.workloads import judged
+from yolofleet.workloads.accelerators import tolerations
 from yolofleet.workloads.account import account_of
-from yolofleet.workloads.asks import tolerations
 from yolofleet.workloads.failures import Failure
 from yolofleet.workloads.pod_template import merged
 from yolofleet.workloads.record import failure_noted, notes, was_proved, was_released

@@ -16,7 +16,7 @@ from yolofleet.api.pod_template import (
     SHADOW_KEY,
     Mount,
 )
-from yolofleet.workloads.asks import items
+from yolofleet.workloads.accelerators import items
 from yolofleet.workloads.revision import Revision
 
 SINCE: Final = 4

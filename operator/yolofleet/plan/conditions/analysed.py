@@ -33,8 +33,8 @@ def analysed(now: Situation) -> Statement | None:
         return _of_the_past(now)
     if found is None or found.revision != trial.revision:
         return _say(None, Reason.ANALYSING, f"{trial.revision}: nothing is known yet")
-    holds, reason = _WORDS[found.verdict]
-    return _say(holds, reason, _in_words(now, found), lasting=False)
+    status, reason = _WORDS[found.verdict]
+    return _say(status, reason, _in_words(now, found), lasting=False)
 
 
 def _in_words(now: Situation, found: AnalysisStatus) -> str:
@@ -82,5 +82,5 @@ def _of_the_first(now: Situation) -> Statement | None:
     if gave_up(now.detector, found, name, now.time):
         told = f"{_in_words(now, found)}. It is not looked at any more. {to_judge_again(now, name)}"
         return _say(None, Reason.NOT_ENOUGH_DATA, told)
-    holds, reason = _WORDS[found.verdict]
-    return _say(holds, reason, _in_words(now, found), lasting=False)
+    status, reason = _WORDS[found.verdict]
+    return _say(status, reason, _in_words(now, found), lasting=False)

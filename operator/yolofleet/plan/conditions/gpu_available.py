@@ -6,7 +6,7 @@ from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
 from yolofleet.plan.shortage import unseen
-from yolofleet.workloads.asks import asked
+from yolofleet.workloads.accelerators import requests_of
 from yolofleet.workloads.revision import Revision
 
 _say = partial(Statement, ConditionType.GPU_AVAILABLE)
@@ -25,7 +25,7 @@ def missing(now: Situation) -> Statement | None:
 def unschedulable(now: Situation) -> Statement | None:
     """Pass on the scheduler's words about a pod that asks for an accelerator."""
     for revision in _running(now):
-        failure = now.failure(revision.name) if asked(revision) else None
+        failure = now.failure(revision.name) if requests_of(revision) else None
         if failure and failure.reason == Reason.UNSCHEDULABLE:
             told = f"{failure.message}{unseen(now.observed.nodes)}"
             return _say(False, Reason.UNSCHEDULABLE, told)
@@ -35,7 +35,7 @@ def unschedulable(now: Situation) -> Statement | None:
 def offered(now: Situation) -> Statement | None:
     """Say how much the nodes offer."""
     nodes = now.observed.nodes
-    needed = sorted({resource for revision in _running(now) for resource in asked(revision)})
+    needed = sorted({resource for revision in _running(now) for resource in requests_of(revision)})
     if not needed:
         return None
     offers = (f"{sum(n.offered.get(r, 0) for n in nodes)} {r}" for r in needed)

@@ -62,11 +62,11 @@ def summary(missing: Statement | None, stuck: Statement | None) -> list[Statemen
         told = "the spec is reached: its revision is released, and all requests go as asked"
         released = Statement(ConditionType.RELEASED, True, Reason.RELEASED, told)
     else:
-        holds = None if missing.reason == Reason.SUSPENDED else False
-        released = replace(missing, type=ConditionType.RELEASED, holds=holds)
+        status = None if missing.reason == Reason.SUSPENDED else False
+        released = replace(missing, type=ConditionType.RELEASED, status=status)
     if stuck:
-        return [released, replace(stuck, type=ConditionType.STALLED, holds=True)]
-    reconciling = [replace(missing, type=ConditionType.RECONCILING, holds=True)] if missing else []
+        return [released, replace(stuck, type=ConditionType.STALLED, status=True)]
+    reconciling = [replace(missing, type=ConditionType.RECONCILING, status=True)] if missing else []
     told = "nothing waits for a person to put it right"
     return [
         released,
@@ -121,7 +121,7 @@ def _missing(now: Situation, told: Sequence[Statement]) -> Iterator[Statement]:
             if not reached or now.detector.spec.suspend:
                 yield each
         elif each.type in _TOLD_BY and (
-            each.holds is False or each.reason in (Reason.ROUTE_PENDING, Reason.CANARY_STARTING)
+            each.status is False or each.reason in (Reason.ROUTE_PENDING, Reason.CANARY_STARTING)
         ):
             yield each
 
@@ -129,7 +129,7 @@ def _missing(now: Situation, told: Sequence[Statement]) -> Iterator[Statement]:
 def _is_bad(told: Statement) -> bool:
     if told.reason == Reason.DEPLOYMENT_DELETED:
         return bool(told.lasting)  # else it is made again
-    return told.type in _TOLD_BY and told.holds is False and told.reason not in _AS_ASKED
+    return told.type in _TOLD_BY and told.status is False and told.reason not in _AS_ASKED
 
 
 def _lasts(told: Statement, past: _Past) -> bool:

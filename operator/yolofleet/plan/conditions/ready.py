@@ -18,7 +18,7 @@ def ready(now: Situation) -> Statement:
         (serving, scaled_to_zero, deleted, without_accelerators, failing, coming_back), now
     )
     told = told or _say(False, Reason.NOTHING_READY, now.count(now.plan.stable))
-    return told if told.holds else replace(told, message=told.message + _in_its_place(now))
+    return told if told.status else replace(told, message=told.message + _in_its_place(now))
 
 
 def _in_its_place(now: Situation) -> str:

@@ -7,8 +7,8 @@ from datetime import datetime
 from yolofleet.api.status import Condition, ConditionType, Status
 from yolofleet.plan.conditions.situation import Situation
 
-_STATUS = {True: "True", False: "False", None: "Unknown"}
-_HOLDS = {status: holds for holds, status in _STATUS.items()}
+_AS_STORED = {True: "True", False: "False", None: "Unknown"}
+_AS_STATED = {stored: status for status, stored in _AS_STORED.items()}
 MAX_MESSAGE = 4096
 
 
@@ -21,7 +21,7 @@ class Statement:
     """
 
     type: ConditionType
-    holds: bool | None  # None: not known yet
+    status: bool | None  # None: not known yet
     reason: str
     message: str
     lasting: bool | None = None
@@ -38,8 +38,8 @@ def first(checks: Iterable[Check], now: Situation) -> Statement | None:
 
 def again(condition: Condition) -> Statement:
     """Return the statement that `condition` was made of."""
-    kind, holds = ConditionType(condition.type), _HOLDS[condition.status]
-    return Statement(kind, holds, condition.reason, condition.message)
+    kind, status = ConditionType(condition.type), _AS_STATED[condition.status]
+    return Statement(kind, status, condition.reason, condition.message)
 
 
 def dated(
@@ -47,15 +47,15 @@ def dated(
 ) -> list[Condition]:
     """Give each statement the time at which its status last changed."""
     conditions = []
-    for told in statements:
-        was, status = before.condition(told.type), _STATUS[told.holds]
+    for statement in statements:
+        was, status = before.condition(statement.type), _AS_STORED[statement.status]
         conditions.append(
             Condition.model_validate(
                 {
-                    "type": told.type,
+                    "type": statement.type,
                     "status": status,
-                    "reason": told.reason,
-                    "message": told.message[:MAX_MESSAGE],
+                    "reason": statement.reason,
+                    "message": statement.message[:MAX_MESSAGE],
                     "lastTransitionTime": (
                         was.last_transition_time if was and was.status == status else now
                     ),

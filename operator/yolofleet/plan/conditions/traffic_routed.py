@@ -45,7 +45,7 @@ def denied(now: Situation) -> Statement | None:
 
 def without_mesh(now: Situation) -> Statement | None:
     """Say that something was asked for that a Service cannot do."""
-    if not _asks_for_a_router(now):
+    if not _wants_a_router(now):
         return None
     return _say(
         False,
@@ -56,7 +56,7 @@ def without_mesh(now: Situation) -> Statement | None:
     )
 
 
-def _asks_for_a_router(now: Situation) -> bool:
+def _wants_a_router(now: Situation) -> bool:
     traffic, canary = now.detector.spec.traffic, now.detector.spec.canary
     weighs = now.plan.canary is not None and canary and (canary.weight or canary.match)
     return splits(traffic.provider) or bool(traffic.hosts) or bool(weighs)
@@ -64,7 +64,7 @@ def _asks_for_a_router(now: Situation) -> bool:
 
 def not_moved_yet(now: Situation) -> Statement | None:
     """Say what is missing until a router takes over from the Service."""
-    if (option := now.observed.moving) is None or not _asks_for_a_router(now):
+    if (option := now.observed.moving) is None or not _wants_a_router(now):
         return None
     why, reason = option.missing.why, option.missing.reason
     if option.refused:
@@ -137,7 +137,7 @@ def followed_by_nobody(now: Situation) -> Statement | None:
         meanwhile = f"{_split(now)} of what is delegated; the Service sends all to {plan.stable}"
     else:
         meanwhile = f"the route has {_split(now)}"
-    return _say(followed.holds, followed.reason, f"{followed.why}. {meanwhile}")
+    return _say(followed.status, followed.reason, f"{followed.why}. {meanwhile}")
 
 
 def short_of_capacity(now: Situation) -> Statement | None:

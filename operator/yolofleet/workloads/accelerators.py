@@ -27,14 +27,14 @@ def place(pod: Manifest) -> str:
     return str(pod.get("spec", {}).get("nodeName") or "")
 
 
-def holds(pod: Manifest) -> dict[str, int]:
+def pod_requests(pod: Manifest) -> dict[str, int]:
     """Return the accelerators that `pod` asks for, as the scheduler counts them."""
-    return requested(pod.get("spec", {}))
+    return spec_requests(pod.get("spec", {}))
 
 
-def asked(revision: Revision) -> dict[str, int]:
+def requests_of(revision: Revision) -> dict[str, int]:
     """Return the accelerators that one pod of `revision` asks for."""
-    return asked_by(revision.resources.accelerators, revision.pod_template)
+    return template_requests(revision.resources.accelerators, revision.pod_template)
 
 
 def tolerations(revision: Revision) -> list[dict[str, Any]]:
@@ -46,12 +46,12 @@ def tolerations(revision: Revision) -> list[dict[str, Any]]:
     theirs = [dict(item) for item in items(revision.pod_template.spec.get("tolerations"))]
     if revision.render_version < TOLERANT_SINCE:
         return theirs
-    keys = {key for r in asked(revision) for key in (r, f"{r.split('/')[0]}/gpu")}
+    keys = {key for r in requests_of(revision) for key in (r, f"{r.split('/')[0]}/gpu")}
     ours = [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in sorted(keys)]
     return [*theirs, *(each for each in ours if each not in theirs)]
 
 
-def asked_by(limits: Mapping[str, str], template: PodTemplate) -> dict[str, int]:
+def template_requests(limits: Mapping[str, str], template: PodTemplate) -> dict[str, int]:
     """Return what the server's container and all that the template adds to the pod ask for."""
     pod = template.spec
     if not (limits or pod):  # of most
@@ -65,10 +65,12 @@ def asked_by(limits: Mapping[str, str], template: PodTemplate) -> dict[str, int]
         else:
             others.append(container)
     server = {"name": SERVER_CONTAINER, "resources": ours}
-    return requested({"containers": [server, *others], "initContainers": pod.get("initContainers")})
+    return spec_requests(
+        {"containers": [server, *others], "initContainers": pod.get("initContainers")}
+    )
 
 
-def requested(pod: Mapping[str, Any]) -> dict[str, int]:
+def spec_requests(pod: Mapping[str, Any]) -> dict[str, int]:
     """Return the accelerators of a pod spec: side-cars add up, init containers take turns."""
     running: Counter[str] = Counter()
     peak: Counter[str] = Counter()
