@@ -245,8 +245,8 @@ class Operator:
                 lost = True
                 logger.error("leadership lost; exiting", extra={"fields": {"part": name}})
             else:
-                told = {"fields": {"part": name}}
-                logger.critical("a part ended; exiting", exc_info=error, extra=told)
+                fields = {"fields": {"part": name}}
+                logger.critical("a part ended; exiting", exc_info=error, extra=fields)
         return lost
 
     def _beliefs(self) -> Beliefs:

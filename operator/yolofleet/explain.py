@@ -191,8 +191,8 @@ def _plain(value: Any) -> Any:
     match value:
         case Revision():
             model = value.model.shown
-            told = {"name": value.name, "model": model, "image": value.image}
-            return told | {"renderVersion": value.render_version}
+            plain = {"name": value.name, "model": model, "image": value.image}
+            return plain | {"renderVersion": value.render_version}
         case Shadow():
             return _plain(dataclasses.asdict(value) | {"token": None})
         case Record():

@@ -349,12 +349,12 @@ class WorldCollector:
                 weights.add_metric(
                     [metadata["namespace"], metadata["name"]], canary.get("weight") or 0
                 )
-        told = GaugeMetricFamily(
+        family = GaugeMetricFamily(
             "yolofleet_detector_condition",
             "Detectors by condition and its status.",
             labels=["type", "status"],
         )
         for (type_, status_), number in sorted(conditions.items()):
-            told.add_metric([type_, status_], number)
-        yield told
+            family.add_metric([type_, status_], number)
+        yield family
         yield weights

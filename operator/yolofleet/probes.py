@@ -60,9 +60,9 @@ async def serve_beliefs(beliefs: Beliefs, port: int) -> web.AppRunner:
 
     async def one_detector(request: web.Request) -> web.Response:
         key = f"{request.match_info['namespace']}/{request.match_info['name']}"
-        if (told := await beliefs.one(key)) is None:
+        if (belief := await beliefs.one(key)) is None:
             return web.Response(text=f"no detector {key} is known here\n", status=404)
-        return _json(told)
+        return _json(belief)
 
     app = web.Application()
     app.router.add_get("/debug/detectors", every_detector)
@@ -81,6 +81,6 @@ async def _listen(
     return runner
 
 
-def _json(told: Any) -> web.Response:
-    body = orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n"
+def _json(value: Any) -> web.Response:
+    body = orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n"
     return web.Response(body=body, content_type="application/json")

@@ -284,21 +284,21 @@ class _Turn:
     async def tell(self, status: Status, drifts: Sequence[Drift] = ()) -> None:
         """Publish the status, and what of it is news as Events."""
         await self.deps.cluster.publish_status(self.raw, status.dump())
-        for told in (*news(self.before, status), *drift_news(self.before, status, drifts)):
-            kind = "Warning" if told.warning else "Normal"
-            await self.deps.events.emit(self.raw, kind, told.reason, told.message)
+        for each in (*news(self.before, status), *drift_news(self.before, status, drifts)):
+            kind = "Warning" if each.warning else "Normal"
+            await self.deps.events.emit(self.raw, kind, each.reason, each.message)
 
     def with_drift(self, status: Status, drifts: Sequence[Drift] | None) -> Status:
         """Return `status` with what of others was repaired or left; None: nobody looked."""
-        told = drifted(self.before, drifts)
-        return with_statement(status, told, self.before, self.now) if told else status
+        statement = drifted(self.before, drifts)
+        return with_statement(status, statement, self.before, self.now) if statement else status
 
     def with_unwritten(
         self, status: Status, failed: Sequence[Failed], detector: Detector, plan: Plan
     ) -> Status:
         """Return `status` with what could not be written: what lasts; once one is told, all."""
-        told = self.before.condition(ConditionType.WRITTEN) is not None
-        lasting = [each for each in failed if told or each.lasts]
+        known = self.before.condition(ConditionType.WRITTEN) is not None
+        lasting = [each for each in failed if known or each.lasts]
         unwritten = _in_the_users_words(lasting, detector, plan)
         return with_unwritten(status, unwritten, self.key, before=self.before, now=self.now)
 
@@ -325,8 +325,8 @@ class _Turn:
         """Return the status when a read failed; that is told once it lasts, until it is over."""
         failed = self.deps.cluster.unread(self.raw, error)
         progressing = self.before.condition(ConditionType.PROGRESSING)
-        told = progressing is not None and progressing.reason == Reason.READ_FAILED
-        if not (failed.lasts or told):
+        known = progressing is not None and progressing.reason == Reason.READ_FAILED
+        if not (failed.lasts or known):
             return await self._counted(READABLE)
         stuck = failed.seconds >= PATIENCE.total_seconds()
         message = f"nothing is changed while this cannot be read: {steady(str(error))}"

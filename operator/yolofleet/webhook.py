@@ -40,7 +40,7 @@ class Certificate:
 
     def __init__(self, folder: Path, read: Callable[[bool], None] = lambda _well: None) -> None:
         self._folder = folder
-        self._told = read
+        self._was_read = read
         self._content = b""
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.read()
@@ -55,12 +55,12 @@ class Certificate:
             ssl.create_default_context().load_cert_chain(chain, key)  # half written: not ours
             self.context.load_cert_chain(chain, key)
         except (OSError, ssl.SSLError) as error:
-            self._told(False)
+            self._was_read(False)
             raise BadCertificate(f"no usable tls.crt and tls.key in {self._folder}: {error}") from (
                 error
             )
         self._content = content
-        self._told(True)
+        self._was_read(True)
 
     async def keep_fresh(self) -> None:
         """Read the files again and again, until cancelled; a bad pair leaves the old one in use."""
@@ -94,8 +94,8 @@ async def serve(
             if asked["kind"]["kind"] != KIND or not isinstance(new, dict):
                 return _answer(uid, Verdict((f"only the making of a {KIND} is judged",)), 400)
             if not warm():
-                told = "the operator is starting, and does not know all detectors yet; try again"
-                return _answer(uid, Verdict((told,)), 503)
+                message = "the operator is starting, and does not know all detectors yet; try again"
+                return _answer(uid, Verdict((message,)), 503)
             metadata = new["metadata"] | {"namespace": asked["namespace"]}
             metadata.setdefault("name", metadata.get("generateName", ""))
             new |= {"metadata": metadata}

@@ -74,7 +74,7 @@ def test_a_watch_that_does_not_tell_what_a_list_found_is_deaf(world: World) -> N
 @pytest.mark.parametrize("version", [7, 8])
 def test_a_watch_that_tells_it_in_time_hears(world: World, version: int) -> None:
     world.list("a")
-    world.watches.told(kinds.SERVICE, "a", version)
+    world.watches.reported(kinds.SERVICE, "a", version)
     assert not world.after(1000)
 
 
@@ -83,7 +83,7 @@ def test_a_watch_that_tells_it_in_time_hears(world: World, version: int) -> None
 ])  # fmt: skip
 def test_other_news_are_no_excuse(world: World, kind: Kind, uid: str, version: int) -> None:
     world.list("a")
-    world.watches.told(kind, uid, version)
+    world.watches.reported(kind, uid, version)
     assert world.after(41)
 
 
@@ -97,13 +97,13 @@ def test_listing_again_does_not_begin_the_wait_anew(world: World) -> None:
 def test_a_watch_that_hears_again_is_well(world: World) -> None:
     world.list("a")
     assert world.after(41)
-    world.watches.told(kinds.SERVICE, "a", 9)
+    world.watches.reported(kinds.SERVICE, "a", 9)
     assert not world.watches.failing()
 
 
 def test_what_is_told_while_other_namespaces_are_listed_counts(world: World) -> None:
     world.watches.missed(kinds.SERVICE, {"a": 7})
-    world.watches.told(kinds.SERVICE, "a", 7)
+    world.watches.reported(kinds.SERVICE, "a", 7)
     world.watches.listed(kinds.SERVICE, "ab")
     assert not world.after(1000)
 

@@ -152,10 +152,10 @@ def _same(told: Scraped | str, server: Server) -> bool:
     return (
         isinstance(told, Scraped)
         and isinstance(direct, Evidence)
-        and told.told.detections == direct.detections
-        and told.told.requests == direct.requests
-        and told.told.latency["request"].whole() == direct.latency["request"].whole()
-        and {name: each.kept for name, each in told.told.shadow.items()}
+        and told.evidence.detections == direct.detections
+        and told.evidence.requests == direct.requests
+        and told.evidence.latency["request"].whole() == direct.latency["request"].whole()
+        and {name: each.kept for name, each in told.evidence.shadow.items()}
         == {name: each.kept for name, each in direct.shadow.items()}
     )
 

@@ -50,8 +50,8 @@ def beside(
             errors=tally.k,
             images=old.images + (answers.images if both else 0),
             objects={class_: objects[class_] for class_ in sorted(objects) if objects[class_]},
-            p50_ms=_told(times, 0.5),
-            p99_ms=_told(times, 0.99),
+            p50_ms=_quantile(times, 0.5),
+            p99_ms=_quantile(times, 0.99),
             kept=round(kept.share, 4) if name is ArmName.CANARY and kept.n else None,
         )
         if arm.requests:
@@ -72,7 +72,7 @@ def _named(looks: Sequence[Answers], known: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _told(times: tuple[int, ...], quantile: float) -> float | None:
+def _quantile(times: tuple[int, ...], quantile: float) -> float | None:
     return float(f"{quantile_ms(times, quantile):.3g}") if sum(times) else None
 
 

@@ -101,9 +101,9 @@ def golden(case: Case) -> Finding:
         return Finding(Verdict.NOT_JUDGED, case.untried)
     result = case.result
     if result is None:
-        told = case.golden
-        if told is not None and told.state == "failed":
-            return Finding(Verdict.ERROR, f"its set cannot be used: {told.message}")
+        run = case.golden
+        if run is not None and run.state == "failed":
+            return Finding(Verdict.ERROR, f"its set cannot be used: {run.message}")
         return Finding(Verdict.INCONCLUSIVE, "the run over the known pictures is not over yet")
     floors = [asked.min_map50] if asked.min_map50 is not None else []
     if result.against is not None:
@@ -112,8 +112,8 @@ def golden(case: Case) -> Finding:
         return Finding(Verdict.INCONCLUSIVE, f"the run of {case.against} is not over yet")
     measured = f"mAP50 is {result.map50:.3f} on {result.images} known pictures"
     if not floors:
-        told_ = f"{measured}, and nothing says what it should be: give golden.minMAP50"
-        return Finding(Verdict.NOT_JUDGED, told_, result.map50, n=result.images)
+        message = f"{measured}, and nothing says what it should be: give golden.minMAP50"
+        return Finding(Verdict.NOT_JUDGED, message, result.map50, n=result.images)
     limit = max(floors)
     beside = f"; {case.against} has {result.against:.3f}" if result.against is not None else ""
     return Finding(
@@ -128,11 +128,11 @@ def golden(case: Case) -> Finding:
 def probe(case: Case) -> Finding:
     """Does it go on seeing, and running?"""
     if case.blind_in_a_row >= _BLIND_LOOKS:
-        told = f"is blind to its own picture, {case.blind_in_a_row} times in a row"
-        return Finding(Verdict.FAIL, told, case.blind_in_a_row, _BLIND_LOOKS)
+        message = f"is blind to its own picture, {case.blind_in_a_row} times in a row"
+        return Finding(Verdict.FAIL, message, case.blind_in_a_row, _BLIND_LOOKS)
     if case.restarts >= RESTARTS:
-        told = f"one pod of it restarted {case.restarts} times in 10 minutes"
-        return Finding(Verdict.FAIL, told, case.restarts, RESTARTS)
+        message = f"one pod of it restarted {case.restarts} times in 10 minutes"
+        return Finding(Verdict.FAIL, message, case.restarts, RESTARTS)
     if case.probed is None:
         return Finding(Verdict.INCONCLUSIVE, "no pod of it told yet whether it sees")
     if not case.against and case.looks < PASS_LOOKS:  # nothing else keeps it from passing at once
@@ -140,8 +140,8 @@ def probe(case: Case) -> Finding:
             Verdict.INCONCLUSIVE, f"{case.looks} of {PASS_LOOKS} looks at it", n=case.looks
         )
     if not case.probed:
-        told = "no pod of it looked at its own picture yet; with an interval of 0 none ever does"
-        return Finding(Verdict.NOT_JUDGED, told)
+        message = "no pod of it looked at its own picture yet; with an interval of 0 none ever does"
+        return Finding(Verdict.NOT_JUDGED, message)
     return Finding(Verdict.PASS, "sees its own picture, and does not restart")
 
 
@@ -166,15 +166,15 @@ def kept_by_size(case: Case) -> Finding:
 def sees_nothing(case: Case) -> Finding:
     """Are there pictures full of things in which it finds none?"""
     tally, asked = case.sums.tally(SEES_NOTHING), demand(SEES_NOTHING, case.sums, case.analysis)
-    told = f"finds nothing in {tally.share:.2f} of the pictures with something sure in them"
-    return _of_share(tally, asked, told, "pictures")
+    message = f"finds nothing in {tally.share:.2f} of the pictures with something sure in them"
+    return _of_share(tally, asked, message, "pictures")
 
 
 def added(case: Case) -> Finding:
     """Is it sure of things that the stable revision does not see?"""
     tally, asked = case.sums.tally(ADDED), demand(ADDED, case.sums, case.analysis)
-    told = f"{tally.share:.2f} of what it is sure of, {case.against} does not see"
-    return _of_share(tally, asked, told, "objects")
+    message = f"{tally.share:.2f} of what it is sure of, {case.against} does not see"
+    return _of_share(tally, asked, message, "objects")
 
 
 def errors(case: Case) -> Finding:
@@ -183,12 +183,12 @@ def errors(case: Case) -> Finding:
     found = []
     if not case.unpaired:
         asked = demand(COPIES, case.sums, case.analysis)
-        told = f"{copies.share:.3f} of copied requests failed or were late"
-        found.append(_of_share(copies, asked, told, "copies", digits=3))
+        message = f"{copies.share:.3f} of copied requests failed or were late"
+        found.append(_of_share(copies, asked, message, "copies", digits=3))
     if case.live:
         tally, asked = case.sums.tally(REQUESTS), demand(REQUESTS, case.sums, case.analysis)
-        told = f"{tally.share:.3f} of its requests failed"
-        found.append(_of_share(tally, asked, told, "requests", stake=case.stake, digits=3))
+        message = f"{tally.share:.3f} of its requests failed"
+        found.append(_of_share(tally, asked, message, "requests", stake=case.stake, digits=3))
     return _worst(found, case.unpaired)
 
 
@@ -211,14 +211,14 @@ def class_shift(case: Case) -> Finding:
     stable, canary = objects(case.arms, ArmName.STABLE), objects(case.arms, ArmName.CANARY)
     limit, n = case.analysis.max_class_shift, min(sum(stable.values()), sum(canary.values()))
     if not are_enough(case.arms):  # no release waits for it: it proves nothing good
-        told = f"{n:,} of {LEAST_OBJECTS:,} objects of each to compare the mixes of classes of"
-        return Finding(Verdict.NOT_JUDGED, told, None, limit, n)
+        message = f"{n:,} of {LEAST_OBJECTS:,} objects of each to compare the mixes of classes of"
+        return Finding(Verdict.NOT_JUDGED, message, None, limit, n)
     far, tally = shift(case.arms), case.sums.tally(CLASS_SHIFT)
     verdict = Verdict.FAIL if tally.failing >= LOOKS else Verdict.INCONCLUSIVE
-    told = f"its mix of classes is {far:.2f} from that of {case.against} (limit {limit:.2f}"
+    message = f"its mix of classes is {far:.2f} from that of {case.against} (limit {limit:.2f}"
     return Finding(
         verdict if tally.failing else Verdict.PASS,
-        f"{told}; {n:,} objects; {_most_changed(stable, canary)})",
+        f"{message}; {n:,} objects; {_most_changed(stable, canary)})",
         round(far, 4),
         limit,
         n,
@@ -278,11 +278,11 @@ def found(name: str, check: Judge, case: Case) -> Finding:
 
 
 def _of_share(
-    tally: Tally, asked: Demand, told: str, of: str, *, stake: float = 1.0, digits: int = 2
+    tally: Tally, asked: Demand, message: str, of: str, *, stake: float = 1.0, digits: int = 2
 ) -> Finding:
     limit = asked.limit.share
     proof = ceiling(min(limit * stake, 0.5)) if stake > 1 else None
-    measured = f"{told} (limit {limit:.{digits}f}; {tally.k:,} of {tally.n:,} {of})"
+    measured = f"{message} (limit {limit:.{digits}f}; {tally.k:,} of {tally.n:,} {of})"
     measured += _lately(tally, asked)
     return Finding(
         _verdict(tally, passed=has_passed(tally, asked, proof)),
@@ -310,8 +310,8 @@ def _of_strata(case: Case, names: Iterable[str]) -> Finding:
     few = sorted(set(tallies) - set(judged))
     if not judged:
         most = max((tally.n for tally in tallies.values()), default=0)
-        told = f"{most} of {LEAST_OF_STRATUM} objects of the most frequent one"
-        return Finding(Verdict.INCONCLUSIVE, told, n=most)
+        message = f"{most} of {LEAST_OF_STRATUM} objects of the most frequent one"
+        return Finding(Verdict.INCONCLUSIVE, message, n=most)
     asked = demand(next(iter(judged)), case.sums, case.analysis)
     failed = {name: tally for name, tally in judged.items() if has_failed(tally)}
     total = sum(tally.n for tally in tallies.values())
@@ -324,10 +324,10 @@ def _of_strata(case: Case, names: Iterable[str]) -> Finding:
     name, tally = min((failed or holding or judged).items(), key=lambda item: item[1].share)
     verdict = Verdict.FAIL if failed else Verdict.INCONCLUSIVE if holding else Verdict.PASS
     rest = f"; too few to judge: {', '.join(map(_short, few))}" if few else ""
-    told = f"keeps {tally.share:.2f} of {_short(name)} (limit {asked.limit.share:.2f};"
+    message = f"keeps {tally.share:.2f} of {_short(name)} (limit {asked.limit.share:.2f};"
     return Finding(
         verdict,
-        f"{told} {tally.k:,} of {tally.n:,} objects){_lately(tally, asked)}{rest}",
+        f"{message} {tally.k:,} of {tally.n:,} objects){_lately(tally, asked)}{rest}",
         round(tally.share, 4),
         asked.limit.share,
         tally.n,
@@ -348,11 +348,11 @@ def _of_times(case: Case, name: str, does: str, stake: float) -> Finding:
     tally, buckets = case.sums.tally(name), slower_by(case.analysis.max_p99_ratio)
     limit, n = round(FACTOR**buckets, 2), sum(canary)
     if n < LATENCY_LEAST:
-        told = f"{n} of {LATENCY_LEAST} answers to compare the times of"
-        return Finding(Verdict.INCONCLUSIVE, told, None, limit, n)
+        message = f"{n} of {LATENCY_LEAST} answers to compare the times of"
+        return Finding(Verdict.INCONCLUSIVE, message, None, limit, n)
     proved = is_in_time(stable, canary, buckets, stake)
     passed = proved and tally.looks >= PASS_LOOKS and not tally.failing
-    told = ", ".join(
+    message = ", ".join(
         f"P{quantile * 100:.0f} {quantile_ms(stable, quantile):.3g}"
         f" → {quantile_ms(canary, quantile):.3g} ms"
         for quantile in (0.5, 0.99)
@@ -360,7 +360,7 @@ def _of_times(case: Case, name: str, does: str, stake: float) -> Finding:
     slow, fast = quantile_ms(canary, 0.99), quantile_ms(stable, 0.99)
     return Finding(
         _verdict(tally, passed=passed),
-        f"{does} in {told} (limit ×{limit}; {n:,} answers)",
+        f"{does} in {message} (limit ×{limit}; {n:,} answers)",
         round(slow / fast, 2) if fast else None,
         limit,
         n,

@@ -135,12 +135,12 @@ def parse(body: bytes, *, revision: str) -> Evidence | str:
     if len(body) > MOST_BYTES:
         return f"answers with more than {MOST_BYTES // 1024} KiB"
     try:
-        told = Evidence.model_validate_json(body)
+        evidence = Evidence.model_validate_json(body)
     except ValidationError as error:
         return problem(error)
-    if told.revision != revision:
-        return f"says that it is of {told.revision!r}, not of {revision}"
-    return told
+    if evidence.revision != revision:
+        return f"says that it is of {evidence.revision!r}, not of {revision}"
+    return evidence
 
 
 def problem(invalid: ValidationError) -> str:

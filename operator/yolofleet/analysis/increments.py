@@ -48,7 +48,7 @@ class Pod:
     uid: str
     revision: str
     ready: bool
-    told: Evidence | str | None = None
+    evidence: Evidence | str | None = None
     restarts: int = 0
     scrape: Scrape | None = None
 
@@ -58,7 +58,7 @@ class Seen:
     """What a pod told last, and at which look."""
 
     look: int
-    told: Evidence | None
+    evidence: Evidence | None
     restarts: int
     scrape: Scrape | None = None
 
@@ -127,14 +127,16 @@ def is_repeated(memory: Memory, pods: Iterable[Pod]) -> bool:
 
     Pods are scraped one after the other, and what counts is what all showed meanwhile.
     """
-    return any(_is_told_again(pod, memory.pods.get(pod.uid)) for pod in pods if pod.ready)
+    return any(_is_scraped_again(pod, memory.pods.get(pod.uid)) for pod in pods if pod.ready)
 
 
-def _is_told_again(pod: Pod, seen: Seen | None) -> bool:
-    if not (isinstance(pod.told, Evidence) and pod.scrape and seen and seen.told and seen.scrape):
+def _is_scraped_again(pod: Pod, seen: Seen | None) -> bool:
+    if not (
+        isinstance(pod.evidence, Evidence) and pod.scrape and seen and seen.evidence and seen.scrape
+    ):
         return False
-    if pod.told.started != seen.told.started:  # of the process before, or of the one after
-        return pod.told.started < seen.told.started and pod.scrape.at <= seen.scrape.at
+    if pod.evidence.started != seen.evidence.started:  # of the process before, or of the one after
+        return pod.evidence.started < seen.evidence.started and pod.scrape.at <= seen.scrape.at
     return pod.scrape.is_no_later_than(seen.scrape)
 
 
@@ -155,7 +157,8 @@ def look(memory: Memory, pods: Iterable[Pod], *, canary: str, stable: str) -> tu
         golden_stable=_furthest(others),
         probed=_probed(mine),
         blind_in_a_row=max(
-            (told.probe.blind_in_a_row for _, told in _told(mine) if told.probe), default=0
+            (evidence.probe.blind_in_a_row for _, evidence in _readable(mine) if evidence.probe),
+            default=0,
         ),
         restarts={
             pod.uid: often for pod in mine if (often := _restarts(pod, memory.pods.get(pod.uid)))
@@ -178,17 +181,17 @@ def look(memory: Memory, pods: Iterable[Pod], *, canary: str, stable: str) -> tu
     )
 
 
-def _told(pods: Iterable[Pod]) -> list[tuple[Pod, Evidence]]:
-    return [(pod, pod.told) for pod in pods if pod.ready and isinstance(pod.told, Evidence)]
+def _readable(pods: Iterable[Pod]) -> list[tuple[Pod, Evidence]]:
+    return [(pod, pod.evidence) for pod in pods if pod.ready and isinstance(pod.evidence, Evidence)]
 
 
 def _unreadable(name: str, pods: list[Pod]) -> str:
     """Say why fewer than half of the ready ones of a revision were read."""
     ready = [pod for pod in pods if pod.ready]
-    read = len(_told(ready))
+    read = len(_readable(ready))
     if 2 * read >= len(ready):
         return ""
-    why = next((pod.told for pod in ready if isinstance(pod.told, str)), "was not asked")
+    why = next((pod.evidence for pod in ready if isinstance(pod.evidence, str)), "was not asked")
     return f"{read} of {len(ready)} ready pods of {name} could be read: one {why}"
 
 
@@ -198,8 +201,8 @@ def _unread(pod: Pod, seen: Seen | None) -> Seen:
 
 
 def _read(pod: Pod, memory: Memory, number: int) -> Seen:
-    if pod.ready and isinstance(pod.told, Evidence):
-        return Seen(number, pod.told, pod.restarts, pod.scrape)
+    if pod.ready and isinstance(pod.evidence, Evidence):
+        return Seen(number, pod.evidence, pod.restarts, pod.scrape)
     return _unread(pod, memory.pods.get(pod.uid))
 
 
@@ -209,26 +212,30 @@ def _restarts(pod: Pod, seen: Seen | None) -> int:
 
 
 def _probed(pods: list[Pod]) -> bool | None:
-    looks = [told.probe.sees + told.probe.blind for _, told in _told(pods) if told.probe]
+    looks = [
+        evidence.probe.sees + evidence.probe.blind
+        for _, evidence in _readable(pods)
+        if evidence.probe
+    ]
     return any(looks) if looks else None
 
 
 def _least_capacity(pods: list[Pod]) -> float | None:
-    told = (evidence.load.capacity_per_second for _, evidence in _told(pods))
-    return min(filter(None, told), default=None)
+    capacities = (evidence.load.capacity_per_second for _, evidence in _readable(pods))
+    return min(filter(None, capacities), default=None)
 
 
 def _furthest(pods: list[Pod]) -> Golden | None:
-    told = [evidence.golden for _, evidence in _told(pods) if evidence.golden]
-    done = [golden for golden in told if golden.state == "done" and golden.map50 is not None]
+    results = [evidence.golden for _, evidence in _readable(pods) if evidence.golden]
+    done = [golden for golden in results if golden.state == "done" and golden.map50 is not None]
     if done:  # the same model, the same pictures: were they to differ, the worst would count
         return min(done, key=lambda golden: golden.map50 or 0.0)
-    return told[0] if told else None
+    return results[0] if results else None
 
 
 def _before(now: Evidence, seen: Seen) -> Evidence | None:
     """Return what to subtract; None after a restart: counters began anew."""
-    return seen.told if seen.told and seen.told.started == now.started else None
+    return seen.evidence if seen.evidence and seen.evidence.started == now.started else None
 
 
 def _more(now: int, before: int) -> int:
@@ -253,9 +260,9 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
     good = bad = images = 0
     latency = _NO_TIMES
     objects = Counter[str]()
-    for pod, now in _told(pods):
+    for pod, now in _readable(pods):
         seen = memory.pods.get(pod.uid)
-        if seen is None or seen.look != memory.looks or not seen.told:
+        if seen is None or seen.look != memory.looks or not seen.evidence:
             continue
         before = _before(now, seen)
         old = before.of_requests() if before else {}
@@ -274,14 +281,14 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
 def _pairs(pods: list[Pod], memory: Memory, canary: str) -> Pairs:
     """Sum up what they compared; each pair was seen by one process, so no pod waits for another."""
     sums = Pairs()
-    for pod, now in _told(pods):
+    for pod, now in _readable(pods):
         seen = memory.pods.get(pod.uid)
-        told = now.shadow.get(canary)
-        if seen is None or not seen.told or told is None:
+        sent = now.shadow.get(canary)
+        if seen is None or not seen.evidence or sent is None:
             continue
         before = _before(now, seen)
         old = before.shadow.get(canary, _NOTHING) if before else _NOTHING
-        sums = _plus(sums, told, old)
+        sums = _plus(sums, sent, old)
     return sums
 
 

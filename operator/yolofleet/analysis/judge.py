@@ -154,24 +154,24 @@ def _restarted(before: list[Restart], more: Mapping[str, int], now: datetime) ->
     return past[-_MOST_RESTARTS:]
 
 
-def _capacity(before: float | None, told: float | None) -> float | None:
+def _capacity(before: float | None, now: float | None) -> float | None:
     """Return what a pod can carry: as it was until it is clearly another, so that no file flaps."""
-    if told is None or (before and before / _ANOTHER < told < before * _ANOTHER):
+    if now is None or (before and before / _ANOTHER < now < before * _ANOTHER):
         return before
-    return float(f"{min(told, _MOST_CAPACITY):.2g}")
+    return float(f"{min(now, _MOST_CAPACITY):.2g}")
 
 
 def _result(before: GoldenResult | None, look: Look) -> GoldenResult | None:
     """Return what the known pictures gave, as far as it is known."""
-    told, beside = _done(look.golden), _done(look.golden_stable)
-    if told is None or told.map50 is None:
+    mine, beside = _done(look.golden), _done(look.golden_stable)
+    if mine is None or mine.map50 is None:
         if before and before.against is None and beside and beside.set_sha256 == before.set:
             return before.model_copy(update={"against": beside.map50})
         return before
-    same = beside.map50 if beside and beside.set_sha256 == told.set_sha256 else None
-    if same is None and before and before.set == told.set_sha256:
+    same = beside.map50 if beside and beside.set_sha256 == mine.set_sha256 else None
+    if same is None and before and before.set == mine.set_sha256:
         same = before.against
-    return GoldenResult(set=told.set_sha256, map50=told.map50, against=same, images=told.images)
+    return GoldenResult(set=mine.set_sha256, map50=mine.map50, against=same, images=mine.images)
 
 
 def _done(golden: Golden | None) -> Golden | None:

@@ -9,5 +9,5 @@ _NO_LIMITS = {"interval", "source", "max_hold", "mode", "on_failure", "keep_fram
 
 def margins_hash(analysis: Analysis) -> str:
     """Return a short hash of the limits, and of where the known pictures are."""
-    told = analysis.model_dump_json(by_alias=True, exclude=_NO_LIMITS, exclude_defaults=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
+    margins = analysis.model_dump_json(by_alias=True, exclude=_NO_LIMITS, exclude_defaults=True)
+    return hashlib.sha256(margins.encode()).hexdigest()[:8]

@@ -85,7 +85,7 @@ _SIZES: Final = ("small", "medium", "large")
 class Scraped:
     """What a pod told when it was scraped last, and which scrape that was."""
 
-    told: Evidence
+    evidence: Evidence
     scrape: Scrape
 
 
@@ -127,19 +127,21 @@ def read(
         targets, nameless = _targets(_result(body, status), pods)
     except _NoEvidence as error:
         return dict.fromkeys(pods, not_looked_up(str(error)))
-    told: dict[str, Scraped | str] = {}
+    scraped: dict[str, Scraped | str] = {}
     for name, revision in pods.items():
         known = [_scraped(target, revision) for target in targets.get(name, {}).values()]
         good = [each for each in known if isinstance(each, Scraped)]
         if good:
-            told[name] = max(good, key=_progress)
+            scraped[name] = max(good, key=_progress)
         elif known:
-            told[name] = known[0]
+            scraped[name] = known[0]
         elif revision in nameless:
-            told[name] = "is in Prometheus without the labels `namespace` and `pod`"
+            scraped[name] = "is in Prometheus without the labels `namespace` and `pod`"
         else:
-            told[name] = "is not in Prometheus by `namespace` and `pod`: is its /metrics scraped?"
-    return told
+            scraped[name] = (
+                "is not in Prometheus by `namespace` and `pod`: is its /metrics scraped?"
+            )
+    return scraped
 
 
 def not_looked_up(why: str) -> str:
@@ -148,7 +150,7 @@ def not_looked_up(why: str) -> str:
 
 
 def _progress(one: Scraped) -> tuple[float, int, float]:
-    return one.told.started, one.scrape.counted, one.scrape.at
+    return one.evidence.started, one.scrape.counted, one.scrape.at
 
 
 def _result(body: bytes, status: int) -> list[Any]:
@@ -225,8 +227,8 @@ def _scraped(target: _Target, revision: str) -> Scraped | str:
             raise _NoEvidence(f"tells no {START}")
         if not (age := target.asked_at - scraped_at) <= OLDEST_S:
             raise _NoEvidence(f"was last scraped {age:.0f} s ago; more than {OLDEST_S:.0f} is old")
-        told = _evidence(target, revision)
-        return Scraped(told, Scrape(scraped_at, _counted(target)))
+        evidence = _evidence(target, revision)
+        return Scraped(evidence, Scrape(scraped_at, _counted(target)))
     except _NoEvidence as error:
         return str(error)
     except ValidationError as error:
@@ -245,11 +247,11 @@ def _counted(target: _Target) -> int:
 
 
 def _evidence(target: _Target, revision: str) -> Evidence:
-    told = next(iter(target.of(_INFO)), None)
-    if told is None:
+    info = next(iter(target.of(_INFO)), None)
+    if info is None:
         raise _NoEvidence(f"tells no {_INFO}: it is of no server, or one that is starting")
-    if told[0] != revision:
-        raise _NoEvidence(f"says that it is of {told[0][:63]!r}, not of {revision}")
+    if info[0] != revision:
+        raise _NoEvidence(f"says that it is of {info[0][:63]!r}, not of {revision}")
     requests = _requests(target)
     images = requests.get("request", {}).get("ok", 0)
     capacity = target.number(_CAPACITY)

@@ -137,8 +137,8 @@ class Tally:
         p = (self.k + 1) / (self.n + 2)
         squares = self.kk - 2 * p * self.kn + p * p * self.nn
         measured = squares / (max(p * (1 - p), 0.01) * self.n / self.looks)
-        told = _PRIOR_LOOKS * _PRIOR_DESIGN + max(measured, 0.0)
-        return max(_LEAST_DESIGN, told / (_PRIOR_LOOKS + self.looks))
+        total = _PRIOR_LOOKS * _PRIOR_DESIGN + max(measured, 0.0)
+        return max(_LEAST_DESIGN, total / (_PRIOR_LOOKS + self.looks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,9 +255,9 @@ def read(status: AnalysisStatus) -> Sums:
     )
 
 
-def _tally(told: Sum) -> Tally:
-    k, n, looks, kk, kn, nn, failing, run = told.counts[:8] + [0] * (8 - len(told.counts))
-    known = told.late or []
+def _tally(stored: Sum) -> Tally:
+    k, n, looks, kk, kn, nn, failing, run = stored.counts[:8] + [0] * (8 - len(stored.counts))
+    known = stored.late or []
     late = tuple(known[:6]) + (0.0,) * (6 - len(known))
     if not (0 <= k <= n and 0 <= looks <= n and (looks or not n)):  # written by somebody else
         return Tally()

@@ -48,8 +48,8 @@ class Rule:
         """Return the entry in a schema."""
         entry = {"rule": self.rule, "message": self.message}
         if self.value:
-            field, told = self.message.replace("'", "\\'").split(": ", 1)
-            entry["messageExpression"] = f"'{field} (' + {self.value} + '): {told}'"
+            field, fix = self.message.replace("'", "\\'").split(": ", 1)
+            entry["messageExpression"] = f"'{field} (' + {self.value} + '): {fix}'"
         return entry | ({"fieldPath": self.field} if self.field else {})
 
 
@@ -113,10 +113,10 @@ def seconds(duration: str) -> float:
     match = _DURATION.fullmatch(duration)
     if match is None:
         raise ValueError(f"{duration!r} is not a duration; write it as 500ms, 2s or 1m")
-    told = int(match[1]) * _SECONDS[match[2]]
-    if told > _LONGEST_S:
+    total = int(match[1]) * _SECONDS[match[2]]
+    if total > _LONGEST_S:
         raise ValueError(f"{duration} is too long; give at most 87600h, ten years")
-    return told
+    return total
 
 
 def _a_duration(text: str) -> str:

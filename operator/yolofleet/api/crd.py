@@ -113,10 +113,10 @@ def crd() -> Manifest:
     spec = schema(DetectorSpec)
     canary = spec["properties"]["canary"]["properties"]
     for part, model in (("runtime", Runtime), ("inference", Inference)):
-        told = canary[part]["description"]
-        canary[part] = without_defaults(schema(model)) | {"description": told}
-    told = canary["podTemplate"]["description"]
-    canary["podTemplate"] = without_defaults(schema(PodTemplate)) | {"description": told}
+        description = canary[part]["description"]
+        canary[part] = without_defaults(schema(model)) | {"description": description}
+    description = canary["podTemplate"]["description"]
+    canary["podTemplate"] = without_defaults(schema(PodTemplate)) | {"description": description}
     status = schema(Status)
     for part, key in (("conditions", "type"), ("revisions", "name")):
         status["properties"][part] |= {

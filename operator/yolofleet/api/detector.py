@@ -739,13 +739,13 @@ def _parsed(raw: Any) -> DetectorSpec:
     try:
         spec = DetectorSpec.model_validate(raw)
     except ValidationError as error:
-        raise InvalidSpec("; ".join(_told(error))) from error
+        raise InvalidSpec("; ".join(_messages(error))) from error
     if problems := list(_unservable(spec)):
         raise InvalidSpec("; ".join(problems))
     return spec
 
 
-def _told(error: ValidationError) -> Iterator[str]:
+def _messages(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         path = ".".join(str(part) for part in ("spec", *problem["loc"]))
         yield f"{path}: {problem['msg']} (is {problem['input']!r})"[:500]

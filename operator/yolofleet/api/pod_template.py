@@ -217,11 +217,11 @@ def _of_metadata(metadata: Mapping[str, Any], path: str) -> Iterator[str]:
     for name in metadata.keys() - {"labels", "annotations"}:
         yield f"{path}.{name}: only labels and annotations can be set; remove it"
     for name in ("labels", "annotations"):
-        told = metadata.get(name, {})
-        if not (isinstance(told, Mapping) and all(isinstance(v, str) for v in told.values())):
+        given = metadata.get(name, {})
+        if not (isinstance(given, Mapping) and all(isinstance(v, str) for v in given.values())):
             yield f"{path}.{name}: must map names to strings (quote numbers and booleans)"
         elif name == "labels":
-            yield from _of_labels(told, f"{path}.labels")
+            yield from _of_labels(given, f"{path}.labels")
 
 
 def _of_labels(labels: Mapping[str, str], path: str) -> Iterator[str]:

@@ -40,8 +40,8 @@ def _rows(node: Schema, path: str) -> Iterator[str]:
         default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
         if default == "" and name in node.get("required", ()):
             default = "required"
-        told = field.get("description", "").replace("|", "\\|")
-        yield f"| `{where}` | {_type(field)} | {default} | {told} |"
+        description = field.get("description", "").replace("|", "\\|")
+        yield f"| `{where}` | {_type(field)} | {default} | {description} |"
         yield from _rows(field, f"{where}.")
         for inner, mark in (("items", "[]"), ("additionalProperties", ".*")):
             if isinstance(field.get(inner), dict):

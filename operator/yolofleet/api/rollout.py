@@ -171,6 +171,6 @@ class Rollout(ApiModel):
             return 0
         if self.max_surge is None:
             return full
-        told = str(self.max_surge)
-        part = ceil(full * int(told[:-1]) / 100) if told.endswith("%") else int(told)
+        given = str(self.max_surge)
+        part = ceil(full * int(given[:-1]) / 100) if given.endswith("%") else int(given)
         return min(part, full)

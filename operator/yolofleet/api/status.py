@@ -239,12 +239,12 @@ def read_status(raw: Manifest) -> Status:
 
     Where what an analysis remembers is all that cannot be read, it alone is lost.
     """
-    told = raw.get("status") or {}
+    stored = raw.get("status") or {}
     try:
-        return Status.model_validate(told)
+        return Status.model_validate(stored)
     except ValidationError:
         pass
     try:
-        return Status.model_validate({**told, "analysis": None})
+        return Status.model_validate({**stored, "analysis": None})
     except ValidationError:
         return Status()

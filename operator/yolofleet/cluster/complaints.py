@@ -44,11 +44,11 @@ class Complaints:
             key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")),
             reverse=True,
         )
-        told = {}
+        found = {}
         for pod in newest[:MOST]:
             if complaint := await self._of(pod):
-                told[pod["metadata"]["uid"]] = complaint
-        return told
+                found[pod["metadata"]["uid"]] = complaint
+        return found
 
     async def _of(self, pod: Manifest) -> Complaint | None:
         uid, now = pod["metadata"]["uid"], self._clock()

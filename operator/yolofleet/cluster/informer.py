@@ -114,7 +114,7 @@ class Informer:
                 self.definitions_changed()
             return
         version = int(metadata["resourceVersion"])
-        self.watches.told(kind, metadata["uid"], version)
+        self.watches.reported(kind, metadata["uid"], version)
         nodes = self._cache.nodes_version
         if type == "DELETED":
             key = self._cache.remove(kind, metadata["uid"], version)

@@ -57,8 +57,8 @@ class _Trial:
     subject: Subject
     due: float
     found: AnalysisStatus | None
-    told: AnalysisStatus | None = None
-    told_at: datetime | None = None
+    announced: AnalysisStatus | None = None
+    announced_at: datetime | None = None
     memory: Memory = field(default_factory=Memory)
 
 
@@ -99,7 +99,7 @@ class Sampler:
     def found(self, key: str) -> AnalysisStatus | None:
         """Return what is known of the trial of `key` since the last news, if there were any."""
         trial = self._trials.get(key)
-        return trial.told if trial else None
+        return trial.announced if trial else None
 
     def next_look_s(self) -> float | None:
         """Return in how many seconds somebody is due; None: nobody waits for that."""
@@ -174,16 +174,16 @@ class Sampler:
             unlike=subject.trial.unlike,
             now=now,
         )
-        if is_news(trial.told, trial.found, age=now - (trial.told_at or now)):
-            trial.told, trial.told_at = trial.found, now
+        if is_news(trial.announced, trial.found, age=now - (trial.announced_at or now)):
+            trial.announced, trial.announced_at = trial.found, now
             self._wake(key)
 
     async def _read(self, pod: Manifest, places: asyncio.Semaphore, *, asked: bool) -> Pod:
         address = (pod.get("status") or {}).get("podIP", "")
         if not (is_ready(pod) and address):
             return _unasked(pod)
-        told = await self._ask(address, _revision(pod), places) if asked else None
-        return replace(_unasked(pod), ready=True, told=told)
+        evidence = await self._ask(address, _revision(pod), places) if asked else None
+        return replace(_unasked(pod), ready=True, evidence=evidence)
 
     async def _look_up(self, pods: list[Manifest], *, canary: str) -> list[Pod]:
         """Read what Prometheus has of all of them, with one query.
@@ -191,17 +191,17 @@ class Sampler:
         That takes 4 ms for each pod, so others are not kept waiting by it.
         """
         ready = {pod["metadata"]["name"]: _revision(pod) for pod in pods if is_ready(pod)}
-        told: dict[str, Scraped | str] = {}
+        scraped: dict[str, Scraped | str] = {}
         if ready:
             namespace = pods[0]["metadata"]["namespace"]
             query = prometheus.query(ready, namespace=namespace, canary=canary)
             try:
                 status, body = await self._prometheus(query)
-                told = await asyncio.to_thread(prometheus.read, body, ready, status=status)
+                scraped = await asyncio.to_thread(prometheus.read, body, ready, status=status)
             except (OSError, TimeoutError, aiohttp.ClientError) as error:
                 why = prometheus.not_looked_up(str(error)[:100] or type(error).__name__)
-                told = dict.fromkeys(ready, why)
-        return [_looked_up(pod, told.get(pod["metadata"]["name"])) for pod in pods]
+                scraped = dict.fromkeys(ready, why)
+        return [_looked_up(pod, scraped.get(pod["metadata"]["name"])) for pod in pods]
 
     async def _ask(self, address: str, revision: str, places: asyncio.Semaphore) -> Evidence | str:
         host = f"[{address}]" if ":" in address else address
@@ -218,12 +218,12 @@ def _unasked(pod: Manifest) -> Pod:
     return Pod(pod["metadata"]["uid"], _revision(pod), ready=False, restarts=restarts(pod))
 
 
-def _looked_up(pod: Manifest, told: Scraped | str | None) -> Pod:
-    if told is None:
+def _looked_up(pod: Manifest, scraped: Scraped | str | None) -> Pod:
+    if scraped is None:
         return _unasked(pod)
-    if isinstance(told, str):
-        return replace(_unasked(pod), ready=True, told=told)
-    return replace(_unasked(pod), ready=True, told=told.told, scrape=told.scrape)
+    if isinstance(scraped, str):
+        return replace(_unasked(pod), ready=True, evidence=scraped)
+    return replace(_unasked(pod), ready=True, evidence=scraped.evidence, scrape=scraped.scrape)
 
 
 def _revision(pod: Manifest) -> str:

@@ -56,7 +56,7 @@ def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
     except InvalidSpec as error:
         return Verdict((str(error),))
     before = _denied(old, around) if old else ()
-    refusals = [told for told in _denied(new, around) if told not in before]
+    refusals = [refusal for refusal in _denied(new, around) if refusal not in before]
     if old is None:
         refusals += _taken_name(detector, around)
     crossed = (f"spec.traffic.hosts: {each}" for each in around.crossed)

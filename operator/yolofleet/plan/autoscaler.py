@@ -24,13 +24,15 @@ def limit(autoscalers: Iterable[Manifest]) -> Limit | None:
     by_age = sorted(autoscalers, key=lambda each: each["metadata"].get("creationTimestamp", ""))
     if not by_age or "deletionTimestamp" in by_age[-1]["metadata"]:
         return None
-    told = {c["type"]: c for c in (by_age[-1].get("status") or {}).get("conditions") or ()}
+    conditions = {c["type"]: c for c in (by_age[-1].get("status") or {}).get("conditions") or ()}
     for kind in ("AbleToScale", "ScalingActive"):
-        if (condition := told.get(kind, {})).get("status") == "False":
+        if (condition := conditions.get(kind, {})).get("status") == "False":
             if condition.get("reason") == "ScalingDisabled":
                 continue  # at zero replicas an autoscaler sleeps
             return _limit(condition, f"spec.autoscaling has no effect: {_words(condition)}")
-    if (condition := told.get("ScalingLimited", {})).get("reason") == Reason.TOO_MANY_REPLICAS:
+    if (condition := conditions.get("ScalingLimited", {})).get(
+        "reason"
+    ) == Reason.TOO_MANY_REPLICAS:
         if condition.get("status") != "True":
             return None
         most = by_age[-1]["spec"].get("maxReplicas")

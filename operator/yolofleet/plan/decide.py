@@ -296,8 +296,8 @@ def _missing(observed: Observed, wishes: Mapping[str, int | None], release: Rele
         running, wish = observed.replicas(revision.name), wishes[revision.name]
         more = max((running if wish is None else wish) - running, 0)
         more += observed.unplaced(revision.name)
-        if more and (told := shortage(revision, more, observed.nodes)):
-            return f"{revision.name}: {told}{_by_consent(release, revision)}"
+        if more and (message := shortage(revision, more, observed.nodes)):
+            return f"{revision.name}: {message}{_by_consent(release, revision)}"
     return None
 
 

@@ -36,8 +36,8 @@ def drifted(before: Status, drifts: Sequence[Drift] | None) -> Statement | None:
     kind, was = ConditionType.DRIFTED, before.condition(ConditionType.DRIFTED)
     for handling in (Handling.DELETED, Handling.CONTESTED, Handling.LEFT, Handling.REPAIRED):
         if found := [str(drift) for drift in drifts or () if drift.handling is handling]:
-            told = f"{'; '.join(found)}; {_ADVICE[handling]}"
-            return Statement(kind, handling is not Handling.REPAIRED, _REASONS[handling], told)
+            message = f"{'; '.join(found)}; {_ADVICE[handling]}"
+            return Statement(kind, handling is not Handling.REPAIRED, _REASONS[handling], message)
     if was is None:
         return None
     if drifts is None or was.reason == Reason.REPAIRED:  # the last repair stays readable
@@ -50,13 +50,13 @@ def drift_news(before: Status, after: Status, drifts: Sequence[Drift]) -> Iterat
     for drift in drifts:
         if drift.handling in TOLD_ONCE:
             yield News(True, _REASONS[drift.handling], f"{drift}; {_ADVICE[drift.handling]}")
-    told = after.condition(ConditionType.DRIFTED)
+    condition = after.condition(ConditionType.DRIFTED)
     if (
-        told
-        and told.status == "True"
-        and _words(told) != _words(before.condition(ConditionType.DRIFTED))
+        condition
+        and condition.status == "True"
+        and _words(condition) != _words(before.condition(ConditionType.DRIFTED))
     ):
-        yield News(True, told.reason, told.message)
+        yield News(True, condition.reason, condition.message)
 
 
 def _words(condition: Condition | None) -> tuple[str, str]:

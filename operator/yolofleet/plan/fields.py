@@ -45,8 +45,8 @@ def origin(spec: DetectorSpec, revision: Revision | None) -> Origin:
     canary = spec.canary
     if canary is None or revision is None:
         return Origin()
-    told = Origin()
-    template, resources, image = told.pod_template, told.resources, told.image
+    wrote = Origin()
+    template, resources, image = wrote.pod_template, wrote.resources, wrote.image
     if revision.pod_template == canary.pod_template != spec.pod_template:
         template = "spec.canary.podTemplate"
     if revision.resources == canary.resources != spec.resources:
@@ -56,36 +56,36 @@ def origin(spec: DetectorSpec, revision: Revision | None) -> Origin:
     return Origin(template, resources, image)
 
 
-def as_the_user_wrote(manifest: Manifest, told: str, of: Origin) -> str:
+def as_the_user_wrote(manifest: Manifest, message: str, of: Origin) -> str:
     """Return what the API server says of an object, with fields as the detector has them.
 
     of: where the pods of a workload were asked for. A field that the detector does not have is
     left as it is. What differs from try to try goes.
     """
-    told = steady(told)
+    message = steady(message)
     if workload := workload_of(manifest):
-        return _of_pods(workload.pod(manifest), told, of, rf"\.?{workload.POD}({_STEPS})")
+        return _of_pods(workload.pod(manifest), message, of, rf"\.?{workload.POD}({_STEPS})")
     for field, written in _WRITTEN.get(manifest["kind"], ()):
-        told = re.sub(rf"(?<![\w.])\.?{field}(?![A-Za-z])", written, told)
-    return told
+        message = re.sub(rf"(?<![\w.])\.?{field}(?![A-Za-z])", written, message)
+    return message
 
 
-def of_a_pod(template: Manifest, told: str, of: Origin) -> str:
+def of_a_pod(template: Manifest, message: str, of: Origin) -> str:
     """Return the same of what is said of a pod made from `template`."""
-    return _of_pods(template, told, of, rf"(?=spec[.\[])({_STEPS.replace('*', '+')})")
+    return _of_pods(template, message, of, rf"(?=spec[.\[])({_STEPS.replace('*', '+')})")
 
 
-def steady(told: str) -> str:
+def steady(message: str) -> str:
     """Return what the API server says without what differs from try to try."""
-    return _OUR_SIDE.sub("", told)
+    return _OUR_SIDE.sub("", message)
 
 
 _STEPS = r"(?:\.?[A-Za-z]\w*|\[[^\]\s]*\])*"
 _STEP = re.compile(r"([A-Za-z]\w*)|\[([^\]]*)\]")
 
 
-def _of_pods(template: Manifest, told: str, of: Origin, path: str) -> str:
-    return re.sub(rf"(?<![\w.]){path}", lambda found: _written(template, found[1], of), told)
+def _of_pods(template: Manifest, message: str, of: Origin, path: str) -> str:
+    return re.sub(rf"(?<![\w.]){path}", lambda found: _written(template, found[1], of), message)
 
 
 def _written(template: Manifest, path: str, of: Origin) -> str:
@@ -121,14 +121,14 @@ def _named(at: Any, path: str) -> list[str]:
     return steps
 
 
-def _item(at: Any, told: str, key: str) -> Any:
+def _item(at: Any, step: str, key: str) -> Any:
     if isinstance(at, dict):
-        return at.get(told)
+        return at.get(step)
     if not isinstance(at, list):
         return None
-    if told.isdecimal():
-        return at[int(told)] if int(told) < len(at) else None
-    named = told.partition("=")[2].strip('"')
+    if step.isdecimal():
+        return at[int(step)] if int(step) < len(at) else None
+    named = step.partition("=")[2].strip('"')
     return next((each for each in at if key and str(each.get(key)) == named), None)
 
 

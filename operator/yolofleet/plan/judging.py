@@ -143,11 +143,11 @@ def failures(detector: Detector, observed: Observed) -> dict[str, Failed]:
     }
 
 
-def just_failed(observed: Observed, told: AnalysisStatus | None) -> bool:
+def just_failed(observed: Observed, before: AnalysisStatus | None) -> bool:
     """Say whether somebody failed, as is `told` now, of whom what is stored does not know yet."""
     stored = observed.status.analysis
     known = {failed.revision for failed in stored.failed} if stored else set()
-    return told is not None and any(failed.revision not in known for failed in told.failed)
+    return before is not None and any(failed.revision not in known for failed in before.failed)
 
 
 def remembered(
@@ -231,8 +231,8 @@ def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:
                 f"the pods of {revision.name} were made by an earlier version of the operator, and"
                 " have none of what they are compared by; those of later revisions have it"
             )
-        if told := _mute(detector, revision):
-            return told
+        if why := _mute(detector, revision):
+            return why
     if any((each.guard.jwt or each.guard.api_keys) and not each.guard.shadow_key for each in known):
         secret, at = f"{detector.name}-shadow", detector.namespace
         return (

@@ -48,7 +48,7 @@ class Shadow:
         due = self.until - RENEWED if self.percent else self.until
         return max(due - now, timedelta(seconds=1))
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return what pods read of it."""
         until = self.until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return asdict(self) | {"until": until}
@@ -56,18 +56,18 @@ class Shadow:
 
 def file(shadow: Shadow | None, level: LogLevel) -> str | None:
     """Return the file that pods read; None where they do as they do without one."""
-    told: dict[str, Any] = {"shadow": shadow.told()} if shadow else {}
+    as_dict: dict[str, Any] = {"shadow": shadow.as_dict()} if shadow else {}
     if level is not LogLevel.INFO:
-        told["log_level"] = level.value
-    return json.dumps(told, sort_keys=True) if told else None
+        as_dict["log_level"] = level.value
+    return json.dumps(as_dict, sort_keys=True) if as_dict else None
 
 
 def shadow_in(live: Manifest | None) -> Shadow | None:
     """Read the shadow of the ConfigMap `live` back; None where it holds none that we wrote."""
     data = live.get("data") if live else None
     try:
-        told: Any = json.loads(data[FILE])["shadow"] if isinstance(data, Mapping) else None
-        found = Shadow(**told | {"until": datetime.fromisoformat(told["until"])})
+        stored: Any = json.loads(data[FILE])["shadow"] if isinstance(data, Mapping) else None
+        found = Shadow(**stored | {"until": datetime.fromisoformat(stored["until"])})
         ours = found.token is None or _TOKEN.fullmatch(found.token)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -60,8 +60,8 @@ class RouterOption:
         """Return what it waits for."""
         if self.followed.why or not ROUTERS[self.router].ACKNOWLEDGES:
             return self.followed
-        told = "the gateways have not seen the route yet"
-        return Followed(Following.NOBODY, Reason.ROUTE_PENDING, told)
+        message = "the gateways have not seen the route yet"
+        return Followed(Following.NOBODY, Reason.ROUTE_PENDING, message)
 
     @property
     def lacks_gateways(self) -> bool:

@@ -39,8 +39,8 @@ def news(before: Status, after: Status) -> Iterator[News]:
             continue  # the shares say it
         yield News(_bad(condition), condition.reason, condition.message)
     if shifted:
-        told = ", ".join(f"{share} % {name}" for name, share in _shares(after).items())
-        yield News(False, "TrafficShifted", told)
+        split = ", ".join(f"{share} % {name}" for name, share in _shares(after).items())
+        yield News(False, "TrafficShifted", split)
 
 
 def _shifted(before: Shares, after: Shares, *, promoted: bool) -> bool:

@@ -212,8 +212,8 @@ def _in_term(term: Mapping[str, Any], node: NodeRoom) -> bool:
 
 def _matches(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     value = labels.get(str(expression.get("key")))
-    told = expression.get("values")
-    values = told if isinstance(told, list) else []
+    listed = expression.get("values")
+    values = listed if isinstance(listed, list) else []
     match expression.get("operator"):
         case "In":
             return value is not None and value in values

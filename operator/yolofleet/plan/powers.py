@@ -71,15 +71,15 @@ def refusals(spec: DetectorSpec, forbidden: Collection[Power]) -> list[str]:
 
 def check(spec: DetectorSpec, forbidden: Collection[Power]) -> None:
     """Raise InvalidSpec if a template takes what is forbidden."""
-    if told := refusals(spec, forbidden):
-        raise InvalidSpec("; ".join(told))
+    if refused := refusals(spec, forbidden):
+        raise InvalidSpec("; ".join(refused))
 
 
 def warnings(spec: DetectorSpec) -> Iterator[str]:
     """Say what of the templates reaches beyond the pods."""
     for use in uses(spec):
-        if told := _WARNINGS.get(use.power):
-            yield f"{use.field}: {told}"
+        if warning := _WARNINGS.get(use.power):
+            yield f"{use.field}: {warning}"
 
 
 _PLACING: Final[Mapping[str, Power]] = {

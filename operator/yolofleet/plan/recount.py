@@ -40,11 +40,11 @@ def recounted(
     running = {seen.name: seen for seen in (by.read(each) for by, each in among(children))}
     scaled = {c["metadata"]["name"] for c in children if c["kind"] == "HorizontalPodAutoscaler"}
 
-    def anew(told: _Counted, name: str) -> _Counted:
+    def anew(counted: _Counted, name: str) -> _Counted:
         seen = running.get(name)
-        ready = seen.ready if seen else 0 if complete else told.ready
-        desired = seen.replicas if seen and name in scaled else told.desired
-        return told.model_copy(update={"ready": ready, "desired": desired})
+        ready = seen.ready if seen else 0 if complete else counted.ready
+        desired = seen.replicas if seen and name in scaled else counted.desired
+        return counted.model_copy(update={"ready": ready, "desired": desired})
 
     canary, stable = status.canary, status.stable
     update: dict[str, object] = {
@@ -56,10 +56,10 @@ def recounted(
         failure = failures_by_revision(pods, {}, now).get(name)
         if failure is None and name in running:
             failure = running[name].failure
-        told = _how(stable, failure)
-        if complete and name not in running and not told.status and _was_there(status):
-            told = _deleted(name, children, until)
-        ready = dated([told], status, status.observed_generation, now)
+        statement = _how(stable, failure)
+        if complete and name not in running and not statement.status and _was_there(status):
+            statement = _deleted(name, children, until)
+        ready = dated([statement], status, status.observed_generation, now)
         others = [each for each in status.conditions if each.type != ConditionType.READY]
         update |= {
             "stable": stable,
@@ -70,9 +70,9 @@ def recounted(
     return status.model_copy(update=update)
 
 
-def _loaded(told: Serving) -> Serving:
+def _loaded(serving: Serving) -> Serving:
     """Tell no digest of what no pod has loaded."""
-    return told if told.ready else told.model_copy(update={"digest": None})
+    return serving if serving.ready else serving.model_copy(update={"digest": None})
 
 
 def _was_there(status: Status) -> bool:
@@ -90,8 +90,8 @@ def _deleted(name: str, children: Iterable[Manifest], until: str) -> Statement:
         again = "there is no record of it that can be read. To have it back, put the spec back"
         again += " that it was released with"
     kind = workload_for(revision).KIND
-    told = f"the {kind} {name} was deleted, which the detector is released on; {again}"
-    return _ready(False, Reason.DEPLOYMENT_DELETED, told)
+    message = f"the {kind} {name} was deleted, which the detector is released on; {again}"
+    return _ready(False, Reason.DEPLOYMENT_DELETED, message)
 
 
 def _how(stable: RevisionStatus, failure: Failure | None) -> Statement:

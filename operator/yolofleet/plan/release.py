@@ -139,12 +139,12 @@ def released_on(observed: Observed, otherwise: str) -> str:
     otherwise: what a detector without either is released on.
     """
     stable = observed.status.stable
-    told = [name for name in (stable.revision if stable else None, observed.selected) if name]
-    for name in told:
+    recorded = [name for name in (stable.revision if stable else None, observed.selected) if name]
+    for name in recorded:
         if name in observed.revisions:
             return name
-    if told:  # somebody deleted its workload: that releases nothing else
-        return told[0]
+    if recorded:  # somebody deleted its workload: that releases nothing else
+        return recorded[0]
     # both are lost: what was released last, as far as the revisions themselves tell
     was = [seen for seen in observed.revisions.values() if seen.released]
     if not was or any(seen.name == otherwise for seen in was):

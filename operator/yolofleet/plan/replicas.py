@@ -76,8 +76,8 @@ def going_out(case: Case) -> int:
     observed, capacity, progress = case.observed, case.release.capacity, case.release.progress
     if progress is None:
         return stable(case)
-    told = observed.status.stable
-    running = told.desired if told and told.revision == case.name else case.running
+    recorded = observed.status.stable
+    running = recorded.desired if recorded and recorded.revision == case.name else case.running
     others = case.former + observed.replicas(progress.revision)
     if not running and progress.goal < 100:  # scaled to zero and back: the steps need both
         return scaled_up(capacity, running=0, others=others)
@@ -96,7 +96,7 @@ def coming_in(case: Case) -> int:
     """Take what its goal needs and others leave room for."""
     observed, capacity, progress = case.observed, case.release.capacity, case.release.progress
     if progress is None or progress.held:
-        return case.running if observed.deployed(case.name) else _told(observed, case.name)
+        return case.running if observed.deployed(case.name) else _recorded(observed, case.name)
     short = _short(observed, case.release)
     whole = progress.strategy is Strategy.BLUE_GREEN  # a whole set also in the dark
     needed = replicas_for(observed.weights.get(case.name, 0), capacity.kept)
@@ -124,7 +124,7 @@ _WISHES: Mapping[Part, Callable[[Case], int | None]] = {
 }
 
 
-def _told(observed: Observed, name: str) -> int:
+def _recorded(observed: Observed, name: str) -> int:
     """Return the replicas that status says `name` was to have, beside stable."""
     beside = observed.status.canary
     return beside.desired if beside and beside.revision == name else 0

@@ -21,9 +21,9 @@ def full_capacity(detector: Detector, observed: Observed, stable: str) -> int:
         _whole(seen.replicas, 100 if name == stable else observed.weights.get(name, 0))
         for name, seen in observed.revisions.items()
     ]
-    told = observed.status.stable
-    if told and told.revision == stable and not observed.deployed(stable):
-        running.append(told.desired)
+    recorded = observed.status.stable
+    if recorded and recorded.revision == stable and not observed.deployed(stable):
+        running.append(recorded.desired)
     most = max(running, default=0)
     return min(max(most, scaling.min_replicas), scaling.max_replicas)
 

@@ -17,9 +17,9 @@ def shortage(revision: Revision, wanted_more: int, nodes: Sequence[NodeRoom]) ->
         return None
     wanted, may_run_on = requests_of(revision), usable(revision, nodes)
     short = [r for r, need in wanted.items() if fit({r: need}, may_run_on) < wanted_more]
-    told = [_shortage_of(revision, r, wanted[r], nodes) for r in sorted(short or wanted)]
+    messages = [_shortage_of(revision, r, wanted[r], nodes) for r in sorted(short or wanted)]
     who = "1 more replica has" if lacking == 1 else f"{lacking} more replicas have"
-    return f"{who} no room: {'. '.join(told)}{unseen(nodes)}"
+    return f"{who} no room: {'. '.join(messages)}{unseen(nodes)}"
 
 
 def unseen(nodes: Iterable[NodeRoom]) -> str:
@@ -42,17 +42,17 @@ def _shortage_of(revision: Revision, resource: str, need: int, nodes: Sequence[N
     offered = sum(node.offered[resource] for node in may_run_on)
     free = sum(node.free.get(resource, 0) for node in may_run_on)
     own = min(sum(node.own.get(resource, 0) for node in may_run_on), offered - free)
-    told = (
+    message = (
         f"{needs}. Where it may run {offered} are offered: {offered - free - own} held by other"
         f" pods, {own} by this detector's, {free} free"
     )
     if free:
-        told += f", at most {max(node.free.get(resource, 0) for node in may_run_on)} on one node"
+        message += f", at most {max(node.free.get(resource, 0) for node in may_run_on)} on one node"
     if barred:
         names = [
             f"{n.name} ({n.free.get(resource, 0)} free) {each.why}" for n, each in barred[:_NAMED]
         ]
         rest = f" and {len(barred) - _NAMED} more" if len(barred) > _NAMED else ""
-        told += f". Left out: {', '.join(names)}{rest}"
+        message += f". Left out: {', '.join(names)}{rest}"
     remedies = dict.fromkeys(each.remedy for _, each in barred)
-    return f"{told}. " + "; or ".join([f"Free {resource}, or {add}", *remedies])
+    return f"{message}. " + "; or ".join([f"Free {resource}, or {add}", *remedies])

@@ -40,8 +40,8 @@ CONDITIONS: tuple[Callable[[Situation], Statement | None], ...] = (
 def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime) -> Status:
     """Return the status: what is, not what was wished."""
     seen = Situation(detector, observed, plan, now)
-    told = [statement for condition in CONDITIONS if (statement := condition(seen))]
-    told[1:1] = outcome(seen, told)  # after Ready
+    statements = [statement for condition in CONDITIONS if (statement := condition(seen))]
+    statements[1:1] = outcome(seen, statements)  # after Ready
     beside = plan.target if plan.target != plan.stable else plan.canary
     return Status(
         observed_generation=detector.generation,
@@ -56,7 +56,7 @@ def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime)
         analysis=remembered(detector, observed, plan.trial),
         replicas=observed.ready(plan.stable),
         selector=f"{DETECTOR_LABEL}={detector.name},{REVISION_LABEL}={plan.stable}",
-        conditions=dated(told, observed.status, detector.generation, now),
+        conditions=dated(statements, observed.status, detector.generation, now),
     )
 
 
@@ -77,8 +77,8 @@ def refused(
     """
     if (stable := status.stable) and stable.ready and stable.weight:
         message += f"; {stable.revision} keeps serving"
-    told = Statement(ConditionType.PROGRESSING, False, reason, message)
-    replaced = [*summary(told, told if stuck else None), told]
+    progressing = Statement(ConditionType.PROGRESSING, False, reason, message)
+    replaced = [*summary(progressing, progressing if stuck else None), progressing]
     others = set(ConditionType) - _SUMMED - {ConditionType.PROGRESSING}
     kept = [again(condition) for condition in status.conditions if condition.type in others]
     return status.model_copy(
@@ -95,9 +95,9 @@ ACTED_ON = timedelta(milliseconds=100)
 _SUMMED = {ConditionType.RELEASED, ConditionType.RECONCILING, ConditionType.STALLED}
 
 
-def with_statement(status: Status, told: Statement, before: Status, now: datetime) -> Status:
+def with_statement(status: Status, statement: Statement, before: Status, now: datetime) -> Status:
     """Return `status` with one statement more."""
-    more = dated([told], before, status.observed_generation, now)
+    more = dated([statement], before, status.observed_generation, now)
     return status.model_copy(update={"conditions": [*status.conditions, *more]})
 
 
@@ -106,9 +106,9 @@ def redated(status: Status, before: Status, now: datetime) -> Status:
 
     Between the two something else was thought, and told to nobody.
     """
-    conditions = [again(condition) for condition in status.conditions]
-    told = dated(conditions, before, status.observed_generation, now)
-    return status.model_copy(update={"conditions": told})
+    statements = [again(condition) for condition in status.conditions]
+    conditions = dated(statements, before, status.observed_generation, now)
+    return status.model_copy(update={"conditions": conditions})
 
 
 def next_look(

@@ -15,14 +15,14 @@ from yolofleet.workloads.failures import PATIENCE
 class Unwritten:
     """One object that is not as wanted, because a write of it was refused or failed.
 
-    told: the API server's words, with fields named as the user wrote them. controller: of an object
+    message: the API server's, with fields named as the user wrote them. controller: of an object
     that is not the detector's, who has it; empty: nobody.
     """
 
     kind: str
     name: str
     reason: Reason
-    told: str
+    message: str
     controller: str = ""
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ def with_unwritten(
         return status
     reason = min((each.reason for each in unwritten), key=_WORST_FIRST.index)
     message = "; ".join(_sentences(unwritten, *key.split("/")))
-    told = refused(
+    without_written = refused(
         status,
         reason,
         message,
@@ -54,7 +54,7 @@ def with_unwritten(
         stuck=reason is not Reason.WRITE_FAILED or _long_so(before, now),
     )
     statement = Statement(ConditionType.WRITTEN, False, reason, message)
-    return with_statement(told, statement, before, now)
+    return with_statement(without_written, statement, before, now)
 
 
 def _long_so(before: Status, now: datetime) -> bool:
@@ -70,9 +70,9 @@ def _sentences(unwritten: Sequence[Unwritten], namespace: str, detector: str) ->
     by_error: dict[str, list[Unwritten]] = {}
     for each in sorted(unwritten, key=lambda each: _WORST_FIRST.index(each.reason)):
         if each not in taken:
-            by_error.setdefault(each.told, []).append(each)
-    for told, those in by_error.items():
-        yield f"{', '.join(map(str, those))}: {told}"
+            by_error.setdefault(each.message, []).append(each)
+    for message, those in by_error.items():
+        yield f"{', '.join(map(str, those))}: {message}"
     if any(each.kind == "NetworkPolicy" for each in unwritten):
         yield "until the NetworkPolicy is written, spec.access restricts nothing"
 
@@ -82,7 +82,7 @@ def _taken(taken: Sequence[Unwritten], namespace: str, detector: str) -> str:
     by_owner: dict[str, list[Unwritten]] = {}
     for each in taken:
         by_owner.setdefault(each.controller, []).append(each)
-    told = [
+    message = [
         f"{', '.join(map(str, those))} already exist{'' if len(those) > 1 else 's'} in namespace"
         f" {namespace} and belong{'' if len(those) > 1 else 's'} to {owner or 'nobody'}"
         for owner, those in by_owner.items()
@@ -95,4 +95,4 @@ def _taken(taken: Sequence[Unwritten], namespace: str, detector: str) -> str:
             ", or hand over to it what is its own, restored from a backup for example:"
             f" kubectl -n {namespace} label --overwrite {objects} {labels}"
         )
-    return f"{'; '.join(told)}. To go on, {advice}"
+    return f"{'; '.join(message)}. To go on, {advice}"

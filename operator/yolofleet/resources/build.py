@@ -70,7 +70,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     pods = [workload.pod(made)["spec"] for workload, made in among(workloads)]
     account = any(needs_account(detector, planned.revision) for planned in plan.revisions)
     isolated = detector.spec.access.network_policy is not Isolation.NONE
-    told = file(plan.shadow, detector.spec.log_level)
+    content = file(plan.shadow, detector.spec.log_level)
     monitored = around.monitor_labels if detector.spec.access.metrics_open else None
     return [
         *(
@@ -83,7 +83,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *(made for name in names for made in router.way_point(detector, name)),
         stable_service(detector, plan.stable, spans=plan.spans),
         *written.routes(detector, plan.route(detector)),
-        *([live(detector, told)] if told else []),
+        *([live(detector, content)] if content else []),
         *(controller_revision(detector, planned) for planned in plan.revisions),
         *workloads,
         *([hpa(detector, plan.stable, target, scaling)] if scaling else []),

@@ -164,5 +164,5 @@ def _ports(ports: Iterable[Port]) -> list[dict[str, Any]]:
 
 
 def _dump(peer: Peer | Reach) -> dict[str, Any]:
-    told: dict[str, Any] = peer.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {name: value for name, value in told.items() if value != []}
+    fields: dict[str, Any] = peer.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: value for name, value in fields.items() if value != []}

@@ -68,8 +68,8 @@ def pattern(buckets: Iterable[int]) -> str:
     for ten in range(10):
         if own := "".join(str(bucket % 10) for bucket in sorted(buckets) if bucket // 10 == ten):
             units.setdefault(own, []).append(ten)
-    told = (f"{_class(''.join(map(str, tens)))}{_class(own)}" for own, tens in units.items())
-    return f"^.*(?:{'|'.join(told)})$"
+    classes = (f"{_class(''.join(map(str, tens)))}{_class(own)}" for own, tens in units.items())
+    return f"^.*(?:{'|'.join(classes)})$"
 
 
 def _class(digits: str) -> str:

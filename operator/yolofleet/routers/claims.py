@@ -85,8 +85,11 @@ def moves(raw: Manifest) -> bool:
     status = raw.get("status") or {}
     if status.get("observedGeneration") != raw["metadata"].get("generation"):
         return False
-    told = {c.get("type"): c.get("reason") for c in status.get("conditions") or ()}
-    return ConditionType.WRITTEN not in told and told.get(ConditionType.PROGRESSING) not in _STUCK
+    reasons = {c.get("type"): c.get("reason") for c in status.get("conditions") or ()}
+    return (
+        ConditionType.WRITTEN not in reasons
+        and reasons.get(ConditionType.PROGRESSING) not in _STUCK
+    )
 
 
 def routed(route: Manifest) -> frozenset[Claim]:

@@ -29,9 +29,9 @@ class Allowed:
         """Say why `host` may not be routed; nothing if it may."""
         if not self.hosts or any(_below(host, pattern) for pattern in self.hosts):
             return ""
-        told = "all hosts of a gateway are" if host == EVERY_HOST else f"{host} is"
+        which = "all hosts of a gateway are" if host == EVERY_HOST else f"{host} is"
         return (
-            f"spec.traffic.hosts: {told} not among the hosts that detectors may route in this"
+            f"spec.traffic.hosts: {which} not among the hosts that detectors may route in this"
             f" cluster ({', '.join(self.hosts)}); choose one of these, or ask the cluster's admin"
             " (traffic.allowedHosts of the chart)"
         )
@@ -143,8 +143,8 @@ class _Asked:
 
     def denials(self, hosts: Sequence[str], gateways: Sequence[str]) -> Iterator[Denial]:
         for gateway in gateways:
-            if told := self._gateway(gateway):
-                yield Denial(Reason.HOST_NOT_ALLOWED, told)
+            if message := self._gateway(gateway):
+                yield Denial(Reason.HOST_NOT_ALLOWED, message)
         for host in hosts:
             if denial := self._host(host, gateways):
                 yield denial
@@ -159,15 +159,15 @@ class _Asked:
         bare = not self.detector.spec.traffic.hosts
         if not bare and (wrong := improper(host, gateways, own=own)):
             return Denial(Reason.HOST_REFUSED, f"spec.traffic.hosts: {host}: {wrong}")
-        told = self.allowed.against_host(host)
-        return Denial(Reason.HOST_NOT_ALLOWED, told) if told else None
+        message = self.allowed.against_host(host)
+        return Denial(Reason.HOST_NOT_ALLOWED, message) if message else None
 
     def _gateway(self, gateway: str) -> str:
         name = gateway_name(gateway, self.detector.namespace)
-        told = self.allowed.against_gateway(name)
-        if not told and self.exported and (name == MESH) is not self.inside:
-            told = self.allowed.against_export(self.detector.spec.traffic.gateways)
-        return told
+        message = self.allowed.against_gateway(name)
+        if not message and self.exported and (name == MESH) is not self.inside:
+            message = self.allowed.against_export(self.detector.spec.traffic.gateways)
+        return message
 
 
 def overtaken(exposure: Exposure, namespace: str, taken: Mapping[Claim, str]) -> Followed | None:
@@ -181,8 +181,8 @@ def overtaken(exposure: Exposure, namespace: str, taken: Mapping[Claim, str]) ->
     if not had or not all(other for _, _, other in had):
         return None
     gateway, host, other = had[0]
-    told = taken_by(other or "", (gateway_name(gateway, namespace), host))
-    return Followed(Following.NOBODY, Reason.HOST_TAKEN, told, status=False)
+    message = taken_by(other or "", (gateway_name(gateway, namespace), host))
+    return Followed(Following.NOBODY, Reason.HOST_TAKEN, message, status=False)
 
 
 def taken_by(other: str, taken: Claim) -> str:

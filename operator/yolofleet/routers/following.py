@@ -50,6 +50,8 @@ def on_gateways(gateways: Sequence[str], namespace: str, absent: Collection[str]
     missing = [name for name in names if name in absent]
     if not missing:
         return Followed()
-    told = f"spec.traffic.gateways: {', '.join(missing)} does not exist; make it, or name another"
+    message = (
+        f"spec.traffic.gateways: {', '.join(missing)} does not exist; make it, or name another"
+    )
     by = Following.YES if len(missing) < len(names) else Following.NOBODY
-    return Followed(by, Reason.GATEWAY_ABSENT, told, status=False)
+    return Followed(by, Reason.GATEWAY_ABSENT, message, status=False)

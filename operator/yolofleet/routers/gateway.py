@@ -149,7 +149,7 @@ def shadows(route: Manifest, /) -> Places:
     served = [
         ref
         for ref in whole
-        if Following.YES in [_accepts(told, generation) for told in _told_by(ref, route)]
+        if Following.YES in [_accepts(parent, generation) for parent in _statuses_of(ref, route)]
     ]
     return hosts, places({"parentRefs": served})[1]
 
@@ -190,35 +190,35 @@ def accepted(route: Manifest) -> Followed:
     generation = route["metadata"].get("generation", 0)
     waits, served = [], 0
     for parent in route["spec"].get("parentRefs") or ():
-        found = [_accepts(each, generation) for each in _told_by(parent, route)]
+        found = [_accepts(each, generation) for each in _statuses_of(parent, route)]
         if Following.YES in found:
             served += 1
         else:
             waits.append((parent["name"], Following.PENDING in found))
     if not waits:
         return Followed()
-    told = f"{', '.join(sorted(name for name, _ in waits))} has not accepted the route"
+    message = f"{', '.join(sorted(name for name, _ in waits))} has not accepted the route"
     if any(before for _, before in waits):
-        return Followed(Following.PENDING, Reason.ROUTE_PENDING, f"{told} as it is now yet")
+        return Followed(Following.PENDING, Reason.ROUTE_PENDING, f"{message} as it is now yet")
     if served:
-        return Followed(Following.YES, Reason.ROUTE_PENDING, f"{told}; others have")
-    return Followed(Following.NOBODY, Reason.ROUTE_PENDING, f"{told}: nobody routes by it yet")
+        return Followed(Following.YES, Reason.ROUTE_PENDING, f"{message}; others have")
+    return Followed(Following.NOBODY, Reason.ROUTE_PENDING, f"{message}: nobody routes by it yet")
 
 
-def _told_by(parent: Mapping[str, Any], route: Manifest) -> Iterator[Mapping[str, Any]]:
+def _statuses_of(parent: Mapping[str, Any], route: Manifest) -> Iterator[Mapping[str, Any]]:
     """Return what each controller says for one of the route's parents."""
     namespace = route["metadata"]["namespace"]
 
     def which(ref: Mapping[str, Any]) -> tuple[Any, ...]:
         return ref.get("kind", "Gateway"), ref.get("namespace", namespace), ref.get("name")
 
-    for told in (route.get("status") or {}).get("parents") or ():
-        if which(told.get("parentRef") or {}) == which(parent):
-            yield told
+    for status in (route.get("status") or {}).get("parents") or ():
+        if which(status.get("parentRef") or {}) == which(parent):
+            yield status
 
 
-def _accepts(told: Mapping[str, Any], generation: int) -> Following:
-    for condition in told.get("conditions") or ():
+def _accepts(parent: Mapping[str, Any], generation: int) -> Following:
+    for condition in parent.get("conditions") or ():
         if condition.get("type") == "Accepted" and condition.get("status") == "True":
             seen = condition.get("observedGeneration", generation)
             return Following.YES if seen >= generation else Following.PENDING
@@ -234,9 +234,9 @@ def refused(route: Manifest, /) -> str:
     generation = route["metadata"].get("generation", 0)
     for parent in route.get("status", {}).get("parents", ()):
         gateway = parent.get("parentRef", {}).get("name", "")
-        for told in parent.get("conditions", ()):
-            if told.get("observedGeneration", generation) < generation:
+        for said in parent.get("conditions", ()):
+            if said.get("observedGeneration", generation) < generation:
                 continue
-            if told.get("type") in _SERVED and told.get("status") == "False":
-                return f"the gateway {gateway}: {told.get('reason')}: {told.get('message', '')}"
+            if said.get("type") in _SERVED and said.get("status") == "False":
+                return f"the gateway {gateway}: {said.get('reason')}: {said.get('message', '')}"
     return ""

@@ -214,14 +214,15 @@ def delegated(key: str, mesh: Mesh) -> Followed:
     """Say whether a VirtualService delegates to that of the detector `key`."""
     if mesh.delegates:
         return Followed()
-    told = f"no VirtualService delegates to {key}"
+    message = f"no VirtualService delegates to {key}"
     if mesh.everywhere:
-        told += "; reference it from yours, or set spec.traffic.hosts"
-        return Followed(Following.NOBODY, Reason.NOT_REFERENCED, told, status=False)
+        message += "; reference it from yours, or set spec.traffic.hosts"
+        return Followed(Following.NOBODY, Reason.NOT_REFERENCED, message, status=False)
     return Followed(
         Following.UNKNOWN,
         Reason.ROUTE_UNSEEN,
-        f"{told} in the namespaces that the operator may read (watchNamespaces); one elsewhere may",
+        f"{message} in the namespaces that the operator may read (watchNamespaces);"
+        " one elsewhere may",
     )
 
 

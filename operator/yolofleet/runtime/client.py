@@ -162,8 +162,8 @@ class Client:
             ) as response:
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            told = str(error) or type(error).__name__
-            raise Unanswered(f"{verb} {request.path}: {told}") from error
+            reason = str(error) or type(error).__name__
+            raise Unanswered(f"{verb} {request.path}: {reason}") from error
 
     async def find(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         """Read one object; None if there is none."""
@@ -213,8 +213,8 @@ class Client:
         fields: str,
         accept: str,
     ) -> Listing[Item]:
-        told = {"limit": str(PAGE), "labelSelector": selector, "fieldSelector": fields}
-        query = {name: value for name, value in told.items() if value}
+        parameters = {"limit": str(PAGE), "labelSelector": selector, "fieldSelector": fields}
+        query = {name: value for name, value in parameters.items() if value}
         items: list[Item] = []
         while True:
             page = await self.send(Request("GET", kind.path(namespace), query, accept=accept))
@@ -286,12 +286,12 @@ async def _numbered_lines(content: aiohttp.StreamReader) -> AsyncIterator[tuple[
 def _take_event(request: Request, line: bytes, take: Callable[[str, Manifest], None]) -> None:
     try:
         event = orjson.loads(line)
-        type, told = event["type"], event["object"]
+        type, object = event["type"], event["object"]
     except (ValueError, TypeError, KeyError) as error:
         raise aiohttp.ClientPayloadError(f"the watch said no event: {error!r}") from error
     if type == "ERROR":
-        raise Gone(f"watch {request.path}: {told.get('message') or told.get('code')}")
-    take(type, told)
+        raise Gone(f"watch {request.path}: {object.get('message') or object.get('code')}")
+    take(type, object)
 
 
 def _answer(request: Request, response: aiohttp.ClientResponse, content: bytes) -> Manifest:

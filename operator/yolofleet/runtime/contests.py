@@ -58,7 +58,7 @@ class _Contest:
     fields: dict[str, _Field] = field(default_factory=dict)
     calm_until: float = 0.0
     over_at: float = 0.0
-    told: Drift | None = None
+    reported: Drift | None = None
 
 
 class Contests:
@@ -128,26 +128,26 @@ class Contests:
     def tell(self, uid: str, drift: Drift) -> None:
         """Take note of what is told of a contest; it goes on being told in the same words."""
         contest = self._known[uid]
-        told = contest.told.fields if contest.told else ()
-        names = {each.split(" ")[0] for each in told}
+        fields = contest.reported.fields if contest.reported else ()
+        names = {each.split(" ")[0] for each in fields}
         more = tuple(each for each in drift.fields if each.split(" ")[0] not in names)
-        contest.told = replace(drift, fields=told + more)
+        contest.reported = replace(drift, fields=fields + more)
 
-    def told(self, uid: str) -> Drift | None:
+    def reported(self, uid: str) -> Drift | None:
         """Return what was fought over until that has not come back for a while."""
         contest = self._known.get(uid)
-        if contest is None or contest.told is None:
+        if contest is None or contest.reported is None:
             return None
         if self._clock() < contest.over_at or any(f.back for f in contest.fields.values()):
-            return contest.told
-        over, contest.told = replace(contest.told, handling=Handling.REPAIRED), None
+            return contest.reported
+        over, contest.reported = replace(contest.reported, handling=Handling.REPAIRED), None
         contest.fields.clear()
         return over
 
     def again(self, uid: str) -> timedelta | None:
         """Return when to look at a contest once more; None when there is none."""
         contest = self._known.get(uid)
-        if contest is None or contest.told is None:
+        if contest is None or contest.reported is None:
             return None
         left = [f.left_until for f in contest.fields.values() if f.back and f.returns >= ROUNDS]
         now = self._clock()

@@ -86,7 +86,7 @@ class Deletions:
         if made is not None and made.gone:
             made.at, made.gone = self._clock(), False
 
-    def told(self, address: Address) -> Drift | None:
+    def repeated(self, address: Address) -> Drift | None:
         """Return what is to be told of an object that is deleted again and again."""
         made = self._known.get(address)
         if made is None or not made.contested:

@@ -71,7 +71,7 @@ class LastLook:
     result: str = ""
     error: str = ""
 
-    def told(self) -> dict[str, Any]:
+    def described(self) -> dict[str, Any]:
         """Return it for a person; `id` finds its lines in the log."""
         return {
             "id": self.id,
@@ -212,17 +212,20 @@ class WorkQueue(Generic[Key]):
 
     def describe(self, key: Key) -> dict[str, Any]:
         """Tell what is known of `key`: whether it waits, for how long, and what came of it last."""
-        now, told = self._clock(), dict[str, Any]()
+        now, described = self._clock(), dict[str, Any]()
         if known := self._dirty.get(key):
-            told |= {"waitsForSeconds": round(now - known[1], 3), "because": known[0].name.lower()}
+            described |= {
+                "waitsForSeconds": round(now - known[1], 3),
+                "because": known[0].name.lower(),
+            }
         if (started := self._processing.get(key)) is not None:
-            told["workedOnForSeconds"] = round(now - started, 3)
+            described["workedOnForSeconds"] = round(now - started, 3)
         if (due := self._due.get(key)) is not None:
-            told["nextLookInSeconds"] = round(due - now, 3)
+            described["nextLookInSeconds"] = round(due - now, 3)
         if failures := self._failures.get(key):
-            told["failuresInARow"] = failures
+            described["failuresInARow"] = failures
         look = self._looks.get(key)
-        return told | {"lastReconcile": look.told() if look else None}
+        return described | {"lastReconcile": look.described() if look else None}
 
     def working_since(self) -> list[float]:
         """Return for how many seconds each key that is worked on has been."""

@@ -59,7 +59,7 @@ class Reflector:
         self._opened = opened
         self._version: int | None = None
         self._failures = 0
-        self._told = ""
+        self._last_error = ""
 
     async def list(self) -> None:
         """Take in all there is; the watch goes on from there."""
@@ -100,17 +100,17 @@ class Reflector:
         if type != "BOOKMARK":
             self._take(type, manifest)
         self._version = int(manifest["metadata"]["resourceVersion"])
-        self._failures, self._told = 0, ""
+        self._failures, self._last_error = 0, ""
 
     def _tell(self, error: ClusterError) -> None:
         """Log what is new about a watch that ended: servers restart, and connections break."""
-        told = str(error)
-        if told != self._told:
-            fields = {"kind": self.kind.name, "namespace": self.namespace, "error": told}
+        message = str(error)
+        if message != self._last_error:
+            fields = {"kind": self.kind.name, "namespace": self.namespace, "error": message}
             lasts = isinstance(error, Forbidden) or self._failures
             level = logging.WARNING if lasts else logging.DEBUG
             logger.log(level, "watch ended; it begins anew", extra={"fields": fields})
-        self._told = told
+        self._last_error = message
 
     def _pause_after(self, error: ClusterError) -> float:
         if isinstance(error, Throttled):

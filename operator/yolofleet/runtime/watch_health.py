@@ -17,7 +17,7 @@ from yolofleet.runtime.kind import Kind
 SILENCE_S: Final = (
     150.0  # two bookmarks, which mostly come each minute, and the time-out of a silent watch, 70 s
 )
-UNTOLD_SHARE: Final = 0.4  # of that: a watch that lost its connection may need a minute to be back
+UNSEEN_SHARE: Final = 0.4  # of that: a watch that lost its connection may need a minute to be back
 
 
 class Stream(Protocol):
@@ -46,10 +46,10 @@ class WatchHealth:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._silence_s = silence_s
-        self._untold_s = UNTOLD_SHARE * silence_s
+        self._unseen_s = UNSEEN_SHARE * silence_s
         self._clock = clock
         self._watches: dict[str, _Watch] = {}
-        self._untold: dict[Kind, dict[str, tuple[int, float]]] = {}
+        self._unseen: dict[Kind, dict[str, tuple[int, float]]] = {}
 
     def expect(self, kind: Kind, path: str) -> None:
         """Say that `kind` is to be watched at the address `path`."""
@@ -62,11 +62,11 @@ class WatchHealth:
         watch = self._watches[path]
         watch.stream, watch.bytes = stream, stream.total_bytes
 
-    def told(self, kind: Kind, uid: str, version: int) -> None:
+    def reported(self, kind: Kind, uid: str, version: int) -> None:
         """Say that a watch told of an object, in this version or gone."""
-        untold = self._untold.get(kind)
-        if untold and uid in untold and version >= untold[uid][0]:
-            del untold[uid]
+        unseen = self._unseen.get(kind)
+        if unseen and uid in unseen and version >= unseen[uid][0]:
+            del unseen[uid]
 
     def missed(self, kind: Kind, versions: Mapping[str, int]) -> None:
         """Say that a list brought objects (uid: version) that no watch had told of until now.
@@ -75,24 +75,24 @@ class WatchHealth:
         """
         if all(watch.kind is not kind for watch in self._watches.values()):
             return  # nobody watches it
-        untold = self._untold.setdefault(kind, {})
+        unseen = self._unseen.setdefault(kind, {})
         for uid, version in versions.items():
-            untold.setdefault(uid, (version, self._clock()))
+            unseen.setdefault(uid, (version, self._clock()))
 
     def listed(self, kind: Kind, there: Container[str]) -> None:
         """Say which objects a whole list held: what is gone by now need not be told."""
-        for uid in [uid for uid in self._untold.get(kind, ()) if uid not in there]:
-            del self._untold[kind][uid]
+        for uid in [uid for uid in self._unseen.get(kind, ()) if uid not in there]:
+            del self._unseen[kind][uid]
 
     def begins_at(self, kind: Kind, version: int) -> None:
         """Say that a watch begins anew after a list of `version`: it tells of nothing older."""
-        untold = self._untold.get(kind, {})
-        for uid in [uid for uid, (missed, _) in untold.items() if missed <= version]:
-            del untold[uid]
+        unseen = self._unseen.get(kind, {})
+        for uid in [uid for uid, (missed, _) in unseen.items() if missed <= version]:
+            del unseen[uid]
 
     def forget(self, kind: Kind) -> None:
         """Say that the API of `kind` is gone, and its watches with it."""
-        self._untold.pop(kind, None)
+        self._unseen.pop(kind, None)
         self._watches = {p: watch for p, watch in self._watches.items() if watch.kind is not kind}
 
     def look(self) -> None:
@@ -118,9 +118,9 @@ class WatchHealth:
     def failing(self) -> str:
         """Say which watches have missed what lists found; nothing when all hear."""
         now, ails = self._clock(), []
-        for kind, untold in self._untold.items():
-            waits = [now - since for _, since in untold.values()]
-            if waits and max(waits) > self._untold_s:
+        for kind, unseen in self._unseen.items():
+            waits = [now - since for _, since in unseen.values()]
+            if waits and max(waits) > self._unseen_s:
                 ails.append(
                     f"the watch of {kind} is deaf: {len(waits)} changes that a list found"
                     f" {max(waits):.0f} s ago it has not told"

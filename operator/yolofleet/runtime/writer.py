@@ -117,7 +117,7 @@ class Writer(Generic[E]):
         self._contests = Contests(clock)
         self._deletions = Deletions(clock)
         self._failures = Failures(clock)
-        self._untold: dict[str, list[Drift]] = {}
+        self._unreported: dict[str, list[Drift]] = {}
         self._unmade: dict[str, list[Failed]] = {}
         self._slow: dict[str, frozenset[tuple[str, str]]] = {}
 
@@ -166,7 +166,7 @@ class Writer(Generic[E]):
             if not (unmade and any(self._leads_to_nothing(manifest, each) for each in unmade)):
                 await self._try(manifest, turn)
         self._slow[uid] = frozenset(turn.slow)
-        self._keep_untold(uid, done)
+        self._keep_unreported(uid, done)
         self._unmade[uid] = list(turn.unmade.values())
         return done
 
@@ -248,7 +248,7 @@ class Writer(Generic[E]):
         overwrite newer status.
         """
         if raw.get("status", {}) == status:
-            self._untold.pop(raw["metadata"]["uid"], None)
+            self._unreported.pop(raw["metadata"]["uid"], None)
             return []
         patch = patches.address(raw) | {"status": status}
         patch["metadata"]["resourceVersion"] = raw["metadata"]["resourceVersion"]
@@ -259,7 +259,7 @@ class Writer(Generic[E]):
             whole = patches.replace_status(answer, status, self._ours.status_manager)
             answer = await self._client.send(whole)
         self._cache.put(kind_of(answer), answer)
-        self._untold.pop(raw["metadata"]["uid"], None)
+        self._unreported.pop(raw["metadata"]["uid"], None)
         fields = sorted(_top_differences(raw.get("status", {}), status))
         return [self._logged(raw, Change(Action.STATUS, *_names(raw), tuple(fields)))]
 
@@ -283,8 +283,8 @@ class Writer(Generic[E]):
         else:
             self._deletions.found(address)
             there, again = True, await self._put_right(manifest, live, enforce, done)
-        if told := self._deletions.told(address):
-            done.drifts.append(told)
+        if drift := self._deletions.repeated(address):
+            done.drifts.append(drift)
         for look in (again, self._deletions.again(address)):
             if look is not None:
                 done.again = min(look, done.again or look)
@@ -299,8 +299,8 @@ class Writer(Generic[E]):
         digest = hashlib.blake2b(orjson.dumps(manifest), digest_size=16).digest()
         proof = self._proven.get(live.uid)
         if proof and proof.holds(live, digest, enforce):
-            if told := self._contests.told(live.uid) or proof.left:
-                done.drifts.append(told)
+            if drift := self._contests.reported(live.uid) or proof.left:
+                done.drifts.append(drift)
             return self._contests.again(live.uid)
         if (fixed := live.kind.fixed) and live.manifest().get(fixed) != manifest[fixed]:
             done.changes += await self._replace(manifest, live)
@@ -315,11 +315,11 @@ class Writer(Generic[E]):
         done.drifts.extend(drifts)
         return self._contests.again(live.uid)
 
-    def _keep_untold(self, uid: str, done: Applied) -> None:
+    def _keep_unreported(self, uid: str, done: Applied) -> None:
         """Tell of repairs until a status that tells of them is published: a write may fail."""
-        done.drifts[:0] = self._untold.pop(uid, ())
+        done.drifts[:0] = self._unreported.pop(uid, ())
         if once := [each for each in done.drifts if each.handling in TOLD_ONCE]:
-            self._untold[uid] = once
+            self._unreported[uid] = once
 
     async def _apply(
         self, desired: Manifest, digest: bytes, live: Entry, enforce: bool
@@ -361,8 +361,8 @@ class Writer(Generic[E]):
             kept = next(iter(drifts), None) if not enforce else None
             self._proven[live.uid] = _Proof(live.version, digest, enforce, hashes, kept)
         self._forget_the_gone()
-        told = self._contests.told(live.uid)
-        return changes, drifts if told is None or told in drifts else [*drifts, told]
+        contest = self._contests.reported(live.uid)
+        return changes, drifts if contest is None or contest in drifts else [*drifts, contest]
 
     def _drifts(
         self,
@@ -373,16 +373,18 @@ class Writer(Generic[E]):
     ) -> list[Drift]:
         """Say what others did: what comes back again and again apart from all else."""
         handling = Handling.REPAIRED if enforce else Handling.LEFT
-        rest = self._told(live, [each for each in drift if each.field not in contested], handling)
+        rest = self._drift_in(
+            live, [each for each in drift if each.field not in contested], handling
+        )
         fought = [each for each in drift if each.field in contested]
         return [*self._contested(live, fought), *([rest] if rest else [])]
 
     def _contested(self, live: Entry, found: Sequence[Difference]) -> list[Drift]:
         """Say what is fought over, in the words in which it was told before."""
-        if drift := self._told(live, found, Handling.CONTESTED):
+        if drift := self._drift_in(live, found, Handling.CONTESTED):
             self._contests.tell(live.uid, drift)
-        told = self._contests.told(live.uid) if drift else None
-        return [told] if told else []
+        contest = self._contests.reported(live.uid) if drift else None
+        return [contest] if contest else []
 
     async def _left(
         self, live: Entry, drift: Sequence[Difference], contested: Collection[str]
@@ -573,7 +575,9 @@ class Writer(Generic[E]):
         ]
         return self._without_unkept(live, list(dict.fromkeys(found)))
 
-    def _told(self, live: Entry, found: Sequence[Difference], handling: Handling) -> Drift | None:
+    def _drift_in(
+        self, live: Entry, found: Sequence[Difference], handling: Handling
+    ) -> Drift | None:
         if not found:
             return None
         foreign = live.ownership.foreign_fields()
@@ -632,8 +636,8 @@ class Writer(Generic[E]):
         return self._ours.applied_path[: len(path)] == path
 
     def _by(self, managers: Sequence[str]) -> str:
-        told = [self._ours.called.get(each, each) for each in managers]
-        return f" by {' and '.join(told)}" if told else ""
+        names = [self._ours.called.get(each, each) for each in managers]
+        return f" by {' and '.join(names)}" if names else ""
 
     def _parent_of(self, entry: Entry) -> str:
         labels = entry.manifest()["metadata"].get("labels") or {}

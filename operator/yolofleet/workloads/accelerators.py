@@ -59,9 +59,9 @@ def template_requests(limits: Mapping[str, str], template: PodTemplate) -> dict[
     ours: dict[str, Any] = {"limits": dict(limits)}
     others = []
     for container in items(pod.get("containers")):
-        told = fields(container.get("resources"))
+        amounts = fields(container.get("resources"))
         if container.get("name") == SERVER_CONTAINER:
-            ours["limits"] |= fields(told.get("limits"))
+            ours["limits"] |= fields(amounts.get("limits"))
         else:
             others.append(container)
     server = {"name": SERVER_CONTAINER, "resources": ours}
@@ -87,8 +87,8 @@ def spec_requests(pod: Mapping[str, Any]) -> dict[str, int]:
 
 def _of_container(container: Mapping[str, Any]) -> Counter[str]:
     resources = fields(container.get("resources"))
-    told = fields(resources.get("limits")) | fields(resources.get("requests"))
-    return Counter({r: _whole(q) for r, q in told.items() if is_accelerator(str(r))})
+    amounts = fields(resources.get("limits")) | fields(resources.get("requests"))
+    return Counter({r: _whole(q) for r, q in amounts.items() if is_accelerator(str(r))})
 
 
 def _whole(quantity: Any) -> int:

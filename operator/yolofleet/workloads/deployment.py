@@ -163,19 +163,19 @@ def _uri(uri: str) -> str:
 
 def _guard(guard: Guard) -> dict[str, str]:
     """Return who may ask, as settings; none where everybody may."""
-    told = {
+    variables = {
         "METRICS_OPEN": "" if guard.metrics_open else "false",
         "CORS_ORIGINS": json.dumps(guard.cors_origins) if guard.cors_origins else "",
     }
     if guard.jwt:
-        told |= {
+        variables |= {
             "JWT_ISSUER": guard.jwt.issuer,
             "JWT_JWKS_URI": guard.jwt.jwks_uri,
             "JWT_AUDIENCES": json.dumps(guard.jwt.audiences),
         }
     if guard.api_keys:
-        told["API_KEYS_FILE"] = f"{API_KEYS.path}/{KEYS_FILE}"
-    return told
+        variables["API_KEYS_FILE"] = f"{API_KEYS.path}/{KEYS_FILE}"
+    return variables
 
 
 def _mounts(revision: Revision) -> list[dict[str, Any]]:
@@ -207,8 +207,8 @@ def _volumes(revision: Revision) -> list[dict[str, Any]]:
 
 
 def _resources(revision: Revision) -> dict[str, dict[str, str]]:
-    told = {"requests": revision.resources.requests, "limits": revision.resources.limits}
-    return {name: amounts for name, amounts in told.items() if amounts}
+    kinds = {"requests": revision.resources.requests, "limits": revision.resources.limits}
+    return {name: amounts for name, amounts in kinds.items() if amounts}
 
 
 def scaled(revision: str, /) -> dict[str, str]:
@@ -254,8 +254,8 @@ def _failure(name: str, status: Manifest) -> Failure | None:
 
     A LimitRange, a quota or a policy may let none be made.
     """
-    told = {c["type"]: c for c in status.get("conditions", [])}
-    refused, progress = told.get("ReplicaFailure", {}), told.get("Progressing", {})
+    conditions = {c["type"]: c for c in status.get("conditions", [])}
+    refused, progress = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
     if refused.get("status") == "True":
         message = _POD_NAME.sub("pods are ", refused.get("message", ""))  # a new name each time
         return Failure(Reason.PODS_REFUSED, f"no pod can be made: {message}")

@@ -142,14 +142,14 @@ def _unscheduled(pod: Manifest, said: Mapping[str, Any], now: datetime) -> Failu
     """Pass on the scheduler's words. A node may be on its way."""
     since = moment(said.get("lastTransitionTime"))
     since = since or moment(pod["metadata"].get("creationTimestamp"))  # not all schedulers say when
-    told = said.get("message", "")
+    message = said.get("message", "")
     lasting = since is not None and now - since >= PATIENCE
     if said.get("reason") == "SchedulingGated":
         gates = ", ".join(g["name"] for g in pod.get("spec", {}).get("schedulingGates") or ())
-        told = f"it waits for whoever takes its scheduling gates away: {gates}"
-        return Failure(Reason.UNSCHEDULABLE, told, lasting, since)
-    told = _what_is_absent(pod, told) or f"no node fits: {told}"
-    return Failure(Reason.UNSCHEDULABLE, told, lasting, since)
+        message = f"it waits for whoever takes its scheduling gates away: {gates}"
+        return Failure(Reason.UNSCHEDULABLE, message, lasting, since)
+    message = _what_is_absent(pod, message) or f"no node fits: {message}"
+    return Failure(Reason.UNSCHEDULABLE, message, lasting, since)
 
 
 _BEFORE_START = ("ContainerCreating", "PodInitializing")
@@ -171,10 +171,10 @@ def _not_created(pod: Manifest, now: datetime, said: Complaint | None) -> Failur
     since = _creating_since(pod)
     if since is None or said is None:
         return None
-    told = _what_is_absent(pod, said.message) or _REPEATED.sub("", said.message).strip()
+    message = _what_is_absent(pod, said.message) or _REPEATED.sub("", said.message).strip()
     mounting = said.reason in ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
     reason = Reason.MOUNT_FAILED if mounting else Reason.START_FAILED
-    return Failure(reason, told, now - since >= PATIENCE, since)
+    return Failure(reason, message, now - since >= PATIENCE, since)
 
 
 _ABSENT = re.compile(r'(secret|configmap|persistentvolumeclaim)s? "([^"]+)" (?:is )?not found')
@@ -225,9 +225,9 @@ def _volume_of_claim(pod: Manifest, claim: str) -> str:
 
 def _unready_since(pod: Manifest) -> datetime | None:
     """Return since when `pod` is not ready, or there."""
-    if (told := condition(pod, "Ready")) is None:
+    if (ready := condition(pod, "Ready")) is None:
         return moment(pod["metadata"].get("creationTimestamp"))
-    return moment(told.get("lastTransitionTime")) if told["status"] == "False" else None
+    return moment(ready.get("lastTransitionTime")) if ready["status"] == "False" else None
 
 
 def _late(pod: Manifest, now: datetime) -> Failure | None:
@@ -243,15 +243,15 @@ def _late(pod: Manifest, now: datetime) -> Failure | None:
         if not c.get("ready") and not (c.get("state") or {}).get("terminated")
     ]
     if not unready:
-        told = "no scheduler or kubelet took it up; check spec.podTemplate.spec.schedulerName"
+        message = "no scheduler or kubelet took it up; check spec.podTemplate.spec.schedulerName"
         return Failure(
-            Reason.DEADLINE_EXCEEDED, f"a pod waits for ten minutes: {told}", since=since
+            Reason.DEADLINE_EXCEEDED, f"a pod waits for ten minutes: {message}", since=since
         )
-    told = ", ".join(f"container {c['name']} {_at(c)}" for c in unready)
+    message = ", ".join(f"container {c['name']} {_at(c)}" for c in unready)
     name = pod["metadata"]["name"]
     return Failure(
         Reason.DEADLINE_EXCEEDED,
-        f"a pod has not been ready for ten minutes: {told}; see {where} describe pod {name}, and"
+        f"a pod has not been ready for ten minutes: {message}; see {where} describe pod {name}, and"
         f" {where} logs {name}",
         since=since,
     )
@@ -269,9 +269,9 @@ def _container_failure(container: Mapping[str, Any]) -> Failure | None:
     waiting = state.get("waiting", {})
     if reason := WAITING.get(waiting.get("reason", "")):
         image = container.get("image", "")
-        told = f"image {image}: {waiting.get('message') or waiting['reason']}"
+        message = f"image {image}: {waiting.get('message') or waiting['reason']}"
         lasting = waiting["reason"] != _FIRST_TRY
-        return Failure(reason, told + _FIXES.get(reason, ""), lasting)
+        return Failure(reason, message + _FIXES.get(reason, ""), lasting)
     ended = state.get("terminated") or last.get("terminated")
     if not ended:
         return None
@@ -284,7 +284,7 @@ def _container_failure(container: Mapping[str, Any]) -> Failure | None:
             lasting,
         )
     if ended.get("exitCode") == EXIT_CONFIG and container["name"] == SERVER_CONTAINER:
-        return _told_by_server(ended.get("message", ""))
+        return _by_server(ended.get("message", ""))
     if ended.get("exitCode"):
         return Failure(
             Reason.CRASHED,
@@ -305,11 +305,11 @@ def _code(ended: Mapping[str, Any]) -> str:
     return f"{code} ({meaning})"
 
 
-def _told_by_server(message: str) -> Failure:
+def _by_server(message: str) -> Failure:
     """Read what the server left in its termination log: its own reason and message."""
     try:
-        told = json.loads(message)
-        return Failure(str(told["reason"])[:64], str(told["message"])[:1500])
+        stated = json.loads(message)
+        return Failure(str(stated["reason"])[:64], str(stated["message"])[:1500])
     except (ValueError, KeyError, TypeError):
         return Failure(Reason.CRASHED, f"the server refused to start: {message.strip()[:500]}")
 

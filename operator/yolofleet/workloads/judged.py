@@ -43,14 +43,14 @@ def mute(revision: Revision) -> str:
     pod, (_, number) = revision.pod_template.spec, EVIDENCE_PORT
     others = [*items(pod.get("containers")), *items(pod.get("initContainers"))]
     taken = {port.get("containerPort") for each in others for port in items(each.get("ports"))}
-    told = f"pods of {revision.name} tell nothing to judge by:"
+    they = f"pods of {revision.name} tell nothing to judge by:"
     if revision.render_version < SINCE:
-        return f"{told} they were made by an earlier version of the operator"
+        return f"{they} they were made by an earlier version of the operator"
     if pod.get("hostNetwork"):
-        return f"{told} hostNetwork in spec.podTemplate.spec would open port {number} to everybody"
+        return f"{they} hostNetwork in spec.podTemplate.spec would open port {number} to everybody"
     if number in taken:
         return (
-            f"{told} another container of spec.podTemplate.spec has port {number}: give it another"
+            f"{they} another container of spec.podTemplate.spec has port {number}: give it another"
         )
     return ""
 
@@ -62,15 +62,17 @@ def reads_live(revision: Revision) -> bool:
 
 def settings(revision: Revision, namespace: str) -> dict[str, str]:
     """Return what the server is told of it."""
-    told = {"SHADOW_KEY_FILE": f"{SHADOW_KEY.path}/{KEY_FILE}" if revision.guard.shadow_key else ""}
+    variables = {
+        "SHADOW_KEY_FILE": f"{SHADOW_KEY.path}/{KEY_FILE}" if revision.guard.shadow_key else ""
+    }
     if revision.guard.frames_key:
-        told["FRAMES_KEY_FILE"] = f"{FRAMES_KEY.path}/{KEY_FILE}"
-    told["GOLDEN_DIR"] = GOLDEN.path if revision.golden else ""
+        variables["FRAMES_KEY_FILE"] = f"{FRAMES_KEY.path}/{KEY_FILE}"
+    variables["GOLDEN_DIR"] = GOLDEN.path if revision.golden else ""
     if reads_live(revision):
         port = evidence_port(revision)
-        told |= {"NAMESPACE": namespace, "LIVE_DIR": LIVE.path}
-        told |= {"EVIDENCE_PORT": str(port) if port else ""}
-    return told
+        variables |= {"NAMESPACE": namespace, "LIVE_DIR": LIVE.path}
+        variables |= {"EVIDENCE_PORT": str(port) if port else ""}
+    return variables
 
 
 def ports(revision: Revision) -> list[dict[str, Any]]:

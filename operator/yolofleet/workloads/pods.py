@@ -12,8 +12,8 @@ def condition(pod: Manifest, type: str) -> Manifest | None:
 
 def is_ready(pod: Manifest) -> bool:
     """Say whether requests are led to `pod`: it is ready, and stays."""
-    told = condition(pod, "Ready")
-    return bool(told and told["status"] == "True") and "deletionTimestamp" not in pod["metadata"]
+    ready = condition(pod, "Ready")
+    return bool(ready and ready["status"] == "True") and "deletionTimestamp" not in pod["metadata"]
 
 
 def restarts(pod: Manifest) -> int:

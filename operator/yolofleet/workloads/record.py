@@ -64,8 +64,8 @@ def _essence(record: str) -> list[Any] | None:
 def notes(planned: PlannedRevision) -> dict[str, str]:
     """Return the annotations that outlive a status: it was released, or what it failed."""
     word = UNPROVED if planned.unproved else "true"
-    told = {RELEASED_ANNOTATION: word} if planned.released else {}
-    return told | ({FAILED_ANNOTATION: _noted(planned.failed)} if planned.failed else {})
+    annotations = {RELEASED_ANNOTATION: word} if planned.released else {}
+    return annotations | ({FAILED_ANNOTATION: _noted(planned.failed)} if planned.failed else {})
 
 
 def _noted(failed: Failed) -> str:

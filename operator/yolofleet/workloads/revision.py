@@ -134,10 +134,10 @@ def meaning(revision: "Revision | DetectorSpec") -> dict[str, Any]:
 
     A revision's name is made of its words, and stays: 0.5 in the place of 500m finds it by this.
     """
-    told: dict[str, Any] = respelled(identity(revision), _AMOUNTS)
-    if deadline := told.get("inference", {}).get("deadline"):
-        told["inference"] = told["inference"] | {"deadline": seconds(deadline)}
-    return told
+    fields: dict[str, Any] = respelled(identity(revision), _AMOUNTS)
+    if deadline := fields.get("inference", {}).get("deadline"):
+        fields["inference"] = fields["inference"] | {"deadline": seconds(deadline)}
+    return fields
 
 
 def named(detector: str, identity: Mapping[str, Any]) -> str:

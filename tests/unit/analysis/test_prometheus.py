@@ -64,7 +64,7 @@ def test_it_is_the_same_evidence_as_the_pods_own():
     direct, found = parse(server.evidence(), revision=STABLE), scraped(metrics(server))
     assert isinstance(direct, Evidence)
     assert isinstance(found, Scraped)
-    assert as_judged(found.told) == as_judged(direct)
+    assert as_judged(found.evidence) == as_judged(direct)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_labels_that_prometheus_gave_way_to_are_found(target: dict[str, str]):
     found = scraped(told, **target)
     assert isinstance(found, Scraped)
     assert isinstance(direct, Evidence)
-    assert as_judged(found.told) == as_judged(direct)
+    assert as_judged(found.evidence) == as_judged(direct)
 
 
 def without(*names: str) -> list[Series]:
@@ -130,7 +130,7 @@ def test_what_is_missing_or_wrong_is_told_in_words(told: list[Series], words: st
 def test_a_server_that_does_not_tell_how_often_it_was_blind_in_a_row_did_not_tell_that_it_sees():
     found = scraped(without("yoloserve_probe_blind_in_a_row", "yoloserve_golden"))
     assert isinstance(found, Scraped)
-    assert (found.told.probe, found.told.golden) == (None, None)
+    assert (found.evidence.probe, found.evidence.golden) == (None, None)
 
 
 def test_a_set_that_cannot_be_used_is_told_as_such():
@@ -138,8 +138,8 @@ def test_a_set_that_cannot_be_used_is_told_as_such():
     server.golden = {"state": "failed"}
     found = scraped(metrics(server))
     assert isinstance(found, Scraped)
-    assert found.told.golden
-    assert (found.told.golden.state, found.told.golden.map50) == ("failed", None)
+    assert found.evidence.golden
+    assert (found.evidence.golden.state, found.evidence.golden.map50) == ("failed", None)
 
 
 def test_labels_that_a_relabelling_lost_are_named():
@@ -231,7 +231,7 @@ class Scraping:
         names = {"s": STABLE, "c": CANARY}
         told = read(self.prometheus.answer(query(names, namespace="shop", canary=CANARY)), names)
         pods = [
-            Pod(n, names[n], True, t.told, scrape=t.scrape)
+            Pod(n, names[n], True, t.evidence, scrape=t.scrape)
             if isinstance(t, Scraped)
             else Pod(n, names[n], True, t)
             for n, t in told.items()

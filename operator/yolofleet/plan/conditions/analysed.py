@@ -41,13 +41,13 @@ def _in_words(now: Situation, found: AnalysisStatus) -> str:
     """Say how the one that is judged does, and what keeps it from passing."""
     where = "in the dark" if found.stage is Stage.DARK else "by what it answers"
     how = f"{where}, by comparison with {found.against}"
-    told = f"{found.revision} {how if found.against else _BY_ITSELF}: {found.said}"
+    message = f"{found.revision} {how if found.against else _BY_ITSELF}: {found.said}"
     details = "; ".join(_details(found.checks))
     asked = now.detector.spec.rollout.analysis
     if asked and asked.mode is Mode.DRY_RUN:
-        told += " (spec.rollout.analysis.mode is DryRun: this has no consequences)"
-    told += f". {details}" if details else ""
-    return f"{told}. {remedy(asked)}" if found.unreadable else told
+        message += " (spec.rollout.analysis.mode is DryRun: this has no consequences)"
+    message += f". {details}" if details else ""
+    return f"{message}. {remedy(asked)}" if found.unreadable else message
 
 
 def _details(checks: Iterable[Check]) -> Iterator[str]:
@@ -65,22 +65,26 @@ def _of_the_past(now: Situation) -> Statement | None:
     off = sorted(now.plan.called_off.items())
     if not off:
         return _of_the_first(now)
-    told = "; ".join(f"{name} failed {failed.check}: {failed.message}" for name, failed in off)
-    return _say(False, Reason.ANALYSIS_FAILED, f"{told}. {to_go_on(now, off[0][0])}", lasting=True)
+    message = "; ".join(f"{name} failed {failed.check}: {failed.message}" for name, failed in off)
+    return _say(
+        False, Reason.ANALYSIS_FAILED, f"{message}. {to_go_on(now, off[0][0])}", lasting=True
+    )
 
 
 def _of_the_first(now: Situation) -> Statement | None:
     """Go on saying how the first revision did: nothing else was ever asked about it."""
     name, found = now.plan.stable, now.observed.analysis
     if failed := failure_of_the_first(now.detector, now.observed, name):
-        told = f"{name} failed {failed}. {to_go_on(now, name, 'accept it as it is')}"
-        return _say(False, Reason.ANALYSIS_FAILED, told, lasting=True)
+        message = f"{name} failed {failed}. {to_go_on(now, name, 'accept it as it is')}"
+        return _say(False, Reason.ANALYSIS_FAILED, message, lasting=True)
     if now.detector.spec.rollout.analysis is None or despite(now.detector, name):
         return None
     if found is None or found.revision != name or found.against:
         return None
     if gave_up(now.detector, found, name, now.time):
-        told = f"{_in_words(now, found)}. It is not looked at any more. {to_judge_again(now, name)}"
-        return _say(None, Reason.NOT_ENOUGH_DATA, told)
+        message = (
+            f"{_in_words(now, found)}. It is not looked at any more. {to_judge_again(now, name)}"
+        )
+        return _say(None, Reason.NOT_ENOUGH_DATA, message)
     status, reason = _WORDS[found.verdict]
     return _say(status, reason, _in_words(now, found), lasting=False)

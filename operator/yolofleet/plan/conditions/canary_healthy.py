@@ -15,23 +15,23 @@ def canary_healthy(now: Situation) -> Statement | None:
     """Say how the canary does."""
     if now.plan.canary is None or now.detector.spec.canary is None:
         return first((called_off, equal_to_stable), now)
-    told = first((complete, without_accelerators, failing), now)
-    return told or _say(None, Reason.CANARY_STARTING, now.count(now.plan.canary))
+    statement = first((complete, without_accelerators, failing), now)
+    return statement or _say(None, Reason.CANARY_STARTING, now.count(now.plan.canary))
 
 
 def called_off(now: Situation) -> Statement | None:
     """Say what it failed: the spec may go on asking for it, it gets nothing."""
     canary = next((name for name in now.plan.called_off if name != now.plan.target), "")
-    told = why(now, canary)
-    return _say(False, Reason.ANALYSIS_FAILED, told, lasting=True) if told else None
+    message = why(now, canary)
+    return _say(False, Reason.ANALYSIS_FAILED, message, lasting=True) if message else None
 
 
 def equal_to_stable(now: Situation) -> Statement | None:
     """Say that there is nothing to try."""
     if not canary_is_equal(now.detector.spec):
         return None
-    told = f"{CANARY_EQUAL}. Until then nothing is on trial, and its weight and match do nothing"
-    return _say(False, Reason.CANARY_EQUAL, told, lasting=True)
+    message = f"{CANARY_EQUAL}. Until then nothing is on trial, and its weight and match do nothing"
+    return _say(False, Reason.CANARY_EQUAL, message, lasting=True)
 
 
 def complete(now: Situation) -> Statement | None:
@@ -53,5 +53,5 @@ def failing(now: Situation) -> Statement | None:
     """Pass on what its pods die of."""
     if (failure := now.failure(str(now.plan.canary))) is None:
         return None
-    told = f"{failure.message}; it gets no traffic until it is ready"
-    return _say(False, failure.reason, told, lasting=failure.lasting)
+    message = f"{failure.message}; it gets no traffic until it is ready"
+    return _say(False, failure.reason, message, lasting=failure.lasting)

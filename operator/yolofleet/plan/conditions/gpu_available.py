@@ -27,8 +27,8 @@ def unschedulable(now: Situation) -> Statement | None:
     for revision in _running(now):
         failure = now.failure(revision.name) if requests_of(revision) else None
         if failure and failure.reason == Reason.UNSCHEDULABLE:
-            told = f"{failure.message}{unseen(now.observed.nodes)}"
-            return _say(False, Reason.UNSCHEDULABLE, told)
+            message = f"{failure.message}{unseen(now.observed.nodes)}"
+            return _say(False, Reason.UNSCHEDULABLE, message)
     return None
 
 

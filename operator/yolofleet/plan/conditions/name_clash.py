@@ -10,5 +10,5 @@ def name_clash(now: Situation) -> Statement | None:
     """Say so to the younger of the two: nothing is wrong until such a revision is made."""
     if not (other := now.observed.namesake):
         return None
-    told = could_be_one(now.detector.name, other)
-    return Statement(ConditionType.NAME_CLASH, True, Reason.NAME_CLASH, told)
+    message = could_be_one(now.detector.name, other)
+    return Statement(ConditionType.NAME_CLASH, True, Reason.NAME_CLASH, message)

@@ -42,36 +42,40 @@ class _Past:
 
     def was(self, kind: ConditionType) -> Statement | None:
         """Return what was said of this very generation, if it was True."""
-        told = self.status.condition(kind)
-        if told and told.status == "True" and told.observed_generation == self.generation:
-            return Statement(kind, True, told.reason, told.message)
+        condition = self.status.condition(kind)
+        if (
+            condition
+            and condition.status == "True"
+            and condition.observed_generation == self.generation
+        ):
+            return Statement(kind, True, condition.reason, condition.message)
         return None
 
 
-def outcome(now: Situation, told: Sequence[Statement]) -> list[Statement]:
+def outcome(now: Situation, statements: Sequence[Statement]) -> list[Statement]:
     """Sum up what was `told`."""
     past = _Past(now.observed.status, now.detector.generation, now.time)
-    bad = [each for each in told if _is_bad(each)]
+    bad = [each for each in statements if _is_bad(each)]
     stuck = next((each for each in bad if _lasts(each, past)), None)
-    return summary(_released(now, told, past, stuck), stuck)
+    return summary(_released(now, statements, past, stuck), stuck)
 
 
 def summary(missing: Statement | None, stuck: Statement | None) -> list[Statement]:
     """Return the three, by what is missing of the spec, and what of it will not come by itself."""
     if missing is None:
-        told = "the spec is reached: its revision is released, and all requests go as asked"
-        released = Statement(ConditionType.RELEASED, True, Reason.RELEASED, told)
+        message = "the spec is reached: its revision is released, and all requests go as asked"
+        released = Statement(ConditionType.RELEASED, True, Reason.RELEASED, message)
     else:
         status = None if missing.reason == Reason.SUSPENDED else False
         released = replace(missing, type=ConditionType.RELEASED, status=status)
     if stuck:
         return [released, replace(stuck, type=ConditionType.STALLED, status=True)]
     reconciling = [replace(missing, type=ConditionType.RECONCILING, status=True)] if missing else []
-    told = "nothing waits for a person to put it right"
+    message = "nothing waits for a person to put it right"
     return [
         released,
         *reconciling,
-        Statement(ConditionType.STALLED, False, Reason.NOT_STALLED, told),
+        Statement(ConditionType.STALLED, False, Reason.NOT_STALLED, message),
     ]
 
 
@@ -96,13 +100,13 @@ def patience(now: Situation, status: Status) -> timedelta | None:
 
 
 def _released(
-    now: Situation, told: Sequence[Statement], past: _Past, stuck: Statement | None
+    now: Situation, statements: Sequence[Statement], past: _Past, stuck: Statement | None
 ) -> Statement | None:
     """Return what is missing of the spec; nothing once it was reached, until that is for good.
 
     A pod that is replaced, or one more that the autoscaler asks for, undoes no release.
     """
-    missing = stuck or next(_missing(now, told), None)
+    missing = stuck or next(_missing(now, statements), None)
     suspended = now.detector.spec.suspend
     if (
         missing
@@ -113,9 +117,9 @@ def _released(
     return missing
 
 
-def _missing(now: Situation, told: Sequence[Statement]) -> Iterator[Statement]:
+def _missing(now: Situation, statements: Sequence[Statement]) -> Iterator[Statement]:
     plan = now.plan
-    for each in told:
+    for each in statements:
         if each.type is ConditionType.PROGRESSING:
             reached = plan.progress is None and now.whole(plan.target)
             if not reached or now.detector.spec.suspend:
@@ -126,19 +130,23 @@ def _missing(now: Situation, told: Sequence[Statement]) -> Iterator[Statement]:
             yield each
 
 
-def _is_bad(told: Statement) -> bool:
-    if told.reason == Reason.DEPLOYMENT_DELETED:
-        return bool(told.lasting)  # else it is made again
-    return told.type in _TOLD_BY and told.status is False and told.reason not in _AS_ASKED
+def _is_bad(statement: Statement) -> bool:
+    if statement.reason == Reason.DEPLOYMENT_DELETED:
+        return bool(statement.lasting)  # else it is made again
+    return (
+        statement.type in _TOLD_BY
+        and statement.status is False
+        and statement.reason not in _AS_ASKED
+    )
 
 
-def _lasts(told: Statement, past: _Past) -> bool:
+def _lasts(statement: Statement, past: _Past) -> bool:
     """Say whether this will not put itself right: it is known, or has been so for a while.
 
     What once did stays so as long as it is told: a pull that is tried again is no progress.
     """
     was = past.was(ConditionType.STALLED)
-    if told.lasting or (was and was.reason == told.reason):
+    if statement.lasting or (was and was.reason == statement.reason):
         return True
-    since = past.held_since(told.type)
-    return told.lasting is None and since is not None and past.now - since >= PATIENCE
+    since = past.held_since(statement.type)
+    return statement.lasting is None and since is not None and past.now - since >= PATIENCE

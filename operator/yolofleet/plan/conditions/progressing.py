@@ -23,7 +23,7 @@ _say = partial(Statement, ConditionType.PROGRESSING)
 
 def progressing(now: Situation) -> Statement:
     """Say what the operator is at; False when nothing is left to do, or nothing can be done."""
-    told = first(
+    statement = first(
         (
             suspended,
             called_off,
@@ -36,22 +36,22 @@ def progressing(now: Situation) -> Statement:
         ),
         now,
     )
-    return told or _say(False, Reason.SETTLED, f"{now.plan.target} is released")
+    return statement or _say(False, Reason.SETTLED, f"{now.plan.target} is released")
 
 
 def suspended(now: Situation) -> Statement | None:
     """Say that the user wants nothing changed."""
     if not now.detector.spec.suspend:
         return None
-    told = "spec.suspend is true: nothing is changed or repaired"
-    return _say(False, Reason.SUSPENDED, told)
+    message = "spec.suspend is true: nothing is changed or repaired"
+    return _say(False, Reason.SUSPENDED, message)
 
 
 def called_off(now: Situation) -> Statement | None:
     """Say what the spec's revision failed: it gets nothing until a person says so."""
-    if (told := why_called_off(now, now.plan.target)) is None:
+    if (message := why_called_off(now, now.plan.target)) is None:
         return None
-    return _say(False, Reason.ANALYSIS_FAILED, told + _meanwhile(now), lasting=True)
+    return _say(False, Reason.ANALYSIS_FAILED, message + _meanwhile(now), lasting=True)
 
 
 def without_accelerators(now: Situation) -> Statement | None:
@@ -71,15 +71,15 @@ def failing(now: Situation) -> Statement | None:
     failure = None if now.whole(now.plan.target) else now.failure(now.plan.target)
     if failure is None:
         return None
-    told = failure.message + _meanwhile(now)
-    return _say(False, failure.reason, told, lasting=failure.lasting)
+    message = failure.message + _meanwhile(now)
+    return _say(False, failure.reason, message, lasting=failure.lasting)
 
 
 def under_way(now: Situation) -> Statement | None:
     """Say where a release is, and what it waits for."""
     if (progress := now.plan.progress) is None:
         return None
-    return next((told for check in _UNDER_WAY if (told := check(now, progress))), None)
+    return next((statement for check in _UNDER_WAY if (statement := check(now, progress))), None)
 
 
 def first_failed(now: Situation) -> Statement | None:
@@ -90,12 +90,12 @@ def first_failed(now: Situation) -> Statement | None:
     name = now.plan.stable
     if (failed := failure_of_the_first(now.detector, now.observed, name)) is None:
         return None
-    told = (
+    message = (
         f"{name} failed {failed}. It is the first revision: there is nothing to go back to, and it"
         " goes on serving. Change spec.model or what else is wrong: the next revision is not"
         f" compared with this one. {to_go_on(now, name, 'accept it as it is')}"
     )
-    return _say(False, Reason.ANALYSIS_FAILED, told, lasting=True)
+    return _say(False, Reason.ANALYSIS_FAILED, message, lasting=True)
 
 
 def starting(now: Situation) -> Statement | None:
@@ -127,9 +127,9 @@ def paused(now: Situation, progress: Progress) -> Statement | None:
     """Say that the user holds it."""
     if not progress.held:
         return None
-    told = "spec.rollout.paused is true: weights and replicas stay; set it to false to go on"
+    message = "spec.rollout.paused is true: weights and replicas stay; set it to false to go on"
     count = now.count(now.plan.target)
-    return _say(False, Reason.PAUSED, f"{told}. {count}{_meanwhile(now)}")
+    return _say(False, Reason.PAUSED, f"{message}. {count}{_meanwhile(now)}")
 
 
 def without_steps(now: Situation, progress: Progress) -> Statement | None:
@@ -143,8 +143,8 @@ def without_router(now: Situation, progress: Progress) -> Statement | None:
     """Say what is missing to walk steps at all."""
     if now.plan.splits or now.observed.spans or progress.dark:
         return None
-    told = f"{_at(progress)}: {lacking(now.detector)}; or set spec.rollout.strategy to BlueGreen"
-    return _say(False, Reason.MESH_ABSENT, told + _meanwhile(now), lasting=True)
+    message = f"{_at(progress)}: {lacking(now.detector)}; or set spec.rollout.strategy to BlueGreen"
+    return _say(False, Reason.MESH_ABSENT, message + _meanwhile(now), lasting=True)
 
 
 def at_zero(now: Situation, progress: Progress) -> Statement | None:
@@ -152,13 +152,13 @@ def at_zero(now: Situation, progress: Progress) -> Statement | None:
     if progress.since is not None or now.plan.full:
         return None
     if not progress.awaits:
-        told = f"{_at(progress)}: spec.replicas is 0, so that nothing can be judged: raise it"
-        return _say(True, Reason.ANALYSING, told)
-    told = (
+        message = f"{_at(progress)}: spec.replicas is 0, so that nothing can be judged: raise it"
+        return _say(True, Reason.ANALYSING, message)
+    message = (
         f"{_at(progress)}: spec.replicas is 0, and a step ahead waits for approval: raise it to"
         f" walk there, or approve: {approval(now.detector, progress.revision, progress.steps)}"
     )
-    return _say(True, Reason.AWAITING_APPROVAL, told)
+    return _say(True, Reason.AWAITING_APPROVAL, message)
 
 
 def followed_by_nobody(now: Situation, progress: Progress) -> Statement | None:
@@ -171,8 +171,8 @@ def followed_by_nobody(now: Situation, progress: Progress) -> Statement | None:
     followed = now.observed.followed
     if followed.counts:
         return None
-    told = f"{_at(progress)}: waits for who routes by it: {followed.why}"
-    return _say(True, followed.reason, told + _meanwhile(now))
+    message = f"{_at(progress)}: waits for who routes by it: {followed.why}"
+    return _say(True, followed.reason, message + _meanwhile(now))
 
 
 def reaching(now: Situation, progress: Progress) -> Statement | None:
@@ -194,8 +194,8 @@ def judged(now: Situation, progress: Progress) -> Statement | None:
         return _say(True, Reason.ANALYSIS_FAILED, f"{where}: {said}; it is being called off")
     if progress.judged in (Judgement.PAUSED, Judgement.UNJUDGED):
         typed = approval(now.detector, progress.revision, max(progress.step, 1))
-        told = f"{where}: {said}. To go on: {typed}"
-        return _say(True, Reason.AWAITING_APPROVAL, told)
+        message = f"{where}: {said}. To go on: {typed}"
+        return _say(True, Reason.AWAITING_APPROVAL, message)
     despite, long = "", progress.since and now.time - progress.since >= _patience(now)
     if long:
         typed = approval(
@@ -203,12 +203,12 @@ def judged(now: Situation, progress: Progress) -> Statement | None:
         )
         despite = f". To go on without proof: {typed}"
     if found and known and found.verdict is Verdict.ERROR:
-        told = f"{where}: {said}; the release is held, and not rolled back{_meanwhile(now)}"
-        told += f". {remedy(now.detector.spec.rollout.analysis)}" if found.unreadable else ""
-        return _say(False, Reason.ANALYSIS_UNAVAILABLE, told + despite)
+        message = f"{where}: {said}; the release is held, and not rolled back{_meanwhile(now)}"
+        message += f". {remedy(now.detector.spec.rollout.analysis)}" if found.unreadable else ""
+        return _say(False, Reason.ANALYSIS_UNAVAILABLE, message + despite)
     if long:
-        told = f"{where}: {said}, and it is held{despite}"
-        return _say(False, Reason.NOT_ENOUGH_DATA, told, lasting=True)
+        message = f"{where}: {said}, and it is held{despite}"
+        return _say(False, Reason.NOT_ENOUGH_DATA, message, lasting=True)
     return _say(True, Reason.ANALYSING, f"{where}: {said}{_meanwhile(now)}")
 
 
@@ -227,8 +227,8 @@ def holding(_now: Situation, progress: Progress) -> Statement | None:
 def awaiting_approval(now: Situation, progress: Progress) -> Statement | None:
     """Say how to approve the step."""
     typed = approval(now.detector, progress.revision, progress.step)
-    told = f"{_at(progress)}: waits for approval. To go on: {typed}"
-    return _say(True, Reason.AWAITING_APPROVAL, told)
+    message = f"{_at(progress)}: waits for approval. To go on: {typed}"
+    return _say(True, Reason.AWAITING_APPROVAL, message)
 
 
 _UNDER_WAY = (

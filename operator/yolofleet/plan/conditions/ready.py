@@ -14,11 +14,15 @@ _say = partial(Statement, ConditionType.READY)
 
 def ready(now: Situation) -> Statement:
     """Say whether the detector serves, and if not, why."""
-    told = first(
+    statement = first(
         (serving, scaled_to_zero, deleted, without_accelerators, failing, coming_back), now
     )
-    told = told or _say(False, Reason.NOTHING_READY, now.count(now.plan.stable))
-    return told if told.status else replace(told, message=told.message + _in_its_place(now))
+    statement = statement or _say(False, Reason.NOTHING_READY, now.count(now.plan.stable))
+    return (
+        statement
+        if statement.status
+        else replace(statement, message=statement.message + _in_its_place(now))
+    )
 
 
 def _in_its_place(now: Situation) -> str:
@@ -42,8 +46,8 @@ def scaled_to_zero(now: Situation) -> Statement | None:
     """
     if now.plan.full:
         return None
-    told = "spec.replicas is 0: nothing serves; raise it to serve again"
-    return _say(True, Reason.SCALED_TO_ZERO, told)
+    message = "spec.replicas is 0: nothing serves; raise it to serve again"
+    return _say(True, Reason.SCALED_TO_ZERO, message)
 
 
 def deleted(now: Situation) -> Statement | None:
@@ -54,18 +58,18 @@ def deleted(now: Situation) -> Statement | None:
         return None
     if stable == target and not (seen and seen.revision and _served(now)):
         return None  # it was not made yet, or is made from the spec
-    told = f"the {_kind(seen)} {stable} was deleted, which the detector is released on"
+    message = f"the {_kind(seen)} {stable} was deleted, which the detector is released on"
     if seen and seen.revision:
         again = "it is made again from its record"
         if now.detector.spec.suspend:
             again = "it is made again from its record once spec.suspend is false"
-        return _say(False, Reason.DEPLOYMENT_DELETED, f"{told}; {again}", lasting=False)
+        return _say(False, Reason.DEPLOYMENT_DELETED, f"{message}; {again}", lasting=False)
     lacks = "its record cannot be read by this version" if seen else "there is no record of it"
-    told += (
+    message += (
         f", and {lacks}. To have it back, put the spec back that it was released with; otherwise"
         f" {target} is released when its steps are walked"
     )
-    return _say(False, Reason.DEPLOYMENT_DELETED, told, lasting=True)
+    return _say(False, Reason.DEPLOYMENT_DELETED, message, lasting=True)
 
 
 def coming_back(now: Situation) -> Statement | None:
@@ -75,8 +79,8 @@ def coming_back(now: Situation) -> Statement | None:
         return None
     stable = now.plan.stable
     kind = _kind(now.observed.revisions.get(stable))
-    told = f"the {kind} {stable} was deleted, and is made again. {now.count(stable)}"
-    return _say(False, Reason.DEPLOYMENT_DELETED, told, lasting=False)
+    message = f"the {kind} {stable} was deleted, and is made again. {now.count(stable)}"
+    return _say(False, Reason.DEPLOYMENT_DELETED, message, lasting=False)
 
 
 def _kind(seen: ObservedRevision | None) -> str:

@@ -33,7 +33,7 @@ Check = Callable[[Situation], Statement | None]
 
 def first(checks: Iterable[Check], now: Situation) -> Statement | None:
     """Return what the first check says that says anything."""
-    return next((told for check in checks if (told := check(now))), None)
+    return next((statement for check in checks if (statement := check(now))), None)
 
 
 def again(condition: Condition) -> Statement:

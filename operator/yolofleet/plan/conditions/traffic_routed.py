@@ -16,16 +16,16 @@ _say = partial(Statement, ConditionType.TRAFFIC_ROUTED)
 
 def traffic_routed(now: Situation) -> Statement:
     """Say who gets the requests, or why that is not known or not as asked."""
-    if told := denied(now):
-        return told
+    if statement := denied(now):
+        return statement
     if not now.plan.splits:
         return first((router_is_away, not_moved_yet, without_mesh, through_a_service), now) or _say(
             None,
             Reason.ROUTE_PENDING,
             f"the Service {now.detector.name} does not send to {now.plan.stable} yet",
         )
-    told = first((refused, not_there_yet, followed_by_nobody, short_of_capacity), now)
-    return told or _say(
+    statement = first((refused, not_there_yet, followed_by_nobody, short_of_capacity), now)
+    return statement or _say(
         True, Reason.ROUTED, _split(now) + _sticks(now) + _of_a_delegate(now) + _crossed(now)
     )
 
@@ -39,8 +39,8 @@ def denied(now: Situation) -> Statement | None:
         meanwhile = f"No route is written: the Service sends everything to {plan.stable}"
     else:
         meanwhile = f"The route has {', '.join(at.hosts) or 'what it had'}"
-    told = "; ".join(denial.message for denial in at.denials)
-    return _say(False, at.denials[0].reason, f"{told[:3500]}. {meanwhile}", lasting=True)
+    message = "; ".join(denial.message for denial in at.denials)
+    return _say(False, at.denials[0].reason, f"{message[:3500]}. {meanwhile}", lasting=True)
 
 
 def without_mesh(now: Situation) -> Statement | None:
@@ -69,12 +69,12 @@ def not_moved_yet(now: Situation) -> Statement | None:
     why, reason = option.missing.why, option.missing.reason
     if option.refused:
         why, reason = option.refused, Reason.ROUTE_REFUSED
-    told = (
+    message = (
         f"{why}. The detector moves to {option.router} by itself once this is so, or at once"
         f" with spec.traffic.provider: {option.router}. Until then the Service {now.detector.name}"
         f" sends everything to {now.plan.stable}"
     )
-    return _say(False, reason, told)
+    return _say(False, reason, message)
 
 
 def router_is_away(now: Situation) -> Statement | None:
@@ -83,12 +83,12 @@ def router_is_away(now: Situation) -> Statement | None:
     auto = detector.spec.traffic.provider is Provider.AUTO
     if not auto or not splits(router) or not now.observed.exposure.routes:
         return None
-    told = (
+    message = (
         f"the detector is on {router}, whose API is not in the cluster any more: install it again,"
         " or set spec.traffic.provider to what is to route. Meanwhile the Service"
         f" {detector.name} sends everything to {now.plan.stable}"
     )
-    return _say(False, Reason.MESH_ABSENT, told, lasting=True)
+    return _say(False, Reason.MESH_ABSENT, message, lasting=True)
 
 
 def through_a_service(now: Situation) -> Statement | None:
@@ -96,11 +96,11 @@ def through_a_service(now: Situation) -> Statement | None:
     plan, observed = now.plan, now.observed
     service = f"the Service {now.detector.name} sends"
     if observed.spans and plan.spans:
-        told = f"{service} to all that is ready of {' and '.join((plan.stable, *plan.beside))}"
-        return _say(True, Reason.ROUTED, told)
+        message = f"{service} to all that is ready of {' and '.join((plan.stable, *plan.beside))}"
+        return _say(True, Reason.ROUTED, message)
     if observed.selected == plan.stable and not observed.spans:
-        told = f"{service} everything to {plan.stable}"
-        return _say(True, Reason.ROUTED, told + _sticks_nowhere(now))
+        message = f"{service} everything to {plan.stable}"
+        return _say(True, Reason.ROUTED, message + _sticks_nowhere(now))
     return None
 
 
@@ -112,10 +112,10 @@ def _sticks_nowhere(now: Situation) -> str:
 
 def refused(now: Situation) -> Statement | None:
     """Pass on what the router says against the route."""
-    told = now.observed.refused
-    if told and now.plan.buckets:
-        told += f". spec.traffic.stickyHeader {ROUTERS[now.plan.provider].STICKS}"
-    return _say(False, Reason.ROUTE_REFUSED, told) if told else None
+    message = now.observed.refused
+    if message and now.plan.buckets:
+        message += f". spec.traffic.stickyHeader {ROUTERS[now.plan.provider].STICKS}"
+    return _say(False, Reason.ROUTE_REFUSED, message) if message else None
 
 
 def not_there_yet(now: Situation) -> Statement | None:
