@@ -157,9 +157,9 @@ def _values(kind: object) -> str:
 
 def _leave_reason(failure: StartupFailure, log: Path) -> None:
     """Write why into the file from which Kubernetes takes a container's last words."""
-    told = {"reason": failure.reason, "message": str(failure)}
-    while len(line := orjson.dumps(told)) > TERMINATION_MESSAGE_BYTES:
-        told["message"] = told["message"][: len(told["message"]) * 3 // 4]
+    left = {"reason": failure.reason, "message": str(failure)}
+    while len(line := orjson.dumps(left)) > TERMINATION_MESSAGE_BYTES:
+        left["message"] = left["message"][: len(left["message"]) * 3 // 4]
     try:
         with log.open("r+b" if log.exists() else "wb") as file:
             file.truncate()

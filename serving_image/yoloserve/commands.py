@@ -91,8 +91,8 @@ async def _predict(
             line = detect_json(answer, detector.info)
             if save:
                 (save / path.name).with_suffix(".jpg").write_bytes(drawn)
-        told = {"picture": str(path), **orjson.loads(line)}
-        sys.stdout.write(orjson.dumps(told).decode() + "\n")
+        shown = {"picture": str(path), **orjson.loads(line)}
+        sys.stdout.write(orjson.dumps(shown).decode() + "\n")
     await detector.close()
     return code
 
@@ -107,11 +107,11 @@ def evaluate(settings: Settings, data: Path, limit: int | None) -> int:
     unknown = [each.path for each in pictures if each.classes is None]
     if unknown:
         raise InvalidSettings(f"{unknown[0]} has no labels, and {len(unknown) - 1} more")
-    told = _looked(settings)(engine, pictures)
-    info, each = engine.info, 1000 * told.seconds / len(pictures)
+    measured = _looked(settings)(engine, pictures)
+    info, each = engine.info, 1000 * measured.seconds / len(pictures)
     sys.stdout.write(
         f"{info.name} on {info.backend} {info.precision} {info.device}, {len(pictures)} pictures, "
-        f"{each:.1f} ms each\n{evaluation.table(told, info.classes)}\n"
+        f"{each:.1f} ms each\n{evaluation.table(measured, info.classes)}\n"
     )
     return 0
 

@@ -78,13 +78,13 @@ class Answer:
 
     def stages(self) -> Iterator[tuple[str, float, float]]:
         """Say of each stage when it began and ended, on the detector's clock."""
-        told = self.timing
-        decoded, ended = self.prepared - told.preprocess, self.began + told.total
-        yield "decode", decoded - told.decode, decoded
+        timing = self.timing
+        decoded, ended = self.prepared - timing.preprocess, self.began + timing.total
+        yield "decode", decoded - timing.decode, decoded
         yield "preprocess", decoded, self.prepared
-        yield "queue", self.prepared, self.prepared + told.queue
-        yield "inference", self.computed - told.inference, self.computed
-        yield "postprocess", ended - told.postprocess, ended
+        yield "queue", self.prepared, self.prepared + timing.queue
+        yield "inference", self.computed - timing.inference, self.computed
+        yield "postprocess", ended - timing.postprocess, ended
 
 
 @dataclass(frozen=True, slots=True)

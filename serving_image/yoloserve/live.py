@@ -30,7 +30,7 @@ class ShadowOrder(BaseModel):
     token: SecretStr | None = Field(None, min_length=16, max_length=256)
 
 
-class Told(BaseModel):
+class LiveSettings(BaseModel):
     """All of the file."""
 
     model_config = ConfigDict(frozen=True)
@@ -52,40 +52,40 @@ class Live:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.told = Told()
+        self.settings = LiveSettings()
         self._wall = wall
         self._file = folder and Reread(folder / FILE, self._read, every_s=LOOK_AGAIN_S, clock=clock)
         self._keep()
 
     def look(self) -> bool:
         """Read it again if it is another; say whether it says something else now."""
-        before = self.told
+        before = self.settings
         if self._file and self._file.look():
             self._keep()
-        return self.told != before
+        return self.settings != before
 
     def shadow(self) -> ShadowOrder | None:
         """Give what is to be done for another revision, unless the time for it is over."""
-        order = self.told.shadow
+        order = self.settings.shadow
         return order if order and self._wall() < order.until.timestamp() else None
 
     def _keep(self) -> None:
         if self._file:
-            self.told = self._file.content
+            self.settings = self._file.content
 
-    def _read(self, file: Path) -> Told:
+    def _read(self, file: Path) -> LiveSettings:
         try:
             with file.open("rb") as opened:
                 content = opened.read(MOST_BYTES + 1)
             if len(content) <= MOST_BYTES:
-                return Told.model_validate_json(content)
+                return LiveSettings.model_validate_json(content)
             reason = f"it is longer than {MOST_BYTES} bytes"
         except FileNotFoundError:
-            return Told()
+            return LiveSettings()
         except OSError as error:
             reason = str(error.strerror)
         except ValidationError as error:  # never with what was read: there may be a token in it
             faults = error.errors(include_input=False, include_url=False, include_context=False)
             reason = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in faults)
         log.warning("live.json not read: what it said before stands", extra={"reason": reason})
-        return self.told
+        return self.settings

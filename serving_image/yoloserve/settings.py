@@ -93,10 +93,10 @@ class _Environment(EnvSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Read it; the address of a Service (`YOLOSERVE_PORT=tcp://...`) is no port of ours."""
-        told = super().__call__()
-        if SERVICE_LINK.match(str(told.get("port", ""))):
-            del told["port"]
-        return told
+        variables = super().__call__()
+        if SERVICE_LINK.match(str(variables.get("port", ""))):
+            del variables["port"]
+        return variables
 
 
 class LastWords(BaseSettings):
@@ -417,20 +417,20 @@ class Settings(LastWords, extra="forbid"):
         try:
             return cls(**given)
         except ValidationError as error:
-            raise InvalidSettings("; ".join(map(_told, error.errors()))) from None
+            raise InvalidSettings("; ".join(map(_message, error.errors()))) from None
 
 
 def passed_over(environment: Mapping[str, str]) -> dict[str, str]:
     """Name what looks like a setting and is none, each with the setting nearest to it, if any."""
     known = {name.upper() for name in Settings.model_fields}
-    told = {}
+    unknown = {}
     for variable, value in environment.items():
         name = variable.upper().removeprefix(ENV_PREFIX)
         made_up = SERVICE_LINK.match(value) or OF_SERVICE.search("_" + name)
         if variable.upper().startswith(ENV_PREFIX) and name not in known and not made_up:
             near = difflib.get_close_matches(name, known, 1)
-            told[variable] = ENV_PREFIX + near[0] if near else ""
-    return told
+            unknown[variable] = ENV_PREFIX + near[0] if near else ""
+    return unknown
 
 
 SERVE_ONLY = frozenset(
@@ -438,7 +438,7 @@ SERVE_ONLY = frozenset(
 )
 
 
-def _told(fault: ErrorDetails) -> str:
+def _message(fault: ErrorDetails) -> str:
     if not fault["loc"]:  # of several fields together; their values may be secret
         return fault["msg"].removeprefix("Value error, ")
     name = ENV_PREFIX + str(fault["loc"][0]).upper()

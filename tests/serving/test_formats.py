@@ -85,7 +85,7 @@ def test_a_tensorrt_engine_is_its_plan_and_what_is_told_before_it(content, told)
     assert parts.format is Format.TENSORRT
     assert parts.content.endswith(PLAN)
     assert parts.content.startswith((b"ptrt", b"ftrt"))
-    assert parts.told == told
+    assert parts.metadata == told
 
 
 @pytest.mark.parametrize(("content", "told"), ENGINES)
@@ -98,7 +98,7 @@ def test_an_engines_metadata_may_begin_like_an_onnx_file() -> None:
     told = {"why": "x" * (0x0108 - len('{"why": ""}'))}
     content = engine_file(PLAN, told)
     assert content.startswith(b"\x08")
-    assert opened(content, trusted=[Format.TENSORRT]).told == told
+    assert opened(content, trusted=[Format.TENSORRT]).metadata == told
 
 
 @pytest.mark.parametrize("metadata", [b"{,}", b'{"names": \xff}'])
@@ -120,7 +120,7 @@ def test_what_is_no_model_is_refused(content: bytes) -> None:
 def test_an_archive_of_an_openvino_ir_is_its_graph_weights_and_metadata(archive: bytes) -> None:
     parts = opened(archive)
     assert (parts.format, parts.content, parts.weights) == (Format.OPENVINO, b"<net/>", b"\1\2")
-    assert parts.told == {"stride": 64}
+    assert parts.metadata == {"stride": 64}
 
 
 def test_an_archive_of_one_onnx_file_is_that_file() -> None:
@@ -147,7 +147,7 @@ def test_a_folder_in_which_no_model_can_be_told_says_what_is_there(files, messag
     ["2026-13-45", "0x_", "!!int abc", "!!int ''", "!!float x", "!!bool maybe", "!!timestamp soon"],
 )
 def test_a_value_that_is_not_what_it_looks_like_is_text(odd: str) -> None:
-    told = parts_in(IR | {"gate/metadata.yaml": f"odd: {odd}\nstride: 64".encode()}).told
+    told = parts_in(IR | {"gate/metadata.yaml": f"odd: {odd}\nstride: 64".encode()}).metadata
     assert isinstance(told["odd"], str)
     assert told["stride"] == 64
 

@@ -38,7 +38,7 @@ async def labels_of(served: Any, jpeg: bytes) -> str:
 
 
 def state(served: Any) -> str:
-    return str(served.serving.golden.told["state"])
+    return str(served.serving.golden.progress["state"])
 
 
 async def looked(served: Any) -> None:
@@ -86,14 +86,14 @@ async def test_another_set_is_tried_and_the_same_is_not(serve, jpeg, tmp_path: P
         (tmp_path / "a.txt").write_text(labels)
         (tmp_path / "a.jpg").write_bytes(jpeg)
         await served.serving.golden.look()
-        first = served.serving.golden.told["set_sha256"]
+        first = served.serving.golden.progress["set_sha256"]
         await served.serving.golden.look()
         assert served.serving.evidence()["requests"]["golden"] == {"ok": 1}
         (tmp_path / "a.txt").write_text(f"{labels}\n1 0.05 0.05 0.01 0.01")
         await served.serving.golden.look()
         assert state(served) == "done"
-        assert served.serving.golden.told["set_sha256"] != first
-        assert served.serving.golden.told["map50"] == pytest.approx(2 / 3, abs=0.01)
+        assert served.serving.golden.progress["set_sha256"] != first
+        assert served.serving.golden.progress["map50"] == pytest.approx(2 / 3, abs=0.01)
 
 
 async def test_a_mounted_configmap_has_each_picture_once(serve, jpeg, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ async def test_a_mounted_configmap_has_each_picture_once(serve, jpeg, tmp_path: 
             (tmp_path / name).symlink_to(f"..data/{name}")
         await served.serving.golden.look()
         assert state(served) == "done"
-        assert served.serving.golden.told["images"] == 1
+        assert served.serving.golden.progress["images"] == 1
 
 
 def test_models_that_number_their_classes_otherwise_have_the_same_set(jpeg, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ async def test_a_broken_set_is_told_and_the_server_serves(
         (tmp_path / name).write_bytes(written.encode() if isinstance(written, str) else written)
     async with serve(golden_dir=tmp_path) as served:
         await looked(served)
-        assert says in served.serving.golden.told["message"]
+        assert says in served.serving.golden.progress["message"]
         tried = dict(served.serving.evidence()["requests"]["golden"])
         await served.serving.golden.look()
         assert served.serving.evidence()["requests"]["golden"] == tried, "not again and again"
@@ -179,7 +179,7 @@ async def test_a_picture_waits_while_requests_do_and_two_seconds_at_most(
     await one.look()
     assert len(tried) == 1
     assert sum(breaths) == pytest.approx(min(0.05 * waits, 2))
-    assert one.told["state"] == "done"
+    assert one.progress["state"] == "done"
 
 
 async def test_it_takes_nobodys_place_and_teaches_nothing_of_how_long_they_wait(

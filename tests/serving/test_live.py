@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from yoloserve.live import LOOK_AGAIN_S, MOST_BYTES, Live, Told
+from yoloserve.live import LOOK_AGAIN_S, MOST_BYTES, Live, LiveSettings
 from yoloserve.shadow.keys import Keys
 
 NOW = datetime(2026, 11, 29, 7, tzinfo=UTC)
@@ -46,7 +46,7 @@ def told(**shadow: Any) -> str:
 
 def test_without_a_file_there_is_nothing_to_do(tmp_path: Path, clock) -> None:
     assert live(tmp_path, None, clock).shadow() is None
-    assert Live(None).told == Told()
+    assert Live(None).settings == LiveSettings()
 
 
 def test_what_the_file_says_is_done_soon(tmp_path: Path, clock) -> None:
@@ -100,12 +100,12 @@ def test_of_a_broken_file_what_was_said_before_stands_and_it_is_told_once(
 
 
 def test_a_broken_file_fails_no_start(tmp_path: Path, clock) -> None:
-    assert live(tmp_path, "{", clock).told == Told()
+    assert live(tmp_path, "{", clock).settings == LiveSettings()
 
 
 def test_what_a_later_operator_adds_is_passed_over(tmp_path: Path, clock) -> None:
     more = json.dumps({"shadow": order(colour="red"), "weather": "fine", "log_level": "debug"})
-    assert live(tmp_path, more, clock).told.log_level == "debug"
+    assert live(tmp_path, more, clock).settings.log_level == "debug"
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_the_token_ends_with_the_order(tmp_path: Path, clock) -> None:
 def test_neither_key_nor_token_is_in_the_log(tmp_path: Path, key_file: Path, clock, caplog) -> None:
     caplog.set_level(logging.DEBUG)
     file = live(tmp_path, told(token=TOKEN), clock)
-    assert TOKEN not in repr(file.told)
+    assert TOKEN not in repr(file.settings)
     write(key_file, "hunter2")
     Keys(key_file, file, is_open=True)
     assert caplog.records

@@ -45,7 +45,7 @@ def test_an_engine_for_smaller_pictures_is_refused() -> None:
     ],
 )
 def test_what_an_engine_computes_in_is_read_from_its_metadata(told, precision) -> None:
-    assert plans.precision_told(told) is precision
+    assert plans.precision_in(told) is precision
 
 
 def test_a_file_is_named_after_what_it_depends_on() -> None:

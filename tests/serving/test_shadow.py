@@ -681,8 +681,8 @@ async def test_what_waits_for_one_canary_is_not_shown_to_the_next(stable_of, jpe
             await stable.detect(jpeg)
         await until(lambda: canary.inside == 2)
         live = stable.serving.live
-        live.told = live.told.model_copy(
-            update={"shadow": live.told.shadow.model_copy(update={"revision": "gate-3333cccc"})}
+        live.settings = live.settings.model_copy(
+            update={"shadow": live.settings.shadow.model_copy(update={"revision": "gate-3333cccc"})}
         )
         stable.serving.shadow.follow()
         canary.may_answer.set()
@@ -757,12 +757,12 @@ async def test_a_picture_on_which_the_two_differ_is_kept_while_that_is_asked_for
         kept = shadow.album.frames()
         assert [(each.encoded, len(each.apart)) for each in kept] == [(jpeg, 2)] * keeps
         live = stable.serving.live
-        over = live.told.shadow.model_copy(update={"percent": 0})  # it was called off
-        live.told = live.told.model_copy(update={"shadow": over})
+        over = live.settings.shadow.model_copy(update={"percent": 0})  # it was called off
+        live.settings = live.settings.model_copy(update={"shadow": over})
         shadow.follow()
         await stable.detect(jpeg)
         assert shadow.album.frames() == kept
-        live.told = live.told.model_copy(update={"shadow": None})
+        live.settings = live.settings.model_copy(update={"shadow": None})
         shadow.follow()
         assert shadow.album.frames() == []
 

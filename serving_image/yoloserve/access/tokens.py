@@ -111,8 +111,8 @@ class Tokens:
                 self._keys = await self._fetch()
                 self._read_at = self._clock()
             except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                told = {"uri": self._uri, "reason": f"{type(error).__name__}: {error}"}
-                log.warning("the issuer's keys were not read", extra=told)
+                fields = {"uri": self._uri, "reason": f"{type(error).__name__}: {error}"}
+                log.warning("the issuer's keys were not read", extra=fields)
 
     async def _fetch(self) -> list[dict[str, Any]]:
         async with self._http.stream("GET", self._uri) as response:

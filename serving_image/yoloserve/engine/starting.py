@@ -168,11 +168,11 @@ def _require_sight(looks: _Looks, head: Head, settings: Settings) -> None:
     if seeing:
         return
     if seeing is None:
-        told = "it finds nothing in our pictures, and its graph hides what it thought of them"
-        log.warning("not known whether the model sees", extra={"reason": told})
+        reason = "it finds nothing in our pictures, and its graph hides what it thought of them"
+        log.warning("not known whether the model sees", extra={"reason": reason})
         return
     change = sight.widest_change(looks.outputs, head)
-    told = (
+    reason = (
         f"its scores do not depend on the picture: for {len(looks.outputs)} unlike ones, grey "
         f"among them, they differ by {change:.2g} at most. The network wants RGB from 0 to 1 in "
         "floating point: does its graph divide by 255 as well, or were the weights lost in the "
@@ -180,10 +180,10 @@ def _require_sight(looks: _Looks, head: Head, settings: Settings) -> None:
     )
     if not settings.allow_blind:
         raise BlindModel(
-            f"the model does not see: {told} YOLOSERVE_ALLOW_BLIND=true (spec.model.allowBlind) "
+            f"the model does not see: {reason} YOLOSERVE_ALLOW_BLIND=true (spec.model.allowBlind) "
             "serves it all the same"
         )
-    log.warning("blind model served", extra={"reason": told})
+    log.warning("blind model served", extra={"reason": reason})
 
 
 def installed(wanted: BackendName) -> list[BackendName]:
@@ -227,8 +227,8 @@ def class_names(expected: tuple[str, ...] | None, metadata: Metadata) -> tuple[s
 
     Blanks around a name are nobody's intent, and a class without a name gets one to be called by.
     """
-    told = _called(metadata.names)
-    if not told:
+    own = _called(metadata.names)
+    if not own:
         if expected is None:
             fault = next((each for each in metadata.faults if each.startswith("names ")), "")
             raise ModelUnsupported(
@@ -236,13 +236,13 @@ def class_names(expected: tuple[str, ...] | None, metadata: Metadata) -> tuple[s
                 + (f" ({fault})" if fault else "")
             )
         return _called(expected)
-    if expected is None or _called(expected) == told:
-        return told
-    for index, (want, have) in enumerate(zip_longest(_called(expected), told)):
+    if expected is None or _called(expected) == own:
+        return own
+    for index, (want, have) in enumerate(zip_longest(_called(expected), own)):
         if want != have:
             raise ClassesDiffer(
                 f"class {index} of the model is {have!r}, not {want!r}; "
-                f"it has {len(told)} classes: {', '.join(told)}"
+                f"it has {len(own)} classes: {', '.join(own)}"
             )
     raise AssertionError("unequal tuples differ somewhere")
 
@@ -317,7 +317,7 @@ def _cache_dir(settings: Settings) -> str:
         folder = own_folder(settings.cache_dir) / "compiled"
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        told = {"folder": str(settings.cache_dir), "reason": error.strerror}
-        log.warning("no cache for compiled models", extra=told)
+        fields = {"folder": str(settings.cache_dir), "reason": error.strerror}
+        log.warning("no cache for compiled models", extra=fields)
         return ""
     return str(folder)

@@ -62,10 +62,10 @@ class Bodies:
         with self._hold() as held:
             if sent == JSON:
                 try:
-                    told = await self._read(request, held, _whole, MOST_JSON_BYTES)
+                    content = await self._read(request, held, _whole, MOST_JSON_BYTES)
                 except TooLarge:
                     raise TooLarge(f"{ONLY_A_URL}; this is too long for one") from None
-                url = url_in(told)
+                url = url_in(content)
                 encoded = b"".join([held.take(chunk) async for chunk in self._fetched(url)])
             elif sent == MULTIPART:
                 [(_, encoded)] = await self._read(request, held, one_file(request))
@@ -180,10 +180,10 @@ async def _whole(chunks: AsyncGenerator[bytes, None]) -> bytes:
 def url_in(body: bytes) -> str:
     """Read `{"url": ...}`."""
     try:
-        told = orjson.loads(body)
+        request = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidParameter(f"the body is not JSON: {error}") from None
-    url = told.get("url") if isinstance(told, dict) else None
-    if not isinstance(url, str) or len(told) > 1:
+    url = request.get("url") if isinstance(request, dict) else None
+    if not isinstance(url, str) or len(request) > 1:
         raise InvalidParameter(ONLY_A_URL)
     return url

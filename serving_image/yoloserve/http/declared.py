@@ -44,14 +44,14 @@ class Declared:
         hints = get_type_hints(call, include_extras=True)
         for place, (name, parameter) in enumerate(signature(call).parameters.items()):
             hint = hints[name]
-            told = getattr(hint, "__metadata__", ())
-            needs = next((each for each in told if isinstance(each, params.Depends)), None)
+            metadata = getattr(hint, "__metadata__", ())
+            needs = next((each for each in metadata if isinstance(each, params.Depends)), None)
             if isinstance(hint, type) and issubclass(hint, HTTPConnection):
                 given = REQUEST
             elif needs and needs.dependency:
                 given = self._read(needs.dependency, queries, headers)
             else:
-                _note(call, name, told, queries, headers)
+                _note(call, name, metadata, queries, headers)
                 if parameter.default is parameter.empty:
                     raise TypeError(f"{call.__name__}: {name} has no default")
                 continue
@@ -64,10 +64,10 @@ class Declared:
 
 
 def _note(
-    call: Call, name: str, told: tuple[Any, ...], queries: set[str], headers: set[bytes]
+    call: Call, name: str, metadata: tuple[Any, ...], queries: set[str], headers: set[bytes]
 ) -> None:
     """Note under which name a request would give a parameter."""
-    for each in told:
+    for each in metadata:
         if isinstance(each, params.Query):
             queries.add(each.alias or name)
             return

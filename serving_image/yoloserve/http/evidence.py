@@ -40,8 +40,8 @@ class EvidencePort:
         try:
             self._server = await loop.create_server(lambda: _Connection(self), host, port)
         except OSError as error:
-            told = {"reason": str(error), "setting": f"{ENV_PREFIX}EVIDENCE_PORT", "port": port}
-            log.error("no evidence is told: its port cannot be had", extra=told)
+            fields = {"reason": str(error), "setting": f"{ENV_PREFIX}EVIDENCE_PORT", "port": port}
+            log.error("no evidence is told: its port cannot be had", extra=fields)
 
     def close(self) -> None:
         """Listen no more, and end what is open."""
@@ -70,8 +70,8 @@ class EvidencePort:
         if target != PATH:
             return _reply("404 Not Found", b"here is /evidence, and nothing else\n", method)
         if method != b"GET":
-            told = b"only GET is answered here\n"
-            return _reply("405 Method Not Allowed", told, method, "allow: GET\r\n")
+            message = b"only GET is answered here\n"
+            return _reply("405 Method Not Allowed", message, method, "allow: GET\r\n")
         try:
             body = self._tell()
         except Exception:  # handed on: to the log, and to whoever asked
@@ -98,8 +98,8 @@ class _Connection(asyncio.Protocol):
         if END in self._head:
             self._reply(self._port.answer(self._head))
         elif len(self._head) > MOST_BYTES:
-            told = b"a request here has a few bytes\n"
-            self._reply(_reply("431 Request Header Fields Too Large", told))
+            message = b"a request here has a few bytes\n"
+            self._reply(_reply("431 Request Header Fields Too Large", message))
 
     def connection_lost(self, _: Exception | None) -> None:
         self._timer.cancel()

@@ -48,15 +48,15 @@ class _FormOfFiles(MultiPartParser):
     def on_headers_finished(self) -> None:
         """Refuse a field that is no picture by its name, before its content is read."""
         part = self._current_part
-        _, told = parse_options_header(part.content_disposition)
-        name = told.get(b"name", b"").decode("utf-8", "replace")
+        _, options = parse_options_header(part.content_disposition)
+        name = options.get(b"name", b"").decode("utf-8", "replace")
         typed = any(field == b"content-type" for field, _ in part.item_headers)
-        is_file = b"filename" in told or typed or name in FORM_FIELDS
+        is_file = b"filename" in options or typed or name in FORM_FIELDS
         if name in OPTIONS:
             raise InvalidParameter(f"{name}: a form holds pictures; say ?{name}=... in the address")
         if self.known or not is_file:
             refuse_unknown([name], self.known or FORM_FIELDS, "field of a form")
-        if b"filename" not in told:
+        if b"filename" not in options:
             part.content_disposition = (part.content_disposition or b"") + b'; filename=""'
         super().on_headers_finished()
 

@@ -96,10 +96,10 @@ def read(body: bytes, header_length: int | None, limits: Limits) -> Inference:
     header, binary = (body, b"") if header_length is None else _split(body, header_length)
     _refuse_bomb(header, limits)
     try:
-        told = orjson.loads(header)
+        content = orjson.loads(header)
     except orjson.JSONDecodeError as error:
         raise InvalidParameter(f"the request is not JSON: {error}") from None
-    request = _object(told, "the request")
+    request = _object(content, "the request")
     parameters = _parameters(request, "parameters", OF_REQUESTS, "parameter of a request")
     tensors = _list(request.get("inputs"), "inputs")
     if len(tensors) != 1:
@@ -148,10 +148,10 @@ def _outputs(request: dict[str, Any]) -> list[tuple[str, bool]]:
         if name not in OUTPUTS:
             raise InvalidParameter(f"outputs: no {quoted(name)}; there are {', '.join(OUTPUTS)}")
         where = f"outputs[{number}].parameters"
-        told = _parameters(output, where, OF_OUTPUTS, "parameter of an output")
+        parameters = _parameters(output, where, OF_OUTPUTS, "parameter of an output")
         if name in (known for known, _ in outputs):
             raise InvalidParameter(f"outputs: {name!r} is asked for twice")
-        outputs.append((name, bool(told.get("binary_data", by_default))))
+        outputs.append((name, bool(parameters.get("binary_data", by_default))))
     return outputs
 
 
@@ -295,10 +295,10 @@ def write(
             tensor["parameters"] = {"binary_data_size": len(data)}
             binaries.append(data)
         outputs.append(tensor)
-    told = {"model_name": info.name, "model_version": version_of(info), "outputs": outputs}
+    response = {"model_name": info.name, "model_version": version_of(info), "outputs": outputs}
     if inference.id:
-        told["id"] = inference.id
-    header = orjson.dumps(told)
+        response["id"] = inference.id
+    header = orjson.dumps(response)
     return header + b"".join(binaries), len(header) if binaries else None
 
 

@@ -113,7 +113,7 @@ class Traced:
             route = getattr(scope.get("route"), "path", "")
             seconds = time.perf_counter() - began
             metrics.served(method, route, status, seconds)
-            told: dict[str, Any] = {
+            attributes: dict[str, Any] = {
                 "http.request.method": method,
                 "http.route": route,
                 "http.response.status_code": status,
@@ -123,10 +123,12 @@ class Traced:
             if len(answers) == 1:
                 stages = {f"yoloserve.{k}_s": v for k, v in answers[0].timing.as_dict().items()}
             images = [answer.stages() for answer in answers]
-            self._serving.spans.end(span, f"{method} {route}".strip(), told | stages, images)
+            self._serving.spans.end(span, f"{method} {route}".strip(), attributes | stages, images)
             if self._access_log:
                 path = scope["path"]
-                log.info("request", extra=told | {"url.path": path, "seconds": seconds} | stages)
+                log.info(
+                    "request", extra=attributes | {"url.path": path, "seconds": seconds} | stages
+                )
 
 
 class SaysWho:
@@ -236,9 +238,9 @@ class KnowsShadows:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; as a shadow if it is one."""
         if scope["type"] == "http" and scope["path"] == SHADOWED:
-            told = dict(scope["headers"])
-            shown = told.get(SOURCE_KEY.encode(), b"").decode("latin-1")
-            if told.get(SOURCE.encode()) == Traffic.SHADOW.encode() and self._keys.takes(shown):
+            headers = dict(scope["headers"])
+            shown = headers.get(SOURCE_KEY.encode(), b"").decode("latin-1")
+            if headers.get(SOURCE.encode()) == Traffic.SHADOW.encode() and self._keys.takes(shown):
                 scope.setdefault("state", {}).update({TRAFFIC: Traffic.SHADOW, "client": SHADOWS})
         await self._inner(scope, receive, send)
 

@@ -383,8 +383,8 @@ class StreamProtocol(_Impatient, WebSocketsSansIOProtocol):
             try:
                 self.memory.take(more)
             except Overloaded:
-                told = "this server holds too much already"
-                self._fail(Cut.STREAM_OVERLOADED, TRY_AGAIN_LATER, told)
+                message = "this server holds too much already"
+                self._fail(Cut.STREAM_OVERLOADED, TRY_AGAIN_LATER, message)
                 return
         if not self._whole_by and coming:
             slow = f"a frame took longer than {self.timeout_s:g} s"

@@ -47,15 +47,15 @@ V2 = "/v2/"
 
 def documented(model: type[BaseModel], *left_out: int) -> dict[int | str, dict[str, Any]]:
     """Describe every refusal, for the API's documentation."""
-    told: dict[int | str, dict[str, Any]] = {
+    responses: dict[int | str, dict[str, Any]] = {
         status: {"model": model, "description": description}
         for status, description in TOLD.items()
         if status not in left_out
     }
     seconds = {"description": "Seconds to wait", "schema": {"type": "integer", "minimum": 1}}
     for status in (429, 503):
-        told[status]["headers"] = {"Retry-After": seconds}
-    return told
+        responses[status]["headers"] = {"Retry-After": seconds}
+    return responses
 
 
 def detects(path: str) -> bool:
@@ -65,12 +65,12 @@ def detects(path: str) -> bool:
 
 def refusal(error: errors.Refusal, path: str, headers: Mapping[str, str] | None = None) -> Response:
     """Answer with what is wrong, and when to come back if that helps."""
-    told = dict(headers or {}) if isinstance(error, errors.Unauthorized) else {}
+    more = dict(headers or {}) if isinstance(error, errors.Unauthorized) else {}
     if error.retry_after_s is not None:
-        told["Retry-After"] = str(error.retry_after_s)
+        more["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, errors.SlowBody):
-        told["Connection"] = "close"  # the rest of the body may never come
-    return reply(STATUS_OF[type(error)], error.code, str(error), path, told)
+        more["Connection"] = "close"  # the rest of the body may never come
+    return reply(STATUS_OF[type(error)], error.code, str(error), path, more)
 
 
 def reply(

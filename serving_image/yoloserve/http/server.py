@@ -139,6 +139,6 @@ def most_connections(wanted: int, streams: int) -> int:
         soft = wanted + besides if hard == resource.RLIM_INFINITY else min(wanted + besides, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if (most := max(1, min(wanted, soft - besides))) < wanted:
-        told = {"max_connections": wanted, "allowed": most, "open_files": hard}
-        log.warning("the process may not open files for all connections", extra=told)
+        fields = {"max_connections": wanted, "allowed": most, "open_files": hard}
+        log.warning("the process may not open files for all connections", extra=fields)
     return most

@@ -151,7 +151,7 @@ class Serving:
         while not self.draining:
             self.live.look()
             self.shadow.follow()
-            if level != (level := self.live.told.log_level):
+            if level != (level := self.live.settings.log_level):
                 logs.set_level(level)
                 log.warning("log level", extra={"level": level})
             await asyncio.sleep(LOOK_AGAIN_S)
@@ -161,7 +161,7 @@ class Serving:
         return self.witness.tell(
             status=self.status(),
             blind_in_a_row=self.watch.failed,
-            golden=self.golden.told if self.golden else None,
+            golden=self.golden.progress if self.golden else None,
             shadow=self.shadow.tallies.as_dict(),
         )
 
@@ -201,7 +201,7 @@ def _golden(detector: Detector, metrics: Metrics, settings: Settings) -> GoldenS
         detector,
         answered=lambda answer: metrics.answered(answer, detector.info.classes, Traffic.GOLDEN),
     )
-    metrics.registry.register(GoldenResults(lambda: golden.told))
+    metrics.registry.register(GoldenResults(lambda: golden.progress))
     return golden
 
 

@@ -188,10 +188,10 @@ def _turbo_jpeg(encoded: bytes, header: Header, reduced: int) -> Image | None:
             strict=True,
         )
     except ValueError as error:
-        told = str(error)
-        if "remature" in told or not (ended or told.endswith("before marker 0xd9")):
+        warning = str(error)
+        if "remature" in warning or not (ended or warning.endswith("before marker 0xd9")):
             raise InvalidImage("the image/jpeg is cut short") from error
-        if not told.startswith("Corrupt JPEG data"):  # it was given up, or not even begun
+        if not warning.startswith("Corrupt JPEG data"):  # it was given up, or not even begun
             if jpeg.has_stray_marker(encoded, head.first_scan):  # OpenCV makes the rest up in grey
                 raise InvalidImage("the image/jpeg is damaged") from error
             return None

@@ -78,8 +78,8 @@ def require_few_scans(jpeg: bytes, first: int) -> None:
 
 def seeming_scans(jpeg: bytes, first: int) -> int:
     """Count the bytes that begin a scan, wherever they are; `bytes.count` takes far longer."""
-    told = np.frombuffer(jpeg, np.uint8)[first:]
-    return int(np.count_nonzero((told[:-1] == 0xFF) & (told[1:] == SCAN)))
+    coded = np.frombuffer(jpeg, np.uint8)[first:]
+    return int(np.count_nonzero((coded[:-1] == 0xFF) & (coded[1:] == SCAN)))
 
 
 def scans(jpeg: bytes, first: int) -> int:
@@ -111,8 +111,8 @@ def _marker_in_scan(jpeg: bytes, position: int) -> int:
 
 def has_stray_marker(jpeg: bytes, first: int) -> bool:
     """Tell whether a marker that no scan can hold, nor anything between two, follows the first."""
-    told = np.frombuffer(jpeg, np.uint8, offset=first)
-    after = told[1:][told[:-1] == 0xFF]
+    coded = np.frombuffer(jpeg, np.uint8, offset=first)
+    after = coded[1:][coded[:-1] == 0xFF]
     return not np.isin(after, IN_SCANS).all()
 
 

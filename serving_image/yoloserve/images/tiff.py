@@ -80,8 +80,8 @@ class Directory:
             raise ValueError(f"{count} entries")
         raw = tiff[at + 2 : at + 2 + 12 * count]
         entries: dict[int, tuple[int, int, int]] = {}
-        told = struct.iter_unpack(f"{order}HHI4x", raw[: len(raw) // 12 * 12])
-        for number, (tag, kind, values) in enumerate(told):
+        fields = struct.iter_unpack(f"{order}HHI4x", raw[: len(raw) // 12 * 12])
+        for number, (tag, kind, values) in enumerate(fields):
             entries.setdefault(tag, (kind, values, at + 2 + 12 * number + 8))
         return cls(tiff, order, entries)
 
@@ -117,10 +117,10 @@ class Directory:
 def orientation(tiff: bytes) -> int:
     """Tell how a picture is stored, 1 to 8; 1 when that is not said, or odd."""
     try:
-        told = Directory.first(tiff).number(Tag.ORIENTATION, 1)
+        number = Directory.first(tiff).number(Tag.ORIENTATION, 1)
     except (struct.error, ValueError):
         return 1
-    return told if 1 <= told <= 8 else 1
+    return number if 1 <= number <= 8 else 1
 
 
 def size(tiff: bytes) -> tuple[int, int]:
@@ -130,14 +130,14 @@ def size(tiff: bytes) -> tuple[int, int]:
     what they hold: those have to be in proportion. Raises `InvalidImage`, `UnsupportedMediaType`,
     `ValueError` or `struct.error`.
     """
-    told = Directory.first(tiff)
-    width, height = told.number(Tag.WIDTH), told.number(Tag.HEIGHT)
-    if told.number(Tag.SUBFILE, 0) & REDUCED:
+    directory = Directory.first(tiff)
+    width, height = directory.number(Tag.WIDTH), directory.number(Tag.HEIGHT)
+    if directory.number(Tag.SUBFILE, 0) & REDUCED:
         raise UnsupportedMediaType(
             "the image/tiff begins with a reduced picture, as a camera's raw files do: develop it"
         )
-    bits, kinds = told.numbers(Tag.BITS, 1), told.numbers(Tag.SAMPLE_FORMAT, 1)
-    if (compression := told.number(Tag.COMPRESSION, 1)) not in COMPRESSIONS:
+    bits, kinds = directory.numbers(Tag.BITS, 1), directory.numbers(Tag.SAMPLE_FORMAT, 1)
+    if (compression := directory.number(Tag.COMPRESSION, 1)) not in COMPRESSIONS:
         raise UnsupportedMediaType(
             f"the image/tiff is compressed by {compression}: use none, LZW, deflate or JPEG"
         )
@@ -145,16 +145,16 @@ def size(tiff: bytes) -> tuple[int, int]:
         raise UnsupportedMediaType(
             "the image/tiff has numbers other than whole ones of up to 16 bits: convert it"
         )
-    across, down = _block(told, width, height)
+    across, down = _block(directory, width, height)
     if across * down > max(width * height, MOST_IN_BLOCK):
         raise InvalidImage(f"the image/tiff has tiles or strips of {across} x {down} pixels")
-    if (samples := told.number(Tag.SAMPLES, 1)) > MOST_SAMPLES:
+    if (samples := directory.number(Tag.SAMPLES, 1)) > MOST_SAMPLES:
         raise UnsupportedMediaType(f"the image/tiff has {samples} numbers for each pixel")
-    planes = samples if told.number(Tag.PLANES, 1) == SEPARATE else 1
+    planes = samples if directory.number(Tag.PLANES, 1) == SEPARATE else 1
     blocks = -(-width // across) * -(-height // down) * planes
     if blocks > MOST_BLOCKS:
         raise InvalidImage(f"the image/tiff has more than {MOST_BLOCKS} tiles or strips")
-    if (listed := len(_offsets(told))) < blocks:
+    if (listed := len(_offsets(directory))) < blocks:
         raise InvalidImage(f"the image/tiff lacks some of its {blocks} tiles or strips")
     if listed > blocks:  # nobody decodes them, but each is looked through below
         raise InvalidImage(
@@ -169,12 +169,12 @@ def as_stored(tiff: bytes) -> bytes:
     libtiff turns each tile by itself, and darkens colours by their transparency. Raises
     `ValueError` or `struct.error`.
     """
-    told = Directory.first(tiff)
-    if (told.numbers(Tag.ORIENTATION, 1) != 1).any():
-        told = Directory.first(told.with_numbers(Tag.ORIENTATION, 1))
-    if (told.numbers(Tag.EXTRA_SAMPLES, 0) == UNMIXED).any():
-        return told.with_numbers(Tag.EXTRA_SAMPLES, 0)
-    return told.tiff
+    directory = Directory.first(tiff)
+    if (directory.numbers(Tag.ORIENTATION, 1) != 1).any():
+        directory = Directory.first(directory.with_numbers(Tag.ORIENTATION, 1))
+    if (directory.numbers(Tag.EXTRA_SAMPLES, 0) == UNMIXED).any():
+        return directory.with_numbers(Tag.EXTRA_SAMPLES, 0)
+    return directory.tiff
 
 
 def require_whole(tiff: bytes) -> None:
@@ -184,19 +184,19 @@ def require_whole(tiff: bytes) -> None:
     has a checksum: damage inside of others stays unseen. Raises `InvalidImage`, `ValueError` or
     `struct.error`.
     """
-    told = Directory.first(tiff)
-    offsets, sizes = _offsets(told), _sizes(told)
+    directory = Directory.first(tiff)
+    offsets, sizes = _offsets(directory), _sizes(directory)
     if len(offsets) != len(sizes) or (offsets.astype(np.int64) + sizes > len(tiff)).any():
         raise InvalidImage("the image/tiff is cut short")
     if int(sizes.sum(dtype=np.int64)) > len(tiff):  # each is read as often as it is listed
         raise InvalidImage("the image/tiff has tiles or strips that lie on each other")
     # Of blocks of one size, none of which is read twice, it is the mean that counts.
-    scans = jpeg.seeming_scans(tiff, 0) if told.number(Tag.COMPRESSION, 1) == JPEG else 0
+    scans = jpeg.seeming_scans(tiff, 0) if directory.number(Tag.COMPRESSION, 1) == JPEG else 0
     if scans > jpeg.MOST_SCANS * len(offsets):
         raise InvalidImage(f"the image/tiff has {scans} scans of JPEG: encode it again")
-    if told.number(Tag.COMPRESSION, 1) in DEFLATE:
-        across, down = _block(told, told.number(Tag.WIDTH), told.number(Tag.HEIGHT))
-        samples, bits = told.number(Tag.SAMPLES, 1), int(told.numbers(Tag.BITS, 1).max())
+    if directory.number(Tag.COMPRESSION, 1) in DEFLATE:
+        across, down = _block(directory, directory.number(Tag.WIDTH), directory.number(Tag.HEIGHT))
+        samples, bits = directory.number(Tag.SAMPLES, 1), int(directory.numbers(Tag.BITS, 1).max())
         most = -(-across * samples * bits // 8) * down
         for at, size in zip(offsets.tolist(), sizes.tolist(), strict=True):
             _require_intact(tiff[at : at + size], most)
@@ -212,23 +212,23 @@ def _require_intact(deflated: bytes, most: int) -> None:
         raise InvalidImage("the image/tiff has a tile or strip that ends too early, or not at all")
 
 
-def _block(told: Directory, width: int, height: int) -> tuple[int, int]:
+def _block(directory: Directory, width: int, height: int) -> tuple[int, int]:
     """Return the size of a tile, or of a strip, which may say that it is taller than all."""
-    if Tag.TILE_WIDTH in told.entries:
-        across, down = told.number(Tag.TILE_WIDTH), told.number(Tag.TILE_HEIGHT)
+    if Tag.TILE_WIDTH in directory.entries:
+        across, down = directory.number(Tag.TILE_WIDTH), directory.number(Tag.TILE_HEIGHT)
     else:
-        across, down = width, told.number(Tag.STRIP_ROWS, ALL_ROWS)
+        across, down = width, directory.number(Tag.STRIP_ROWS, ALL_ROWS)
         down = height if down == ALL_ROWS else down
     if across == 0 or down == 0:
         raise ValueError("tiles or strips of no size")
     return across, down
 
 
-def _offsets(told: Directory) -> NDArray[np.unsignedinteger]:
-    tiled = Tag.TILE_OFFSETS in told.entries
-    return told.numbers(Tag.TILE_OFFSETS if tiled else Tag.STRIP_OFFSETS)
+def _offsets(directory: Directory) -> NDArray[np.unsignedinteger]:
+    tiled = Tag.TILE_OFFSETS in directory.entries
+    return directory.numbers(Tag.TILE_OFFSETS if tiled else Tag.STRIP_OFFSETS)
 
 
-def _sizes(told: Directory) -> NDArray[np.unsignedinteger]:
-    tiled = Tag.TILE_SIZES in told.entries
-    return told.numbers(Tag.TILE_SIZES if tiled else Tag.STRIP_SIZES)
+def _sizes(directory: Directory) -> NDArray[np.unsignedinteger]:
+    tiled = Tag.TILE_SIZES in directory.entries
+    return directory.numbers(Tag.TILE_SIZES if tiled else Tag.STRIP_SIZES)

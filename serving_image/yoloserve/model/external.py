@@ -69,12 +69,12 @@ def _size(pieces: Pieces) -> int:
 
 def _tensor(message: memoryview, read: Read) -> Pieces | None:
     kept: Pieces = []
-    told: dict[str, str] = {}
+    entries: dict[str, str] = {}
     elsewhere = False
     for number, wire, start, value, end in _fields(message):
         if number == EXTERNAL_DATA and wire == BYTES:
             entry = {n: bytes(message[v:e]) for n, v, e in _entry(message, value, end)}
-            told[entry.get(1, b"").decode(errors="replace")] = entry.get(2, b"").decode(
+            entries[entry.get(1, b"").decode(errors="replace")] = entry.get(2, b"").decode(
                 errors="replace"
             )
             elsewhere = True
@@ -84,15 +84,15 @@ def _tensor(message: memoryview, read: Read) -> Pieces | None:
             kept.append(message[start:end])
     if not elsewhere:
         return None
-    data = read(told.get("location", ""))
+    data = read(entries.get("location", ""))
     try:
-        begin = int(told.get("offset", 0))
-        length = int(told["length"]) if "length" in told else len(data) - begin
+        begin = int(entries.get("offset", 0))
+        length = int(entries["length"]) if "length" in entries else len(data) - begin
     except ValueError as error:
         raise ModelUnsupported(f"the ONNX file is damaged: {error}") from error
     if begin < 0 or length < 0 or begin + length > len(data):
         raise ModelUnsupported(
-            f"{told.get('location')} has {len(data)} bytes, fewer than the model asks of it"
+            f"{entries.get('location')} has {len(data)} bytes, fewer than the model asks of it"
         )
     raw = memoryview(data)[begin : begin + length]
     return [*kept, _varint(RAW_DATA << 3 | BYTES), _varint(len(raw)), raw]

@@ -82,7 +82,7 @@ class Parts:
     format: Format
     content: bytes
     weights: bytes = b""  # of an OpenVINO IR, whose `content` is the graph
-    told: Mapping[str, object] = field(default_factory=dict)  # in a metadata file beside it
+    metadata: Mapping[str, object] = field(default_factory=dict)  # in a metadata file beside it
 
 
 def parts_of(content: bytes, *, most: int, trusted: Collection[Format] = ()) -> Parts:
@@ -123,11 +123,11 @@ def parts_in(files: Mapping[str, bytes], *, trusted: Collection[Format] = ()) ->
         if weights not in files:
             raise ModelUnsupported(f"{graphs[0]} has no {weights} beside it")
         beside = str(PurePosixPath(graphs[0]).with_name(METADATA_FILE))
-        told = _yaml(files[beside]) if beside in files else {}
+        metadata = _yaml(files[beside]) if beside in files else {}
         if not files[graphs[0]].lstrip(BLANK).startswith(b"<"):
             # The runtime goes by the bytes: another format's references would lead elsewhere.
             raise ModelUnsupported(f"{graphs[0]} is no OpenVINO graph: it does not begin as XML")
-        return Parts(Format.OPENVINO, files[graphs[0]], files[weights], told)
+        return Parts(Format.OPENVINO, files[graphs[0]], files[weights], metadata)
     if len(single) == 1 and not graphs:
         if engine := engine_parts(files[single[0]]):
             return _trusted(engine, trusted)
@@ -149,16 +149,16 @@ def engine_parts(content: bytes) -> Parts | None:
     ):
         return None
     try:
-        told = json.loads(content[LENGTH_BYTES:plan])
+        metadata = json.loads(content[LENGTH_BYTES:plan])
     except (ValueError, RecursionError) as error:
         raise ModelUnsupported(f"the engine's metadata cannot be read: {error}") from error
-    return Parts(Format.TENSORRT, content[plan:], told=told)
+    return Parts(Format.TENSORRT, content[plan:], metadata=metadata)
 
 
-def engine_file(plan: bytes, told: Mapping[str, object]) -> bytes:
+def engine_file(plan: bytes, metadata: Mapping[str, object]) -> bytes:
     """Write a plan with its metadata."""
-    metadata = json.dumps(told).encode()
-    return len(metadata).to_bytes(LENGTH_BYTES, "little") + metadata + plan
+    head = json.dumps(metadata).encode()
+    return len(head).to_bytes(LENGTH_BYTES, "little") + head + plan
 
 
 def _trusted(parts: Parts, trusted: Collection[Format]) -> Parts:
@@ -181,10 +181,10 @@ def _yaml(text: bytes) -> dict[str, object]:
         Plain.add_constructor(tag, partial(_or_text, yaml.SafeLoader.yaml_constructors[tag]))
     Plain.add_multi_constructor("", _untagged)
     try:
-        told = yaml.load(text, Plain)  # still a SafeLoader: it makes no objects
+        content = yaml.load(text, Plain)  # still a SafeLoader: it makes no objects
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ModelUnsupported(f"{METADATA_FILE} cannot be read: {error}") from error
-    return told if isinstance(told, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _or_text(construct: Callable[[Any, Any], object], loader: Any, node: Any) -> object:

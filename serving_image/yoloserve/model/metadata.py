@@ -53,7 +53,7 @@ class Metadata:
             raise ModelUnsupported(f"the model's task is {task!r}; this server serves 'detect'")
         arguments: Mapping[object, object] = read("args", _mapping, {})
         suppressed, batch = arguments.get("nms") is True, read("batch", _count, 1)
-        told = read("end2end", _yes_or_no, None)
+        end_to_end = read("end2end", _yes_or_no, None)
         return cls(
             names=read("names", _names, ()),
             image_size=read("imgsz", _image_size, (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)),
@@ -61,7 +61,7 @@ class Metadata:
             batch=batch,
             dynamic=arguments.get("dynamic") is True,
             version=read.as_it_is("version", _written, ""),
-            end_to_end=True if suppressed else told,
+            end_to_end=True if suppressed else end_to_end,
             unrolled=batch if suppressed else None,
             faults=tuple(read.faults),
         )

@@ -42,22 +42,22 @@ def own_folder(cache: Path) -> Path:
             folder.chmod(OWN)  # whatever the umask leaves of it
             if folder.stat().st_mode & WRITABLE_BY_OTHERS:  # as on SMB: it would go at each start
                 folder.rmdir()
-                told = "no folder of our own: modes mean nothing on this volume"
-                raise PermissionError(errno.EPERM, told, str(folder))
+                message = "no folder of our own: modes mean nothing on this volume"
+                raise PermissionError(errno.EPERM, message, str(folder))
             return folder
     raise FileExistsError(0, f"others keep making {folder}")
 
 
 def _distrusted(folder: Path) -> str | None:
     """Say why what is in a folder may be somebody else's work; none if it cannot be."""
-    told = folder.lstat()
-    if not stat.S_ISDIR(told.st_mode):
+    has = folder.lstat()
+    if not stat.S_ISDIR(has.st_mode):
         return "it is no folder"
-    if told.st_uid != os.geteuid():
-        return f"it belongs to another user ({told.st_uid})"
-    if told.st_mode & WRITABLE_BY_OTHERS:
+    if has.st_uid != os.geteuid():
+        return f"it belongs to another user ({has.st_uid})"
+    if has.st_mode & WRITABLE_BY_OTHERS:
         return (
-            f"others can write to it (mode {stat.S_IMODE(told.st_mode):o}; a volume's fsGroup does "
+            f"others can write to it (mode {stat.S_IMODE(has.st_mode):o}; a volume's fsGroup does "
             "that at each mount, unless fsGroupChangePolicy is OnRootMismatch)"
         )
     for where, folders, files in os.walk(folder):

@@ -169,8 +169,8 @@ def _stored(settings: Settings, sha256: str | None, get: Callable[..., None]) ->
                 raise
             return store.keep(part, digest)
     except OSError as error:
-        told = error.strerror or error
-        raise ModelDownloadFailed(f"cannot write to {settings.cache_dir}: {told}") from error
+        reason = error.strerror or error
+        raise ModelDownloadFailed(f"cannot write to {settings.cache_dir}: {reason}") from error
 
 
 def _require_digest(sha256: str, settings: Settings, expected: str | None = None) -> None:

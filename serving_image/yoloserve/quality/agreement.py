@@ -66,18 +66,18 @@ def agreement(found: Detections, expected: Detections, *, confidence: float) -> 
     overlaps = _overlaps(found, expected)
     pairs = paired(found, expected)
     ours, theirs = {row for row, _ in pairs}, {column for _, column in pairs}
-    told = [
+    agreed = [
         (row, column)
         for row, column in pairs
         if max(found.scores[row], expected.scores[column]) > confidence
     ]
     return Agreement(
-        both=len(told),
+        both=len(agreed),
         missing=_surer(expected, confidence, theirs),
         extra=_surer(found, confidence, ours),
-        worst_iou=min((float(overlaps[pair]) for pair in told), default=1.0),
+        worst_iou=min((float(overlaps[pair]) for pair in agreed), default=1.0),
         worst_score=max(
-            (float(abs(found.scores[row] - expected.scores[column])) for row, column in told),
+            (float(abs(found.scores[row] - expected.scores[column])) for row, column in agreed),
             default=0.0,
         ),
     )

@@ -80,10 +80,10 @@ def _listed(path: Path, names: Sequence[str]) -> dict[int, int] | None:
         import yaml
 
         try:
-            told = yaml.safe_load((path / "data.yaml").read_text())
+            content = yaml.safe_load((path / "data.yaml").read_text())
         except yaml.YAMLError as error:
             raise ValueError(f"data.yaml is no YAML: {error}") from error
-        listed = told.get("names") if isinstance(told, dict) else None
+        listed = content.get("names") if isinstance(content, dict) else None
         by_number = dict(enumerate(listed)) if isinstance(listed, list) else listed
     elif (path / "classes.txt").is_file():
         lines = (path / "classes.txt").read_text().splitlines()
@@ -120,25 +120,25 @@ def _described(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
     """Read what a `data.yaml` describes: the first of its splits val, test and train."""
     import yaml
 
-    told: dict[str, Any] = yaml.safe_load(path.read_text())
-    listed = told["names"]
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    listed = content["names"]
     by_number = dict(enumerate(listed)) if isinstance(listed, list) else listed
     numbers = _numbers({int(number): str(name) for number, name in by_number.items()}, names)
-    split = next(told[split] for split in SPLITS if told.get(split))
-    root = path.parent / str(told.get("path") or ".")
+    split = next(content[split] for split in SPLITS if content.get(split))
+    root = path.parent / str(content.get("path") or ".")
     for folder in [split] if isinstance(split, str) else split:
         yield from _folder(root / folder, len(names), numbers)
 
 
 def _coco(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
     """Read `instances_*.json`; crowds are left out. The pictures are beside it or in `images`."""
-    told = json.loads(path.read_text())
-    numbers = _numbers({each["id"]: str(each["name"]) for each in told["categories"]}, names)
+    content = json.loads(path.read_text())
+    numbers = _numbers({each["id"]: str(each["name"]) for each in content["categories"]}, names)
     objects: dict[int, list[dict[str, Any]]] = {}
-    for each in told["annotations"]:
+    for each in content["annotations"]:
         if not each.get("iscrowd"):
             objects.setdefault(each["image_id"], []).append(each)
-    for picture in told["images"]:
+    for picture in content["images"]:
         known = objects.get(picture["id"], [])
         boxes = np.array([each["bbox"] for each in known], np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]

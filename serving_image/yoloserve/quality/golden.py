@@ -64,7 +64,7 @@ class GoldenSet:
         self._answered = answered
         self._sleep = sleep
         self._tried: _Files | None = None
-        self.told = _told("running")
+        self.progress = _progress("running")
 
     async def run(self) -> None:
         """Try it, and look for another one, until cancelled."""
@@ -79,7 +79,7 @@ class GoldenSet:
             if files == self._tried:
                 return
             found = await asyncio.to_thread(_read, self._folder, self._detector.info.classes)
-            self.told = _told("running", found.sha256, len(found.pictures))
+            self.progress = _progress("running", found.sha256, len(found.pictures))
             scores = await self._scores(found.pictures)
         except OSError as error:  # it may be read the next time
             self._fail(str(error))
@@ -94,13 +94,13 @@ class GoldenSet:
             return
         self._tried = files
         by_class = _by_class(scores, self._detector.info.classes)
-        self.told = _told("done", found.sha256, len(found.pictures), scores.map50, by_class)
+        self.progress = _progress("done", found.sha256, len(found.pictures), scores.map50, by_class)
         log.info("golden set", extra={"map50": round(scores.map50, 4), "set": found.sha256})
 
     def _fail(self, why: str) -> None:
-        if self.told["message"] != why:
+        if self.progress["message"] != why:
             log.warning("the golden set cannot be used", extra={"reason": why})
-        self.told = _told("failed", message=why[:400])
+        self.progress = _progress("failed", message=why[:400])
 
     async def _scores(self, pictures: Sequence[Labelled]) -> Scores:
         found: list[Detections] = []
@@ -126,7 +126,7 @@ class GoldenSet:
         return answer
 
 
-def _told(
+def _progress(
     state: Literal["running", "done", "failed"],
     sha256: str = "",
     images: int = 0,
@@ -149,8 +149,8 @@ def _files(folder: Path) -> _Files:
     found = []
     for file in sorted(folder.rglob("*")):
         if file.is_file() and not any(p.startswith("..") for p in file.relative_to(folder).parts):
-            told = file.stat()
-            found.append((file, told.st_mtime_ns, told.st_size))
+            status = file.stat()
+            found.append((file, status.st_mtime_ns, status.st_size))
     return found
 
 
@@ -171,8 +171,8 @@ def _read(folder: Path, names: Sequence[str]) -> _Set:
                 f"{each.path.name} has no labels: add {label}, empty for no object"
             )
         if len(each.boxes) and (each.boxes.min() < -0.01 or each.boxes.max() > 1.01):
-            told = "YOLO's are shares of the picture's sides, from 0 to 1, and no pixels"
-            raise InvalidSettings(f"{label} has a box beyond its picture: {told}")
+            rule = "YOLO's are shares of the picture's sides, from 0 to 1, and no pixels"
+            raise InvalidSettings(f"{label} has a box beyond its picture: {rule}")
     if not any(len(each.boxes) for each in pictures):
         raise InvalidSettings("no picture of the set has an object in it: nothing is measured")
     digest = hashlib.sha256()

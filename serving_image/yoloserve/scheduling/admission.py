@@ -122,11 +122,11 @@ class Admission:
             return
         self._forget()
         if free <= (kept := self._clients.kept_from(client, limit)):
-            raise Overloaded(_told(client or "this client", has, kept, "clients"))
+            raise Overloaded(_message(client or "this client", has, kept, "clients"))
         cameras = self._cameras[client]
         if free <= (kept := cameras.kept_from(camera, limit)):
             has = cameras.has[camera]
-            raise Overloaded(_told(camera or "this caller", has, kept, "cameras"))
+            raise Overloaded(_message(camera or "this caller", has, kept, "cameras"))
 
     @contextmanager
     def admit(self, deadline: float, flow: Flow = ANYBODY) -> Iterator[None]:
@@ -174,7 +174,7 @@ class Admission:
                 del self._cameras[client]
 
 
-def _told(who: str, has: int, kept: int, others: str) -> str:
+def _message(who: str, has: int, kept: int, others: str) -> str:
     return f"{who} has {has} requests in progress, and the {kept} places left are kept for {others}"
 
 

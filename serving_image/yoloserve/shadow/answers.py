@@ -51,15 +51,15 @@ def read(
 
 def _found(body: bytes, stages: Sequence[str]) -> Found | Outcome:
     try:
-        told = orjson.loads(body)
-        if "detections" in told and "shadow" not in told:  # it answers as to anybody
+        answer = orjson.loads(body)
+        if "detections" in answer and "shadow" not in answer:  # it answers as to anybody
             return Outcome.UNREACHABLE
-        classes, confidence = told["shadow"]["classes"], float(told["shadow"]["confidence"])
-        rows = told["detections"]
+        classes, confidence = answer["shadow"]["classes"], float(answer["shadow"]["confidence"])
+        rows = answer["detections"]
         numbers = np.array([each["class"] for each in rows], np.int64)
         scores = np.array([each["confidence"] for each in rows], np.float64)
         boxes = np.array([_corners(each["box"]) for each in rows], np.float64).reshape(-1, 4)
-        compute_s = sum(float(told["timing_ms"][stage]) for stage in stages) / 1000
+        compute_s = sum(float(answer["timing_ms"][stage]) for stage in stages) / 1000
     except (ValueError, TypeError, KeyError, OverflowError):
         return Outcome.FAILED
     sound = (

@@ -46,9 +46,9 @@ class Caller:
         What is longer than any answer of ours comes back as nothing.
         """
         # Shorter than the whole: who is not there at all is not late.
-        told = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s / 2)).as_dict()
+        timeouts = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s / 2)).as_dict()
         request = httpx.Request(
-            "POST", url, headers=headers, content=body, extensions={"timeout": told}
+            "POST", url, headers=headers, content=body, extensions={"timeout": timeouts}
         )
         try:
             async with asyncio.timeout(timeout_s):

@@ -49,8 +49,8 @@ class Copy:
         """Give what was found in it by a model of these classes, at this threshold."""
         assert self.answer is not None
         assert self.answer.nearly is not None
-        told = self.answer.timing
-        compute_s = told.compute if self.is_encoded else told.compute - told.decode
+        timing = self.answer.timing
+        compute_s = timing.compute if self.is_encoded else timing.compute - timing.decode
         return Found(self.answer.nearly, classes, confidence, compute_s)
 
     def encoded(self) -> bytes:

@@ -62,14 +62,14 @@ def side_by_side(
     ours = [
         *_agreed(stable, (apart.lost, taken)),
         *_missing(apart.added, ADDED),
-        *_told(apart.lost, names, LOST, "lost: "),
-        *_told(taken, names, CONFUSED),
+        *_drawn(apart.lost, names, LOST, "lost: "),
+        *_drawn(taken, names, CONFUSED),
     ]
     theirs = [
         *_agreed(canary, (apart.added, mistaken)),
         *_missing(apart.lost, LOST),
-        *_told(apart.added, names, ADDED, "added: "),
-        *_told(mistaken, names, CONFUSED, "called "),
+        *_drawn(apart.added, names, ADDED, "added: "),
+        *_drawn(mistaken, names, CONFUSED, "called "),
     ]
     height, width = small.shape[:2]
     whole = np.full((height + 2 * STRIP, 2 * width + GAP, 3), DARK, np.uint8)
@@ -91,12 +91,12 @@ def _agreed(answer: tuple[str, Found], apart: tuple[Detections, ...]) -> Iterato
     boxes = found.detections
     others = {tuple(box) for each in apart for box in each.boxes.tolist()}
     sure = boxes[boxes.scores >= found.confidence]
-    for drawn in _told(sure, found.classes, AGREED):
+    for drawn in _drawn(sure, found.classes, AGREED):
         if drawn.box not in others:
             yield drawn
 
 
-def _told(
+def _drawn(
     found: Detections, names: tuple[str, ...], colour: Colour, word: str = ""
 ) -> Iterator[Drawn]:
     found = found[:MOST_DRAWN]

@@ -199,8 +199,8 @@ class Shadow:
         if reason := self._against(order):
             if (order, reason) != self._refused:
                 self._refused = order, reason
-                told = {"revision": order.revision, "reason": reason}
-                log.warning("no shadow for this revision", extra=told)
+                fields = {"revision": order.revision, "reason": reason}
+                log.warning("no shadow for this revision", extra=fields)
             return None
         host = f"{order.revision}.{self._settings.namespace}.svc"
         return Target(order, f"http://{host}/v1/detect")
@@ -238,9 +238,9 @@ class Shadow:
         if isinstance(result, Outcome):
             tally.frames[result] += 1
         else:
-            stable, canary, told = result.stable, result.canary, result.difference
-            tally.compared(stable, canary, told)
-            self.album.offer(copy.revision, result.encoded, stable, canary, told.apart)
+            stable, canary, apart = result.stable, result.canary, result.difference
+            tally.compared(stable, canary, apart)
+            self.album.offer(copy.revision, result.encoded, stable, canary, apart.apart)
 
     async def _result(self, target: Target, copy: Copy) -> "Outcome | _Pair":
         clock = self._detector.clock
@@ -264,10 +264,10 @@ class Shadow:
             return canary
         boxes = len(stable.detections) * len(canary.detections)
         if boxes > MANY_PAIRS or len(canary.classes) > MANY_CLASSES:
-            told = await asyncio.to_thread(difference, stable, canary)
+            apart = await asyncio.to_thread(difference, stable, canary)
         else:
-            told = difference(stable, canary)
-        return _Pair(encoded, stable, canary, told)
+            apart = difference(stable, canary)
+        return _Pair(encoded, stable, canary, apart)
 
     async def _ask(self, target: Target, encoded: bytes, stages: Sequence[str]) -> Found | Outcome:
         caller = await self._connected()
@@ -284,9 +284,9 @@ class Shadow:
         }
         try:
             reply = await caller.post(target.url, headers, encoded, self._detector.deadline_s)
-            told = reply.status, reply.headers, reply.body, target.revision, stages
+            answer = reply.status, reply.headers, reply.body, target.revision, stages
             short = len(reply.body) <= LONG_ANSWER
-            found = read(*told) if short else await asyncio.to_thread(read, *told)
+            found = read(*answer) if short else await asyncio.to_thread(read, *answer)
         except Late:
             found = Outcome.LATE
         except Unreachable:

@@ -17,11 +17,11 @@ class Comparisons(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Tell the counts."""
-        told = self._tallies.items()
+        tallies = self._tallies.items()
         frames = _counter(
             "frames", "Pictures to show to the canary, by what became of them", "outcome"
         )
-        for name, tally in told:
+        for name, tally in tallies:
             for outcome in Outcome:
                 frames.add_metric([name, outcome], tally.frames[outcome])
         yield frames
@@ -32,7 +32,7 @@ class Comparisons(Collector):
             ("expected", "Objects that this revision is sure of"),
         ):
             by_size = _counter(what, text, "class", "size")
-            for name, tally in told:
+            for name, tally in tallies:
                 rows: Rows = getattr(tally, what)
                 for kind, row in list(rows.rows.items()):
                     for size, count in zip(SIZES, row, strict=True):
@@ -41,7 +41,7 @@ class Comparisons(Collector):
         confused = _counter(
             "confused", "Objects that the canary calls another class", "class", "other"
         )
-        for name, tally in told:
+        for name, tally in tallies:
             for pair, count in list(tally.confused.items()):
                 confused.add_metric([name, *pair], count)
         yield confused
@@ -51,7 +51,7 @@ class Comparisons(Collector):
             ("only_canary", "Sure objects of the canary of a class that only its model knows"),
         ):
             by_class = _counter(what, text, "class")
-            for name, tally in told:
+            for name, tally in tallies:
                 rows = getattr(tally, what)
                 for kind, row in list(rows.rows.items()):
                     by_class.add_metric([name, kind], row[0])
@@ -61,7 +61,7 @@ class Comparisons(Collector):
             ("seen", "Pictures in which this revision is sure of something"),
         ):
             pictures = _counter(what, text)
-            for name, tally in told:
+            for name, tally in tallies:
                 pictures.add_metric([name], getattr(tally, what))
             yield pictures
         compute = HistogramMetricFamily(
@@ -69,7 +69,7 @@ class Comparisons(Collector):
             "Work for the same pictures, without waiting, of this revision and of the canary",
             labels=["canary", "arm"],
         )
-        for name, tally in told:
+        for name, tally in tallies:
             for arm, times in tally.compute.items():
                 compute.add_metric([name, arm], *times.shown())
         yield compute

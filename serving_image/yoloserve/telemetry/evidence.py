@@ -69,12 +69,14 @@ class Names:
     """What a model's classes are called in a table: it may have thousands, and two of one name."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
-        self._told = [called(name) for name in classes]
-        self._table = Table() if len(set(self._told)) > MOST_NAMES else None  # else all have a row
+        self._labels = [called(name) for name in classes]
+        self._table = (
+            Table() if len(set(self._labels)) > MOST_NAMES else None
+        )  # else all have a row
 
     def __getitem__(self, number: int) -> str:
         """Say in which row a class is counted."""
-        name = self._told[number]
+        name = self._labels[number]
         return self._table.row(name) if self._table else name
 
 

@@ -16,12 +16,12 @@ class GoldenResults(Collector):
     What is wrong with a set is for its owner, in the log and `/evidence`: it names files.
     """
 
-    def __init__(self, told: Callable[[], Golden]) -> None:
-        self._told = told
+    def __init__(self, progress: Callable[[], Golden]) -> None:
+        self._progress = progress
 
     def collect(self) -> Iterator[Metric]:
         """Tell it."""
-        told = self._told()
+        progress = self._progress()
         prefix = "yoloserve_golden"
         state = GaugeMetricFamily(
             f"{prefix}_state",
@@ -29,22 +29,24 @@ class GoldenResults(Collector):
             labels=["state"],
         )
         for name in STATES:
-            state.add_metric([name], float(told["state"] == name))
+            state.add_metric([name], float(progress["state"] == name))
         yield state
-        if told["state"] != "done" or told["map50"] is None:
+        if progress["state"] != "done" or progress["map50"] is None:
             return
-        yield GaugeMetricFamily(f"{prefix}_images", "Pictures of the golden set", told["images"])
         yield GaugeMetricFamily(
-            f"{prefix}_map50", "Mean average precision at an overlap of 0.5", told["map50"]
+            f"{prefix}_images", "Pictures of the golden set", progress["images"]
+        )
+        yield GaugeMetricFamily(
+            f"{prefix}_map50", "Mean average precision at an overlap of 0.5", progress["map50"]
         )
         by_class = GaugeMetricFamily(
             f"{prefix}_map50_class", "Average precision of each class", labels=["class"]
         )
-        for name, value in told["map50_class"].items():
+        for name, value in progress["map50_class"].items():
             by_class.add_metric([name], value)
         yield by_class
         done = GaugeMetricFamily(
             f"{prefix}_done", "Which set it was, as label; always 1", labels=["set_sha256"]
         )
-        done.add_metric([told["set_sha256"]], 1)
+        done.add_metric([progress["set_sha256"]], 1)
         yield done

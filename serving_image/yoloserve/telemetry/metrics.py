@@ -246,9 +246,9 @@ class _Requests(Collector):
             "each bucket is 1.1 times the one before, so that revisions can be compared",
             labels=["source"],
         )
-        for traffic, told in self.latency.items():
+        for traffic, histogram in self.latency.items():
             if OK in self.counts[traffic]:
-                latency.add_metric([traffic], *told.shown())
+                latency.add_metric([traffic], *histogram.shown())
         yield latency
 
 
@@ -349,7 +349,7 @@ class _Triton(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read the statistics."""
-        info, told = self._detector.info, self._statistics
+        info, statistics = self._detector.info, self._statistics
         model = info.name, info.version
         labels = ["model", "version"]
 
@@ -358,21 +358,21 @@ class _Triton(Collector):
             family.add_metric(model, value)
             return family
 
-        yield counter("request_success", "Images answered", told.succeeded)
+        yield counter("request_success", "Images answered", statistics.succeeded)
         failure = CounterMetricFamily(
             "nv_inference_request_failure", "Requests refused", labels=[*labels, "reason"]
         )
         for reason in REASONS:
-            failure.add_metric((*model, reason), told.failed[reason])
+            failure.add_metric((*model, reason), statistics.failed[reason])
         yield failure
-        yield counter("count", "Images answered", told.succeeded)
-        yield counter("exec_count", "Calls of the engine", told.executions)
+        yield counter("count", "Images answered", statistics.succeeded)
+        yield counter("exec_count", "Calls of the engine", statistics.executions)
         for name, seconds in (
-            ("request", told.total_s),
-            ("queue", told.queue_s),
-            ("compute_input", told.input_s),
-            ("compute_infer", told.infer_s),
-            ("compute_output", told.output_s),
+            ("request", statistics.total_s),
+            ("queue", statistics.queue_s),
+            ("compute_input", statistics.input_s),
+            ("compute_infer", statistics.infer_s),
+            ("compute_output", statistics.output_s),
         ):
             yield counter(f"{name}_duration_us", "Cumulative time", seconds * 1e6)
         pending = GaugeMetricFamily(

@@ -69,7 +69,7 @@ class Entry:
 
 
 def entry_of(
-    inputs: Sequence[Sequence[int | None]], told: str = "", *, in_rows: bool = False
+    inputs: Sequence[Sequence[int | None]], described: str = "", *, in_rows: bool = False
 ) -> Entry:
     """Take apart the shape of a graph's one input; raise `ModelUnsupported` if it is no image.
 
@@ -80,7 +80,7 @@ def entry_of(
         raise ModelUnsupported(f"the model has {len(inputs)} inputs: give one image")
     shape = list(inputs[0])
     if len(shape) != RANK or shape.pop(-1 if in_rows else 1) not in (3, None):
-        raise ModelUnsupported(f"the model's input is {told or inputs[0]}, no image")
+        raise ModelUnsupported(f"the model's input is {described or inputs[0]}, no image")
     return Entry(*shape)
 
 

@@ -50,7 +50,7 @@ class OpenVino:
     def __init__(self, model: ModelFile, tuning: Tuning) -> None:
         core = ov.Core()
         network = core.read_model(model.content, model.parts.weights)
-        self.metadata = Metadata.parse(model.parts.told or _entries(network))
+        self.metadata = Metadata.parse(model.parts.metadata or _entries(network))
         self.precision = _precision(network, tuning.precision)
         shapes = [each.partial_shape for each in network.inputs]
         entry = entry_of([[_length(side) for side in each] for each in shapes], str(shapes[0]))
@@ -119,10 +119,10 @@ def _precision(network: ov.Model, wanted: PrecisionName) -> PrecisionName:
     return wanted
 
 
-def cpu_flags(told: Path = CPU_INFO) -> set[str]:
+def cpu_flags(cpuinfo: Path = CPU_INFO) -> set[str]:
     """Read what instructions the first CPU says it has; nothing where there is no such file."""
     try:
-        lines = told.read_text().splitlines()
+        lines = cpuinfo.read_text().splitlines()
     except OSError:
         return set()
     flags = (line.partition(":")[2].split() for line in lines if line.startswith("flags"))

@@ -40,11 +40,11 @@ def require_room(size: InputSize, most: Entry) -> None:
         )
 
 
-def precision_told(told: Mapping[str, object]) -> PrecisionName:
+def precision_in(metadata: Mapping[str, object]) -> PrecisionName:
     """Read what an engine computes in: our own entry, or the arguments of the public exporter."""
-    if told.get("precision") in list(PrecisionName):
-        return PrecisionName(str(told["precision"]))
-    arguments = told.get("args")
+    if metadata.get("precision") in list(PrecisionName):
+        return PrecisionName(str(metadata["precision"]))
+    arguments = metadata.get("args")
     arguments = arguments if isinstance(arguments, Mapping) else {}
     if arguments.get("int8") is True or arguments.get("quantize") == 8:
         return PrecisionName.INT8

@@ -57,13 +57,13 @@ class TensorRt:
     def __init__(self, model: ModelFile, tuning: Tuning) -> None:
         parts = model.parts if model.format is Format.TENSORRT else compiled(model, tuning)
         engine = load(parts.content)
-        self.metadata = Metadata.parse(parts.told)
-        self.precision = plans.precision_told(parts.told)
+        self.metadata = Metadata.parse(parts.metadata)
+        self.precision = plans.precision_in(parts.metadata)
         inputs = _inputs(engine)
         name = next(iter(inputs))
         rows = engine.get_tensor_dtype(name) == trt.uint8
         entry = entry_of([plans.sides(each) for each in inputs.values()], in_rows=rows)
-        if rows and "precision" not in parts.told:  # ours say it, and what they make of bytes
+        if rows and "precision" not in parts.metadata:  # ours say it, and what they make of bytes
             require_numbers("uint8", ())
         self.input_size = input_size(entry, self.metadata, tuning)
         self._batch = entry.batch
@@ -168,7 +168,7 @@ def compile_onnx(parts: Parts, tuning: Tuning) -> bytes:
             f"{' or '.join(COMPILED)}"
         )
     graph, precision = onnx_graph.prepared(parts.content, tuning.precision)
-    told = onnx_graph.metadata_of(parts.content) | {"precision": precision}
+    metadata = onnx_graph.metadata_of(parts.content) | {"precision": precision}
     said = _Log()
     builder = trt.Builder(said)
     network = builder.create_network()
@@ -183,7 +183,7 @@ def compile_onnx(parts: Parts, tuning: Tuning) -> bytes:
     shape = tuple(entry.shape)
     if plans.FREE in shape:
         pixels = entry_of([plans.sides(shape)], in_rows=True)
-        size = input_size(pixels, Metadata.parse(told), tuning)
+        size = input_size(pixels, Metadata.parse(metadata), tuning)
         of_pictures = builder.create_optimization_profile()
         of_pictures.set_shape(entry.name, *plans.profile(shape, size, _batch(tuning)))
         config.add_optimization_profile(of_pictures)
@@ -194,7 +194,7 @@ def compile_onnx(parts: Parts, tuning: Tuning) -> bytes:
         raise ModelUnsupported(f"TensorRT cannot compile the model: {said}")
     if tuning.cache_dir:
         _keep(timings, bytes(config.get_timing_cache().serialize()))
-    return engine_file(bytes(plan), told)
+    return engine_file(bytes(plan), metadata)
 
 
 def made_for(tuning: Tuning) -> str:

@@ -53,10 +53,10 @@ class Torch:
         self._dtype = DTYPES[tuning.precision]
         torch.set_num_threads(max(1, tuning.threads // STREAMS))  # a team for each lane
         load = _checkpoint if model.format is Format.CHECKPOINT else _torchscript
-        self._module, told = load(model.content, self.device)
+        self._module, metadata = load(model.content, self.device)
         if self.device == "cuda":
             for_tensor_cores(self._module, self._dtype)
-        self.metadata = Metadata.parse(told)
+        self.metadata = Metadata.parse(metadata)
         # What a half-precision export was traced with is all it takes.
         parameter = next(iter(self._module.parameters()), None)
         self._input = torch.float32 if parameter is None else parameter.dtype

@@ -29,13 +29,13 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 async def listed(request: Request) -> Response:
     """Say which there are, the one that differs most first."""
     serving = _serving(request)
-    told = {
+    listing = {
         "pod": platform.node(),
         "revision": serving.settings.revision,
         "canary": serving.shadow.album.canary,
-        "frames": [_told(frame) for frame in serving.shadow.album.frames()],
+        "frames": [_entry(frame) for frame in serving.shadow.album.frames()],
     }
-    return Response(orjson.dumps(told), headers=HEADERS, media_type="application/json")
+    return Response(orjson.dumps(listing), headers=HEADERS, media_type="application/json")
 
 
 @router.get(DISAGREEMENTS + "/{name}.jpg")
@@ -62,7 +62,7 @@ def _serving(request: Request) -> Serving:
     return serving
 
 
-def _told(frame: Frame) -> dict[str, Any]:
+def _entry(frame: Frame) -> dict[str, Any]:
     apart = frame.apart
     names = apart.classes
     confused: dict[str, Counter[str]] = {}

@@ -185,10 +185,10 @@ class _Stream:
             finally:
                 frame.release()
             objects = 0 if isinstance(answer, Refusal) else len(answer.detections)
-            told = await self._detector.write(
+            message = await self._detector.write(
                 objects, stream_json, frame.number, skipped, answer, self._detector.info
             )
-            await self._socket.send_text(told.decode())
+            await self._socket.send_text(message.decode())
             if shows:
                 await self._serving.shadow.offer(drawn)
             if self._serving.draining:

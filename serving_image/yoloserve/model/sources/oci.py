@@ -130,8 +130,8 @@ class _Registry:
             got = f"sha256:{hashlib.sha256(content).hexdigest()}"
             if got != reference:
                 raise ModelDownloadFailed(f"{url} has the digest {got}")
-        told: dict[str, Any] = response.json()
-        return told
+        manifest: dict[str, Any] = response.json()
+        return manifest
 
     def _get(self, url: str) -> httpx.Response:
         return self._http.get(url, headers={"Accept": ", ".join(MANIFESTS), **self.headers})
@@ -147,5 +147,7 @@ class _Registry:
         where = {key: asked[key] for key in ("service", "scope") if key in asked}
         answer = self._http.get(asked["realm"], params=where, headers=self._own)
         answer.raise_for_status()
-        told = answer.json()
-        self.headers = {"Authorization": f"Bearer {told.get('token') or told['access_token']}"}
+        granted = answer.json()
+        self.headers = {
+            "Authorization": f"Bearer {granted.get('token') or granted['access_token']}"
+        }

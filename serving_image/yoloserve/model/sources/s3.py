@@ -21,8 +21,8 @@ def download(url: str, part: Path, *, most: int) -> None:
     Raises `ModelNotFound`, `ModelDownloadFailed`, and `OSError` for a disk that is full.
     """
     store, path = _store(), url.removeprefix("s3://")
-    told = _asked(store.info, path, url=url)
-    size, version = int(told["size"]), str(told.get("ETag", ""))
+    info = _asked(store.info, path, url=url)
+    size, version = int(info["size"]), str(info.get("ETag", ""))
     if size > most:
         raise ModelDownloadFailed(f"{url} is larger than {most} bytes")
     noted = validator_of(part)
