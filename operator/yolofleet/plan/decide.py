@@ -18,7 +18,7 @@ from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import Release, draining, next_release, shares, spans
-from yolofleet.plan.replicas import Case, former_replicas, wished, with_room
+from yolofleet.plan.replicas import Case, desired_replicas, former_replicas, with_room
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.shortage import shortage
 from yolofleet.plan.traffic import weights
@@ -126,9 +126,11 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
             full=release.serving,
         )
     leaving = draining(observed, release, split, now=now)
-    wishes = {r.name: wished(Case(detector, observed, release, r.name)) for r in release.wanted}
-    planned = [(r, with_room(observed, release, r, wishes[r.name])) for r in release.wanted]
-    missing = _missing(observed, wishes, release)
+    desired = {
+        r.name: desired_replicas(Case(detector, observed, release, r.name)) for r in release.wanted
+    }
+    planned = [(r, with_room(observed, release, r, desired[r.name])) for r in release.wanted]
+    missing = _missing(observed, desired, release)
     planned += [
         (r, former_replicas(observed, r.name, release, split, leaving, now)) for r in release.former
     ]
@@ -290,11 +292,11 @@ def _capacity(observed: Observed, name: str) -> float | None:
     return known.capacity if known and known.revision == name else None
 
 
-def _missing(observed: Observed, wishes: Mapping[str, int | None], release: Release) -> str | None:
+def _missing(observed: Observed, desired: Mapping[str, int | None], release: Release) -> str | None:
     """Say which revision finds no accelerator for its replicas."""
     for revision in release.wanted:
-        running, wish = observed.replicas(revision.name), wishes[revision.name]
-        more = max((running if wish is None else wish) - running, 0)
+        running, asked = observed.replicas(revision.name), desired[revision.name]
+        more = max((running if asked is None else asked) - running, 0)
         more += observed.unplaced(revision.name)
         if more and (message := shortage(revision, more, observed.nodes)):
             return f"{revision.name}: {message}{_by_consent(release, revision)}"
