@@ -12,7 +12,7 @@ from yolofleet.api.analysis import Failed, Stage
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.first import is_unproved, measure, patience, trial_of_the_first
+from yolofleet.plan.first import is_unproved, measure, trial_of_the_first
 from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
@@ -135,7 +135,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         (r, former_replicas(observed, r.name, release, split, leaving, now)) for r in release.former
     ]
     released = {name for name, seen in observed.revisions.items() if seen.released}
-    trial = _trial(detector, observed, release, now)
+    trial = _trial(detector, observed, release)
     shown = _shadow(detector, observed, release, trial, now)
     kept = records([revision for revision, _ in planned], observed)
     return Plan(
@@ -169,22 +169,11 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         draining=leaving,
         shadow=shown,
         missing=missing,
-        requeue_after=_next_look(
-            release,
-            leaving,
-            shown,
-            missing,
-            now,
-            gives_up=(
-                patience(detector, observed.analysis, trial.revision, now)
-                if trial and trial.revision == release.stable
-                else None
-            ),
-        ),
+        requeue_after=_next_look(release, leaving, shown, missing, now),
     )
 
 
-def _trial(detector: Detector, observed: Observed, release: Release, now: datetime) -> Trial | None:
+def _trial(detector: Detector, observed: Observed, release: Release) -> Trial | None:
     """Say who is judged: the revision on its way; else a canary by hand; else the first one.
 
     What was called off is told for as long as it is asked for, and the first one waits.
@@ -210,7 +199,7 @@ def _trial(detector: Detector, observed: Observed, release: Release, now: dateti
         )
     if (canary := detector.spec.canary) is None or release.canary is None:
         off = release.called_off
-        return None if off else trial_of_the_first(detector, observed, release.stable, now)
+        return None if off else trial_of_the_first(detector, observed, release.stable)
     stage = Stage.LIVE if canary.weight or canary.match else Stage.DARK
     chosen = "it answers the requests that match spec.canary.match, which may be unlike the others"
     return Trial(
@@ -323,12 +312,9 @@ def _next_look(
     shown: Shadow | None,
     missing: str | None,
     now: datetime,
-    *,
-    gives_up: timedelta | None,
 ) -> timedelta | None:
     """Return when time alone changes the decision; None when only an event can."""
     looks = [LOOK_FOR_ACCELERATORS] if missing else []
-    looks += [gives_up] if gives_up else []
     looks += [shown.due_in(now)] if shown else []
     if release.progress and (left := release.progress.next_look) and left > timedelta():
         looks.append(left)
