@@ -43,10 +43,12 @@ def main() -> int:
             served.files(files)
             with served.serve(files, LOOPBACK) as site:
                 port = int(address.rpartition(":")[2])
-                return walk(folder, registry_port=port, site=site)
+                status = walk(folder, registry_port=port, site=site)
     except ClusterError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
+    print("\nThat cluster, its engine and its images are gone: they were the walk's own.")
+    return status
 
 
 def _requires() -> None:
