@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from memory_cluster.server import KINDS, Server
+from memory_cluster.server import KINDS, MERGE, Server
 from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.runtime import objects
@@ -24,12 +24,20 @@ Fate = Callable[[Manifest], bool]
 """Says of a pod whether it can get ready."""
 
 
+Measure = Callable[[Manifest, int], int]
+"""Says how many replicas an autoscaler wants by its metrics, where it has so many."""
+
+
 class Controllers:
-    """The controllers of one cluster. ready: which pods get ready."""
+    """The controllers of one cluster. ready: which pods get ready.
+
+    wants: what autoscalers measure; without metrics they hold what is, in their bounds.
+    """
 
     def __init__(self, server: Server, ready: Fate = lambda _pod: True) -> None:
         self._server = server
         self.ready = ready
+        self.wants: Measure = lambda _autoscaler, replicas: replicas
 
     def settle(self, limit: int = 50) -> bool:
         """Step until nothing moves; return whether anything did."""
@@ -42,6 +50,8 @@ class Controllers:
         """Let each do once what it has to; return whether anything changed."""
         before = self._server.version
         self._collect_garbage()
+        for autoscaler in self._server.all(kinds.HPA):
+            self._autoscale(autoscaler)
         for deployment in self._server.all(kinds.DEPLOYMENT):
             self._scale(deployment)
         for pod in self._server.all(kinds.POD):
@@ -58,6 +68,19 @@ class Controllers:
             owners = [r["uid"] for r in one["metadata"].get("ownerReferences") or ()]
             if owners and not there.intersection(owners):
                 self._send("DELETE", _kind(plural), namespace, name)
+
+    def _autoscale(self, autoscaler: Manifest) -> None:
+        spec, namespace = autoscaler["spec"], autoscaler["metadata"]["namespace"]
+        name = spec["scaleTargetRef"]["name"]
+        deployment = self._server.find(kinds.DEPLOYMENT, namespace, name)
+        if deployment is None or not (replicas := deployment["spec"]["replicas"]):
+            return  # at zero it sleeps
+        wanted = self.wants(autoscaler, replicas)
+        wanted = min(max(wanted, spec["minReplicas"]), spec["maxReplicas"])
+        if wanted != replicas:
+            path, query = kinds.DEPLOYMENT.path(namespace, name), {"fieldManager": CONTROLLER}
+            body = {"spec": {"replicas": wanted}}
+            assert self._server.answer(Request("PATCH", path, query, body, MERGE)).code < 300
 
     def _scale(self, deployment: Manifest) -> None:
         spec, metadata = deployment["spec"], deployment["metadata"]

@@ -22,6 +22,7 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
+from yolofleet.cluster.floors import Floors
 from yolofleet.cluster.informer import Informer
 from yolofleet.cluster.prometheus import Query, not_configured
 from yolofleet.cluster.sampler import Sampler
@@ -124,12 +125,16 @@ class Operator:
             prometheus=self._ask_prometheus,
             clock=server.clock,
         )
+        self.floors = Floors(
+            self.cache, self._ask_pod, wake=self.queue.add, now=self._now, clock=server.clock
+        )
         self.deps = Deps(
             token=lambda: "0123456789abcdef",
             cache=self.cache,
             cluster=Writer(client, self.cache, clock=server.clock),
             accelerators=Accelerators(client, self.cache, clock=server.clock),
             sampler=self.sampler,
+            floors=self.floors,
             complaints=Complaints(client, clock=server.clock),
             events=self.events,
             defaults=defaults,
@@ -197,6 +202,7 @@ class Operator:
         times = 0
         self.hear()
         await self.sampler.look_at_due()
+        await self.floors.look_at_due()
         while (key := self.queue.take()) is not None:
             times += 1
             if times > limit:
@@ -244,8 +250,8 @@ class Operator:
             for key in self.cache.detectors()
             if "nextLookInSeconds" in (told := self.queue.describe(key))
         ]
-        if (look := self.sampler.next_look_s()) is not None:
-            looks.append(look)
+        beside = (self.sampler.next_look_s(), self.floors.next_look_s())
+        looks.extend(look for look in beside if look is not None)
         return min(looks, default=None)
 
     def _now(self) -> datetime:

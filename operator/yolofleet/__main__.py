@@ -24,6 +24,7 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
+from yolofleet.cluster.floors import Floors
 from yolofleet.cluster.informer import Informer
 from yolofleet.cluster.kinds import CONTROLLER
 from yolofleet.cluster.sampler import Sampler, fetch_with, to_pods
@@ -126,11 +127,13 @@ class Operator:
             wake=self._queue.add,
             now=_now,
         )
+        self._floors = Floors(cache, fetch_with(pods), wake=self._queue.add, now=_now)
         self._deps = Deps(
             cache=cache,
             cluster=Writer(client, cache, repaired=metrics.repaired),
             accelerators=self._accelerators,
             sampler=self._sampler,
+            floors=self._floors,
             complaints=Complaints(client),
             events=self._events,
             defaults=settings.defaults,
@@ -174,6 +177,7 @@ class Operator:
         self._parts.start("informer", self._inform())
         self._parts.start("workers", self._work())
         self._parts.start("sampler", self._sampler.run())
+        self._parts.start("floors", self._floors.run())
         self._guarding = asyncio.create_task(self._guard(), name="guard")
 
     async def _guard(self) -> None:
@@ -225,7 +229,7 @@ class Operator:
         await workers.run(self._settings.workers)
 
     async def _stop_writing(self) -> None:
-        await self._parts.stop("workers", "sampler", "informer")
+        await self._parts.stop("workers", "sampler", "floors", "informer")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._events.posted(), LAST_EVENTS_S)
         await self._parts.stop("events", "leader")
@@ -255,6 +259,7 @@ class Operator:
             cache=deps.cache,
             writer=deps.cluster,
             accelerators=deps.accelerators,
+            floors=deps.floors,
             queue=self._queue,
             defaults=deps.defaults,
             leads=self._leader.may_write,

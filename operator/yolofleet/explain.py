@@ -24,6 +24,7 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache, Entry
+from yolofleet.cluster.floors import Floors
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.live import Shadow
 from yolofleet.plan.nodes import NodeRoom, needs_accelerators
@@ -58,6 +59,7 @@ class Sources:
     cache: Cache
     writer: Writer
     accelerators: Accelerators
+    floors: Floors
     queue: WorkQueue[str]
     defaults: Defaults
     leads: Callable[[], bool]
@@ -92,6 +94,7 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         pull_secrets=pull_secrets_of(child_named(children, "ServiceAccount", metadata["name"])),
         unreached=sources.writer.unreached(metadata["uid"]),
         edited=sources.writer.edited(children),
+        moved=sources.floors.found(key),
     )
     seen = Seen(snapshot, cached, sources.defaults, sources.writer.differing)
     return about | explain(raw, seen, now=now)

@@ -340,7 +340,9 @@ class WorldCollector:
             "Share of requests that the canary gets, in percent.",
             labels=["namespace", "detector"],
         )
+        scaling = _Scaling()
         for detector in self._detectors():
+            scaling.add(detector)
             metadata, status = detector["metadata"], detector.get("status") or {}
             for condition in status.get("conditions") or ():
                 key = (str(condition.get("type")), str(condition.get("status")))
@@ -358,3 +360,46 @@ class WorldCollector:
             family.add_metric([type_, status_], number)
         yield family
         yield weights
+        yield from scaling.families.values()
+
+
+class _Scaling:
+    """What is told of the autoscaling of each detector that asks for some."""
+
+    HELP: Final = {
+        "info": "By what detectors are scaled; always 1.",
+        "max_replicas": "The most replicas that a detector may have.",
+        "held": "Whether replicas do not follow the load, for want of a metric (1) or not (0).",
+        "at_max": "Whether the load asks for more replicas than there may be (1) or not (0).",
+        "floor": "The fewest replicas that the load lets the autoscaler choose.",
+        "demand": "Replicas that the load asked for when the floor changed last.",
+    }
+
+    def __init__(self) -> None:
+        more = {"info": ["provider"]}
+        self.families = {
+            name: GaugeMetricFamily(
+                f"yolofleet_autoscaling_{name}",
+                text,
+                labels=["namespace", "detector", *more.get(name, ())],
+            )
+            for name, text in self.HELP.items()
+        }
+
+    def add(self, detector: Mapping[str, Any]) -> None:
+        """Take in one detector as it is stored."""
+        asked = (detector.get("spec") or {}).get("autoscaling")
+        if asked is None:
+            return
+        metadata, status = detector["metadata"], detector.get("status") or {}
+        who, known = [metadata["namespace"], metadata["name"]], status.get("autoscaling") or {}
+        conditions = status.get("conditions") or ()
+        limits = {c.get("reason") for c in conditions if c.get("type") == "AutoscalingLimited"}
+        at_max = "TooManyReplicas" in limits
+        self.families["info"].add_metric([*who, known.get("provider") or "builtin"], 1)
+        self.families["max_replicas"].add_metric(who, asked.get("maxReplicas") or 0)
+        self.families["held"].add_metric(who, bool(known.get("held")) or bool(limits) > at_max)
+        self.families["at_max"].add_metric(who, at_max)
+        for name in ("floor", "demand"):
+            if (value := known.get(name)) is not None:
+                self.families[name].add_metric(who, value)

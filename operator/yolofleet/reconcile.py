@@ -21,6 +21,7 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.complaints import Complaints
+from yolofleet.cluster.floors import Floors
 from yolofleet.cluster.kinds import POD_MONITOR
 from yolofleet.cluster.sampler import Sampler
 from yolofleet.cluster.unmade import reason_of
@@ -74,6 +75,7 @@ class Deps:
     cluster: Writer
     accelerators: Accelerators
     sampler: Sampler
+    floors: Floors
     complaints: Complaints
     events: Events
     defaults: Defaults
@@ -94,6 +96,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     if raw is None or "deletionTimestamp" in raw["metadata"]:
         deps.followed.pop(key, None)
         deps.sampler.follow(key, None)
+        deps.floors.follow(key, None)
         return None  # garbage collection takes the children
     note(generation=raw["metadata"]["generation"])
     turn = _Turn(key, raw, read_status(raw), now, deps)
@@ -181,6 +184,7 @@ class _Turn:
             edited=deps.cluster.edited(children),
             token=deps.token(),
             analysis=deps.sampler.found(key),
+            moved=deps.floors.found(key),
         )
 
     async def _pull_secrets(
@@ -201,6 +205,7 @@ class _Turn:
         """Have those know what was thought who look beside all reconciles."""
         self.deps.accelerators.waits(self.key, thought.plan.missing is not None)
         self.deps.sampler.follow(self.key, thought.subject)
+        self.deps.floors.follow(self.key, thought.followed)
 
     async def write(self, detector: Detector, thought: Thought, seen: Snapshot) -> Applied:
         """Write in order of safety what differs; then delete what nobody wants, by uid."""

@@ -100,6 +100,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         allowed=Allowed(text.hosts("ALLOWED_HOSTS"), text.gateways("ALLOWED_GATEWAYS")),
         forbidden=text.powers("FORBIDDEN"),
         operator=OperatorPods(namespace, labels) if labels else None,
+        prometheus=text.address("PROMETHEUS_URL"),
         analysis=Mode(text.one_of("ANALYSIS", Mode.DISABLED, Mode.DRY_RUN, Mode.ENFORCE)),
     )
     return Settings(

@@ -13,6 +13,7 @@ from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults, judged
 from yolofleet.plan.judging import Subject, subject
 from yolofleet.plan.observed import Observed, observe
+from yolofleet.plan.scaler import Followed
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.plan.status import report
 from yolofleet.resources.build import build, surroundings
@@ -31,6 +32,11 @@ class Thought:
     desired: list[Manifest]
     status: Status
     subject: Subject | None
+
+    @property
+    def followed(self) -> Followed | None:
+        """Whose load to look at."""
+        return self.plan.scaling.followed if self.plan.scaling else None
 
 
 def think(detector: Detector, seen: Snapshot, defaults: Defaults, *, now: datetime) -> Thought:

@@ -43,7 +43,7 @@ class Server:
                 classes=CLASSES,
             ),
             capacity_per_s=capacity,
-            admission=SimpleNamespace(inside=2),
+            admission=SimpleNamespace(inside=2, inside_s=0.5),
             batcher=SimpleNamespace(waiting=1),
         )
         self.metrics, self.tallies, self.golden = Metrics(), Tallies(), golden
@@ -94,7 +94,7 @@ class Server:
         asked = query({"p": REVISION}, namespace="yards", canary=CANARY)
         told = read(prometheus.answer(asked), {"p": REVISION})["p"]
         assert isinstance(told, Scraped), told
-        return told.told
+        return told.evidence
 
     def series(self) -> Iterator[Series]:
         for family in text_string_to_metric_families(self.metrics.text().decode()):
@@ -106,7 +106,14 @@ def judged(told: Evidence) -> Any:
     """Return all that judging looks at, but for the moment at which the process began."""
     shadow = told.shadow.get(CANARY)
     return (
-        (told.revision, told.of_requests(), told.images, told.detections, told.probe, told.load),
+        (
+            told.revision,
+            told.of_requests(),
+            told.images,
+            told.detections,
+            told.probe,
+            told.load.capacity_per_second,
+        ),
         {k: v for k, v in told.requests.items() if v},
         told.latency["request"].whole(),
         told.golden and (told.golden.state, told.golden.map50),

@@ -68,6 +68,33 @@ RULES = [
         {"autoscaling": {"minReplicas": 3, "maxReplicas": 3}, "resources": CPU},
     ),
     (
+        {"autoscaling": SCALED | {"gpu": 60, "provider": "builtin"}, "resources": GPU},
+        "spec.autoscaling.gpu: the operator cannot see what GPUs do; set spec.autoscaling.provider",
+        {"autoscaling": SCALED | {"gpu": 60, "provider": "keda"}, "resources": GPU},
+    ),
+    (
+        {"autoscaling": SCALED | {"gpu": 60}},
+        "spec.autoscaling.gpu: no accelerator is asked for; set spec.resources.limits",
+        {"autoscaling": SCALED | {"gpu": 60}, "resources": GPU},
+    ),
+    (
+        {
+            "autoscaling": SCALED | {"gpu": 60},
+            "resources": {"limits": {"nvidia.com/gpu.shared": "1"}},
+        },
+        "spec.autoscaling.gpu: the use of a shared GPU is that of all who share it; go by load",
+        {"autoscaling": SCALED | {"load": 60}, "resources": {"limits": {"nvidia.com/gpu": "1"}}},
+    ),
+    *(
+        (
+            {"autoscaling": SCALED | {metric: 4, "provider": "none"}, "resources": GPU},
+            "spec.autoscaling.provider: with none an autoscaler of your own decides by what it"
+            " goes; remove load, inFlight and gpu",
+            {"autoscaling": SCALED | {"provider": "none"}, "resources": GPU, "replicas": 2},
+        )
+        for metric in ("load", "inFlight", "gpu")
+    ),
+    (
         {"access": {"networkPolicy": "None", "allowFrom": [{"namespaceSelector": {}}]}},
         "spec.access.networkPolicy: is None, so allowFrom and allowTo have no effect",
         {"access": {"networkPolicy": "IngressOnly", "allowFrom": [{"namespaceSelector": {}}]}},
@@ -442,6 +469,23 @@ async def test_replicas_do_not_fall_unsaid_when_the_autoscaler_goes(
     without["spec"]["replicas"] = 3
     await kube.merge(kinds.DETECTOR, namespace, "gate", without)
     await kube.merge(kinds.DETECTOR, namespace, "gate", {"spec": {"replicas": 1}})
+
+
+async def test_an_autoscaler_of_ones_own_moves_what_ours_gave_up(
+    make_detector: Callable[..., Any], kube: Kube, namespace: str
+) -> None:
+    await make_detector(autoscaling=SCALED)
+    stable = {"revision": "gate-0", "desired": 3}
+    await kube.merge(kinds.DETECTOR, namespace, "gate", {"status": {"stable": stable}}, "status")
+    own: Any = {"spec": {"autoscaling": {"provider": "none"}}}
+    with pytest.raises(Invalid, match="provider to none, at least 2"):
+        await kube.merge(kinds.DETECTOR, namespace, "gate", own)
+    own["spec"]["replicas"] = 3
+    await kube.merge(kinds.DETECTOR, namespace, "gate", own)
+    for replicas in (4, 1):
+        to = {"spec": {"replicas": replicas}}
+        await kube.merge(kinds.DETECTOR, namespace, "gate", to, "scale")
+    assert (await kube.get(kinds.DETECTOR, namespace, "gate"))["spec"]["replicas"] == 1
 
 
 async def test_an_autoscaler_of_others_finds_replicas_that_nobody_wrote(

@@ -54,6 +54,18 @@ def test_who_leaves_makes_room_even_by_an_error(clock) -> None:
         assert admission.inside == 1
 
 
+def test_the_seconds_inside_grow_by_as_many_as_are_inside(clock) -> None:
+    admission = Admission(lambda: 9, clock)
+    with admission.admit(LATER):
+        clock.now += 2
+        with admission.admit(LATER), admission.admit(LATER):
+            clock.now += 0.5
+            assert admission.inside_s == pytest.approx(3.5)
+        clock.now += 1
+    clock.now += 60
+    assert admission.inside_s == pytest.approx(4.5)
+
+
 def test_a_deadline_in_the_past_is_told_before_any_work(clock) -> None:
     admission = Admission(lambda: 1, clock)
     with pytest.raises(TooLate), admission.admit(clock.now):

@@ -481,6 +481,7 @@ async def test_metrics_count_what_happened(serve, jpeg: bytes) -> None:
         assert await metric(served, "yoloserve_inflight_requests") == 0
         assert await metric(served, "yoloserve_queue_requests") == 0
         assert await metric(served, "yoloserve_capacity_requests_per_second") > 0
+        assert await metric(served, "yoloserve_load_ratio") >= 0
         assert await metric(served, "yoloserve_model_info", name="gate", precision="fp32") == 1
 
 

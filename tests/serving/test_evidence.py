@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from yoloserve.http import evidence as port_module
 from yoloserve.http.evidence import MOST_OPEN, EvidencePort
 from yoloserve.settings import Settings
 from yoloserve.telemetry.evidence import Evidence, Names, Witness
+from yoloserve.telemetry.load import OFFERED, SPAN_S, Recent
 from yoloserve.telemetry.metrics import Metrics
 from yoloserve.telemetry.names import MOST_NAMES, called
 from yoloserve.telemetry.traffic import Traffic
@@ -47,7 +49,9 @@ async def test_what_is_told_is_what_was_counted(serve, jpeg: bytes) -> None:
     assert told["requests"]["shadow"] == told["requests"]["golden"] == {}
     assert sum(told["latency"]["request"]["counts"]) == 3
     assert told["detections"] == {"circle": 3, "star": 3}
-    assert (told["load"]["offered"], told["load"]["inside"], told["load"]["waiting"]) == (4, 0, 0)
+    load = told["load"]
+    assert (load["offered"], load["refused"], load["inside"], load["waiting"]) == (3, 0, 0, 0)
+    assert load["inside_seconds"] > 0
     assert told["load"]["capacity_per_second"] > 0
     assert told["probe"] == {"sees": 1, "blind": 0, "blind_in_a_row": 2}
     assert (told["revision"], told["status"]) == ("gate-1234", "blind")
@@ -60,7 +64,7 @@ def witness(classes: tuple[str, ...]) -> tuple[Witness, Metrics]:
     detector: Any = SimpleNamespace(
         info=SimpleNamespace(classes=classes, revision="gate-1234"),
         capacity_per_s=math.inf,
-        admission=SimpleNamespace(inside=0),
+        admission=SimpleNamespace(inside=0, inside_s=0.0),
         batcher=SimpleNamespace(waiting=0),
     )
     return Witness(detector, metrics), metrics
@@ -82,7 +86,7 @@ EVENTS = st.lists(
     st.tuples(
         st.sampled_from([Traffic.REQUEST, Traffic.SHADOW, Traffic.GOLDEN]),
         st.one_of(
-            st.sampled_from(["overloaded", "internal"]),
+            st.sampled_from(["overloaded", "internal", "deadline_exceeded", "over_quota"]),
             st.tuples(st.lists(st.integers(0, 199), max_size=9), st.floats(0, 30)),
         ),
     ),
@@ -111,9 +115,24 @@ def test_no_counter_ever_shrinks_and_sums_are_those_of_requests(events) -> None:
     mine = [what for traffic, what in events if traffic is Traffic.REQUEST]
     objects = sum(len(what[0]) for what in mine if not isinstance(what, str))
     assert sum(before["detections"].values()) == objects
-    assert before["load"]["offered"] == len(mine)
+    asked = Counter(what if isinstance(what, str) else "ok" for what in mine)
+    assert before["load"]["offered"] == sum(asked[outcome] for outcome in OFFERED)
+    assert before["load"]["refused"] == asked["overloaded"] + asked["deadline_exceeded"]
     assert before["load"]["capacity_per_second"] is None
     assert len(before["detections"]) <= MOST_NAMES
+
+
+def test_load_is_that_of_the_last_whole_seconds() -> None:
+    now = 100.0
+    recent = Recent(lambda: now)
+    for second in range(40):
+        now = 100.0 + second
+        recent.count(30 if second >= 35 else 3)
+    assert recent.per_second() == (4 * 30 + 11 * 3) / SPAN_S, "the second that runs is not over"
+    now += SPAN_S
+    assert recent.per_second() == 30 / SPAN_S
+    now += 1
+    assert recent.per_second() == 0
 
 
 def assert_grown(before: Any, now: Any) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
@@ -15,9 +16,15 @@ from yolofleet.metrics import Metrics, WorldCollector
 from yolofleet.runtime.client import get
 
 LIST = Path(__file__).resolve().parents[2] / "docs" / "reference" / "operator-metrics.md"
+SCALED = {"provider": "builtin", "floor": 5, "demand": 4.3, "held": False}
 GATE = {
     "metadata": {"namespace": "shop", "name": "gate"},
-    "status": {"conditions": [{"type": "Ready", "status": "True"}], "canary": {"weight": 10}},
+    "spec": {"autoscaling": {"maxReplicas": 8}},
+    "status": {
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "canary": {"weight": 10},
+        "autoscaling": SCALED,
+    },
 }
 
 
@@ -56,6 +63,28 @@ def test_the_world_is_told_as_it_is() -> None:
     assert 'yolofleet_children{kind="Deployment"} 3.0' in text
     assert 'yolofleet_detector_condition{status="True",type="Ready"} 1.0' in text
     assert 'yolofleet_canary_weight{detector="gate",namespace="shop"} 10.0' in text
+
+
+@pytest.mark.parametrize(
+    ("reason", "scaling", "held", "at_max"),
+    [
+        (None, SCALED, 0, 0),
+        (None, None, 0, 0),
+        ("MetricLost", SCALED | {"held": True}, 1, 0),
+        ("FailedGetExternalMetric", {"provider": "keda"}, 1, 0),
+        ("TooManyReplicas", SCALED, 0, 1),
+    ],
+)
+def test_it_is_told_whose_replicas_do_not_follow_the_load(
+    reason: str | None, scaling: Any, held: int, at_max: int
+) -> None:
+    limited = [{"type": "AutoscalingLimited", "status": "True", "reason": reason}]
+    status = {"conditions": limited if reason else [], "autoscaling": scaling}
+    told = WorldCollector(dict, lambda: [GATE | {"status": status}]).collect()
+    values = {family.name: [sample.value for sample in family.samples] for family in told}
+    assert values["yolofleet_autoscaling_held"] == [held]
+    assert values["yolofleet_autoscaling_at_max"] == [at_max]
+    assert values["yolofleet_autoscaling_max_replicas"] == [8]
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,15 @@ class World:
         complaints = Complaints(self.api, clock=lambda: self.seconds)
         nothing = self.nothing
         self.deps = Deps(
-            self.cache, self.writer, nothing, nothing, complaints, nothing, defaults, self.now
+            self.cache,
+            self.writer,
+            accelerators=nothing,
+            sampler=nothing,
+            floors=nothing,
+            complaints=complaints,
+            events=nothing,
+            defaults=defaults,
+            now=self.now,
         )
 
     def now(self):

@@ -30,11 +30,11 @@ Sizes = tuple[Count, Count, Count]
 """Of small, medium and large objects."""
 
 
-class _Reported(BaseModel):
+class _Told(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
-class Histogram(_Reported):
+class Histogram(_Told):
     """Counts by bucket; of the buckets from `first` on."""
 
     first: Annotated[int, Field(ge=0, le=98)] = 0
@@ -46,7 +46,7 @@ class Histogram(_Reported):
         return (*counts[:99], *(0,) * (99 - len(counts)))
 
 
-class Probe(_Reported):
+class Probe(_Told):
     """The looks at a picture of its own."""
 
     sees: Count = 0
@@ -54,7 +54,7 @@ class Probe(_Reported):
     blind_in_a_row: Count = 0
 
 
-class Golden(_Reported):
+class Golden(_Told):
     """The run over the pictures whose objects are known."""
 
     set_sha256: Annotated[str, Field(max_length=64)] = ""
@@ -64,13 +64,15 @@ class Golden(_Reported):
     message: str = ""
 
 
-class Load(_Reported):
-    """How much the pod can carry."""
+class Load(_Told):
+    """How much the pod can carry, and what was asked of it. None: its server does not tell that."""
 
+    offered: Count | None = None
+    inside_seconds: Annotated[Number, Field(ge=0)] | None = None
     capacity_per_second: Annotated[Number, Field(ge=0)] | None = None  # None: not known yet
 
 
-class Frames(_Reported):
+class Frames(_Told):
     """What became of the copies of requests."""
 
     compared: Count = 0
@@ -82,7 +84,7 @@ class Frames(_Reported):
     unreachable: Count = 0
 
 
-class Compute(_Reported):
+class Compute(_Told):
     """How long the same pictures took, without queueing."""
 
     stable: Histogram = Histogram()
@@ -93,7 +95,7 @@ BySize = Annotated[dict[Name, Sizes], Field(max_length=_MOST_CLASSES)]
 ByClass = Annotated[dict[Name, Count], Field(max_length=_MOST_CLASSES)]
 
 
-class Shadow(_Reported):
+class Shadow(_Told):
     """How the answers of another revision to the same pictures compare with this pod's own."""
 
     frames: Frames = Frames()
@@ -109,7 +111,7 @@ class Shadow(_Reported):
 Outcomes = Annotated[dict[Annotated[str, Field(max_length=64)], Count], Field(max_length=32)]
 
 
-class Evidence(_Reported):
+class Evidence(_Told):
     """All that a pod has counted since its process began."""
 
     format: Literal[1]

@@ -25,10 +25,12 @@ NAME_RULE = Rule(
 
 SCALING_RULE = Rule(
     # Of the root: only there the status is known. Where nobody gives a number, 1 is filled in.
-    "!has(oldSelf.spec.autoscaling) || has(self.spec.autoscaling) || self.spec.replicas > 1"
+    "!has(oldSelf.spec.autoscaling) || oldSelf.spec.autoscaling.provider == 'none'"
+    " || (has(self.spec.autoscaling) && self.spec.autoscaling.provider != 'none')"
+    " || self.spec.replicas > 1"
     " || !has(self.status) || !has(self.status.stable) || self.status.stable.desired <= 1",
-    "spec.replicas: say with how many replicas to go on when you remove spec.autoscaling, at least"
-    " 2, as more than one run now; it can become less afterwards",
+    "spec.replicas: say with how many replicas to go on when you remove spec.autoscaling, or set"
+    " its provider to none, at least 2, as more than one run now; it can become less afterwards",
     ".spec.replicas",
 )
 

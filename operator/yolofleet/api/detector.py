@@ -11,13 +11,13 @@ from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from yolofleet.api import headers, hosts
 from yolofleet.api.access import Access
+from yolofleet.api.autoscaling import Autoscaling, Scaler
 from yolofleet.api.base import (
-    QUANTITY_SCHEMA,
     REMEMBERED,
     ApiModel,
     Duration,
@@ -299,79 +299,6 @@ class Resources(ApiModel):
         }
 
 
-def _described(description: str, **schema: Any) -> dict[str, Any]:
-    return schema | {"description": description}
-
-
-def _whole(description: str, least: int, most: int | None = None) -> dict[str, Any]:
-    limits = {"minimum": least} | ({"maximum": most} if most is not None else {})
-    return _described(description, type="integer", **limits)
-
-
-_POLICY = {
-    "type": _described("Pods or percent.", type="string", enum=["Pods", "Percent"]),
-    "value": _whole("How many.", 1),
-    "periodSeconds": _whole("In how many seconds.", 1, 1800),
-}
-_SCALING_RULES = {
-    "stabilizationWindowSeconds": _whole("For how long the wish has to last.", 0, 3600),
-    "selectPolicy": _described(
-        "Which of `policies` counts.", type="string", enum=["Max", "Min", "Disabled"]
-    ),
-    "tolerance": _described("How far from the target is near enough.", **QUANTITY_SCHEMA),
-    "policies": _described(
-        "How many replicas may change in what time.",
-        type="array",
-        maxItems=16,
-        items={"type": "object", "required": list(_POLICY), "properties": _POLICY},
-    ),
-}
-
-ScalingBehavior = Annotated[
-    dict[str, Any],
-    WithJsonSchema(
-        {
-            "type": "object",
-            "properties": {
-                "scaleUp": _described("How to add.", type="object", properties=_SCALING_RULES),
-                "scaleDown": _described("How to remove.", type="object", properties=_SCALING_RULES),
-            },
-        }
-    ),
-]
-"""Passed on as it is. The fields of autoscaling/v2 are written out so that a typo in one is refused
-when it is applied, not when the autoscaler is made."""
-
-
-class Autoscaling(ApiModel):
-    """Replicas by load (a HorizontalPodAutoscaler on the stable revision)."""
-
-    rules = (
-        Rule(
-            "self.minReplicas <= self.maxReplicas",
-            "spec.autoscaling.minReplicas: must not be above maxReplicas",
-            ".minReplicas",
-        ),
-    )
-
-    min_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1, description="Never fewer replicas than this."
-    )
-    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
-        description="Never more replicas than this."
-    )
-    cpu: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=70,
-        description="Target for the average CPU use of the replicas, in percent of"
-        " resources.requests.cpu.",
-    )
-    behavior: ScalingBehavior = Field(
-        default={},
-        description="scaleUp and scaleDown policies, passed to the HorizontalPodAutoscaler as they"
-        " are (autoscaling/v2).",
-    )
-
-
 class Provider(StrEnum):
     """What moves traffic between revisions."""
 
@@ -551,6 +478,9 @@ _ACCELERATED = (
 )
 
 
+_AUTOSCALED = "has(self.autoscaling) && self.autoscaling.provider != 'none'"
+
+
 class DetectorSpec(ApiModel):
     """What a detector should be."""
 
@@ -582,16 +512,32 @@ class DetectorSpec(ApiModel):
             ".canary.shadow",
         ),
         Rule(
-            "!has(self.autoscaling) || self.replicas == 1",
+            f"!({_AUTOSCALED}) || self.replicas == 1",
             "spec.replicas: the autoscaler owns the replicas; remove spec.replicas, or"
             " spec.autoscaling",
             ".replicas",
         ),
         Rule(
-            "!has(self.autoscaling) ||"
+            f"!({_AUTOSCALED}) || (!has(self.autoscaling.cpu) && (has(self.autoscaling.load) ||"
+            " has(self.autoscaling.inFlight) || has(self.autoscaling.gpu))) ||"
             " (has(dyn(self.resources).requests) && 'cpu' in dyn(self.resources).requests)",
-            "spec.autoscaling.cpu: is a share of the CPU request; set spec.resources.requests.cpu",
+            "spec.autoscaling.cpu: is a share of the CPU request; set spec.resources.requests.cpu,"
+            " or go by load in its place",
             ".autoscaling.cpu",
+        ),
+        Rule(
+            f"!has(self.autoscaling) || !has(self.autoscaling.gpu) || ({_ACCELERATED})",
+            "spec.autoscaling.gpu: no accelerator is asked for; set spec.resources.limits"
+            " (nvidia.com/gpu: 1), or go by load",
+            ".autoscaling.gpu",
+        ),
+        Rule(
+            "!has(self.autoscaling) || !has(self.autoscaling.gpu) ||"
+            " !has(dyn(self.resources).limits) ||"
+            " !dyn(self.resources).limits.exists(r, r.endsWith('.shared'))",
+            "spec.autoscaling.gpu: the use of a shared GPU is that of all who share it; go by load,"
+            " or ask for a GPU that is the detector's alone",
+            ".autoscaling.gpu",
         ),
         Rule(
             "!has(self.canary) || !has(self.rollout.strategy)"
@@ -601,7 +547,7 @@ class DetectorSpec(ApiModel):
             ".canary",
         ),
         Rule(
-            "!has(self.autoscaling) || !(has(self.rollout.maxSurge) ||"
+            f"!({_AUTOSCALED}) || !(has(self.rollout.maxSurge) ||"
             " (has(self.rollout.strategy) && self.rollout.strategy == 'InPlace'))",
             "spec.rollout: InPlace and maxSurge take replicas from the stable revision, which the"
             " autoscaler owns; remove them, or spec.autoscaling",
@@ -683,6 +629,20 @@ class DetectorSpec(ApiModel):
         description="true: the operator changes nothing, repairs nothing and only reports, until it"
         " is false again. What serves goes on serving.",
     )
+
+    @property
+    def autoscaled(self) -> Autoscaling | None:
+        """How an autoscaler of ours moves the replicas; None: it is for `asked_replicas` to say."""
+        scaling = self.autoscaling
+        return None if scaling is None or scaling.provider is Scaler.NONE else scaling
+
+    @property
+    def asked_replicas(self) -> int:
+        """Replicas that people, or autoscalers of theirs, ask for: in the bounds, if any."""
+        bounds = self.autoscaling
+        if bounds is None:
+            return self.replicas
+        return min(max(self.replicas, bounds.min_replicas), bounds.max_replicas)
 
 
 class Detector(BaseModel):

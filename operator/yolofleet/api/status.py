@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from yolofleet.api.analysis import AnalysisStatus
+from yolofleet.api.autoscaling import Scaler
 from yolofleet.api.base import ApiModel, Since, Time
 from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
@@ -99,6 +100,8 @@ class Reason(StrEnum):
     MISSING = "Missing"
     # AutoscalingLimited: else the autoscaler's own
     TOO_MANY_REPLICAS = "TooManyReplicas"
+    METRIC_LOST = "MetricLost"
+    PROVIDER_MISSING = "ProviderMissing"
     # Drifted
     REPAIRED = "DriftRepaired"
     LEFT_IN_PLACE = "DriftLeft"
@@ -178,6 +181,29 @@ class RolloutStatus(ApiModel):
     )
 
 
+class AutoscalingStatus(ApiModel):
+    """Who tells the autoscaler the load. What is told here is as of the last change."""
+
+    provider: Scaler = Field(
+        description="keda, builtin or none. With spec.autoscaling.provider auto a detector stays on"
+        " it; to change it, name the other one."
+    )
+    floor: int | None = Field(
+        default=None,
+        description="With builtin: the minReplicas of the autoscaler, as the load asks for.",
+    )
+    since: Time | None = Field(default=None, description="Since when it is that.")
+    demand: float | None = Field(
+        default=None, description="How many replicas the load asked for then."
+    )
+    reason: str = Field(default="", description="Why, in words.")
+    held: bool = Field(
+        default=False,
+        description="Whether no replica is taken away for want of data; the condition"
+        " AutoscalingLimited says why.",
+    )
+
+
 class Status(ApiModel):
     """What the operator has seen and said."""
 
@@ -214,6 +240,10 @@ class Status(ApiModel):
         default=None,
         description="How the revision on its way, or on trial, was judged by spec.rollout.analysis,"
         " and which ones failed. Absent until one is judged.",
+    )
+    autoscaling: AutoscalingStatus | None = Field(
+        default=None,
+        description="Who tells the autoscaler the load. Absent where it goes by cpu alone.",
     )
     replicas: int = Field(default=0, description="Replicas of the stable revision (for scale).")
     selector: str = Field(default="", description="Selects the stable pods (for scale).")

@@ -4,10 +4,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
 from yolofleet.workloads.failures import moment
+
+AUTOSCALER: Final = "HorizontalPodAutoscaler"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Defaults:
     and gateways that detectors may route. namespaces: those that are looked after; none: all.
     forbidden: what no podTemplate may take. operator: who reads the evidence of pods; None: nobody
     can be let in by name. analysis: how releases are judged of detectors that do not say it.
+    prometheus: who scrapes their pods; empty: nobody that is known.
     """
 
     image_cpu: str
@@ -40,6 +41,7 @@ class Defaults:
     forbidden: frozenset[Power] = frozenset()
     operator: OperatorPods | None = None
     analysis: Mode = Mode.DISABLED
+    prometheus: str = ""
 
 
 @lru_cache(maxsize=REMEMBERED)  # the very same object at each pass, by which others remember

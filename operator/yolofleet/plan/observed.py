@@ -9,12 +9,13 @@ from yolofleet.api.analysis import AnalysisStatus, Failed
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import REVISION_LABEL, Manifest, live_name
 from yolofleet.api.status import Status
-from yolofleet.plan.autoscaler import Limit, limit
+from yolofleet.plan.autoscaler import AUTOSCALER, Limit, limit
 from yolofleet.plan.fields import of_a_pod, origin
+from yolofleet.plan.floor import Moved
 from yolofleet.plan.live import Shadow, shadow_in
 from yolofleet.plan.moving import RouterOption, choose_router
 from yolofleet.plan.nodes import NodeRoom
-from yolofleet.plan.snapshot import Snapshot
+from yolofleet.plan.snapshot import Keda, Snapshot
 from yolofleet.routers.buckets import Buckets
 from yolofleet.routers.choice import ROUTERS, splits
 from yolofleet.routers.claims import Crossing
@@ -89,6 +90,9 @@ class Observed:
     shadow: Shadow | None = None  # the one that pods are told of now
     token: str = field(default="", repr=False)  # never used before
     analysis: AnalysisStatus | None = None  # how the revision on trial is judged, as of now
+    keda: Keda = field(default_factory=Keda)
+    moved: Moved | None = None  # the floor that the load asks for, as it was told last
+    least: int | None = None  # the minReplicas of the autoscaler
     status: Status = field(default_factory=Status)
 
     @property
@@ -174,7 +178,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
         moving=moving,
         refused=option.refused,
         namesake=seen.elsewhere.namesake,
-        autoscaler=limit(by_kind.get("HorizontalPodAutoscaler", [])),
+        autoscaler=limit(by_kind.get(AUTOSCALER, [])),
         nodes=seen.nodes,
         unreached=seen.unreached,
         backends=_backends(provider, by_kind),
@@ -182,6 +186,12 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
         shadow=shadow_in(child_named(seen.children, "ConfigMap", live_name(detector.name))),
         token=seen.token,
         analysis=seen.analysis or seen.status.analysis,
+        keda=seen.keda,
+        moved=seen.moved,
+        least=max(
+            (each["spec"].get("minReplicas", 1) for each in by_kind.get(AUTOSCALER, [])),
+            default=None,
+        ),
         status=seen.status,
     )
 

@@ -274,7 +274,7 @@ def strategy_for(
     if known := _known(observed, target.name):
         return known.strategy  # a release ends as it began
     more = full - observed.replicas(target.name)
-    swaps = full >= 2 and not detector.spec.canary and not detector.spec.autoscaling
+    swaps = full >= 2 and not detector.spec.canary and not detector.spec.autoscaled
     if room < more and swaps:
         return Strategy.IN_PLACE
     return Strategy.BLUE_GREEN

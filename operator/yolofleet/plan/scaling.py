@@ -14,9 +14,9 @@ def full_capacity(detector: Detector, observed: Observed, stable: str) -> int:
     that is more: the autoscaler sees only the load that is left to stable. Where somebody deleted
     its workload it is what status last said that it had.
     """
-    scaling = detector.spec.autoscaling
+    scaling = detector.spec.autoscaled
     if scaling is None:
-        return detector.spec.replicas
+        return detector.spec.asked_replicas
     running = [
         _whole(seen.replicas, 100 if name == stable else observed.weights.get(name, 0))
         for name, seen in observed.revisions.items()

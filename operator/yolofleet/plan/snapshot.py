@@ -7,6 +7,7 @@ from yolofleet.api.analysis import AnalysisStatus
 from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
+from yolofleet.plan.floor import Moved
 from yolofleet.plan.nodes import NodeRoom
 from yolofleet.routers.claims import Claim, Crossing
 from yolofleet.routers.exposure import Allowed
@@ -35,6 +36,19 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True)
+class Keda:
+    """What KEDA needs. served: whether its API is there. prometheus: whom to ask; empty: nobody."""
+
+    served: bool = False
+    prometheus: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether both are there."""
+        return self.served and bool(self.prometheus)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All of it. status: what was said last.
 
@@ -43,7 +57,8 @@ class Snapshot:
     pull_secrets: of the account of the pods. complaints: by the uid of a pod, what its Events say.
     unreached: revisions whose Service, or rule, could not be made. edited: workloads whose note
     is not as we wrote it. token: a secret that was never used, should one be needed. analysis: what
-    the pods showed last; None: nothing since the status.
+    the pods showed last; None: nothing since the status. moved: the floor of the autoscaler; None:
+    nobody looked at the load yet.
     """
 
     status: Status
@@ -59,3 +74,5 @@ class Snapshot:
     edited: frozenset[str] = frozenset()
     token: str = field(default="", repr=False)
     analysis: AnalysisStatus | None = None
+    keda: Keda = field(default_factory=Keda)
+    moved: Moved | None = None

@@ -22,6 +22,7 @@ from yolofleet.plan.decide import Plan
 from yolofleet.plan.first import is_proved
 from yolofleet.plan.judging import just_failed, remembered
 from yolofleet.plan.observed import Observed
+from yolofleet.plan.scaler import status_of_none
 from yolofleet.routers.following import Following
 
 CONDITIONS: tuple[Callable[[Situation], Statement | None], ...] = (
@@ -54,6 +55,7 @@ def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime)
         rollout=_rollout(plan),
         draining=[Draining(revision=n, since=t) for n, t in sorted(plan.draining.items())],
         analysis=remembered(detector, observed, plan.trial),
+        autoscaling=plan.scaling.status if plan.scaling else status_of_none(detector),
         replicas=observed.ready(plan.stable),
         selector=f"{DETECTOR_LABEL}={detector.name},{REVISION_LABEL}={plan.stable}",
         conditions=dated(statements, observed.status, detector.generation, now),

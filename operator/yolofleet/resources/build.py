@@ -64,7 +64,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     if plan.stable not in {p.revision.name for p in plan.revisions}:
         names.append(plan.stable)  # its workload was deleted or is unreadable; routes name it
     router, written = ROUTERS[plan.provider], ROUTERS[plan.courted or plan.provider]
-    scaling, stable = detector.spec.autoscaling, plan.planned(plan.stable)
+    stable = plan.planned(plan.stable)
     target = workload_for(stable.revision if stable else None).scaled(plan.stable)
     workloads = [orjson.loads(_workload(detector, planned)) for planned in plan.revisions]
     pods = [workload.pod(made)["spec"] for workload, made in among(workloads)]
@@ -86,7 +86,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *([live(detector, content)] if content else []),
         *(controller_revision(detector, planned) for planned in plan.revisions),
         *workloads,
-        *([hpa(detector, plan.stable, target, scaling)] if scaling else []),
+        *([hpa(detector, plan.stable, target, plan.scaling)] if plan.scaling else []),
         *([pdb(detector, detector.name, plan.stable)] if plan.full >= 2 else []),
         *(pdb(detector, name, name) for name in plan.lasting if (plan.replicas(name) or 0) >= 2),
         *([pod_monitor(detector, monitored)] if monitored is not None else []),

@@ -22,8 +22,10 @@ COMPARED = Traffic.REQUEST, Traffic.SHADOW  # whose latencies are of interest
 class Load(TypedDict):
     """What autoscaling goes by."""
 
-    offered: int  # by callers, whatever became of it
+    offered: int  # by callers: what was answered, and what would have been with more replicas
+    refused: int  # of these, what there was no time or place for
     inside: int
+    inside_seconds: float  # by its growth: how many on average
     waiting: int
     capacity_per_second: float | None  # until it is known: nothing
 
@@ -123,10 +125,12 @@ class Witness:
         return seen
 
     def _load(self) -> Load:
-        capacity = self._detector.capacity_per_s
+        capacity, admission = self._detector.capacity_per_s, self._detector.admission
         return {
-            "offered": self._metrics.requests.counts[Traffic.REQUEST].total(),
-            "inside": self._detector.admission.inside,
+            "offered": self._metrics.requests.offered,
+            "refused": self._metrics.requests.refused,
+            "inside": admission.inside,
+            "inside_seconds": round(admission.inside_s, 6),
             "waiting": self._detector.batcher.waiting,
             "capacity_per_second": capacity if capacity < float("inf") else None,
         }

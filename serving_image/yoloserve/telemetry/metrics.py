@@ -24,6 +24,7 @@ from yoloserve.errors import Blind, Miss, Refusal, TooLate
 from yoloserve.scheduling.admission import Places
 from yoloserve.scheduling.connections import Connections, Cut
 from yoloserve.telemetry.latency import Latency
+from yoloserve.telemetry.load import OFFERED, REFUSED, Recent
 from yoloserve.telemetry.names import called
 from yoloserve.telemetry.statistics import REASONS, Statistics
 from yoloserve.telemetry.traffic import Traffic
@@ -137,7 +138,7 @@ class Metrics:
         ).set(1)
         for outcome in (OK, "overloaded", "over_quota", "deadline_exceeded", HURRIED):
             self.requests.count(Traffic.REQUEST, outcome, 0)  # a rate needs a zero to start from
-        self.registry.register(_Queue(detector))
+        self.registry.register(_Queue(detector, self.requests.recent.per_second))
         self.registry.register(_Triton(detector, self.statistics))
 
     def watch_connections(self, connections: Connections) -> None:
@@ -218,14 +219,27 @@ class _Requests(Collector):
         self.latency: dict[Traffic, Latency] = {
             each: Latency() for each in Traffic if each is not Traffic.PROBE
         }
+        self.recent = Recent()
+
+    @property
+    def offered(self) -> int:
+        """Count what callers asked for that was answered, or would have been with more replicas."""
+        return sum(self.counts[Traffic.REQUEST][outcome] for outcome in OFFERED)
+
+    @property
+    def refused(self) -> int:
+        """Count what of that was not answered, for want of time or place."""
+        return sum(self.counts[Traffic.REQUEST][outcome] for outcome in REFUSED)
 
     def count(self, traffic: Traffic, outcome: str, many: int = 1) -> None:
         """Count one request, or tell that there may be such."""
         self.counts[traffic][outcome] += many
+        if traffic is Traffic.REQUEST and outcome in OFFERED:
+            self.recent.count(many)
 
     def answered(self, traffic: Traffic, seconds: float) -> None:
         """Count one that was answered after so long."""
-        self.counts[traffic][OK] += 1
+        self.count(traffic, OK)
         self.latency[traffic].count(seconds)
 
     def collect(self) -> Iterator[Metric]:
@@ -321,11 +335,13 @@ class _Seen(Collector):
 class _Queue(Collector):
     """Gauges read when they are asked for; autoscalers look at these."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, offered_per_s: Callable[[], float]) -> None:
         self._detector = detector
+        self._offered_per_s = offered_per_s
 
     def collect(self) -> Iterator[Metric]:
         """Read the queue."""
+        capacity = self._detector.capacity_per_s
         inside, batcher = self._detector.admission.inside, self._detector.batcher
         yield GaugeMetricFamily(
             "yoloserve_inflight_requests", "Requests admitted and not yet answered", value=inside
@@ -336,7 +352,13 @@ class _Queue(Collector):
         yield GaugeMetricFamily(
             "yoloserve_capacity_requests_per_second",
             "What the slowest stage can answer, from its recent work",
-            value=self._detector.capacity_per_s,
+            value=capacity,
+        )
+        yield GaugeMetricFamily(
+            "yoloserve_load_ratio",
+            "Requests of callers, those refused for want of time or place too, as a share of what "
+            "can be answered: over the last 15 s",
+            value=self._offered_per_s() / capacity if capacity else 0.0,
         )
 
 

@@ -1,13 +1,33 @@
 """AutoscalingLimited: that the autoscaler cannot do what is asked of it; absent while it can."""
 
-from yolofleet.api.status import ConditionType
+from yolofleet.api.pod_template import EVIDENCE_PORT
+from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement
 
+_, PORT = EVIDENCE_PORT
+
 
 def autoscaling_limited(now: Situation) -> Statement | None:
-    """Pass on what has kept the autoscaler for a while: it has no metrics before pods run."""
-    limit = now.observed.autoscaler
-    if now.detector.spec.autoscaling is None or limit is None or not now.lasts(limit.since):
+    """Say what keeps replicas from following the load.
+
+    What the autoscaler itself tells is passed on once it has lasted: before pods run it has no
+    metrics.
+    """
+    scaling, limit = now.plan.scaling, now.observed.autoscaler
+    if scaling is None:
         return None
-    return Statement(ConditionType.AUTOSCALING_LIMITED, True, limit.reason, limit.message)
+    held = f"; {scaling.least} replicas are held" if scaling.status and scaling.status.held else ""
+    if scaling.missing:
+        return _limited(Reason.PROVIDER_MISSING, scaling.missing + held)
+    if scaling.lost:
+        return _limited(
+            Reason.METRIC_LOST, f"{scaling.lost} (GET /evidence, port {PORT}){held} until more do"
+        )
+    if limit is None or not now.lasts(limit.since):
+        return None
+    return _limited(limit.reason, limit.message)
+
+
+def _limited(reason: str, message: str) -> Statement:
+    return Statement(ConditionType.AUTOSCALING_LIMITED, True, reason, message)
