@@ -116,6 +116,10 @@ release: venv ## Build a release into dist/VERSION, and push it where REGISTRY s
 release-walk: venv ## Install, upgrade, roll back and uninstall two releases of this commit, in a cluster of their own
 	YOLOFLEET_CLUSTER=yolofleet-walk YOLOFLEET_INGRESS_PORT=-1 $(BIN)/python -m release.walk
 
+.PHONY: pull-walk
+pull-walk: venv ## The demo as on a machine that pulls its images, from a registry of our own (root; ten minutes)
+	$(BIN)/python -m pulling
+
 .PHONY: generate
 generate: venv ## Write the CRD, its copy in the chart and the API reference from the types
 	$(BIN)/python -m yolofleet.api.generate

@@ -37,7 +37,7 @@ def ensure() -> None:
     if not shutil.which("dockerd"):
         install(PACKAGES)
     if not answers():  # where systemd runs, installing it started it
-        _start()
+        start()
 
 
 def install(packages: tuple[str, ...]) -> None:
@@ -60,9 +60,10 @@ def install(packages: tuple[str, ...]) -> None:
         again(update_and_install)
 
 
-def _start() -> None:
+def start(*options: str) -> None:
+    """Start a daemon, and return once it answers."""
     log = log_path("dockerd")
-    command = ["dockerd", *_runtime_options()]
+    command = ["dockerd", *_runtime_options(), *options]
     with step("start the Docker engine"), log.open("ab") as out:
         daemon = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True

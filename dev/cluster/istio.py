@@ -23,10 +23,10 @@ VALUES: Final = HERE / "manifests"
 def install(mode: Mode) -> None:
     """Install or upgrade Istio."""
     if mode is Mode.BUILD:
-        images = _images()
-        kindcluster.load(list(images))
+        built = images()
+        kindcluster.load(list(built))
         upstream = [VALUES / "istiod-upstream-envoy.yaml"]
-        settings = {"global.hub": "yolofleet", "global.tag": images[0].rsplit(":", 1)[1]}
+        settings = {"global.hub": "yolofleet", "global.tag": built[0].rsplit(":", 1)[1]}
     else:
         upstream, settings = [], {}
 
@@ -45,11 +45,16 @@ def install(mode: Mode) -> None:
 def _chart(mode: Mode, name: str) -> list[str]:
     if mode is Mode.PULL:
         return [name, "--repo", CHARTS, "--version", versions.ISTIO]
+    return [str(source_chart(name))]
+
+
+def source_chart(name: str) -> Path:
+    """Return the folder of a chart in Istio's own module."""
     folder = "istio-control/istio-discovery" if name == "istiod" else name
-    return [str(gobuild.source(components.ISTIO) / "manifests/charts" / folder)]
+    return gobuild.source(components.ISTIO) / "manifests/charts" / folder
 
 
-def _images() -> tuple[str, str]:
+def images() -> tuple[str, str]:
     """Return pilot's and the proxy's image, built unless the engine has them."""
     files = [HERE / "docker/istio-proxy.Dockerfile", HERE / "docker/binary.Dockerfile"]
     pins = [components.ISTIO.key, versions.ENVOY, versions.DEBIAN]

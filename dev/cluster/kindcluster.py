@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from cluster import client, node_image, versions
+from cluster import client, node_image, pulled
 from cluster.mode import Mode
 from cluster.paths import CLUSTER, HERE, ingress_port, tools
 from cluster.steps import again, output, run, step
@@ -80,7 +80,7 @@ def runs() -> bool:
 
 def create(mode: Mode) -> None:
     """Make the cluster anew: a node seldom survives a restart of the engine, and this is quick."""
-    image = node_image.image() if mode is Mode.BUILD else versions.NODE_IMAGE
+    image = node_image.image() if mode is Mode.BUILD else pulled.node_image()
     modern = Path("/sys/fs/cgroup/cgroup.controllers").exists() or not Path("/sys/fs").exists()
     settings = config(mode, cgroup_v1=not modern, port=ingress_port())
     command = [

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster import components, versions
+from cluster import components, pulled, versions
 from cluster.cache import artefact
 from cluster.errors import NotPossibleHere
 from cluster.mode import Mode
@@ -28,8 +28,8 @@ def provide(mode: Mode) -> None:
     system = platform.system().lower()
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     kind = f"https://kind.sigs.k8s.io/dl/v{versions.KIND}/kind-{system}-{machine}"
-    pulled = versions.PULLED_KUBERNETES
-    kubectl = f"https://dl.k8s.io/release/v{pulled}/bin/{system}/{machine}/kubectl"
+    kubernetes = pulled.kubernetes()
+    kubectl = f"https://dl.k8s.io/release/v{kubernetes}/bin/{system}/{machine}/kubectl"
     helm = f"https://get.helm.sh/helm-v{versions.HELM}-{system}-{machine}.tar.gz"
     if mode is Mode.BUILD:  # their exact versions, because nobody else has tried these images
         found = {
@@ -65,7 +65,7 @@ def _find(
 
 def _speaks_with_the_node(kubectl: str) -> bool:
     told = output([kubectl, "version", "--client", "--output=json"])
-    return near(json.loads(told or "{}"), versions.PULLED_KUBERNETES)
+    return near(json.loads(told or "{}"), pulled.kubernetes())
 
 
 def _makes_the_node(kind: str) -> bool:

@@ -19,7 +19,6 @@ DEBIAN: Final = "bookworm"  # newer systemd refuses to boot on a cgroup v1 host
 NODE_IMAGE: Final = (  # the default of KIND; kubectl follows it, at most a minor away
     "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
 )
-PULLED_KUBERNETES: Final = NODE_IMAGE.partition(":v")[2].partition("@")[0]
 PYTHON_IMAGE: Final = "python:3.12-slim-bookworm"
 METRICS_SERVER_CHART: Final = "3.12.2"  # brings 0.7.2; the newest that METRICS_SERVER's module has
 ISTIO: Final = "1.31.1"

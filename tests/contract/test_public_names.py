@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster import components, gateway_api, gobuild, istio, metrics_server, released, versions
+from cluster import (
+    components,
+    gateway_api,
+    gobuild,
+    istio,
+    metrics_server,
+    pulled,
+    released,
+    versions,
+)
 from cluster.mode import Mode
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +55,7 @@ def test_an_image_is_named_by_a_tag_and_at_most_a_digest(image: str) -> None:
 def test_the_node_is_the_default_of_the_kind_that_makes_it() -> None:
     stated = (gobuild.source(components.KIND) / "pkg/apis/config/defaults/image.go").read_text()
     assert f'const Image = "{versions.NODE_IMAGE}"' in stated
-    assert re.fullmatch(r"1\.\d+\.\d+", versions.PULLED_KUBERNETES)
+    assert re.fullmatch(r"1\.\d+\.\d+", pulled.kubernetes())
 
 
 def test_the_images_of_a_control_plane_are_those_of_its_kubeadm() -> None:

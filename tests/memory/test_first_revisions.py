@@ -227,6 +227,49 @@ async def test_pods_that_nobody_can_read_are_told_and_serve_and_are_not_asked_fo
     assert at_rest(world, told)
 
 
+@pytest.mark.parametrize("why", ["at zero replicas", "suspended", "no operator"])
+async def test_patience_does_not_end_while_nobody_looks(why):
+    world, told = await made(GOOD, SET | {"maxHold": "5m"})
+    await world.pass_looks(2)
+    if why == "no operator":
+        world.operator = None
+        await world.pass_time(3600)
+    else:
+        before, after = {
+            "at zero replicas": ({"replicas": 0}, {"replicas": 1}),
+            "suspended": ({"suspend": True}, {"suspend": False}),
+        }[why]
+        await world.edit(**before)
+        await world.settle()
+        await world.pass_looks(40)
+        await world.edit(**after)
+    await world.pass_looks(10)
+    assert world.condition("Analysed")["reason"] == "Passing"
+    assert mark(world) == "true"
+    await world.settle()
+    assert at_rest(world, told)
+
+
+async def test_nothing_is_said_of_one_that_nobody_looks_at_any_more():
+    world, told = await made()
+    await world.pass_looks(2)
+    await world.edit(rollout={"analysis": None})
+    await world.settle()
+    asked = told.asked
+    await world.edit(rollout={"analysis": SET})
+    await world.pass_looks(10)
+    assert told.asked == asked, "it was released while nothing was asked of it"
+    assert world.condition("Analysed") == {}
+
+
+async def test_a_word_to_judge_one_again_that_is_done_with_wipes_out_nothing():
+    world, _ = await made()
+    await world.pass_looks(8)
+    judge_again(world, f"{world.stable()}:2")
+    await world.pass_looks(3)
+    assert world.status()["analysis"]["said"] == "Passed 2/2 at 100 %"
+
+
 async def test_a_canary_of_the_same_time_goes_first_and_what_failed_is_no_measure_for_one():
     world, told = await made({**GOOD, "state": "running"})
     first = world.stable()

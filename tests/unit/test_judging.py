@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from yolofleet.analysis.margins import margins_hash
-from yolofleet.api.analysis import AnalysisStatus, Check, Failed, Stage, Sum, Verdict
+from yolofleet.api.analysis import Analysis, AnalysisStatus, Check, Failed, Stage, Sum, Verdict
 from yolofleet.api.names import FAILED_ANNOTATION, RETRY_ANNOTATION
 from yolofleet.plan.judging import is_news
 
@@ -487,8 +487,8 @@ class TestFailure:
         turn(world)
         fails(world)
         before = world.analysis.model_copy(update={"failed": []})  # in a dry run
-        assert is_news(before, world.analysis, age=timedelta())
-        assert not is_news(world.analysis, world.analysis, age=timedelta(hours=1))
+        assert is_news(Analysis(), before, world.analysis, age=timedelta())
+        assert not is_news(Analysis(), world.analysis, world.analysis, age=timedelta(hours=1))
 
     def test_evidence_is_stored_each_minute_also_by_a_clock_that_was_set_back(self, world):
         begun(world)
@@ -496,7 +496,7 @@ class TestFailure:
         shows(world, Verdict.INCONCLUSIVE)
         more = world.analysis.model_copy(update={"sums": [Sum(name="kept", counts=[1, 2, 1])]})
         for age, stored in ((0, False), (59, False), (60, True), (-3600, True)):
-            assert is_news(world.analysis, more, age=timedelta(seconds=age)) is stored
+            assert is_news(Analysis(), world.analysis, more, age=timedelta(seconds=age)) is stored
 
     def test_pause_keeps_its_weight_until_a_person_says(self, world):
         rollout = {**JUDGED, "analysis": {"onFailure": "Pause"}}

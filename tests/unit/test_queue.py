@@ -50,15 +50,15 @@ def test_a_key_added_often_is_taken_once(queue: WorkQueue) -> None:
 
 def test_the_urgent_come_first_and_equals_in_order(queue: WorkQueue) -> None:
     queue.add("resync", Priority.RESYNC)
-    queue.add("drift-1", Priority.DRIFT)
-    queue.add("drift-2", Priority.DRIFT)
+    queue.add("change-1", Priority.CHANGE)
+    queue.add("change-2", Priority.CHANGE)
     queue.add("user", Priority.USER)
-    assert [queue.take() for _ in range(4)] == ["user", "drift-1", "drift-2", "resync"]
+    assert [queue.take() for _ in range(4)] == ["user", "change-1", "change-2", "resync"]
 
 
 def test_a_key_becomes_more_urgent_but_not_less(queue: WorkQueue) -> None:
     queue.add("a", Priority.RESYNC)
-    queue.add("b", Priority.DRIFT)
+    queue.add("b", Priority.CHANGE)
     queue.add("a", Priority.USER)
     queue.add("a", Priority.RESYNC)
     assert [queue.take(), queue.take(), queue.take()] == ["a", "b", None]

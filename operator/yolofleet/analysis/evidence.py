@@ -30,11 +30,11 @@ Sizes = tuple[Count, Count, Count]
 """Of small, medium and large objects."""
 
 
-class _Told(BaseModel):
+class _Reported(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
-class Histogram(_Told):
+class Histogram(_Reported):
     """Counts by bucket; of the buckets from `first` on."""
 
     first: Annotated[int, Field(ge=0, le=98)] = 0
@@ -46,7 +46,7 @@ class Histogram(_Told):
         return (*counts[:99], *(0,) * (99 - len(counts)))
 
 
-class Probe(_Told):
+class Probe(_Reported):
     """The looks at a picture of its own."""
 
     sees: Count = 0
@@ -54,7 +54,7 @@ class Probe(_Told):
     blind_in_a_row: Count = 0
 
 
-class Golden(_Told):
+class Golden(_Reported):
     """The run over the pictures whose objects are known."""
 
     set_sha256: Annotated[str, Field(max_length=64)] = ""
@@ -64,7 +64,7 @@ class Golden(_Told):
     message: str = ""
 
 
-class Load(_Told):
+class Load(_Reported):
     """How much the pod can carry, and what was asked of it. None: its server does not tell that."""
 
     offered: Count | None = None
@@ -72,7 +72,7 @@ class Load(_Told):
     capacity_per_second: Annotated[Number, Field(ge=0)] | None = None  # None: not known yet
 
 
-class Frames(_Told):
+class Frames(_Reported):
     """What became of the copies of requests."""
 
     compared: Count = 0
@@ -84,7 +84,7 @@ class Frames(_Told):
     unreachable: Count = 0
 
 
-class Compute(_Told):
+class Compute(_Reported):
     """How long the same pictures took, without queueing."""
 
     stable: Histogram = Histogram()
@@ -95,7 +95,7 @@ BySize = Annotated[dict[Name, Sizes], Field(max_length=_MOST_CLASSES)]
 ByClass = Annotated[dict[Name, Count], Field(max_length=_MOST_CLASSES)]
 
 
-class Shadow(_Told):
+class Shadow(_Reported):
     """How the answers of another revision to the same pictures compare with this pod's own."""
 
     frames: Frames = Frames()
@@ -111,7 +111,7 @@ class Shadow(_Told):
 Outcomes = Annotated[dict[Annotated[str, Field(max_length=64)], Count], Field(max_length=32)]
 
 
-class Evidence(_Told):
+class Evidence(_Reported):
     """All that a pod has counted since its process began."""
 
     format: Literal[1]

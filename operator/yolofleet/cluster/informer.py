@@ -122,12 +122,12 @@ class Informer:
             key = self._cache.put(kind, manifest)
         if key:
             urgent = kind is kinds.DETECTOR
-            self._queue.add(key, Priority.USER if urgent else Priority.DRIFT)
+            self._queue.add(key, Priority.USER if urgent else Priority.CHANGE)
         for rival in self._cache.routes.stirred():
-            self._queue.add(rival, Priority.DRIFT)
+            self._queue.add(rival, Priority.CHANGE)
         if self._cache.nodes_version != nodes:
             for waiting in self._waiting():
-                self._queue.add(waiting, Priority.DRIFT)
+                self._queue.add(waiting, Priority.CHANGE)
 
     async def discover(self) -> None:
         """Ask which optional kinds exist; follow those that appeared, wake all on news."""
@@ -325,7 +325,7 @@ class Informer:
 
     def _wake_all(self) -> None:
         for key in self._cache.detectors():
-            self._queue.add(key, Priority.DRIFT)
+            self._queue.add(key, Priority.CHANGE)
 
     def _enqueue(self, keys: Iterable[str]) -> None:
         for key in {*keys, *self._cache.routes.stirred()}:

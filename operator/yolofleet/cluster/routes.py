@@ -49,7 +49,7 @@ class Routes:
     """Claims of all detectors, by host and gateway."""
 
     def __init__(self) -> None:
-        self._wishes: dict[Claim, dict[str, Since]] = {}  # by uid of the detector
+        self._unrouted: dict[Claim, dict[str, Since]] = {}  # by uid of the detector
         self._routes: dict[Claim, dict[str, Since]] = {}  # by uid of the route
         self._asked: dict[str, tuple[str, Standing]] = {}  # by key: uid of the detector
         self._had: dict[str, Counter[Claim]] = {}  # by key of the detector, of its routes
@@ -95,10 +95,10 @@ class Routes:
     def _crossing(self, claim: Claim) -> Iterator[Claim]:
         gateway, host = claim
         for wildcard in wildcards_over(host):
-            if (gateway, wildcard) in self._routes or (gateway, wildcard) in self._wishes:
+            if (gateway, wildcard) in self._routes or (gateway, wildcard) in self._unrouted:
                 yield gateway, wildcard
         if host.startswith("*."):
-            for other in self._routes.keys() | self._wishes.keys():
+            for other in self._routes.keys() | self._unrouted.keys():
                 if other[0] == gateway and below(other[1], host):
                     yield other
 
@@ -108,7 +108,7 @@ class Routes:
         for claim in claims:
             everybody = [
                 *self._routes.get(claim, {}).values(),
-                *self._wishes.get(claim, {}).values(),
+                *self._unrouted.get(claim, {}).values(),
             ]
             if others := [each for each in everybody if each[1] != key]:
                 found[claim] = min(others)[1]
@@ -161,7 +161,7 @@ class Routes:
         trying: who is taken to write its route, whatever its status says.
         """
         routed = self._routes.get(claim, _NOBODY).values()
-        asking = self._wishes.get(claim, _NOBODY).values()
+        asking = self._unrouted.get(claim, _NOBODY).values()
         staying = [each for each in routed if not self._exchanges(each[1], claim, moving, trying)]
         held = staying or asking or routed
         return min(held)[1] if held else ""
@@ -232,13 +232,13 @@ class Routes:
     def _index(self, standing: Standing) -> dict[Claim, dict[str, Since]]:
         if standing.other:
             return self._others
-        return self._routes if standing.routed else self._wishes
+        return self._routes if standing.routed else self._unrouted
 
     def _claims(self, key: str) -> frozenset[Claim]:
         return self._asked[key][1].claims if key in self._asked else _NONE
 
     def _concerned(self, claim: Claim) -> set[str]:
-        everybody = self._routes.get(claim, {}), self._wishes.get(claim, {})
+        everybody = self._routes.get(claim, {}), self._unrouted.get(claim, {})
         return {key for index in everybody for _, key in index.values()}
 
 

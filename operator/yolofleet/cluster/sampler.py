@@ -174,7 +174,8 @@ class Sampler:
             unlike=subject.trial.unlike,
             now=now,
         )
-        if is_news(trial.announced, trial.found, age=now - (trial.announced_at or now)):
+        age = now - (trial.announced_at or now)
+        if is_news(subject.asked, trial.announced, trial.found, age=age):
             trial.announced, trial.announced_at = trial.found, now
             self._wake(key)
 

@@ -12,13 +12,13 @@ from yolofleet.api.analysis import Failed, Stage
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.first import is_unproved, measure, patience, trial_of_the_first
+from yolofleet.plan.first import is_unproved, measure, trial_of_the_first
 from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import Release, draining, next_release, shares, spans
-from yolofleet.plan.replicas import Case, former_replicas, wished, with_room
+from yolofleet.plan.replicas import Case, desired_replicas, former_replicas, with_room
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaler import Scaling, scaling
 from yolofleet.plan.shortage import shortage
@@ -128,14 +128,16 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
             full=release.serving,
         )
     leaving = draining(observed, release, split, now=now)
-    wishes = {r.name: wished(Case(detector, observed, release, r.name)) for r in release.wanted}
-    planned = [(r, with_room(observed, release, r, wishes[r.name])) for r in release.wanted]
-    missing = _missing(observed, wishes, release)
+    desired = {
+        r.name: desired_replicas(Case(detector, observed, release, r.name)) for r in release.wanted
+    }
+    planned = [(r, with_room(observed, release, r, desired[r.name])) for r in release.wanted]
+    missing = _missing(observed, desired, release)
     planned += [
         (r, former_replicas(observed, r.name, release, split, leaving, now)) for r in release.former
     ]
     released = {name for name, seen in observed.revisions.items() if seen.released}
-    trial = _trial(detector, observed, release, now)
+    trial = _trial(detector, observed, release)
     shown = _shadow(detector, observed, release, trial, now)
     kept = records([revision for revision, _ in planned], observed)
     return Plan(
@@ -170,22 +172,11 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         draining=leaving,
         shadow=shown,
         missing=missing,
-        requeue_after=_next_look(
-            release,
-            leaving,
-            shown,
-            missing,
-            now,
-            gives_up=(
-                patience(detector, observed.analysis, trial.revision, now)
-                if trial and trial.revision == release.stable
-                else None
-            ),
-        ),
+        requeue_after=_next_look(release, leaving, shown, missing, now),
     )
 
 
-def _trial(detector: Detector, observed: Observed, release: Release, now: datetime) -> Trial | None:
+def _trial(detector: Detector, observed: Observed, release: Release) -> Trial | None:
     """Say who is judged: the revision on its way; else a canary by hand; else the first one.
 
     What was called off is told for as long as it is asked for, and the first one waits.
@@ -211,7 +202,7 @@ def _trial(detector: Detector, observed: Observed, release: Release, now: dateti
         )
     if (canary := detector.spec.canary) is None or release.canary is None:
         off = release.called_off
-        return None if off else trial_of_the_first(detector, observed, release.stable, now)
+        return None if off else trial_of_the_first(detector, observed, release.stable)
     stage = Stage.LIVE if canary.weight or canary.match else Stage.DARK
     chosen = "it answers the requests that match spec.canary.match, which may be unlike the others"
     return Trial(
@@ -293,11 +284,11 @@ def _capacity(observed: Observed, name: str) -> float | None:
     return known.capacity if known and known.revision == name else None
 
 
-def _missing(observed: Observed, wishes: Mapping[str, int | None], release: Release) -> str | None:
+def _missing(observed: Observed, desired: Mapping[str, int | None], release: Release) -> str | None:
     """Say which revision finds no accelerator for its replicas."""
     for revision in release.wanted:
-        running, wish = observed.replicas(revision.name), wishes[revision.name]
-        more = max((running if wish is None else wish) - running, 0)
+        running, asked = observed.replicas(revision.name), desired[revision.name]
+        more = max((running if asked is None else asked) - running, 0)
         more += observed.unplaced(revision.name)
         if more and (message := shortage(revision, more, observed.nodes)):
             return f"{revision.name}: {message}{_by_consent(release, revision)}"
@@ -324,12 +315,9 @@ def _next_look(
     shown: Shadow | None,
     missing: str | None,
     now: datetime,
-    *,
-    gives_up: timedelta | None,
 ) -> timedelta | None:
     """Return when time alone changes the decision; None when only an event can."""
     looks = [LOOK_FOR_ACCELERATORS] if missing else []
-    looks += [gives_up] if gives_up else []
     looks += [shown.due_in(now)] if shown else []
     if release.progress and (left := release.progress.next_look) and left > timedelta():
         looks.append(left)

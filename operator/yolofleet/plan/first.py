@@ -6,13 +6,10 @@ status has stored needs no more looks. Whoever was released before any of this w
 such mark, and is never judged for it.
 """
 
-from datetime import datetime, timedelta
-
 from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import Analysis, AnalysisStatus, Mode, Stage, Verdict
-from yolofleet.api.base import seconds
 from yolofleet.api.detector import Detector
-from yolofleet.plan.judging import Trial, begins_anew, despite, failures
+from yolofleet.plan.judging import UNPROVED, Trial, begins_anew, despite, failures, is_worn
 from yolofleet.plan.observed import Observed
 from yolofleet.workloads.judged import evidence_port
 from yolofleet.workloads.revision import Revision
@@ -41,9 +38,7 @@ def is_proved(detector: Detector, found: AnalysisStatus | None, name: str) -> bo
     return _is_by_itself(detector, found, name) and found is not None and found.verdict in _PROVED
 
 
-def trial_of_the_first(
-    detector: Detector, observed: Observed, name: str, now: datetime
-) -> Trial | None:
+def trial_of_the_first(detector: Detector, observed: Observed, name: str) -> Trial | None:
     """Return the trial of `name`, if it is the first revision, serves, and is not done with.
 
     Nobody waits for it. So it is over with a failure, too, and when nothing is proved for too long:
@@ -52,30 +47,20 @@ def trial_of_the_first(
     seen, found = observed.revisions.get(name), observed.analysis
     if seen is None or not (seen.unproved and seen.ready) or despite(detector, name):
         return None
-    if name in failures(detector, observed) or gave_up(detector, found, name, now):
+    if name in failures(detector, observed) or gave_up(detector, found, name):
         return None
-    over = found is not None and found.verdict in (*_PROVED, Verdict.FAIL)
+    over = found is not None and found.verdict not in UNPROVED
     if over and _is_by_itself(detector, found, name):
         return None
     return Trial(name, "", Stage.LIVE, 100, 100)
 
 
-def gave_up(detector: Detector, found: AnalysisStatus | None, name: str, now: datetime) -> bool:
+def gave_up(detector: Detector, found: AnalysisStatus | None, name: str) -> bool:
     """Say whether `name` was looked at long enough, and showed nothing."""
-    left = patience(detector, found, name, now)
-    return left is not None and left <= timedelta()
-
-
-def patience(
-    detector: Detector, found: AnalysisStatus | None, name: str, now: datetime
-) -> timedelta | None:
-    """Return how long `name` is still looked at; None where it is not judged by itself yet."""
     asked = detector.spec.rollout.analysis
     if asked is None or found is None or not _is_by_itself(detector, found, name):
-        return None
-    if found.started_at is None or found.verdict in (*_PROVED, Verdict.FAIL):
-        return None
-    return min(found.started_at, now) + timedelta(seconds=seconds(asked.max_hold)) - now
+        return False
+    return found.verdict in UNPROVED and is_worn(asked, found)
 
 
 def failure_of_the_first(detector: Detector, observed: Observed, name: str) -> str | None:

@@ -19,6 +19,7 @@ from yolofleet.api.analysis import (
     Stage,
     Verdict,
 )
+from yolofleet.api.base import seconds
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Despite
 from yolofleet.plan.observed import Observed
@@ -26,7 +27,7 @@ from yolofleet.workloads.judged import mute, reads_live
 from yolofleet.workloads.revision import GoldenSet, Revision
 
 TOLD_EVERY = timedelta(seconds=60)
-_UNPROVED = (Verdict.INCONCLUSIVE, Verdict.ERROR)
+UNPROVED = (Verdict.INCONCLUSIVE, Verdict.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def judgement(detector: Detector, observed: Observed, revision: str, stage: Stag
         case Verdict.PASS:
             return Judgement.PASSED
         case Verdict.FAIL if despite(detector, revision):
-            waits = any(check.verdict in _UNPROVED for check in found.checks)
+            waits = any(check.verdict in UNPROVED for check in found.checks)
             return Judgement.WAITS if waits else Judgement.PASSED
         case Verdict.FAIL if any(f.revision == revision for f in found.failed):
             return Judgement.FAILED
@@ -162,7 +163,8 @@ def remembered(
         return None
     found = observed.analysis or AnalysisStatus()
     again = [name for name, each in known.items() if _tries_again(detector, found, each)]
-    if again or begins_anew(detector, found):  # from zero
+    judged = trial is not None and trial.revision == found.revision  # else there is nothing to redo
+    if again or (judged and begins_anew(detector, found)):  # from zero
         found = AnalysisStatus(retried=detector.retry)
     elif trial is None:
         found = found.model_copy(update={"sums": [], "latency": []})
@@ -199,12 +201,27 @@ def _is_for(word: str, revision: str) -> bool:
     return bool(word) and word.partition(":")[0] == revision
 
 
-def is_news(before: AnalysisStatus | None, after: AnalysisStatus, *, age: timedelta) -> bool:
+def is_worn(asked: Analysis, found: AnalysisStatus) -> bool:
+    """Say whether whoever is judged by itself was looked at for `maxHold`, and nobody waits.
+
+    Time is told by looks: nobody looks where there are no pods, or where it is suspended.
+    """
+    looked_s = found.looks * seconds(asked.interval)
+    return not found.against and looked_s >= seconds(asked.max_hold)
+
+
+def is_news(
+    asked: Analysis, before: AnalysisStatus | None, after: AnalysisStatus, *, age: timedelta
+) -> bool:
     """Say whether what was found changes what is decided or said, or is evidence to be kept.
 
     age: of what was told before. Of the evidence, the last minute's is lost when the operator dies.
     """
-    if before is None or _said(before) != _said(after):
+    if (
+        before is None
+        or _said(before) != _said(after)
+        or is_worn(asked, before) != is_worn(asked, after)
+    ):
         return True
     more = (before.sums, before.latency, before.arms) != (after.sums, after.latency, after.arms)
     return more and not timedelta() <= age < TOLD_EVERY  # clocks are set back

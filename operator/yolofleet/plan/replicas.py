@@ -56,9 +56,9 @@ class Case:
         return sum(self.observed.replicas(each.name) for each in self.release.former)
 
 
-def wished(case: Case) -> int | None:
+def desired_replicas(case: Case) -> int | None:
     """Return the replicas that a revision should have; None: an autoscaler owns them."""
-    return _WISHES[case.part](case)
+    return _DESIRED[case.part](case)
 
 
 def autoscaled(case: Case) -> int | None:
@@ -115,7 +115,7 @@ def on_trial(case: Case) -> int:
     return canary_replicas(case.detector, case.observed, case.name, case.release.capacity.full)
 
 
-_WISHES: Mapping[Part, Callable[[Case], int | None]] = {
+_DESIRED: Mapping[Part, Callable[[Case], int | None]] = {
     Part.AUTOSCALED: autoscaled,
     Part.STABLE: stable,
     Part.OUTGOING: going_out,
@@ -155,15 +155,15 @@ def _taken_over(case: Case, progress: Progress) -> int:
 
 
 def with_room(
-    observed: Observed, release: Release, revision: Revision, wish: int | None
+    observed: Observed, release: Release, revision: Revision, desired: int | None
 ) -> int | None:
-    """Return what of `wish` can run: a pod that no node can take would only be Pending.
+    """Return what of `desired` can run: a pod that no node can take would only be Pending.
 
     A second set that does not fit whole is not begun: its part would hold accelerators for nothing.
     """
     running = observed.replicas(revision.name)
-    if wish is None or wish <= running:
-        return wish
+    if desired is None or desired <= running:
+        return desired
     if observed.leaving(revision.name):
         return running  # asked for more now, those that go would count as ready, and get requests
     fits = running - observed.unplaced(revision.name) + room(revision, observed.nodes)
@@ -171,9 +171,9 @@ def with_room(
     whole = (
         progress and progress.revision == revision.name and progress.strategy is Strategy.BLUE_GREEN
     )
-    if whole and fits < wish and observed.ready(release.stable):
+    if whole and fits < desired and observed.ready(release.stable):
         return running
-    return max(running, min(wish, fits))
+    return max(running, min(desired, fits))
 
 
 def former_replicas(

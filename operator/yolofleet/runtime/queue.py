@@ -46,7 +46,7 @@ class Priority(IntEnum):
     """Why a key is looked at; the smaller comes first."""
 
     USER = 0  # somebody waits for it
-    DRIFT = 1  # the world moved
+    CHANGE = 1  # the world moved
     RESYNC = 2  # just to be sure
 
 
@@ -114,7 +114,7 @@ class WorkQueue(Generic[Key]):
     def __len__(self) -> int:
         return len(self._dirty)
 
-    def add(self, key: Key, priority: Priority = Priority.DRIFT) -> None:
+    def add(self, key: Key, priority: Priority = Priority.CHANGE) -> None:
         """Have `key` looked at as soon as a worker is free."""
         known = self._dirty.get(key)
         if known and known[0] <= priority:

@@ -10,7 +10,7 @@ from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement
 from yolofleet.plan.conditions.unreadable import remedy
 from yolofleet.plan.first import failure_of_the_first, gave_up
-from yolofleet.plan.judging import despite
+from yolofleet.plan.judging import UNPROVED, despite
 
 _say = partial(Statement, ConditionType.ANALYSED)
 
@@ -81,7 +81,10 @@ def _of_the_first(now: Situation) -> Statement | None:
         return None
     if found is None or found.revision != name or found.against:
         return None
-    if gave_up(now.detector, found, name, now.time):
+    seen = now.observed.revisions.get(name)
+    if found.verdict in UNPROVED and not (seen and seen.unproved):
+        return None  # nobody asked for a while, and it is not judged for what it did before
+    if gave_up(now.detector, found, name):
         message = (
             f"{_in_words(now, found)}. It is not looked at any more. {to_judge_again(now, name)}"
         )
