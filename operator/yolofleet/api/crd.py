@@ -110,21 +110,30 @@ def without_defaults(node: Schema) -> Schema:
     return out
 
 
-def crd() -> Manifest:
-    """Return the CustomResourceDefinition of `YoloDetector`."""
+def _spec() -> dict[str, Any]:
+    """Return the schema of the spec; a canary has no defaults of its own, but the detector's."""
     spec = schema(DetectorSpec)
     canary = spec["properties"]["canary"]["properties"]
-    for part, model in (("runtime", Runtime), ("inference", Inference)):
+    models = (("runtime", Runtime), ("inference", Inference), ("podTemplate", PodTemplate))
+    for part, model in models:
         description = canary[part]["description"]
         canary[part] = without_defaults(schema(model)) | {"description": description}
-    description = canary["podTemplate"]["description"]
-    canary["podTemplate"] = without_defaults(schema(PodTemplate)) | {"description": description}
+    return spec
+
+
+def _status() -> dict[str, Any]:
+    """Return the schema of the status, with its lists as maps for those who apply parts of it."""
     status = schema(Status)
     for part, key in (("conditions", "type"), ("revisions", "name")):
         status["properties"][part] |= {
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": [key],
         }
+    return status
+
+
+def crd() -> Manifest:
+    """Return the CustomResourceDefinition of `YoloDetector`."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -167,8 +176,8 @@ def crd() -> Manifest:
                                 "apiVersion": {"type": "string"},
                                 "kind": {"type": "string"},
                                 "metadata": {"type": "object"},
-                                "spec": spec | {"description": "What the detector should be."},
-                                "status": status
+                                "spec": _spec() | {"description": "What the detector should be."},
+                                "status": _status()
                                 | {"description": "What it is.", "default": UNSEEN},
                             },
                             RULES: [

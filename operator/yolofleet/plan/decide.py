@@ -4,7 +4,7 @@ Level-triggered: everything follows from the spec and one snapshot. Called again
 snapshot it decides the same; called after a crash at any write it goes on from what is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -131,30 +131,18 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     desired = {
         r.name: desired_replicas(Case(detector, observed, release, r.name)) for r in release.wanted
     }
-    planned = [(r, with_room(observed, release, r, desired[r.name])) for r in release.wanted]
-    missing = _missing(observed, desired, release)
-    planned += [
+    replicas = [(r, with_room(observed, release, r, desired[r.name])) for r in release.wanted]
+    replicas += [
         (r, former_replicas(observed, r.name, release, split, leaving, now)) for r in release.former
     ]
-    released = {name for name, seen in observed.revisions.items() if seen.released}
+    missing = _missing(observed, desired, release)
     trial = _trial(detector, observed, release)
     shown = _shadow(detector, observed, release, trial, now)
-    kept = records([revision for revision, _ in planned], observed)
     return Plan(
         stable=release.stable,
         target=release.target.name,
         canary=release.canary.name if release.canary else None,
-        revisions=tuple(
-            PlannedRevision(
-                r,
-                kept[r.name],
-                replicas,
-                r.name in released | {release.stable},
-                release.failed.get(r.name),
-                unproved=is_unproved(detector, observed, r),
-            )
-            for r, replicas in planned
-        ),
+        revisions=_planned(detector, observed, release, replicas),
         untouched=frozenset(n for n, seen in observed.revisions.items() if not seen.revision),
         provider=observed.provider,
         courted=moving.router if moving and moving.written else None,
@@ -173,6 +161,28 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         shadow=shown,
         missing=missing,
         requeue_after=_next_look(release, leaving, shown, missing, now),
+    )
+
+
+def _planned(
+    detector: Detector,
+    observed: Observed,
+    release: Release,
+    replicas: Sequence[tuple[Revision, int | None]],
+) -> tuple[PlannedRevision, ...]:
+    """Return each revision with its replicas, and what is noted of it."""
+    released = {name for name, seen in observed.revisions.items() if seen.released}
+    kept = records([revision for revision, _ in replicas], observed)
+    return tuple(
+        PlannedRevision(
+            revision,
+            kept[revision.name],
+            number,
+            revision.name in released | {release.stable},
+            release.failed.get(revision.name),
+            unproved=is_unproved(detector, observed, revision),
+        )
+        for revision, number in replicas
     )
 
 

@@ -145,28 +145,9 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
     )
     routes = option.exposure.routes and moving is None
     provider = option.router if routes else Provider.SERVICE
-    failures = failures_by_revision(seen.pods, seen.complaints, now)
-    placed = _placed(seen.pods)
     stands_for, spans = selected(detector, by_kind.get("Service", []))
-    running = {
-        each["metadata"]["name"]: (workload, each)
-        for workload, each in among(seen.children)
-        if "deletionTimestamp" not in each["metadata"]
-    }
-    records = {r["metadata"]["name"]: r for r in by_kind.get(record.KIND, [])}
-    revisions = {
-        name: _revision(
-            detector, *found, records.get(name), failures, placed, edited=name in seen.edited
-        )
-        for name, found in running.items()
-    }
-    revisions |= {
-        name: _undeployed(detector.name, kept, failures)
-        for name, kept in records.items()
-        if name not in running
-    }
     return Observed(
-        revisions=revisions,
+        revisions=_revisions(detector, seen, by_kind.get(record.KIND, []), now),
         weights=_weights(detector, option) if routes else {},
         buckets=option.buckets if routes else {},
         selected=stands_for,
@@ -194,6 +175,32 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
         ),
         status=seen.status,
     )
+
+
+def _revisions(
+    detector: Detector, seen: Snapshot, records: Sequence[Manifest], now: datetime
+) -> dict[str, ObservedRevision]:
+    """Return what there is of each revision: that has a workload, or only a record."""
+    failures = failures_by_revision(seen.pods, seen.complaints, now)
+    placed = _placed(seen.pods)
+    running = {
+        each["metadata"]["name"]: (workload, each)
+        for workload, each in among(seen.children)
+        if "deletionTimestamp" not in each["metadata"]
+    }
+    by_name = {each["metadata"]["name"]: each for each in records}
+    deployed = {
+        name: _revision(
+            detector, *found, by_name.get(name), failures, placed, edited=name in seen.edited
+        )
+        for name, found in running.items()
+    }
+    at_rest = {
+        name: _undeployed(detector.name, kept, failures)
+        for name, kept in by_name.items()
+        if name not in running
+    }
+    return deployed | at_rest
 
 
 def _revision(

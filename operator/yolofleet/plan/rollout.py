@@ -6,7 +6,6 @@ The state is in `status.rollout`; when that is lost, the step is read off the ro
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 
 from yolofleet.api.analysis import Stage
 from yolofleet.api.base import seconds
@@ -92,67 +91,71 @@ def next_progress(
         at = _reached(detector, observed, stages, target.name, stable=stable, full=full)
     ahead = [stage for stage in stages if stage.weight >= at]
     judged = _judged(detector, observed, target.name, ahead)
-    here = partial(
-        Progress,
+    start = Progress(
         target.name,
         strategy,
+        step=0,
+        goal=100,
+        since=None,
+        next_look=None,
         held=detector.spec.rollout.paused or detector.spec.suspend,
         awaits=any(_waits(detector, target.name, each) for each in ahead),
         judged=judged,
         steps=sum(stage.number > 0 for stage in stages),
     )
     if ahead:
-        return _at_stage(detector, observed, here(0, 0, None, next_look=None), ahead, now)
+        here = _at_stage(detector, observed, start, ahead, now)
+        return here or _beyond(detector, observed, start, ahead[1:], now)
     # a canary that is promoted before it passed waits with the weight it has
     unproved = judged.blocks and at < 100
-    return here(0, at if unproved else 100, None, next_look=None, unproved=unproved)
+    return replace(start, goal=at, unproved=True) if unproved else start
 
 
 def _at_stage(
-    detector: Detector,
-    observed: Observed,
-    progress: Progress,
-    ahead: Sequence[_Stage],
-    now: datetime,
-) -> Progress:
-    """Place it at the first of the stages `ahead`; once that is over, and proved, beyond it."""
-    stage, name, known = ahead[0], progress.revision, _known(observed, progress.revision)
-    weight = observed.weight(name)
-    here = partial(
-        replace,
-        progress,
+    detector: Detector, observed: Observed, start: Progress, ahead: Sequence[_Stage], now: datetime
+) -> Progress | None:
+    """Place it at the first of the stages `ahead`; None once that is over, and proved."""
+    stage, name, known = ahead[0], start.revision, _known(observed, start.revision)
+    here = replace(
+        start,
         step=stage.number,
         goal=stage.weight,
         dark=stage.weight == 0,
         hold=stage.step.hold,
         following=ahead[1].weight if len(ahead) > 1 else 100,
     )
-    if not _has_begun(observed, name, stage, weight):
-        return here()
+    if not _has_begun(observed, name, stage):
+        return here
     same = known is not None and known.weight == stage.weight
     since = min(known.since, now) if known and same and known.since else now  # clocks are set back
     left = _left(detector, name, stage, since, now)
-    if progress.held or left is None or left > timedelta():
-        return here(since=since, next_look=left)
-    if progress.judged.blocks:
-        return here(since=since, next_look=_patience(detector, since, now), unproved=True)
-    if len(ahead) == 1:
-        return replace(progress, goal=100)
-    following = ahead[1]
-    beyond = partial(
-        replace, progress, step=following.number, goal=following.weight, hold=following.step.hold
-    )
-    if weight < following.weight:
-        return beyond()
+    if start.held or left is None or left > timedelta():
+        return replace(here, since=since, next_look=left)
+    if start.judged.blocks:
+        patience = _patience(detector, since, now)
+        return replace(here, since=since, next_look=patience, unproved=True)
+    return None
+
+
+def _beyond(
+    detector: Detector, observed: Observed, start: Progress, ahead: Sequence[_Stage], now: datetime
+) -> Progress:
+    """Return the progress of who has a stage behind it: the next of those `ahead`, or all."""
+    if not ahead:
+        return start
+    stage, name = ahead[0], start.revision
+    beyond = replace(start, step=stage.number, goal=stage.weight, hold=stage.step.hold)
+    if observed.weight(name) < stage.weight:
+        return beyond
     # The route changes nothing then, so that nothing but time would have it looked at again.
-    return beyond(since=now, next_look=_left(detector, name, following, now, now))
+    return replace(beyond, since=now, next_look=_left(detector, name, stage, now, now))
 
 
-def _has_begun(observed: Observed, name: str, stage: _Stage, weight: int) -> bool:
+def _has_begun(observed: Observed, name: str, stage: _Stage) -> bool:
     """Say whether the time of a stage runs: its requests arrive; in the dark, it could see some."""
     if stage.weight == 0:
         return observed.ready(name) > 0
-    return weight >= stage.weight and observed.followed.counts
+    return observed.weight(name) >= stage.weight and observed.followed.counts
 
 
 def _reached(

@@ -211,12 +211,19 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
             shows = drawn.answered(answers)
     request.state.answers = answers
     objects = sum(len(answer.detections) for answer in answers)
-    written, header = await detector.write(
-        objects, protocol.write, inference, answers, detector.info
-    )
+    written = await detector.write(objects, protocol.write, inference, answers, detector.info)
     detector.require_in_time(deadline)
     for answer in answers:
         metrics.answered(answer, detector.info.classes, caller.traffic)
+    response = await _response(*written, request, detector)
+    response.background = BackgroundTask(serving.shadow.offer, drawn) if shows else None
+    return response
+
+
+async def _response(
+    written: bytes, header: int | None, request: Request, detector: Detector
+) -> Response:
+    """Send it, compressed where that is asked for and worth it. header: its bytes of JSON."""
     headers = {"Vary": "Accept-Encoding"}
     if header is not None:
         headers[protocol.HEADER_LENGTH] = str(header)  # of the answer before it is compressed
@@ -225,8 +232,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
         written = await detector.off_loop(compression.compressed, written, encoding)
         headers["Content-Encoding"] = encoding
     kind = "application/json" if header is None else "application/octet-stream"
-    then = BackgroundTask(serving.shadow.offer, drawn) if shows else None
-    return Response(written, media_type=kind, headers=headers, background=then)
+    return Response(written, media_type=kind, headers=headers)
 
 
 def _all_answered(results: Sequence[Answer | Refusal]) -> list[Answer]:
