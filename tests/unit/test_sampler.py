@@ -130,12 +130,14 @@ async def nobody(url: str) -> bytes:
     raise AssertionError(f"{url} was asked")
 
 
-async def by_prometheus(query: Query, looks: int = 1, interval: str = "10s") -> AnalysisStatus:
+async def by_prometheus(
+    query: Query, looks: int = 1, interval: str = "10s", cache: Any = None
+) -> AnalysisStatus:
     """Return what is found by so many looks that ask Prometheus."""
     now = 0.0
     asked = Analysis(source=Source.PROMETHEUS, interval=interval)
     sampler = Sampler(
-        cast(Cache, Listed()), nobody, wake=lambda _: None, now=lambda: datetime.now(UTC),
+        cast(Cache, cache or Listed()), nobody, wake=lambda _: None, now=lambda: datetime.now(UTC),
         clock=lambda: now, prometheus=query,
     )  # fmt: skip
     sampler.follow("shop/gate", replace(SUBJECT, asked=asked))
@@ -153,6 +155,71 @@ async def test_prometheus_is_asked_in_place_of_the_pods_and_one_scrape_is_one_lo
         prometheus.scrape(metrics(Server(uid, revision)), namespace="shop", pod=uid)
     found = await by_prometheus(prometheus.ask, looks=3)
     assert (found.looks, found.unreadable, found.verdict) == (1, 0, Verdict.INCONCLUSIVE)
+
+
+class Many:
+    """A cache of so many pods that one query is not for all of them."""
+
+    def pods(self, _key: str) -> list[dict[str, Any]]:
+        pods = [a_pod(f"p{n}", CANARY if n % 2 else STABLE) for n in range(60)]
+        for pod in pods:
+            pod["metadata"] |= {"name": pod["metadata"]["uid"], "namespace": "shop"}
+        return pods
+
+
+async def test_many_pods_are_asked_for_some_at_a_time() -> None:
+    prometheus, lengths = Prometheus(), []
+    for pod in Many().pods(""):
+        name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
+        told = metrics(Server(name, labels["yolofleet.io/revision"]))
+        prometheus.scrape(told, namespace="shop", pod=name)
+
+    async def ask(query: str) -> tuple[int, bytes]:
+        status, body = await prometheus.ask(query)
+        lengths.append(len(body))
+        return status, body
+
+    found = await by_prometheus(ask, cache=Many())
+    assert (found.looks, found.unreadable) == (1, 0)
+    assert len(lengths) == 3
+    assert max(lengths) < prometheus_io.MOST_BYTES / 4
+
+
+async def test_one_that_hangs_is_waited_for_once_however_many_pods_there_are() -> None:
+    asked = 0
+
+    async def hangs(_query: str) -> tuple[int, bytes]:
+        nonlocal asked
+        asked += 1
+        raise TimeoutError
+
+    found = await by_prometheus(hangs, cache=Many())
+    assert (asked, found.verdict) == (1, Verdict.ERROR)
+    assert any("nothing came in time" in check.message for check in found.checks)
+
+
+async def test_an_answer_that_never_changes_is_told() -> None:
+    """A cache before Prometheus answers so, or one whose clock stands still."""
+    prometheus = Prometheus()
+    for uid, revision in (("s", STABLE), ("c", CANARY)):
+        prometheus.scrape(metrics(Server(uid, revision)), namespace="shop", pod=uid)
+    found = await by_prometheus(prometheus.ask, looks=12)
+    assert (found.looks, found.unreadable) == (1, 0)
+    found = await by_prometheus(prometheus.ask, looks=15)
+    assert (found.unreadable, found.verdict) == (3, Verdict.ERROR)
+    assert any("one and the same scrape" in check.message for check in found.checks)
+
+
+@pytest.mark.parametrize("content", [b"", b"two\nlines", b"\xff\xfe", b"caf\xc3\xa9"])
+async def test_a_token_or_a_certificate_that_is_none_is_named(content: bytes, tmp_path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    async with to_pods() as session:
+        for setting in ("token", "ca"):
+            ask = http_query(session, "https://127.0.0.1:9", **{setting: str(file)})
+            found = await by_prometheus(ask)
+            named = {"token": "prometheus.tokenSecret", "ca": "prometheus.caConfigMap"}[setting]
+            assert any(named in check.message for check in found.checks)
 
 
 async def test_without_a_prometheus_it_is_told_where_to_name_one() -> None:

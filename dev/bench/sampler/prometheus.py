@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from aiohttp import web
 from played_pods import CANARY, STABLE, Server
 from played_prometheus import metrics
 from yolofleet.analysis.evidence import Evidence, parse
-from yolofleet.analysis.prometheus import Scraped, query, read
+from yolofleet.analysis.prometheus import Scraped, in_parts, query, read
 from yolofleet.cluster.prometheus import Query, http_query
 from yolofleet.cluster.sampler import to_pods
 
@@ -33,7 +34,7 @@ def main() -> None:
     """Measure, and print one line of JSON for each number of pods."""
     parser = argparse.ArgumentParser(prog="python -m bench.sampler.prometheus", description=__doc__)
     parser.add_argument("binary", type=Path)
-    parser.add_argument("--pods", type=int, nargs="*", default=[2, 20])
+    parser.add_argument("--pods", type=int, nargs="*", default=[2, 20, 100])
     asked = parser.parse_args()
     for pods in asked.pods:
         print(json.dumps(asyncio.run(_measure(asked.binary, pods))))
@@ -112,34 +113,40 @@ def _start(
 
 async def _ask(ask: Query, servers: dict[str, Server]) -> dict[str, Any]:
     names = {name: server.revision for name, server in servers.items()}
-    asked = query(names, namespace="shop", canary=CANARY)
-    async with asyncio.timeout(60):
-        while not all(  # noqa: ASYNC110 (it is scraped when it is)
-            isinstance(t, Scraped) for t in (await _read(ask, asked, names)).values()
-        ):
-            await asyncio.sleep(0.5)
+    parts = list(in_parts(names))
+    queries = [query(some, namespace="shop", canary=CANARY) for some in parts]
+    async with asyncio.timeout(120):
+        for asked, some in zip(queries, parts, strict=True):
+            while not all(  # noqa: ASYNC110 (it is scraped when it is)
+                isinstance(each, Scraped) for each in (await _read(ask, asked, some)).values()
+            ):
+                await asyncio.sleep(0.5)
     answered, parsed, size, series = [], [], 0, 0
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        status, body = await ask(asked)
+        answers = [await ask(asked) for asked in queries]
         answered.append(time.perf_counter() - began)
         began = time.perf_counter()
-        told = read(body, names, status=status)
+        found: dict[str, Scraped | str] = {}
+        for (status, body), some in zip(answers, parts, strict=True):
+            found |= read(body, some, status=status)
         parsed.append(time.perf_counter() - began)
-        size, series = len(body), body.count(b'"metric"')
+        size = sum(len(body) for _, body in answers)
+        series = sum(body.count(b'"metric"') for _, body in answers)
         await asyncio.sleep(SCRAPED_EVERY_S / 3)
     return {
         "pods": len(servers),
-        "query_bytes": len(asked),
+        "queries": len(queries),
+        "query_bytes": max(map(len, queries)),
         "series": series,
         "answer_kib": size // 1024,
         "answered_ms": round(1000 * statistics.median(answered), 1),
         "read_ms": round(1000 * statistics.median(parsed), 1),
-        "as_the_pods_tell": all(_same(told[name], servers[name]) for name in servers),
+        "as_the_pods_tell": all(_same(found[name], servers[name]) for name in servers),
     }
 
 
-async def _read(ask: Query, asked: str, names: dict[str, str]) -> dict[str, Scraped | str]:
+async def _read(ask: Query, asked: str, names: Mapping[str, str]) -> dict[str, Scraped | str]:
     try:
         status, body = await ask(asked)
     except (OSError, TimeoutError, aiohttp.ClientError) as error:

@@ -20,6 +20,11 @@ _NOTHING = Shadow()
 OLDEST_S = 120.0
 """What was scraped longer ago says nothing of now."""
 
+_SAME = (
+    f"is in Prometheus by one and the same scrape for more than {OLDEST_S:.0f} s: is it scraped"
+    " once a minute, and is what answers no cache?"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
@@ -127,10 +132,21 @@ def is_repeated(memory: Memory, pods: Iterable[Pod]) -> bool:
 
     Pods are scraped one after the other, and what counts is what all showed meanwhile.
     """
-    return any(_is_scraped_again(pod, memory.pods.get(pod.uid)) for pod in pods if pod.ready)
+    return any(_repeats(pod, memory.pods.get(pod.uid)) for pod in pods if pod.ready)
 
 
-def _is_scraped_again(pod: Pod, seen: Seen | None) -> bool:
+def without_repeated(memory: Memory, pods: Iterable[Pod]) -> list[Pod]:
+    """Return `pods`, of which those that told the same for too long told nothing.
+
+    That is no question of when they were scraped, which is what a cached answer lies about.
+    """
+    return [
+        replace(pod, evidence=_SAME) if _repeats(pod, memory.pods.get(pod.uid)) else pod
+        for pod in pods
+    ]
+
+
+def _repeats(pod: Pod, seen: Seen | None) -> bool:
     if not (
         isinstance(pod.evidence, Evidence) and pod.scrape and seen and seen.evidence and seen.scrape
     ):

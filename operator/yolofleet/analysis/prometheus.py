@@ -20,6 +20,8 @@ from yolofleet.analysis.increments import OLDEST_S, Scrape
 from yolofleet.analysis.statistics import BUCKETS, FACTOR
 
 MOST_BYTES: Final = 16 * 1024 * 1024
+AT_A_TIME: Final = 25
+"""Pods in one query: their answer is short beside `MOST_BYTES`, and soon there and read."""
 
 START: Final = "process_start_time_seconds"
 _INFO: Final = "yoloserve_model_info"
@@ -93,6 +95,13 @@ class _NoEvidence(Exception):
     """Why that of a pod is none, in words."""
 
 
+def in_parts(pods: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """Return `pods` by as many as one query asks for."""
+    names = sorted(pods)
+    for first in range(0, len(names), AT_A_TIME):
+        yield {name: pods[name] for name in names[first : first + AT_A_TIME]}
+
+
 def query(pods: Mapping[str, str], *, namespace: str, canary: str) -> str:
     """Return what to ask for `pods`, by name and revision: all counters of theirs at once.
 
@@ -153,13 +162,19 @@ def _progress(one: Scraped) -> tuple[float, int, float]:
     return one.evidence.started, one.scrape.counted, one.scrape.at
 
 
+_WHY: Final[dict[int, str]] = dict.fromkeys(
+    (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
+    "which is about who asks: see prometheus.tokenSecret in the operator's chart",
+)
+
+
 def _result(body: bytes, status: int) -> list[Any]:
     if len(body) > MOST_BYTES:
         raise _NoEvidence(f"Prometheus answers with more than {MOST_BYTES >> 20} MiB")
-    why = "not as its API does: see prometheus.url in the operator's chart"
+    why = _WHY.get(status, "not as its API does: see prometheus.url in the operator's chart")
     try:
         answer = orjson.loads(body)
-        if "error" in answer:
+        if "error" in answer and status not in _WHY:
             why = str(answer["error"])[:80]
         elif status == HTTPStatus.OK and answer["data"]["resultType"] == "vector":
             return list(answer["data"]["result"])
@@ -213,10 +228,11 @@ def _series(result: Iterable[Any]) -> Iterator[tuple[str, dict[str, str], float,
             labels, (at, value) = dict(series["metric"]), series["value"]
             name = labels.pop("__name__", "") or labels.pop(_MARK)
             number, at = float(value), float(at)
-            hash((name, *labels.values()))
+            if not all(isinstance(label, str) for label in labels.values()):
+                continue
         except (KeyError, TypeError, ValueError):  # a native histogram, or none of what was asked
             continue
-        if name in _OWN:
+        if isinstance(name, str) and name in _OWN:
             yield name, labels, at, number
 
 

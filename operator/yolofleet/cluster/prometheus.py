@@ -35,7 +35,7 @@ def http_query(session: aiohttp.ClientSession, url: str, *, token: str = "", ca:
     async def ask(query: str) -> tuple[int, bytes]:
         async with places:
             headers = {"authorization": f"Bearer {_content(token)}"} if token else {}
-            trusted = ssl.create_default_context(cafile=ca) if ca else True
+            trusted = _trusted(ca) if ca else True
             form = {"query": query, "timeout": f"{TIMEOUT_S:.0f}s"}
             async with session.post(
                 api,
@@ -51,4 +51,16 @@ def http_query(session: aiohttp.ClientSession, url: str, *, token: str = "", ca:
 
 
 def _content(file: str) -> str:
-    return Path(file).read_text().strip()
+    token = Path(file).read_bytes().strip()
+    if not token or not all(ord("!") <= byte <= ord("~") for byte in token):
+        raise OSError("prometheus.tokenSecret of the operator's chart holds no token")
+    return token.decode()
+
+
+def _trusted(file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=file)
+    except ssl.SSLError as error:
+        raise OSError(
+            "prometheus.caConfigMap of the operator's chart holds no certificate"
+        ) from error

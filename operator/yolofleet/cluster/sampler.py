@@ -22,7 +22,14 @@ import aiohttp
 
 from yolofleet.analysis import prometheus
 from yolofleet.analysis.evidence import MOST_BYTES, Evidence, parse
-from yolofleet.analysis.increments import Memory, Pod, is_repeated, look
+from yolofleet.analysis.increments import (
+    OLDEST_S,
+    Memory,
+    Pod,
+    is_repeated,
+    look,
+    without_repeated,
+)
 from yolofleet.analysis.judge import judge
 from yolofleet.analysis.prometheus import Scraped
 from yolofleet.api.analysis import AnalysisStatus, Source
@@ -59,6 +66,7 @@ class _Trial:
     found: AnalysisStatus | None
     announced: AnalysisStatus | None = None
     announced_at: datetime | None = None
+    fresh_at: float = 0.0  # when somebody was last read who had not told the same before
     memory: Memory = field(default_factory=Memory)
 
 
@@ -152,8 +160,12 @@ class Sampler:
             )
         if self._trials.get(key) is not trial:  # it ended meanwhile
             return
-        if is_repeated(trial.memory, read):
+        if not is_repeated(trial.memory, read):
+            trial.fresh_at = self._clock()
+        elif self._clock() - trial.fresh_at < OLDEST_S:
             return
+        else:
+            read = without_repeated(trial.memory, read)
         stable = "" if subject.alone else names[1]
         trial.memory, seen = look(trial.memory, read, canary=names[0], stable=stable)
         now, subject = self._now(), trial.subject  # its step may be another by now
@@ -187,21 +199,22 @@ class Sampler:
         return replace(_unasked(pod), ready=True, evidence=evidence)
 
     async def _look_up(self, pods: list[Manifest], *, canary: str) -> list[Pod]:
-        """Read what Prometheus has of all of them, with one query.
+        """Read what Prometheus has of all of them, some with each query, one after the other.
 
-        That takes 4 ms for each pod, so others are not kept waiting by it.
+        That takes 4 ms for each pod, so others are not kept waiting by it. Where it does not answer
+        it is asked no more: a look that waits in vain does it once.
         """
         ready = {pod["metadata"]["name"]: _revision(pod) for pod in pods if is_ready(pod)}
         scraped: dict[str, Scraped | str] = {}
-        if ready:
-            namespace = pods[0]["metadata"]["namespace"]
-            query = prometheus.query(ready, namespace=namespace, canary=canary)
-            try:
+        try:
+            for some in prometheus.in_parts(ready):
+                namespace = pods[0]["metadata"]["namespace"]
+                query = prometheus.query(some, namespace=namespace, canary=canary)
                 status, body = await self._prometheus(query)
-                scraped = await asyncio.to_thread(prometheus.read, body, ready, status=status)
-            except (OSError, TimeoutError, aiohttp.ClientError) as error:
-                why = prometheus.not_looked_up(str(error)[:100] or type(error).__name__)
-                scraped = dict.fromkeys(ready, why)
+                scraped |= await asyncio.to_thread(prometheus.read, body, some, status=status)
+        except (OSError, TimeoutError, aiohttp.ClientError) as error:
+            why = prometheus.not_looked_up(_why(error))
+            scraped |= dict.fromkeys(ready.keys() - scraped.keys(), why)
         return [_looked_up(pod, scraped.get(pod["metadata"]["name"])) for pod in pods]
 
     async def _ask(self, address: str, revision: str, places: asyncio.Semaphore) -> Evidence | str:
@@ -210,9 +223,14 @@ class Sampler:
             async with places, self._places:
                 body = await self._fetch(f"http://{host}:{PORT}/evidence")
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
-            why = str(error) or type(error).__name__
-            return f"does not answer on port {PORT} ({why[:100]})"
+            return f"does not answer on port {PORT} ({_why(error)})"
         return parse(body, revision=revision)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):  # most have no words
+        return "nothing came in time"
+    return str(error)[:100] or type(error).__name__
 
 
 def _unasked(pod: Manifest) -> Pod:

@@ -160,7 +160,12 @@ def test_what_was_scraped_long_ago_is_not_read():
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
-        (401, b"Unauthorized", "Prometheus answers 401, not as its API does: see prometheus.url"),
+        (
+            401,
+            b"Unauthorized",
+            "Prometheus answers 401, which is about who asks: see prometheus.token",
+        ),
+        (403, b'{"error": "no"}', "see prometheus.tokenSecret in the operator's chart"),
         (302, b"", "answers 302"),
         (200, b"<html><body>Sign in</body></html>", "answers 200, not as its API does"),
         (200, b"[]", "not as its API does"),
@@ -189,6 +194,19 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+@pytest.mark.parametrize("label", ["le", "revision", "pod", "source"])
+@pytest.mark.parametrize("value", [None, 5, ["a"], {}])
+def test_a_label_that_is_no_text_is_none(label: str, value: Any):
+    prometheus = Prometheus()
+    prometheus.scrape(metrics(a_server()), **TARGET)
+    result = prometheus.vector(QUERY)
+    for series in result:
+        if label in series["metric"]:
+            series["metric"][label] = value
+    body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}})
+    assert isinstance(read(body.encode(), PODS)[POD], str)
 
 
 @given(st.lists(JSON, max_size=4), st.data())
