@@ -237,7 +237,7 @@ class Server:
         if request.content_type == JSON_PATCH:
             after = _json_patched(live, body)
         elif request.content_type == MERGE:
-            after = _merge_patched(live, body)
+            after = merge_patched(live, body)
         else:
             raise Failure(415, "UnsupportedMediaType", f"{request.content_type} is not spoken here")
         self._check(where, live, after["metadata"])
@@ -496,12 +496,13 @@ def _default(manifest: Manifest, number: int) -> None:
         spec.setdefault("type", "ClusterIP")
 
 
-def _merge_patched(value: Any, patch: Any) -> Any:
+def merge_patched(value: Any, patch: Any) -> Any:
+    """Return `value` as a merge patch (RFC 7386) leaves it."""
     if not isinstance(patch, dict):
         return patch
     base = value if isinstance(value, dict) else {}
     left = {k: v for k, v in base.items() if k not in patch or patch[k] is not None}
-    return left | {k: _merge_patched(base.get(k), v) for k, v in patch.items() if v is not None}
+    return left | {k: merge_patched(base.get(k), v) for k, v in patch.items() if v is not None}
 
 
 def _json_patched(value: Manifest, operations: list[Manifest]) -> Manifest:

@@ -16,6 +16,7 @@ from played_pods import Server, bucket_of
 from played_prometheus import Prometheus, metrics
 from yolofleet.api.analysis import Mode
 from yolofleet.api.names import FAILED_ANNOTATION, Manifest
+from yolofleet.api.typed import approvals_in
 from yolofleet.cluster import kinds
 
 ROLLOUT = {
@@ -295,12 +296,13 @@ async def test_pods_that_nobody_can_read_hold_a_release_for_ever_and_are_told():
         for word in ("NetworkPolicy", "STRICT", "sidecar", "spec.runtime.image", "excludeInbound"):
             assert word in world.condition(kind)["message"], (kind, word)
     assert "not rolled back" in world.condition("Progressing")["message"]
-    assert "despite" not in world.condition("Progressing")["message"]
+    assert not list(approvals_in(world.condition("Progressing")["message"]))
     await world.pass_time(7200)
     await play(world, pods, 2)
     assert weights(world) == {old: 100, new: 0}
     assert world.condition("Progressing")["reason"] == "AnalysisUnavailable"
-    assert "despite" in world.condition("Progressing")["message"]
+    (offered,) = approvals_in(world.condition("Progressing")["message"])
+    assert offered.despite == "NotEnoughData"
     world.operator.tells = pods.tells
     await play(world, pods, 30)
     assert weights(world).get(new), "once they are read, it goes on by what they tell"

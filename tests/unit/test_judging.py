@@ -8,6 +8,7 @@ import pytest
 from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import Analysis, AnalysisStatus, Check, Failed, Stage, Sum, Verdict
 from yolofleet.api.names import FAILED_ANNOTATION, RETRY_ANNOTATION
+from yolofleet.api.typed import approvals_in
 from yolofleet.plan.judging import is_news
 
 V1, V2, V3 = ({"uri": f"https://models/{n}.onnx"} for n in (1, 2, 3))
@@ -113,7 +114,8 @@ class TestInTheDark:
         assert world.weights() == {old: 100, new: 0}
         assert told(world).reason == "NotEnoughData"
         assert "84 of 150" in told(world).message
-        assert "despite" in told(world).message
+        (offered,) = approvals_in(told(world).message)
+        assert (offered.revision, offered.despite) == (new, "NotEnoughData")
         shows(world, Verdict.PASS)
         turn(world)
         assert world.weights().get(new, 0) > 0 or world.status().stable.revision == new

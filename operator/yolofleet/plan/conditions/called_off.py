@@ -1,7 +1,7 @@
 """What is said of a revision that judging called off, or keeps where it is, and how to go on."""
 
-from yolofleet.api.names import RETRY_ANNOTATION
 from yolofleet.api.rollout import Despite
+from yolofleet.api.typed import retrying
 from yolofleet.plan.conditions.commands import approval
 from yolofleet.plan.conditions.situation import Situation
 
@@ -23,6 +23,5 @@ def to_go_on(now: Situation, name: str, wish: str = "release it all the same") -
 
 def to_judge_again(now: Situation, name: str) -> str:
     """Return the command that does."""
-    where = f"{now.detector.name} -n {now.detector.namespace}"
     again = f"{name}:{now.detector.generation}"
-    return f"To judge it again: kubectl annotate yd {where} --overwrite {RETRY_ANNOTATION}={again}"
+    return f"To judge it again: {retrying(now.detector.name, now.detector.namespace, again)}"

@@ -1,0 +1,304 @@
+"""The plugin: what was typed in, what to ask kubectl for, and what is shown.
+
+Exits 0, 1 when the cluster or the detector says no, and 2 when it was typed wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from yolofleet.api import names
+from yolofleet.cli import edits
+from yolofleet.cli.detector import NothingToDo, Raw, Seen
+from yolofleet.cli.kubectl import DETECTORS, RECORDS, Failed, Forbidden, Kubectl, answer
+from yolofleet.cli.merging import kept, removed, touched
+from yolofleet.cli.ownership import Owned, owned
+from yolofleet.cli.tree import tree
+from yolofleet.cli.watching import World, changes
+from yolofleet.cli.why import why
+
+OK, REFUSED = 0, 1
+_CLEAR: Final = "\x1b[H\x1b[2J\x1b[3J"
+
+GLOBAL: Final = (
+    *("--context", "--kubeconfig", "--cluster", "--user", "--server", "--token"),
+    *("--as", "--as-group", "--as-uid", "--certificate-authority", "--tls-server-name"),
+    "--request-timeout",
+)
+"""kubectl's flags that say which cluster is asked, and as whom."""
+
+EDITS: Final[dict[str, tuple[str, Callable[..., edits.Edit]]]] = {
+    "promote": ("copy the canary into the spec, and remove it", edits.promote),
+    "approve": ("let the step go on that waits for your word", edits.approve),
+    "accept": ("let a revision go on that analysis called off", edits.accept),
+    "retry": ("have it judged again", edits.retry),
+    "pause": ("hold a release where it is", edits.pause),
+    "resume": ("let it go on", edits.resume),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    asked = _parser().parse_args(arguments)
+    try:
+        return int(asked.run(asked, Kubectl(_flags(asked))))
+    except (Failed, NothingToDo) as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        return OK  # the only way out of a watch
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stderr.close()
+        return OK
+
+
+# seeing
+
+
+def get(asked: argparse.Namespace, kubectl: Kubectl) -> int:
+    """Show detectors as a tree, once or whenever they change."""
+    if asked.watch:
+        return _watch(asked, kubectl)
+    found, pods = _read(kubectl, asked.name, _everywhere(asked))
+    if asked.name and not found:
+        raise Failed(_no_such(asked.name))
+    if not found:
+        print("There is no detector here; -A shows those of all namespaces.", file=sys.stderr)
+        return OK
+    print(tree(found, pods, now=datetime.now(UTC), wide=asked.all_namespaces), end="")
+    return OK
+
+
+def explain(asked: argparse.Namespace, kubectl: Kubectl) -> int:
+    """Say why a detector is not as asked."""
+    found, pods = _read(kubectl, asked.name, ())
+    if not found:
+        raise Failed(_no_such(asked.name))
+    print(why(found[0], pods), end="")
+    return OK
+
+
+def _watch(asked: argparse.Namespace, kubectl: Kubectl) -> int:
+    everywhere, watching = _everywhere(asked), ("--watch", "--output-watch-events")
+    watches = {
+        "detectors": lambda: kubectl.start(*_detectors(asked.name), *watching, *everywhere),
+        "pods": lambda: kubectl.start(*_pods(asked.name), *watching, *everywhere),
+    }
+    with contextlib.closing(changes(watches, frozenset({"pods"}))) as worlds:
+        for world in worlds:
+            _show(world, wide=asked.all_namespaces)
+    return OK
+
+
+def _show(world: World, *, wide: bool) -> None:
+    found = [Seen(raw) for raw in world.all("detectors")]
+    text = tree(found, world.all("pods"), now=datetime.now(UTC), wide=wide)
+    print(_CLEAR + text if sys.stdout.isatty() else text, flush=True)
+
+
+def _read(kubectl: Kubectl, name: str | None, where: Sequence[str]) -> tuple[list[Seen], list[Raw]]:
+    """Read detectors and their pods at once; no pods where the caller may not see them."""
+    detectors = kubectl.start(*_detectors(name), *where)
+    pods = kubectl.start(*_pods(name), *where)
+    try:
+        found = [Seen(raw) for raw in answer(detectors)["items"]]
+    except BaseException:
+        pods.kill()
+        pods.communicate()
+        raise
+    try:
+        return found, answer(pods)["items"]
+    except Forbidden as error:
+        print(f"Pods are not shown: {error}", file=sys.stderr)
+        return found, []
+
+
+def _detectors(name: str | None) -> list[str]:
+    one = [f"--field-selector=metadata.name={name}"] if name else []
+    return ["get", DETECTORS, "-o=json", "--show-managed-fields", *one]
+
+
+def _pods(name: str | None) -> list[str]:
+    label = f"{names.DETECTOR_LABEL}={name}" if name else names.DETECTOR_LABEL
+    return ["get", "pods", "-o=json", f"--selector={label}"]
+
+
+def _everywhere(asked: argparse.Namespace) -> Sequence[str]:
+    return ("--all-namespaces",) if asked.all_namespaces else ()
+
+
+def _no_such(name: str) -> str:
+    return (
+        f"there is no detector {name} in this namespace: is it in another one (-n) or another"
+        " cluster (--context)? kubectl yd get -A lists all"
+    )
+
+
+# editing
+
+
+def edit(asked: argparse.Namespace, kubectl: Kubectl) -> int:
+    """Make the change that a command is for."""
+    _, change = EDITS[asked.command]
+    told = {"without_proof": True} if getattr(asked, "without_proof", False) else {}
+    seen = _one(kubectl, asked.name)
+    return _send(asked, kubectl, seen, change(seen, **told))
+
+
+def rollback(asked: argparse.Namespace, kubectl: Kubectl) -> int:
+    """Put the spec back that a revision was made of."""
+    seen = _one(kubectl, asked.name)
+    return _send(
+        asked, kubectl, seen, edits.roll_back(seen, _record(kubectl, seen, asked.revision))
+    )
+
+
+def abort(asked: argparse.Namespace, kubectl: Kubectl) -> int:
+    """Call off the release under way, or else remove the canary."""
+    seen = _one(kubectl, asked.name)
+    if edits.is_called_off_by_the_spec(seen):
+        wish = edits.abort_release(seen, _record(kubectl, seen, seen.stable))
+    else:
+        wish = edits.abort_canary(seen)
+    return _send(asked, kubectl, seen, wish)
+
+
+def _one(kubectl: Kubectl, name: str) -> Seen:
+    raw = answer(kubectl.start("get", DETECTORS, name, "-o=json", "--show-managed-fields"))
+    return Seen(raw)
+
+
+def _record(kubectl: Kubectl, seen: Seen, revision: str) -> Raw:
+    """Return the record of one of the detector's revisions."""
+    label = f"--selector={names.DETECTOR_LABEL}={seen.name}"
+    where = ("--namespace", seen.namespace)
+    records = answer(kubectl.start("get", RECORDS, "-o=json", label, *where))
+    found: dict[str, Raw] = {each["metadata"]["name"]: each for each in records["items"]}
+    if revision in found:
+        return found[revision]
+    ordered = sorted(found.values(), key=lambda record: int(record.get("revision") or 0))
+    known = ", ".join(record["metadata"]["name"] for record in ordered) or "none"
+    raise Failed(
+        f"{seen.name} has no record of a revision {revision!r}; there are, oldest first: {known}."
+        " What is not kept any more (spec.revisionHistory) has to come from Git"
+    )
+
+
+def _send(asked: argparse.Namespace, kubectl: Kubectl, seen: Seen, wish: edits.Edit) -> int:
+    """Show the change and make it; where a GitOps tool would put it back, say what to commit."""
+    if not asked.force and (owners := owned(seen, touched(wish.patch))):
+        return _to_commit(seen, wish, owners)
+    print(wish.typed)
+    after = kubectl.patch(seen, wish.patch, dry_run=asked.dry_run)
+    if after["metadata"].get("resourceVersion") == seen.version and not asked.dry_run:
+        print("Nothing changed: it was so already.")
+    elif asked.dry_run:
+        print(f"Tried only, and taken by the API server: {wish.says}. Nothing was changed.")
+    else:
+        print(f"Done: {wish.says}. kubectl yd get {seen.name} -n {seen.namespace} -w shows it.")
+    return OK
+
+
+def _to_commit(seen: Seen, wish: edits.Edit, owners: Sequence[Owned]) -> int:
+    said = "; ".join(str(each) for each in owners)
+    print(
+        f"Nothing was changed: {said}, and would be put back. Commit this where that tool reads it"
+        " (--force edits the detector all the same):\n",
+        file=sys.stderr,
+    )
+    manifest: dict[str, Any] = {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": seen.name, "namespace": seen.namespace},
+    }
+    for name, part in kept(wish.patch).items():
+        manifest[name] = {**manifest.get(name, {}), **part}
+    print(_as_yaml(manifest), end="")
+    for path in removed(wish.patch):
+        print(f"# remove {'.'.join(path)}")
+    return REFUSED
+
+
+def _as_yaml(manifest: dict[str, Any]) -> str:
+    try:
+        import yaml  # here: who sees a tree need not wait for it
+    except ImportError:
+        return json.dumps(manifest, indent=2) + "\n"  # JSON is YAML
+    text: str = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
+    return text
+
+
+# what may be typed
+
+
+def _parser() -> argparse.ArgumentParser:
+    everywhere = _globals()
+    parser = argparse.ArgumentParser(
+        prog="kubectl yd", description="See and edit YoloDetectors, as you would by kubectl."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, says: str, run: Callable[..., int]) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=says, description=says, parents=[everywhere])
+        one.set_defaults(run=run)
+        return one
+
+    seeing = command("get", "show detectors, their revisions and pods as a tree", get)
+    seeing.add_argument("name", nargs="?", metavar="NAME", help="only this one")
+    seeing.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
+    seeing.add_argument("-w", "--watch", action="store_true", help="again whenever it changes")
+    command("explain", "say why a detector is not as asked, and the fix", explain).add_argument(
+        "name", metavar="NAME"
+    )
+    for name, (says, _) in EDITS.items():
+        one = _editing(command(name, says, edit))
+        if name == "approve":
+            one.add_argument(
+                "--without-proof",
+                action="store_true",
+                help="where analysis has not proved enough: go on all the same",
+            )
+    _editing(command("abort", "call a release off, or else remove the canary", abort))
+    back = _editing(command("rollback", "put back the spec of a former revision", rollback))
+    back.add_argument("revision", metavar="REVISION", help="as `kubectl yd get` names it")
+    return parser
+
+
+def _editing(one: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    one.add_argument("name", metavar="NAME")
+    one.add_argument(
+        "--dry-run", action="store_true", help="have the API server try it, and change nothing"
+    )
+    one.add_argument(
+        "--force", action="store_true", help="also what a GitOps tool owns, and may put back"
+    )
+    return one
+
+
+def _globals() -> argparse.ArgumentParser:
+    """Return kubectl's own flags, which are handed on."""
+    shared = argparse.ArgumentParser(add_help=False)
+    group = shared.add_argument_group("which cluster, and as whom (as of kubectl)")
+    group.add_argument("-n", "--namespace", metavar="NAMESPACE")
+    for flag in GLOBAL:
+        short = ("-s",) if flag == "--server" else ()
+        group.add_argument(*short, flag, metavar=flag.strip("-").upper())
+    group.add_argument("--insecure-skip-tls-verify", action="store_true")
+    return shared
+
+
+def _flags(asked: argparse.Namespace) -> list[str]:
+    told = vars(asked)
+    given = [(flag, told[flag.strip("-").replace("-", "_")]) for flag in ("--namespace", *GLOBAL)]
+    flags = [f"{flag}={value}" for flag, value in given if value is not None]
+    return flags + (["--insecure-skip-tls-verify"] if asked.insecure_skip_tls_verify else [])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""What each command changes: a detector as it was read in, a merge patch out; pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from yolofleet.api import names
+from yolofleet.api.typed import Approval, approvals_in, patching, retries_in, retrying
+from yolofleet.cli.detector import NothingToDo, Raw, Seen
+from yolofleet.cli.merging import difference
+
+BY_FIELD: Final = ("runtime", "inference")
+"""Parts of which a canary gives the fields that differ; the others it replaces whole."""
+
+WHOLE: Final = ("model", "resources", "podTemplate")
+
+JUDGED: Final = ("Progressing", "CanaryHealthy", "Analysed")
+"""Conditions whose messages have commands, the one of the spec's revision first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What to change. says: what comes of it. typed: the command that does the same."""
+
+    patch: dict[str, Any]
+    says: str
+    typed: str
+
+
+def _edit(seen: Seen, patch: dict[str, Any], says: str) -> Edit:
+    return Edit(patch, says, patching(seen.name, seen.namespace, patch))
+
+
+def _spec(seen: Seen, spec: dict[str, Any], says: str) -> Edit:
+    return _edit(seen, {"spec": spec}, says)
+
+
+def promote(seen: Seen) -> Edit:
+    """Copy what differs of the canary into the spec, and remove it."""
+    canary = seen.spec.get("canary")
+    if canary is None:
+        raise NothingToDo(
+            f"nothing to promote: {seen.name} has no spec.canary. A release goes on by its own"
+            f" steps: kubectl yd explain {seen.name} says what it waits for"
+        )
+    patch: dict[str, Any] = {name: canary[name] for name in BY_FIELD if canary.get(name)}
+    for name in WHOLE:
+        if canary.get(name) is not None:
+            patch[name] = difference(seen.spec.get(name), canary[name])
+    given = {name: part for name, part in patch.items() if part}
+    return _spec(seen, {**given, "canary": None}, f"promotes the canary of {seen.name}")
+
+
+def approve(seen: Seen, *, without_proof: bool = False) -> Edit:
+    """Let the step go on that waits for a person's word."""
+    _caught_up(seen)
+    offered = list(approvals_in(next(iter(seen.messages("Progressing")))))
+    for approval in offered:
+        if approval.despite is None:
+            return _approved(seen, approval, f"approves step {approval.step}")
+    for approval in offered:
+        if approval.despite == "NotEnoughData":
+            if without_proof:
+                return _approved(seen, approval, f"lets step {approval.step} go on without proof")
+            raise NothingToDo(
+                f"{approval.revision} has not proved enough yet. To go on without proof:"
+                f" kubectl yd approve {seen.name} --without-proof"
+            )
+    if offered:
+        raise NothingToDo(
+            f"{offered[0].revision} was called off, and waits for no approval. To judge it again:"
+            f" kubectl yd retry {seen.name}. To have it all the same: kubectl yd accept {seen.name}"
+        )
+    raise NothingToDo(f"nothing to approve: {_progress(seen)}")
+
+
+def accept(seen: Seen) -> Edit:
+    """Let a revision go on that analysis called off."""
+    _caught_up(seen)
+    for message in seen.messages(*JUDGED):
+        for approval in approvals_in(message):
+            if approval.despite == "AnalysisFailed":
+                return _approved(seen, approval, "accepts what failed of")
+    raise NothingToDo(
+        f"nothing to accept: no revision of {seen.name} was called off. {_progress(seen)}"
+    )
+
+
+def retry(seen: Seen) -> Edit:
+    """Have the revision judged again that analysis called off, or gave up on."""
+    _caught_up(seen)
+    for message in seen.messages(*JUDGED):
+        for again in retries_in(message):
+            patch = {"metadata": {"annotations": {names.RETRY_ANNOTATION: again}}}
+            says = f"has {again.partition(':')[0]} judged again"
+            return Edit(patch, says, retrying(seen.name, seen.namespace, again))
+    raise NothingToDo(
+        f"nothing to judge again: no revision of {seen.name} was called off. {_progress(seen)}"
+    )
+
+
+def pause(seen: Seen) -> Edit:
+    """Hold a release where it is."""
+    if _is_paused(seen):
+        raise NothingToDo(
+            f"{seen.name} is paused already; kubectl yd resume {seen.name} lets it go on"
+        )
+    says = f"holds the releases of {seen.name}: weights and replicas stay"
+    return _spec(seen, {"rollout": {"paused": True}}, says)
+
+
+def resume(seen: Seen) -> Edit:
+    """Let a release go on that was paused."""
+    if not _is_paused(seen):
+        raise NothingToDo(f"{seen.name} is not paused. {_progress(seen)}")
+    return _spec(seen, {"rollout": {"paused": False}}, f"lets the releases of {seen.name} go on")
+
+
+def roll_back(seen: Seen, record: Raw) -> Edit:
+    """Put back what the spec said of the revision that `record` (a ControllerRevision) is of."""
+    name = record["metadata"]["name"]
+    patch = _as_recorded(seen, record)
+    if not patch:
+        raise NothingToDo(
+            f"nothing to roll back: the spec of {seen.name} asks for {name} already."
+            f" {_progress(seen)}"
+        )
+    return _spec(seen, patch, f"puts the spec back that {name} was made of")
+
+
+def is_called_off_by_the_spec(seen: Seen) -> bool:
+    """Say whether to abort is to put the former spec back, and not to remove a canary."""
+    wanted = {str(seen.going.get("revision", ""))}
+    wanted |= {each["name"] for each in seen.revisions if each.get("role") == "Target"}
+    message = next(iter(seen.messages("Progressing")))
+    wanted |= {approval.revision for approval in approvals_in(message)}
+    return bool(wanted - {"", seen.stable})
+
+
+def abort_release(seen: Seen, record: Raw) -> Edit:
+    """Put the spec back that the stable revision was made of."""
+    name, patch = record["metadata"]["name"], _as_recorded(seen, record)
+    if not patch:
+        raise NothingToDo(
+            f"nothing to abort: the spec of {seen.name} asks for {name}, which it is released on."
+            f" {_progress(seen)}"
+        )
+    return _spec(seen, patch, f"calls the release off: back to {name}")
+
+
+def abort_canary(seen: Seen) -> Edit:
+    """Remove the canary."""
+    if seen.spec.get("canary") is None:
+        raise NothingToDo(
+            f"nothing to abort: {seen.name} has no spec.canary and no release under way."
+            f" {_progress(seen)}"
+        )
+    return _spec(seen, {"canary": None}, f"removes the canary of {seen.name}")
+
+
+def _as_recorded(seen: Seen, record: Raw) -> dict[str, Any]:
+    """Return what of the spec differs from what `record` holds.
+
+    `access` also says who may talk to pods, which is no part of a revision and stays.
+    """
+    patch = {}
+    for name, part in _parts(record).items():
+        now = seen.spec.get(name)
+        if name == "access":
+            now = {field: value for field, value in (now or {}).items() if field in part}
+        if changed := difference(now, part):
+            patch[name] = changed
+    return patch
+
+
+def _parts(record: Raw) -> Mapping[str, Mapping[str, Any]]:
+    name = record["metadata"]["name"]
+    try:
+        whole = json.loads(record["data"][names.RECORD_KEY])["whole"]
+        return {part: dict(content) for part, content in whole.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NothingToDo(
+            f"the record of {name} cannot be read ({error!r}): put the former spec back by hand,"
+            " from Git for example"
+        ) from error
+
+
+def _approved(seen: Seen, approval: Approval, says: str) -> Edit:
+    patch = approval.patch()
+    if seen.spec.get("rollout", {}).get("approved") == {
+        name: value
+        for name, value in patch["spec"]["rollout"]["approved"].items()
+        if value is not None
+    }:
+        raise NothingToDo(f"{approval.revision} is approved already. {_progress(seen)}")
+    return _edit(seen, patch, f"{says} of {approval.revision}")
+
+
+def _is_paused(seen: Seen) -> bool:
+    return bool(seen.spec.get("rollout", {}).get("paused"))
+
+
+def _caught_up(seen: Seen) -> None:
+    """Refuse while the messages speak of a spec before this one."""
+    if seen.unseen:
+        raise NothingToDo(
+            f"the operator has not seen the last edit of {seen.name} yet, so that nobody knows what"
+            f" it waits for: try again in a moment. If it stays so: kubectl yd explain {seen.name}"
+        )
+
+
+def _progress(seen: Seen) -> str:
+    told = seen.condition("Progressing")
+    if not told:
+        return "The operator has said nothing of it yet"
+    return f"Progressing says {told['reason']}: {told.get('message', '')}"

@@ -1,0 +1,121 @@
+"""kubectl as the way to the cluster: kubeconfig, log-ins, proxies and rights are the caller's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from yolofleet.api import names
+from yolofleet.cli.detector import Raw, Seen
+
+DETECTORS: Final = f"{names.PLURAL}.{names.GROUP}"
+RECORDS: Final = "controllerrevisions.apps"
+MANAGER: Final = "kubectl-yd"
+
+_LOG: Final = re.compile(r"^[EWI]\d{4} \d\d:\d\d:\d\d\.\d+ .*\n?", re.MULTILINE)
+"""Lines of kubectl's own log, which come before what it says."""
+
+
+class Failed(Exception):
+    """The cluster could not be asked, or said no; the message says what to do."""
+
+
+class Forbidden(Failed):
+    """The caller may not do that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kubectl:
+    """kubectl with the caller's global flags (`--context`, `-n`…)."""
+
+    flags: Sequence[str] = ()
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start kubectl."""
+        program = os.environ.get("KUBECTL") or "kubectl"
+        try:
+            return subprocess.Popen(
+                [program, *arguments, *self.flags],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+            )
+        except OSError as error:
+            raise Failed(
+                f"{program} cannot be run ({error.strerror}): install kubectl, or name it in the"
+                " variable KUBECTL"
+            ) from error
+
+    def patch(self, seen: Seen, patch: dict[str, Any], *, dry_run: bool) -> Raw:
+        """Change the very detector that was read. `Failed` when it has changed meanwhile."""
+        metadata = {**patch.get("metadata", {}), "resourceVersion": seen.version}
+        tried = ("--dry-run=server",) if dry_run else ()
+        change = ("--type=merge", "-p", json.dumps({**patch, "metadata": metadata}), "-o=json")
+        where = ("--namespace", seen.namespace, f"--field-manager={MANAGER}", *tried)
+        return answer(self.start("patch", DETECTORS, seen.name, *change, *where))
+
+
+def answer(process: subprocess.Popen[str]) -> Raw:
+    """Wait for what `process` answers. Raises `Failed`."""
+    out, err = process.communicate()
+    if process.returncode:
+        raise failure(err)
+    told: Raw = json.loads(out)
+    return told
+
+
+def events(process: subprocess.Popen[str]) -> Iterator[Raw]:
+    """Return the events of a watch as they come, each a line of its own."""
+    return (json.loads(line) for line in process.stdout or ())
+
+
+def failure(err: str) -> Failed:
+    """Return what kubectl said, with what to do about it."""
+    said = _LOG.sub("", err).strip() or err.strip() or "kubectl failed without a word"
+    said = said.removeprefix("error: ")
+    for pattern, kind, hint in _HINTS:
+        if re.search(pattern, said):
+            return kind(f"{said}\n{hint}")
+    return Failed(said)
+
+
+_HINTS: Final[tuple[tuple[str, type[Failed], str], ...]] = (
+    (
+        r"\(Conflict\)",
+        Failed,
+        "It changed since it was read (somebody else, or the operator), and nothing was"
+        " overwritten: look at it, and type the command again.",
+    ),
+    (
+        r"\(Forbidden\)",
+        Forbidden,
+        "Your own rights are asked for. The cluster's role `view` sees detectors and `edit` changes"
+        " them, unless the chart's rbac.aggregateToDefaultRoles is false.",
+    ),
+    (
+        rf"\(NotFound\): {names.PLURAL}",
+        Failed,
+        "Is it in another namespace (-n) or cluster (--context)? kubectl yd get -A lists all.",
+    ),
+    (
+        r"doesn't have a resource type",
+        Failed,
+        "YoloFleet is not installed in this cluster. Is --context the right one?",
+    ),
+    (
+        r"(?i)unable to connect to the server|connection to the server .* was refused|timed out",
+        Failed,
+        "The API server cannot be reached: is --context the right one, and the network up?",
+    ),
+    (
+        r"(?i)must be logged in|\(Unauthorized\)|executable .* not found|getting credentials",
+        Failed,
+        "Log in again; the command of the kubeconfig's user has to work by itself.",
+    ),
+)

@@ -1,0 +1,147 @@
+"""Detectors as a tree: each with its revisions, and these with their pods; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from yolofleet.cli import pods as of_pod
+from yolofleet.cli.detector import Raw, Seen
+
+HEAD: Final = ("NAME", "ROLE", "WEIGHT", "READY", "STATUS")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line before it is aligned; below: what hangs on it."""
+
+    name: str
+    role: str = ""
+    weight: str = ""
+    ready: str = ""
+    says: str = ""
+    below: tuple[Line, ...] = ()
+
+
+def tree(detectors: Iterable[Seen], pods: Sequence[Raw], *, now: datetime, wide: bool) -> str:
+    """Return the text; wide: whether detectors are of several namespaces."""
+    rows: list[tuple[str, ...]] = [HEAD]
+    for seen in sorted(detectors, key=lambda each: (each.namespace, each.name)):
+        top = _detector(seen, of_pod.pods_of(seen, pods), now, wide=wide)
+        rows += _drawn(top, "", "")
+    return "\n".join(_aligned(rows)) + "\n"
+
+
+def _drawn(line: Line, before: str, under: str) -> Iterator[tuple[str, ...]]:
+    yield (before + line.name, line.role, line.weight, line.ready, line.says)
+    for number, each in enumerate(line.below, 1):
+        last = number == len(line.below)
+        yield from _drawn(
+            each, under + ("└─ " if last else "├─ "), under + ("   " if last else "│  ")
+        )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD) - 1)]
+    for *cells, says in rows:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        yield "  ".join([*padded, says]).rstrip()
+
+
+def _detector(seen: Seen, pods: Sequence[Raw], now: datetime, *, wide: bool) -> Line:
+    shown = {each["name"] for each in seen.revisions}
+    stray = [pod for pod in pods if of_pod.revision_of(pod) not in shown]
+    below = [_revision(seen, each, pods) for each in seen.revisions]
+    below += [_pod(pod) for pod in stray]
+    below += [line for line in (_step(seen, now), _analysis(seen)) if line]
+    return Line(
+        name=f"{seen.namespace}/{seen.name}" if wide else seen.name,
+        ready=str(seen.status.get("ready") or ""),
+        says=" · ".join(filter(None, (summary(seen), str(seen.status.get("url") or "")))),
+        below=tuple(below),
+    )
+
+
+def summary(seen: Seen) -> str:
+    """Say in a few words how a detector is."""
+    if not seen.status.get("conditions"):
+        return "not seen by the operator yet"
+    serving, stalled = seen.condition("Ready"), seen.condition("Stalled")
+    words = [str(serving.get("reason") or "")]
+    if seen.says("Stalled", "True"):
+        words.append(f"Stalled ({stalled['reason']})")
+    elif seen.says("Released", "True"):
+        words.append("Released")
+    else:
+        words.append(str(seen.condition("Progressing").get("reason") or ""))
+    if seen.unseen:
+        words.append("last edit not seen yet")
+    return ", ".join(dict.fromkeys(filter(None, words)))
+
+
+def _revision(seen: Seen, told: Raw, pods: Sequence[Raw]) -> Line:
+    name = told["name"]
+    own = [pod for pod in pods if of_pod.revision_of(pod) == name]
+    return Line(
+        name=name,
+        role=str(told.get("role", "")),
+        weight=f"{told.get('weight', 0)} %",
+        ready=f"{told.get('ready', 0)}/{told.get('desired', 0)}",
+        says=" · ".join(filter(None, (str(told.get("model") or ""), _failed(seen, name)))),
+        below=tuple(_pod(pod) for pod in own),
+    )
+
+
+def _failed(seen: Seen, name: str) -> str:
+    for failed in (seen.status.get("analysis") or {}).get("failed") or ():
+        if failed["revision"] == name:
+            return f"called off: {failed['check']}"
+    return ""
+
+
+def _pod(pod: Raw) -> Line:
+    ready = "yes" if of_pod.is_ready(pod) else "no"
+    return Line(name=pod["metadata"]["name"], ready=ready, says=of_pod.told(pod))
+
+
+def _step(seen: Seen, now: datetime) -> Line | None:
+    going = seen.going
+    if not going:
+        return None
+    steps = (seen.spec.get("rollout") or {}).get("steps") or []
+    step = int(going.get("step") or 0)
+    where = f"step {step} of {len(steps)}" if step else str(going.get("strategy") or "release")
+    since = f"since {_ago(going['since'], now)}" if going.get("since") else ""
+    reason = str(seen.condition("Progressing").get("reason") or "")
+    says = ", ".join(filter(None, (str(going["revision"]), reason, since)))
+    return Line(name=where, weight=f"{going.get('weight', 0)} %", says=says)
+
+
+def _analysis(seen: Seen) -> Line | None:
+    found = seen.status.get("analysis") or {}
+    if not found.get("revision"):
+        return None
+    checks = tuple(Line(name=each["name"], says=_check(each)) for each in found.get("checks") or ())
+    says = f"{found['revision']}: {found.get('said') or found.get('verdict', '')}"
+    return Line(name="analysis", says=says, below=checks)
+
+
+def _check(check: Raw) -> str:
+    words = [str(check["verdict"])]
+    if (value := check.get("value")) is not None:
+        words.append(f"{value:.3g}")
+    if (limit := check.get("limit")) is not None:
+        words.append(f"(limit {limit:.3g})")
+    told = " ".join(words)
+    return f"{told}: {check['message']}" if check.get("message") else told
+
+
+def _ago(time: str, now: datetime) -> str:
+    since = datetime.fromisoformat(time.replace("Z", "+00:00")).astimezone(UTC)
+    seconds = max(int((now - since).total_seconds()), 0)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

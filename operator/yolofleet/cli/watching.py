@@ -1,0 +1,101 @@
+"""What is told again whenever it changes: watches of detectors and pods, side by side."""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from yolofleet.cli.detector import Raw
+from yolofleet.cli.kubectl import Failed, Forbidden, events, failure
+
+GATHER_S: Final = 0.2
+"""So long what comes together is awaited before it is shown."""
+
+
+@dataclass(slots=True)
+class World:
+    """The objects of each kind as last told, by namespace and name."""
+
+    objects: dict[str, dict[tuple[str, str], Raw]] = field(default_factory=dict)
+
+    def take(self, kind: str, event: Raw) -> None:
+        """Take over one event of a watch."""
+        metadata = event["object"]["metadata"]
+        known, key = self.objects.setdefault(kind, {}), (metadata["namespace"], metadata["name"])
+        if event["type"] == "DELETED":
+            known.pop(key, None)
+        elif event["type"] in ("ADDED", "MODIFIED"):
+            known[key] = event["object"]
+
+    def forget(self, kind: str) -> None:
+        """Forget all of a kind: its watch begins anew, with all that there is."""
+        self.objects[kind] = {}
+
+    def all(self, kind: str) -> list[Raw]:
+        """Return the objects of a kind."""
+        return list(self.objects.get(kind, {}).values())
+
+
+Start = Callable[[], "subprocess.Popen[str]"]
+_Told = tuple[str, Raw | Failed | None]
+"""Of which kind: an event, the end of its watch (None), or why there is no other."""
+
+
+def changes(watches: dict[str, Start], optional: frozenset[str]) -> Generator[World, None, None]:
+    """Return what there is, again each time it has changed. Raises `Failed`.
+
+    optional: kinds that the caller may have no right to see.
+    """
+    told: queue.Queue[_Told] = queue.Queue()
+    running: dict[str, subprocess.Popen[str]] = {}
+    world = World()
+    try:
+        for kind, start in watches.items():
+            _begin(kind, start, told, running)
+        while True:
+            for kind, news in _together(told):
+                if isinstance(news, Forbidden) and kind in optional:
+                    continue
+                if isinstance(news, Failed):
+                    raise news
+                if news is not None:
+                    world.take(kind, news)
+                else:
+                    world.forget(kind)
+                    _begin(kind, watches[kind], told, running)
+            yield world
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+
+
+def _begin(
+    kind: str,
+    start: Start,
+    told: queue.Queue[_Told],
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    running[kind] = process = start()
+
+    def pump() -> None:
+        for event in events(process):
+            told.put((kind, event))
+        err = process.stderr.read() if process.stderr else ""
+        told.put((kind, failure(err) if process.wait() else None))
+
+    threading.Thread(target=pump, name=kind, daemon=True).start()
+
+
+def _together(told: queue.Queue[_Told]) -> Iterator[_Told]:
+    """Return the next news, and what comes with them."""
+    yield told.get()
+    while True:
+        try:
+            yield told.get(timeout=GATHER_S)
+        except queue.Empty:
+            return

@@ -1,0 +1,102 @@
+"""Why a detector is not as asked, and what to type: from its conditions, status and pods; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from yolofleet.api.typed import approvals_in, retries_in
+from yolofleet.cli import pods as of_pod
+from yolofleet.cli.detector import Raw, Seen
+from yolofleet.cli.edits import JUDGED
+from yolofleet.cli.tree import summary
+
+GOOD_WHEN_FALSE: Final = frozenset(
+    {"Stalled", "Reconciling", "Drifted", "AutoscalingLimited", "NameClash"}
+)
+FIRST: Final = ("Stalled", "Ready", "Progressing")
+"""What is told before all else, in this order."""
+
+FINE: Final = frozenset({"Settled", "DriftRepaired", "AsDesired"})
+"""Reasons of what is as asked, whatever its status."""
+
+
+def why(seen: Seen, pods: Sequence[Raw]) -> str:
+    """Return what stands between the detector and its spec, each reason once, with the fix."""
+    told = [f"{seen.namespace}/{seen.name}: {summary(seen)}"]
+    told += _unseen(seen)
+    told += _conditions(seen)
+    told += _pods(seen, pods)
+    if len(told) == 1:
+        told.append("Nothing is wrong: it serves, and the spec is reached.")
+    told += _commands(seen)
+    return "\n\n".join(told) + "\n"
+
+
+def _unseen(seen: Seen) -> Iterator[str]:
+    if not seen.status.get("conditions"):
+        yield (
+            "The operator has not said anything of it. Does it run, and does it watch this"
+            " namespace (the chart's watchNamespaces)?\n"
+            "  kubectl get deploy -A -l app.kubernetes.io/name=yolofleet"
+        )
+    elif seen.unseen:
+        generation = seen.raw["metadata"]["generation"]
+        observed = seen.status.get("observedGeneration", 0)
+        yield (
+            f"The last edit (generation {generation}) has not been seen by the operator, which is"
+            f" at {observed}; what follows is of before. It takes seconds; after that see whether"
+            " the operator runs:\n  kubectl get deploy -A -l app.kubernetes.io/name=yolofleet"
+        )
+
+
+def _conditions(seen: Seen) -> Iterator[str]:
+    said: set[str] = set()
+    for condition in sorted(seen.status.get("conditions") or (), key=_order):
+        message = str(condition.get("message") or "")
+        if _is_fine(condition) or message in said:
+            continue
+        said.add(message)
+        yield f"{condition['type']} is {condition['status']} ({condition['reason']})\n  {message}"
+
+
+def _order(condition: Raw) -> tuple[int, str]:
+    kind = condition["type"]
+    return (FIRST.index(kind) if kind in FIRST else len(FIRST), kind)
+
+
+def _is_fine(condition: Raw) -> bool:
+    if condition["reason"] in FINE:
+        return True
+    if condition["type"] == "Progressing":  # True is on its way: that is why it is not there yet
+        return False
+    good = "False" if condition["type"] in GOOD_WHEN_FALSE else "True"
+    return bool(condition["status"] == good)
+
+
+def _pods(seen: Seen, pods: Sequence[Raw]) -> Iterator[str]:
+    waiting = [
+        f"  {pod['metadata']['name']}: {of_pod.told(pod)}"
+        for pod in of_pod.pods_of(seen, pods)
+        if not of_pod.is_ready(pod) and not pod["metadata"].get("deletionTimestamp")
+    ]
+    if waiting:
+        yield "\n".join(["Pods that are not ready:", *waiting])
+
+
+def _commands(seen: Seen) -> Iterator[str]:
+    """Return what to type of this plugin where messages have the commands in full."""
+    typed = []
+    for message in seen.messages(*JUDGED):
+        for approval in approvals_in(message):
+            match approval.despite:
+                case None:
+                    typed.append(f"approve {seen.name}")
+                case "NotEnoughData":
+                    typed.append(f"approve {seen.name} --without-proof")
+                case _:
+                    typed.append(f"accept {seen.name}")
+        typed += [f"retry {seen.name}" for _ in retries_in(message)]
+    if typed:
+        lines = [f"  kubectl yd {each} -n {seen.namespace}" for each in dict.fromkeys(typed)]
+        yield "\n".join(["In short:", *lines])

@@ -1,0 +1,481 @@
+"""What `kubectl yd` shows and would change, of real specs and statuses, without a cluster."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memory_cluster.server import merge_patched as merged
+from yolofleet.analysis.margins import margins_hash
+from yolofleet.api.analysis import AnalysisStatus, Check, Failed, Stage, Verdict
+from yolofleet.api.names import RETRY_ANNOTATION
+from yolofleet.api.rollout import Despite
+from yolofleet.api.typed import Approval, approvals_in, patching, retries_in, retrying
+from yolofleet.cli import edits
+from yolofleet.cli.detector import NothingToDo, Seen
+from yolofleet.cli.kubectl import Failed as SaidNo
+from yolofleet.cli.kubectl import Forbidden, failure
+from yolofleet.cli.merging import difference, kept, removed, touched
+from yolofleet.cli.ownership import owned
+from yolofleet.cli.pods import told as told_of_pod
+from yolofleet.cli.tree import tree
+from yolofleet.cli.watching import World as Watched
+from yolofleet.cli.why import why
+
+V1, V2, V3 = ({"uri": f"https://models/{n}.onnx"} for n in (1, 2, 3))
+APPROVAL = [{"weight": 10, "hold": "Approval"}, {"weight": 50, "hold": "5m"}]
+JUDGED = {"strategy": "Canary", "steps": APPROVAL, "analysis": {}}
+NOW = datetime(2030, 1, 1, 0, 30, tzinfo=UTC)
+
+
+def seen(world: Any) -> Seen:
+    """Return the world's detector as kubectl reads it after the operator has looked at it."""
+    metadata = world.raw["metadata"] | {"resourceVersion": "7"}
+    status = world.raw.get("status") or {}
+    return Seen({**world.raw, "metadata": metadata, "status": status})
+
+
+def send(world: Any, edit: edits.Edit) -> None:
+    """Make the change, as the API server makes a merge patch."""
+    world.raw = merged(world.raw, edit.patch)
+    world.raw["metadata"]["generation"] += "spec" in edit.patch
+
+
+def record(world: Any, name: str) -> Any:
+    return world.children["ControllerRevision", name]
+
+
+def released(world: Any, **spec: Any) -> str:
+    world.edit(**spec)
+    world.settle()
+    name: str = world.status().stable.revision
+    return name
+
+
+# promote, abort, roll back
+
+
+def test_a_canary_is_promoted_as_the_pods_that_run(world: Any) -> None:
+    released(world, model=V1 | {"sha256": "a" * 64}, inference={"iou": 0.5, "confidence": 0.4})
+    world.edit(canary={"model": V2, "inference": {"confidence": 0.25}, "weight": 50})
+    world.settle()
+    on_trial = world.status().canary.revision
+    send(world, edits.promote(seen(world)))
+    assert world.raw["spec"]["model"] == V2, "a digest of another model would refuse this one"
+    assert world.raw["spec"]["inference"] == {"iou": 0.5, "confidence": 0.25}
+    assert "canary" not in world.raw["spec"]
+    world.settle()
+    assert world.status().stable.revision == on_trial
+
+
+def test_nothing_is_promoted_without_a_canary(world: Any) -> None:
+    released(world)
+    with pytest.raises(NothingToDo, match=r"no spec\.canary.*kubectl yd explain gate"):
+        edits.promote(seen(world))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"model": V2},
+        {"model": V2 | {"sha256": "b" * 64, "classes": ["car"]}, "inference": {"imageSize": 320}},
+        {"runtime": {"precision": "fp32"}, "resources": {"limits": {"memory": "3Gi"}}},
+        {"access": {"apiKeys": {"secretName": "k"}, "allowFrom": [], "corsOrigins": ["*"]}},
+        {"podTemplate": {"spec": {"tolerations": [{"key": "a"}]}}},
+    ],
+)
+def test_a_roll_back_makes_the_very_revision_again(world: Any, spec: Any) -> None:
+    first = released(world, model=V1, inference={"iou": 0.5})
+    second = released(world, **spec)
+    assert second != first
+    for name in (first, second):
+        send(world, edits.roll_back(seen(world), record(world, name)))
+        world.settle()
+        assert world.status().stable.revision == name
+    with pytest.raises(NothingToDo, match=f"asks for {second} already"):
+        edits.roll_back(seen(world), record(world, second))
+
+
+def test_a_roll_back_leaves_alone_what_is_no_part_of_a_revision(world: Any) -> None:
+    first = released(world, model=V1)
+    peers = [{"podSelector": {"matchLabels": {"app": "x"}}}]
+    keys = {"secretName": "k", "key": "keys"}
+    world.edit(model=V2, replicas=7, access={"apiKeys": keys, "allowFrom": peers})
+    world.settle()
+    send(world, edits.roll_back(seen(world), record(world, first)))
+    assert world.raw["spec"]["replicas"] == 7
+    assert world.raw["spec"]["access"]["allowFrom"] == peers
+    assert "apiKeys" not in world.raw["spec"]["access"]
+
+
+def test_a_record_that_cannot_be_read_is_told(world: Any) -> None:
+    first = released(world, model=V1)
+    broken = {**record(world, first), "data": {"record": "{"}}
+    with pytest.raises(NothingToDo, match=f"record of {first} cannot be read.*from Git"):
+        edits.roll_back(seen(world), broken)
+
+
+def test_abort_puts_the_stable_spec_back_while_a_release_goes_on(world: Any) -> None:
+    first = released(world, model=V1, rollout={"strategy": "Canary", "steps": APPROVAL})
+    world.edit(model=V2)
+    world.settle()
+    assert edits.is_called_off_by_the_spec(seen(world))
+    send(world, edits.abort_release(seen(world), record(world, first)))
+    world.settle()
+    assert world.status().stable.revision == first
+    assert world.status().rollout is None
+
+
+def test_abort_removes_the_canary_where_nothing_else_goes_on(world: Any) -> None:
+    released(world, canary={"model": V2, "weight": 10})
+    assert not edits.is_called_off_by_the_spec(seen(world))
+    send(world, edits.abort_canary(seen(world)))
+    assert "canary" not in world.raw["spec"]
+    world.settle()
+    with pytest.raises(NothingToDo, match="nothing to abort"):
+        edits.abort_canary(seen(world))
+
+
+def test_pause_and_resume(world: Any) -> None:
+    released(world)
+    send(world, edits.pause(seen(world)))
+    assert world.raw["spec"]["rollout"] == {"paused": True}
+    with pytest.raises(NothingToDo, match="paused already; kubectl yd resume gate"):
+        edits.pause(seen(world))
+    send(world, edits.resume(seen(world)))
+    assert world.raw["spec"]["rollout"] == {"paused": False}
+    with pytest.raises(NothingToDo, match="not paused"):
+        edits.resume(seen(world))
+
+
+# what messages tell people to type
+
+
+def test_approve_types_what_the_message_says(world: Any) -> None:
+    released(world, model=V1, rollout={"strategy": "Canary", "steps": APPROVAL})
+    with pytest.raises(NothingToDo, match="nothing to approve: Progressing says Settled"):
+        edits.approve(seen(world))
+    world.edit(model=V2)
+    with pytest.raises(NothingToDo, match="has not seen the last edit"):
+        edits.approve(seen(world))
+    world.settle()
+    edit = edits.approve(seen(world))
+    assert edit.typed in world.status().condition("Progressing").message
+    send(world, edit)
+    world.settle()
+    assert world.weights()[world.status().rollout.revision] == 50
+
+
+def judged(world: Any, verdict: Verdict, **more: Any) -> None:
+    trial = world.decide().trial
+    by = margins_hash(world.detector().spec.rollout.analysis)
+    failed = Failed(revision=trial.revision, check="kept", at=world.now, margins_hash=by)
+    world.analysis = AnalysisStatus(
+        revision=trial.revision,
+        against=trial.against,
+        stage=Stage.DARK,
+        verdict=verdict,
+        said="kept 0.71",
+        margins_hash=by,
+        checks=[Check(name="kept", verdict=verdict, since=world.now, value=0.71, limit=0.8)],
+        failed=[failed] if verdict is Verdict.FAIL else [],
+        **more,
+    )
+    world.now += timedelta(minutes=20)
+    world.settle(rounds=2)
+
+
+def on_trial(world: Any) -> None:
+    released(world, model=V1, rollout=JUDGED)
+    world.edit(model=V2)
+    world.settle(rounds=2)
+
+
+def test_what_was_called_off_is_accepted_or_judged_again_and_never_just_approved(
+    world: Any,
+) -> None:
+    on_trial(world)
+    going = world.status().rollout.revision
+    judged(world, Verdict.FAIL)
+    message = world.status().condition("Progressing").message
+    with pytest.raises(NothingToDo, match=r"called off.*kubectl yd retry gate.*yd accept gate"):
+        edits.approve(seen(world))
+    again = edits.retry(seen(world))
+    assert again.typed in message
+    assert again.patch["metadata"]["annotations"][RETRY_ANNOTATION].startswith(f"{going}:")
+    accepted = edits.accept(seen(world))
+    assert accepted.typed in message
+    assert edits.is_called_off_by_the_spec(seen(world)), "abort puts the former spec back"
+    send(world, accepted)
+    assert world.detector().spec.rollout.approved.despite is Despite.ANALYSIS_FAILED
+
+
+def test_what_has_not_proved_enough_goes_on_by_a_word_of_its_own(world: Any) -> None:
+    on_trial(world)
+    with pytest.raises(NothingToDo, match="nothing to approve"):
+        edits.approve(seen(world))
+    world.now = world.now.replace(year=2031)
+    judged(world, Verdict.INCONCLUSIVE)
+    with pytest.raises(NothingToDo, match=r"not proved enough yet.*--without-proof"):
+        edits.approve(seen(world))
+    edit = edits.approve(seen(world), without_proof=True)
+    assert edit.patch["spec"]["rollout"]["approved"]["despite"] == "NotEnoughData"
+
+
+@pytest.mark.parametrize("command", [edits.accept, edits.retry])
+def test_nothing_is_accepted_that_did_not_fail(world: Any, command: Any) -> None:
+    released(world)
+    with pytest.raises(NothingToDo, match="no revision of gate was called off"):
+        command(seen(world))
+
+
+def test_an_approval_takes_back_in_spite_of_what_an_earlier_one_was(world: Any) -> None:
+    released(world)
+    world.edit(rollout={"approved": {"revision": "a", "step": 3, "despite": "AnalysisFailed"}})
+    world.raw = merged(world.raw, Approval("b", 1).patch())
+    assert world.raw["spec"]["rollout"]["approved"] == {"revision": "b", "step": 1}
+
+
+names = st.from_regex(r"[a-z][a-z0-9]{0,9}-[0-9a-f]{8}", fullmatch=True)
+said = st.builds(Approval, names, st.integers(1, 20), st.sampled_from([None, *map(str, Despite)]))
+
+
+@given(st.lists(said, max_size=3), names, st.text(alphabet="ab .;'{}", max_size=9))
+def test_commands_are_read_back_from_among_other_words(
+    given: list[Approval], revision: str, words: str
+) -> None:
+    typed = [patching("gate", "shop", each.patch()) for each in given]
+    again = retrying("gate", "shop", f"{revision}:7")
+    message = f"{words.replace(chr(39), '')} To go on: " + ". ".join([*typed, again]) + ". Else"
+    assert list(approvals_in(message)) == given
+    assert retries_in(message) == [f"{revision}:7"]
+
+
+def test_a_command_that_was_cut_off_is_none() -> None:
+    typed = patching("gate", "shop", Approval("gate-1", 1).patch())
+    assert list(approvals_in(typed[:-9])) == []
+    assert list(approvals_in(patching("gate", "shop", {"spec": {"suspend": True}}))) == []
+
+
+# merge patches
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted", "patch"),
+    [
+        ({"a": 1}, {"a": 1}, {}),
+        ({"a": 1}, {}, {"a": None}),
+        (None, {"a": None, "b": {}, "c": "", "d": [], "e": {"f": {}}}, {}),
+        ({}, {"zero": 0, "no": False}, {"zero": 0, "no": False}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1}}, {"a": {"c": None}}),
+        ({"a": [1]}, {"a": []}, {"a": []}),
+        ({"a": [1]}, {"a": {"b": 1}}, {"a": {"b": 1}}),
+    ],
+)
+def test_the_difference_of_two_specs(now: Any, wanted: Any, patch: Any) -> None:
+    assert difference(now, wanted) == patch
+
+
+leaves = st.integers() | st.text(max_size=3) | st.lists(st.integers(), min_size=1, max_size=2)
+keys = st.sampled_from("abc")
+specs = st.recursive(
+    st.dictionaries(keys, leaves.filter(bool), min_size=1, max_size=3),
+    lambda inner: st.dictionaries(keys, inner, min_size=1, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(specs, specs)
+def test_a_difference_makes_one_of_the_other_and_touches_no_more(now: Any, wanted: Any) -> None:
+    patch = difference(now, wanted)
+    assert merged(now, patch) == wanted
+    assert bool(patch) == (now != wanted)
+    assert set(removed(patch)) <= set(touched(patch))
+    assert merged({}, kept(patch)) == kept(patch)
+
+
+# whose fields they are
+
+
+def managed(manager: str, fields: Any, **more: Any) -> Seen:
+    entry = {"manager": manager, "operation": "Apply", "fieldsV1": fields, **more}
+    return Seen({"metadata": {"managedFields": [entry]}})
+
+
+MODEL = {"f:spec": {"f:model": {".": {}, "f:uri": {}}, "f:rollout": {"f:steps": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("manager", "path", "is_owned"),
+    [
+        ("argocd-controller", "spec.model.uri", True),
+        ("kustomize-controller", "spec.model.uri", True),
+        ("helm-controller", "spec.model.uri", True),
+        ("helm", "spec.model.uri", True),
+        ("kubectl-edit", "spec.model.uri", False),
+        ("argocd-controller", "spec.model.sha256", False),  # a field that Git does not have
+        ("argocd-controller", "spec.model", True),  # with all that is in it
+        ("argocd-controller", "spec.rollout.approved.step", False),
+        ("argocd-controller", "spec.rollout.steps.0", True),  # a part of a whole
+        ("argocd-controller", "metadata.annotations.yolofleet-io/retry", False),
+    ],
+)
+def test_what_a_gitops_tool_has_set_is_its_own(manager: str, path: str, is_owned: bool) -> None:
+    found = owned(managed(manager, MODEL), [tuple(path.split("."))])
+    assert bool(found) is is_owned
+    if found:
+        assert str(found[0]).startswith(f"{path} is set by {manager} (")
+
+
+def test_a_tool_that_writes_the_status_owns_no_spec() -> None:
+    assert not owned(managed("argocd-controller", MODEL, subresource="status"), [("spec", "model")])
+
+
+# the tree, and why
+
+
+def pod(name: str, revision: str, **status: Any) -> Any:
+    labels = {"yolofleet.io/detector": "gate", "yolofleet.io/revision": revision}
+    return {
+        "metadata": {"name": name, "namespace": "shop", "labels": labels},
+        "spec": {"nodeName": "n1"},
+        "status": status,
+    }
+
+
+READY = {"conditions": [{"type": "Ready", "status": "True"}]}
+PULL = {"waiting": {"reason": "ImagePullBackOff", "message": "no such\n image"}}
+
+
+def test_the_tree_has_revisions_pods_weights_the_step_and_verdicts(world: Any) -> None:
+    on_trial(world)
+    judged(world, Verdict.INCONCLUSIVE)
+    old, new = world.status().stable.revision, world.status().rollout.revision
+    crashed = {"state": PULL, "restartCount": 2}
+    pods = [
+        pod("b", old, **READY),
+        pod("a", new, containerStatuses=[crashed]),
+        {**pod("z", old, **READY), "metadata": {**pod("z", old)["metadata"], "namespace": "x"}},
+    ]
+    lines = tree([seen(world)], pods, now=world.now, wide=True).splitlines()
+    told = [" ".join(line.split()) for line in lines]
+    assert told == [
+        "NAME ROLE WEIGHT READY STATUS",
+        f"shop/gate 2/2 Serving, Analysing · {world.status().url}",
+        f"├─ {old} Stable 100 % 2/2 https://models/1.onnx",
+        "│ └─ b yes ready, on n1",
+        f"├─ {new} Target 0 % 1/1 https://models/2.onnx",
+        "│ └─ a no ImagePullBackOff: no such image, on n1, 2 restarts",
+        f"├─ Canary 0 % {new}, Analysing, since 21 min",
+        f"└─ analysis {new}: kept 0.71",
+        "└─ kept Inconclusive 0.71 (limit 0.8)",
+    ]
+    columns = {line.index(word) for line, word in zip(lines[1:3], ("2/2", "2/2"), strict=True)}
+    assert columns == {lines[0].index("READY")}
+
+
+def test_a_detector_that_nobody_has_seen_is_told_as_such(world: Any) -> None:
+    assert "not seen by the operator yet" in tree([seen(world)], [], now=NOW, wide=False)
+    told = why(seen(world), [])
+    assert "The operator has not said anything of it" in told
+    assert "watchNamespaces" in told
+
+
+def test_a_detector_that_is_fine_needs_no_explanation(world: Any) -> None:
+    released(world)
+    assert why(seen(world), []) == (
+        "shop/gate: Serving, Released\n\nNothing is wrong: it serves, and the spec is reached.\n"
+    )
+
+
+def test_why_it_is_not_ready_is_told_once_with_the_pods_and_what_to_type(world: Any) -> None:
+    on_trial(world)
+    judged(world, Verdict.FAIL)
+    going = seen(world).status["analysis"]["revision"]
+    pods = [pod("a", going, containerStatuses=[{"state": PULL}]), pod("b", going, **READY)]
+    told = why(seen(world), pods)
+    assert told.count("was called off: kept") == 1, told
+    assert "Stalled is True (AnalysisFailed)" in told
+    assert "Pods that are not ready:\n  a: ImagePullBackOff: no such image, on n1\n" in told
+    assert told.endswith(
+        "In short:\n  kubectl yd accept gate -n shop\n  kubectl yd retry gate -n shop\n"
+    )
+
+
+def test_an_edit_that_the_operator_has_not_seen_is_told_before_what_was(world: Any) -> None:
+    released(world)
+    world.edit(replicas=3)
+    assert "The last edit (generation " in why(seen(world), [])
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (READY, "ready, on n1"),
+        ({}, "starting, on n1"),
+        (
+            {
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+                ]
+            },
+            "Unschedulable, on n1",
+        ),
+        (
+            {"containerStatuses": [{"state": {"terminated": {"exitCode": 3, "reason": "Error"}}}]},
+            "Error, on n1",
+        ),
+    ],
+)
+def test_a_pod_in_a_few_words(status: Any, told: str) -> None:
+    assert told_of_pod(pod("a", "r", **status)) == told
+
+
+# kubectl
+
+
+@pytest.mark.parametrize(
+    ("err", "kind", "told"),
+    [
+        ('E1129 10:11:12.1 7 memcache.go:265] "x"\nerror: odd', SaidNo, r"^odd$"),
+        ('Error from server (Conflict): Operation: "gate"', SaidNo, "nothing was overwritten"),
+        ("Error from server (Forbidden): no", Forbidden, "rbac.aggregateToDefaultRoles"),
+        ('Error from server (NotFound): yolodetectors.yolofleet.io "x"', SaidNo, "yd get -A"),
+        ('error: the server doesn\'t have a resource type "y"', SaidNo, "not installed"),
+        ("Unable to connect to the server: dial tcp: refused", SaidNo, "cannot be reached"),
+        ("The connection to the server a:1 was refused - did", SaidNo, "cannot be reached"),
+        ("error: You must be logged in to the server (Unauthorized)", SaidNo, "Log in again"),
+        ("", SaidNo, "without a word"),
+    ],
+)
+def test_what_kubectl_says_no_to_is_told_with_the_fix(err: str, kind: type, told: str) -> None:
+    error = failure(err)
+    assert type(error) is kind
+    with pytest.raises(kind, match=told):
+        raise error
+
+
+def test_a_watch_is_followed_from_event_to_event() -> None:
+    def event(type_: str, name: str) -> Any:
+        return {"type": type_, "object": {"metadata": {"namespace": "shop", "name": name}}}
+
+    watched = Watched()
+    for kind in ("ADDED", "MODIFIED"):
+        watched.take("pods", event(kind, "a"))
+    watched.take("pods", event("ADDED", "b"))
+    watched.take("pods", event("DELETED", "a"))
+    assert [each["metadata"]["name"] for each in watched.all("pods")] == ["b"]
+    watched.forget("pods")
+    assert watched.all("pods") == []
+
+
+def test_it_starts_without_what_takes_long_to_import() -> None:
+    code = "import json, sys, yolofleet.cli.__main__; print(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    loaded = {name.partition(".")[0] for name in json.loads(out.stdout)}
+    assert not loaded & {"kopf", "kubernetes", "aiohttp", "pydantic", "orjson", "yaml"}
