@@ -123,9 +123,9 @@ async def test_a_release_from_its_approval_to_its_roll_back(
     (await yd("rollback", "gate", first)).ok()
     assert (await spec_of(kube, namespace))["model"]["uri"] == "demo://shapes"
 
-    async def back() -> None:
+    async def back() -> bool:
         status = (await kube.get(kinds.DETECTOR, namespace, "gate"))["status"]
-        assert status["stable"]["revision"] == first
+        return bool(status["stable"]["revision"] == first)
 
     await eventually(back)
     assert "asks for" in (await yd("rollback", "gate", first)).no()
