@@ -18,6 +18,7 @@ from controlplane.plane import ControlPlane
 from yolofleet.api.names import API_VERSION, KIND, Manifest
 from yolofleet.cluster import kinds
 
+OPERATOR = Path(__file__).parents[2] / "operator"
 Yd = Callable[..., Any]
 V2 = {"uri": "demo://shapes-v2"}
 HOSTS = {"hosts": ["gate.example.com"], "gateways": ["istio-system/public"]}
@@ -45,7 +46,7 @@ class Said:
 def environment(plane: ControlPlane, tmp_path: Path) -> dict[str, str]:
     kubectl = str(assets.directory() / "kubectl")
     known = {"KUBECONFIG": str(plane.kubeconfig()), "KUBECTL": kubectl, "HOME": str(tmp_path)}
-    return os.environ | known | {"PYTHONPATH": "operator", "PYTHONUTF8": "1"}
+    return os.environ | known | {"PYTHONPATH": str(OPERATOR), "PYTHONUTF8": "1"}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ V1, V2, V3 = ({"uri": f"https://models/{n}.onnx"} for n in (1, 2, 3))
 APPROVAL = [{"weight": 10, "hold": "Approval"}, {"weight": 50, "hold": "5m"}]
 JUDGED = {"strategy": "Canary", "steps": APPROVAL, "analysis": {}}
 NOW = datetime(2030, 1, 1, 0, 30, tzinfo=UTC)
+REPOSITORY = Path(__file__).parents[2]
 
 
 def seen(world: Any) -> Seen:
@@ -476,6 +478,8 @@ def test_a_watch_is_followed_from_event_to_event() -> None:
 
 def test_it_starts_without_what_takes_long_to_import() -> None:
     code = "import json, sys, yolofleet.cli.__main__; print(json.dumps(sorted(sys.modules)))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    command = [sys.executable, "-c", code]
+    environment = {"PYTHONPATH": str(REPOSITORY / "operator")}
+    out = subprocess.run(command, env=environment, capture_output=True, check=True, text=True)
     loaded = {name.partition(".")[0] for name in json.loads(out.stdout)}
     assert not loaded & {"kopf", "kubernetes", "aiohttp", "pydantic", "orjson", "yaml"}
