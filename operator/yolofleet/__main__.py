@@ -28,15 +28,16 @@ from yolofleet.cluster.floors import Floors
 from yolofleet.cluster.informer import Informer
 from yolofleet.cluster.kinds import CONTROLLER
 from yolofleet.cluster.sampler import Sampler, fetch_with, to_pods
+from yolofleet.health import Health
 from yolofleet.metrics import Metrics, WorldCollector
-from yolofleet.probes import Beliefs, Health, serve, serve_beliefs
+from yolofleet.probes import Beliefs, Probes, serve, serve_beliefs
 from yolofleet.reconcile import Deps, reconcile
 from yolofleet.runtime import logs
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.credentials import Credentials, find_credentials
-from yolofleet.runtime.errors import ClusterError, NotLeading
+from yolofleet.runtime.errors import ClusterError
 from yolofleet.runtime.events import Events
-from yolofleet.runtime.leader import REQUEST_TIMEOUT_S, Leader, LeadershipLost
+from yolofleet.runtime.leader import REQUEST_TIMEOUT_S, Leader
 from yolofleet.runtime.parts import Parts
 from yolofleet.runtime.queue import Priority, Workers, WorkQueue
 from yolofleet.runtime.watch_health import WatchHealth
@@ -139,10 +140,9 @@ class Operator:
             defaults=settings.defaults,
             now=_now,
         )
-        self._warm = asyncio.Event()
-        self._ending = asyncio.Event()
-        self._servers: list[AppRunner] = []
         self._parts = Parts()
+        self._health = Health(self._parts, metrics, self._queue, self._informer.watches)
+        self._servers: list[AppRunner] = []
         metrics.leading(settings.lease_name, False)
         metrics.workers.limited_to(settings.workers)
         metrics.queue.watch_work(self._queue.working_since)
@@ -167,9 +167,9 @@ class Operator:
         return OK
 
     async def _begin(self) -> None:
-        health = Health(alive=self._ails, ready=self._unready)
+        probes = Probes(alive=self._health.ails, ready=self._health.unready)
         registry, port = self._metrics.registry, self._settings.metrics_port
-        self._servers.append(await serve(registry, health, port))
+        self._servers.append(await serve(registry, probes, port))
         self._servers += filter(None, (await self._explain(), await self._admit()))
         self._parts.start("event loop lag", self._metrics.measure_lag())
         self._parts.start("leader", self._leader.run())
@@ -187,7 +187,7 @@ class Operator:
 
     async def _end(self) -> None:
         """Take all down in order, the Lease before what may take its time."""
-        self._ending.set()
+        self._health.ending = True
         self._guarding.cancel()
         await self._stop_writing()
         await self._leader.release()
@@ -208,19 +208,21 @@ class Operator:
         certificate = webhook.Certificate(folder, self._metrics.certificate_read)
         self._parts.start("certificate", certificate.keep_fresh())
         defaults = self._deps.defaults
-        return await webhook.serve(self._cache, self._warm.is_set, certificate, port, defaults)
+        return await webhook.serve(
+            self._cache, self._health.warm.is_set, certificate, port, defaults
+        )
 
     async def _inform(self) -> None:
         await self._informer.first()
         give_back_memory()
-        self._warm.set()
+        self._health.warm.set()
         logger.info("cache is warm", extra={"fields": {"objects": self._cache.size()}})
         await self._informer.run()
 
     async def _work(self) -> None:
         """Reconcile once this replica leads and its cache is warm: all detectors, then news."""
         await self._leader.elected.wait()
-        await self._warm.wait()
+        await self._health.warm.wait()
         for key in self._cache.detectors():
             self._queue.add(key, Priority.RESYNC)
         workers = Workers(
@@ -236,22 +238,10 @@ class Operator:
 
     async def _failed(self) -> int:
         """End with 1: a restart repairs the rest. After a lost Lease nothing may be written."""
-        if not self._lost():
+        if not self._health.leadership_lost():
             await self._stop_writing()
             await self._leader.release()  # the next one need not wait for its end
         _exit_now(FAILED)
-
-    def _lost(self) -> bool:
-        """Log what ended; return whether it was the leadership."""
-        lost = False
-        for name, error in self._parts.ended().items():
-            if _is_loss(error):
-                lost = True
-                logger.error("leadership lost; exiting", extra={"fields": {"part": name}})
-            else:
-                fields = {"fields": {"part": name}}
-                logger.critical("a part ended; exiting", exc_info=error, extra=fields)
-        return lost
 
     def _beliefs(self) -> Beliefs:
         deps = self._deps
@@ -268,32 +258,6 @@ class Operator:
             all=lambda: explain.overview(sources),
             one=lambda key: explain.look(key, sources, now=deps.now()),
         )
-
-    def _ails(self) -> str:
-        """Say what a restart would put right. An API server that is away is not among it."""
-        if self._ending.is_set():
-            return ""
-        ended = self._parts.ended()
-        ails = [
-            f"ended: {', '.join(ended)}" if ended else "",
-            self._metrics.late(),
-            self._queue.stuck(),
-            self._informer.watches.failing(),
-        ]
-        return "; ".join(filter(None, ails))
-
-    def _unready(self) -> str:
-        if self._ending.is_set():
-            return "ending"
-        if not self._warm.is_set():
-            return "the first lists are not complete"
-        return self._ails() or self._informer.watches.unopened()
-
-
-def _is_loss(error: BaseException | None) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(lambda one: isinstance(one, NotLeading)) is not None
-    return isinstance(error, LeadershipLost | NotLeading)
 
 
 def _exit_now(status: int) -> NoReturn:

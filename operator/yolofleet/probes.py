@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class Probes:
     """What the probes ask. Each returns what is wrong, or nothing."""
 
     alive: Callable[[], str]
@@ -31,7 +31,7 @@ class Beliefs:
     one: Callable[[str], Awaitable[Any]]
 
 
-async def serve(metrics: CollectorRegistry, health: Health, port: int) -> web.AppRunner:
+async def serve(metrics: CollectorRegistry, probes: Probes, port: int) -> web.AppRunner:
     """Serve /metrics, /healthz and /readyz on `port`; the caller cleans the runner up."""
 
     async def scrape(_: web.Request) -> web.Response:
@@ -47,8 +47,8 @@ async def serve(metrics: CollectorRegistry, health: Health, port: int) -> web.Ap
 
     app = web.Application()
     app.router.add_get("/metrics", scrape)
-    app.router.add_get("/healthz", probe(health.alive))
-    app.router.add_get("/readyz", probe(health.ready))
+    app.router.add_get("/healthz", probe(probes.alive))
+    app.router.add_get("/readyz", probe(probes.ready))
     return await _listen(app, "metrics and probes", port)
 
 

@@ -112,7 +112,7 @@ def test_a_canary_gets_its_weight_once_it_is_ready(world):
 
 
 @pytest.mark.parametrize("kind", ["Service", "DestinationRule"])
-def test_the_pointer_stays_where_the_route_is_while_its_next_way_point_is_missing(world, kind):
+def test_the_pointer_stays_where_the_route_is_while_what_it_needs_next_is_missing(world, kind):
     """What was refused is in the memory of a process alone; what is missing anybody sees."""
     old = released(world)
     world.edit(model=V2)

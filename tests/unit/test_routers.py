@@ -86,7 +86,7 @@ def test_a_rule_that_somebody_renamed_still_tells_who_gets_the_requests():
 
 @pytest.mark.parametrize("router", ROUTERS.values())
 def test_what_a_route_needs_of_a_revision_is_what_the_router_makes_beside_its_service(router):
-    made = {each["kind"] for each in router.way_point(DETECTOR, "gate-a")}
+    made = {each["kind"] for each in router.destination_rules(DETECTOR, "gate-a")}
     assert made | {"Service"} == set(router.POINTS)
 
 

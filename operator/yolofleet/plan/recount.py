@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import ConditionType, Reason, RevisionStatus, Serving, Status
+from yolofleet.plan.conditions.ready import was_there
 from yolofleet.plan.conditions.statement import Statement, dated
 from yolofleet.plan.observed import child_named
 from yolofleet.workloads import record
@@ -57,7 +58,7 @@ def recounted(
         if failure is None and name in running:
             failure = running[name].failure
         statement = _how(stable, failure)
-        if complete and name not in running and not statement.status and _was_there(status):
+        if complete and name not in running and not statement.status and was_there(status):
             statement = _deleted(name, children, until)
         ready = dated([statement], status, status.observed_generation, now)
         others = [each for each in status.conditions if each.type != ConditionType.READY]
@@ -73,12 +74,6 @@ def recounted(
 def _loaded(serving: Serving) -> Serving:
     """Tell no digest of what no pod has loaded."""
     return serving if serving.ready else serving.model_copy(update={"digest": None})
-
-
-def _was_there(status: Status) -> bool:
-    """Say whether the stable revision had its workload: it may not have been made yet."""
-    was = status.condition(ConditionType.READY)
-    return was is not None and was.reason in (Reason.SERVING, Reason.DEPLOYMENT_DELETED)
 
 
 def _deleted(name: str, children: Iterable[Manifest], until: str) -> Statement:

@@ -80,7 +80,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         ),
         *([service_account(detector, around.pull_secrets)] if account else []),
         *(revision_service(detector, name) for name in names),
-        *(made for name in names for made in router.way_point(detector, name)),
+        *(made for name in names for made in router.destination_rules(detector, name)),
         stable_service(detector, plan.stable, spans=plan.spans),
         *written.routes(detector, plan.route(detector)),
         *([live(detector, content)] if content else []),

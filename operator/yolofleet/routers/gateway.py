@@ -42,7 +42,7 @@ _EVERY_REQUEST: Sequence[Mapping[str, Any]] = ({}, {"path": {"type": "PathPrefix
 # writing
 
 
-def way_point(_detector: Detector, _revision: str, /) -> list[Manifest]:
+def destination_rules(_detector: Detector, _revision: str, /) -> list[Manifest]:
     """Return nothing: a route leads to Services."""
     return []
 

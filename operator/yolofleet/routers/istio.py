@@ -53,7 +53,7 @@ namespace's. A gateway, and a root that delegates, have to see it from elsewhere
 # writing
 
 
-def way_point(detector: Detector, revision: str, /) -> list[Manifest]:
+def destination_rules(detector: Detector, revision: str, /) -> list[Manifest]:
     """Return how proxies talk to the pods of `revision`."""
     host = _host(detector, revision)
     template = "destination_rule.yaml.j2"

@@ -63,7 +63,7 @@ class Router(Protocol):
     PROXIES_OUT: tuple[int, ...]
     """Ports that pods reach for it."""
 
-    def way_point(self, detector: Detector, revision: str, /) -> list[Manifest]:
+    def destination_rules(self, detector: Detector, revision: str, /) -> list[Manifest]:
         """Return what it needs of a revision beside its Service."""
 
     def routes(self, detector: Detector, route: Route, /) -> list[Manifest]:

@@ -50,7 +50,7 @@ def _service(detector: Detector, name: str, revision: str, selector: Mapping[str
     return child("service.yaml.j2", detector, name, revision=revision, selector=selector)
 
 
-def way_point(_detector: Detector, _revision: str, /) -> list[Manifest]:
+def destination_rules(_detector: Detector, _revision: str, /) -> list[Manifest]:
     """Return nothing: there is no route to lead anywhere."""
     return []
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from yolofleet.api.status import ConditionType, Reason
+from yolofleet.api.status import ConditionType, Reason, Status
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
 from yolofleet.plan.observed import ObservedRevision
@@ -56,7 +56,7 @@ def deleted(now: Situation) -> Statement | None:
     seen = now.observed.revisions.get(stable)
     if seen and seen.deployed:
         return None
-    if stable == target and not (seen and seen.revision and _served(now)):
+    if stable == target and not (seen and seen.revision and was_there(now.observed.status)):
         return None  # it was not made yet, or is made from the spec
     message = f"the {_kind(seen)} {stable} was deleted, which the detector is released on"
     if seen and seen.revision:
@@ -88,9 +88,9 @@ def _kind(seen: ObservedRevision | None) -> str:
     return workload_for(seen.revision if seen else None).KIND
 
 
-def _served(now: Situation) -> bool:
-    """Say whether it was there: the record of a new revision is written first, too."""
-    was = now.observed.status.condition(ConditionType.READY)
+def was_there(status: Status) -> bool:
+    """Say whether the stable revision had its workload: its record is written before that."""
+    was = status.condition(ConditionType.READY)
     return was is not None and was.reason in (Reason.SERVING, Reason.DEPLOYMENT_DELETED)
 
 
