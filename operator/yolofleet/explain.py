@@ -141,6 +141,7 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
         "observed": {
             k: v for k, v in observed.items() if k not in ("status", "token")
         },  # said above; a secret
+        "analysis": _plain(thought.detector.spec.rollout.analysis),  # the chart's, where it is open
         "plan": _plain(thought.plan),
         "wouldSay": _said(thought.status.conditions),
         "differences": list(_differences(thought.desired, seen)),

@@ -131,14 +131,14 @@ async def _bring(turn: "_Turn") -> timedelta | None:
     turn.heed(thought)
     if detector.spec.suspend:
         await turn.tell(turn.with_drift(thought.status, None))
-        return turn.next_look(detector, thought, seen)
+        return turn.next_look(thought, seen)
     written = await turn.write(detector, thought, seen)
     moved = bool(written.changes) or deps.cluster.unreached(detector.uid) != seen.unreached
     if moved and (after := await turn.look_back(detector, thought, seen, written)):
         (thought, seen), moved = after, False
         turn.heed(thought)
     again = _soonest(
-        READ_BACK if moved else turn.next_look(detector, thought, seen),
+        READ_BACK if moved else turn.next_look(thought, seen),
         ASK_AGAIN if written.failed else None,
         written.again,
     )
@@ -281,9 +281,10 @@ class _Turn:
             return None
         return replace(again, status=redated(again.status, self.before, self.now)), after
 
-    def next_look(self, detector: Detector, thought: Thought, seen: Snapshot) -> timedelta | None:
+    def next_look(self, thought: Thought, seen: Snapshot) -> timedelta | None:
         """Return when time alone changes something; None when only an event can."""
-        look = next_look(detector, thought.observed, thought.plan, thought.status, now=self.now)
+        of, plan = thought.observed, thought.plan
+        look = next_look(thought.detector, of, plan, thought.status, now=self.now)
         return _soonest(look, next_look_at(seen.pods, self.now))
 
     async def tell(self, status: Status, drifts: Sequence[Drift] = ()) -> None:

@@ -23,10 +23,11 @@ from yolofleet.resources.build import build, surroundings
 class Thought:
     """What it comes to. desired: all children, in the order of safety in which they are written.
 
-    status: what is, not what was wished; before any of it is written. subject: what to look at, to
-    judge it.
+    detector: with what the chart says of releases, where its spec says nothing. status: what is,
+    not what was wished; before any of it is written. subject: what to look at, to judge it.
     """
 
+    detector: Detector
     observed: Observed
     plan: Plan
     desired: list[Manifest]
@@ -47,6 +48,7 @@ def think(detector: Detector, seen: Snapshot, defaults: Defaults, *, now: dateti
     desired = build(detector, plan, surroundings(seen, defaults))
     status = report(detector, observed, plan, now=now)
     return Thought(
+        detector,
         observed,
         plan,
         desired,

@@ -1,5 +1,6 @@
 """What a detector is released on first: it serves, is judged by itself, and is then left alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,9 +8,11 @@ import pytest
 from faults.traces import SPEC, A, B
 from memory_cluster.controllers import revision_of
 from memory_cluster.faults import AT_A_WRITE
+from memory_cluster.operator import DEFAULTS
 from memory_cluster.server import MERGE
 from memory_cluster.world import NAMESPACE, World
 from played_pods import Server
+from yolofleet.api.analysis import Mode
 from yolofleet.api.names import RELEASED_ANNOTATION, RETRY_ANNOTATION
 from yolofleet.cluster import kinds
 
@@ -40,10 +43,14 @@ class Told:
 
 
 async def made(
-    golden: dict[str, Any] | None = GOOD, analysis: Any = SET, **server: Any
+    golden: dict[str, Any] | None = GOOD,
+    analysis: Any = SET,
+    usual: Mode = Mode.DISABLED,
+    **server: Any,
 ) -> tuple[World, Told]:
     """Return a world whose detector was just made, with all of its pods."""
     world = World()
+    world.defaults = replace(DEFAULTS, analysis=usual)
     told = Told(world, golden, **server)
     await world.settle()
     rollout = {"analysis": analysis} if analysis is not None else {}
@@ -83,6 +90,31 @@ async def test_it_serves_at_once_passes_and_is_looked_at_no_more():
     asked = told.asked
     await world.pass_looks(20)
     assert told.asked == asked
+    await world.settle()
+    assert at_rest(world, told)
+
+
+@pytest.mark.parametrize("usual", [Mode.ENFORCE, Mode.DRY_RUN])
+async def test_so_it_is_by_the_charts_default(usual):
+    world, told = await made(None, None, usual=usual)
+    await world.pass_looks(8)
+    assert world.status()["analysis"]["said"] == "Passed 1/1 at 100 %"
+    assert mark(world) == "true"
+    asked = told.asked
+    await world.pass_looks(5)
+    assert told.asked == asked
+
+
+async def test_another_default_is_told_of_one_that_failed():
+    world, told = await made(None, None, usual=Mode.ENFORCE, blind_in_a_row=3)
+    await world.pass_looks(3)
+    for usual, said in ((Mode.DRY_RUN, "Would fail: probe"), (Mode.ENFORCE, "Failed: probe")):
+        world.defaults, world.operator = replace(DEFAULTS, analysis=usual), None
+        await world.pass_looks(2)
+        assert world.status()["analysis"]["said"] == said
+        stalled = world.condition("Stalled")["status"]
+        assert stalled == ("True" if usual is Mode.ENFORCE else "False")
+        assert ("DryRun" in world.condition("Analysed")["message"]) is (usual is Mode.DRY_RUN)
     await world.settle()
     assert at_rest(world, told)
 

@@ -272,12 +272,17 @@ def _confused(check: Check, status: AnalysisStatus) -> str:
     return f"; {most.name} is called {most.called} {most.times:,} times"
 
 
+def said_of_failure(analysis: Analysis, status: AnalysisStatus) -> str:
+    """Return what failed in the few words of a column; empty where nothing did."""
+    failed = [check.name for check in status.checks if check.verdict is Verdict.FAIL]
+    would = "Would fail" if analysis.mode is Mode.DRY_RUN else "Failed"
+    return _clipped(f"{would}: {', '.join(failed)}", 100) if failed else ""
+
+
 def _said(status: AnalysisStatus, look: Look, weight: int, analysis: Analysis) -> str:
     """Return it in the few words of a column."""
-    failed = [check.name for check in status.checks if check.verdict is Verdict.FAIL]
-    if failed:
-        would = "Would fail" if analysis.mode is Mode.DRY_RUN else "Failed"
-        return _clipped(f"{would}: {', '.join(failed)}", 100)
+    if failed := said_of_failure(analysis, status):
+        return failed
     if status.unreadable:
         return f"Unreadable: {status.unreadable} looks"
     if status.verdict is Verdict.ERROR:

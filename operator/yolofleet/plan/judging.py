@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 
-from yolofleet.analysis.judge import MOST_FAILED
+from yolofleet.analysis.judge import MOST_FAILED, said_of_failure
 from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import (
     Analysis,
@@ -168,6 +168,9 @@ def remembered(
         found = AnalysisStatus(retried=detector.retry)
     elif trial is None:
         found = found.model_copy(update={"sums": [], "latency": []})
+        asked = detector.spec.rollout.analysis
+        if asked and not found.against and (said := said_of_failure(asked, found)):
+            found = found.model_copy(update={"said": said})  # it is looked at no more, by any mode
     failed = [each for name, each in known.items() if name not in again]
     failed.sort(key=lambda each: each.at)
     return found.model_copy(update={"failed": failed[-MOST_FAILED:]})

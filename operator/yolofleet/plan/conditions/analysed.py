@@ -23,6 +23,10 @@ _WORDS = {
 }
 
 
+_DRY = (
+    "in mode DryRun, by spec.rollout.analysis or else the chart's analysis.default: this has no"
+    " consequences"
+)
 _BY_ITSELF = "by itself, as nothing is released that it could be compared with"
 
 
@@ -45,7 +49,7 @@ def _in_words(now: Situation, found: AnalysisStatus) -> str:
     details = "; ".join(_details(found.checks))
     asked = now.detector.spec.rollout.analysis
     if asked and asked.mode is Mode.DRY_RUN:
-        message += " (spec.rollout.analysis.mode is DryRun: this has no consequences)"
+        message += f" ({_DRY})"
     message += f". {details}" if details else ""
     return f"{message}. {remedy(asked)}" if found.unreadable else message
 
