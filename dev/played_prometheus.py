@@ -137,3 +137,12 @@ def metrics(server: Server) -> list[Series]:
 def _histogram(name: str, labels: dict[str, str], counts: Iterable[int]) -> list[Series]:
     edges = zip(_EDGES, accumulate(counts), strict=True)
     return [(f"{name}_bucket", labels | {"le": le}, n) for le, n in edges]
+
+
+def text(told: Iterable[Series]) -> str:
+    """Write series as a target does."""
+    lines = []
+    for name, labels, value in told:
+        own = ",".join(f"{label}={json.dumps(text)}" for label, text in labels.items())
+        lines.append(f"{name}{{{own}}} {'+Inf' if value == float('inf') else repr(value)}\n")
+    return "".join(lines)

@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from cluster import assets, base_image, engine, images, kindcluster, mode, up
+from cluster import assets, base_image, components, engine, images, kindcluster, mode, up
 from cluster.cache import discard
 from cluster.errors import ClusterError
 from cluster.paths import cache_root, tools
@@ -37,7 +37,11 @@ def _parse() -> argparse.Namespace:
     def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> None:
         commands.add_parser(name, help=text, description=text).set_defaults(run=run)
 
-    add("assets", _assets, "print the folder of the programs of a bare control plane")
+    add(
+        "assets",
+        _assets,
+        "make what tests need without a node; print the folder of a control plane's programs",
+    )
     add("env", _env, "print where the cluster and its tools are, as shell assignments")
     add("base-image", _base_image, "print the image that the product's images start from")
     add("images", _images, "build the product's images and load them; print their tags as JSON")
@@ -56,6 +60,8 @@ def _parse() -> argparse.Namespace:
 
 
 def _assets(_: argparse.Namespace) -> None:
+    for command in ("prometheus", "promtool"):
+        components.prometheus(command)
     print(assets.directory())
 
 

@@ -9,6 +9,8 @@ from cluster import gobuild, versions
 from cluster.gobuild import Module
 
 _MAJOR, _MINOR, _ = versions.KUBERNETES.split(".")
+# As a Go module Prometheus 3.16.0 is v0.316.0.
+_PROMETHEUS_MAJOR, _PROMETHEUS_MINOR, _PROMETHEUS_PATCH = versions.PROMETHEUS.split(".")
 
 KUBERNETES: Final = Module(
     name="kubernetes",
@@ -92,6 +94,15 @@ REGISTRY: Final = Module(
     version=f"v{versions.REGISTRY}",
     main="registry.go",
 )
+PROMETHEUS: Final = Module(
+    name="prometheus",
+    path="github.com/prometheus/prometheus",
+    version=f"v0.{_PROMETHEUS_MAJOR}{int(_PROMETHEUS_MINOR):02}.{_PROMETHEUS_PATCH}",
+    packages=tuple(f"github.com/prometheus/prometheus/cmd/{c}" for c in ("prometheus", "promtool")),
+    tags="remove_all_sd",  # clouds to discover targets in are most of what there is to compile
+    stamps=(f"github.com/prometheus/common/version.Version={versions.PROMETHEUS}",),
+    cost="1 to 2 min",
+)
 
 
 def kubernetes(command: str) -> Path:
@@ -132,3 +143,8 @@ def metrics_server() -> Path:
 def registry() -> Path:
     """Return a container registry that ends with whoever started it."""
     return gobuild.binary(REGISTRY)
+
+
+def prometheus(command: str) -> Path:
+    """Return prometheus or promtool. Without its web pages; targets come from files or by HTTP."""
+    return gobuild.binary(PROMETHEUS, f"github.com/prometheus/prometheus/cmd/{command}")

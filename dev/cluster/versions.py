@@ -12,6 +12,7 @@ HELM: Final = "3.22.0"
 METRICS_SERVER: Final = "0.8.0"
 ENVOY: Final = "1.40.0"
 REGISTRY: Final = "3.1.2"  # CNCF's distribution
+PROMETHEUS: Final = "3.16.0"
 DEBIAN: Final = "bookworm"  # newer systemd refuses to boot on a cgroup v1 host
 
 # What is pulled where a registry answers, all of it public; `tests/contract/test_public_names.py`

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -13,6 +14,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from yolofleet.api.base import seconds
+from yolofleet.api.rollout import APPROVAL
 
 CONTROLLER: Final = "yolodetector"
 LAG_PERIOD_S: Final = 0.5  # at 0.1 this alone was nearly half of what an idle operator costs
@@ -66,6 +70,11 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self._deaf = Gauge(
+            "yolofleet_watch_deaf",
+            "Whether a watch is open and does not tell what lists find (1) or not (0).",
+            registry=self.registry,
+        )
         self._certificates = Counter(
             "certwatcher_read_certificate",
             "How often the webhook's certificate was read anew.",
@@ -100,6 +109,10 @@ class Metrics:
     def relisted(self, kind: str) -> None:
         """Count a watch that began anew."""
         self._relists.labels(kind).inc()
+
+    def watch_deafness(self, failing: Callable[[], str]) -> None:
+        """Tell at each scrape whether watches fail, in whatever words."""
+        self._deaf.set_function(lambda: bool(failing()))
 
     def certificate_read(self, well: bool) -> None:
         """Count that the webhook's certificate was read, or could not be."""
@@ -324,9 +337,11 @@ class WorldCollector:
         self,
         counts: Callable[[], Mapping[str, int]],
         detectors: Callable[[], Iterable[Mapping[str, Any]]],
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._counts = counts
         self._detectors = detectors
+        self._now = now
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics of this moment."""
@@ -340,9 +355,10 @@ class WorldCollector:
             "Share of requests that the canary gets, in percent.",
             labels=["namespace", "detector"],
         )
-        scaling = _Scaling()
+        scaling, releases = _Scaling(), _Releases(self._now())
         for detector in self._detectors():
             scaling.add(detector)
+            releases.add(detector)
             metadata, status = detector["metadata"], detector.get("status") or {}
             for condition in status.get("conditions") or ():
                 key = (str(condition.get("type")), str(condition.get("status")))
@@ -361,6 +377,7 @@ class WorldCollector:
         yield family
         yield weights
         yield from scaling.families.values()
+        yield from releases.families
 
 
 class _Scaling:
@@ -403,3 +420,54 @@ class _Scaling:
         for name in ("floor", "demand"):
             if (value := known.get(name)) is not None:
                 self.families[name].add_metric(who, value)
+
+
+class _Releases:
+    """What serves of each detector, and how long its release has been where it is."""
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+        who = ["namespace", "detector"]
+        self._ready = GaugeMetricFamily(
+            "yolofleet_detector_ready", "Whether a detector serves (1) or not (0).", labels=who
+        )
+        self._replicas = GaugeMetricFamily(
+            "yolofleet_detector_replicas",
+            "Replicas of all revisions, by whether they can answer.",
+            labels=[*who, "state"],
+        )
+        self._age = GaugeMetricFamily(
+            "yolofleet_rollout_step_age_seconds",
+            "For how long the router has had the weight of a release's step; before that, and where"
+            " there are no steps, for how long the release has been under way.",
+            labels=who,
+        )
+        self._hold = GaugeMetricFamily(
+            "yolofleet_rollout_step_hold_seconds",
+            "How long the step is to last; absent where it waits for a person.",
+            labels=who,
+        )
+        self.families = (self._ready, self._replicas, self._age, self._hold)
+
+    def add(self, detector: Mapping[str, Any]) -> None:
+        """Take in one detector as it is stored."""
+        metadata, status = detector["metadata"], detector.get("status") or {}
+        who = [metadata["namespace"], metadata["name"]]
+        conditions = {c.get("type"): c for c in status.get("conditions") or ()}
+        if ready := conditions.get("Ready"):
+            self._ready.add_metric(who, ready.get("status") == "True")
+        revisions = status.get("revisions") or ()
+        for state in ("ready", "desired"):
+            self._replicas.add_metric([*who, state], sum(r.get(state) or 0 for r in revisions))
+        if rollout := status.get("rollout"):
+            began = conditions.get("Progressing", {}).get("lastTransitionTime")
+            if at := rollout.get("since") or began:
+                age = self._now - datetime.fromisoformat(at).timestamp()
+                self._age.add_metric(who, max(age, 0.0))
+            hold = rollout.get("hold")
+            if hold and hold != APPROVAL and not _is_held(detector.get("spec") or {}):
+                self._hold.add_metric(who, seconds(hold))
+
+
+def _is_held(spec: Mapping[str, Any]) -> bool:
+    return bool(spec.get("suspend") or (spec.get("rollout") or {}).get("paused"))

@@ -216,6 +216,13 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "webhook": {"enabled": True},
         "podTemplate": {"forbid": ["hostPath", "secrets"]},
     },
+    "watched": {
+        "metrics": {
+            "serviceMonitor": {"enabled": True},
+            "rules": {"enabled": True},
+            "dashboards": {"enabled": True, "annotations": {"grafana_folder": "YoloFleet"}},
+        },
+    },
     "tuned": {
         "logLevel": "debug",
         "workers": 8,

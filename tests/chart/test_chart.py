@@ -330,6 +330,27 @@ def test_a_service_monitor_is_made_when_asked_for(chart):
     assert selected <= service["metadata"]["labels"].items()
     assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
     assert monitor["spec"]["endpoints"][0]["interval"] == "10s"
+    assert monitor["spec"]["endpoints"][0]["honorLabels"] is True, "a detector has a namespace"
+
+
+def test_rules_are_those_of_the_file_with_the_releases_own_names(chart):
+    assert "PrometheusRule" not in {m["kind"] for m in chart.render()}
+    asked = {"enabled": True, "labels": {"release": "prom"}, "errorBudget": 0.001}
+    asked["runbooks"] = "https://wiki.example.com/yolofleet"
+    made = chart.one("PrometheusRule", metrics={"rules": asked})
+    assert made["metadata"]["labels"]["release"] == "prom"
+    text = (chart.folder / "files" / "rules.yaml").read_text()
+    ours = "https://github.com/yolofleet/yolofleet/blob/main/docs/runbooks"
+    for before, after in {
+        "vector(0.01)": "vector(0.001)",
+        '{name="yolofleet"}': '{name="fleet-yolofleet"}',
+        ours: asked["runbooks"],
+    }.items():
+        assert before in text
+        text = text.replace(before, after)
+    assert made["spec"] == yaml.safe_load(text)
+    with pytest.raises(chart.Refused, match="errorBudget"):
+        chart.render(metrics={"rules": {"errorBudget": 1}})
 
 
 def test_the_crd_is_the_generated_one_and_stays_on_uninstall(chart):
@@ -400,7 +421,11 @@ def test_every_value_is_described_and_every_described_value_exists(chart):
     def paths(node, path=()):
         for name, value in node.items():
             yield (*path, name)
-            if isinstance(value, dict) and name not in {"requests", "limits"}:  # free-form
+            if isinstance(value, dict) and name not in {
+                "requests",
+                "limits",
+                "labels",
+            }:  # free-form
                 yield from paths(value, (*path, name))
 
     described = {path: sub["description"] for path, sub in leaves(schema)}

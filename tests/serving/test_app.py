@@ -591,4 +591,5 @@ async def test_what_is_no_callers_is_counted_apart(serve, jpeg: bytes) -> None:
         assert await metric(served, "yoloserve_probe_looks_total", outcome="sees") == 1
         assert await metric(served, "yoloserve_probe_looks_total", outcome="blind") == 1
         assert await metric(served, "yoloserve_probe_blind_in_a_row") == 1
+        assert await metric(served, "yoloserve_blind") == 1
         assert await metric(served, "yoloserve_requests_total", source="probe") == 2

@@ -298,8 +298,13 @@ def test_pods_are_scraped_where_there_is_an_api_for_it(world):
     assert monitor["metadata"]["labels"]["yolofleet.io/detector"] == "gate"
     labels = one(world, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    assert set(monitor["spec"]["podTargetLabels"]) <= labels.keys()
     [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    given = {each["targetLabel"]: each["sourceLabels"] for each in endpoint["relabelings"]}
+    assert given == {
+        each: [f"__meta_kubernetes_pod_label_yolofleet_io_{each}"]
+        for each in ("detector", "revision")
+        if f"yolofleet.io/{each}" in labels
+    }
     assert endpoint["port"] in {port["name"] for port in container(world)["ports"]}
 
 

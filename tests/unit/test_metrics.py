@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,22 @@ from yolofleet.runtime.client import get
 
 LIST = Path(__file__).resolve().parents[2] / "docs" / "reference" / "operator-metrics.md"
 SCALED = {"provider": "builtin", "floor": 5, "demand": 4.3, "held": False}
-GATE = {
+WALKING = {"revision": "gate-2", "step": 1, "weight": 10, "hold": "2m"}
+GATE: dict[str, Any] = {
     "metadata": {"namespace": "shop", "name": "gate"},
     "spec": {"autoscaling": {"maxReplicas": 8}},
     "status": {
-        "conditions": [{"type": "Ready", "status": "True"}],
+        "conditions": [
+            {"type": "Ready", "status": "True"},
+            {
+                "type": "Progressing",
+                "status": "True",
+                "lastTransitionTime": "2030-01-01T00:00:00Z",
+            },
+        ],
         "canary": {"weight": 10},
+        "revisions": [{"ready": 2, "desired": 2}, {"ready": 1, "desired": 3}],
+        "rollout": WALKING | {"since": "2030-01-01T00:10:00Z"},
         "autoscaling": SCALED,
     },
 }
@@ -63,6 +74,48 @@ def test_the_world_is_told_as_it_is() -> None:
     assert 'yolofleet_children{kind="Deployment"} 3.0' in text
     assert 'yolofleet_detector_condition{status="True",type="Ready"} 1.0' in text
     assert 'yolofleet_canary_weight{detector="gate",namespace="shop"} 10.0' in text
+
+
+AT = datetime(2030, 1, 1, 0, 15, tzinfo=UTC).timestamp()
+
+
+def of_gate(**status: Any) -> dict[str, list[float]]:
+    """Return the samples of a detector whose spec, or status, is other than that of GATE."""
+    spec = {"spec": status.pop("spec", {})}
+    changed = GATE | {"status": GATE["status"] | status} | spec
+    world = WorldCollector(dict, lambda: [changed], now=lambda: AT)
+    return {family.name: [s.value for s in family.samples] for family in world.collect()}
+
+
+def test_what_serves_is_told_of_each_detector() -> None:
+    told = of_gate()
+    assert told["yolofleet_detector_ready"] == [1]
+    assert told["yolofleet_detector_replicas"] == [3, 5]
+    bare = of_gate(conditions=[{"type": "Ready", "status": "Unknown"}], revisions=[], rollout=None)
+    assert bare["yolofleet_detector_ready"] == [0]
+    assert bare["yolofleet_detector_replicas"] == [0, 0]
+    assert of_gate(conditions=[])["yolofleet_detector_ready"] == [], "nothing is said of it yet"
+
+
+@pytest.mark.parametrize(
+    ("rollout", "spec", "age", "hold"),
+    [
+        (WALKING | {"since": "2030-01-01T00:10:00Z"}, {}, [300], [120]),
+        (WALKING, {}, [900], [120]),  # the router has not been seen with its weight yet
+        (WALKING | {"since": "2030-01-01T01:00:00Z"}, {}, [0], [120]),  # clocks are set back
+        (WALKING | {"hold": "Approval"}, {}, [900], []),
+        (WALKING, {"rollout": {"paused": True}}, [900], []),
+        (WALKING, {"suspend": True}, [900], []),
+        ({"revision": "gate-2", "strategy": "BlueGreen"}, {}, [900], []),
+        (None, {}, [], []),
+    ],
+)
+def test_the_age_of_a_step_is_told_and_what_it_may_be(
+    rollout: Any, spec: Any, age: list[float], hold: list[float]
+) -> None:
+    told = of_gate(rollout=rollout, spec=spec)
+    assert told["yolofleet_rollout_step_age_seconds"] == age
+    assert told["yolofleet_rollout_step_hold_seconds"] == hold
 
 
 @pytest.mark.parametrize(

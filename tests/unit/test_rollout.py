@@ -100,6 +100,7 @@ class TestCanary:
         assert world.weights()[new] == 10
         plan = world.reconcile()
         assert plan.requeue_after == timedelta(minutes=2)
+        assert world.status().rollout.hold == "2m"
 
     def test_losing_its_pods_begins_the_hold_again(self, world):
         old = released(world, rollout=CANARY)

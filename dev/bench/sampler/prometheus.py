@@ -1,25 +1,25 @@
-"""The counters of a release by way of a real Prometheus, whose binary is given: bytes and times.
+"""The counters of a release by way of a real Prometheus: bytes and times.
 
 Pods are played, on one port, a path each; their names are labels as a PodMonitor makes them. What
-is read must be what the pods tell. Debian has one: `apt-get download prometheus`, `dpkg -x`.
+is read must be what the pods tell.
 """
 
 import argparse
 import asyncio
 import json
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from aiohttp import web
 
 from played_pods import CANARY, STABLE, Server
-from played_prometheus import metrics
+from played_prometheus import metrics, text
+from real_prometheus import Target, pages, running
 from yolofleet.analysis.evidence import Evidence, parse
 from yolofleet.analysis.prometheus import Scraped, in_parts, query, read
 from yolofleet.cluster.prometheus import Query, http_query
@@ -33,35 +33,23 @@ ROUNDS: Final = 20
 def main() -> None:
     """Measure, and print one line of JSON for each number of pods."""
     parser = argparse.ArgumentParser(prog="python -m bench.sampler.prometheus", description=__doc__)
-    parser.add_argument("binary", type=Path)
     parser.add_argument("--pods", type=int, nargs="*", default=[2, 20, 100])
     asked = parser.parse_args()
     for pods in asked.pods:
-        print(json.dumps(asyncio.run(_measure(asked.binary, pods))))
+        print(json.dumps(asyncio.run(_measure(pods))))
 
 
-async def _measure(binary: Path, pods: int) -> dict[str, Any]:
+async def _measure(pods: int) -> dict[str, Any]:
     servers = {f"pod-{n}": _server(f"pod-{n}", CANARY if n % 2 else STABLE) for n in range(pods)}
-    app = web.Application()
-
-    async def scrape(request: web.Request) -> web.Response:
-        return web.Response(text=_text(servers[request.match_info["pod"]]))
-
-    app.router.add_get("/{pod}", scrape)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    with tempfile.TemporaryDirectory() as folder:
-        running, url = _start(binary, Path(folder), port, servers)
-        try:
+    told = {f"/{name}": partial(_text, server) for name, server in servers.items()}
+    every = f"{SCRAPED_EVERY_S}s"
+    with tempfile.TemporaryDirectory() as folder, pages(told) as address:
+        targets = [
+            Target(address, f"/{name}", {"namespace": "shop", "pod": name}) for name in servers
+        ]
+        with running(Path(folder), targets, every=every) as prometheus:
             async with to_pods() as session:
-                return await _ask(http_query(session, url), servers)
-        finally:
-            running.terminate()
-            running.wait(30)
-            await runner.cleanup()
+                return await _ask(http_query(session, prometheus.url), servers)
 
 
 def _server(name: str, revision: str) -> Server:
@@ -77,38 +65,7 @@ def _server(name: str, revision: str) -> Server:
 
 
 def _text(server: Server) -> str:
-    lines = []
-    for name, labels, value in metrics(server):
-        told = ",".join(f"{label}={json.dumps(text)}" for label, text in labels.items())
-        lines.append(f"{name}{{{told}}} {'+Inf' if value == float('inf') else repr(value)}\n")
-    return "".join(lines)
-
-
-def _start(
-    binary: Path, folder: Path, port: int, pods: dict[str, Server]
-) -> tuple[subprocess.Popen[bytes], str]:
-    target = {"targets": [f"127.0.0.1:{port}"]}
-    jobs = [
-        {
-            "job_name": name,
-            "metrics_path": f"/{name}",
-            "static_configs": [target | {"labels": {"namespace": "shop", "pod": name}}],
-        }
-        for name in pods
-    ]
-    every = {"scrape_interval": f"{SCRAPED_EVERY_S}s", "scrape_timeout": f"{SCRAPED_EVERY_S}s"}
-    (folder / "prometheus.yml").write_text(json.dumps({"global": every, "scrape_configs": jobs}))
-    listens = f"127.0.0.1:{port + 1 if port < 65535 else port - 1}"
-    running = subprocess.Popen(
-        [
-            binary,
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address={listens}",
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    return running, f"http://{listens}"
+    return text(metrics(server))
 
 
 async def _ask(ask: Query, servers: dict[str, Server]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from yolofleet.api.autoscaling import Scaler
 from yolofleet.api.base import ApiModel, Since, Time
 from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
-from yolofleet.api.rollout import Strategy
+from yolofleet.api.rollout import Hold, Strategy
 
 
 class ConditionType(StrEnum):
@@ -176,6 +176,9 @@ class RolloutStatus(ApiModel):
     strategy: Strategy = Field(description="How it takes over.")
     step: int = Field(default=0, description="The present step, counted from 1; 0: not in steps.")
     weight: int = Field(default=0, description="Percent of requests that it is to get now.")
+    hold: Hold | None = Field(
+        default=None, description="How long the router is to have that before the next step."
+    )
     since: Since | None = Field(
         default=None, description="Since when the router has had the weight of the step."
     )

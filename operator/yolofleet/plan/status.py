@@ -134,6 +134,7 @@ def _rollout(plan: Plan) -> RolloutStatus | None:
         strategy=progress.strategy,
         step=progress.step,
         weight=progress.goal,
+        hold=progress.hold or None,
         since=progress.since,
     )
 

@@ -1,5 +1,6 @@
 """What makes the Prometheus operator scrape a detector's pods, those of every revision."""
 
+import re
 from collections.abc import Mapping
 
 from yolofleet.api.detector import Detector
@@ -15,5 +16,13 @@ def pod_monitor(detector: Detector, labels: Mapping[str, str]) -> Manifest:
         detector.name,
         labels=labels,
         selector={DETECTOR_LABEL: detector.name},
-        target_labels=[DETECTOR_LABEL, REVISION_LABEL],
+        relabelings=[
+            {"sourceLabels": [_as_discovered(label)], "targetLabel": label.rpartition("/")[2]}
+            for label in (DETECTOR_LABEL, REVISION_LABEL)
+        ],
     )
+
+
+def _as_discovered(label: str) -> str:
+    """Return the name that Prometheus gives a pod's label when it finds the pod."""
+    return f"__meta_kubernetes_pod_label_{re.sub('[^a-zA-Z0-9]', '_', label)}"

@@ -109,6 +109,11 @@ class Metrics:
             "Of the last looks at the probe picture, those without a break that saw nothing",
             registry=self.registry,
         )
+        self._blind = Gauge(
+            "yoloserve_blind",
+            "Whether the network does not see, so that nothing is answered (1) or not (0)",
+            registry=self.registry,
+        )
         self._cut = Counter(
             "yoloserve_connections_cut",
             "Connections and streams that were ended for what their client did, or did not",
@@ -152,6 +157,7 @@ class Metrics:
     def watch_sight(self, blind_in_a_row: Callable[[], int]) -> None:
         """Show for how many looks it has been blind, as it is at each scrape."""
         self._blind_in_a_row.set_function(blind_in_a_row)
+        self._blind.set_function(lambda: blind_in_a_row() > 0)
 
     def cut(self, why: Cut) -> None:
         """Count one connection that was ended."""

@@ -1,0 +1,416 @@
+"""The chart's rules, by Prometheus' own tool: each alert fires when it should, and only then."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from real_prometheus import promtool
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "charts" / "yolofleet" / "files" / "rules.yaml"
+RUNBOOKS = ROOT / "docs" / "runbooks"
+GROUPS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"]
+ALERTS: list[dict[str, Any]] = [r for g in GROUPS for r in g["rules"] if "alert" in r]
+
+GATE = {"namespace": "shop", "detector": "gate"}
+POD = GATE | {"revision": "gate-2", "pod": "gate-2-x"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fires:
+    """What an alert says when it fires: labels beside its own, and texts that have values."""
+
+    labels: dict[str, str]
+    summary: str
+    severity: str = ""
+    description: str = ""
+
+    def expected(self, alert: str) -> dict[str, Any]:
+        [rule] = [
+            rule
+            for rule in ALERTS
+            if rule["alert"] == alert and self.severity in ("", rule["labels"]["severity"])
+        ]
+        texts = rule["annotations"] | {"summary": self.summary}
+        if self.description:
+            texts["description"] = self.description
+        return {"exp_labels": rule["labels"] | self.labels, "exp_annotations": texts}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Series, a sample a minute, and what an alert says of them at a minute."""
+
+    alert: str
+    what: str
+    at: str
+    series: dict[str, str]
+    fires: list[Fires] = field(default_factory=list)
+
+    def test(self) -> dict[str, Any]:
+        """Return it as promtool reads it."""
+        return {
+            "name": f"{self.alert}: {self.what}",
+            "interval": "1m",
+            "input_series": [{"series": s, "values": v} for s, v in self.series.items()],
+            "alert_rule_test": [
+                {
+                    "alertname": self.alert,
+                    "eval_time": self.at,
+                    "exp_alerts": [each.expected(self.alert) for each in self.fires],
+                }
+            ],
+        }
+
+
+def of(name: str, labels: dict[str, str], **more: str) -> str:
+    told = ",".join(f"{label}={json.dumps(value)}" for label, value in (labels | more).items())
+    return f"{name}{{{told}}}"
+
+
+def requests(outcome: str, source: str = "request") -> str:
+    return of("yoloserve_requests_total", POD, outcome=outcome, source=source)
+
+
+def inference(slow_from: int, to: int) -> dict[str, str]:
+    """Return 480 calls a minute of 10 ms each, and of 15 ms from a minute on."""
+    name, labels = "yoloserve_stage_duration_seconds", POD | {"stage": "inference"}
+    return {
+        of(f"{name}_count", labels): f"0+480x{to}",
+        of(
+            f"{name}_sum", labels
+        ): f"0+4.8x{slow_from} {4.8 * slow_from + 7.2}+7.2x{to - slow_from}",
+    }
+
+
+HOT = {"exported_namespace": "shop", "exported_pod": "gate-2-x", "namespace": "gpu", "pod": "dcgm"}
+QUEUE = {"name": "yolodetector", "controller": "yolodetector", "pod": "operator-a"}
+RECONCILES = {"controller": "yolodetector", "pod": "operator-a"}
+
+CASES = [
+    Case(
+        "YoloDetectorMissesItsDeadline",
+        "more than a third is late",
+        "40m",
+        {requests("ok"): "0+300x50", requests("deadline_exceeded"): "0+180x50"},
+        [
+            Fires(GATE, "shop/gate: 37.5% of requests are not answered in time", "page"),
+            Fires(
+                GATE, "shop/gate: 37.5% of requests were not answered in time for hours", "ticket"
+            ),
+        ],
+    ),
+    Case(
+        "YoloDetectorMissesItsDeadline",
+        "a tenth fails for hours",
+        "40m",
+        {requests("ok"): "0+540x50", requests("internal"): "0+60x50"},
+        [
+            Fires(GATE, "shop/gate: 10% of requests are not answered in time", "page"),
+            Fires(GATE, "shop/gate: 10% of requests were not answered in time for hours", "ticket"),
+        ],
+    ),
+    Case(
+        "YoloDetectorMissesItsDeadline",
+        "two in a hundred are refused for hours",
+        "40m",
+        {requests("ok"): "0+588x50", requests("overloaded"): "0+12x50"},
+        [Fires(GATE, "shop/gate: 2% of requests were not answered in time for hours", "ticket")],
+    ),
+    Case(
+        "YoloDetectorMissesItsDeadline",
+        "one in two hundred is within the budget",
+        "40m",
+        {requests("ok"): "0+597x50", requests("overloaded"): "0+3x50"},
+    ),
+    Case(
+        "YoloDetectorMissesItsDeadline",
+        "a request each 20 s, at night",
+        "40m",
+        {requests("ok"): "0+0x50", requests("internal"): "0+3x50"},
+    ),
+    Case(
+        "YoloDetectorMissesItsDeadline",
+        "what is the caller's, and what is no caller's",
+        "40m",
+        {
+            requests("ok"): "0+480x50",
+            **{
+                requests(outcome): "0+480x50"
+                for outcome in ("canceled", "over_quota", "invalid_image", "hurried")
+            },
+            requests("internal", source="shadow"): "0+480x50",
+        },
+    ),
+    Case(
+        "YoloDetectorNotReady",
+        "none is ready",
+        "20m",
+        {
+            of("yolofleet_detector_ready", GATE, pod="operator-a"): "1x5 0x20",
+            of("yolofleet_detector_replicas", GATE, pod="operator-a", state="desired"): "2x25",
+        },
+        [Fires(GATE, "shop/gate serves nobody")],
+    ),
+    Case(
+        "YoloDetectorNotReady",
+        "scaled to zero",
+        "20m",
+        {
+            of("yolofleet_detector_ready", GATE, pod="operator-a"): "0x25",
+            of("yolofleet_detector_replicas", GATE, pod="operator-a", state="desired"): "0x25",
+        },
+    ),
+    Case(
+        "YoloDetectorBlind",
+        "it saw something all the time, and sees nothing any more",
+        "55m",
+        {
+            requests("ok"): "0+480x120",
+            of("yoloserve_detections_total", POD, **{"class": "bus"}): "0+900x30 27000x60",
+        },
+        [Fires(GATE, "shop/gate has found nothing in any picture for 20 minutes")],
+    ),
+    Case(
+        "YoloDetectorBlind",
+        "a new revision has seen nothing from its start",
+        "55m",
+        {
+            requests("ok"): "0+480x30 _x60",
+            of("yoloserve_detections_total", POD, **{"class": "bus"}): "0+900x30 _x60",
+            of(
+                "yoloserve_requests_total",
+                POD | {"pod": "gate-3-x"},
+                outcome="ok",
+                source="request",
+            ): "_x30 0+480x60",
+        },
+        [Fires(GATE, "shop/gate has found nothing in any picture for 20 minutes")],
+    ),
+    Case(
+        "YoloDetectorBlind",
+        "a yard that is empty each night",
+        "110m",
+        {
+            requests("ok"): "0+480x130",
+            of("yoloserve_detections_total", POD, **{"class": "bus"}): "0x40 0+900x40 36000x60",
+        },
+    ),
+    Case(
+        "YoloDetectorProbeBlind",
+        "it does not see its test picture",
+        "10m",
+        {of("yoloserve_blind", POD): "0x5 1x10"},
+        [Fires(POD, "shop/gate-2-x does not see its own test picture", description=(
+            "It refuses requests, and leaves in the end if it does not see again."
+            " Other pods of gate go on."
+        ))],
+    ),
+    Case("YoloDetectorProbeBlind", "it sees", "10m", {of("yoloserve_blind", POD): "1x3 0x10"}),
+    Case(
+        "YoloDetectorGpuThrottled",
+        "hot, and slower by half",
+        "50m",
+        inference(35, 60) | {of("DCGM_FI_DEV_THERMAL_VIOLATION", HOT): "0x35 5000+5000x30"},
+        [Fires(POD, "shop/gate-2-x: the GPU is hot, and inference takes 15ms")],
+    ),
+    Case(
+        "YoloDetectorGpuThrottled",
+        "slower for another reason",
+        "50m",
+        inference(35, 60) | {of("DCGM_FI_DEV_THERMAL_VIOLATION", HOT): "7x120"},
+    ),
+    Case(
+        "YoloDetectorGpuThrottled",
+        "hot, and as fast as ever",
+        "50m",
+        inference(0, 60) | {of("DCGM_FI_DEV_THERMAL_VIOLATION", HOT): "0x35 5000+5000x30"},
+    ),
+    Case(
+        "YoloDetectorAtMaxReplicas",
+        "it would need more",
+        "20m",
+        {of("yolofleet_autoscaling_at_max", GATE, pod="operator-a"): "1x30"},
+        [Fires(GATE, "shop/gate would need more replicas than maxReplicas")],
+    ),
+    Case(
+        "YoloDetectorAtMaxReplicas",
+        "for a moment",
+        "20m",
+        {of("yolofleet_autoscaling_at_max", GATE, pod="operator-a"): "0x8 1x4 0x30"},
+    ),
+    Case(
+        "YoloDetectorMetricLost",
+        "held",
+        "15m",
+        {of("yolofleet_autoscaling_held", GATE, pod="operator-a"): "1x30"},
+        [Fires(GATE, "shop/gate does not scale: a metric is lost")],
+    ),
+    Case(
+        "YoloDetectorMetricLost",
+        "it scales",
+        "15m",
+        {of("yolofleet_autoscaling_held", GATE, pod="operator-a"): "0x30"},
+    ),
+    Case(
+        "YoloDetectorCanaryStuck",
+        "a step of five minutes lasts for half an hour",
+        "30m",
+        {
+            of("yolofleet_rollout_step_age_seconds", GATE, pod="operator-a"): "0+60x40",
+            of("yolofleet_rollout_step_hold_seconds", GATE, pod="operator-a"): "300x40",
+        },
+        [Fires(GATE, "shop/gate: the release has been at one step for 30m 0s")],
+    ),
+    Case(
+        "YoloDetectorCanaryStuck",
+        "it waits for a person",
+        "30m",
+        {of("yolofleet_rollout_step_age_seconds", GATE, pod="operator-a"): "0+60x40"},
+    ),
+    Case(
+        "YoloDetectorCanaryStuck",
+        "a step of 20 minutes takes twice as long",
+        "45m",
+        {
+            of("yolofleet_rollout_step_age_seconds", GATE, pod="operator-a"): "0+60x50",
+            of("yolofleet_rollout_step_hold_seconds", GATE, pod="operator-a"): "1200x50",
+        },
+    ),
+    Case(
+        "YoloFleetNoLeader",
+        "two wait, and none leads",
+        "10m",
+        {
+            of("leader_election_master_status", {"name": "yolofleet", "pod": "a"}): "1x5 0x10",
+            of("leader_election_master_status", {"name": "yolofleet", "pod": "b"}): "0x15",
+        },
+        [Fires({}, "No replica of the operator leads")],
+    ),
+    Case(
+        "YoloFleetNoLeader",
+        "another took over",
+        "10m",
+        {
+            of("leader_election_master_status", {"name": "yolofleet", "pod": "a"}): "1x5 0x10",
+            of("leader_election_master_status", {"name": "yolofleet", "pod": "b"}): "0x5 1x10",
+        },
+    ),
+    Case(
+        "YoloFleetReconcileErrors",
+        "half of them fail",
+        "30m",
+        {
+            of("controller_runtime_reconcile_total", RECONCILES, result="success"): "0+30x40",
+            of("controller_runtime_reconcile_total", RECONCILES, result="error"): "0+30x40",
+            of("controller_runtime_reconcile_errors_total", RECONCILES): "0+30x40",
+        },
+        [
+            Fires(
+                {},
+                "More than a tenth of the operator's reconciles fail",
+                description="500m a second. The log names detectors and reasons.",
+            )
+        ],
+    ),
+    Case(
+        "YoloFleetReconcileErrors",
+        "a conflict now and then",
+        "30m",
+        {
+            of("controller_runtime_reconcile_total", RECONCILES, result="success"): "0+30x40",
+            of("controller_runtime_reconcile_total", RECONCILES, result="error"): "0+1x40",
+            of("controller_runtime_reconcile_errors_total", RECONCILES): "0+1x40",
+        },
+    ),
+    Case(
+        "YoloFleetQueueStuck",
+        "one reconcile does not end",
+        "30m",
+        {of("workqueue_longest_running_processor_seconds", QUEUE): "0+60x40"},
+        [Fires({}, "Detectors wait for the operator: 30m 0s")],
+    ),
+    Case(
+        "YoloFleetQueueStuck",
+        "most wait for minutes",
+        "30m",
+        {
+            of("workqueue_longest_running_processor_seconds", QUEUE): "1x40",
+            **{
+                of("workqueue_queue_duration_seconds_bucket", QUEUE, le=le): f"0+{n}x40"
+                for le, n in {"1": 10, "60": 20, "300": 60, "+Inf": 60}.items()
+            },
+        },
+        [Fires({}, "Detectors wait for the operator: 4m 24s")],
+    ),
+    Case(
+        "YoloFleetQueueStuck",
+        "much to do, and soon done",
+        "30m",
+        {
+            of("workqueue_longest_running_processor_seconds", QUEUE): "100x40",
+            **{
+                of("workqueue_queue_duration_seconds_bucket", QUEUE, le=le): f"0+{n}x40"
+                for le, n in {"1": 590, "60": 600, "300": 600, "+Inf": 600}.items()
+            },
+        },
+    ),
+    Case(
+        "YoloFleetWatchSilent",
+        "a list found what no watch told",
+        "10m",
+        {of("yolofleet_watch_deaf", {"pod": "operator-a"}): "0x5 1x10"},
+        [
+            Fires(
+                {"pod": "operator-a"},
+                "operator-a is not told of changes: a watch is open, and deaf",
+            )
+        ],
+    ),
+    Case(
+        "YoloFleetWatchSilent",
+        "watches tell",
+        "10m",
+        {of("yolofleet_watch_deaf", {"pod": "operator-a"}): "0x15"},
+    ),
+]  # fmt: skip
+
+
+def test_promtool_finds_nothing_to_complain_about() -> None:
+    done = promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
+    file = tmp_path / "cases.yaml"
+    tests = [case.test() for case in CASES]
+    told = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}
+    file.write_text(json.dumps(told))
+    done = promtool("test", "rules", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
+    alerts = {rule["alert"] for rule in ALERTS}
+    assert {case.alert for case in CASES if case.fires} == alerts
+    assert {case.alert for case in CASES if not case.fires} == alerts
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_an_alert_says_how_urgent_it_is_and_where_to_read_on(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("page", "ticket")
+    assert {"summary", "description", "runbook_url"} <= set(rule["annotations"])
+    page = RUNBOOKS / rule["annotations"]["runbook_url"].rpartition("/docs/runbooks/")[2]
+    text = page.read_text()
+    assert text.startswith(f"# {rule['alert']}\n")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings == ["What it means", "Where to look", "What to do"]
+
+
+def test_no_runbook_is_of_an_alert_that_is_gone() -> None:
+    assert {page.stem for page in RUNBOOKS.glob("*.md")} == {rule["alert"] for rule in ALERTS}
