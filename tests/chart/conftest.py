@@ -216,12 +216,8 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "webhook": {"enabled": True},
         "podTemplate": {"forbid": ["hostPath", "secrets"]},
     },
-    "watched": {
-        "metrics": {
-            "serviceMonitor": {"enabled": True},
-            "rules": {"enabled": True},
-            "dashboards": {"enabled": True, "annotations": {"grafana_folder": "YoloFleet"}},
-        },
+    "on dashboards": {
+        "metrics": {"dashboards": {"enabled": True, "annotations": {"grafana_folder": "Fleet"}}},
     },
     "tuned": {
         "logLevel": "debug",

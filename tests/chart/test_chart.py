@@ -353,6 +353,20 @@ def test_rules_are_those_of_the_file_with_the_releases_own_names(chart):
         chart.render(metrics={"rules": {"errorBudget": 1}})
 
 
+def test_dashboards_are_where_grafanas_sidecar_looks_for_them(chart):
+    assert not [m for m in chart.render() if "grafana_dashboard" in m["metadata"].get("labels", {})]
+    asked = {"enabled": True, "annotations": {"grafana_folder": "YoloFleet"}}
+    maps = [m for m in chart.render(metrics={"dashboards": asked}) if m["kind"] == "ConfigMap"]
+    shown = {}
+    for each in maps:
+        assert each["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert each["metadata"]["annotations"] == asked["annotations"]
+        shown |= each["data"]
+    files = (chart.folder / "files" / "dashboards").glob("*.json")
+    assert shown == {f"yolofleet-{file.name}": file.read_text() for file in files}
+    assert len(maps) == 3
+
+
 def test_the_crd_is_the_generated_one_and_stays_on_uninstall(chart):
     name = "yolodetectors.yolofleet.io"
     crd = chart.one("CustomResourceDefinition", name)

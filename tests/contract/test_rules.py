@@ -412,5 +412,32 @@ def test_an_alert_says_how_urgent_it_is_and_where_to_read_on(rule: dict[str, Any
     assert headings == ["What it means", "Where to look", "What to do"]
 
 
+def test_the_guide_lists_the_alerts_and_how_urgent_they_are() -> None:
+    guide = (ROOT / "docs" / "guides" / "monitoring.md").read_text()
+    rows = re.findall(r"^\| (?:\[(\w+)\]\(\S+\) )?\| (page|ticket) \|", guide, re.MULTILINE)
+    listed, last = set(), ""
+    for name, severity in rows:
+        last = name or last  # a row without a name is of the alert above
+        listed.add((last, severity))
+    assert listed == {(rule["alert"], rule["labels"]["severity"]) for rule in ALERTS}
+
+
+def test_what_prometheus_adapter_would_ask_is_in_the_language_of_prometheus(tmp_path: Path) -> None:
+    given = yaml.safe_load(RULES.with_name("prometheus-adapter-rules.yaml").read_text())["rules"]
+    asked = []
+    for rule in given:
+        series = rule["seriesQuery"].partition("{")[0]
+        text = rule["metricsQuery"].replace("<<.Series>>", series).replace("<<.GroupBy>>", "pod")
+        text = text.replace("<<.LabelMatchers>>", 'namespace="shop",pod=~"a|b"')
+        asked += [
+            {"record": f"{series}:asked", "expr": each} for each in (text, rule["seriesQuery"])
+        ]
+    file = tmp_path / "adapter.yaml"
+    file.write_text(json.dumps({"groups": [{"name": "adapter", "rules": asked}]}))
+    done = promtool("check", "rules", "--lint=none", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "<<" not in str(asked)
+
+
 def test_no_runbook_is_of_an_alert_that_is_gone() -> None:
     assert {page.stem for page in RUNBOOKS.glob("*.md")} == {rule["alert"] for rule in ALERTS}
