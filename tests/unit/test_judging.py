@@ -500,6 +500,21 @@ class TestFailure:
         for age, stored in ((0, False), (59, False), (60, True), (-3600, True)):
             assert is_news(Analysis(), world.analysis, more, age=timedelta(seconds=age)) is stored
 
+    def test_other_words_are_told_within_a_minute_and_other_numbers_are_none(self, world):
+        begun(world)
+        turn(world)
+        shows(world, Verdict.INCONCLUSIVE)
+
+        def says(message: str) -> AnalysisStatus:
+            check = Check(name="kept", verdict="Inconclusive", since=world.now, message=message)
+            return world.analysis.model_copy(update={"checks": [check]})
+
+        before, after = says("0 of 150 objects"), says("0 of 150 objects; pods are busy")
+        assert not is_news(Analysis(), before, after, age=timedelta(seconds=59))
+        assert is_news(Analysis(), before, after, age=timedelta(seconds=60))
+        more = says("1,234 of 150 objects")
+        assert not is_news(Analysis(), before, more, age=timedelta(hours=1))
+
     def test_pause_keeps_its_weight_until_a_person_says(self, world):
         rollout = {**JUDGED, "analysis": {"onFailure": "Pause"}}
         _, new = begun(world, rollout)

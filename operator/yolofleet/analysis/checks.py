@@ -1,7 +1,7 @@
 """The checks, each of which says what was measured, against which limit, and what is missing."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yolofleet.analysis.arms import (
     CLASS_SHIFT,
@@ -53,7 +53,7 @@ class Case:
     looks: how often it was looked at. golden, golden_stable: how far the run over the known
     pictures is, where one is asked for. untried: why its pods have not the set that is asked for.
     probed: whether they looked at their own picture; None: none told. unpaired: why no copies are
-    compared; unreadable: why nothing was read at this look.
+    compared; left_out: why most are not; unreadable: why nothing was read at this look.
     stake: how much more of its own answers may be bad than of all, as it answers but a part.
     mute: why its pods tell nothing. incomparable: why its own answers are no match for the stable
     revision's; unlike: why the pictures are none in which it found things. restarts: the most of
@@ -78,6 +78,7 @@ class Case:
     unlike: str
     mute: str
     unreadable: str
+    left_out: str
     arms: Sequence[Arm]
 
 
@@ -148,9 +149,12 @@ def probe(case: Case) -> Finding:
 def kept(case: Case) -> Finding:
     """Does it find what the stable revision is sure of?"""
     tally, asked = case.sums.tally(KEPT), demand(KEPT, case.sums, case.analysis)
-    return _of_share(
+    finding = _of_share(
         tally, asked, f"keeps {tally.share:.2f} of what {case.against} is sure of", "objects"
     )
+    if tally.n >= asked.least or not case.left_out:
+        return finding
+    return replace(finding, message=f"{finding.message}; {case.left_out}")
 
 
 def kept_by_class(case: Case) -> Finding:

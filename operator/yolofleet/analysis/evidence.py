@@ -81,6 +81,7 @@ class Frames(_Reported):
     skipped_busy: Count = 0
     skipped_size: Count = 0
     skipped_rate: Count = 0
+    skipped_options: Count = 0
     unreachable: Count = 0
 
 

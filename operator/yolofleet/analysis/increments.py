@@ -107,9 +107,9 @@ class Pairs:
 class Look:
     """What one look at the pods of a release showed.
 
-    unreadable: why too few could be read, in words. waiting: whose pods there are none of. probed:
-    whether any looked at its own picture; None: none told.
-    restarts: how often each pod did, by uid; those that did not are left out.
+    unreadable: why too few could be read, in words. waiting: whose pods there are none of.
+    left_out: why most pictures were not compared. probed: whether any looked at its own picture;
+    None: none told. restarts: how often each pod did, by uid; those that did not are left out.
     golden: of one pod each that is furthest; of the stable revision, of the same set. capacity: how
     many pictures a second a pod of the judged revision can carry, by the one that carries least.
     """
@@ -124,6 +124,7 @@ class Look:
     restarts: Mapping[str, int] = field(default_factory=dict)
     unreadable: str = ""
     waiting: str = ""
+    left_out: str = ""
     capacity: float | None = None
 
 
@@ -193,6 +194,7 @@ def look(memory: Memory, pods: Iterable[Pod], *, canary: str, stable: str) -> tu
             canary=_answers(mine, memory),
             stable=_answers(others, memory),
             pairs=_pairs(others, memory, canary),
+            left_out=_left_out(others, canary),
         ),
     )
 
@@ -325,6 +327,25 @@ def _plus(sums: Pairs, now: Shadow, old: Shadow) -> Pairs:
             sums.canary_compute, _more_by_bucket(now.compute.canary, old.compute.canary)
         ),
     )
+
+
+_WHY_NOT: Mapping[str, str] = {
+    "unreachable": "its pods cannot be reached, or do not take the shadow's key",
+    "skipped_options": "requests have options of their own",
+    "skipped_size": "they are larger than 8 MiB, or have too many boxes",
+    "skipped_rate": "its pods are shown no more a second",
+    "skipped_busy": "pods are busy",
+}
+
+
+def _left_out(pods: list[Pod], canary: str) -> str:
+    """Say why most pictures were not compared, since these pods began; empty where they were."""
+    shadows = [evidence.shadow.get(canary, _NOTHING) for _, evidence in _readable(pods)]
+    counts = {why: sum(getattr(shadow.frames, why) for shadow in shadows) for why in _WHY_NOT}
+    most = max(counts, key=lambda why: counts[why])
+    if counts[most] <= sum(shadow.frames.compared for shadow in shadows):
+        return ""
+    return f"{counts[most]:,} pictures were not compared: {_WHY_NOT[most]}"
 
 
 def _failures(now: Frames, old: Frames) -> int:

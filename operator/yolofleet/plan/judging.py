@@ -4,6 +4,7 @@ What follows from a verdict follows from what is stored: a revision is called of
 is in the status or on its workload, so that whoever goes on after a crash calls it off too.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -226,7 +227,7 @@ def is_news(
         or is_worn(asked, before) != is_worn(asked, after)
     ):
         return True
-    more = (before.sums, before.latency, before.arms) != (after.sums, after.latency, after.arms)
+    more = _gathered(before) != _gathered(after)
     return more and not timedelta() <= age < TOLD_EVERY  # clocks are set back
 
 
@@ -236,6 +237,12 @@ def _said(found: AnalysisStatus) -> tuple[object, ...]:
         *(found.revision, found.against, found.stage, found.verdict, verdicts),
         *(found.golden, found.capacity, found.failed, found.unreadable > 0),
     )
+
+
+def _gathered(found: AnalysisStatus) -> tuple[object, ...]:
+    """Return the evidence, and what is missing of it in words; numbers alone are no other words."""
+    words = [re.sub(r"[\d.,]+", "", check.message) for check in found.checks]
+    return found.sums, found.latency, found.arms, words
 
 
 def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:

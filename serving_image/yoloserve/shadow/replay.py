@@ -139,7 +139,12 @@ class Shadow:
         Of these the objects are wanted down to `NEARLY` below the threshold.
         """
         target = self._target
-        if target is None or self._live.shadow() is None or options != self._detector.defaults:
+        if target is None or self._live.shadow() is None:
+            yield Drawn(sources)
+            return
+        if options != self._detector.defaults:
+            count = self.tallies.of(target.revision).frames
+            count[Outcome.SKIPPED_OPTIONS] += sum(self._is_drawn(target) for _ in sources)
             yield Drawn(sources)
             return
         # Where there is no room for all: the pictures of a request may be those of its cameras, in
@@ -153,8 +158,11 @@ class Shadow:
                 if copy and not copy.answer:
                     self._held.discard(copy)
 
+    def _is_drawn(self, target: Target) -> bool:
+        return self._draw() * 100 < target.order.percent
+
     def _copy(self, target: Target, source: Source) -> Copy | None:
-        if self._draw() * 100 >= target.order.percent:
+        if not self._is_drawn(target):
             return None
         count = self.tallies.of(target.revision).frames
         if is_too_large(source):

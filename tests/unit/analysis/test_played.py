@@ -15,6 +15,29 @@ from yolofleet.api.analysis import Analysis, AnalysisStatus, Golden, Stage, Verd
 Play = Callable[[Played, random.Random], None]
 
 
+WHY_NOT = {
+    "skipped_options": "options of their own",
+    "unreachable": "the shadow's key",
+    "skipped_size": "larger than 8 MiB",
+    "skipped_busy": "busy",
+    "skipped_rate": "no more a second",
+}
+
+
+@pytest.mark.parametrize("why", WHY_NOT)
+def test_why_no_pictures_are_compared_is_told(why: str) -> None:
+    played = Played()
+    played.look()
+    played.stable[0].frames[why] += 4000
+    status = played.look()
+    message = next(check.message for check in status.checks if check.name == "kept")
+    assert message.startswith("0 of 150 objects; 4,000 pictures were not compared: ")
+    assert WHY_NOT[why] in message
+    played.stable[0].frame(5000)
+    status = played.look()
+    assert "not compared" not in next(c.message for c in status.checks if c.name == "kept")
+
+
 def seen(
     played: Played,
     dice: random.Random,
