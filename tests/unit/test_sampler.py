@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.test_utils import TestServer
 
 from played_pods import CANARY, STABLE, Server
@@ -22,7 +24,7 @@ from yolofleet.api.analysis import Analysis, AnalysisStatus, Source, Stage, Verd
 from yolofleet.cluster import prometheus as prometheus_io
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.prometheus import Query, http_query, not_configured
-from yolofleet.cluster.sampler import Sampler, fetch_with, to_pods
+from yolofleet.cluster.sampler import Sampler, _why, fetch_with, to_pods
 from yolofleet.plan.judging import Subject, Trial
 from yolofleet.workloads.pods import restarts
 
@@ -262,6 +264,20 @@ async def test_a_prometheus_that_is_away_or_hangs_is_an_error_and_no_failure(mon
     for found in (hangs, away):
         assert (found.verdict, found.failed) == (Verdict.ERROR, [])
         assert any("could not be looked up" in check.message for check in found.checks)
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('::1', 9, 0, 0)"), "Connection refused"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (OSError("no more ports"), "no more ports"),
+    ],
+)
+def test_what_cannot_be_reached_is_told_in_plain_words(cause: OSError, words: str) -> None:
+    key = ConnectionKey("prometheus.example.com", 9090, False, True, None, None, None)
+    error = aiohttp.ClientConnectorError(key, cause)
+    assert _why(error) == f"no connection to prometheus.example.com:9090: {words}"
 
 
 async def test_it_is_shown_the_token_of_today_and_asked_by_a_form(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -230,6 +231,11 @@ class Sampler:
 def _why(error: Exception) -> str:
     if isinstance(error, TimeoutError):  # most have no words
         return "nothing came in time"
+    if isinstance(error, aiohttp.ClientConnectorError):  # which lists addresses and options
+        cause = error.os_error
+        number = cause.errno or 0  # below zero: of a name that is not found
+        known = os.strerror(number) if number > 0 else cause.strerror
+        return f"no connection to {error.host}:{error.port}: {known or cause}"[:100]
     return str(error)[:100] or type(error).__name__
 
 
