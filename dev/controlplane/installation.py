@@ -14,6 +14,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 DETECTOR_CRD: Final = ROOT / "crds" / "yolodetectors.yolofleet.io.yaml"
 ISTIO_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "istio.yaml"
 GATEWAY_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "gateway.yaml"
+KEDA_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "keda.yaml"
 MONITOR_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "monitoring.yaml"
 
 
@@ -30,6 +31,7 @@ RIGHTS: Final = [
     _rule("autoscaling", "horizontalpodautoscalers", _CHILD),
     _rule("policy", "poddisruptionbudgets", _CHILD),
     _rule("networking.k8s.io", "networkpolicies", _CHILD),
+    _rule("keda.sh", "scaledobjects", _CHILD),
     _rule("monitoring.coreos.com", "podmonitors", _CHILD),
     _rule("networking.istio.io", "virtualservices destinationrules", _CHILD),
     _rule("gateway.networking.k8s.io", "httproutes", _CHILD),

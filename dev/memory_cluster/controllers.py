@@ -38,6 +38,8 @@ class Controllers:
         self._server = server
         self.ready = ready
         self.wants: Measure = lambda _autoscaler, replicas: replicas
+        self.others: list[Callable[[Server], None]] = []
+        """What else works in the cluster."""
 
     def settle(self, limit: int = 50) -> bool:
         """Step until nothing moves; return whether anything did."""
@@ -50,6 +52,8 @@ class Controllers:
         """Let each do once what it has to; return whether anything changed."""
         before = self._server.version
         self._collect_garbage()
+        for other in self.others:
+            other(self._server)
         for autoscaler in self._server.all(kinds.HPA):
             self._autoscale(autoscaler)
         for deployment in self._server.all(kinds.DEPLOYMENT):

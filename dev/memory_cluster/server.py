@@ -30,7 +30,14 @@ EPOCH: Final = datetime(2030, 1, 1, tzinfo=UTC)
 _NAMED: Final = (*vars(kinds).values(), *vars(declared).values())
 KINDS: Final = tuple({k.path(): k for k in _NAMED if isinstance(k, Kind)}.values())
 _APIS: Final = frozenset(kind.api_path for kind in KINDS)
-_STATUS: Final = {"YoloDetector", "Deployment", "Pod", "HTTPRoute", "PodDisruptionBudget"}
+_STATUS: Final = {
+    "YoloDetector",
+    "Deployment",
+    "Pod",
+    "HTTPRoute",
+    "PodDisruptionBudget",
+    "ScaledObject",
+}
 _GENERATIONS_OF_NONE: Final = {
     "ConfigMap",
     "ControllerRevision",

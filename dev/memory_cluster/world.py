@@ -47,7 +47,13 @@ class World:
     """What a test plays with. broken: models whose pods never get ready."""
 
     def __init__(
-        self, absent: Sequence[Kind] = (kinds.HTTP_ROUTE, kinds.GATEWAY, kinds.POD_MONITOR)
+        self,
+        absent: Sequence[Kind] = (
+            kinds.HTTP_ROUTE,
+            kinds.GATEWAY,
+            kinds.POD_MONITOR,
+            kinds.SCALED_OBJECT,
+        ),
     ) -> None:
         self._time = Clock()
         self.server = Server(self._time, absent=set(absent))

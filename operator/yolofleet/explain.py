@@ -94,6 +94,7 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         pull_secrets=pull_secrets_of(child_named(children, "ServiceAccount", metadata["name"])),
         unreached=sources.writer.unreached(metadata["uid"]),
         edited=sources.writer.edited(children),
+        keda=sources.cache.keda(children, sources.defaults),
         moved=sources.floors.found(key),
     )
     seen = Seen(snapshot, cached, sources.defaults, sources.writer.differing)

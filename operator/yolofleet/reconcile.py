@@ -26,6 +26,7 @@ from yolofleet.cluster.kinds import POD_MONITOR
 from yolofleet.cluster.sampler import Sampler
 from yolofleet.cluster.unmade import reason_of
 from yolofleet.plan import powers
+from yolofleet.plan.autoscaler import AUTOSCALER
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import drift_news, drifted
@@ -184,6 +185,7 @@ class _Turn:
             edited=deps.cluster.edited(children),
             token=deps.token(),
             analysis=deps.sampler.found(key),
+            keda=deps.cache.keda(children, deps.defaults),
             moved=deps.floors.found(key),
         )
 
@@ -382,4 +384,6 @@ def _kept(
 ) -> set[tuple[str, str]]:
     """Return what pruning leaves alone: all that is desired, and revisions nobody can read."""
     untouched = {identity(c) for c in children if c["metadata"]["name"] in plan.untouched}
+    if plan.scaling and plan.scaling.by_keda:
+        untouched.add((AUTOSCALER, plan.stable))  # KEDA takes it over, with the number that it has
     return {identity(manifest) for manifest in desired} | untouched

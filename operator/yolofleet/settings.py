@@ -101,6 +101,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         forbidden=text.powers("FORBIDDEN"),
         operator=OperatorPods(namespace, labels) if labels else None,
         prometheus=text.address("PROMETHEUS_URL"),
+        keda_authentication=text.optional("KEDA_AUTHENTICATION"),
         analysis=Mode(text.one_of("ANALYSIS", Mode.DISABLED, Mode.DRY_RUN, Mode.ENFORCE)),
     )
     return Settings(

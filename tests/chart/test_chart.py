@@ -320,6 +320,26 @@ def test_the_operator_asks_the_prometheus_that_the_chart_names(chart):
         chart.render(prometheus={"url": "prometheus:9090"})
 
 
+def test_rights_to_keda_are_given_where_its_api_is_or_is_to_be(chart):
+    def may(*arguments, **values):
+        manifests = yaml.safe_load_all(chart.text(*arguments, **values))
+        named = ("ClusterRole", "fleet-yolofleet")
+        [role] = [m for m in manifests if m and (m["kind"], m["metadata"]["name"]) == named]
+        return ("keda.sh", "scaledobjects", "patch") in granted(role)
+
+    assert not may()
+    assert may(keda={"enabled": True})
+    assert may("--api-versions", "keda.sh/v1alpha1/ScaledObject")
+
+
+def test_keda_asks_by_the_authentication_that_the_chart_names(chart):
+    assert read_settings(env(chart)).defaults.keda_authentication == ""
+    named = {"keda": {"authentication": "to-prometheus"}, "prometheus": {"url": "http://prom:9090"}}
+    defaults = read_settings(env(chart, **named)).defaults
+    assert defaults.keda_authentication == "to-prometheus"
+    assert defaults.prometheus == "http://prom:9090"
+
+
 def test_a_service_monitor_is_made_when_asked_for(chart):
     assert "ServiceMonitor" not in {m["kind"] for m in chart.render()}
     asked = {"serviceMonitor": {"enabled": True, "interval": "10s", "labels": {"release": "prom"}}}

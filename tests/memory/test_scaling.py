@@ -2,12 +2,15 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from faults.traces import SPEC, B
 from memory_cluster.controllers import is_ready, revision_of
+from memory_cluster.keda import keda
+from memory_cluster.server import MERGE
 from memory_cluster.world import NAMESPACE, World
 from yolofleet.cluster import kinds
 from yolofleet.plan.floor import EVERY, WINDOW
@@ -86,9 +89,11 @@ def writes_to(world: World, plural: str) -> list[str]:
     return [write for write in world.writes() if f" {plural}/" in write]
 
 
-async def scaled(scaling: Any = SCALING, **spec: Any) -> tuple[World, Load]:
+async def scaled(
+    scaling: Any = SCALING, world: World | None = None, **spec: Any
+) -> tuple[World, Load]:
     """Return a world whose detector is released, and asked nothing yet."""
-    world = World()
+    world = world or World()
     load = Load(world)
     await world.settle()
     resources = {"requests": {"cpu": "1"}}
@@ -257,3 +262,181 @@ async def test_what_lacks_its_source_holds_and_says_what_to_do(
     assert fix in limited["message"]
     assert "5 replicas are held" in limited["message"]
     assert replicas(world) == 5
+
+
+KEDA_TOO = (kinds.HTTP_ROUTE, kinds.GATEWAY, kinds.POD_MONITOR)  # absent
+PROMETHEUS = "http://prometheus.monitoring.svc:9090"
+
+
+async def scaled_beside_keda(
+    scaling: Any = SCALING, *, prometheus: str = PROMETHEUS, runs: bool = True
+) -> tuple[World, Load]:
+    """Return a released detector in a cluster that has KEDA, its API at least."""
+    world = World(absent=KEDA_TOO)
+    world.defaults = replace(world.defaults, prometheus=prometheus)
+    if runs:
+        world.controllers.others.append(keda)
+    return await scaled(scaling, world=world)
+
+
+def autoscalers(world: World) -> list[tuple[str, str]]:
+    """Return each autoscaler, with the kind of its owner."""
+    return [
+        (one["metadata"]["name"], one["metadata"]["ownerReferences"][0]["kind"])
+        for one in world.server.all(kinds.HPA)
+    ]
+
+
+def scaled_objects(world: World) -> list[str]:
+    return [one["metadata"]["name"] for one in world.server.all(kinds.SCALED_OBJECT)]
+
+
+async def test_auto_goes_by_keda_where_it_is_there_and_stays_with_what_it_chose() -> None:
+    world, load = await scaled_beside_keda()
+    assert world.status()["autoscaling"] == {"provider": "keda", "reason": "", "held": False}
+    assert scaled_objects(world) == [world.stable()]
+    assert autoscalers(world) == [(world.stable(), "ScaledObject")]
+    assert not load.asked, "Prometheus has it"
+    world.suffer()
+    await load.lasts(600)
+    assert not world.writes()
+    world, load = await scaled()
+    world.server.absent.discard(kinds.SCALED_OBJECT)
+    world.operator.deps = replace(
+        world.operator.deps, defaults=replace(world.defaults, prometheus=PROMETHEUS)
+    )
+    await world.operator.resync()
+    await world.edit(logLevel="debug")
+    await load.lasts(60)
+    assert world.status()["autoscaling"]["provider"] == "builtin"
+    assert not scaled_objects(world)
+
+
+async def test_the_autoscaler_goes_to_keda_and_back_with_the_number_that_it_has() -> None:
+    world, load = await scaled_beside_keda(SCALING | {"provider": "builtin"})
+    load.per_second = 30
+    await load.lasts(2 * EVERY_S)
+    fewest, stable = 99, world.stable()
+    world.controllers.wants = lambda _autoscaler, replicas: replicas
+    world.suffer()
+    for provider, owner in (("keda", "ScaledObject"), ("builtin", "YoloDetector")):
+        await world.edit(autoscaling=SCALING | {"provider": provider})
+        for _ in range(8):
+            await load.lasts(EVERY_S)
+            fewest = min(fewest, replicas(world))
+        assert autoscalers(world) == [(stable, owner)]
+        assert scaled_objects(world) == ([stable] if provider == "keda" else [])
+        assert world.status()["autoscaling"]["provider"] == provider
+    assert fewest == replicas(world) == floor_of(world) == 5
+    gone = [seen.type for seen in world.happened() if seen.kind is kinds.HPA].count("DELETED")
+    assert gone == 1, "only KEDA's own, with what owns it"
+    assert not world.failures
+    assert not world.condition("Written")
+
+
+async def test_a_promotion_leaves_no_scaled_object_on_the_former_revision() -> None:
+    world, load = await scaled_beside_keda()
+    world.controllers.wants = lambda _autoscaler, replicas: max(replicas, 4)
+    await load.lasts(60)
+    old = world.stable()
+    await world.edit(model=B)
+    await load.lasts(180)
+    assert world.stable() != old
+    assert scaled_objects(world) == [world.stable()]
+    assert autoscalers(world) == [(world.stable(), "ScaledObject")]
+    assert replicas(world) == 4
+    assert replicas(world, old) == 0
+    assert not world.unsafe()
+
+
+async def test_keda_without_a_prometheus_holds_what_runs_and_says_what_to_set() -> None:
+    world, load = await scaled_beside_keda(SCALING | {"provider": "keda"}, prometheus="")
+    limited = world.condition("AutoscalingLimited")
+    assert limited["reason"] == "ProviderMissing"
+    assert "prometheus.url is not set in the operator's chart" in limited["message"]
+    assert not scaled_objects(world)
+    assert autoscalers(world) == [(world.stable(), "YoloDetector")]
+    assert not load.asked
+
+
+async def test_when_keda_is_removed_with_its_api_what_runs_is_held() -> None:
+    world, load = await scaled_beside_keda()
+    world.controllers.wants = lambda _autoscaler, replicas: max(replicas, 4)
+    await load.lasts(30)
+    world.controllers.wants = lambda _autoscaler, _replicas: 1
+    world.controllers.others.clear()
+    for scaled_object in world.server.all(kinds.SCALED_OBJECT):  # as its definition goes
+        path = kinds.SCALED_OBJECT.path(NAMESPACE, scaled_object["metadata"]["name"])
+        world.send("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
+        world.send("DELETE", path)
+    world.server.absent.add(kinds.SCALED_OBJECT)
+    await world.operator.resync()
+    await load.lasts(600)
+    assert world.condition("AutoscalingLimited")["reason"] == "ProviderMissing"
+    assert "4 replicas are held" in world.condition("AutoscalingLimited")["message"]
+    assert world.status()["autoscaling"]["provider"] == "keda", "the user decides"
+    assert replicas(world) == 4
+    assert autoscalers(world) == [(world.stable(), "YoloDetector")]
+
+
+async def test_a_scaled_object_that_cannot_go_is_told_and_holds_up_nothing_else() -> None:
+    """KEDA went first: its finalizer stays, and with it its autoscaler."""
+    world, load = await scaled_beside_keda()
+    stable = world.stable()
+    world.controllers.others.clear()
+    await world.edit(autoscaling=SCALING | {"provider": "builtin"})
+    await load.lasts(120)
+    limited = world.condition("AutoscalingLimited")
+    assert limited["reason"] == "ScaledObjectStays"
+    assert f"patch scaledobject {stable} --type=merge" in limited["message"]
+    assert autoscalers(world) == [(stable, "ScaledObject")]
+    path = kinds.SCALED_OBJECT.path(NAMESPACE, stable)
+    world.send("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
+    await load.lasts(120)
+    assert autoscalers(world) == [(stable, "YoloDetector")]
+    assert not world.condition("AutoscalingLimited")
+
+
+async def test_a_detector_whose_keda_went_first_is_deleted_but_for_its_scaled_object() -> None:
+    world, _ = await scaled_beside_keda()
+    stable = world.stable()
+    world.controllers.others.clear()
+    await world.delete()
+    await world.settle()
+    assert world.detector() is None
+    assert {kind for kind, _ in world.children()} <= {"ScaledObject", "HorizontalPodAutoscaler"}
+    [left] = world.server.all(kinds.SCALED_OBJECT)
+    assert left["metadata"]["name"] == stable
+    assert "deletionTimestamp" in left["metadata"]
+    assert not world.restless
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "words"),
+    [
+        ({"status": {}}, "KedaSilent", "is its operator running?"),
+        (
+            {"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "Bad",
+                                        "message": "no such query"}]}},
+            "Bad",
+            "KEDA says: no such query",
+        ),
+        (
+            {"status": {"conditions": [{"type": "Fallback", "status": "True"}]}},
+            "MetricLost",
+            "the replicas that run are held",
+        ),
+    ],
+)  # fmt: skip
+async def test_what_keda_says_of_its_work_is_passed_on(
+    change: Any, reason: str, words: str
+) -> None:
+    world, load = await scaled_beside_keda()
+    world.controllers.others.clear()
+    live = world.server.find(kinds.SCALED_OBJECT, NAMESPACE, world.stable())
+    assert live
+    path = kinds.SCALED_OBJECT.path(NAMESPACE, world.stable(), "status")
+    world.send("PUT", path, live | change)
+    await load.lasts(120)
+    assert world.condition("AutoscalingLimited")["reason"] == reason
+    assert words in world.condition("AutoscalingLimited")["message"]

@@ -16,7 +16,7 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.namesakes import Namesakes
 from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.defaults import Defaults
-from yolofleet.plan.snapshot import Elsewhere
+from yolofleet.plan.snapshot import Elsewhere, Keda
 from yolofleet.routers.claims import moves, named_gateways, routed, shadowed, wanted
 from yolofleet.routers.following import Mesh
 from yolofleet.routers.istio import delegates_of
@@ -107,7 +107,7 @@ def _heard(kind: Kind, body: Manifest) -> Any:
     status = body.get("status") or {}
     if kind is kinds.NODE:
         return status
-    if kind is not kinds.HPA:
+    if kind not in (kinds.HPA, kinds.SCALED_OBJECT):
         return None
     return [[c["type"], c["status"], c.get("reason")] for c in status.get("conditions") or ()]
 
@@ -184,6 +184,17 @@ class Cache(Store[Entry]):
             namesake=self._namesakes.older(key),
             mesh=Mesh(self.routes.delegated(key), everywhere=not defaults.namespaces),
             absent=absent,
+        )
+
+    def keda(self, children: Iterable[Manifest], defaults: Defaults) -> Keda:
+        """Return what KEDA has, and has made, for the detector of these children."""
+        made = (child for child in children if child["kind"] == kinds.SCALED_OBJECT.name)
+        owned = (entry for child in made for entry in self.owned_by(child["metadata"]["uid"]))
+        return Keda(
+            served=self.serves(kinds.SCALED_OBJECT),
+            prometheus=defaults.prometheus,
+            authentication=defaults.keda_authentication,
+            autoscalers=tuple(entry.manifest() for entry in owned if entry.kind is kinds.HPA),
         )
 
     def absent(

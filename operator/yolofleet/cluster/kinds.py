@@ -42,6 +42,9 @@ HTTP_ROUTE: Final = Kind(
 ISTIO_GATEWAY: Final = Kind(*_ISTIO, "Gateway", "gateways", optional=True)
 GATEWAY: Final = Kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways", optional=True)
 POD_MONITOR: Final = Kind("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors", optional=True)
+SCALED_OBJECT: Final = Kind(
+    "keda.sh", "v1alpha1", "ScaledObject", "scaledobjects", optional=True, wakes_on_status=True
+)
 POD: Final = Kind("", "v1", "Pod", "pods", wakes_on_status=True)
 NODE: Final = Kind("", "v1", "Node", "nodes", namespaced=False)
 CHILDREN: Final = (
@@ -50,6 +53,7 @@ CHILDREN: Final = (
     DEPLOYMENT,
     SERVICE,
     HPA,
+    SCALED_OBJECT,
     PDB,
     CONFIG_MAP,
     NETWORK_POLICY,

@@ -27,7 +27,8 @@ class Defaults:
     and gateways that detectors may route. namespaces: those that are looked after; none: all.
     forbidden: what no podTemplate may take. operator: who reads the evidence of pods; None: nobody
     can be let in by name. analysis: how releases are judged of detectors that do not say it.
-    prometheus: who scrapes their pods; empty: nobody that is known.
+    prometheus: who scrapes their pods; empty: nobody that is known. keda_authentication: the
+    ClusterTriggerAuthentication by which KEDA asks it; empty: none.
     """
 
     image_cpu: str
@@ -42,6 +43,7 @@ class Defaults:
     operator: OperatorPods | None = None
     analysis: Mode = Mode.DISABLED
     prometheus: str = ""
+    keda_authentication: str = ""
 
 
 @lru_cache(maxsize=REMEMBERED)  # the very same object at each pass, by which others remember

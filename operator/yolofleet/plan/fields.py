@@ -19,6 +19,12 @@ _WRITTEN: Mapping[str, tuple[tuple[str, str], ...]] = {
         (r"spec\.maxReplicas", "spec.autoscaling.maxReplicas"),
         (r"spec\.metrics(\[\d+\])?", "spec.autoscaling"),
     ),
+    "ScaledObject": (
+        (r"spec\.advanced\.horizontalPodAutoscalerConfig\.behavior", "spec.autoscaling.behavior"),
+        (r"spec\.minReplicaCount", "spec.autoscaling.minReplicas"),
+        (r"spec\.maxReplicaCount", "spec.autoscaling.maxReplicas"),
+        (r"spec\.triggers(\[\d+\])?", "spec.autoscaling"),
+    ),
     "NetworkPolicy": (
         (r"spec\.ingress(\[\d+\])?\.from", "spec.access.allowFrom"),
         (r"spec\.egress(\[\d+\])?", "spec.access.allowTo"),

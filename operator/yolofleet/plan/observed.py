@@ -9,6 +9,7 @@ from yolofleet.api.analysis import AnalysisStatus, Failed
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import REVISION_LABEL, Manifest, live_name
 from yolofleet.api.status import Status
+from yolofleet.plan import keda
 from yolofleet.plan.autoscaler import AUTOSCALER, Limit, limit
 from yolofleet.plan.fields import of_a_pod, origin
 from yolofleet.plan.floor import Moved
@@ -93,6 +94,7 @@ class Observed:
     keda: Keda = field(default_factory=Keda)
     moved: Moved | None = None  # the floor that the load asks for, as it was told last
     least: int | None = None  # the minReplicas of the autoscaler
+    scaled: frozenset[str] = frozenset()  # revisions whose autoscaler is KEDA's, or still may be
     status: Status = field(default_factory=Status)
 
     @property
@@ -145,6 +147,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
     )
     routes = option.exposure.routes and moving is None
     provider = option.router if routes else Provider.SERVICE
+    scaled = by_kind.get(keda.KIND, [])
     stands_for, spans = selected(detector, by_kind.get("Service", []))
     return Observed(
         revisions=_revisions(detector, seen, by_kind.get(record.KIND, []), now),
@@ -159,7 +162,10 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
         moving=moving,
         refused=option.refused,
         namesake=seen.elsewhere.namesake,
-        autoscaler=limit(by_kind.get(AUTOSCALER, [])),
+        autoscaler=(
+            keda.complaint(scaled, seen.status.stable.revision if seen.status.stable else "")
+            or limit([*by_kind.get(AUTOSCALER, []), *seen.keda.autoscalers])
+        ),
         nodes=seen.nodes,
         unreached=seen.unreached,
         backends=_backends(provider, by_kind),
@@ -169,6 +175,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
         analysis=seen.analysis or seen.status.analysis,
         keda=seen.keda,
         moved=seen.moved,
+        scaled=frozenset(each["metadata"]["name"] for each in scaled),
         least=max(
             (each["spec"].get("minReplicas", 1) for each in by_kind.get(AUTOSCALER, [])),
             default=None,

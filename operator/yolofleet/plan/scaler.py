@@ -33,7 +33,8 @@ class Scaling:
     """How the stable revision is scaled.
 
     least: the fewest replicas that the autoscaler may choose. missing: what it lacks, and the fix;
-    empty: nothing. status: what is to be said and remembered. followed: whom to ask.
+    empty: nothing. status: what is to be said and remembered. followed: whom to ask. keda_has_it:
+    whether KEDA has not let go of the autoscaler yet.
     """
 
     asked: Autoscaling
@@ -43,6 +44,8 @@ class Scaling:
     lost: str = ""
     status: AutoscalingStatus | None = None
     followed: Followed | None = None
+
+    keda_has_it: bool = False
 
     @property
     def by_keda(self) -> bool:
@@ -57,7 +60,8 @@ def scaling(detector: Detector, observed: Observed, stable: str) -> Scaling | No
         return None
     provider = _provider(asked, observed)
     missing = _missing(asked, provider, observed)
-    decided = Scaling(asked, provider, asked.min_replicas, missing)
+    held = stable in observed.scaled and (provider is not Scaler.KEDA or bool(missing))
+    decided = Scaling(asked, provider, asked.min_replicas, missing, keda_has_it=held)
     if provider is Scaler.KEDA:
         return _held(decided, observed, stable) if missing else _fed(decided)
     if asked.load is None and asked.in_flight is None:

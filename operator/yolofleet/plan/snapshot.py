@@ -37,10 +37,16 @@ class Elsewhere:
 
 @dataclass(frozen=True, slots=True)
 class Keda:
-    """What KEDA needs. served: whether its API is there. prometheus: whom to ask; empty: nobody."""
+    """What KEDA needs. served: whether its API is there. prometheus: whom to ask; empty: nobody.
+
+    authentication: the ClusterTriggerAuthentication by which it asks; empty: it shows nothing.
+    autoscalers: those that it has made, or taken over.
+    """
 
     served: bool = False
     prometheus: str = ""
+    authentication: str = ""
+    autoscalers: tuple[Manifest, ...] = ()
 
     @property
     def usable(self) -> bool:

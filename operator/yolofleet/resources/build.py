@@ -7,7 +7,7 @@ made again from before its workload.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import orjson
@@ -19,12 +19,13 @@ from yolofleet.api.names import Manifest
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults, OperatorPods
 from yolofleet.plan.live import file
-from yolofleet.plan.snapshot import Snapshot
+from yolofleet.plan.snapshot import Keda, Snapshot
 from yolofleet.resources.hpa import hpa
 from yolofleet.resources.live import live
 from yolofleet.resources.network_policy import network_policy
 from yolofleet.resources.pdb import pdb
 from yolofleet.resources.pod_monitor import pod_monitor
+from yolofleet.resources.scaled_object import scaled_object
 from yolofleet.resources.service_account import service_account
 from yolofleet.routers.choice import ROUTERS, proxies
 from yolofleet.routers.service import revision_service, stable_service
@@ -47,12 +48,15 @@ class Surroundings:
     monitor_labels: Mapping[str, str] | None
     pull_secrets: tuple[str, ...] = ()
     operator: OperatorPods | None = None
+    keda: Keda = field(default_factory=Keda)
 
 
 def surroundings(seen: Snapshot, defaults: Defaults) -> Surroundings:
     """Return what `build` has to know."""
     labels = defaults.monitor_labels if seen.monitors else None
-    return Surroundings(seen.routers, labels, tuple(seen.pull_secrets), defaults.operator)
+    return Surroundings(
+        seen.routers, labels, tuple(seen.pull_secrets), defaults.operator, seen.keda
+    )
 
 
 def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest]:
@@ -86,11 +90,26 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *([live(detector, content)] if content else []),
         *(controller_revision(detector, planned) for planned in plan.revisions),
         *workloads,
-        *([hpa(detector, plan.stable, target, plan.scaling)] if plan.scaling else []),
+        *_autoscaler(detector, plan, target, around.keda),
         *([pdb(detector, detector.name, plan.stable)] if plan.full >= 2 else []),
         *(pdb(detector, name, name) for name in plan.lasting if (plan.replicas(name) or 0) >= 2),
         *([pod_monitor(detector, monitored)] if monitored is not None else []),
     ]
+
+
+def _autoscaler(
+    detector: Detector, plan: Plan, target: Mapping[str, str], keda: Keda
+) -> list[Manifest]:
+    """Return what scales the stable revision: an autoscaler, or what KEDA makes one of.
+
+    Of one name there is one: ours waits until KEDA has let go of its own.
+    """
+    scaling = plan.scaling
+    if scaling is None or scaling.keda_has_it:
+        return []
+    if scaling.by_keda:
+        return [scaled_object(detector, plan.stable, target, scaling, keda)]
+    return [hpa(detector, plan.stable, target, scaling)]
 
 
 @lru_cache(maxsize=2 * REMEMBERED)

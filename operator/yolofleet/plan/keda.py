@@ -1,0 +1,110 @@
+"""What KEDA is asked, and what it says: ScaledObjects and the state that they are in; pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from yolofleet.api.autoscaling import Autoscaling
+from yolofleet.api.names import Manifest, revisions_prefix
+from yolofleet.plan.autoscaler import Limit
+from yolofleet.workloads.failures import moment
+
+KIND: Final = "ScaledObject"
+HOLDS: Final = "currentReplicasIfHigher"
+"""What a lost metric does. By KEDA's default it is a fixed number, and may be less than runs."""
+
+_OFFERED: Final = "ok|internal|canceled|overloaded|deadline_exceeded|hurried"
+_RATE: Final = "[2m]"  # two scrapes and more, where Prometheus scrapes once a minute
+_PODS: Final = "-[0-9a-f]{8}-[0-9a-z]+-[0-9a-z]{5}"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What Prometheus is asked, and how much of it one replica is to have."""
+
+    name: str
+    query: str
+    each: str
+
+
+def questions(asked: Autoscaling, namespace: str, detector: str) -> Iterator[Question]:
+    """Ask for what all pods of a detector have to do, whichever revision they are of.
+
+    Each answer is a sum: divided by what a replica is to have, it is the number of replicas. Where
+    no pod is scraped there is no answer, which is no 0.
+    """
+    pods = f"{revisions_prefix(detector)}{_PODS}"
+    where = f'namespace="{namespace}",pod=~"{pods}"'
+    if asked.load is not None:
+        requests = f'yoloserve_requests_total{{{where},source="request",outcome=~"{_OFFERED}"}}'
+        capacity = f"yoloserve_capacity_requests_per_second{{{where}}} < +Inf"
+        query = f"sum(rate({requests}{_RATE})) / avg({capacity})"
+        yield Question("load", query, f"{asked.load / 100:g}")
+    if asked.in_flight is not None:
+        inside = f"yoloserve_inflight_requests{{{where}}}"
+        query = f"sum(avg_over_time({inside}{_RATE}))"
+        yield Question("in-flight", query, str(asked.in_flight))
+    if asked.gpu is not None:
+        exported = f'exported_namespace="{namespace}",exported_pod=~"{pods}"'
+        yield Question("gpu", f"sum({_busy(where)} or {_busy(exported)})", str(asked.gpu))
+
+
+def _busy(where: str) -> str:
+    """Ask for percent: as profiled, which alone is right on MIG; where it is not, as estimated."""
+    profiled = f"100 * DCGM_FI_PROF_GR_ENGINE_ACTIVE{{{where}}}"
+    return f"({profiled} or DCGM_FI_DEV_GPU_UTIL{{{where}}})"
+
+
+def complaint(scaled: Iterable[Manifest], stable: str) -> Limit | None:
+    """Return what keeps KEDA from scaling the revision `stable`, if its ScaledObject tells."""
+    found = next((one for one in scaled if one["metadata"]["name"] == stable), None)
+    if found is None:
+        return None
+    metadata = found["metadata"]
+    if "deletionTimestamp" in metadata:
+        return Limit(
+            "ScaledObjectStays",
+            f"spec.autoscaling.provider: the ScaledObject {stable} cannot go: KEDA, whose finalizer"
+            " it has, does not take it away. Start KEDA again, or, if it is gone for good: kubectl"
+            f" -n {metadata['namespace']} patch scaledobject {stable} --type=merge"
+            ' -p \'{"metadata":{"finalizers":null}}\'',
+            moment(metadata["deletionTimestamp"]),
+        )
+    conditions = (found.get("status") or {}).get("conditions")
+    if not conditions:
+        return Limit(
+            "KedaSilent",
+            f"spec.autoscaling has no effect: KEDA does nothing with the ScaledObject {stable}; is"
+            " its operator running?",
+            moment(metadata.get("creationTimestamp")),
+        )
+    ready = _condition(conditions, "Ready")
+    if ready.get("status") == "False":
+        reason, message = ready.get("reason", "NotReady"), ready.get("message", "")
+        return Limit(reason, f"spec.autoscaling has no effect: KEDA says: {message}", None)
+    fallback = found["spec"].get("fallback")
+    if fallback and fallback.get("behavior") != HOLDS:
+        return Limit(
+            "KedaTooOld",
+            "spec.autoscaling: this KEDA keeps no replicas when Prometheus is away, but goes to"
+            f" minReplicas: its ScaledObject has no fallback.behavior {HOLDS}; install 2.17 or"
+            " later",
+            _made(metadata),
+        )
+    if _condition(conditions, "Fallback").get("status") == "True":
+        return Limit(
+            "MetricLost",
+            "KEDA has no answer of Prometheus to spec.autoscaling: the replicas that run are held,"
+            " unless cpu asks for more",
+            None,
+        )
+    return None
+
+
+def _condition(conditions: Iterable[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
+    return next((each for each in conditions if each.get("type") == kind), {})
+
+
+def _made(metadata: Manifest) -> datetime | None:
+    return moment(metadata.get("creationTimestamp"))
