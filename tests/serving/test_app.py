@@ -6,6 +6,9 @@ import math
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import httpx
@@ -13,9 +16,12 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from yoloserve.access.clients import Client
 from yoloserve.detector import WARM_UP_RUNS
 from yoloserve.errors import Refusal
+from yoloserve.http.callers import Caller
 from yoloserve.http.replies import STATUS_OF
+from yoloserve.scheduling.admission import Flow
 from yoloserve.telemetry.traffic import Traffic
 
 
@@ -278,9 +284,41 @@ async def test_an_answer_past_its_deadline_is_not_sent(serve, jpeg: bytes) -> No
         assert error_of(await served.detect(jpeg)) == (504, "deadline_exceeded")
         name = "yoloserve_requests_total"
         assert await metric(served, name, outcome="deadline_exceeded") == 1
-        late = await served.detect(jpeg, **{"X-Deadline-Ms": "0.002"})
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "images", "body_s", "hurried"),
+    [
+        (None, 1, 60, False),
+        (2.0, 1, 0, True),
+        (5.0, 1, 0, False),
+        (6.0, 1, 0, False),
+        (6.0, 2, 0, True),  # the server's own is that of two images
+        (6.0, 1, 7, True),  # its body was long on the way, which the server's own leaves out
+    ],
+)
+def test_whoever_wants_it_sooner_than_the_server_promises_is_hurried(
+    asked_s: float | None, images: int, body_s: float, hurried: bool
+) -> None:
+    detector: Any = SimpleNamespace(clock=lambda: 100.0 + body_s, deadline_s=5.0)
+    caller = Caller(Client("x"), Flow("x"), arrived=100.0, asked_s=asked_s)
+    deadline = caller.deadline(detector, images)
+    assert deadline.hurried is hurried
+    assert deadline.at == (105.0 + body_s if asked_s is None else 100.0 + asked_s)
+    assert replace(caller, asked_s=None).deadline(detector, images, asked_s=asked_s) == deadline
+
+
+async def test_a_batch_has_the_deadline_of_all_its_images_and_who_wants_it_sooner_is_hurried(
+    serve, jpeg: bytes
+) -> None:
+    async with serve(deadline_ms=0.002) as served:
+        form = [("image", (f"{n}.jpg", jpeg)) for n in range(8)]
+        asked = {"X-Deadline-Ms": "0.01"}
+        late = await served.client.post("/v1/detect/batch", files=form, headers=asked)
         assert error_of(late) == (504, "deadline_exceeded")
-        assert await metric(served, name, outcome="deadline_exceeded") == 2, "the server's is less"
+        name = "yoloserve_requests_total"
+        assert await metric(served, name, outcome="deadline_exceeded") == 0
+        assert await metric(served, name, outcome="hurried") == 1
 
 
 async def test_a_caller_says_until_when_an_answer_is_of_use(serve, jpeg: bytes) -> None:

@@ -432,10 +432,11 @@ class Canary(ApiModel):
     )
     shadow: Annotated[int, Field(ge=0, le=100)] = Field(
         default=0,
-        description="Percent of the stable revision's requests of which the canary gets a copy,"
-        " once they are answered. Nobody sees what it answers; the two are compared, and counted in"
-        " the metrics. Needs no mesh and no weight. A change makes no new revision and restarts"
-        " nothing; pods follow it within about a minute. Needs spec.access.shadowKey where jwt or"
+        description="Percent of the pictures that the stable revision is asked about, however many"
+        " of them a request has, of which the canary gets a copy once they are answered. Nobody"
+        " sees what it answers; the two are compared, and counted in the metrics. Needs no mesh and"
+        " no weight. A change makes no new revision and restarts nothing; pods follow it within"
+        " about a minute. Needs spec.access.shadowKey where jwt or"
         " apiKeys are asked for.",
     )
     replicas: Annotated[int, Field(ge=1, le=1000)] | None = Field(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Scope
@@ -15,11 +15,23 @@ from yoloserve.telemetry.traffic import Traffic
 
 R = TypeVar("R")
 TRAFFIC = "traffic"  # in the state of a scope, where it is another than a caller's
-HURRIED = "hurried"  # there too, True where the caller's own deadline is shorter than the server's
+HURRIED = "hurried"  # there too, True where the caller's own deadline ends before the server's
 
 
 class ClientGone(Exception):
     """The caller hung up; there is nobody to answer."""
+
+
+class Deadline(NamedTuple):
+    """Until when to answer, on the detector's clock."""
+
+    at: float
+    hurried: bool = False  # the caller's own, and sooner than the server promises
+
+    @classmethod
+    def asked(cls, at: float, own: float) -> "Deadline":
+        """Take the caller's word. own: until when the server answers by itself."""
+        return cls(at, at < own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +48,20 @@ class Caller:
         """Say which of the client's cameras it is."""
         return replace(self, flow=self.flow._replace(camera=camera))
 
-    def deadline(self, detector: Detector, images: int = 1) -> float:
+    def deadline(
+        self, detector: Detector, images: int = 1, *, asked_s: float | None = None
+    ) -> "Deadline":
         """Say until when to answer; to be called when the body, of so many images, is there.
 
         What a caller asks for counts from the arrival of the request's head, as they count it
         themselves. The server's own limit counts from the body's last byte: how long a slow
         network took to bring it is not the server's to promise.
+
+        asked_s: what the body asks for; it goes before what the head does.
         """
-        if self.asked_s is not None:
-            return self.arrived + self.asked_s
-        return detector.clock() + detector.deadline_s * images
+        own = detector.clock() + detector.deadline_s * images
+        asked_s = self.asked_s if asked_s is None else asked_s
+        return Deadline(own) if asked_s is None else Deadline.asked(self.arrived + asked_s, own)
 
 
 def traffic_of(scope: Scope) -> Traffic:

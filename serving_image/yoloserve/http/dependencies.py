@@ -58,7 +58,6 @@ async def named(
         network_of(request.client.host) if request.client else ""
     )
     detector, asked_s = serving_of(request.app).detector, x_deadline_ms and x_deadline_ms / 1000
-    request.state.hurried = bool(asked_s and asked_s < detector.deadline_s)
     caller = Caller(
         client=client,
         flow=Flow(client.name),  # by its address where clients have no names

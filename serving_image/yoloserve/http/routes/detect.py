@@ -111,7 +111,7 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
     serving = serving_of(request.app)
     detector = serving.detector
     async with serving.bodies.image_of(request) as encoded:
-        deadline = caller.deadline(detector)
+        deadline, request.state.hurried = caller.deadline(detector)
         if caller.traffic is Traffic.SHADOW:
             answer, response = await _for_shadow(request, caller, options, encoded, deadline)
         else:
@@ -189,13 +189,14 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
     async with serving.bodies.images_of(request) as files:
         if len(files) > 1:
             serving.spend(caller.client, len(files) - 1)  # the first one is paid for
+        deadline, request.state.hurried = caller.deadline(detector, len(files))
         with serving.shadow.drawn([encoded for _, encoded in files], options) as drawn:
             answers = await while_connected(
                 request,
                 detector.detect_each(
                     drawn.sources,
                     options,
-                    deadline=caller.deadline(detector, len(files)),
+                    deadline=deadline,
                     flow=caller.flow,
                     below=drawn.below,
                 ),

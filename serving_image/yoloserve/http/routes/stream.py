@@ -17,7 +17,7 @@ from yoloserve.access.credentials import Access
 from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Answer
 from yoloserve.errors import ForeignOrigin, Overloaded, Refusal, Unauthorized
-from yoloserve.http.callers import Caller
+from yoloserve.http.callers import Caller, Deadline
 from yoloserve.http.dependencies import LONGEST_DEADLINE_MS, Asked, Named
 from yoloserve.http.options import OPTIONS, refuse_unknown_query
 from yoloserve.http.schemas import stream_json
@@ -196,20 +196,20 @@ class _Stream:
                 return
 
     async def _look_at(self, frame: _Frame, below: float) -> Answer | Refusal:
-        deadline = frame.arrived + self._deadline_s
+        own = frame.arrived + self._detector.deadline_s
+        deadline = Deadline.asked(frame.arrived + self._deadline_s, own)
         try:
             self._serving.refuse_if_blind()
             self._serving.spend(self._caller.client)
             answer = await self._detector.detect(
                 frame.encoded,
                 self._options,
-                deadline=deadline,
+                deadline=deadline.at,
                 flow=self._caller.flow,
                 below=below,
             )
         except Refusal as error:
-            hurried = self._deadline_s < self._detector.deadline_s
-            self._metrics.refusal(error, self._caller.traffic, hurried=hurried)
+            self._metrics.refusal(error, self._caller.traffic, hurried=deadline.hurried)
             return error
         self._metrics.answered(answer, self._detector.info.classes, self._caller.traffic)
         return answer

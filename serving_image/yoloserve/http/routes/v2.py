@@ -192,10 +192,10 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
         if images > 1:
             serving.spend(caller.client, images - 1)
         options = asked_in(inference.parameters, detector)
-        deadline = caller.deadline(detector, images)
-        if timeout_us := _timeout_us(inference.parameters):
-            deadline = caller.arrived + timeout_us / 1e6
-            request.state.hurried = timeout_us / 1e6 < detector.deadline_s
+        asked_us = _timeout_us(inference.parameters)
+        deadline, request.state.hurried = caller.deadline(
+            detector, images, asked_s=asked_us / 1e6 if asked_us else None
+        )
         with serving.shadow.drawn(inference.sources, options) as drawn:
             results = await while_connected(
                 request,
