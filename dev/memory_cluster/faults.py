@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from memory_cluster.server import Answer, status
 from yolofleet.runtime.client import Request
-
-if TYPE_CHECKING:
-    from memory_cluster.world import World
 
 
 @dataclass(frozen=True)
@@ -203,17 +200,3 @@ class Hangs(Fault):
         return Answer(
             500, status(500, "InternalError", "failed calling webhook: deadline exceeded")
         )
-
-
-Make = Callable[[int, "World"], Fault]
-"""Makes the fault that a world suffers at the write of that number."""
-
-CRASH_BEFORE: Final = "crash before"
-AT_A_WRITE: Final[dict[str, Make]] = {
-    "refused": lambda number, _: Refused(write(number)),
-    "failed before": lambda number, _: Refused(write(number), code=500),
-    "lost after": lambda number, _: LostAfter(write(number)),
-    CRASH_BEFORE: lambda number, _: CrashBefore(write(number)),
-    "crash after": lambda number, _: CrashAfter(write(number)),
-    "forgotten lines": lambda number, world: Then(write(number), act=world.forget(8)),
-}

@@ -6,12 +6,10 @@ from typing import Any
 import pytest
 
 from faults.traces import CREATE, DELETE, PROMOTE, ROLL_BACK, UPDATE, Trace
+from memory_cluster.at_a_write import AT_A_WRITE, CRASH_BEFORE, Make
 from memory_cluster.faults import (
-    AT_A_WRITE,
-    CRASH_BEFORE,
     FailedAfter,
     LostBefore,
-    Make,
     Refused,
     Slow,
     SlowAnswer,

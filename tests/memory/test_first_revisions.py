@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from faults.traces import SPEC, A, B
+from memory_cluster.at_a_write import AT_A_WRITE
 from memory_cluster.controllers import revision_of
-from memory_cluster.faults import AT_A_WRITE
 from memory_cluster.operator import DEFAULTS
 from memory_cluster.server import MERGE
 from memory_cluster.world import NAMESPACE, World

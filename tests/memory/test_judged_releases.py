@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from faults.traces import SPEC, B
+from memory_cluster.at_a_write import AT_A_WRITE
 from memory_cluster.controllers import revision_of
-from memory_cluster.faults import AT_A_WRITE
 from memory_cluster.operator import DEFAULTS, nobody_answers
 from memory_cluster.world import LOOK_S, NAMESPACE, World
 from played_pods import Server, bucket_of

@@ -9,9 +9,9 @@ import pytest
 
 from faults.oracles import differences
 from faults.traces import SPEC, A, B
+from memory_cluster.at_a_write import AT_A_WRITE
 from memory_cluster.faults import (
     ALWAYS,
-    AT_A_WRITE,
     CrashAfter,
     FailedAfter,
     Fault,

@@ -14,10 +14,11 @@ from yolofleet.analysis.checks import CHECKS, OF_KEPT, RESTARTS, Case, Finding, 
 from yolofleet.analysis.evidence import Golden
 from yolofleet.analysis.increments import Look
 from yolofleet.analysis.margins import margins_hash
-from yolofleet.analysis.sums import KEPT, LEAST_OBJECTS, plus, read, written
+from yolofleet.analysis.sums import KEPT, LEAST_OBJECTS, Sums, plus, read, written
 from yolofleet.api.analysis import (
     Analysis,
     AnalysisStatus,
+    Arm,
     Check,
     Failed,
     GoldenResult,
@@ -66,12 +67,8 @@ def judge(
     look = replace(look, unreadable="") if mute else look
     now = now.replace(microsecond=0)
     before = _begun(analysis, known, revision, against, retried, now)
-    live, sums = stage is Stage.LIVE, read(before)
-    if against:  # nobody would hold evidence against anything else
-        sums = plus(sums, look, analysis, paired=not unpaired, live=live)
-    arms = before.arms
-    if live and against:
-        arms = beside(arms, look, sums, revision=revision, against=against)
+    live = stage is Stage.LIVE
+    sums, arms = _counted(before, look, analysis, paired=not unpaired, live=live)
     if unpaired and not (incomparable or unlike):
         sums = watched(sums, arms, before.arms, analysis.max_class_shift)
     restarted = _restarted(before.restarted, look.restarts, now)
@@ -141,6 +138,18 @@ def _begun(
         started_at=now,
         failed=known.failed if known else [],
     )
+
+
+def _counted(
+    before: AnalysisStatus, look: Look, analysis: Analysis, *, paired: bool, live: bool
+) -> tuple[Sums, list[Arm]]:
+    """Return the sums and the arms with what one look adds to those of `before`."""
+    sums, arms = read(before), before.arms
+    if before.against:  # nobody would hold evidence against anything else
+        sums = plus(sums, look, analysis, paired=paired, live=live)
+        if live:
+            arms = beside(arms, look, sums, revision=before.revision, against=before.against)
+    return sums, arms
 
 
 def _restarted(before: list[Restart], more: Mapping[str, int], now: datetime) -> list[Restart]:
