@@ -8,7 +8,7 @@ from typing import Any
 
 from yolofleet.analysis.evidence import parse
 from yolofleet.analysis.increments import Look, Memory, Pod, look
-from yolofleet.analysis.judge import judge
+from yolofleet.analysis.judge import Standing, judge
 from yolofleet.analysis.statistics import FACTOR
 from yolofleet.api.analysis import Analysis, AnalysisStatus, Stage
 
@@ -154,7 +154,7 @@ class Played:
         against = self.arguments.get("against", STABLE)
         self.memory, self.last = look(self.memory, pods, canary=CANARY, stable=against)
         asked = {"revision": CANARY, "against": STABLE, "stage": Stage.DARK, **self.arguments}
-        self.status = judge(self.analysis, self.status, self.last, now=self.now, **asked)
+        self.status = judge(self.analysis, self.status, self.last, Standing(**asked), now=self.now)
         if self.stored:
             told = json.loads(json.dumps(self.status.model_dump(mode="json", by_alias=True)))
             self.status = AnalysisStatus.model_validate(told)

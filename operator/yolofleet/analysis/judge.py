@@ -6,7 +6,7 @@ promoted for want of data, and nothing fails for what could not be read.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from yolofleet.analysis.arms import CLASS_SHIFT, beside, watched
@@ -37,25 +37,9 @@ _MOST_CAPACITY = 1e6
 _WILD = 0.6  # of what it adds: with no known pictures to say that all this is there
 
 
-def judge(
-    analysis: Analysis,
-    known: AnalysisStatus | None,
-    look: Look,
-    *,
-    revision: str,
-    against: str,
-    stage: Stage,
-    now: datetime,
-    weight: int = 0,
-    following: int = 100,
-    retried: str = "",
-    unpaired: str = "",
-    incomparable: str = "",
-    untried: str = "",
-    unlike: str = "",
-    mute: str = "",
-) -> AnalysisStatus:
-    """Return what is known of `revision` after one more look at it and at `against`.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who is judged, by comparison with whom, and what is known of both but by looking.
 
     against: empty where nothing is released yet. weight: the percent of requests that it answers;
     following: what it would answer next. retried: a person's word to begin anew, told by a value
@@ -64,43 +48,61 @@ def judge(
     untried: why its pods have not the known pictures. mute: why they tell nothing, by how they
     were made.
     """
-    look = replace(look, unreadable="") if mute else look
+
+    revision: str
+    against: str
+    stage: Stage
+    weight: int = 0
+    following: int = 100
+    retried: str = ""
+    unpaired: str = ""
+    incomparable: str = ""
+    untried: str = ""
+    unlike: str = ""
+    mute: str = ""
+
+
+def judge(
+    analysis: Analysis, known: AnalysisStatus | None, look: Look, by: Standing, *, now: datetime
+) -> AnalysisStatus:
+    """Return what is known of the revision after one more look at it and at the stable one."""
+    look = replace(look, unreadable="") if by.mute else look
     now = now.replace(microsecond=0)
-    before = _begun(analysis, known, revision, against, retried, now)
-    live = stage is Stage.LIVE
-    sums, arms = _counted(before, look, analysis, paired=not unpaired, live=live)
-    if unpaired and not (incomparable or unlike):
+    before = _begun(analysis, known, by, now)
+    live = by.stage is Stage.LIVE
+    sums, arms = _counted(before, look, analysis, paired=not by.unpaired, live=live)
+    if by.unpaired and not (by.incomparable or by.unlike):
         sums = watched(sums, arms, before.arms, analysis.max_class_shift)
     restarted = _restarted(before.restarted, look.restarts, now)
     result = _result(before.golden, look)
     case = Case(
         analysis=analysis,
         sums=sums,
-        against=against,
+        against=by.against,
         looks=before.looks + 1,
         live=live,
-        stake=100 / max(following, 1),
+        stake=100 / max(by.following, 1),
         golden=look.golden,
         golden_stable=look.golden_stable,
         result=result,
         probed=look.probed,
         blind_in_a_row=look.blind_in_a_row,
         restarts=max(Counter(each.pod for each in restarted).values(), default=0),
-        unpaired=unpaired if against else "",
-        incomparable=incomparable,
-        untried=untried,
-        unlike=unlike,
-        mute=mute,
+        unpaired=by.unpaired if by.against else "",
+        incomparable=by.incomparable,
+        untried=by.untried,
+        unlike=by.unlike,
+        mute=by.mute,
         arms=arms,
         unreadable=look.unreadable,
         left_out=look.left_out,
     )
     checks = _checks(case, {check.name: check for check in before.checks}, now)
-    verdict = _overall(checks, unpaired=bool(case.unpaired), alone=not against)
+    verdict = _overall(checks, unpaired=bool(case.unpaired), alone=not by.against)
     changed = verdict is not before.verdict or before.since is None
     after = before.model_copy(
         update={
-            "stage": stage,
+            "stage": by.stage,
             "verdict": verdict,
             "since": now if changed else before.since,
             "looks": before.looks + 1,
@@ -113,28 +115,23 @@ def judge(
             **written(sums),
         }
     )
-    said = _said(after, look, weight, analysis)
+    said = _said(after, look, by.weight, analysis)
     return after.model_copy(update={"said": said, "failed": _failed(analysis, after)})
 
 
 def _begun(
-    analysis: Analysis,
-    known: AnalysisStatus | None,
-    revision: str,
-    against: str,
-    retried: str,
-    now: datetime,
+    analysis: Analysis, known: AnalysisStatus | None, by: Standing, now: datetime
 ) -> AnalysisStatus:
     """Return what is known so far: nothing, of another revision or by other limits."""
     limits = margins_hash(analysis)
-    same = (revision, against, limits, retried)
+    same = (by.revision, by.against, limits, by.retried)
     if known and (known.revision, known.against, known.margins_hash, known.retried) == same:
         return known
     return AnalysisStatus(
-        revision=revision,
-        against=against,
+        revision=by.revision,
+        against=by.against,
         margins_hash=limits,
-        retried=retried,
+        retried=by.retried,
         started_at=now,
         failed=known.failed if known else [],
     )

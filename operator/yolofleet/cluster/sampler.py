@@ -170,23 +170,7 @@ class Sampler:
         stable = "" if subject.alone else names[1]
         trial.memory, seen = look(trial.memory, read, canary=names[0], stable=stable)
         now, subject = self._now(), trial.subject  # its step may be another by now
-        trial.found = judge(
-            subject.asked,
-            trial.found,
-            seen,
-            revision=names[0],
-            against=names[1],
-            stage=subject.trial.stage,
-            weight=subject.trial.weight,
-            following=subject.trial.following,
-            retried=subject.retried,
-            unpaired=subject.unpaired,
-            incomparable=subject.unpaired if subject.alone else subject.trial.incomparable,
-            untried=subject.untried,
-            mute=subject.mute,
-            unlike=subject.trial.unlike,
-            now=now,
-        )
+        trial.found = judge(subject.asked, trial.found, seen, subject.standing, now=now)
         age = now - (trial.announced_at or now)
         if is_news(subject.asked, trial.announced, trial.found, age=age):
             trial.announced, trial.announced_at = trial.found, now

@@ -5,11 +5,12 @@ is in the status or on its workload, so that whoever goes on after a crash calls
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 
-from yolofleet.analysis.judge import MOST_FAILED, said_of_failure
+from yolofleet.analysis.judge import MOST_FAILED, Standing, said_of_failure
 from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import (
     Analysis,
@@ -70,6 +71,24 @@ class Subject:
     alone: bool
     untried: str = ""
     mute: str = ""
+
+    @property
+    def standing(self) -> Standing:
+        """Return by what its looks are judged."""
+        trial = self.trial
+        return Standing(
+            revision=trial.revision,
+            against=trial.against,
+            stage=trial.stage,
+            weight=trial.weight,
+            following=trial.following,
+            retried=self.retried,
+            unpaired=self.unpaired,
+            incomparable=self.unpaired if self.alone else trial.incomparable,
+            untried=self.untried,
+            unlike=trial.unlike,
+            mute=self.mute,
+        )
 
     def is_of(self, other: "Subject") -> bool:
         """Say whether both are of one trial, which goes on by the same counters."""
@@ -245,11 +264,13 @@ def _gathered(found: AnalysisStatus) -> tuple[object, ...]:
     return found.sums, found.latency, found.arms, words
 
 
-def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:
-    """Say why the two revisions cannot be compared picture by picture; empty where they can."""
-    names = (trial.against, trial.revision)
-    seen = [observed.revisions.get(name) for name in names]
-    known = [each.revision for each in seen if each and each.revision]
+def _unpaired(
+    detector: Detector, trial: Trial, known: Sequence[Revision], mutes: Mapping[str, str]
+) -> str:
+    """Say why the two revisions cannot be compared picture by picture; empty where they can.
+
+    mutes: of those that are known, why they tell nothing.
+    """
     if trial.lone:
         return f"it takes the only replica's place: nothing of {trial.against} runs beside it"
     for revision in known:
@@ -258,7 +279,7 @@ def unpaired(detector: Detector, observed: Observed, trial: Trial) -> str:
                 f"the pods of {revision.name} were made by an earlier version of the operator, and"
                 " have none of what they are compared by; those of later revisions have it"
             )
-        if why := _mute(detector, revision):
+        if why := mutes[revision.name]:
             return why
     if any((each.guard.jwt or each.guard.api_keys) and not each.guard.shadow_key for each in known):
         secret, at = f"{detector.name}-shadow", detector.namespace
@@ -292,21 +313,18 @@ def subject(
     asked = detector.spec.rollout.analysis
     if trial is None or asked is None or detector.spec.suspend:
         return None
-    seen = {name: observed.revisions.get(name) for name in (trial.revision, trial.against)}
-    reasons = {
-        name: _mute(detector, each.revision)
-        for name, each in seen.items()
-        if each and each.revision
-    }
+    seen = [observed.revisions.get(name) for name in (trial.against, trial.revision)]
+    revisions = [each.revision for each in seen if each and each.revision]
+    mutes = {revision.name: _mute(detector, revision) for revision in revisions}
     return Subject(
         trial,
         asked,
         known,
         retried=known.retried if known else "",
-        unpaired=unpaired(detector, observed, trial),
-        alone=trial.lone or bool(reasons.get(trial.against)),
+        unpaired=_unpaired(detector, trial, revisions, mutes),
+        alone=trial.lone or bool(mutes.get(trial.against)),
         untried=untried(asked, observed, trial),
-        mute=reasons.get(trial.revision, ""),
+        mute=mutes.get(trial.revision, ""),
     )
 
 

@@ -9,12 +9,14 @@ import pytest
 from judging import scenes
 from played_pods import CANARY, STABLE, START, Played, Server
 from yolofleet.analysis.increments import Look, Pairs
-from yolofleet.analysis.judge import judge
+from yolofleet.analysis.judge import Standing, judge
 from yolofleet.analysis.statistics import Tally
 from yolofleet.analysis.sums import read, written
 from yolofleet.api.analysis import Analysis, AnalysisStatus, Failed, Stage, Sum, Verdict
 
 MOST_BYTES = 8 * 1024
+
+DARK = Standing(CANARY, STABLE, Stage.DARK)
 
 
 def test_the_state_of_eighty_classes_and_wide_times_fits():
@@ -79,7 +81,7 @@ def _integers(told):
 def test_evidence_that_somebody_else_wrote_is_none(counts):
     known = AnalysisStatus(sums=[Sum(name="kept", counts=counts)])
     assert read(known).tally("kept") == Tally()
-    judge(Analysis(), known, Look(), revision=CANARY, against=STABLE, stage=Stage.DARK, now=START)
+    judge(Analysis(), known, Look(), DARK, now=START)
 
 
 def released(keeps: float, *, drift: float = 0.0, releases: int = 12) -> list[str]:
@@ -93,10 +95,7 @@ def released(keeps: float, *, drift: float = 0.0, releases: int = 12) -> list[st
         status = None
         for found, all_ in zip(kept, expected, strict=True):
             pairs = Pairs(expected={"circle": (0, all_, 0)}, kept={"circle": (0, found, 0)})
-            status = judge(
-                Analysis(), status, Look(pairs=pairs), revision=CANARY, against=STABLE,
-                stage=Stage.DARK, now=START,
-            )  # fmt: skip
+            status = judge(Analysis(), status, Look(pairs=pairs), DARK, now=START)
         verdicts.append({check.name: check.verdict for check in status.checks}["kept"])
     return verdicts
 
