@@ -5,12 +5,13 @@ import base64
 import json
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import httpx
 import numpy as np
@@ -476,6 +477,26 @@ async def test_pictures_of_requests_that_wait_are_bounded_together(
         del drawn, other  # the answer could not be sent, and nobody offered them
         with shadow.drawn([jpeg] * 2, options) as drawn:
             assert drawn.below == [NEARLY, NEARLY]
+
+
+class Counted(WeakSet[Any]):
+    """How often all of its members are gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.times += 1
+        return super().__iter__()
+
+
+async def test_what_a_request_costs_grows_with_its_pictures_alone(stable_of, jpeg) -> None:
+    """A thousand small ones of each of many requests held the loop up for seconds."""
+    async with stable_of(Canary()) as stable:
+        shadow, options = stable.serving.shadow, stable.detector.defaults
+        shadow._held = Counted()
+        with shadow.drawn([jpeg] * 64, options) as drawn:
+            assert sum(copy is not None for copy in drawn.copies) == 64
+        assert shadow._held.times == 1
 
 
 async def test_no_place_in_a_request_is_shown_more_often_than_another(

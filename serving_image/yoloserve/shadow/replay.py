@@ -149,8 +149,12 @@ class Shadow:
             return
         # Where there is no room for all: the pictures of a request may be those of its cameras, in
         # their order, and the last one be never shown.
-        copies = {at: self._copy(target, sources[at]) for at in _shuffled(range(len(sources)))}
-        drawn = Drawn(sources, [copies[at] for at in range(len(sources))])
+        copies: list[Copy | None] = [None] * len(sources)
+        room = MOST_BYTES - sum(copy.size for copy in self._held)  # once: they may be thousands
+        for at in _shuffled(range(len(sources))):
+            copies[at] = copy = self._copy(target, sources[at], room)
+            room -= copy.size if copy else 0
+        drawn = Drawn(sources, copies)
         try:
             yield drawn
         finally:
@@ -161,7 +165,7 @@ class Shadow:
     def _is_drawn(self, target: Target) -> bool:
         return self._draw() * 100 < target.order.percent
 
-    def _copy(self, target: Target, source: Source) -> Copy | None:
+    def _copy(self, target: Target, source: Source, room: int) -> Copy | None:
         if not self._is_drawn(target):
             return None
         count = self.tallies.of(target.revision).frames
@@ -169,7 +173,7 @@ class Shadow:
             count[Outcome.SKIPPED_SIZE] += 1
             return None
         size = size_of(source)
-        if size + sum(copy.size for copy in self._held) > MOST_BYTES:
+        if size > room:
             count[Outcome.SKIPPED_BUSY] += 1
             return None
         copy = Copy(source, size, target.revision)
