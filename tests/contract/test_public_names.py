@@ -128,3 +128,8 @@ def test_a_kubectl_further_away_than_a_minor_is_not_used(client: str, will_do: b
 )
 def test_a_kind_older_than_the_node_is_not_used(told: str, will_do: bool) -> None:
     assert released.knows_the_node(told) is will_do
+
+
+def test_prometheus_is_the_version_that_its_module_says() -> None:
+    stated = (gobuild.source(components.PROMETHEUS) / "VERSION").read_text().strip()
+    assert stated == versions.PROMETHEUS
