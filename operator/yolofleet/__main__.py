@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import aiohttp
 import uvloop
@@ -28,6 +28,8 @@ from yolofleet.cluster.floors import Floors
 from yolofleet.cluster.informer import Informer
 from yolofleet.cluster.kinds import CONTROLLER
 from yolofleet.cluster.sampler import Sampler, fetch_with, to_pods
+from yolofleet.fleet.serving import serve_page
+from yolofleet.fleet.view import fleet
 from yolofleet.health import Health
 from yolofleet.metrics import Metrics, WorldCollector
 from yolofleet.probes import Beliefs, Probes, serve, serve_beliefs
@@ -171,7 +173,8 @@ class Operator:
         probes = Probes(alive=self._health.ails, ready=self._health.unready)
         registry, port = self._metrics.registry, self._settings.metrics_port
         self._servers.append(await serve(registry, probes, port))
-        self._servers += filter(None, (await self._explain(), await self._admit()))
+        extra = (await self._explain(), await self._show_fleet(), await self._admit())
+        self._servers += filter(None, extra)
         self._parts.start("event loop lag", self._metrics.measure_lag())
         self._parts.start("leader", self._leader.run())
         self._parts.start("events", self._events.run())
@@ -200,6 +203,18 @@ class Operator:
         """Serve what is believed of detectors, where it is asked for."""
         port = self._settings.debug_port
         return await serve_beliefs(self._beliefs(), port) if port else None
+
+    async def _show_fleet(self) -> AppRunner | None:
+        """Serve the page of the fleet, where one is asked for: on standbys too."""
+        port = self._settings.fleet_port
+        return await serve_page(self._fleet, port) if port else None
+
+    def _fleet(self) -> list[Any] | None:
+        """Return what the page tells of all detectors; None before they are known."""
+        if not self._warm.is_set():
+            return None
+        keys = self._cache.detectors()
+        return fleet(raw for key in keys if (raw := self._cache.detector(key)))
 
     async def _admit(self) -> AppRunner | None:
         """Serve the webhook, where one is asked for: from the start, and on standbys too."""

@@ -49,7 +49,7 @@ async def serve(metrics: CollectorRegistry, probes: Probes, port: int) -> web.Ap
     app.router.add_get("/metrics", scrape)
     app.router.add_get("/healthz", probe(probes.alive))
     app.router.add_get("/readyz", probe(probes.ready))
-    return await _listen(app, "metrics and probes", port)
+    return await listen(app, "metrics and probes", port)
 
 
 async def serve_beliefs(beliefs: Beliefs, port: int) -> web.AppRunner:
@@ -67,13 +67,13 @@ async def serve_beliefs(beliefs: Beliefs, port: int) -> web.AppRunner:
     app = web.Application()
     app.router.add_get("/debug/detectors", every_detector)
     app.router.add_get("/debug/detectors/{namespace}/{name}", one_detector)
-    return await _listen(app, "beliefs", port, "127.0.0.1")
+    return await listen(app, "beliefs", port, "127.0.0.1")
 
 
-async def _listen(
+async def listen(
     app: web.Application, serves: str, port: int, host: str | None = None
 ) -> web.AppRunner:
-    """Serve `app` on `port` of `host`; None: of all addresses."""
+    """Serve `app` on `port` of `host`; None: of all addresses. The caller cleans the runner up."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()

@@ -52,6 +52,9 @@ class Settings:
     debug_port: int
     """For /debug, on loopback only: what is believed of a detector is for its admins; 0: none."""
 
+    fleet_port: int
+    """For the page of the fleet, on loopback only; 0: none."""
+
     webhook_port: int
     """For the validating webhook; 0: none."""
 
@@ -112,6 +115,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         identity=f"{platform.node()}_{uuid.uuid4().hex[:8]}",
         metrics_port=text.whole_number("METRICS_PORT", 8080),
         debug_port=text.whole_number("DEBUG_PORT", 8082),
+        fleet_port=text.whole_number("FLEET_PORT", 0),
         webhook_port=text.whole_number("WEBHOOK_PORT", 0),
         webhook_certificates=Path(text.optional("WEBHOOK_CERTIFICATES", "/certificates")),
         prometheus_url=text.address("PROMETHEUS_URL"),

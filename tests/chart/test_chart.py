@@ -340,6 +340,15 @@ def test_keda_asks_by_the_authentication_that_the_chart_names(chart):
     assert defaults.prometheus == "http://prom:9090"
 
 
+def test_the_page_of_the_fleet_is_served_when_asked_for_and_behind_no_port(chart):
+    assert "YOLOFLEET_FLEET_PORT" not in env(chart)
+    shown = {"fleetPage": {"enabled": True}}
+    assert read_settings(env(chart, **shown)).fleet_port == 8083
+    assert "8083" not in str([each for each in chart.render(**shown) if each["kind"] == "Service"])
+    pod = chart.one("Deployment", **shown)["spec"]["template"]["spec"]
+    assert [port["containerPort"] for port in pod["containers"][0]["ports"]] == [8080]
+
+
 def test_a_service_monitor_is_made_when_asked_for(chart):
     assert "ServiceMonitor" not in {m["kind"] for m in chart.render()}
     asked = {"serviceMonitor": {"enabled": True, "interval": "10s", "labels": {"release": "prom"}}}

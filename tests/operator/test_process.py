@@ -1,10 +1,14 @@
 """The operator as a process: start, probes, metrics, log, end."""
 
+import asyncio
+import json
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from controlplane import ports
 from controlplane.kube import Kube
 from controlplane.kubelet import FakeKubelet
 from controlplane.process import OperatorProcess
@@ -84,3 +88,26 @@ async def test_wrong_settings_are_named(new_operator: Callable[..., OperatorProc
     (line,) = operator.log(level="error")
     assert "YOLOFLEET_WORKERS" in line["message"]
     assert "many" in line["message"]
+
+
+async def test_either_replica_serves_it_from_its_cache(
+    new_operator: Callable[..., Any], make_detector: Any, namespace: str, eventually: Any
+) -> None:
+    await make_detector()
+    reserved = ports.reserve(2)
+    replicas = [new_operator(YOLOFLEET_FLEET_PORT=str(port)) for port in reserved]
+    for replica in replicas:
+        replica.start()
+    for replica, port in zip(replicas, reserved, strict=True):
+        await replica.ready()
+        url = f"http://127.0.0.1:{port}/fleet.json"
+
+        def asked(url: str = url) -> Any:
+            with urllib.request.urlopen(url) as answer:
+                return json.loads(answer.read())
+
+        async def told(asked: Callable[[], Any] = asked) -> bool:
+            known = {each["detector"]: each for each in await asyncio.to_thread(asked)}
+            return bool(known[f"{namespace}/gate"]["revisions"])
+
+        await eventually(told)

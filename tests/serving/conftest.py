@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from fastapi import applications
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from controlplane import ports
 from yoloserve.detections.postprocess import Head, Options
 from yoloserve.detector import Detector
 from yoloserve.engine.starting import Engine, ModelInfo
@@ -48,6 +50,31 @@ SEEN = np.array(
     ],
     np.float32,
 ).T
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; what it logs is kept for the test."""
+    from selenium import webdriver  # here: few tests need one
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",  # tests may run as root
+        "--disable-dev-shm-usage",
+        "--window-size=1280,900",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    # Its own choice would be a port that was found free and closed again.
+    (port,) = ports.reserve(1)
+    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"), port=port)
+    with webdriver.Chrome(options=options, service=service) as driver:
+        driver.set_script_timeout(60)
+        yield driver
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,6 @@
 """The try-it page in a real browser: choose a picture, see its boxes."""
 
 import asyncio
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from controlplane import ports
 from yoloserve.detections.postprocess import Detections
 from yoloserve.shadow.pairs import Found, difference
 
@@ -27,28 +25,6 @@ COLOUR_AT = """
 const [x, y] = arguments;
 return [...document.getElementById('picture').getContext('2d').getImageData(x, y, 1, 1).data]
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(shutil.which("chromium"))
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # tests may run as root
-        "--disable-dev-shm-usage",
-        "--window-size=1280,900",
-        "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # Its own choice would be a port that was found free and closed again.
-    (port,) = ports.reserve(1)
-    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"), port=port)
-    with webdriver.Chrome(options=options, service=service) as driver:
-        driver.set_script_timeout(WAIT_S)
-        yield driver
 
 
 @pytest.fixture(scope="module")

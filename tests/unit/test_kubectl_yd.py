@@ -16,12 +16,15 @@ from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import AnalysisStatus, Check, Failed, Stage, Verdict
 from yolofleet.api.names import RETRY_ANNOTATION
 from yolofleet.api.rollout import Despite
+from yolofleet.api.seen import Seen
 from yolofleet.api.typed import Approval, approvals_in, patching, retries_in, retrying
 from yolofleet.cli import edits
-from yolofleet.cli.detector import NothingToDo, Seen
+from yolofleet.cli.__main__ import main
+from yolofleet.cli.edits import NothingToDo
 from yolofleet.cli.kubectl import Failed as SaidNo
 from yolofleet.cli.kubectl import Forbidden, failure
 from yolofleet.cli.merging import difference, kept, removed, touched
+from yolofleet.cli.operators import NoPage, page
 from yolofleet.cli.ownership import owned
 from yolofleet.cli.pods import told as told_of_pod
 from yolofleet.cli.tree import tree
@@ -474,6 +477,57 @@ def test_a_watch_is_followed_from_event_to_event() -> None:
     assert [each["metadata"]["name"] for each in watched.all("pods")] == ["b"]
     watched.forget("pods")
     assert watched.all("pods") == []
+
+
+# the page of the fleet
+
+
+def operator_pod(name: str, *variables: str, ready: bool = True) -> Any:
+    env = [{"name": each.partition("=")[0], "value": each.partition("=")[2]} for each in variables]
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    return {
+        "metadata": {"name": name, "namespace": "yolofleet"},
+        "spec": {"containers": [{"env": [*env, {"name": "POD", "valueFrom": {}}]}]},
+        "status": {"conditions": conditions},
+    }
+
+
+LEASE, PORT = "YOLOFLEET_LEASE_NAME=x", "YOLOFLEET_FLEET_PORT=8083"
+
+
+def test_the_page_is_that_of_a_ready_pod_of_our_operator() -> None:
+    pods = [
+        operator_pod("others", PORT),
+        operator_pod("a", LEASE, PORT, ready=False),
+        operator_pod("b", LEASE, PORT),
+    ]
+    assert page(pods) == ("yolofleet", "b", 8083)
+    with pytest.raises(NoPage, match=r"fleetPage\.enabled to true"):
+        page([operator_pod("a", LEASE)])
+    with pytest.raises(NoPage, match="no operator was found here"):
+        page([operator_pod("others")])
+
+
+def test_the_page_is_forwarded_from_the_operators_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kubectl = tmp_path / "kubectl"
+    pods = json.dumps({"items": [operator_pod("a", LEASE, PORT)]})
+    kubectl.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n'
+        f"[ $1 = get ] && {{ cat {tmp_path}/pods; exit; }}\n"
+        "echo 'Forwarding from 127.0.0.1:4321 -> 8083'; echo 'Forwarding from [::1]:4321 -> 8083'\n"
+        "echo 'error: lost connection to pod' >&2; exit 1\n"
+    )
+    kubectl.chmod(0o755)
+    (tmp_path / "pods").write_text(pods)
+    monkeypatch.setenv("KUBECTL", str(kubectl))
+    assert main(["dashboard", "--context", "c", "-n", "yolofleet", "--port", "0"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "The fleet: http://localhost:4321/  (Ctrl-C ends it)\n"
+    assert said.err == "lost connection to pod\n"
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[1] == "port-forward pod/a 0:8083 --namespace=yolofleet --context=c"
 
 
 def test_it_starts_without_what_takes_long_to_import() -> None:

@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from yolofleet.api import names
+from yolofleet.api.seen import Raw, Seen
 from yolofleet.cli import edits
-from yolofleet.cli.detector import NothingToDo, Raw, Seen
-from yolofleet.cli.kubectl import DETECTORS, RECORDS, Failed, Forbidden, Kubectl, answer
+from yolofleet.cli.edits import NothingToDo
+from yolofleet.cli.kubectl import DETECTORS, RECORDS, Failed, Forbidden, Kubectl, answer, failure
 from yolofleet.cli.merging import kept, removed, touched
+from yolofleet.cli.operators import SELECTOR, NoPage, page
 from yolofleet.cli.ownership import Owned, owned
 from yolofleet.cli.tree import tree
 from yolofleet.cli.watching import World, changes
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     try:
         return int(asked.run(asked, Kubectl(_flags(asked))))
-    except (Failed, NothingToDo) as error:
+    except (Failed, NothingToDo, NoPage) as error:
         print(error, file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
@@ -138,6 +140,25 @@ def _no_such(name: str) -> str:
         f"there is no detector {name} in this namespace: is it in another one (-n) or another"
         " cluster (--context)? kubectl yd get -A lists all"
     )
+
+
+def dashboard(asked: argparse.Namespace, kubectl: Kubectl) -> int:
+    """Forward the page of the fleet to this machine, until it is interrupted."""
+    where = () if asked.namespace else ("--all-namespaces",)
+    pods = answer(kubectl.start("get", "pods", "-o=json", f"--selector={SELECTOR}", *where))
+    found = page(pods["items"])
+    elsewhere = Kubectl([each for each in kubectl.flags if not each.startswith("--namespace=")])
+    ports, namespace = f"{asked.port}:{found.port}", f"--namespace={found.namespace}"
+    forward = elsewhere.start("port-forward", f"pod/{found.pod}", ports, namespace)
+    try:
+        for line in forward.stdout or ():  # the first that it says is that it listens
+            if line.startswith("Forwarding from 127.0.0.1:"):
+                local = line.split(":")[1].split()[0]
+                print(f"The fleet: http://localhost:{local}/  (Ctrl-C ends it)", flush=True)
+        raise failure(forward.stderr.read() if forward.stderr else "")
+    finally:
+        forward.kill()
+        forward.communicate()
 
 
 # editing
@@ -256,6 +277,10 @@ def _parser() -> argparse.ArgumentParser:
     command("explain", "say why a detector is not as asked, and the fix", explain).add_argument(
         "name", metavar="NAME"
     )
+    paging = command(
+        "dashboard", "open the operator's page of the fleet to this machine", dashboard
+    )
+    paging.add_argument("--port", type=int, default=8083, help="here; 0: any that is free")
     for name, (says, _) in EDITS.items():
         one = _editing(command(name, says, edit))
         if name == "approve":

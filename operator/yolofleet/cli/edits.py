@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from yolofleet.api import names
+from yolofleet.api.seen import Raw, Seen
 from yolofleet.api.typed import Approval, approvals_in, patching, retries_in, retrying
-from yolofleet.cli.detector import NothingToDo, Raw, Seen
 from yolofleet.cli.merging import difference
 
 BY_FIELD: Final = ("runtime", "inference")
@@ -19,6 +19,10 @@ WHOLE: Final = ("model", "resources", "podTemplate")
 
 JUDGED: Final = ("Progressing", "CanaryHealthy", "Analysed")
 """Conditions whose messages have commands, the one of the spec's revision first."""
+
+
+class NothingToDo(Exception):
+    """What was asked for cannot be, or is so already; the message says why and what to type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ def roll_back(seen: Seen, record: Raw) -> Edit:
 
 def is_called_off_by_the_spec(seen: Seen) -> bool:
     """Say whether to abort is to put the former spec back, and not to remove a canary."""
-    wanted = {str(seen.going.get("revision", ""))}
+    wanted = {str(seen.release.get("revision", ""))}
     wanted |= {each["name"] for each in seen.revisions if each.get("role") == "Target"}
     message = next(iter(seen.messages("Progressing")))
     wanted |= {approval.revision for approval in approvals_in(message)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from yolofleet.api import names
-from yolofleet.cli.detector import Raw, Seen
+from yolofleet.api.seen import Raw, Seen
 
 DETECTORS: Final = f"{names.PLURAL}.{names.GROUP}"
 RECORDS: Final = "controllerrevisions.apps"

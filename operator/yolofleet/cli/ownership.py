@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from yolofleet.cli.detector import Seen
+from yolofleet.api.seen import Seen
 from yolofleet.cli.merging import Path
 
 TOOLS: Final = {

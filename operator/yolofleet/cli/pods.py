@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from yolofleet.api import names
-from yolofleet.cli.detector import Raw, Seen
+from yolofleet.api.seen import Raw, Seen
 
 
 def pods_of(seen: Seen, pods: Iterable[Raw]) -> list[Raw]:

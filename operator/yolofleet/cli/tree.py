@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from yolofleet.api.seen import Raw, Seen
 from yolofleet.cli import pods as of_pod
-from yolofleet.cli.detector import Raw, Seen
 
 HEAD: Final = ("NAME", "ROLE", "WEIGHT", "READY", "STATUS")
 
@@ -59,26 +59,9 @@ def _detector(seen: Seen, pods: Sequence[Raw], now: datetime, *, wide: bool) -> 
     return Line(
         name=f"{seen.namespace}/{seen.name}" if wide else seen.name,
         ready=str(seen.status.get("ready") or ""),
-        says=" · ".join(filter(None, (summary(seen), str(seen.status.get("url") or "")))),
+        says=" · ".join(filter(None, (seen.summary, str(seen.status.get("url") or "")))),
         below=tuple(below),
     )
-
-
-def summary(seen: Seen) -> str:
-    """Say in a few words how a detector is."""
-    if not seen.status.get("conditions"):
-        return "not seen by the operator yet"
-    serving, stalled = seen.condition("Ready"), seen.condition("Stalled")
-    words = [str(serving.get("reason") or "")]
-    if seen.says("Stalled", "True"):
-        words.append(f"Stalled ({stalled['reason']})")
-    elif seen.says("Released", "True"):
-        words.append("Released")
-    else:
-        words.append(str(seen.condition("Progressing").get("reason") or ""))
-    if seen.unseen:
-        words.append("last edit not seen yet")
-    return ", ".join(dict.fromkeys(filter(None, words)))
 
 
 def _revision(seen: Seen, told: Raw, pods: Sequence[Raw]) -> Line:
@@ -107,16 +90,16 @@ def _pod(pod: Raw) -> Line:
 
 
 def _step(seen: Seen, now: datetime) -> Line | None:
-    going = seen.going
-    if not going:
+    release = seen.release
+    if not release:
         return None
     steps = (seen.spec.get("rollout") or {}).get("steps") or []
-    step = int(going.get("step") or 0)
-    where = f"step {step} of {len(steps)}" if step else str(going.get("strategy") or "release")
-    since = f"since {_ago(going['since'], now)}" if going.get("since") else ""
+    step = int(release.get("step") or 0)
+    where = f"step {step} of {len(steps)}" if step else str(release.get("strategy") or "release")
+    since = f"since {_ago(release['since'], now)}" if release.get("since") else ""
     reason = str(seen.condition("Progressing").get("reason") or "")
-    says = ", ".join(filter(None, (str(going["revision"]), reason, since)))
-    return Line(name=where, weight=f"{going.get('weight', 0)} %", says=says)
+    says = ", ".join(filter(None, (str(release["revision"]), reason, since)))
+    return Line(name=where, weight=f"{release.get('weight', 0)} %", says=says)
 
 
 def _analysis(seen: Seen) -> Line | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from yolofleet.cli.detector import Raw
+from yolofleet.api.seen import Raw
 from yolofleet.cli.kubectl import Failed, Forbidden, events, failure
 
 GATHER_S: Final = 0.2

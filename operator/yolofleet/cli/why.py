@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
+from yolofleet.api.seen import Raw, Seen
 from yolofleet.api.typed import approvals_in, retries_in
 from yolofleet.cli import pods as of_pod
-from yolofleet.cli.detector import Raw, Seen
 from yolofleet.cli.edits import JUDGED
-from yolofleet.cli.tree import summary
-
-GOOD_WHEN_FALSE: Final = frozenset(
-    {"Stalled", "Reconciling", "Drifted", "AutoscalingLimited", "NameClash"}
-)
-FIRST: Final = ("Stalled", "Ready", "Progressing")
-"""What is told before all else, in this order."""
-
-FINE: Final = frozenset({"Settled", "DriftRepaired", "AsDesired"})
-"""Reasons of what is as asked, whatever its status."""
 
 
 def why(seen: Seen, pods: Sequence[Raw]) -> str:
     """Return what stands between the detector and its spec, each reason once, with the fix."""
-    told = [f"{seen.namespace}/{seen.name}: {summary(seen)}"]
+    told = [f"{seen.namespace}/{seen.name}: {seen.summary}"]
     told += _unseen(seen)
     told += _conditions(seen)
     told += _pods(seen, pods)
@@ -51,27 +40,9 @@ def _unseen(seen: Seen) -> Iterator[str]:
 
 
 def _conditions(seen: Seen) -> Iterator[str]:
-    said: set[str] = set()
-    for condition in sorted(seen.status.get("conditions") or (), key=_order):
-        message = str(condition.get("message") or "")
-        if _is_fine(condition) or message in said:
-            continue
-        said.add(message)
-        yield f"{condition['type']} is {condition['status']} ({condition['reason']})\n  {message}"
-
-
-def _order(condition: Raw) -> tuple[int, str]:
-    kind = condition["type"]
-    return (FIRST.index(kind) if kind in FIRST else len(FIRST), kind)
-
-
-def _is_fine(condition: Raw) -> bool:
-    if condition["reason"] in FINE:
-        return True
-    if condition["type"] == "Progressing":  # True is on its way: that is why it is not there yet
-        return False
-    good = "False" if condition["type"] in GOOD_WHEN_FALSE else "True"
-    return bool(condition["status"] == good)
+    for condition in seen.unmet():
+        head = f"{condition['type']} is {condition['status']} ({condition['reason']})"
+        yield f"{head}\n  {condition.get('message', '')}"
 
 
 def _pods(seen: Seen, pods: Sequence[Raw]) -> Iterator[str]:

@@ -1,17 +1,23 @@
-"""A detector as it was read: raw, with the few questions that the plugin asks of it."""
+"""A detector as it was read: raw, as parsing a fleet takes long, with what people ask of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 Raw = dict[str, Any]
 """An object as the API server speaks it."""
 
 
-class NothingToDo(Exception):
-    """What was asked for cannot be, or is so already; the message says why and what to type."""
+GOOD_WHEN_FALSE: Final = frozenset(
+    {"Stalled", "Reconciling", "Drifted", "AutoscalingLimited", "NameClash"}
+)
+FIRST: Final = ("Stalled", "Ready", "Progressing")
+"""What comes before all else of what is not as asked, in this order."""
+
+FINE: Final = frozenset({"Settled", "DriftRepaired", "AsDesired"})
+"""Reasons of what is as asked, whatever its status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Seen:
         return str((self.status.get("stable") or {}).get("revision") or "")
 
     @property
-    def going(self) -> Raw:
+    def release(self) -> Raw:
         """Return what is said of the release under way; empty without one."""
         return self.status.get("rollout") or {}
 
@@ -78,3 +84,42 @@ class Seen:
     def messages(self, *kinds: str) -> Iterable[str]:
         """Return what is told about these."""
         return (str(self.condition(kind).get("message", "")) for kind in kinds)
+
+    @property
+    def summary(self) -> str:
+        """Say in a few words how it is."""
+        if not self.status.get("conditions"):
+            return "not seen by the operator yet"
+        words = [str(self.condition("Ready").get("reason") or "")]
+        if self.says("Stalled", "True"):
+            words.append(f"Stalled ({self.condition('Stalled')['reason']})")
+        elif self.says("Released", "True"):
+            words.append("Released")
+        else:
+            words.append(str(self.condition("Progressing").get("reason") or ""))
+        if self.unseen:
+            words.append("last edit not seen yet")
+        return ", ".join(dict.fromkeys(filter(None, words)))
+
+    def unmet(self) -> Iterator[Raw]:
+        """Return the conditions that are not as they should be, each message once."""
+        said: set[str] = set()
+        for condition in sorted(self.status.get("conditions") or (), key=_order):
+            message = str(condition.get("message") or "")
+            if not _is_fine(condition) and message not in said:
+                said.add(message)
+                yield condition
+
+
+def _order(condition: Raw) -> tuple[int, str]:
+    kind = condition["type"]
+    return (FIRST.index(kind) if kind in FIRST else len(FIRST), kind)
+
+
+def _is_fine(condition: Raw) -> bool:
+    if condition["reason"] in FINE:
+        return True
+    if condition["type"] == "Progressing":  # True is on its way: that is why it is not there yet
+        return False
+    good = "False" if condition["type"] in GOOD_WHEN_FALSE else "True"
+    return bool(condition["status"] == good)

@@ -1,0 +1,1 @@
+"""The page of the fleet: every detector that the operator sees, on a screen; it only reads."""
