@@ -211,7 +211,7 @@ class Operator:
 
     def _fleet(self) -> list[Any] | None:
         """Return what the page tells of all detectors; None before they are known."""
-        if not self._warm.is_set():
+        if not self._health.warm.is_set():
             return None
         keys = self._cache.detectors()
         return fleet(raw for key in keys if (raw := self._cache.detector(key)))
