@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from yolofleet.analysis.margins import margins_hash
-from yolofleet.api.analysis import Analysis, AnalysisStatus, Check, Failed, Stage, Sum, Verdict
+from yolofleet.api.analysis import (
+    Analysis,
+    AnalysisStatus,
+    Check,
+    Failed,
+    Restart,
+    Stage,
+    Sum,
+    Verdict,
+)
 from yolofleet.api.names import FAILED_ANNOTATION, RETRY_ANNOTATION
 from yolofleet.api.typed import approvals_in
 from yolofleet.plan.judging import is_news
@@ -514,6 +523,15 @@ class TestFailure:
         assert is_news(Analysis(), before, after, age=timedelta(seconds=60))
         more = says("1,234 of 150 objects")
         assert not is_news(Analysis(), before, more, age=timedelta(hours=1))
+
+    def test_a_restart_is_stored_for_whoever_leads_next(self, world):
+        begun(world)
+        turn(world)
+        shows(world, Verdict.INCONCLUSIVE)
+        restarted = [Restart(pod="0a1b2c3d", at=world.now)]
+        more = world.analysis.model_copy(update={"restarted": restarted})
+        assert not is_news(Analysis(), world.analysis, more, age=timedelta(seconds=59))
+        assert is_news(Analysis(), world.analysis, more, age=timedelta(seconds=60))
 
     def test_pause_keeps_its_weight_until_a_person_says(self, world):
         rollout = {**JUDGED, "analysis": {"onFailure": "Pause"}}

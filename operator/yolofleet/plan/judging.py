@@ -261,7 +261,7 @@ def _said(found: AnalysisStatus) -> tuple[object, ...]:
 def _gathered(found: AnalysisStatus) -> tuple[object, ...]:
     """Return the evidence, and what is missing of it in words; numbers alone are no other words."""
     words = [re.sub(r"[\d.,]+", "", check.message) for check in found.checks]
-    return found.sums, found.latency, found.arms, words
+    return found.sums, found.latency, found.arms, found.restarted, words
 
 
 def _unpaired(
