@@ -167,9 +167,9 @@ def dashboard(asked: argparse.Namespace, kubectl: Kubectl) -> int:
 def edit(asked: argparse.Namespace, kubectl: Kubectl) -> int:
     """Make the change that a command is for."""
     _, change = EDITS[asked.command]
-    told = {"without_proof": True} if getattr(asked, "without_proof", False) else {}
+    options = {"without_proof": True} if getattr(asked, "without_proof", False) else {}
     seen = _one(kubectl, asked.name)
-    return _send(asked, kubectl, seen, change(seen, **told))
+    return _send(asked, kubectl, seen, change(seen, **options))
 
 
 def rollback(asked: argparse.Namespace, kubectl: Kubectl) -> int:
@@ -319,8 +319,8 @@ def _globals() -> argparse.ArgumentParser:
 
 
 def _flags(asked: argparse.Namespace) -> list[str]:
-    told = vars(asked)
-    given = [(flag, told[flag.strip("-").replace("-", "_")]) for flag in ("--namespace", *GLOBAL)]
+    values = vars(asked)
+    given = [(flag, values[flag.strip("-").replace("-", "_")]) for flag in ("--namespace", *GLOBAL)]
     flags = [f"{flag}={value}" for flag, value in given if value is not None]
     return flags + (["--insecure-skip-tls-verify"] if asked.insecure_skip_tls_verify else [])
 

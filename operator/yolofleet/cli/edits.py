@@ -217,7 +217,7 @@ def _caught_up(seen: Seen) -> None:
 
 
 def _progress(seen: Seen) -> str:
-    told = seen.condition("Progressing")
-    if not told:
+    progressing = seen.condition("Progressing")
+    if not progressing:
         return "The operator has said nothing of it yet"
-    return f"Progressing says {told['reason']}: {told.get('message', '')}"
+    return f"Progressing says {progressing['reason']}: {progressing.get('message', '')}"

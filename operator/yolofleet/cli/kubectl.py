@@ -66,8 +66,8 @@ def answer(process: subprocess.Popen[str]) -> Raw:
     out, err = process.communicate()
     if process.returncode:
         raise failure(err)
-    told: Raw = json.loads(out)
-    return told
+    found: Raw = json.loads(out)
+    return found
 
 
 def events(process: subprocess.Popen[str]) -> Iterator[Raw]:

@@ -60,11 +60,11 @@ def value_at(value: Any, path: Path) -> Any:
 
 def kept(patch: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `patch` sets, without what it removes."""
-    told: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, value in patch.items():
         if isinstance(value, Mapping) and value:
             if inner := kept(value):
-                told[name] = inner
+                found[name] = inner
         elif value is not None:
-            told[name] = value
-    return told
+            found[name] = value
+    return found

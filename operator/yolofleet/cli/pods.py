@@ -31,7 +31,7 @@ def is_ready(pod: Raw) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
-def told(pod: Raw) -> str:
+def state_in_words(pod: Raw) -> str:
     """Say how it is, and why it is not ready."""
     if pod["metadata"].get("deletionTimestamp"):
         return "ending"
@@ -59,9 +59,9 @@ def _why(pod: Raw) -> str:
     return "starting"
 
 
-def _reason(told: Mapping[str, Any]) -> str:
-    message = " ".join(str(told.get("message") or "").split())
-    reason = str(told.get("reason") or "Failed")
+def _reason(state: Mapping[str, Any]) -> str:
+    message = " ".join(str(state.get("message") or "").split())
+    reason = str(state.get("reason") or "Failed")
     return f"{reason}: {message}" if message else reason
 
 

@@ -64,15 +64,15 @@ def _detector(seen: Seen, pods: Sequence[Raw], now: datetime, *, wide: bool) -> 
     )
 
 
-def _revision(seen: Seen, told: Raw, pods: Sequence[Raw]) -> Line:
-    name = told["name"]
+def _revision(seen: Seen, serving: Raw, pods: Sequence[Raw]) -> Line:
+    name = serving["name"]
     own = [pod for pod in pods if of_pod.revision_of(pod) == name]
     return Line(
         name=name,
-        role=str(told.get("role", "")),
-        weight=f"{told.get('weight', 0)} %",
-        ready=f"{told.get('ready', 0)}/{told.get('desired', 0)}",
-        says=" · ".join(filter(None, (str(told.get("model") or ""), _failed(seen, name)))),
+        role=str(serving.get("role", "")),
+        weight=f"{serving.get('weight', 0)} %",
+        ready=f"{serving.get('ready', 0)}/{serving.get('desired', 0)}",
+        says=" · ".join(filter(None, (str(serving.get("model") or ""), _failed(seen, name)))),
         below=tuple(_pod(pod) for pod in own),
     )
 
@@ -86,7 +86,7 @@ def _failed(seen: Seen, name: str) -> str:
 
 def _pod(pod: Raw) -> Line:
     ready = "yes" if of_pod.is_ready(pod) else "no"
-    return Line(name=pod["metadata"]["name"], ready=ready, says=of_pod.told(pod))
+    return Line(name=pod["metadata"]["name"], ready=ready, says=of_pod.state_in_words(pod))
 
 
 def _step(seen: Seen, now: datetime) -> Line | None:
@@ -117,8 +117,8 @@ def _check(check: Raw) -> str:
         words.append(f"{value:.3g}")
     if (limit := check.get("limit")) is not None:
         words.append(f"(limit {limit:.3g})")
-    told = " ".join(words)
-    return f"{told}: {check['message']}" if check.get("message") else told
+    line = " ".join(words)
+    return f"{line}: {check['message']}" if check.get("message") else line
 
 
 def _ago(time: str, now: datetime) -> str:

@@ -41,7 +41,7 @@ class World:
 
 
 Start = Callable[[], "subprocess.Popen[str]"]
-_Told = tuple[str, Raw | Failed | None]
+_Event = tuple[str, Raw | Failed | None]
 """Of which kind: an event, the end of its watch (None), or why there is no other."""
 
 
@@ -50,14 +50,14 @@ def changes(watches: dict[str, Start], optional: frozenset[str]) -> Generator[Wo
 
     optional: kinds that the caller may have no right to see.
     """
-    told: queue.Queue[_Told] = queue.Queue()
+    incoming: queue.Queue[_Event] = queue.Queue()
     running: dict[str, subprocess.Popen[str]] = {}
     world = World()
     try:
         for kind, start in watches.items():
-            _begin(kind, start, told, running)
+            _begin(kind, start, incoming, running)
         while True:
-            for kind, news in _together(told):
+            for kind, news in _together(incoming):
                 if isinstance(news, Forbidden) and kind in optional:
                     continue
                 if isinstance(news, Failed):
@@ -66,7 +66,7 @@ def changes(watches: dict[str, Start], optional: frozenset[str]) -> Generator[Wo
                     world.take(kind, news)
                 else:
                     world.forget(kind)
-                    _begin(kind, watches[kind], told, running)
+                    _begin(kind, watches[kind], incoming, running)
             yield world
     finally:
         for process in running.values():
@@ -77,25 +77,25 @@ def changes(watches: dict[str, Start], optional: frozenset[str]) -> Generator[Wo
 def _begin(
     kind: str,
     start: Start,
-    told: queue.Queue[_Told],
+    incoming: queue.Queue[_Event],
     running: dict[str, subprocess.Popen[str]],
 ) -> None:
     running[kind] = process = start()
 
     def pump() -> None:
         for event in events(process):
-            told.put((kind, event))
+            incoming.put((kind, event))
         err = process.stderr.read() if process.stderr else ""
-        told.put((kind, failure(err) if process.wait() else None))
+        incoming.put((kind, failure(err) if process.wait() else None))
 
     threading.Thread(target=pump, name=kind, daemon=True).start()
 
 
-def _together(told: queue.Queue[_Told]) -> Iterator[_Told]:
+def _together(incoming: queue.Queue[_Event]) -> Iterator[_Event]:
     """Return the next news, and what comes with them."""
-    yield told.get()
+    yield incoming.get()
     while True:
         try:
-            yield told.get(timeout=GATHER_S)
+            yield incoming.get(timeout=GATHER_S)
         except queue.Empty:
             return

@@ -12,14 +12,14 @@ from yolofleet.cli.edits import JUDGED
 
 def why(seen: Seen, pods: Sequence[Raw]) -> str:
     """Return what stands between the detector and its spec, each reason once, with the fix."""
-    told = [f"{seen.namespace}/{seen.name}: {seen.summary}"]
-    told += _unseen(seen)
-    told += _conditions(seen)
-    told += _pods(seen, pods)
-    if len(told) == 1:
-        told.append("Nothing is wrong: it serves, and the spec is reached.")
-    told += _commands(seen)
-    return "\n\n".join(told) + "\n"
+    parts = [f"{seen.namespace}/{seen.name}: {seen.summary}"]
+    parts += _unseen(seen)
+    parts += _conditions(seen)
+    parts += _pods(seen, pods)
+    if len(parts) == 1:
+        parts.append("Nothing is wrong: it serves, and the spec is reached.")
+    parts += _commands(seen)
+    return "\n\n".join(parts) + "\n"
 
 
 def _unseen(seen: Seen) -> Iterator[str]:
@@ -47,7 +47,7 @@ def _conditions(seen: Seen) -> Iterator[str]:
 
 def _pods(seen: Seen, pods: Sequence[Raw]) -> Iterator[str]:
     waiting = [
-        f"  {pod['metadata']['name']}: {of_pod.told(pod)}"
+        f"  {pod['metadata']['name']}: {of_pod.state_in_words(pod)}"
         for pod in of_pod.pods_of(seen, pods)
         if not of_pod.is_ready(pod) and not pod["metadata"].get("deletionTimestamp")
     ]
