@@ -49,6 +49,7 @@ class Server:
     seen: int = 0
     blind: int = 0
     capacity: float | None = None
+    tells_load: bool = False  # beside what judging looks at
     compute: dict[str, list[int]] = field(
         default_factory=lambda: {"stable": [0] * 99, "canary": [0] * 99}
     )
@@ -94,6 +95,13 @@ class Server:
         for name, objects in found.items():
             self.objects[name] += objects
 
+    def _offered(self) -> dict[str, float]:
+        """Return what callers asked of it, each request 20 ms inside."""
+        if not self.tells_load:
+            return {}
+        offered = sum(self.requests.values())
+        return {"offered": offered, "inside_seconds": offered / 50}
+
     def evidence(self) -> bytes:
         """Return what `GET /evidence` answers."""
         shadow = {
@@ -116,7 +124,7 @@ class Server:
                 "images": self.images,
                 "detections": self.objects,
                 "latency": {"request": {"first": 0, "counts": self.times}},
-                "load": {"capacity_per_second": self.capacity},
+                "load": {"capacity_per_second": self.capacity} | self._offered(),
                 "probe": {"sees": self.sees, "blind": 0, "blind_in_a_row": self.blind_in_a_row},
                 "golden": self.golden,
                 "shadow": {self.compares: shadow} if self.revision != self.compares else {},

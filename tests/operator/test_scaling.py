@@ -77,3 +77,45 @@ async def test_keda_s_object_is_kept_as_it_was_written_and_a_detector_goes_altho
         return not await kube.list(kinds.SCALED_OBJECT, namespace)
 
     await eventually(nothing)
+
+
+async def test_a_real_autoscaler_keeps_what_runs_when_the_operator_takes_its_floor(
+    operator: Any,
+    fake_kubelet: Any,
+    make_detector: Callable[..., Any],
+    kube: Kube,
+    namespace: str,
+    eventually: Callable[..., Any],
+) -> None:
+    """Nobody answers for these pods: that is a lost metric, and no reason to go to the minimum."""
+    await make_detector(replicas=3)
+
+    async def runs(replicas: int) -> Manifest:
+        [deployment] = await kube.list(kinds.DEPLOYMENT, namespace)
+        assert deployment["status"]["readyReplicas"] == deployment["spec"]["replicas"] == replicas
+        return deployment
+
+    stable = (await eventually(lambda: runs(3)))["metadata"]["name"]
+    scaling: Any = {"minReplicas": 1, "maxReplicas": 9, "load": 70}
+    await kube.merge(
+        kinds.DETECTOR, namespace, "gate", {"spec": {"replicas": None, "autoscaling": scaling}}
+    )
+
+    async def floor(replicas: int) -> Manifest:
+        hpa = await kube.get(kinds.HPA, namespace, stable)
+        assert hpa["spec"]["minReplicas"] == replicas
+        return hpa
+
+    hpa = await eventually(lambda: floor(3))
+    [metric] = hpa["spec"]["metrics"]
+    assert metric["resource"]["target"] == {"type": "AverageValue", "averageValue": "1k"}
+    assert hpa["spec"]["behavior"]["scaleDown"]["policies"] == [
+        {"type": "Pods", "value": 1, "periodSeconds": 60}
+    ]
+    await kube.merge(
+        kinds.DETECTOR, namespace, "gate", {"spec": {"autoscaling": {"minReplicas": 5}}}
+    )
+    await eventually(lambda: runs(5))  # without metrics, too: a minimum is obeyed before any
+    await floor(5)
+    told = (await kube.get(kinds.DETECTOR, namespace, "gate"))["status"]["autoscaling"]
+    assert (told["provider"], told["floor"]) == ("builtin", 5)

@@ -17,7 +17,7 @@ from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.nodes import NodeRoom, rooms
 from yolofleet.plan.observed import Observed
-from yolofleet.plan.snapshot import Elsewhere, Snapshot
+from yolofleet.plan.snapshot import Elsewhere, Keda, Snapshot
 from yolofleet.routers.claims import Claim
 from yolofleet.routers.following import Mesh
 from yolofleet.think import Thought, think
@@ -60,6 +60,7 @@ class World:
     taken: dict[Claim, str] = field(default_factory=dict)  # what other detectors have
     others_routes: dict[Provider, dict[Claim, str]] = field(default_factory=dict)
     analysis: AnalysisStatus | None = None  # what the pods of a trial showed
+    keda: bool = False  # its API is there
 
     def edit(self, **spec: Any) -> None:
         """Change the spec as a user does; None removes a field."""
@@ -81,6 +82,7 @@ class World:
             monitors=self.monitors,
             token="0123456789abcdef",
             analysis=self.analysis,
+            keda=Keda(self.keda, self.defaults.prometheus),
         )
 
     def observed(self) -> Observed:

@@ -45,25 +45,25 @@ def main() -> None:
 
 
 async def _measure(releases: int, looks: int) -> dict[str, Any]:
-    listed = {f"default/gate-{number}": _pods_of(number) for number in range(releases)}
+    listed = {f"default/gate-{number}": pods_of(number) for number in range(releases)}
     async with aiohttp.ClientSession() as session:
         news: list[str] = []
         sampler = Sampler(
-            cast(Cache, _Cache(listed)),
+            cast(Cache, Listed(listed)),
             fetch_with(session),
             wake=news.append,
             now=lambda: datetime.now(UTC),
         )
         running = asyncio.create_task(sampler.run())
-        began = _cpu_s()
+        began = cpu_s()
         await asyncio.sleep(IDLE_S)
-        idle = (_cpu_s() - began) / IDLE_S
+        idle = (cpu_s() - began) / IDLE_S
         for key in listed:
             sampler.follow(key, _subject())
         await asyncio.sleep(15)  # the first looks, and connections
-        began, at = _cpu_s(), time.monotonic()
+        began, at = cpu_s(), time.monotonic()
         await asyncio.sleep(10 * looks)
-        spent, took = _cpu_s() - began, time.monotonic() - at
+        spent, took = cpu_s() - began, time.monotonic() - at
         running.cancel()
     read = sum(sampler.found(key) is not None for key in listed)
     verdicts = {str(found.verdict) for key in listed if (found := sampler.found(key))}
@@ -79,12 +79,15 @@ async def _measure(releases: int, looks: int) -> dict[str, Any]:
     }
 
 
-def _cpu_s() -> float:
+def cpu_s() -> float:
+    """Return what this process has spent."""
     spent = resource.getrusage(resource.RUSAGE_SELF)
     return spent.ru_utime + spent.ru_stime
 
 
-class _Cache:
+class Listed:
+    """A cache of nothing but pods."""
+
     def __init__(self, listed: dict[str, list[dict[str, Any]]]) -> None:
         self._listed = listed
 
@@ -98,7 +101,8 @@ def _subject() -> Subject:
     return Subject(trial, Analysis(), None, retried="", unpaired="", alone=False)
 
 
-def _pods_of(number: int) -> list[dict[str, Any]]:
+def pods_of(number: int) -> list[dict[str, Any]]:
+    """Return the pods of a release, as the API server tells them."""
     return [
         {
             "metadata": {"uid": address, "labels": {"yolofleet.io/revision": revision}},

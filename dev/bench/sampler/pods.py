@@ -24,7 +24,7 @@ def addresses(number: int) -> list[tuple[str, str]]:
 def serve(releases: int, listening: Any) -> None:
     """Answer until the process is ended; set `listening` first."""
     pods = {
-        address: Server(address, revision)
+        address: Server(address, revision, capacity=25.0, tells_load=True)
         for number in range(releases)
         for address, revision in addresses(number)
     }

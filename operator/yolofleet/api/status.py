@@ -101,6 +101,7 @@ class Reason(StrEnum):
     # AutoscalingLimited: else the autoscaler's own
     TOO_MANY_REPLICAS = "TooManyReplicas"
     METRIC_LOST = "MetricLost"
+    SHARED_GPU = "SharedGPU"
     PROVIDER_MISSING = "ProviderMissing"
     # Drifted
     REPAIRED = "DriftRepaired"

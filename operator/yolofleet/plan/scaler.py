@@ -5,15 +5,29 @@ feeds the autoscaler is gone, the replicas that run are held, and a person is to
 """
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from yolofleet.api.autoscaling import Autoscaling, Scaler
 from yolofleet.api.detector import Detector
-from yolofleet.api.status import AutoscalingStatus
+from yolofleet.api.status import AutoscalingStatus, Reason
 from yolofleet.plan.floor import Moved, Targets
 from yolofleet.plan.observed import Observed
 
 _OURS = Scaler.BUILTIN
 _TO_CHOOSE = "; or set spec.autoscaling.provider to builtin"
+
+
+SHARING: Final = "nvidia.com/gpu.sharing-strategy"
+"""On a node, by NVIDIA's GPU feature discovery: none, time-slicing or mps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What is asked for and cannot be had, and the fix. whole: whether nothing else is gone by."""
+
+    reason: Reason
+    message: str
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +46,24 @@ class Followed:
 class Scaling:
     """How the stable revision is scaled.
 
-    least: the fewest replicas that the autoscaler may choose. missing: what it lacks, and the fix;
-    empty: nothing. status: what is to be said and remembered. followed: whom to ask. keda_has_it:
-    whether KEDA has not let go of the autoscaler yet.
+    least: the fewest replicas that the autoscaler may choose. lost: why its data say nothing, in
+    words; empty: they do. status: what is to be said and remembered. followed: whom to ask.
+    keda_has_it: whether KEDA has not let go of the autoscaler yet.
     """
 
     asked: Autoscaling
     provider: Scaler
     least: int
-    missing: str = ""
+    lack: Lack | None = None
     lost: str = ""
     status: AutoscalingStatus | None = None
     followed: Followed | None = None
-
     keda_has_it: bool = False
 
     @property
     def by_keda(self) -> bool:
         """Whether KEDA writes the autoscaler: it can, and is to."""
-        return self.provider is Scaler.KEDA and not self.missing
+        return self.provider is Scaler.KEDA and not (self.lack and self.lack.whole)
 
 
 def scaling(detector: Detector, observed: Observed, stable: str) -> Scaling | None:
@@ -59,13 +72,19 @@ def scaling(detector: Detector, observed: Observed, stable: str) -> Scaling | No
     if asked is None:
         return None
     provider = _provider(asked, observed)
-    missing = _missing(asked, provider, observed)
-    held = stable in observed.scaled and (provider is not Scaler.KEDA or bool(missing))
-    decided = Scaling(asked, provider, asked.min_replicas, missing, keda_has_it=held)
+    lack = _lack(detector, asked, provider, observed)
+    if lack and not lack.whole:
+        asked = asked.model_copy(update={"gpu": None})
+    fed = lack is None or not lack.whole
+    kept = stable in observed.scaled and not (fed and provider is Scaler.KEDA)
+    decided = Scaling(asked, provider, asked.min_replicas, lack, keda_has_it=kept)
+    if not fed:
+        return _held(decided, observed, stable)
     if provider is Scaler.KEDA:
-        return _held(decided, observed, stable) if missing else _fed(decided)
+        return _fed(decided)
     if asked.load is None and asked.in_flight is None:
-        return decided if asked.provider is Scaler.AUTO and not missing else _fed(decided)
+        known_to_it = asked.provider is Scaler.AUTO and lack is None
+        return decided if known_to_it else _fed(decided)
     return _by_floor(decided, observed, stable)
 
 
@@ -90,26 +109,58 @@ def _provider(asked: Autoscaling, observed: Observed) -> Scaler:
     return Scaler.KEDA if observed.keda.usable else _OURS
 
 
-def _missing(asked: Autoscaling, provider: Scaler, observed: Observed) -> str:
-    if provider is Scaler.KEDA:
-        if not observed.keda.served:
-            return (
-                "spec.autoscaling.provider: keda needs KEDA 2.17 or later, whose kind ScaledObject"
-                " is not in the cluster, or not for the operator (keda.enabled in its chart)"
-                f"{_TO_CHOOSE}"
-            )
-        if not observed.keda.prometheus:
-            return (
-                "spec.autoscaling.provider: keda asks Prometheus, and prometheus.url is not set in"
-                f" the operator's chart{_TO_CHOOSE}"
-            )
-    elif asked.gpu is not None:
-        return (
+def _lack(
+    detector: Detector, asked: Autoscaling, provider: Scaler, observed: Observed
+) -> Lack | None:
+    by_keda, alone = provider is Scaler.KEDA, _goes_by_gpu_alone(asked)
+    if by_keda and not observed.keda.served:
+        return Lack(
+            Reason.PROVIDER_MISSING,
+            "spec.autoscaling.provider: keda needs KEDA 2.17 or later, whose kind ScaledObject"
+            " is not in the cluster, or not for the operator (keda.enabled in its chart)"
+            f"{_TO_CHOOSE}",
+        )
+    if by_keda and not observed.keda.prometheus:
+        return Lack(
+            Reason.PROVIDER_MISSING,
+            "spec.autoscaling.provider: keda asks Prometheus, and prometheus.url is not set in"
+            f" the operator's chart{_TO_CHOOSE}",
+        )
+    if asked.gpu is None:
+        return None
+    if not by_keda:
+        return Lack(
+            Reason.PROVIDER_MISSING,
             "spec.autoscaling.gpu has no effect: the operator cannot see what GPUs do; install"
             " KEDA, set prometheus.url in the operator's chart, and spec.autoscaling.provider to"
-            " keda"
+            " keda",
+            whole=alone,
         )
-    return ""
+    if (shared := _shared(detector, observed)) is not None:
+        return Lack(
+            Reason.SHARED_GPU,
+            f"spec.autoscaling.gpu has no effect: node {shared} shares its GPUs ({SHARING}), whose"
+            " use is that of all who share them; go by load",
+            whole=alone,
+        )
+    return None
+
+
+def _goes_by_gpu_alone(asked: Autoscaling) -> bool:
+    return asked.load is None and asked.in_flight is None and asked.cpu is None
+
+
+def _shared(detector: Detector, observed: Observed) -> str | None:
+    """Return a node that offers what the detector asks for, and gives it to several at a time."""
+    wanted = detector.spec.resources.accelerators.keys()
+    return next(
+        (
+            node.name
+            for node in observed.nodes
+            if wanted & node.offered.keys() and node.labels.get(SHARING, "none") != "none"
+        ),
+        None,
+    )
 
 
 def _fed(decided: Scaling) -> Scaling:

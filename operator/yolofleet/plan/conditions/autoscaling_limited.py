@@ -18,8 +18,8 @@ def autoscaling_limited(now: Situation) -> Statement | None:
     if scaling is None:
         return None
     held = f"; {scaling.least} replicas are held" if scaling.status and scaling.status.held else ""
-    if scaling.missing:
-        return _limited(Reason.PROVIDER_MISSING, scaling.missing + held)
+    if scaling.lack:
+        return _limited(scaling.lack.reason, scaling.lack.message + held)
     if scaling.lost:
         return _limited(
             Reason.METRIC_LOST, f"{scaling.lost} (GET /evidence, port {PORT}){held} until more do"

@@ -1,0 +1,95 @@
+"""Who scales a detector, and what it does without what it was asked to go by."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+GPU = {"limits": {"nvidia.com/gpu": "1"}, "requests": {"cpu": "1"}}
+SHARING = "nvidia.com/gpu.sharing-strategy"
+
+
+def a_node(strategy: str = "") -> dict[str, Any]:
+    return {
+        "metadata": {"name": "n1", "labels": {SHARING: strategy} if strategy else {}},
+        "spec": {},
+        "status": {
+            "allocatable": {"nvidia.com/gpu": "8"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+def scaled(world: Any, *, keda: bool = True, strategy: str = "", **scaling: Any) -> Any:
+    """Have a GPU detector run with four replicas, then ask for `scaling`; return the world."""
+    world.nodes, world.keda = [a_node(strategy)], keda
+    world.defaults = replace(world.defaults, prometheus="http://prom:9090" if keda else "")
+    world.edit(resources=GPU, replicas=4)
+    world.settle()
+    world.edit(replicas=None, autoscaling={"minReplicas": 1, "maxReplicas": 9, **scaling})
+    world.settle()
+    return world
+
+
+def triggers(world: Any) -> list[str]:
+    [made] = [child for (kind, _), child in world.children.items() if kind == "ScaledObject"]
+    return [trigger.get("name", trigger["type"]) for trigger in made["spec"]["triggers"]]
+
+
+def least(world: Any) -> int:
+    [made] = [c for (kind, _), c in world.children.items() if kind == "HorizontalPodAutoscaler"]
+    return int(made["spec"]["minReplicas"])
+
+
+def limited(world: Any) -> tuple[str, str] | None:
+    condition = world.status().condition("AutoscalingLimited")
+    return condition and (condition.reason, condition.message)
+
+
+def test_a_gpu_of_its_own_is_asked_for_by_keda_alone(world: Any) -> None:
+    assert triggers(scaled(world, gpu=60)) == ["gpu"]
+    assert world.status().autoscaling.provider == "keda"
+
+
+def test_a_detector_that_goes_by_cpu_alone_is_as_it_was(world: Any) -> None:
+    scaled(world)
+    [hpa] = [c for (kind, _), c in world.children.items() if kind == "HorizontalPodAutoscaler"]
+    cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}
+    assert {k: v for k, v in hpa["spec"].items() if k != "scaleTargetRef"} == {
+        "minReplicas": 1,
+        "maxReplicas": 9,
+        "metrics": [{"type": "Resource", "resource": cpu}],
+    }
+    assert world.status().autoscaling is None
+
+
+@pytest.mark.parametrize("strategy", ["time-slicing", "mps"])
+def test_on_gpus_that_are_shared_the_other_metrics_go_on(world: Any, strategy: str) -> None:
+    scaled(world, strategy=strategy, gpu=60, load=70)
+    assert triggers(world) == ["load"]
+    reason, message = limited(world) or ("", "")
+    assert reason == "SharedGPU"
+    assert "node n1 shares its GPUs" in message
+
+
+def test_on_gpus_that_are_shared_nothing_else_to_go_by_holds_what_runs(world: Any) -> None:
+    scaled(world, strategy="mps", gpu=60)
+    assert least(world) == 4
+    assert "4 replicas are held" in (limited(world) or ("", ""))[1]
+
+
+def test_gpus_without_keda_hold_what_runs_unless_there_is_more_to_go_by(world: Any) -> None:
+    scaled(world, keda=False, gpu=60)
+    assert least(world) == 4
+    reason, message = limited(world) or ("", "")
+    assert reason == "ProviderMissing"
+    assert "install KEDA" in message
+    scaled(world, keda=False, gpu=60, load=70)
+    assert world.think().followed is not None
+    assert (limited(world) or ("", ""))[0] == "ProviderMissing"
+
+
+def test_a_gpu_that_nobody_shares_is_no_limit(world: Any) -> None:
+    reason, _ = limited(scaled(world, strategy="none", gpu=60, load=70)) or ("", "")
+    assert triggers(world) == ["load", "gpu"]
+    assert reason == "KedaSilent", "nobody plays KEDA here"
