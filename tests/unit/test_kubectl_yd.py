@@ -26,7 +26,7 @@ from yolofleet.cli.kubectl import Forbidden, failure
 from yolofleet.cli.merging import difference, kept, removed, touched
 from yolofleet.cli.operators import NoPage, page
 from yolofleet.cli.ownership import owned
-from yolofleet.cli.pods import told as told_of_pod
+from yolofleet.cli.pods import state_in_words
 from yolofleet.cli.tree import tree
 from yolofleet.cli.watching import World as Watched
 from yolofleet.cli.why import why
@@ -438,7 +438,7 @@ def test_an_edit_that_the_operator_has_not_seen_is_told_before_what_was(world: A
     ],
 )
 def test_a_pod_in_a_few_words(status: Any, told: str) -> None:
-    assert told_of_pod(pod("a", "r", **status)) == told
+    assert state_in_words(pod("a", "r", **status)) == told
 
 
 # kubectl

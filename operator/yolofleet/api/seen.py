@@ -74,8 +74,8 @@ class Seen:
 
     def condition(self, kind: str) -> Raw:
         """Return what is said about `kind`; empty where nothing is."""
-        told = self.status.get("conditions") or []
-        return next((each for each in told if each["type"] == kind), {})
+        conditions = self.status.get("conditions") or []
+        return next((each for each in conditions if each["type"] == kind), {})
 
     def says(self, kind: str, status: str) -> bool:
         """Say whether `kind` is `status`."""
