@@ -13,7 +13,7 @@ from yolofleet.api.detector import LogLevel
 from yolofleet.plan.live import Shadow as Ordered
 from yolofleet.plan.live import file
 from yoloserve.detections.postprocess import Detections
-from yoloserve.live import Told
+from yoloserve.live import LiveSettings
 from yoloserve.shadow.pairs import Found, difference
 from yoloserve.shadow.tally import Outcome, Tallies
 from yoloserve.telemetry.evidence import MOST_CLASSES, Names
@@ -25,7 +25,7 @@ NOW = datetime(2026, 11, 29, 7, tzinfo=UTC)
 @pytest.mark.parametrize("token", [None, "0123456789abcdef"])
 def test_the_server_does_what_the_operator_writes(token: str | None) -> None:
     order = Ordered("gate-0000aaaa", 25, 2.5, NOW + timedelta(minutes=10), True, token)
-    assert (read := Told.model_validate_json(file(order, LogLevel.INFO) or "").shadow)
+    assert (read := LiveSettings.model_validate_json(file(order, LogLevel.INFO) or "").shadow)
     assert (read.revision, read.percent, read.max_per_second) == ("gate-0000aaaa", 25, 2.5)
     assert (read.until, read.keep_frames) == (order.until, True)
     assert (read.token and read.token.get_secret_value()) == token
@@ -33,7 +33,7 @@ def test_the_server_does_what_the_operator_writes(token: str | None) -> None:
 
 @pytest.mark.parametrize("level", LogLevel)
 def test_the_server_knows_each_level_of_its_log(level: LogLevel) -> None:
-    assert Told.model_validate_json(file(None, level) or "{}").log_level == level
+    assert LiveSettings.model_validate_json(file(None, level) or "{}").log_level == level
 
 
 def test_the_operator_reads_what_the_server_counts() -> None:
