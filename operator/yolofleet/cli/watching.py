@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -92,10 +93,11 @@ def _begin(
 
 
 def _together(incoming: queue.Queue[_Event]) -> Iterator[_Event]:
-    """Return the next news, and what comes with them."""
+    """Return the next news, and what comes within a moment of it."""
     yield incoming.get()
-    while True:
+    until = time.monotonic() + GATHER_S
+    while (left := until - time.monotonic()) > 0:
         try:
-            yield incoming.get(timeout=GATHER_S)
+            yield incoming.get(timeout=left)
         except queue.Empty:
             return

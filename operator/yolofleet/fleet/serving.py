@@ -34,7 +34,7 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-FRESH_S: Final = 1.0
+FRESH_S: Final = 2.0
 """So long one answer is for all screens: of thousands it takes a while to make."""
 
 Fleet = Callable[[], Any]
