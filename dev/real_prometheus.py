@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cluster import components
+from cluster import assets
 from controlplane import ports
 
 PATIENCE_S: Final = 60.0
@@ -117,7 +117,7 @@ def running(
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
-                components.prometheus("prometheus"),
+                assets.prometheus("prometheus"),
                 f"--config.file={file}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
@@ -155,5 +155,5 @@ def _await(condition: Callable[[], bool], otherwise: str) -> None:
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run promtool; what it says is in the result, whether it complains or not."""
-    command = [components.prometheus("promtool"), *arguments]
+    command = [assets.prometheus("promtool"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from cluster import assets, base_image, components, engine, images, kindcluster, mode, up
+from cluster import assets, base_image, engine, images, kindcluster, mode, up
 from cluster.cache import discard
 from cluster.errors import ClusterError
 from cluster.paths import cache_root, tools
@@ -61,7 +61,7 @@ def _parse() -> argparse.Namespace:
 
 def _assets(_: argparse.Namespace) -> None:
     for command in ("prometheus", "promtool"):
-        components.prometheus(command)
+        assets.prometheus(command)
     print(assets.directory())
 
 

@@ -27,6 +27,12 @@ def directory() -> Path:
     return artefact(f"assets/{key}", lambda part: _link(paths, part))
 
 
+def prometheus(command: str) -> Path:
+    """Return prometheus or promtool: named by TEST_ASSET_PROMETHEUS and the like, or built."""
+    one = Path(os.environ.get("TEST_ASSET_" + command.upper(), ""))
+    return one.absolute() if one.is_file() else components.prometheus(command)
+
+
 def given(environ: Mapping[str, str]) -> dict[str, Path]:
     """Return the programs that the environment points at and that exist.
 

@@ -86,6 +86,18 @@ def test_programs_given_one_by_one_come_before_the_folder(tmp_path: Path) -> Non
     assert found == {"etcd": tmp_path / "a/etcd", "kubectl": tmp_path / "b/kubectl"}
 
 
+def test_a_prometheus_that_is_there_need_not_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "promtool-3"
+    program.touch()
+    monkeypatch.setenv("TEST_ASSET_PROMTOOL", str(program))
+    assert assets.prometheus("promtool") == program
+    monkeypatch.setattr("cluster.components.prometheus", lambda command: Path(command))
+    monkeypatch.setenv("TEST_ASSET_PROMTOOL", str(tmp_path / "gone"))
+    assert assets.prometheus("promtool") == Path("promtool")
+
+
 def test_the_mirror_is_the_one_this_host_uses_for_the_same_release() -> None:
     targets = (
         "https://mirror/security Debian bookworm-security\n"
