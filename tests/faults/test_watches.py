@@ -18,7 +18,13 @@ from yolofleet.cluster import kinds
 from yolofleet.runtime.errors import Conflict
 from yolofleet.runtime.kind import Kind
 
-ABSENT = (kinds.NODE, kinds.HTTP_ROUTE, kinds.POD_MONITOR, *kinds.GATEWAYS.values())
+ABSENT = (
+    kinds.NODE,
+    kinds.HTTP_ROUTE,
+    kinds.POD_MONITOR,
+    kinds.SCALED_OBJECT,
+    *kinds.GATEWAYS.values(),
+)
 WATCHED = [kind for kind in kinds.CACHED if kind not in ABSENT]
 SOME_KINDS = [kinds.DETECTOR, kinds.DEPLOYMENT, kinds.VIRTUAL_SERVICE]
 REPAIRED_S = 30.0

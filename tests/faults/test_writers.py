@@ -17,7 +17,7 @@ from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.runtime.kind import Kind
 
-ABSENT = (kinds.HPA, kinds.HTTP_ROUTE, kinds.POD_MONITOR)
+ABSENT = (kinds.HPA, kinds.HTTP_ROUTE, kinds.POD_MONITOR, kinds.SCALED_OBJECT)
 MADE = [kind for kind in kinds.CHILDREN if kind not in ABSENT]
 CONTESTED_S = sized(6, 30)
 
