@@ -452,6 +452,11 @@ def test_a_pod_in_a_few_words(status: Any, told: str) -> None:
         ("Error from server (Forbidden): no", Forbidden, "rbac.aggregateToDefaultRoles"),
         ('Error from server (NotFound): yolodetectors.yolofleet.io "x"', SaidNo, "yd get -A"),
         ('error: the server doesn\'t have a resource type "y"', SaidNo, "not installed"),
+        (
+            "Error from server (NotFound): could not find the requested resource",
+            SaidNo,
+            "--context",
+        ),
         ("Unable to connect to the server: dial tcp: refused", SaidNo, "cannot be reached"),
         ("The connection to the server a:1 was refused - did", SaidNo, "cannot be reached"),
         ("error: You must be logged in to the server (Unauthorized)", SaidNo, "Log in again"),

@@ -104,7 +104,7 @@ _HINTS: Final[tuple[tuple[str, type[Failed], str], ...]] = (
         "Is it in another namespace (-n) or cluster (--context)? kubectl yd get -A lists all.",
     ),
     (
-        r"doesn't have a resource type",
+        r"doesn't have a resource type|could not find the requested resource",
         Failed,
         "YoloFleet is not installed in this cluster. Is --context the right one?",
     ),
