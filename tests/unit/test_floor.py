@@ -239,3 +239,25 @@ def test_more_load_never_asks_for_less(loads: list[float], more: float) -> None:
     small.looked(), large.looked()
     for load in loads:
         assert large.asked(load + more).replicas >= small.asked(load).replicas
+
+
+WILD = st.builds(
+    PodLoad,
+    started=st.floats(allow_nan=False, allow_infinity=False),
+    offered=st.integers(0, 2**53),
+    inside_seconds=st.floats(min_value=0, allow_nan=False, allow_infinity=False),
+    capacity=st.none() | st.floats(min_value=0, allow_nan=False, allow_infinity=False),
+)
+
+
+@given(st.lists(st.tuples(WILD, WILD), min_size=1, max_size=6))
+def test_whatever_pods_claim_there_is_a_floor_in_the_bounds(claims: Any) -> None:
+    """A capacity of next to nothing once asked for infinitely many, which is no number."""
+    targets = Targets(2, 9, load=1, in_flight=1)
+    seen, now = begun(2, START), START
+    for pods in claims:
+        now += EVERY
+        seen = floor(
+            Look(now, {str(number): pod for number, pod in enumerate(pods)}), targets, seen
+        )
+        assert 2 <= seen.replicas <= 9

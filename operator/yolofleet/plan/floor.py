@@ -24,6 +24,10 @@ ROOM: Final = 0.9
 """On the way down so much of each replica's target is counted on: less would take a replica away
 that the next peak asks for again."""
 
+MOST: Final = 1e6
+"""Of requests a second, and of requests inside, no pod has more; nor less than one in so many
+seconds of capacity."""
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -220,9 +224,14 @@ def _rate(uid: str, load: PodLoad, at: datetime, before: Memory) -> tuple[float,
     if last.started != load.started:  # it counts from zero again
         last = PodLoad(load.started, 0, 0.0)
     requests, busy = load.offered - last.offered, load.inside_seconds - last.inside_seconds
-    return max(requests, 0) / seconds, max(busy, 0.0) / seconds
+    return _credible(requests / seconds), _credible(busy / seconds)
+
+
+def _credible(rate: float) -> float:
+    """Return what a pod may say of itself: it runs what a user gave it."""
+    return min(max(rate, 0.0), MOST)
 
 
 def _mean(known: Iterable[float | None]) -> float | None:
-    values = [value for value in known if value]
+    values = [min(value, MOST) for value in known if value and value > 1 / MOST]
     return sum(values) / len(values) if values else None
