@@ -201,8 +201,8 @@ class Operator:
         """Reconcile what is due, hearing all news in between; return how often."""
         times = 0
         self.hear()
-        await self.sampler.look_at_due()
-        await self.floors.look_at_due()
+        await self.sampler.rounds.look_at_due()
+        await self.floors.rounds.look_at_due()
         while (key := self.queue.take()) is not None:
             times += 1
             if times > limit:
@@ -250,7 +250,7 @@ class Operator:
             for key in self.cache.detectors()
             if "nextLookInSeconds" in (told := self.queue.describe(key))
         ]
-        beside = (self.sampler.next_look_s(), self.floors.next_look_s())
+        beside = (self.sampler.rounds.next_look_s(), self.floors.rounds.next_look_s())
         looks.extend(look for look in beside if look is not None)
         return min(looks, default=None)
 

@@ -180,8 +180,8 @@ class Operator:
         self._parts.start("events", self._events.run())
         self._parts.start("informer", self._inform())
         self._parts.start("workers", self._work())
-        self._parts.start("sampler", self._sampler.run())
-        self._parts.start("floors", self._floors.run())
+        self._parts.start("sampler", self._sampler.rounds.run())
+        self._parts.start("floors", self._floors.rounds.run())
         self._guarding = asyncio.create_task(self._guard(), name="guard")
 
     async def _guard(self) -> None:

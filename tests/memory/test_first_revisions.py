@@ -74,7 +74,7 @@ def judge_again(world: World, word: str) -> None:
 
 def at_rest(world: World, told: Told) -> bool:
     """Say whether no pod is asked, nothing is written, and nobody waits for a time."""
-    return world.operator.sampler.next_look_s() is None and not world.restless
+    return world.operator.sampler.rounds.next_look_s() is None and not world.restless
 
 
 async def test_it_serves_at_once_passes_and_is_looked_at_no_more():
@@ -469,5 +469,5 @@ async def test_whatever_goes_wrong_with_a_write_it_is_judged_once(golden, what, 
         reason = "Released" if golden is GOOD else "AnalysisFailed"
         assert world.condition("Released")["reason"] == reason, (what, number)
         assert mark(world) == ("true" if golden is GOOD else "unproved"), (what, number)
-        assert world.operator.sampler.next_look_s() is None
+        assert world.operator.sampler.rounds.next_look_s() is None
         assert not world.failures

@@ -371,7 +371,7 @@ async def test_a_new_leader_goes_on_from_what_the_status_has():
 async def test_a_settled_detector_is_not_looked_at():
     world, pods = await in_the_dark(0.98)
     await play(world, pods, 120)
-    assert world.operator.sampler.next_look_s() is None
+    assert world.operator.sampler.rounds.next_look_s() is None
     await world.settle()
     assert not world.restless
 

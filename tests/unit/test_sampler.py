@@ -75,7 +75,7 @@ async def test_pods_that_hang_delay_the_looks_at_no_other_detector() -> None:
     )  # fmt: skip
     sampler.follow("shop/hangs", SUBJECT)
     sampler.follow("shop/gate", SUBJECT)
-    with running(sampler.run()):
+    with running(sampler.rounds.run()):
         async with asyncio.timeout(60):
             await looked.wait()
     assert sampler.found("shop/hangs") is None
@@ -144,9 +144,11 @@ async def by_prometheus(
     )  # fmt: skip
     sampler.follow("shop/gate", replace(SUBJECT, asked=asked))
     for _ in range(looks):
-        await sampler.look_at_due()
+        await sampler.rounds.look_at_due()
         now += 10
-    found = sampler._trials["shop/gate"].found
+    followed = sampler.rounds.get("shop/gate")
+    assert followed
+    found = followed.found
     assert found
     return found
 

@@ -54,7 +54,7 @@ async def _measure(releases: int, looks: int) -> dict[str, Any]:
             wake=news.append,
             now=lambda: datetime.now(UTC),
         )
-        running = asyncio.create_task(sampler.run())
+        running = asyncio.create_task(sampler.rounds.run())
         began = cpu_s()
         await asyncio.sleep(IDLE_S)
         idle = (cpu_s() - began) / IDLE_S

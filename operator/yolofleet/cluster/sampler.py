@@ -9,14 +9,12 @@ lost, and none counts twice.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http import HTTPStatus
-from math import inf
 from typing import Final
 
 import aiohttp
@@ -40,10 +38,9 @@ from yolofleet.api.pod_template import EVIDENCE_PORT
 from yolofleet.cluster.bounded import body_of
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.prometheus import Query, not_configured
+from yolofleet.cluster.rounds import Rounds
 from yolofleet.plan.judging import Subject, is_news
 from yolofleet.workloads.pods import is_ready, restarts
-
-logger = logging.getLogger(__name__)
 
 _, PORT = EVIDENCE_PORT
 TIMEOUT_S: Final = 2.0
@@ -57,13 +54,9 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 @dataclass(slots=True)
 class _Trial:
-    """One that is followed. found: as of the last look; told: as of the last one that was news.
-
-    due: when it is looked at next; never, while it is looked at.
-    """
+    """One that is followed. found: by the last look; announced: by the last that was news."""
 
     subject: Subject
-    due: float
     found: AnalysisStatus | None
     announced: AnalysisStatus | None = None
     announced_at: datetime | None = None
@@ -90,62 +83,23 @@ class Sampler:
         self._wake = wake
         self._now = now
         self._clock = clock
-        self._trials: dict[str, _Trial] = {}
+        self.rounds = Rounds(self._look, _interval_s, clock=clock)
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._changed = asyncio.Event()
 
     def follow(self, key: str, subject: Subject | None) -> None:
         """Look at the pods of this trial of the detector `key` from now on; None: at none."""
-        known = self._trials.get(key)
+        known = self.rounds.get(key)
         if subject is None:
-            self._trials.pop(key, None)
+            self.rounds.end(key)
         elif known and known.subject.is_of(subject):
             known.subject = subject
         else:
-            self._trials[key] = _Trial(subject, self._clock(), subject.known)
-            self._changed.set()
+            self.rounds.begin(key, _Trial(subject, subject.known))
 
     def found(self, key: str) -> AnalysisStatus | None:
         """Return what is known of the trial of `key` since the last news, if there were any."""
-        trial = self._trials.get(key)
+        trial = self.rounds.get(key)
         return trial.announced if trial else None
-
-    def next_look_s(self) -> float | None:
-        """Return in how many seconds somebody is due; None: nobody waits for that."""
-        due = min((trial.due for trial in self._trials.values()), default=inf)
-        return None if due == inf else max(due - self._clock(), 0.0)
-
-    async def run(self) -> None:
-        """Look at whoever is due, each beside all others, until cancelled."""
-        async with asyncio.TaskGroup() as looks:
-            while True:
-                self._changed.clear()
-                wait = self.next_look_s()
-                try:
-                    async with asyncio.timeout(wait):
-                        await self._changed.wait()
-                except TimeoutError:
-                    for look in self._due():
-                        looks.create_task(look)
-
-    async def look_at_due(self) -> None:
-        """Look once at each trial that is due."""
-        await asyncio.gather(*self._due())
-
-    def _due(self) -> list[Coroutine[None, None, None]]:
-        now = self._clock()
-        due = [(key, trial) for key, trial in self._trials.items() if trial.due <= now]
-        for _, trial in due:
-            trial.due = inf
-        return [self._look_in_peace(key, trial, now) for key, trial in due]
-
-    async def _look_in_peace(self, key: str, trial: _Trial, began: float) -> None:
-        try:
-            await self._look(key, trial)
-        except Exception as error:  # a fault of ours ends no other look, and is seen
-            logger.error("a look failed", exc_info=error, extra={"fields": {"key": key}})
-        trial.due = max(began + seconds(trial.subject.asked.interval), self._clock())
-        self._changed.set()
 
     async def _look(self, key: str, trial: _Trial) -> None:
         subject = trial.subject
@@ -159,7 +113,7 @@ class Sampler:
             read = await asyncio.gather(
                 *(self._read(pod, places, asked=_revision(pod) != mute) for pod in pods)
             )
-        if self._trials.get(key) is not trial:  # it ended meanwhile
+        if self.rounds.get(key) is not trial:  # it ended meanwhile
             return
         if not is_repeated(trial.memory, read):
             trial.fresh_at = self._clock()
@@ -210,6 +164,10 @@ class Sampler:
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             return f"does not answer on port {PORT} ({_why(error)})"
         return parse(body, revision=revision)
+
+
+def _interval_s(trial: _Trial) -> float:
+    return seconds(trial.subject.asked.interval)
 
 
 def _why(error: Exception) -> str:
