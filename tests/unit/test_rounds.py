@@ -65,17 +65,18 @@ async def test_a_look_that_raises_ends_no_other_and_comes_again(
 async def test_one_that_takes_longer_than_its_interval_has_no_second_look_beside(
     clock: Clock,
 ) -> None:
-    goes_on, looks = asyncio.Event(), 0
+    began, goes_on, looks = asyncio.Event(), asyncio.Event(), 0
 
     async def look(_key: str, _whom: str) -> None:
         nonlocal looks
         looks += 1
+        began.set()
         await goes_on.wait()
 
     rounds = Rounds(look, lambda _: 10.0, clock=clock)
     rounds.begin("gate", "gate")
     first = asyncio.create_task(rounds.look_at_due())
-    await asyncio.sleep(0)
+    await began.wait()
     clock.now = 25.0
     assert rounds.next_look_s() is None
     await rounds.look_at_due()
