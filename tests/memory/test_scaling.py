@@ -27,6 +27,7 @@ class Load:
     def __init__(self, world: World, per_second: float = 0.0) -> None:
         self.world, self.per_second = world, per_second
         self.silent = False
+        self.each = EACH
         self.asked = 0
         self.offered: Counter[str] = Counter()
         world.tells = self
@@ -41,7 +42,7 @@ class Load:
         load = {
             "offered": self.offered[pod["metadata"]["uid"]],
             "inside_seconds": 0.0,
-            "capacity_per_second": EACH,
+            "capacity_per_second": self.each,
         }
         told = {"format": 1, "revision": revision_of(pod), "started": 5.0, "load": load}
         return json.dumps(told).encode()
@@ -166,6 +167,70 @@ async def test_a_lost_metric_holds_and_is_told_and_nothing_is_written_meanwhile(
     await load.lasts(2 * EVERY_S)
     assert not world.condition("AutoscalingLimited")
     assert not world.status()["autoscaling"]["held"]
+
+
+async def test_a_load_beyond_the_most_is_told_until_five_minutes_asked_for_less() -> None:
+    """The autoscaler cannot tell: it does not know of the load."""
+    world, load = await scaled(SCALING | {"maxReplicas": 3})
+    load.per_second = 100
+    await load.lasts(2 * EVERY_S)
+    limited = world.condition("AutoscalingLimited")
+    assert limited["reason"] == "TooManyReplicas"
+    assert "more than spec.autoscaling.maxReplicas (3); raise it" in limited["message"]
+    world.suffer()
+    await load.lasts(120)
+    assert not world.writes()
+    world.operator = None
+    await load.lasts(120)
+    assert not world.writes(), "nor does the next leader forget it"
+    load.per_second = 7
+    await load.lasts(WINDOW_S + EVERY_S)
+    assert not world.condition("AutoscalingLimited")
+    assert replicas(world) == 2
+
+
+async def test_that_the_metric_is_lost_is_still_told_by_the_next_leader() -> None:
+    world, load = await scaled()
+    load.per_second = 30
+    await load.lasts(2 * EVERY_S)
+    load.silent = True
+    await load.lasts(120)
+    assert world.status()["autoscaling"]["held"]
+    world.suffer()
+    world.operator = None
+    await load.lasts(180)
+    assert not world.writes()
+    load.silent = False
+    await load.lasts(3 * EVERY_S)
+    assert not world.condition("AutoscalingLimited")
+    assert not world.status()["autoscaling"]["held"]
+
+
+async def test_pods_that_never_tell_what_they_can_do_hold_what_runs_and_it_is_told() -> None:
+    world, load = await scaled()
+    load.per_second = 30
+    await load.lasts(2 * EVERY_S)
+    world.operator = None  # whoever comes does not know it from before
+    load.each = 0.0
+    await load.lasts(120)
+    limited = world.condition("AutoscalingLimited")
+    assert limited["reason"] == "MetricLost"
+    assert limited["message"] == (
+        "0 of 5 ready pods tell how much they can answer (GET /evidence, port 8081); 5 replicas are"
+        " held until more do"
+    )
+
+
+@pytest.mark.parametrize("each", [5e-324, 1e308, 1e400])
+async def test_numbers_that_cannot_be_hold_what_runs_and_it_is_told(each: float) -> None:
+    world, load = await scaled()
+    load.per_second = 30
+    await load.lasts(2 * EVERY_S)
+    world.operator = None
+    load.each = each
+    await load.lasts(WINDOW_S + 60)
+    assert replicas(world) == 5
+    assert world.condition("AutoscalingLimited")["reason"] == "MetricLost"
 
 
 async def test_the_next_leader_keeps_the_floor_and_writes_nothing() -> None:

@@ -176,6 +176,33 @@ def test_while_no_pod_knows_what_it_can_do_nothing_moves_unless_nothing_is_asked
     assert fleet.asked(0).demand == 0
 
 
+def test_what_is_not_known_may_ask_for_more_and_never_for_less() -> None:
+    fleet = Fleet(pods=3, targets=Targets(1, 20, load=70, in_flight=4))
+    fleet.told = {uid: PodLoad(1.0, 0, 0.0, None) for uid in fleet.told}
+    fleet.looked()
+    for _ in range(2 * WINDOW // EVERY):
+        seen = fleet.asked(30, inside=1)
+    assert (seen.replicas, seen.lost) == (3, "0 of 3 ready pods tell how much they can answer")
+    assert fleet.asked(30, inside=20).replicas == 5
+
+
+def test_a_pod_that_claims_a_multiple_takes_no_replicas_from_all() -> None:
+    fleet = Fleet(pods=5)
+    fleet.told["pod-1"] = replace(fleet.told["pod-1"], capacity=1e5)
+    fleet.looked()
+    assert fleet.asked(35).demand == pytest.approx(35 / (0.7 * 12))
+
+
+def test_more_than_there_may_be_is_told_for_as_long_as_the_window_remembers_it() -> None:
+    fleet = Fleet(targets=Targets(1, 3, load=70))
+    fleet.looked()
+    assert not fleet.asked(21).beyond
+    assert fleet.asked(22).beyond
+    for _ in range(WINDOW // EVERY - 1):
+        assert fleet.asked(1).beyond
+    assert not fleet.asked(1).beyond
+
+
 def test_a_canary_does_not_say_what_a_stable_replica_can_do() -> None:
     fleet = Fleet(pods=2)
     slow = PodLoad(2.0, 0, 0.0, 1.0, counts=False)

@@ -43,8 +43,11 @@ class _Followed:
         """Whether people, or the autoscaler, are to know what the last look showed."""
         if self.published is None:
             return bool(self.floor.reason or self.floor.lost)
-        last = self.published.floor
-        return (last.replicas, bool(last.lost)) != (self.floor.replicas, bool(self.floor.lost))
+        return _told(self.published.floor) != _told(self.floor)
+
+
+def _told(floor: Floor) -> tuple[int, bool, bool]:
+    return floor.replicas, bool(floor.lost), floor.beyond
 
 
 class Floors:

@@ -38,13 +38,16 @@ def limit(autoscalers: Iterable[Manifest]) -> Limit | None:
     ) == Reason.TOO_MANY_REPLICAS:
         if condition.get("status") != "True":
             return None
-        most = by_age[-1]["spec"].get("maxReplicas")
-        return _limit(
-            condition,
-            f"the load asks for more than spec.autoscaling.maxReplicas ({most}); raise it, or give"
-            " each replica more in spec.resources",
-        )
+        return _limit(condition, too_many(by_age[-1]["spec"].get("maxReplicas")))
     return None
+
+
+def too_many(most: int) -> str:
+    """Say that the load asks for more than `most` replicas."""
+    return (
+        f"the load asks for more than spec.autoscaling.maxReplicas ({most}); raise it, or give"
+        " each replica more in spec.resources"
+    )
 
 
 def _limit(condition: Manifest, message: str) -> Limit:

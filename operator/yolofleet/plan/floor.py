@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import ceil
-from typing import Final
+from statistics import fmean, median_low
+from typing import Final, TypeGuard
 
 EVERY: Final = timedelta(seconds=15)
 """How often pods are asked."""
@@ -40,6 +41,11 @@ class Targets:
     most: int
     load: int | None = None
     in_flight: int | None = None
+
+    @property
+    def number(self) -> int:
+        """How many there are to go by."""
+        return sum(each is not None for each in (self.load, self.in_flight))
 
     def bounded(self, replicas: int) -> int:
         """Return `replicas`, in the bounds."""
@@ -87,12 +93,14 @@ class Look:
 class Memory:
     """What is known from looks before. It is never stored: who begins without it holds at first.
 
-    at: when enough was told last. asked: who was ready then; None: nobody looked yet. seen: by pod,
-    when it told what last. peaks: what was asked for within the window, falling: what a later look
-    surpassed is left out. capacity: by the last look at which a pod knew its own.
+    at: when enough was told last. known: when it was known last what every target asks for.
+    asked: who was ready then; None: nobody looked yet. seen: by pod, when it told what last. peaks:
+    what was asked for within the window, falling: what a later look surpassed is left out.
+    capacity: by the last look at which a pod knew its own.
     """
 
     at: datetime
+    known: datetime
     peaks: tuple[tuple[datetime, float], ...]
     asked: frozenset[str] | None = None
     seen: Mapping[str, tuple[datetime, PodLoad]] = field(default_factory=dict)
@@ -104,7 +112,8 @@ class Floor:
     """The fewest replicas that the autoscaler may choose, and why.
 
     demand: what the load asks for, in replicas; None: not known yet. lost: why it is held, in
-    words; empty: it is not, or only for a moment.
+    words; empty: it is not, or only for a moment. beyond: whether the window asked for more than
+    there may be.
     """
 
     replicas: int
@@ -112,6 +121,7 @@ class Floor:
     demand: float | None = None
     reason: str = ""
     lost: str = ""
+    beyond: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +142,7 @@ class _Load:
 
 def begun(replicas: int, now: datetime) -> Floor:
     """Return the floor of who takes over: it stays for a window, whoever moved it before."""
-    return Floor(replicas, Memory(now, _as_if(replicas, now)))
+    return Floor(replicas, Memory(now, now, _as_if(replicas, now)))
 
 
 def floor(look: Look, targets: Targets, before: Floor) -> Floor:
@@ -146,16 +156,19 @@ def floor(look: Look, targets: Targets, before: Floor) -> Floor:
     if known.asked is None or look.at - known.at > OLDEST:  # what was between, nobody saw
         return replace(held, memory=replace(memory, peaks=_as_if(held.replicas, look.at)))
     loads = list(_loads(look, known, targets, memory.capacity))
-    if not loads:  # nobody knows yet how much a replica can do
-        return held
-    most = max(loads, key=lambda load: load.demand)
+    most = max(loads, key=lambda load: load.demand, default=_Load(0.0, ""))
+    if len(loads) < targets.number:  # what is not known may ask for more, and never for less
+        up = targets.bounded(max(held.replicas, ceil(most.demand)))
+        return replace(held, replicas=up, lost=_unknown(look, memory))
     peaks = _peaks(known.peaks, most.demand, look.at)
-    replicas = targets.bounded(_moved(before.replicas, most.demand, peaks[0][1]))
+    peak = peaks[0][1]
+    replicas = targets.bounded(_moved(before.replicas, most.demand, peak))
     return Floor(
         replicas,
-        replace(memory, peaks=peaks),
+        replace(memory, known=look.at, peaks=peaks),
         most.demand,
         f"floor {replicas}: {most.words}",
+        beyond=peak > targets.most,
     )
 
 
@@ -182,12 +195,25 @@ def _lost(look: Look, memory: Memory) -> str:
     return f"{len(look.answers)} of {len(look.pods)} ready pods tell their load"
 
 
+def _unknown(look: Look, memory: Memory) -> str:
+    if look.at - memory.known < OLDEST:  # it may be a moment's
+        return ""
+    sure = sum(_is_known(load.capacity) for load in look.answers.values() if load.counts)
+    return f"{sure} of {len(look.pods)} ready pods tell how much they can answer"
+
+
 def _remembered(look: Look, before: Memory) -> Memory:
     alive = look.pods.keys() | look.others
     seen = {uid: each for uid, each in before.seen.items() if uid in alive}
     seen |= {uid: (look.at, each) for uid, each in look.answers.items()}
-    capacity = _mean(each.capacity for each in look.answers.values() if each.counts)
-    return Memory(look.at, before.peaks, frozenset(look.pods), seen, capacity or before.capacity)
+    capacity = _usual(each.capacity for each in look.answers.values() if each.counts)
+    return replace(
+        before,
+        at=look.at,
+        asked=frozenset(look.pods),
+        seen=seen,
+        capacity=capacity or before.capacity,
+    )
 
 
 def _loads(look: Look, before: Memory, targets: Targets, capacity: float | None) -> Iterator[_Load]:
@@ -232,6 +258,14 @@ def _credible(rate: float) -> float:
     return min(max(rate, 0.0), MOST)
 
 
-def _mean(known: Iterable[float | None]) -> float | None:
-    values = [min(value, MOST) for value in known if value and value > 1 / MOST]
-    return sum(values) / len(values) if values else None
+def _is_known(capacity: float | None) -> TypeGuard[float]:
+    return capacity is not None and 1 / MOST < capacity <= MOST
+
+
+def _usual(told: Iterable[float | None]) -> float | None:
+    """Return the mean; who claims many times what the others do takes no replicas from all."""
+    values = [value for value in told if _is_known(value)]
+    if not values:
+        return None
+    most = 2 * median_low(values)
+    return fmean(min(value, most) for value in values)

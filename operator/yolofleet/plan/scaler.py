@@ -47,8 +47,9 @@ class Scaling:
     """How the stable revision is scaled.
 
     least: the fewest replicas that the autoscaler may choose. lost: why its data say nothing, in
-    words; empty: they do. status: what is to be said and remembered. followed: whom to ask.
-    keda_has_it: whether KEDA has not let go of the autoscaler yet.
+    words; empty: they do. beyond: whether the load asks for more than there may be. status: what is
+    to be said and remembered. followed: whom to ask. keda_has_it: whether KEDA has not let go of
+    the autoscaler yet.
     """
 
     asked: Autoscaling
@@ -56,6 +57,7 @@ class Scaling:
     least: int
     lack: Lack | None = None
     lost: str = ""
+    beyond: bool = False
     status: AutoscalingStatus | None = None
     followed: Followed | None = None
     keda_has_it: bool = False
@@ -179,18 +181,24 @@ def _held(decided: Scaling, observed: Observed, stable: str) -> Scaling:
 def _by_floor(decided: Scaling, observed: Observed, stable: str) -> Scaling:
     known, targets, moved = observed.status.autoscaling, _targets(decided.asked), observed.moved
     begins = targets.bounded(_before(known, observed, stable))
-    status = (
-        _status_of(moved, targets) if moved else AutoscalingStatus(provider=_OURS, floor=begins)
-    )
+    status = _status_of(moved, targets) if moved else _unlooked(known, begins)
     if known and (known.provider, known.floor, known.held) == (_OURS, status.floor, status.held):
         status = known  # since then
+    least = status.floor or targets.least
     return replace(
         decided,
-        least=status.floor or targets.least,
+        least=least,
         lost=moved.floor.lost if moved else "",
+        beyond=bool(moved and moved.floor.beyond and least == targets.most),
         status=status,
         followed=Followed(stable, targets, begins),
     )
+
+
+def _unlooked(known: AutoscalingStatus | None, begins: int) -> AutoscalingStatus:
+    """Return what is true until somebody has looked: data that were lost still are."""
+    held = bool(known and known.provider is _OURS and known.held)
+    return AutoscalingStatus(provider=_OURS, floor=begins, held=held)
 
 
 def _status_of(moved: Moved, targets: Targets) -> AutoscalingStatus:

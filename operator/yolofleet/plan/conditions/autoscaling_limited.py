@@ -2,6 +2,7 @@
 
 from yolofleet.api.pod_template import EVIDENCE_PORT
 from yolofleet.api.status import ConditionType, Reason
+from yolofleet.plan.autoscaler import too_many
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement
 
@@ -24,9 +25,20 @@ def autoscaling_limited(now: Situation) -> Statement | None:
         return _limited(
             Reason.METRIC_LOST, f"{scaling.lost} (GET /evidence, port {PORT}){held} until more do"
         )
+    if scaling.beyond:
+        return _limited(Reason.TOO_MANY_REPLICAS, too_many(scaling.least))
+    if scaling.followed and now.observed.moved is None and (said := _said(now)):
+        return said
     if limit is None or not now.lasts(limit.since):
         return None
     return _limited(limit.reason, limit.message)
+
+
+def _said(now: Situation) -> Statement | None:
+    """Return what was told of the load before this operator began: it has not looked yet."""
+    said = now.observed.status.condition(ConditionType.AUTOSCALING_LIMITED)
+    told = {Reason.METRIC_LOST, Reason.TOO_MANY_REPLICAS}
+    return _limited(said.reason, said.message) if said and said.reason in told else None
 
 
 def _limited(reason: str, message: str) -> Statement:
