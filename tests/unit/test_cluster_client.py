@@ -200,10 +200,10 @@ def test_a_second_engine_that_ends_is_no_failure_while_the_first_starts(
     monkeypatch.setattr(engine, "answers", lambda: next(answers))
     monkeypatch.setattr(engine, "PID_FILE", tmp_path / "docker.pid")
     if another:
-        engine._start()
+        engine.start()
     else:
         with pytest.raises(StepFailed, match="exit status 1"):
-            engine._start()
+            engine.start()
 
 
 def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
