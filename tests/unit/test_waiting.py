@@ -246,6 +246,15 @@ def test_an_autoscaler_that_cannot_scale_is_told_once_it_has_lasted(world, told,
     assert limited_by(world) is None
 
 
+def test_an_autoscaler_without_metrics_still_obeys_the_floor_and_it_is_said_so(world):
+    world.edit(replicas=None, autoscaling={"minReplicas": 1, "maxReplicas": 2, "load": 70})
+    world.settle()
+    world.now = BEGUN + timedelta(seconds=60)
+    limited = limited_by(world, NO_METRICS)
+    assert limited.message.startswith("replicas go up with the load, never down: unable to fetch")
+    assert "install metrics-server" in limited.message
+
+
 @pytest.mark.parametrize(
     "told",
     [

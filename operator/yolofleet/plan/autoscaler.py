@@ -15,11 +15,29 @@ AUTOSCALER: Final = "HorizontalPodAutoscaler"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Why an autoscaler cannot do what is asked of it. since: None when nobody knows."""
+    """Why an autoscaler cannot do what is asked of it. since: None when nobody knows.
+
+    computes: whether it comes to a number by itself at all.
+    """
 
     reason: str
-    message: str
+    words: str
     since: datetime | None
+    computes: bool = True
+
+    @property
+    def message(self) -> str:
+        """What that means where nobody else moves it."""
+        return self.words if self.computes else f"spec.autoscaling has no effect: {self.words}"
+
+    @property
+    def message_with_a_floor(self) -> str:
+        """What it means where the operator moves its minReplicas, which it obeys all the same."""
+        return (
+            self.words
+            if self.computes
+            else f"replicas go up with the load, never down: {self.words}"
+        )
 
 
 def limit(autoscalers: Iterable[Manifest]) -> Limit | None:
@@ -32,7 +50,7 @@ def limit(autoscalers: Iterable[Manifest]) -> Limit | None:
         if (condition := conditions.get(kind, {})).get("status") == "False":
             if condition.get("reason") == "ScalingDisabled":
                 continue  # at zero replicas an autoscaler sleeps
-            return _limit(condition, f"spec.autoscaling has no effect: {_words(condition)}")
+            return _limit(condition, _words(condition), computes=False)
     if (condition := conditions.get("ScalingLimited", {})).get(
         "reason"
     ) == Reason.TOO_MANY_REPLICAS:
@@ -50,8 +68,9 @@ def too_many(most: int) -> str:
     )
 
 
-def _limit(condition: Manifest, message: str) -> Limit:
-    return Limit(condition.get("reason", ""), message, moment(condition.get("lastTransitionTime")))
+def _limit(condition: Manifest, words: str, *, computes: bool = True) -> Limit:
+    since = moment(condition.get("lastTransitionTime"))
+    return Limit(condition.get("reason", ""), words, since, computes)
 
 
 _POD = re.compile(r"\b(?:of )?[Pp]od \S+")

@@ -75,14 +75,14 @@ def complaint(scaled: Iterable[Manifest], stable: str) -> Limit | None:
     if not conditions:
         return Limit(
             "KedaSilent",
-            f"spec.autoscaling has no effect: KEDA does nothing with the ScaledObject {stable}; is"
-            " its operator running?",
+            f"KEDA does nothing with the ScaledObject {stable}; is its operator running?",
             moment(metadata.get("creationTimestamp")),
+            computes=False,
         )
     ready = _condition(conditions, "Ready")
     if ready.get("status") == "False":
         reason, message = ready.get("reason", "NotReady"), ready.get("message", "")
-        return Limit(reason, f"spec.autoscaling has no effect: KEDA says: {message}", None)
+        return Limit(reason, f"KEDA says: {message}", None, computes=False)
     fallback = found["spec"].get("fallback")
     if fallback and fallback.get("behavior") != HOLDS:
         return Limit(

@@ -31,7 +31,7 @@ def autoscaling_limited(now: Situation) -> Statement | None:
         return said
     if limit is None or not now.lasts(limit.since):
         return None
-    return _limited(limit.reason, limit.message)
+    return _limited(limit.reason, limit.message_with_a_floor if scaling.followed else limit.message)
 
 
 def _said(now: Situation) -> Statement | None:
