@@ -377,6 +377,43 @@ async def test_auto_goes_by_keda_where_it_is_there_and_stays_with_what_it_chose(
     assert not scaled_objects(world)
 
 
+def status_is_lost(world: World) -> None:
+    """As by a restore, or a hand."""
+    detector = world.detector()
+    assert detector
+    path = kinds.DETECTOR.path(NAMESPACE, detector["metadata"]["name"], "status")
+    world.send("PUT", path, detector | {"status": {}})
+
+
+@pytest.mark.parametrize("chosen", ["builtin", "keda"])
+async def test_what_auto_chose_outlives_the_status(chosen: str) -> None:
+    """Once a lost status had it choose anew, by what was in the cluster by then."""
+    beside = chosen == "keda"
+    world, load = await (scaled_beside_keda() if beside else scaled())
+    prometheus = "" if beside else PROMETHEUS
+    world.server.absent.discard(kinds.SCALED_OBJECT)
+    world.operator.deps = replace(
+        world.operator.deps, defaults=replace(world.defaults, prometheus=prometheus)
+    )
+    status_is_lost(world)
+    await world.operator.resync()
+    await load.lasts(60)
+    assert world.status()["autoscaling"]["provider"] == chosen
+
+
+async def test_who_takes_over_a_number_that_stays_says_why_it_does() -> None:
+    world, load = await scaled(None, replicas=5)
+    load.per_second = 30
+    await world.edit(replicas=None, autoscaling=SCALING)
+    await load.lasts(WINDOW_S)
+    told = world.status()["autoscaling"]
+    assert told["floor"] == 5
+    assert "requests a second, 7.0 each" in told["reason"]
+    world.suffer()
+    await load.lasts(120)
+    assert not world.writes()
+
+
 async def test_the_autoscaler_goes_to_keda_and_back_with_the_number_that_it_has() -> None:
     world, load = await scaled_beside_keda(SCALING | {"provider": "builtin"})
     load.per_second = 30

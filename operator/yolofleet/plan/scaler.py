@@ -108,6 +108,11 @@ def _provider(asked: Autoscaling, observed: Observed) -> Scaler:
     known = observed.status.autoscaling
     if known and known.provider is not Scaler.NONE:
         return known.provider
+    if not observed.status.observed_generation:  # nothing yet, or the status was lost
+        if observed.scaled:
+            return Scaler.KEDA
+        if observed.least is not None:
+            return _OURS
     return Scaler.KEDA if observed.keda.usable else _OURS
 
 
@@ -182,7 +187,8 @@ def _by_floor(decided: Scaling, observed: Observed, stable: str) -> Scaling:
     known, targets, moved = observed.status.autoscaling, _targets(decided.asked), observed.moved
     begins = targets.bounded(_before(known, observed, stable))
     status = _status_of(moved, targets) if moved else _unlooked(known, begins)
-    if known and (known.provider, known.floor, known.held) == (_OURS, status.floor, status.held):
+    same = known and (known.provider, known.floor, known.held) == (_OURS, status.floor, status.held)
+    if known and same and (known.reason or not status.reason):
         status = known  # since then
     least = status.floor or targets.least
     return replace(
