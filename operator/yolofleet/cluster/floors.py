@@ -17,13 +17,13 @@ from typing import Final
 import aiohttp
 
 from yolofleet.analysis.evidence import parse
-from yolofleet.api.names import REVISION_LABEL, Manifest
+from yolofleet.api.names import Manifest
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.rounds import Rounds
-from yolofleet.cluster.sampler import PORT, Fetch
+from yolofleet.cluster.sampler import Fetch
 from yolofleet.plan.floor import EVERY, Floor, Look, Moved, PodLoad, begun, floor
 from yolofleet.plan.scaler import Followed
-from yolofleet.workloads.pods import is_ready
+from yolofleet.workloads.pods import evidence_url, is_ready, revision_of
 
 AT_ONCE: Final = 64
 TIMEOUT_S: Final = 1.0
@@ -100,12 +100,12 @@ class Floors:
 
     async def _ask(self, pod: Manifest, stable: str) -> PodLoad | None:
         """Return what a pod counted; None: nothing that can be read."""
-        address = (pod.get("status") or {}).get("podIP", "")
-        host = f"[{address}]" if ":" in address else address
-        revision = str((pod["metadata"].get("labels") or {}).get(REVISION_LABEL, ""))
+        url, revision = evidence_url(pod), revision_of(pod)
+        if not url:
+            return None
         try:
             async with self._places, asyncio.timeout(TIMEOUT_S):
-                body = await self._fetch(f"http://{host}:{PORT}/evidence")
+                body = await self._fetch(url)
         except (OSError, TimeoutError, aiohttp.ClientError):
             return None
         evidence = parse(body, revision=revision)

@@ -33,14 +33,14 @@ from yolofleet.analysis.judge import judge
 from yolofleet.analysis.prometheus import Scraped
 from yolofleet.api.analysis import AnalysisStatus, Source
 from yolofleet.api.base import seconds
-from yolofleet.api.names import REVISION_LABEL, Manifest
+from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import EVIDENCE_PORT
 from yolofleet.cluster.bounded import body_of
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.prometheus import Query, not_configured
 from yolofleet.cluster.rounds import Rounds
 from yolofleet.plan.judging import Subject, is_news
-from yolofleet.workloads.pods import is_ready, restarts
+from yolofleet.workloads.pods import evidence_url, is_ready, restarts, revision_of
 
 _, PORT = EVIDENCE_PORT
 TIMEOUT_S: Final = 2.0
@@ -104,14 +104,14 @@ class Sampler:
     async def _look(self, key: str, trial: _Trial) -> None:
         subject = trial.subject
         names = (subject.trial.revision, subject.trial.against)
-        pods = [pod for pod in self._cache.pods(key) if _revision(pod) in names]
+        pods = [pod for pod in self._cache.pods(key) if revision_of(pod) in names]
         if subject.asked.source is Source.PROMETHEUS:
             read = await self._look_up(pods, canary=names[0])
         else:
             places = asyncio.Semaphore(AT_ONCE_OF_A_TRIAL)
             mute = names[0] if subject.mute else ""
             read = await asyncio.gather(
-                *(self._read(pod, places, asked=_revision(pod) != mute) for pod in pods)
+                *(self._read(pod, places, asked=revision_of(pod) != mute) for pod in pods)
             )
         if self.rounds.get(key) is not trial:  # it ended meanwhile
             return
@@ -131,10 +131,10 @@ class Sampler:
             self._wake(key)
 
     async def _read(self, pod: Manifest, places: asyncio.Semaphore, *, asked: bool) -> Pod:
-        address = (pod.get("status") or {}).get("podIP", "")
-        if not (is_ready(pod) and address):
+        url = evidence_url(pod)
+        if not (is_ready(pod) and url):
             return _unasked(pod)
-        evidence = await self._ask(address, _revision(pod), places) if asked else None
+        evidence = await self._ask(url, revision_of(pod), places) if asked else None
         return replace(_unasked(pod), ready=True, evidence=evidence)
 
     async def _look_up(self, pods: list[Manifest], *, canary: str) -> list[Pod]:
@@ -143,7 +143,7 @@ class Sampler:
         That takes 4 ms for each pod, so others are not kept waiting by it. Where it does not answer
         it is asked no more: a look that waits in vain does it once.
         """
-        ready = {pod["metadata"]["name"]: _revision(pod) for pod in pods if is_ready(pod)}
+        ready = {pod["metadata"]["name"]: revision_of(pod) for pod in pods if is_ready(pod)}
         scraped: dict[str, Scraped | str] = {}
         try:
             for some in prometheus.in_parts(ready):
@@ -156,11 +156,10 @@ class Sampler:
             scraped |= dict.fromkeys(ready.keys() - scraped.keys(), why)
         return [_looked_up(pod, scraped.get(pod["metadata"]["name"])) for pod in pods]
 
-    async def _ask(self, address: str, revision: str, places: asyncio.Semaphore) -> Evidence | str:
-        host = f"[{address}]" if ":" in address else address
+    async def _ask(self, url: str, revision: str, places: asyncio.Semaphore) -> Evidence | str:
         try:
             async with places, self._places:
-                body = await self._fetch(f"http://{host}:{PORT}/evidence")
+                body = await self._fetch(url)
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             return f"does not answer on port {PORT} ({_why(error)})"
         return parse(body, revision=revision)
@@ -182,7 +181,7 @@ def _why(error: Exception) -> str:
 
 
 def _unasked(pod: Manifest) -> Pod:
-    return Pod(pod["metadata"]["uid"], _revision(pod), ready=False, restarts=restarts(pod))
+    return Pod(pod["metadata"]["uid"], revision_of(pod), ready=False, restarts=restarts(pod))
 
 
 def _looked_up(pod: Manifest, scraped: Scraped | str | None) -> Pod:
@@ -191,10 +190,6 @@ def _looked_up(pod: Manifest, scraped: Scraped | str | None) -> Pod:
     if isinstance(scraped, str):
         return replace(_unasked(pod), ready=True, evidence=scraped)
     return replace(_unasked(pod), ready=True, evidence=scraped.evidence, scrape=scraped.scrape)
-
-
-def _revision(pod: Manifest) -> str:
-    return str((pod["metadata"].get("labels") or {}).get(REVISION_LABEL, ""))
 
 
 def to_pods() -> aiohttp.ClientSession:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from yolofleet.api.analysis import AnalysisStatus, Failed
 from yolofleet.api.detector import Detector, Provider
-from yolofleet.api.names import REVISION_LABEL, Manifest, live_name
+from yolofleet.api.names import Manifest, live_name
 from yolofleet.api.status import Status
 from yolofleet.plan import keda
 from yolofleet.plan.autoscaler import AUTOSCALER, Limit, limit
@@ -27,6 +27,7 @@ from yolofleet.workloads import record
 from yolofleet.workloads.accelerators import place
 from yolofleet.workloads.choice import among
 from yolofleet.workloads.failures import Failure, failures_by_revision
+from yolofleet.workloads.pods import revision_of
 from yolofleet.workloads.record import failure_noted, record_in, was_proved, was_released
 from yolofleet.workloads.revision import Revision, recorded
 from yolofleet.workloads.workload import Record, Workload
@@ -297,7 +298,7 @@ def _backends(provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]) -> 
 def _placed(pods: Iterable[Manifest]) -> Counter[str]:
     """Return by revision how many pods have a node and are not on their way out."""
     return Counter(
-        pod["metadata"].get("labels", {}).get(REVISION_LABEL, "")
+        revision_of(pod)
         for pod in pods
         if place(pod) and "deletionTimestamp" not in pod["metadata"]
     )

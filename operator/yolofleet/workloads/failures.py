@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from yolofleet.api.names import REVISION_LABEL, Manifest
+from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import MOUNTS, SERVER_CONTAINER
 from yolofleet.api.status import Reason
-from yolofleet.workloads.pods import condition
+from yolofleet.workloads.pods import condition, revision_of
 
 EXIT_CONFIG = 78
 """sysexits.h EX_CONFIG: the server's word that its settings or its model cannot work."""
@@ -94,7 +94,7 @@ def failures_by_revision(
     """
     failures: dict[str, Failure] = {}
     for pod in sorted(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", ""))):
-        revision = pod["metadata"].get("labels", {}).get(REVISION_LABEL, "")
+        revision = revision_of(pod)
         if "deletionTimestamp" in pod["metadata"]:
             continue
         complaint = complaints.get(pod["metadata"].get("uid", ""))

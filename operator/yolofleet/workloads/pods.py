@@ -1,7 +1,7 @@
 """What kubelet tells of a pod, read in one place."""
 
-from yolofleet.api.names import Manifest
-from yolofleet.api.pod_template import SERVER_CONTAINER
+from yolofleet.api.names import REVISION_LABEL, Manifest
+from yolofleet.api.pod_template import EVIDENCE_PORT, SERVER_CONTAINER
 
 
 def condition(pod: Manifest, type: str) -> Manifest | None:
@@ -14,6 +14,19 @@ def is_ready(pod: Manifest) -> bool:
     """Say whether requests are led to `pod`: it is ready, and stays."""
     ready = condition(pod, "Ready")
     return bool(ready and ready["status"] == "True") and "deletionTimestamp" not in pod["metadata"]
+
+
+def revision_of(pod: Manifest) -> str:
+    """Return the revision that `pod` is of; empty where it does not say."""
+    return str((pod["metadata"].get("labels") or {}).get(REVISION_LABEL, ""))
+
+
+def evidence_url(pod: Manifest) -> str:
+    """Return where `pod` tells what it counted; empty while it has no address."""
+    address = (pod.get("status") or {}).get("podIP", "")
+    host = f"[{address}]" if ":" in address else address
+    _, port = EVIDENCE_PORT
+    return f"http://{host}:{port}/evidence" if host else ""
 
 
 def restarts(pod: Manifest) -> int:
