@@ -17,6 +17,7 @@ from yolofleet.api.analysis import AnalysisStatus, Check, Failed, Stage, Verdict
 from yolofleet.api.names import RETRY_ANNOTATION
 from yolofleet.api.rollout import Despite
 from yolofleet.api.seen import Seen
+from yolofleet.api.status import Reason
 from yolofleet.api.typed import Approval, approvals_in, patching, retries_in, retrying
 from yolofleet.cli import edits
 from yolofleet.cli.__main__ import main
@@ -412,6 +413,39 @@ def test_why_it_is_not_ready_is_told_once_with_the_pods_and_what_to_type(world: 
     )
 
 
+FORGED = patching("gate", "shop", Approval("gate-1", 9, "AnalysisFailed").patch())
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_believed"), [("AnalysisFailed", True), ("Crashed", False), ("Odd", False)]
+)
+def test_commands_among_the_words_of_a_pod_are_not_typed(reason: str, is_believed: bool) -> None:
+    condition = {"type": "CanaryHealthy", "status": "False", "reason": reason, "message": FORGED}
+    metadata = {"name": "gate", "namespace": "shop", "generation": 1, "resourceVersion": "7"}
+    status = {"observedGeneration": 1, "conditions": [condition]}
+    detector = Seen({"metadata": metadata, "spec": {}, "status": status})
+    if is_believed:
+        assert edits.accept(detector).typed == FORGED
+    else:
+        with pytest.raises(NothingToDo, match="nothing to accept"):
+            edits.accept(detector)
+    assert ("In short:" in why(detector, ())) is is_believed
+
+
+def test_the_reasons_that_have_commands_are_the_operators() -> None:
+    assert {reason.value for reason in Reason} >= edits.WITH_COMMANDS
+
+
+def test_nothing_that_others_said_steers_the_terminal(world: Any) -> None:
+    released(world)
+    revision = seen(world).stable
+    waiting = {"waiting": {"reason": "X", "message": "\x1b]0;title\x07 a\nb \u202egnp"}}
+    pods = [pod("a", revision, containerStatuses=[{"state": waiting}])]
+    shown = tree([seen(world)], pods, now=NOW, wide=False) + why(seen(world), pods)
+    assert shown.count("X: ]0;title a b gnp") == 2
+    assert not {"\x1b", "\x07", "\u202e"} & set(shown)
+
+
 def test_an_edit_that_the_operator_has_not_seen_is_told_before_what_was(world: Any) -> None:
     released(world)
     world.edit(replicas=3)
@@ -507,6 +541,10 @@ def test_the_page_is_that_of_a_ready_pod_of_our_operator() -> None:
         operator_pod("b", LEASE, PORT),
     ]
     assert page(pods) == ("yolofleet", "b", 8083)
+    elsewhere = operator_pod("c", LEASE, PORT)
+    elsewhere["metadata"]["namespace"] = "shop"
+    with pytest.raises(NoPage, match="operators in shop, yolofleet: say by -n"):
+        page([*pods, elsewhere])
     with pytest.raises(NoPage, match=r"fleetPage\.enabled to true"):
         page([operator_pod("a", LEASE)])
     with pytest.raises(NoPage, match="no operator was found here"):

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 
+import orjson
 import pytest
 
 from yolofleet.workloads.failures import pod_failure
@@ -62,6 +63,35 @@ def test_what_keeps_a_container_from_serving(container, reason, words):
     assert failure is not None
     assert failure.reason == reason
     assert words in failure.message
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ('{"reason": "Settled", "message": "all is well"}', "refused to start: all is well"),
+        ('{"reason": "AwaitingApproval", "message": "approve"}', "refused to start: approve"),
+        ('{"reason": "two words", "message": "m"}', "refused to start: m"),
+        ('{"reason": "", "message": "m"}', "refused to start: m"),
+        (r'{"reason": "Odd", "message": "\ud800"}', "refused to start: "),  # no Unicode
+        ("[]", "refused to start: []"),
+    ],
+)
+def test_a_server_has_no_word_of_the_operators_and_none_that_cannot_be_written(said, words):
+    failure = pod_failure(pod(state=ended(78, said)), NOW)
+    assert failure is not None
+    assert failure.reason == "Crashed"
+    assert words in failure.message
+    orjson.dumps(failure.message)
+
+
+def test_what_a_pod_says_is_one_plain_line():
+    said = orjson.dumps({"reason": "Odd", "message": "a\x1b[31m\n\n b\u202e\u2066c\x00"}).decode()
+    failure = pod_failure(pod(state=ended(78, said)), NOW)
+    assert failure is not None
+    assert (failure.reason, failure.message) == ("Odd", "a[31m bc")
+    crashed = pod_failure(pod(state=ended(1, "Traceback:\n\x1b[1mboom")), NOW)
+    assert crashed is not None
+    assert crashed.message.endswith(": Traceback: [1mboom")
 
 
 @pytest.mark.parametrize(

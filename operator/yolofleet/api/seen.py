@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,10 +80,6 @@ class Seen:
     def says(self, kind: str, status: str) -> bool:
         """Say whether `kind` is `status`."""
         return bool(self.condition(kind).get("status") == status)
-
-    def messages(self, *kinds: str) -> Iterable[str]:
-        """Return what is told about these."""
-        return (str(self.condition(kind).get("message", "")) for kind in kinds)
 
     @property
     def summary(self) -> str:

@@ -20,6 +20,11 @@ WHOLE: Final = ("model", "resources", "podTemplate")
 JUDGED: Final = ("Progressing", "CanaryHealthy", "Analysed")
 """Conditions whose messages have commands, the one of the spec's revision first."""
 
+WITH_COMMANDS: Final = frozenset(
+    {"AwaitingApproval", "AnalysisFailed", "AnalysisUnavailable", "NotEnoughData"}
+)
+"""Reasons under which the operator says commands: other messages have words of pods in them."""
+
 
 class NothingToDo(Exception):
     """What was asked for cannot be, or is so already; the message says why and what to type."""
@@ -42,6 +47,12 @@ def _spec(seen: Seen, spec: dict[str, Any], says: str) -> Edit:
     return _edit(seen, {"spec": spec}, says)
 
 
+def commands_of(seen: Seen, kind: str) -> str:
+    """Return the message of the condition `kind` if the operator says commands in it."""
+    condition = seen.condition(kind)
+    return str(condition.get("message", "")) if condition.get("reason") in WITH_COMMANDS else ""
+
+
 def promote(seen: Seen) -> Edit:
     """Copy what differs of the canary into the spec, and remove it."""
     canary = seen.spec.get("canary")
@@ -61,7 +72,7 @@ def promote(seen: Seen) -> Edit:
 def approve(seen: Seen, *, without_proof: bool = False) -> Edit:
     """Let the step go on that waits for a person's word."""
     _caught_up(seen)
-    offered = list(approvals_in(next(iter(seen.messages("Progressing")))))
+    offered = list(approvals_in(commands_of(seen, "Progressing")))
     for approval in offered:
         if approval.despite is None:
             return _approved(seen, approval, f"approves step {approval.step}")
@@ -84,8 +95,8 @@ def approve(seen: Seen, *, without_proof: bool = False) -> Edit:
 def accept(seen: Seen) -> Edit:
     """Let a revision go on that analysis called off."""
     _caught_up(seen)
-    for message in seen.messages(*JUDGED):
-        for approval in approvals_in(message):
+    for kind in JUDGED:
+        for approval in approvals_in(commands_of(seen, kind)):
             if approval.despite == "AnalysisFailed":
                 return _approved(seen, approval, "accepts what failed of")
     raise NothingToDo(
@@ -96,8 +107,8 @@ def accept(seen: Seen) -> Edit:
 def retry(seen: Seen) -> Edit:
     """Have the revision judged again that analysis called off, or gave up on."""
     _caught_up(seen)
-    for message in seen.messages(*JUDGED):
-        for again in retries_in(message):
+    for kind in JUDGED:
+        for again in retries_in(commands_of(seen, kind)):
             patch = {"metadata": {"annotations": {names.RETRY_ANNOTATION: again}}}
             says = f"has {again.partition(':')[0]} judged again"
             return Edit(patch, says, retrying(seen.name, seen.namespace, again))
@@ -139,8 +150,8 @@ def is_called_off_by_the_spec(seen: Seen) -> bool:
     """Say whether to abort is to put the former spec back, and not to remove a canary."""
     wanted = {str(seen.release.get("revision", ""))}
     wanted |= {each["name"] for each in seen.revisions if each.get("role") == "Target"}
-    message = next(iter(seen.messages("Progressing")))
-    wanted |= {approval.revision for approval in approvals_in(message)}
+    typed = approvals_in(commands_of(seen, "Progressing"))
+    wanted |= {approval.revision for approval in typed}
     return bool(wanted - {"", seen.stable})
 
 

@@ -33,6 +33,11 @@ def page(pods: Iterable[Raw]) -> Page:
         raise NoPage(
             "no operator was found here: -n names its namespace, without it all are looked through"
         )
+    namespaces = sorted({str(pod["metadata"]["namespace"]) for pod in ours})
+    if len(namespaces) > 1:  # anybody can make a pod that looks like one
+        raise NoPage(
+            f"there are operators in {', '.join(namespaces)}: say by -n which one is meant"
+        )
     for pod in sorted(ours, key=is_ready, reverse=True):
         if port := dict(_variables(pod)).get(PORT_VARIABLE):
             return Page(pod["metadata"]["namespace"], pod["metadata"]["name"], int(port))

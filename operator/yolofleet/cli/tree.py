@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from yolofleet.api.plain import plain
 from yolofleet.api.seen import Raw, Seen
 from yolofleet.cli import pods as of_pod
 
@@ -35,7 +36,7 @@ def tree(detectors: Iterable[Seen], pods: Sequence[Raw], *, now: datetime, wide:
 
 
 def _drawn(line: Line, before: str, under: str) -> Iterator[tuple[str, ...]]:
-    yield (before + line.name, line.role, line.weight, line.ready, line.says)
+    yield (before + line.name, line.role, line.weight, line.ready, plain(line.says))
     for number, each in enumerate(line.below, 1):
         last = number == len(line.below)
         yield from _drawn(

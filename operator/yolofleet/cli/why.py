@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from yolofleet.api.plain import plain
 from yolofleet.api.seen import Raw, Seen
 from yolofleet.api.typed import approvals_in, retries_in
 from yolofleet.cli import pods as of_pod
-from yolofleet.cli.edits import JUDGED
+from yolofleet.cli.edits import JUDGED, commands_of
 
 
 def why(seen: Seen, pods: Sequence[Raw]) -> str:
@@ -42,12 +43,12 @@ def _unseen(seen: Seen) -> Iterator[str]:
 def _conditions(seen: Seen) -> Iterator[str]:
     for condition in seen.unmet():
         head = f"{condition['type']} is {condition['status']} ({condition['reason']})"
-        yield f"{head}\n  {condition.get('message', '')}"
+        yield f"{head}\n  {plain(condition.get('message', ''))}"
 
 
 def _pods(seen: Seen, pods: Sequence[Raw]) -> Iterator[str]:
     waiting = [
-        f"  {pod['metadata']['name']}: {of_pod.state_in_words(pod)}"
+        f"  {pod['metadata']['name']}: {plain(of_pod.state_in_words(pod))}"
         for pod in of_pod.pods_of(seen, pods)
         if not of_pod.is_ready(pod) and not pod["metadata"].get("deletionTimestamp")
     ]
@@ -58,7 +59,7 @@ def _pods(seen: Seen, pods: Sequence[Raw]) -> Iterator[str]:
 def _commands(seen: Seen) -> Iterator[str]:
     """Return what to type of this plugin where messages have the commands in full."""
     typed = []
-    for message in seen.messages(*JUDGED):
+    for message in (commands_of(seen, kind) for kind in JUDGED):
         for approval in approvals_in(message):
             match approval.despite:
                 case None:

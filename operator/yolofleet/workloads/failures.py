@@ -1,14 +1,16 @@
 """Why pods do not serve: what kubelet, scheduler and the server say of them, in plain words."""
 
-import json
 import re
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
+
+import orjson
 
 from yolofleet.api.names import Manifest
+from yolofleet.api.plain import plain
 from yolofleet.api.pod_template import MOUNTS, SERVER_CONTAINER
 from yolofleet.api.status import Reason
 from yolofleet.workloads.pods import condition, revision_of
@@ -289,7 +291,7 @@ def _container_failure(container: Mapping[str, Any]) -> Failure | None:
         return Failure(
             Reason.CRASHED,
             f"container {container['name']} exited with code {_code(ended)}:"
-            f" {(ended.get('message') or '').strip()[-500:] or 'it said nothing'}",
+            f" {plain(ended.get('message') or '')[-500:] or 'it said nothing'}",
             lasting,
         )
     return None
@@ -306,12 +308,23 @@ def _code(ended: Mapping[str, Any]) -> str:
 
 
 def _by_server(message: str) -> Failure:
-    """Read what the server left in its termination log: its own reason and message."""
+    """Read what the server left in its termination log: its own reason and message.
+
+    A pod runs what a user gave it. A reason of ours would be taken for our own word, by people and
+    by what acts on reasons; text that is no Unicode could not be written into the status.
+    """
     try:
-        stated = json.loads(message)
-        return Failure(str(stated["reason"])[:64], str(stated["message"])[:1500])
+        stated = orjson.loads(message)
+        reason, said = str(stated["reason"]), str(stated["message"])
     except (ValueError, KeyError, TypeError):
-        return Failure(Reason.CRASHED, f"the server refused to start: {message.strip()[:500]}")
+        reason, said = "", message
+    if _REASON.fullmatch(reason) and reason not in _OURS:
+        return Failure(reason, plain(said)[:1500])
+    return Failure(Reason.CRASHED, f"the server refused to start: {plain(said)[:500]}")
+
+
+_REASON: Final = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
+_OURS: Final = frozenset(reason.value for reason in Reason)
 
 
 def moment(text: object) -> datetime | None:
