@@ -223,6 +223,13 @@ class Settings(LastWords, extra="forbid"):
     deadline_ms: ServeOnly[float] = Field(
         500, gt=0, le=600_000, description="Answers later than this are refused, never sent late."
     )
+    trust_request_start: ServeOnly[bool] = Field(
+        False,
+        description="Count deadlines from the header x-request-start (t=SECONDS.MILLISECONDS since "
+        "1970), by which a gateway says when it met a request. Only where the gateway replaces "
+        "what callers send, and its clock is ours: a stamp of the future, or older than 10 s, is "
+        "passed over.",
+    )
     quota_per_second: ServeOnly[float] = Field(
         0,
         ge=0,

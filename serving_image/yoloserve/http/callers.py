@@ -43,6 +43,7 @@ class Caller:
     arrived: float  # on the detector's clock
     asked_s: float | None  # how long an answer is of use
     traffic: Traffic = Traffic.REQUEST
+    stamped: bool = False  # a gateway said when the request arrived: there, not here
 
     def with_camera(self, camera: str) -> "Caller":
         """Say which of the client's cameras it is."""
@@ -55,11 +56,13 @@ class Caller:
 
         What a caller asks for counts from the arrival of the request's head, as they count it
         themselves. The server's own limit counts from the body's last byte: how long a slow
-        network took to bring it is not the server's to promise.
+        network took to bring it is not the server's to promise. A gateway's stamp is from before
+        the body, and before whatever queue is between: what is stamped counts from there.
 
         asked_s: what the body asks for; it goes before what the head does.
         """
-        own = detector.clock() + detector.deadline_s * images
+        own = self.arrived if self.stamped else detector.clock()
+        own += detector.deadline_s * images
         asked_s = self.asked_s if asked_s is None else asked_s
         return Deadline(own) if asked_s is None else Deadline.asked(self.arrived + asked_s, own)
 

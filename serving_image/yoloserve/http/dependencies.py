@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 from yoloserve.access.clients import Client
 from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Detector
+from yoloserve.http import request_start
 from yoloserve.http.callers import Caller, traffic_of
 from yoloserve.http.options import class_indices, option_of
 from yoloserve.http.serving import serving_of
@@ -57,12 +58,18 @@ async def named(
     client: Client = request.scope.get("state", {}).get("client") or Client(
         network_of(request.client.host) if request.client else ""
     )
-    detector, asked_s = serving_of(request.app).detector, x_deadline_ms and x_deadline_ms / 1000
+    serving = serving_of(request.app)
+    waited_s = None
+    if serving.settings.trust_request_start:
+        waited_s = request_start.waited_s(
+            request.headers.getlist(request_start.HEADER), serving.wall_clock()
+        )
     caller = Caller(
         client=client,
         flow=Flow(client.name),  # by its address where clients have no names
-        arrived=detector.clock(),
-        asked_s=asked_s,
+        arrived=serving.detector.clock() - (waited_s or 0),
+        asked_s=x_deadline_ms and x_deadline_ms / 1000,
+        stamped=waited_s is not None,
         traffic=traffic_of(request.scope),
     )
     return caller.with_camera(x_camera_id)

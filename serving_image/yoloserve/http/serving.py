@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
@@ -58,6 +59,7 @@ class Serving:
     golden: GoldenSet | None
     large_json: asyncio.Lock = field(default_factory=asyncio.Lock)
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wall_clock: Callable[[], float] = time.time  # what others' stamps are held against
     warm: bool = False
     draining: bool = False
 
