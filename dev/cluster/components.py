@@ -103,6 +103,20 @@ PROMETHEUS: Final = Module(
     stamps=(f"github.com/prometheus/common/version.Version={versions.PROMETHEUS}",),
     cost="1 to 2 min",
 )
+KUBERAY: Final = Module(
+    name="kuberay",
+    path="github.com/ray-project/kuberay/ray-operator",
+    version=f"v{versions.KUBERAY}",
+    packages=("github.com/ray-project/kuberay/ray-operator",),
+    cost="2 to 4 min: a Kubernetes client of its own version",
+)
+KSERVE: Final = Module(
+    name="kserve",
+    path="github.com/kserve/kserve",
+    version=f"v{versions.KSERVE}",
+    packages=("github.com/kserve/kserve/cmd/manager",),
+    cost="3 to 5 min: the APIs of Knative, Istio and the Gateway API",
+)
 
 
 def kubernetes(command: str) -> Path:
@@ -148,3 +162,13 @@ def registry() -> Path:
 def prometheus(command: str) -> Path:
     """Return prometheus or promtool. Without its web pages; targets come from files or by HTTP."""
     return gobuild.binary(PROMETHEUS, f"github.com/prometheus/prometheus/cmd/{command}")
+
+
+def kuberay() -> Path:
+    """Return the manager of KubeRay."""
+    return gobuild.binary(KUBERAY, KUBERAY.packages[0])
+
+
+def kserve() -> Path:
+    """Return the manager of KServe."""
+    return gobuild.binary(KSERVE, KSERVE.packages[0])

@@ -13,6 +13,8 @@ METRICS_SERVER: Final = "0.8.0"
 ENVOY: Final = "1.40.0"
 REGISTRY: Final = "3.1.2"  # CNCF's distribution
 PROMETHEUS: Final = "3.16.0"
+KUBERAY: Final = "1.5.1"  # what `make bench-operator ARGS=--peers` measures beside ours
+KSERVE: Final = "0.17.0"  # the same
 DEBIAN: Final = "bookworm"  # newer systemd refuses to boot on a cgroup v1 host
 
 # What is pulled where a registry answers, all of it public; `tests/contract/test_public_names.py`

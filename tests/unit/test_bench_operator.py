@@ -1,13 +1,16 @@
 """The operator's benchmark: what it reads from the audit log, and what it calls met or missed."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from bench.operator.audit import Audit, Write, last_effects, repairs
-from bench.operator.report import TARGETS, Target, missed, table
+from bench.operator.audit import Audit, Write, by_namespace, last_effects, repairs
+from bench.operator.beside import medians
+from bench.operator.contenders import CONTENDERS, without_knative
+from bench.operator.report import COMPARED, TARGETS, Target, missed, side_by_side, table
 
 OPERATOR = "yolofleet-operator"
 
@@ -92,3 +95,65 @@ def test_the_table_names_the_sizes_at_which_a_target_was_missed() -> None:
     assert memory == "| memory when idle | 80 MiB | 500 MiB | ≤ 400 MiB | missed at 1,000 |"
     assert len(rows) > len(TARGETS)
     assert missed(results)["memory when idle"] == [1000]
+
+
+def test_a_child_whose_name_the_api_server_made_up_is_found_by_its_namespace() -> None:
+    edited = an_edit(1.0)
+    pod = a_write(1.2, name="", resource="pods", verb="create")
+    assert list(last_effects([edited], [pod])) == []
+    assert list(last_effects([edited], [pod], by_namespace)) == pytest.approx([0.2])
+
+
+@pytest.mark.parametrize("owner", [each.kind.plural for each in CONTENDERS])
+def test_what_a_manager_writes_to_the_object_itself_is_no_child(owner: str) -> None:
+    status = a_write(1.2, resource=owner, subresource="status")
+    assert status.of_operator
+    assert not status.of_child
+
+
+def test_an_edit_of_a_peer_changes_its_spec_and_goes_back() -> None:
+    for each in CONTENDERS:
+        before, after = each.spec("d00001", 0), each.spec("d00001", 1)
+        assert before != after
+        assert each.manifest("n", "d00001")["spec"] == before
+
+
+def test_kserve_is_told_to_do_without_knative_and_istio() -> None:
+    stored = {"data": {"ingress": '{"a": 1, "disableIstioVirtualHost": false}', "deploy": "{}"}}
+    told = without_knative(stored)["data"]
+    assert json.loads(told["deploy"]) == {"defaultDeploymentMode": "Standard"}
+    assert json.loads(told["ingress"]) == {"a": 1, "disableIstioVirtualHost": True}
+
+
+def test_rounds_become_their_median() -> None:
+    assert medians([{"x": 1.0}, {"x": 5.0}, {"x": 2.0}]) == {"x": 2.0}
+
+
+OURS = {
+    "edit_child_p50_s": 0.013,
+    "idle_cpu_percent": 0.4,
+    "memory_idle_mib": 80.0,
+    "memory_peak_mib": 120.0,
+}
+
+
+def rows_beside(**peer: float) -> dict[str, str]:
+    table = side_by_side({"yolofleet": OURS, "kuberay": peer}).splitlines()
+    assert len(table) == 2 + len(COMPARED)
+    return {row.split(" | ")[0].removeprefix("| "): row for row in table}
+
+
+def test_the_table_says_by_how_much_an_aim_beside_a_peer_was_missed() -> None:
+    rows = rows_beside(edit_child_p50_s=0.005, idle_cpu_percent=0.31)
+    edit = "| 13 ms | 5 ms | ≤ 1.2 × kuberay's: missed, 2.6 × |"
+    assert rows["one edit → one child, p50"].endswith(edit)
+    assert rows["idle: CPU of one core"].endswith("| ≤ 1.3 × kuberay's: met |")
+    memory = "| 120 MiB | – | ≤ 1.5 × its idle memory: met |"
+    assert rows["memory at its peak, after a restart"].endswith(memory)
+    assert rows["process ready"].endswith("| – | – |  |")
+
+
+def test_an_aim_beside_a_peer_that_was_not_measured_or_cost_nothing() -> None:
+    assert rows_beside()["idle: CPU of one core"].endswith("| not measured |")
+    nothing = rows_beside(idle_cpu_percent=0.0)["idle: CPU of one core"]
+    assert nothing.endswith("| 0 % | ≤ 1.3 × kuberay's: missed |")

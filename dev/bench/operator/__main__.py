@@ -1,5 +1,6 @@
 """`make bench-operator`: measure the operator at each size and print the table.
 
+With `--peers`: measure it beside the managers of KubeRay and KServe, which are built on demand.
 The last line is `bench-operator-result: {json}`. Nothing is written to any file that stays.
 """
 
@@ -16,9 +17,11 @@ import time
 from pathlib import Path
 
 from bench.operator.audit import Audit
+from bench.operator.beside import measured
+from bench.operator.contenders import CONTENDERS
 from bench.operator.fleet import Fleet
 from bench.operator.phases import PHASES, Bench, Numbers
-from bench.operator.report import missed, table
+from bench.operator.report import missed, side_by_side, table
 from cluster import assets
 from controlplane.installation import ISTIO_CRDS, install
 from controlplane.kube import Kube, connect
@@ -29,8 +32,10 @@ from yolofleet.runtime.errors import ClusterError
 def main() -> int:
     """Run what was asked for."""
     options = _options()
+    if options.peers is not None:
+        return _beside(options)
     results: dict[int, Numbers] = {}
-    for size in options.sizes:
+    for size in options.sizes or [10, 100, 1000]:
         results[size] = asyncio.run(measure(size, options.idle, options.only))
     print()
     print(table(results))
@@ -40,17 +45,35 @@ def main() -> int:
     return 0
 
 
+def _beside(options: argparse.Namespace) -> int:
+    """Measure those that were asked for beside each other."""
+    chosen = [each for each in CONTENDERS if not options.peers or each.name in options.peers]
+    result: dict[int, dict[str, Numbers]] = {}
+    for size in options.sizes or [200]:
+        result[size] = measured(chosen, size, options.idle, options.rounds)
+        print(f"\n{size:,} objects:\n\n{side_by_side(result[size])}\n")
+    print(_machine())
+    print(f"bench-operator-result: {json.dumps({'beside': result, 'machine': _machine()})}")
+    return 0
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.operator", description=__doc__)
     parser.add_argument(
         "--sizes",
         type=lambda text: [int(each) for each in text.split(",")],
-        default=[10, 100, 1000],
-        help="how many detectors, e.g. 10,100,1000 (3000 takes half an hour more)",
+        help="how many detectors: 10,100,1000 (3000 takes half an hour more); 200 beside peers",
     )
     parser.add_argument("--idle", type=float, default=60.0, help="seconds of idleness to measure")
     names = [phase.__name__ for phase in PHASES]
     parser.add_argument("--only", nargs="*", choices=names, default=names, help="these phases")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=[each.name for each in CONTENDERS],
+        help="beside its peers, or beside these only; each is measured on a fresh control plane",
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="of peers in turns; their median")
     return parser.parse_args()
 
 

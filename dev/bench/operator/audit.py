@@ -1,10 +1,13 @@
-"""Every write, as the API server recorded it: who, what, and when it was answered."""
+"""Every write, as the API server recorded it: who, what, and when it was answered.
+
+A peer's manager comes as the same user as our operator, so that it is read the same way.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +19,8 @@ import yaml
 from controlplane.plane import OPERATOR_USER
 from yolofleet.api.names import PLURAL
 
+OWNERS: Final = frozenset({PLURAL, "rayclusters", "inferenceservices"})
+"""What users write, of ours and of the peers: all else that a manager writes is a child."""
 _WRITES: Final = ["create", "update", "patch", "delete"]
 POLICY: Final = {
     "apiVersion": "audit.k8s.io/v1",
@@ -50,12 +55,7 @@ class Write:
     @property
     def of_child(self) -> bool:
         """Return whether the operator changed a child with it."""
-        return self.of_operator and self.resource != PLURAL and self.code < 400
-
-    @property
-    def detector(self) -> str:
-        """Return the detector it is about; names of detectors are of one length (`fleet`)."""
-        return self.name[:6]
+        return self.of_operator and self.resource not in OWNERS and self.code < 400
 
 
 class Audit:
@@ -134,17 +134,29 @@ SILENCE_S: Final = 1.0
 """What the operator writes about a detector after such a pause has another cause."""
 
 
-def last_effects(causes: Sequence[Write], writes: Iterable[Write]) -> Iterator[float]:
-    """Return for each cause the seconds until the last child of its detector was written."""
+def by_detector(write: Write) -> str:
+    """Return the detector that a write is about; names of detectors are of one length (`fleet`)."""
+    return write.name[:6]
+
+
+def by_namespace(write: Write) -> str:
+    """Return its namespace: a name that the API server makes up is not in its audit log."""
+    return write.namespace
+
+
+def last_effects(
+    causes: Sequence[Write], writes: Iterable[Write], whose: Callable[[Write], str] = by_detector
+) -> Iterator[float]:
+    """Return for each cause the seconds until the last child of the same was written."""
     of: dict[str, list[float]] = {}
     for write in writes:
         if write.of_child:
-            of.setdefault(write.detector, []).append(write.at)
+            of.setdefault(whose(write), []).append(write.at)
     following: dict[str, float] = {}
     for cause in reversed(causes):
-        until = following.get(cause.detector, float("inf"))
-        following[cause.detector] = cause.at
-        effects = [at for at in sorted(of.get(cause.detector, ())) if cause.at < at < until]
+        until = following.get(whose(cause), float("inf"))
+        following[whose(cause)] = cause.at
+        effects = [at for at in sorted(of.get(whose(cause), ())) if cause.at < at < until]
         last = None
         for at in effects:
             if last is not None and at - last > SILENCE_S:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from controlplane.kube import NAMESPACE, Kube
@@ -79,33 +80,8 @@ class Fleet:
         await self._kube.merge(kinds.DETECTOR, *one, {"metadata": {"labels": {"bench": value}}})
 
     async def run_pods(self) -> int:
-        """Stand in for Deployment controller, scheduler and kubelets: what is asked for, runs.
-
-        Each replica becomes a pod object, so that caches hold what they would hold; pods carry no
-        status, and nothing runs. Returns how many Deployments were behind.
-        """
-        deployments = await self._kube.list(kinds.DEPLOYMENT)
-        behind = [deployment for deployment in deployments if _behind(deployment)]
-        await each(behind, self._run)
-        return len(behind)
-
-    async def _run(self, deployment: Manifest) -> None:
-        metadata, replicas = deployment["metadata"], deployment["spec"]["replicas"]
-        had = deployment.get("status", {}).get("replicas", 0)
-        for number in range(had, replicas):
-            await self._kube.create(_pod(deployment, number))
-        for number in range(replicas, had):
-            name = f"{metadata['name']}-{number}"
-            body = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
-            path = kinds.POD.path(metadata["namespace"], name)
-            await self._kube.client.send(Request("DELETE", path, body=body))
-        counts = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
-        status = dict.fromkeys(counts, replicas) | {"observedGeneration": metadata["generation"]}
-        address = {name: metadata[name] for name in ("name", "namespace", "uid")}
-        patch = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": address}
-        await self._kube.client.send(
-            apply(patch | {"status": status}, "kcm", force=True, subresource="status")
-        )
+        """Let all Deployments have their pods; return how many were behind."""
+        return await run_pods(self._kube)
 
     async def children(self) -> Counter[str]:
         """Return how many children there are of each kind."""
@@ -136,6 +112,37 @@ class Fleet:
                 kinds.HPA, metadata["namespace"], metadata["name"], {"status": status}, "status"
             )
             await asyncio.sleep(pause)
+
+
+async def run_pods(kube: Kube) -> int:
+    """Stand in for Deployment controller, scheduler and kubelets: what is asked for, runs.
+
+    Each replica becomes a pod object, so that caches hold what they would hold; pods carry no
+    status, and nothing runs. Returns how many Deployments were behind.
+    """
+    deployments = await kube.list(kinds.DEPLOYMENT)
+    behind = [deployment for deployment in deployments if _behind(deployment)]
+    await each(behind, partial(_run, kube))
+    return len(behind)
+
+
+async def _run(kube: Kube, deployment: Manifest) -> None:
+    metadata, replicas = deployment["metadata"], deployment["spec"]["replicas"]
+    had = deployment.get("status", {}).get("replicas", 0)
+    for number in range(had, replicas):
+        await kube.create(_pod(deployment, number))
+    for number in range(replicas, had):
+        name = f"{metadata['name']}-{number}"
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
+        path = kinds.POD.path(metadata["namespace"], name)
+        await kube.client.send(Request("DELETE", path, body=body))
+    counts = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+    status = dict.fromkeys(counts, replicas) | {"observedGeneration": metadata["generation"]}
+    address = {name: metadata[name] for name in ("name", "namespace", "uid")}
+    patch = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": address}
+    await kube.client.send(
+        apply(patch | {"status": status}, "kcm", force=True, subresource="status")
+    )
 
 
 def _behind(deployment: Manifest) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench.operator.contenders import KUBERAY, OURS
 from bench.operator.phases import Numbers
 
 
@@ -104,6 +105,74 @@ def table(results: Mapping[int, Numbers]) -> str:
         cells = [_number(results[size].get(number), scale, unit) for size in sizes]
         rows.append([what, *cells, "", ""])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A number of ours beside those of its peers."""
+
+    what: str
+    number: str
+    unit: str = ""
+    scale: float = 1.0
+    factor: float = 0.0  # of `than`'s, that ours must not exceed; 0: nothing is aimed at
+    than: str = KUBERAY
+    of: str = ""  # which number of `than`, if another
+
+
+COMPARED: Final = (
+    Compared("writes in the burst", "burst_writes_per_s", "/s"),
+    Compared("the burst, to its last write", "burst_s", "s"),
+    Compared("children written for each object", "burst_children"),
+    Compared("writes to the object itself", "burst_own_writes"),
+    Compared("writes refused, for each object", "burst_refused"),
+    Compared("Events posted, for each object", "burst_events"),
+    Compared("CPU a child: the manager", "burst_cpu_ms_per_child", "ms"),
+    Compared("CPU a child: the API server", "burst_server_cpu_ms_per_child", "ms"),
+    Compared("one edit → one child, p50", "edit_child_p50_s", "ms", 1000, factor=1.2),
+    Compared("the same, the slowest", "edit_child_max_s", "ms", 1000),
+    Compared("edits that had an effect", "edit_seen"),
+    Compared("children written for each edit", "edit_children"),
+    Compared("idle: CPU of one core", "idle_cpu_percent", "%", factor=1.3),
+    Compared("idle: writes", "idle_writes"),
+    Compared("memory when idle, after a restart", "memory_idle_mib", "MiB"),
+    Compared(
+        "memory at its peak, after a restart",
+        "memory_peak_mib",
+        "MiB",
+        factor=1.5,
+        than=OURS,
+        of="memory_idle_mib",
+    ),
+    Compared("process ready", "ready_s", "s"),
+    Compared("process ready over what is there", "restart_ready_s", "s"),
+    Compared("restart: every object looked at", "restart_all_looked_at_s", "s"),
+    Compared("restart: CPU until then", "restart_cpu_s", "s"),
+    Compared("restart: writes", "restart_writes"),
+)
+
+
+def side_by_side(found: Mapping[str, Numbers]) -> str:
+    """Return the Markdown table: a row a number, a column a contender, then what ours aims at."""
+    names = list(found)
+    rows = [["", *names, "aim of ours"], ["---", *("---:" for _ in names), "---"]]
+    for each in COMPARED:
+        cells = [_number(found[name].get(each.number), each.scale, each.unit) for name in names]
+        rows.append([each.what, *cells, _aim(each, found)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _aim(each: Compared, found: Mapping[str, Numbers]) -> str:
+    if not each.factor:
+        return ""
+    ours = found.get(OURS, {}).get(each.number)
+    theirs = found.get(each.than, {}).get(each.of or each.number)
+    if ours is None or theirs is None:
+        return "not measured"
+    what = "its idle memory" if each.than == OURS else f"{each.than}'s"
+    if ours <= each.factor * theirs:
+        return f"≤ {each.factor} × {what}: met"
+    return f"≤ {each.factor} × {what}: missed" + (f", {ours / theirs:.1f} ×" if theirs else "")
 
 
 def _verdict(target: Target, results: Mapping[int, Numbers]) -> str:
