@@ -19,7 +19,7 @@ from statistics import median
 
 from bench.operator.audit import OWNERS, Audit, Write, by_namespace, last_effects
 from bench.operator.contenders import Contender, Manager
-from bench.operator.fleet import SHARDS, each, run_pods
+from bench.operator.fleet import SHARDS, each, ready, run_pods
 from bench.operator.gauges import Scrape, usage
 from bench.operator.phases import Numbers
 from cluster import assets
@@ -241,25 +241,6 @@ async def ready_pods(kube: Kube) -> int:
 async def _make_ready(kube: Kube, numbered: tuple[int, Manifest]) -> None:
     number, pod = numbered
     metadata = pod["metadata"]
-    conditions = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
-    running = {"running": {"startedAt": metadata["creationTimestamp"]}}
-    status = {
-        "phase": "Running",
-        "podIP": f"10.{number // 65536}.{number // 256 % 256}.{number % 256}",
-        "conditions": [{"type": name, "status": "True"} for name in conditions],
-        "containerStatuses": [
-            {
-                "name": container["name"],
-                "image": container["image"],
-                "imageID": container["image"],
-                "ready": True,
-                "started": True,
-                "restartCount": 0,
-                "state": running,
-            }
-            for container in pod["spec"]["containers"]
-        ],
-    }
-    await kube.merge(
-        kinds.POD, metadata["namespace"], metadata["name"], {"status": status}, "status"
-    )
+    address = f"10.{number // 65536}.{number // 256 % 256}.{number % 256}"
+    told = {"status": ready(address, pod)}
+    await kube.merge(kinds.POD, metadata["namespace"], metadata["name"], told, "status")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -83,6 +83,32 @@ class Fleet:
         """Let all Deployments have their pods; return how many were behind."""
         return await run_pods(self._kube)
 
+    async def give_addresses(self, chosen: Collection[tuple[str, str]]) -> dict[str, str]:
+        """Have all pods of the `chosen` be ready, each on a loopback address of its own.
+
+        Returns the revision of each, by its address.
+        """
+        pods = [pod for pod in await self._kube.list(kinds.POD) if _detector_of(pod) in chosen]
+        of = {f"127.3.{n // 250}.{n % 250 + 1}": pod for n, pod in enumerate(pods)}
+        await each(of.items(), self._be_ready)
+        return {
+            address: pod["metadata"]["labels"][names.REVISION_LABEL] for address, pod in of.items()
+        }
+
+    async def _be_ready(self, placed: tuple[str, Manifest]) -> None:
+        address, pod = placed
+        metadata = pod["metadata"]
+        told = {"status": ready(address, pod)}
+        await self._kube.merge(kinds.POD, metadata["namespace"], metadata["name"], told, "status")
+
+    async def floors(self, chosen: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """Return the fewest replicas that each one's autoscaler may choose, as the status says."""
+        return {
+            one: (raw["status"].get("autoscaling") or {}).get("floor") or 0
+            for raw in await self._kube.list(kinds.DETECTOR)
+            if (one := (raw["metadata"]["namespace"], raw["metadata"]["name"])) in chosen
+        }
+
     async def children(self) -> Counter[str]:
         """Return how many children there are of each kind."""
         found: Counter[str] = Counter()
@@ -143,6 +169,31 @@ async def _run(kube: Kube, deployment: Manifest) -> None:
     await kube.client.send(
         apply(patch | {"status": status}, "kcm", force=True, subresource="status")
     )
+
+
+def ready(address: str, pod: Manifest) -> Manifest:
+    """Return what a kubelet tells of a pod that runs at `address`, and is ready."""
+    conditions = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
+    running = {
+        "ready": True,
+        "started": True,
+        "restartCount": 0,
+        "state": {"running": {"startedAt": pod["metadata"]["creationTimestamp"]}},
+    }
+    return {
+        "phase": "Running",
+        "podIP": address,
+        "conditions": [{"type": name, "status": "True"} for name in conditions],
+        "containerStatuses": [
+            {"name": one["name"], "image": one["image"], "imageID": one["image"]} | running
+            for one in pod["spec"]["containers"]
+        ],
+    }
+
+
+def _detector_of(pod: Manifest) -> tuple[str, str]:
+    metadata = pod["metadata"]
+    return metadata["namespace"], (metadata.get("labels") or {}).get(names.DETECTOR_LABEL, "")
 
 
 def _behind(deployment: Manifest) -> bool:

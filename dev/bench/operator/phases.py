@@ -24,11 +24,13 @@ from bench.operator.fleet import (
     make_ceiling_namespace,
 )
 from bench.operator.gauges import Scrape, mean, quantile, usage
+from bench.pods import played
 from controlplane.kube import Kube, eventually
 from controlplane.plane import OPERATOR, ControlPlane
 from controlplane.process import OperatorProcess
 from yolofleet.api.names import PLURAL, Manifest
 from yolofleet.cluster import kinds
+from yolofleet.plan.floor import EVERY
 from yolofleet.runtime.kind import LEASE, Kind
 
 Numbers = dict[str, float]
@@ -403,6 +405,52 @@ async def fail_over(bench: Bench, rounds: int = 3) -> Numbers:
     return numbers
 
 
+FOLLOWED: Final = 100
+FEW: Final = 410  # requests a look of 15 s, 20 ms each: 0.55 in flight
+MANY: Final = 1390  # the same: 1.85
+LOOKED: Final = 2 * EVERY.total_seconds() + 2  # until each has been looked at again
+
+
+async def floors(bench: Bench) -> Numbers:
+    """A hundred are scaled by their load: pods are played that tell it, and have more at once."""
+    leader, chosen = await bench.leader(), bench.fleet.all[:FOLLOWED]
+    await bench.settle()
+    before = await _cpu_percent(leader, bench.idle_s)
+    scaled = {"minReplicas": 1, "maxReplicas": 10, "inFlight": 1, "provider": "builtin"}
+    await each(chosen, lambda one: bench.fleet.edit(one, replicas=None, autoscaling=scaled))
+    await bench.settle()
+    addresses = await bench.fleet.give_addresses(chosen)
+    with played(addresses) as requests:
+        requests.value = FEW
+        await asyncio.sleep(LOOKED)
+        await bench.audit.quiet(5.0)
+        began, told = time.time(), await bench.fleet.floors(chosen)
+        percent = await _cpu_percent(leader, bench.idle_s)
+        unmoved = [w for w in bench.audit.since(began) if w.of_operator]
+        moved_at, requests.value = time.time(), MANY
+        await asyncio.sleep(LOOKED)
+        await bench.audit.quiet(5.0)
+    writes = [w for w in bench.audit.since(moved_at) if w.of_operator]
+    now = await bench.fleet.floors(chosen)
+    moved = [one for one in chosen if now[one] > told[one]]
+    assert moved, f"no floor of {len(chosen)} was moved: {sorted(told.values())}"
+    return {
+        "floors_followed": len(chosen),
+        "floors_pods": len(addresses),
+        "floors_cpu_percent_above_idle": percent - before,
+        "floors_idle_writes": len(unmoved),
+        "floors_moved": len(moved),
+        "floors_writes_a_move": sum(w.of_child for w in writes) / len(moved),
+        "floors_status_writes_a_move": sum(w.resource == PLURAL for w in writes) / len(moved),
+    }
+
+
+async def _cpu_percent(replica: OperatorProcess, for_s: float) -> float:
+    cpu, began = usage(replica.pid).cpu_s, time.time()
+    await asyncio.sleep(for_s)
+    return 100 * (usage(replica.pid).cpu_s - cpu) / (time.time() - began)
+
+
 def _quantile(values: Sequence[float], percent: int) -> float:
     if len(values) < 2:
         return float("nan")
@@ -429,5 +477,6 @@ PHASES: Final = (
     autoscalers,
     restart,
     idle,
+    floors,
     fail_over,
 )
