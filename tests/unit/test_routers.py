@@ -55,6 +55,7 @@ def test_a_route_that_is_written_is_read_back_wherever_its_rules_stand(router, r
     spec = as_stored(router, route, turned=turned)
     assert router.leads(spec) == route.leads
     assert router.buckets(spec) == route.buckets
+    assert router.matched(spec) == (route.matched or "")
     assert router.places(spec) == (route.hosts, route.gateways)
 
 
@@ -63,6 +64,7 @@ def test_a_route_that_is_written_is_read_back_wherever_its_rules_stand(router, r
 def test_a_route_that_says_nothing_leads_nowhere(router, spec):
     assert router.leads(spec) == {}
     assert router.buckets(spec) == {}
+    assert router.matched(spec) == ""
 
 
 @pytest.mark.parametrize("router", SPLITTERS)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from yolofleet.api.names import REVISION_LABEL
+from yolofleet.routers import gateway, istio
 
 V1, V2, V3 = ({"uri": f"demo://shapes{version}"} for version in ("-v1", "-v2", "-v3"))
 
@@ -121,3 +122,60 @@ def test_a_stable_that_dies_leaves_the_service_to_whoever_answers_while_a_third_
         assert who_answers(world)
         world.now += timedelta(seconds=20)
     assert who_answers(world) == {world.status().stable.revision}
+
+
+MATCH = [{"headers": {"x-canary": {"exact": "always"}}}]
+
+
+def who_answers_what_matches(world):
+    """Return the revision with ready pods to which the route leads what matches; None: nobody."""
+    for router in (istio, gateway):
+        if route := world.children.get((router.KIND, "gate")):
+            name = router.matched(route["spec"])
+            return name if name and world.ready(name) else None
+    return None
+
+
+@pytest.mark.parametrize("replicas", [0, 2])
+def test_what_matches_is_answered_until_the_next_canary_is_ready(routed_world, replicas):
+    world = routed_world
+    released(world, canary={"model": V2, "match": MATCH})
+    first = world.status().canary.revision
+    world.edit(replicas=replicas)
+    world.settle()
+    routes = bool(world.weights())
+    assert who_answers_what_matches(world) == (first if routes else None)
+    world.edit(canary={"model": V3, "match": MATCH})
+    for _ in range(5):  # it starts slowly
+        world.reconcile()
+        if not replicas and routes:
+            assert who_answers_what_matches(world) == first, "nobody else is there to answer"
+            assert world.replicas()[first] == 1
+        else:
+            assert who_answers_what_matches(world) is None, "the stable revision answers it"
+        world.now += timedelta(minutes=5)
+    second = world.status().canary.revision
+    for _ in range(20):
+        world.run_pods(1)
+        world.reconcile()
+        assert replicas or not routes or who_answers_what_matches(world)
+        world.now += timedelta(seconds=20)
+    assert who_answers_what_matches(world) == (second if routes else None)
+    assert world.replicas().get(first, 0) == 0
+
+
+def test_at_zero_replicas_it_is_said_that_only_what_matches_is_answered(world):
+    released(world, canary={"model": V2, "match": MATCH})
+    canary = world.status().canary.revision
+    world.edit(replicas=0)
+    world.settle()
+    [ready] = [each for each in world.status().conditions if each.type == "Ready"]
+    answered = f"only what matches spec.canary.match is answered, by {canary}"
+    assert (ready.reason, ready.message) == (
+        "ScaledToZero",
+        f"spec.replicas is 0: {answered}; raise it to serve again",
+    )
+    world.edit(canary=None)
+    world.settle()
+    [ready] = [each for each in world.status().conditions if each.type == "Ready"]
+    assert ready.message == "spec.replicas is 0: nothing serves; raise it to serve again"

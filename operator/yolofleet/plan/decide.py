@@ -251,11 +251,16 @@ def _buckets(detector: Detector, observed: Observed, split: Mapping[str, int]) -
 
 
 def _matched(detector: Detector, observed: Observed, release: Release) -> str | None:
+    """Return who answers what matches: the canary once it is ready.
+
+    Until then the stable revision does; where nothing of that is, whoever has until now.
+    """
     canary = detector.spec.canary
-    if canary is None or not canary.match or release.canary is None:
+    if canary is None or not canary.match or release.canary is None or not observed.splits:
         return None
-    name = release.canary.name
-    return name if observed.ready(name) and name not in observed.unreached else None
+    until_now = () if release.staying(observed) else (observed.matched,)
+    able = (name for name in (release.canary.name, *until_now) if observed.ready(name))
+    return next((name for name in able if name not in observed.unreached), None)
 
 
 def _shadow(

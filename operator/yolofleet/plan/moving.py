@@ -25,8 +25,8 @@ Children = Mapping[str, Sequence[Manifest]]
 class RouterOption:
     """A router that a detector could be on.
 
-    live: whether its route is there; leads: the weights that it has; buckets: the cameras that it
-    keeps where they are; refused: what is said against it.
+    live: whether its route is there; leads: the weights that it has; matched: where it leads those
+    that match; buckets: the cameras that it keeps where they are; refused: what is said against it.
     """
 
     router: Provider
@@ -34,6 +34,7 @@ class RouterOption:
     followed: Followed
     live: bool
     leads: Mapping[str, int]
+    matched: str
     buckets: Buckets
     refused: str
 
@@ -137,6 +138,7 @@ def _option(
         or _followed(detector, router, exposure, route, elsewhere),
         live=route is not None,
         leads=by.leads(route["spec"]) if route else {},
+        matched=by.matched(route["spec"]) if route else "",
         buckets=by.buckets(route["spec"]) if route else {},
         refused=by.refused(route) if route else "",
     )

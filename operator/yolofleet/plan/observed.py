@@ -74,6 +74,7 @@ class Observed:
 
     revisions: Mapping[str, ObservedRevision]
     weights: Mapping[str, int]  # what the router has; empty where there is no route
+    matched: str  # the revision to which it leads those that match; empty: none
     buckets: Buckets  # the cameras that it keeps on a revision
     selected: str | None  # the revision that the stable Service stands for
     spans: bool  # whether that Service selects the pods of all revisions
@@ -153,6 +154,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
     return Observed(
         revisions=_revisions(detector, seen, by_kind.get(record.KIND, []), now),
         weights=_weights(detector, option) if routes else {},
+        matched=option.matched if routes else "",
         buckets=option.buckets if routes else {},
         selected=stands_for,
         spans=spans,

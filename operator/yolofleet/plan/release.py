@@ -254,7 +254,7 @@ def _others_may_answer(detector: Detector, observed: Observed, release: Release)
 
 def routed(observed: Observed, name: str) -> bool:
     """Say whether any router still sends requests to `name`."""
-    return _named(observed, name) or observed.spans
+    return _named(observed, name) or observed.spans or observed.matched == name
 
 
 def _named(observed: Observed, name: str) -> bool:
@@ -279,7 +279,7 @@ def draining(
         if (seen := observed.revisions[revision.name]).replicas
         and seen.ready
         and not split.get(revision.name)
-        and not (needed or _named(observed, revision.name))
+        and not (needed or _named(observed, revision.name) or observed.matched == revision.name)
     }
 
 

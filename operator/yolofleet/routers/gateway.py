@@ -161,6 +161,13 @@ def leads(spec: Mapping[str, Any], /) -> dict[str, int]:
     return {to["name"]: to.get("weight", 1) for to in weighted.get("backendRefs") or ()}
 
 
+def matched(spec: Mapping[str, Any], /) -> str:
+    """Return the Service of the rule that neither takes all requests nor those of cameras."""
+    rules = (rule for rule in spec.get("rules") or () if not _takes_all(rule))
+    chosen = (rule for rule in rules if not buckets({"rules": [rule]}))
+    return next((str(to["name"]) for rule in chosen for to in rule.get("backendRefs") or ()), "")
+
+
 def buckets(spec: Mapping[str, Any], /) -> Buckets:
     """Return which cameras it keeps on which Service: rules have no names, but such expressions."""
     return {

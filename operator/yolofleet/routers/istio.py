@@ -42,6 +42,9 @@ RETRY_ON = "connect-failure,refused-stream,reset-before-request"
 _WEIGHTED = "weighted"
 """The name of the rule for all that matches nothing: by it the weights are found again."""
 
+_MATCHED = "matched"
+"""The name of the rule for what matches."""
+
 _STICKY = "sticky-"
 """What the names of the rules for cameras begin with, before that of their revision."""
 
@@ -97,7 +100,7 @@ def _matched(detector: Detector, route: Route) -> list[dict[str, Any]]:
         return []
     leads = [{"destination": _destination(detector, route.matched), "weight": 100}]
     match = [{"headers": _headers(entry)} for entry in route.match]
-    return [{"name": "matched", "match": match, "route": leads, "retries": _retries(detector)}]
+    return [{"name": _MATCHED, "match": match, "route": leads, "retries": _retries(detector)}]
 
 
 def _sticky(detector: Detector, route: Route) -> list[dict[str, Any]]:
@@ -180,10 +183,17 @@ def leads(spec: Mapping[str, Any], /) -> dict[str, int]:
     named = (rule for rule in rules if rule.get("name") == _WEIGHTED)
     unmatched = (rule for rule in rules if not rule.get("match"))
     weighted: Mapping[str, Any] = next(chain(named, unmatched), {})
-    return {
-        to["destination"]["host"].split(".", 1)[0]: to.get("weight", 0)
-        for to in weighted.get("route") or ()
-    }
+    return {_revision(to): to.get("weight", 0) for to in weighted.get("route") or ()}
+
+
+def matched(spec: Mapping[str, Any], /) -> str:
+    """Return the Service of the rule by that name."""
+    rules = (rule for rule in spec.get("http") or () if rule.get("name") == _MATCHED)
+    return next((_revision(to) for rule in rules for to in rule.get("route") or ()), "")
+
+
+def _revision(to: Mapping[str, Any]) -> str:
+    return str(to["destination"]["host"].split(".", 1)[0])
 
 
 def buckets(spec: Mapping[str, Any], /) -> Buckets:

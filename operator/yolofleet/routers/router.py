@@ -84,6 +84,9 @@ class Router(Protocol):
     def leads(self, spec: Mapping[str, Any], /) -> dict[str, int]:
         """Return what it gives each Service of all that matches nothing."""
 
+    def matched(self, spec: Mapping[str, Any], /) -> str:
+        """Return the Service to which it leads those that match; empty: none."""
+
     def buckets(self, spec: Mapping[str, Any], /) -> Buckets:
         """Return which cameras it keeps on which Service."""
 

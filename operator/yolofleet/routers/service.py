@@ -93,6 +93,11 @@ def leads(_spec: Mapping[str, Any], /) -> dict[str, int]:
     return {}
 
 
+def matched(_spec: Mapping[str, Any], /) -> str:
+    """Return nothing: a Service reads no headers."""
+    return ""
+
+
 def buckets(_spec: Mapping[str, Any], /) -> Buckets:
     """Return nothing: a Service reads no headers."""
     return {}

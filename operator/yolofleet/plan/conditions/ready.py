@@ -27,10 +27,17 @@ def ready(now: Situation) -> Statement:
 
 def _in_its_place(now: Situation) -> str:
     """Say who answers while nothing of the stable revision does."""
-    alive = [name for name in now.plan.beside if now.observed.ready(name)]
-    if not alive:
-        return ""
-    return f"; meanwhile requests go to {', '.join(alive)}, which is not released by that"
+    answers = _others(now)
+    return f"; meanwhile {answers}, which is not released by that" if answers else ""
+
+
+def _others(now: Situation) -> str:
+    """Say who answers beside the stable revision, and which requests; empty: nobody."""
+    plan, observed = now.plan, now.observed
+    alive = [name for name in plan.beside if observed.ready(name)]
+    if alive == [plan.matched] and not plan.weights.get(alive[0]):
+        return f"only what matches spec.canary.match is answered, by {alive[0]}"
+    return f"requests go to {', '.join(alive)}" if alive else ""
 
 
 def serving(now: Situation) -> Statement | None:
@@ -46,8 +53,8 @@ def scaled_to_zero(now: Situation) -> Statement | None:
     """
     if now.plan.full:
         return None
-    message = "spec.replicas is 0: nothing serves; raise it to serve again"
-    return _say(True, Reason.SCALED_TO_ZERO, message)
+    message = f"spec.replicas is 0: {_others(now) or 'nothing serves'}"
+    return _say(True, Reason.SCALED_TO_ZERO, f"{message}; raise it to serve again")
 
 
 def deleted(now: Situation) -> Statement | None:
