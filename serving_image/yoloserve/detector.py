@@ -315,24 +315,29 @@ class Detector:
                 self._preparing.observe(1, ready.decode_s + ready.preprocess_s)
             self._postprocessing.observe(1, postprocess_s)
             self._finishing.observe(1, begun_at - network_done)
-        if isinstance(begun, Unfinished):
-            place = self._long_admission.admit(deadline, flow) if asked else nullcontext()
-            with place:
-                rest = await self._long.submit(begun, deadline, flow)
-            found, postprocess_s = rest.output, postprocess_s + rest.ran_s
-        else:
-            found = begun
+        found, rest_s = await self._finished(begun, deadline, flow, asked=asked)
         ended = self.clock()
         timing = Timing(
             decode=ready.decode_s,
             preprocess=ready.preprocess_s,
             queue=ran.queued_s,
             inference=ran.ran_s,
-            postprocess=postprocess_s,
+            postprocess=postprocess_s + rest_s,
             total=ended - began,
         )
         size = ready.fit.width, ready.fit.height
         return Answer(found, *size, timing, began, prepared, network_done, nearly)
+
+    async def _finished(
+        self, begun: Detections | Unfinished, deadline: float, flow: Flow, *, asked: bool
+    ) -> tuple[Detections, float]:
+        """Return what was found, and the seconds that the rest took: what is long waits apart."""
+        if not isinstance(begun, Unfinished):
+            return begun, 0.0
+        place = self._long_admission.admit(deadline, flow) if asked else nullcontext()
+        with place:
+            rest = await self._long.submit(begun, deadline, flow)
+        return rest.output, rest.ran_s
 
     @property
     def busy(self) -> bool:

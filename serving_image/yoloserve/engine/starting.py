@@ -1,5 +1,7 @@
 """From settings to an engine that is known to see: choose, load, check, probe."""
 
+from __future__ import annotations
+
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -26,7 +28,7 @@ from yoloserve.images.letterbox import Image, InputSize, blank, letterbox
 from yoloserve.model.formats import Format
 from yoloserve.model.metadata import Metadata
 from yoloserve.model.own import own_folder
-from yoloserve.model.weights import BUNDLED, fetch
+from yoloserve.model.weights import BUNDLED, ModelFile, fetch
 from yoloserve.scheduling.concurrency import available_cpus
 from yoloserve.settings import BackendName, PrecisionName, Settings
 
@@ -94,6 +96,27 @@ def start(settings: Settings) -> Engine:
 
     Returns only when the engine has seen what it should: ready means ready.
     """
+    name, model, backend, looks = _loaded(settings)
+    info = _described(settings, name, model, backend)
+    if not all(np.isfinite(output).all() for output in looks.outputs):
+        raise BlindModel("the model answers a picture with numbers that are not finite")
+    head = recognise(
+        looks.outputs,
+        looks.shape,
+        len(info.classes),
+        end_to_end=backend.metadata.end_to_end,
+        said=settings.head,
+    )
+    engine = Engine(backend, info, head)
+    if model.bundled:
+        probe(engine)
+    else:
+        _require_sight(looks, head, settings)
+    return engine
+
+
+def _loaded(settings: Settings) -> tuple[BackendName, ModelFile, Backend, _Looks]:
+    """Have the runtime that suits the model load it, and look with it for the first time."""
     names = installed(settings.backend)
     model = fetch(settings, preferred=RUNTIMES[names[0]].reads[0])
     name = runtime_for(model.format, names)
@@ -110,14 +133,22 @@ def start(settings: Settings) -> Engine:
         raise
     except Exception as error:  # each runtime has its own; told in the termination log
         raise ModelUnsupported(f"{name} cannot run the model: {error}") from error
-    for fault in backend.metadata.faults:
+    return name, model, backend, looks
+
+
+def _described(
+    settings: Settings, name: BackendName, model: ModelFile, backend: Backend
+) -> ModelInfo:
+    """Say what is served, and log what of the model's own words is odd."""
+    metadata = backend.metadata
+    for fault in metadata.faults:
         log.warning("entry of the model's metadata not read", extra={"reason": fault})
-    classes = class_names(settings.classes, backend.metadata)
-    for oddity in oddities(backend.metadata.names or settings.classes or ()):
+    classes = class_names(settings.classes, metadata)
+    for oddity in oddities(metadata.names or settings.classes or ()):
         log.warning("odd class names", extra={"reason": oddity})
-    info = ModelInfo(
+    return ModelInfo(
         name=settings.name or model.stem,
-        version=settings.version or backend.metadata.version or model.stem,
+        version=settings.version or metadata.version or model.stem,
         sha256=model.sha256,
         revision=settings.revision,
         classes=classes,
@@ -126,21 +157,6 @@ def start(settings: Settings) -> Engine:
         device=backend.device,
         input_size=backend.input_size,
     )
-    if not all(np.isfinite(output).all() for output in looks.outputs):
-        raise BlindModel("the model answers a picture with numbers that are not finite")
-    head = recognise(
-        looks.outputs,
-        looks.shape,
-        len(classes),
-        end_to_end=backend.metadata.end_to_end,
-        said=settings.head,
-    )
-    engine = Engine(backend, info, head)
-    if model.bundled:
-        probe(engine)
-    else:
-        _require_sight(looks, head, settings)
-    return engine
 
 
 class _Looks:
