@@ -115,6 +115,7 @@ KSERVE: Final = Module(
     path="github.com/kserve/kserve",
     version=f"v{versions.KSERVE}",
     packages=("github.com/kserve/kserve/cmd/manager",),
+    replacements=versions.KSERVE_REPLACEMENTS,
     cost="3 to 5 min: the APIs of Knative, Istio and the Gateway API",
 )
 

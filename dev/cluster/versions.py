@@ -15,6 +15,10 @@ REGISTRY: Final = "3.1.2"  # CNCF's distribution
 PROMETHEUS: Final = "3.16.0"
 KUBERAY: Final = "1.5.1"  # what `make bench-operator ARGS=--peers` measures beside ours
 KSERVE: Final = "0.17.0"  # the same
+KSERVE_REPLACEMENTS: Final = (  # those of its own go.mod
+    ("sigs.k8s.io/controller-runtime", "v0.19.7"),
+    ("github.com/expr-lang/expr", "v1.17.7"),
+)
 DEBIAN: Final = "bookworm"  # newer systemd refuses to boot on a cgroup v1 host
 
 # What is pulled where a registry answers, all of it public; `tests/contract/test_public_names.py`
