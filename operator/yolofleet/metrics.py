@@ -277,7 +277,7 @@ class ReconcileMetrics:
 
 
 class SentRequest(Protocol):
-    """What is told of a request."""
+    """What is measured of a request."""
 
     @property
     def method(self) -> str:
@@ -381,7 +381,7 @@ class WorldCollector:
 
 
 class _Scaling:
-    """What is told of the autoscaling of each detector that asks for some."""
+    """What is exposed of the autoscaling of each detector that asks for some."""
 
     HELP: Final = {
         "info": "By what detectors are scaled; always 1.",

@@ -1,7 +1,7 @@
 """The operator on one page: look, think, write, tell.
 
 It knows nothing of canaries, GPUs or meshes: that is `plan`. It decides nothing and fails on
-nothing but the API server. What that refuses of one object holds up no other, and is told.
+nothing but the API server. What that refuses of one object holds up no other, and is reported.
 """
 
 import logging
@@ -90,8 +90,8 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
     """Bring the detector `key` one step closer to its spec; return when to look again, if at all.
 
     Looks at what is, never at what happened: safe at any time, any number of times.
-    Raises what the cluster raises, and `Unfinished` once all is told; the queue tries again. What
-    else is raised is told first: a fault of ours stops one detector, and never in silence.
+    Raises what the cluster raises, and `Unfinished` once all is published; the queue tries again.
+    What else is raised is published first: a fault of ours stops one detector, never in silence.
     """
     raw, now = deps.cache.detector(key), deps.now()
     if raw is None or "deletionTimestamp" in raw["metadata"]:
@@ -105,7 +105,7 @@ async def reconcile(key: str, deps: Deps) -> timedelta | None:
         return await _bring(turn)
     except (ClusterError, Unfinished):
         raise
-    except Exception as error:  # a fault of ours: told to the user too, then to log and back-off
+    except Exception as error:  # a fault of ours: for the status too, then to log and back-off
         await turn.guard()
         await turn.tell(await turn.failed(error))
         raise
@@ -116,7 +116,7 @@ async def _bring(turn: "_Turn") -> timedelta | None:
     try:
         detector = Detector.parse(raw)
         powers.check(detector.spec, deps.defaults.forbidden)
-    except InvalidSpec as error:  # told in status; what serves keeps serving
+    except InvalidSpec as error:  # the status says so; what serves keeps serving
         await turn.guard()
         await turn.tell(await turn.undecided(Reason.INVALID_SPEC, str(error)))
         return None
@@ -124,7 +124,7 @@ async def _bring(turn: "_Turn") -> timedelta | None:
         seen = await turn.look(detector)
     except NotLeading:
         raise
-    except ClusterError as error:  # nothing is decided on half a picture; what runs is told
+    except ClusterError as error:  # nothing is decided on half a picture; what runs is published
         await turn.tell(await turn.unread(error))
         raise
     thought = think(detector, seen, deps.defaults, now=now)
@@ -242,7 +242,7 @@ class _Turn:
             desired = think(detector, seen, self.deps.defaults, now=self.now).desired
         except NotLeading:
             raise
-        except Exception as error:  # what led here is told by who came here
+        except Exception as error:  # what led here is reported by who came here
             logger.warning("cannot keep safe what serves", exc_info=error)
             return
         if detector.spec.suspend:
@@ -254,7 +254,7 @@ class _Turn:
     async def look_back(
         self, detector: Detector, thought: Thought, seen: Snapshot, written: Applied
     ) -> tuple[Thought, Snapshot] | None:
-        """Think once more, on what the writes were answered: what is told is what came of them.
+        """Think once more, on what the writes were answered: published is what came of them.
 
         None when that is for a pass of its own: it comes to other objects than those just written,
         or others had a hand in it, or not all could be done.
@@ -304,7 +304,7 @@ class _Turn:
     def with_unwritten(
         self, status: Status, failed: Sequence[Failed], detector: Detector, plan: Plan
     ) -> Status:
-        """Return `status` with what could not be written: what lasts; once one is told, all."""
+        """Return `status` with what could not be written: what lasts; once one is reported, all."""
         known = self.before.condition(ConditionType.WRITTEN) is not None
         lasting = [each for each in failed if known or each.lasts]
         unwritten = _in_the_users_words(lasting, detector, plan)
@@ -330,7 +330,7 @@ class _Turn:
         )
 
     async def unread(self, error: ClusterError) -> Status:
-        """Return the status when a read failed; that is told once it lasts, until it is over."""
+        """Return the status when a read failed; it is said once that lasts, until it is over."""
         failed = self.deps.cluster.unread(self.raw, error)
         progressing = self.before.condition(ConditionType.PROGRESSING)
         known = progressing is not None and progressing.reason == Reason.READ_FAILED

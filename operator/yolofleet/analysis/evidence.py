@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 FORMAT = 1
 MOST_BYTES = 1024 * 1024
 _MOST_CLASSES = 80
-_MOST_SEEN = 2000  # Prometheus is told of all classes of a model, beyond the table that a pod tells
+_MOST_SEEN = 2000  # Prometheus gets all classes of a model, beyond the table that a pod sends
 _MOST_PAIRS = 200
 _MOST_CANARIES = 4
 
@@ -147,7 +147,7 @@ def parse(body: bytes, *, revision: str) -> Evidence | str:
 
 
 def problem(invalid: ValidationError) -> str:
-    """Say the first thing that is wrong, without what was told: that may be of any length."""
+    """Say the first thing that is wrong, without what was sent: that may be of any length."""
     error = invalid.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part)[:40] for part in error["loc"])
     if where == "format":

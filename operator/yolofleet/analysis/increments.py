@@ -1,4 +1,4 @@
-"""What one look adds: differences of the counters that pods have told, look by look.
+"""What one look adds: differences of the counters that pods have published, look by look.
 
 Only what both revisions showed in the same look counts. A pod seen for the first time shows where
 its counters stand, and adds nothing: whoever looked before may have counted all that. No clock is
@@ -28,7 +28,7 @@ _SAME = (
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """By which of Prometheus' scrapes something was told. counted: the sum of all counters."""
+    """By which of Prometheus' scrapes something came. counted: the sum of all counters."""
 
     at: float
     counted: int
@@ -60,7 +60,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a pod told last, and at which look."""
+    """What a pod answered last, and at which look."""
 
     look: int
     evidence: Evidence | None
@@ -109,7 +109,7 @@ class Look:
 
     unreadable: why too few could be read, in words. waiting: whose pods there are none of.
     left_out: why most pictures were not compared. probed: whether any looked at its own picture;
-    None: none told. restarts: how often each pod did, by uid; those that did not are left out.
+    None: none said. restarts: how often each pod did, by uid; those that did not are left out.
     golden: of one pod each that is furthest; of the stable revision, of the same set. capacity: how
     many pictures a second a pod of the judged revision can carry, by the one that carries least.
     """
@@ -137,7 +137,7 @@ def is_repeated(memory: Memory, pods: Iterable[Pod]) -> bool:
 
 
 def without_repeated(memory: Memory, pods: Iterable[Pod]) -> list[Pod]:
-    """Return `pods`, of which those that told the same for too long told nothing.
+    """Return `pods`, of which those that answered the same for too long answered nothing.
 
     That is no question of when they were scraped, which is what a cached answer lies about.
     """

@@ -85,7 +85,7 @@ _SIZES: Final = ("small", "medium", "large")
 
 @dataclass(frozen=True, slots=True)
 class Scraped:
-    """What a pod told when it was scraped last, and which scrape that was."""
+    """What a pod exposed when it was scraped last, and which scrape that was."""
 
     evidence: Evidence
     scrape: Scrape
@@ -131,7 +131,7 @@ def _quoted(text: str) -> str:
 def read(
     body: bytes, pods: Mapping[str, str], *, status: int = HTTPStatus.OK
 ) -> dict[str, Scraped | str]:
-    """Return what is told of each of `pods`, by name and revision, or why nothing is, in words."""
+    """Return what is stored of each of `pods`, by name and revision, or why nothing is."""
     try:
         targets, nameless = _targets(_result(body, status), pods)
     except _NoEvidence as error:
@@ -300,7 +300,7 @@ def _requests(target: _Target) -> dict[str, dict[str, int]]:
 
 
 def _probe(target: _Target) -> dict[str, int] | None:
-    """Return its looks; None where a part is missing: what is not told is not seen either."""
+    """Return its looks; None where a part is missing: what is not stored is not seen either."""
     in_a_row, looks = target.number(_BLIND_IN_A_ROW), target.of(_PROBE_LOOKS)
     if in_a_row is None or not looks:
         return None

@@ -1,4 +1,4 @@
-"""What is told again whenever it changes: watches of detectors and pods, side by side."""
+"""What is printed again whenever it changes: watches of detectors and pods, side by side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GATHER_S: Final = 0.2
 
 @dataclass(slots=True)
 class World:
-    """The objects of each kind as last told, by namespace and name."""
+    """The objects of each kind as last received, by namespace and name."""
 
     objects: dict[str, dict[tuple[str, str], Raw]] = field(default_factory=dict)
 

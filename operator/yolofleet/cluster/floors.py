@@ -1,8 +1,8 @@
 """Asks the pods of who is scaled by their load how much that is, beside all reconciles.
 
-What they tell goes to `floor`, and a floor that is news has its detector looked at. Nothing is
-written here: the floor that was told last is in the status, and whoever begins without a memory of
-more keeps it for a while.
+What they count goes to `floor`, and a floor that is news has its detector looked at. Nothing is
+written here: the floor that was published last is in the status, and whoever begins without a
+memory of more keeps it for a while.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class _Followed:
         """Whether people, or the autoscaler, are to know what the last look showed."""
         if self.published is None:
             return bool(self.floor.reason or self.floor.lost)
-        return _told(self.published.floor) != _told(self.floor)
+        return _shown(self.published.floor) != _shown(self.floor)
 
 
-def _told(floor: Floor) -> tuple[int, bool, bool]:
+def _shown(floor: Floor) -> tuple[int, bool, bool]:
     return floor.replicas, bool(floor.lost), floor.beyond
 
 
@@ -80,7 +80,7 @@ class Floors:
             self.rounds.begin(key, _Followed(whom, begun(whom.begins, self._now())))
 
     def found(self, key: str) -> Moved | None:
-        """Return the floor of `key` as it was told last; None: nobody could look yet."""
+        """Return the floor of `key` as it was published last; None: nobody could look yet."""
         known = self.rounds.get(key)
         return known.published if known else None
 

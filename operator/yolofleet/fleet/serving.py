@@ -38,7 +38,7 @@ FRESH_S: Final = 2.0
 """So long one answer is for all screens: of thousands it takes a while to make."""
 
 Fleet = Callable[[], Any]
-"""What is told of all detectors now; None while they are not known yet."""
+"""What the page shows of all detectors now; None while they are not known yet."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,7 +49,7 @@ async def serve_page(fleet: Fleet, port: int) -> web.AppRunner:
 
 
 def application(fleet: Fleet) -> web.Application:
-    """Return the page and what it asks for; fleet: what is told of all detectors now."""
+    """Return the page and what it asks for; fleet: what it shows of all detectors now."""
     app = web.Application(middlewares=[_only_local_names])
     for path, (name, kind) in FILES.items():
         app.router.add_get(path, _file((PAGE / name).read_bytes(), kind))
@@ -61,8 +61,8 @@ def application(fleet: Fleet) -> web.Application:
 async def _only_local_names(request: web.Request, handler: Handler) -> web.StreamResponse:
     host = request.headers.get("Host", "")
     if host.lower().removesuffix(f":{_port(host)}") not in HOSTS:
-        told = "This page is for localhost: kubectl port-forward, then http://localhost:PORT/\n"
-        return web.Response(text=told, status=403, headers=HEADERS)
+        refusal = "This page is for localhost: kubectl port-forward, then http://localhost:PORT/\n"
+        return web.Response(text=refusal, status=403, headers=HEADERS)
     response = await handler(request)
     response.headers.update(HEADERS)
     return response
@@ -89,9 +89,9 @@ class _Fleet:
 
     async def send(self, request: web.Request) -> web.Response:
         if (now := asyncio.get_running_loop().time()) >= self._until:
-            if (told := self._fleet()) is None:
+            if (shown := self._fleet()) is None:
                 return web.Response(text="the first lists are not complete\n", status=503)
-            self._body = orjson.dumps(told)
+            self._body = orjson.dumps(shown)
             self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
             self._until = now + FRESH_S
         headers = {"ETag": self._tag}

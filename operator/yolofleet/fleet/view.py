@@ -35,9 +35,9 @@ ORDER: Final = {state: place for place, state in enumerate(State)}
 
 
 def fleet(detectors: Iterable[Raw]) -> list[Facts]:
-    """Return what is told of each."""
-    told = [_detector(Seen(raw)) for raw in detectors]
-    return sorted(told, key=lambda each: (ORDER[each["state"]], each["detector"]))
+    """Return what is shown of each."""
+    rows = [_detector(Seen(raw)) for raw in detectors]
+    return sorted(rows, key=lambda each: (ORDER[each["state"]], each["detector"]))
 
 
 def state(seen: Seen) -> State:
@@ -72,10 +72,10 @@ def _detector(seen: Seen) -> Facts:
     return {name: value for name, value in facts.items() if value}
 
 
-def _revision(told: Raw) -> Facts:
-    model = without_credentials(str(told.get("model") or ""))
-    numbers = {name: int(told.get(name) or 0) for name in ("ready", "desired", "weight")}
-    return {"name": told["name"], "role": str(told.get("role") or ""), "model": model, **numbers}
+def _revision(raw: Raw) -> Facts:
+    model = without_credentials(str(raw.get("model") or ""))
+    numbers = {name: int(raw.get(name) or 0) for name in ("ready", "desired", "weight")}
+    return {"name": raw["name"], "role": str(raw.get("role") or ""), "model": model, **numbers}
 
 
 def _step(seen: Seen) -> Facts:

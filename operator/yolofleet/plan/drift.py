@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from yolofleet.api.status import Condition, ConditionType, Reason, Status
 from yolofleet.plan.conditions.statement import Statement
 from yolofleet.plan.news import News
-from yolofleet.runtime.drift import TOLD_ONCE, Drift, Handling
+from yolofleet.runtime.drift import OVER_ONCE_REPORTED, Drift, Handling
 
 _ADVICE = {
     Handling.REPAIRED: "put right",
@@ -48,7 +48,7 @@ def drifted(before: Status, drifts: Sequence[Drift] | None) -> Statement | None:
 def drift_news(before: Status, after: Status, drifts: Sequence[Drift]) -> Iterator[News]:
     """Tell of each repair, and of other drift when what is to be said of it changes."""
     for drift in drifts:
-        if drift.handling in TOLD_ONCE:
+        if drift.handling in OVER_ONCE_REPORTED:
             yield News(True, _REASONS[drift.handling], f"{drift}; {_ADVICE[drift.handling]}")
     condition = after.condition(ConditionType.DRIFTED)
     if (

@@ -16,7 +16,7 @@ EVERY: Final = timedelta(seconds=15)
 """How often pods are asked."""
 
 OLDEST: Final = timedelta(seconds=60)
-"""What was told longer ago says nothing of now."""
+"""What was counted longer ago says nothing of now."""
 
 WINDOW: Final = timedelta(seconds=300)
 """Replicas go once they were not needed for so long."""
@@ -69,7 +69,7 @@ class PodLoad:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What pods told at a moment, by uid: those that are ready; None: no answer.
+    """What pods answered at a moment, by uid: those that are ready; None: no answer.
 
     others: pods that are not ready, and may be again.
     """
@@ -93,9 +93,9 @@ class Look:
 class Memory:
     """What is known from looks before. It is never stored: who begins without it holds at first.
 
-    at: when enough was told last. known: when it was known last what every target asks for.
-    asked: who was ready then; None: nobody looked yet. seen: by pod, when it told what last. peaks:
-    what was asked for within the window, falling: what a later look surpassed is left out.
+    at: when enough answered last. known: when it was known last what every target asks for.
+    asked: who was ready then; None: nobody looked yet. seen: by pod, when it answered what last.
+    peaks: what was asked for within the window, falling: what a later look surpassed is left out.
     capacity: by the last look at which a pod knew its own.
     """
 
@@ -126,7 +126,7 @@ class Floor:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A floor as it was told last, and since when."""
+    """A floor as it was published last, and since when."""
 
     floor: Floor
     since: datetime
@@ -235,7 +235,7 @@ def _loads(look: Look, before: Memory, targets: Targets, capacity: float | None)
 
 
 def _rate(uid: str, load: PodLoad, at: datetime, before: Memory) -> tuple[float, float] | None:
-    """Return the requests a second since it told last, and how many were inside on average.
+    """Return the requests a second since it answered last, and how many were inside on average.
 
     None: not known. Who was not ready at the look before had nothing to do then.
     """
@@ -262,9 +262,9 @@ def _is_known(capacity: float | None) -> TypeGuard[float]:
     return capacity is not None and 1 / MOST < capacity <= MOST
 
 
-def _usual(told: Iterable[float | None]) -> float | None:
+def _usual(capacities: Iterable[float | None]) -> float | None:
     """Return the mean; who claims many times what the others do takes no replicas from all."""
-    values = [value for value in told if _is_known(value)]
+    values = [value for value in capacities if _is_known(value)]
     if not values:
         return None
     most = 2 * median_low(values)

@@ -28,7 +28,7 @@ from yolofleet.plan.observed import Observed
 from yolofleet.workloads.judged import mute, reads_live
 from yolofleet.workloads.revision import GoldenSet, Revision
 
-TOLD_EVERY = timedelta(seconds=60)
+PUBLISHED_EVERY = timedelta(seconds=60)
 UNPROVED = (Verdict.INCONCLUSIVE, Verdict.ERROR)
 
 
@@ -165,7 +165,7 @@ def failures(detector: Detector, observed: Observed) -> dict[str, Failed]:
 
 
 def just_failed(observed: Observed, before: AnalysisStatus | None) -> bool:
-    """Say whether somebody failed, as is `told` now, of whom what is stored does not know yet."""
+    """Say whether somebody failed, as is published now, whom what is stored does not know."""
     stored = observed.status.analysis
     known = {failed.revision for failed in stored.failed} if stored else set()
     return before is not None and any(failed.revision not in known for failed in before.failed)
@@ -238,7 +238,7 @@ def is_news(
 ) -> bool:
     """Say whether what was found changes what is decided or said, or is evidence to be kept.
 
-    age: of what was told before. Of the evidence, the last minute's is lost when the operator dies.
+    age: of what was published before. When the operator dies, the last minute's evidence is lost.
     """
     if (
         before is None
@@ -247,7 +247,7 @@ def is_news(
     ):
         return True
     more = _gathered(before) != _gathered(after)
-    return more and not timedelta() <= age < TOLD_EVERY  # clocks are set back
+    return more and not timedelta() <= age < PUBLISHED_EVERY  # clocks are set back
 
 
 def _said(found: AnalysisStatus) -> tuple[object, ...]:

@@ -25,7 +25,7 @@ LOOKED_AT: Final = timedelta(hours=1)
 FRAMES_OF_A_POD: Final = 10.0
 """So many copies a second each pod on trial is shown while nobody knows how many it can carry."""
 _OF_CAPACITY: Final = 0.5
-_SLOWEST, _FASTEST = 0.01, 100_000.0  # of what is told to a pod: no pod's word is believed
+_SLOWEST, _FASTEST = 0.01, 100_000.0  # of what a pod is sent: no pod's word is believed
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,11 +90,11 @@ class Observed:
     unreached: frozenset[str]  # revisions to which no route can lead, as what it needs was refused
     backends: frozenset[str]  # whom a route can name: their Service, and its rule, are there
     crossed: tuple[Crossing, ...] = ()  # hosts below a wildcard of others, or the other way round
-    shadow: Shadow | None = None  # the one that pods are told of now
+    shadow: Shadow | None = None  # the one that pods compare with now
     token: str = field(default="", repr=False)  # never used before
     analysis: AnalysisStatus | None = None  # how the revision on trial is judged, as of now
     keda: Keda = field(default_factory=Keda)
-    moved: Moved | None = None  # the floor that the load asks for, as it was told last
+    moved: Moved | None = None  # the floor that the load asks for, as it was published last
     least: int | None = None  # the minReplicas of the autoscaler
     scaled: frozenset[str] = frozenset()  # revisions whose autoscaler is KEDA's, or still may be
     status: Status = field(default_factory=Status)
@@ -115,7 +115,7 @@ class Observed:
         return found is not None and found.deployed
 
     def leaving(self, name: str) -> bool:
-        """Whether pods of `name` that go may still be told of as ready."""
+        """Whether pods of `name` that go may still be counted as ready."""
         found = self.revisions.get(name)
         return bool(found and found.leaving)
 

@@ -34,7 +34,7 @@ def recounted(
 ) -> Status:
     """Return `status` with the replicas of `children` as they are now.
 
-    complete: a workload that is not among `children` is gone. Else its revision is left as told.
+    complete: a workload that is not among `children` is gone. Else its revision stays as published.
     until: what has to be before anything is decided again.
     """
     children = list(children)

@@ -1,7 +1,7 @@
 """Who tells the autoscaler the load, and with how many replicas it may make do.
 
 `auto` is decided once: what the status remembers stays, whatever appears in the cluster. Where what
-feeds the autoscaler is gone, the replicas that run are held, and a person is told.
+feeds the autoscaler is gone, the replicas that run are held, and a condition says so.
 """
 
 from dataclasses import dataclass, replace

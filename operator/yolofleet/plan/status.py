@@ -72,7 +72,7 @@ def refused(
     now: datetime,
     stuck: bool = True,
 ) -> Status:
-    """Return `status` with the refusal told in Progressing: what serves keeps serving.
+    """Return `status` with the refusal reported in Progressing: what serves keeps serving.
 
     before: what was said last; since when conditions are what they are is taken from there.
     stuck: whether a person has to put it right.
@@ -104,9 +104,9 @@ def with_statement(status: Status, statement: Statement, before: Status, now: da
 
 
 def redated(status: Status, before: Status, now: datetime) -> Status:
-    """Return `status` with conditions that last since they did in `before`, the last that was told.
+    """Return `status` with conditions that last since they did in `before`, published last.
 
-    Between the two something else was thought, and told to nobody.
+    Between the two something else was thought, and published nowhere.
     """
     statements = [again(condition) for condition in status.conditions]
     conditions = dated(statements, before, status.observed_generation, now)

@@ -1,4 +1,4 @@
-"""What could not be written as it is wanted, and how that is told."""
+"""What could not be written as it is wanted, and how that is reported."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _WORST_FIRST = (Reason.RESOURCE_CONFLICT, Reason.WRITE_REFUSED, Reason.WRITE_FAI
 def with_unwritten(
     status: Status, unwritten: Sequence[Unwritten], key: str, *, before: Status, now: datetime
 ) -> Status:
-    """Return `status` with what is not as wanted told in Progressing and, with since when, Written.
+    """Return `status` with what is not as wanted in Progressing and, with since when, Written.
 
     key: "namespace/name" of the detector. Written is there only while something is not as wanted:
     its last transition is since when.

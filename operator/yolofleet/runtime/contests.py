@@ -1,8 +1,8 @@
 """Contests: others change again what was put right, at once or every ten minutes.
 
 Of two writers who fight, one has to be slow: an object that was repaired is left alone for a
-moment, which bounds how fast we write. Who comes back, however slowly, is told. Where each round
-kills pods there are but a few: then the field is left to the other, for longer each time.
+moment, which bounds how fast we write. Who comes back, however slowly, is reported. Where each
+round kills pods there are but a few: then the field is left to the other, for longer each time.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Contests:
         contest.over_at = max(contest.calm_until, now + 2 * slow)
 
     def tell(self, uid: str, drift: Drift) -> None:
-        """Take note of what is told of a contest; it goes on being told in the same words."""
+        """Take note of what is reported of a contest; it goes on in the same words."""
         contest = self._known[uid]
         fields = contest.reported.fields if contest.reported else ()
         names = {each.split(" ")[0] for each in fields}

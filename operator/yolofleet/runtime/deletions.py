@@ -1,8 +1,8 @@
 """Objects that others delete again and again: made again at once, then ever more seldom.
 
 Whoever deletes is told to nobody, so that only the coming and going can be seen. One deletion is an
-accident; one that comes back is a contest, which is told, and bounded: each round costs writes, and
-may cost pods.
+accident; one that comes back is a contest, which is reported, and bounded: each round costs writes,
+and may cost pods.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Deletions:
             made.at, made.gone = self._clock(), False
 
     def repeated(self, address: Address) -> Drift | None:
-        """Return what is to be told of an object that is deleted again and again."""
+        """Return what is to be reported of an object that is deleted again and again."""
         made = self._known.get(address)
         if made is None or not made.contested:
             return None

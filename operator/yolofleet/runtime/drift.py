@@ -17,8 +17,8 @@ class Handling(StrEnum):
     NOT_KEPT = "not kept"  # the API server made something else of what we wrote
 
 
-TOLD_ONCE = frozenset({Handling.REPAIRED, Handling.NOT_KEPT})
-"""What is over once it is told."""
+OVER_ONCE_REPORTED = frozenset({Handling.REPAIRED, Handling.NOT_KEPT})
+"""What is over once it is reported."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,13 @@ from yolofleet.runtime.objects import Manifest
 from yolofleet.runtime.queue import LONGEST_BACKOFF_S
 
 BUSY_TIMES: Final = 3
-"""A write that fails so often in a row is told; the first retries come within milliseconds."""
+"""A write that fails so often in a row is reported; the first retries come within milliseconds."""
 
 SLOW_S: Final = 5.0
-"""A write that fails after so long is told at once, and tried after all others the next time."""
+"""A write that fails after so long is reported at once, and tried last the next time."""
 
 STALE_FOR_S: Final = 5.0
-"""Others who are faster for so long are told."""
+"""Others who are faster for so long are reported."""
 
 UNANSWERED: Final = 2
 """After so many requests without an answer the rest of a pass is not tried. One may be the matter

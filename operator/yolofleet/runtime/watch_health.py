@@ -1,7 +1,7 @@
 """Whether the watches still tell what happens: a watch can be open, and deaf.
 
 A quiet cluster is healthy, so silence proves nothing: API servers need not send bookmarks. It only
-makes the informer list that kind at once. What such a list finds, and a watch has not told a minute
+makes the informer list that kind at once. What such a list finds, and a watch has not sent a minute
 later, is the proof.
 """
 
@@ -63,13 +63,13 @@ class WatchHealth:
         watch.stream, watch.bytes = stream, stream.total_bytes
 
     def reported(self, kind: Kind, uid: str, version: int) -> None:
-        """Say that a watch told of an object, in this version or gone."""
+        """Say that a watch sent an object, in this version or gone."""
         unseen = self._unseen.get(kind)
         if unseen and uid in unseen and version >= unseen[uid][0]:
             del unseen[uid]
 
     def missed(self, kind: Kind, versions: Mapping[str, int]) -> None:
-        """Say that a list brought objects (uid: version) that no watch had told of until now.
+        """Say that a list brought objects (uid: version) that no watch had sent until now.
 
         To be said at once, before any watch can tell of them.
         """
@@ -80,7 +80,7 @@ class WatchHealth:
             unseen.setdefault(uid, (version, self._clock()))
 
     def listed(self, kind: Kind, there: Container[str]) -> None:
-        """Say which objects a whole list held: what is gone by now need not be told."""
+        """Say which objects a whole list held: what is gone by now need not be sent."""
         for uid in [uid for uid in self._unseen.get(kind, ()) if uid not in there]:
             del self._unseen[kind][uid]
 

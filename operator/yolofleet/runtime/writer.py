@@ -31,7 +31,7 @@ from yolofleet.runtime.compare import (
 from yolofleet.runtime.contests import Contests, names_of
 from yolofleet.runtime.controller import Controller
 from yolofleet.runtime.deletions import Deletions, address_of
-from yolofleet.runtime.drift import TOLD_ONCE, Drift, Handling
+from yolofleet.runtime.drift import OVER_ONCE_REPORTED, Drift, Handling
 from yolofleet.runtime.errors import (
     ClusterError,
     Conflict,
@@ -58,7 +58,7 @@ LOOK_FOR_AUTOSCALER_S: Final = 60.0
 """How often to look whether the autoscaler that a Deployment is left to is still there."""
 
 WRITING_S: Final = RECONCILE_TIMEOUT_S / 2
-"""So long writes are begun. Each may hang for half a minute, at a webhook; then status is told."""
+"""So long writes are begun. Each may hang for half a minute, at a webhook. Then the status is."""
 
 LeadsToNothing = Callable[[Manifest, Failed], bool]
 """Says whether an object names what could not be made: requests would go nowhere by it."""
@@ -146,7 +146,7 @@ class Writer(Generic[E]):
         who lead to it (`leads_to_nothing`). One that another controls is not touched.
         One that failed slowly the last time comes after all others, and after `WRITING_S` nothing
         more is begun: there has to be time to tell.
-        enforce: put right what others changed; else it is only told.
+        enforce: put right what others changed; else it is only reported.
         Raises nothing of the cluster's but `NotLeading`.
         """
         if not desired:
@@ -318,7 +318,7 @@ class Writer(Generic[E]):
     def _keep_unreported(self, uid: str, done: Applied) -> None:
         """Tell of repairs until a status that tells of them is published: a write may fail."""
         done.drifts[:0] = self._unreported.pop(uid, ())
-        if once := [each for each in done.drifts if each.handling in TOLD_ONCE]:
+        if once := [each for each in done.drifts if each.handling in OVER_ONCE_REPORTED]:
             self._unreported[uid] = once
 
     async def _apply(
@@ -380,7 +380,7 @@ class Writer(Generic[E]):
         return [*self._contested(live, fought), *([rest] if rest else [])]
 
     def _contested(self, live: Entry, found: Sequence[Difference]) -> list[Drift]:
-        """Say what is fought over, in the words in which it was told before."""
+        """Say what is fought over, in the words in which it was reported before."""
         if drift := self._drift_in(live, found, Handling.CONTESTED):
             self._contests.tell(live.uid, drift)
         contest = self._contests.reported(live.uid) if drift else None

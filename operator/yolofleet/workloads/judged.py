@@ -61,7 +61,7 @@ def reads_live(revision: Revision) -> bool:
 
 
 def settings(revision: Revision, namespace: str) -> dict[str, str]:
-    """Return what the server is told of it."""
+    """Return what the server gets of it."""
     variables = {
         "SHADOW_KEY_FILE": f"{SHADOW_KEY.path}/{KEY_FILE}" if revision.guard.shadow_key else ""
     }

@@ -5,7 +5,7 @@ from yolofleet.api.pod_template import EVIDENCE_PORT, SERVER_CONTAINER
 
 
 def condition(pod: Manifest, type: str) -> Manifest | None:
-    """Return the condition of that type; None: nobody told it yet."""
+    """Return the condition of that type; None: nobody set it yet."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return next((each for each in conditions if each["type"] == type), None)
 

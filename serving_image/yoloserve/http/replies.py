@@ -27,7 +27,7 @@ STATUS_OF: dict[type[errors.Refusal], int] = {
     errors.KeysUnavailable: 503,
     errors.TooLate: 504,
 }
-TOLD = {
+DESCRIPTIONS = {
     400: "`invalid_image`: damaged or cut short; `invalid_parameter`: an option is wrong",
     401: "`unauthorized`: a key or token is needed here",
     403: "`url_refused`: the picture's address is not one that may be asked",
@@ -49,7 +49,7 @@ def documented(model: type[BaseModel], *left_out: int) -> dict[int | str, dict[s
     """Describe every refusal, for the API's documentation."""
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": model, "description": description}
-        for status, description in TOLD.items()
+        for status, description in DESCRIPTIONS.items()
         if status not in left_out
     }
     seconds = {"description": "Seconds to wait", "schema": {"type": "integer", "minimum": 1}}

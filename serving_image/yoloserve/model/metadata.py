@@ -17,10 +17,10 @@ DEFAULT_IMAGE_SIZE = 640
 DEFAULT_STRIDE = 32
 LARGEST = 2**15  # side of an input, stride or batch; a larger one is a slip of the pen
 DETECT = {"", "detect", "detection", "object-detection"}
-MOST_TOLD = 100  # characters of an entry: it comes from whoever made the file
+LONGEST_SHOWN = 100  # characters of an entry: it comes from whoever made the file
 # Looks only at so much: aliases in YAML make an entry of a few lines endless.
 SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = MOST_TOLD
+SHORT.maxstring = SHORT.maxother = LONGEST_SHOWN
 
 T = TypeVar("T")
 
@@ -85,13 +85,13 @@ class _Reader:
         try:
             return read(entry)
         except (ValueError, TypeError, OverflowError) as error:
-            self.faults.append(f"{name} is {_short(entry)}: {str(error)[:MOST_TOLD]}")
+            self.faults.append(f"{name} is {_short(entry)}: {str(error)[:LONGEST_SHOWN]}")
             return default
 
 
 def _short(entry: object) -> str:
     try:
-        return SHORT.repr(entry)[:MOST_TOLD]
+        return SHORT.repr(entry)[:LONGEST_SHOWN]
     except ValueError:  # Python writes no number of more than some thousand digits
         return "too long a number"
 

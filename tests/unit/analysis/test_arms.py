@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from played_pods import CANARY, STABLE, Played, Server
 from yolofleet.api.analysis import Analysis, Stage
-from yolofleet.plan.judging import TOLD_EVERY, is_news
+from yolofleet.plan.judging import PUBLISHED_EVERY, is_news
 
 LIVE = {"stage": Stage.LIVE, "weight": 20, "following": 100}
 
@@ -115,7 +115,7 @@ def test_who_answers_nothing_more_changes_nothing(played):
     for _ in range(5):
         after = played.look()
         assert after.arms == before.arms
-        assert not is_news(Analysis(), before, after, age=TOLD_EVERY * 10)
+        assert not is_news(Analysis(), before, after, age=PUBLISHED_EVERY * 10)
 
 
 def test_what_arms_add_is_told_no_more_than_once_a_minute(played):
@@ -128,8 +128,8 @@ def test_what_arms_add_is_told_no_more_than_once_a_minute(played):
     played.canary[0].answers(20, circle=10)
     after = played.look()
     assert before.arms != after.arms
-    assert not is_news(Analysis(), before, after, age=TOLD_EVERY / 2)
-    assert is_news(Analysis(), before, after, age=TOLD_EVERY)
+    assert not is_news(Analysis(), before, after, age=PUBLISHED_EVERY / 2)
+    assert is_news(Analysis(), before, after, age=PUBLISHED_EVERY)
 
 
 def test_a_stranger_among_pods_cannot_make_it_long():

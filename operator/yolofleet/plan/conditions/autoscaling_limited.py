@@ -35,10 +35,10 @@ def autoscaling_limited(now: Situation) -> Statement | None:
 
 
 def _said(now: Situation) -> Statement | None:
-    """Return what was told of the load before this operator began: it has not looked yet."""
+    """Return what the status says of the load: this operator began since, and has not looked."""
     said = now.observed.status.condition(ConditionType.AUTOSCALING_LIMITED)
-    told = {Reason.METRIC_LOST, Reason.TOO_MANY_REPLICAS}
-    return _limited(said.reason, said.message) if said and said.reason in told else None
+    of_the_load = {Reason.METRIC_LOST, Reason.TOO_MANY_REPLICAS}
+    return _limited(said.reason, said.message) if said and said.reason in of_the_load else None
 
 
 def _limited(reason: str, message: str) -> Statement:

@@ -18,7 +18,7 @@ from yolofleet.workloads.failures import PATIENCE
 _AS_ASKED = {Reason.SETTLED, Reason.SUSPENDED, Reason.PAUSED}
 """Reasons of a Progressing that is False because nothing is left to do, or by the user's wish."""
 
-_TOLD_BY = {
+_DEVIATIONS = {
     ConditionType.PROGRESSING,
     ConditionType.TRAFFIC_ROUTED,
     ConditionType.CANARY_HEALTHY,
@@ -53,7 +53,7 @@ class _Past:
 
 
 def outcome(now: Situation, statements: Sequence[Statement]) -> list[Statement]:
-    """Sum up what was `told`."""
+    """Sum up the `statements`."""
     past = _Past(now.observed.status, now.detector.generation, now.time)
     bad = [each for each in statements if _is_bad(each)]
     stuck = next((each for each in bad if _lasts(each, past)), None)
@@ -84,7 +84,7 @@ def patience(now: Situation, status: Status) -> timedelta | None:
     begun = [
         condition.last_transition_time
         for condition in status.conditions
-        if condition.type in _TOLD_BY
+        if condition.type in _DEVIATIONS
         and condition.status == "False"
         and condition.reason not in _AS_ASKED
     ]
@@ -124,7 +124,7 @@ def _missing(now: Situation, statements: Sequence[Statement]) -> Iterator[Statem
             reached = plan.progress is None and now.whole(plan.target)
             if not reached or now.detector.spec.suspend:
                 yield each
-        elif each.type in _TOLD_BY and (
+        elif each.type in _DEVIATIONS and (
             each.status is False or each.reason in (Reason.ROUTE_PENDING, Reason.CANARY_STARTING)
         ):
             yield each
@@ -134,7 +134,7 @@ def _is_bad(statement: Statement) -> bool:
     if statement.reason == Reason.DEPLOYMENT_DELETED:
         return bool(statement.lasting)  # else it is made again
     return (
-        statement.type in _TOLD_BY
+        statement.type in _DEVIATIONS
         and statement.status is False
         and statement.reason not in _AS_ASKED
     )
