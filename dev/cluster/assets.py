@@ -14,7 +14,13 @@ from typing import Final
 from cluster import components
 from cluster.cache import artefact
 
-NAMES: Final = ("kube-apiserver", "etcd", "kubectl", "kube-controller-manager")
+NAMES: Final = (
+    "kube-apiserver",
+    "etcd",
+    "kubectl",
+    "kube-controller-manager",
+    "kube-scheduler",
+)
 
 
 def directory() -> Path:

@@ -32,6 +32,8 @@ RIGHTS: Final = [
     _rule("policy", "poddisruptionbudgets", _CHILD),
     _rule("networking.k8s.io", "networkpolicies", _CHILD),
     _rule("keda.sh", "scaledobjects", _CHILD),
+    _rule("resource.k8s.io", "resourceclaimtemplates", _CHILD),
+    _rule("resource.k8s.io", "resourceclaims deviceclasses resourceslices", "list"),
     _rule("monitoring.coreos.com", "podmonitors", _CHILD),
     _rule("networking.istio.io", "virtualservices destinationrules", _CHILD),
     _rule("gateway.networking.k8s.io", "httproutes", _CHILD),

@@ -44,6 +44,9 @@ POLICY_BINDING: Final = Kind(
 )
 KINDS: Final = (
     *kinds.CACHED,
+    kinds.CLAIM,
+    kinds.DEVICE_CLASS,
+    kinds.DEVICE_SLICE,
     CRD,
     LEASE,
     EVENT,

@@ -10,7 +10,7 @@ from typing import Any
 
 from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.cluster import kinds
-from yolofleet.runtime.client import Client, apply
+from yolofleet.runtime.client import Client, Request, apply
 from yolofleet.runtime.errors import ClusterError
 
 Fate = Callable[[Manifest], Manifest]
@@ -29,6 +29,11 @@ def ready(pod: Manifest) -> Manifest:
             for one in pod["spec"]["containers"]
         ],
     }
+
+
+def placed(pod: Manifest) -> Manifest:
+    """Give `pod` the status of one that serves once a scheduler has found it a node."""
+    return ready(pod) if pod["spec"].get("nodeName") else {}
 
 
 def starting(pod: Manifest) -> Manifest:
@@ -130,8 +135,10 @@ class FakeKubelet:
     async def look(self) -> None:
         """Give each pod its fate that does not have it."""
         listing = await self._client.list(kinds.POD, lambda pod: pod, namespace=self._namespace)
-        pods = [pod for pod in listing.items if "deletionTimestamp" not in pod["metadata"]]
-        for pod in pods:
+        for pod in listing.items:
+            if "deletionTimestamp" in pod["metadata"]:
+                await self._end(pod)
+                continue
             uid = pod["metadata"]["uid"]
             revision = (pod["metadata"].get("labels") or {}).get(REVISION_LABEL, "")
             fate = self.fates.get(revision, self.otherwise)
@@ -139,7 +146,16 @@ class FakeKubelet:
                 continue
             if status := fate(pod):
                 await self._say(pod, status)
-            self._given[uid] = fate
+                self._given[uid] = fate
+
+    async def _end(self, pod: Manifest) -> None:
+        """Let a pod go that is on its way out; one without a node needs nobody's leave."""
+        if pod["spec"].get("nodeName"):
+            metadata = pod["metadata"]
+            path = kinds.POD.path(metadata["namespace"], metadata["name"])
+            body = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
+            body["preconditions"] = {"uid": metadata["uid"]}
+            await self._client.send(Request("DELETE", path, body=body))
 
     async def _say(self, pod: Manifest, status: Manifest) -> None:
         metadata = {name: pod["metadata"][name] for name in ("name", "namespace", "uid")}

@@ -1,4 +1,4 @@
-"""Start, restart and stop the three programs."""
+"""Start, restart and stop the programs."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ CONTROLLERS: Final = (
     "disruption-controller",
     "endpointslice-controller",
     "namespace-controller",
+    "resourceclaim-controller",
 )
 
 
@@ -95,13 +96,17 @@ class AnotherServer:
 
 @dataclass
 class ControlPlane:
-    """The running programs. server: address of the API server; folder: logs, keys, kubeconfigs."""
+    """The running programs. server: address of the API server; folder: logs, keys, kubeconfigs.
+
+    scheduler: started by who wants one; pods are placed by nobody else.
+    """
 
     server: str
     folder: Path
     etcd: Program
     apiserver: Program
     controller_manager: Program
+    scheduler: Program
     trust: ssl.SSLContext = field(repr=False)
 
     def kubeconfig(self, token: str = ADMIN) -> Path:
@@ -160,16 +165,16 @@ def control_plane(
             plane.controller_manager.start()
         yield plane
     finally:
-        for program in (plane.controller_manager, plane.apiserver, plane.etcd):
+        for program in (plane.scheduler, plane.controller_manager, plane.apiserver, plane.etcd):
             program.stop(signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prepare(binaries: Path, folder: Path, of_apiserver: Sequence[str]) -> ControlPlane:
-    client, peer, secure, kcm = ports.reserve(4)
+    client, peer, secure, kcm, scheduler = ports.reserve(5)
     server = f"https://127.0.0.1:{secure}"
     _write_keys(folder)
-    config = folder / "controller-manager.kubeconfig"
+    config = folder / "controllers.kubeconfig"
     config.write_text(yaml.safe_dump(_kubeconfig(server, folder, ADMIN)))
     key = folder / "accounts.key"
 
@@ -219,6 +224,15 @@ def _prepare(binaries: Path, folder: Path, of_apiserver: Sequence[str]) -> Contr
             "--horizontal-pod-autoscaler-downscale-stabilization=1s",
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
+        ),
+        scheduler=program(
+            "kube-scheduler",
+            f"--kubeconfig={config}",
+            f"--authentication-kubeconfig={config}",
+            f"--authorization-kubeconfig={config}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={scheduler}",
+            "--leader-elect=false",
         ),
     )
 

@@ -52,7 +52,15 @@ _WHOLE: Final = {
     "requiredDuringSchedulingIgnoredDuringExecution",
 }
 _WHOLE_OF: Final = {("ControllerRevision", "data")}
-_BUILT_IN: Final = ("", "apps", "autoscaling", "policy", "networking.k8s.io", "coordination.k8s.io")
+_BUILT_IN: Final = (
+    "",
+    "apps",
+    "autoscaling",
+    "policy",
+    "networking.k8s.io",
+    "coordination.k8s.io",
+    "resource.k8s.io",
+)
 _ALWAYS: Final = {"ownerReferences", "finalizers"}  # of custom objects too: metadata is typed
 
 

@@ -45,6 +45,7 @@ _GENERATIONS_OF_NONE: Final = {
     "Lease",
     "Node",
     "Pod",
+    "ResourceClaimTemplate",
     "Service",
     "ServiceAccount",
 }

@@ -53,6 +53,7 @@ class World:
             kinds.GATEWAY,
             kinds.POD_MONITOR,
             kinds.SCALED_OBJECT,
+            kinds.CLAIM_TEMPLATE,
         ),
     ) -> None:
         self._time = Clock()

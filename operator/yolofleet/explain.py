@@ -27,7 +27,7 @@ from yolofleet.cluster.cache import Cache, Entry
 from yolofleet.cluster.floors import Floors
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.live import Shadow
-from yolofleet.plan.nodes import NodeRoom, needs_accelerators
+from yolofleet.plan.nodes import NodeRoom
 from yolofleet.plan.observed import child_named
 from yolofleet.plan.snapshot import Snapshot
 from yolofleet.resources.service_account import pull_secrets_of
@@ -74,9 +74,9 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
     cached = sources.cache.owned_by(metadata["uid"])
     children = [child.manifest() for child in cached]
     nodes: tuple[NodeRoom, ...] = ()
+    classes: frozenset[str] | None = None
     try:
-        if needs_accelerators(Detector.parse(raw), children):
-            nodes = await sources.accelerators.rooms(key)
+        nodes, classes = await sources.accelerators.found_by(Detector.parse(raw), children)
     except InvalidSpec:
         pass  # told below
     except Exception as error:  # a fault of ours is what this is asked about
@@ -88,6 +88,7 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         children=children,
         pods=sources.cache.pods(key),
         nodes=nodes,
+        device_classes=classes,
         routers=sources.cache.routers(),
         elsewhere=sources.cache.elsewhere(key, raw, sources.defaults),
         monitors=sources.cache.serves(kinds.POD_MONITOR),

@@ -32,7 +32,6 @@ from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.drift import drift_news, drifted
 from yolofleet.plan.fields import as_the_user_wrote, origin, steady
 from yolofleet.plan.news import news
-from yolofleet.plan.nodes import needs_accelerators
 from yolofleet.plan.observed import child_named
 from yolofleet.plan.recount import recounted
 from yolofleet.plan.snapshot import Snapshot
@@ -164,7 +163,7 @@ class _Turn:
         """Read what is: memory, and the API server where a list may have more than we heard."""
         key, deps = self.key, self.deps
         children = await deps.cluster.children(detector.uid, key, self.before.serving)
-        nodes = await deps.accelerators.rooms(key) if needs_accelerators(detector, children) else ()
+        nodes, device_classes = await deps.accelerators.found_by(detector, children)
         pods = deps.cache.pods(key)
         secrets = await self._pull_secrets(children, pods)
         deps.cluster.was_read(self.raw)
@@ -176,6 +175,7 @@ class _Turn:
             children=children,
             pods=pods,
             nodes=nodes,
+            device_classes=device_classes,
             routers=routers,
             elsewhere=elsewhere,
             monitors=deps.cache.serves(POD_MONITOR),

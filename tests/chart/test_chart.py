@@ -332,6 +332,24 @@ def test_rights_to_keda_are_given_where_its_api_is_or_is_to_be(chart):
     assert may("--api-versions", "keda.sh/v1alpha1/ScaledObject")
 
 
+def test_rights_to_claims_are_given_where_their_api_is_or_is_to_be(chart):
+    def may(*arguments, **values):
+        manifests = [m for m in yaml.safe_load_all(chart.text(*arguments, **values)) if m]
+        wide, narrow = (
+            {right for m in manifests if m["kind"] == kind for right in granted(m)}
+            for kind in ("ClusterRole", "Role")
+        )
+        api = "resource.k8s.io"
+        whole = {(api, "deviceclasses", "list"), (api, "resourceslices", "list")}
+        own = {(api, "resourceclaimtemplates", "patch"), (api, "resourceclaims", "list")}
+        return whole <= wide and own <= (narrow if values.get("watchNamespaces") else wide)
+
+    assert not may()
+    assert may(dra={"enabled": True})
+    assert may("--api-versions", "resource.k8s.io/v1/ResourceClaimTemplate")
+    assert may(dra={"enabled": True}, watchNamespaces=["shop"])
+
+
 def test_keda_asks_by_the_authentication_that_the_chart_names(chart):
     assert read_settings(env(chart)).defaults.keda_authentication == ""
     named = {"keda": {"authentication": "to-prometheus"}, "prometheus": {"url": "http://prom:9090"}}

@@ -23,6 +23,7 @@ ABSENT = (
     kinds.HTTP_ROUTE,
     kinds.POD_MONITOR,
     kinds.SCALED_OBJECT,
+    kinds.CLAIM_TEMPLATE,
     *kinds.GATEWAYS.values(),
 )
 WATCHED = [kind for kind in kinds.CACHED if kind not in ABSENT]

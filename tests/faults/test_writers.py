@@ -17,7 +17,13 @@ from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.runtime.kind import Kind
 
-ABSENT = (kinds.HPA, kinds.HTTP_ROUTE, kinds.POD_MONITOR, kinds.SCALED_OBJECT)
+ABSENT = (
+    kinds.HPA,
+    kinds.HTTP_ROUTE,
+    kinds.POD_MONITOR,
+    kinds.SCALED_OBJECT,
+    kinds.CLAIM_TEMPLATE,
+)
 MADE = [kind for kind in kinds.CHILDREN if kind not in ABSENT]
 CONTESTED_S = sized(6, 30)
 

@@ -25,6 +25,7 @@ from yolofleet.runtime.client import Client
 from yolofleet.runtime.kind import CRD, LEASE
 
 HERE = Path(__file__).parent
+OF_CRDS = [kind for kind in kinds.OPTIONAL if kind is not kinds.CLAIM_TEMPLATE]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,11 +79,11 @@ class OptionalKinds:
         """See to it that there are none."""
         if self.there is False:
             return
-        for kind in kinds.OPTIONAL:
+        for kind in OF_CRDS:
             await kube.delete(CRD, "", f"{kind.plural}.{kind.group}")
 
         async def gone() -> bool:
-            return not [kind for kind in kinds.OPTIONAL if await kube.client.serves(kind)]
+            return not [kind for kind in OF_CRDS if await kube.client.serves(kind)]
 
         await kube_module.eventually(gone)  # what is made meanwhile is looked for each minute
         self.there = False

@@ -16,6 +16,7 @@ VALUE = re.compile(r" \([^()]*\):")
 MODEL = {"uri": "demo://shapes"}
 CPU = {"requests": {"cpu": "1"}}
 GPU = {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": 1}}
+CLAIM = {"deviceClassName": "gpu.nvidia.com"}
 V2 = {"uri": "demo://shapes-v2"}
 SCALED = {"maxReplicas": 3}
 PUBLIC = {"gateways": ["istio-system/public"]}
@@ -71,6 +72,26 @@ RULES = [
         {"autoscaling": SCALED | {"gpu": 60, "provider": "builtin"}, "resources": GPU},
         "spec.autoscaling.gpu: the operator cannot see what GPUs do; set spec.autoscaling.provider",
         {"autoscaling": SCALED | {"gpu": 60, "provider": "keda"}, "resources": GPU},
+    ),
+    (
+        {"accelerator": CLAIM, "resources": GPU},
+        "spec.accelerator: spec.resources.limits asks for an accelerator too",
+        {"accelerator": CLAIM, "resources": CPU, "autoscaling": SCALED | {"gpu": 60}},
+    ),
+    (
+        {"resources": GPU, "canary": {"accelerator": CLAIM}},
+        "spec.canary.accelerator: the resources of the canary ask for an accelerator too",
+        {"resources": GPU, "canary": {"accelerator": CLAIM, "resources": CPU}},
+    ),
+    (
+        {"accelerator": CLAIM, "canary": {"accelerator": CLAIM}},
+        "spec.canary: is equal to the stable revision",
+        {"accelerator": CLAIM, "canary": {"accelerator": CLAIM | {"count": 2}}},
+    ),
+    (
+        {"accelerator": CLAIM, "runtime": {"backend": "openvino"}},
+        "spec.runtime.backend: openvino runs on the CPU",
+        {"accelerator": CLAIM, "runtime": {"backend": "tensorrt"}},
     ),
     (
         {"autoscaling": SCALED | {"gpu": 60}},

@@ -15,6 +15,8 @@ from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL, Manifest
 from yolofleet.api.status import Status, read_status
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.devices import devices_for
+from yolofleet.plan.inventory import Inventory
 from yolofleet.plan.nodes import NodeRoom, rooms
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.snapshot import Elsewhere, Keda, Snapshot
@@ -61,6 +63,7 @@ class World:
     others_routes: dict[Provider, dict[Claim, str]] = field(default_factory=dict)
     analysis: AnalysisStatus | None = None  # what the pods of a trial showed
     keda: bool = False  # its API is there
+    inventory: Inventory = field(default_factory=Inventory)  # of devices that can be claimed
 
     def edit(self, **spec: Any) -> None:
         """Change the spec as a user does; None removes a field."""
@@ -77,6 +80,7 @@ class World:
             children=a_copy(list(self.children.values())),
             pods=self.pods,
             nodes=self.rooms(),
+            device_classes=self.inventory.classes and frozenset(self.inventory.classes),
             routers=self.routers(),
             elsewhere=self.elsewhere(),
             monitors=self.monitors,
@@ -103,7 +107,8 @@ class World:
         held: dict[str, Counter[str]] = {}
         for pod in [*self.pods, *self.others]:
             held.setdefault(place(pod), Counter()).update(pod_requests(pod))
-        return rooms(self.nodes, held, self.pods)
+        devices = devices_for(self.detector(), self.children.values(), self.inventory)
+        return rooms(self.nodes, held, self.pods, devices=devices)
 
     def status(self) -> Status:
         return read_status(self.raw)

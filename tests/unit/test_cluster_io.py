@@ -8,6 +8,7 @@ import pytest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.cache import Cache
+from yolofleet.cluster.devices import DeviceLists
 from yolofleet.runtime import errors
 from yolofleet.runtime.client import Client, Listing
 from yolofleet.runtime.kind import Kind
@@ -167,6 +168,64 @@ async def test_one_list_serves_all_detectors_for_a_few_seconds() -> None:
     server.pods = ()
     [node] = await found.rooms("shop/gate")
     assert node.free == {GPU: 8}
+
+
+CLAIM = {
+    "metadata": {"name": "c", "namespace": "shop"},
+    "status": {
+        "allocation": {"devices": {"results": [{"driver": "d", "pool": "n1", "device": "gpu-0"}]}}
+    },
+}
+SLICE = {"driver": "d", "pool": {"name": "n1"}, "nodeName": "n1", "devices": [{"name": "gpu-0"}]}
+
+
+class DeviceApi:
+    """An API server that lists what there is of devices; forbidden: of what not, and where."""
+
+    def __init__(self, *forbidden: tuple[Any, str]) -> None:
+        self.forbidden = set(forbidden)
+        self.asked: list[str] = []
+
+    async def list(self, kind: Any, keep: Any, *, namespace: str) -> Listing[Any]:
+        self.asked.append(f"{kind}:{namespace}")
+        if (kind, namespace) in self.forbidden:
+            raise errors.Forbidden("no")
+        a_class = {"metadata": {"name": "d"}, "spec": {}}
+        there = {kinds.DEVICE_CLASS: a_class, kinds.DEVICE_SLICE: {"spec": SLICE}}
+        return Listing([keep(there.get(kind, CLAIM))], 1)
+
+
+def device_lists(api: DeviceApi, *namespaces: str) -> tuple[DeviceLists, Cache, list[float]]:
+    cache, now = Cache(), [0.0]
+    cache.set_served(kinds.CLAIM_TEMPLATE, True)
+    client = cast(Client, api)
+    lists = DeviceLists(client, cache, namespaces=namespaces, clock=lambda: now[0])
+    return lists, cache, now
+
+
+async def test_what_there_is_of_devices_is_listed_once_for_all_for_a_few_seconds() -> None:
+    api = DeviceApi()
+    lists, cache, now = device_lists(api)
+    await asyncio.gather(*(lists.inventory() for _ in range(5)))
+    found = await lists.inventory()
+    assert (found.classes, found.held) == ({"d": ()}, {("d", "n1", "gpu-0"): ""})
+    assert [each.name for each in found.devices] == ["gpu-0"]
+    assert (len(api.asked), found.blind) == (3, False)
+    now[0] += 6.0
+    await lists.inventory()
+    assert len(api.asked) == 6
+    cache.set_served(kinds.CLAIM_TEMPLATE, False)
+    assert (await lists.inventory()).classes is None
+
+
+async def test_claims_are_seen_where_they_may_be() -> None:
+    lists, *_ = device_lists(DeviceApi((kinds.CLAIM, "")), "shop")
+    found = await lists.inventory()
+    assert found.blind
+    assert found.held
+    for kind in (kinds.CLAIM, kinds.DEVICE_SLICE):
+        lists, *_ = device_lists(DeviceApi((kind, "")))
+        assert (await lists.inventory()).classes is None, "as if there were none"
 
 
 def test_who_no_longer_exists_waits_no_more() -> None:

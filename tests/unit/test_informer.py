@@ -104,6 +104,25 @@ def test_a_node_that_changes_wakes_who_waits_for_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pod", "frees"),
+    [
+        ({"containers": [{"resources": {"limits": {"nvidia.com/gpu": 1}}}]}, True),
+        ({"containers": [], "resourceClaims": [{"name": "accelerator"}]}, True),
+        ({"containers": []}, False),
+    ],
+)
+def test_a_pod_that_goes_wakes_who_waits_for_what_it_held(pod: Any, frees: bool) -> None:
+    world = World(waiting=lambda: ["shop/gate"])
+    holder = an_object(kinds.POD) | {"spec": {"nodeName": "n1", **pod}}
+    world.informer.take(kinds.POD, "ADDED", holder)
+    while world.look():
+        pass
+    world.informer.take(kinds.POD, "DELETED", holder)
+    woken = {world.look(), world.look()}
+    assert ("shop/gate" in woken) is frees
+
+
+@pytest.mark.parametrize(
     ("name", "looks"),
     [("podmonitors.monitoring.coreos.com", True), ("services.example.com", False)],
 )

@@ -117,6 +117,9 @@ class Nothing:
     def found(self, key):
         pass
 
+    async def found_by(self, _detector, _children):
+        return (), None
+
     async def emit(self, _raw, kind, reason, message):
         self.told.append((kind, reason, message))
 
@@ -770,13 +773,13 @@ def test_replicas_are_counted_although_a_read_fails(read):
     world = World(resources=gpu) if read == "rooms" else World()
     rooms = {"down": False}
 
-    async def ask_rooms(_key):
+    async def ask_rooms(_detector, _children):
         if rooms["down"]:
             raise errors.Unavailable("etcd is away")
         some = {"nvidia.com/gpu": 9}
-        return (NodeRoom("node", {}, (), some, some),)
+        return (NodeRoom("node", {}, (), some, some),), None
 
-    world.nothing.rooms = ask_rooms
+    world.nothing.found_by = ask_rooms
     world.settle()
     find = world.api.find
 

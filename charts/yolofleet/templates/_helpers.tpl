@@ -129,6 +129,11 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
+{{/* Whether detectors may claim devices. */}}
+{{- define "yolofleet.claimsDevices" -}}
+{{- if or .Values.dra.enabled (.Capabilities.APIVersions.Has "resource.k8s.io/v1/ResourceClaimTemplate") }}yes{{ end }}
+{{- end }}
+
 {{/* What the operator does in the namespaces of detectors: in a ClusterRole, or in a Role of each. */}}
 {{- define "yolofleet.detectorRules" -}}
 - apiGroups: [yolofleet.io]
@@ -165,6 +170,15 @@ seccompProfile:
 - apiGroups: [keda.sh]
   resources: [scaledobjects]
   verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- if include "yolofleet.claimsDevices" . }}
+- apiGroups: [resource.k8s.io]
+  resources: [resourceclaimtemplates]
+  verbs: [get, list, watch, create, patch, delete]
+# Which devices are held.
+- apiGroups: [resource.k8s.io]
+  resources: [resourceclaims]
+  verbs: [list]
 {{- end }}
 - apiGroups: [networking.istio.io]
   resources: [virtualservices, destinationrules]

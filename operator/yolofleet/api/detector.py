@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from yolofleet.api import headers, hosts
+from yolofleet.api.accelerator import Accelerator
 from yolofleet.api.access import Access
 from yolofleet.api.autoscaling import Autoscaling, Scaler
 from yolofleet.api.base import (
@@ -418,6 +419,9 @@ class Canary(ApiModel):
         description="The fields of spec.inference that differ; others are inherited.",
     )
     resources: Resources | None = Field(default=None, description="Replaces spec.resources whole.")
+    accelerator: Accelerator | None = Field(
+        default=None, description="Replaces spec.accelerator whole."
+    )
     pod_template: PodTemplate | None = Field(
         default=None, description="Replaces spec.podTemplate whole."
     )
@@ -473,10 +477,16 @@ def _names(model: type[ApiModel]) -> list[str]:
     return [to_camel(name) for name in model.model_fields]
 
 
-_ACCELERATED = (
-    "has(dyn(self.resources).limits) &&"
-    " dyn(self.resources).limits.exists(r, r.contains('/') && !r.contains('kubernetes.io/'))"
-)
+def _limited(part: str) -> str:
+    """Return the CEL of whether resources at `part` have an accelerator in their limits."""
+    return (
+        f"has(dyn(self.{part}).limits) &&"
+        f" dyn(self.{part}).limits.exists(r, r.contains('/') && !r.contains('kubernetes.io/'))"
+    )
+
+
+_LIMITED = _limited("resources")
+_ACCELERATED = f"has(self.accelerator) || ({_LIMITED})"
 
 
 _AUTOSCALED = "has(self.autoscaling) && self.autoscaling.provider != 'none'"
@@ -492,9 +502,11 @@ class DetectorSpec(ApiModel):
             f" || (has(self.canary.runtime) && ({_differs('runtime', _names(Runtime))}))"
             f" || (has(self.canary.inference) && ({_differs('inference', _names(Inference))}))"
             f" || (has(self.canary.resources) && ({_differs('resources', _names(Resources))}))"
+            " || (has(self.canary.accelerator) && (!has(self.accelerator) ||"
+            f" {_differs('accelerator', _names(Accelerator))}))"
             " || has(self.canary.podTemplate)",
             "spec.canary: is equal to the stable revision; change its model, runtime, inference,"
-            " resources or podTemplate, or remove canary",
+            " resources, accelerator or podTemplate, or remove canary",
             ".canary",
         ),
         Rule(
@@ -529,7 +541,7 @@ class DetectorSpec(ApiModel):
         Rule(
             f"!has(self.autoscaling) || !has(self.autoscaling.gpu) || ({_ACCELERATED})",
             "spec.autoscaling.gpu: no accelerator is asked for; set spec.resources.limits"
-            " (nvidia.com/gpu: 1), or go by load",
+            " (nvidia.com/gpu: 1) or spec.accelerator, or go by load",
             ".autoscaling.gpu",
         ),
         Rule(
@@ -565,16 +577,29 @@ class DetectorSpec(ApiModel):
         Rule(
             f"!({_ACCELERATED}) || self.runtime.backend != 'openvino'",
             "spec.runtime.backend: openvino runs on the CPU; use auto, torch or onnxruntime with an"
-            " accelerator, or remove it from spec.resources.limits",
+            " accelerator, or remove it from spec.resources.limits, or spec.accelerator",
             ".runtime.backend",
             "self.runtime.backend",
         ),
         Rule(
             f"({_ACCELERATED}) || self.runtime.backend != 'tensorrt'",
             "spec.runtime.backend: tensorrt runs on NVIDIA GPUs only; ask for one in"
-            " spec.resources.limits (nvidia.com/gpu: 1), or use auto",
+            " spec.resources.limits (nvidia.com/gpu: 1) or spec.accelerator, or use auto",
             ".runtime.backend",
             "self.runtime.backend",
+        ),
+        Rule(
+            f"!has(self.accelerator) || !({_LIMITED})",
+            "spec.accelerator: spec.resources.limits asks for an accelerator too, and pods would"
+            " have both; remove one of them",
+            ".accelerator",
+        ),
+        Rule(
+            "!has(self.canary) || !has(self.canary.accelerator) || !(has(self.canary.resources) ?"
+            f" ({_limited('canary.resources')}) : ({_LIMITED}))",
+            "spec.canary.accelerator: the resources of the canary ask for an accelerator too, and"
+            " its pods would have both; give it spec.canary.resources without, or remove this",
+            ".canary.accelerator",
         ),
     )
 
@@ -585,6 +610,12 @@ class DetectorSpec(ApiModel):
         default=Resources(requests={"cpu": "500m", "memory": "512Mi"}, limits={"memory": "2Gi"}),
         description="Requests and limits of one replica; an accelerator in limits makes it a GPU"
         " detector.",
+    )
+    accelerator: Accelerator | None = Field(
+        default=None,
+        description="The devices of one replica, by Dynamic Resource Allocation: in the place of an"
+        " accelerator in resources.limits, where a GPU is chosen by what it can. Needs Kubernetes"
+        " 1.34 and a driver that publishes the devices; makes this a GPU detector.",
     )
     # The default is written down: autoscalers of others (HPA, KEDA) read it by `scale`.
     replicas: Annotated[int, Field(ge=0, le=1000)] = Field(

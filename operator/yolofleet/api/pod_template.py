@@ -53,6 +53,7 @@ MERGE_KEYS = {
     "imagePullSecrets": "name",
     "hostAliases": "ip",
     "topologySpreadConstraints": "topologyKey",
+    "resourceClaims": "name",
 }
 """patchMergeKey of the lists of a pod. Other lists (tolerations…) are replaced whole."""
 

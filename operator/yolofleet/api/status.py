@@ -97,6 +97,7 @@ class Reason(StrEnum):
     NOT_ENOUGH_DATA = "NotEnoughData"
     # GPUAvailable
     ENOUGH = "Enough"
+    UNSURE = "Unsure"
     MISSING = "Missing"
     # AutoscalingLimited: else the autoscaler's own
     TOO_MANY_REPLICAS = "TooManyReplicas"

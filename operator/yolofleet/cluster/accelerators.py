@@ -13,10 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from yolofleet.api.detector import Detector
 from yolofleet.api.names import MANAGED_BY, MANAGED_BY_LABEL, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
-from yolofleet.plan.nodes import NodeRoom, offered, rooms
+from yolofleet.cluster.devices import DeviceLists
+from yolofleet.plan.devices import Devices, devices_for, needs_devices
+from yolofleet.plan.nodes import NodeRoom, needs_accelerators, offered, rooms
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.errors import Forbidden
 from yolofleet.workloads.accelerators import place, pod_requests
@@ -48,6 +51,7 @@ class Accelerators:
         self._cache = cache
         self._namespaces = frozenset(namespaces)
         self._clock = clock
+        self._devices = DeviceLists(client, cache, namespaces=namespaces, clock=clock)
         self._lock = asyncio.Lock()
         self._listed = float("-inf")
         self._foreign: Held = {}
@@ -55,7 +59,22 @@ class Accelerators:
         self._nodes: tuple[int, list[Manifest]] = (-1, [])
         self._waiting: set[str] = set()
 
-    async def rooms(self, key: str) -> tuple[NodeRoom, ...]:
+    async def found_by(
+        self, detector: Detector, children: Sequence[Manifest]
+    ) -> tuple[tuple[NodeRoom, ...], frozenset[str] | None]:
+        """Return the nodes as `detector` finds them now, and by which classes it can claim devices.
+
+        Nothing is asked for who asks for no accelerator.
+        """
+        if not needs_accelerators(detector, children):
+            return (), None
+        if not needs_devices(detector, children):
+            return await self.rooms(detector.key), None
+        inventory = await self._devices.inventory()
+        nodes = await self.rooms(detector.key, devices_for(detector, children, inventory))
+        return nodes, None if inventory.classes is None else frozenset(inventory.classes)
+
+    async def rooms(self, key: str, devices: Devices | None = None) -> tuple[NodeRoom, ...]:
         """Return the nodes with accelerators as the detector `key` finds them now."""
         async with self._lock:  # one list serves all who came meanwhile
             old = self._clock() - self._listed > FRESH_S
@@ -63,7 +82,8 @@ class Accelerators:
                 self._foreign = await self._list()
                 self._listed = self._clock()
         held = _sum(self._foreign, self._cache.held())
-        return rooms(self._known_nodes(), held, self._cache.pods(key), blind=self._blind)
+        pods = self._cache.pods(key)
+        return rooms(self._known_nodes(), held, pods, blind=self._blind, devices=devices)
 
     def waits(self, key: str, waits: bool) -> None:
         """Remember whether the detector `key` waits for an accelerator."""

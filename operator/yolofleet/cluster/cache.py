@@ -140,6 +140,8 @@ class Cache(Store[Entry]):
         """Which detector has which host."""
         self.nodes_version = 0
         """Rises when a node came, went or changed in what it offers to whom."""
+        self.freed = 0
+        """Rises when a pod of ours went that held an accelerator."""
 
     # reading
 
@@ -253,6 +255,8 @@ class Cache(Store[Entry]):
             self._gateway_changed(f"{known.namespace}/{known.name}")
         if kind is kinds.NODE:
             self.nodes_version += 1
+        if kind is kinds.POD and (known.reserved or b'"resourceClaims"' in known.body):
+            self.freed += 1
         return key
 
     def set_served(self, kind: Kind, served: bool) -> bool:

@@ -39,7 +39,7 @@ class Informer:
 
     period_s: how often to resync. counted: told of each object that a reflector brought: its kind,
     and the type of the event, or LISTED. relisted: told of each watch that lost its place.
-    resynced: told of the end of a resync. waiting: gives who waits for a node to change.
+    resynced: told of the end of a resync. waiting: gives who waits for accelerators.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Informer:
             return
         version = int(metadata["resourceVersion"])
         self.watches.reported(kind, metadata["uid"], version)
-        nodes = self._cache.nodes_version
+        room = self._cache.nodes_version, self._cache.freed
         if type == "DELETED":
             key = self._cache.remove(kind, metadata["uid"], version)
         else:
@@ -125,7 +125,7 @@ class Informer:
             self._queue.add(key, Priority.USER if urgent else Priority.CHANGE)
         for rival in self._cache.routes.stirred():
             self._queue.add(rival, Priority.CHANGE)
-        if self._cache.nodes_version != nodes:
+        if (self._cache.nodes_version, self._cache.freed) != room:
             for waiting in self._waiting():
                 self._queue.add(waiting, Priority.CHANGE)
 

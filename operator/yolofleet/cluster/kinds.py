@@ -45,11 +45,19 @@ POD_MONITOR: Final = Kind("monitoring.coreos.com", "v1", "PodMonitor", "podmonit
 SCALED_OBJECT: Final = Kind(
     "keda.sh", "v1alpha1", "ScaledObject", "scaledobjects", optional=True, wakes_on_status=True
 )
+_DRA = ("resource.k8s.io", "v1")
+CLAIM_TEMPLATE: Final = Kind(
+    *_DRA, "ResourceClaimTemplate", "resourceclaimtemplates", optional=True, fixed="spec"
+)
+CLAIM: Final = Kind(*_DRA, "ResourceClaim", "resourceclaims")
+DEVICE_CLASS: Final = Kind(*_DRA, "DeviceClass", "deviceclasses", namespaced=False)
+DEVICE_SLICE: Final = Kind(*_DRA, "ResourceSlice", "resourceslices", namespaced=False)
 POD: Final = Kind("", "v1", "Pod", "pods", wakes_on_status=True)
 NODE: Final = Kind("", "v1", "Node", "nodes", namespaced=False)
 CHILDREN: Final = (
     SERVICE_ACCOUNT,
     RECORD,
+    CLAIM_TEMPLATE,
     DEPLOYMENT,
     SERVICE,
     HPA,

@@ -31,6 +31,8 @@ from yolofleet.workloads.revision import Revision
 from yolofleet.workloads.workload import PlannedRevision
 
 LOOK_FOR_ACCELERATORS = timedelta(seconds=30)
+LOOK_FOR_DEVICES = timedelta(seconds=10)
+"""Nobody tells that a claim is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +307,9 @@ def _missing(observed: Observed, desired: Mapping[str, int | None], release: Rel
         running, asked = observed.replicas(revision.name), desired[revision.name]
         more = max((running if asked is None else asked) - running, 0)
         more += observed.unplaced(revision.name)
-        if more and (message := shortage(revision, more, observed.nodes)):
+        if not more:
+            continue
+        if message := shortage(revision, more, observed.nodes, observed.device_classes):
             return f"{revision.name}: {message}{_by_consent(release, revision)}"
     return None
 
@@ -332,7 +336,8 @@ def _next_look(
     now: datetime,
 ) -> timedelta | None:
     """Return when time alone changes the decision; None when only an event can."""
-    looks = [LOOK_FOR_ACCELERATORS] if missing else []
+    claims = any(revision.accelerator for revision in release.wanted)
+    looks = [LOOK_FOR_DEVICES if claims else LOOK_FOR_ACCELERATORS] if missing else []
     looks += [shown.due_in(now)] if shown else []
     if release.progress and (left := release.progress.next_look) and left > timedelta():
         looks.append(left)

@@ -25,6 +25,10 @@ _WRITTEN: Mapping[str, tuple[tuple[str, str], ...]] = {
         (r"spec\.maxReplicaCount", "spec.autoscaling.maxReplicas"),
         (r"spec\.triggers(\[\d+\])?", "spec.autoscaling"),
     ),
+    "ResourceClaimTemplate": tuple(
+        (rf"spec\.spec\.devices\.requests\[0\]\.exactly\.{field}", f"spec.accelerator.{field}")
+        for field in ("selectors", "deviceClassName", "count")
+    ),
     "NetworkPolicy": (
         (r"spec\.ingress(\[\d+\])?\.from", "spec.access.allowFrom"),
         (r"spec\.egress(\[\d+\])?", "spec.access.allowTo"),

@@ -14,6 +14,7 @@ from typing import Any, Final
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import PodTemplate
+from yolofleet.plan.devices import Devices, needs_devices
 from yolofleet.runtime.quantity import amount
 from yolofleet.workloads import record
 from yolofleet.workloads.accelerators import (
@@ -32,7 +33,11 @@ from yolofleet.workloads.record import record_in
 from yolofleet.workloads.revision import Revision, recorded
 
 Amounts = Mapping[str, int]
-"""Per resource name, such as nvidia.com/gpu, nvidia.com/mig-1g.5gb or nvidia.com/gpu.shared."""
+"""Per resource name, such as nvidia.com/gpu, nvidia.com/mig-1g.5gb or nvidia.com/gpu.shared; and by
+the name of an `Ask`, for devices that are claimed."""
+
+SHARING: Final = "nvidia.com/gpu.sharing-strategy"
+"""On a node, by NVIDIA's GPU feature discovery: none, time-slicing or mps."""
 
 BOUNDLESS: Final = sys.maxsize
 """The room for pods that ask for no accelerator."""
@@ -45,6 +50,7 @@ class NodeRoom:
     out: why no pod can be placed here now (cordoned, not ready); empty where one can.
     own: held by pods of the detector that looks.
     blind: whether pods of other namespaces could not be seen; `free` may then be too much.
+    unsure: of what is claimed, that which only the scheduler can tell for sure; so may it there.
     """
 
     name: str
@@ -55,6 +61,13 @@ class NodeRoom:
     own: Amounts = field(default_factory=dict)
     out: str = ""
     blind: bool = False
+    unsure: frozenset[str] = frozenset()
+
+    @property
+    def sharing(self) -> str:
+        """Return how it gives one GPU to several pods; empty: it does not."""
+        strategy = self.labels.get(SHARING, "none")
+        return "" if strategy == "none" else strategy
 
 
 def rooms(
@@ -63,27 +76,34 @@ def rooms(
     own: Iterable[Manifest] = (),
     *,
     blind: bool = False,
+    devices: Devices | None = None,
 ) -> tuple[NodeRoom, ...]:
     """Return the nodes that offer accelerators. held: by all pods; own: pods of this detector."""
+    own, devices = list(own), devices or Devices()
     mine: dict[str, Counter[str]] = {}
     for pod in own:
         mine.setdefault(place(pod), Counter()).update(pod_requests(pod))
+    claimed = devices.claimed_by(own)
     found = []
     for node in nodes:
-        if not (there := offered(node)):
-            continue
         name = node["metadata"]["name"]
+        there = offered(node)
+        of_node = devices.on(name, claimed.get(name, {}))
+        if not (there or of_node):
+            continue
         taken = held.get(name, {})
         found.append(
             NodeRoom(
                 name=name,
                 labels=node["metadata"].get("labels") or {},
                 taints=node.get("spec", {}).get("taints") or (),
-                offered=there,
-                free={r: max(0, n - taken.get(r, 0)) for r, n in there.items()},
-                own=mine.get(name, {}),
+                offered=there | {n: each.offered for n, each in of_node.items()},
+                free={r: max(0, n - taken.get(r, 0)) for r, n in there.items()}
+                | {n: each.free for n, each in of_node.items()},
+                own=mine.get(name, {}) | {n: each.own for n, each in of_node.items()},
                 out=_out(node),
-                blind=blind,
+                blind=blind or (devices.blind and bool(of_node)),
+                unsure=devices.unsure & of_node.keys(),
             )
         )
     return tuple(found)
@@ -112,7 +132,8 @@ def needs_accelerators(detector: Detector, children: Iterable[Manifest]) -> bool
     pods = {each["metadata"]["name"]: by.pod(each)["spec"] for by, each in among(children)}
     records = {c["metadata"]["name"]: c for c in children if c["kind"] == record.KIND}
     return (
-        _spec_needs(detector)
+        needs_devices(detector, children)
+        or _spec_needs(detector)
         or any(spec_requests(pod) for pod in pods.values())
         or any(_record_needs(detector, records[n]) for n in records.keys() - pods.keys())
     )

@@ -93,6 +93,9 @@ class Observed:
     shadow: Shadow | None = None  # the one that pods compare with now
     token: str = field(default="", repr=False)  # never used before
     analysis: AnalysisStatus | None = None  # how the revision on trial is judged, as of now
+    device_classes: frozenset[str] | None = (
+        None  # by which devices can be claimed; None: not at all
+    )
     keda: Keda = field(default_factory=Keda)
     moved: Moved | None = None  # the floor that the load asks for, as it was published last
     least: int | None = None  # the minReplicas of the autoscaler
@@ -170,6 +173,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
             or limit([*by_kind.get(AUTOSCALER, []), *seen.keda.autoscalers])
         ),
         nodes=seen.nodes,
+        device_classes=seen.device_classes,
         unreached=seen.unreached,
         backends=_backends(provider, by_kind),
         crossed=seen.elsewhere.crossed,

@@ -11,7 +11,7 @@ from yolofleet.workloads.revision import GoldenSet, Revision, identity, meaning,
 
 CANARY_EQUAL = (
     "spec.canary: is equal to the stable revision, in other words; change its model, runtime,"
-    " inference, resources or podTemplate, or remove canary"
+    " inference, resources, accelerator or podTemplate, or remove canary"
 )
 
 
@@ -62,6 +62,10 @@ def _overrides(spec: DetectorSpec, canary: Canary) -> dict[str, Any]:
         update["model"] = canary.model
     if canary.resources is not None:
         update["resources"] = canary.resources
+    if canary.accelerator is not None:
+        update["accelerator"] = canary.accelerator
+    elif canary.resources and canary.resources.accelerators:
+        update["accelerator"] = None  # they take its place: pods would have both
     if canary.pod_template is not None:
         update["pod_template"] = canary.pod_template
     return update
@@ -91,7 +95,7 @@ def _golden(spec: DetectorSpec) -> GoldenSet | None:
 
 
 def _image(spec: DetectorSpec, defaults: Defaults) -> str:
-    if spec.resources.accelerators:
+    if spec.resources.accelerators or spec.accelerator:
         return defaults.image_gpu
     if spec.runtime.backend is Backend.TORCH:
         return defaults.image_torch

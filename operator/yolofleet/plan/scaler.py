@@ -5,20 +5,16 @@ feeds the autoscaler is gone, the replicas that run are held, and a condition sa
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
 
 from yolofleet.api.autoscaling import Autoscaling, Scaler
 from yolofleet.api.detector import Detector
 from yolofleet.api.status import AutoscalingStatus, Reason
 from yolofleet.plan.floor import Moved, Targets
+from yolofleet.plan.nodes import SHARING
 from yolofleet.plan.observed import Observed
 
 _OURS = Scaler.BUILTIN
 _TO_CHOOSE = "; or set spec.autoscaling.provider to builtin"
-
-
-SHARING: Final = "nvidia.com/gpu.sharing-strategy"
-"""On a node, by NVIDIA's GPU feature discovery: none, time-slicing or mps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +157,7 @@ def _shared(detector: Detector, observed: Observed) -> str | None:
     """Return a node that offers what the detector asks for, and gives it to several at a time."""
     wanted = detector.spec.resources.accelerators.keys()
     return next(
-        (
-            node.name
-            for node in observed.nodes
-            if wanted & node.offered.keys() and node.labels.get(SHARING, "none") != "none"
-        ),
+        (node.name for node in observed.nodes if wanted & node.offered.keys() and node.sharing),
         None,
     )
 

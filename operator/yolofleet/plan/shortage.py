@@ -1,24 +1,31 @@
 """What is said when pods find no accelerators: who has them, and what to do."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from yolofleet.plan.nodes import NodeRoom, fit, obstacles, room, usable
-from yolofleet.workloads.accelerators import requests_of
+from yolofleet.workloads.accelerators import is_accelerator, requests_of
 from yolofleet.workloads.revision import Revision
 
 _NAMED: Final = 5  # nodes that a message names one by one
 
 
-def shortage(revision: Revision, wanted_more: int, nodes: Sequence[NodeRoom]) -> str | None:
+def shortage(
+    revision: Revision,
+    wanted_more: int,
+    nodes: Sequence[NodeRoom],
+    device_classes: Collection[str] | None = None,
+) -> str | None:
     """Say why `wanted_more` more replicas of `revision` do not fit, and what to do; else None."""
     lacking = wanted_more - room(revision, nodes)
     if lacking <= 0:
         return None
+    who = "1 more replica has" if lacking == 1 else f"{lacking} more replicas have"
+    if unclaimable := _unclaimable(revision, device_classes):
+        return f"{who} no room: {unclaimable}"
     wanted, may_run_on = requests_of(revision), usable(revision, nodes)
     short = [r for r, need in wanted.items() if fit({r: need}, may_run_on) < wanted_more]
     messages = [_shortage_of(revision, r, wanted[r], nodes) for r in sorted(short or wanted)]
-    who = "1 more replica has" if lacking == 1 else f"{lacking} more replicas have"
     return f"{who} no room: {'. '.join(messages)}{unseen(nodes)}"
 
 
@@ -29,13 +36,52 @@ def unseen(nodes: Iterable[NodeRoom]) -> str:
     return ". Pods of other namespaces are not seen (no right to list them) and may hold more"
 
 
+def remedy(revision: Revision, words: str) -> str:
+    """Say what to do where the scheduler says `words`, if it is an accelerator that lacks."""
+    claims = "cannot allocate all claims" in words
+    for resource in requests_of(revision):
+        if f"Insufficient {resource}" in words or (claims and not is_accelerator(resource)):
+            short, add = _added(revision, resource)
+            return f". Free {short}, or {add}"
+    return ""
+
+
+def _added(revision: Revision, resource: str) -> tuple[str, str]:
+    """Return the short name of `resource`, and what brings more of it."""
+    if revision.accelerator is None or is_accelerator(resource):
+        return resource, f"add a node with {resource} (and its device plugin)"
+    name = revision.accelerator.device_class_name
+    return name, f"add a node with {name} (and its DRA driver)"
+
+
+def _unclaimable(revision: Revision, device_classes: Collection[str] | None) -> str | None:
+    """Say why no such device can be claimed at all."""
+    if (asked := revision.accelerator) is None:
+        return None
+    if device_classes is None:
+        return (
+            "spec.accelerator needs the API resource.k8s.io/v1 (Kubernetes 1.34), which is not in"
+            " the cluster, or not for the operator (dra.enabled in its chart). Or ask for an"
+            " accelerator in spec.resources.limits (nvidia.com/gpu: 1) in its place"
+        )
+    if asked.device_class_name not in device_classes:
+        return (
+            f"there is no DeviceClass {asked.device_class_name}. Please install the driver that"
+            " brings it, or name another in spec.accelerator.deviceClassName (kubectl get"
+            " deviceclasses)"
+        )
+    return None
+
+
 def _shortage_of(revision: Revision, resource: str, need: int, nodes: Sequence[NodeRoom]) -> str:
     """Say who has `resource` and what to do about it."""
     offering = [node for node in nodes if node.offered.get(resource)]
     needs = f"a replica needs {need} {resource}; {len(offering)} nodes offer it"
-    add = f"add a node with {resource} (and its device plugin)"
+    short, add = _added(revision, resource)
     if not offering:
-        return f"{needs}. Please {add}, or remove it from spec.resources.limits"
+        claims = not is_accelerator(resource)
+        instead = "change spec.accelerator" if claims else "remove it from spec.resources.limits"
+        return f"{needs}. Please {add}, or {instead}"
     judged = obstacles(revision, offering)
     may_run_on = [node for node, obstacle in judged if obstacle is None]
     barred = [(node, obstacle) for node, obstacle in judged if obstacle is not None]
@@ -55,4 +101,4 @@ def _shortage_of(revision: Revision, resource: str, need: int, nodes: Sequence[N
         rest = f" and {len(barred) - _NAMED} more" if len(barred) > _NAMED else ""
         message += f". Left out: {', '.join(names)}{rest}"
     remedies = dict.fromkeys(each.remedy for _, each in barred)
-    return f"{message}. " + "; or ".join([f"Free {resource}, or {add}", *remedies])
+    return f"{message}. " + "; or ".join([f"Free {short}, or {add}", *remedies])

@@ -58,8 +58,9 @@ class Keda:
 class Snapshot:
     """All of it. status: what was said last.
 
-    nodes: those with accelerators; none for who asks for no accelerator. routers: what of Istio and
-    the Gateway API is in the cluster. monitors: whether the API of the Prometheus operator is.
+    nodes: those with accelerators; none for who asks for no accelerator. device_classes: the names
+    of those by which devices can be claimed; None: none can, or nobody asks. routers: what of Istio
+    and the Gateway API is in the cluster. monitors: whether the API of the Prometheus operator is.
     pull_secrets: of the account of the pods. complaints: by the uid of a pod, what its Events say.
     unreached: revisions whose Service, or rule, could not be made. edited: workloads whose note
     is not as we wrote it. token: a secret that was never used, should one be needed. analysis: what
@@ -71,6 +72,7 @@ class Snapshot:
     children: Sequence[Manifest] = ()
     pods: Sequence[Manifest] = ()
     nodes: tuple[NodeRoom, ...] = ()
+    device_classes: frozenset[str] | None = None
     routers: Collection[Provider] = ()
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
     monitors: bool = False

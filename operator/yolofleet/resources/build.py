@@ -32,6 +32,7 @@ from yolofleet.routers.service import revision_service, stable_service
 from yolofleet.workloads import record
 from yolofleet.workloads.account import needs_account
 from yolofleet.workloads.choice import WORKLOADS, among, workload_for
+from yolofleet.workloads.claims import claim_template
 from yolofleet.workloads.record import controller_revision
 from yolofleet.workloads.workload import PlannedRevision
 
@@ -42,6 +43,7 @@ class Surroundings:
 
     routers: whose APIs are there. monitor_labels: those of PodMonitors; None: make none.
     pull_secrets: that the account of the pods names. operator: who reads the evidence of pods.
+    claimable: whether pods can claim devices.
     """
 
     routers: Collection[Provider]
@@ -49,13 +51,19 @@ class Surroundings:
     pull_secrets: tuple[str, ...] = ()
     operator: OperatorPods | None = None
     keda: Keda = field(default_factory=Keda)
+    claimable: bool = False
 
 
 def surroundings(seen: Snapshot, defaults: Defaults) -> Surroundings:
     """Return what `build` has to know."""
     labels = defaults.monitor_labels if seen.monitors else None
     return Surroundings(
-        seen.routers, labels, tuple(seen.pull_secrets), defaults.operator, seen.keda
+        seen.routers,
+        labels,
+        tuple(seen.pull_secrets),
+        defaults.operator,
+        seen.keda,
+        seen.device_classes is not None,
     )
 
 
@@ -89,12 +97,19 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *written.routes(detector, plan.route(detector)),
         *([live(detector, content)] if content else []),
         *(controller_revision(detector, planned) for planned in plan.revisions),
+        *(_claim_templates(detector, plan) if around.claimable else []),
         *workloads,
         *_autoscaler(detector, plan, target, around.keda),
         *([pdb(detector, detector.name, plan.stable)] if plan.full >= 2 else []),
         *(pdb(detector, name, name) for name in plan.lasting if (plan.replicas(name) or 0) >= 2),
         *([pod_monitor(detector, monitored)] if monitored is not None else []),
     ]
+
+
+def _claim_templates(detector: Detector, plan: Plan) -> list[Manifest]:
+    """Return what the pods of each revision claim devices by, those at rest too: they come back."""
+    revisions = (planned.revision for planned in plan.revisions)
+    return [claim_template(detector, r, r.accelerator) for r in revisions if r.accelerator]
 
 
 def _autoscaler(

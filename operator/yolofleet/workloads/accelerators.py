@@ -7,6 +7,7 @@ from typing import Any, Final
 from yolofleet.api.names import Manifest
 from yolofleet.api.pod_template import SERVER_CONTAINER, PodTemplate
 from yolofleet.runtime.quantity import amount
+from yolofleet.workloads.claims import claimed
 from yolofleet.workloads.revision import Revision
 
 TOLERANT_SINCE: Final = 2
@@ -33,7 +34,11 @@ def pod_requests(pod: Manifest) -> dict[str, int]:
 
 
 def requests_of(revision: Revision) -> dict[str, int]:
-    """Return the accelerators that one pod of `revision` asks for."""
+    """Return the accelerators that one pod of `revision` asks for, those that it claims too."""
+    return _extended(revision) | claimed(revision)
+
+
+def _extended(revision: Revision) -> dict[str, int]:
     return template_requests(revision.resources.accelerators, revision.pod_template)
 
 
@@ -41,12 +46,15 @@ def tolerations(revision: Revision) -> list[dict[str, Any]]:
     """Return what the pods of `revision` tolerate: the taint of the accelerators they ask for.
 
     Nodes with accelerators often carry it, under the resource's name or as vendor/gpu, so that
-    only pods that need them come; what `podTemplate` tolerates is added to that.
+    only pods that need them come; what `podTemplate` tolerates is added to that. A DeviceClass is
+    called by its vendor too: gpu.nvidia.com.
     """
     theirs = [dict(item) for item in items(revision.pod_template.spec.get("tolerations"))]
     if revision.render_version < TOLERANT_SINCE:
         return theirs
-    keys = {key for r in requests_of(revision) for key in (r, f"{r.split('/')[0]}/gpu")}
+    keys = {key for r in _extended(revision) for key in (r, f"{r.split('/')[0]}/gpu")}
+    if claims := revision.accelerator:
+        keys.add(f"{claims.device_class_name.partition('.')[2] or claims.device_class_name}/gpu")
     ours = [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in sorted(keys)]
     return [*theirs, *(each for each in ours if each not in theirs)]
 

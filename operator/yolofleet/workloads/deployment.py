@@ -24,6 +24,7 @@ from yolofleet.manifests.child import child
 from yolofleet.workloads import judged
 from yolofleet.workloads.accelerators import tolerations
 from yolofleet.workloads.account import account_of
+from yolofleet.workloads.claims import container_claims, pod_claims
 from yolofleet.workloads.failures import Failure
 from yolofleet.workloads.pod_template import merged
 from yolofleet.workloads.record import failure_noted, notes, was_proved, was_released
@@ -64,7 +65,8 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         pull_policy=revision.pull_policy,
         env=_environment(detector, revision),
         ports=[_serving(), *judged.ports(revision)],
-        resources=_resources(revision),
+        claims=pod_claims(revision),
+        resources=_resources(revision) | container_claims(revision),
         mounts=[
             {"name": "cache", "mountPath": CACHE},
             *_mounts(revision),
@@ -97,7 +99,7 @@ def _strategy(revision: Revision) -> dict[str, Any]:
 
     Surging would ask for a second accelerator while the old pod holds what may be the only one.
     """
-    surge = 0 if revision.resources.accelerators else 1
+    surge = 0 if revision.resources.accelerators or revision.accelerator else 1
     return {
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 1 - surge},

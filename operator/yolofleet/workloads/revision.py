@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from yolofleet.api.accelerator import Accelerator
 from yolofleet.api.access import Guard
 from yolofleet.api.analysis import Golden
 from yolofleet.api.base import ApiModel, seconds
@@ -74,6 +75,7 @@ class Revision:
     drain_seconds: int
     render_version: int
     golden: GoldenSet | None = None
+    accelerator: Accelerator | None = None
 
     def __hash__(self) -> int:
         """Return the hash of what tells revisions apart; two are equal that are alike in all."""
@@ -101,7 +103,7 @@ def _whole(revision: "Revision") -> dict[str, Any]:
 
 def _parts(revision: "Revision | DetectorSpec") -> dict[str, ApiModel]:
     guard = revision.guard if isinstance(revision, Revision) else revision.access.guard
-    return {
+    parts: dict[str, ApiModel] = {
         "model": revision.model,
         "runtime": revision.runtime,
         "inference": revision.inference,
@@ -109,6 +111,7 @@ def _parts(revision: "Revision | DetectorSpec") -> dict[str, ApiModel]:
         "access": guard,
         "podTemplate": revision.pod_template,
     }
+    return parts | ({"accelerator": revision.accelerator} if revision.accelerator else {})
 
 
 def identity(revision: "Revision | DetectorSpec") -> dict[str, Any]:
@@ -172,6 +175,7 @@ def revision_of(
         drain_seconds=drain_seconds,
         render_version=RENDER_VERSION if render_version is None else render_version,
         golden=golden,
+        accelerator=spec.accelerator,
     )
 
 

@@ -1,12 +1,15 @@
 """GPUAvailable: whether nodes have the accelerators asked for; absent when none are."""
 
+from collections.abc import Iterable
 from functools import partial
+from typing import Final
 
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
-from yolofleet.plan.shortage import unseen
-from yolofleet.workloads.accelerators import requests_of
+from yolofleet.plan.nodes import NodeRoom
+from yolofleet.plan.shortage import remedy, unseen
+from yolofleet.workloads.accelerators import is_accelerator, requests_of
 from yolofleet.workloads.revision import Revision
 
 _say = partial(Statement, ConditionType.GPU_AVAILABLE)
@@ -27,19 +30,52 @@ def unschedulable(now: Situation) -> Statement | None:
     for revision in _running(now):
         failure = now.failure(revision.name) if requests_of(revision) else None
         if failure and failure.reason == Reason.UNSCHEDULABLE:
-            message = f"{failure.message}{unseen(now.observed.nodes)}"
+            fix = remedy(revision, failure.message)
+            message = f"{failure.message}{fix}{unseen(now.observed.nodes)}"
             return _say(False, Reason.UNSCHEDULABLE, message)
     return None
 
 
 def offered(now: Situation) -> Statement | None:
-    """Say how much the nodes offer."""
+    """Say how much the nodes offer; of devices chosen by more than is read here, once pods run."""
     nodes = now.observed.nodes
     needed = sorted({resource for revision in _running(now) for resource in requests_of(revision)})
     if not needed:
         return None
     offers = (f"{sum(n.offered.get(r, 0) for n in nodes)} {r}" for r in needed)
-    return _say(True, Reason.ENOUGH, f"the nodes offer {', '.join(offers)}{unseen(nodes)}")
+    message = f"the nodes offer {', '.join(offers)}{_parted(needed, nodes)}{unseen(nodes)}"
+    if _placed(now) or not any(node.unsure.intersection(needed) for node in nodes):
+        return _say(True, Reason.ENOUGH, message)
+    return _say(None, Reason.UNSURE, f"{message}; which of them would do, only the scheduler tells")
+
+
+_STRATEGY: Final = "nvidia.com/mig.strategy"
+_PRODUCT: Final = "nvidia.com/gpu.product"
+"""On a node, by NVIDIA's GPU feature discovery. With MIG's strategy single each nvidia.com/gpu is
+a slice, and only the name of the product says of what size."""
+
+
+def _parted(needed: Iterable[str], nodes: Iterable[NodeRoom]) -> str:
+    """Say which of what is offered is less than a GPU of one's own."""
+    wanted = {resource for resource in needed if is_accelerator(resource)}
+    said = []
+    for node in nodes:
+        if not wanted & node.offered.keys():
+            continue
+        if node.labels.get(_STRATEGY) == "single" and "-MIG-" in node.labels.get(_PRODUCT, ""):
+            said.append(f"on {node.name} each is a slice ({node.labels[_PRODUCT]})")
+        if node.sharing:
+            said.append(f"{node.name} gives one GPU to several pods ({node.sharing})")
+    return "".join(f"; {each}" for each in said[:_NAMED])
+
+
+_NAMED: Final = 5
+
+
+def _placed(now: Situation) -> bool:
+    """Say whether all that is asked for has its node, and so its devices."""
+    names = [revision.name for revision in _running(now) if revision.accelerator]
+    return all(now.observed.replicas(n) and not now.observed.unplaced(n) for n in names)
 
 
 def _running(now: Situation) -> list[Revision]:

@@ -1,0 +1,110 @@
+"""Devices that a detector asks for: which of those of the cluster would do, and are free; pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from yolofleet.api.accelerator import Accelerator
+from yolofleet.api.detector import Detector
+from yolofleet.api.names import Manifest
+from yolofleet.plan.inventory import ANYWHERE, Inventory
+from yolofleet.plan.selectors import selector
+from yolofleet.workloads import claims
+from yolofleet.workloads.accelerators import place
+from yolofleet.workloads.claims import Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Of devices that would do, on one node: how many there are, are free, and are one's own."""
+
+    offered: int
+    free: int
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """By node, what there is of what is asked for. whole: whether each surely is such a one."""
+
+    by_node: Mapping[str, Offer]
+    whole: bool
+
+
+def offers(asked: Ask, inventory: Inventory, key: str) -> Offers:
+    """Return what of `asked` there is, as the detector `key` finds it."""
+    classes = inventory.classes or {}
+    if asked.device_class not in classes:
+        return Offers({}, True)
+    read = [selector(each) for each in (*classes[asked.device_class], *asked.selectors)]
+    offered, free, own = Counter[str](), Counter[str](), Counter[str]()
+    for device in inventory.devices:
+        if not all(each.holds(device) for each in read):
+            continue
+        holder = inventory.held.get(device.id)
+        offered[device.node] += 1
+        free[device.node] += holder is None
+        own[device.node] += holder == key
+    found = {node: Offer(offered[node], free[node], own[node]) for node in offered}
+    return Offers(found, all(each.whole for each in read) and ANYWHERE not in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """What a detector finds of the devices that it asks for.
+
+    by_ask: by their name, and by node. unsure: of which only the scheduler can tell for sure.
+    templates: by the name of each, what the claims made from it ask for, and how many.
+    """
+
+    by_ask: Mapping[str, Mapping[str, Offer]] = field(default_factory=dict)
+    unsure: frozenset[str] = frozenset()
+    templates: Mapping[str, tuple[Ask, int]] = field(default_factory=dict)
+    blind: bool = False
+
+    def claimed_by(self, pods: Iterable[Manifest]) -> dict[str, Counter[str]]:
+        """Return per node how many of them its own pods have that are placed there."""
+        found: dict[str, Counter[str]] = {}
+        for pod in pods:
+            for claim in pod.get("spec", {}).get("resourceClaims") or ():
+                if known := self.templates.get(claim.get("resourceClaimTemplateName", "")):
+                    ask, count = known
+                    found.setdefault(place(pod), Counter())[ask.name] += count
+        return found
+
+    def on(self, node: str, claimed: Mapping[str, int]) -> dict[str, Offer]:
+        """Return what there is on `node`.
+
+        claimed: by pods of the detector itself, whose claims may be younger than what was listed.
+        """
+        found = {}
+        for name, by_node in self.by_ask.items():
+            if (there := by_node.get(node) or by_node.get(ANYWHERE)) is not None:
+                more = max(0, claimed.get(name, 0) - there.own)
+                found[name] = Offer(there.offered, max(0, there.free - more), there.own + more)
+        return found
+
+
+def devices_for(detector: Detector, children: Iterable[Manifest], inventory: Inventory) -> Devices:
+    """Return what `detector` finds of the devices that its spec, or a revision of it, asks for."""
+    made = (child for child in children if child["kind"] == claims.KIND)
+    templates = {name: (ask, count) for name, ask, count in claims.asked_in(made)}
+    asks = {ask for ask, _ in templates.values()} | {Ask.of(each) for each in _claimed(detector)}
+    found = {ask.name: offers(ask, inventory, detector.key) for ask in asks}
+    return Devices(
+        {name: offer.by_node for name, offer in found.items()},
+        frozenset(name for name, offer in found.items() if not offer.whole),
+        templates,
+        inventory.blind,
+    )
+
+
+def needs_devices(detector: Detector, children: Iterable[Manifest]) -> bool:
+    """Say whether a revision of `detector` claims devices: in its spec, or in a child."""
+    return bool(_claimed(detector)) or any(child["kind"] == claims.KIND for child in children)
+
+
+def _claimed(detector: Detector) -> list[Accelerator]:
+    spec, canary = detector.spec, detector.spec.canary
+    asked = (spec.accelerator, canary.accelerator if canary else None)
+    return [each for each in asked if each is not None]

@@ -1,0 +1,81 @@
+"""Devices of the cluster: which there are, and who has them, as drivers publish it; pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from yolofleet.api.names import DETECTOR_LABEL, Manifest
+from yolofleet.plan.selectors import Device
+
+DeviceId = tuple[str, str, str]
+
+ANYWHERE: Final = ""
+"""The node of devices that are reached from several: they are counted on each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What there is of devices, as it was read.
+
+    classes: by name, the selectors of each DeviceClass; None: the API is not there, or not for us.
+    held: whose each allocated device is, as "namespace/name" of a detector; empty: of others.
+    blind: whether claims of other namespaces could not be seen.
+    """
+
+    classes: Mapping[str, tuple[str, ...]] | None = None
+    devices: tuple[Device, ...] = ()
+    held: Mapping[DeviceId, str] = field(default_factory=dict)
+    blind: bool = False
+
+
+def devices_in(slices: Iterable[Manifest]) -> Iterator[Device]:
+    """Return the devices of the newest generation of each pool."""
+    slices = list(slices)
+    newest: dict[tuple[str, str], int] = {}
+    for each in slices:
+        pool, generation = _pool(each)
+        newest[pool] = max(newest.get(pool, generation), generation)
+    for each in slices:
+        pool, generation = _pool(each)
+        if generation == newest[pool]:
+            for device in each["spec"].get("devices") or ():
+                yield _device(*pool, each["spec"].get("nodeName", ANYWHERE), device)
+
+
+def _pool(slice_: Manifest) -> tuple[tuple[str, str], int]:
+    spec = slice_["spec"]
+    return (spec["driver"], spec["pool"]["name"]), int(spec["pool"].get("generation", 0))
+
+
+def _device(driver: str, pool: str, node: str, device: Mapping[str, Any]) -> Device:
+    attributes = {
+        _whole(driver, name): next(iter(value.values()), None)
+        for name, value in (device.get("attributes") or {}).items()
+    }
+    capacity = {
+        _whole(driver, name): value.get("value")
+        for name, value in (device.get("capacity") or {}).items()
+    }
+    return Device(driver, pool, device["name"], device.get("nodeName", node), attributes, capacity)
+
+
+def _whole(driver: str, name: str) -> str:
+    """Return the name of an attribute with its domain, which is the driver's where none is said."""
+    return name if "/" in name else f"{driver}/{name}"
+
+
+def class_in(device_class: Manifest) -> tuple[str, ...]:
+    """Return the selectors of a DeviceClass."""
+    selectors = (device_class.get("spec") or {}).get("selectors") or ()
+    return tuple(each.get("cel", {}).get("expression", "") for each in selectors)
+
+
+def held_by(claim: Manifest) -> Iterator[tuple[DeviceId, str]]:
+    """Return the devices that `claim` has, and whose it is. Who only looks on holds none."""
+    metadata = claim["metadata"]
+    detector = (metadata.get("labels") or {}).get(DETECTOR_LABEL)
+    holder = f"{metadata['namespace']}/{detector}" if detector else ""
+    allocation = (claim.get("status") or {}).get("allocation") or {}
+    for result in (allocation.get("devices") or {}).get("results") or ():
+        if not result.get("adminAccess"):
+            yield (result["driver"], result["pool"], result["device"]), holder
