@@ -107,6 +107,8 @@ class World:
         held: dict[str, Counter[str]] = {}
         for pod in [*self.pods, *self.others]:
             held.setdefault(place(pod), Counter()).update(pod_requests(pod))
+        if self.inventory.classes is None:
+            return rooms(self.nodes, held, self.pods)
         devices = devices_for(self.detector(), self.children.values(), self.inventory)
         return rooms(self.nodes, held, self.pods, devices=devices)
 
