@@ -31,6 +31,10 @@ venv: $(VENV)/.installed ## Make the virtual environment from the locked require
 demo: venv ## A kind cluster, the chart, a detector, real detections, a canary, its promotion and roll-back
 	$(BIN)/python -m demo_cluster
 
+.PHONY: demo-prometheus
+demo-prometheus: venv ## A Prometheus in the demo cluster, by the lines of docs/guides/monitoring.md, with the chart's rules
+	$(BIN)/python -m cluster prometheus
+
 .PHONY: demo-down
 demo-down: venv ## Delete the demo cluster (its caches stay)
 	$(BIN)/python -m cluster down

@@ -46,6 +46,8 @@ def _parse() -> argparse.Namespace:
     add("base-image", _base_image, "print the image that the product's images start from")
     add("images", _images, "build the product's images and load them; print their tags as JSON")
     add("stub-image", _stub_image, "build and load the server with the stub engine; print its tag")
+    text = "install a Prometheus that scrapes what the cluster runs; print its address"
+    add("prometheus", _prometheus, text)
     add("down", _down, "delete the cluster, keep the caches")
     add("purge", _purge, "delete the cluster, the caches and the images built here")
     text = "make a kind cluster with Istio, or return at once if it is healthy"
@@ -84,6 +86,15 @@ def _images(_: argparse.Namespace) -> None:
 
 def _stub_image(_: argparse.Namespace) -> None:
     print(images.build_and_load_upon(images.STUB))
+
+
+def _prometheus(_: argparse.Namespace) -> None:
+    # Not above: it reads YAML, and all else here needs nothing but Python.
+    from cluster import prometheus
+
+    up.up(metrics=False)
+    prometheus.install()
+    print(prometheus.url())
 
 
 def _down(_: argparse.Namespace) -> None:

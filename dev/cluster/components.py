@@ -99,7 +99,8 @@ PROMETHEUS: Final = Module(
     path="github.com/prometheus/prometheus",
     version=f"v0.{_PROMETHEUS_MAJOR}{int(_PROMETHEUS_MINOR):02}.{_PROMETHEUS_PATCH}",
     packages=tuple(f"github.com/prometheus/prometheus/cmd/{c}" for c in ("prometheus", "promtool")),
-    tags="remove_all_sd",  # clouds to discover targets in are most of what there is to compile
+    # Clouds to discover targets in are most of what there is to compile; the cluster finds pods.
+    tags="remove_all_sd,enable_kubernetes_sd",
     stamps=(f"github.com/prometheus/common/version.Version={versions.PROMETHEUS}",),
     cost="1 to 2 min",
 )
@@ -117,6 +118,21 @@ KSERVE: Final = Module(
     packages=("github.com/kserve/kserve/cmd/manager",),
     replacements=versions.KSERVE_REPLACEMENTS,
     cost="3 to 5 min: the APIs of Knative, Istio and the Gateway API",
+)
+PROMETHEUS_OPERATOR: Final = Module(
+    name="prometheus-operator",
+    path="github.com/prometheus-operator/prometheus-operator",
+    version=f"v{versions.PROMETHEUS_OPERATOR}",
+)
+KEDA: Final = Module(
+    name="keda",
+    path="github.com/kedacore/keda/v2",
+    version=f"v{versions.KEDA}",
+    packages=tuple(
+        f"github.com/kedacore/keda/v2/cmd/{command}" for command in ("operator", "adapter")
+    ),
+    pinned=True,
+    cost="minutes: a client for each cloud that it scales by",
 )
 
 
@@ -161,7 +177,7 @@ def registry() -> Path:
 
 
 def prometheus(command: str) -> Path:
-    """Return prometheus or promtool. Without its web pages; targets come from files or by HTTP."""
+    """Return prometheus or promtool. Without its web pages, and most ways to discover targets."""
     return gobuild.binary(PROMETHEUS, f"github.com/prometheus/prometheus/cmd/{command}")
 
 
@@ -173,3 +189,8 @@ def kuberay() -> Path:
 def kserve() -> Path:
     """Return the manager of KServe."""
     return gobuild.binary(KSERVE, KSERVE.packages[0])
+
+
+def keda(command: str) -> Path:
+    """Return KEDA's operator, or the adapter by which the API server asks it for metrics."""
+    return gobuild.binary(KEDA, f"github.com/kedacore/keda/v2/cmd/{command}")

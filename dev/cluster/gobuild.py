@@ -32,6 +32,7 @@ class Module:
     replacements: tuple[tuple[str, str], ...] = ()  # (module, version)
     staging_version: str = ""  # for the module's own `=> ./staging/…` replacements
     checksum: str = ""  # of a module that the checksum database does not list, as in go.sum
+    pinned: bool = False  # what its own go.mod replaces and its go.sum has seen applies here too
     like: Module | None = None  # take this module's dependencies, to share what is compiled
     tags: str = ""
     stamps: tuple[str, ...] = ()  # linker `-X` settings, `package.variable=value`
@@ -43,7 +44,8 @@ class Module:
         """Name the module with its version and with whatever else changes what is built."""
         settings = repr((self.replacements, self.staging_version, self.tags, self.stamps))
         shared = [self.like.key] if self.like else []
-        recipe = content_hash([], root=HERE, extra=[settings, _sources(self), *shared])
+        pinned = ["pinned"] if self.pinned else []
+        recipe = content_hash([], root=HERE, extra=[settings, _sources(self), *shared, *pinned])
         return f"{self.name}-{self.version}-{recipe}"
 
     @property
@@ -147,9 +149,10 @@ def go_mod(module: Module, upstream: str, *, resolved: str = "") -> str:
     """
     staged = re.findall(r"^\s*(\S+) => \./staging/", upstream, re.MULTILINE)
     shared = re.findall(r"^(?:require )?\s*(\S+) (v\S+)(?: // indirect)?$", resolved, re.MULTILINE)
-    moved = re.findall(r"^(?:replace )?\s*(\S+) => \S+ (v\S+)$", resolved, re.MULTILINE)
+    moved = _replaced(resolved)
     replaced = {
         **dict.fromkeys(staged, module.staging_version),
+        **dict(_replaced(upstream) if module.pinned else ()),
         **dict(shared),
         **dict(moved),
         **dict(module.replacements),
@@ -164,11 +167,19 @@ def go_mod(module: Module, upstream: str, *, resolved: str = "") -> str:
     return "\n\n".join(lines) + "\n"
 
 
+def _replaced(go_mod: str) -> list[tuple[str, str]]:
+    return re.findall(r"^(?:replace )?\s*(\S+) => \S+ (v\S+)$", go_mod, re.MULTILINE)
+
+
 def _workspace(module: Module) -> Path:
     def resolve(part: Path) -> None:
         with step(f"resolve the dependencies of {module.name} {module.version}", "downloads"):
             upstream = Path(_download(module)["GoMod"]).read_text()
             part.mkdir()
+            if module.pinned:
+                shutil.copyfile(
+                    source(module) / "go.sum", part / "go.sum"
+                )  # some are listed nowhere else
             shared = (_workspace(module.like) / "go.mod").read_text() if module.like else ""
             (part / "go.mod").write_text(go_mod(module, upstream, resolved=shared))
             (part / "main.go").write_text(_sources(module))

@@ -19,6 +19,8 @@ KSERVE_REPLACEMENTS: Final = (  # those of its own go.mod
     ("sigs.k8s.io/controller-runtime", "v0.19.7"),
     ("github.com/expr-lang/expr", "v1.17.7"),
 )
+PROMETHEUS_OPERATOR: Final = "0.85.0"  # its kinds alone: nothing of it runs
+KEDA: Final = "2.17.0"  # the lowest that the operator asks for
 DEBIAN: Final = "bookworm"  # newer systemd refuses to boot on a cgroup v1 host
 
 # What is pulled where a registry answers, all of it public; `tests/contract/test_public_names.py`

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from cluster import prometheus
 from cluster.errors import ClusterError
 from cluster.paths import REPOSITORY, tools
 from demo_cluster import judged, pictures, release, screen
@@ -273,7 +274,7 @@ def show_split(revisions: Mapping[str, int]) -> None:
 
 def closing_words() -> None:
     """Say what a person can do next."""
-    found = tools()
+    found, seen = tools(), prometheus.there()
     url = found.ingress_url.replace("127.0.0.1", HOST)
     screen.heading("Now try it yourself")
     screen.show(
@@ -281,6 +282,7 @@ def closing_words() -> None:
             f"{url}/          drop a picture, or use your webcam",
             f"{url}/docs      the HTTP API",
             f"{url}/metrics   what Prometheus reads",
+            *([f"{prometheus.url()}/api/v1/query?query=yoloserve_load_ratio"] if seen else []),
             "",
             f"export KUBECONFIG={found.kubeconfig} PATH={found.kubectl.parent}:$PATH",
             "kubectl get yd",

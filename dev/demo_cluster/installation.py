@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cluster import images
+from cluster import images, prometheus
 from cluster.client import helm_install
 from cluster.paths import REPOSITORY, tools
 from cluster.up import up
@@ -36,10 +36,11 @@ class Installation:
 def install(*values: Path) -> Installation:
     """Make what is missing, from nothing if need be; what is there already is kept.
 
-    values: files for the chart, besides the images.
+    values: files for the chart, besides the images. A Prometheus that is there is told to it, too.
     """
     up(metrics=False)  # nothing here scales by load
     built = images.build_and_load()
+    asked = {"prometheus.url": prometheus.INSIDE} if prometheus.there() else {}
     repository, tag = built["operator"].rsplit(":", 1)
     helm_install(
         RELEASE,
@@ -50,6 +51,7 @@ def install(*values: Path) -> Installation:
             "image.repository": repository,
             "image.tag": tag,
             "servingImages.cpu": built["yoloserve_cpu"],
+            **asked,
         },
     )
     operator = Kubectl(NAMESPACE)

@@ -13,13 +13,14 @@ from typing import Final
 
 from yolofleet.api.analysis import Mode
 from yolofleet.api.hosts import normal, wrong_with
-from yolofleet.plan.defaults import Defaults, OperatorPods
+from yolofleet.plan.defaults import Defaults, GpuSeries, OperatorPods
 from yolofleet.plan.powers import Power
 from yolofleet.routers.exposure import Allowed
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*=([A-Za-z0-9][-A-Za-z0-9_.]*)?")
 _GATEWAYS: Final = re.compile(r"mesh|[a-z0-9][-a-z0-9]*/([*]|[a-z0-9][-a-z0-9.]*)")
 _ADDRESS: Final = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+_SERIES: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -92,6 +93,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         text.optional("LEASE_NAMESPACE", _own_namespace()),
         text.labels("POD_LABELS"),
     )
+    usual = GpuSeries()
     defaults = Defaults(
         image_cpu=text.required("IMAGE_CPU"),
         image_torch=text.optional("IMAGE_TORCH"),
@@ -105,6 +107,10 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         operator=OperatorPods(namespace, labels) if labels else None,
         prometheus=text.address("PROMETHEUS_URL"),
         keda_authentication=text.optional("KEDA_AUTHENTICATION"),
+        gpu=GpuSeries(
+            text.series("GPU_ACTIVE", usual.active),
+            text.series("GPU_UTILIZATION", usual.utilization),
+        ),
         analysis=Mode(text.one_of("ANALYSIS", Mode.DISABLED, Mode.DRY_RUN, Mode.ENFORCE)),
     )
     return Settings(
@@ -168,6 +174,13 @@ class _Variables:
             raise InvalidSettings(
                 f"YOLOFLEET_{name} is {value!r}; it must be where its API is, as in"
                 " http://prometheus.monitoring.svc:9090 or https://mimir.example.com/prometheus"
+            )
+        return value
+
+    def series(self, name: str, default: str) -> str:
+        if not _SERIES.fullmatch(value := self.optional(name, default)):
+            raise InvalidSettings(
+                f"YOLOFLEET_{name} is {value!r}; it must be the name of a series, as in {default}"
             )
         return value
 

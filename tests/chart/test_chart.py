@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from yolofleet.api.analysis import Mode
+from yolofleet.plan.defaults import GpuSeries
 from yolofleet.routers.exposure import Allowed
 from yolofleet.runtime.quantity import amount
 from yolofleet.settings import read_settings
@@ -356,6 +357,14 @@ def test_keda_asks_by_the_authentication_that_the_chart_names(chart):
     defaults = read_settings(env(chart, **named)).defaults
     assert defaults.keda_authentication == "to-prometheus"
     assert defaults.prometheus == "http://prom:9090"
+
+
+def test_keda_asks_for_the_series_of_gpus_that_the_chart_names(chart):
+    assert read_settings(env(chart)).defaults.gpu == GpuSeries()
+    renamed = {"keda": {"gpu": {"active": "gr_engine_util_ratio"}}}
+    assert read_settings(env(chart, **renamed)).defaults.gpu == GpuSeries("gr_engine_util_ratio")
+    with pytest.raises(chart.Refused, match="utilization"):
+        chart.render(keda={"gpu": {"utilization": 'util{pod="a"}'}})
 
 
 def test_the_page_of_the_fleet_is_served_when_asked_for_and_behind_no_port(chart):

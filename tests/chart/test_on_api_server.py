@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster import components, gobuild
+from yolofleet.api.detector import Detector
+from yolofleet.resources.pod_monitor import pod_monitor
+
 pytestmark = pytest.mark.controlplane
 
+KINDS = "example/prometheus-operator-crd/monitoring.coreos.com_{}.yaml"
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 OPERATOR = "system:serviceaccount:platform:fleet-yolofleet"
 RESTRICTED = {
@@ -114,3 +119,31 @@ def test_the_detector_in_the_notes_is_accepted(installed, chart, tmp_path):
     [manifest] = [part.split("YAML\n")[0] for part in notes.split("<<'YAML'\n")[1:]]
     done = installed("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=manifest)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_prometheus_operator_s_own_kinds_take_what_is_made_for_it(installed, chart):
+    """Its CRDs as its module has them: a field that they do not know is an error."""
+    source = gobuild.source(components.PROMETHEUS_OPERATOR)
+    for kind in ("servicemonitors", "podmonitors", "prometheusrules"):
+        crd = str(source / KINDS.format(kind))
+        done = installed("apply", "--server-side", "-f", crd)
+        assert done.returncode == 0, done.stderr
+        done = installed("wait", "-f", crd, "--for=condition=Established", "--timeout=120s")
+        assert done.returncode == 0, done.stderr
+    labels = {"release": "kube-prometheus-stack"}
+    on = {"enabled": True, "labels": labels}
+    made = [
+        each
+        for each in chart.render(metrics={"serviceMonitor": on, "rules": on})
+        if each["apiVersion"].startswith("monitoring.coreos.com/")
+    ]
+    example = yaml.safe_load((EXAMPLES / "yolodetector.yaml").read_text())
+    example["metadata"] |= {"namespace": "cameras", "uid": "0-1", "generation": 1}
+    made.append(pod_monitor(Detector.parse(example), labels))
+    assert {each["kind"] for each in made} == {"ServiceMonitor", "PrometheusRule", "PodMonitor"}
+    strict = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
+    done = installed(*strict, stdin=yaml.safe_dump_all(made))
+    assert (done.returncode, done.stderr) == (0, "")
+    made[-1]["spec"]["podMetricsEndpoints"][0]["labels"] = labels
+    done = installed(*strict, stdin=yaml.safe_dump(made[-1]))
+    assert "not declared in schema" in done.stderr, "nothing is checked"

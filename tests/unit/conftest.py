@@ -86,7 +86,7 @@ class World:
             monitors=self.monitors,
             token="0123456789abcdef",
             analysis=self.analysis,
-            keda=Keda(self.keda, self.defaults.prometheus),
+            keda=Keda(self.keda, self.defaults.prometheus, gpu=self.defaults.gpu),
         )
 
     def observed(self) -> Observed:

@@ -1,8 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cluster import assets, debian, imagebuild, images, kindcluster, runc_shim, up
+from cluster import assets, debian, imagebuild, images, kindcluster, prometheus, runc_shim, up
 from cluster.gobuild import Module, go_mod
 from cluster.mode import Mode
 
@@ -37,6 +38,28 @@ def test_versions_of_another_workspace_win_over_what_a_module_asks_for() -> None
     for pinned in ("k v1.34.3", "net v0.38.0", "api v0.34.3"):
         name = pinned.split()[0]
         assert f"replace example.com/{name} => example.com/{pinned}\n" in text
+
+
+def test_what_a_pinned_module_replaces_is_replaced_but_not_by_folders_of_its_own() -> None:
+    module = Module(name="m", path="example.com/m", version="v1.0.0", pinned=True)
+    upstream = (
+        "module example.com/m\n\ngo 1.24.0\n\nreplace (\n\t// why\n"
+        "\texample.com/net => example.com/net v0.31.7\n\texample.com/x => ./x\n)\n"
+    )
+    text = go_mod(module, upstream)
+    assert "replace example.com/net => example.com/net v0.31.7\n" in text
+    assert "example.com/x" not in text
+    loose = replace(module, pinned=False)
+    assert "replace" not in go_mod(loose, upstream)
+    assert loose.key != module.key
+
+
+def test_prometheus_scrapes_by_the_lines_of_the_guide_as_they_stand_there() -> None:
+    told = prometheus.configuration()
+    assert [job["job_name"] for job in told["scrape_configs"]] == [
+        "yolofleet-detectors",
+        "yolofleet-operator",
+    ]
 
 
 def test_a_modules_key_changes_with_its_settings_but_not_with_what_is_said_about_it() -> None:

@@ -1,9 +1,12 @@
 """Who scales a detector, and what it does without what it was asked to go by."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
+
+from yolofleet.plan.defaults import GpuSeries
 
 GPU = {"limits": {"nvidia.com/gpu": "1"}, "requests": {"cpu": "1"}}
 SHARING = "nvidia.com/gpu.sharing-strategy"
@@ -49,6 +52,15 @@ def limited(world: Any) -> tuple[str, str] | None:
 def test_a_gpu_of_its_own_is_asked_for_by_keda_alone(world: Any) -> None:
     assert triggers(scaled(world, gpu=60)) == ["gpu"]
     assert world.status().autoscaling.provider == "keda"
+
+
+def test_gpus_are_asked_for_by_the_names_that_the_exporter_gives(world: Any) -> None:
+    world.defaults = replace(world.defaults, gpu=GpuSeries("active_ratio", "util_percent"))
+    scaled(world, gpu=60)
+    [made] = [child for (kind, _), child in world.children.items() if kind == "ScaledObject"]
+    query = made["spec"]["triggers"][0]["metadata"]["query"]
+    assert set(re.findall(r"(\w+)\{", query)) == {"active_ratio", "util_percent"}
+    assert "100 * active_ratio{" in query
 
 
 def test_a_detector_that_goes_by_cpu_alone_is_as_it_was(world: Any) -> None:

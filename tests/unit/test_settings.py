@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from yolofleet.plan.defaults import OperatorPods
+from yolofleet.plan.defaults import GpuSeries, OperatorPods
 from yolofleet.routers.exposure import Allowed
 from yolofleet.runtime.logs import JsonFormatter, about, note
 from yolofleet.settings import InvalidSettings, read_settings
@@ -128,3 +128,13 @@ async def test_lines_say_which_reconcile_they_are_of() -> None:
     told = [(line["reconcile"], line["detector"], line["generation"]) for line in lines]
     assert told == [("id-a", "a", 1), ("id-b", "b", 2)]
     assert "reconcile" not in a_line()
+
+
+def test_series_of_gpus_have_the_names_that_the_exporter_of_today_gives_them() -> None:
+    usual = read_settings(ENOUGH).defaults.gpu
+    assert usual == GpuSeries("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "DCGM_FI_DEV_GPU_UTIL")
+    renamed = {"YOLOFLEET_GPU_ACTIVE": "dcgm_gr_engine_util_ratio"}
+    assert read_settings(ENOUGH | renamed).defaults.gpu.active == "dcgm_gr_engine_util_ratio"
+    for wrong in ('x{pod="a"}', "0_first", "two words"):
+        with pytest.raises(InvalidSettings, match="YOLOFLEET_GPU_UTILIZATION"):
+            read_settings(ENOUGH | {"YOLOFLEET_GPU_UTILIZATION": wrong})

@@ -196,6 +196,7 @@ class Cache(Store[Entry]):
             served=self.serves(kinds.SCALED_OBJECT),
             prometheus=defaults.prometheus,
             authentication=defaults.keda_authentication,
+            gpu=defaults.gpu,
             autoscalers=tuple(entry.manifest() for entry in owned if entry.kind is kinds.HPA),
         )
 

@@ -20,6 +20,14 @@ class OperatorPods:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuSeries:
+    """What NVIDIA's exporter calls the use of a GPU: as profiled, 0 to 1; as estimated, percent."""
+
+    active: str = "DCGM_FI_PROF_GR_ENGINE_ACTIVE"
+    utilization: str = "DCGM_FI_DEV_GPU_UTIL"
+
+
+@dataclass(frozen=True, slots=True)
 class Defaults:
     """Values that a spec may leave open. drain_seconds: how long pods outlive their last weight.
 
@@ -28,7 +36,8 @@ class Defaults:
     forbidden: what no podTemplate may take. operator: who reads the evidence of pods; None: nobody
     can be let in by name. analysis: how releases are judged of detectors that do not say it.
     prometheus: who scrapes their pods; empty: nobody that is known. keda_authentication: the
-    ClusterTriggerAuthentication by which KEDA asks it; empty: none.
+    ClusterTriggerAuthentication by which KEDA asks it; empty: none. gpu: what it asks for the use
+    of GPUs.
     """
 
     image_cpu: str
@@ -44,6 +53,7 @@ class Defaults:
     analysis: Mode = Mode.DISABLED
     prometheus: str = ""
     keda_authentication: str = ""
+    gpu: GpuSeries = field(default_factory=GpuSeries)
 
 
 @lru_cache(maxsize=REMEMBERED)  # the very same object at each pass, by which others remember

@@ -8,6 +8,7 @@ from typing import Any, Final
 from yolofleet.api.autoscaling import Autoscaling
 from yolofleet.api.names import Manifest, revisions_prefix
 from yolofleet.plan.autoscaler import Limit
+from yolofleet.plan.defaults import GpuSeries
 from yolofleet.workloads.failures import moment
 
 KIND: Final = "ScaledObject"
@@ -28,7 +29,9 @@ class Question:
     each: str
 
 
-def questions(asked: Autoscaling, namespace: str, detector: str) -> Iterator[Question]:
+def questions(
+    asked: Autoscaling, namespace: str, detector: str, gpu: GpuSeries
+) -> Iterator[Question]:
     """Ask for what all pods of a detector have to do, whichever revision they are of.
 
     Each answer is a sum: divided by what a replica is to have, it is the number of replicas. Where
@@ -47,13 +50,12 @@ def questions(asked: Autoscaling, namespace: str, detector: str) -> Iterator[Que
         yield Question("in-flight", query, str(asked.in_flight))
     if asked.gpu is not None:
         exported = f'exported_namespace="{namespace}",exported_pod=~"{pods}"'
-        yield Question("gpu", f"sum({_busy(where)} or {_busy(exported)})", str(asked.gpu))
+        yield Question("gpu", f"sum({_busy(gpu, where)} or {_busy(gpu, exported)})", str(asked.gpu))
 
 
-def _busy(where: str) -> str:
+def _busy(gpu: GpuSeries, where: str) -> str:
     """Ask for percent: as profiled, which alone is right on MIG; where it is not, as estimated."""
-    profiled = f"100 * DCGM_FI_PROF_GR_ENGINE_ACTIVE{{{where}}}"
-    return f"({profiled} or DCGM_FI_DEV_GPU_UTIL{{{where}}})"
+    return f"(100 * {gpu.active}{{{where}}} or {gpu.utilization}{{{where}}})"
 
 
 def complaint(scaled: Iterable[Manifest], stable: str) -> Limit | None:

@@ -7,6 +7,7 @@ from yolofleet.api.analysis import AnalysisStatus
 from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
+from yolofleet.plan.defaults import GpuSeries
 from yolofleet.plan.floor import Moved
 from yolofleet.plan.nodes import NodeRoom
 from yolofleet.routers.claims import Claim, Crossing
@@ -40,12 +41,13 @@ class Keda:
     """What KEDA needs. served: whether its API is there. prometheus: whom to ask; empty: nobody.
 
     authentication: the ClusterTriggerAuthentication by which it asks; empty: it shows nothing.
-    autoscalers: those that it has made, or taken over.
+    gpu: what it asks for the use of GPUs. autoscalers: those that it has made, or taken over.
     """
 
     served: bool = False
     prometheus: str = ""
     authentication: str = ""
+    gpu: GpuSeries = field(default_factory=GpuSeries)
     autoscalers: tuple[Manifest, ...] = ()
 
     @property
