@@ -21,6 +21,7 @@ RELEASE: Final = (
     f"https://github.com/kedacore/keda/releases/download/v{versions.KEDA}"
     f"/keda-{versions.KEDA}-core.yaml"
 )
+LEFT: Final = 'jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{"\\n"}{end}'
 USER: Final = 65532  # as in its own images; its pods must not run as root
 
 
@@ -46,8 +47,14 @@ def uninstall() -> None:
 
 
 def forget() -> None:
-    """Take its kinds away, too; nothing may be of them any more."""
+    """Take its kinds away, too, and what is left of them, though nobody sees to its finalizers."""
     with step("remove KEDA's kinds"):
+        left = client.kubectl_output("get", "scaledobjects.keda.sh", "-A", "-o", LEFT) or ""
+        for line in left.splitlines():
+            namespace, name = line.split()
+            free = '{"metadata":{"finalizers":null}}'
+            object_ = ("-n", namespace, "patch", "scaledobject", name)
+            client.kubectl(*object_, "--type=merge", "-p", free)
         listed = client.kubectl_output("get", "crd", "-o", "name") or ""
         ours = [name for name in listed.split() if name.endswith(".keda.sh")]
         if ours:

@@ -107,19 +107,22 @@ def create(mode: Mode) -> None:
     ):
         again(make, pauses_s=[PAUSE_S])  # kubeadm gives a busy machine only so much time
         # One resolver is enough for one node.
-        _keep_service_addresses_inside()
+        keep_service_addresses_inside()
         client.kubectl("scale", "deployment/coredns", "--namespace=kube-system", "--replicas=1")
 
 
-def _keep_service_addresses_inside() -> None:
+def keep_service_addresses_inside() -> None:
     """Refuse what is sent to a service whose address kube-proxy does not know (yet).
+
+    A node that outlived a restart of the engine has forgotten it.
 
     It would leave the node. On a network where something answers for every address, the API server
     then keeps that connection, and takes the stranger's 404 for that of its metrics or webhook.
     """
     for chain in ("OUTPUT", "FORWARD"):  # behind kube-proxy's translation: what is left over
-        rule = ("iptables", "-w", "60", "-A", chain, "-d", SERVICES, "-j", "REJECT")
-        run(["docker", "exec", NODE, *rule], log="kind")
+        rule = f"{chain} -d {SERVICES} -j REJECT"
+        script = f"iptables -w 60 -C {rule} || iptables -w 60 -A {rule}"
+        run(["docker", "exec", NODE, "sh", "-c", script], log="kind")
 
 
 def gateway() -> str:

@@ -29,6 +29,8 @@ def up(*, metrics: bool) -> None:
     with lock("up"):
         engine.ensure()
         there = still_there()
+        if there:
+            kindcluster.keep_service_addresses_inside()
         if there and healthy(needed):  # another `up` was quicker, or it was silent for a moment
             say("The cluster is up.")
             return

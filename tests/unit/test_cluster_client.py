@@ -169,6 +169,21 @@ def test_a_cluster_that_never_answers_is_made_anew(monkeypatch: pytest.MonkeyPat
     assert not up.still_there()
 
 
+def test_a_node_that_outlived_its_engine_keeps_service_addresses_inside_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    healthy = iter([False, True])  # its engine was down at first
+    monkeypatch.setenv("YOLOFLEET_CACHE", str(tmp_path))
+    monkeypatch.setattr(up, "healthy", lambda _: next(healthy))
+    monkeypatch.setattr(up, "still_there", lambda: True)
+    monkeypatch.setattr(engine, "ensure", lambda: None)
+    monkeypatch.setattr(kindcluster, "run", lambda command, **_: asked.append(command[-1]))
+    up.up(metrics=False)
+    assert ["REJECT" in each for each in asked] == [True, True]
+    assert all("-C" in each and "-A" in each for each in asked), "once is enough"
+
+
 def test_what_kind_left_of_a_failure_is_deleted_before_it_tries_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
