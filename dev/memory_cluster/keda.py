@@ -27,7 +27,12 @@ def keda(server: Server) -> None:
             _put(server, kinds.SCALED_OBJECT, _with(scaled, finalizers=[]))
             continue
         labels = metadata["labels"] | {_LABEL: metadata["name"]}
-        _put(server, kinds.SCALED_OBJECT, _with(scaled, finalizers=[FINALIZER], labels=labels))
+        taken = _with(scaled, finalizers=[FINALIZER], labels=labels)
+        advanced = {"scalingModifiers": {}} | scaled["spec"][
+            "advanced"
+        ]  # as its Go type is written
+        taken["spec"] = scaled["spec"] | {"advanced": advanced}
+        _put(server, kinds.SCALED_OBJECT, taken)
         _tell(server, metadata["namespace"], metadata["name"])
         _autoscale(server, scaled)
 

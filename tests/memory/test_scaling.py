@@ -362,6 +362,8 @@ async def test_auto_goes_by_keda_where_it_is_there_and_stays_with_what_it_chose(
     assert scaled_objects(world) == [world.stable()]
     assert autoscalers(world) == [(world.stable(), "ScaledObject")]
     assert not load.asked, "Prometheus has it"
+    said = {condition["type"] for condition in world.status()["conditions"]}
+    assert "Drifted" not in said, "what KEDA adds by itself is nobody's edit"
     world.suffer()
     await load.lasts(600)
     assert not world.writes()

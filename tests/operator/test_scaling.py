@@ -43,7 +43,7 @@ async def test_keda_s_object_is_kept_as_it_was_written_and_a_detector_goes_altho
         "behavior": "currentReplicasIfHigher",
     }
     load, in_flight, cpu = spec["triggers"]
-    assert (load["metricType"], load["metadata"]["threshold"]) == ("AverageValue", "0.7")
+    assert (load["metricType"], load["metadata"]["threshold"]) == ("AverageValue", "70")
     assert load["metadata"]["serverAddress"] == PROMETHEUS
     assert load["metadata"]["ignoreNullValues"] == in_flight["metadata"]["ignoreNullValues"]
     assert load["metadata"]["ignoreNullValues"] == "false", "a series that vanished is no 0"

@@ -54,6 +54,13 @@ def test_a_gpu_of_its_own_is_asked_for_by_keda_alone(world: Any) -> None:
     assert world.status().autoscaling.provider == "keda"
 
 
+def test_what_a_replica_is_to_have_is_a_whole_number_or_keda_keeps_nobody(world: Any) -> None:
+    scaled(world, load=1, inFlight=1, gpu=99)
+    [made] = [child for (kind, _), child in world.children.items() if kind == "ScaledObject"]
+    each = [trigger["metadata"]["threshold"] for trigger in made["spec"]["triggers"]]
+    assert each == ["1", "1", "99"]
+
+
 def test_gpus_are_asked_for_by_the_names_that_the_exporter_gives(world: Any) -> None:
     world.defaults = replace(world.defaults, gpu=GpuSeries("active_ratio", "util_percent"))
     scaled(world, gpu=60)

@@ -22,11 +22,15 @@ _PODS: Final = "-[0-9a-f]{8}-[0-9a-z]+-[0-9a-z]{5}"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What Prometheus is asked, and how much of it one replica is to have."""
+    """What Prometheus is asked, and how much of it one replica is to have.
+
+    each: a whole number. KEDA cuts off what is behind the point when it makes up a metric for one
+    that is lost (`doFallback`): with 0.7 a replica it would ask for none, and nobody were held.
+    """
 
     name: str
     query: str
-    each: str
+    each: int
 
 
 def questions(
@@ -42,15 +46,15 @@ def questions(
     if asked.load is not None:
         requests = f'yoloserve_requests_total{{{where},source="request",outcome=~"{_OFFERED}"}}'
         capacity = f"yoloserve_capacity_requests_per_second{{{where}}} < +Inf"
-        query = f"sum(rate({requests}{_RATE})) / avg({capacity})"
-        yield Question("load", query, f"{asked.load / 100:g}")
+        query = f"100 * sum(rate({requests}{_RATE})) / avg({capacity})"
+        yield Question("load", query, asked.load)
     if asked.in_flight is not None:
         inside = f"yoloserve_inflight_requests{{{where}}}"
         query = f"sum(avg_over_time({inside}{_RATE}))"
-        yield Question("in-flight", query, str(asked.in_flight))
+        yield Question("in-flight", query, asked.in_flight)
     if asked.gpu is not None:
         exported = f'exported_namespace="{namespace}",exported_pod=~"{pods}"'
-        yield Question("gpu", f"sum({_busy(gpu, where)} or {_busy(gpu, exported)})", str(asked.gpu))
+        yield Question("gpu", f"sum({_busy(gpu, where)} or {_busy(gpu, exported)})", asked.gpu)
 
 
 def _busy(gpu: GpuSeries, where: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
 from yolofleet.manifests.child import child
-from yolofleet.plan.keda import HOLDS, questions
+from yolofleet.plan.keda import HOLDS, Question, questions
 from yolofleet.plan.scaler import Scaling
 from yolofleet.plan.snapshot import Keda
 from yolofleet.resources.hpa import behavior
@@ -27,7 +27,7 @@ def scaled_object(
     """
     asked = scaling.asked
     triggers = [
-        _prometheus(question.name, question.query, question.each, keda)
+        _prometheus(question, keda)
         for question in questions(asked, detector.namespace, detector.name, keda.gpu)
     ]
     fallback = {"failureThreshold": _FAILURES, "replicas": scaling.least, "behavior": HOLDS}
@@ -50,14 +50,18 @@ def scaled_object(
     )
 
 
-def _prometheus(name: str, query: str, each: str, keda: Keda) -> dict[str, Any]:
+def _prometheus(question: Question, keda: Keda) -> dict[str, Any]:
     asks = {
         "serverAddress": keda.prometheus,
-        "query": query,
-        "threshold": each,
+        "query": question.query,
+        "threshold": str(question.each),
         "ignoreNullValues": "false",
     }
-    trigger: dict[str, Any] = {"type": "prometheus", "name": name, "metricType": "AverageValue"}
+    trigger: dict[str, Any] = {
+        "type": "prometheus",
+        "name": question.name,
+        "metricType": "AverageValue",
+    }
     if not keda.authentication:
         return trigger | {"metadata": asks}
     by = {"kind": "ClusterTriggerAuthentication", "name": keda.authentication}
