@@ -221,12 +221,14 @@ def turns(replicas: Sequence[int]) -> int:
 def _windows(
     detector: Detector, target: Target, picture: bytes, rates: Iterator[float], lasts_s: float
 ) -> Iterator[Window]:
-    for at_s in range(int(WINDOW_S), int(lasts_s) + 1, int(WINDOW_S)):
+    began, at_s = time.monotonic(), 0
+    while at_s < lasts_s:
         rate = next(rates)
         with Load(target, [picture], callers=CALLERS, per_second=rate) as load:
             time.sleep(WINDOW_S)
             found = load.summary()
         stable = detector.raw()["status"]["stable"]
+        at_s = round(time.monotonic() - began)  # what is between two windows takes its time, too
         window = Window(at_s, rate, found.requests, found.failed, stable["ready"])
         screen.show(
             [
