@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -380,13 +381,18 @@ class WorldCollector:
         yield from releases.families
 
 
+_LOST: Final = re.compile("MetricLost|FailedGet[A-Za-z]*Metric|FailedComputeMetricsReplicas")
+"""Reasons of AutoscalingLimited for a metric that is lost: ours, and an autoscaler's own."""
+
+
 class _Scaling:
     """What is exposed of the autoscaling of each detector that asks for some."""
 
     HELP: Final = {
         "info": "By what detectors are scaled; always 1.",
         "max_replicas": "The most replicas that a detector may have.",
-        "held": "Whether replicas do not follow the load, for want of a metric (1) or not (0).",
+        "held": "Whether replicas are held because a metric, or what brings it, is lost (1) or not"
+        " (0).",
         "at_max": "Whether the load asks for more replicas than there may be (1) or not (0).",
         "floor": "The fewest replicas that the load lets the autoscaler choose.",
         "demand": "Replicas that the load asked for when the floor changed last.",
@@ -415,7 +421,8 @@ class _Scaling:
         at_max = "TooManyReplicas" in limits
         self.families["info"].add_metric([*who, known.get("provider") or "builtin"], 1)
         self.families["max_replicas"].add_metric(who, asked.get("maxReplicas") or 0)
-        self.families["held"].add_metric(who, bool(known.get("held")) or bool(limits) > at_max)
+        lost = any(_LOST.fullmatch(str(reason)) for reason in limits)
+        self.families["held"].add_metric(who, lost or bool(known.get("held")))
         self.families["at_max"].add_metric(who, at_max)
         for name in ("floor", "demand"):
             if (value := known.get(name)) is not None:

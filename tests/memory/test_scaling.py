@@ -189,6 +189,41 @@ async def test_a_load_beyond_the_most_is_told_until_five_minutes_asked_for_less(
     assert replicas(world) == 2
 
 
+async def test_while_suspended_the_status_keeps_the_floor_that_the_autoscaler_has() -> None:
+    world, load = await scaled()
+    load.per_second = 30
+    await load.lasts(2 * EVERY_S)
+    before = world.status()["autoscaling"]
+    await world.edit(suspend=True)
+    await load.lasts(EVERY_S)
+    world.suffer()
+    asked, load.per_second = load.asked, 60
+    await load.lasts(120)
+    assert world.status()["autoscaling"] == before
+    assert (before["floor"], floor_of(world)) == (5, 5)
+    assert not world.writes()
+    assert load.asked == asked, "what nobody acts on, nobody asks"
+    await world.edit(suspend=False)
+    await load.lasts(3 * EVERY_S)
+    assert world.status()["autoscaling"]["floor"] == floor_of(world) == 9
+    assert not world.failures
+
+
+async def test_a_metric_that_was_lost_is_still_named_of_who_is_suspended_meanwhile() -> None:
+    world, load = await scaled()
+    load.silent = True
+    await load.lasts(120)
+    said = world.condition("AutoscalingLimited")
+    await world.edit(suspend=True)
+    await load.lasts(60)
+    assert world.condition("AutoscalingLimited")["message"] == said["message"]
+    assert world.status()["autoscaling"]["held"]
+    load.silent = False
+    await world.edit(suspend=False)
+    await load.lasts(3 * EVERY_S)
+    assert not world.condition("AutoscalingLimited")
+
+
 async def test_that_the_metric_is_lost_is_still_told_by_the_next_leader() -> None:
     world, load = await scaled()
     load.per_second = 30

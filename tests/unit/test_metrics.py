@@ -124,7 +124,16 @@ def test_the_age_of_a_step_is_told_and_what_it_may_be(
         (None, SCALED, 0, 0),
         (None, None, 0, 0),
         ("MetricLost", SCALED | {"held": True}, 1, 0),
+        ("MetricLost", {"provider": "keda"}, 1, 0),  # its fallback holds
         ("FailedGetExternalMetric", {"provider": "keda"}, 1, 0),
+        ("FailedGetResourceMetric", None, 1, 0),
+        ("FailedComputeMetricsReplicas", None, 1, 0),
+        ("ProviderMissing", SCALED | {"held": True}, 1, 0),
+        ("ProviderMissing", SCALED, 0, 0),  # another metric goes on
+        ("SharedGPU", SCALED, 0, 0),
+        ("KedaTooOld", {"provider": "keda"}, 0, 0),
+        ("ScaledObjectStays", {"provider": "builtin"}, 0, 0),
+        ("FailedGetScale", None, 0, 0),
         ("TooManyReplicas", SCALED, 0, 1),
     ],
 )

@@ -45,7 +45,7 @@ class Scaling:
     least: the fewest replicas that the autoscaler may choose. lost: why its data say nothing, in
     words; empty: they do. beyond: whether the load asks for more than there may be. status: what is
     to be said and remembered. followed: whom to ask. keda_has_it: whether KEDA has not let go of
-    the autoscaler yet.
+    the autoscaler yet. rests: whether its floor stays where it is, whatever the load.
     """
 
     asked: Autoscaling
@@ -57,6 +57,7 @@ class Scaling:
     status: AutoscalingStatus | None = None
     followed: Followed | None = None
     keda_has_it: bool = False
+    rests: bool = False
 
     @property
     def by_keda(self) -> bool:
@@ -69,6 +70,15 @@ def scaling(detector: Detector, observed: Observed, stable: str) -> Scaling | No
     asked = detector.spec.autoscaled
     if asked is None:
         return None
+    found = _scaling(detector, asked, observed, stable)
+    if not detector.spec.suspend:
+        return found
+    # Nothing is written: a floor that followed the load would be one that no autoscaler has.
+    by_floor, known = found.followed is not None, observed.status.autoscaling
+    return replace(found, status=known, lost="", beyond=False, followed=None, rests=by_floor)
+
+
+def _scaling(detector: Detector, asked: Autoscaling, observed: Observed, stable: str) -> Scaling:
     provider = _provider(asked, observed)
     lack = _lack(detector, asked, provider, observed)
     if lack and not lack.whole:

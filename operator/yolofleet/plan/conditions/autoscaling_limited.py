@@ -27,15 +27,17 @@ def autoscaling_limited(now: Situation) -> Statement | None:
         )
     if scaling.beyond:
         return _limited(Reason.TOO_MANY_REPLICAS, too_many(scaling.least))
-    if scaling.followed and now.observed.moved is None and (said := _said(now)):
+    unlooked = scaling.rests or (scaling.followed and now.observed.moved is None)
+    if unlooked and (said := _said(now)):
         return said
     if limit is None or not now.lasts(limit.since):
         return None
-    return _limited(limit.reason, limit.message_with_a_floor if scaling.followed else limit.message)
+    by_floor = scaling.followed or scaling.rests
+    return _limited(limit.reason, limit.message_with_a_floor if by_floor else limit.message)
 
 
 def _said(now: Situation) -> Statement | None:
-    """Return what the status says of the load: this operator began since, and has not looked."""
+    """Return what the status says of the load: who has not looked yet, or does not, keeps it."""
     said = now.observed.status.condition(ConditionType.AUTOSCALING_LIMITED)
     of_the_load = {Reason.METRIC_LOST, Reason.TOO_MANY_REPLICAS}
     return _limited(said.reason, said.message) if said and said.reason in of_the_load else None
