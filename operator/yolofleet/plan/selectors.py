@@ -91,9 +91,14 @@ _ATTRIBUTE: Final = re.compile(
     rf"device\.attributes{_FIELD}"
     rf"(?:\s*(?P<how>==|!=)\s*(?:{_TEXT.format('value')}|(?P<plain>true|false|-?\d+)))?"
 )
-_CAPACITY: Final = re.compile(
-    rf"device\.capacity{_FIELD}"
-    rf"\.compareTo\(\s*quantity\(\s*{_TEXT.format('value')}\s*\)\s*\)\s*(?P<how>[<>]=?|[=!]=)\s*0"
+_QUANTITY: Final = rf"quantity\(\s*{_TEXT.format('value')}\s*\)"
+_CAPACITIES: Final = tuple(
+    re.compile(rf"device\.capacity{_FIELD}{compared}")
+    for compared in (
+        rf"\.compareTo\(\s*{_QUANTITY}\s*\)\s*(?P<how>[<>]=?|[=!]=)\s*0",
+        rf"\s*(?P<how>[=!]=)\s*{_QUANTITY}",
+        rf"\.(?P<how>isGreaterThan|isLessThan)\(\s*{_QUANTITY}\s*\)",
+    )
 )
 _HOWS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "==": eq,
@@ -102,6 +107,8 @@ _HOWS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "<=": le,
     ">": gt,
     ">=": ge,
+    "isGreaterThan": gt,
+    "isLessThan": lt,
 }
 
 
@@ -111,8 +118,9 @@ def _test(part: str) -> Test | None:
         return _driver(_text(found, "value"))
     if found := _ATTRIBUTE.fullmatch(part):
         return _attribute(_name(found), found["how"] or "==", _constant(found))
-    if found := _CAPACITY.fullmatch(part):
-        return _capacity(_name(found), found["how"], _text(found, "value"))
+    for pattern in _CAPACITIES:
+        if found := pattern.fullmatch(part):
+            return _capacity(_name(found), found["how"], _text(found, "value"))
     return None
 
 
