@@ -53,12 +53,17 @@ test-needs: venv check
 # What has passed for this very state of the files is not run again; it is asked for by `test-all` alone.
 STATE = $(shell { git rev-parse HEAD; git diff HEAD; git ls-files -oz --exclude-standard | xargs -0r cat; } \
   | sha1sum | cut -c-12)
-ALL := unit contract chart memory serving operator e2e faults
+ALL := unit contract chart memory serving operator e2e faults ray
 
 .PHONY: test-all
 test-all: venv ## Every test in its long form, in parts of at most an hour; goes on where it was stopped
 	$(MAKE) test-needs
 	$(MAKE) $(ALL:%=build/all/$(STATE)/%.xml)
+
+build/all/%/ray.xml:
+	mkdir -p $(@D)
+	$(MAKE) test-ray ARGS=--junitxml=$@.running
+	mv $@.running $@
 
 build/all/%.xml:
 	mkdir -p $(@D)
@@ -92,6 +97,14 @@ test-unit: venv ## The tests that need neither a cluster nor a browser
 test-gpu: ## The tests that need an NVIDIA GPU, with what the image for GPUs has (downloads gigabytes)
 	$(MAKE) venv VENV=.venv-gpu LOCK=dev-gpu
 	.venv-gpu/bin/python -m pytest tests/gpu
+
+# Ray is large, so it is no part of $(VENV): its environment is kept with the caches.
+RAY := $(or $(YOLOFLEET_CACHE),$(HOME)/.cache/yolofleet)/venv-ray
+
+.PHONY: test-ray
+test-ray: ## The server on Ray Serve, with a Ray of its own (installs half a gigabyte once)
+	$(MAKE) venv VENV=$(RAY) LOCK=dev-ray
+	$(RAY)/bin/python -m pytest -m ray $(ARGS) tests/ray
 
 .PHONY: bench-operator
 bench-operator: venv ## Measure the operator with 10, 100 and 1,000 detectors against its targets (half an hour)

@@ -48,6 +48,7 @@ def _parse() -> argparse.Namespace:
     add("stub-image", _stub_image, "build and load the server with the stub engine; print its tag")
     text = "install a Prometheus that scrapes what the cluster runs; print its address"
     add("prometheus", _prometheus, text)
+    add("ray-image", _ray_image, "build and load the server for Ray; print its tag")
     add("down", _down, "delete the cluster, keep the caches")
     add("purge", _purge, "delete the cluster, the caches and the images built here")
     text = "make a kind cluster with Istio, or return at once if it is healthy"
@@ -95,6 +96,10 @@ def _prometheus(_: argparse.Namespace) -> None:
     up.up(metrics=False)
     prometheus.install()
     print(prometheus.url())
+
+
+def _ray_image(_: argparse.Namespace) -> None:
+    print(images.build_and_load_ray())
 
 
 def _down(_: argparse.Namespace) -> None:

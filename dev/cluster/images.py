@@ -35,6 +35,10 @@ PRODUCTS: Final = {
         "yolofleet/yoloserve", "serving_image/Dockerfile", target="cpu", variant="-cpu"
     ),
 }
+# For detectors with `spec.runtime.engine: ray`; large, so built where it is asked for.
+RAY: Final = Product(
+    "yolofleet/yoloserve", "serving_image/Dockerfile", target="ray", variant="-ray"
+)
 # No products: the server with an engine that only waits, for tests of what is around engines, and
 # with a network in trouble, for releases that are to be called off.
 STUB: Final = Product("yolofleet/yoloserve-stub", "dev/stub_engine/Dockerfile")
@@ -50,6 +54,15 @@ def build_and_load() -> dict[str, str]:
         if kindcluster.runs():
             kindcluster.load(list(tags.values()))
     return tags
+
+
+def build_and_load_ray() -> str:
+    """Build RAY and load it; return its tag."""
+    with lock("images"):
+        tag = _build(RAY, arguments(kindcluster.mode_of_running() or mode.current()))
+        if kindcluster.runs():
+            kindcluster.load([tag])
+    return tag
 
 
 def build_and_load_upon(product: Product) -> str:

@@ -50,7 +50,7 @@ def _serving(variant: str) -> Released:
 
 IMAGES: Final = {
     "operator": Released(PRODUCTS["operator"], "requirements/operator.txt"),
-    **{variant: _serving(variant) for variant in ("cpu", "torch", "gpu")},
+    **{variant: _serving(variant) for variant in ("cpu", "torch", "gpu", "ray")},
 }
 ALWAYS: Final = ("operator", "cpu")  # without these the chart serves nobody
 

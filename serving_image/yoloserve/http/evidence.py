@@ -3,6 +3,9 @@
 Apart from the port of requests: it asks no key, stays reachable while that one is full, closed or
 behind a sidecar, and can be opened to the operator alone. Each connection has one request, of a few
 bytes, and a few seconds; what comes when all places are taken takes the oldest one's.
+
+Where a request to the port of requests meets any of several servers, behind Ray's, a server's own
+metrics are here as well.
 """
 
 import asyncio
@@ -10,11 +13,13 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
+from prometheus_client import CONTENT_TYPE_LATEST
+
 from yoloserve.settings import ENV_PREFIX
 
 log = logging.getLogger(__name__)
 
-PATH = b"/evidence"
+EVIDENCE, METRICS = b"/evidence", b"/metrics"
 MOST_OPEN = 16
 MOST_BYTES = 4096  # of a request
 LONGEST_S = 5.0  # for all of it, the reading of the answer too
@@ -24,8 +29,12 @@ END = b"\r\n\r\n"
 class EvidencePort:
     """Listens, while it is open."""
 
-    def __init__(self, tell: Callable[[], bytes]) -> None:
-        self._tell = tell
+    def __init__(
+        self, tell: Callable[[], bytes], metrics: Callable[[], bytes] | None = None
+    ) -> None:
+        self._pages = {EVIDENCE: (tell, "application/json")}
+        if metrics:
+            self._pages[METRICS] = (metrics, CONTENT_TYPE_LATEST)
         self._server: asyncio.Server | None = None
         self._open: dict[_Connection, None] = {}  # in the order in which they came
 
@@ -34,11 +43,16 @@ class EvidencePort:
         """Say where it listens; 0: it does not."""
         return self._server.sockets[0].getsockname()[1] if self._server else 0
 
-    async def open(self, host: str, port: int) -> None:
-        """Listen, if the port can be had: a sidecar that has it is no reason not to serve."""
+    async def open(self, host: str, port: int, *, shared: bool = False) -> None:
+        """Listen, if the port can be had: a sidecar that has it is no reason not to serve.
+
+        shared: whoever asks for the same has it too, so that one server may follow another.
+        """
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: _Connection(self), host, port)
+            self._server = await loop.create_server(
+                lambda: _Connection(self), host, port, reuse_port=shared or None
+            )
         except OSError as error:
             fields = {"reason": str(error), "setting": f"{ENV_PREFIX}EVIDENCE_PORT", "port": port}
             log.error("no evidence is told: its port cannot be had", extra=fields)
@@ -67,17 +81,19 @@ class EvidencePort:
         target, _, version = rest.rpartition(b" ")
         if not version.startswith(b"HTTP/1."):
             return _reply("400 Bad Request", b"this is no request of HTTP/1.1\n")
-        if target != PATH:
-            return _reply("404 Not Found", b"here is /evidence, and nothing else\n", method)
+        if target not in self._pages:
+            pages = b" and ".join(self._pages)
+            return _reply("404 Not Found", b"here is %b, and nothing else\n" % pages, method)
         if method != b"GET":
             message = b"only GET is answered here\n"
             return _reply("405 Method Not Allowed", message, method, "allow: GET\r\n")
+        tell, kind = self._pages[target]
         try:
-            body = self._tell()
+            body = tell()
         except Exception:  # handed on: to the log, and to whoever asked
             log.exception("no evidence")
             return _reply("500 Internal Server Error", b"the server failed; its log says why\n")
-        return _reply("200 OK", body, kind="application/json")
+        return _reply("200 OK", body, kind=kind)
 
 
 class _Connection(asyncio.Protocol):

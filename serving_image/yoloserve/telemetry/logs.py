@@ -57,6 +57,15 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(level.upper())
 
 
+def beside_the_host(package: str) -> None:
+    """Write the lines of `package` to stderr where the process, and its log, are another's."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    ours = logging.getLogger(package)
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.INFO)
+
+
 @contextmanager
 def configured() -> Iterator[None]:
     """Send every logger's lines through the formatter, and what libraries write to stderr."""
