@@ -17,7 +17,8 @@ HOLDS: Final = "currentReplicasIfHigher"
 
 _OFFERED: Final = "ok|internal|canceled|overloaded|deadline_exceeded|hurried"
 _RATE: Final = "[2m]"  # two scrapes and more, where Prometheus scrapes once a minute
-_PODS: Final = "-[0-9a-f]{8}-[0-9a-z]+-[0-9a-z]{5}"
+_POD: Final = "-[0-9a-z]+-[0-9a-z]{5}"
+_PODS: Final = f"-[0-9a-f]{{8}}{_POD}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +35,20 @@ class Question:
 
 
 def questions(
-    asked: Autoscaling, namespace: str, detector: str, gpu: GpuSeries
+    asked: Autoscaling, namespace: str, detector: str, stable: str, gpu: GpuSeries
 ) -> Iterator[Question]:
     """Ask for what all pods of a detector have to do, whichever revision they are of.
 
-    Each answer is a sum: divided by what a replica is to have, it is the number of replicas. Where
-    no pod is scraped there is no answer, which is no 0.
+    What one can do, those of the revision `stable` say, of which replicas are added. Each answer is
+    a sum: divided by what a replica is to have, it is the number of replicas. Where no pod is
+    scraped there is no answer, which is no 0.
     """
     pods = f"{revisions_prefix(detector)}{_PODS}"
     where = f'namespace="{namespace}",pod=~"{pods}"'
     if asked.load is not None:
         requests = f'yoloserve_requests_total{{{where},source="request",outcome=~"{_OFFERED}"}}'
-        capacity = f"yoloserve_capacity_requests_per_second{{{where}}} < +Inf"
+        own = f'namespace="{namespace}",pod=~"{stable}{_POD}"'
+        capacity = f"yoloserve_capacity_requests_per_second{{{own}}} < +Inf"
         query = f"100 * sum(rate({requests}{_RATE})) / avg({capacity})"
         yield Question("load", query, asked.load)
     if asked.in_flight is not None:

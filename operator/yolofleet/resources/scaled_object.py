@@ -28,7 +28,7 @@ def scaled_object(
     asked = scaling.asked
     triggers = [
         _prometheus(question, keda)
-        for question in questions(asked, detector.namespace, detector.name, keda.gpu)
+        for question in questions(asked, detector.namespace, detector.name, revision, keda.gpu)
     ]
     fallback = {"failureThreshold": _FAILURES, "replicas": scaling.least, "behavior": HOLDS}
     if asked.cpu_target:
