@@ -227,6 +227,33 @@ async def test_what_claims_are_made_from_is_kept_as_it_was_written_and_goes_with
     await eventually(nothing)
 
 
+async def test_without_a_spare_device_a_release_goes_replica_by_replica(
+    operator: OperatorProcess,
+    scheduler: None,
+    devices: str,
+    here: Any,
+    make_detector: MakeDetector,
+    kube: Kube,
+    namespace: str,
+    eventually: Eventually,
+) -> None:
+    await make_detector(accelerator={"deviceClassName": DRIVER}, podTemplate=here, replicas=2)
+
+    async def released_on(revision: str = "") -> str:
+        raw = await kube.get(kinds.DETECTOR, namespace, "gate")
+        status = raw["status"]
+        assert (told(raw, "Released")["status"], status["ready"]) == ("True", "2/2"), status
+        assert status["stable"]["revision"] != revision
+        return str(status["stable"]["revision"])
+
+    before = await eventually(released_on)
+    model = {"uri": "demo://shapes-v2"}
+    await kube.merge(kinds.DETECTOR, namespace, "gate", {"spec": {"model": model}})
+    await eventually(lambda: released_on(before))
+    templates = await kube.list(kinds.CLAIM_TEMPLATE, namespace)
+    assert len(templates) == 2, "the former one's stays for a roll-back"
+
+
 async def test_a_selector_that_is_no_cel_is_refused_in_the_users_words(
     operator: OperatorProcess,
     devices: str,

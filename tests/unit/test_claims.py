@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import DETECTOR_LABEL
 from yolofleet.plan.devices import Offer, devices_for
-from yolofleet.plan.inventory import Inventory, devices_in, held_by
+from yolofleet.plan.inventory import Holder, Inventory, devices_in, held_by
 from yolofleet.plan.nodes import needs_accelerators
 from yolofleet.plan.selectors import Device, selector
 from yolofleet.workloads.accelerators import tolerations
@@ -105,14 +105,19 @@ def a_claim(device: str, detector: str = "", **result: Any) -> dict[str, Any]:
     results = [{"driver": CLASS, "pool": "n1", "device": device} | result]
     labels = {DETECTOR_LABEL: detector} if detector else {}
     return {
-        "metadata": {"namespace": "shop", "labels": labels},
+        "metadata": {
+            "namespace": "shop",
+            "labels": labels,
+            "ownerReferences": [{"kind": "Pod", "uid": "pod-1", "controller": True}],
+        },
         "status": {"allocation": {"devices": {"results": results}}},
     }
 
 
 def test_a_claim_holds_what_it_was_allocated_unless_it_only_looks_on() -> None:
-    assert dict(held_by(a_claim("gpu-0", "gate"))) == {(CLASS, "n1", "gpu-0"): "shop/gate"}
-    assert dict(held_by(a_claim("gpu-0"))) == {(CLASS, "n1", "gpu-0"): ""}
+    of_gate = Holder("shop/gate", "pod-1")
+    assert dict(held_by(a_claim("gpu-0", "gate"))) == {(CLASS, "n1", "gpu-0"): of_gate}
+    assert dict(held_by(a_claim("gpu-0"))) == {(CLASS, "n1", "gpu-0"): Holder("", "pod-1")}
     assert not dict(held_by(a_claim("gpu-0", adminAccess=True)))
     assert not dict(held_by({"metadata": {"namespace": "shop"}}))
 
@@ -129,7 +134,7 @@ def test_devices_that_would_do_are_counted_by_node_and_holder(
 ) -> None:
     far = replace(H100, node="n2", pool="n2")
     other = replace(H100, driver="other.example.com")
-    held = {H100.id: "shop/gate", L4.id: ""}
+    held = {H100.id: Holder("shop/gate"), L4.id: Holder()}
     plain, picky = ASKED, ASKED | {"selectors": [LARGE]}
     detector = detector_with(accelerator=plain, canary={"accelerator": picky})
     there = found(detector, H100, L4, far, other, held=held)
@@ -275,7 +280,9 @@ def test_with_too_few_devices_as_many_pods_are_made_as_there_are_and_the_rest_is
 
 def test_who_holds_devices_is_told(world: Any) -> None:
     claiming(world, H100, L4)
-    world.inventory = Inventory(CLASSES, (H100, L4), {H100.id: "", L4.id: "shop/other"})
+    world.inventory = Inventory(
+        CLASSES, (H100, L4), {H100.id: Holder(), L4.id: Holder("shop/other")}
+    )
     world.settle()
     assert (
         "2 are offered: 2 held by other pods, 0 by this detector's, 0 free" in said(world).message
@@ -304,7 +311,7 @@ def test_pods_that_were_just_placed_hold_devices_although_their_claims_were_not_
     world.pods = [placed]
     [node] = world.rooms()
     assert (node.offered, node.free, node.own) == ({CLASS: 2}, {CLASS: 1}, {CLASS: 1})
-    world.inventory = replace(world.inventory, held={H100.id: "shop/gate"})
+    world.inventory = replace(world.inventory, held={H100.id: Holder("shop/gate")})
     [node] = world.rooms()
     assert (node.free, node.own) == ({CLASS: 1}, {CLASS: 1}), "by now it is listed"
 

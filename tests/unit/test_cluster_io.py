@@ -5,10 +5,12 @@ from typing import Any, cast
 
 import pytest
 
+from yolofleet.api.detector import Detector
 from yolofleet.cluster import kinds
 from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.devices import DeviceLists
+from yolofleet.plan.inventory import Holder
 from yolofleet.runtime import errors
 from yolofleet.runtime.client import Client, Listing
 from yolofleet.runtime.kind import Kind
@@ -182,8 +184,9 @@ SLICE = {"driver": "d", "pool": {"name": "n1"}, "nodeName": "n1", "devices": [{"
 class DeviceApi:
     """An API server that lists what there is of devices; forbidden: of what not, and where."""
 
-    def __init__(self, *forbidden: tuple[Any, str]) -> None:
+    def __init__(self, *forbidden: tuple[Any, str], claim: Any = CLAIM) -> None:
         self.forbidden = set(forbidden)
+        self.claim = claim
         self.asked: list[str] = []
 
     async def list(self, kind: Any, keep: Any, *, namespace: str) -> Listing[Any]:
@@ -192,7 +195,7 @@ class DeviceApi:
             raise errors.Forbidden("no")
         a_class = {"metadata": {"name": "d"}, "spec": {}}
         there = {kinds.DEVICE_CLASS: a_class, kinds.DEVICE_SLICE: {"spec": SLICE}}
-        return Listing([keep(there.get(kind, CLAIM))], 1)
+        return Listing([keep(there.get(kind, self.claim))], 1)
 
 
 def device_lists(api: DeviceApi, *namespaces: str) -> tuple[DeviceLists, Cache, list[float]]:
@@ -208,7 +211,7 @@ async def test_what_there_is_of_devices_is_listed_once_for_all_for_a_few_seconds
     lists, cache, now = device_lists(api)
     await asyncio.gather(*(lists.inventory() for _ in range(5)))
     found = await lists.inventory()
-    assert (found.classes, found.held) == ({"d": ()}, {("d", "n1", "gpu-0"): ""})
+    assert (found.classes, found.held) == ({"d": ()}, {("d", "n1", "gpu-0"): Holder()})
     assert [each.name for each in found.devices] == ["gpu-0"]
     assert (len(api.asked), found.blind) == (3, False)
     now[0] += 6.0
@@ -216,6 +219,36 @@ async def test_what_there_is_of_devices_is_listed_once_for_all_for_a_few_seconds
     assert len(api.asked) == 6
     cache.set_served(kinds.CLAIM_TEMPLATE, False)
     assert (await lists.inventory()).classes is None
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "detector", "there", "free"),
+    [
+        ((), "other", True, 0),
+        ((), "other", False, 1),
+        ((), "", False, 0),  # of somebody else, whose pods nobody watches
+        (("shop",), "other", False, 1),
+        (("dock",), "other", False, 0),  # of another operator
+    ],
+)
+async def test_a_claim_of_ours_that_outlived_its_pod_holds_nothing(
+    namespaces: tuple[str, ...], detector: str, there: bool, free: int
+) -> None:
+    labels = {"yolofleet.io/detector": detector} if detector else {}
+    owners = [{"kind": "Pod", "uid": "u-p", "controller": True}]
+    claim = CLAIM | {"metadata": CLAIM["metadata"] | {"labels": labels, "ownerReferences": owners}}
+    cache = Cache()
+    cache.set_served(kinds.CLAIM_TEMPLATE, True)
+    cache.put(kinds.NODE, an_object(kinds.NODE, namespace="", name="n1"))
+    if there:
+        cache.put(kinds.POD, an_object(kinds.POD, name="p", uid="u-p") | {"spec": {}})
+    client = cast(Client, DeviceApi(claim=claim))
+    found = Accelerators(client, cache, namespaces=namespaces, clock=lambda: 0.0)
+    spec = {"model": {"uri": "demo://shapes"}, "accelerator": {"deviceClassName": "d"}}
+    raw = an_object(kinds.DETECTOR)
+    raw["metadata"]["generation"] = 1
+    [node], classes = await found.found_by(Detector.parse(raw | {"spec": spec}), [])
+    assert (node.offered, node.free, classes) == ({"d": 1}, {"d": free}, frozenset({"d"}))
 
 
 async def test_claims_are_seen_where_they_may_be() -> None:

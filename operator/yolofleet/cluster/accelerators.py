@@ -19,6 +19,7 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.devices import DeviceLists
 from yolofleet.plan.devices import Devices, devices_for, needs_devices
+from yolofleet.plan.inventory import Holder
 from yolofleet.plan.nodes import NodeRoom, needs_accelerators, offered, rooms
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.errors import Forbidden
@@ -71,8 +72,15 @@ class Accelerators:
         if not needs_devices(detector, children):
             return await self.rooms(detector.key), None
         inventory = await self._devices.inventory()
-        nodes = await self.rooms(detector.key, devices_for(detector, children, inventory))
+        devices = devices_for(detector, children, inventory, self._gone)
+        nodes = await self.rooms(detector.key, devices)
         return nodes, None if inventory.classes is None else frozenset(inventory.classes)
+
+    def _gone(self, holder: Holder) -> bool:
+        """Say whether the pod is gone that claimed a device, if it was one that is watched."""
+        namespace = holder.detector.partition("/")[0]
+        watched = namespace and (not self._namespaces or namespace in self._namespaces)
+        return bool(watched) and not self._cache.has(holder.pod)
 
     async def rooms(self, key: str, devices: Devices | None = None) -> tuple[NodeRoom, ...]:
         """Return the nodes with accelerators as the detector `key` finds them now."""

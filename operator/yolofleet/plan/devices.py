@@ -1,13 +1,13 @@
 """Devices that a detector asks for: which of those of the cluster would do, and are free; pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from yolofleet.api.accelerator import Accelerator
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
-from yolofleet.plan.inventory import ANYWHERE, Inventory
+from yolofleet.plan.inventory import ANYWHERE, Holder, Inventory
 from yolofleet.plan.selectors import selector
 from yolofleet.workloads import claims
 from yolofleet.workloads.accelerators import place
@@ -31,8 +31,11 @@ class Offers:
     whole: bool
 
 
-def offers(asked: Ask, inventory: Inventory, key: str) -> Offers:
-    """Return what of `asked` there is, as the detector `key` finds it."""
+def offers(asked: Ask, inventory: Inventory, key: str, gone: Callable[[Holder], bool]) -> Offers:
+    """Return what of `asked` there is, as the detector `key` finds it.
+
+    gone: says whose claim outlived its pod: it is taken away, and its devices are as good as free.
+    """
     classes = inventory.classes or {}
     if asked.device_class not in classes:
         return Offers({}, True)
@@ -42,9 +45,10 @@ def offers(asked: Ask, inventory: Inventory, key: str) -> Offers:
         if not all(each.holds(device) for each in read):
             continue
         holder = inventory.held.get(device.id)
+        is_free = holder is None or gone(holder)
         offered[device.node] += 1
-        free[device.node] += holder is None
-        own[device.node] += holder == key
+        free[device.node] += is_free
+        own[device.node] += not is_free and holder is not None and holder.detector == key
     found = {node: Offer(offered[node], free[node], own[node]) for node in offered}
     return Offers(found, all(each.whole for each in read) and ANYWHERE not in found)
 
@@ -85,12 +89,17 @@ class Devices:
         return found
 
 
-def devices_for(detector: Detector, children: Iterable[Manifest], inventory: Inventory) -> Devices:
+def devices_for(
+    detector: Detector,
+    children: Iterable[Manifest],
+    inventory: Inventory,
+    gone: Callable[[Holder], bool] = lambda _: False,
+) -> Devices:
     """Return what `detector` finds of the devices that its spec, or a revision of it, asks for."""
     made = (child for child in children if child["kind"] == claims.KIND)
     templates = {name: (ask, count) for name, ask, count in claims.asked_in(made)}
     asks = {ask for ask, _ in templates.values()} | {Ask.of(each) for each in _claimed(detector)}
-    found = {ask.name: offers(ask, inventory, detector.key) for ask in asks}
+    found = {ask.name: offers(ask, inventory, detector.key, gone) for ask in asks}
     return Devices(
         {name: offer.by_node for name, offer in found.items()},
         frozenset(name for name, offer in found.items() if not offer.whole),

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from yolofleet.api.names import DETECTOR_LABEL, Manifest
 from yolofleet.plan.selectors import Device
+from yolofleet.runtime.objects import controller_uid
 
 DeviceId = tuple[str, str, str]
 
@@ -14,17 +15,25 @@ ANYWHERE: Final = ""
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has a device. detector: "namespace/name"; empty: somebody else. pod: its uid."""
+
+    detector: str = ""
+    pod: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """What there is of devices, as it was read.
 
     classes: by name, the selectors of each DeviceClass; None: the API is not there, or not for us.
-    held: whose each allocated device is, as "namespace/name" of a detector; empty: of others.
+    held: who has each device that is allocated.
     blind: whether claims of other namespaces could not be seen.
     """
 
     classes: Mapping[str, tuple[str, ...]] | None = None
     devices: tuple[Device, ...] = ()
-    held: Mapping[DeviceId, str] = field(default_factory=dict)
+    held: Mapping[DeviceId, Holder] = field(default_factory=dict)
     blind: bool = False
 
 
@@ -70,11 +79,13 @@ def class_in(device_class: Manifest) -> tuple[str, ...]:
     return tuple(each.get("cel", {}).get("expression", "") for each in selectors)
 
 
-def held_by(claim: Manifest) -> Iterator[tuple[DeviceId, str]]:
+def held_by(claim: Manifest) -> Iterator[tuple[DeviceId, Holder]]:
     """Return the devices that `claim` has, and whose it is. Who only looks on holds none."""
     metadata = claim["metadata"]
     detector = (metadata.get("labels") or {}).get(DETECTOR_LABEL)
-    holder = f"{metadata['namespace']}/{detector}" if detector else ""
+    holder = Holder(
+        f"{metadata['namespace']}/{detector}" if detector else "", controller_uid(claim)
+    )
     allocation = (claim.get("status") or {}).get("allocation") or {}
     for result in (allocation.get("devices") or {}).get("results") or ():
         if not result.get("adminAccess"):
