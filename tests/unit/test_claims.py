@@ -261,6 +261,19 @@ def test_without_the_class_it_is_told_which_lacks(world: Any) -> None:
     assert set(world.replicas().values()) == {0}
 
 
+def test_what_runs_keeps_its_devices_when_their_class_goes_and_it_is_said(world: Any) -> None:
+    claiming(world, H100, L4).settle()
+    released = world.status().condition("Released").status
+    world.inventory = Inventory({"other.example.com": ()}, (H100,))
+    world.settle()
+    assert set(world.replicas().values()) == {2}
+    assert (said(world).status, said(world).reason) == ("Unknown", "Missing")
+    assert (
+        "what runs keeps its devices, and no other pod gets any: there is no" in said(world).message
+    )
+    assert released == world.status().condition("Released").status == "True"
+
+
 def test_with_too_few_devices_as_many_pods_are_made_as_there_are_and_the_rest_is_told(
     world: Any,
 ) -> None:

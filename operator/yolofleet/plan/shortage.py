@@ -21,8 +21,8 @@ def shortage(
     if lacking <= 0:
         return None
     who = "1 more replica has" if lacking == 1 else f"{lacking} more replicas have"
-    if unclaimable := _unclaimable(revision, device_classes):
-        return f"{who} no room: {unclaimable}"
+    if why := unclaimable(revision, device_classes):
+        return f"{who} no room: {why}"
     wanted, may_run_on = requests_of(revision), usable(revision, nodes)
     short = [r for r, need in wanted.items() if fit({r: need}, may_run_on) < wanted_more]
     messages = [_shortage_of(revision, r, wanted[r], nodes) for r in sorted(short or wanted)]
@@ -54,7 +54,7 @@ def _added(revision: Revision, resource: str) -> tuple[str, str]:
     return name, f"add a node with {name} (and its DRA driver)"
 
 
-def _unclaimable(revision: Revision, device_classes: Collection[str] | None) -> str | None:
+def unclaimable(revision: Revision, device_classes: Collection[str] | None) -> str | None:
     """Say why no such device can be claimed at all."""
     if (asked := revision.accelerator) is None:
         return None

@@ -8,7 +8,7 @@ from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
 from yolofleet.plan.nodes import NodeRoom
-from yolofleet.plan.shortage import remedy, unseen
+from yolofleet.plan.shortage import remedy, unclaimable, unseen
 from yolofleet.workloads.accelerators import is_accelerator, requests_of
 from yolofleet.workloads.revision import Revision
 
@@ -17,7 +17,7 @@ _say = partial(Statement, ConditionType.GPU_AVAILABLE)
 
 def gpu_available(now: Situation) -> Statement | None:
     """Say what the nodes offer of what is asked for, or what of it is missing."""
-    return first((missing, unschedulable, offered), now)
+    return first((missing, unschedulable, claimed_no_more, offered), now)
 
 
 def missing(now: Situation) -> Statement | None:
@@ -33,6 +33,17 @@ def unschedulable(now: Situation) -> Statement | None:
             fix = remedy(revision, failure.message)
             message = f"{failure.message}{fix}{unseen(now.observed.nodes)}"
             return _say(False, Reason.UNSCHEDULABLE, message)
+    return None
+
+
+def claimed_no_more(now: Situation) -> Statement | None:
+    """Say that devices which pods have could not be claimed again: the class or the API is gone."""
+    for revision in _running(now):
+        if why := unclaimable(revision, now.observed.device_classes):
+            message = (
+                f"{revision.name}: what runs keeps its devices, and no other pod gets any: {why}"
+            )
+            return _say(None, Reason.MISSING, message)
     return None
 
 
