@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from yolofleet.api.accelerator import Accelerator
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
-from yolofleet.plan.inventory import ANYWHERE, Holder, Inventory
+from yolofleet.plan.inventory import ANYWHERE, Holder, Inventory, Suitable
 from yolofleet.plan.selectors import selector
 from yolofleet.workloads import claims
 from yolofleet.workloads.accelerators import place
@@ -36,21 +36,36 @@ def offers(asked: Ask, inventory: Inventory, key: str, gone: Callable[[Holder], 
 
     gone: says whose claim outlived its pod: it is taken away, and its devices are as good as free.
     """
+    suitable = _suitable(asked, inventory)
+    found = {}
+    for node, (number, holders) in suitable.by_node.items():
+        held = [holder for holder in holders if not gone(holder)]
+        own = sum(holder.detector == key for holder in held)
+        found[node] = Offer(number, number - len(held), own)
+    return Offers(found, suitable.whole)
+
+
+def _suitable(asked: Ask, inventory: Inventory) -> Suitable:
+    """Return which devices would do: the same for all detectors that ask so."""
+    if (known := inventory.suitable.get(asked)) is None:
+        known = inventory.suitable[asked] = _chosen(asked, inventory)
+    return known
+
+
+def _chosen(asked: Ask, inventory: Inventory) -> Suitable:
     classes = inventory.classes or {}
     if asked.device_class not in classes:
-        return Offers({}, True)
+        return Suitable({}, True)
     read = [selector(each) for each in (*classes[asked.device_class], *asked.selectors)]
-    offered, free, own = Counter[str](), Counter[str](), Counter[str]()
+    numbers, holders = Counter[str](), dict[str, list[Holder]]()
     for device in inventory.devices:
         if not all(each.holds(device) for each in read):
             continue
-        holder = inventory.held.get(device.id)
-        is_free = holder is None or gone(holder)
-        offered[device.node] += 1
-        free[device.node] += is_free
-        own[device.node] += not is_free and holder is not None and holder.detector == key
-    found = {node: Offer(offered[node], free[node], own[node]) for node in offered}
-    return Offers(found, all(each.whole for each in read) and ANYWHERE not in found)
+        numbers[device.node] += 1
+        if holder := inventory.held.get(device.id):
+            holders.setdefault(device.node, []).append(holder)
+    by_node = {node: (number, tuple(holders.get(node, ()))) for node, number in numbers.items()}
+    return Suitable(by_node, all(each.whole for each in read) and ANYWHERE not in by_node)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from yolofleet.api.names import DETECTOR_LABEL, Manifest
 from yolofleet.plan.selectors import Device
 from yolofleet.runtime.objects import controller_uid
+from yolofleet.workloads.claims import Ask
 
 DeviceId = tuple[str, str, str]
 
@@ -23,18 +24,28 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class Suitable:
+    """By node, how many devices would do, and who has some. whole: whether each surely would."""
+
+    by_node: Mapping[str, tuple[int, tuple[Holder, ...]]]
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """What there is of devices, as it was read.
 
     classes: by name, the selectors of each DeviceClass; None: the API is not there, or not for us.
     held: who has each device that is allocated.
-    blind: whether claims of other namespaces could not be seen.
+    blind: whether claims of other namespaces could not be seen. suitable: what of it would do, by
+    what was asked for: worked out once for all detectors.
     """
 
     classes: Mapping[str, tuple[str, ...]] | None = None
     devices: tuple[Device, ...] = ()
     held: Mapping[DeviceId, Holder] = field(default_factory=dict)
     blind: bool = False
+    suitable: dict[Ask, Suitable] = field(default_factory=dict, repr=False, compare=False)
 
 
 def devices_in(slices: Iterable[Manifest]) -> Iterator[Device]:
