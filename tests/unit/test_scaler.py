@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from yolofleet.plan.defaults import GpuSeries
+from yolofleet.plan.inventory import Inventory
+from yolofleet.plan.selectors import Device
 
 GPU = {"limits": {"nvidia.com/gpu": "1"}, "requests": {"cpu": "1"}}
 SHARING = "nvidia.com/gpu.sharing-strategy"
@@ -106,6 +108,20 @@ def test_gpus_without_keda_hold_what_runs_unless_there_is_more_to_go_by(world: A
     scaled(world, keda=False, gpu=60, load=70)
     assert world.think().followed is not None
     assert (limited(world) or ("", ""))[0] == "ProviderMissing"
+
+
+def test_a_gpu_that_is_claimed_is_ones_own_whatever_the_node_shares_beside_it(world: Any) -> None:
+    published = Device("gpu.nvidia.com", "n1", "gpu-0", "n1")
+    world.inventory = Inventory({"gpu.nvidia.com": ()}, (published,) * 4)
+    world.nodes, world.keda = [a_node("time-slicing")], True
+    world.defaults = replace(world.defaults, prometheus="http://prom:9090")
+    scaling = {"minReplicas": 1, "maxReplicas": 4, "gpu": 60}
+    world.edit(
+        replicas=None, accelerator={"deviceClassName": "gpu.nvidia.com"}, autoscaling=scaling
+    )
+    world.settle()
+    assert triggers(world) == ["gpu"]
+    assert (limited(world) or ("", ""))[0] == "KedaSilent", "nobody plays KEDA here"
 
 
 def test_a_gpu_that_nobody_shares_is_no_limit(world: Any) -> None:
