@@ -291,6 +291,13 @@ def test_with_too_few_devices_as_many_pods_are_made_as_there_are_and_the_rest_is
     assert "or change spec.accelerator" in said(world).message
 
 
+def test_a_slash_in_a_selector_makes_no_extended_resource_of_it(world: Any) -> None:
+    path = "device.attributes['a.b'].path == '/dev/gpu0'"
+    claiming(world, H100, selectors=[path]).reconcile()
+    assert "or change spec.accelerator" in said(world).message
+    assert "(and its DRA driver)" in said(world).message
+
+
 def test_who_holds_devices_is_told(world: Any) -> None:
     claiming(world, H100, L4)
     world.inventory = Inventory(

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from yolofleet.plan.nodes import NodeRoom, fit, obstacles, room, usable
-from yolofleet.workloads.accelerators import is_accelerator, requests_of
+from yolofleet.workloads.accelerators import requests_of
+from yolofleet.workloads.claims import claimed
 from yolofleet.workloads.revision import Revision
 
 _NAMED: Final = 5  # nodes that a message names one by one
@@ -38,17 +39,17 @@ def unseen(nodes: Iterable[NodeRoom]) -> str:
 
 def remedy(revision: Revision, words: str) -> str:
     """Say what to do where the scheduler says `words`, if it is an accelerator that lacks."""
-    claims = "cannot allocate all claims" in words
-    for resource in requests_of(revision):
-        if f"Insufficient {resource}" in words or (claims and not is_accelerator(resource)):
-            short, add = _added(revision, resource)
-            return f". Free {short}, or {add}"
-    return ""
+    lacking = [r for r in requests_of(revision) if f"Insufficient {r}" in words]
+    lacking += claimed(revision) if "cannot allocate all claims" in words else ()
+    if not lacking:
+        return ""
+    short, add = _added(revision, lacking[0])
+    return f". Free {short}, or {add}"
 
 
 def _added(revision: Revision, resource: str) -> tuple[str, str]:
     """Return the short name of `resource`, and what brings more of it."""
-    if revision.accelerator is None or is_accelerator(resource):
+    if revision.accelerator is None or resource not in claimed(revision):
         return resource, f"add a node with {resource} (and its device plugin)"
     name = revision.accelerator.device_class_name
     return name, f"add a node with {name} (and its DRA driver)"
@@ -79,8 +80,8 @@ def _shortage_of(revision: Revision, resource: str, need: int, nodes: Sequence[N
     needs = f"a replica needs {need} {resource}; {len(offering)} nodes offer it"
     short, add = _added(revision, resource)
     if not offering:
-        claims = not is_accelerator(resource)
-        instead = "change spec.accelerator" if claims else "remove it from spec.resources.limits"
+        by_claim = resource in claimed(revision)
+        instead = "change spec.accelerator" if by_claim else "remove it from spec.resources.limits"
         return f"{needs}. Please {add}, or {instead}"
     judged = obstacles(revision, offering)
     may_run_on = [node for node, obstacle in judged if obstacle is None]

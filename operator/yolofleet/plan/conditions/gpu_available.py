@@ -9,7 +9,8 @@ from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
 from yolofleet.plan.nodes import NodeRoom
 from yolofleet.plan.shortage import remedy, unclaimable, unseen
-from yolofleet.workloads.accelerators import is_accelerator, requests_of
+from yolofleet.workloads.accelerators import requests_of
+from yolofleet.workloads.claims import claimed
 from yolofleet.workloads.revision import Revision
 
 _say = partial(Statement, ConditionType.GPU_AVAILABLE)
@@ -54,21 +55,22 @@ def offered(now: Situation) -> Statement | None:
     if not needed:
         return None
     offers = (f"{sum(n.offered.get(r, 0) for n in nodes)} {r}" for r in needed)
-    message = f"the nodes offer {', '.join(offers)}{_parted(needed, nodes)}{unseen(nodes)}"
+    message = f"the nodes offer {', '.join(offers)}{_parted(now, nodes)}{unseen(nodes)}"
     if _placed(now) or not any(node.unsure.intersection(needed) for node in nodes):
         return _say(True, Reason.ENOUGH, message)
     return _say(None, Reason.UNSURE, f"{message}; which of them would do, only the scheduler tells")
 
 
+_NAMED: Final = 5
 _STRATEGY: Final = "nvidia.com/mig.strategy"
 _PRODUCT: Final = "nvidia.com/gpu.product"
 """On a node, by NVIDIA's GPU feature discovery. With MIG's strategy single each nvidia.com/gpu is
 a slice, and only the name of the product says of what size."""
 
 
-def _parted(needed: Iterable[str], nodes: Iterable[NodeRoom]) -> str:
-    """Say which of what is offered is less than a GPU of one's own."""
-    wanted = {resource for resource in needed if is_accelerator(resource)}
+def _parted(now: Situation, nodes: Iterable[NodeRoom]) -> str:
+    """Say which of what is offered by number is less than a GPU of one's own."""
+    wanted = {r for each in _running(now) for r in requests_of(each).keys() - claimed(each).keys()}
     said = []
     for node in nodes:
         if not wanted & node.offered.keys():
@@ -78,9 +80,6 @@ def _parted(needed: Iterable[str], nodes: Iterable[NodeRoom]) -> str:
         if node.sharing:
             said.append(f"{node.name} gives one GPU to several pods ({node.sharing})")
     return "".join(f"; {each}" for each in said[:_NAMED])
-
-
-_NAMED: Final = 5
 
 
 def _placed(now: Situation) -> bool:
