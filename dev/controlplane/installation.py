@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import yaml
+
+from cluster.cache import artefact
+from cluster.gobuild import Module, source
 from controlplane.kube import CLUSTER_ROLE, Kube, connect
 from controlplane.plane import OPERATOR_USER, ControlPlane
 from yolofleet.api import names
@@ -15,6 +20,7 @@ DETECTOR_CRD: Final = ROOT / "crds" / "yolodetectors.yolofleet.io.yaml"
 ISTIO_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "istio.yaml"
 GATEWAY_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "gateway.yaml"
 KEDA_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "keda.yaml"
+KUBERAY: Final = Module("kuberay", "github.com/ray-project/kuberay/ray-operator", "v1.5.1")
 MONITOR_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "monitoring.yaml"
 
 
@@ -34,6 +40,7 @@ RIGHTS: Final = [
     _rule("keda.sh", "scaledobjects", _CHILD),
     _rule("resource.k8s.io", "resourceclaimtemplates", _CHILD),
     _rule("resource.k8s.io", "resourceclaims deviceclasses resourceslices", "list"),
+    _rule("ray.io", "rayservices", _CHILD),
     _rule("monitoring.coreos.com", "podmonitors", _CHILD),
     _rule("networking.istio.io", "virtualservices destinationrules", _CHILD),
     _rule("gateway.networking.k8s.io", "httproutes", _CHILD),
@@ -46,6 +53,29 @@ RIGHTS: Final = [
 
 
 ROLE: Final = "yolofleet"
+
+
+def ray_service_crd() -> Path:
+    """Return the file of KubeRay's own CustomResourceDefinition of RayServices, without its words.
+
+    These are most of a megabyte, which an API server takes seconds to read.
+    """
+
+    def write(part: Path) -> None:
+        file = source(KUBERAY) / "config" / "crd" / "bases" / "ray.io_rayservices.yaml"
+        definition = yaml.load(file.read_text(), Loader=yaml.CSafeLoader)
+        versions = definition["spec"]["versions"]
+        definition["spec"]["versions"] = [each for each in versions if each["storage"]]
+        part.write_text(json.dumps(_without_words(definition)))
+
+    return artefact(f"crds/{KUBERAY.name}-{KUBERAY.version}.yaml", write)
+
+
+def _without_words(node: Any) -> Any:
+    if isinstance(node, dict):
+        kept = {k: v for k, v in node.items() if k != "description" or not isinstance(v, str)}
+        return {key: _without_words(value) for key, value in kept.items()}
+    return [_without_words(item) for item in node] if isinstance(node, list) else node
 
 
 async def install(plane: ControlPlane) -> None:

@@ -118,7 +118,7 @@ class Kube:
     async def install(self, *paths: Path) -> None:
         """Apply the manifests of YAML files, and wait until their CRDs are served."""
         for path in paths:
-            for manifest in yaml.safe_load_all(path.read_text()):
+            for manifest in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader):
                 await self.apply(manifest)
                 if manifest["kind"] == "CustomResourceDefinition":
                     await self._served(manifest)

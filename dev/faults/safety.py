@@ -17,6 +17,7 @@ from faults.stage import BYSTANDER, NAME
 from yolofleet.api.names import REVISION_LABEL, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.runtime import objects
+from yolofleet.workloads.choice import workload_of
 
 STALE_S: Final = 3.0
 """An operator decides on what it has heard of: so long a change of readiness, or of the replicas
@@ -27,7 +28,7 @@ that are asked for, may be unknown."""
 class World:
     """The objects at one moment, and when each revision was last ready."""
 
-    deployments: dict[str, Manifest] = field(default_factory=dict)
+    deployments: dict[str, Manifest] = field(default_factory=dict)  # or RayServices
     services: dict[str, Manifest] = field(default_factory=dict)
     rules: set[str] = field(default_factory=set)
     route: Manifest | None = None
@@ -38,7 +39,7 @@ class World:
     def ready(self, revision: str) -> int:
         """Return the replicas of `revision` that can answer."""
         status = self.deployments.get(revision, {}).get("status", {})
-        return int(status.get("availableReplicas", 0))
+        return int(status.get("availableReplicas", 0) or status.get("numServeEndpoints", 0))
 
     def lately_ready(self, revision: str, at: float) -> bool:
         """Return whether `revision` is ready, or was a moment ago."""
@@ -92,9 +93,9 @@ def _note(world: World, seen: Seen) -> None:
         world.route = None if gone else seen.manifest
     elif seen.kind is kinds.DESTINATION_RULE:
         (world.rules.discard if gone else world.rules.add)(name)
-    elif seen.kind in (kinds.DEPLOYMENT, kinds.SERVICE):
-        held = world.deployments if seen.kind is kinds.DEPLOYMENT else world.services
-        if seen.kind is kinds.DEPLOYMENT and world.ready(name):
+    elif seen.kind in (*kinds.WORKLOADS, kinds.SERVICE):
+        held = world.deployments if seen.kind in kinds.WORKLOADS else world.services
+        if seen.kind in kinds.WORKLOADS and world.ready(name):
             world.was_ready[name] = seen.at
         if gone:
             held.pop(name, None)
@@ -107,7 +108,7 @@ def _judge(world: World, seen: Seen) -> Iterator[str]:
         return
     if seen.kind is kinds.VIRTUAL_SERVICE and seen.type != "DELETED":
         yield from _route(world, seen)
-    elif seen.kind is kinds.DEPLOYMENT:
+    elif seen.kind in kinds.WORKLOADS:
         yield from _deployment(world, seen)
     elif seen.kind in (kinds.SERVICE, kinds.DESTINATION_RULE) and seen.type == "DELETED":
         if weight := world.weights.get(seen.name):
@@ -165,7 +166,7 @@ def _deployment(world: World, seen: Seen) -> Iterator[str]:
         return
     same = before["metadata"]["uid"] == seen.uid
     ours = not _foreign(seen.manifest)
-    if same and before["spec"]["template"] != seen.manifest["spec"]["template"] and ours:
+    if same and _pods(before) != _pods(seen.manifest) and ours:
         yield f"the pods of {name} changed: revisions are immutable"
     gone = seen.type == "DELETED" or not seen.manifest["spec"].get("replicas", 1)
     if not gone or not before["spec"].get("replicas", 1) or not world.ready(name):
@@ -177,6 +178,11 @@ def _deployment(world: World, seen: Seen) -> Iterator[str]:
     others = [n for n in world.deployments if n != name and world.ready(n)]
     if not others and _full(world):
         yield f"the last ready revision {name} lost its pods"
+
+
+def _pods(manifest: Manifest) -> Manifest | None:
+    workload = workload_of(manifest)
+    return workload.pod(manifest) if workload else None
 
 
 def _selector(world: World, seen: Seen) -> Iterator[str]:

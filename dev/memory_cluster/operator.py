@@ -34,7 +34,9 @@ from yolofleet.runtime.events import Events
 from yolofleet.runtime.kind import Kind
 from yolofleet.runtime.queue import RECONCILE_TIMEOUT_S, Priority, Workers, WorkQueue
 
-DEFAULTS: Final = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
+DEFAULTS: Final = Defaults(
+    image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu", image_ray="serve:ray"
+)
 
 
 class MemoryClient(Client):

@@ -37,6 +37,7 @@ _STATUS: Final = {
     "HTTPRoute",
     "PodDisruptionBudget",
     "ScaledObject",
+    "RayService",
 }
 _GENERATIONS_OF_NONE: Final = {
     "ConfigMap",

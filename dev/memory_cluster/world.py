@@ -54,6 +54,7 @@ class World:
             kinds.POD_MONITOR,
             kinds.SCALED_OBJECT,
             kinds.CLAIM_TEMPLATE,
+            kinds.RAY_SERVICE,
         ),
     ) -> None:
         self._time = Clock()

@@ -97,6 +97,7 @@ async def look(key: str, sources: Sources, *, now: datetime) -> Facts | None:
         edited=sources.writer.edited(children),
         keda=sources.cache.keda(children, sources.defaults),
         moved=sources.floors.found(key),
+        lacking=sources.cache.lacking(),
     )
     seen = Seen(snapshot, cached, sources.defaults, sources.writer.differing)
     return about | explain(raw, seen, now=now)

@@ -187,6 +187,7 @@ class _Turn:
             analysis=deps.sampler.found(key),
             keda=deps.cache.keda(children, deps.defaults),
             moved=deps.floors.found(key),
+            lacking=deps.cache.lacking(),
         )
 
     async def _pull_secrets(

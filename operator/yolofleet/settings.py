@@ -98,6 +98,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         image_cpu=text.required("IMAGE_CPU"),
         image_torch=text.optional("IMAGE_TORCH"),
         image_gpu=text.optional("IMAGE_GPU"),
+        image_ray=text.optional("IMAGE_RAY"),
         image_pull_policy=text.one_of("IMAGE_PULL_POLICY", "IfNotPresent", "Always", "Never"),
         drain_seconds=text.whole_number("DRAIN_SECONDS", 30),
         monitor_labels=text.labels("MONITOR_LABELS") if text.yes("MONITORS") else None,

@@ -180,11 +180,13 @@ def test_images_default_to_this_release_and_can_be_any(chart):
     version = yaml.safe_load((chart.folder / "Chart.yaml").read_text())["appVersion"]
     assert operator_image(chart) == f"ghcr.io/yolofleet/operator:{version}"
     assert env(chart)["YOLOFLEET_IMAGE_CPU"] == f"ghcr.io/yolofleet/yoloserve:{version}-cpu"
-    given = {"cpu": "r/a:1", "torch": "r/b:1", "gpu": "r/c:1", "pullPolicy": "Never"}
+    given = {"cpu": "r/a:1", "torch": "r/b:1", "gpu": "r/c:1", "ray": "r/d:1"}
+    given |= {"pullPolicy": "Never"}
     told = env(chart, servingImages=given)
     assert told["YOLOFLEET_IMAGE_CPU"] == "r/a:1"
     assert told["YOLOFLEET_IMAGE_TORCH"] == "r/b:1"
     assert told["YOLOFLEET_IMAGE_GPU"] == "r/c:1"
+    assert told["YOLOFLEET_IMAGE_RAY"] == "r/d:1"
     assert told["YOLOFLEET_IMAGE_PULL_POLICY"] == "Never"
 
 
@@ -321,16 +323,25 @@ def test_the_operator_asks_the_prometheus_that_the_chart_names(chart):
         chart.render(prometheus={"url": "prometheus:9090"})
 
 
-def test_rights_to_keda_are_given_where_its_api_is_or_is_to_be(chart):
+@pytest.mark.parametrize(
+    ("value", "group", "resource", "kind"),
+    [
+        ("keda", "keda.sh", "scaledobjects", "keda.sh/v1alpha1/ScaledObject"),
+        ("ray", "ray.io", "rayservices", "ray.io/v1/RayService"),
+    ],
+)
+def test_rights_to_others_kinds_are_given_where_their_api_is_or_is_to_be(
+    chart, value, group, resource, kind
+):
     def may(*arguments, **values):
         manifests = yaml.safe_load_all(chart.text(*arguments, **values))
         named = ("ClusterRole", "fleet-yolofleet")
         [role] = [m for m in manifests if m and (m["kind"], m["metadata"]["name"]) == named]
-        return ("keda.sh", "scaledobjects", "patch") in granted(role)
+        return (group, resource, "patch") in granted(role)
 
     assert not may()
-    assert may(keda={"enabled": True})
-    assert may("--api-versions", "keda.sh/v1alpha1/ScaledObject")
+    assert may(**{value: {"enabled": True}})
+    assert may("--api-versions", kind)
 
 
 def test_rights_to_claims_are_given_where_their_api_is_or_is_to_be(chart):

@@ -19,6 +19,9 @@ GPU = {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": 1}}
 CLAIM = {"deviceClassName": "gpu.nvidia.com"}
 V2 = {"uri": "demo://shapes-v2"}
 SCALED = {"maxReplicas": 3}
+ON_RAY = {"engine": "ray"}
+BY_RAY = {"runtime": ON_RAY, "autoscaling": {"maxReplicas": 3, "inFlight": 4}}
+HALF = {"limits": {"nvidia.com/gpu": "0.5"}}
 PUBLIC = {"gateways": ["istio-system/public"]}
 NO_NAME = "spec.traffic.hosts: must be a DNS name without scheme, port or path"
 OF_THE_CLUSTER = "spec.traffic.hosts: names of the cluster"
@@ -114,6 +117,87 @@ RULES = [
             {"autoscaling": SCALED | {"provider": "none"}, "resources": GPU, "replicas": 2},
         )
         for metric in ("load", "inFlight", "gpu")
+    ),
+    (
+        {"runtime": {"ray": {"version": "2.60.0"}}},
+        "spec.runtime.ray: has no effect with engine deployment; set spec.runtime.engine to ray",
+        {"runtime": {"engine": "ray", "ray": {"version": "2.60.0"}}},
+    ),
+    *(
+        (
+            {"runtime": {"engine": "ray", "ray": {"version": version}}},
+            "spec.runtime.ray.version: must be at least 2.52.0",
+            {"runtime": {"engine": "ray", "ray": {"version": "2.52.0"}}},
+        )
+        for version in ("2.9.1", "2.51.9")
+    ),
+    (
+        {"runtime": ON_RAY, "rollout": {"strategy": "InPlace"}},
+        "spec.rollout.strategy: InPlace needs a replica's room at once",
+        {"runtime": ON_RAY, "rollout": {"strategy": "BlueGreen"}},
+    ),
+    (
+        {"runtime": ON_RAY, "autoscaling": SCALED, "resources": CPU},
+        "spec.autoscaling.inFlight: is what Ray's autoscaler goes by, and all",
+        BY_RAY,
+    ),
+    *(
+        (
+            {"runtime": ON_RAY, "autoscaling": {"maxReplicas": 3, "inFlight": 4, metric: 60}}
+            | {"resources": CPU},
+            "spec.autoscaling: cpu, load and gpu are no metrics of Ray's autoscaler",
+            BY_RAY,
+        )
+        for metric in ("cpu", "load")
+    ),
+    *(
+        (
+            {"runtime": ON_RAY, "autoscaling": BY_RAY["autoscaling"] | {"provider": provider}},
+            "spec.autoscaling.provider: Ray's own autoscaler moves its replicas",
+            BY_RAY,
+        )
+        for provider in ("keda", "builtin")
+    ),
+    (
+        BY_RAY | {"autoscaling": BY_RAY["autoscaling"] | {"behavior": {"scaleDown": {}}}},
+        "spec.autoscaling.behavior: is a HorizontalPodAutoscaler's",
+        BY_RAY,
+    ),
+    (
+        BY_RAY | {"rayServe": {"maxOngoingRequests": 3}},
+        "spec.autoscaling.inFlight: Ray never leads as many requests to a replica",
+        BY_RAY | {"rayServe": {"maxOngoingRequests": 4}},
+    ),
+    (
+        {"canary": {"runtime": ON_RAY}, "traffic": PUBLIC | {"hosts": ["a.example.com"]}},
+        "spec.canary.replicas: a canary on another engine needs a number of its own",
+        {"canary": {"runtime": ON_RAY, "replicas": 1}},
+    ),
+    (
+        # a canary on Ray beside an autoscaler by load is fine; its promotion is what lacks a metric
+        {"runtime": ON_RAY, "autoscaling": SCALED | {"load": 70}},
+        "spec.autoscaling",
+        {"canary": {"runtime": ON_RAY, "replicas": 1}, "autoscaling": SCALED | {"load": 70}},
+    ),
+    (
+        {"runtime": ON_RAY | {"image": "ray:gpu"}, "resources": HALF},
+        "spec.resources.limits: a part of an accelerator is none that Kubernetes gives",
+        {"runtime": ON_RAY | {"image": "ray:gpu"}, "resources": GPU},
+    ),
+    (
+        {"canary": {"runtime": ON_RAY, "replicas": 1, "resources": HALF}},
+        "spec.canary.resources.limits: a part of an accelerator",
+        {"canary": {"runtime": ON_RAY, "replicas": 1, "resources": GPU}},
+    ),
+    (
+        {"runtime": ON_RAY, "resources": GPU},
+        "spec.runtime.image: the chart names no image with Ray for accelerators",
+        {"runtime": ON_RAY | {"image": "ray:gpu"}, "resources": GPU},
+    ),
+    (
+        {"rayServe": {"maxOngoingRequests": 9}},
+        "spec.rayServe: has no effect without spec.runtime.engine ray",
+        {"canary": {"runtime": ON_RAY, "replicas": 1}, "rayServe": {"maxOngoingRequests": 9}},
     ),
     (
         {"access": {"networkPolicy": "None", "allowFrom": [{"namespaceSelector": {}}]}},
@@ -450,6 +534,19 @@ async def test_a_name_must_do_for_a_service(make_detector: Callable[..., Any]) -
     assert "must begin with a letter" in await refused(make_detector, name="7gates")
     assert "at most 63 characters" in await refused(make_detector, name="g" * 64)
     assert await make_detector(name="g" * 63)
+
+
+async def test_a_name_must_do_for_a_ray_service(make_detector: Callable[..., Any]) -> None:
+    canary = {"canary": {"runtime": ON_RAY, "replicas": 1}}
+    for spec in ({"runtime": ON_RAY}, canary):
+        assert "at most 38 characters" in await refused(make_detector, name="g" * 39, **spec)
+    assert await make_detector(name="g" * 38, runtime=ON_RAY)
+
+
+async def test_a_canary_may_have_another_ray_of_its_own(make_detector: Callable[..., Any]) -> None:
+    ray = {"engine": "ray", "ray": {"redis": {"address": "redis:6379"}}}
+    other = {"runtime": {"ray": {"redis": {"address": "other:6379"}}}, "replicas": 1}
+    assert await make_detector(runtime=ray, canary=other)
 
 
 async def test_a_misspelt_field_is_refused_by_strict_clients(

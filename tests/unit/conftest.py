@@ -25,7 +25,9 @@ from yolofleet.routers.following import Mesh
 from yolofleet.think import Thought, think
 from yolofleet.workloads.accelerators import place, pod_requests
 
-DEFAULTS = Defaults(image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu")
+DEFAULTS = Defaults(
+    image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu", image_ray="serve:ray"
+)
 
 
 def a_detector(**spec: Any) -> Manifest:

@@ -180,6 +180,11 @@ seccompProfile:
   resources: [resourceclaims]
   verbs: [list]
 {{- end }}
+{{- if or .Values.ray.enabled (.Capabilities.APIVersions.Has "ray.io/v1/RayService") }}
+- apiGroups: [ray.io]
+  resources: [rayservices]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
 - apiGroups: [networking.istio.io]
   resources: [virtualservices, destinationrules]
   verbs: [get, list, watch, create, patch, delete]

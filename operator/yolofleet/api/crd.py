@@ -34,6 +34,15 @@ SCALING_RULE = Rule(
     ".spec.replicas",
 )
 
+RAY_NAME_RULE = Rule(
+    # A RayService is called as its revision is: KubeRay takes 47 characters, 9 are the revision's.
+    "size(self.metadata.name) <= 38 || !(self.spec.runtime.engine == 'ray' ||"
+    " (has(self.spec.canary) && has(self.spec.canary.runtime) &&"
+    " has(self.spec.canary.runtime.engine) && self.spec.canary.runtime.engine == 'ray'))",
+    "metadata.name: with engine ray it may have at most 38 characters: KubeRay takes names of 47,"
+    " and a revision's adds 9; give the detector a shorter name, or use engine deployment",
+)
+
 COLUMNS = (
     ("Ready", "string", ".status.ready", 0),
     ("Desired", "integer", ".status.stable.desired", 0),
@@ -183,6 +192,7 @@ def crd() -> Manifest:
                             RULES: [
                                 NAME_RULE.as_schema(),
                                 SCALING_RULE.as_schema(),
+                                RAY_NAME_RULE.as_schema(),
                             ],
                         }
                     },

@@ -7,7 +7,7 @@ the type it constrains; `Detector.parse` checks the rest.
 from collections.abc import Iterator
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
 import orjson
@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from yolofleet.api import headers, hosts
 from yolofleet.api.accelerator import Accelerator
-from yolofleet.api.access import Access
+from yolofleet.api.access import Access, SecretKey, SecretName
 from yolofleet.api.autoscaling import Autoscaling, Scaler
 from yolofleet.api.base import (
     REMEMBERED,
@@ -39,6 +39,10 @@ from yolofleet.api.pod_template import (
     problems,
 )
 from yolofleet.api.rollout import Rollout
+
+RAY_VERSION: Final = "2.60.0"
+ONGOING_REQUESTS: Final = 64
+QUEUED_REQUESTS: Final = 8
 
 URI_SCHEMES = ("demo", "https", "http", "s3", "oci", "file", "pvc")
 
@@ -181,10 +185,120 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class Engine(StrEnum):
+    """What runs the replicas of a revision."""
+
+    DEPLOYMENT = "deployment"
+    RAY = "ray"
+
+
+class Resources(ApiModel):
+    """Requests and limits of one replica, as in a pod."""
+
+    requests: Quantities = Field(
+        default={},
+        description="What the scheduler reserves for one replica. Autoscaling needs cpu here.",
+    )
+    limits: Quantities = Field(
+        default={},
+        description="What one replica may use at most. An accelerator such as nvidia.com/gpu here"
+        " makes this a GPU detector.",
+    )
+
+    @property
+    def accelerators(self) -> dict[str, str]:
+        """The extended resources asked for, such as {"nvidia.com/gpu": "1"}."""
+        return {
+            name: amount
+            for name, amount in self.limits.items()
+            if "/" in name and "kubernetes.io/" not in name
+        }
+
+
+class RedisPassword(ApiModel):
+    """Where a Redis's password is kept."""
+
+    secret_name: SecretName = Field(
+        description="A Secret of the detector's namespace. The operator never reads it."
+    )
+    key: SecretKey = Field(default="password", description="Its key that holds the password.")
+
+
+class Redis(ApiModel):
+    """A Redis of yours, in which Ray keeps what its head knows."""
+
+    address: Annotated[
+        str, Field(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9:/._\[\],-]+$")
+    ] = Field(description="Its address, as in redis.shop.svc:6379, or rediss://HOST:PORT for TLS.")
+    password: RedisPassword | None = Field(
+        default=None, description="Its password. Absent: it asks for none."
+    )
+
+
+class RayHead(ApiModel):
+    """Requests and limits of the head: the pod that keeps a Ray cluster together."""
+
+    requests: Quantities = Field(
+        default={"cpu": "500m", "memory": "1536Mi"},
+        description="What the scheduler reserves for the head, which runs no replica.",
+    )
+    limits: Quantities = Field(
+        default={"memory": "2Gi"},
+        description="What the head may use at most. With a limit of cpu it may start too slowly:"
+        " Ray gives its own parts 30 s.",
+    )
+
+
+class Ray(ApiModel):
+    """What a revision on Ray is besides its replicas."""
+
+    version: Annotated[str, Field(max_length=16, pattern=r"^2\.[0-9]{1,3}\.[0-9]{1,3}$")] = Field(
+        default=RAY_VERSION,
+        description="The version of Ray in the image; at least 2.52.0, from which on it asks for a"
+        " token. The chart's image has the default.",
+    )
+    head: RayHead = Field(default=RayHead(), description="The head's requests and limits.")
+    redis: Redis | None = Field(
+        default=None,
+        description="Where the head keeps what it knows. Absent: the workers end with their head,"
+        " and all their replicas with them (condition HeadNotRedundant).",
+    )
+
+
+class RayServe(ApiModel):
+    """How many requests Ray Serve holds. A change makes no new revision and restarts nothing."""
+
+    max_ongoing_requests: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=ONGOING_REQUESTS,
+        description="Most requests that Ray leads to one replica at a time. The replica refuses"
+        " what would be late; below what it can take, requests wait where nobody knows their"
+        " deadline.",
+    )
+    max_queued_requests: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=QUEUED_REQUESTS,
+        description="Most requests that each of Ray's proxies holds back beyond that; more get 503"
+        " at once. Long queues answer late.",
+    )
+
+
 class Runtime(ApiModel):
     """What executes the model."""
 
     rules = (
+        Rule(
+            "!has(self.ray) || !has(self.engine) || self.engine == 'ray'",
+            "spec.runtime.ray: has no effect with engine deployment; set spec.runtime.engine to"
+            " ray, or remove ray",
+            ".ray",
+        ),
+        Rule(
+            "!has(self.ray) || !has(self.ray.version) ||"
+            " !self.ray.version.matches('^2[.]([0-9]|[1-4][0-9]|5[01])[.]')",
+            "spec.runtime.ray.version: must be at least 2.52.0: older ones ask nobody who runs code"
+            " on them for a token",
+            ".ray.version",
+            "self.ray.version",
+        ),
         Rule(
             "!has(self.backend) || !has(self.precision) || self.backend != 'onnxruntime' ||"
             " self.precision in ['auto', 'fp32', 'fp16']",
@@ -219,6 +333,14 @@ class Runtime(ApiModel):
         description="auto takes what the device runs natively (bf16 where the CPU has instructions"
         " for it, else fp32; fp16 on a GPU). int8 needs a quantised model: `yoloserve convert`"
         " makes one. A precision that the device or backend cannot honour is refused at start-up.",
+    )
+    engine: Engine = Field(
+        default=Engine.DEPLOYMENT,
+        description="What runs the replicas. deployment: a Deployment. ray: Ray Serve, through"
+        " KubeRay 1.5.1 or later (docs/guides/ray.md: who needs it, and what it costs).",
+    )
+    ray: Ray | None = Field(
+        default=None, description="Of engine ray: its version, its head and where that is kept."
     )
 
 
@@ -275,29 +397,6 @@ class Inference(ApiModel):
     max_batch: Annotated[int, Field(ge=1, le=128)] = Field(
         default=8, description="Largest batch of the throughput profile."
     )
-
-
-class Resources(ApiModel):
-    """Requests and limits of one replica, as in a pod."""
-
-    requests: Quantities = Field(
-        default={},
-        description="What the scheduler reserves for one replica. Autoscaling needs cpu here.",
-    )
-    limits: Quantities = Field(
-        default={},
-        description="What one replica may use at most. An accelerator such as nvidia.com/gpu here"
-        " makes this a GPU detector.",
-    )
-
-    @property
-    def accelerators(self) -> dict[str, str]:
-        """The extended resources asked for, such as {"nvidia.com/gpu": "1"}."""
-        return {
-            name: amount
-            for name, amount in self.limits.items()
-            if "/" in name and "kubernetes.io/" not in name
-        }
 
 
 class Provider(StrEnum):
@@ -491,6 +590,22 @@ _ACCELERATED = f"has(self.accelerator) || ({_LIMITED})"
 
 _AUTOSCALED = "has(self.autoscaling) && self.autoscaling.provider != 'none'"
 
+_ON_RAY = "self.runtime.engine == 'ray'"
+
+_OF_CANARY = "has(self.canary) && has(self.canary.runtime) && has(self.canary.runtime.engine)"
+
+_ANY_ON_RAY = f"{_ON_RAY} || ({_OF_CANARY} && self.canary.runtime.engine == 'ray')"
+
+_SCALED_BY_RAY = f"({_ON_RAY}) && {_AUTOSCALED}"
+
+_WHOLE_NUMBERS = (*range(9), 16)
+_WHOLE = (
+    # One by one: CEL has no other way to look at values that may be numbers or strings.
+    "!{0}.limits.exists(r, r.contains('/') && !r.contains('kubernetes.io/') && !("
+    + " || ".join(f"{{0}}.limits[r] == {n} || {{0}}.limits[r] == '{n}'" for n in _WHOLE_NUMBERS)
+    + "))"
+)
+
 
 class DetectorSpec(ApiModel):
     """What a detector should be."""
@@ -601,6 +716,89 @@ class DetectorSpec(ApiModel):
             " its pods would have both; give it spec.canary.resources without, or remove this",
             ".canary.accelerator",
         ),
+        Rule(
+            f"!({_ANY_ON_RAY}) || !(has(self.accelerator) ||"
+            " (has(self.canary) && has(self.canary.accelerator)))",
+            "spec.accelerator: pods of Ray claim no devices yet; ask for them in"
+            " spec.resources.limits (nvidia.com/gpu: 1), or use engine deployment",
+            ".accelerator",
+        ),
+        Rule(
+            f"!({_ANY_ON_RAY}) || !has(self.rollout.strategy) ||"
+            " self.rollout.strategy != 'InPlace'",
+            "spec.rollout.strategy: InPlace needs a replica's room at once, and Ray keeps a worker"
+            " for a minute after its replica; choose BlueGreen or Canary, or engine deployment",
+            ".rollout.strategy",
+        ),
+        Rule(
+            f"!({_SCALED_BY_RAY}) || has(self.autoscaling.inFlight)",
+            "spec.autoscaling.inFlight: is what Ray's autoscaler goes by, and all; set it, or"
+            " remove spec.autoscaling",
+            ".autoscaling.inFlight",
+        ),
+        Rule(
+            f"!({_SCALED_BY_RAY}) || !(has(self.autoscaling.cpu) || has(self.autoscaling.load) ||"
+            " has(self.autoscaling.gpu))",
+            "spec.autoscaling: cpu, load and gpu are no metrics of Ray's autoscaler; go by inFlight"
+            " alone with spec.runtime.engine ray",
+            ".autoscaling",
+        ),
+        Rule(
+            f"!({_SCALED_BY_RAY}) || self.autoscaling.provider == 'auto'",
+            "spec.autoscaling.provider: Ray's own autoscaler moves its replicas; use auto, or none"
+            " with an autoscaler of yours on the scale subresource",
+            ".autoscaling.provider",
+            "self.autoscaling.provider",
+        ),
+        Rule(
+            f"!({_SCALED_BY_RAY}) || !has(self.autoscaling.behavior) || !("
+            "has(self.autoscaling.behavior.scaleUp) || has(self.autoscaling.behavior.scaleDown))",
+            "spec.autoscaling.behavior: is a HorizontalPodAutoscaler's, which Ray has none of;"
+            " remove it with spec.runtime.engine ray",
+            ".autoscaling.behavior",
+        ),
+        Rule(
+            f"!({_SCALED_BY_RAY}) || !has(self.autoscaling.inFlight) ||"
+            " self.autoscaling.inFlight <="
+            f" (has(self.rayServe) ? self.rayServe.maxOngoingRequests : {ONGOING_REQUESTS})",
+            "spec.autoscaling.inFlight: Ray never leads as many requests to a replica; set it to at"
+            " most spec.rayServe.maxOngoingRequests",
+            ".autoscaling.inFlight",
+        ),
+        Rule(
+            f"!({_OF_CANARY}) || self.canary.runtime.engine == self.runtime.engine ||"
+            " has(self.canary.replicas)",
+            "spec.canary.replicas: a canary on another engine needs a number of its own, which no"
+            " autoscaler moves; set it",
+            ".canary.replicas",
+        ),
+        Rule(
+            f"!({_ANY_ON_RAY}) || !has(dyn(self.resources).limits) ||"
+            f" {_WHOLE.format('dyn(self.resources)')}",
+            "spec.resources.limits: a part of an accelerator is none that Kubernetes gives, and Ray"
+            " keeps replicas on one GPU from nothing; ask for whole ones, up to 8, or 16",
+            ".resources.limits",
+        ),
+        Rule(
+            "!has(self.canary) || !has(self.canary.resources) ||"
+            f" !({_ANY_ON_RAY}) || !has(dyn(self.canary.resources).limits) ||"
+            f" {_WHOLE.format('dyn(self.canary.resources)')}",
+            "spec.canary.resources.limits: a part of an accelerator is none that Kubernetes gives;"
+            " ask for whole ones, up to 8, or 16",
+            ".canary.resources.limits",
+        ),
+        Rule(
+            f"!({_ANY_ON_RAY}) || !({_ACCELERATED}) || self.runtime.image != '' ||"
+            " (has(self.canary) && has(self.canary.runtime) && has(self.canary.runtime.image))",
+            "spec.runtime.image: the chart names no image with Ray for accelerators; build one"
+            " (target ray upon the gpu packages) and give its name",
+            ".runtime.image",
+        ),
+        Rule(
+            f"!has(self.rayServe) || {_ANY_ON_RAY}",
+            "spec.rayServe: has no effect without spec.runtime.engine ray; remove it, or set that",
+            ".rayServe",
+        ),
     )
 
     model: Model = Field(description="The weights of the stable revision.")
@@ -624,6 +822,9 @@ class DetectorSpec(ApiModel):
         " sets it through the scale subresource, and with autoscaling, which then has the number.",
     )
     autoscaling: Autoscaling | None = Field(default=None, description="Replicas by load.")
+    ray_serve: RayServe | None = Field(
+        default=None, description="Of engine ray: how many requests Ray Serve holds."
+    )
     traffic: Traffic = Field(default=Traffic(), description="How requests reach the revisions.")
     access: Access = Field(
         default=Access(),

@@ -14,6 +14,9 @@ PLURAL = "yolodetectors"
 
 DETECTOR_LABEL = f"{GROUP}/detector"
 REVISION_LABEL = f"{GROUP}/revision"
+RAY_LABEL = f"{GROUP}/ray-cluster"
+"""On the head and the workers of a revision that runs on Ray: which one."""
+
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "yolofleet"
 

@@ -14,7 +14,7 @@ from yolofleet.api.rollout import Hold, Strategy
 
 
 class ConditionType(StrEnum):
-    """What is said about every detector (Reconciling and the last seven: where they apply).
+    """What is said about every detector (Reconciling and the last eight: where they apply).
 
     Reconciling and Stalled are kstatus's names, by which Flux, Helm and others tell whether an
     object is as asked: https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus
@@ -33,6 +33,7 @@ class ConditionType(StrEnum):
     DRIFTED = "Drifted"
     WRITTEN = "Written"
     NAME_CLASH = "NameClash"
+    HEAD_NOT_REDUNDANT = "HeadNotRedundant"
 
 
 class Reason(StrEnum):
@@ -71,6 +72,14 @@ class Reason(StrEnum):
     MOUNT_FAILED = "MountFailed"
     START_FAILED = "StartFailed"
     DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    # of revisions on Ray
+    ENGINE_ABSENT = "EngineAbsent"
+    KUBERAY_SILENT = "KubeRaySilent"
+    DEPLOY_FAILED = "DeployFailed"
+    UNHEALTHY = "Unhealthy"
+    HEAD_LOST = "HeadLost"
+    HEAD_FAILED = "HeadFailed"
+    NO_REDIS = "NoRedis"
     # TrafficRouted
     ROUTED = "Routed"
     ROUTE_PENDING = "RoutePending"
@@ -171,6 +180,13 @@ class Draining(ApiModel):
     since: Since = Field(description="When the router was first seen without it.")
 
 
+class Remade(ApiModel):
+    """A revision whose workload never had a ready replica, and was made anew."""
+
+    revision: str = Field(description="Its name.")
+    times: int = Field(description="How often, of at most three times.")
+
+
 class RolloutStatus(ApiModel):
     """A release under way. All that it must remember is here: a new leader goes on from it."""
 
@@ -240,6 +256,10 @@ class Status(ApiModel):
     )
     draining: list[Draining] = Field(
         default=[], description="Revisions without traffic whose pods still finish their requests."
+    )
+    remade: list[Remade] | None = Field(
+        default=None,
+        description="Revisions on Ray that never had a ready replica, and were made anew for it.",
     )
     analysis: AnalysisStatus | None = Field(
         default=None,

@@ -17,6 +17,9 @@ from yolofleet.runtime.client import Client
 from yolofleet.runtime.errors import Forbidden
 from yolofleet.runtime.kind import Kind
 from yolofleet.runtime.writer import RepairObserver
+from yolofleet.workloads.choice import workload_for
+from yolofleet.workloads.record import record_in
+from yolofleet.workloads.revision import read_back
 
 ACCOUNT_S: Final = 60.0
 """So long the default account of a namespace counts as it was read."""
@@ -49,7 +52,7 @@ class Writer(writer.Writer[Entry]):
         That is what `uid` controls, and what is its own by name and labels and has no owner, or
         that of its stable Service, who is gone: it serves, and is adopted by the first write.
 
-        serving: Deployments that its status speaks of. One that the cache lacks is looked at
+        serving: workloads that its status speaks of. One that the cache lacks is looked at
         itself: without the label by which it is watched it serves as before, and to take it for
         gone would move its traffic. Where it is gone, so is its record, to make it from again.
         """
@@ -57,7 +60,9 @@ class Writer(writer.Writer[Entry]):
         namespace = key.partition("/")[0]
         known = {objects.identity(child) for child in found}
         for revision in serving:
-            for kind in (kinds.DEPLOYMENT, kinds.RECORD):
+            if any((kind.name, revision) in known for kind in kinds.WORKLOADS):
+                continue
+            for kind in (_workload_of(revision, found), kinds.RECORD):
                 if (kind.name, revision) in known:
                     break
                 live = await self._find(kind, namespace, revision)
@@ -109,17 +114,27 @@ class Writer(writer.Writer[Entry]):
         return backends(self.unmade(uid))
 
     def edited(self, children: Iterable[Manifest]) -> frozenset[str]:
-        """Return the Deployments whose note of what they were rendered with may be others'.
+        """Return the workloads whose note of what they were rendered with may be others'.
 
         So it is with one that the cache lacks: somebody took its labels away.
         """
         found = set()
         for child in children:
-            if child["kind"] == kinds.DEPLOYMENT.name:
+            kind = next((each for each in kinds.WORKLOADS if each.name == child["kind"]), None)
+            if kind is not None:
                 meta = child["metadata"]
-                entry = self._cache.named(kinds.DEPLOYMENT, meta["namespace"], meta["name"])
+                entry = self._cache.named(kind, meta["namespace"], meta["name"])
                 if entry is None or not entry.ownership.is_applied(
                     "metadata", "annotations", RENDER_ANNOTATION
                 ):
                     found.add(meta["name"])
         return frozenset(found)
+
+
+def _workload_of(revision: str, children: Iterable[Manifest]) -> Kind:
+    """Return the kind of what ran `revision`, as its record tells."""
+    records = (c for c in children if c["kind"] == kinds.RECORD.name)
+    kept = next((c for c in records if c["metadata"]["name"] == revision), None)
+    known = read_back(revision, record_in(kept).text) if kept else None
+    name = workload_for(known).KIND
+    return next(kind for kind in kinds.WORKLOADS if kind.name == name)

@@ -107,6 +107,8 @@ def _heard(kind: Kind, body: Manifest) -> Any:
     status = body.get("status") or {}
     if kind is kinds.NODE:
         return status
+    if kind is kinds.RAY_SERVICE:
+        return {name: value for name, value in status.items() if name != "lastUpdateTime"}
     if kind not in (kinds.HPA, kinds.SCALED_OBJECT):
         return None
     return [[c["type"], c["status"], c.get("reason")] for c in status.get("conditions") or ()]
@@ -170,6 +172,10 @@ class Cache(Store[Entry]):
     def routers(self) -> frozenset[Provider]:
         """Return what of Istio and the Gateway API is in the cluster now."""
         return frozenset(each for each, kind in kinds.ROUTERS.items() if self.serves(kind))
+
+    def lacking(self) -> frozenset[str]:
+        """Return the kinds of workloads that the cluster does not have, or not for us."""
+        return frozenset(kind.name for kind in kinds.WORKLOADS if not self.serves(kind))
 
     def elsewhere(self, key: str, raw: Manifest, defaults: Defaults) -> Elsewhere:
         """Return what of the rest of the cluster concerns the route of the detector `raw`."""

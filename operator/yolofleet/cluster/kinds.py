@@ -17,6 +17,9 @@ PODS: Final = ("spec.template", "spec.replicas")
 
 DETECTOR: Final = Kind(names.GROUP, names.VERSION, names.KIND, names.PLURAL, wakes_on_status=True)
 DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments", wakes_on_status=True, pods=PODS)
+RAY_SERVICE: Final = Kind(
+    "ray.io", "v1", "RayService", "rayservices", optional=True, wakes_on_status=True
+)
 RECORD: Final = Kind("apps", "v1", "ControllerRevision", "controllerrevisions", fixed="data")
 SERVICE: Final = Kind("", "v1", "Service", "services")
 HPA: Final = kind.HPA
@@ -59,6 +62,7 @@ CHILDREN: Final = (
     RECORD,
     CLAIM_TEMPLATE,
     DEPLOYMENT,
+    RAY_SERVICE,
     SERVICE,
     HPA,
     SCALED_OBJECT,
@@ -71,6 +75,9 @@ CHILDREN: Final = (
     POD_MONITOR,
 )
 """What a detector owns."""
+
+WORKLOADS: Final = (DEPLOYMENT, RAY_SERVICE)
+"""What runs a revision."""
 
 DISPENSABLE: Final = (RECORD, CONFIG_MAP)
 """Those that an operator without the right to read them does without: it serves as before, and the

@@ -13,6 +13,7 @@ from yolofleet.api.status import Reason
 from yolofleet.cluster import kinds
 from yolofleet.runtime.errors import Refused, ResourceConflict
 from yolofleet.runtime.failures import Failed
+from yolofleet.workloads.choice import workload_of
 
 _ROUTES: Final = frozenset({kind.name for kind in kinds.ROUTERS.values()})
 _BACKENDS: Final = frozenset({kinds.SERVICE.name, kinds.DESTINATION_RULE.name})
@@ -28,9 +29,10 @@ def leads_to_nothing(manifest: Manifest, unmade: Failed) -> bool:
     if manifest["kind"] in _ROUTES and unmade.kind in _BACKENDS:
         host = rf'"{re.escape(unmade.name)}(\.{manifest["metadata"]["namespace"]}\.svc[^"]*)?"'
         return re.search(host, orjson.dumps(manifest["spec"]).decode()) is not None
-    if manifest["kind"] == kinds.DEPLOYMENT.name and unmade.kind == kinds.SERVICE_ACCOUNT.name:
+    workload = workload_of(manifest)
+    if workload and unmade.kind == kinds.SERVICE_ACCOUNT.name:
         foreign = isinstance(unmade.error, ResourceConflict)  # with rights that nobody gave it here
-        pod = manifest["spec"]["template"]["spec"]
+        pod = workload.pod(manifest)["spec"]
         return foreign and pod.get("serviceAccountName") == unmade.name
     return False
 

@@ -18,15 +18,17 @@ from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import Release, draining, next_release, shares, spans
+from yolofleet.plan.remaking import Remaking, remaking
 from yolofleet.plan.replicas import Case, desired_replicas, former_replicas, with_room
 from yolofleet.plan.rollout import Progress
-from yolofleet.plan.scaler import Scaling, scaling
+from yolofleet.plan.scaler import Scaling, scales_itself, scaling
 from yolofleet.plan.shortage import shortage
 from yolofleet.plan.traffic import weights
 from yolofleet.routers.buckets import Buckets, assigned
 from yolofleet.routers.choice import ROUTERS, splits
 from yolofleet.routers.exposure import Exposure
 from yolofleet.routers.router import Route
+from yolofleet.workloads.choice import workload_for
 from yolofleet.workloads.revision import Revision
 from yolofleet.workloads.workload import PlannedRevision
 
@@ -59,6 +61,7 @@ class Plan:
     scaling: Scaling | None  # who scales the stable revision, and how; None: we do
     draining: Mapping[str, datetime]  # since when the router has let go of them
     shadow: Shadow | None  # who is shown copies of requests, and how many
+    remaking: Remaking  # who never had a ready replica, and is made anew
     missing: str | None  # the accelerator that no node offers, and what to do
     requeue_after: timedelta | None
 
@@ -138,13 +141,19 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         (r, former_replicas(observed, r.name, release, split, leaving, now)) for r in release.former
     ]
     missing = _missing(observed, desired, release)
+    anew = remaking(
+        observed,
+        [revision.name for revision, number in replicas if number != 0],
+        suspended=detector.spec.suspend,
+        now=now,
+    )
     trial = _trial(detector, observed, release)
     shown = _shadow(detector, observed, release, trial, now)
     return Plan(
         stable=release.stable,
         target=release.target.name,
         canary=release.canary.name if release.canary else None,
-        revisions=_planned(detector, observed, release, replicas),
+        revisions=_planned(detector, observed, release, replicas, anew),
         untouched=frozenset(n for n, seen in observed.revisions.items() if not seen.revision),
         provider=observed.provider,
         courted=moving.router if moving and moving.written else None,
@@ -158,11 +167,16 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         called_off=release.called_off,
         trial=trial,
         full=release.capacity.full,
-        scaling=scaling(detector, observed, release.stable),
+        scaling=_scaling(detector, observed, release),
         draining=leaving,
         shadow=shown,
+        remaking=anew,
         missing=missing,
-        requeue_after=_next_look(release, leaving, shown, missing, now),
+        requeue_after=_soonest(
+            _next_look(release, leaving, shown, missing, now),
+            anew.next_look,
+            *(each.look_at - now for each in observed.revisions.values() if each.look_at),
+        ),
     )
 
 
@@ -171,6 +185,7 @@ def _planned(
     observed: Observed,
     release: Release,
     replicas: Sequence[tuple[Revision, int | None]],
+    anew: Remaking,
 ) -> tuple[PlannedRevision, ...]:
     """Return each revision with its replicas, and what is noted of it."""
     released = {name for name, seen in observed.revisions.items() if seen.released}
@@ -179,13 +194,28 @@ def _planned(
         PlannedRevision(
             revision,
             kept[revision.name],
-            number,
+            fixed,
             revision.name in released | {release.stable},
             release.failed.get(revision.name),
             unproved=is_unproved(detector, observed, revision),
+            scaled=scaled,
+            anew=revision.name in anew.names,
         )
         for revision, number in replicas
+        for fixed, scaled in [scales_itself(detector, observed, revision, number)]
     )
+
+
+def _scaling(detector: Detector, observed: Observed, release: Release) -> Scaling | None:
+    """Say who scales the stable revision; None: nobody but itself."""
+    stable = next((each for each in release.wanted if each.name == release.stable), None)
+    if stable and workload_for(stable).OWN_AUTOSCALER:
+        return None
+    return scaling(detector, observed, release.stable)
+
+
+def _soonest(*looks: timedelta | None) -> timedelta | None:
+    return min((max(look, timedelta()) for look in looks if look is not None), default=None)
 
 
 def _trial(detector: Detector, observed: Observed, release: Release) -> Trial | None:

@@ -54,6 +54,7 @@ class Defaults:
     prometheus: str = ""
     keda_authentication: str = ""
     gpu: GpuSeries = field(default_factory=GpuSeries)
+    image_ray: str = ""
 
 
 @lru_cache(maxsize=REMEMBERED)  # the very same object at each pass, by which others remember

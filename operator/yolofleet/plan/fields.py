@@ -74,6 +74,8 @@ def as_the_user_wrote(manifest: Manifest, message: str, of: Origin) -> str:
     """
     message = steady(message)
     if workload := workload_of(manifest):
+        for said, meant in workload.SAID:
+            message = re.sub(said, meant, message)
         return _of_pods(workload.pod(manifest), message, of, rf"\.?{workload.POD}({_STEPS})")
     for field, written in _WRITTEN.get(manifest["kind"], ()):
         message = re.sub(rf"(?<![\w.])\.?{field}(?![A-Za-z])", written, message)

@@ -8,7 +8,7 @@ from datetime import datetime
 from yolofleet.api.analysis import AnalysisStatus, Failed
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import Manifest, live_name
-from yolofleet.api.status import Status
+from yolofleet.api.status import Reason, Status
 from yolofleet.plan import keda
 from yolofleet.plan.autoscaler import AUTOSCALER, Limit, limit
 from yolofleet.plan.fields import of_a_pod, origin
@@ -25,12 +25,12 @@ from yolofleet.routers.following import Followed
 from yolofleet.routers.service import selected
 from yolofleet.workloads import record
 from yolofleet.workloads.accelerators import place
-from yolofleet.workloads.choice import among
+from yolofleet.workloads.choice import among, workload_for
 from yolofleet.workloads.failures import Failure, failures_by_revision
 from yolofleet.workloads.pods import revision_of
 from yolofleet.workloads.record import failure_noted, record_in, was_proved, was_released
 from yolofleet.workloads.revision import Revision, recorded
-from yolofleet.workloads.workload import Record, Workload
+from yolofleet.workloads.workload import Record, Running, Scaled, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class ObservedRevision:
     released: whether it was the stable revision at some time; unproved: whether it was made for
     that as the first one, and is still to be judged. failed: what it was called off for.
     deployed: whether there is a workload; without it the record is all there is.
-    record: what is kept apart from the workload; noted: what is kept on it.
+    record: what is kept apart from the workload; noted: what is kept on it. scaled, hopeless,
+    look_at: as in `Running`.
     """
 
     name: str
@@ -61,6 +62,9 @@ class ObservedRevision:
     deployed: bool = True
     record: Record | None = None
     noted: Record | None = None
+    scaled: Scaled | None = None
+    hopeless: datetime | None = None
+    look_at: datetime | None = None
 
     @property
     def unplaced(self) -> int:
@@ -196,7 +200,7 @@ def _revisions(
 ) -> dict[str, ObservedRevision]:
     """Return what there is of each revision: that has a workload, or only a record."""
     failures = failures_by_revision(seen.pods, seen.complaints, now)
-    placed = _placed(seen.pods)
+    placed, pods = _placed(seen.pods), _by_revision(seen.pods)
     running = {
         each["metadata"]["name"]: (workload, each)
         for workload, each in among(seen.children)
@@ -205,12 +209,19 @@ def _revisions(
     by_name = {each["metadata"]["name"]: each for each in records}
     deployed = {
         name: _revision(
-            detector, *found, by_name.get(name), failures, placed, edited=name in seen.edited
+            detector,
+            found[0],
+            found[0].read(found[1], pods.get(name, ()), now),
+            found[1],
+            by_name.get(name),
+            failures.get(name),
+            placed=placed.get(name, 0),
+            edited=name in seen.edited,
         )
         for name, found in running.items()
     }
     at_rest = {
-        name: _undeployed(detector.name, kept, failures)
+        name: _undeployed(detector.name, kept, failures, seen.lacking)
         for name, kept in by_name.items()
         if name not in running
     }
@@ -220,11 +231,12 @@ def _revisions(
 def _revision(
     detector: Detector,
     workload: Workload,
+    seen: Running,
     manifest: Manifest,
     kept: Manifest | None,
-    failures: Mapping[str, Failure],
-    placed: Mapping[str, int],
+    of_pods: Failure | None,
     *,
+    placed: int,
     edited: bool,
 ) -> ObservedRevision:
     """Return a revision that has a workload. What we noted there last says what runs.
@@ -232,7 +244,7 @@ def _revision(
     An older operator, that knew of no records, may have rendered it anew after a downgrade. A note
     that others wrote is believed only where there is no record.
     """
-    seen, record = workload.read(manifest), None
+    record = None
     name, created, failed = seen.name, seen.created, seen.failed
     released, proved = seen.released, seen.proved
     if kept is not None:
@@ -254,15 +266,18 @@ def _revision(
         replicas=seen.replicas,
         ready=seen.ready,
         revision=revision,
-        failure=failures.get(name) or refusal,
+        failure=refusal if refusal and refusal.foremost else of_pods or refusal,
         settled=seen.settled,
         leaving=seen.leaving,
-        placed=placed.get(name, 0),
+        placed=placed,
         released=released,
         unproved=released and not proved,
         failed=failed,
         record=record,
         noted=seen.noted,
+        scaled=seen.scaled,
+        hopeless=seen.hopeless,
+        look_at=seen.look_at,
     )
 
 
@@ -271,22 +286,33 @@ def child_named(children: Iterable[Manifest], kind: str, name: str) -> Manifest 
     return next((c for c in children if (c["kind"], c["metadata"]["name"]) == (kind, name)), None)
 
 
-def _undeployed(detector: str, kept: Manifest, failures: Mapping[str, Failure]) -> ObservedRevision:
+def _undeployed(
+    detector: str, kept: Manifest, failures: Mapping[str, Failure], lacking: frozenset[str]
+) -> ObservedRevision:
     """Return a revision whose workload is gone: what it was, to be made again."""
     name, record = kept["metadata"]["name"], record_in(kept)
+    revision = recorded(detector, name, record.text)
     return ObservedRevision(
         name=name,
         created=kept["metadata"].get("creationTimestamp", ""),
         replicas=0,
         ready=0,
-        revision=recorded(detector, name, record.text),
-        failure=failures.get(name),  # of pods that are not gone yet
+        revision=revision,
+        failure=_absent(revision, lacking) or failures.get(name),  # of pods that are not gone yet
         released=was_released(kept),
         unproved=was_released(kept) and not was_proved(kept),
         failed=failure_noted(kept),
         deployed=False,
         record=record,
     )
+
+
+def _absent(revision: Revision | None, lacking: frozenset[str]) -> Failure | None:
+    """Say that nothing in the cluster can run `revision`."""
+    workload = workload_for(revision)
+    if workload.KIND not in lacking:
+        return None
+    return Failure(Reason.ENGINE_ABSENT, workload.LACKING)
 
 
 def _weights(detector: Detector, option: RouterOption) -> dict[str, int]:
@@ -299,6 +325,13 @@ def _backends(provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]) -> 
     needed = ROUTERS[provider].POINTS
     names = ({child["metadata"]["name"] for child in by_kind.get(kind, ())} for kind in needed)
     return frozenset(set.intersection(*names))
+
+
+def _by_revision(pods: Iterable[Manifest]) -> dict[str, list[Manifest]]:
+    found: dict[str, list[Manifest]] = {}
+    for pod in pods:
+        found.setdefault(revision_of(pod), []).append(pod)
+    return found
 
 
 def _placed(pods: Iterable[Manifest]) -> Counter[str]:

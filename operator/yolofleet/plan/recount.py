@@ -16,6 +16,7 @@ from yolofleet.plan.observed import child_named
 from yolofleet.workloads import record
 from yolofleet.workloads.choice import among, workload_for
 from yolofleet.workloads.failures import Failure, failures_by_revision
+from yolofleet.workloads.pods import revision_of
 from yolofleet.workloads.record import record_in
 from yolofleet.workloads.revision import read_back
 
@@ -37,8 +38,11 @@ def recounted(
     complete: a workload that is not among `children` is gone. Else its revision stays as published.
     until: what has to be before anything is decided again.
     """
-    children = list(children)
-    running = {seen.name: seen for seen in (by.read(each) for by, each in among(children))}
+    children, pods = list(children), list(pods)
+    running = {
+        each["metadata"]["name"]: by.read(each, _pods_of(each, pods), now)
+        for by, each in among(children)
+    }
     scaled = {c["metadata"]["name"] for c in children if c["kind"] == "HorizontalPodAutoscaler"}
 
     def anew(counted: _Counted, name: str) -> _Counted:
@@ -69,6 +73,10 @@ def recounted(
             "conditions": [*ready, *others],
         }
     return status.model_copy(update=update)
+
+
+def _pods_of(workload: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
+    return [pod for pod in pods if revision_of(pod) == workload["metadata"]["name"]]
 
 
 def _loaded(serving: Serving) -> Serving:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from yolofleet.api.base import REMEMBERED, ApiModel
-from yolofleet.api.detector import Backend, Canary, Detector, DetectorSpec
+from yolofleet.api.detector import Backend, Canary, Detector, DetectorSpec, Engine
 from yolofleet.plan.defaults import Defaults
 from yolofleet.workloads.revision import GoldenSet, Revision, identity, meaning, named, revision_of
 
@@ -95,6 +95,8 @@ def _golden(spec: DetectorSpec) -> GoldenSet | None:
 
 
 def _image(spec: DetectorSpec, defaults: Defaults) -> str:
+    if spec.runtime.engine is Engine.RAY:
+        return defaults.image_ray
     if spec.resources.accelerators or spec.accelerator:
         return defaults.image_gpu
     if spec.runtime.backend is Backend.TORCH:

@@ -15,6 +15,7 @@ from yolofleet.api.status import RolloutStatus
 from yolofleet.plan.capacity import share_rounded_up
 from yolofleet.plan.judging import Judgement, judgement
 from yolofleet.plan.observed import Observed
+from yolofleet.workloads.choice import workload_for
 from yolofleet.workloads.revision import Revision
 
 
@@ -269,15 +270,17 @@ def strategy_for(
 
     room: how many more replicas of it the free accelerators carry. Without a strategy in the spec,
     replicas are swapped in place when a second set does not fit, but never the only one: an outage
-    needs the user's word.
+    needs the user's word. Nor are they where a replica that goes keeps its room for a while.
     """
     asked = detector.spec.rollout.strategy
+    running = [each.revision for each in observed.revisions.values() if each.replicas]
+    in_turn = all(workload_for(each).SWAPS for each in (target, *running))
     if asked is not None:
-        return asked
+        return asked if in_turn or asked is not Strategy.IN_PLACE else Strategy.BLUE_GREEN
     if known := _known(observed, target.name):
         return known.strategy  # a release ends as it began
     more = full - observed.replicas(target.name)
-    swaps = full >= 2 and not detector.spec.canary and not detector.spec.autoscaled
+    swaps = in_turn and full >= 2 and not detector.spec.canary and not detector.spec.autoscaled
     if room < more and swaps:
         return Strategy.IN_PLACE
     return Strategy.BLUE_GREEN

@@ -12,6 +12,9 @@ from yolofleet.api.status import AutoscalingStatus, Reason
 from yolofleet.plan.floor import Moved, Targets
 from yolofleet.plan.nodes import SHARING
 from yolofleet.plan.observed import Observed
+from yolofleet.workloads.choice import workload_for
+from yolofleet.workloads.revision import Revision
+from yolofleet.workloads.workload import Scaled
 
 _OURS = Scaler.BUILTIN
 _TO_CHOOSE = "; or set spec.autoscaling.provider to builtin"
@@ -94,6 +97,27 @@ def _scaling(detector: Detector, asked: Autoscaling, observed: Observed, stable:
         known_to_it = asked.provider is Scaler.AUTO and lack is None
         return decided if known_to_it else _fed(decided)
     return _by_floor(decided, observed, stable)
+
+
+def scales_itself(
+    detector: Detector, observed: Observed, revision: Revision, replicas: int | None
+) -> tuple[int | None, Scaled | None]:
+    """Return the number of `revision`, or how its workload moves that by itself.
+
+    It begins once no autoscaler of others is there any more, with what runs then; and with what
+    runs when it is asked for something else. Where it has nothing to go by it stays as it is.
+    """
+    asked = detector.spec.autoscaled
+    if replicas is not None or asked is None or not workload_for(revision).OWN_AUTOSCALER:
+        return replicas, None
+    running = max(observed.replicas(revision.name), 1)
+    if asked.in_flight is None or observed.least is not None or observed.scaled:
+        return running, None
+    seen = observed.revisions.get(revision.name)
+    wanted = Scaled(asked.min_replicas, asked.max_replicas, asked.in_flight, running)
+    if seen and seen.scaled and replace(seen.scaled, begins=running) == wanted:
+        return None, seen.scaled
+    return None, wanted
 
 
 def status_of_none(detector: Detector) -> AutoscalingStatus | None:

@@ -67,7 +67,7 @@ class Snapshot:
     unreached: revisions whose Service, or rule, could not be made. edited: workloads whose note
     is not as we wrote it. token: a secret that was never used, should one be needed. analysis: what
     the pods showed last; None: nothing since the status. moved: the floor of the autoscaler; None:
-    nobody looked at the load yet.
+    nobody looked at the load yet. lacking: the kinds of workloads whose API is not there.
     """
 
     status: Status
@@ -86,3 +86,4 @@ class Snapshot:
     analysis: AnalysisStatus | None = None
     keda: Keda = field(default_factory=Keda)
     moved: Moved | None = None
+    lacking: frozenset[str] = frozenset()

@@ -10,6 +10,7 @@ from yolofleet.plan.conditions.analysed import analysed
 from yolofleet.plan.conditions.autoscaling_limited import autoscaling_limited
 from yolofleet.plan.conditions.canary_healthy import canary_healthy
 from yolofleet.plan.conditions.gpu_available import gpu_available
+from yolofleet.plan.conditions.head_not_redundant import head_not_redundant
 from yolofleet.plan.conditions.name_clash import name_clash
 from yolofleet.plan.conditions.outcome import outcome, patience, summary
 from yolofleet.plan.conditions.progressing import progressing
@@ -34,6 +35,7 @@ CONDITIONS: tuple[Callable[[Situation], Statement | None], ...] = (
     gpu_available,
     name_clash,
     autoscaling_limited,
+    head_not_redundant,
 )
 """In this order they are shown; one that has nothing to say is absent."""
 
@@ -54,6 +56,7 @@ def report(detector: Detector, observed: Observed, plan: Plan, *, now: datetime)
         canary=seen.revision(beside) if beside else None,
         rollout=_rollout(plan),
         draining=[Draining(revision=n, since=t) for n, t in sorted(plan.draining.items())],
+        remade=plan.remaking.status,
         analysis=remembered(detector, observed, plan.trial),
         autoscaling=plan.scaling.status if plan.scaling else status_of_none(detector),
         replicas=observed.ready(plan.stable),

@@ -44,6 +44,7 @@ class Surroundings:
     routers: whose APIs are there. monitor_labels: those of PodMonitors; None: make none.
     pull_secrets: that the account of the pods names. operator: who reads the evidence of pods.
     claimable: whether pods can claim devices.
+    lacking: the kinds of workloads whose API is not there.
     """
 
     routers: Collection[Provider]
@@ -52,6 +53,7 @@ class Surroundings:
     operator: OperatorPods | None = None
     keda: Keda = field(default_factory=Keda)
     claimable: bool = False
+    lacking: frozenset[str] = frozenset()
 
 
 def surroundings(seen: Snapshot, defaults: Defaults) -> Surroundings:
@@ -64,6 +66,7 @@ def surroundings(seen: Snapshot, defaults: Defaults) -> Surroundings:
         defaults.operator,
         seen.keda,
         seen.device_classes is not None,
+        seen.lacking,
     )
 
 
@@ -78,8 +81,14 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     router, written = ROUTERS[plan.provider], ROUTERS[plan.courted or plan.provider]
     stable = plan.planned(plan.stable)
     target = workload_for(stable.revision if stable else None).scaled(plan.stable)
-    workloads = [orjson.loads(_workload(detector, planned)) for planned in plan.revisions]
-    pods = [workload.pod(made)["spec"] for workload, made in among(workloads)]
+    made = [orjson.loads(_workload(detector, planned)) for planned in plan.revisions]
+    pods = [workload.pod(each)["spec"] for workload, each in among(made)]
+    standing = [
+        (planned, each)
+        for planned, each in zip(plan.revisions, made, strict=True)
+        if each["kind"] not in around.lacking and workload_for(planned.revision).stands(planned)
+    ]
+    unscraped = [p.revision.name for p in plan.revisions if not workload_for(p.revision).SCRAPED]
     account = any(needs_account(detector, planned.revision) for planned in plan.revisions)
     isolated = detector.spec.access.network_policy is not Isolation.NONE
     content = file(plan.shadow, detector.spec.log_level)
@@ -92,17 +101,26 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         ),
         *([service_account(detector, around.pull_secrets)] if account else []),
         *(revision_service(detector, name) for name in names),
-        *(made for name in names for made in router.destination_rules(detector, name)),
+        *(rule for name in names for rule in router.destination_rules(detector, name)),
         stable_service(detector, plan.stable, spans=plan.spans),
         *written.routes(detector, plan.route(detector)),
         *([live(detector, content)] if content else []),
         *(controller_revision(detector, planned) for planned in plan.revisions),
         *(_claim_templates(detector, plan) if around.claimable else []),
-        *workloads,
+        *(
+            beside
+            for planned, _ in standing
+            for beside in workload_for(planned.revision).beside(detector, planned)
+        ),
+        *(each for _, each in standing),
         *_autoscaler(detector, plan, target, around.keda),
-        *([pdb(detector, detector.name, plan.stable)] if plan.full >= 2 else []),
-        *(pdb(detector, name, name) for name in plan.lasting if (plan.replicas(name) or 0) >= 2),
-        *([pod_monitor(detector, monitored)] if monitored is not None else []),
+        *([_pdb(detector, plan, detector.name, plan.stable)] if plan.full >= 2 else []),
+        *(
+            _pdb(detector, plan, name, name)
+            for name in plan.lasting
+            if (plan.replicas(name) or 0) >= 2
+        ),
+        *([pod_monitor(detector, monitored, unscraped)] if monitored is not None else []),
     ]
 
 
@@ -110,6 +128,16 @@ def _claim_templates(detector: Detector, plan: Plan) -> list[Manifest]:
     """Return what the pods of each revision claim devices by, those at rest too: they come back."""
     revisions = (planned.revision for planned in plan.revisions)
     return [claim_template(detector, r, r.accelerator) for r in revisions if r.accelerator]
+
+
+def _pdb(detector: Detector, plan: Plan, name: str, revision: str) -> Manifest:
+    """Return the budget of `revision`; with an autoscaler, for the fewest that there may be."""
+    planned = plan.planned(revision)
+    number = plan.full if planned is None or planned.replicas is None else planned.replicas
+    if planned and planned.scaled:
+        number = planned.scaled.least
+    workload = workload_for(planned.revision if planned else None)
+    return pdb(detector, name, revision, workload.budget(number))
 
 
 def _autoscaler(

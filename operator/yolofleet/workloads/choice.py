@@ -3,18 +3,24 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from yolofleet.api.detector import Engine
 from yolofleet.api.names import Manifest
-from yolofleet.workloads import deployment
+from yolofleet.workloads import deployment, ray_service
 from yolofleet.workloads.revision import Revision
 from yolofleet.workloads.workload import Workload
 
-WORKLOADS: Final[Mapping[str, Workload]] = {each.KIND: each for each in (deployment,)}
-"""All there are, by kind; the first one runs what asks for no other."""
+_BY_ENGINE: Final[Mapping[Engine, Workload]] = {
+    Engine.DEPLOYMENT: deployment,
+    Engine.RAY: ray_service,
+}
+
+WORKLOADS: Final[Mapping[str, Workload]] = {each.KIND: each for each in _BY_ENGINE.values()}
+"""All there are, by kind."""
 
 
-def workload_for(_revision: Revision | None) -> Workload:
+def workload_for(revision: Revision | None) -> Workload:
     """Return what runs a revision, or ran one of which nothing is known."""
-    return next(iter(WORKLOADS.values()))
+    return _BY_ENGINE[revision.runtime.engine if revision else Engine.DEPLOYMENT]
 
 
 def workload_of(manifest: Manifest) -> Workload | None:

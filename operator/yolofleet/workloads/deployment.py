@@ -3,25 +3,24 @@
 And what it tells of these, read back.
 """
 
-import json
 import re
+from collections.abc import Sequence
+from datetime import datetime
 from math import ceil
 from typing import Any
-from urllib.parse import urlsplit
 
-from yolofleet.api.access import Guard
 from yolofleet.api.base import seconds
-from yolofleet.api.detector import Detector, Head
+from yolofleet.api.detector import Detector
 from yolofleet.api.names import (
     RENDER_ANNOTATION,
     REVISION_LABEL,
     Manifest,
     selector_labels,
 )
-from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM, SERVER_CONTAINER, SERVER_PORT
+from yolofleet.api.pod_template import SERVER_CONTAINER, SERVER_PORT
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
-from yolofleet.workloads import judged
+from yolofleet.workloads import judged, server
 from yolofleet.workloads.accelerators import tolerations
 from yolofleet.workloads.account import account_of
 from yolofleet.workloads.claims import container_claims, pod_claims
@@ -34,11 +33,13 @@ from yolofleet.workloads.workload import PlannedRevision, Record, Running
 KIND = "Deployment"
 POD = r"spec\.template"
 
-CACHE = "/var/cache/yoloserve"
-KEYS_FILE = "keys"
-MOST_NOTED = 240 * 1024
-FORGOTTEN_SECONDS = 15
-"""How long a pod goes on answering after SIGTERM: until every proxy has forgotten its address."""
+OWN_AUTOSCALER = False
+SWAPS = True
+SCRAPED = True
+SAID: tuple[tuple[str, str], ...] = ()
+LACKING = ""
+
+_HOMES = [{"name": name, "value": server.CACHE} for name in ("HOME", "TMPDIR")]
 
 
 # writing
@@ -53,45 +54,28 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         detector,
         revision.name,
         revision=revision.name,
-        annotations=_noted(planned) | notes(planned),
+        annotations=server.noted(planned) | notes(planned),
         pod_annotations=_scrape() if revision.guard.metrics_open else {},
         replicas=planned.replicas,
         selector=selector,
         strategy=_strategy(revision),
         service_account=account_of(detector, revision),
-        grace_seconds=_drain(revision) + ceil(seconds(revision.inference.deadline)) + 10,
+        grace_seconds=server.drain(revision) + ceil(seconds(revision.inference.deadline)) + 10,
         container=SERVER_CONTAINER,
         image=revision.image,
         pull_policy=revision.pull_policy,
-        env=_environment(detector, revision),
+        env=[*server.environment(detector, revision), *_HOMES],
         ports=[_serving(), *judged.ports(revision)],
         claims=pod_claims(revision),
-        resources=_resources(revision) | container_claims(revision),
-        mounts=[
-            {"name": "cache", "mountPath": CACHE},
-            *_mounts(revision),
-            *judged.mounts(revision),
-        ],
-        volumes=[
-            {"name": "cache", "emptyDir": {}},
-            *_volumes(revision),
-            *judged.volumes(detector.name, revision),
-        ],
+        resources=server.resources(revision) | container_claims(revision),
+        mounts=server.mounts(revision),
+        volumes=server.volumes(detector, revision),
     )
     made["spec"]["template"] = merged(pod(made), revision.pod_template)
     judged.past_the_sidecar(pod(made), revision)
     if tolerated := tolerations(revision):
         pod(made)["spec"]["tolerations"] = tolerated
     return made
-
-
-def _noted(planned: PlannedRevision) -> dict[str, str]:
-    """Return the record, where it fits: all annotations of an object may have 256 KiB.
-
-    One that does not is in the ControllerRevision alone.
-    """
-    text = planned.record.text
-    return {RENDER_ANNOTATION: text} if len(text.encode()) <= MOST_NOTED else {}
 
 
 def _strategy(revision: Revision) -> dict[str, Any]:
@@ -104,10 +88,6 @@ def _strategy(revision: Revision) -> dict[str, Any]:
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 1 - surge},
     }
-
-
-def _drain(revision: Revision) -> int:
-    return min(revision.drain_seconds, FORGOTTEN_SECONDS)
 
 
 def _serving() -> dict[str, Any]:
@@ -123,94 +103,14 @@ def _scrape() -> dict[str, str]:
     }
 
 
-def _environment(detector: Detector, revision: Revision) -> list[dict[str, str]]:
-    """Return the server's settings; the names are those of its command line."""
-    inference, runtime = revision.inference, revision.runtime
-    values = {
-        "NAME": detector.name,
-        "REVISION": revision.name,
-        "MODEL": _uri(revision.model.uri),
-        "SHA256": revision.model.sha256,
-        "CLASSES": json.dumps(revision.model.classes) if revision.model.classes else "",
-        **{f"ALLOW_{code.name}": "true" for code in revision.model.allow_code},
-        "HEAD": "" if revision.model.head is Head.AUTO else revision.model.head.value,
-        "ALLOW_BLIND": "true" if revision.model.allow_blind else "",
-        "BACKEND": runtime.backend.value,
-        "PRECISION": runtime.precision.value,
-        "PROFILE": inference.profile.value,
-        "IMAGE_SIZE": str(inference.image_size or 0),
-        "CONFIDENCE": str(inference.confidence),
-        "IOU": str(inference.iou),
-        "AGNOSTIC_NMS": "true" if inference.agnostic_nms else "",  # none: pods stay as they were
-        "MAX_DETECTIONS": str(inference.max_detections),
-        "DEADLINE_MS": str(int(seconds(inference.deadline) * 1000)),
-        "MAX_BATCH": str(inference.max_batch),
-        "DRAIN_SECONDS": str(_drain(revision)),
-        "CACHE_DIR": CACHE,
-        **_guard(revision.guard),
-        **judged.settings(revision, detector.namespace),
-    }
-    homes = [{"name": name, "value": CACHE} for name in ("HOME", "TMPDIR")]
-    return [
-        *({"name": f"YOLOSERVE_{name}", "value": value} for name, value in values.items() if value),
-        *homes,
-    ]
+def stands(_planned: PlannedRevision, /) -> bool:
+    """Say yes: at zero replicas a Deployment costs nothing."""
+    return True
 
 
-def _uri(uri: str) -> str:
-    """Return what the server reads: a claim is a folder by then."""
-    parts = urlsplit(uri)
-    return f"file://{MODEL_CLAIM.path}{parts.path}" if parts.scheme == "pvc" else uri
-
-
-def _guard(guard: Guard) -> dict[str, str]:
-    """Return who may ask, as settings; none where everybody may."""
-    variables = {
-        "METRICS_OPEN": "" if guard.metrics_open else "false",
-        "CORS_ORIGINS": json.dumps(guard.cors_origins) if guard.cors_origins else "",
-    }
-    if guard.jwt:
-        variables |= {
-            "JWT_ISSUER": guard.jwt.issuer,
-            "JWT_JWKS_URI": guard.jwt.jwks_uri,
-            "JWT_AUDIENCES": json.dumps(guard.jwt.audiences),
-        }
-    if guard.api_keys:
-        variables["API_KEYS_FILE"] = f"{API_KEYS.path}/{KEYS_FILE}"
-    return variables
-
-
-def _mounts(revision: Revision) -> list[dict[str, Any]]:
-    return [
-        {"name": mount.volume, "mountPath": mount.path, "readOnly": True}
-        for mount, wanted in (
-            (MODEL_CLAIM, revision.model.uri.startswith("pvc://")),
-            (API_KEYS, revision.guard.api_keys is not None),
-        )
-        if wanted
-    ]
-
-
-def _volumes(revision: Revision) -> list[dict[str, Any]]:
-    volumes: list[dict[str, Any]] = []
-    parts = urlsplit(revision.model.uri)
-    if parts.scheme == "pvc":
-        claim = {"claimName": parts.netloc, "readOnly": True}
-        volumes.append({"name": MODEL_CLAIM.volume, "persistentVolumeClaim": claim})
-    if keys := revision.guard.api_keys:
-        # The folder is mounted, not the file in it: only so does a changed Secret arrive.
-        secret = {
-            "secretName": keys.secret_name,
-            "items": [{"key": keys.key, "path": KEYS_FILE}],
-            "defaultMode": judged.READABLE_BY_GROUP,
-        }
-        volumes.append({"name": API_KEYS.volume, "secret": secret})
-    return volumes
-
-
-def _resources(revision: Revision) -> dict[str, dict[str, str]]:
-    kinds = {"requests": revision.resources.requests, "limits": revision.resources.limits}
-    return {name: amounts for name, amounts in kinds.items() if amounts}
+def beside(_detector: Detector, _planned: PlannedRevision, /) -> list[Manifest]:
+    """Return nothing: pods of a Deployment are alike, and know nothing of each other."""
+    return []
 
 
 def scaled(revision: str, /) -> dict[str, str]:
@@ -227,7 +127,17 @@ def pod(manifest: Manifest, /) -> Manifest:
     return template
 
 
-def read(manifest: Manifest, /) -> Running:
+def budget(_replicas: int, /) -> dict[str, Any]:
+    """Return what a drained node may take of its replicas at a time."""
+    return {"max_unavailable": 1, "min_available": None}
+
+
+def alone(_revision: Revision, /) -> str:
+    """Return nothing: no pod is more than another."""
+    return ""
+
+
+def read(manifest: Manifest, _pods: Sequence[Manifest], _now: datetime, /) -> Running:
     """Return what a Deployment tells of its revision."""
     metadata, status = manifest["metadata"], manifest.get("status", {})
     replicas = int(manifest["spec"].get("replicas", 1))

@@ -29,13 +29,15 @@ ENDS_TO_DESPAIR = 2
 class Failure:
     """Why a pod does not serve, in words for a person.
 
-    lasting: it will not put itself right. since: when it began, where time decides that.
+    lasting: it will not put itself right. since: when it began, where time decides that. foremost:
+    whoever says so knows better than pods do.
     """
 
     reason: str
     message: str
     lasting: bool = True
     since: datetime | None = None
+    foremost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -21,8 +21,10 @@ from yolofleet.api.analysis import Golden
 from yolofleet.api.base import ApiModel, seconds
 from yolofleet.api.detector import (
     DetectorSpec,
+    Engine,
     Inference,
     Model,
+    Ray,
     Resources,
     Runtime,
 )
@@ -94,24 +96,40 @@ class Revision:
         return _as_text({"render": rendered, "spec": identity(self), "whole": _whole(self)})
 
 
+_OF_RAY: Final = {"engine", "ray"}
+
+
 def _whole(revision: "Revision") -> dict[str, Any]:
-    """Return every part with its defaults, which a later version may have changed."""
-    return {
+    """Return every part with its defaults, which a later version may have changed.
+
+    What is only Ray's is left out elsewhere: records of Deployments stay as they were before it.
+    """
+    whole = {
         name: part.model_dump(mode="json", by_alias=True) for name, part in _parts(revision).items()
     }
+    if revision.runtime.engine is Engine.DEPLOYMENT:
+        whole["runtime"] = {k: v for k, v in whole["runtime"].items() if k not in _OF_RAY}
+    return whole
 
 
 def _parts(revision: "Revision | DetectorSpec") -> dict[str, ApiModel]:
     guard = revision.guard if isinstance(revision, Revision) else revision.access.guard
     parts: dict[str, ApiModel] = {
         "model": revision.model,
-        "runtime": revision.runtime,
+        "runtime": _as_run(revision.runtime),
         "inference": revision.inference,
         "resources": revision.resources,
         "access": guard,
         "podTemplate": revision.pod_template,
     }
     return parts | ({"accelerator": revision.accelerator} if revision.accelerator else {})
+
+
+def _as_run(runtime: Runtime) -> Runtime:
+    """Return `runtime` without what only another engine would have: a canary inherits that."""
+    if runtime.engine is Engine.RAY:
+        return runtime if runtime.ray else runtime.model_copy(update={"ray": Ray()})
+    return runtime.model_copy(update={"ray": None}) if runtime.ray else runtime
 
 
 def identity(revision: "Revision | DetectorSpec") -> dict[str, Any]:
@@ -165,7 +183,7 @@ def revision_of(
     return Revision(
         name=name,
         model=spec.model,
-        runtime=spec.runtime,
+        runtime=_as_run(spec.runtime),
         inference=spec.inference,
         resources=spec.resources,
         guard=spec.access.guard,

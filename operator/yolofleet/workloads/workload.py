@@ -1,7 +1,9 @@
 """What a workload is: how a revision is run, and what decisions see of one that is there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import datetime
+from typing import Any, Protocol
 
 from yolofleet.api.analysis import Failed
 from yolofleet.api.detector import Detector
@@ -22,9 +24,23 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaled:
+    """How a workload moves its replicas itself: its bounds, and the requests in flight of each.
+
+    begins: the replicas that it starts with.
+    """
+
+    least: int
+    most: int
+    in_flight: int
+    begins: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedRevision:
     """A revision and its replicas; None: an autoscaler owns the number.
 
+    scaled: by an autoscaler of the workload's own. anew: it is taken away, to be made again.
     record: what is kept of it. released: whether it is or was the stable revision; unproved:
     whether it is that as the first one, and still to be judged. failed: what it was called off for.
     """
@@ -35,6 +51,8 @@ class PlannedRevision:
     released: bool = False
     failed: Failed | None = None
     unproved: bool = False
+    scaled: Scaled | None = None
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +64,9 @@ class Running:
     that it tells of as ready. noted: what is kept of the revision on the workload.
     released: whether it was the stable one at some time; proved: and nothing is left to prove.
     failed: what it was called off for. failure: why it has no pod to ask.
+    scaled: how it moves its replicas itself. hopeless: since when there has been a workload that
+    never had a ready replica, and will have none by itself; another one may. look_at: when time
+    alone changes what is read.
     """
 
     name: str
@@ -59,6 +80,9 @@ class Running:
     proved: bool
     failed: Failed | None
     failure: Failure | None
+    scaled: Scaled | None = None
+    hopeless: datetime | None = None
+    look_at: datetime | None = None
 
 
 class Workload(Protocol):
@@ -70,11 +94,38 @@ class Workload(Protocol):
     POD: str
     """The pod template in it, as the API server's words name it."""
 
+    OWN_AUTOSCALER: bool
+    """Whether it moves its replicas itself, where it is told to; else an HPA or KEDA does."""
+
+    SWAPS: bool
+    """Whether a replica that is given up leaves its room to another at once."""
+
+    SCRAPED: bool
+    """Whether its pods tell their own metrics on the port of requests."""
+
+    SAID: tuple[tuple[str, str], ...]
+    """What the API server may say of it, and what that means."""
+
+    LACKING: str
+    """What is to be installed where its API is not in the cluster."""
+
     def build(self, detector: Detector, planned: PlannedRevision, /) -> Manifest:
         """Return what runs a revision; without replicas when an autoscaler owns them."""
 
-    def read(self, manifest: Manifest, /) -> Running:
-        """Return what it tells of its revision."""
+    def stands(self, planned: PlannedRevision, /) -> bool:
+        """Say whether there is to be one: else the record is what it is made again from."""
+
+    def beside(self, detector: Detector, planned: PlannedRevision, /) -> list[Manifest]:
+        """Return what it needs beside itself, and before."""
+
+    def read(self, manifest: Manifest, pods: Sequence[Manifest], now: datetime, /) -> Running:
+        """Return what it tells of its revision. pods: of that."""
+
+    def budget(self, replicas: int, /) -> dict[str, Any]:
+        """Return the holes of a disruption budget over so many replicas."""
+
+    def alone(self, revision: Revision, /) -> str:
+        """Say which pod takes all others with it, and what helps; empty: none does."""
 
     def pod(self, manifest: Manifest, /) -> Manifest:
         """Return the template of its pods."""

@@ -15,7 +15,16 @@ _say = partial(Statement, ConditionType.READY)
 def ready(now: Situation) -> Statement:
     """Say whether the detector serves, and if not, why."""
     statement = first(
-        (serving, scaled_to_zero, deleted, without_accelerators, failing, coming_back), now
+        (
+            serving,
+            scaled_to_zero,
+            without_engine,
+            deleted,
+            without_accelerators,
+            failing,
+            coming_back,
+        ),
+        now,
     )
     statement = statement or _say(False, Reason.NOTHING_READY, now.count(now.plan.stable))
     return (
@@ -77,6 +86,14 @@ def deleted(now: Situation) -> Statement | None:
         f" {target} is released when its steps are walked"
     )
     return _say(False, Reason.DEPLOYMENT_DELETED, message, lasting=True)
+
+
+def without_engine(now: Situation) -> Statement | None:
+    """Say that nothing in the cluster can run the stable revision."""
+    failure = now.failure(now.plan.stable)
+    if failure is None or failure.reason != Reason.ENGINE_ABSENT:
+        return None
+    return _say(False, failure.reason, failure.message)
 
 
 def coming_back(now: Situation) -> Statement | None:

@@ -7,6 +7,7 @@ from yolofleet.api.detector import Detector
 from yolofleet.api.status import RevisionStatus
 from yolofleet.plan.decide import Plan
 from yolofleet.plan.observed import Observed
+from yolofleet.plan.remaking import words
 from yolofleet.workloads.failures import PATIENCE, Failure
 
 
@@ -51,7 +52,8 @@ class Situation:
         seen = self.observed.revisions.get(name)
         if seen is None or seen.failure is None:
             return None
-        return replace(seen.failure, message=f"{name}: {seen.failure.message}")
+        done = words(self.plan.remaking.times.get(name, 0))
+        return replace(seen.failure, message=f"{name}: {seen.failure.message}{done}")
 
     def whole(self, name: str) -> bool:
         """Say whether `name` has all the replicas that it is to have."""

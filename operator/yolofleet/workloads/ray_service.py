@@ -1,0 +1,375 @@
+"""The RayService of a revision: a Ray cluster of its own, with one replica in each worker.
+
+The Service of the revision selects the workers by our labels as it does the pods of a Deployment,
+so that routes, weights and evidence know nothing of Ray. KubeRay's own Service is not used.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from math import ceil
+from typing import Any, Final
+
+from yolofleet.api.access import Isolation
+from yolofleet.api.base import seconds
+from yolofleet.api.detector import Detector, Ray, RayServe, Redis
+from yolofleet.api.names import (
+    DETECTOR_LABEL,
+    RAY_LABEL,
+    RENDER_ANNOTATION,
+    REVISION_LABEL,
+    Manifest,
+    child_labels,
+    selector_labels,
+)
+from yolofleet.api.pod_template import SERVER_CONTAINER, SERVER_PORT
+from yolofleet.manifests.child import child
+from yolofleet.runtime.quantity import amount
+from yolofleet.workloads import judged, ray_status, server
+from yolofleet.workloads.accelerators import requests_of, tolerations
+from yolofleet.workloads.account import account_of
+from yolofleet.workloads.pod_template import merged
+from yolofleet.workloads.pods import is_ready
+from yolofleet.workloads.record import failure_noted, notes, was_proved, was_released
+from yolofleet.workloads.revision import Revision
+from yolofleet.workloads.serve_config import (
+    PORT,
+    ActorOptions,
+    Application,
+    Autoscaling,
+    Deployment,
+    HttpOptions,
+    ServeConfig,
+)
+from yolofleet.workloads.workload import PlannedRevision, Record, Running, Scaled
+
+KIND = "RayService"
+POD = r"spec\.rayClusterConfig\.workerGroupSpecs\[0\]\.template"
+OWN_AUTOSCALER = True
+SWAPS = False  # a worker goes a minute after its replica
+SCRAPED = False  # the port of requests leads to any replica
+SAID: tuple[tuple[str, str], ...] = (
+    (
+        r"\.spec\.rayClusterConfig\.authOptions: field not declared in schema",
+        "this KubeRay is too old: it lets anybody run code on Ray, without a token; install KubeRay"
+        " 1.5.1 or later, with its CRDs",
+    ),
+)
+LACKING = (
+    "spec.runtime.engine: ray needs KubeRay 1.5.1 or later, whose kind RayService is not in the"
+    " cluster, or not for the operator (ray.enabled in its chart); install it, or use engine"
+    " deployment"
+)
+
+OBJECT_STORE: Final = "100000000"
+"""Bytes: pictures come by HTTP, and Ray passes references to nothing."""
+
+_KUBERAY: Final = {"app.kubernetes.io/component": "kuberay-operator"}
+_DASHBOARD: Final = 8265
+_API_SERVER: Final = (443, 6443)  # of the Service, and of many a control plane: the autoscaler asks
+_DNS: Final = (53, 5353)
+_TMP: Final = {"name": "tmp", "mountPath": "/tmp"}
+_NO_SIDECAR: Final = {"sidecar.istio.io/inject": "false"}
+"""Ray's parts call each other by address on many ports, which no sidecar is in the way of well."""
+
+
+# writing
+
+
+def stands(planned: PlannedRevision, /) -> bool:
+    """Say no with no replica: the head would stay, and Serve knows no zero."""
+    return planned.replicas != 0 and not planned.anew
+
+
+def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
+    """Return the RayService of one revision; with Serve's own autoscaler, if that is asked for."""
+    revision, ray = planned.revision, _ray(planned.revision)
+    name, cores = revision.name, _cores(revision)
+    made = child(
+        "ray_service.yaml.j2",
+        detector,
+        name,
+        revision=name,
+        annotations=server.noted(planned) | notes(planned),
+        drain_seconds=max(60, revision.drain_seconds),
+        serve_config=_serve_config(detector, planned, cores).text(),
+        version=ray.version,
+        redis=_redis(ray.redis),
+        image=revision.image,
+        pull_policy=revision.pull_policy,
+        pull_secrets=revision.pod_template.spec.get("imagePullSecrets"),
+        pod_security=_POD_SECURITY,
+        container_security=_CONTAINER_SECURITY,
+        cache=server.CACHE,
+        head_labels=_head(name) | _NO_SIDECAR,
+        head_env=[{"name": "HOME", "value": server.CACHE}],
+        head_resources={"requests": ray.head.requests, "limits": ray.head.limits},
+        workers=planned.replicas or (planned.scaled.begins if planned.scaled else 1),
+        worker_params={
+            "num-cpus": str(cores),
+            "num-gpus": str(_gpus(revision)),
+            "object-store-memory": OBJECT_STORE,
+        },
+        worker_labels=_worker_labels(detector, name),
+        pod_annotations={},
+        selector=selector_labels(detector.name, name),
+        service_account=account_of(detector, revision),
+        grace_seconds=2 * server.drain(revision) + ceil(seconds(revision.inference.deadline)) + 10,
+        drain_text=str(server.drain(revision)),
+        container=SERVER_CONTAINER,
+        env=[*server.environment(detector, revision), {"name": "HOME", "value": server.CACHE}],
+        ports=[
+            {"name": SERVER_PORT[0], "containerPort": PORT, "protocol": "TCP"},
+            *judged.ports(revision),
+        ],
+        resources=server.resources(revision),
+        mounts=[_TMP, *server.mounts(revision)],
+        volumes=[{"name": "tmp", "emptyDir": {}}, *server.volumes(detector, revision)],
+    )
+    group = _group(made)
+    group["template"] = merged(pod(made), revision.pod_template)
+    judged.past_the_sidecar(pod(made), revision)
+    if tolerated := tolerations(revision):
+        pod(made)["spec"]["tolerations"] = tolerated
+    return made
+
+
+_POD_SECURITY: Final = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "fsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_CONTAINER_SECURITY: Final = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def _ray(revision: Revision) -> Ray:
+    return revision.runtime.ray or Ray()
+
+
+def _serve_config(detector: Detector, planned: PlannedRevision, cores: int) -> ServeConfig:
+    revision, asked = planned.revision, detector.spec.ray_serve or RayServe()
+    deadline = seconds(revision.inference.deadline)
+    deployment = Deployment(
+        num_replicas=None if planned.scaled else planned.replicas or 1,
+        autoscaling_config=_autoscaling(planned.scaled) if planned.scaled else None,
+        max_ongoing_requests=asked.max_ongoing_requests,
+        max_queued_requests=asked.max_queued_requests,
+        graceful_shutdown_timeout_s=max(30.0, ceil(deadline) + 10.0),
+        ray_actor_options=ActorOptions(num_cpus=cores, num_gpus=_gpus(revision)),
+    )
+    return ServeConfig(
+        http_options=HttpOptions(request_timeout_s=deadline + 1),
+        applications=(Application(deployments=(deployment,)),),
+    )
+
+
+def _autoscaling(scaled: Scaled) -> Autoscaling:
+    return Autoscaling(
+        min_replicas=scaled.least,
+        max_replicas=scaled.most,
+        initial_replicas=min(max(scaled.begins, scaled.least), scaled.most),
+        target_ongoing_requests=scaled.in_flight,
+    )
+
+
+def _cores(revision: Revision) -> int:
+    """Return the CPUs that Ray counts for a replica: whole ones, and all of its worker."""
+    resources = revision.resources
+    asked = resources.limits.get("cpu") or resources.requests.get("cpu") or "1"
+    return max(1, ceil(amount(asked)))
+
+
+def _gpus(revision: Revision) -> int:
+    """Return the accelerators that Ray lets the replica see: all of its worker."""
+    return sum(requests_of(revision).values())
+
+
+def _redis(redis: Redis | None) -> dict[str, Any] | None:
+    if redis is None:
+        return None
+    options: dict[str, Any] = {"redisAddress": redis.address}
+    if password := redis.password:
+        of = {"name": password.secret_name, "key": password.key}
+        options["redisPassword"] = {"valueFrom": {"secretKeyRef": of}}
+    return options
+
+
+def _head(revision: str) -> dict[str, str]:
+    """Return what selects the head. No other label of ours: no Service is to lead to it."""
+    return {RAY_LABEL: revision, f"{RAY_LABEL}-node": "head"}
+
+
+def _worker_labels(detector: Detector, revision: str) -> dict[str, str]:
+    ours = child_labels(detector.name) | {REVISION_LABEL: revision, RAY_LABEL: revision}
+    ours.pop("app.kubernetes.io/name")  # KubeRay's: its own Services go by it
+    return ours | _NO_SIDECAR
+
+
+def beside(detector: Detector, planned: PlannedRevision, /) -> list[Manifest]:
+    """Return who may reach Ray's ports, and what keeps a drain from a head that stands alone."""
+    isolation, name = detector.spec.access.network_policy, planned.revision.name
+    policies = [_policy_of_head(detector, planned.revision)]
+    if isolation is not Isolation.NONE:
+        policies.append(_policy_of_workers(detector, name))
+    if _ray(planned.revision).redis:
+        return policies
+    kept = child(
+        "pdb.yaml.j2",
+        detector,
+        f"{name}-head",
+        revision=name,
+        max_unavailable=None,
+        min_available=1,
+        selector=_head(name),
+    )
+    return [*policies, kept]
+
+
+def _policy_of_head(detector: Detector, revision: Revision) -> Manifest:
+    """Let in its own workers, and KubeRay at the dashboard; out, where that is asked for."""
+    name = revision.name
+    restricted = detector.spec.access.network_policy is Isolation.RESTRICTED
+    redis = _ray(revision).redis
+    reached = [*_API_SERVER, *([_redis_port(redis)] if redis else [])]
+    kuberay = {"namespaceSelector": {}, "podSelector": {"matchLabels": _KUBERAY}}
+    return child(
+        "network_policy.yaml.j2",
+        detector,
+        f"{name}-head",
+        revision=name,
+        selector=_head(name),
+        types=["Ingress", "Egress"] if restricted else ["Ingress"],
+        ingress=[
+            {"from": [_own_pods(name)]},
+            {"from": [kuberay], "ports": [_tcp(_DASHBOARD)]},
+        ],
+        egress=[
+            {"to": [_own_pods(name)]},
+            {"ports": [*({"protocol": p, "port": n} for p in ("TCP", "UDP") for n in _DNS)]},
+            {"ports": [_tcp(port) for port in reached]},
+        ]
+        if restricted
+        else None,
+    )
+
+
+def _policy_of_workers(detector: Detector, revision: str) -> Manifest:
+    """Let in their own cluster, beside those whom the policy of the detector lets in."""
+    restricted = detector.spec.access.network_policy is Isolation.RESTRICTED
+    own = _own_pods(revision)
+    return child(
+        "network_policy.yaml.j2",
+        detector,
+        revision,
+        revision=revision,
+        selector={DETECTOR_LABEL: detector.name, RAY_LABEL: revision},
+        types=["Ingress", "Egress"] if restricted else ["Ingress"],
+        ingress=[{"from": [own]}],
+        egress=[{"to": [own]}] if restricted else None,
+    )
+
+
+def _own_pods(revision: str) -> dict[str, Any]:
+    return {"podSelector": {"matchLabels": {RAY_LABEL: revision}}}
+
+
+def _tcp(port: int) -> dict[str, Any]:
+    return {"protocol": "TCP", "port": port}
+
+
+def _redis_port(redis: Redis) -> int:
+    found = re.search(r":([0-9]{1,5})/?$", redis.address)
+    return int(found[1]) if found else 6379
+
+
+def budget(replicas: int, /) -> dict[str, Any]:
+    """Return what a drained node leaves: a RayCluster tells nobody how many pods it is to have."""
+    return {"max_unavailable": None, "min_available": max(replicas - 1, 0)}
+
+
+def scaled(revision: str, /) -> dict[str, str]:
+    """Return what an autoscaler would target."""
+    return {"apiVersion": "ray.io/v1", "kind": KIND, "name": revision}
+
+
+# reading
+
+
+def pod(manifest: Manifest, /) -> Manifest:
+    """Return the template of its workers."""
+    template: Manifest = _group(manifest)["template"]
+    return template
+
+
+def _group(manifest: Manifest) -> Manifest:
+    group: Manifest = manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    return group
+
+
+def alone(revision: Revision, /) -> str:
+    """Say that the head takes its workers with it."""
+    if _ray(revision).redis:
+        return ""
+    return (
+        f"{revision.name}: its Ray cluster has one head, and all replicas end with it; give Ray a"
+        " Redis of yours in spec.runtime.ray.redis, or accept it"
+    )
+
+
+def read(manifest: Manifest, pods: Sequence[Manifest], now: datetime, /) -> Running:
+    """Return what a RayService and its workers tell of a revision.
+
+    Ready is who is ready himself, as far as KubeRay has seen him at the Service of its own: by then
+    every proxy has heard of him. What Ray says of its application takes no requests from those who
+    answer; it keeps them from being released on.
+    """
+    metadata, status = manifest["metadata"], manifest.get("status") or {}
+    told = ray_status.read(manifest, now)
+    config = ServeConfig.read(manifest["spec"].get("serveConfigV2"))
+    own = _scaled(config)
+    replicas = _replicas(config, own, told.workers)
+    answering = sum(map(is_ready, pods))
+    known = int(status.get("numServeEndpoints", 0))
+    current = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
+    return Running(
+        name=metadata["name"],
+        created=metadata.get("creationTimestamp", ""),
+        replicas=replicas,
+        ready=min(answering, known, replicas),
+        settled=current and told.well,
+        leaving=answering > replicas,
+        noted=Record((metadata.get("annotations") or {}).get(RENDER_ANNOTATION, "")),
+        released=was_released(manifest),
+        proved=was_proved(manifest),
+        failed=failure_noted(manifest),
+        failure=told.failure,
+        scaled=own,
+        hopeless=None if answering else told.hopeless,
+        look_at=told.look_at,
+    )
+
+
+def _scaled(config: ServeConfig | None) -> Scaled | None:
+    found = config.deployment.autoscaling_config if config else None
+    if found is None:
+        return None
+    return Scaled(
+        found.min_replicas,
+        found.max_replicas,
+        int(found.target_ongoing_requests),
+        found.initial_replicas,
+    )
+
+
+def _replicas(config: ServeConfig | None, own: Scaled | None, workers: int | None) -> int:
+    """Return what is asked for; of Serve's own autoscaler the workers tell: one for each."""
+    if config is None:
+        return workers or 0
+    if own is None:
+        return config.deployment.num_replicas or 0
+    return min(max(own.begins if workers is None else workers, own.least), own.most)

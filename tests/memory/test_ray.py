@@ -1,0 +1,398 @@
+"""Revisions on Ray, with a KubeRay that is played: releases across engines, and what goes wrong."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from faults.oracles import differences
+from faults.traces import SPEC, B
+from memory_cluster.controllers import is_ready, revision_of
+from memory_cluster.faults import CrashAfter, Fault, write
+from memory_cluster.kuberay import KubeRay
+from memory_cluster.world import NAMESPACE, World
+from yolofleet.api.names import Manifest
+from yolofleet.cluster import kinds
+from yolofleet.workloads.serve_config import ServeConfig
+
+ABSENT = (kinds.HTTP_ROUTE, kinds.GATEWAY, kinds.POD_MONITOR, kinds.SCALED_OBJECT)
+RAY = {"engine": "ray"}
+REDIS = {"engine": "ray", "ray": {"redis": {"address": "redis.shop.svc:6379"}}}
+STEPS = {
+    "strategy": "Canary",
+    "steps": [{"weight": 10, "hold": "1m"}, {"weight": 50, "hold": "1m"}],
+}
+
+
+async def released(**spec: Any) -> tuple[World, KubeRay]:
+    """Return a world with KubeRay, and a detector that is released."""
+    world, kuberay = World(absent=ABSENT), KubeRay()
+    world.controllers.others.append(kuberay)
+    await world.settle()
+    await world.create(**SPEC | spec)
+    await world.settle()
+    assert world.condition("Released")["status"] == "True", world.status()
+    world.suffer()
+    return world, kuberay
+
+
+def service(world: World, revision: str = "") -> Manifest:
+    found = world.server.find(kinds.RAY_SERVICE, NAMESPACE, revision or world.stable())
+    assert found
+    return found
+
+
+def config(world: World, revision: str = "") -> Any:
+    found = ServeConfig.read(service(world, revision)["spec"]["serveConfigV2"])
+    assert found
+    return found.deployment
+
+
+def workers(world: World, revision: str = "") -> list[Manifest]:
+    name = revision or world.stable()
+    return [pod for pod in world.server.all(kinds.POD) if revision_of(pod) == name]
+
+
+def uids(pods: list[Manifest]) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in pods}
+
+
+def weights(world: World) -> dict[str, int]:
+    return {r["name"]: r["weight"] for r in world.status()["revisions"] if r["weight"]}
+
+
+def weights_over_time(world: World) -> Iterator[dict[str, int]]:
+    for seen in world.happened():
+        if seen.kind is kinds.VIRTUAL_SERVICE:
+            to = seen.manifest["spec"]["http"][-1]["route"]
+            yield {each["destination"]["host"].split(".")[0]: each["weight"] for each in to}
+
+
+def is_safe(world: World) -> bool:
+    assert not world.unsafe(), world.unsafe()
+    assert not world.failures, world.failures
+    assert not world.restless, world.restless
+    return True
+
+
+async def test_a_detector_on_ray_serves_by_the_same_service_and_route() -> None:
+    world, _ = await released(runtime=RAY)
+    stable = world.stable()
+    assert world.status()["ready"] == "2/2"
+    assert weights(world) == {stable: 100}
+    assert not world.server.all(kinds.DEPLOYMENT)
+    selector = world.server.find(kinds.SERVICE, NAMESPACE, stable)["spec"]["selector"]  # type: ignore[index]
+    assert all(selector.items() <= pod["metadata"]["labels"].items() for pod in workers(world))
+    assert world.condition("HeadNotRedundant")["reason"] == "NoRedis"
+    assert is_safe(world)
+
+
+@pytest.mark.parametrize("strategy", [{"strategy": "BlueGreen"}, STEPS])
+@pytest.mark.parametrize(("before", "after"), [({}, RAY), (RAY, {"engine": "deployment"})])
+async def test_a_release_from_one_engine_to_the_other_loses_nothing(
+    strategy: Any, before: Any, after: Any
+) -> None:
+    world, _ = await released(runtime=before, rollout=strategy)
+    old = world.stable()
+    await world.edit(runtime=after)
+    await world.settle()
+    new = world.stable()
+    assert new != old
+    assert weights(world) == {new: 100}
+    assert not workers(world, old), "they drained, and went"
+    assert len(workers(world, new)) == 2
+    if strategy is STEPS:
+        assert {10, 50, 100} <= {each.get(new, 0) for each in weights_over_time(world)}
+    assert is_safe(world)
+
+
+async def test_a_former_revision_on_ray_is_a_record_alone_and_a_roll_back_makes_it_again() -> None:
+    world, _ = await released(runtime=RAY, rollout={"strategy": "BlueGreen"})
+    old = world.stable()
+    await world.edit(runtime={"engine": "deployment"})
+    await world.settle()
+    assert not world.server.all(kinds.RAY_SERVICE), "a head costs something at zero replicas"
+    assert world.server.find(kinds.RECORD, NAMESPACE, old)
+    await world.edit(runtime=RAY)
+    await world.settle()
+    assert world.stable() == old
+    assert world.status()["ready"] == "2/2"
+    assert is_safe(world)
+
+
+async def test_a_canary_on_ray_is_promoted_without_a_pod_more() -> None:
+    world, _ = await released()
+    await world.edit(canary={"runtime": RAY, "weight": 50, "replicas": 2})
+    await world.settle()
+    canary = world.status()["canary"]["revision"]
+    assert weights(world) == {world.stable(): 50, canary: 50}
+    before = uids(workers(world, canary))
+    await world.edit(canary=None, runtime=RAY)
+    await world.settle()
+    assert world.stable() == canary
+    assert uids(workers(world)) == before
+    assert weights(world) == {canary: 100}
+    assert is_safe(world)
+
+
+async def test_a_canary_on_ray_that_is_called_off_leaves_nothing() -> None:
+    world, _ = await released()
+    stable = world.stable()
+    await world.edit(canary={"runtime": RAY, "weight": 10, "replicas": 1})
+    await world.settle()
+    await world.edit(canary=None)
+    await world.settle()
+    assert (world.stable(), weights(world)) == (stable, {stable: 100})
+    assert not world.server.all(kinds.RAY_SERVICE)
+    assert is_safe(world)
+
+
+async def test_ray_to_ray_goes_by_a_second_cluster_and_the_old_one_gives_up_what_is_taken() -> None:
+    rollout = STEPS | {"maxSurge": 1}
+    world, _kuberay = await released(runtime=RAY, replicas=4, rollout=rollout)
+    old = world.stable()
+    await world.edit(model=B)
+    await world.settle()
+    assert world.stable() != old
+    assert len(workers(world)) == 4
+    most = 0
+    pods: set[str] = set()
+    for seen in world.server.history:
+        if seen.kind is kinds.POD:
+            (pods.discard if seen.type == "DELETED" else pods.add)(seen.name)
+            most = max(most, len(pods))
+    assert most == 5, "never more than the replicas and the surge"
+    assert is_safe(world)
+
+
+async def test_replicas_and_queue_bounds_change_in_place() -> None:
+    world, _kuberay = await released(runtime=RAY)
+    stable, before = world.stable(), uids(workers(world))
+    cluster = service(world)["spec"]["rayClusterConfig"]
+    await world.edit(replicas=3, rayServe={"maxOngoingRequests": 5, "maxQueuedRequests": 2})
+    await world.settle()
+    assert (world.stable(), config(world).num_replicas) == (stable, 3)
+    assert (config(world).max_ongoing_requests, config(world).max_queued_requests) == (5, 2)
+    assert before < uids(workers(world))
+    cluster["workerGroupSpecs"][0]["replicas"] = 3
+    assert service(world)["spec"]["rayClusterConfig"] == cluster
+    assert is_safe(world)
+
+
+async def test_zero_replicas_take_the_cluster_away_and_more_bring_it_back() -> None:
+    world, _ = await released(runtime=RAY)
+    stable = world.stable()
+    await world.edit(replicas=0)
+    await world.settle()
+    assert not world.server.all(kinds.RAY_SERVICE)
+    assert world.condition("Ready")["reason"] == "ScaledToZero"
+    await world.edit(replicas=2)
+    await world.settle()
+    assert (world.stable(), world.status()["ready"]) == (stable, "2/2")
+    assert not world.restless
+
+
+async def test_suspended_nothing_is_touched() -> None:
+    world, _ = await released(runtime=RAY)
+    await world.edit(suspend=True)
+    await world.settle()
+    world.suffer()
+    await world.edit(replicas=4, model=B)
+    await world.settle()
+    assert len(workers(world)) == 2
+    assert {write.split("/")[0] for write in world.writes()} <= {
+        "patch yolodetectors",
+        "create events",
+    }
+
+
+async def test_what_others_change_of_a_ray_service_is_put_right() -> None:
+    world, _ = await released(runtime=RAY)
+    wanted = service(world)["spec"]
+    world.merge(
+        kinds.RAY_SERVICE, world.stable(), {"spec": {"upgradeStrategy": {"type": "NewCluster"}}}
+    )
+    world.merge(kinds.RAY_SERVICE, world.stable(), {"spec": {"serveConfigV2": "{}"}})
+    await world.settle()
+    assert service(world)["spec"] == wanted
+    assert world.condition("Drifted")["reason"] == "DriftRepaired"
+
+
+async def test_a_ray_service_that_was_deleted_is_made_again_from_its_record() -> None:
+    world, _ = await released(runtime=RAY, rollout=STEPS)
+    stable = world.stable()
+    world.remove(kinds.RAY_SERVICE, stable)
+    await world.settle()
+    assert (world.stable(), world.status()["ready"]) == (stable, "2/2")
+    assert not world.restless
+
+
+async def test_one_that_never_starts_is_made_anew_three_times_and_then_told() -> None:
+    world, kuberay = await released(runtime=RAY, rollout={"strategy": "BlueGreen"})
+    stable = world.stable()
+    world.broken.add(B["uri"] + '"')
+    kuberay.failing.add(B["uri"] + '"')
+    await world.edit(model=B)
+    await world.settle(1200)
+    made = {s.uid for s in world.happened() if s.kind is kinds.RAY_SERVICE and s.name != stable}
+    assert len(made) == 4
+    assert world.stable() == stable
+    assert weights(world) == {stable: 100}
+    progressing = world.condition("Progressing")
+    assert progressing["reason"] == "DeployFailed"
+    assert "DigestMismatch: the file has another digest" in progressing["message"]
+    assert "Traceback" not in progressing["message"]
+    assert "made anew 3 times, and is left as it is" in progressing["message"]
+    assert [each["times"] for each in world.status()["remade"]] == [3]
+    assert is_safe(world)
+
+
+async def test_one_that_served_is_left_alone_whatever_ray_says_of_it() -> None:
+    world, kuberay = await released(runtime=RAY)
+    uid = service(world)["metadata"]["uid"]
+    kuberay.ill.add(world.stable())
+    world.controllers.settle()
+    await world.settle()
+    assert world.status()["ready"] == "2/2", "its pods answer"
+    kuberay.failing.add("demo://shapes")
+    world.broken.add("demo://shapes")
+    world.controllers.settle()
+    await world.settle(1200)
+    assert service(world)["metadata"]["uid"] == uid
+    assert world.condition("Ready")["reason"] == "DeployFailed"
+    assert "remade" not in world.status()
+
+
+@pytest.mark.parametrize("runtime", [RAY, REDIS])
+async def test_a_lost_head_takes_its_workers_unless_there_is_a_redis(runtime: Any) -> None:
+    world, kuberay = await released(
+        runtime=runtime, canary={"runtime": {"engine": "deployment"}, "weight": 10, "replicas": 1}
+    )
+    stable, canary = world.stable(), world.status()["canary"]["revision"]
+    kuberay.headless.add(stable)
+    world.controllers.settle()
+    await world.settle()
+    assert world.stable() == stable, "the pointer stays"
+    if runtime is REDIS:
+        assert weights(world) == {stable: 90, canary: 10}
+        assert not world.condition("HeadNotRedundant")
+    else:
+        assert weights(world) == {canary: 100}, "to who is alive"
+        assert world.condition("Ready")["reason"] == "HeadLost"
+    kuberay.headless.clear()
+    world.controllers.settle()
+    await world.settle()
+    assert weights(world) == {stable: 90, canary: 10}
+
+
+async def test_the_old_autoscaler_goes_before_rays_own_begins_with_what_ran() -> None:
+    scaling = {"minReplicas": 1, "maxReplicas": 6, "inFlight": 4}
+    resources = {"requests": {"cpu": "1"}}
+    world, kuberay = World(absent=ABSENT), KubeRay()
+    world.controllers.others.append(kuberay)
+    world.controllers.wants = lambda _autoscaler, _replicas: 3
+    await world.settle()
+    without = {name: value for name, value in SPEC.items() if name != "replicas"}
+    await world.create(**without, autoscaling=scaling, resources=resources)
+    await world.settle()
+    assert world.status()["ready"] == "3/3"
+    world.suffer()
+    await world.edit(runtime=RAY)
+    await world.settle()
+    assert not world.server.all(kinds.HPA)
+    scaled = config(world).autoscaling_config
+    assert (scaled.min_replicas, scaled.max_replicas, scaled.initial_replicas) == (1, 6, 3)
+    assert (scaled.target_ongoing_requests, config(world).num_replicas) == (4, None)
+    gone = [s.version for s in world.happened() if s.kind is kinds.HPA and s.type == "DELETED"]
+    begun = [
+        s.version
+        for s in world.happened()
+        if s.kind is kinds.RAY_SERVICE
+        and "autoscaling_config" in s.manifest["spec"]["serveConfigV2"]
+    ]
+    assert gone[-1] < begun[0]
+    assert world.status()["ready"] == "3/3"
+    assert is_safe(world)
+
+
+async def test_ray_moves_its_replicas_and_another_bound_begins_with_what_runs() -> None:
+    scaling = {"minReplicas": 1, "maxReplicas": 6, "inFlight": 4}
+    without = {name: value for name, value in SPEC.items() if name != "replicas"}
+    world, kuberay = World(absent=ABSENT), KubeRay()
+    world.controllers.others.append(kuberay)
+    await world.settle()
+    await world.create(**without, autoscaling=scaling, runtime=RAY)
+    await world.settle()
+    assert world.status()["ready"] == "1/1"
+    world.suffer()
+    kuberay.wants = lambda _name, _replicas: 5
+    world.controllers.settle()
+    await world.settle()
+    assert world.status()["ready"] == "5/5"
+    assert not [write for write in world.writes() if "rayservices" in write], "Ray's own number"
+    await world.edit(autoscaling=scaling | {"maxReplicas": 8})
+    await world.settle()
+    assert config(world).autoscaling_config.initial_replicas == 5
+    assert world.status()["ready"] == "5/5"
+    assert is_safe(world)
+
+
+async def test_without_kuberay_it_is_told_and_what_serves_goes_on() -> None:
+    world = World()
+    await world.settle()
+    await world.create(**SPEC)
+    await world.settle()
+    stable = world.stable()
+    await world.edit(runtime=RAY)
+    await world.settle()
+    assert (world.stable(), weights(world)) == (stable, {stable: 100})
+    told = world.condition("Progressing")
+    assert told["reason"] == "EngineAbsent"
+    assert "needs KubeRay 1.5.1 or later" in told["message"]
+    assert not [each for each in world.writes() if "rayservices" in each]
+    assert not world.failures
+
+
+async def test_a_kuberay_that_does_nothing_is_told_after_a_while() -> None:
+    world, kuberay = await released()
+    kuberay.idle = True
+    await world.edit(runtime=RAY)
+    await world.settle()
+    told = world.condition("Progressing")
+    assert told["reason"] == "KubeRaySilent"
+    assert "is its operator running" in told["message"]
+
+
+async def test_each_config_that_ray_gets_is_one_of_the_typed_model() -> None:
+    world, kuberay = await released(runtime=RAY)
+    await world.edit(replicas=3)
+    await world.settle()
+    [given] = kuberay.configs.values()
+    assert [
+        json.loads(text)["applications"][0]["deployments"][0]["num_replicas"] for text in given
+    ] == [2, 3]
+    assert all(ServeConfig.read(text) for text in given)
+    assert all(is_ready(pod) for pod in workers(world))
+
+
+async def test_a_crash_after_any_write_of_a_release_to_ray_changes_nothing_in_the_end() -> None:
+    prepared, _ = await released(rollout={"strategy": "BlueGreen"})
+
+    async def play(*faults: Fault) -> World:
+        world = prepared.fork()
+        world.controllers.others.append(KubeRay())
+        await world.settle()
+        world.suffer(*faults)
+        await world.edit(runtime=RAY)
+        await world.settle()
+        return world
+
+    usual = await play()
+    wrong: dict[str, Any] = {}
+    for number, name in enumerate(usual.writes(), start=1):
+        world = await play(CrashAfter(write(number)))
+        told = [*differences(usual.state(), world.state()), *world.restless, *world.failures]
+        if told := [*told, *world.unsafe()]:
+            wrong[f"{number} ({name})"] = told
+    assert not wrong

@@ -1,0 +1,328 @@
+"""A RayService: what is written, and what its status means; that is as KubeRay 1.5.1 has it."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from yolofleet.api.names import DETECTOR_LABEL, RAY_LABEL, REVISION_LABEL
+from yolofleet.workloads import ray_service
+from yolofleet.workloads.serve_config import Autoscaling, ServeConfig
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+MADE = "2030-01-01T11:00:00Z"
+TRACEBACK = """\
+The deployment failed to start 3 times in a row.
+Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+yoloserve.errors.DigestMismatch: another digest
+
+"""
+ON_RAY = {"engine": "ray"}
+REDIS = {"address": "redis.shop.svc:6380", "password": {"secretName": "redis", "key": "word"}}
+
+
+@pytest.fixture
+def made(world):
+    """Return the objects of a detector on Ray, by kind and name."""
+
+    def make(**spec):
+        world.edit(**{"runtime": ON_RAY} | spec)
+        world.reconcile()
+        return world.children
+
+    return make
+
+
+@pytest.fixture
+def service(made, world):
+    def make(**spec):
+        children = made(**spec)
+        return children["RayService", world.decide().stable]
+
+    return make
+
+
+def deployment(service):
+    [application] = json.loads(service["spec"]["serveConfigV2"])["applications"]
+    [deployment] = application["deployments"]
+    return deployment
+
+
+# written
+
+
+def test_a_revision_on_ray_is_one_service_with_one_replica_in_each_worker(service):
+    made = service(resources={"requests": {"cpu": "1500m"}})
+    spec = made["spec"]
+    cluster, [group] = spec["rayClusterConfig"], spec["rayClusterConfig"]["workerGroupSpecs"]
+    assert spec["upgradeStrategy"] == {"type": "None"}
+    assert spec["excludeHeadPodFromServeSvc"]
+    assert cluster["enableInTreeAutoscaling"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert (
+        "cpu"
+        not in cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    )
+    assert group["rayStartParams"]["num-cpus"] == "2", "whole ones, rounded up"
+    assert deployment(made)["ray_actor_options"] == {"num_cpus": 2, "num_gpus": 0}
+    assert deployment(made)["num_replicas"] == 2
+
+
+def test_gpus_of_a_replica_are_those_of_its_worker(service, world):
+    ready = [{"type": "Ready", "status": "True"}]
+    offered = {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": ready}
+    world.nodes = [{"metadata": {"name": "n", "labels": {}}, "spec": {}, "status": offered}]
+    image = ON_RAY | {"image": "ray:gpu"}
+    made = service(runtime=image, resources={"limits": {"nvidia.com/gpu": 2}})
+    [group] = made["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert group["rayStartParams"]["num-gpus"] == "2"
+    assert deployment(made)["ray_actor_options"]["num_gpus"] == 2
+    assert group["template"]["spec"]["tolerations"]
+
+
+def test_workers_are_who_our_services_select_and_the_head_is_not(service):
+    cluster = service()["spec"]["rayClusterConfig"]
+    [group] = cluster["workerGroupSpecs"]
+    labels = group["template"]["metadata"]["labels"]
+    head = cluster["headGroupSpec"]["template"]["metadata"]["labels"]
+    assert {DETECTOR_LABEL, REVISION_LABEL, RAY_LABEL} <= labels.keys()
+    assert RAY_LABEL in head
+    assert not {DETECTOR_LABEL, REVISION_LABEL} & head.keys()
+    assert "app.kubernetes.io/name" not in labels | head, "KubeRay's own Services go by it"
+
+
+def test_no_probe_needs_what_the_image_has_not_and_no_worker_has_a_token(service):
+    text = json.dumps(service())
+    assert "wget" not in text
+    cluster = service()["spec"]["rayClusterConfig"]
+    [group] = cluster["workerGroupSpecs"]
+    worker, head = group["template"]["spec"], cluster["headGroupSpec"]["template"]["spec"]
+    assert worker["automountServiceAccountToken"] is False
+    for pod in (worker, head):
+        container = pod["containers"][0]
+        assert all("httpGet" in container[probe] for probe in ("readinessProbe", "livenessProbe"))
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_a_redis_is_named_by_address_and_its_password_by_a_secret(made, world):
+    children = made(runtime=ON_RAY | {"ray": {"redis": REDIS}})
+    stable = world.decide().stable
+    options = children["RayService", stable]["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
+    assert options == {
+        "redisAddress": "redis.shop.svc:6380",
+        "redisPassword": {"valueFrom": {"secretKeyRef": {"name": "redis", "key": "word"}}},
+    }
+    assert ("PodDisruptionBudget", f"{stable}-head") not in children, "another head takes over"
+
+
+def test_rays_ports_are_open_among_its_own_pods_and_to_kuberay(made, world):
+    children = made(
+        runtime=ON_RAY | {"ray": {"redis": REDIS}}, access={"networkPolicy": "Restricted"}
+    )
+    stable = world.decide().stable
+    own = {"podSelector": {"matchLabels": {RAY_LABEL: stable}}}
+    workers = children["NetworkPolicy", stable]["spec"]
+    head = children["NetworkPolicy", f"{stable}-head"]["spec"]
+    assert workers["ingress"] == [{"from": [own]}]
+    assert workers["egress"] == [{"to": [own]}]
+    among, kuberay = head["ingress"]
+    assert among == {"from": [own]}
+    assert kuberay["ports"] == [{"protocol": "TCP", "port": 8265}]
+    assert {"protocol": "TCP", "port": 6380} in head["egress"][-1]["ports"]
+    served = children["NetworkPolicy", "gate"]["spec"]["ingress"][0]["ports"]
+    assert served == [{"protocol": "TCP", "port": 8000}], "nobody else reaches a port of Ray"
+
+
+def test_without_isolation_the_head_alone_is_isolated(made, world):
+    children = made(access={"networkPolicy": "None"})
+    names = [name for kind, name in children if kind == "NetworkPolicy"]
+    assert names == [f"{world.decide().stable}-head"]
+
+
+def test_budgets_count_from_below_as_a_ray_cluster_tells_nobody_its_size(made, world):
+    children = made(replicas=3)
+    head = children["PodDisruptionBudget", f"{world.decide().stable}-head"]["spec"]
+    assert children["PodDisruptionBudget", "gate"]["spec"]["minAvailable"] == 2
+    assert "maxUnavailable" not in children["PodDisruptionBudget", "gate"]["spec"]
+    assert head["minAvailable"] == 1
+
+
+def test_a_pod_monitor_leaves_out_who_tells_of_any_replica(made, world):
+    world.monitors = True
+    children = made()
+    [rule] = children["PodMonitor", "gate"]["spec"]["selector"]["matchExpressions"]
+    assert (rule["operator"], rule["values"]) == ("NotIn", [world.decide().stable])
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["max_concurrent_queries", "num_replica", "x"]), st.just(1), min_size=1
+    )
+)
+def test_no_name_that_serve_would_pass_over_can_be_written_or_read(unknown):
+    with pytest.raises(ValidationError):
+        Autoscaling(
+            min_replicas=1, max_replicas=2, initial_replicas=1, target_ongoing_requests=1, **unknown
+        )
+    assert ServeConfig.read(json.dumps(unknown)) is None
+
+
+# read
+
+
+def worker(name="w", ready="True", **metadata):
+    conditions = [{"type": "Ready", "status": ready}]
+    return {"metadata": {"name": name, **metadata}, "status": {"conditions": conditions}}
+
+
+def seen(service, status, pods=(), created=MADE):
+    metadata = service["metadata"] | {"creationTimestamp": created, "generation": 2}
+    return ray_service.read(service | {"metadata": metadata, "status": status}, list(pods), NOW)
+
+
+def told(
+    *, endpoints=2, deployment="HEALTHY", application="RUNNING", message="", generation=2,
+    head=("True", "HeadPodRunningAndReady", ""), reason="NonZeroServeEndpoints", active=True,
+):  # fmt: skip
+    current = {
+        "rayClusterName": "gate-x",
+        "rayClusterStatus": {
+            "desiredWorkerReplicas": 2,
+            "conditions": [
+                {"type": "RayClusterProvisioned", "status": "True", "reason": "x"},
+                {
+                    "type": "HeadPodReady",
+                    "status": head[0],
+                    "reason": head[1],
+                    "message": head[2],
+                    "lastTransitionTime": MADE,
+                },
+            ],
+        },
+        "applicationStatuses": {
+            "detector": {
+                "status": application,
+                "message": message,
+                "serveDeploymentStatuses": {
+                    "yoloserve": {"status": deployment, "message": message}
+                },
+            }
+        },
+    }
+    ready = "True" if reason == "NonZeroServeEndpoints" else "False"
+    return {
+        "observedGeneration": generation,
+        "numServeEndpoints": endpoints,
+        "conditions": [{"type": "Ready", "status": ready, "reason": reason}],
+        "activeServiceStatus": current if active else {},
+        "pendingServiceStatus": {} if active else current,
+    }
+
+
+TWO = (worker("a"), worker("b"))
+
+
+@pytest.mark.parametrize(
+    ("status", "pods", "ready"),
+    [
+        (told(), TWO, 2),
+        (told(endpoints=1), TWO, 1),  # every proxy is to have heard of it
+        (told(), (worker("a"), worker("b", ready="False")), 1),  # known at once, KubeRay polls
+        (told(), (worker("a"), worker("b", deletionTimestamp=MADE)), 1),
+        (told(endpoints=3), (*TWO, worker("c")), 2),  # the third is on its way out
+        (told(deployment="UNHEALTHY"), TWO, 2),  # who answers keeps its requests
+        (told(endpoints=0, deployment="DEPLOY_FAILED", reason="Initializing", active=False), (), 0),
+        ({}, TWO, 0),
+    ],
+)
+def test_ready_is_who_answers_as_far_as_kuberay_has_seen_him(service, status, pods, ready):
+    assert seen(service(), status, pods).ready == ready
+
+
+@pytest.mark.parametrize(
+    ("status", "settled"),
+    [
+        (told(), True),
+        (told(deployment="UPDATING"), True),
+        (told(generation=1), False),
+        (told(deployment="UNHEALTHY"), False),
+        (told(application="DEPLOY_FAILED"), False),
+    ],
+)
+def test_nothing_is_released_on_what_ray_is_not_content_with(service, status, settled):
+    assert seen(service(), status, TWO).settled is settled
+
+
+def test_a_failed_application_says_its_last_line(service):
+    status = told(
+        endpoints=0, deployment="DEPLOY_FAILED", application="DEPLOY_FAILED", message=TRACEBACK,
+        reason="Initializing", active=False,
+    )  # fmt: skip
+    found = seen(service(), status)
+    assert found.failure.reason == "DeployFailed"
+    assert found.failure.message == (
+        "Ray cannot start it: yoloserve.errors.DigestMismatch: another digest"
+    )
+    assert found.hopeless == datetime(2030, 1, 1, 11, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        told(endpoints=0, deployment="DEPLOY_FAILED", reason="ZeroServeEndpoints"),  # it was ready
+        told(endpoints=0, deployment="DEPLOY_FAILED", reason="ZeroServeEndpoints", active=False),
+        told(endpoints=0, deployment="UNHEALTHY", reason="Initializing", active=False),
+        told(endpoints=0, deployment="UPDATING", reason="Initializing", active=False),
+    ],
+)
+def test_what_was_ever_ready_or_may_still_be_is_not_made_anew(service, status):
+    assert seen(service(), status).hopeless is None
+
+
+def test_nor_is_what_answers_whatever_is_said_of_it(service):
+    status = told(deployment="DEPLOY_FAILED", reason="Initializing", active=False)
+    assert seen(service(), status, TWO).hopeless is None
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (told(head=("False", "HeadPodNotFound", "Head Pod not found")), "HeadLost"),
+        (
+            told(
+                head=("False", "ImagePullBackOff", "back-off"), reason="Initializing", active=False
+            ),
+            "HeadFailed",
+        ),
+        (
+            told(head=("False", "ContainersNotReady", ""), reason="Initializing", active=False),
+            None,
+        ),
+        (told(deployment="UNHEALTHY", message="a replica is ill"), "Unhealthy"),
+        (told(), None),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_word(service, status, reason):
+    found = seen(service(), status, TWO).failure
+    assert (found.reason if found else None) == reason
+
+
+def test_a_kuberay_that_says_nothing_is_given_a_minute(service):
+    created = NOW - timedelta(seconds=20)
+    young = seen(service(), {}, created=created.isoformat())
+    assert young.failure is None
+    assert young.look_at == created + timedelta(minutes=1)
+    assert seen(service(), {}).failure.reason == "KubeRaySilent"
+
+
+def test_of_rays_own_number_the_workers_tell_in_its_bounds(service):
+    made = service(autoscaling={"minReplicas": 1, "maxReplicas": 4, "inFlight": 3}, replicas=None)
+    assert seen(made, {}).replicas == 1
+    scaled = deployment(made)
+    assert "num_replicas" in scaled, "it begins with a number, and is scaled from there"
