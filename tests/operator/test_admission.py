@@ -195,6 +195,14 @@ RULES = [
         {"runtime": ON_RAY | {"image": "ray:gpu"}, "resources": GPU},
     ),
     (
+        {
+            "runtime": ON_RAY | {"image": "ray:gpu"},
+            "accelerator": {"deviceClassName": "gpu.nvidia.com"},
+        },
+        "spec.accelerator: pods of Ray claim no devices yet; ask for them in spec.resources.limits",
+        {"runtime": ON_RAY | {"image": "ray:gpu"}, "resources": GPU},
+    ),
+    (
         {"rayServe": {"maxOngoingRequests": 9}},
         "spec.rayServe: has no effect without spec.runtime.engine ray",
         {"canary": {"runtime": ON_RAY, "replicas": 1}, "rayServe": {"maxOngoingRequests": 9}},
