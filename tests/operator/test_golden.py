@@ -318,7 +318,10 @@ async def play(plane: ControlPlane, optional_kinds: Any, folder: Path) -> dict[s
             await operator.ready()
             seen = await play_all(BARE, kube, operator, pods, plane)
             await optional_kinds.install(kube, ISTIO_CRDS)
-            await eventually(lambda: len(operator.log(message="API appeared")) == 2)
+            awaited = {kinds.VIRTUAL_SERVICE.name, kinds.DESTINATION_RULE.name}
+            await eventually(
+                lambda: awaited <= {each["kind"] for each in operator.log(message="API appeared")}
+            )
             return seen | await play_all(MESHED, kube, operator, pods, plane)
         finally:
             operator.kill()
