@@ -3,6 +3,7 @@
 import pytest
 
 from yolofleet.plan.fields import Origin, as_the_user_wrote, of_a_pod, origin
+from yolofleet.plan.inventory import Inventory
 
 TEMPLATE = {
     "metadata": {"labels": {"team": "x"}},
@@ -127,3 +128,25 @@ def test_what_is_said_of_pods_that_cannot_be_made_is_told_with_the_users_field(w
     [seen] = world.observed().revisions.values()
     assert seen.failure.message.endswith('invalid: spec.resources.requests: Invalid value: "2"')
     assert "x2x" not in seen.failure.message
+
+
+def test_what_is_claimed_is_called_as_it_was_written_by_whose_claim_it_is(world):
+    world.inventory = Inventory({"gpu.example.com": ()})
+    asked = {"deviceClassName": "gpu.example.com"}
+    odd = {"accelerator": asked | {"selectors": ["odd("]}}
+    world.edit(accelerator=asked, canary=odd)
+    thought = world.think()
+    templates = [m for m in thought.desired if m["kind"] == "ResourceClaimTemplate"]
+    by_name = {p.revision.name: p.revision for p in thought.plan.revisions}
+    said = {
+        as_the_user_wrote(
+            template,
+            "spec.spec.devices.requests[0].exactly.selectors[0].cel.expression: no CEL",
+            origin(thought.detector.spec, by_name[template["metadata"]["name"]]),
+        )
+        for template in templates
+    }
+    assert said == {
+        "spec.accelerator.selectors[0].cel.expression: no CEL",
+        "spec.canary.accelerator.selectors[0].cel.expression: no CEL",
+    }

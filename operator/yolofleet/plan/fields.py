@@ -12,6 +12,7 @@ from yolofleet.routers.choice import ROUTERS
 from yolofleet.workloads.choice import workload_of
 from yolofleet.workloads.revision import Revision
 
+_ACCELERATOR = "spec.accelerator"
 _WRITTEN: Mapping[str, tuple[tuple[str, str], ...]] = {
     "HorizontalPodAutoscaler": (
         (r"spec\.behavior", "spec.autoscaling.behavior"),
@@ -26,7 +27,7 @@ _WRITTEN: Mapping[str, tuple[tuple[str, str], ...]] = {
         (r"spec\.triggers(\[\d+\])?", "spec.autoscaling"),
     ),
     "ResourceClaimTemplate": tuple(
-        (rf"spec\.spec\.devices\.requests\[0\]\.exactly\.{field}", f"spec.accelerator.{field}")
+        (rf"spec\.spec\.devices\.requests\[0\]\.exactly\.{field}", f"{_ACCELERATOR}.{field}")
         for field in ("selectors", "deviceClassName", "count")
     ),
     "NetworkPolicy": (
@@ -48,6 +49,7 @@ class Origin:
     pod_template: str = "spec.podTemplate"
     resources: str = "spec.resources"
     image: str = "spec.runtime.image"
+    accelerator: str = _ACCELERATOR
 
 
 def origin(spec: DetectorSpec, revision: Revision | None) -> Origin:
@@ -57,13 +59,16 @@ def origin(spec: DetectorSpec, revision: Revision | None) -> Origin:
         return Origin()
     wrote = Origin()
     template, resources, image = wrote.pod_template, wrote.resources, wrote.image
+    accelerator = wrote.accelerator
     if revision.pod_template == canary.pod_template != spec.pod_template:
         template = "spec.canary.podTemplate"
     if revision.resources == canary.resources != spec.resources:
         resources = "spec.canary.resources"
     if revision.runtime.image == canary.runtime.image != spec.runtime.image:
         image = "spec.canary.runtime.image"
-    return Origin(template, resources, image)
+    if revision.accelerator == canary.accelerator != spec.accelerator:
+        accelerator = "spec.canary.accelerator"
+    return Origin(template, resources, image, accelerator)
 
 
 def as_the_user_wrote(manifest: Manifest, message: str, of: Origin) -> str:
@@ -78,6 +83,7 @@ def as_the_user_wrote(manifest: Manifest, message: str, of: Origin) -> str:
             message = re.sub(said, meant, message)
         return _of_pods(workload.pod(manifest), message, of, rf"\.?{workload.POD}({_STEPS})")
     for field, written in _WRITTEN.get(manifest["kind"], ()):
+        written = written.replace(_ACCELERATOR, of.accelerator)
         message = re.sub(rf"(?<![\w.])\.?{field}(?![A-Za-z])", written, message)
     return message
 
