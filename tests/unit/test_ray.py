@@ -153,6 +153,31 @@ def test_budgets_count_from_below_as_a_ray_cluster_tells_nobody_its_size(made, w
     assert head["minAvailable"] == 1
 
 
+def test_a_route_to_ray_says_when_requests_came_whatever_callers_say(made, world):
+    header, value = "x-request-start", "t=%START_TIME(%s.%3f)%"
+    world.settle()
+    assert "headers" not in world.children["VirtualService", "gate"]["spec"]["http"][0]
+    canary = {"replicas": 1, "weight": 10, "runtime": ON_RAY}
+    children = made(runtime={"engine": "deployment"}, canary=canary)
+    [rule] = children["VirtualService", "gate"]["spec"]["http"]
+    assert rule["headers"] == {"request": {"set": {header: value}}}
+    [worker] = children["RayService", world.decide().canary]["spec"]["rayClusterConfig"][
+        "workerGroupSpecs"
+    ]
+    [container] = worker["template"]["spec"]["containers"]
+    assert {"name": "YOLOSERVE_TRUST_REQUEST_START", "value": "true"} in container["env"]
+
+
+def test_an_http_route_says_it_by_a_filter(made, world):
+    world.gateway = True
+    children = made(traffic={"provider": "gateway", "gateways": ["istio-system/api"]})
+    [rule] = children["HTTPRoute", "gate"]["spec"]["rules"]
+    [only] = rule["filters"]
+    assert only["requestHeaderModifier"] == {
+        "set": [{"name": "x-request-start", "value": "t=%START_TIME(%s.%3f)%"}]
+    }
+
+
 def test_a_pod_monitor_leaves_out_who_tells_of_any_replica(made, world):
     world.monitors = True
     children = made()

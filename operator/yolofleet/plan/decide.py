@@ -82,7 +82,14 @@ class Plan:
             return Route(at.hosts, at.gateways, {detector.name: 100})
         match, sticky = canary.match if canary else (), detector.spec.traffic.sticky_header or ""
         return Route(
-            at.hosts, at.gateways, self.weights, self.matched, match, sticky.lower(), self.buckets
+            at.hosts,
+            at.gateways,
+            self.weights,
+            self.matched,
+            match,
+            sticky.lower(),
+            self.buckets,
+            stamped=any(workload_for(p.revision).QUEUES for p in self.revisions),
         )
 
     @property

@@ -11,7 +11,7 @@ from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
 from yolofleet.routers.buckets import Buckets, buckets_of, pattern
 from yolofleet.routers.following import Followed, Following, Mesh
-from yolofleet.routers.router import Places, Route
+from yolofleet.routers.router import STAMP, Places, Route
 
 KIND = "HTTPRoute"
 POINTS: tuple[str, ...] = ("Service",)
@@ -56,7 +56,10 @@ def routes(detector: Detector, route: Route, /) -> list[Manifest]:
             detector.name,
             parents=[_parent(detector, name) for name in route.gateways or (MESH,)],
             hosts=None if EVERY_HOST in route.hosts else route.hosts or None,
-            rules=[*_matched(route), *_sticky(route), _weighted(route)],
+            rules=[
+                rule | _stamped(route)
+                for rule in (*_matched(route), *_sticky(route), _weighted(route))
+            ],
         )
     ]
 
@@ -71,6 +74,14 @@ def _parent(detector: Detector, gateway: str) -> dict[str, Any]:
         "namespace": namespace or detector.namespace,
         "name": name,
     }
+
+
+def _stamped(route: Route) -> dict[str, Any]:
+    if not route.stamped:
+        return {}
+    name, value = STAMP
+    modifier = {"set": [{"name": name, "value": value}]}
+    return {"filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": modifier}]}
 
 
 def _weighted(route: Route) -> dict[str, Any]:

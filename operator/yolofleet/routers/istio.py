@@ -15,7 +15,7 @@ from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
 from yolofleet.routers.buckets import Buckets, buckets_of, pattern
 from yolofleet.routers.following import Followed, Following, Mesh
-from yolofleet.routers.router import Places, Route
+from yolofleet.routers.router import STAMP, Places, Route
 
 KIND = "VirtualService"
 POINTS: tuple[str, ...] = ("Service", "DestinationRule")
@@ -74,12 +74,19 @@ def routes(detector: Detector, route: Route, /) -> list[Manifest]:
             gateways=route.gateways or None,
             seen_by=_OWN_NAMESPACE if route.hosts and set(route.gateways) <= {MESH} else None,
             http=[
-                *_matched(detector, route),
-                *_sticky(detector, route),
-                _weighted(detector, route),
+                rule | _stamped(route)
+                for rule in (
+                    *_matched(detector, route),
+                    *_sticky(detector, route),
+                    _weighted(detector, route),
+                )
             ],
         )
     ]
+
+
+def _stamped(route: Route) -> dict[str, Any]:
+    return {"headers": {"request": {"set": dict([STAMP])}}} if route.stamped else {}
 
 
 def _weighted(detector: Detector, route: Route) -> dict[str, Any]:

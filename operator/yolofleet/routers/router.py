@@ -18,7 +18,8 @@ class Route:
     """What the route of a detector is to say.
 
     leads: the percent of requests for each Service. matched: the Service of those that `match`.
-    sticky: the header by which cameras stay on a revision, and the buckets of each.
+    sticky: the header by which cameras stay on a revision, and the buckets of each. stamped:
+    requests are to say when they came, for they may wait before a server sees them.
     """
 
     hosts: Sequence[str]
@@ -28,6 +29,12 @@ class Route:
     match: Sequence[HeaderMatch] = ()
     sticky: str = ""
     buckets: Buckets = field(default_factory=dict)
+    stamped: bool = False
+
+
+STAMP = ("x-request-start", "t=%START_TIME(%s.%3f)%")
+"""The header that a route sets, whatever a caller sent, and its value as Envoy fills it in. Where
+another proxy does not, servers pass over what it says."""
 
 
 class Router(Protocol):

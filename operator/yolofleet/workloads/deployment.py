@@ -36,6 +36,7 @@ POD = r"spec\.template"
 OWN_AUTOSCALER = False
 SWAPS = True
 SCRAPED = True
+QUEUES = False
 SAID: tuple[tuple[str, str], ...] = ()
 LACKING = ""
 

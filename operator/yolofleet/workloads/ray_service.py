@@ -48,6 +48,7 @@ POD = r"spec\.rayClusterConfig\.workerGroupSpecs\[0\]\.template"
 OWN_AUTOSCALER = True
 SWAPS = False  # a worker goes a minute after its replica
 SCRAPED = False  # the port of requests leads to any replica
+QUEUES = True  # in its proxies
 SAID: tuple[tuple[str, str], ...] = (
     (
         r"\.spec\.rayClusterConfig\.authOptions: field not declared in schema",
@@ -68,6 +69,11 @@ _KUBERAY: Final = {"app.kubernetes.io/component": "kuberay-operator"}
 _DASHBOARD: Final = 8265
 _API_SERVER: Final = (443, 6443)  # of the Service, and of many a control plane: the autoscaler asks
 _DNS: Final = (53, 5353)
+_TRUST: Final = {"name": "YOLOSERVE_TRUST_REQUEST_START", "value": "true"}
+_ENVIRONMENT: Final = [
+    {"name": "HOME", "value": server.CACHE},
+    {"name": "RAY_agent_register_timeout_ms", "value": "120000"},  # else 30 s, on a busy node too
+]
 _TMP: Final = {"name": "tmp", "mountPath": "/tmp"}
 _NO_SIDECAR: Final = {"sidecar.istio.io/inject": "false"}
 """Ray's parts call each other by address on many ports, which no sidecar is in the way of well."""
@@ -102,7 +108,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         container_security=_CONTAINER_SECURITY,
         cache=server.CACHE,
         head_labels=_head(name) | _NO_SIDECAR,
-        head_env=[{"name": "HOME", "value": server.CACHE}],
+        head_env=_ENVIRONMENT,
         head_resources={"requests": ray.head.requests, "limits": ray.head.limits},
         workers=planned.replicas or (planned.scaled.begins if planned.scaled else 1),
         worker_params={
@@ -117,7 +123,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         grace_seconds=2 * server.drain(revision) + ceil(seconds(revision.inference.deadline)) + 10,
         drain_text=str(server.drain(revision)),
         container=SERVER_CONTAINER,
-        env=[*server.environment(detector, revision), {"name": "HOME", "value": server.CACHE}],
+        env=[*server.environment(detector, revision), _TRUST, *_ENVIRONMENT],
         ports=[
             {"name": SERVER_PORT[0], "containerPort": PORT, "protocol": "TCP"},
             *judged.ports(revision),

@@ -103,6 +103,9 @@ class Workload(Protocol):
     SCRAPED: bool
     """Whether its pods tell their own metrics on the port of requests."""
 
+    QUEUES: bool
+    """Whether requests may wait before a server sees them: deadlines count from the route then."""
+
     SAID: tuple[tuple[str, str], ...]
     """What the API server may say of it, and what that means."""
 
