@@ -25,8 +25,8 @@ _PODS: Final = f"-[0-9a-f]{{8}}{_POD}"
 class Question:
     """What Prometheus is asked, and how much of it one replica is to have.
 
-    each: a whole number. KEDA cuts off what is behind the point when it makes up a metric for one
-    that is lost (`doFallback`): with 0.7 a replica it would ask for none, and nobody were held.
+    each: a whole number. KEDA 2.17 cuts off what is behind the point when it makes up a metric for
+    one that is lost (`doFallback`): with 0.7 a replica it asked for none, and nobody was held.
     """
 
     name: str
