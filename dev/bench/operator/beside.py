@@ -187,6 +187,7 @@ async def _edits(side: Side) -> Numbers:
     return {
         "edit_child_p50_s": median(found),
         "edit_child_max_s": found[-1],
+        "edit_answer_p50_s": median(w.took for w in writes if w.of_child),
         "edit_seen": len(found),
         "edit_children": sum(w.of_child for w in writes) / len(causes),
     }

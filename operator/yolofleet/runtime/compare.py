@@ -203,15 +203,17 @@ def _unlike_items(
 ) -> Iterator[Difference]:
     """Compare lists whose items have a key (ports, containers) or are a set (finalizers)."""
     entries = [(key, applied[name]) for name in applied if (key := list_key(name)) is not None]
+    names = tuple(entries[0][0]) if entries else ()
+    trees = {tuple(key.get(name) for name in names): tree for key, tree in entries}
+    there = _by_key(live, names) if entries else {}
     for index, want in enumerate(desired):
         here = (*path, Item(index, want))
         if not entries or not isinstance(want, dict):
             if want not in live:
                 yield Difference(How.MISSING, here, want, live)
             continue
-        key = {name: _key_value(want, name) for name in entries[0][0]}
-        have = next((item for item in live if _has_key(item, key)), None)
-        tree = next((tree for other, tree in entries if other == key), None)
+        who = tuple(_key_value(want, name) for name in names)
+        have, tree = there.get(who), trees.get(who)
         if have is None:
             yield Difference(How.MISSING, here, want)
         elif tree is None:
@@ -222,26 +224,22 @@ def _unlike_items(
 
 def _dropped(applied: Fields, desired: Any, path: Path) -> Iterator[Difference]:
     """Walk what we applied and return what `desired` no longer has."""
+    items: dict[tuple[str, ...], dict[tuple[Any, ...], Any]] = {}
     for name, tree in applied.items():
-        step, value, there = _descend(name, desired)
-        if step is None:
-            continue
-        if not there:
+        if name.startswith("f:"):
+            step, value = name[2:], desired.get(name[2:]) if isinstance(desired, dict) else None
+        elif (key := list_key(name)) is not None:
+            names = tuple(key)
+            if names not in items:
+                items[names] = _by_key(desired if isinstance(desired, list) else (), names)
+            step = "/".join(str(each) for each in key.values())
+            value = items[names].get(tuple(key.values()))
+        else:
+            continue  # "." is the item itself; "v:" items are compared by value
+        if value is None:
             yield Difference(How.DROPPED, (*path, step))
         elif tree:
             yield from _dropped(tree, value, (*path, step))
-
-
-def _descend(name: str, desired: Any) -> tuple[Step | None, Any, bool]:
-    """Follow one name of a tree into `desired`: the step, what is there, and whether it is."""
-    if name.startswith("f:"):
-        there = isinstance(desired, dict) and desired.get(name[2:]) is not None
-        return name[2:], desired[name[2:]] if there else None, there
-    if (key := list_key(name)) is not None:
-        items = desired if isinstance(desired, list) else ()
-        found = next((item for item in items if _has_key(item, key)), None)
-        return "/".join(str(value) for value in key.values()), found, found is not None
-    return None, None, True  # "." is the item itself; "v:" items are compared by value
 
 
 def _added(foreign: Fields, desired: Any, live: Any, path: Path) -> Iterator[Difference]:
@@ -267,6 +265,19 @@ def _added(foreign: Fields, desired: Any, live: Any, path: Path) -> Iterator[Dif
                 yield Difference(How.ADDED, (*path, alias), have=live[alias])
         elif tree:
             yield from _added(tree, want, have, (*path, step))
+
+
+def _by_key(items: Sequence[Any], names: Sequence[str]) -> dict[tuple[Any, ...], Any]:
+    """Return the items of a list by what identifies them, of several alike the first.
+
+    A container has twenty variables: looked for one by one, they took half of a comparison.
+    """
+    keyed = [
+        (tuple(_key_value(item, name) for name in names), item)
+        for item in items
+        if isinstance(item, dict)
+    ]
+    return dict(reversed(keyed))
 
 
 def _has_key(item: Any, key: Mapping[str, Any]) -> bool:
