@@ -107,7 +107,7 @@ test-ray: ## The server on Ray Serve, with a Ray of its own (installs half a gig
 	$(RAY)/bin/python -m pytest -m ray $(ARGS) tests/ray
 
 .PHONY: bench-operator
-bench-operator: venv ## Measure the operator with 10, 100 and 1,000 detectors against its targets (half an hour)
+bench-operator: venv ## Measure the operator with 10, 100 and 1,000 detectors against its targets (half an hour; ARGS=--peers: beside others)
 	$(BIN)/python -m cluster assets > /dev/null
 	$(BIN)/python -m bench.operator $(ARGS)
 
