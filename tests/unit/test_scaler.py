@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from yolofleet.api.autoscaling import Autoscaling
+from yolofleet.api.names import revision_name
 from yolofleet.plan.defaults import GpuSeries
 from yolofleet.plan.inventory import Inventory
+from yolofleet.plan.keda import questions
 from yolofleet.plan.selectors import Device
 
 GPU = {"limits": {"nvidia.com/gpu": "1"}, "requests": {"cpu": "1"}}
@@ -61,6 +64,31 @@ def test_what_a_replica_is_to_have_is_a_whole_number_or_keda_keeps_nobody(world:
     [made] = [child for (kind, _), child in world.children.items() if kind == "ScaledObject"]
     each = [trigger["metadata"]["threshold"] for trigger in made["spec"]["triggers"]]
     assert each == ["1", "1", "99"]
+
+
+@pytest.mark.parametrize("length", [4, 36, 37, 38, 45, 48, 49, 50, 54, 55, 63])
+@pytest.mark.parametrize("hashed", ["6d5f7c8b", "6d5f7c8b9", "6d5f7c8b9f"])
+def test_pods_are_found_by_their_names_also_where_kubernetes_cuts_these_off(
+    length: int, hashed: str
+) -> None:
+    def of(detector: str, digest: str) -> str:
+        return f"{revision_name(detector, digest)}-{hashed}-"[:58] + "x2x4z"
+
+    detector, other = "g" * length, f"{'g' * (length - 1)}h"
+    stable, canary = "0a1b2c3d", "4e5f6a7b"
+    asked = questions(
+        Autoscaling(max_replicas=9, load=70),
+        "shop",
+        detector,
+        revision_name(detector, stable),
+        GpuSeries(),
+    )
+    every, own = re.findall(r'pod=~"([^"]+)"', next(asked).query)
+    matching = [
+        [bool(re.fullmatch(names, pod)) for names in (every, own)]
+        for pod in (of(detector, stable), of(detector, canary), of(other, stable))
+    ]
+    assert matching == [[True, True], [True, False], [False, False]]
 
 
 def test_gpus_are_asked_for_by_the_names_that_the_exporter_gives(world: Any) -> None:

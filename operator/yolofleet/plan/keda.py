@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from yolofleet.api.autoscaling import Autoscaling
-from yolofleet.api.names import Manifest, revisions_prefix
+from yolofleet.api.names import HASH_DIGITS, Manifest, revisions_prefix
 from yolofleet.plan.autoscaler import Limit
 from yolofleet.plan.defaults import GpuSeries
 from yolofleet.workloads.failures import moment
@@ -17,8 +17,15 @@ HOLDS: Final = "currentReplicasIfHigher"
 
 _OFFERED: Final = "ok|internal|canceled|overloaded|deadline_exceeded|hurried"
 _RATE: Final = "[2m]"  # two scrapes and more, where Prometheus scrapes once a minute
-_POD: Final = "-[0-9a-z]+-[0-9a-z]{5}"
-_PODS: Final = f"-[0-9a-f]{{8}}{_POD}"
+
+_CUT: Final = 58
+"""So much of its owner's name, and a hyphen, is in the name of a pod: longer ones are cut off, before
+five letters are added (Kubernetes' names/generate.go)."""
+
+_ROOM: Final = 12
+"""So much of that is what comes between: ten characters at most, and two hyphens."""
+
+_LETTERS: Final = "[0-9a-z]{5}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +50,11 @@ def questions(
     a sum: divided by what a replica is to have, it is the number of replicas. Where no pod is
     scraped there is no answer, which is no 0.
     """
-    pods = f"{revisions_prefix(detector)}{_PODS}"
+    pods = _pods(f"{revisions_prefix(detector)}-", HASH_DIGITS)
     where = f'namespace="{namespace}",pod=~"{pods}"'
     if asked.load is not None:
         requests = f'yoloserve_requests_total{{{where},source="request",outcome=~"{_OFFERED}"}}'
-        own = f'namespace="{namespace}",pod=~"{stable}{_POD}"'
+        own = f'namespace="{namespace}",pod=~"{_pods(stable)}"'
         capacity = f"yoloserve_capacity_requests_per_second{{{own}}} < +Inf"
         query = f"100 * sum(rate({requests}{_RATE})) / avg({capacity})"
         yield Question("load", query, asked.load)
@@ -58,6 +65,15 @@ def questions(
     if asked.gpu is not None:
         exported = f'exported_namespace="{namespace}",exported_pod=~"{pods}"'
         yield Question("gpu", f"sum({_busy(gpu, where)} or {_busy(gpu, exported)})", asked.gpu)
+
+
+def _pods(name: str, digits: int = 0) -> str:
+    """Return what matches the pods of the revision `name`, or of all with so many digits more."""
+    left = _CUT - len(name) - digits
+    cut = name[:_CUT] + (f"[0-9a-f]{{{digits + min(left, 0)}}}" if digits else "")
+    if left <= 0:
+        return f"{cut}{_LETTERS}"
+    return f"{cut}-[0-9a-z]{'*-?' if left < _ROOM else '+-'}{_LETTERS}"
 
 
 def _busy(gpu: GpuSeries, where: str) -> str:
