@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import pytest
+
+from memory_cluster.faults import ALWAYS, Refused
 from memory_cluster.world import NAMESPACE, World
 from yolofleet.cluster import kinds
+from yolofleet.runtime.kind import Kind
 
 ABSENT = (kinds.HTTP_ROUTE, kinds.GATEWAY, kinds.POD_MONITOR, kinds.SCALED_OBJECT)
 CLASS = "gpu.nvidia.com"
@@ -94,4 +98,20 @@ async def test_one_that_others_made_anew_otherwise_is_replaced() -> None:
     world.send("POST", kinds.CLAIM_TEMPLATE.path(NAMESPACE), other)
     await world.settle()
     assert template(world)["spec"] == before["spec"]
+    assert not world.failures
+
+
+@pytest.mark.parametrize("kind", [kinds.DEVICE_CLASS, kinds.DEVICE_SLICE, kinds.CLAIM])
+async def test_what_devices_there_are_may_be_unreadable_for_a_while(kind: Kind) -> None:
+    """A pod that dies meanwhile needs its template; nobody else tells that the right is back."""
+    world = await a_world()
+    before = template(world)
+    world.suffer(Refused(lambda call: call.kind == kind.plural, ALWAYS))
+    await world.edit(logLevel="debug")
+    await world.pass_time(10)
+    assert template(world) == before
+    assert "no other pod gets any" in world.condition("GPUAvailable")["message"]
+    world.heal()
+    await world.pass_time(10.5)
+    assert world.condition("GPUAvailable")["reason"] == "Enough"
     assert not world.failures

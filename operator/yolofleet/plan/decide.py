@@ -22,7 +22,7 @@ from yolofleet.plan.remaking import Remaking, remaking
 from yolofleet.plan.replicas import Case, desired_replicas, former_replicas, with_room
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaler import Scaling, scales_itself, scaling
-from yolofleet.plan.shortage import shortage
+from yolofleet.plan.shortage import shortage, unclaimable
 from yolofleet.plan.traffic import weights
 from yolofleet.routers.buckets import Buckets, assigned
 from yolofleet.routers.choice import ROUTERS, splits
@@ -180,7 +180,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         remaking=anew,
         missing=missing,
         requeue_after=_soonest(
-            _next_look(release, leaving, shown, missing, now),
+            _next_look(observed, release, leaving, shown, missing, now),
             anew.next_look,
             *(each.look_at - now for each in observed.revisions.values() if each.look_at),
         ),
@@ -366,6 +366,7 @@ def _by_consent(release: Release, revision: Revision) -> str:
 
 
 def _next_look(
+    observed: Observed,
     release: Release,
     leaving: Mapping[str, datetime],
     shown: Shadow | None,
@@ -375,6 +376,7 @@ def _next_look(
     """Return when time alone changes the decision; None when only an event can."""
     claims = any(revision.accelerator for revision in release.wanted)
     looks = [LOOK_FOR_DEVICES if claims else LOOK_FOR_ACCELERATORS] if missing else []
+    looks += [LOOK_FOR_DEVICES] if _could_claim_no_more(observed, release) else []
     looks += [shown.due_in(now)] if shown else []
     if release.progress and (left := release.progress.next_look) and left > timedelta():
         looks.append(left)
@@ -383,3 +385,9 @@ def _next_look(
             until = since + timedelta(seconds=revision.drain_seconds) - now
             looks.append(max(until, timedelta(seconds=1)))
     return min(looks, default=None)
+
+
+def _could_claim_no_more(observed: Observed, release: Release) -> bool:
+    """Say whether pods run whose devices could not be claimed again: nobody tells when they can."""
+    running = (r for r in release.wanted if observed.replicas(r.name))
+    return any(unclaimable(r, observed.device_classes) for r in running)

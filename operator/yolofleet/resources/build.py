@@ -29,7 +29,7 @@ from yolofleet.resources.scaled_object import scaled_object
 from yolofleet.resources.service_account import service_account
 from yolofleet.routers.choice import ROUTERS, proxies
 from yolofleet.routers.service import revision_service, stable_service
-from yolofleet.workloads import record
+from yolofleet.workloads import claims, record
 from yolofleet.workloads.account import needs_account
 from yolofleet.workloads.choice import WORKLOADS, among, workload_for
 from yolofleet.workloads.claims import claim_template
@@ -43,7 +43,7 @@ class Surroundings:
 
     routers: whose APIs are there. monitor_labels: those of PodMonitors; None: make none.
     pull_secrets: that the account of the pods names. operator: who reads the evidence of pods.
-    claimable: whether pods can claim devices.
+    claimable: whether pods can claim devices. claimed: the names of templates that are there.
     lacking: the kinds of workloads whose API is not there.
     """
 
@@ -53,6 +53,7 @@ class Surroundings:
     operator: OperatorPods | None = None
     keda: Keda = field(default_factory=Keda)
     claimable: bool = False
+    claimed: frozenset[str] = frozenset()
     lacking: frozenset[str] = frozenset()
 
 
@@ -66,6 +67,7 @@ def surroundings(seen: Snapshot, defaults: Defaults) -> Surroundings:
         defaults.operator,
         seen.keda,
         seen.device_classes is not None,
+        frozenset(c["metadata"]["name"] for c in seen.children if c["kind"] == claims.KIND),
         seen.lacking,
     )
 
@@ -106,7 +108,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *written.routes(detector, plan.route(detector)),
         *([live(detector, content)] if content else []),
         *(controller_revision(detector, planned) for planned in plan.revisions),
-        *(_claim_templates(detector, plan) if around.claimable else []),
+        *_claim_templates(detector, plan, around),
         *(
             beside
             for planned, _ in standing
@@ -124,10 +126,16 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     ]
 
 
-def _claim_templates(detector: Detector, plan: Plan) -> list[Manifest]:
-    """Return what the pods of each revision claim devices by, those at rest too: they come back."""
-    revisions = (planned.revision for planned in plan.revisions)
-    return [claim_template(detector, r, r.accelerator) for r in revisions if r.accelerator]
+def _claim_templates(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest]:
+    """Return what the pods of each revision claim devices by, those at rest too: they come back.
+
+    What is there stays where devices cannot be read for a while: a pod that dies then finds it.
+    """
+    return [
+        claim_template(detector, r, r.accelerator)
+        for r in (planned.revision for planned in plan.revisions)
+        if r.accelerator and (around.claimable or r.name in around.claimed)
+    ]
 
 
 def _pdb(detector: Detector, plan: Plan, name: str, revision: str) -> Manifest:
