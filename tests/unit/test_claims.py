@@ -291,6 +291,25 @@ def test_with_too_few_devices_as_many_pods_are_made_as_there_are_and_the_rest_is
     assert "or change spec.accelerator" in said(world).message
 
 
+@pytest.mark.parametrize(
+    ("more", "free"),
+    [
+        ({"taints": [{"key": "broken", "effect": "NoSchedule"}]}, 0),
+        ({"consumesCounters": [{"counterSet": "gpu-0", "counters": {}}]}, 0),
+        ({"bindingConditions": ["attached"]}, 0),
+        ({"allowMultipleAllocations": True}, 1),
+    ],
+)
+def test_of_devices_that_are_had_by_more_than_a_claim_only_the_scheduler_can_tell(
+    world: Any, more: dict[str, Any], free: int
+) -> None:
+    devices = tuple(devices_in([a_slice(devices=[{"name": "gpu-0"} | more])]))
+    claiming(world)
+    world.inventory = Inventory(CLASSES, devices, {H100.id: Holder()})
+    [node] = world.rooms()
+    assert (node.unsure, node.offered, node.free) == ({CLASS}, {CLASS: 1}, {CLASS: free})
+
+
 def test_a_slash_in_a_selector_makes_no_extended_resource_of_it(world: Any) -> None:
     path = "device.attributes['a.b'].path == '/dev/gpu0'"
     claiming(world, H100, selectors=[path]).reconcile()
@@ -343,6 +362,9 @@ def test_devices_that_several_nodes_reach_are_counted_on_each_and_not_relied_on(
     world.nodes = [NODE, NODE | {"metadata": {"name": "n2"}}]
     assert [room.offered for room in world.rooms()] == [{CLASS: 1}, {CLASS: 1}]
     assert all(room.unsure for room in world.rooms())
+    world.inventory = Inventory(CLASSES, (replace(H100, node=""), L4))
+    offered = [(room.offered, room.free) for room in world.rooms()]
+    assert offered == [({CLASS: 2}, {CLASS: 2}), ({CLASS: 1}, {CLASS: 1})], "beside its own"
 
 
 @pytest.mark.parametrize(

@@ -222,20 +222,21 @@ async def test_what_there_is_of_devices_is_listed_once_for_all_for_a_few_seconds
 
 
 @pytest.mark.parametrize(
-    ("namespaces", "detector", "there", "free"),
+    ("namespaces", "detector", "owned", "there", "free"),
     [
-        ((), "other", True, 0),
-        ((), "other", False, 1),
-        ((), "", False, 0),  # of somebody else, whose pods nobody watches
-        (("shop",), "other", False, 1),
-        (("dock",), "other", False, 0),  # of another operator
+        ((), "other", True, True, 0),
+        ((), "other", True, False, 1),
+        ((), "other", False, False, 0),  # made by hand, with a label of ours: it is no pod's
+        ((), "", True, False, 0),  # of somebody else, whose pods nobody watches
+        (("shop",), "other", True, False, 1),
+        (("dock",), "other", True, False, 0),  # of another operator
     ],
 )
 async def test_a_claim_of_ours_that_outlived_its_pod_holds_nothing(
-    namespaces: tuple[str, ...], detector: str, there: bool, free: int
+    namespaces: tuple[str, ...], detector: str, owned: bool, there: bool, free: int
 ) -> None:
     labels = {"yolofleet.io/detector": detector} if detector else {}
-    owners = [{"kind": "Pod", "uid": "u-p", "controller": True}]
+    owners = [{"kind": "Pod", "uid": "u-p", "controller": True}] if owned else []
     claim = CLAIM | {"metadata": CLAIM["metadata"] | {"labels": labels, "ownerReferences": owners}}
     cache = Cache()
     cache.set_served(kinds.CLAIM_TEMPLATE, True)

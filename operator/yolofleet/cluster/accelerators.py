@@ -80,7 +80,7 @@ class Accelerators:
         """Say whether the pod is gone that claimed a device, if it was one that is watched."""
         namespace = holder.detector.partition("/")[0]
         watched = namespace and (not self._namespaces or namespace in self._namespaces)
-        return bool(watched) and not self._cache.has(holder.pod)
+        return bool(watched and holder.pod) and not self._cache.has(holder.pod)
 
     async def rooms(self, key: str, devices: Devices | None = None) -> tuple[NodeRoom, ...]:
         """Return the nodes with accelerators as the detector `key` finds them now."""

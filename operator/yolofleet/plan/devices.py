@@ -22,6 +22,10 @@ class Offer:
     free: int
     own: int
 
+    def __add__(self, other: "Offer") -> "Offer":
+        """Return what both are together."""
+        return Offer(self.offered + other.offered, self.free + other.free, self.own + other.own)
+
 
 @dataclass(frozen=True, slots=True)
 class Offers:
@@ -58,14 +62,16 @@ def _chosen(asked: Ask, inventory: Inventory) -> Suitable:
         return Suitable({}, True)
     read = [selector(each) for each in (*classes[asked.device_class], *asked.selectors)]
     numbers, holders = Counter[str](), dict[str, list[Holder]]()
+    sure = all(each.whole for each in read)
     for device in inventory.devices:
         if not all(each.holds(device) for each in read):
             continue
         numbers[device.node] += 1
-        if holder := inventory.held.get(device.id):
+        sure = sure and not device.intricate
+        if (holder := inventory.held.get(device.id)) and not device.shared:
             holders.setdefault(device.node, []).append(holder)
     by_node = {node: (number, tuple(holders.get(node, ()))) for node, number in numbers.items()}
-    return Suitable(by_node, all(each.whole for each in read) and ANYWHERE not in by_node)
+    return Suitable(by_node, sure and ANYWHERE not in by_node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,8 @@ class Devices:
         """
         found = {}
         for name, by_node in self.by_ask.items():
-            if (there := by_node.get(node) or by_node.get(ANYWHERE)) is not None:
+            if reached := [by_node[place] for place in (node, ANYWHERE) if place in by_node]:
+                there = sum(reached[1:], start=reached[0])
                 more = max(0, claimed.get(name, 0) - there.own)
                 found[name] = Offer(there.offered, max(0, there.free - more), there.own + more)
         return found

@@ -76,7 +76,21 @@ def _device(driver: str, pool: str, node: str, device: Mapping[str, Any]) -> Dev
         _whole(driver, name): value.get("value")
         for name, value in (device.get("capacity") or {}).items()
     }
-    return Device(driver, pool, device["name"], device.get("nodeName", node), attributes, capacity)
+    return Device(
+        driver,
+        pool,
+        device["name"],
+        device.get("nodeName", node),
+        attributes,
+        capacity,
+        intricate=any(device.get(name) for name in _INTRICATE),
+        shared=bool(device.get(_SHARED)),
+    )
+
+
+_SHARED: Final = "allowMultipleAllocations"
+_INTRICATE: Final = ("taints", "consumesCounters", "bindingConditions", _SHARED)
+"""By what of a device only the scheduler can tell whether it can be had."""
 
 
 def _whole(driver: str, name: str) -> str:

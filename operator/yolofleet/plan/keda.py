@@ -19,8 +19,8 @@ _OFFERED: Final = "ok|internal|canceled|overloaded|deadline_exceeded|hurried"
 _RATE: Final = "[2m]"  # two scrapes and more, where Prometheus scrapes once a minute
 
 _CUT: Final = 58
-"""So much of its owner's name, and a hyphen, is in the name of a pod: longer ones are cut off, before
-five letters are added (Kubernetes' names/generate.go)."""
+"""So much of its owner's name and a hyphen is in the name of a pod, and five letters: the rest of
+a longer one is cut off (Kubernetes' names/generate.go)."""
 
 _ROOM: Final = 12
 """So much of that is what comes between: ten characters at most, and two hyphens."""

@@ -21,7 +21,9 @@ from yolofleet.runtime.quantity import amount
 class Device:
     """One device as its driver publishes it. node: where alone it is; empty: it is not of one.
 
-    attributes, capacity: by their whole name, such as gpu.nvidia.com/memory.
+    attributes, capacity: by their whole name, such as gpu.nvidia.com/memory. intricate: whether
+    it is not enough to know who has it: taints, counters of several. shared: whether several may
+    have it.
     """
 
     driver: str
@@ -30,6 +32,8 @@ class Device:
     node: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     capacity: Mapping[str, Any] = field(default_factory=dict)
+    intricate: bool = False
+    shared: bool = False
 
     @property
     def id(self) -> tuple[str, str, str]:
