@@ -208,8 +208,16 @@ async def test_suspended_nothing_is_touched() -> None:
 
 
 async def test_what_others_change_of_a_ray_service_is_put_right() -> None:
-    world, _ = await released(runtime=RAY)
+    world, kuberay = await released(runtime=RAY)
     wanted = service(world)["spec"]
+    kuberay.ill.add(world.stable())  # so that there is something to be said of its pods
+    kuberay(world.server)
+    kuberay.idle = True
+    nobody = {"spec": {"rayClusterConfig": {"workerGroupSpecs": []}}}
+    world.merge(kinds.RAY_SERVICE, world.stable(), nobody)
+    await world.settle()
+    assert service(world)["spec"] == wanted
+    kuberay.idle = False
     world.merge(
         kinds.RAY_SERVICE, world.stable(), {"spec": {"upgradeStrategy": {"type": "NewCluster"}}}
     )
@@ -217,6 +225,7 @@ async def test_what_others_change_of_a_ray_service_is_put_right() -> None:
     await world.settle()
     assert service(world)["spec"] == wanted
     assert world.condition("Drifted")["reason"] == "DriftRepaired"
+    assert not world.failures
 
 
 async def test_a_ray_service_that_was_deleted_is_made_again_from_its_record() -> None:
@@ -245,6 +254,73 @@ async def test_one_that_never_starts_is_made_anew_three_times_and_then_told() ->
     assert "Traceback" not in progressing["message"]
     assert "made anew 3 times, and is left as it is" in progressing["message"]
     assert [each["times"] for each in world.status()["remade"]] == [3]
+    assert is_safe(world)
+
+
+async def test_how_often_outlives_a_status_that_is_lost() -> None:
+    world, kuberay = await released(runtime=RAY, rollout={"strategy": "BlueGreen"})
+    stable = world.stable()
+    world.broken.add(B["uri"] + '"')
+    kuberay.failing.add(B["uri"] + '"')
+    await world.edit(model=B)
+    await world.settle(1200)
+    forget = {"status": {}}
+    path = kinds.DETECTOR.path(NAMESPACE, "gate", "status")
+    world.send("PUT", path, (world.detector() or {}) | forget)
+    await world.settle(1200)
+    made = {s.uid for s in world.happened() if s.kind is kinds.RAY_SERVICE and s.name != stable}
+    assert len(made) == 4
+
+
+async def test_one_that_served_is_left_alone_also_when_kuberay_knows_nothing_of_it_any_more() -> (
+    None
+):
+    world, kuberay = await released(runtime=RAY)
+    stable = world.stable()
+    uid = service(world)["metadata"]["uid"]
+    kuberay.failing.add("demo://shapes")
+    world.broken.add("demo://shapes")
+    path = kinds.RAY_SERVICE.path(NAMESPACE, stable, "status")
+    world.send("PUT", path, service(world) | {"status": {}})
+    for pod in workers(world):
+        world.remove(kinds.POD, pod["metadata"]["name"])
+    world = world.fork()
+    world.controllers.others.append(kuberay)
+    await world.settle(1200)
+    assert service(world)["metadata"]["uid"] == uid
+    assert "remade" not in world.status()
+
+
+async def test_without_the_right_to_ray_services_what_serves_keeps_requests_and_walls() -> None:
+    beside = {"runtime": {"engine": "deployment"}, "weight": 10, "replicas": 1}
+    world, _ = await released(runtime=RAY, replicas=4, canary=beside)
+    stable, canary = world.stable(), world.status()["canary"]["revision"]
+    before = world.children().keys()
+    world = world.fork()
+    world.server.absent.add(kinds.RAY_SERVICE)
+    await world.settle()
+    gone = {kind for kind, _ in before - world.children().keys()}
+    assert gone <= {"RayService"}, "nobody is let in at Ray's ports"
+    assert weights(world) == {stable: 90, canary: 10}
+    for pod in workers(world, stable):
+        world.remove(kinds.POD, pod["metadata"]["name"])
+    await world.settle()
+    assert weights(world) == {canary: 100}, "to who is alive"
+    assert world.condition("Ready")["reason"] == "EngineAbsent"
+    assert not world.failures
+
+
+async def test_without_it_a_release_to_a_deployment_still_loses_nothing() -> None:
+    world, _ = await released(runtime=RAY, replicas=4, rollout=STEPS)
+    stable = world.stable()
+    world = world.fork()
+    world.server.absent.add(kinds.RAY_SERVICE)
+    await world.settle()
+    world.suffer()
+    await world.edit(runtime={"engine": "deployment"})
+    await world.settle()
+    assert world.stable() != stable
+    assert {10, 50, 100} <= {100 - each.get(stable, 0) for each in weights_over_time(world)}
     assert is_safe(world)
 
 

@@ -351,3 +351,87 @@ def test_of_rays_own_number_the_workers_tell_in_its_bounds(service):
     assert seen(made, {}).replicas == 1
     scaled = deployment(made)
     assert "num_replicas" in scaled, "it begins with a number, and is scaled from there"
+
+
+UP = {"conditions": [{"type": "Ready", "status": "True"}]}
+
+
+def active(**current):
+    return UP | {"activeServiceStatus": {"rayClusterName": "gate-x"} | current}
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        "up",
+        {"numServeEndpoints": None},
+        {"numServeEndpoints": "two"},
+        {"numServeEndpoints": -3},
+        {"observedGeneration": None},
+        {"observedGeneration": "2"},
+        {"conditions": "Ready"},
+        {"conditions": [1, None, "Ready"]},
+        UP | {"activeServiceStatus": "gate-x"},
+        active(applicationStatuses=[]),
+        active(applicationStatuses={"detector": "RUNNING"}),
+        active(applicationStatuses={"detector": {"status": {}, "serveDeploymentStatuses": [1]}}),
+        active(
+            applicationStatuses={
+                "detector": {"serveDeploymentStatuses": {"yoloserve": {"status": [1]}}}
+            }
+        ),
+        active(rayClusterStatus="lost"),
+        active(
+            rayClusterStatus={
+                "desiredWorkerReplicas": "x",
+                "conditions": [{"type": "HeadPodReady", "status": "False", "reason": ["a"]}],
+            }
+        ),
+    ],
+)
+def test_a_status_of_another_make_is_read_as_far_as_it_can_be(service, status):
+    found = seen(service(), status, TWO)
+    assert (found.ready, found.hopeless) == (0, None)
+    assert found.replicas == 2
+
+
+HUGE = "x" * 1_000_000 + "\nfine \x1b[31m red \u202e turned\x07" + "y" * 1000
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        told(deployment="DEPLOY_FAILED", message=HUGE),
+        told(head=("False", "HeadPodNotFound", HUGE.splitlines()[1])),
+        told(head=("False", "\x1b" + "z" * 100_000, ""), reason="Initializing", active=False),
+    ],
+)
+def test_words_of_ray_are_plain_and_short(service, status):
+    message = seen(service(), status).failure.message
+    assert len(message) < 1200
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("cluster", [None, {}, {"workerGroupSpecs": []}, {"workerGroupSpecs": [1]}])
+def test_a_service_without_workers_has_no_pod_to_ask_and_is_no_fault(service, cluster):
+    made = service()
+    spec = made["spec"] | {"rayClusterConfig": cluster}
+    assert ray_service.pod(made | {"spec": spec}) == {"spec": {}}
+
+
+@pytest.mark.parametrize("config", ["{}", None, '{"applications": 3}'])
+def test_a_config_that_nobody_can_read_leaves_what_runs(service, config):
+    made = service()
+    made = made | {"spec": made["spec"] | {"serveConfigV2": config}}
+    status = told()
+    del status["activeServiceStatus"]["rayClusterStatus"]["desiredWorkerReplicas"]
+    assert (seen(made, status, TWO).ready, seen(made, status, TWO).replicas) == (2, 2)
+
+
+def test_no_number_without_end_is_read():
+    known = Autoscaling(
+        min_replicas=1, max_replicas=2, initial_replicas=1, target_ongoing_requests=4
+    ).model_dump_json()
+    assert Autoscaling.model_validate_json(known)
+    with pytest.raises(ValidationError):
+        Autoscaling.model_validate_json(known.replace("4.0", "Infinity"))

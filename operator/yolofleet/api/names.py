@@ -32,6 +32,12 @@ UNPROVED = "unproved"
 RECORD_KEY = "record"
 """In the data of a ControllerRevision: what `RENDER_ANNOTATION` says, apart from the Deployment."""
 
+REMADE_ANNOTATION = f"{GROUP}/remade"
+"""On a record: how often its workload, which never was ready, was made anew."""
+
+SERVED_ANNOTATION = f"{GROUP}/served"
+"""On workloads that may be made anew: it was ready, and is not."""
+
 FAILED_ANNOTATION = f"{GROUP}/failed"
 """On the workload of a revision that was called off: what it failed, as JSON."""
 

@@ -196,6 +196,7 @@ def _planned(
 ) -> tuple[PlannedRevision, ...]:
     """Return each revision with its replicas, and what is noted of it."""
     released = {name for name, seen in observed.revisions.items() if seen.released}
+    served = {name for name, seen in observed.revisions.items() if seen.served}
     kept = records([revision for revision, _ in replicas], observed)
     return tuple(
         PlannedRevision(
@@ -207,6 +208,8 @@ def _planned(
             unproved=is_unproved(detector, observed, revision),
             scaled=scaled,
             anew=revision.name in anew.names,
+            remade=anew.times.get(revision.name, 0),
+            served=revision.name in served,
         )
         for revision, number in replicas
         for fixed, scaled in [scales_itself(detector, observed, revision, number)]

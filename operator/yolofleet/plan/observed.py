@@ -27,8 +27,14 @@ from yolofleet.workloads import record
 from yolofleet.workloads.accelerators import place
 from yolofleet.workloads.choice import among, workload_for
 from yolofleet.workloads.failures import Failure, failures_by_revision
-from yolofleet.workloads.pods import revision_of
-from yolofleet.workloads.record import failure_noted, record_in, was_proved, was_released
+from yolofleet.workloads.pods import is_ready, revision_of
+from yolofleet.workloads.record import (
+    failure_noted,
+    record_in,
+    times_remade,
+    was_proved,
+    was_released,
+)
 from yolofleet.workloads.revision import Revision, recorded
 from yolofleet.workloads.workload import Record, Running, Scaled, Workload
 
@@ -44,7 +50,7 @@ class ObservedRevision:
     that as the first one, and is still to be judged. failed: what it was called off for.
     deployed: whether there is a workload; without it the record is all there is.
     record: what is kept apart from the workload; noted: what is kept on it. scaled, hopeless,
-    look_at: as in `Running`.
+    served, look_at: as in `Running`. remade: how often it was made anew.
     """
 
     name: str
@@ -64,6 +70,8 @@ class ObservedRevision:
     noted: Record | None = None
     scaled: Scaled | None = None
     hopeless: datetime | None = None
+    remade: int = 0
+    served: bool = False
     look_at: datetime | None = None
 
     @property
@@ -221,7 +229,7 @@ def _revisions(
         for name, found in running.items()
     }
     at_rest = {
-        name: _undeployed(detector.name, kept, failures, seen.lacking)
+        name: _undeployed(detector.name, kept, failures, seen.lacking, pods.get(name, ()))
         for name, kept in by_name.items()
         if name not in running
     }
@@ -277,6 +285,8 @@ def _revision(
         noted=seen.noted,
         scaled=seen.scaled,
         hopeless=seen.hopeless,
+        remade=times_remade(kept) if kept else 0,
+        served=seen.served,
         look_at=seen.look_at,
     )
 
@@ -287,23 +297,34 @@ def child_named(children: Iterable[Manifest], kind: str, name: str) -> Manifest 
 
 
 def _undeployed(
-    detector: str, kept: Manifest, failures: Mapping[str, Failure], lacking: frozenset[str]
+    detector: str,
+    kept: Manifest,
+    failures: Mapping[str, Failure],
+    lacking: frozenset[str],
+    pods: Sequence[Manifest],
 ) -> ObservedRevision:
-    """Return a revision whose workload is gone: what it was, to be made again."""
+    """Return a revision whose workload is gone: what it was, to be made again.
+
+    Or it is there, and not for us any more: then its pods go on, and so do their requests.
+    """
     name, record = kept["metadata"]["name"], record_in(kept)
     revision = recorded(detector, name, record.text)
+    absent = _absent(revision, lacking)
+    ready = sum(map(is_ready, pods)) if absent else 0
     return ObservedRevision(
         name=name,
         created=kept["metadata"].get("creationTimestamp", ""),
-        replicas=0,
-        ready=0,
+        replicas=ready,
+        ready=ready,
+        settled=absent is None,
         revision=revision,
-        failure=_absent(revision, lacking) or failures.get(name),  # of pods that are not gone yet
+        failure=absent or failures.get(name),  # of pods that are not gone yet
         released=was_released(kept),
         unproved=was_released(kept) and not was_proved(kept),
         failed=failure_noted(kept),
         deployed=False,
         record=record,
+        remade=times_remade(kept),
     )
 
 

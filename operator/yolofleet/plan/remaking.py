@@ -35,10 +35,11 @@ def remaking(
     observed: Observed, wanted: Iterable[str], *, suspended: bool, now: datetime
 ) -> Remaking:
     """Say which of `wanted` are made anew now. suspended: nothing is."""
-    before = {each.revision: each.times for each in observed.status.remade or ()}
+    told = {each.revision: each.times for each in observed.status.remade or ()}
     names, times, looks = set(), dict[str, int](), []
     for name in wanted:
-        seen, done = observed.revisions.get(name), before.get(name, 0)
+        seen = observed.revisions.get(name)
+        done = max(told.get(name, 0), seen.remade if seen else 0)  # a status may be lost
         if done and not observed.ready(name):
             times[name] = done
         if seen is None or seen.hopeless is None or done >= MOST or suspended:

@@ -88,7 +88,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     standing = [
         (planned, each)
         for planned, each in zip(plan.revisions, made, strict=True)
-        if each["kind"] not in around.lacking and workload_for(planned.revision).stands(planned)
+        if workload_for(planned.revision).stands(planned)
     ]
     unscraped = [p.revision.name for p in plan.revisions if not workload_for(p.revision).SCRAPED]
     account = any(needs_account(detector, planned.revision) for planned in plan.revisions)
@@ -114,7 +114,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
             for planned, _ in standing
             for beside in workload_for(planned.revision).beside(detector, planned)
         ),
-        *(each for _, each in standing),
+        *(each for _, each in standing if each["kind"] not in around.lacking),
         *_autoscaler(detector, plan, target, around.keda),
         *([_pdb(detector, plan, detector.name, plan.stable)] if plan.full >= 2 else []),
         *(

@@ -18,6 +18,7 @@ from yolofleet.api.names import (
     RAY_LABEL,
     RENDER_ANNOTATION,
     REVISION_LABEL,
+    SERVED_ANNOTATION,
     Manifest,
     child_labels,
     selector_labels,
@@ -96,7 +97,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         detector,
         name,
         revision=name,
-        annotations=server.noted(planned) | notes(planned),
+        annotations=server.noted(planned) | notes(planned) | _served(planned),
         drain_seconds=max(60, revision.drain_seconds),
         serve_config=_serve_config(detector, planned, cores).text(),
         version=ray.version,
@@ -138,6 +139,11 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
     if tolerated := tolerations(revision):
         pod(made)["spec"]["tolerations"] = tolerated
     return made
+
+
+def _served(planned: PlannedRevision) -> dict[str, str]:
+    """Remember that it was ready: what KubeRay says of that may be lost."""
+    return {SERVED_ANNOTATION: "true"} if planned.served else {}
 
 
 _POD_SECURITY: Final = {
@@ -307,8 +313,12 @@ def scaled(revision: str, /) -> dict[str, str]:
 
 
 def pod(manifest: Manifest, /) -> Manifest:
-    """Return the template of its workers."""
-    template: Manifest = _group(manifest)["template"]
+    """Return the template of its workers; an empty one where others took that away."""
+    try:
+        template: Manifest = _group(manifest)["template"]
+        template["spec"].keys()
+    except (LookupError, TypeError, AttributeError):
+        return {"spec": {}}
     return template
 
 
@@ -334,19 +344,22 @@ def read(manifest: Manifest, pods: Sequence[Manifest], now: datetime, /) -> Runn
     every proxy has heard of him. What Ray says of its application takes no requests from those who
     answer; it keeps them from being released on.
     """
-    metadata, status = manifest["metadata"], manifest.get("status") or {}
+    metadata, status = manifest["metadata"], ray_status.part(manifest, "status")
     told = ray_status.read(manifest, now)
     config = ServeConfig.read(manifest["spec"].get("serveConfigV2"))
     own = _scaled(config)
-    replicas = _replicas(config, own, told.workers)
     answering = sum(map(is_ready, pods))
-    known = int(status.get("numServeEndpoints", 0))
-    current = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
+    replicas = _replicas(config, own, told.workers, answering)
+    known = ray_status.number(status, "numServeEndpoints") or 0
+    seen = ray_status.number(status, "observedGeneration") or 0
+    ready = min(answering, known, replicas)
+    served = ready > 0 or SERVED_ANNOTATION in (metadata.get("annotations") or {})
+    current = seen >= metadata.get("generation", 0)
     return Running(
         name=metadata["name"],
         created=metadata.get("creationTimestamp", ""),
         replicas=replicas,
-        ready=min(answering, known, replicas),
+        ready=ready,
         settled=current and told.well,
         leaving=answering > replicas,
         noted=Record((metadata.get("annotations") or {}).get(RENDER_ANNOTATION, "")),
@@ -355,7 +368,8 @@ def read(manifest: Manifest, pods: Sequence[Manifest], now: datetime, /) -> Runn
         failed=failure_noted(manifest),
         failure=told.failure,
         scaled=own,
-        hopeless=None if answering else told.hopeless,
+        hopeless=None if answering or served else told.hopeless,
+        served=served,
         look_at=told.look_at,
     )
 
@@ -372,10 +386,15 @@ def _scaled(config: ServeConfig | None) -> Scaled | None:
     )
 
 
-def _replicas(config: ServeConfig | None, own: Scaled | None, workers: int | None) -> int:
-    """Return what is asked for; of Serve's own autoscaler the workers tell: one for each."""
+def _replicas(
+    config: ServeConfig | None, own: Scaled | None, workers: int | None, answering: int
+) -> int:
+    """Return what is asked for; of Serve's own autoscaler the workers tell: one for each.
+
+    Where others wrote what cannot be read, Ray goes on with what it had.
+    """
     if config is None:
-        return workers or 0
+        return answering if workers is None else workers
     if own is None:
         return config.deployment.num_replicas or 0
     return min(max(own.begins if workers is None else workers, own.least), own.most)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from yolofleet.api.names import Manifest
+from yolofleet.api.plain import plain
 from yolofleet.api.status import Reason
 from yolofleet.workloads.failures import PATIENCE, Failure, moment
 from yolofleet.workloads.serve_config import APPLICATION, DEPLOYMENT
@@ -39,28 +40,41 @@ class Told:
 
 def read(manifest: Manifest, now: datetime) -> Told:
     """Return what the status of a RayService tells."""
-    status = manifest.get("status") or {}
+    status = part(manifest, "status")
     made = moment(manifest["metadata"].get("creationTimestamp"))
-    if not status.get("conditions"):
+    if not _conditions(status):
         silent_at = made + PATIENCE if made else None
         silent = silent_at is not None and now >= silent_at
         failure = _silent(manifest, made) if silent else None
         return Told(False, None, failure, None, None if silent else silent_at)
-    active, pending = (status.get(f"{which}ServiceStatus") or {} for which in ("active", "pending"))
+    active, pending = (part(status, f"{which}ServiceStatus") for which in ("active", "pending"))
     current = active if active.get("rayClusterName") else pending
-    application = (current.get("applicationStatuses") or {}).get(APPLICATION) or {}
-    deployment = (application.get("serveDeploymentStatuses") or {}).get(DEPLOYMENT) or {}
+    cluster = part(current, "rayClusterStatus")
+    application = part(part(current, "applicationStatuses"), APPLICATION)
+    deployment = part(part(application, "serveDeploymentStatuses"), DEPLOYMENT)
     said = {str(application.get("status", "")), str(deployment.get("status", ""))}
     never = not active.get("rayClusterName") and not _was_ready(status)
     failure = _of_application(said, application, deployment)
-    failure = failure or _of_head(current.get("rayClusterStatus") or {}, started=not never)
+    failure = failure or _of_head(cluster, started=not never)
     return Told(
-        well=deployment.get("status") in _GOES and _GAVE_UP not in said and _ILL not in said,
-        workers=_workers(current.get("rayClusterStatus") or {}),
+        well=str(deployment.get("status")) in _GOES and said.isdisjoint((_GAVE_UP, _ILL)),
+        workers=number(cluster, "desiredWorkerReplicas"),
         failure=failure,
         hopeless=made if never and _GAVE_UP in said else None,
         look_at=None,
     )
+
+
+def part(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a part of a status; empty where another version has something else there."""
+    found = of.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def number(of: Mapping[str, Any], name: str) -> int | None:
+    """Return a number of a status, for which there is none below zero."""
+    found = of.get(name)
+    return max(found, 0) if isinstance(found, int) else None
 
 
 def _was_ready(status: Mapping[str, Any]) -> bool:
@@ -95,17 +109,22 @@ def _of_application(
 
 def _last_line(message: object) -> str:
     """Return where a traceback ends: the error itself."""
-    lines = [line.strip() for line in str(message or "").splitlines()]
-    return next((line[:_LONGEST] for line in reversed(lines) if line), "")
+    lines = str(message or "").splitlines()
+    return next((words for line in reversed(lines) if (words := _words(line))), "")
+
+
+def _words(text: object) -> str:
+    """Return so much of what others say as a person reads."""
+    return plain(str(text)[:_LONGEST])
 
 
 def _of_head(cluster: Mapping[str, Any], *, started: bool) -> Failure | None:
     """Say that the head is gone, or cannot start."""
     ready = _condition(cluster, "HeadPodReady")
-    reason = str(ready.get("reason", ""))
+    reason = _words(ready.get("reason") or "")
     if ready.get("status") != "False" or (not started and reason in _STARTING):
         return None
-    words = str(ready.get("message") or reason)[:_LONGEST]
+    words = _words(ready.get("message") or reason)
     since = moment(ready.get("lastTransitionTime"))
     if started:
         message = f"the head of its Ray cluster is lost, and is made again by KubeRay: {words}"
@@ -114,11 +133,10 @@ def _of_head(cluster: Mapping[str, Any], *, started: bool) -> Failure | None:
     return Failure(Reason.HEAD_FAILED, message, lasting=False, since=since)
 
 
-def _workers(cluster: Mapping[str, Any]) -> int | None:
-    found = cluster.get("desiredWorkerReplicas")
-    return int(found) if isinstance(found, int) else None
+def _conditions(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = status.get("conditions")
+    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    conditions = status.get("conditions") or ()
-    return next((each for each in conditions if each.get("type") == kind), {})
+    return next((each for each in _conditions(status) if each.get("type") == kind), {})

@@ -1,6 +1,7 @@
 """The record of a revision: what its workload is made again from when somebody deletes that."""
 
 import json
+import re
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from yolofleet.api.names import (
     FAILED_ANNOTATION,
     RECORD_KEY,
     RELEASED_ANNOTATION,
+    REMADE_ANNOTATION,
     UNPROVED,
     Manifest,
 )
@@ -65,6 +67,8 @@ def notes(planned: PlannedRevision) -> dict[str, str]:
     """Return the annotations that outlive a status: it was released, or what it failed."""
     word = UNPROVED if planned.unproved else "true"
     annotations = {RELEASED_ANNOTATION: word} if planned.released else {}
+    if planned.remade:
+        annotations[REMADE_ANNOTATION] = str(planned.remade)
     return annotations | ({FAILED_ANNOTATION: _noted(planned.failed)} if planned.failed else {})
 
 
@@ -79,6 +83,12 @@ def failure_noted(child: Manifest) -> Failed | None:
         return Failed.model_validate_json(text) if text else None
     except ValidationError:
         return None
+
+
+def times_remade(child: Manifest) -> int:
+    """Return how often a record says that its workload was made anew."""
+    text = str((child["metadata"].get("annotations") or {}).get(REMADE_ANNOTATION, ""))
+    return int(text) if re.fullmatch("[0-9]", text) else 0
 
 
 def was_released(child: Manifest) -> bool:

@@ -41,6 +41,7 @@ class PlannedRevision:
     """A revision and its replicas; None: an autoscaler owns the number.
 
     scaled: by an autoscaler of the workload's own. anew: it is taken away, to be made again.
+    remade: how often it was. served: whether the one that is there was ever ready.
     record: what is kept of it. released: whether it is or was the stable revision; unproved:
     whether it is that as the first one, and still to be judged. failed: what it was called off for.
     """
@@ -53,6 +54,8 @@ class PlannedRevision:
     unproved: bool = False
     scaled: Scaled | None = None
     anew: bool = False
+    remade: int = 0
+    served: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,8 @@ class Running:
     released: whether it was the stable one at some time; proved: and nothing is left to prove.
     failed: what it was called off for. failure: why it has no pod to ask.
     scaled: how it moves its replicas itself. hopeless: since when there has been a workload that
-    never had a ready replica, and will have none by itself; another one may. look_at: when time
-    alone changes what is read.
+    never had a ready replica, and will have none by itself; another one may. served: whether it
+    was ever ready. look_at: when time alone changes what is read.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Running:
     failure: Failure | None
     scaled: Scaled | None = None
     hopeless: datetime | None = None
+    served: bool = False
     look_at: datetime | None = None
 
 
