@@ -106,6 +106,11 @@ test-ray: ## The server on Ray Serve, with a Ray of its own (installs half a gig
 	$(MAKE) venv VENV=$(RAY) LOCK=dev-ray
 	$(RAY)/bin/python -m pytest -m ray $(ARGS) tests/ray
 
+.PHONY: bench-ray
+bench-ray: ## Measure what Ray Serve costs one detector, with and without HAProxy (ten minutes)
+	$(MAKE) venv VENV=$(RAY) LOCK=dev-ray
+	$(RAY)/bin/python -m bench.ray $(ARGS)
+
 .PHONY: bench-operator
 bench-operator: venv ## Measure the operator with 10, 100 and 1,000 detectors against its targets (half an hour; ARGS=--peers: beside others)
 	$(BIN)/python -m cluster assets > /dev/null

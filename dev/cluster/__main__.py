@@ -49,6 +49,7 @@ def _parse() -> argparse.Namespace:
     text = "install a Prometheus that scrapes what the cluster runs; print its address"
     add("prometheus", _prometheus, text)
     add("ray-image", _ray_image, "build and load the server for Ray; print its tag")
+    add("kuberay", _kuberay, "install KubeRay, for detectors with `engine: ray`")
     add("down", _down, "delete the cluster, keep the caches")
     add("purge", _purge, "delete the cluster, the caches and the images built here")
     text = "make a kind cluster with Istio, or return at once if it is healthy"
@@ -100,6 +101,12 @@ def _prometheus(_: argparse.Namespace) -> None:
 
 def _ray_image(_: argparse.Namespace) -> None:
     print(images.build_and_load_ray())
+
+
+def _kuberay(_: argparse.Namespace) -> None:
+    from cluster import kuberay  # as above
+
+    kuberay.install()
 
 
 def _down(_: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ METRICS_SERVER: Final = "0.8.0"
 ENVOY: Final = "1.40.0"
 REGISTRY: Final = "3.1.2"  # CNCF's distribution
 PROMETHEUS: Final = "3.16.0"
-KUBERAY: Final = "1.5.1"  # what `make bench-operator ARGS=--peers` measures beside ours
+KUBERAY: Final = "1.5.1"  # the oldest that is supported; module proxies lack 1.7.0
 KSERVE: Final = "0.17.0"  # the same
 KSERVE_REPLACEMENTS: Final = (  # those of its own go.mod
     ("sigs.k8s.io/controller-runtime", "v0.19.7"),

@@ -54,8 +54,9 @@ async def _run(job: dict[str, Any], pictures: list[bytes]) -> list[Sample]:
     ) as session:
 
         async def ask() -> int:
+            stamp = {"X-Request-Start": f"t={time.time():.3f}"} if job["stamped"] else None
             try:
-                async with session.post(job["url"], data=next(bodies)) as answer:
+                async with session.post(job["url"], data=next(bodies), headers=stamp) as answer:
                     await answer.read()
                     return answer.status
             except (aiohttp.ClientError, TimeoutError):

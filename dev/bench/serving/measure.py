@@ -77,6 +77,7 @@ class Client:
             "seconds": seconds,
             "callers": 0,
             "headers": {},
+            "stamped": target.server.stamped,
             "patience_s": PATIENCE_S,
             **job,
         }

@@ -32,6 +32,7 @@ class Server:
     path: str = "/predict"
     form: str = ""  # the field of the form; empty: the picture is the body
     sheds: bool = False  # takes a deadline, and refuses what it cannot answer in time
+    stamped: bool = False  # is told when the client sent a request, as by a gateway
 
 
 @dataclass(frozen=True, slots=True)

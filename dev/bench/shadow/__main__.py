@@ -113,6 +113,7 @@ class Client:
             "pictures": self._pictures,
             "callers": 0,
             "headers": {},
+            "stamped": False,
             "patience_s": 20,
             **job,
         }

@@ -1,0 +1,1 @@
+"""What Ray Serve costs one detector: yoloserve alone and behind Ray's proxies, in turns."""

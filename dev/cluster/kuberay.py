@@ -1,0 +1,77 @@
+"""KubeRay, whose RayServices run detectors with `spec.runtime.engine: ray`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import yaml
+
+from cluster import (
+    client,
+    components,
+    engine,
+    gobuild,
+    imagebuild,
+    kindcluster,
+    mode,
+    versions,
+)
+from cluster.errors import ClusterError
+from cluster.mode import Mode
+from cluster.paths import tools
+from cluster.steps import output, step
+
+NAMESPACE: Final = "kuberay-system"
+NAME: Final = "kuberay-operator"
+NOBODY: Final = 65532
+RELEASE: Final = (
+    "https://github.com/ray-project/kuberay/ray-operator/config/default"
+    f"?ref=v{versions.KUBERAY}&timeout=90s"
+)
+# Of its own it asks for half a gigabyte, and gets a tenth of a core at most.
+RESOURCES: Final = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
+
+
+def install() -> None:
+    """Install KubeRay's CRDs, and its manager in NAMESPACE."""
+    way = kindcluster.mode_of_running() or mode.current()
+    image = "" if way is Mode.PULL else _image()
+    with step(f"install KubeRay {versions.KUBERAY}"):
+        stated = RELEASE if way is Mode.PULL else gobuild.source(components.KUBERAY)
+        manifests = _manifests(str(stated) if way is Mode.PULL else f"{stated}/config/default")
+        client.kubectl("apply", "--server-side", "-f", "-", stdin=adapted(manifests, image))
+        client.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+        there = ("--namespace", NAMESPACE, f"deployment/{NAME}", "--timeout=180s")
+        client.kubectl("rollout", "status", *there)
+
+
+def adapted(manifests: str, image: str) -> bytes:
+    """Put the manager into its namespace, and give it `image` (else the released one)."""
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    objects: list[dict[str, Any]] = [namespace, *filter(None, yaml.safe_load_all(manifests))]
+    for each in objects:
+        for placed in (each["metadata"], *each.get("subjects", ())):
+            if placed.get("namespace"):
+                placed["namespace"] = NAMESPACE
+        if each["kind"] == "Deployment":
+            pod = each["spec"]["template"]["spec"]
+            (container,) = pod["containers"]
+            container["resources"] = RESOURCES
+            if image:
+                container |= {"image": image, "command": ["/entrypoint"]}
+    return yaml.safe_dump_all(objects).encode()
+
+
+def _manifests(folder: str) -> str:
+    told = output([tools().kubectl, "kustomize", folder], timeout_s=120)
+    if told is None:
+        raise ClusterError(f"`kubectl kustomize '{folder}'` fails. Run it to see why.")
+    return told
+
+
+def _image() -> str:
+    tag = f"yolofleet/kuberay:{components.KUBERAY.key}"
+    if not engine.has_image(tag):
+        imagebuild.build_of_binary(tag, components.kuberay(), user=NOBODY)
+    kindcluster.load([tag])
+    return tag
