@@ -65,7 +65,10 @@ def selector(expression: str) -> Selector:
 
 
 def _conjuncts(expression: str) -> Iterator[str]:
-    """Split at each && that is in no bracket and no text; what has an || or a ?: is one part."""
+    """Split at each && that is in no bracket and no text.
+
+    What has an ||, a ?: or a comment is one part.
+    """
     depth, quote, start, cuts = 0, "", 0, []
     for at, sign in enumerate(expression):
         if quote:
@@ -77,7 +80,7 @@ def _conjuncts(expression: str) -> Iterator[str]:
             depth += 1
         elif sign in ")]}":
             depth -= 1
-        elif not depth and sign in "?|":
+        elif not depth and (sign in "?|" or expression.startswith("//", at)):
             yield expression
             return
         elif not depth and sign == "&" and expression[at + 1 : at + 2] == "&":
@@ -152,7 +155,8 @@ def _driver(value: str) -> Test:
 def _attribute(name: str, how: str, value: Any) -> Test:
     def test(device: Device) -> bool:
         there = device.attributes.get(name)
-        return type(there) is type(value) and bool(_HOWS[how](there, value))
+        same = type(there) is type(value) and there == value  # in Python 1 is True
+        return there is not None and same is (how == "==")
 
     return test
 
