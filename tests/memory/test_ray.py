@@ -322,6 +322,13 @@ async def test_without_it_a_release_to_a_deployment_still_loses_nothing() -> Non
     assert world.stable() != stable
     assert {10, 50, 100} <= {100 - each.get(stable, 0) for each in weights_over_time(world)}
     assert is_safe(world)
+    world = world.fork()
+    world.server.absent.discard(kinds.RAY_SERVICE)
+    world.controllers.others.append(KubeRay())
+    await world.settle()
+    assert ("RayService", stable) not in world.children(), "taken away once that may be done"
+    assert ("NetworkPolicy", stable) not in world.children()
+    assert is_safe(world)
 
 
 async def test_one_that_served_is_left_alone_whatever_ray_says_of_it() -> None:
