@@ -36,7 +36,14 @@ SOAKS = sized(1, 4)
 C = {"uri": "https://models.example.com/c.onnx"}
 LAST = {"revisionHistory": 0, "canary": None, **SPEC}
 AT_LAST = Trace("soak", (create(revisionHistory=0),), nothing)
-ABSENT = ("nodes", "httproutes", "podmonitors", "scaledobjects", "resourceclaimtemplates")
+ABSENT = (
+    "nodes",
+    "httproutes",
+    "podmonitors",
+    "scaledobjects",
+    "resourceclaimtemplates",
+    "rayservices",
+)
 WATCHED = [kind.plural for kind in kinds.CACHED if kind.plural not in ABSENT]
 
 

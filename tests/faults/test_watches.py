@@ -24,6 +24,7 @@ ABSENT = (
     kinds.POD_MONITOR,
     kinds.SCALED_OBJECT,
     kinds.CLAIM_TEMPLATE,
+    kinds.RAY_SERVICE,
     *kinds.GATEWAYS.values(),
 )
 WATCHED = [kind for kind in kinds.CACHED if kind not in ABSENT]

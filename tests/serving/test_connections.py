@@ -172,7 +172,8 @@ def test_a_client_is_an_address_or_a_network_of_one(address: str, other: str, sa
 
 
 async def test_who_has_no_name_is_the_network_it_comes_from() -> None:
-    serving = SimpleNamespace(detector=SimpleNamespace(clock=lambda: 0.0))
+    settings = SimpleNamespace(trust_request_start=False)
+    serving = SimpleNamespace(detector=SimpleNamespace(clock=lambda: 0.0), settings=settings)
     app = SimpleNamespace(state=SimpleNamespace(serving=serving))
     callers = [
         await named(HTTPConnection({"type": "http", "app": app, "client": (address, 1)}), None, "")

@@ -149,7 +149,7 @@ def test_the_table_says_by_how_much_an_aim_beside_a_peer_was_missed() -> None:
     assert rows["one edit → one child, p50"].endswith(edit)
     assert rows["idle: CPU of one core"].endswith("| ≤ 1.3 × kuberay's: met |")
     memory = "| 120 MiB | – | ≤ 1.5 × its idle memory: met |"
-    assert rows["memory at its peak, after a restart"].endswith(memory)
+    assert rows["peak of memory, after a restart"].endswith(memory)
     assert rows["process ready"].endswith("| – | – |  |")
 
 

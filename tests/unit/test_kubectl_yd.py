@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from memory_cluster.server import merge_patched as merged
 from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import AnalysisStatus, Check, Failed, Stage, Verdict
-from yolofleet.api.names import RETRY_ANNOTATION
+from yolofleet.api.names import RECORD_KEY, RETRY_ANNOTATION
 from yolofleet.api.rollout import Despite
 from yolofleet.api.seen import Seen
 from yolofleet.api.status import Reason
@@ -77,6 +77,67 @@ def test_a_canary_is_promoted_as_the_pods_that_run(world: Any) -> None:
     assert "canary" not in world.raw["spec"]
     world.settle()
     assert world.status().stable.revision == on_trial
+
+
+ON_PODS = {"engine": "deployment"}  # as the API server fills it in
+CLAIM = {"deviceClassName": "gpu.example.com"}
+LIMITED = {"limits": {"nvidia.com/gpu": "1", "memory": "2Gi"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "canary", "sent"),
+    [
+        ({}, {"accelerator": CLAIM}, {"accelerator": CLAIM}),
+        (
+            {"accelerator": CLAIM},
+            {"resources": LIMITED},
+            {"accelerator": None, "resources": LIMITED},
+        ),
+        ({"resources": {}}, {"model": V2}, {"model": {"uri": V2["uri"]}}),
+        ({}, {"runtime": {"engine": "ray"}}, {"runtime": {"engine": "ray"}}),
+        (
+            {"runtime": {"engine": "ray", "ray": {"version": "2.60.0"}}, "rayServe": {}},
+            {"runtime": {"engine": "deployment"}},
+            {"runtime": {"engine": "deployment", "ray": None}, "rayServe": None},
+        ),
+        (
+            {"runtime": {"engine": "ray", "ray": {"version": "2.60.0"}}, "rayServe": {}},
+            {"model": V2},
+            {"model": {"uri": V2["uri"]}},
+        ),
+    ],
+)
+def test_a_promotion_takes_all_that_makes_the_canary(spec: Any, canary: Any, sent: Any) -> None:
+    metadata = {"name": "gate", "namespace": "shop", "resourceVersion": "7"}
+    asked = Seen({"metadata": metadata, "spec": {**spec, "canary": canary}})
+    assert edits.promote(asked).patch == {"spec": {**sent, "canary": None}}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "spec", "sent"),
+    [
+        ({"runtime": {}}, {"runtime": ON_PODS}, None),  # of before engines
+        ({"runtime": {}}, {"runtime": {"engine": "ray"}}, {"runtime": {"engine": "deployment"}}),
+        ({"runtime": {}}, {"runtime": ON_PODS, "accelerator": CLAIM}, {"accelerator": None}),
+        ({"accelerator": CLAIM}, {"runtime": ON_PODS, "accelerator": CLAIM}, None),
+        (
+            {"runtime": {"backend": "auto"}},
+            {"runtime": {"backend": "auto", "engine": "ray", "ray": {}}, "rayServe": {}},
+            {"runtime": {"engine": "deployment", "ray": None}, "rayServe": None},
+        ),
+    ],
+)
+def test_a_roll_back_leaves_engines_and_claims_that_a_record_does_not_know(
+    recorded: Any, spec: Any, sent: Any
+) -> None:
+    metadata = {"name": "gate", "namespace": "shop", "resourceVersion": "7"}
+    asked = Seen({"metadata": metadata, "spec": spec})
+    kept = {"metadata": {"name": "gate-1"}, "data": {RECORD_KEY: json.dumps({"whole": recorded})}}
+    if sent is None:
+        with pytest.raises(NothingToDo):
+            edits.roll_back(asked, kept)
+    else:
+        assert edits.roll_back(asked, kept).patch == {"spec": sent}
 
 
 def test_nothing_is_promoted_without_a_canary(world: Any) -> None:

@@ -144,7 +144,7 @@ COMPARED: Final = (
     Compared("idle: writes", "idle_writes"),
     Compared("memory when idle, after a restart", "memory_idle_mib", "MiB"),
     Compared(
-        "memory at its peak, after a restart",
+        "peak of memory, after a restart",
         "memory_peak_mib",
         "MiB",
         factor=1.5,

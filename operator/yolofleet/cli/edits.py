@@ -15,7 +15,10 @@ from yolofleet.cli.merging import difference
 BY_FIELD: Final = ("runtime", "inference")
 """Parts of which a canary gives the fields that differ; the others it replaces whole."""
 
-WHOLE: Final = ("model", "resources", "podTemplate")
+WHOLE: Final = ("model", "resources", "accelerator", "podTemplate")
+
+UNRECORDED: Final[dict[str, Raw]] = {"runtime": {"engine": "deployment"}, "accelerator": {}}
+"""What a record does not have that is so: records are of before there was anything else."""
 
 JUDGED: Final = ("Progressing", "CanaryHealthy", "Analysed")
 """Conditions whose messages have commands, the one of the spec's revision first."""
@@ -65,7 +68,10 @@ def promote(seen: Seen) -> Edit:
     for name in WHOLE:
         if canary.get(name) is not None:
             patch[name] = difference(seen.spec.get(name), canary[name])
-    given = {name: part for name, part in patch.items() if part}
+    if "accelerator" not in patch and _has_accelerators(canary.get("resources")):
+        patch |= _gone(seen.spec, "accelerator")  # they take its place: pods would have both
+    given = {name: part for name, part in patch.items() if part or part is None}
+    given |= _of_another_engine(seen.spec, given)
     return _spec(seen, {**given, "canary": None}, f"promotes the canary of {seen.name}")
 
 
@@ -181,14 +187,38 @@ def _as_recorded(seen: Seen, record: Raw) -> dict[str, Any]:
 
     `access` also says who may talk to pods, which is no part of a revision and stays.
     """
-    patch = {}
-    for name, part in _parts(record).items():
-        now = seen.spec.get(name)
+    patch: dict[str, Any] = {}
+    recorded = _parts(record)
+    for name in {**UNRECORDED, **recorded}:
+        now, part = seen.spec.get(name), {**UNRECORDED.get(name, {}), **recorded.get(name, {})}
+        if not part:
+            patch |= _gone(seen.spec, name)
+            continue
         if name == "access":
             now = {field: value for field, value in (now or {}).items() if field in part}
         if changed := difference(now, part):
             patch[name] = changed
-    return patch
+    return patch | _of_another_engine(seen.spec, patch)
+
+
+def _gone(spec: Raw, name: str) -> dict[str, Any]:
+    """Return the patch that removes `name`, if it is there."""
+    return {name: None} if spec.get(name) is not None else {}
+
+
+def _has_accelerators(resources: Raw | None) -> bool:
+    """Say whether limits have extended resources (vendor/name), as device plugins offer them."""
+    limits = (resources or {}).get("limits") or {}
+    return any("/" in name and "kubernetes.io/" not in name for name in limits)
+
+
+def _of_another_engine(spec: Raw, patch: dict[str, Any]) -> dict[str, Any]:
+    """Return what to remove of the spec since only Ray has it, where `patch` leads away from it."""
+    runtime, now = patch.get("runtime") or {}, spec.get("runtime") or {}
+    if runtime.get("engine", now.get("engine")) == "ray":
+        return {}
+    runtime = {**_gone(now, "ray"), **runtime}
+    return ({"runtime": runtime} if runtime else {}) | _gone(spec, "rayServe")
 
 
 def _parts(record: Raw) -> Mapping[str, Mapping[str, Any]]:
