@@ -64,16 +64,21 @@ class RealPrometheus:
                 raise ValueError(json.load(error)["error"]) from None
 
     def scraped_all(self) -> bool:
-        """Say whether each target has answered."""
+        """Say whether each target has answered. One that is busy may be late for a scrape."""
+        return [each["health"] for each in self._active()] == ["up"] * self.targets
+
+    def _active(self) -> list[dict[str, Any]]:
         with urllib.request.urlopen(f"{self.url}/api/v1/targets", timeout=ANSWERS_S) as answer:
-            targets = json.load(answer)["data"]["activeTargets"]
-        if failed := [each["lastError"] for each in targets if each["health"] == "down"]:
-            raise ValueError(failed[0])
-        return [each["health"] for each in targets] == ["up"] * self.targets
+            found: list[dict[str, Any]] = json.load(answer)["data"]["activeTargets"]
+        return found
 
     def await_scrapes(self) -> None:
         """Wait until each target has answered, and what it told can be asked for."""
-        _await(self.scraped_all, "some targets do not answer")
+        try:
+            _await(self.scraped_all, "some targets do not answer")
+        except TimeoutError as error:
+            said = "; ".join(each["lastError"] for each in self._active())
+            raise TimeoutError(f"{error}: {said}") from None
 
 
 @contextlib.contextmanager

@@ -167,8 +167,8 @@ async def test_what_changed_since_it_was_read_is_not_overwritten(
     await make_detector(canary={"model": V2})
     real, racing = environment["KUBECTL"], tmp_path / "kubectl"
     racing.write_text(  # somebody is faster by one edit
-        f'#!/bin/sh\n[ "$1" = patch ] && {real} annotate yolodetectors.yolofleet.io gate'
-        f' -n {namespace} by=another >/dev/null\nexec {real} "$@"\n'
+        f'#!/bin/sh\n[ "$1" = patch ] && {real} scale yolodetectors.yolofleet.io gate'
+        f' -n {namespace} --replicas=3 >/dev/null\nexec {real} "$@"\n'
     )
     racing.chmod(0o755)
     told = (await yd("promote", "gate", KUBECTL=str(racing))).no()

@@ -101,7 +101,13 @@ def prometheus(
     released: OperatorProcess, server: str, namespace: str, tmp_path: Path
 ) -> Iterator[RealPrometheus]:
     """It scrapes both, and an exporter that is played, with labels as the chart's monitors do."""
-    pod = {"namespace": namespace, "pod": "gate-1-x", "detector": "gate", "revision": "gate-1"}
+    revision = "gate-05bb7f85"
+    pod = {
+        "namespace": namespace,
+        "pod": f"{revision}-x",
+        "detector": "gate",
+        "revision": revision,
+    }
     gpu = EXPORTER.format(namespace=namespace, pod=pod["pod"])
     with pages({"/metrics": lambda: gpu}) as exporter:
         targets = [

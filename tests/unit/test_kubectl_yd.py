@@ -22,8 +22,8 @@ from yolofleet.api.typed import Approval, approvals_in, patching, retries_in, re
 from yolofleet.cli import edits
 from yolofleet.cli.__main__ import main
 from yolofleet.cli.edits import NothingToDo
+from yolofleet.cli.kubectl import Changed, Forbidden, failure
 from yolofleet.cli.kubectl import Failed as SaidNo
-from yolofleet.cli.kubectl import Forbidden, failure
 from yolofleet.cli.merging import difference, kept, removed, touched
 from yolofleet.cli.operators import NoPage, page
 from yolofleet.cli.ownership import owned
@@ -543,7 +543,7 @@ def test_a_pod_in_a_few_words(status: Any, told: str) -> None:
     ("err", "kind", "told"),
     [
         ('E1129 10:11:12.1 7 memcache.go:265] "x"\nerror: odd', SaidNo, r"^odd$"),
-        ('Error from server (Conflict): Operation: "gate"', SaidNo, "nothing was overwritten"),
+        ('Error from server (Conflict): Operation: "gate"', Changed, "nothing was overwritten"),
         ("Error from server (Forbidden): no", Forbidden, "rbac.aggregateToDefaultRoles"),
         ('Error from server (NotFound): yolodetectors.yolofleet.io "x"', SaidNo, "yd get -A"),
         ('error: the server doesn\'t have a resource type "y"', SaidNo, "not installed"),
@@ -632,6 +632,47 @@ def test_the_page_is_forwarded_from_the_operators_namespace(
     assert said.err == "lost connection to pod\n"
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked[1] == "port-forward pod/a 0:8083 --namespace=yolofleet --context=c"
+
+
+CONFLICT = "Error from server (Conflict): the object has been modified"
+
+
+@pytest.mark.parametrize(
+    ("generations", "status", "patches"),
+    [
+        ((1, 1), 0, 2),  # the operator wrote its status: the same is sent again
+        ((1, 2), 1, 2),  # somebody has edited it: told, and not overwritten
+        ((1,) * 9, 1, 6),  # never taken: told in the end
+    ],
+)
+def test_an_edit_meets_writes_of_the_status(
+    generations: tuple[int, ...],
+    status: int,
+    patches: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    taken = 2 if status == 0 else 99
+    for number, generation in enumerate(generations, 1):
+        metadata = {"name": "gate", "namespace": "shop", "uid": "u", "generation": generation}
+        metadata["resourceVersion"] = str(number)
+        detector = {"metadata": metadata, "spec": {"canary": {"weight": 1}}}
+        (tmp_path / f"get{number}").write_text(json.dumps(detector))
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        f"#!/bin/sh\ncd {tmp_path}\necho >> $1.log\nn=$(wc -l < $1.log)\n"
+        "[ $1 = get ] && exec cat get$n\n"
+        f'[ $n -ge {taken} ] && exec echo \'{{"metadata": {{"resourceVersion": "99"}}}}\'\n'
+        f"echo '{CONFLICT}' >&2; exit 1\n"
+    )
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("KUBECTL", str(kubectl))
+    assert main(["abort", "gate"]) == status
+    said = capsys.readouterr()
+    assert said.out.count("kubectl patch yd gate") == 1
+    assert ("nothing was overwritten" in said.err) is bool(status)
+    assert len((tmp_path / "patch.log").read_text().splitlines()) == patches
 
 
 def test_it_starts_without_what_takes_long_to_import() -> None:

@@ -42,6 +42,12 @@ class Seen:
         return str(self.raw["metadata"]["resourceVersion"])
 
     @property
+    def edit_of_spec(self) -> tuple[str, int]:
+        """Return which object and which edit of its spec it is."""
+        metadata = self.raw["metadata"]
+        return str(metadata.get("uid") or ""), int(metadata.get("generation") or 0)
+
+    @property
     def spec(self) -> Raw:
         """Return what is asked for."""
         return self.raw.get("spec") or {}

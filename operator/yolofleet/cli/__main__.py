@@ -17,7 +17,16 @@ from yolofleet.api import names
 from yolofleet.api.seen import Raw, Seen
 from yolofleet.cli import edits
 from yolofleet.cli.edits import NothingToDo
-from yolofleet.cli.kubectl import DETECTORS, RECORDS, Failed, Forbidden, Kubectl, answer, failure
+from yolofleet.cli.kubectl import (
+    DETECTORS,
+    RECORDS,
+    Changed,
+    Failed,
+    Forbidden,
+    Kubectl,
+    answer,
+    failure,
+)
 from yolofleet.cli.merging import kept, removed, touched
 from yolofleet.cli.operators import SELECTOR, NoPage, page
 from yolofleet.cli.ownership import Owned, owned
@@ -25,7 +34,10 @@ from yolofleet.cli.tree import tree
 from yolofleet.cli.watching import World, changes
 from yolofleet.cli.why import why
 
+Change = Callable[[Seen], edits.Edit]
+
 OK, REFUSED = 0, 1
+_TRIES: Final = 5
 _CLEAR: Final = "\x1b[H\x1b[2J\x1b[3J"
 
 GLOBAL: Final = (
@@ -168,26 +180,27 @@ def edit(asked: argparse.Namespace, kubectl: Kubectl) -> int:
     """Make the change that a command is for."""
     _, change = EDITS[asked.command]
     options = {"without_proof": True} if getattr(asked, "without_proof", False) else {}
-    seen = _one(kubectl, asked.name)
-    return _send(asked, kubectl, seen, change(seen, **options))
+    return _make(asked, kubectl, lambda seen: change(seen, **options))
 
 
 def rollback(asked: argparse.Namespace, kubectl: Kubectl) -> int:
     """Put the spec back that a revision was made of."""
-    seen = _one(kubectl, asked.name)
-    return _send(
-        asked, kubectl, seen, edits.roll_back(seen, _record(kubectl, seen, asked.revision))
+    return _make(
+        asked,
+        kubectl,
+        lambda seen: edits.roll_back(seen, _record(kubectl, seen, asked.revision)),
     )
 
 
 def abort(asked: argparse.Namespace, kubectl: Kubectl) -> int:
     """Call off the release under way, or else remove the canary."""
-    seen = _one(kubectl, asked.name)
-    if edits.is_called_off_by_the_spec(seen):
-        wish = edits.abort_release(seen, _record(kubectl, seen, seen.stable))
-    else:
-        wish = edits.abort_canary(seen)
-    return _send(asked, kubectl, seen, wish)
+
+    def change(seen: Seen) -> edits.Edit:
+        if edits.is_called_off_by_the_spec(seen):
+            return edits.abort_release(seen, _record(kubectl, seen, seen.stable))
+        return edits.abort_canary(seen)
+
+    return _make(asked, kubectl, change)
 
 
 def _one(kubectl: Kubectl, name: str) -> Seen:
@@ -211,12 +224,14 @@ def _record(kubectl: Kubectl, seen: Seen, revision: str) -> Raw:
     )
 
 
-def _send(asked: argparse.Namespace, kubectl: Kubectl, seen: Seen, wish: edits.Edit) -> int:
+def _make(asked: argparse.Namespace, kubectl: Kubectl, change: Change) -> int:
     """Show the change and make it; where a GitOps tool would put it back, say what to commit."""
+    seen = _one(kubectl, asked.name)
+    wish = change(seen)
     if not asked.force and (owners := owned(seen, touched(wish.patch))):
         return _to_commit(seen, wish, owners)
     print(wish.typed)
-    after = kubectl.patch(seen, wish.patch, dry_run=asked.dry_run)
+    seen, after = _sent(asked, kubectl, seen, change)
     if after["metadata"].get("resourceVersion") == seen.version and not asked.dry_run:
         print("Nothing changed: it was so already.")
     elif asked.dry_run:
@@ -224,6 +239,25 @@ def _send(asked: argparse.Namespace, kubectl: Kubectl, seen: Seen, wish: edits.E
     else:
         print(f"Done: {wish.says}. kubectl yd get {seen.name} -n {seen.namespace} -w shows it.")
     return OK
+
+
+def _sent(
+    asked: argparse.Namespace, kubectl: Kubectl, seen: Seen, change: Change
+) -> tuple[Seen, Raw]:
+    """Send the change; return what it was made of, and what came of it.
+
+    The operator writes its status at any time: as long as nobody has touched the spec, and it is
+    the same change of what is there now, it is sent again.
+    """
+    wish = change(seen)
+    for _ in range(_TRIES):
+        with contextlib.suppress(Changed):
+            return seen, kubectl.patch(seen, wish.patch, dry_run=asked.dry_run)
+        now = _one(kubectl, asked.name)
+        if now.edit_of_spec != seen.edit_of_spec or change(now) != wish:
+            break
+        seen = now
+    return seen, kubectl.patch(seen, wish.patch, dry_run=asked.dry_run)
 
 
 def _to_commit(seen: Seen, wish: edits.Edit, owners: Sequence[Owned]) -> int:

@@ -29,6 +29,10 @@ class Forbidden(Failed):
     """The caller may not do that."""
 
 
+class Changed(Failed):
+    """It is another one than was read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kubectl:
     """kubectl with the caller's global flags (`--context`, `-n`…)."""
@@ -53,7 +57,7 @@ class Kubectl:
             ) from error
 
     def patch(self, seen: Seen, patch: dict[str, Any], *, dry_run: bool) -> Raw:
-        """Change the very detector that was read. `Failed` when it has changed meanwhile."""
+        """Change the very detector that was read. `Changed` when it is another one meanwhile."""
         metadata = {**patch.get("metadata", {}), "resourceVersion": seen.version}
         tried = ("--dry-run=server",) if dry_run else ()
         change = ("--type=merge", "-p", json.dumps({**patch, "metadata": metadata}), "-o=json")
@@ -88,7 +92,7 @@ def failure(err: str) -> Failed:
 _HINTS: Final[tuple[tuple[str, type[Failed], str], ...]] = (
     (
         r"\(Conflict\)",
-        Failed,
+        Changed,
         "It changed since it was read (somebody else, or the operator), and nothing was"
         " overwritten: look at it, and type the command again.",
     ),
