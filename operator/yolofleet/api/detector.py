@@ -26,7 +26,7 @@ from yolofleet.api.base import (
     Quantities,
     Rule,
 )
-from yolofleet.api.names import RETRY_ANNOTATION, Manifest
+from yolofleet.api.names import RETRY_ANNOTATION, Manifest, is_accelerator
 from yolofleet.api.pod_template import (
     API_KEYS,
     FRAMES_KEY,
@@ -208,11 +208,7 @@ class Resources(ApiModel):
     @property
     def accelerators(self) -> dict[str, str]:
         """The extended resources asked for, such as {"nvidia.com/gpu": "1"}."""
-        return {
-            name: amount
-            for name, amount in self.limits.items()
-            if "/" in name and "kubernetes.io/" not in name
-        }
+        return {name: amount for name, amount in self.limits.items() if is_accelerator(name)}
 
 
 class RedisPassword(ApiModel):

@@ -102,3 +102,8 @@ def child_labels(detector: str) -> dict[str, str]:
 def selector_labels(detector: str, revision: str) -> dict[str, str]:
     """Return what selects the pods of one revision; constant for its whole life."""
     return {DETECTOR_LABEL: detector, REVISION_LABEL: revision}
+
+
+def is_accelerator(resource: str) -> bool:
+    """Say whether `resource` is an extended one (vendor/name), as device plugins offer them."""
+    return "/" in resource and "kubernetes.io/" not in resource

@@ -231,7 +231,7 @@ def _make(asked: argparse.Namespace, kubectl: Kubectl, change: Change) -> int:
     if not asked.force and (owners := owned(seen, touched(wish.patch))):
         return _to_commit(seen, wish, owners)
     print(wish.typed)
-    seen, after = _sent(asked, kubectl, seen, change)
+    seen, after = _sent(asked, kubectl, seen, wish, change)
     if after["metadata"].get("resourceVersion") == seen.version and not asked.dry_run:
         print("Nothing changed: it was so already.")
     elif asked.dry_run:
@@ -242,14 +242,13 @@ def _make(asked: argparse.Namespace, kubectl: Kubectl, change: Change) -> int:
 
 
 def _sent(
-    asked: argparse.Namespace, kubectl: Kubectl, seen: Seen, change: Change
+    asked: argparse.Namespace, kubectl: Kubectl, seen: Seen, wish: edits.Edit, change: Change
 ) -> tuple[Seen, Raw]:
-    """Send the change; return what it was made of, and what came of it.
+    """Send `wish`; return what it was made of, and what came of it.
 
     The operator writes its status at any time: as long as nobody has touched the spec, and it is
     the same change of what is there now, it is sent again.
     """
-    wish = change(seen)
     for _ in range(_TRIES):
         with contextlib.suppress(Changed):
             return seen, kubectl.patch(seen, wish.patch, dry_run=asked.dry_run)

@@ -207,9 +207,8 @@ def _gone(spec: Raw, name: str) -> dict[str, Any]:
 
 
 def _has_accelerators(resources: Raw | None) -> bool:
-    """Say whether limits have extended resources (vendor/name), as device plugins offer them."""
-    limits = (resources or {}).get("limits") or {}
-    return any("/" in name and "kubernetes.io/" not in name for name in limits)
+    """Say whether limits ask for some."""
+    return any(map(names.is_accelerator, (resources or {}).get("limits") or {}))
 
 
 def _of_another_engine(spec: Raw, patch: dict[str, Any]) -> dict[str, Any]:

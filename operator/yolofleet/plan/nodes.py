@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from yolofleet.api.detector import Detector
-from yolofleet.api.names import Manifest
+from yolofleet.api.names import Manifest, is_accelerator
 from yolofleet.api.pod_template import PodTemplate
 from yolofleet.plan.devices import Devices, needs_devices
 from yolofleet.runtime.quantity import amount
 from yolofleet.workloads import record
 from yolofleet.workloads.accelerators import (
     fields,
-    is_accelerator,
     items,
     place,
     pod_requests,

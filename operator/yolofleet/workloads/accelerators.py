@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-from yolofleet.api.names import Manifest
+from yolofleet.api.names import Manifest, is_accelerator
 from yolofleet.api.pod_template import SERVER_CONTAINER, PodTemplate
 from yolofleet.runtime.quantity import amount
 from yolofleet.workloads.claims import claimed
@@ -14,11 +14,6 @@ TOLERANT_SINCE: Final = 2
 """From this render version on, pods tolerate the taint that keeps others off accelerators."""
 
 _FINISHED: Final = ("Succeeded", "Failed")
-
-
-def is_accelerator(resource: str) -> bool:
-    """Say whether `resource` is an extended one (vendor/name)."""
-    return "/" in resource and "kubernetes.io/" not in resource
 
 
 def place(pod: Manifest) -> str:

@@ -21,11 +21,9 @@ from yolofleet.api.pod_template import SERVER_CONTAINER, SERVER_PORT
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
 from yolofleet.workloads import judged, server
-from yolofleet.workloads.accelerators import tolerations
 from yolofleet.workloads.account import account_of
 from yolofleet.workloads.claims import container_claims, pod_claims
 from yolofleet.workloads.failures import Failure
-from yolofleet.workloads.pod_template import merged
 from yolofleet.workloads.record import failure_noted, notes, was_proved, was_released
 from yolofleet.workloads.revision import Revision
 from yolofleet.workloads.workload import PlannedRevision, Record, Running
@@ -61,6 +59,8 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         selector=selector,
         strategy=_strategy(revision),
         service_account=account_of(detector, revision),
+        pod_security=server.POD_SECURITY,
+        container_security=server.CONTAINER_SECURITY | {"readOnlyRootFilesystem": True},
         grace_seconds=server.drain(revision) + ceil(seconds(revision.inference.deadline)) + 10,
         container=SERVER_CONTAINER,
         image=revision.image,
@@ -72,10 +72,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         mounts=server.mounts(revision),
         volumes=server.volumes(detector, revision),
     )
-    made["spec"]["template"] = merged(pod(made), revision.pod_template)
-    judged.past_the_sidecar(pod(made), revision)
-    if tolerated := tolerations(revision):
-        pod(made)["spec"]["tolerations"] = tolerated
+    made["spec"]["template"] = server.as_asked(pod(made), revision)
     return made
 
 

@@ -27,9 +27,8 @@ from yolofleet.api.pod_template import SERVER_CONTAINER, SERVER_PORT
 from yolofleet.manifests.child import child
 from yolofleet.runtime.quantity import amount
 from yolofleet.workloads import judged, ray_status, server
-from yolofleet.workloads.accelerators import requests_of, tolerations
+from yolofleet.workloads.accelerators import requests_of
 from yolofleet.workloads.account import account_of
-from yolofleet.workloads.pod_template import merged
 from yolofleet.workloads.pods import is_ready
 from yolofleet.workloads.record import failure_noted, notes, was_proved, was_released
 from yolofleet.workloads.revision import Revision
@@ -105,8 +104,8 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         image=revision.image,
         pull_policy=revision.pull_policy,
         pull_secrets=revision.pod_template.spec.get("imagePullSecrets"),
-        pod_security=_POD_SECURITY,
-        container_security=_CONTAINER_SECURITY,
+        pod_security=server.POD_SECURITY,
+        container_security=server.CONTAINER_SECURITY,
         cache=server.CACHE,
         head_labels=_head(name) | _NO_SIDECAR,
         head_env=_ENVIRONMENT,
@@ -134,29 +133,13 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         volumes=[{"name": "tmp", "emptyDir": {}}, *server.volumes(detector, revision)],
     )
     group = _group(made)
-    group["template"] = merged(pod(made), revision.pod_template)
-    judged.past_the_sidecar(pod(made), revision)
-    if tolerated := tolerations(revision):
-        pod(made)["spec"]["tolerations"] = tolerated
+    group["template"] = server.as_asked(pod(made), revision)
     return made
 
 
 def _served(planned: PlannedRevision) -> dict[str, str]:
     """Remember that it was ready: what KubeRay says of that may be lost."""
     return {SERVED_ANNOTATION: "true"} if planned.served else {}
-
-
-_POD_SECURITY: Final = {
-    "runAsNonRoot": True,
-    "runAsUser": 65532,
-    "runAsGroup": 65532,
-    "fsGroup": 65532,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-_CONTAINER_SECURITY: Final = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-}
 
 
 def _ray(revision: Revision) -> Ray:

@@ -1,15 +1,17 @@
 """The server's container: what it is in the pods of every workload."""
 
 import json
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from yolofleet.api.access import Guard
 from yolofleet.api.base import seconds
 from yolofleet.api.detector import Detector, Head
-from yolofleet.api.names import RENDER_ANNOTATION
+from yolofleet.api.names import RENDER_ANNOTATION, Manifest
 from yolofleet.api.pod_template import API_KEYS, MODEL_CLAIM
 from yolofleet.workloads import judged
+from yolofleet.workloads.accelerators import tolerations
+from yolofleet.workloads.pod_template import merged
 from yolofleet.workloads.revision import Revision
 from yolofleet.workloads.workload import PlannedRevision
 
@@ -20,6 +22,20 @@ FORGOTTEN_SECONDS = 15
 """How long a pod goes on answering after SIGTERM: until every proxy has forgotten its address."""
 
 
+POD_SECURITY: Final = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "fsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Final = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
+"""What the restricted Pod Security Standard asks for."""
+
+
 def noted(planned: PlannedRevision) -> dict[str, str]:
     """Return the record, where it fits: all annotations of an object may have 256 KiB.
 
@@ -27,6 +43,15 @@ def noted(planned: PlannedRevision) -> dict[str, str]:
     """
     text = planned.record.text
     return {RENDER_ANNOTATION: text} if len(text.encode()) <= MOST_NOTED else {}
+
+
+def as_asked(template: Manifest, revision: Revision) -> Manifest:
+    """Return the pods' `template` with the user's own, open to who judges, and tolerant."""
+    pods = merged(template, revision.pod_template)
+    judged.past_the_sidecar(pods, revision)
+    if tolerated := tolerations(revision):
+        pods["spec"]["tolerations"] = tolerated
+    return pods
 
 
 def drain(revision: Revision) -> int:
