@@ -237,13 +237,19 @@ async def test_a_ray_service_that_was_deleted_is_made_again_from_its_record() ->
     assert not world.restless
 
 
-async def test_one_that_never_starts_is_made_anew_three_times_and_then_told() -> None:
+async def given_up() -> tuple[World, str]:
+    """Return a world whose next revision never starts, long after, and its stable revision."""
     world, kuberay = await released(runtime=RAY, rollout={"strategy": "BlueGreen"})
-    stable = world.stable()
     world.broken.add(B["uri"] + '"')
     kuberay.failing.add(B["uri"] + '"')
+    stable = world.stable()
     await world.edit(model=B)
     await world.settle(1200)
+    return world, stable
+
+
+async def test_one_that_never_starts_is_made_anew_three_times_and_then_told() -> None:
+    world, stable = await given_up()
     made = {s.uid for s in world.happened() if s.kind is kinds.RAY_SERVICE and s.name != stable}
     assert len(made) == 4
     assert world.stable() == stable
@@ -258,12 +264,7 @@ async def test_one_that_never_starts_is_made_anew_three_times_and_then_told() ->
 
 
 async def test_how_often_outlives_a_status_that_is_lost() -> None:
-    world, kuberay = await released(runtime=RAY, rollout={"strategy": "BlueGreen"})
-    stable = world.stable()
-    world.broken.add(B["uri"] + '"')
-    kuberay.failing.add(B["uri"] + '"')
-    await world.edit(model=B)
-    await world.settle(1200)
+    world, stable = await given_up()
     forget = {"status": {}}
     path = kinds.DETECTOR.path(NAMESPACE, "gate", "status")
     world.send("PUT", path, (world.detector() or {}) | forget)

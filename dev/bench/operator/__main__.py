@@ -16,16 +16,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.operator.audit import Audit
+from bench.operator.audit import audited_plane
 from bench.operator.beside import measured
 from bench.operator.contenders import CONTENDERS
 from bench.operator.fleet import Fleet
 from bench.operator.phases import PHASES, Bench, Numbers
 from bench.operator.report import missed, side_by_side, table
-from cluster import assets
 from controlplane.installation import ISTIO_CRDS, install
 from controlplane.kube import Kube, connect
-from controlplane.plane import control_plane
 from yolofleet.runtime.errors import ClusterError
 
 
@@ -80,15 +78,9 @@ def _options() -> argparse.Namespace:
 async def measure(size: int, idle_s: float, only: list[str]) -> Numbers:
     """Measure a fleet of `size` on a control plane of its own."""
     numbers: Numbers = {"size": size}
-    audits: list[Audit] = []
-
-    def configure(folder: Path) -> list[str]:
-        audits.append(Audit(folder))
-        return audits[0].arguments()
-
     with (
         tempfile.TemporaryDirectory(prefix="yolofleet-bench-") as logs,
-        control_plane(assets.directory(), configure=configure, controllers=False) as plane,
+        audited_plane() as (plane, audit),
     ):
         await install(plane)
         async with connect(plane.kubeconfig()) as client:
@@ -96,7 +88,7 @@ async def measure(size: int, idle_s: float, only: list[str]) -> Numbers:
             await kube.install(ISTIO_CRDS)
             fleet = Fleet(kube, size)
             await fleet.prepare()
-            bench = Bench(plane, audits[0], kube, fleet, Path(logs), idle_s)
+            bench = Bench(plane, audit, kube, fleet, Path(logs), idle_s)
             try:
                 for phase in PHASES:
                     if phase.__name__ in only:

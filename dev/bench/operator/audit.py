@@ -6,6 +6,7 @@ A peer's manager comes as the same user as our operator, so that it is read the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from typing import Any, Final
 import orjson
 import yaml
 
-from controlplane.plane import OPERATOR_USER
+from cluster import assets
+from controlplane.plane import OPERATOR_USER, ControlPlane, control_plane
 from yolofleet.api.names import PLURAL
 
 OWNERS: Final = frozenset({PLURAL, "rayclusters", "inferenceservices"})
@@ -175,3 +177,16 @@ def repairs(causes: Iterable[Write], writes: Iterable[Write]) -> Iterator[float]
     for cause in causes:
         if after := [at for at in of.get((cause.resource, cause.name), ()) if at > cause.at]:
             yield min(after) - cause.at
+
+
+@contextlib.contextmanager
+def audited_plane() -> Iterator[tuple[ControlPlane, Audit]]:
+    """Run a control plane without controllers, and have all that is written recorded."""
+    audits: list[Audit] = []
+
+    def configure(folder: Path) -> list[str]:
+        audits.append(Audit(folder))
+        return audits[0].arguments()
+
+    with control_plane(assets.directory(), configure=configure, controllers=False) as plane:
+        yield plane, audits[0]

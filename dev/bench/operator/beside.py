@@ -11,20 +11,18 @@ import json
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-from bench.operator.audit import OWNERS, Audit, Write, by_namespace, last_effects
+from bench.operator.audit import OWNERS, Audit, Write, audited_plane, by_namespace, last_effects
 from bench.operator.contenders import Contender, Manager
 from bench.operator.fleet import SHARDS, each, ready, run_pods
 from bench.operator.gauges import Scrape, usage
 from bench.operator.phases import Numbers
-from cluster import assets
 from controlplane.kube import Kube, connect, eventually
-from controlplane.plane import ControlPlane, control_plane
+from controlplane.plane import ControlPlane
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.runtime.client import Request
@@ -112,15 +110,9 @@ class Side:
 
 
 async def _measure(contender: Contender, size: int, idle_s: float) -> Numbers:
-    audits: list[Audit] = []
-
-    def configure(folder: Path) -> list[str]:
-        audits.append(Audit(folder))
-        return audits[0].arguments()
-
     with (
         tempfile.TemporaryDirectory(prefix="yolofleet-bench-") as logs,
-        control_plane(assets.directory(), configure=configure, controllers=False) as plane,
+        audited_plane() as (plane, audit),
     ):
         async with connect(plane.kubeconfig()) as client:
             kube = Kube(client)
@@ -130,21 +122,14 @@ async def _measure(contender: Contender, size: int, idle_s: float) -> Numbers:
                 metadata = {"name": namespace}
                 await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
             manager = contender.manager(plane, Path(logs) / "manager.log")
-            with closing(_Ending(manager)):
-                side = Side(contender, plane, audits[0], kube, objects, manager)
+            try:
+                side = Side(contender, plane, audit, kube, objects, manager)
                 numbers = {"ready_s": await side.ready()}
                 for part in PARTS:
                     numbers |= await part(side)
                 return numbers | await _idle(side, idle_s)
-
-
-@dataclass
-class _Ending:
-    manager: Manager
-
-    def close(self) -> None:
-        """End the manager, whatever happened."""
-        self.manager.kill()
+            finally:
+                manager.kill()
 
 
 async def _burst(side: Side) -> Numbers:
