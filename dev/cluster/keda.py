@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import yaml
 
-from cluster import client, components, engine, gobuild, imagebuild, kindcluster, mode, versions
+from cluster import client, components, gobuild, kindcluster, mode, versions
 from cluster.mode import Mode
 from cluster.paths import tools
 from cluster.steps import step
@@ -90,9 +90,7 @@ def _ours(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _image(command: str) -> str:
     image = f"yolofleet/keda-{command}:{components.KEDA.key}"
-    if not engine.has_image(image):
-        imagebuild.build_of_binary(image, components.keda(command), user=USER)
-    kindcluster.load([image])
+    kindcluster.load_program(image, lambda: components.keda(command), user=USER)
     return image
 
 

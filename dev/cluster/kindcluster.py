@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from cluster import client, node_image, pulled
+from cluster import client, engine, imagebuild, node_image, pulled
 from cluster.mode import Mode
 from cluster.paths import CLUSTER, HERE, ingress_port, tools
 from cluster.steps import again, output, run, step
@@ -146,6 +147,13 @@ def delete() -> None:
         kubeconfig = ("--kubeconfig", tools().kubeconfig)
         run([tools().kind, "delete", "cluster", "--name", CLUSTER, *kubeconfig], log="kind")
     tools().kubeconfig.unlink(missing_ok=True)
+
+
+def load_program(image: str, program: Callable[[], Path], *, user: int = 0) -> None:
+    """Have the image of one static program in the node; `program` compiles it if there is none."""
+    if not engine.has_image(image):
+        imagebuild.build_of_binary(image, program(), user=user)
+    load([image])
 
 
 def load(images: list[str]) -> None:

@@ -6,16 +6,7 @@ from typing import Any, Final
 
 import yaml
 
-from cluster import (
-    client,
-    components,
-    engine,
-    gobuild,
-    imagebuild,
-    kindcluster,
-    mode,
-    versions,
-)
+from cluster import client, components, gobuild, kindcluster, mode, versions
 from cluster.errors import ClusterError
 from cluster.mode import Mode
 from cluster.paths import tools
@@ -71,7 +62,5 @@ def _manifests(folder: str) -> str:
 
 def _image() -> str:
     tag = f"yolofleet/kuberay:{components.KUBERAY.key}"
-    if not engine.has_image(tag):
-        imagebuild.build_of_binary(tag, components.kuberay(), user=NOBODY)
-    kindcluster.load([tag])
+    kindcluster.load_program(tag, components.kuberay, user=NOBODY)
     return tag

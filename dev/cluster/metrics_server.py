@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster import client, components, engine, gobuild, imagebuild, kindcluster, versions
+from cluster import client, components, gobuild, kindcluster, versions
 from cluster.mode import Mode
 from cluster.paths import HERE
 
@@ -17,9 +17,7 @@ def install(mode: Mode) -> None:
         chart = ["metrics-server", "--repo", CHARTS, "--version", versions.METRICS_SERVER_CHART]
     else:
         name, tag = "yolofleet/metrics-server", components.METRICS_SERVER.key
-        if not engine.has_image(f"{name}:{tag}"):
-            imagebuild.build_of_binary(f"{name}:{tag}", components.metrics_server())
-        kindcluster.load([f"{name}:{tag}"])
+        kindcluster.load_program(f"{name}:{tag}", components.metrics_server)
         chart = [str(gobuild.source(components.METRICS_SERVER) / "charts/metrics-server")]
         settings = {"image.repository": name, "image.tag": tag}
     client.helm_install(

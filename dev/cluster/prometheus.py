@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import yaml
 
-from cluster import client, components, engine, imagebuild, kindcluster, mode, versions
+from cluster import client, components, kindcluster, mode, versions
 from cluster.mode import Mode
 from cluster.paths import HERE, REPOSITORY, tools
 from cluster.steps import step
@@ -69,7 +69,5 @@ def _image(way: Mode) -> str:
     if way is Mode.PULL:
         return f"docker.io/prom/prometheus:v{versions.PROMETHEUS}"
     image = f"yolofleet/prometheus:{components.PROMETHEUS.key}"
-    if not engine.has_image(image):
-        imagebuild.build_of_binary(image, components.prometheus("prometheus"), user=USER)
-    kindcluster.load([image])
+    kindcluster.load_program(image, lambda: components.prometheus("prometheus"), user=USER)
     return image

@@ -58,7 +58,7 @@ LOOK_FOR_AUTOSCALER_S: Final = 60.0
 """How often to look whether the autoscaler that a Deployment is left to is still there."""
 
 WRITING_S: Final = RECONCILE_TIMEOUT_S / 2
-"""So long writes are begun. Each may hang for half a minute, at a webhook. Then the status is."""
+"""So long writes are begun. Each may hang for half a minute, at a webhook; status comes after."""
 
 LeadsToNothing = Callable[[Manifest, Failed], bool]
 """Says whether an object names what could not be made: requests would go nowhere by it."""
