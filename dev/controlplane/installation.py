@@ -9,7 +9,8 @@ from typing import Any, Final
 import yaml
 
 from cluster.cache import artefact
-from cluster.gobuild import Module, source
+from cluster.components import KUBERAY
+from cluster.gobuild import source
 from controlplane.kube import CLUSTER_ROLE, Kube, connect
 from controlplane.plane import OPERATOR_USER, ControlPlane
 from yolofleet.api import names
@@ -20,7 +21,6 @@ DETECTOR_CRD: Final = ROOT / "crds" / "yolodetectors.yolofleet.io.yaml"
 ISTIO_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "istio.yaml"
 GATEWAY_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "gateway.yaml"
 KEDA_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "keda.yaml"
-KUBERAY: Final = Module("kuberay", "github.com/ray-project/kuberay/ray-operator", "v1.5.1")
 MONITOR_CRDS: Final = ROOT / "dev" / "controlplane" / "manifests" / "monitoring.yaml"
 
 
