@@ -127,9 +127,28 @@ RULES = [
         (
             {"runtime": {"engine": "ray", "ray": {"version": version}}},
             "spec.runtime.ray.version: must be at least 2.52.0",
-            {"runtime": {"engine": "ray", "ray": {"version": "2.52.0"}}},
+            {"runtime": {"engine": "ray", "ray": {"version": "2.52.0", "proxy": "ray"}}},
         )
         for version in ("2.9.1", "2.51.9")
+    ),
+    *(
+        (
+            {"runtime": ON_RAY | {"ray": older}},
+            "spec.runtime.ray.proxy: Ray has no HAProxy with it before 2.57.0; set it to ray",
+            {"runtime": ON_RAY | {"ray": {"version": "2.57.0"}}},
+        )
+        for older in ({"version": "2.56.2"}, {"version": "2.52.0", "proxy": "haproxy"})
+    ),
+    (
+        {
+            "runtime": ON_RAY,
+            "canary": {"runtime": {"ray": {"version": "2.56.2"}}, "replicas": 1},
+        },
+        "spec.runtime.ray.proxy: Ray has no HAProxy with it before 2.57.0; set it to ray",
+        {
+            "runtime": ON_RAY,
+            "canary": {"runtime": {"ray": {"version": "2.56.2", "proxy": "ray"}}, "replicas": 1},
+        },
     ),
     (
         {"runtime": ON_RAY, "rollout": {"strategy": "InPlace"}},

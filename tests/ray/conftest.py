@@ -118,9 +118,9 @@ class Deployed:
         return httpx.post(f"{self.url}/v1/detect", content=picture, headers=headers, timeout=60)
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Any]:
-    """Ray and Serve, with Ray's token authentication on; its client."""
+@pytest.fixture(scope="session", params=["haproxy", "ray"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Ray and Serve behind either proxy, with Ray's token authentication on; its client."""
     with pytest.MonkeyPatch.context() as patch:
         sources = os.pathsep.join(str(ROOT / each) for each in ("serving_image", "dev"))
         patch.setenv("PYTHONPATH", sources)  # of the workers
@@ -128,6 +128,11 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_agent_register_timeout_ms", str(1000 * PATIENCE_S))
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
+        patch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1" if request.param == "haproxy" else "0")
+        stats, *others = (ours() for _ in range(3))
+        patch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", str(stats))
+        for listens, number in zip(("HAPROXY_METRICS", "FALLBACK_PROXY_HTTP"), others, strict=True):
+            patch.setenv(f"RAY_SERVE_{listens}_PORT", str(number))
         import ray  # reads its environment
         from ray import serve
         from ray._private import services
@@ -145,6 +150,7 @@ def cluster() -> Iterator[Any]:
             port = ours()
             client = serve_start(http_options={"host": "127.0.0.1", "port": port})
             client.test_port = port
+            client.stats_port = stats
             yield client
         finally:
             serve.shutdown()

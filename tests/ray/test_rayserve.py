@@ -1,5 +1,6 @@
 """The server on Ray Serve answers as it does alone, and Ray does with it what it promises."""
 
+import csv
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -75,6 +76,26 @@ async def test_the_answers_are_those_of_the_server(deployed, picture: bytes, tmp
                 "x-yolofleet-revision"
             )
             assert len(there.headers.get_list("x-request-id")) == 1
+
+
+@pytest.mark.parametrize("cluster", ["haproxy"], indirect=True)
+def test_haproxy_asks_the_replica_itself(cluster: Any, deployed, picture: bytes) -> None:
+    deployed.apply(STUB, {})
+    deployed.ready()
+
+    def asked() -> int:
+        assert deployed.detect(picture).status_code == 200
+        told = httpx.get(f"http://127.0.0.1:{cluster.stats_port}/stats;csv").text
+        rows = csv.DictReader(told.removeprefix("# ").splitlines())
+        return sum(
+            int(row["stot"])
+            for row in rows
+            if row["pxname"] == "http-detector"
+            and row["svname"] != "BACKEND"
+            and "fallback" not in row["svname"]
+        )
+
+    deployed.until("no proxy of Ray's is in between", asked)
 
 
 def test_a_camera_streams_through_it(deployed, picture: bytes) -> None:

@@ -73,6 +73,25 @@ def test_a_revision_on_ray_is_one_service_with_one_replica_in_each_worker(servic
     assert deployment(made)["num_replicas"] == 2
 
 
+@pytest.mark.parametrize(("proxy", "flag"), [("haproxy", "1"), ("ray", "0"), (None, "1")])
+def test_head_and_workers_have_the_same_proxy_which_repeats_nothing(service, proxy, flag):
+    cluster = service(runtime=ON_RAY | {"ray": {"proxy": proxy} if proxy else {}})["spec"]
+    [group] = cluster["rayClusterConfig"]["workerGroupSpecs"]
+    for pod in (cluster["rayClusterConfig"]["headGroupSpec"], group):
+        [container] = pod["template"]["spec"]["containers"]
+        env = {each["name"]: each["value"] for each in container["env"]}
+        assert env["RAY_SERVE_ENABLE_HA_PROXY"] == flag
+        assert env["RAY_SERVE_HAPROXY_RETRY_ON"] == "conn-failure", "what nobody has seen yet"
+
+
+def test_another_proxy_is_another_revision(world):
+    def named(**ray):
+        world.edit(runtime=ON_RAY | {"ray": ray})
+        return world.decide().stable
+
+    assert named() == named(proxy="haproxy") != named(proxy="ray")
+
+
 def test_gpus_of_a_replica_are_those_of_its_worker(service, world):
     ready = [{"type": "Ready", "status": "True"}]
     offered = {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": ready}

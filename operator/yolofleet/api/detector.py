@@ -192,6 +192,13 @@ class Engine(StrEnum):
     RAY = "ray"
 
 
+class RayProxy(StrEnum):
+    """What takes requests on each pod of Ray, and leads them to a replica."""
+
+    HAPROXY = "haproxy"
+    RAY = "ray"
+
+
 class Resources(ApiModel):
     """Requests and limits of one replica, as in a pod."""
 
@@ -253,6 +260,12 @@ class Ray(ApiModel):
         description="The version of Ray in the image; at least 2.52.0, from which on it asks for a"
         " token. The chart's image has the default.",
     )
+    proxy: RayProxy = Field(
+        default=RayProxy.HAPROXY,
+        description="What takes requests and leads them to a replica. haproxy: HAProxy, which Ray"
+        " brings along from 2.57.0 on. ray: Ray's own proxy, in Python; a request costs more than"
+        " twice the CPU, and under load many more answers are late.",
+    )
     head: RayHead = Field(default=RayHead(), description="The head's requests and limits.")
     redis: Redis | None = Field(
         default=None,
@@ -296,6 +309,15 @@ class Runtime(ApiModel):
             "self.ray.version",
         ),
         Rule(
+            "!has(self.ray) || !has(self.ray.version) || !has(self.ray.proxy) ||"
+            " self.ray.proxy != 'haproxy' ||"
+            " !self.ray.version.matches('^2[.]([0-9]|[1-4][0-9]|5[0-6])[.]')",
+            "spec.runtime.ray.proxy: Ray has no HAProxy with it before 2.57.0; set it to ray, or"
+            " use an image with a newer Ray and name that in version",
+            ".ray.proxy",
+            "self.ray.proxy",
+        ),
+        Rule(
             "!has(self.backend) || !has(self.precision) || self.backend != 'onnxruntime' ||"
             " self.precision in ['auto', 'fp32', 'fp16']",
             "spec.runtime.precision: onnxruntime computes in fp32, on a GPU in fp16 too; use auto,"
@@ -336,7 +358,8 @@ class Runtime(ApiModel):
         " KubeRay 1.5.1 or later (docs/guides/ray.md: who needs it, and what it costs).",
     )
     ray: Ray | None = Field(
-        default=None, description="Of engine ray: its version, its head and where that is kept."
+        default=None,
+        description="Of engine ray: its version, its proxies, its head and where that is kept.",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from yolofleet.api.access import Isolation
 from yolofleet.api.base import seconds
-from yolofleet.api.detector import Detector, Ray, RayServe, Redis
+from yolofleet.api.detector import Detector, Ray, RayProxy, RayServe, Redis
 from yolofleet.api.names import (
     DETECTOR_LABEL,
     RAY_LABEL,
@@ -70,10 +70,6 @@ _DASHBOARD: Final = 8265
 _API_SERVER: Final = (443, 6443)  # of the Service, and of many a control plane: the autoscaler asks
 _DNS: Final = (53, 5353)
 _TRUST: Final = {"name": "YOLOSERVE_TRUST_REQUEST_START", "value": "true"}
-_ENVIRONMENT: Final = [
-    {"name": "HOME", "value": server.CACHE},
-    {"name": "RAY_agent_register_timeout_ms", "value": "120000"},  # else 30 s, on a busy node too
-]
 _TMP: Final = {"name": "tmp", "mountPath": "/tmp"}
 _NO_SIDECAR: Final = {"sidecar.istio.io/inject": "false"}
 """Ray's parts call each other by address on many ports, which no sidecar is in the way of well."""
@@ -108,7 +104,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         container_security=server.CONTAINER_SECURITY,
         cache=server.CACHE,
         head_labels=_head(name) | _NO_SIDECAR,
-        head_env=_ENVIRONMENT,
+        head_env=_environment(ray),
         head_resources={"requests": ray.head.requests, "limits": ray.head.limits},
         workers=planned.replicas or (planned.scaled.begins if planned.scaled else 1),
         worker_params={
@@ -123,7 +119,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         grace_seconds=2 * server.drain(revision) + ceil(seconds(revision.inference.deadline)) + 10,
         drain_text=str(server.drain(revision)),
         container=SERVER_CONTAINER,
-        env=[*server.environment(detector, revision), _TRUST, *_ENVIRONMENT],
+        env=[*server.environment(detector, revision), _TRUST, *_environment(ray)],
         ports=[
             {"name": SERVER_PORT[0], "containerPort": PORT, "protocol": "TCP"},
             *judged.ports(revision),
@@ -144,6 +140,21 @@ def _served(planned: PlannedRevision) -> dict[str, str]:
 
 def _ray(revision: Revision) -> Ray:
     return revision.runtime.ray or Ray()
+
+
+def _environment(ray: Ray) -> list[dict[str, str]]:
+    """Return what head and workers have in common: of two minds, they would not find each other.
+
+    HAProxy asks another replica only where it could not connect: nobody saw the request then. Ray
+    counts on that when a replica ends; whatever a replica began is never done again.
+    """
+    values = {
+        "HOME": server.CACHE,
+        "RAY_agent_register_timeout_ms": "120000",  # else 30 s, on a busy node too
+        "RAY_SERVE_ENABLE_HA_PROXY": "1" if ray.proxy is RayProxy.HAPROXY else "0",
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure",
+    }
+    return [{"name": name, "value": value} for name, value in values.items()]
 
 
 def _serve_config(detector: Detector, planned: PlannedRevision, cores: int) -> ServeConfig:
