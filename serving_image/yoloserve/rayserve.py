@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 from fastapi import FastAPI
 from ray import serve
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,8 +19,8 @@ from yoloserve.assembly import assemble
 from yoloserve.engine import memory
 from yoloserve.engine.starting import Engine
 from yoloserve.engine.starting import start as usual
-from yoloserve.http.evidence import EvidencePort
 from yoloserve.http.serving import Serving, serving_of
+from yoloserve.http.side_port import side_ports
 from yoloserve.settings import Settings, passed_over
 from yoloserve.telemetry import logs
 
@@ -71,7 +70,7 @@ class Replica:
         app = assemble(settings, self._start(settings))
         serving = serving_of(app)
         serving.watch.give_up = self._give_up
-        await _tell_beside(serving, settings)
+        await _tell_beside(serving)
         app.add_middleware(WithoutRequestId)
         gc.freeze()  # as `http/server.py` does, and for the same reason
         memory.give_back()
@@ -87,15 +86,14 @@ class Replica:
             raise NotSeeing("the network's answer to a known picture is not what it was, for good")
 
 
-async def _tell_beside(serving: Serving, settings: Settings) -> None:
-    """Open the replica's own port: whoever asks through Ray's meets any replica.
+async def _tell_beside(serving: Serving) -> None:
+    """Open the replica's own ports: whoever asks through Ray's meets any replica.
 
-    It is shared, for the next replica in a pod may start before the last one has ended, and closed
-    by the end of the process: evidence is told until then.
+    They are shared, for the next replica in a pod may start before the last one has ended, and
+    closed by the end of the process: evidence is told until then.
     """
-    if settings.evidence_port:
-        evidence = EvidencePort(lambda: orjson.dumps(serving.evidence()), serving.metrics.text)
-        await evidence.open(settings.host, settings.evidence_port, shared=True)
+    for port, number in side_ports(serving):
+        await port.open(serving.settings.host, number, shared=True)
 
 
 def deployment(start: Callable[[Settings], Engine] = usual) -> Any:

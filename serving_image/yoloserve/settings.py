@@ -316,6 +316,13 @@ class Settings(LastWords, extra="forbid"):
         description="Port of GET /evidence: counters by which releases are judged. It asks for no "
         "key, so let nobody but the operator reach it. 0: it is not served.",
     )
+    metrics_port: ServeOnly[int] = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Port of GET /metrics alone, of this very server: where PORT leads to any of "
+        "several, as on Ray. It asks for no key. 0: it is not served.",
+    )
     live_dir: ServeOnly[Path | None] = Field(
         None,
         description="Folder of live.json: what may change while the server runs, as the shadow "
@@ -388,10 +395,16 @@ class Settings(LastWords, extra="forbid"):
 
     @model_validator(mode="after")
     def _one_port_each(self) -> Self:
-        if self.evidence_port and self.evidence_port == self.port:
-            raise ValueError(
-                f"EVIDENCE_PORT is {self.port}, the port of requests: it needs one of its own"
-            )
+        taken = {self.port: "of requests"}
+        for name in ("evidence", "metrics"):
+            if not (number := getattr(self, f"{name}_port")):
+                continue
+            if number in taken:
+                raise ValueError(
+                    f"{name.upper()}_PORT is {number}, the port {taken[number]}: it needs one of"
+                    " its own"
+                )
+            taken[number] = f"of the {name}"
         return self
 
     @field_validator(

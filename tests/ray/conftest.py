@@ -16,6 +16,7 @@ from controlplane import ports
 ROOT = Path(__file__).parents[2]
 RAYS_OWN = range(10_002, 20_000)  # Ray's workers listen there; it refuses to start if we do
 PATIENCE_S = 120
+TOKEN = secrets.token_hex(16)  # one for all clusters: Ray reads it once in a process
 APPLICATION = "detector"
 
 
@@ -34,6 +35,7 @@ class Deployed:
     port: int
     stub: Path
     evidence: int
+    metrics: int
     config: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -55,6 +57,7 @@ class Deployed:
         told = {
             "YOLOSERVE_DEADLINE_MS": "60000",
             "YOLOSERVE_EVIDENCE_PORT": str(self.evidence),
+            "YOLOSERVE_METRICS_PORT": str(self.metrics),
             "YOLOSTUB_FILE": str(self.stub),
         }
         options = {"num_cpus": 1, "runtime_env": {"env_vars": told | environment}}
@@ -127,7 +130,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_agent_register_timeout_ms", str(1000 * PATIENCE_S))
         patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        patch.setenv("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "1")  # 30 behind HAProxy
         patch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1" if request.param == "haproxy" else "0")
         stats, *others = (ours() for _ in range(3))
         patch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", str(stats))
@@ -175,7 +179,7 @@ def _patiently(look: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture
 def deployed(cluster: Any, tmp_path: Path) -> Iterator[Deployed]:
     """An application of one test."""
-    made = Deployed(cluster, cluster.test_port, tmp_path / "stub", ours())
+    made = Deployed(cluster, cluster.test_port, tmp_path / "stub", ours(), ours())
     yield made
     cluster.delete_apps([APPLICATION])
 

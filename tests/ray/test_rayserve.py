@@ -108,16 +108,16 @@ def test_a_camera_streams_through_it(deployed, picture: bytes) -> None:
             assert (answer["frame"], len(answer["detections"])) == (number, 1)
 
 
-def test_a_replica_tells_its_own_counters_on_a_port_of_its_own(deployed, picture: bytes) -> None:
+def test_a_replica_tells_its_own_counters_on_ports_of_its_own(deployed, picture: bytes) -> None:
     deployed.apply(STUB, {"YOLOSERVE_REVISION": "gate-1234"})
     deployed.ready()
     for _ in range(3):
         assert deployed.detect(picture).status_code == 200
-    beside = f"http://127.0.0.1:{deployed.evidence}"
-    evidence = httpx.get(f"{beside}/evidence", timeout=60).json()
+    look = f"http://127.0.0.1:{deployed.evidence}/evidence"
+    evidence = httpx.get(look, timeout=60).json()
     assert (evidence["status"], evidence["revision"]) == ("ready", "gate-1234")
     assert evidence["images"] == 3
-    metrics = httpx.get(f"{beside}/metrics", timeout=60).text
+    metrics = httpx.get(f"http://127.0.0.1:{deployed.metrics}/metrics", timeout=60).text
     assert 'yoloserve_requests_total{outcome="ok",source="request"} 3.0' in metrics
 
 

@@ -23,8 +23,8 @@ from controlplane import ports
 from yoloserve.detections.postprocess import Detections
 from yoloserve.detector import Answer, Timing
 from yoloserve.errors import InvalidSettings
-from yoloserve.http import evidence as port_module
-from yoloserve.http.evidence import MOST_OPEN, EvidencePort
+from yoloserve.http import side_port
+from yoloserve.http.side_port import MOST_OPEN, SidePort, evidence
 from yoloserve.settings import Settings
 from yoloserve.telemetry.evidence import Evidence, Names, Witness
 from yoloserve.telemetry.load import OFFERED, SPAN_S, Recent
@@ -179,8 +179,8 @@ def test_a_model_of_a_thousand_classes_is_told_in_a_small_answer() -> None:
 
 
 @asynccontextmanager
-async def opened(tell: Callable[[], bytes] = lambda: b"{}") -> AsyncIterator[EvidencePort]:
-    port = EvidencePort(tell)
+async def opened(tell: Callable[[], bytes] = lambda: b"{}") -> AsyncIterator[SidePort]:
+    port = evidence(tell)
     await port.open("127.0.0.1", 0)
     try:
         yield port
@@ -266,14 +266,14 @@ async def test_connections_that_are_held_open_keep_nobody_out() -> None:
 
 
 async def test_who_says_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port_module, "LONGEST_S", 0.01)
+    monkeypatch.setattr(side_port, "LONGEST_S", 0.01)
     async with opened() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port.port)
         assert await reader.read() == b""
         writer.close()
 
 
-async def until_none_is_open(port: EvidencePort) -> None:
+async def until_none_is_open(port: SidePort) -> None:
     """Wait until the server, too, knows that its clients have gone."""
     async with asyncio.timeout(60):
         while port._open:  # noqa: ASYNC110 (nobody is told of it)
@@ -299,13 +299,13 @@ async def test_a_failure_is_told_and_the_next_look_answered(caplog) -> None:
     async with opened(tell) as port:
         assert (await ask(port.port)).startswith(b"HTTP/1.1 500 ")
         assert (await ask(port.port)).startswith(b"HTTP/1.1 200 ")
-    assert "no evidence" in caplog.text
+    assert "/evidence failed" in caplog.text
 
 
 async def test_a_port_that_another_container_has_is_named_and_keeps_nobody_from_serving(
     caplog,
 ) -> None:
-    port = EvidencePort(bytes)
+    port = evidence(bytes)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         await port.open("127.0.0.1", taken.getsockname()[1])
     assert port.port == 0
@@ -316,25 +316,38 @@ async def test_a_port_that_another_container_has_is_named_and_keeps_nobody_from_
 
 
 async def test_it_listens_on_ipv6_too() -> None:
-    port = EvidencePort(lambda: b"{}")
+    port = evidence(lambda: b"{}")
     await port.open("::1", 0)
     assert (await ask(port.port, host="::1")).startswith(b"HTTP/1.1 200 ")
     port.close()
 
 
-def test_a_port_for_two_things_is_refused() -> None:
-    with pytest.raises(InvalidSettings, match="EVIDENCE_PORT is 8080, the port of requests"):
-        Settings.read(evidence_port=8080)
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"evidence_port": 8080}, "EVIDENCE_PORT is 8080, the port of requests"),
+        ({"metrics_port": 8080}, "METRICS_PORT is 8080, the port of requests"),
+        ({"evidence_port": 9, "metrics_port": 9}, "METRICS_PORT is 9, the port of the evidence"),
+    ],
+)
+def test_a_port_for_two_things_is_refused(asked: dict[str, int], told: str) -> None:
+    with pytest.raises(InvalidSettings, match=told):
+        Settings.read(**asked)
 
 
 def test_the_server_tells_it_until_its_end(run_server, make_model, jpeg) -> None:
-    (number,) = ports.reserve(1)
-    server = run_server(model=make_model(), drain_seconds=3600, evidence_port=number)
+    number, counts = ports.reserve(2)
+    server = run_server(
+        model=make_model(), drain_seconds=3600, evidence_port=number, metrics_port=counts
+    )
     url = server.logged("ready")["url"]
     assert httpx.post(url + "v1/detect", content=jpeg, timeout=60).status_code == 200
     look = f"http://127.0.0.1:{number}/evidence"
     told = httpx.get(look, timeout=60).json()
     assert (told["status"], told["images"]) == ("ready", 1)
+    metrics = httpx.get(f"http://127.0.0.1:{counts}/metrics", timeout=60).text
+    assert 'yoloserve_requests_total{outcome="ok",source="request"} 1.0' in metrics
+    assert httpx.get(f"http://127.0.0.1:{counts}/evidence", timeout=60).status_code == 404
     assert httpx.get(url + "evidence", timeout=60).status_code == 404
     assert urlsplit(url).port != number
     server.terminate()

@@ -155,7 +155,7 @@ def test_rays_ports_are_open_among_its_own_pods_and_to_kuberay(made, world):
     assert kuberay["ports"] == [{"protocol": "TCP", "port": 8265}]
     assert {"protocol": "TCP", "port": 6380} in head["egress"][-1]["ports"]
     served = children["NetworkPolicy", "gate"]["spec"]["ingress"][0]["ports"]
-    assert served == [{"protocol": "TCP", "port": 8000}], "nobody else reaches a port of Ray"
+    assert [each["port"] for each in served] == [8000, 8082], "nobody else reaches a port of Ray"
 
 
 def test_without_isolation_the_head_alone_is_isolated(made, world):
@@ -197,11 +197,66 @@ def test_an_http_route_says_it_by_a_filter(made, world):
     }
 
 
-def test_a_pod_monitor_leaves_out_who_tells_of_any_replica(made, world):
+OF_REVISION = "__meta_kubernetes_pod_label_yolofleet_io_revision"
+
+
+def scraped(monitor):
+    """Return, by port, the relabelings that keep or drop pods."""
+    return {
+        endpoint["port"]: [
+            (each["action"], each["sourceLabels"], each["regex"])
+            for each in endpoint["relabelings"]
+            if "action" in each
+        ]
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]
+    }
+
+
+def test_each_worker_is_scraped_where_it_tells_its_own_counters(made, world):
     world.monitors = True
-    children = made()
-    [rule] = children["PodMonitor", "gate"]["spec"]["selector"]["matchExpressions"]
-    assert (rule["operator"], rule["values"]) == ("NotIn", [world.decide().stable])
+    children = made(access={"allowFrom": [{"ports": [], "namespaceSelector": {}}]})
+    stable = world.decide().stable
+    monitor = children["PodMonitor", "gate"]
+    assert scraped(monitor) == {
+        "http": [("drop", [OF_REVISION], stable)],
+        "server-metrics": [("keep", [OF_REVISION], stable)],
+    }
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        told = [each.get("targetLabel") for each in endpoint["relabelings"]]
+        assert told[-2:] == ["detector", "revision"]
+    [group] = children["RayService", stable]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    [container] = group["template"]["spec"]["containers"]
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert ports == {"http": 8000, "evidence": 8081, "server-metrics": 8082}
+    assert {"name": "YOLOSERVE_METRICS_PORT", "value": "8082"} in container["env"]
+    annotations = group["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == "8082"
+    served, *others = children["NetworkPolicy", "gate"]["spec"]["ingress"]
+    assert [each["port"] for each in served["ports"]] == [8000, 8082], "to whoever may ask"
+    assert "8081" not in str([served, *others]), "to nobody where no operator is known"
+
+
+def test_metrics_that_are_not_open_are_on_no_port_of_ray(made, world):
+    world.monitors = True
+    children = made(access={"metricsOpen": False, "apiKeys": {"secretName": "keys"}})
+    [group] = children["RayService", world.decide().stable]["spec"]["rayClusterConfig"][
+        "workerGroupSpecs"
+    ]
+    pod = json.dumps(group["template"])
+    assert "8082" not in pod
+    assert "prometheus.io" not in pod
+    assert not [kind for kind, _ in children if kind == "PodMonitor"]
+
+
+def test_two_engines_at_once_are_each_scraped_at_their_own_port(made, world):
+    world.monitors = True
+    canary = {"replicas": 1, "runtime": ON_RAY}
+    monitor = made(runtime={"engine": "deployment"}, canary=canary)["PodMonitor", "gate"]
+    of_ray = world.decide().canary
+    assert scraped(monitor) == {
+        "http": [("drop", [OF_REVISION], of_ray)],
+        "server-metrics": [("keep", [OF_REVISION], of_ray)],
+    }
 
 
 @given(

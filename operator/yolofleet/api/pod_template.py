@@ -20,6 +20,9 @@ from yolofleet.runtime.amounts import POD, unreadable
 SERVER_CONTAINER = "yoloserve"
 SERVER_PORT = ("http", 8080)
 EVIDENCE_PORT = ("evidence", 8081)
+METRICS_PORT = ("server-metrics", 8082)
+"""Of pods whose port of requests leads to any of them; else that one has the metrics. KubeRay calls
+Ray's own port `metrics`."""
 MOST_KB = 512
 """Its record holds a podTemplate twice, and the API server stores no object above 1.5 MiB."""
 
@@ -126,6 +129,7 @@ SERVER_SETTINGS = {
     "TERMINATION_LOG": "the status is read from there",
     "NAMESPACE": "is the detector's",
     "EVIDENCE_PORT": "the operator reads it there",
+    "METRICS_PORT": "Prometheus reads it there, where a port of its own is needed",
     "LIVE_DIR": "the operator writes there; use spec.canary.shadow",
     "SHADOW_KEY_FILE": "use spec.access.shadowKey",
     "FRAMES_KEY_FILE": "use spec.access.framesKey",

@@ -90,7 +90,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         for planned, each in zip(plan.revisions, made, strict=True)
         if workload_for(planned.revision).stands(planned)
     ]
-    unscraped = [p.revision.name for p in plan.revisions if not workload_for(p.revision).SCRAPED]
+    told_at = {p.revision.name: workload_for(p.revision).SCRAPED for p in plan.revisions}
     account = any(needs_account(detector, planned.revision) for planned in plan.revisions)
     isolated = detector.spec.access.network_policy is not Isolation.NONE
     content = file(plan.shadow, detector.spec.log_level)
@@ -122,7 +122,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
             for name in plan.lasting
             if (plan.replicas(name) or 0) >= 2
         ),
-        *([pod_monitor(detector, monitored, unscraped)] if monitored is not None else []),
+        *([pod_monitor(detector, monitored, told_at)] if monitored is not None else []),
     ]
 
 

@@ -33,7 +33,7 @@ POD = r"spec\.template"
 
 OWN_AUTOSCALER = False
 SWAPS = True
-SCRAPED = True
+SCRAPED = SERVER_PORT[0]
 QUEUES = False
 SAID: tuple[tuple[str, str], ...] = ()
 LACKING = ""
@@ -54,7 +54,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         revision.name,
         revision=revision.name,
         annotations=server.noted(planned) | notes(planned),
-        pod_annotations=_scrape() if revision.guard.metrics_open else {},
+        pod_annotations=server.scraped(SERVER_PORT) if revision.guard.metrics_open else {},
         replicas=planned.replicas,
         selector=selector,
         strategy=_strategy(revision),
@@ -91,14 +91,6 @@ def _strategy(revision: Revision) -> dict[str, Any]:
 def _serving() -> dict[str, Any]:
     name, number = SERVER_PORT
     return {"name": name, "containerPort": number, "protocol": "TCP"}
-
-
-def _scrape() -> dict[str, str]:
-    return {
-        "prometheus.io/scrape": "true",
-        "prometheus.io/port": "8080",
-        "prometheus.io/path": "/metrics",
-    }
 
 
 def stands(_planned: PlannedRevision, /) -> bool:

@@ -23,7 +23,7 @@ from yolofleet.api.names import (
     child_labels,
     selector_labels,
 )
-from yolofleet.api.pod_template import SERVER_CONTAINER, SERVER_PORT
+from yolofleet.api.pod_template import METRICS_PORT, SERVER_CONTAINER, SERVER_PORT
 from yolofleet.manifests.child import child
 from yolofleet.runtime.quantity import amount
 from yolofleet.workloads import judged, ray_status, server
@@ -47,7 +47,7 @@ KIND = "RayService"
 POD = r"spec\.rayClusterConfig\.workerGroupSpecs\[0\]\.template"
 OWN_AUTOSCALER = True
 SWAPS = False  # a worker goes a minute after its replica
-SCRAPED = False  # the port of requests leads to any replica
+SCRAPED = METRICS_PORT[0]  # the port of requests leads to any replica
 QUEUES = True  # in its proxies
 SAID: tuple[tuple[str, str], ...] = (
     (
@@ -69,7 +69,6 @@ _KUBERAY: Final = {"app.kubernetes.io/component": "kuberay-operator"}
 _DASHBOARD: Final = 8265
 _API_SERVER: Final = (443, 6443)  # of the Service, and of many a control plane: the autoscaler asks
 _DNS: Final = (53, 5353)
-_TRUST: Final = {"name": "YOLOSERVE_TRUST_REQUEST_START", "value": "true"}
 _TMP: Final = {"name": "tmp", "mountPath": "/tmp"}
 _NO_SIDECAR: Final = {"sidecar.istio.io/inject": "false"}
 """Ray's parts call each other by address on many ports, which no sidecar is in the way of well."""
@@ -113,17 +112,18 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
             "object-store-memory": OBJECT_STORE,
         },
         worker_labels=_worker_labels(detector, name),
-        pod_annotations={},
+        pod_annotations=server.scraped(METRICS_PORT) if revision.guard.metrics_open else None,
         selector=selector_labels(detector.name, name),
         service_account=account_of(detector, revision),
         grace_seconds=2 * server.drain(revision) + ceil(seconds(revision.inference.deadline)) + 10,
         drain_text=str(server.drain(revision)),
         container=SERVER_CONTAINER,
-        env=[*server.environment(detector, revision), _TRUST, *_environment(ray)],
-        ports=[
-            {"name": SERVER_PORT[0], "containerPort": PORT, "protocol": "TCP"},
-            *judged.ports(revision),
+        env=[
+            *server.environment(detector, revision),
+            *_behind_proxies(revision),
+            *_environment(ray),
         ],
+        ports=_ports(revision),
         resources=server.resources(revision),
         mounts=[_TMP, *server.mounts(revision)],
         volumes=[{"name": "tmp", "emptyDir": {}}, *server.volumes(detector, revision)],
@@ -131,6 +131,25 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
     group = _group(made)
     group["template"] = server.as_asked(pod(made), revision)
     return made
+
+
+def _ports(revision: Revision) -> list[dict[str, Any]]:
+    own = [METRICS_PORT] if revision.guard.metrics_open else []
+    return [
+        *(
+            {"name": name, "containerPort": number, "protocol": "TCP"}
+            for name, number in ((SERVER_PORT[0], PORT), *own)
+        ),
+        *judged.ports(revision),
+    ]
+
+
+def _behind_proxies(revision: Revision) -> list[dict[str, str]]:
+    """Return what a server is told that callers reach by way of others."""
+    values = {"TRUST_REQUEST_START": "true"}
+    if revision.guard.metrics_open:
+        values["METRICS_PORT"] = str(METRICS_PORT[1])
+    return [{"name": f"YOLOSERVE_{name}", "value": value} for name, value in values.items()]
 
 
 def _served(planned: PlannedRevision) -> dict[str, str]:

@@ -54,6 +54,15 @@ def as_asked(template: Manifest, revision: Revision) -> Manifest:
     return pods
 
 
+def scraped(port: tuple[str, int]) -> dict[str, str]:
+    """Return the annotations by which a Prometheus without its operator finds the metrics."""
+    return {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(port[1]),
+        "prometheus.io/path": "/metrics",
+    }
+
+
 def drain(revision: Revision) -> int:
     """Return the seconds for which a pod goes on answering once it is to go."""
     return min(revision.drain_seconds, FORGOTTEN_SECONDS)

@@ -104,8 +104,8 @@ class Workload(Protocol):
     SWAPS: bool
     """Whether a replica that is given up leaves its room to another at once."""
 
-    SCRAPED: bool
-    """Whether its pods tell their own metrics on the port of requests."""
+    SCRAPED: str
+    """The name of the port on which each of its pods tells its own metrics."""
 
     QUEUES: bool
     """Whether requests may wait before a server sees them: deadlines count from the route then."""

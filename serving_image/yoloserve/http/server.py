@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 
-import orjson
 import uvicorn
 from fastapi import FastAPI
 
 from yoloserve.engine import memory
-from yoloserve.http.evidence import EvidencePort
 from yoloserve.http.protocol import HttpProtocol, StreamProtocol
 from yoloserve.http.serving import serving_of
+from yoloserve.http.side_port import side_ports
 from yoloserve.scheduling.connections import AT_THE_DOOR, Connections
 from yoloserve.settings import Settings
 
@@ -63,8 +62,7 @@ class Server(uvicorn.Server):
         serving.watch.give_up = self._give_up
         self.blind = False
         self._drain_s = settings.drain_seconds
-        self._evidence_port = settings.evidence_port
-        self._evidence = EvidencePort(lambda: orjson.dumps(serving.evidence()))
+        self._beside = list(side_ports(serving))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -79,8 +77,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Warm up, listen, and only then say so; the evidence is told from the first moment on."""
-        if self._evidence_port:
-            await self._evidence.open(self.config.host, self._evidence_port)
+        for port, number in self._beside:
+            await port.open(self.config.host, number)
         await super().startup(sockets)
         if self.started:
             # What was imported stays. Looking through it takes the collector, and all requests
@@ -106,7 +104,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish; whoever judges this release may look until the end."""
         await super().shutdown(sockets)
-        self._evidence.close()
+        for port, _ in self._beside:
+            port.close()
 
     def _leave(self, why: signal.Signals) -> None:
         """Drain, then stop; at once before anybody was served, by the keyboard, or asked again."""

@@ -1,40 +1,39 @@
-"""`GET /evidence` on a port of its own: for whoever judges a release, and for nothing else.
+"""A page on a port of its own: `GET /evidence` for whoever judges a release, `GET /metrics`.
 
 Apart from the port of requests: it asks no key, stays reachable while that one is full, closed or
-behind a sidecar, and can be opened to the operator alone. Each connection has one request, of a few
-bytes, and a few seconds; what comes when all places are taken takes the oldest one's.
+behind a sidecar, and each can be opened to others. Each connection has one request, of a few bytes,
+and a few seconds; what comes when all places are taken takes the oldest one's.
 
-Where a request to the port of requests meets any of several servers, behind Ray's, a server's own
-metrics are here as well.
+The metrics are here for servers of which a request to the port of requests meets any: behind Ray's.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
+import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from yoloserve.http.serving import Serving
 from yoloserve.settings import ENV_PREFIX
 
 log = logging.getLogger(__name__)
 
-EVIDENCE, METRICS = b"/evidence", b"/metrics"
 MOST_OPEN = 16
 MOST_BYTES = 4096  # of a request
 LONGEST_S = 5.0  # for all of it, the reading of the answer too
 END = b"\r\n\r\n"
 
 
-class EvidencePort:
-    """Listens, while it is open."""
+class SidePort:
+    """Listens, while it is open. page: the only one; tell: what it says; setting: the port's."""
 
-    def __init__(
-        self, tell: Callable[[], bytes], metrics: Callable[[], bytes] | None = None
-    ) -> None:
-        self._pages = {EVIDENCE: (tell, "application/json")}
-        if metrics:
-            self._pages[METRICS] = (metrics, CONTENT_TYPE_LATEST)
+    def __init__(self, page: bytes, kind: str, tell: Callable[[], bytes], setting: str) -> None:
+        self._page = page
+        self._kind = kind
+        self._tell = tell
+        self._setting = setting
         self._server: asyncio.Server | None = None
         self._open: dict[_Connection, None] = {}  # in the order in which they came
 
@@ -54,8 +53,9 @@ class EvidencePort:
                 lambda: _Connection(self), host, port, reuse_port=shared or None
             )
         except OSError as error:
-            fields = {"reason": str(error), "setting": f"{ENV_PREFIX}EVIDENCE_PORT", "port": port}
-            log.error("no evidence is told: its port cannot be had", extra=fields)
+            setting = f"{ENV_PREFIX}{self._setting}"
+            fields = {"reason": str(error), "setting": setting, "port": port}
+            log.error(f"nobody is told {self._page.decode()}: no port", extra=fields)
 
     def close(self) -> None:
         """Listen no more, and end what is open."""
@@ -81,23 +81,37 @@ class EvidencePort:
         target, _, version = rest.rpartition(b" ")
         if not version.startswith(b"HTTP/1."):
             return _reply("400 Bad Request", b"this is no request of HTTP/1.1\n")
-        if target not in self._pages:
-            pages = b" and ".join(self._pages)
-            return _reply("404 Not Found", b"here is %b, and nothing else\n" % pages, method)
+        if target != self._page:
+            message = b"here is %b, and nothing else\n" % self._page
+            return _reply("404 Not Found", message, method)
         if method != b"GET":
             message = b"only GET is answered here\n"
             return _reply("405 Method Not Allowed", message, method, "allow: GET\r\n")
-        tell, kind = self._pages[target]
         try:
-            body = tell()
+            body = self._tell()
         except Exception:  # handed on: to the log, and to whoever asked
-            log.exception("no evidence")
+            log.exception("%s failed", self._page.decode())
             return _reply("500 Internal Server Error", b"the server failed; its log says why\n")
-        return _reply("200 OK", body, kind=kind)
+        return _reply("200 OK", body, kind=self._kind)
+
+
+def evidence(tell: Callable[[], bytes]) -> SidePort:
+    """Return the port of the evidence."""
+    return SidePort(b"/evidence", "application/json", tell, "EVIDENCE_PORT")
+
+
+def side_ports(serving: Serving) -> Iterator[tuple[SidePort, int]]:
+    """Return what a server is to have beside its port of requests, and at which numbers."""
+    settings = serving.settings
+    if number := settings.evidence_port:
+        yield evidence(lambda: orjson.dumps(serving.evidence())), number
+    if number := settings.metrics_port:
+        tell = serving.metrics.text
+        yield SidePort(b"/metrics", CONTENT_TYPE_LATEST, tell, "METRICS_PORT"), number
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, port: EvidencePort) -> None:
+    def __init__(self, port: SidePort) -> None:
         self._port = port
         self._head = b""
         self._answered = False
