@@ -15,7 +15,7 @@ from controlplane import ports
 
 ROOT = Path(__file__).parents[2]
 RAYS_OWN = range(10_002, 20_000)  # Ray's workers listen there; it refuses to start if we do
-PATIENCE_S = 120
+PATIENCE_S = 300
 TOKEN = secrets.token_hex(16)  # one for all clusters: Ray reads it once in a process
 APPLICATION = "detector"
 
@@ -143,13 +143,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
         from ray.serve._private.api import serve_start
 
         patch.setattr(services, "get_node", _patiently(services.get_node))
-        ray.init(
-            num_cpus=2,
-            object_store_memory=80_000_000,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        _start(ray)
         try:
             port = ours()
             client = serve_start(http_options={"host": "127.0.0.1", "port": port})
@@ -161,11 +155,31 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
             ray.shutdown()
 
 
+def _start(ray: Any) -> None:
+    """Start a node. Its parts wait some seconds for each other, by no setting, and then give up."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            ray.init(
+                num_cpus=2,
+                object_store_memory=80_000_000,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+            )
+        except Exception:
+            ray.shutdown()
+            if time.monotonic() > end:
+                raise
+        else:
+            return
+
+
 def _patiently(look: Callable[..., Any]) -> Callable[..., Any]:
-    """Look for a node for as long as it takes: Ray gives its own 30 s, on a busy machine too."""
+    """Look for a node for longer than the 30 s that Ray gives its own, on a busy machine too."""
 
     def looking(*asked: Any) -> Any:
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + 90
         while True:
             try:
                 return look(*asked)
