@@ -91,8 +91,8 @@ def pages(told: Mapping[str, Callable[[], str]]) -> Iterator[str]:
             self.send_response(200 if page else 404)
             self.send_header("content-type", "text/plain; version=0.0.4")
             self.end_headers()
-            if page:
-                self.wfile.write(page().encode())
+            with contextlib.suppress(ConnectionError):  # it has given up waiting
+                self.wfile.write(page().encode() if page else b"")
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing of each scrape."""

@@ -9,9 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from controlplane.kube import PATIENCE_S, eventually
 
 MODULE: Final = "yolofleet.__main__"
 SOURCES: Final = Path(__file__).resolve().parents[2] / "operator"
+TICK_S: Final = 0.2
 ANSWERS_S: Final = 60.0
 """An operator that shares its cores with many others answers late; one that is gone, at once."""
 
@@ -80,6 +82,26 @@ class OperatorProcess:
             return await asyncio.to_thread(self.probe, "readyz") == 200
 
         await eventually(answers, timeout_s)
+
+    async def silent(
+        self, seen: Callable[[], Awaitable[Any]], for_s: float, timeout_s: float = PATIENCE_S
+    ) -> None:
+        """Wait until `seen`, what it did so far, has been the same for so many seconds of its own.
+
+        A process that gets no processor is silent too, and not done: a probe that it answers counts
+        for the pause before it, however long the answer took. seen: None while it is at something.
+        """
+        deadline = time.monotonic() + timeout_s
+        last, silent_s = await seen(), 0.0
+        while silent_s < for_s:
+            await asyncio.sleep(TICK_S)
+            awake = await asyncio.to_thread(self.probe, "healthz")
+            now = await seen()
+            if awake and now is not None and now == last:
+                silent_s += TICK_S
+                continue
+            assert time.monotonic() < deadline, f"does not come to rest: {now}"
+            last, silent_s = now, 0.0
 
     def probe(self, path: str, timeout_s: float = ANSWERS_S) -> int:
         """Return the status with which a probe is answered; 0 without an answer."""

@@ -16,6 +16,7 @@ from typing import Final
 import aiohttp
 
 from controlplane.kube import REPLICA_SET
+from faults.proxy import CONNECTED_S
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.runtime.credentials import Credentials
@@ -82,7 +83,7 @@ class History:
                 async with session.get(
                     self._credentials.server + kind.path(),
                     params=query,
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=2),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECTED_S),
                     read_bufsize=_LONGEST_LINE,
                 ) as answer:
                     if answer.status == 200:

@@ -13,6 +13,7 @@ RENDER_VERSION: Final = 1000
 
 def main() -> int:
     """Run the operator of another time."""
+    from faults import heard
     from yolofleet import __main__ as operator
     from yolofleet.api import detector
     from yolofleet.workloads import revision
@@ -23,4 +24,5 @@ def main() -> int:
     revision.FIRST_DEFAULTS = {"inference": {"maxDetections": 300, "deadline": "500ms"}}
     for model in (detector.Inference, detector.DetectorSpec):
         model.model_rebuild(force=True)
+    heard.speak()
     return operator.main()

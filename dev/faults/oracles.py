@@ -171,7 +171,7 @@ async def judge(
 
 def _unsafe(stage: Stage) -> list[str]:
     earlier = [one for one in stage.history.of(stage.namespace) if one.version <= stage.since]
-    return safety.problems(stage.happened(), before=earlier)
+    return safety.problems(stage.happened(), before=earlier, heard=stage.heard())
 
 
 async def _end_state(stage: Stage, expected: Reference, within_s: float) -> list[str]:

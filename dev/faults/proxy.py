@@ -19,9 +19,14 @@ import aiohttp
 import yaml
 from aiohttp import web
 
+from faults import heard
+from faults.heard import Heard
+
 _PASSED_ON: Final = ("Authorization", "Content-Type", "Accept", "User-Agent")
 _VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _LONGEST_LINE: Final = 1 << 24
+CONNECTED_S: Final = 60.0
+"""A server that gets no processor greets late; whoever asks gives up sooner if he wants to."""
 
 
 @dataclass(eq=False)
@@ -39,6 +44,7 @@ class Call:
     body: bytes = b""
     number: int = 0
     status: int = 0
+    heard: Heard | None = None
 
     @property
     def writes(self) -> bool:
@@ -132,6 +138,12 @@ class FaultProxy:
         self.faults: list[Fault] = []
         self.calls: list[Call] = []
         self.watches: set[OpenWatch] = set()
+        self.heard: dict[int, Heard] = {}
+        """What the operator had heard of when it decided the write that made a version."""
+
+        self.under_way = 0
+        """Requests that wait for their answer, but watches and those of the Lease."""
+
         self._numbered = 0
 
     @contextlib.asynccontextmanager
@@ -148,7 +160,7 @@ class FaultProxy:
         try:
             async with aiohttp.ClientSession(
                 connector=connector,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=2),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECTED_S),
                 read_bufsize=_LONGEST_LINE,
             ) as self._session:
                 await site.start()
@@ -217,7 +229,8 @@ class FaultProxy:
                 await fault.before(call)
             if call.verb == "watch":
                 return await self._watch(request, call)
-            return await self._forward(request, call)
+            with self._counted(call):
+                return await self._forward(request, call)
         except Instead as answer:
             return web.Response(
                 body=answer.line or json.dumps(answer.body()).encode(),
@@ -230,9 +243,21 @@ class FaultProxy:
                 request.transport.abort()
             return web.Response(status=502)
 
+    @contextlib.contextmanager
+    def _counted(self, call: Call) -> Iterator[None]:
+        counts = call.kind != "leases"
+        self.under_way += counts
+        try:
+            yield
+        finally:
+            self.under_way -= counts
+
     def _recorded(self, request: web.Request, body: bytes) -> Call:
-        call = parsed(request.method, request.path, dict(request.query))
+        query = dict(request.query)
+        known = query.pop(heard.PARAMETER, None)
+        call = parsed(request.method, request.path, query)
         call.body = body
+        call.heard = None if known is None else heard.read(known)
         if call.writes and call.kind != "leases":
             self._numbered += 1
             call.number = self._numbered
@@ -254,6 +279,9 @@ class FaultProxy:
         async with self._send(request, call) as answer:
             content = await answer.read()
             call.status = answer.status
+        if call.heard is not None and call.succeeded:
+            version = int(json.loads(content)["metadata"].get("resourceVersion", 0))
+            self.heard.setdefault(version, call.heard)
         for fault in self.faults:
             await fault.after(call)
         headers = {k: v for k, v in answer.headers.items() if k in ("Retry-After", "Content-Type")}

@@ -7,11 +7,14 @@ are immutable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from math import ceil
+from types import MappingProxyType
 from typing import Final
 
+from faults.heard import Heard
 from faults.history import Seen
 from faults.stage import BYSTANDER, NAME
 from yolofleet.api.names import REVISION_LABEL, Manifest
@@ -20,8 +23,18 @@ from yolofleet.runtime import objects
 from yolofleet.workloads.choice import workload_of
 
 STALE_S: Final = 3.0
-"""An operator decides on what it has heard of: so long a change of readiness, or of the replicas
-that are asked for, may be unknown."""
+"""An operator decides on what it has heard of. Where that is not known, so long a change of
+readiness, or of the replicas that are asked for, may not be: by the clock in memory, which waits
+for the operator, and for a write whose answer went with the one who asked."""
+
+
+@dataclass(frozen=True)
+class View:
+    """By what a write is judged. excused: what was ready a moment ago."""
+
+    ready: Mapping[str, int]
+    full: int
+    excused: Set[str] = frozenset()
 
 
 @dataclass
@@ -35,15 +48,37 @@ class World:
     detector: Manifest | None = None
     was_ready: dict[str, float] = field(default_factory=dict)
     was_full: list[tuple[float, int]] = field(default_factory=list)
+    past: defaultdict[str, list[Seen]] = field(default_factory=lambda: defaultdict(list))
 
     def ready(self, revision: str) -> int:
         """Return the replicas of `revision` that can answer."""
-        status = self.deployments.get(revision, {}).get("status", {})
-        return int(status.get("availableReplicas", 0) or status.get("numServeEndpoints", 0))
+        return _ready(self.deployments.get(revision))
 
-    def lately_ready(self, revision: str, at: float) -> bool:
-        """Return whether `revision` is ready, or was a moment ago."""
-        return bool(self.ready(revision)) or at - self.was_ready.get(revision, -1e9) < STALE_S
+    def views(self, at: float, heard: Heard | None) -> tuple[View, View]:
+        """Return what is, and what whoever writes may take for it: a write is bad by both."""
+        now = View({name: self.ready(name) for name in self.deployments}, _full(self.detector))
+        return now, self._lately(now, at) if heard is None else self._as_heard(heard)
+
+    def _lately(self, now: View, at: float) -> View:
+        full = min([now.full, *(n for until, n in self.was_full if at - until < STALE_S)])
+        excused = {name for name, when in self.was_ready.items() if at - when < STALE_S}
+        return View(now.ready, full, excused)
+
+    def _as_heard(self, heard: Heard) -> View:
+        then = {key: self._version(key, version) for key, version in heard.items()}
+        kind = kinds.DETECTOR.name
+        (detector,) = [manifest for key, manifest in then.items() if key.startswith(f"{kind}/")]
+        ready = {
+            key.partition("/")[2]: _ready(manifest)
+            for key, manifest in then.items()
+            if manifest is not detector
+        }
+        return View(ready, _full(detector))
+
+    def _version(self, key: str, version: int) -> Manifest | None:
+        known = (seen for seen in reversed(self.past[key]) if seen.version <= version)
+        seen = next(known, None)
+        return seen.manifest if seen and seen.type != "DELETED" else None
 
     @property
     def weights(self) -> dict[str, int]:
@@ -70,24 +105,39 @@ def weights_of(route: Manifest) -> dict[str, int]:
     }
 
 
-def problems(history: Sequence[Seen], *, before: Sequence[Seen] = ()) -> list[str]:
-    """Return what was unsafe in `history`; `before` is what led up to it."""
+def _ready(workload: Manifest | None) -> int:
+    status = (workload or {}).get("status", {})
+    return int(status.get("availableReplicas", 0) or status.get("numServeEndpoints", 0))
+
+
+def problems(
+    history: Sequence[Seen],
+    *,
+    before: Sequence[Seen] = (),
+    heard: Mapping[int, Heard] = MappingProxyType({}),
+) -> list[str]:
+    """Return what was unsafe in `history`; `before` is what led up to it.
+
+    heard: by version, what whoever wrote it had heard of, where that is known.
+    """
     world = World()
     for seen in before:
         _note(world, seen)
     found: list[str] = []
     for seen in history:
         if seen.name != BYSTANDER:
-            found += _judge(world, seen)
+            found += _judge(world, seen, heard.get(seen.version))
             _note(world, seen)
     return found
 
 
 def _note(world: World, seen: Seen) -> None:
     gone, name = seen.type == "DELETED", seen.name
+    if seen.kind in (kinds.DETECTOR, *kinds.WORKLOADS):
+        world.past[f"{seen.kind}/{name}"].append(seen)
     if seen.kind is kinds.DETECTOR:
         if world.detector is not None:
-            world.was_full.append((seen.at, _full(world)))
+            world.was_full.append((seen.at, _full(world.detector)))
         world.detector = None if gone else seen.manifest
     elif seen.kind is kinds.VIRTUAL_SERVICE:
         world.route = None if gone else seen.manifest
@@ -103,18 +153,18 @@ def _note(world: World, seen: Seen) -> None:
             held[name] = seen.manifest
 
 
-def _judge(world: World, seen: Seen) -> Iterator[str]:
+def _judge(world: World, seen: Seen, heard: Heard | None) -> Iterator[str]:
     if world.leaving or not _of_this_detector(world, seen):
         return
     if seen.kind is kinds.VIRTUAL_SERVICE and seen.type != "DELETED":
-        yield from _route(world, seen)
+        yield from _route(world, seen, world.views(seen.at, heard))
     elif seen.kind in kinds.WORKLOADS:
         yield from _deployment(world, seen)
     elif seen.kind in (kinds.SERVICE, kinds.DESTINATION_RULE) and seen.type == "DELETED":
         if weight := world.weights.get(seen.name):
             yield f"I3 {seen.kind} {seen.name} went with {weight} % of the traffic"
     elif seen.kind is kinds.SERVICE and seen.name == NAME and seen.type == "MODIFIED":
-        yield from _selector(world, seen)
+        yield from _selector(world, seen, world.views(seen.at, heard))
 
 
 def _of_this_detector(world: World, seen: Seen) -> bool:
@@ -124,14 +174,13 @@ def _of_this_detector(world: World, seen: Seen) -> bool:
     return owner in ("", world.detector["metadata"]["uid"]) or seen.kind is kinds.DETECTOR
 
 
-def _route(world: World, seen: Seen) -> Iterator[str]:
+def _route(world: World, seen: Seen, views: tuple[View, View]) -> Iterator[str]:
     """I1, I3: weights sum to 100, exist, and grow only where something is ready."""
     if _foreign(seen.manifest):
         return
     weights, before = weights_of(seen.manifest), world.weights
     if sum(weights.values()) != 100:
         yield f"I1 weights sum to {sum(weights.values())}: {weights}"
-    full = min([_full(world), *(n for until, n in world.was_full if seen.at - until < STALE_S)])
     for name, weight in weights.items():
         if weight <= before.get(name, 0):
             continue
@@ -142,21 +191,31 @@ def _route(world: World, seen: Seen) -> Iterator[str]:
         ]
         if missing:
             yield f"I3 {weight} % to {name}, which has no {' and no '.join(missing)}"
-        others = [n for n in world.deployments if n != name and world.ready(n)]
-        if others and not world.lately_ready(name, seen.at):
-            yield f"I1 {weight} % to {name}, of which nothing is ready; {others} are"
-        # Whole percents that sum to 100: where one of three carries 33, the two others bear 67.
-        # Where fewer are ready than are needed, each bears more: its part of those that are.
-        needed = min(max(full, 1), sum(map(world.ready, world.deployments)) or 1)
-        carries = ceil(100 * world.ready(name) / needed)
-        stable_kept = any(before.get(n, 0) > weights.get(n, 0) for n in others)
-        recently = seen.at - world.was_ready.get(name, -1e9) < STALE_S
-        if stable_kept and weight > carries and weight < 100 and not recently:
-            ready = {n: world.ready(n) for n in world.deployments}
-            yield (
-                f"I1 {weight} % to {name}, whose ready replicas carry {carries} %: after {before}"
-                f" {weights}, ready {ready} of {full}"
-            )
+        if all(wrong := [_overburdened(name, weights, before, view) for view in views]):
+            yield wrong[0]
+
+
+def _overburdened(
+    name: str, weights: Mapping[str, int], before: Mapping[str, int], view: View
+) -> str:
+    """Say whether more goes to `name` than its ready replicas carry; empty where they do."""
+    if name in view.excused:
+        return ""
+    weight, mine = weights[name], view.ready.get(name, 0)
+    others = [n for n, ready in view.ready.items() if n != name and ready]
+    if others and not mine:
+        return f"I1 {weight} % to {name}, of which nothing is ready; {others} are"
+    # Whole percents that sum to 100: where one of three carries 33, the two others bear 67.
+    # Where fewer are ready than are needed, each bears more: its part of those that are.
+    needed = min(max(view.full, 1), sum(view.ready.values()) or 1)
+    carries = ceil(100 * mine / needed)
+    stable_kept = any(before.get(n, 0) > weights.get(n, 0) for n in others)
+    if stable_kept and carries < weight < 100:
+        return (
+            f"I1 {weight} % to {name}, whose ready replicas carry {carries} %: after {dict(before)}"
+            f" {dict(weights)}, ready {dict(view.ready)} of {view.full}"
+        )
+    return ""
 
 
 def _deployment(world: World, seen: Seen) -> Iterator[str]:
@@ -171,12 +230,13 @@ def _deployment(world: World, seen: Seen) -> Iterator[str]:
     gone = seen.type == "DELETED" or not seen.manifest["spec"].get("replicas", 1)
     if not gone or not before["spec"].get("replicas", 1) or not world.ready(name):
         return
-    if world.weights.get(name) and _full(world):
+    full = _full(world.detector)
+    if world.weights.get(name) and full:
         yield f"I7 {name} lost its pods with {world.weights[name]} % of the traffic"
-    if world.selected == name and _full(world):
+    if world.selected == name and full:
         yield f"I5 {name} lost its pods while the Service selects it"
     others = [n for n in world.deployments if n != name and world.ready(n)]
-    if not others and _full(world):
+    if not others and full:
         yield f"the last ready revision {name} lost its pods"
 
 
@@ -185,14 +245,18 @@ def _pods(manifest: Manifest) -> Manifest | None:
     return workload.pod(manifest) if workload else None
 
 
-def _selector(world: World, seen: Seen) -> Iterator[str]:
+def _selector(world: World, seen: Seen, views: tuple[View, View]) -> Iterator[str]:
     """I5: the Service never moves from what serves to what does not."""
     selector: Mapping[str, str] = seen.manifest["spec"].get("selector") or {}
     to, was = selector.get(REVISION_LABEL, ""), world.selected
     if _foreign(seen.manifest) or to == was or not to:  # without one it selects all that is ready
         return
-    if world.ready(was) and not world.lately_ready(to, seen.at):
+    if all(_serves(was, view) and not _serves(to, view) for view in views):
         yield f"I5 the Service moved from {was} to {to}, of which nothing is ready"
+
+
+def _serves(revision: str, view: View) -> bool:
+    return bool(view.ready.get(revision)) or revision in view.excused
 
 
 def _foreign(manifest: Manifest) -> bool:
@@ -206,7 +270,6 @@ def _foreign(manifest: Manifest) -> bool:
     return str(last.get("manager", "")) not in ("yolofleet", "yolofleet-handover", "")
 
 
-def _full(world: World) -> int:
-    assert world.detector is not None
-    replicas = world.detector["spec"].get("replicas", 1)
+def _full(detector: Manifest | None) -> int:
+    replicas = (detector or {}).get("spec", {}).get("replicas", 1)
     return 1 if replicas is None else int(replicas)

@@ -38,9 +38,11 @@ class Shifted(datetime):
 
 def main() -> int:
     """Run the operator by the wrong clock."""
+    from faults import heard
     from yolofleet import __main__ as operator
     from yolofleet.runtime import events, leader
 
     for module in (operator, events, leader):
         setattr(module, datetime.__name__, Shifted)
+    heard.speak()
     return operator.main()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 import uuid
+from collections import ChainMap
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,9 @@ from typing import Any, Final
 from controlplane.kube import NAMESPACE, REPLICA_SET, Kube, eventually
 from controlplane.kubelet import FakeKubelet
 from controlplane.plane import OPERATOR, ControlPlane
-from controlplane.process import MODULE, OperatorProcess
+from controlplane.process import OperatorProcess
+from faults import heard
+from faults.heard import Heard
 from faults.history import History, Seen
 from faults.proxy import FaultProxy
 from faults.size import CONVERGE_S
@@ -51,6 +53,7 @@ class Stage:
         self.kubelet = kubelet
         self.history = history
         self.proxy = proxy
+        self._proxies: list[FaultProxy] = []
         self.namespace = namespace
         self.since = 0
         self.exits: list[int] = []
@@ -67,6 +70,7 @@ class Stage:
 
     def replica(self, proxy: FaultProxy, module: str = "", **environment: str) -> OperatorProcess:
         """Return an operator of this stage behind `proxy` that is not started."""
+        self._proxies.append(proxy)
         config = proxy.kubeconfig(self._folder / f"proxy-{proxy.port}.kubeconfig", self._token)
         log = self._folder / f"operator-{uuid.uuid4().hex[:6]}.log"
         return OperatorProcess(config, log, self._environment | environment, module or self._module)
@@ -167,6 +171,10 @@ class Stage:
         """Return what happened since `begin`, in order."""
         return self.history.of(self.namespace, self.since)
 
+    def heard(self) -> dict[int, Heard]:
+        """Return what an operator had heard of when it made a version of an object."""
+        return dict(ChainMap(*(proxy.heard for proxy in self._proxies)))
+
     async def begin(self) -> None:
         """Number writes and judge history from here."""
         listing = await self.kube.client.list(
@@ -193,10 +201,12 @@ class Stage:
             return f"nothing: {error!r}"
 
     async def rest(self, seconds: float) -> None:
-        """Wait until the operator has written nothing for so long."""
-        deadline = time.monotonic() + CONVERGE_S
-        while late := await self.written_within(seconds):
-            assert time.monotonic() < deadline, f"does not come to rest: {late}"
+        """Wait until the operator has written nothing for so long, and waits for no answer."""
+
+        async def written() -> list[str] | None:
+            return None if self.proxy.under_way else list(map(str, self.proxy.writes))
+
+        await self.operator.silent(written, seconds, CONVERGE_S)
 
     async def written_within(self, seconds: float) -> list[str]:
         """Return what the operator writes in so many seconds."""
@@ -258,7 +268,7 @@ async def stage(
     history: History,
     folder: Path,
     *,
-    module: str = MODULE,
+    module: str = heard.__name__,
     token: str = OPERATOR,
     **environment: str,
 ) -> AsyncIterator[Stage]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,7 +28,9 @@ from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.runtime.client import APPLY, Request
 from yolofleet.runtime.errors import Refused
-from yolofleet.runtime.kind import CRD, Kind
+from yolofleet.runtime.kind import CRD, Kind, kind_of
+
+POD = {"containers": [{"name": "a", "image": "a"}]}
 
 
 def an_object(kind: Kind, name: str, namespace: str = "", **fields: Any) -> Manifest:
@@ -59,7 +62,7 @@ async def test_18_a_quota_that_is_used_up(theatre: Theatre) -> None:
         await stage.kube.create(quota)
         status = {"status": {"hard": hard, "used": {"count/deployments.apps": "0"}}}
         await stage.kube.merge(RESOURCE_QUOTA, stage.namespace, "tight", status, "status")
-        await eventually(lambda: _denied(stage))
+        await eventually(partial(_denied, stage, a_deployment()))
         await CREATE.step(stage)
         told = await stage.says("Progressing", "WriteRefused")
         assert "exceeded quota" in told
@@ -82,7 +85,7 @@ async def test_18_an_admission_policy_that_says_no(theatre: Theatre) -> None:
         await stage.kube.create(an_object(POLICY, name, spec=spec))
         await stage.kube.create(an_object(POLICY_BINDING, name, spec=bound))
         try:
-            await eventually(lambda: _denied(stage))
+            await eventually(partial(_denied, stage, a_deployment()))
             await CREATE.step(stage)
             told = await stage.says("Progressing", "WriteRefused")
             assert "not on a Sunday" in told
@@ -92,13 +95,16 @@ async def test_18_an_admission_policy_that_says_no(theatre: Theatre) -> None:
             await stage.kube.delete(POLICY, "", name)
 
 
-async def _denied(stage: Stage) -> bool:
-    """Return whether the API server refuses a Deployment here by now."""
+def a_deployment() -> Manifest:
     labels = {"app": "probe"}
-    pods = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "a", "image": "a"}]}}
+    pods = {"metadata": {"labels": labels}, "spec": POD}
     spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": pods}
-    probe = an_object(kinds.DEPLOYMENT, "probe", stage.namespace, spec=spec)
-    path = kinds.DEPLOYMENT.path(stage.namespace)
+    return an_object(kinds.DEPLOYMENT, "probe", spec=spec)
+
+
+async def _denied(stage: Stage, probe: Manifest) -> bool:
+    """Return whether the API server refuses `probe` here by now."""
+    path = kind_of(probe).path(stage.namespace)
     try:
         await stage.kube.client.send(Request("POST", path, {"dryRun": "All"}, probe))
     except Refused:
@@ -113,9 +119,9 @@ async def test_18_pods_that_a_limit_range_refuses(theatre: Theatre) -> None:
         limits = [{"type": "Container", "min": {"cpu": "64"}}]
         limit = an_object(LIMIT_RANGE, "vast", stage.namespace, spec={"limits": limits})
         await stage.kube.create(limit)
-        await asyncio.sleep(1)
+        await eventually(partial(_denied, stage, an_object(kinds.POD, "probe", spec=POD)))
         await CREATE.step(stage)
-        told = await stage.says("Progressing", "PodsRefused", 30)
+        told = await stage.says("Progressing", "PodsRefused")
         assert "cpu" in told
         await stage.kube.delete(LIMIT_RANGE, stage.namespace, "vast")
         for deployment in await stage.kube.list(kinds.DEPLOYMENT, stage.namespace):

@@ -42,7 +42,7 @@ async def test_12_a_server_that_has_had_enough(
         with stage.proxy.suffering(storm):
             await trace.step(stage)
             await asyncio.sleep(STORM_S)
-        assert storm.struck, "nothing was refused"
+            await eventually(lambda: storm.struck)
 
 
 @pytest.mark.nightly
@@ -138,6 +138,6 @@ def _etcd(plane: ControlPlane, call: str, body: dict[str, object]) -> dict[str, 
     flag = "--listen-client-urls="
     url = next(a.removeprefix(flag) for a in plane.etcd.arguments if a.startswith(flag))
     request = urllib.request.Request(f"{url}/v3/kv/{call}", data=json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         found: dict[str, dict[str, str]] = json.load(answer)
     return found

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from controlplane.process import MODULE
-from faults import written
+from faults import heard, written
 from faults.oracles import end, log_problems
-from faults.size import QUIET_S, nightly
+from faults.size import AT_REST_S, QUIET_S, nightly
 from faults.stage import Stage
 from faults.theatre import Theatre
 from faults.traces import A, B
@@ -47,9 +46,9 @@ async def test_22_an_upgrade_and_a_downgrade_write_nothing(theatre: Theatre, nam
     async with theatre.stage() as stage:
         await stage.create(**written.SPECS[name])
         await stage.settled()
-        await stage.rest(1)
+        await stage.rest(AT_REST_S)
         before = await pods_of(stage)
-        for module, environment in (("faults.later", OTHERS), (MODULE, {})):
+        for module, environment in (("faults.later", OTHERS), (heard.__name__, {})):
             await take_over(stage, module, **environment)
             await asyncio.sleep(QUIET_S)
             assert not stage.proxy.writes, stage.operator.text()[-4000:]
@@ -71,7 +70,7 @@ async def test_22_a_release_begun_by_one_version_is_finished_by_another(theatre:
         await stage.settled()
         promoted = await pods_of(stage)
         assert promoted["templates"] == before["templates"], "the promotion made other pods"
-        await take_over(stage, MODULE)
+        await take_over(stage, heard.__name__)
         await stage.edit(model=A)
         await stage.settled()
         after = await pods_of(stage)

@@ -29,7 +29,7 @@ ABSENT = (
 )
 WATCHED = [kind for kind in kinds.CACHED if kind not in ABSENT]
 SOME_KINDS = [kinds.DETECTOR, kinds.DEPLOYMENT, kinds.VIRTUAL_SERVICE]
-REPAIRED_S = 30.0
+REPAIRED_S = 120.0  # a resync, which would repair it too, comes each ten minutes
 
 
 class Deaf:

@@ -146,10 +146,15 @@ async def test_each_panel_shows_something_and_each_rule_asks_for_what_there_is(
     rules = [r for group in yaml.safe_load(RULES.read_text())["groups"] for r in group["rules"]]
     recorded = {rule.get("record") for rule in rules}
     names = {name for rule in rules for name in selected(prometheus, rule["expr"])} - recorded
-    series = prometheus.query('count by (__name__) ({__name__=~".+"})')
-    known = {each["metric"]["__name__"] for each in series}
-    assert names - known == set()
     assert len(names) > 15
+
+    def all_are_known() -> bool:
+        """Say whether each is there, once no target is late for its scrape."""
+        series = prometheus.query('count by (__name__) ({__name__=~".+"})')
+        assert names - {each["metric"]["__name__"] for each in series} == set()
+        return True
+
+    await eventually(all_are_known)
 
 
 def shows(vector: list[dict[str, Any]]) -> bool:

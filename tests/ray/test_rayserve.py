@@ -101,7 +101,8 @@ def test_haproxy_asks_the_replica_itself(cluster: Any, deployed, picture: bytes)
 def test_a_camera_streams_through_it(deployed, picture: bytes) -> None:
     deployed.apply(STUB, {})
     deployed.ready()
-    with websocket.connect(f"ws://127.0.0.1:{deployed.port}/v1/stream", open_timeout=60) as camera:
+    address = f"ws://127.0.0.1:{deployed.port}/v1/stream"
+    with websocket.connect(address, open_timeout=60, ping_interval=None) as camera:
         for number in range(3):
             camera.send(picture)
             answer = json.loads(camera.recv(timeout=60))

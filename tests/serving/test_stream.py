@@ -18,7 +18,7 @@ from yoloserve.http.routes import stream
 from yoloserve.http.schemas import StreamResponse
 
 KEY = "correct-horse-battery"
-connect = partial(client.connect, open_timeout=60)
+connect = partial(client.connect, open_timeout=60, ping_interval=None)  # a busy server is late
 
 
 @pytest.fixture(scope="module")
