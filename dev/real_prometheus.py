@@ -161,4 +161,4 @@ def _await(condition: Callable[[], bool], otherwise: str) -> None:
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run promtool; what it says is in the result, whether it complains or not."""
     command = [assets.prometheus("promtool"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)

@@ -66,12 +66,8 @@ class Commit:
     @classmethod
     def here(cls) -> Commit:
         """Return the commit that is checked out."""
-        told = output(["git", "-C", REPOSITORY, "log", "-1", "--format=%H %cI"])
-        if told is None:
-            raise Refused("A release is made of a commit: this is no checkout of git.")
-        commit, made = told.split()
-        changed = output(["git", "-C", REPOSITORY, "status", "--porcelain"]) or ""
-        ignored = output(["git", "-C", REPOSITORY, *IGNORED, "--", *SHIPPED]) or ""
+        commit, made = git("log", "-1", "--format=%H %cI").split()
+        changed, ignored = git("status", "--porcelain"), git(*IGNORED, "--", *SHIPPED)
         changes = [*changed.splitlines(), *strays(ignored)]
         return cls(commit, datetime.fromisoformat(made), "\n".join(changes))
 
@@ -179,6 +175,20 @@ def _bill(local: str, public: str, digest: str, image: Released, commit: Commit)
 def _refuse(facts: Facts) -> None:
     if reasons := rules.refusals(facts):
         raise Refused("\n".join(reasons))
+
+
+def git(*command: str) -> str:
+    """Return what git says of this checkout. Raises Refused where it cannot: nothing is no answer.
+
+    A tree whose changes nobody could list would be released as if it had none.
+    """
+    told = output(["git", "-C", REPOSITORY, *command], timeout_s=600)
+    if told is None:
+        raise Refused(
+            f"A release is made of a commit, and `git {command[0]}` fails in {REPOSITORY}: make it"
+            " work there, in a checkout."
+        )
+    return told
 
 
 def strays(ignored: str) -> list[str]:

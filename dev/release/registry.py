@@ -16,11 +16,12 @@ from release.errors import Refused, WrongResult
 from release.rules import is_loopback
 
 # How docker and helm word that there is no such thing; anything else says nothing about it.
+# A program that is not found is one of theirs, such as that which knows the login.
 ABSENT: Final = re.compile(
-    r"no such manifest|manifest unknown|name unknown|not found", re.IGNORECASE
+    r"no such manifest|manifest unknown|name unknown|(?<!executable file )not found", re.IGNORECASE
 )
 CHARTS: Final = "charts"  # below the registry's path
-TIMEOUT_S: Final = 120
+TIMEOUT_S: Final = 600
 
 
 def chart_reference(registry: str, name: str) -> str:
@@ -102,7 +103,14 @@ def digests_of(told: Any) -> set[str]:
 
 def _find(command: Sequence[str], what: str) -> str | None:
     """Return what is printed of something in a registry; None where that says it has no such."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Refused(
+            f"Nobody can tell whether {what} exists: no answer in {TIMEOUT_S} s."
+        ) from None
     if done.returncode == 0:
         return done.stdout
     if ABSENT.search(done.stderr):

@@ -210,7 +210,9 @@ def runs(operator: Kubectl, listing: Listing) -> None:
     """Raise WrongResult unless the operator is that of a version, by digest."""
     name = f"operator:{listing.version}"
     wanted = f"{listing.registry}/{name}@{listing.images[name]}"
-    found = operator.find("deployment", RELEASE) or {}
+    found = operator.find("deployment", RELEASE)
+    if found is None:
+        raise WrongResult(f"there is no Deployment {RELEASE} in {NAMESPACE}")
     image = found["spec"]["template"]["spec"]["containers"][0]["image"]
     if image != wanted:
         raise WrongResult(f"the operator's image is {image}, not {wanted}")
@@ -227,7 +229,7 @@ def pods(detector: Detector) -> Pods:
     """Return the pods that a detector has."""
     return {
         pod["metadata"]["uid"]: (
-            sum(status["restartCount"] for status in pod["status"]["containerStatuses"]),
+            sum(each["restartCount"] for each in pod["status"].get("containerStatuses", ())),
             pod["spec"]["containers"][0]["image"],
         )
         for pod in detector.pods()

@@ -585,9 +585,10 @@ async def test_replicas_are_handed_to_the_autoscaler_and_back_without_losing_a_p
     assert change.fields == ("spec.replicas (unowned)",)
     assert await replicas() == 7
     assert names.MANAGER in _managers_of_replicas(await world.live())
-    await world.apply(world.deployment(replicas=4))
-    assert await replicas() == 4
-    assert seen == {5, 7, 4}
+    # Within its bounds: an autoscaler may act once more after it is deleted.
+    await world.apply(world.deployment(replicas=8))
+    assert await replicas() == 8
+    assert seen == {5, 7, 8}
 
 
 def _managers_of_replicas(deployment: Manifest) -> set[str]:

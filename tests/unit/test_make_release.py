@@ -208,6 +208,17 @@ def test_what_git_ignores_and_an_image_would_hold_counts_as_a_change() -> None:
     assert making.strays("") == []
 
 
+def test_a_tree_whose_changes_nobody_can_list_is_not_taken_for_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = '#!/bin/sh\ncase "$*" in *" log "*) echo c 2026-01-02;; *) exit 128;; esac\n'
+    (tmp_path / "git").write_text(script)
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(Refused, match="`git status` fails"):
+        making.Commit.here()
+
+
 class Tool:
     """A program on the PATH that says what it is told to say."""
 
@@ -250,8 +261,17 @@ def test_another_image_of_that_name_is_not_overwritten(docker: Tool) -> None:
         registry.refuse_others("r.example.com/a:1")
 
 
-def test_a_registry_that_does_not_say_is_not_taken_for_an_empty_one(docker: Tool) -> None:
-    docker.says("", status=1, error="denied: requested access to the resource is denied")
+@pytest.mark.parametrize(
+    "error",
+    [
+        "denied: requested access to the resource is denied",
+        'exec: "docker-credential-pass": executable file not found in $PATH',
+    ],
+)
+def test_a_registry_that_does_not_say_is_not_taken_for_an_empty_one(
+    docker: Tool, error: str
+) -> None:
+    docker.says("", status=1, error=error)
     with pytest.raises(Refused, match="Nobody can tell"):
         registry.refuse_others("r.example.com/a:1")
 
