@@ -12,7 +12,7 @@ from cluster.paths import cache_root
 from cluster.steps import log_path
 
 LOOPBACK = "127.0.0.1"
-END_S = 30
+END_S = 180
 
 
 @contextmanager

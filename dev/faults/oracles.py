@@ -127,6 +127,7 @@ async def reference(stage: Stage, trace: Trace) -> Reference:
         tuple(map(str, stage.proxy.writes)),
     )
     await end(stage)
+    assert stage.heard(), "the operator does not say what it had heard of when it wrote"
     if wrong := [*_unsafe(stage), *log_problems(stage.operator.text())]:
         raise AssertionError("the fault-free run is not safe:\n" + "\n".join(wrong))
     return found

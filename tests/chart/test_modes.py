@@ -25,7 +25,7 @@ def as_account(plane: ControlPlane, namespace: str, account: str, folder: Path) 
         [str(assets.directory() / "kubectl"), *command],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=180,
         check=True,
     ).stdout.strip()
     config = yaml.safe_load(plane.kubeconfig().read_text())
