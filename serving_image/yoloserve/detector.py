@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from functools import partial
+from typing import Any, Self, TypeVar, cast
 
 from yoloserve.detections.annotate import annotate
 from yoloserve.detections.postprocess import (
@@ -31,6 +32,7 @@ from yoloserve.settings import PrecisionName, Settings
 R = TypeVar("R")
 Source = bytes | Pixels  # an encoded image, or what makes one, on a thread
 Decode = Callable[..., tuple[Image, int]]
+_Begun = tuple[Detections | Unfinished, Detections | None]
 WARM_UP_RUNS = 2
 PROBE_PIXELS = 2**24  # more than it has
 
@@ -95,6 +97,26 @@ class _Prepared:
     preprocess_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a lane does for one picture: the network, and what is made of its numbers."""
+
+    tensor: Image
+    finish: Callable[[Output], Any]
+    asked: bool = True  # by a caller, who waits
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What came of it; whatever went wrong in making it is its caller's alone."""
+
+    result: Any
+    error: Exception | None
+    network_done: float  # on the detector's clock
+    finish_s: float
+    asked: bool
+
+
 class Detector:
     """An engine with a queue before it."""
 
@@ -120,15 +142,14 @@ class Detector:
         self._max_pixels = max_pixels
         self._big = Room(max_pixels)
         self._preparing = ServiceTime()  # one image on one thread
-        self._postprocessing = ServiceTime()  # the same of what comes after the network
-        self._finishing = ServiceTime()  # with the wait for a thread: it must be in time too
-        self.batcher = Batcher[Image, Output](
-            lambda lane, tensors: threads.run_on(lane, engine.infer, lane, tensors),
+        self.batcher = Batcher[_Asked, _Looked](
+            lambda lane, batch: threads.run_on(lane, self._look, lane, batch),
             lanes=engine.lanes,
             max_batch=engine.max_batch,
             clock=clock,
-            kind=lambda tensor: tensor.shape,
-            work=lambda tensor: tensor.size / LARGEST_TENSOR,
+            kind=lambda each: each.tensor.shape,
+            work=lambda each: each.tensor.size / LARGEST_TENSOR,
+            usual_s=_usual,
             on_batch=on_batch,
         )
         self.admission = Admission(self._most_inside, clock)
@@ -273,7 +294,12 @@ class Detector:
         """Run the probe picture through the engine, in turn with everybody else."""
         image = decode(PROBE.read_bytes(), max_pixels=PROBE_PIXELS)
         tensor, _ = letterbox(image, self._engine.input_size)
-        return (await self.batcher.submit(tensor, float("inf"), Flow(camera="probe"))).output
+        return await self.raw(tensor, Flow(camera="probe"))
+
+    async def raw(self, tensor: Image, flow: Flow = ANYBODY) -> Output:
+        """Run a tensor through the engine, in turn with everybody else; return its numbers."""
+        ran = await self.batcher.submit(_Asked(tensor, lambda output: output), math.inf, flow)
+        return cast(Output, _result(ran.output))
 
     def require_in_time(self, deadline: float) -> None:
         """Raise `TooLate` for an answer that is ready, and late."""
@@ -303,30 +329,24 @@ class Detector:
             self._max_pixels,
         )
         prepared = self.clock()
-        in_time = deadline - self._finishing.predict(1)
-        ran = await self.batcher.submit(ready.tensor, in_time, flow)
-        network_done = self.clock()
-        begun, nearly, postprocess_s = await self._threads.run_finish(
-            _begin, ran.output, self._engine.head, ready.fit, options, below
-        )
-        begun_at = self.clock()
-        if asked:
-            if pixels <= BIG_PIXELS:  # the threads of the others are no part of the stage
-                self._preparing.observe(1, ready.decode_s + ready.preprocess_s)
-            self._postprocessing.observe(1, postprocess_s)
-            self._finishing.observe(1, begun_at - network_done)
+        finish = partial(_begin, self._engine.head, ready.fit, options, below)
+        ran = await self.batcher.submit(_Asked(ready.tensor, finish, asked), deadline, flow)
+        looked = ran.output
+        begun, nearly = cast(_Begun, _result(looked))
+        if asked and pixels <= BIG_PIXELS:  # the threads of the others are no part of the stage
+            self._preparing.observe(1, ready.decode_s + ready.preprocess_s)
         found, rest_s = await self._finished(begun, deadline, flow, asked=asked)
         ended = self.clock()
         timing = Timing(
             decode=ready.decode_s,
             preprocess=ready.preprocess_s,
             queue=ran.queued_s,
-            inference=ran.ran_s,
-            postprocess=postprocess_s + rest_s,
+            inference=looked.network_done - (prepared + ran.queued_s),
+            postprocess=looked.finish_s + rest_s,
             total=ended - began,
         )
         size = ready.fit.width, ready.fit.height
-        return Answer(found, *size, timing, began, prepared, network_done, nearly)
+        return Answer(found, *size, timing, began, prepared, looked.network_done, nearly)
 
     async def _finished(
         self, begun: Detections | Unfinished, deadline: float, flow: Flow, *, asked: bool
@@ -350,7 +370,6 @@ class Detector:
         return slowest(
             self.batcher.capacity_per_s,
             (self._threads.pool, self._preparing.predict(1)),
-            (self._threads.finishers, self._postprocessing.predict(1)),
         )
 
     def _most_inside(self) -> int:
@@ -369,6 +388,16 @@ class Detector:
             raise TooLate("the deadline passed before the image was decoded", Miss.DROPPED)
         return work(*args)
 
+    def _look(self, lane: int, batch: Sequence[_Asked]) -> list[_Looked]:
+        """Run a batch and make of each output what was asked, on the lane's own thread.
+
+        What has been through the network waits for nothing any more, and the event loop hears of a
+        batch once.
+        """
+        outputs = self._engine.infer(lane, [each.tensor for each in batch])
+        done = self.clock()
+        return [_finish(each, output, done) for each, output in zip(batch, outputs, strict=True)]
+
     async def _finish_long(self, _lane: int, rests: Sequence[Unfinished]) -> list[Detections]:
         return [await self._threads.run_long(rest.finished) for rest in rests]
 
@@ -382,7 +411,7 @@ class Detector:
                 )
                 if run:  # the first one allocates
                     for each in seconds:
-                        self.batcher.learn([tensor] * batch, each)
+                        self.batcher.learn([_Asked(tensor, _nothing)] * batch, each)
 
     async def _timed(self, lane: int, tensors: list[Image]) -> float:
         began = self.clock()
@@ -412,15 +441,35 @@ def _prepare(decode: Decode, source: Source, size: InputSize, max_pixels: int) -
     return _Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)
 
 
-def _begin(
-    output: Output, head: Head, fit: Letterbox, options: Options, below: float
-) -> tuple[Detections | Unfinished, Detections | None, float]:
-    """Find what there is and, if that is wanted and takes no turns, what nearly is."""
+def _finish(asked: _Asked, output: Output, network_done: float) -> _Looked:
     began = time.perf_counter()
+    result, failed = None, None
+    try:
+        result = asked.finish(output)
+    except Exception as error:  # handed on to its caller, and to no other of the batch
+        failed = error
+    return _Looked(result, failed, network_done, time.perf_counter() - began, asked.asked)
+
+
+def _result(looked: _Looked) -> object:
+    if looked.error is not None:
+        raise looked.error
+    return looked.result
+
+
+def _usual(looked: Sequence[_Looked], seconds: float) -> float:
+    """Leave out of a batch's time what was made for nobody who waits: it may take far longer."""
+    return seconds - sum(each.finish_s for each in looked if not each.asked)
+
+
+def _nothing(_: Output) -> None:
+    """Make nothing of it."""
+
+
+def _begin(head: Head, fit: Letterbox, options: Options, below: float, output: Output) -> _Begun:
+    """Find what there is and, if that is wanted and takes no turns, what nearly is."""
     nearly = begin(output, head, fit, options.lower(below)) if below else None
     if isinstance(nearly, Detections):
         # Greedy suppression goes from the surest box down: what is above the threshold is the same.
-        found: Detections | Unfinished = nearly[nearly.scores > options.confidence]
-    else:
-        found, nearly = begin(output, head, fit, options), None
-    return found, nearly, time.perf_counter() - began
+        return nearly[nearly.scores > options.confidence], nearly
+    return begin(output, head, fit, options), None

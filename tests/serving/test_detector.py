@@ -13,9 +13,10 @@ import pytest
 
 from yoloserve import detector
 from yoloserve.detections import annotate
-from yoloserve.detections.postprocess import Detections, Unfinished
+from yoloserve.detections.postprocess import Detections, Unfinished, begin
 from yoloserve.http import inference_protocol
 from yoloserve.http.routes import detect, stream
+from yoloserve.scheduling.admission import ANYBODY
 from yoloserve.scheduling.concurrency import Room, Threads
 
 MP = 1000  # pixels that are a megapixel in these tests
@@ -172,6 +173,50 @@ async def test_work_that_fails_gives_its_room_back() -> None:
         await threads.run_within(room, 7, lambda: 1 // 0)
     await room.take(10)
     threads.close()
+
+
+async def test_what_is_made_for_nobody_who_waits_is_no_part_of_what_a_batch_takes(
+    serve: Callable[..., Any], jpeg: bytes, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is ever so unsure is looked for in it: who asks has to wait for less."""
+
+    def slow(*asked: Any) -> Any:
+        clock.now += 7
+        return begin(*asked)
+
+    monkeypatch.setattr(detector, "begin", slow)
+    monkeypatch.setattr(detector, "time", SimpleNamespace(perf_counter=clock))
+    async with serve(clock=clock) as served:
+        learned: list[float] = []
+        monkeypatch.setattr(served.detector.batcher, "learn", lambda _, took: learned.append(took))
+        answer = await served.detector.aside(jpeg, served.detector.defaults, flow=ANYBODY)
+        assert (answer.timing.inference, answer.timing.postprocess) == (0, 7)
+        assert (await served.detect(jpeg)).status_code == 200
+        assert learned == [0, 7]
+
+
+async def test_what_fails_after_the_network_fails_for_one_of_a_batch(
+    serve: Callable[..., Any], jpeg: bytes, backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.max_batch = 3
+    finished: list[str] = []
+
+    def fails(*asked: Any) -> Any:
+        finished.append(threading.current_thread().name)
+        if len(finished) == 2:
+            raise RuntimeError("this picture's alone")
+        return begin(*asked)
+
+    async with serve() as served:
+        monkeypatch.setattr(detector, "begin", fails)
+        backend.may_run.clear()
+        asked = [asyncio.create_task(served.detect(jpeg)) for _ in range(4)]
+        while served.detector.batcher.waiting < 3:  # noqa: ASYNC110 (of this loop alone)
+            await asyncio.sleep(0)
+        backend.may_run.set()
+        statuses = [answer.status_code for answer in await asyncio.gather(*asked)]
+    assert sorted(statuses) == [200, 200, 200, 500]
+    assert {name.split("_")[0] for name in finished} == {"lane-0"}  # no hop between the two
 
 
 # all boxes

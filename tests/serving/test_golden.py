@@ -189,10 +189,9 @@ async def test_it_takes_nobodys_place_and_teaches_nothing_of_how_long_they_wait(
     served, one, tried, _ = one_picture
     detector = served.detector
     full = detector.admission.inside = detector._most_inside()
-    learned = (detector._preparing, detector._postprocessing, detector._finishing)
-    before = [stage.predict(1) for stage in learned]
+    before = detector._preparing.predict(1)
     await one.look()
     assert len(tried) == 1
-    assert [stage.predict(1) for stage in learned] == before
+    assert detector._preparing.predict(1) == before
     assert detector.admission.inside == full
     detector.admission.inside = 0

@@ -104,11 +104,13 @@ class Batcher(Generic[T, R]):
         clock: Callable[[], float],
         kind: Callable[[T], Hashable] = lambda _: None,
         work: Callable[[T], float] = lambda _: 1.0,
+        usual_s: Callable[[Sequence[R], float], float] = lambda _outputs, seconds: seconds,
         on_batch: OnBatch = lambda _size, _seconds: None,
     ) -> None:
         """Batch calls of `run(lane, items)`; only items of one `kind` share a batch.
 
-        work: of an item, by which the time of its batch is predicted.
+        work: of an item, by which the time of its batch is predicted. usual_s: of a batch's
+        seconds, those that the next like it would take.
         """
         self._run = run
         self._lanes = lanes
@@ -116,6 +118,7 @@ class Batcher(Generic[T, R]):
         self._clock = clock
         self._kind = kind
         self._work = work
+        self._usual_s = usual_s
         self._usual_work = 0.0  # of an item; 0 before any was run
         self._on_batch = on_batch
         self._free = list(range(lanes))
@@ -252,7 +255,7 @@ class Batcher(Generic[T, R]):
                     caller.answer.set_exception(error)
         else:
             ran_s = self._clock() - started
-            self.learn([caller.item for caller in batch], ran_s)
+            self.learn([caller.item for caller in batch], self._usual_s(outputs, ran_s))
             self._on_batch(len(batch), ran_s)
             for caller, output in zip(batch, outputs, strict=True):
                 if not caller.answer.done():

@@ -54,15 +54,11 @@ class Room:
 class Threads:
     """The process's worker threads. Decoders and engines release the GIL, so threads suffice."""
 
-    finishers = 1  # a hundredth of decoding: one thread keeps up, and the GIL gives no more
-
     def __init__(self, pool: int, lanes: int) -> None:
         self.pool = pool
         self._pool = ThreadPoolExecutor(pool, "image")
-        # What has been through the network does not queue behind what has not been decoded.
-        self._finish = ThreadPoolExecutor(self.finishers, "finish")
         self._big = ThreadPoolExecutor(pool, "big-image")
-        # Nor behind those of whom somebody wants all boxes, and neither do their answers.
+        # Nobody queues behind those of whom somebody wants all boxes, nor behind their answers.
         self._long = ThreadPoolExecutor(1, "long-finish")
         self._write = ThreadPoolExecutor(1, "write")
         # A lane of its own for each inference request: no runtime is entered by two threads.
@@ -71,10 +67,6 @@ class Threads:
     async def run(self, work: Callable[..., R], *args: object) -> R:
         """Run `work` in the pool."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
-
-    async def run_finish(self, work: Callable[..., R], *args: object) -> R:
-        """Run `work` that comes after the engine."""
-        return await asyncio.get_running_loop().run_in_executor(self._finish, work, *args)
 
     async def run_long(self, work: Callable[..., R], *args: object) -> R:
         """Run `work` that comes after the engine and takes long: one at a time."""
@@ -104,7 +96,6 @@ class Threads:
         """Finish what runs, and end the threads."""
         for executor in (
             self._pool,
-            self._finish,
             self._big,
             self._long,
             self._write,
