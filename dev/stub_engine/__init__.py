@@ -13,8 +13,10 @@ or failing while it runs.
     YOLOSTUB_SERVICE_MS_PER_IMAGE       as many more for each image of its batch (0)
     YOLOSTUB_SERVICE_MS_PER_MEGAPIXEL   as many more for each 10^6 pixels the network gets (0)
     YOLOSTUB_FAILURES                   share of calls that fail, 0 to 1, spread evenly (0)
-    YOLOSTUB_LANES                      calls at a time (1); at the start only, as the next two
+    YOLOSTUB_LANES                      calls at a time (1); at the start only, as the next three
     YOLOSTUB_MAX_BATCH                  images in a call, at most (1)
+    YOLOSTUB_CANDIDATES                 places at which it sees its object, in an output as long as
+                                        YOLOv8's; 0: one row, with the suppression done (0)
     YOLOSTUB_FILE                       where the others may change meanwhile
 
 One lane of single images answers 1000 / SERVICE_MS a second. Whatever asks the engine meets its

@@ -61,6 +61,7 @@ class Stub(Behaviour):
 
     lanes: int = Field(1, ge=1, le=64)
     max_batch: int = Field(1, ge=1, le=1024)
+    candidates: int = Field(0, ge=0, le=1000)
     file: Path | None = None
 
 

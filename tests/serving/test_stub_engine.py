@@ -58,6 +58,21 @@ def test_a_call_takes_its_time_by_images_and_pixels(
     assert clock.now - began == pytest.approx(seconds)
 
 
+async def test_it_writes_as_many_places_as_a_network_and_sees_one_object_at_some_of_them(
+    serve, start, monkeypatch, jpeg
+) -> None:
+    """What comes after a network is to be done on as much as it gives."""
+    monkeypatch.setenv("YOLOSTUB_CANDIDATES", "20")
+    engine = start(classes=tuple("abcd"), precision="bf16")
+    (output,) = engine.infer(0, pictures(height=384, width=640))
+    assert output.shape == (4 + 4, 48 * 80 + 24 * 40 + 12 * 20)
+    assert (output[4:] > 0.25).sum() == 20
+    async with serve(engine=engine) as served:
+        (seen,) = (await served.detect(jpeg)).json()["detections"]
+    assert seen["name"] == "a"
+    assert [seen["box"][side] for side in ("x1", "y1", "x2", "y2")] == [40, 21, 120, 69]
+
+
 async def test_the_server_queues_and_promises_by_the_time_it_was_told(
     serve, start, clock, monkeypatch, jpeg
 ) -> None:

@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import pytest
 
-from bench.serving.assets import PICTURE_BYTES, picture
+from bench.serving import ceiling
+from bench.serving.assets import PICTURE_BYTES, Assets, picture
+from bench.serving.ceiling import Engine, stub
 from bench.serving.load import GONE
 from bench.serving.loadgen import SHARES, highest
 from bench.serving.measure import Load
@@ -68,3 +72,30 @@ def test_pictures_are_as_large_as_they_should_be_and_always_the_same():
     encoded = picture(1)
     assert 0.85 * PICTURE_BYTES < len(encoded) <= PICTURE_BYTES
     assert picture(1) == encoded
+
+
+def test_a_ceiling_is_that_of_a_checkouts_server_around_this_ones_stub():
+    """An old stub would not know what it is to be like."""
+    server = stub(Engine(5, 16), Path("/old"), Assets(Path("/p"), Path("/f"), ()))
+    settings = dict(each.split("=", 1) for each in server.arguments if "=" in each)
+    server_of, stub_of = settings["PYTHONPATH"].split(":")
+    assert server_of == "/old/serving_image"
+    assert Path(stub_of, "stub_engine", "engine.py").is_file()
+    assert (settings["YOLOSTUB_SERVICE_MS"], settings["YOLOSTUB_MAX_BATCH"]) == ("5", "16")
+    assert Engine(5, 16).callers >= 2 * 16 * 2  # each lane full, and as many who wait
+
+
+def test_ceilings_are_told_for_each_engine_and_checkout_and_held_against_the_aim():
+    medians = {
+        ("1 ms", "new"): {"per_s": 200.0, "cpu_ms": 2.9},
+        ("1 ms", "/old"): {"per_s": 150.0, "cpu_ms": 4.6},
+        ("5 ms", "new"): {"per_s": 180.0, "cpu_ms": 3.5},
+    }
+    assert ceiling.table(medians).splitlines() == [
+        "| engine | checkout | per_s | cpu_ms |",
+        "|---|---|---:|---:|",
+        "| 1 ms | new | 200 | 2.9 |",
+        "| 1 ms | /old | 150 | 4.6 |",
+        "| 5 ms | new | 180 | 3.5 |",
+    ]
+    assert ceiling.told(medians) == "new 2.90 ms (met: 3), /old 4.60 ms (**missed**: 3)"

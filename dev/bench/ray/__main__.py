@@ -13,7 +13,7 @@ import time
 from statistics import median
 from typing import Final
 
-from bench.serving.assets import CACHE, PICTURES, Assets, picture
+from bench.serving.assets import CACHE, pictures_only
 from bench.serving.measure import Client, Numbers, client
 from bench.serving.report import machine
 from bench.serving.servers import Cores, Running, Server, running
@@ -36,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.ray", description=__doc__)
     parser.add_argument("--rounds", type=int, default=2, help="how often each has its turn (2)")
     rounds: int = parser.parse_args().rounds
-    assets, cores = _assets(), Cores.split()
+    assets, cores = pictures_only("ray"), Cores.split()
     compared = _servers()
     found: dict[str, list[Numbers]] = {server.name: [] for server in compared}
     with client(assets, cores) as asking:
@@ -76,16 +76,6 @@ def _one(target: Running, asking: Client, seed: int) -> Numbers:
         numbers[f"p99_ms_{share}"] = load.quantile_ms(0.99)
     numbers["memory_mib"] = target.memory_mib()
     return numbers
-
-
-def _assets() -> Assets:
-    folder = CACHE / "ray"
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = tuple(folder / f"picture-{number}.jpg" for number in range(PICTURES))
-    for number, path in enumerate(pictures):
-        if not path.exists():
-            path.write_bytes(picture(number))
-    return Assets(folder / "no-peers", folder, pictures)
 
 
 def _servers() -> tuple[Server, ...]:

@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from statistics import median
 
-from bench.serving import loadgen, perf_analyzer
+from bench.serving import ceiling, loadgen, perf_analyzer
 from bench.serving.assets import Assets, prepare
 from bench.serving.measure import Client, Numbers, Plan, client, one_round
 from bench.serving.report import machine, table, verdicts
@@ -27,6 +28,8 @@ def main() -> int:
     """Run what was asked for."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EX_TERMINATED))  # no server stays behind
     options = _options()
+    if options.ceiling:
+        return ceiling.measure(options.against, options.rounds or 2, quick=options.quick)
     assets, cores = prepare(), Cores.split()
     compared = [s for s in servers(assets) if not options.only or s.name in options.only]
     rounds = options.rounds or (1 if options.quick else 2)
@@ -58,6 +61,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round: does it work at all")
     parser.add_argument("--rounds", type=int, default=0, help="how often each has its turn (2)")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these servers")
+    parser.add_argument(
+        "--ceiling",
+        action="store_true",
+        help="without peers and networks: what everything but the network can do, on the stub",
+    )
+    parser.add_argument(
+        "--against",
+        nargs="*",
+        default=[],
+        type=Path,
+        metavar="CHECKOUT",
+        help="the ceiling of these checkouts in the same run, too",
+    )
     return parser.parse_args()
 
 

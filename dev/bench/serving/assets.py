@@ -59,6 +59,13 @@ def prepare() -> Assets:
     return Assets(python, folder, _pictures(folder))
 
 
+def pictures_only(name: str) -> Assets:
+    """Make what a run without peers needs, which is no download: a folder, and pictures in it."""
+    folder = CACHE / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return Assets(folder / "no-peers", folder, _pictures(folder))
+
+
 def environment() -> dict[str, str]:
     """Return this process's environment, with the project's sources for whom it starts."""
     sources = os.pathsep.join(str(ROOT / each) for each in ("serving_image", "dev"))

@@ -1,0 +1,164 @@
+"""The ceiling of everything but the neural network: the server around the suite's stub engine.
+
+A stub waits where a network would compute, so what is measured is HTTP, access, decoding, batching,
+suppression and JSON: pictures a second, and the server's CPU for each. Other checkouts of this
+repository take turns with this one, so that old and new are compared in one run.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from bench.serving.assets import ROOT, Assets, pictures_only
+from bench.serving.measure import Client, Numbers, client
+from bench.serving.report import machine
+from bench.serving.servers import Cores, Server, running
+
+SERVICE_MS: Final = (0.2, 1.0, 5.0, 20.0)
+BATCHES: Final = (1, 16)
+LANES: Final = 2
+CANDIDATES: Final = 20
+CLASSES: Final = json.dumps([f"class {number}" for number in range(80)])
+SHARE: Final = 0.9  # of the ceiling, at which answers have to be in time
+DEADLINE_S: Final = 0.5
+FEW_CALLERS: Final = 16
+MOST_CPU_MS: Final = 3.0
+LEAST_EFFICIENCY: Final = 0.9
+ENOUGH_CORES: Final = 8  # from which on efficiency says something
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What the stub is like."""
+
+    service_ms: float
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.service_ms:g} ms, batches up to {self.batch}"
+
+    @property
+    def callers(self) -> int:
+        """Count those who keep every lane full, and as many who wait."""
+        return max(FEW_CALLERS, 2 * LANES * self.batch)
+
+
+def measure(others: Sequence[Path], rounds: int, *, quick: bool) -> int:
+    """Print a table of all engines and checkouts, and a last line of JSON."""
+    assets, cores = pictures_only("ceiling"), Cores.split()
+    seconds = 1.0 if quick else 3.0
+    checkouts = {"new": ROOT} | {str(other): other.resolve() for other in others}
+    engines = [Engine(*each) for each in product(SERVICE_MS, BATCHES)]
+    found: dict[tuple[str, str], list[Numbers]] = {}
+    with client(assets, cores) as asking:
+        for number, engine in product(range(rounds), engines):
+            for name in _turns(list(checkouts), number):
+                server = stub(engine, checkouts[name], assets)
+                numbers = _one(server, engine, assets, cores, asking, seconds)
+                found.setdefault((str(engine), name), []).append(numbers)
+                print(f"{number} {engine}, {name}: {json.dumps(numbers)}", file=sys.stderr)
+        efficiency = _efficiency(assets, cores, asking, seconds)
+    medians = {
+        key: {each: median(one[each] for one in many) for each in many[0]}
+        for key, many in found.items()
+    }
+    print(table(medians))
+    print(f"\nCPU for a picture, the least of all engines: {told(medians)}")
+    print(f"Parallel efficiency: {_words(efficiency)}\n{machine()}; {cores}")
+    result = {
+        "ceilings": [{"engine": e, "checkout": c} | n for (e, c), n in medians.items()],
+        "efficiency": efficiency,
+        "machine": machine(),
+    }
+    print(f"bench-ceiling-result: {json.dumps(result)}")
+    return 0
+
+
+def stub(engine: Engine, checkout: Path, assets: Assets) -> Server:
+    """Describe the server of a checkout around this one's stub."""
+    settings = {
+        "PYTHONPATH": f"{checkout / 'serving_image'}:{ROOT / 'dev'}",
+        "YOLOSTUB_SERVICE_MS": engine.service_ms,
+        "YOLOSTUB_LANES": LANES,
+        "YOLOSTUB_MAX_BATCH": engine.batch,
+        "YOLOSTUB_CANDIDATES": CANDIDATES,
+        "YOLOSERVE_CLASSES": CLASSES,
+        # As on a GPU or a CPU with AMX: a picture of twice the network's size is decoded at half.
+        "YOLOSERVE_PRECISION": "bf16",
+        "YOLOSERVE_CACHE_DIR": assets.folder / "yoloserve",
+    }
+    return Server(
+        "stub",
+        (
+            *("env", *(f"{name}={value}" for name, value in settings.items())),
+            *(sys.executable, "-m", "stub_engine", "serve"),
+            *("--port", "{port}", "--deadline-ms", "{deadline_ms}"),
+        ),
+        path="/v1/detect",
+        sheds=True,
+    )
+
+
+def _turns(names: list[str], number: int) -> list[str]:
+    return names if number % 2 == 0 else names[::-1]
+
+
+def _one(
+    server: Server, engine: Engine, assets: Assets, cores: Cores, asking: Client, seconds: float
+) -> Numbers:
+    with running(server, assets, cores, DEADLINE_S * 1000) as target:
+        asking.closed(target, engine.callers, seconds / 3)  # warm
+        closed = asking.closed(target, engine.callers, seconds)
+        numbers = {"per_s": closed.rate(), "cpu_ms": closed.cpu_ms()}
+        rate = max(1.0, SHARE * numbers["per_s"])  # a machine may give none for a second
+        load = asking.open(target, rate, seconds, 0, deadline_s=DEADLINE_S)
+        numbers |= {"p99_ms": load.quantile_ms(0.99), "refused": load.refused()}
+    return {name: round(value, 3) for name, value in numbers.items()}
+
+
+def _efficiency(assets: Assets, cores: Cores, asking: Client, seconds: float) -> float | None:
+    """Say what all cores give over as many times what one gives; none where that says nothing."""
+    if len(cores.server) < ENOUGH_CORES or cores.server & cores.client:
+        return None
+    engine = Engine(SERVICE_MS[0], BATCHES[-1])
+    rates = []
+    for server in (frozenset([min(cores.server)]), cores.server):
+        some = Cores(server, cores.client)
+        numbers = _one(stub(engine, ROOT, assets), engine, assets, some, asking, seconds)
+        rates.append(numbers["per_s"] / len(server))
+    return round(rates[1] / rates[0], 3)
+
+
+def _words(efficiency: float | None) -> str:
+    if efficiency is None:
+        return f"not run: it takes {ENOUGH_CORES} cores, and one more for the client"
+    return f"{efficiency} of {LEAST_EFFICIENCY}"
+
+
+def table(medians: dict[tuple[str, str], Numbers]) -> str:
+    """Write the medians as Markdown, each engine's checkouts one under the other."""
+    names = list(dict.fromkeys(name for numbers in medians.values() for name in numbers))
+    head = f"| engine | checkout | {' | '.join(names)} |"
+    return "\n".join((head, f"|---|---|{'---:|' * len(names)}", *_rows(medians, names)))
+
+
+def _rows(medians: dict[tuple[str, str], Numbers], names: list[str]) -> Iterator[str]:
+    for (engine, checkout), numbers in medians.items():
+        values = " | ".join(f"{numbers[name]:g}" for name in names)
+        yield f"| {engine} | {checkout} | {values} |"
+
+
+def told(medians: dict[tuple[str, str], Numbers]) -> str:
+    """Hold the least CPU for a picture against the aim, for each checkout."""
+    least: dict[str, float] = {}
+    for (_, checkout), numbers in medians.items():
+        least[checkout] = min(least.get(checkout, numbers["cpu_ms"]), numbers["cpu_ms"])
+    return ", ".join(
+        f"{checkout} {ms:.2f} ms ({'met' if ms <= MOST_CPU_MS else '**missed**'}: {MOST_CPU_MS:g})"
+        for checkout, ms in least.items()
+    )
