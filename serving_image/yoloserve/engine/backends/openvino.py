@@ -1,5 +1,6 @@
 """OpenVINO: the fastest on x86 CPUs, with the colour and scale conversion inside the graph."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,9 +27,16 @@ from yoloserve.settings import PrecisionName, Profile
 
 DEVICE = "CPU"
 FLOATS = {"f32", "f16", "bf16"}
-HINTS = {PrecisionName.FP32: ov.Type.f32, PrecisionName.BF16: ov.Type.bf16}
+HINTS = {
+    PrecisionName.FP32: ov.Type.f32,
+    PrecisionName.BF16: ov.Type.bf16,
+    PrecisionName.FP16: ov.Type.f16,
+}
 CPU_INFO = Path("/proc/cpuinfo")
+SAID_BY = "flags", "Features"  # of x86 and of ARM
 BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
+# ARM's for vectors of half precision (FEAT_FP16): the runtime computes in it there, and not in bf16.
+FP16_INSTRUCTIONS = {"asimdhp"}
 CRASHES = {"amx_int8"}  # a quantised network of any size does, openvinotoolkit/openvino#37577
 
 
@@ -39,13 +47,12 @@ class OpenVino:
 
     @staticmethod
     def precisions() -> tuple[PrecisionName, ...]:
-        """Say bf16 only where there are instructions for it: emulated, it is a fifth as fast.
+        """Say half only where there are instructions for it: emulated, bf16 is a fifth as fast.
 
-        The runtime's own list of capabilities names it on every CPU with AVX-512. Integers are
+        The runtime's own list of capabilities names bf16 on every CPU with AVX-512. Integers are
         computed everywhere, but only in a graph that was quantised.
         """
-        here = (PrecisionName.FP32, PrecisionName.INT8)
-        return (PrecisionName.BF16, *here) if BF16_INSTRUCTIONS & cpu_flags() else here
+        return precisions_of(cpu_flags())
 
     def __init__(self, model: ModelFile, tuning: Tuning) -> None:
         core = ov.Core()
@@ -125,8 +132,16 @@ def cpu_flags(cpuinfo: Path = CPU_INFO) -> set[str]:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
         return set()
-    flags = (line.partition(":")[2].split() for line in lines if line.startswith("flags"))
+    flags = (line.partition(":")[2].split() for line in lines if line.startswith(SAID_BY))
     return set(next(flags, []))
+
+
+def precisions_of(flags: Collection[str]) -> tuple[PrecisionName, ...]:
+    """Name what a CPU with these instructions computes natively, the preferred one first."""
+    here = (PrecisionName.FP32, PrecisionName.INT8)
+    if BF16_INSTRUCTIONS.intersection(flags):
+        return (PrecisionName.BF16, *here)
+    return (PrecisionName.FP16, *here) if FP16_INSTRUCTIONS.intersection(flags) else here
 
 
 def _with_conversion(network: ov.Model, *, blue_first: bool) -> ov.Model:
