@@ -81,10 +81,8 @@ class KubeRay:
         _tell(server, service, self._status(service, len(workers), ready, failed=failed))
 
     def _replicas(self, name: str, deployment: Manifest, running: int) -> int:
-        scaling = deployment.get("autoscaling_config")
-        if scaling is None:
-            return int(deployment["num_replicas"])
-        wanted = self.wants(name, running) if running else scaling["initial_replicas"]
+        scaling = deployment["autoscaling_config"]
+        wanted = self.wants(name, running)
         return int(min(max(wanted, scaling["min_replicas"]), scaling["max_replicas"]))
 
     def _status(self, service: Manifest, workers: int, ready: int, *, failed: bool) -> Manifest:

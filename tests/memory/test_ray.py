@@ -1,6 +1,5 @@
 """Revisions on Ray, with a KubeRay that is played: releases across engines, and what goes wrong."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +46,12 @@ def config(world: World, revision: str = "") -> Any:
     found = ServeConfig.read(service(world, revision)["spec"]["serveConfigV2"])
     assert found
     return found.deployment
+
+
+def bounds(world: World) -> tuple[int, int]:
+    """Return between which numbers Serve keeps the stable revision's replicas."""
+    found = config(world).autoscaling_config
+    return found.min_replicas, found.max_replicas
 
 
 def workers(world: World, revision: str = "") -> list[Manifest]:
@@ -172,7 +177,7 @@ async def test_replicas_and_queue_bounds_change_in_place() -> None:
     cluster = service(world)["spec"]["rayClusterConfig"]
     await world.edit(replicas=3, rayServe={"maxOngoingRequests": 5, "maxQueuedRequests": 2})
     await world.settle()
-    assert (world.stable(), config(world).num_replicas) == (stable, 3)
+    assert (world.stable(), bounds(world)) == (stable, (3, 3))
     assert (config(world).max_ongoing_requests, config(world).max_queued_requests) == (5, 2)
     assert before < uids(workers(world))
     cluster["workerGroupSpecs"][0]["replicas"] = 3
@@ -370,7 +375,7 @@ async def test_a_lost_head_takes_its_workers_unless_there_is_a_redis(runtime: An
     assert weights(world) == {stable: 90, canary: 10}
 
 
-async def test_the_old_autoscaler_goes_before_rays_own_begins_with_what_ran() -> None:
+async def test_the_old_autoscaler_goes_before_rays_own_begins_and_what_ran_stays() -> None:
     scaling = {"minReplicas": 1, "maxReplicas": 6, "inFlight": 4}
     resources = {"requests": {"cpu": "1"}}
     world, kuberay = World(absent=ABSENT), KubeRay()
@@ -385,22 +390,21 @@ async def test_the_old_autoscaler_goes_before_rays_own_begins_with_what_ran() ->
     await world.edit(runtime=RAY)
     await world.settle()
     assert not world.server.all(kinds.HPA)
-    scaled = config(world).autoscaling_config
-    assert (scaled.min_replicas, scaled.max_replicas, scaled.initial_replicas) == (1, 6, 3)
-    assert (scaled.target_ongoing_requests, config(world).num_replicas) == (4, None)
+    assert bounds(world) == (1, 6)
+    assert config(world).autoscaling_config.target_ongoing_requests == 4
     gone = [s.version for s in world.happened() if s.kind is kinds.HPA and s.type == "DELETED"]
     begun = [
         s.version
         for s in world.happened()
         if s.kind is kinds.RAY_SERVICE
-        and "autoscaling_config" in s.manifest["spec"]["serveConfigV2"]
+        and '"max_replicas": 6' in s.manifest["spec"]["serveConfigV2"]
     ]
     assert gone[-1] < begun[0]
     assert world.status()["ready"] == "3/3"
     assert is_safe(world)
 
 
-async def test_ray_moves_its_replicas_and_another_bound_begins_with_what_runs() -> None:
+async def test_ray_moves_its_replicas_and_another_bound_leaves_what_runs() -> None:
     scaling = {"minReplicas": 1, "maxReplicas": 6, "inFlight": 4}
     without = {name: value for name, value in SPEC.items() if name != "replicas"}
     world, kuberay = World(absent=ABSENT), KubeRay()
@@ -417,7 +421,7 @@ async def test_ray_moves_its_replicas_and_another_bound_begins_with_what_runs() 
     assert not [write for write in world.writes() if "rayservices" in write], "Ray's own number"
     await world.edit(autoscaling=scaling | {"maxReplicas": 8})
     await world.settle()
-    assert config(world).autoscaling_config.initial_replicas == 5
+    assert bounds(world) == (1, 8)
     assert world.status()["ready"] == "5/5"
     assert is_safe(world)
 
@@ -453,10 +457,8 @@ async def test_each_config_that_ray_gets_is_one_of_the_typed_model() -> None:
     await world.edit(replicas=3)
     await world.settle()
     [given] = kuberay.configs.values()
-    assert [
-        json.loads(text)["applications"][0]["deployments"][0]["num_replicas"] for text in given
-    ] == [2, 3]
-    assert all(ServeConfig.read(text) for text in given)
+    read = [ServeConfig.read(text) for text in given]
+    assert [each and each.deployment.autoscaling_config.min_replicas for each in read] == [2, 3]
     assert all(is_ready(pod) for pod in workers(world))
 
 

@@ -29,7 +29,7 @@ class KubeRay:
         name, spec = service["metadata"]["name"], service["spec"]
         config = ServeConfig.read(spec["serveConfigV2"])
         assert config
-        replicas = config.deployment.num_replicas or 0
+        replicas = config.deployment.autoscaling_config.min_replicas
         [group] = spec["rayClusterConfig"]["workerGroupSpecs"]
         for number in range(replicas):
             pod = group["template"]["metadata"] | {"name": f"{name}-{number}"}
@@ -94,7 +94,7 @@ async def test_kuberay_takes_a_ray_service_as_it_is_written_and_what_it_tells_is
 
     async def has_more() -> bool:
         config = ServeConfig.read((await made())["spec"]["serveConfigV2"])
-        return bool(config and config.deployment.num_replicas == 3)
+        return bool(config and config.deployment.autoscaling_config.min_replicas == 3)
 
     await eventually(has_more)
     after = (await made())["spec"]["rayClusterConfig"]

@@ -70,7 +70,8 @@ def test_a_revision_on_ray_is_one_service_with_one_replica_in_each_worker(servic
     )
     assert group["rayStartParams"]["num-cpus"] == "2", "whole ones, rounded up"
     assert deployment(made)["ray_actor_options"] == {"num_cpus": 2, "num_gpus": 0}
-    assert deployment(made)["num_replicas"] == 2
+    bounds = deployment(made)["autoscaling_config"]
+    assert (bounds["min_replicas"], bounds["max_replicas"]) == (2, 2)
 
 
 @pytest.mark.parametrize(("proxy", "flag"), [("haproxy", "1"), ("ray", "0"), (None, "1")])
@@ -266,9 +267,7 @@ def test_two_engines_at_once_are_each_scraped_at_their_own_port(made, world):
 )
 def test_no_name_that_serve_would_pass_over_can_be_written_or_read(unknown):
     with pytest.raises(ValidationError):
-        Autoscaling(
-            min_replicas=1, max_replicas=2, initial_replicas=1, target_ongoing_requests=1, **unknown
-        )
+        Autoscaling(min_replicas=1, max_replicas=2, target_ongoing_requests=1, **unknown)
     assert ServeConfig.read(json.dumps(unknown)) is None
 
 
@@ -420,11 +419,51 @@ def test_a_kuberay_that_says_nothing_is_given_a_minute(service):
     assert seen(service(), {}).failure.reason == "KubeRaySilent"
 
 
-def test_of_rays_own_number_the_workers_tell_in_its_bounds(service):
-    made = service(autoscaling={"minReplicas": 1, "maxReplicas": 4, "inFlight": 3}, replicas=None)
-    assert seen(made, {}).replicas == 1
-    scaled = deployment(made)
-    assert "num_replicas" in scaled, "it begins with a number, and is scaled from there"
+@pytest.mark.parametrize(
+    ("workers", "least", "most", "replicas"),
+    [(2, 1, 4, 2), (2, 3, 4, 3), (2, 1, 1, 1), (0, 1, 4, 1)],
+)
+def test_of_rays_own_number_the_workers_tell_in_its_bounds(service, workers, least, most, replicas):
+    made = service()
+    bounds = Autoscaling(min_replicas=least, max_replicas=most, target_ongoing_requests=4)
+    config = ServeConfig.read(made["spec"]["serveConfigV2"]).model_dump(exclude_none=True)
+    config["applications"][0]["deployments"][0]["autoscaling_config"] = bounds.model_dump()
+    spec = made["spec"] | {"serveConfigV2": json.dumps(config)}
+    leaving = worker("c", deletionTimestamp=MADE)
+    assert seen(made | {"spec": spec}, told(), (*TWO[:workers], leaving)).replicas == replicas
+
+
+def test_how_many_workers_there_were_once_says_nothing(service):
+    """KubeRay 1.5.1 writes the status of a RayService for other reasons alone."""
+    made = service(autoscaling=SCALING, replicas=None)
+    found = seen(made, told(endpoints=1), [worker()])
+    assert (found.ready, found.replicas) == (1, 1)
+
+
+SCALING = {"minReplicas": 1, "maxReplicas": 4, "inFlight": 3}
+
+
+@pytest.mark.parametrize(
+    "change", [{"autoscaling": SCALING, "replicas": None}, {"replicas": 5}, {"replicas": 1}]
+)
+def test_ray_sees_the_same_code_whatever_number_is_asked_for(service, change):
+    """As Ray 2.60 counts it: `get_app_code_version`; other code replaces each replica."""
+
+    def code(made):
+        [application] = json.loads(made["spec"]["serveConfigV2"])["applications"]
+        policies = [
+            each["autoscaling_config"].get("policy")
+            for each in application["deployments"]
+            if isinstance(each.get("autoscaling_config"), dict)
+        ]
+        return application["import_path"], policies
+
+    assert code(service(replicas=2)) == code(service(**change))
+
+
+def test_ray_goes_on_from_what_runs_when_its_bounds_change(service):
+    bounds = deployment(service(autoscaling=SCALING, replicas=None))["autoscaling_config"]
+    assert "initial_replicas" not in bounds, "Serve would go there at any change"
 
 
 UP = {"conditions": [{"type": "Ready", "status": "True"}]}
@@ -457,7 +496,6 @@ def active(**current):
         active(rayClusterStatus="lost"),
         active(
             rayClusterStatus={
-                "desiredWorkerReplicas": "x",
                 "conditions": [{"type": "HeadPodReady", "status": "False", "reason": ["a"]}],
             }
         ),
@@ -498,14 +536,11 @@ def test_a_config_that_nobody_can_read_leaves_what_runs(service, config):
     made = service()
     made = made | {"spec": made["spec"] | {"serveConfigV2": config}}
     status = told()
-    del status["activeServiceStatus"]["rayClusterStatus"]["desiredWorkerReplicas"]
     assert (seen(made, status, TWO).ready, seen(made, status, TWO).replicas) == (2, 2)
 
 
 def test_no_number_without_end_is_read():
-    known = Autoscaling(
-        min_replicas=1, max_replicas=2, initial_replicas=1, target_ongoing_requests=4
-    ).model_dump_json()
+    known = Autoscaling(min_replicas=1, max_replicas=2, target_ongoing_requests=4).model_dump_json()
     assert Autoscaling.model_validate_json(known)
     with pytest.raises(ValidationError):
         Autoscaling.model_validate_json(known.replace("4.0", "Infinity"))

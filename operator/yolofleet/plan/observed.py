@@ -36,7 +36,7 @@ from yolofleet.workloads.record import (
     was_released,
 )
 from yolofleet.workloads.revision import Revision, recorded
-from yolofleet.workloads.workload import Record, Running, Scaled, Workload
+from yolofleet.workloads.workload import Record, Running, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class ObservedRevision:
     released: whether it was the stable revision at some time; unproved: whether it was made for
     that as the first one, and is still to be judged. failed: what it was called off for.
     deployed: whether there is a workload; without it the record is all there is.
-    record: what is kept apart from the workload; noted: what is kept on it. scaled, hopeless,
+    record: what is kept apart from the workload; noted: what is kept on it. hopeless,
     served, look_at: as in `Running`. remade: how often it was made anew.
     """
 
@@ -68,7 +68,6 @@ class ObservedRevision:
     deployed: bool = True
     record: Record | None = None
     noted: Record | None = None
-    scaled: Scaled | None = None
     hopeless: datetime | None = None
     remade: int = 0
     served: bool = False
@@ -283,7 +282,6 @@ def _revision(
         failed=failed,
         record=record,
         noted=seen.noted,
-        scaled=seen.scaled,
         hopeless=seen.hopeless,
         remade=times_remade(kept) if kept else 0,
         served=seen.served,

@@ -104,20 +104,15 @@ def scales_itself(
 ) -> tuple[int | None, Scaled | None]:
     """Return the number of `revision`, or how its workload moves that by itself.
 
-    It begins once no autoscaler of others is there any more, with what runs then; and with what
-    runs when it is asked for something else. Where it has nothing to go by it stays as it is.
+    It begins once no autoscaler of others is there any more, with what runs then. Where it has
+    nothing to go by it stays as it is.
     """
     asked = detector.spec.autoscaled
     if replicas is not None or asked is None or not workload_for(revision).OWN_AUTOSCALER:
         return replicas, None
-    running = max(observed.replicas(revision.name), 1)
     if asked.in_flight is None or observed.least is not None or observed.scaled:
-        return running, None
-    seen = observed.revisions.get(revision.name)
-    wanted = Scaled(asked.min_replicas, asked.max_replicas, asked.in_flight, running)
-    if seen and seen.scaled and replace(seen.scaled, begins=running) == wanted:
-        return None, seen.scaled
-    return None, wanted
+        return max(observed.replicas(revision.name), 1), None
+    return None, Scaled(asked.min_replicas, asked.max_replicas, asked.in_flight)
 
 
 def status_of_none(detector: Detector) -> AutoscalingStatus | None:

@@ -13,7 +13,12 @@ def condition(pod: Manifest, type: str) -> Manifest | None:
 def is_ready(pod: Manifest) -> bool:
     """Say whether requests are led to `pod`: it is ready, and stays."""
     ready = condition(pod, "Ready")
-    return bool(ready and ready["status"] == "True") and "deletionTimestamp" not in pod["metadata"]
+    return bool(ready and ready["status"] == "True") and stays(pod)
+
+
+def stays(pod: Manifest) -> bool:
+    """Say whether nobody has taken `pod` away."""
+    return "deletionTimestamp" not in pod["metadata"]
 
 
 def revision_of(pod: Manifest) -> str:

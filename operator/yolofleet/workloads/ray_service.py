@@ -29,7 +29,7 @@ from yolofleet.runtime.quantity import amount
 from yolofleet.workloads import judged, ray_status, server
 from yolofleet.workloads.accelerators import requests_of
 from yolofleet.workloads.account import account_of
-from yolofleet.workloads.pods import is_ready
+from yolofleet.workloads.pods import is_ready, stays
 from yolofleet.workloads.record import failure_noted, notes, was_proved, was_released
 from yolofleet.workloads.revision import Revision
 from yolofleet.workloads.serve_config import (
@@ -105,7 +105,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         head_labels=_head(name) | _NO_SIDECAR,
         head_env=_environment(ray),
         head_resources={"requests": ray.head.requests, "limits": ray.head.limits},
-        workers=planned.replicas or (planned.scaled.begins if planned.scaled else 1),
+        workers=planned.replicas or (planned.scaled.least if planned.scaled else 1),
         worker_params={
             "num-cpus": str(cores),
             "num-gpus": str(_gpus(revision)),
@@ -180,8 +180,7 @@ def _serve_config(detector: Detector, planned: PlannedRevision, cores: int) -> S
     revision, asked = planned.revision, detector.spec.ray_serve or RayServe()
     deadline = seconds(revision.inference.deadline)
     deployment = Deployment(
-        num_replicas=None if planned.scaled else planned.replicas or 1,
-        autoscaling_config=_autoscaling(planned.scaled) if planned.scaled else None,
+        autoscaling_config=_autoscaling(planned, asked),
         max_ongoing_requests=asked.max_ongoing_requests,
         max_queued_requests=asked.max_queued_requests,
         graceful_shutdown_timeout_s=max(30.0, ceil(deadline) + 10.0),
@@ -193,11 +192,13 @@ def _serve_config(detector: Detector, planned: PlannedRevision, cores: int) -> S
     )
 
 
-def _autoscaling(scaled: Scaled) -> Autoscaling:
+def _autoscaling(planned: PlannedRevision, asked: RayServe) -> Autoscaling:
+    if (scaled := planned.scaled) is None:
+        number = planned.replicas or 1
+        scaled = Scaled(least=number, most=number, in_flight=asked.max_ongoing_requests)
     return Autoscaling(
         min_replicas=scaled.least,
         max_replicas=scaled.most,
-        initial_replicas=min(max(scaled.begins, scaled.least), scaled.most),
         target_ongoing_requests=scaled.in_flight,
     )
 
@@ -360,9 +361,8 @@ def read(manifest: Manifest, pods: Sequence[Manifest], now: datetime, /) -> Runn
     metadata, status = manifest["metadata"], ray_status.part(manifest, "status")
     told = ray_status.read(manifest, now)
     config = ServeConfig.read(manifest["spec"].get("serveConfigV2"))
-    own = _scaled(config)
     answering = sum(map(is_ready, pods))
-    replicas = _replicas(config, own, told.workers, answering)
+    replicas = _replicas(config, sum(map(stays, pods)))
     known = ray_status.number(status, "numServeEndpoints") or 0
     seen = ray_status.number(status, "observedGeneration") or 0
     ready = min(answering, known, replicas)
@@ -380,34 +380,19 @@ def read(manifest: Manifest, pods: Sequence[Manifest], now: datetime, /) -> Runn
         proved=was_proved(manifest),
         failed=failure_noted(manifest),
         failure=told.failure,
-        scaled=own,
         hopeless=None if answering or served else told.hopeless,
         served=served,
         look_at=told.look_at,
     )
 
 
-def _scaled(config: ServeConfig | None) -> Scaled | None:
-    found = config.deployment.autoscaling_config if config else None
-    if found is None:
-        return None
-    return Scaled(
-        found.min_replicas,
-        found.max_replicas,
-        int(found.target_ongoing_requests),
-        found.initial_replicas,
-    )
+def _replicas(config: ServeConfig | None, workers: int) -> int:
+    """Return what is asked for: within Serve's bounds the workers tell of that, one for each.
 
-
-def _replicas(
-    config: ServeConfig | None, own: Scaled | None, workers: int | None, answering: int
-) -> int:
-    """Return what is asked for; of Serve's own autoscaler the workers tell: one for each.
-
+    KubeRay's `desiredWorkerReplicas` does not: it writes the status anew for other reasons alone.
     Where others wrote what cannot be read, Ray goes on with what it had.
     """
     if config is None:
-        return answering if workers is None else workers
-    if own is None:
-        return config.deployment.num_replicas or 0
-    return min(max(own.begins if workers is None else workers, own.least), own.most)
+        return workers
+    bounds = config.deployment.autoscaling_config
+    return min(max(workers, bounds.min_replicas), bounds.max_replicas)

@@ -27,12 +27,10 @@ _LONGEST: Final = 500
 class Told:
     """What is said. well: the application is up, as far as anybody knows.
 
-    workers: how many Ray's autoscaler asks for. hopeless: as in `Running`. look_at: when time alone
-    changes what is said.
+    hopeless: as in `Running`. look_at: when time alone changes what is said.
     """
 
     well: bool
-    workers: int | None
     failure: Failure | None
     hopeless: datetime | None
     look_at: datetime | None
@@ -46,7 +44,7 @@ def read(manifest: Manifest, now: datetime) -> Told:
         silent_at = made + PATIENCE if made else None
         silent = silent_at is not None and now >= silent_at
         failure = _silent(manifest, made) if silent else None
-        return Told(False, None, failure, None, None if silent else silent_at)
+        return Told(False, failure, None, None if silent else silent_at)
     active, pending = (part(status, f"{which}ServiceStatus") for which in ("active", "pending"))
     current = active if active.get("rayClusterName") else pending
     cluster = part(current, "rayClusterStatus")
@@ -58,7 +56,6 @@ def read(manifest: Manifest, now: datetime) -> Told:
     failure = failure or _of_head(cluster, started=not never)
     return Told(
         well=str(deployment.get("status")) in _GOES and said.isdisjoint((_GAVE_UP, _ILL)),
-        workers=number(cluster, "desiredWorkerReplicas"),
         failure=failure,
         hopeless=made if never and _GAVE_UP in said else None,
         look_at=None,

@@ -20,15 +20,15 @@ class _Part(BaseModel):
 
 
 class Autoscaling(_Part):
-    """Serve's own autoscaler.
+    """The bounds of Serve's own autoscaler; of a number that is asked for, both are that.
 
-    initial_replicas: Serve goes there at the first deployment and whenever this part changes, so
-    that it has to be the number that runs then.
+    Serve takes the step from `num_replicas` to an autoscaler, and back, for other code: it replaces
+    all replicas, each before there is another one. With `initial_replicas` it would go there
+    whenever anything of the deployment changes; without, it goes on from what runs.
     """
 
     min_replicas: int
     max_replicas: int
-    initial_replicas: int
     target_ongoing_requests: float
     upscale_delay_s: float = 10.0
     downscale_delay_s: float = 300.0
@@ -49,11 +49,10 @@ class ActorOptions(_Part):
 
 
 class Deployment(_Part):
-    """The replicas. Of `num_replicas` and `autoscaling_config` there is one."""
+    """The replicas."""
 
     name: str = DEPLOYMENT
-    num_replicas: int | None = None
-    autoscaling_config: Autoscaling | None = None
+    autoscaling_config: Autoscaling
     max_ongoing_requests: int
     max_queued_requests: int
     backpressure_config: Backpressure = Backpressure()

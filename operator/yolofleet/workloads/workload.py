@@ -25,15 +25,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """How a workload moves its replicas itself: its bounds, and the requests in flight of each.
-
-    begins: the replicas that it starts with.
-    """
+    """How a workload moves its replicas itself: its bounds, and the requests in flight of each."""
 
     least: int
     most: int
     in_flight: int
-    begins: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +63,9 @@ class Running:
     that it tells of as ready. noted: what is kept of the revision on the workload.
     released: whether it was the stable one at some time; proved: and nothing is left to prove.
     failed: what it was called off for. failure: why it has no pod to ask.
-    scaled: how it moves its replicas itself. hopeless: since when there has been a workload that
-    never had a ready replica, and will have none by itself; another one may. served: whether it
-    was ever ready. look_at: when time alone changes what is read.
+    hopeless: since when there has been a workload that never had a ready replica, and will have
+    none by itself; another one may. served: whether it was ever ready. look_at: when time alone
+    changes what is read.
     """
 
     name: str
@@ -83,7 +79,6 @@ class Running:
     proved: bool
     failed: Failed | None
     failure: Failure | None
-    scaled: Scaled | None = None
     hopeless: datetime | None = None
     served: bool = False
     look_at: datetime | None = None
