@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from memory_cluster.faults import ALWAYS, Refused
+from memory_cluster.kuberay import KubeRay
 from memory_cluster.world import NAMESPACE, World
 from yolofleet.cluster import kinds
 from yolofleet.runtime.kind import Kind
@@ -25,15 +26,16 @@ def publish(world: World, devices: int) -> None:
     world.send("POST", kinds.DEVICE_SLICE.path(), {"metadata": {"name": NODE}, "spec": spec})
 
 
-async def a_world(devices: int | None = 1) -> World:
+async def a_world(devices: int | None = 1, **spec: Any) -> World:
     """Return one whose detector has come to rest. devices: None: no driver has told of any."""
     world = World(ABSENT)
+    world.controllers.others.append(KubeRay())
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     world.send("POST", kinds.NODE.path(), {"metadata": {"name": NODE}, "status": ready})
     if devices is not None:
         publish(world, devices)
     await world.settle()
-    await world.create(**ASKED)
+    await world.create(**ASKED, **spec)
     for _ in range(5):
         world.controllers.settle()
         await world.pass_time(1.0)
@@ -114,4 +116,18 @@ async def test_what_devices_there_are_may_be_unreadable_for_a_while(kind: Kind) 
     world.heal()
     await world.pass_time(10.5)
     assert world.condition("GPUAvailable")["reason"] == "Enough"
+    assert not world.failures
+
+
+async def test_workers_of_ray_claim_by_the_same_template_and_are_released() -> None:
+    world = await a_world(2, runtime={"engine": "ray", "image": "ray:gpu"}, replicas=2)
+    await world.settle()
+    assert world.condition("Released")["status"] == "True"
+    assert template(world)
+    claims = [{"name": "accelerator", "resourceClaimTemplateName": world.stable()}]
+    workers = [pod["spec"]["resourceClaims"] for pod in world.server.all(kinds.POD)]
+    assert workers == [claims, claims]
+    world.suffer()
+    await world.pass_time(60)
+    assert not world.writes()
     assert not world.failures

@@ -20,6 +20,7 @@ CLAIM = {"deviceClassName": "gpu.nvidia.com"}
 V2 = {"uri": "demo://shapes-v2"}
 SCALED = {"maxReplicas": 3}
 ON_RAY = {"engine": "ray"}
+GPU_ON_RAY = ON_RAY | {"image": "ray:gpu"}
 BY_RAY = {"runtime": ON_RAY, "autoscaling": {"maxReplicas": 3, "inFlight": 4}}
 HALF = {"limits": {"nvidia.com/gpu": "0.5"}}
 PUBLIC = {"gateways": ["istio-system/public"]}
@@ -199,27 +200,40 @@ RULES = [
         {"canary": {"runtime": ON_RAY, "replicas": 1}, "autoscaling": SCALED | {"load": 70}},
     ),
     (
-        {"runtime": ON_RAY | {"image": "ray:gpu"}, "resources": HALF},
+        {"runtime": GPU_ON_RAY, "resources": HALF},
         "spec.resources.limits: a part of an accelerator is none that Kubernetes gives",
-        {"runtime": ON_RAY | {"image": "ray:gpu"}, "resources": GPU},
+        {"runtime": GPU_ON_RAY, "resources": GPU},
     ),
     (
         {"canary": {"runtime": ON_RAY, "replicas": 1, "resources": HALF}},
         "spec.canary.resources.limits: a part of an accelerator",
-        {"canary": {"runtime": ON_RAY, "replicas": 1, "resources": GPU}},
+        {"canary": {"runtime": GPU_ON_RAY, "replicas": 1, "resources": GPU}},
+    ),
+    *(
+        (
+            {"canary": {"runtime": ON_RAY, "replicas": 1} | asked},
+            "spec.canary.runtime.image: the chart names no image with Ray for accelerators",
+            {"canary": {"runtime": GPU_ON_RAY, "replicas": 1} | asked},
+        )
+        for asked in ({"resources": GPU}, {"accelerator": CLAIM})
+    ),
+    (
+        {"runtime": ON_RAY, "canary": {"resources": GPU}},
+        "spec.canary.runtime.image: the chart names no image with Ray for accelerators",
+        {
+            "runtime": ON_RAY,
+            "canary": {"runtime": {"engine": "deployment"}, "replicas": 1, "resources": GPU},
+        },
     ),
     (
         {"runtime": ON_RAY, "resources": GPU},
         "spec.runtime.image: the chart names no image with Ray for accelerators",
-        {"runtime": ON_RAY | {"image": "ray:gpu"}, "resources": GPU},
+        {"runtime": GPU_ON_RAY, "resources": GPU},
     ),
     (
-        {
-            "runtime": ON_RAY | {"image": "ray:gpu"},
-            "accelerator": {"deviceClassName": "gpu.nvidia.com"},
-        },
-        "spec.accelerator: pods of Ray claim no devices yet; ask for them in spec.resources.limits",
-        {"runtime": ON_RAY | {"image": "ray:gpu"}, "resources": GPU},
+        {"runtime": ON_RAY, "accelerator": CLAIM},
+        "spec.runtime.image: the chart names no image with Ray for accelerators",
+        {"runtime": GPU_ON_RAY, "accelerator": CLAIM},
     ),
     (
         {"rayServe": {"maxOngoingRequests": 9}},

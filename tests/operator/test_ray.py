@@ -9,10 +9,15 @@ import pytest
 
 from controlplane.installation import ray_service_crd
 from controlplane.kube import Kube
+from yolofleet.api.detector import Detector
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
+from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.revisions import stable_revision
 from yolofleet.runtime.kind import kind_of
+from yolofleet.workloads import ray_service
 from yolofleet.workloads.serve_config import ServeConfig
+from yolofleet.workloads.workload import PlannedRevision, Record
 
 ON_RAY = {"engine": "ray", "ray": {"redis": {"address": "redis:6379"}}}
 READY = {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"}
@@ -101,6 +106,24 @@ async def test_kuberay_takes_a_ray_service_as_it_is_written_and_what_it_tells_is
     cluster["workerGroupSpecs"][0]["replicas"] = 3
     assert after == cluster, "a change of the number makes no other pods"
     assert detector["spec"]["runtime"]["engine"] == "ray"
+
+
+async def test_kuberay_keeps_what_workers_claim(
+    optional_kinds: Any, make_detector: Callable[..., Any], kube: Kube, namespace: str
+) -> None:
+    await optional_kinds.install(ray_service_crd())
+    runtime = ON_RAY | {"image": "serve:ray-gpu"}
+    detector = Detector.parse(
+        await make_detector(runtime=runtime, accelerator={"deviceClassName": "gpu.nvidia.com"})
+    )
+    revision = stable_revision(detector, Defaults(image_cpu="", image_torch="", image_gpu=""))
+    made = ray_service.build(detector, PlannedRevision(revision, Record(""), 1))
+    await kube.apply(made)
+    [stored] = await kube.list(kinds.RAY_SERVICE, namespace)
+    asked, kept = ray_service.pod(made)["spec"], ray_service.pod(stored)["spec"]
+    assert kept["resourceClaims"] == asked["resourceClaims"]
+    assert kept["containers"][0]["resources"] == asked["containers"][0]["resources"]
+    assert asked["containers"][0]["resources"]["claims"]
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from yolofleet.api.names import DETECTOR_LABEL, RAY_LABEL, REVISION_LABEL
+from yolofleet.plan.inventory import Inventory
+from yolofleet.plan.selectors import Device
 from yolofleet.workloads import ray_service
 from yolofleet.workloads.serve_config import Autoscaling, ServeConfig
 
@@ -93,16 +95,61 @@ def test_another_proxy_is_another_revision(world):
     assert named() == named(proxy="haproxy") != named(proxy="ray")
 
 
-def test_gpus_of_a_replica_are_those_of_its_worker(service, world):
+OF_GPUS = ON_RAY | {"image": "ray:gpu"}
+CLASS = "gpu.nvidia.com"
+
+
+def gpu_node(number):
     ready = [{"type": "Ready", "status": "True"}]
-    offered = {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": ready}
-    world.nodes = [{"metadata": {"name": "n", "labels": {}}, "spec": {}, "status": offered}]
-    image = ON_RAY | {"image": "ray:gpu"}
-    made = service(runtime=image, resources={"limits": {"nvidia.com/gpu": 2}})
-    [group] = made["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    offered = {"allocatable": {"nvidia.com/gpu": number}, "conditions": ready}
+    return {"metadata": {"name": "n", "labels": {}}, "spec": {}, "status": offered}
+
+
+def no_part_of_the_head(cluster):
+    head = json.dumps(cluster["headGroupSpec"])
+    return "gpu" not in head.replace("ray:gpu", "") and "claims" not in head.lower()
+
+
+def test_gpus_of_a_replica_are_those_of_its_worker(service, world):
+    world.nodes = [gpu_node("8")]
+    made = service(runtime=OF_GPUS, resources={"limits": {"nvidia.com/gpu": 2}})
+    cluster = made["spec"]["rayClusterConfig"]
+    [group] = cluster["workerGroupSpecs"]
     assert group["rayStartParams"]["num-gpus"] == "2"
     assert deployment(made)["ray_actor_options"]["num_gpus"] == 2
     assert group["template"]["spec"]["tolerations"]
+    assert no_part_of_the_head(cluster)
+
+
+@pytest.mark.parametrize(("there", "replicas"), [("8", 2), ("3", 1), ("2", 1)])
+def test_no_worker_is_asked_for_that_has_no_gpu(service, world, there, replicas):
+    world.nodes = [gpu_node(there)]
+    made = service(runtime=OF_GPUS, resources={"limits": {"nvidia.com/gpu": 2}}, replicas=2)
+    assert deployment(made)["num_replicas"] == replicas
+    assert world.status().condition("GPUAvailable").status == ("True" if replicas == 2 else "False")
+
+
+def test_what_workers_claim_is_what_ray_counts_and_a_template_of_the_revision(made, world):
+    devices = [Device(CLASS, "n", f"gpu-{n}", "n", {f"{CLASS}/type": "gpu"}, {}) for n in range(4)]
+    world.nodes = [gpu_node("0")]
+    world.inventory = Inventory({CLASS: (f"device.driver == '{CLASS}'",)}, devices)
+    children = made(runtime=OF_GPUS, accelerator={"deviceClassName": CLASS, "count": 2})
+    stable = world.decide().stable
+    [request] = children["ResourceClaimTemplate", stable]["spec"]["spec"]["devices"]["requests"]
+    assert request["exactly"]["count"] == 2
+    service = children["RayService", stable]
+    cluster = service["spec"]["rayClusterConfig"]
+    [group] = cluster["workerGroupSpecs"]
+    worker = group["template"]["spec"]
+    assert worker["resourceClaims"] == [
+        {"name": "accelerator", "resourceClaimTemplateName": stable}
+    ]
+    assert worker["containers"][0]["resources"]["claims"] == [{"name": "accelerator"}]
+    assert {each["key"] for each in worker["tolerations"]} == {"nvidia.com/gpu"}
+    assert group["rayStartParams"]["num-gpus"] == "2"
+    assert deployment(service)["ray_actor_options"]["num_gpus"] == 2
+    assert deployment(service)["num_replicas"] == 2
+    assert no_part_of_the_head(cluster)
 
 
 def test_workers_are_who_our_services_select_and_the_head_is_not(service):

@@ -615,6 +615,10 @@ _OF_CANARY = "has(self.canary) && has(self.canary.runtime) && has(self.canary.ru
 
 _ANY_ON_RAY = f"{_ON_RAY} || ({_OF_CANARY} && self.canary.runtime.engine == 'ray')"
 
+_CANARY_ON_RAY = (
+    f"has(self.canary) && (({_OF_CANARY}) ? self.canary.runtime.engine == 'ray' : {_ON_RAY})"
+)
+
 _SCALED_BY_RAY = f"({_ON_RAY}) && {_AUTOSCALED}"
 
 _WHOLE_NUMBERS = (*range(9), 16)
@@ -736,13 +740,6 @@ class DetectorSpec(ApiModel):
             ".canary.accelerator",
         ),
         Rule(
-            f"!({_ANY_ON_RAY}) || !(has(self.accelerator) ||"
-            " (has(self.canary) && has(self.canary.accelerator)))",
-            "spec.accelerator: pods of Ray claim no devices yet; ask for them in"
-            " spec.resources.limits (nvidia.com/gpu: 1), or use engine deployment",
-            ".accelerator",
-        ),
-        Rule(
             f"!({_ANY_ON_RAY}) || !has(self.rollout.strategy) ||"
             " self.rollout.strategy != 'InPlace'",
             "spec.rollout.strategy: InPlace needs a replica's room at once, and Ray keeps a worker"
@@ -812,6 +809,15 @@ class DetectorSpec(ApiModel):
             "spec.runtime.image: the chart names no image with Ray for accelerators; build one"
             " (target ray upon the gpu packages) and give its name",
             ".runtime.image",
+        ),
+        Rule(
+            f"!({_CANARY_ON_RAY}) || !(has(self.canary.accelerator) ||"
+            f" (has(self.canary.resources) && ({_limited('canary.resources')}))) ||"
+            " self.runtime.image != '' ||"
+            " (has(self.canary.runtime) && has(self.canary.runtime.image))",
+            "spec.canary.runtime.image: the chart names no image with Ray for accelerators; build"
+            " one (target ray upon the gpu packages) and give its name",
+            ".canary.runtime.image",
         ),
         Rule(
             f"!has(self.rayServe) || {_ANY_ON_RAY}",

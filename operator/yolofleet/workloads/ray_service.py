@@ -29,6 +29,7 @@ from yolofleet.runtime.quantity import amount
 from yolofleet.workloads import judged, ray_status, server
 from yolofleet.workloads.accelerators import requests_of
 from yolofleet.workloads.account import account_of
+from yolofleet.workloads.claims import container_claims, pod_claims
 from yolofleet.workloads.pods import is_ready, stays
 from yolofleet.workloads.record import failure_noted, notes, was_proved, was_released
 from yolofleet.workloads.revision import Revision
@@ -124,7 +125,8 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
             *_environment(ray),
         ],
         ports=_ports(revision),
-        resources=server.resources(revision),
+        claims=pod_claims(revision),
+        resources=server.resources(revision) | container_claims(revision),
         mounts=[_TMP, *server.mounts(revision)],
         volumes=[{"name": "tmp", "emptyDir": {}}, *server.volumes(detector, revision)],
     )
@@ -211,7 +213,7 @@ def _cores(revision: Revision) -> int:
 
 
 def _gpus(revision: Revision) -> int:
-    """Return the accelerators that Ray lets the replica see: all of its worker."""
+    """Return the accelerators that Ray lets the replica see: all of its worker, claimed or not."""
     return sum(requests_of(revision).values())
 
 
