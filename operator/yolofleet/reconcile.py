@@ -361,7 +361,15 @@ class _Turn:
         except ClusterError:
             children, complete = cluster.known_children(uid, self.key), False
         pods = self.deps.cache.pods(self.key)
-        return recounted(self.before, children, pods, complete=complete, until=until, now=self.now)
+        return recounted(
+            self.before,
+            children,
+            pods,
+            complete=complete,
+            lacking=self.deps.cache.lacking(),
+            until=until,
+            now=self.now,
+        )
 
 
 def _soonest(*looks: timedelta | None) -> timedelta | None:

@@ -316,6 +316,25 @@ async def test_without_the_right_to_ray_services_what_serves_keeps_requests_and_
     assert not world.failures
 
 
+async def test_without_it_an_invalid_spec_is_not_taken_for_a_deletion() -> None:
+    world, _ = await released(runtime=RAY, replicas=2)
+    stable = world.stable()
+    world = world.fork()
+    world.server.absent.add(kinds.RAY_SERVICE)
+    await world.edit(inference={"deadline": "soon"})
+    await world.settle()
+    assert world.condition("Progressing")["reason"] == "InvalidSpec"
+    assert world.status()["ready"] == "2/2", "workers answer, seen or not"
+    assert world.condition("Ready")["status"] == "True"
+    for pod in workers(world, stable):
+        world.remove(kinds.POD, pod["metadata"]["name"])
+    await world.settle()
+    told = world.condition("Ready")
+    assert (told["status"], told["reason"]) == ("False", "EngineAbsent")
+    assert "deleted" not in told["message"]
+    assert not world.failures
+
+
 async def test_without_it_a_release_to_a_deployment_still_loses_nothing() -> None:
     world, _ = await released(runtime=RAY, replicas=4, rollout=STEPS)
     stable = world.stable()

@@ -307,7 +307,7 @@ def _undeployed(
     """
     name, record = kept["metadata"]["name"], record_in(kept)
     revision = recorded(detector, name, record.text)
-    absent = _absent(revision, lacking)
+    absent = engine_absent(revision, lacking)
     ready = sum(map(is_ready, pods)) if absent else 0
     return ObservedRevision(
         name=name,
@@ -326,7 +326,7 @@ def _undeployed(
     )
 
 
-def _absent(revision: Revision | None, lacking: frozenset[str]) -> Failure | None:
+def engine_absent(revision: Revision | None, lacking: frozenset[str]) -> Failure | None:
     """Say that nothing in the cluster can run `revision`."""
     workload = workload_for(revision)
     if workload.KIND not in lacking:

@@ -3,7 +3,7 @@
 What was decided before stays as it was said, and so do weights: only who is ready is looked at.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -12,11 +12,11 @@ from yolofleet.api.names import Manifest
 from yolofleet.api.status import ConditionType, Reason, RevisionStatus, Serving, Status
 from yolofleet.plan.conditions.ready import was_there
 from yolofleet.plan.conditions.statement import Statement, dated
-from yolofleet.plan.observed import child_named
+from yolofleet.plan.observed import child_named, engine_absent
 from yolofleet.workloads import record
 from yolofleet.workloads.choice import among, workload_for
 from yolofleet.workloads.failures import Failure, failures_by_revision
-from yolofleet.workloads.pods import revision_of
+from yolofleet.workloads.pods import is_ready, revision_of
 from yolofleet.workloads.record import record_in
 from yolofleet.workloads.revision import read_back
 
@@ -30,12 +30,14 @@ def recounted(
     pods: Iterable[Manifest],
     *,
     complete: bool,
+    lacking: frozenset[str],
     until: str,
     now: datetime,
 ) -> Status:
     """Return `status` with the replicas of `children` as they are now.
 
     complete: a workload that is not among `children` is gone. Else its revision stays as published.
+    lacking: the kinds of workloads whose API is not there: their pods go on without being seen so.
     until: what has to be before anything is decided again.
     """
     children, pods = list(children), list(pods)
@@ -43,11 +45,14 @@ def recounted(
         each["metadata"]["name"]: by.read(each, _pods_of(each, pods), now)
         for by, each in among(children)
     }
+    unseen = _unseen(children, lacking, but=running)
     scaled = {c["metadata"]["name"] for c in children if c["kind"] == "HorizontalPodAutoscaler"}
 
     def anew(counted: _Counted, name: str) -> _Counted:
         seen = running.get(name)
         ready = seen.ready if seen else 0 if complete else counted.ready
+        if name in unseen:
+            ready = sum(is_ready(pod) for pod in pods if revision_of(pod) == name)
         desired = seen.replicas if seen and name in scaled else counted.desired
         return counted.model_copy(update={"ready": ready, "desired": desired})
 
@@ -59,10 +64,11 @@ def recounted(
     if stable:
         name, stable = stable.revision, anew(stable, stable.revision)
         failure = failures_by_revision(pods, {}, now).get(name)
-        if failure is None and name in running:
-            failure = running[name].failure
+        if failure is None:
+            failure = running[name].failure if name in running else unseen.get(name)
         statement = _how(stable, failure)
-        if complete and name not in running and not statement.status and was_there(status):
+        known = name in running or name in unseen
+        if complete and not known and not statement.status and was_there(status):
             statement = _deleted(name, children, until)
         ready = dated([statement], status, status.observed_generation, now)
         others = [each for each in status.conditions if each.type != ConditionType.READY]
@@ -73,6 +79,16 @@ def recounted(
             "conditions": [*ready, *others],
         }
     return status.model_copy(update=update)
+
+
+def _unseen(
+    children: Iterable[Manifest], lacking: frozenset[str], *, but: Collection[str]
+) -> dict[str, Failure]:
+    """Return the revisions that may run where the operator cannot look any more, and why."""
+    kept = {c["metadata"]["name"]: c for c in children if c["kind"] == record.KIND}
+    revisions = {n: read_back(n, record_in(c).text) for n, c in kept.items() if n not in but}
+    absent = {name: engine_absent(revision, lacking) for name, revision in revisions.items()}
+    return {name: failure for name, failure in absent.items() if failure}
 
 
 def _pods_of(workload: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
