@@ -125,7 +125,7 @@ def test_gpus_of_a_replica_are_those_of_its_worker(service, world):
 def test_no_worker_is_asked_for_that_has_no_gpu(service, world, there, replicas):
     world.nodes = [gpu_node(there)]
     made = service(runtime=OF_GPUS, resources={"limits": {"nvidia.com/gpu": 2}}, replicas=2)
-    assert deployment(made)["num_replicas"] == replicas
+    assert deployment(made)["autoscaling_config"]["max_replicas"] == replicas
     assert world.status().condition("GPUAvailable").status == ("True" if replicas == 2 else "False")
 
 
@@ -148,7 +148,7 @@ def test_what_workers_claim_is_what_ray_counts_and_a_template_of_the_revision(ma
     assert {each["key"] for each in worker["tolerations"]} == {"nvidia.com/gpu"}
     assert group["rayStartParams"]["num-gpus"] == "2"
     assert deployment(service)["ray_actor_options"]["num_gpus"] == 2
-    assert deployment(service)["num_replicas"] == 2
+    assert deployment(service)["autoscaling_config"]["max_replicas"] == 2
     assert no_part_of_the_head(cluster)
 
 
