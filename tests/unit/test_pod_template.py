@@ -35,6 +35,10 @@ REFUSED = [
         server(env=[{"name": "YOLOSERVE_PORT", "value": "81"}]),
         f"{SERVER}.env[YOLOSERVE_PORT]: the probes and the Service need it",
     ),
+    (
+        server(env=[{"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "0"}]),
+        f"{SERVER}.env[RAY_SERVE_ENABLE_HA_PROXY]: use spec.runtime.ray.proxy, which tells the",
+    ),
     # other containers
     (
         {"containers": [{"name": "yoloserv", "env": []}]},

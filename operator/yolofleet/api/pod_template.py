@@ -155,6 +155,9 @@ MODEL_SETTINGS = {
 }
 """The same, each where spec.model says it; else podTemplate may, as it could before that."""
 
+_OF_RAY = {"RAY_SERVE_ENABLE_HA_PROXY": "use spec.runtime.ray.proxy, which tells the head as well"}
+"""Environment that Ray reads on every node alike."""
+
 _LABEL_NAME = re.compile(
     r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
@@ -269,7 +272,7 @@ def _of_server(
     path: str,
 ) -> Iterator[str]:
     yield from _refused(container, _OF_SERVER, path)
-    named = {f"YOLOSERVE_{name}": fix for name, fix in settings.items()}
+    named = {f"YOLOSERVE_{name}": fix for name, fix in settings.items()} | _OF_RAY
     for entry in container.get("env", ()):
         if fix := named.get(str(entry["name"])):
             yield f"{path}.env[{entry['name']}]: {fix}"
