@@ -1,5 +1,6 @@
 """Revisions on Ray, with a KubeRay that is played: releases across engines, and what goes wrong."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -151,6 +152,30 @@ async def test_a_canary_on_ray_that_is_called_off_leaves_nothing() -> None:
     assert (world.stable(), weights(world)) == (stable, {stable: 100})
     assert not world.server.all(kinds.RAY_SERVICE)
     assert is_safe(world)
+
+
+@pytest.mark.parametrize(("engine", "other"), [({}, RAY), (RAY, {"engine": "deployment"})])
+async def test_a_canary_on_the_other_engine_has_a_shadow_and_requests_of_its_own(
+    engine: Any, other: Any
+) -> None:
+    """Whoever answers reads who is to be shown copies; those go to the canary's Service."""
+    world, _ = await released(runtime=engine)
+    match = [{"headers": {"x-arm": {"exact": "b"}}}]
+    asked = {"runtime": other, "replicas": 1, "shadow": 100, "match": match}
+    await world.edit(canary=asked)
+    await world.settle(120.0)  # shorter than a shadow is renewed
+    stable, canary = world.stable(), world.status()["canary"]["revision"]
+    (live,) = world.server.all(kinds.CONFIG_MAP)
+    assert json.loads(live["data"]["live.json"])["shadow"]["revision"] == canary
+    for pod in (*workers(world, stable), *workers(world, canary)):
+        read = [each.get("configMap", {}).get("name") for each in pod["spec"]["volumes"]]
+        assert live["metadata"]["name"] in read
+    assert world.server.find(kinds.SERVICE, NAMESPACE, canary)
+    route = world.server.all(kinds.VIRTUAL_SERVICE)[0]["spec"]["http"]
+    (to,) = route[0]["route"]
+    assert (route[0]["match"], to["destination"]["host"].split(".")[0]) == (match, canary)
+    assert weights(world) == {stable: 100}
+    assert not world.unsafe(), world.unsafe()
 
 
 async def test_ray_to_ray_goes_by_a_second_cluster_and_the_old_one_gives_up_what_is_taken() -> None:
@@ -392,6 +417,32 @@ async def test_a_lost_head_takes_its_workers_unless_there_is_a_redis(runtime: An
     world.controllers.settle()
     await world.settle()
     assert weights(world) == {stable: 90, canary: 10}
+
+
+@pytest.mark.parametrize("strategy", [{"strategy": "BlueGreen"}, STEPS])
+async def test_a_head_lost_soon_after_a_release_gives_requests_back_to_what_drains(
+    strategy: Any,
+) -> None:
+    world, kuberay = await released(rollout=strategy)
+    old = world.stable()
+    await world.edit(runtime=RAY)
+    while world.stable() == old or not world.status().get("draining"):
+        world.controllers.step()
+        await world.pass_time(5.0)
+    new = world.stable()
+    assert weights(world) == {new: 100}
+    kuberay.headless.add(new)
+    world.controllers.settle()
+    await world.settle()
+    assert world.stable() == new, "the pointer stays"
+    assert weights(world) == {old: 100}
+    assert f"meanwhile requests go to {old}" in world.condition("Ready")["message"]
+    kuberay.headless.clear()
+    world.controllers.settle()
+    await world.settle()
+    assert weights(world) == {new: 100}
+    assert not workers(world, old)
+    assert is_safe(world)
 
 
 async def test_the_old_autoscaler_goes_before_rays_own_begins_and_what_ran_stays() -> None:

@@ -8,6 +8,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from yolofleet.api.names import RELEASED_ANNOTATION
 from yolofleet.plan.capacity import share_rounded_up
 
 MODELS = [{"uri": f"https://models/{n}.onnx"} for n in range(4)]
@@ -138,6 +139,7 @@ class Releases(RuleBasedStateMachine):
                     "a revision with traffic lost all its pods"
                 )
         self._surge_is_bounded(pods, ready)
+        self._the_last_one_ready_stays(ready)
         if world.mesh:
             self._routes_are_safe(ready, before)
             self._whoever_answers_goes_on(ready, before)
@@ -154,6 +156,22 @@ class Releases(RuleBasedStateMachine):
         stuck = not any(ready.get(n) for n in [status.stable.revision])
         bound = max(full + surge, were) + stuck  # stuck: one pod more is the way out
         assert sum(after.values()) <= bound, "too many pods"
+
+    def _the_last_one_ready_stays(self, ready):
+        """Of those that the detector was ever released on: a canary may be called off."""
+        spec = self.world.raw["spec"]
+        alone = spec.get("rollout", {}).get("strategy") == "InPlace"
+        alive = {name for name, count in ready.items() if count}
+        released = {
+            name
+            for name, deployment in self.world.deployments().items()
+            if RELEASED_ANNOTATION in deployment["metadata"].get("annotations", {})
+        }
+        if not alive or not alive <= released or not spec["replicas"]:
+            return
+        by_consent = alone and spec["replicas"] == 1
+        pods = self.world.replicas()
+        assert by_consent or any(pods.get(name) for name in alive), "the last ready pods went"
 
     def _no_capacity_goes_before_its_traffic(self, pods, ready, before):
         """What the router was last seen to send somewhere can still be carried there."""

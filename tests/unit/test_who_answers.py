@@ -1,11 +1,15 @@
 """Nobody who answers stops before another does: at zero replicas, and beside a stable that died."""
 
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pytest
 
-from yolofleet.api.names import REVISION_LABEL
+from yolofleet.analysis.margins import margins_hash
+from yolofleet.api.analysis import Failed
+from yolofleet.api.detector import Detector
+from yolofleet.api.names import FAILED_ANNOTATION, RELEASED_ANNOTATION, REVISION_LABEL
 from yolofleet.routers import gateway, istio
 
 V1, V2, V3 = ({"uri": f"demo://shapes{version}"} for version in ("-v1", "-v2", "-v3"))
@@ -122,6 +126,134 @@ def test_a_stable_that_dies_leaves_the_service_to_whoever_answers_while_a_third_
         assert who_answers(world)
         world.now += timedelta(seconds=20)
     assert who_answers(world) == {world.status().stable.revision}
+
+
+RELEASES = {
+    "whole": {"strategy": "BlueGreen"},
+    "replica by replica": {"strategy": "InPlace"},
+    "steps": {"strategy": "Canary", "steps": [{"weight": 50, "hold": "1m"}]},
+}
+
+
+def can(world, *strategies):
+    """Say whether what routes in `world` can walk these: steps need parts."""
+    return "steps" not in strategies or world.mesh or world.gateway
+
+
+def dying(world, rollout, replicas=3):
+    """Release V1, then V2, whose pods die as soon as it is stable; return the names of both."""
+    old = released(world, replicas=replicas, rollout=rollout)
+    world.edit(model=V2)
+    for _ in range(60):
+        world.reconcile()
+        if world.status().stable.revision != old:
+            break
+        world.run_pods()
+        world.now += timedelta(seconds=5)
+    new = world.status().stable.revision
+    assert new != old
+    world.broken = {V2["uri"]}
+    world.run_pods()
+    assert not world.ready(new)
+    return old, new
+
+
+def is_answered(world, looks=20, seconds=20):
+    """Let time pass; return who answered at the end, after somebody always did."""
+    for _ in range(looks):
+        world.reconcile()
+        assert who_answers(world)
+        world.run_pods(1)
+        world.now += timedelta(seconds=seconds)
+    return who_answers(world)
+
+
+@pytest.mark.parametrize("rollout", RELEASES)
+@pytest.mark.parametrize("later", [0, 20])
+def test_a_stable_that_dies_leaves_its_requests_to_the_one_before_that_drains(
+    routed_world, rollout, later
+):
+    world = routed_world
+    if not can(world, rollout):
+        return
+    old, new = dying(world, RELEASES[rollout])
+    if not world.ready(old):
+        assert rollout == "replica by replica"
+        return
+    world.broken = set()
+    world.run_pods()
+    for _ in range(3):  # the route is at the new one, and the old one drains
+        world.reconcile()
+    assert who_answers(world) == {new}
+    world.now += timedelta(seconds=later)
+    world.broken = {V2["uri"]}
+    world.run_pods()
+    assert is_answered(world) == {old}
+    assert world.status().stable.revision == new
+    world.broken = set()
+    assert is_answered(world, looks=40) == {new}
+    assert world.replicas() == {old: 0, new: 3}
+
+
+@pytest.mark.parametrize(
+    ("rollout", "after", "replicas"),
+    [
+        ("whole", "whole", 1),
+        ("whole", "replica by replica", 1),
+        *product(RELEASES, RELEASES, [3]),
+    ],
+)
+def test_what_comes_after_one_that_died_takes_over_from_the_one_before(
+    routed_world, rollout, after, replicas
+):
+    world = routed_world
+    if not can(world, rollout, after):
+        return
+    old, new = dying(world, RELEASES[rollout], replicas)
+    if not world.ready(old):
+        return
+    assert is_answered(world, looks=3, seconds=10)
+    world.edit(model=V3, rollout=RELEASES[after])
+    third = is_answered(world, looks=60)
+    assert third == {world.status().stable.revision}
+    assert not third & {old, new}
+    assert world.replicas() == {old: 0, new: 0, third.pop(): replicas}
+
+
+def test_what_comes_after_one_that_died_is_whole_beside_an_autoscaler(world):
+    scaled = {"minReplicas": 3, "maxReplicas": 6, "targetCPUUtilization": 60}
+    world.edit(resources={"requests": {"cpu": "1"}})
+    old, new = dying(world, RELEASES["whole"])
+    world.edit(replicas=None, autoscaling=scaled)
+    assert is_answered(world, looks=3, seconds=10) == {old}
+    world.edit(model=V3)
+    third = is_answered(world, looks=40)
+    assert third == {world.status().stable.revision}
+    assert world.replicas() == {old: 0, new: 0, third.pop(): 3}
+
+
+def called_off(world, name):
+    """Return the note that `name` failed, by the limits that the detector has now."""
+    limits = Detector.parse(world.raw).spec.rollout.analysis
+    failed = Failed(revision=name, check="errors", at=world.now, margins_hash=margins_hash(limits))
+    return failed.model_dump_json(by_alias=True, exclude_none=True)
+
+
+@pytest.mark.parametrize("was", ["never released", "called off"])
+def test_what_nobody_is_to_get_does_not_answer_for_one_that_died(routed_world, was):
+    world = routed_world
+    old, new = dying(world, RELEASES["whole"])
+    for kind in ("Deployment", "ControllerRevision"):
+        notes = world.children[kind, old]["metadata"]["annotations"]
+        if was == "called off":
+            world.edit(rollout={**RELEASES["whole"], "analysis": {}})
+            notes[FAILED_ANNOTATION] = called_off(world, old)
+        else:
+            notes.pop(RELEASED_ANNOTATION)
+    for _ in range(4):
+        world.reconcile()
+        assert who_answers(world) == set()
+        assert world.status().stable.revision == new
 
 
 MATCH = [{"headers": {"x-canary": {"exact": "always"}}}]

@@ -17,7 +17,7 @@ from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
-from yolofleet.plan.release import Release, draining, next_release, shares, spans
+from yolofleet.plan.release import Release, draining, next_release, shares, spans, standing_in
 from yolofleet.plan.remaking import Remaking, remaking
 from yolofleet.plan.replicas import Case, desired_replicas, former_replicas, with_room
 from yolofleet.plan.rollout import Progress
@@ -105,7 +105,7 @@ class Plan:
         names = (p.revision.name for p in self.revisions if p.revision.name != self.stable)
         serves = {self.matched} | {name for name, weight in self.weights.items() if weight}
         if self.spans:
-            serves |= {self.target, self.canary}
+            serves |= {p.revision.name for p in self.revisions if p.replicas}
         return tuple(name for name in names if name in serves)
 
     @property
@@ -137,9 +137,11 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
             stable=release.stable,
             staying=release.staying(observed),
             shares=shares(detector, observed, release),
+            instead=standing_in(observed, release),
             full=release.serving,
         )
-    leaving = draining(observed, release, split, now=now)
+    spanned = spans(detector, observed, release)
+    leaving = draining(observed, release, split, spanned=spanned, now=now)
     desired = {
         r.name: desired_replicas(Case(detector, observed, release, r.name)) for r in release.wanted
     }
@@ -169,7 +171,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         buckets=_buckets(detector, observed, split),
         unreached=observed.unreached,
         matched=_matched(detector, observed, release),
-        spans=spans(detector, observed, release),
+        spans=spanned,
         progress=release.progress,
         called_off=release.called_off,
         trial=trial,

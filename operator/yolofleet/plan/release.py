@@ -192,12 +192,29 @@ def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[R
     return (*running, *resting[: detector.spec.revision_history])
 
 
+def standing_in(observed: Observed, release: Release) -> tuple[str, ...]:
+    """Return the former revisions that answer in the place of a stable one that died.
+
+    They were released on before, did not fail, and their pods have not gone yet. The pointer stays.
+    """
+    if release.staying(observed) or not release.capacity.full:
+        return ()
+    return tuple(
+        revision.name
+        for revision in release.former
+        if (seen := observed.revisions[revision.name]).ready
+        and seen.released
+        and revision.name not in release.failed
+        and revision.name not in observed.unreached
+    )
+
+
 def shares(detector: Detector, observed: Observed, release: Release) -> dict[str, int]:
-    """Return what revisions beside the stable one should get of the traffic, in percent.
+    """Return what revisions that are wanted beside the stable one should get, in percent.
 
     During a release everybody keeps what the router gives them now, but for its revision when the
-    traffic goes over in parts. That begins once the router has let go of all former revisions.
-    At zero replicas nothing but a canary is to answer.
+    traffic goes over in parts. That begins once the router has let go of all former revisions that
+    answer for nobody else. At zero replicas nothing but a canary is to answer.
     """
     others = [r.name for r in release.wanted if r.name != release.stable]
     if not release.capacity.full:
@@ -205,11 +222,14 @@ def shares(detector: Detector, observed: Observed, release: Release) -> dict[str
         return {name: 100 if name == alone else 0 for name in others}
     if progress := release.progress:
         held = {name: observed.weights.get(name, 0) for name in others}
+        instead = standing_in(observed, release)
+        served = observed.ready(release.stable) > 0 or bool(instead)
+        former = (r.name for r in release.former if r.name not in instead)
         # a whole set goes over with the pointer; before that, only where nobody else is alive
-        waits = progress.strategy is Strategy.BLUE_GREEN and observed.ready(release.stable) > 0
-        if not (waits or progress.held or any(_named(observed, r.name) for r in release.former)):
+        waits = progress.strategy is Strategy.BLUE_GREEN and served
+        if not (waits or progress.held or any(_named(observed, name) for name in former)):
             # the dark ends where nobody else is alive
-            lit = progress.dark and not observed.ready(release.stable)
+            lit = progress.dark and not served
             held[progress.revision] = max(progress.goal, 1) if lit else progress.goal
         elif progress.held or progress.dark:  # what it got because nothing else was alive goes back
             held[progress.revision] = min(held.get(progress.revision, 0), progress.goal)
@@ -222,13 +242,16 @@ def spans(detector: Detector, observed: Observed, release: Release) -> bool:
     """Say whether the detector's Service has to select the pods of all its revisions.
 
     It does while replicas are swapped in place without a mesh; and while nothing of the stable one
-    is ready and others may answer in its place, until a pod of it is back. A former revision is
-    let back by no Service; but the one that answers by it goes on while nobody else does.
+    is ready and others may answer in its place, until a pod of it is back. It lets back no former
+    revision that failed or was never released; but one that answers by it goes on while nobody
+    else does.
     """
     stays = release.staying(observed)
-    if any(observed.replicas(revision.name) for revision in release.former):
-        goes_on = observed.spans and not stays and release.serving > 0
-        return goes_on and _others_may_answer(detector, observed, release)
+    instead = standing_in(observed, release)
+    former = {r.name for r in release.former if observed.replicas(r.name)}
+    if former:
+        may = release.serving > 0 and (observed.spans or former <= {*instead})
+        return not stays and may and _others_may_answer(detector, observed, release)
     progress = release.progress
     if (
         progress
@@ -263,15 +286,23 @@ def _named(observed: Observed, name: str) -> bool:
 
 
 def draining(
-    observed: Observed, release: Release, split: Mapping[str, int], *, now: datetime
+    observed: Observed,
+    release: Release,
+    split: Mapping[str, int],
+    *,
+    spanned: bool,
+    now: datetime,
 ) -> dict[str, datetime]:
-    """Return since when each running revision that nobody wants has been without traffic."""
+    """Return since when each running revision that nobody wants has been without traffic.
+
+    spanned: whether the Service is to lead to whoever is ready, if it does not yet.
+    """
     known = {e.revision: min(e.since, now) for e in observed.status.draining}  # clocks are set back
     if observed.followed.by is Following.PENDING:
         return known  # the router may still send as before
     # whoever is ready gets requests by a Service that spans: they need those that others lack
-    needed = (
-        observed.spans and sum(observed.ready(r.name) for r in release.wanted) < release.serving
+    needed = (spanned or observed.spans) and (
+        sum(observed.ready(r.name) for r in release.wanted) < release.serving
     )
     return {
         revision.name: known.get(revision.name, now)

@@ -10,7 +10,7 @@ from yolofleet.api.rollout import Strategy
 from yolofleet.plan.capacity import incoming, outgoing, remaining, replicas_for, scaled_up, share_of
 from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
-from yolofleet.plan.release import Release, drained
+from yolofleet.plan.release import Release, drained, standing_in
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaling import canary_replicas
 from yolofleet.workloads.revision import Revision
@@ -55,6 +55,11 @@ class Case:
         """Replicas of revisions that nobody wants any more."""
         return sum(self.observed.replicas(each.name) for each in self.release.former)
 
+    @property
+    def instead(self) -> int:
+        """Ready replicas that answer in the place of a stable revision that died."""
+        return sum(map(self.observed.ready, standing_in(self.observed, self.release)))
+
 
 def desired_replicas(case: Case) -> int | None:
     """Return the replicas that a revision should have; None: an autoscaler owns them."""
@@ -67,15 +72,34 @@ def autoscaled(case: Case) -> int | None:
 
 
 def stable(case: Case) -> int:
-    """Grow into the room that others leave."""
-    return scaled_up(case.release.capacity, running=case.running, others=case.former)
+    """Grow into the room that others leave; those that answer in its place leave one more."""
+    if not case.release.capacity.full:
+        return at_zero(case)
+    grown = scaled_up(case.release.capacity, running=case.running, others=case.former)
+    return max(grown, int(case.instead > 0))
+
+
+def at_zero(case: Case) -> int:
+    """Go; but what answers goes on until the canary does that is to answer alone."""
+    observed, canary = case.observed, case.release.canary
+    if not canary or not observed.ready(case.name):
+        return 0
+    alone = 0 if observed.ready(canary.name) else 100
+    weight = observed.weights.get(case.name, 0) if observed.splits else alone
+    return remaining(case.release.serving, running=case.running, weight=weight)
 
 
 def going_out(case: Case) -> int:
-    """Give up what the successor has taken over, and nothing before."""
+    """Give up what the successor has taken over, and nothing before.
+
+    Once it is dead, what others answer in its place too: the successor needs the room.
+    """
     observed, capacity, progress = case.observed, case.release.capacity, case.release.progress
     if progress is None:
         return stable(case)
+    if instead := case.instead:
+        answered = instead + observed.ready(progress.revision)
+        return min(case.running, max(capacity.kept - answered, 0))
     recorded = observed.status.stable
     running = recorded.desired if recorded and recorded.revision == case.name else case.running
     others = case.former + observed.replicas(progress.revision)
@@ -100,12 +124,15 @@ def coming_in(case: Case) -> int:
     short = _short(observed, case.release)
     whole = progress.strategy is Strategy.BLUE_GREEN  # a whole set also in the dark
     needed = replicas_for(observed.weights.get(case.name, 0), capacity.kept)
+    before = observed.replicas(case.release.stable)
+    if case.instead and case.detector.spec.autoscaled:
+        before = 0  # it is dead, and its autoscaler would have back what it gave up
     return incoming(
         capacity,
         100 if whole else progress.goal,
         running=case.running,
         kept=min(case.running, needed) if short else case.running,
-        others=case.former + observed.replicas(case.release.stable) + short,
+        others=case.former + before + short,
         stuck=not observed.ready(case.release.stable),
     )
 
@@ -134,12 +161,15 @@ def _short(observed: Observed, release: Release) -> int:
     """Return the replicas that stable lacks while former revisions serve in their place.
 
     They go first where traffic goes over in parts: it does once nobody else serves. A whole second
-    set has room beside both, and need not wait for a stable revision that may never be whole.
+    set has room beside both, and need not wait for a stable revision that may never be whole; and
+    nobody waits for one that died.
     """
     progress = release.progress
     if progress is None or progress.held or progress.strategy is Strategy.BLUE_GREEN:
         return 0
-    if not any(observed.weights.get(former.name) for former in release.former):
+    instead = standing_in(observed, release)
+    former = (each.name for each in release.former if each.name not in instead)
+    if not any(map(observed.weights.get, former)):
         return 0
     return max(release.capacity.kept - observed.replicas(release.stable), 0)
 
@@ -186,11 +216,15 @@ def former_replicas(
 ) -> int:
     """Return the replicas of a revision that nobody wants: its own until it has drained."""
     live = observed.revisions[name]
+    consented = release.progress and release.capacity.full  # to an outage, with one replica
+    kept = release.capacity.kept if consented else release.serving
     if weight := split.get(name, 0):
         weight = max(weight, observed.weights.get(name, 0))  # until the router has let go
-        kept = release.capacity.kept if release.capacity.full else release.serving
         return remaining(kept, running=live.replicas, weight=weight)
     if name not in leaving and (live.ready or observed.weights.get(name)):
+        if release.progress and observed.spans and name in standing_in(observed, release):
+            answered = sum(observed.ready(each.name) for each in release.wanted)
+            return min(live.replicas, max(kept - answered, 1))  # the rest is its successor's room
         return live.replicas  # its pods may be back before a route that cannot be written
     drain = live.revision.drain_seconds if live.revision else 0
     if name in leaving and not drained(leaving[name], drain, now):
