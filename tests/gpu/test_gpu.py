@@ -91,6 +91,7 @@ def test_two_lanes_do_not_disturb_each_other(settings, backend, precision) -> No
     engine = running(settings, backend, precision)
     tensor, _ = tensor_of(engine)
     pictures = [tensor, np.ascontiguousarray(tensor[::-1])]
+    assert engine.lanes == len(pictures)
     expected = [engine.infer(0, [picture])[0].copy() for picture in pictures]
 
     def often(lane: int) -> None:
