@@ -180,10 +180,11 @@ async def always(condition: Callable[[], Awaitable[Any]], for_s: float) -> None:
 
 @asynccontextmanager
 async def connect(kubeconfig: Path, **options: Any) -> AsyncIterator[Client]:
-    """Give a client for `kubeconfig`."""
+    """Give a client for `kubeconfig`, who waits for an API server that gets no processor."""
     found = credentials_from(kubeconfig)
+    patient = {"timeout_s": PATIENCE_S, "connect_s": PATIENCE_S}
     async with found.session() as session:
-        yield Client(found, session, **options)
+        yield Client(found, session, **(patient | options))
 
 
 def credentials_from(kubeconfig: Path) -> Credentials:

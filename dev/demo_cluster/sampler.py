@@ -60,7 +60,7 @@ class Sampler:
         asyncio.run(self._sample())
 
     async def _sample(self) -> None:
-        async with connect(tools().kubeconfig) as client:
+        async with connect(tools().kubeconfig, timeout_s=30.0, connect_s=5.0) as client:
             kube = Kube(client)
             while not self._stop.is_set():
                 started = time.monotonic()

@@ -127,12 +127,14 @@ class Client:
         observe: Observer = lambda _request, _code, _seconds: None,
         may_write: Callable[[], bool] = lambda: True,
         timeout_s: float = 30.0,
+        connect_s: float = 5.0,
     ) -> None:
         self._server = credentials.server
         self._session = session
         self._observe = observe
         self._may_write = may_write
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=5.0)
+        self._connect_s = connect_s
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_s)
 
     async def send(self, request: Request) -> Manifest:
         """Send `request` and return what the API server answers."""
@@ -253,7 +255,9 @@ class Client:
         query |= {"labelSelector": selector} if selector else {}
         accept = METADATA if metadata_only else JSON
         request = Request("GET", kind.path(namespace), query, accept=accept)
-        within = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=SILENT_WATCH_S)
+        within = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._connect_s, sock_read=SILENT_WATCH_S
+        )
         async with self._open(request, "watch", within) as response:
             if response.status != 200:
                 _answer(request, response, await response.read())
