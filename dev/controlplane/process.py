@@ -22,7 +22,7 @@ from controlplane.kube import PATIENCE_S, eventually
 
 MODULE: Final = "yolofleet.__main__"
 SOURCES: Final = Path(__file__).resolve().parents[2] / "operator"
-TICK_S: Final = 0.2
+TICK_S: Final = 0.5
 ANSWERS_S: Final = 60.0
 """An operator that shares its cores with many others answers late; one that is gone, at once."""
 

@@ -29,7 +29,7 @@ from pulling import own_engine, served
 
 LOOPBACK: Final = registry.LOOPBACK
 DIES_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL", "--")
-READY_S: Final = 30
+READY_S: Final = 120
 
 
 def main() -> int:
