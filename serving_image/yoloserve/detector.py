@@ -19,6 +19,7 @@ from yoloserve.detections.postprocess import (
     Unfinished,
     begin,
 )
+from yoloserve.detections.surest import Surest
 from yoloserve.engine.starting import PROBE, Engine
 from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
 from yoloserve.images.decoding import decode, decode_for, decode_whole, require_size
@@ -102,7 +103,7 @@ class _Asked:
     """What a lane does for one picture: the network, and what is made of its numbers."""
 
     tensor: Image
-    finish: Callable[[Output], Any]
+    finish: Callable[[Output | Surest], Any]
     asked: bool = True  # by a caller, who waits
 
 
@@ -298,7 +299,7 @@ class Detector:
 
     async def raw(self, tensor: Image, flow: Flow = ANYBODY) -> Output:
         """Run a tensor through the engine, in turn with everybody else; return its numbers."""
-        ran = await self.batcher.submit(_Asked(tensor, lambda output: output), math.inf, flow)
+        ran = await self.batcher.submit(_Asked(tensor, _whole), math.inf, flow)
         return cast(Output, _result(ran.output))
 
     def require_in_time(self, deadline: float) -> None:
@@ -394,7 +395,7 @@ class Detector:
         What has been through the network waits for nothing any more, and the event loop hears of a
         batch once.
         """
-        outputs = self._engine.infer(lane, [each.tensor for each in batch])
+        outputs = self._engine.look(lane, [each.tensor for each in batch])
         done = self.clock()
         return [_finish(each, output, done) for each, output in zip(batch, outputs, strict=True)]
 
@@ -411,11 +412,11 @@ class Detector:
                 )
                 if run:  # the first one allocates
                     for each in seconds:
-                        self.batcher.learn([_Asked(tensor, _nothing)] * batch, each)
+                        self.batcher.learn([_Asked(tensor, _whole)] * batch, each)
 
     async def _timed(self, lane: int, tensors: list[Image]) -> float:
         began = self.clock()
-        await self._threads.run_on(lane, self._engine.infer, lane, tensors)
+        await self._threads.run_on(lane, self._engine.look, lane, tensors)
         return self.clock() - began
 
     async def close(self) -> None:
@@ -441,7 +442,7 @@ def _prepare(decode: Decode, source: Source, size: InputSize, max_pixels: int) -
     return _Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)
 
 
-def _finish(asked: _Asked, output: Output, network_done: float) -> _Looked:
+def _finish(asked: _Asked, output: Output | Surest, network_done: float) -> _Looked:
     began = time.perf_counter()
     result, failed = None, None
     try:
@@ -462,11 +463,13 @@ def _usual(looked: Sequence[_Looked], seconds: float) -> float:
     return seconds - sum(each.finish_s for each in looked if not each.asked)
 
 
-def _nothing(_: Output) -> None:
-    """Make nothing of it."""
+def _whole(output: Output | Surest) -> Output:
+    return output.whole() if isinstance(output, Surest) else output
 
 
-def _begin(head: Head, fit: Letterbox, options: Options, below: float, output: Output) -> _Begun:
+def _begin(
+    head: Head, fit: Letterbox, options: Options, below: float, output: Output | Surest
+) -> _Begun:
     """Find what there is and, if that is wanted and takes no turns, what nearly is."""
     nearly = begin(output, head, fit, options.lower(below)) if below else None
     if isinstance(nearly, Detections):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from yoloserve.detections.surest import BOX, CLASS, SCORE, Surest
 from yoloserve.images.letterbox import Boxes, Letterbox
 
 Output = NDArray[np.float32]  # one image's share of what the network returned
@@ -86,7 +87,9 @@ def postprocess(output: Output, head: Head, fit: Letterbox, options: Options) ->
     return begun.finished() if isinstance(begun, Unfinished) else begun
 
 
-def begin(output: Output, head: Head, fit: Letterbox, options: Options) -> Detections | Unfinished:
+def begin(
+    output: Output | Surest, head: Head, fit: Letterbox, options: Options
+) -> Detections | Unfinished:
     """Do of `postprocess` what takes ten milliseconds at most, which usually is all of it."""
     found = candidates(output, head, options.confidence)
     if options.classes is not None:
@@ -104,8 +107,13 @@ def _in_image(found: Detections, fit: Letterbox) -> Detections:
     return Detections(fit.to_image(found.boxes), found.scores, found.classes)
 
 
-def candidates(output: Output, head: Head, confidence: float) -> Detections:
-    """Gather what is surer than `confidence`; boxes in the tensor's pixels, any order."""
+def candidates(output: Output | Surest, head: Head, confidence: float) -> Detections:
+    """Gather what is surer than `confidence`; boxes in the tensor's pixels, by their places."""
+    if isinstance(output, Surest):
+        sure = output.above(confidence)
+        if sure is None:
+            return candidates(output.whole(), head, confidence)
+        return Detections(_corners(sure[:, BOX]), sure[:, SCORE], sure[:, CLASS].astype(np.int64))
     if head is Head.END_TO_END:
         sure = output[output[:, 4] > confidence]
         return Detections(sure[:, :4], sure[:, 4], sure[:, 5].astype(np.int64))

@@ -14,8 +14,9 @@ import numpy as np
 
 from yoloserve.detections.heads import recognise
 from yoloserve.detections.postprocess import Detections, Head, Options, Output, iou, postprocess
+from yoloserve.detections.surest import Surest
 from yoloserve.engine import converted, sight
-from yoloserve.engine.backends.base import Backend, BackendType, Tuning
+from yoloserve.engine.backends.base import Backend, BackendType, Picks, Tuning
 from yoloserve.errors import (
     BackendUnsupported,
     BlindModel,
@@ -84,6 +85,17 @@ class Engine:
         self.lanes = backend.lanes
         self.max_batch = backend.max_batch
         self.input_size = backend.input_size
+        self._picks = backend if isinstance(backend, Picks) else None
+        if self._picks:
+            self._picks.suit(head)
+
+    def look(self, lane: int, tensors: Sequence[Image]) -> Sequence[Output | Surest]:
+        """Run one batch for what is seen in it: on a GPU, whole outputs stay there.
+
+        What is fetched of them later is fetched on the lane's thread, before its next call.
+        """
+        picked = self._picks.surest(lane, tensors) if self._picks else None
+        return self.infer(lane, tensors) if picked is None else picked
 
     def infer(self, lane: int, tensors: Sequence[Image]) -> list[Output]:
         """Run one batch on one lane; the tensors are of one shape."""

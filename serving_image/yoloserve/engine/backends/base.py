@@ -2,13 +2,15 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from yoloserve.detections.postprocess import Head
+from yoloserve.detections.surest import Surest
 from yoloserve.errors import ModelUnsupported
-from yoloserve.images.letterbox import InputSize
+from yoloserve.images.letterbox import Image, InputSize
 from yoloserve.model.metadata import Metadata
 from yoloserve.model.weights import ModelFile
 from yoloserve.settings import PrecisionName, Profile
@@ -46,6 +48,20 @@ class Backend(Protocol):
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:
         """Run the network; the answer is the caller's own and is not written to again."""
+
+
+@runtime_checkable
+class Picks(Protocol):
+    """What a backend may do besides: leave outputs where they are, and give the surest of them."""
+
+    def suit(self, head: Head) -> None:
+        """Learn how outputs are read, before the first call; what is known to come is prepared."""
+
+    def surest(self, lane: int, tensors: Sequence[Image]) -> list[Surest] | None:
+        """Run the network; the outputs themselves can be had until the lane's next call.
+
+        None, and nothing has run: there is nothing to pick from.
+        """
 
 
 class BackendType(Protocol):

@@ -35,7 +35,7 @@ HINTS = {
 CPU_INFO = Path("/proc/cpuinfo")
 SAID_BY = "flags", "Features"  # of x86 and of ARM
 BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
-# ARM's for vectors of half precision (FEAT_FP16): the runtime computes in it there, and not in bf16.
+# ARM's for vectors of half precision (FEAT_FP16): there the runtime computes in it, not in bf16.
 FP16_INSTRUCTIONS = {"asimdhp"}
 CRASHES = {"amx_int8"}  # a quantised network of any size does, openvinotoolkit/openvino#37577
 

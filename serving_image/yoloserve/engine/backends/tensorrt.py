@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import tensorrt as trt
 import torch
 
+from yoloserve.detections.postprocess import Head
+from yoloserve.detections.surest import Surest
 from yoloserve.engine.backends import cuda, onnx_graph, plans
 from yoloserve.engine.backends.base import (
     Outputs,
     Tensors,
     Tuning,
     entry_of,
-    filled,
     input_size,
     lanes_and_batch,
     require_numbers,
@@ -23,7 +25,7 @@ from yoloserve.engine.backends.base import (
 )
 from yoloserve.engine.backends.sizes import MOST
 from yoloserve.errors import BackendUnsupported, ModelUnsupported
-from yoloserve.images.letterbox import blank
+from yoloserve.images.letterbox import Image, blank
 from yoloserve.model.formats import Format, Parts, engine_file, engine_parts
 from yoloserve.model.metadata import Metadata
 from yoloserve.model.weights import ModelFile
@@ -66,7 +68,6 @@ class TensorRt:
         if rows and "precision" not in parts.metadata:  # ours say it, and what they make of bytes
             require_numbers("uint8", ())
         self.input_size = input_size(entry, self.metadata, tuning)
-        self._batch = entry.batch
         _, self.max_batch = lanes_and_batch(entry, self.metadata, tuning)
         if plans.FREE in inputs[name]:
             *_, largest = engine.get_tensor_profile_shape(name, 0)
@@ -75,13 +76,24 @@ class TensorRt:
             self.max_batch = min(self.max_batch, most.batch or self.max_batch)
         # Each graph has a context, and each context has memory for the largest input.
         self._gpu = cuda.Lanes(
-            lambda: _Context(engine, name, rows=rows), self.max_batch, graphs=MOST
+            lambda: _Context(engine, name, rows=rows),
+            self.max_batch,
+            graphs=MOST,
+            usual=blank(self.input_size).shape[:2],
+            fixed=entry.batch,
         )
-        self._gpu.graphs.prepare((self.max_batch, *blank(self.input_size).shape[:2]))
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:
         """Run the network; our own engines take the bytes as they are."""
-        return self._gpu.infer(lane, filled(tensors, self._batch))[: len(tensors)]
+        return self._gpu.infer(lane, list(tensors))
+
+    def suit(self, head: Head) -> None:
+        """Learn how outputs are read: the surest places are picked on the GPU."""
+        self._gpu.suit(head)
+
+    def surest(self, lane: int, tensors: Sequence[Image]) -> list[Surest] | None:
+        """Run the network for the surest places of each image."""
+        return self._gpu.surest(lane, tensors)
 
 
 class _Context:

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
@@ -9,7 +10,9 @@ from typing import Any
 
 import torch
 
-from yoloserve.detections.postprocess import surest
+from yoloserve.detections.postprocess import Head
+from yoloserve.detections.postprocess import surest as surest_of
+from yoloserve.detections.surest import Surest
 from yoloserve.engine.backends import cuda
 from yoloserve.engine.backends.base import (
     STREAMS,
@@ -23,7 +26,7 @@ from yoloserve.engine.backends.base import (
 )
 from yoloserve.engine.backends.sizes import MOST
 from yoloserve.errors import BackendUnsupported
-from yoloserve.images.letterbox import blank
+from yoloserve.images.letterbox import Image, blank
 from yoloserve.model.formats import Format
 from yoloserve.model.metadata import Metadata
 from yoloserve.model.weights import ModelFile
@@ -68,16 +71,29 @@ class Torch:
             self.lanes = cuda.LANES
             # Graphs share the memory that they compute in: there is room for all of a few formats.
             batches = 1 + (self.max_batch - 1).bit_length()
-            self._gpu = cuda.Lanes(lambda: self._forward, self.max_batch, graphs=MOST * batches)
-            self._gpu.graphs.prepare((self.max_batch, *blank(self.input_size).shape[:2]))
+            self._gpu = cuda.Lanes(
+                lambda: self._forward,
+                self.max_batch,
+                graphs=MOST * batches,
+                usual=blank(self.input_size).shape[:2],
+            )
 
     def infer(self, lane: int, tensors: Tensors) -> Outputs:
         """Run the network on RGB planes of 0 to 1, converted where it runs."""
         if self._gpu:
-            return self._gpu.infer(lane, tensors)
+            return self._gpu.infer(lane, list(tensors))
         with torch.inference_mode():
             answer: Outputs = self._forward(torch.from_numpy(tensors)).numpy()
         return answer
+
+    def suit(self, head: Head) -> None:
+        """Learn how outputs are read: on a GPU, the surest places are picked there."""
+        if self._gpu:
+            self._gpu.suit(head)
+
+    def surest(self, lane: int, tensors: Sequence[Image]) -> list[Surest] | None:
+        """Run the network for the surest places; on a CPU there is no way to save."""
+        return self._gpu.surest(lane, tensors) if self._gpu else None
 
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
         half = self._dtype is not torch.float32
@@ -149,7 +165,7 @@ def _offer_suppression() -> None:
 
 
 def _suppress(boxes: Any, scores: Any, iou_threshold: float) -> Any:
-    kept = surest(boxes.float().cpu().numpy(), scores.float().cpu().numpy(), iou_threshold)
+    kept = surest_of(boxes.float().cpu().numpy(), scores.float().cpu().numpy(), iou_threshold)
     return torch.from_numpy(kept).to(boxes.device)
 
 
