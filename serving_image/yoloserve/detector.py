@@ -330,7 +330,9 @@ class Detector:
             self._max_pixels,
         )
         prepared = self.clock()
-        finish = partial(_begin, self._engine.head, ready.fit, options, below)
+        finish = partial(
+            _begin, head=self._engine.head, fit=ready.fit, options=options, below=below
+        )
         ran = await self.batcher.submit(_Asked(ready.tensor, finish, asked), deadline, flow)
         looked = ran.output
         begun, nearly = cast(_Begun, _result(looked))
@@ -468,7 +470,7 @@ def _whole(output: Output | Surest) -> Output:
 
 
 def _begin(
-    head: Head, fit: Letterbox, options: Options, below: float, output: Output | Surest
+    output: Output | Surest, head: Head, fit: Letterbox, options: Options, below: float
 ) -> _Begun:
     """Find what there is and, if that is wanted and takes no turns, what nearly is."""
     nearly = begin(output, head, fit, options.lower(below)) if below else None

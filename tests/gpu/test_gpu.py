@@ -1,6 +1,7 @@
 """The runtimes on a GPU: they see what a CPU sees, alone, in batches, in two lanes, as graphs."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,29 @@ def test_a_graph_answers_as_the_calls_it_was_captured_from(settings, backend, pr
     assert graphs.find((1, *wide.shape[:2]))
     for lane in range(engine.lanes):
         np.testing.assert_allclose(engine.infer(lane, [wide])[0], before, rtol=0.02, atol=0.5)
+
+
+@pytest.mark.parametrize("asked", [{}, {"confidence": 0.0}, {"confidence": 0.01, "classes": {1}}])
+@pytest.mark.parametrize("captured", [False, True], ids=["calls", "graph"])
+@pytest.mark.parametrize(("backend", "precision"), GRAPHED)
+def test_what_is_picked_on_the_gpu_gives_the_boxes_of_the_whole_output(
+    settings, backend, precision, captured: bool, asked: dict[str, Any]
+) -> None:
+    engine = running(settings, backend, precision, profile=Profile.THROUGHPUT, max_batch=4)
+    options = replace(OPTIONS, agnostic_nms=bool(asked), **asked)
+    graphs, fits = engine._backend._gpu.graphs, []
+    for path in sorted(EXAMPLES.glob("*.jpg")):
+        tensor, fit = tensor_of(engine, path)
+        if captured:
+            graphs.prepare((4, *tensor.shape[:2]))
+            assert graphs.find((4, *tensor.shape[:2]))
+        for each in engine.look(0, [tensor, tensor, np.zeros_like(tensor)]):
+            found, whole = (postprocess(o, engine.head, fit, options) for o in (each, each.whole()))
+            np.testing.assert_array_equal(found.boxes, whole.boxes)
+            np.testing.assert_array_equal(found.scores, whole.scores)
+            np.testing.assert_array_equal(found.classes, whole.classes)
+            fits.append(len(found))
+    assert sum(fits) > 20
 
 
 @pytest.mark.parametrize(("backend", "precision"), RUNS)

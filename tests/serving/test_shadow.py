@@ -197,7 +197,7 @@ def test_to_look_below_the_threshold_changes_nothing_above_it(rows, most, agnost
     output = np.array(rows, np.float32).reshape(-1, 6).T
     options = Options(0.25, 0.5, most, agnostic_nms=agnostic)
     seen = [
-        _begin(output, Head.ANCHOR_FREE, Letterbox(1, 1, 0, 0, 64, 64), options, below)[:2]
+        _begin(output, Head.ANCHOR_FREE, Letterbox(1, 1, 0, 0, 64, 64), options, below)
         for below in (0, NEARLY)
     ]
     (alone, none), (above, nearly) = seen
