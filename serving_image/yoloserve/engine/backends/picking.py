@@ -26,8 +26,9 @@ def pick(output: torch.Tensor, head: Head, most: int = MOST) -> torch.Tensor:
         objectness = output[..., 4]
         boxes, (scores, classes) = output[..., :4], (output[..., 5:] * output[..., 4:5]).max(dim=2)
         key = torch.minimum(scores, objectness)
-    # What is no number passes no threshold, and would count as the largest.
-    key = torch.where(key.isnan(), NEVER, key)
+    # What is no number passes no threshold, and would count as the largest. Filled, not chosen by
+    # `where`, which copies its constant to the device: nothing may be copied into a capture.
+    key = key.masked_fill(key.isnan(), NEVER)
     key, places = key.topk(min(most, key.shape[1]), dim=1)
 
     def of(numbers: torch.Tensor) -> torch.Tensor:
