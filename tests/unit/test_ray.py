@@ -466,6 +466,28 @@ def test_a_kuberay_that_says_nothing_is_given_a_minute(service):
     assert seen(service(), {}).failure.reason == "KubeRaySilent"
 
 
+INITIALIZING = {
+    "observedGeneration": 2,
+    "conditions": [{"type": "Ready", "status": "False", "reason": "Initializing"}],
+    "activeServiceStatus": {"rayClusterStatus": {"desiredCPU": "0", "head": {}}},
+    "pendingServiceStatus": {
+        "rayClusterName": "gate-x",
+        "rayClusterStatus": {"desiredCPU": "0", "head": {}},
+    },
+}
+"""All that KubeRay 1.5.1 says until Ray answers, whatever keeps the head from starting."""
+
+
+def test_a_cluster_that_does_not_come_up_is_said_after_three_minutes_and_where_to_look(service):
+    created = NOW - timedelta(minutes=2)
+    young = seen(service(), INITIALIZING, created=created.isoformat())
+    assert (young.failure, young.look_at) == (None, created + timedelta(minutes=3))
+    old = seen(service(), INITIALIZING)
+    assert old.failure.reason == "HeadFailed"
+    assert "describe pods -l yolofleet.io/ray-cluster=gate-" in old.failure.message
+    assert (old.look_at, old.hopeless) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("workers", "least", "most", "replicas"),
     [(2, 1, 4, 2), (2, 3, 4, 3), (2, 1, 1, 1), (0, 1, 4, 1)],

@@ -5,10 +5,10 @@ Fields are those of KubeRay 1.5.1 and 1.7.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from yolofleet.api.names import Manifest
+from yolofleet.api.names import RAY_LABEL, Manifest
 from yolofleet.api.plain import plain
 from yolofleet.api.status import Reason
 from yolofleet.workloads.failures import PATIENCE, Failure, moment
@@ -19,6 +19,9 @@ _GAVE_UP: Final = "DEPLOY_FAILED"
 _ILL: Final = "UNHEALTHY"
 _STARTING: Final = ("", "HeadPodNotFound", "ContainersNotReady", "PodInitializing")
 """Why a head is not ready that was only just made."""
+
+_COMES_UP: Final = timedelta(minutes=3)
+"""A head is up by then, its image pulled; KubeRay 1.5.1 tells of the head only once Ray answers."""
 
 _LONGEST: Final = 500
 
@@ -54,11 +57,16 @@ def read(manifest: Manifest, now: datetime) -> Told:
     never = not active.get("rayClusterName") and not _was_ready(status)
     failure = _of_application(said, application, deployment)
     failure = failure or _of_head(cluster, started=not never)
+    look_at = None
+    if never and failure is None and not application and made:
+        slow_at = made + _COMES_UP
+        failure = _not_up(manifest, made) if now >= slow_at else None
+        look_at = None if failure else slow_at
     return Told(
         well=str(deployment.get("status")) in _GOES and said.isdisjoint((_GAVE_UP, _ILL)),
         failure=failure,
         hopeless=made if never and _GAVE_UP in said else None,
-        look_at=None,
+        look_at=look_at,
     )
 
 
@@ -86,6 +94,17 @@ def _silent(manifest: Manifest, made: datetime | None) -> Failure:
         Reason.KUBERAY_SILENT,
         f"KubeRay does nothing with the RayService {name}; is its operator running, and does it"
         " watch this namespace?",
+        since=made,
+    )
+
+
+def _not_up(manifest: Manifest, made: datetime) -> Failure:
+    name, namespace = (manifest["metadata"][each] for each in ("name", "namespace"))
+    return Failure(
+        Reason.HEAD_FAILED,
+        f"the Ray cluster of {name} does not come up, and KubeRay does not say why; see kubectl -n"
+        f" {namespace} describe pods -l {RAY_LABEL}={name}",
+        lasting=False,
         since=made,
     )
 
