@@ -31,6 +31,10 @@ venv: $(VENV)/.installed ## Make the virtual environment from the locked require
 demo: venv ## A kind cluster, the chart, a detector, real detections, a canary, its promotion and roll-back
 	$(BIN)/python -m demo_cluster
 
+.PHONY: demo-ray
+demo-ray: venv ## From a Deployment to Ray and back under load, with a real KubeRay in the demo cluster
+	$(BIN)/python -m demo_cluster.ray
+
 .PHONY: demo-prometheus
 demo-prometheus: venv ## A Prometheus in the demo cluster, by the lines of docs/guides/monitoring.md, with the chart's rules
 	$(BIN)/python -m cluster prometheus

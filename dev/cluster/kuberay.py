@@ -25,15 +25,26 @@ RESOURCES: Final = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"me
 
 def install() -> None:
     """Install KubeRay's CRDs, and its manager in NAMESPACE."""
-    way = kindcluster.mode_of_running() or mode.current()
-    image = "" if way is Mode.PULL else _image()
+    manifests = _applied()
     with step(f"install KubeRay {versions.KUBERAY}"):
-        stated = RELEASE if way is Mode.PULL else gobuild.source(components.KUBERAY)
-        manifests = _manifests(str(stated) if way is Mode.PULL else f"{stated}/config/default")
-        client.kubectl("apply", "--server-side", "-f", "-", stdin=adapted(manifests, image))
+        client.kubectl("apply", "--server-side", "-f", "-", stdin=manifests)
         client.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
         there = ("--namespace", NAMESPACE, f"deployment/{NAME}", "--timeout=180s")
         client.kubectl("rollout", "status", *there)
+
+
+def uninstall() -> None:
+    """Take it away with its kinds; while it is there it sees to what they leave in a Redis."""
+    manifests = _applied()
+    with step("remove KubeRay"):
+        client.kubectl("delete", "rayservices,rayclusters", "--all", "--all-namespaces")
+        client.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=manifests)
+
+
+def _applied() -> bytes:
+    if (kindcluster.mode_of_running() or mode.current()) is Mode.PULL:
+        return adapted(_manifests(RELEASE), "")
+    return adapted(_manifests(f"{gobuild.source(components.KUBERAY)}/config/default"), _image())
 
 
 def adapted(manifests: str, image: str) -> bytes:

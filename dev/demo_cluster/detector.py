@@ -132,6 +132,18 @@ class Detector:
             hint=self.hint(),
         )
 
+    def wait_stable(self, revision: str, *, within_s: float = CHANGE_S) -> None:
+        """Wait until this revision is the stable one and has all traffic."""
+
+        def look() -> None:
+            raw = self.acted_on()
+            stable: Manifest = raw["status"].get("stable") or {}
+            if (stable.get("revision"), stable.get("weight")) != (revision, 100):
+                seen = f"{stable.get('revision')} has {stable.get('weight')} %"
+                raise NotYet(f"{seen}; {told(condition(raw, 'Progressing'))}")
+
+        eventually(f"all traffic for {revision}", look, within_s=within_s, hint=self.hint())
+
     def wait_settled(self, *, within_s: float = CHANGE_S) -> None:
         """Wait until nothing is on its way any more: former revisions have drained."""
 

@@ -11,10 +11,10 @@ from demo_cluster.load import Target
 
 
 @contextmanager
-def forwarded(kubectl: Kubectl, service: str) -> Iterator[Target]:
+def forwarded(kubectl: Kubectl, service: str, *, port: int = 80) -> Iterator[Target]:
     """Lead a free local port to one pod of a Service, as `kubectl port-forward` does."""
     process = subprocess.Popen(
-        kubectl.command("port-forward", f"service/{service}", ":80"),
+        kubectl.command("port-forward", f"service/{service}", f":{port}"),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -22,10 +22,10 @@ def forwarded(kubectl: Kubectl, service: str) -> Iterator[Target]:
     with process.stdout as said:
         try:
             line = said.readline()
-            port = re.search(r"127\.0\.0\.1:(\d+)", line)
-            if not port:
+            local = re.search(r"127\.0\.0\.1:(\d+)", line)
+            if not local:
                 raise KubectlFailed(f"kubectl port-forward service/{service} said {line!r}")
-            yield Target(f"http://127.0.0.1:{port[1]}", service)
+            yield Target(f"http://127.0.0.1:{local[1]}", service)
         finally:
             process.terminate()
             process.wait(10)

@@ -33,14 +33,17 @@ class Installation:
         return Target(tools().ingress_url, host)
 
 
-def install(*values: Path) -> Installation:
+def install(*values: Path, ray: str = "") -> Installation:
     """Make what is missing, from nothing if need be; what is there already is kept.
 
-    values: files for the chart, besides the images. A Prometheus that is there is told to it, too.
+    values: files for the chart, besides the images. ray: the image for `engine: ray`. A Prometheus
+    that is there is told to it, too.
     """
     up(metrics=False)  # nothing here scales by load
     built = images.build_and_load()
     asked = {"prometheus.url": prometheus.INSIDE} if prometheus.there() else {}
+    if ray:
+        asked["servingImages.ray"] = ray
     repository, tag = built["operator"].rsplit(":", 1)
     helm_install(
         RELEASE,

@@ -26,6 +26,7 @@ CALLERS: Final = 4
 AGREE: Final = 50  # answers in a row: more than are on their way at any moment
 AFTER_FAILURE_S: Final = 0.1  # a dead server must not be asked thousands of times a second
 PATH: Final = "/v1/detect"
+SHOWN: Final = 80  # bytes of an answer that is none of the server: a proxy says why
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +241,8 @@ def judged(status: int, body: bytes, took_ms: float) -> Answer:
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return Answer(took_ms, failure=f"HTTP {status}, not JSON")
+        told = body[:SHOWN].decode(errors="replace")
+        return Answer(took_ms, failure=f"HTTP {status}, not JSON: {told}")
     if status != 200:
         code = answer.get("error", {}).get("code", "") if isinstance(answer, dict) else ""
         return Answer(took_ms, failure=f"HTTP {status} {code}".rstrip())

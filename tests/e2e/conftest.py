@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cluster import gateway_api
+from cluster import gateway_api, kuberay
+from cluster import images as built
 from demo_cluster import pictures
 from demo_cluster.detector import Detector
 from demo_cluster.errors import NotYet
@@ -36,6 +37,14 @@ def installation() -> Installation:
     installed = install(Path(__file__).with_name("values.yaml"))
     gateway_api.install()
     return installed
+
+
+@pytest.fixture(scope="session")
+def with_ray(installation: Installation) -> Iterator[Installation]:
+    """KubeRay; then the chart, which gives its operator the rights to KubeRay's kind."""
+    kuberay.install()
+    yield install(Path(__file__).with_name("values.yaml"), ray=built.build_and_load_ray())
+    kuberay.uninstall()
 
 
 @pytest.fixture(scope="session")
@@ -145,6 +154,28 @@ def events(kubectl: Kubectl) -> Callable[[str, str], Manifest]:
     return wait
 
 
+def kill_container(kubectl: Kubectl, name: str) -> None:
+    """End all processes of a pod's first container as a crash does, with SIGKILL."""
+    pod = kubectl.find("pod", name)
+    assert pod, f"there is no pod {name}"
+    first = pod["spec"]["containers"][0]["name"]
+    [state] = [each for each in pod["status"]["containerStatuses"] if each["name"] == first]
+    container = re.sub(r"^\w+://", "", state["containerID"])
+    script = (
+        f"for process in /proc/[0-9]*; do grep -qs {container} $process/cgroup &&"
+        " kill -9 ${process#/proc/} && echo killed; done; true"
+    )
+    node = ["docker", "exec", pod["spec"]["nodeName"], "sh", "-c", script]
+    done = subprocess.run(node, capture_output=True, text=True, timeout=60, check=True)
+    assert "killed" in done.stdout, done.stderr
+
+
+@pytest.fixture(scope="session")
+def kill() -> Callable[[Kubectl, str], None]:
+    """`kill(kubectl, pod)` ends a pod's first container with SIGKILL."""
+    return kill_container
+
+
 class Leader:
     """The replica of the operator that holds the Lease."""
 
@@ -171,16 +202,7 @@ class Leader:
     def kill(self) -> str:
         """End the leader's process as a crash does, with SIGKILL; return who it was."""
         holder = eventually("a leader", self.identity, within_s=300)
-        pod = self._kubectl.find("pod", holder.rsplit("_", 1)[0])
-        assert pod, f"the holder of the Lease, {holder}, is no pod"
-        container = re.sub(r"^\w+://", "", pod["status"]["containerStatuses"][0]["containerID"])
-        script = (
-            f"for process in /proc/[0-9]*; do grep -qs {container} $process/cgroup &&"
-            " kill -9 ${process#/proc/} && echo killed; done; true"
-        )
-        node = ["docker", "exec", pod["spec"]["nodeName"], "sh", "-c", script]
-        done = subprocess.run(node, capture_output=True, text=True, timeout=60, check=True)
-        assert "killed" in done.stdout, done.stderr
+        kill_container(self._kubectl, holder.rsplit("_", 1)[0])
         return holder
 
 

@@ -43,8 +43,8 @@ def test_an_answer_is_worth_its_revision():
     [
         (503, b'{"error": {"code": "overloaded"}}', "HTTP 503 overloaded"),
         (503, b'"upstream"', "HTTP 503"),
-        (503, b"upstream connect error", "HTTP 503, not JSON"),
-        (200, b"", "HTTP 200, not JSON"),
+        (503, b"upstream connect error", "HTTP 503, not JSON: upstream connect error"),
+        (200, b"", "HTTP 200, not JSON: "),
         (200, b"{}", "no revision in the answer"),
         (200, b"[]", "no revision in the answer"),
     ],

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from demo_cluster import pictures, sampler
+from demo_cluster import pictures, ray, sampler
 from demo_cluster.detector import condition, told
 from demo_cluster.errors import NotYet, TookTooLong, WrongResult
 from demo_cluster.kube import documents
@@ -167,3 +167,40 @@ async def test_slow_answers_take_nothing_from_the_time_between_weight_and_pods(m
     monkeypatch.setattr(sampler, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     sample = await sampler.Sampler("shop", "gate")._look(Slow())
     assert read["pods"] < sample.at < read["weights"]
+
+
+class Asked:
+    """A load whose requests have ended as they were to."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    @property
+    def answered(self) -> int:
+        return len(self.ended)
+
+    def wait_for(self, more: int, *, within_s: float) -> None:  # noqa: ARG002 - as that of Load
+        self.ended += ["" for _ in range(more)]
+
+    def summary(self, since: int = 0) -> Summary:
+        ended = self.ended[since:]
+        return Summary(len(ended), {f: ended.count(f) for f in set(ended) - {""}}, {}, 1.0, 2.0)
+
+
+def test_each_part_of_the_story_counts_what_ended_in_it_and_a_moment_after(capsys):
+    load = Asked()
+    phases = ray.Phases(load)  # type: ignore[arg-type]
+    with phases.during("a start"):
+        load.ended += ["HTTP 504"]
+    with phases.during("a release"):
+        pass
+    assert {name: (each.requests, each.failed) for name, each in phases.by_name.items()} == {
+        "a start": (ray.FEWER + 1, 1),
+        "a release": (ray.FEWER, 0),
+    }
+    assert phases.table()[-1].split() == ["a", "release", "200", "0", "1", "2"]
+
+
+def test_both_engines_are_asked_for_half_of_what_the_slower_one_carries():
+    assert ray.Rate(deployment=60, ray=40).asked == 20
+    assert ray.Rate(deployment=30, ray=40).asked == 15
