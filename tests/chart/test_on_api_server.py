@@ -139,7 +139,8 @@ def test_the_prometheus_operator_s_own_kinds_take_what_is_made_for_it(installed,
     ]
     example = yaml.safe_load((EXAMPLES / "yolodetector.yaml").read_text())
     example["metadata"] |= {"namespace": "cameras", "uid": "0-1", "generation": 1}
-    made.append(pod_monitor(Detector.parse(example), labels))
+    on_ray = {"gate-12345678": "server-metrics"}
+    made.append(pod_monitor(Detector.parse(example), labels, on_ray))
     assert {each["kind"] for each in made} == {"ServiceMonitor", "PrometheusRule", "PodMonitor"}
     strict = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
     done = installed(*strict, stdin=yaml.safe_dump_all(made))
