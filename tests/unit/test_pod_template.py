@@ -179,3 +179,18 @@ def test_leave_to_run_code_may_come_from_the_template_unless_the_model_says_it(d
     detector_with(model=engine | {"allowCode": ["pickle"]}, podTemplate=template)
     with pytest.raises(InvalidSpec, match=r"YOLOSERVE_ALLOW_ENGINE\]: use spec.model.allowCode"):
         detector_with(model=engine | {"allowCode": ["engine"]}, podTemplate=template)
+
+
+@pytest.mark.parametrize("number", [8000, 8082, 52_365, 10_002, 19_999])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"runtime": {"engine": "ray"}},
+        {"canary": {"runtime": {"engine": "ray"}, "weight": 1, "replicas": 1}},
+    ],
+)
+def test_a_side_car_leaves_a_worker_of_ray_its_ports(detector_with, number, spec):
+    beside = {"podTemplate": {"spec": other(ports=[{"containerPort": number}])}}
+    with pytest.raises(InvalidSpec, match=rf"containers\[side\].ports\[{number}\]: with engine"):
+        detector_with(**spec, **beside)
+    assert detector_with(**beside), "a Deployment has none of them"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from yolofleet.api.names import DETECTOR_LABEL, RAY_LABEL, REVISION_LABEL
+from yolofleet.api.pod_template import EVIDENCE_PORT, RAY_TAKES
 from yolofleet.plan.inventory import Inventory
 from yolofleet.plan.selectors import Device
 from yolofleet.workloads import ray_service
@@ -276,6 +277,7 @@ def test_each_worker_is_scraped_where_it_tells_its_own_counters(made, world):
     [container] = group["template"]["spec"]["containers"]
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     assert ports == {"http": 8000, "evidence": 8081, "server-metrics": 8082}
+    assert {*ports.values()} <= RAY_TAKES | {EVIDENCE_PORT[1]}, "no side-car may have them"
     assert {"name": "YOLOSERVE_METRICS_PORT", "value": "8082"} in container["env"]
     annotations = group["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == "8082"

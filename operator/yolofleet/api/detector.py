@@ -987,8 +987,12 @@ def _unservable(spec: DetectorSpec) -> Iterator[str]:
     said = {name for model in models for name in _settings_said(model)}
     mounts = list(_mounted(spec, models))
     guarded = bool(spec.access.jwt or spec.access.api_keys)
+    runtimes = [spec.runtime, *([spec.canary.runtime] if spec.canary else [])]
+    on_ray = any(runtime.engine is Engine.RAY for runtime in runtimes)
     for path, template in templates:
-        yield from problems(template, mounts=mounts, guarded=guarded, said=said, path=path)
+        yield from problems(
+            template, mounts=mounts, guarded=guarded, said=said, on_ray=on_ray, path=path
+        )
     yield from _golden_volume_missing(spec, templates)
 
 

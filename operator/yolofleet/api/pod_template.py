@@ -23,6 +23,9 @@ EVIDENCE_PORT = ("evidence", 8081)
 METRICS_PORT = ("server-metrics", 8082)
 """Of pods whose port of requests leads to any of them; else that one has the metrics. KubeRay calls
 Ray's own port `metrics`."""
+RAY_TAKES = frozenset({8000, METRICS_PORT[1], 52_365, *range(10_002, 20_000)})
+"""Ports of a worker of Ray: of requests, of metrics, of its agent, and of its own processes."""
+
 MOST_KB = 512
 """Its record holds a podTemplate twice, and the API server stores no object above 1.5 MiB."""
 
@@ -170,12 +173,13 @@ def problems(
     mounts: Sequence[Mount],
     guarded: bool,
     said: Collection[str] = (),
+    on_ray: bool = False,
     path: str,
 ) -> Iterator[str]:
     """Say what of `template` cannot be honoured; each names the field and the fix.
 
     mounts: what is mounted besides the cache. guarded: spec.access says who may ask. said: which of
-    `MODEL_SETTINGS` spec.model says. path: of the template.
+    `MODEL_SETTINGS` spec.model says. on_ray: some of the pods are Ray's. path: of the template.
     """
     size = len(json.dumps([template.metadata, template.spec]).encode()) // 1000
     if size > MOST_KB:
@@ -188,6 +192,8 @@ def problems(
     settings = SERVER_SETTINGS | (GUARD_SETTINGS if guarded else {})
     settings |= {name: fix for name, fix in MODEL_SETTINGS.items() if name in said}
     yield from wrong or _of_spec(template.spec, mounts, settings, f"{path}.spec")
+    if on_ray and not wrong:
+        yield from _of_ray(template.spec, f"{path}.spec")
 
 
 def _unmergeable(value: object, path: str, name: str = "") -> Iterator[str]:
@@ -301,6 +307,18 @@ def _of_other(container: Mapping[str, Any], path: str) -> Iterator[str]:
             yield f"{path}.ports[{given}].containerPort: must be a number from 1 to 65535, unquoted"
         if protocol not in ("TCP", "UDP", "SCTP"):
             yield f"{path}.ports[{given}].protocol: must be TCP, UDP or SCTP"
+
+
+def _of_ray(spec: Mapping[str, Any], path: str) -> Iterator[str]:
+    for kind in ("containers", "initContainers"):
+        for container in spec.get(kind, ()):
+            for port in container.get("ports", ()):
+                if (number := port["containerPort"]) in RAY_TAKES:
+                    here = f"{path}.{kind}[{container['name']}].ports[{number}]"
+                    yield (
+                        f"{here}: with engine ray 8000, 8082, 52365 and 10002 to 19999 are Ray's"
+                        " and the server's; use another"
+                    )
 
 
 def _refused(given: Iterable[str], fixes: Mapping[str, str], path: str) -> Iterator[str]:
