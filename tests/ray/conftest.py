@@ -157,7 +157,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 def _start(ray: Any) -> None:
     """Start a node. Its parts wait some seconds for each other, by no setting, and then give up."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + 3 * PATIENCE_S
     while True:
         try:
             ray.init(
@@ -179,7 +179,7 @@ def _patiently(look: Callable[..., Any]) -> Callable[..., Any]:
     """Look for a node for longer than the 30 s that Ray gives its own, on a busy machine too."""
 
     def looking(*asked: Any) -> Any:
-        end = time.monotonic() + 90
+        end = time.monotonic() + 60
         while True:
             try:
                 return look(*asked)
