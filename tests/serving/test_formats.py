@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from yoloserve.errors import ModelUnsupported
-from yoloserve.model.formats import Format, Parts, engine_file, parts_in, parts_of
+from yoloserve.model.formats import Format, Parts, engine_file, parts_in, parts_of, written_engine
 
 ONNX = b"\x08\x08\x12\x04ONNX\x3a\x00"  # version, producer, an empty graph
 IR = {"gate/gate.xml": b"<net/>", "gate/gate.bin": b"\1\2", "gate/metadata.yaml": b"stride: 64"}
@@ -86,6 +86,15 @@ def test_a_tensorrt_engine_is_its_plan_and_what_is_told_before_it(content, told)
     assert parts.content.endswith(PLAN)
     assert parts.content.startswith((b"ptrt", b"ftrt"))
     assert parts.metadata == told
+
+
+def test_an_engine_of_our_own_is_read_however_its_plan_begins() -> None:
+    """The next TensorRT may write plans that begin in another way."""
+    content = engine_file(b"next" + bytes(40), TOLD)
+    parts = written_engine(content)
+    assert (parts.format, parts.content[:4], parts.metadata) == (Format.TENSORRT, b"next", TOLD)
+    with pytest.raises(ModelUnsupported):
+        opened(content, trusted=[Format.TENSORRT])  # from elsewhere it could be anything
 
 
 @pytest.mark.parametrize(("content", "told"), ENGINES)

@@ -12,17 +12,17 @@ SIZE = InputSize(384, 640, stride=32, dynamic=True)
 
 
 @pytest.mark.parametrize(
-    ("shape", "least", "most"),
+    ("shape", "least", "usual", "most"),
     [
-        ((-1, -1, -1, 3), (1, 32, 32, 3), (8, 384, 640, 3)),
-        ((-1, 640, 640, 3), (1, 640, 640, 3), (8, 640, 640, 3)),
-        ((1, -1, -1, 3), (1, 32, 32, 3), (1, 384, 640, 3)),
+        ((-1, -1, -1, 3), (1, 32, 32, 3), (8, 384, 640, 3), (8, 640, 640, 3)),
+        ((-1, 640, 640, 3), (1, 640, 640, 3), (8, 640, 640, 3), (8, 640, 640, 3)),
+        ((1, -1, -1, 3), (1, 32, 32, 3), (1, 384, 640, 3), (1, 640, 640, 3)),
     ],
 )
-def test_a_profile_goes_from_one_tile_to_a_full_batch_where_the_graph_is_free(
-    shape, least, most
+def test_a_profile_goes_from_one_tile_to_a_full_batch_and_is_tuned_for_what_cameras_send(
+    shape, least, usual, most
 ) -> None:
-    assert plans.profile(shape, SIZE, 8) == (least, most, most)
+    assert plans.profile(shape, InputSize(640, 640, dynamic=True), 8) == (least, usual, most)
 
 
 def test_an_engine_for_smaller_pictures_is_refused() -> None:

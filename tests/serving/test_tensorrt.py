@@ -2,7 +2,7 @@
 
 import sys
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,8 +17,11 @@ from yoloserve.settings import BackendName, Settings
 class Runtime:
     """Refuses every plan as TensorRT does: it logs, and returns nothing."""
 
+    loggers: ClassVar[list[Any]] = []
+
     def __init__(self, said: Any) -> None:
         self._said = said
+        self.loggers.append(said)
 
     def deserialize_cuda_engine(self, _plan: bytes) -> None:
         self._said.log("warning", "using an engine of another GPU")
@@ -33,6 +36,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     vars(module).update(types, ILogger=logger, Runtime=Runtime, __version__="11.4.0")
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     monkeypatch.delitem(sys.modules, "yoloserve.engine.backends.tensorrt", raising=False)
+    monkeypatch.setattr(Runtime, "loggers", [])
     monkeypatch.setattr(starting, "find_spec", lambda package: package == "tensorrt" or None)
     return module
 
@@ -73,8 +77,10 @@ def test_an_engine_of_another_gpu_or_version_is_told_with_what_tensorrt_says(
         r"TensorRT 11\.4\.0 on NVIDIA T4 cannot load the engine.*convert.*"
         r"says: the engine plan file is not compatible with this version$"
     )
-    with pytest.raises(ModelUnsupported, match=told):
-        start(settings)
+    for _ in range(2):  # one logger, which tells of the second what was said of the second
+        with pytest.raises(ModelUnsupported, match=told):
+            start(settings)
+    assert len(set(map(id, Runtime.loggers))) == 1
 
 
 @pytest.mark.usefixtures("tensorrt", "gpu")

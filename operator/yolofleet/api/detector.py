@@ -343,8 +343,8 @@ class Runtime(ApiModel):
     backend: Backend = Field(
         default=Backend.AUTO,
         description="auto takes the fastest that the image carries: OpenVINO, else ONNX Runtime,"
-        " else Torch. tensorrt needs an NVIDIA GPU, and compiles an ONNX model for it at the first"
-        " start, which takes minutes.",
+        " else Torch. tensorrt (experimental: it has not run yet) needs an NVIDIA GPU, and compiles"
+        " an ONNX model for it at the first start, which takes minutes.",
     )
     precision: Precision = Field(
         default=Precision.AUTO,

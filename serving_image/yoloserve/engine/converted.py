@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from yoloserve.engine.backends.base import Tuning
-from yoloserve.model.formats import Format, Parts, parts_in
+from yoloserve.model.formats import Parts, parts_in, written_engine
 from yoloserve.model.own import own_folder
 from yoloserve.settings import BackendName, Settings
 
 RUNTIMES = BackendName.OPENVINO, BackendName.TENSORRT
 """What models are converted to."""
+ENGINE = "model.engine"  # of a conversion for TensorRT
 
 
 def place_of(settings: Settings, backend: BackendName, sha256: str, tuning: Tuning) -> Path:
@@ -32,5 +33,6 @@ def find(settings: Settings, backend: BackendName, sha256: str, tuning: Tuning) 
         return None
     if not place.is_dir():
         return None
-    files = {path.name: path.read_bytes() for path in place.iterdir()}
-    return parts_in(files, trusted=[Format.TENSORRT])  # made here, by this server
+    if backend is BackendName.TENSORRT:
+        return written_engine((place / ENGINE).read_bytes())
+    return parts_in({path.name: path.read_bytes() for path in place.iterdir()})

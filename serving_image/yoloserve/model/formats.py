@@ -143,16 +143,26 @@ def engine_parts(content: bytes) -> Parts | None:
     """Read a TensorRT plan, bare or after metadata, as the public exporter writes it."""
     if content.startswith(PLAN_STARTS):
         return Parts(Format.TENSORRT, content)
-    plan = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
     if content[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{" or not content.startswith(
-        PLAN_STARTS, plan
+        PLAN_STARTS, _plan(content)
     ):
         return None
+    return written_engine(content)
+
+
+def written_engine(content: bytes) -> Parts:
+    """Read what `engine_file` has written; how a plan begins is TensorRT's own matter."""
+    plan = _plan(content)
     try:
         metadata = json.loads(content[LENGTH_BYTES:plan])
     except (ValueError, RecursionError) as error:
         raise ModelUnsupported(f"the engine's metadata cannot be read: {error}") from error
     return Parts(Format.TENSORRT, content[plan:], metadata=metadata)
+
+
+def _plan(content: bytes) -> int:
+    """Say where the plan begins, after its metadata."""
+    return LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
 
 
 def engine_file(plan: bytes, metadata: Mapping[str, object]) -> bytes:

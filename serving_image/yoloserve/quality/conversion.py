@@ -149,7 +149,7 @@ def _write(
         from yoloserve.engine.backends.tensorrt import compile_onnx
 
         content = compile_onnx(parts, tuning_of(settings, settings.precision))
-        (made / "model.engine").write_bytes(content)
+        (made / converted.ENGINE).write_bytes(content)
         return
     from yoloserve.engine.backends.openvino_convert import write_ir
 

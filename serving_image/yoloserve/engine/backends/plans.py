@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from yoloserve.engine.backends.base import Entry
 from yoloserve.errors import ModelUnsupported
-from yoloserve.images.letterbox import InputSize
+from yoloserve.images.letterbox import InputSize, blank
 from yoloserve.settings import PrecisionName
 
 FREE = -1  # of a dimension
@@ -15,15 +15,16 @@ Shape = tuple[int, ...]
 def profile(shape: Sequence[int], size: InputSize, batch: int) -> tuple[Shape, Shape, Shape]:
     """Return the smallest input to take, the one to be fast with, and the largest.
 
-    shape: (N, H, W, 3) of the network. One profile for all: a picture has at most the full size,
-    and that is where the time goes.
+    shape: (N, H, W, 3) of the network. One profile for all, which is fast with what most cameras
+    send: a full batch of 16:9.
     """
 
     def filled(*wanted: int) -> Shape:
         return tuple(w if has == FREE else has for has, w in zip(shape, wanted, strict=True))
 
+    usual = filled(batch, *blank(size).shape)
     most = filled(batch, size.height, size.width, 3)
-    return filled(1, size.stride, size.stride, 3), most, most
+    return filled(1, size.stride, size.stride, 3), usual, most
 
 
 def sides(shape: Shape) -> list[int | None]:

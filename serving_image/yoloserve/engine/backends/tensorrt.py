@@ -2,10 +2,11 @@
 
 import logging
 import os
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, Self
 
 import tensorrt as trt
 import torch
@@ -26,7 +27,7 @@ from yoloserve.engine.backends.base import (
 from yoloserve.engine.backends.sizes import MOST
 from yoloserve.errors import BackendUnsupported, ModelUnsupported
 from yoloserve.images.letterbox import Image, blank
-from yoloserve.model.formats import Format, Parts, engine_file, engine_parts
+from yoloserve.model.formats import Format, Parts, engine_file, written_engine
 from yoloserve.model.metadata import Metadata
 from yoloserve.model.weights import ModelFile
 from yoloserve.settings import PrecisionName, Profile
@@ -34,6 +35,7 @@ from yoloserve.settings import PrecisionName, Profile
 log = logging.getLogger(__name__)
 
 COMPILED = PrecisionName.FP16, PrecisionName.FP32  # others must be in the file that is compiled
+MOST_ERRORS = 20  # that are kept: an engine that runs may go on failing
 DTYPES = {
     trt.uint8: torch.uint8,
     trt.float16: torch.float16,
@@ -148,7 +150,7 @@ def _inputs(engine: Any) -> dict[str, plans.Shape]:
 
 def load(plan: bytes) -> Any:
     """Load a serialized engine; raise `ModelUnsupported` if it is not for here."""
-    said = _Log()
+    said = LOGGER.anew()
     # What an engine may contain besides kernels, code for the CPU, stays off: the default.
     engine = trt.Runtime(said).deserialize_cuda_engine(plan)
     if engine is None:
@@ -164,12 +166,12 @@ def compiled(model: ModelFile, tuning: Tuning) -> Parts:
     """Compile an ONNX model for this GPU; that takes minutes, unless it is in the cache."""
     place = Path(tuning.cache_dir) / f"{model.sha256}-{made_for(tuning)}.engine"
     if tuning.cache_dir and place.is_file():
-        return _readable(place.read_bytes())
+        return written_engine(place.read_bytes())
     log.info("compiling for TensorRT", extra={"place": str(place), "reason": "not in the cache"})
     content = compile_onnx(model.parts, tuning)
     if tuning.cache_dir:
         _keep(place, content)
-    return _readable(content)
+    return written_engine(content)
 
 
 def compile_onnx(parts: Parts, tuning: Tuning) -> bytes:
@@ -181,7 +183,7 @@ def compile_onnx(parts: Parts, tuning: Tuning) -> bytes:
         )
     graph, precision = onnx_graph.prepared(parts.content, tuning.precision)
     metadata = onnx_graph.metadata_of(parts.content) | {"precision": precision}
-    said = _Log()
+    said = LOGGER.anew()
     builder = trt.Builder(said)
     network = builder.create_network()
     parser = trt.OnnxParser(network, said)
@@ -189,6 +191,8 @@ def compile_onnx(parts: Parts, tuning: Tuning) -> bytes:
         faults = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise ModelUnsupported(f"TensorRT cannot read the model: {'; '.join(faults) or said}")
     config = builder.create_builder_config()
+    # Streams of the engine's own would have to be joined in each capture; lanes keep a GPU busy.
+    config.max_aux_streams = 0
     if tuning.precision is PrecisionName.FP32:
         config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa, as fp16 has
     entry = network.get_input(0)
@@ -224,13 +228,6 @@ def _batch(tuning: Tuning) -> int:
     return tuning.max_batch if tuning.profile is Profile.THROUGHPUT else 1
 
 
-def _readable(content: bytes) -> Parts:
-    parts = engine_parts(content)
-    if parts is None:
-        raise ModelUnsupported("TensorRT wrote a plan that does not begin like one")
-    return parts
-
-
 def _remember(config: Any, timings: Path | None) -> None:
     """Let the builder measure only what it has not measured here before."""
     known = timings.read_bytes() if timings and timings.is_file() else b""
@@ -249,11 +246,19 @@ def _keep(place: Path, content: bytes) -> None:
 
 
 class _Log(trt.ILogger):  # type: ignore[misc]  # untyped
-    """Keeps what went wrong, to be told with the failure."""
+    """Keeps what went wrong, to be told with the failure.
+
+    There is one in a process: TensorRT stays with the first that it is given.
+    """
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
-        self.errors: list[str] = []
+        self.errors: deque[str] = deque(maxlen=MOST_ERRORS)
+
+    def anew(self) -> Self:
+        """Forget what was said of former models."""
+        self.errors.clear()
+        return self
 
     def log(self, severity: Any, msg: str) -> None:
         """Remember an error; leave the rest."""
@@ -263,3 +268,6 @@ class _Log(trt.ILogger):  # type: ignore[misc]  # untyped
     def __str__(self) -> str:
         """Tell them in a line."""
         return "; ".join(self.errors) or "nothing"
+
+
+LOGGER = _Log()
