@@ -102,6 +102,11 @@ test-gpu: ## The tests that need an NVIDIA GPU, with what the image for GPUs has
 	$(MAKE) venv VENV=.venv-gpu LOCK=dev-gpu
 	.venv-gpu/bin/python -m pytest tests/gpu
 
+# With what `make test-gpu` has installed, or `make venv`: it downloads nothing.
+.PHONY: bench-gpu
+bench-gpu: ## Measure on an NVIDIA GPU (ten minutes at most, no downloads; ARGS='--against ../before': another checkout too)
+	$(firstword $(wildcard .venv-gpu $(VENV)))/bin/python -m bench.gpu $(ARGS)
+
 # Ray is large, so it is no part of $(VENV): its environment is kept with the caches.
 RAY := $(or $(YOLOFLEET_CACHE),$(HOME)/.cache/yolofleet)/venv-ray
 

@@ -157,7 +157,7 @@ async def _bench(detector: "Detector", encoded: bytes, seconds: float, concurren
     tensor, _ = letterbox(image, info.input_size)
 
     async def alone() -> None:
-        await detector.raw(tensor)
+        await detector.computed(tensor)
 
     async def whole() -> None:
         await detector.detect(encoded, detector.defaults, deadline=NO_DEADLINE)

@@ -302,6 +302,10 @@ class Detector:
         ran = await self.batcher.submit(_Asked(tensor, _whole), math.inf, flow)
         return cast(Output, _result(ran.output))
 
+    async def computed(self, tensor: Image) -> None:
+        """Run a tensor through the engine and make nothing of it: how fast is that alone?"""
+        await self.batcher.submit(_Asked(tensor, _nothing), math.inf)
+
     def require_in_time(self, deadline: float) -> None:
         """Raise `TooLate` for an answer that is ready, and late."""
         if (late := self.clock() - deadline) > 0:
@@ -414,7 +418,7 @@ class Detector:
                 )
                 if run:  # the first one allocates
                     for each in seconds:
-                        self.batcher.learn([_Asked(tensor, _whole)] * batch, each)
+                        self.batcher.learn([_Asked(tensor, _nothing)] * batch, each)
 
     async def _timed(self, lane: int, tensors: list[Image]) -> float:
         began = self.clock()
@@ -463,6 +467,10 @@ def _result(looked: _Looked) -> object:
 def _usual(looked: Sequence[_Looked], seconds: float) -> float:
     """Leave out of a batch's time what was made for nobody who waits: it may take far longer."""
     return seconds - sum(each.finish_s for each in looked if not each.asked)
+
+
+def _nothing(_: Output | Surest) -> None:
+    """Make nothing of it."""
 
 
 def _whole(output: Output | Surest) -> Output:
