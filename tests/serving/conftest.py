@@ -243,8 +243,16 @@ class Camera:
         self._out: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         told = [(name.encode(), value.encode()) for name, value in headers.items()]
         scope = {"type": "websocket", "path": "/v1/stream", "query_string": b"", "headers": told}
-        self.task = asyncio.create_task(served.app(scope, self._in.get, self._out.put))
+        self.task = asyncio.create_task(served.app(scope, self._in.get, self._take))
         self.push(type="websocket.connect")
+
+    async def closing(self) -> None:
+        """Hold up whoever closes, as a connection does that is busy."""
+
+    async def _take(self, message: dict[str, Any]) -> None:
+        await self._out.put(message)
+        if message["type"] == "websocket.close":
+            await self.closing()
 
     def push(self, **message: Any) -> None:
         self._in.put_nowait(message)

@@ -192,6 +192,31 @@ async def test_a_stream_that_sends_no_frame_is_closed(serve, stream_to, jpeg: by
         assert served.serving.streams.taken == 0
 
 
+async def test_nothing_is_sent_after_the_close(
+    serve, stream_to, backend, monkeypatch: pytest.MonkeyPatch, jpeg: bytes
+) -> None:
+    """An answer that becomes ready while the close is on its way has nowhere to go."""
+    async with serve() as served:
+        backend.may_run.clear()
+        backend.started.clear()
+        camera = stream_to(served)
+        camera.send(jpeg)
+        await asyncio.to_thread(backend.started.wait)
+
+        async def until_the_answer_is_there() -> None:
+            backend.may_run.set()
+            while served.detector.admission.inside:  # noqa: ASYNC110 (nothing tells of it)
+                await asyncio.sleep(0)
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+        monkeypatch.setattr(camera, "closing", until_the_answer_is_there)
+        camera.push(type="websocket.receive", text="no frame")
+        assert (await camera.end())[0] == 1003
+        assert served.serving.bodies.held == 0
+        backend.may_run.set()
+
+
 @pytest.fixture
 def asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "ASK_AGAIN_S", 0)

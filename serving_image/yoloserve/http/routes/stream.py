@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, WebSocket
-from starlette.types import Message
 
 from yoloserve.access.credentials import Access
 from yoloserve.detections.postprocess import Options
@@ -76,8 +75,19 @@ class _Frame:
     release: Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Why this side closes the socket."""
+
+    code: int
+    reason: str
+
+
 class _Stream:
-    """One socket: a reader that keeps the newest frame, and a worker that answers."""
+    """One socket: a reader that keeps the newest frame, and a worker that answers.
+
+    Whoever ends it says why, and it is closed once all have stopped: nobody may send after that.
+    """
 
     def __init__(
         self,
@@ -110,16 +120,25 @@ class _Stream:
                 task.cancel()
             await asyncio.wait(tasks)
             self._drop_newest()
-        for task in done:
-            task.result()
+        ends = [task.result() for task in done]
+        if (end := ends[0]) and None not in ends:
+            await self._socket.close(end.code, end.reason)
 
-    async def _read(self) -> None:
-        number = 0
-        while (message := await self._next())["type"] == "websocket.receive":
+    async def _read(self) -> _End | None:
+        """Keep the newest frame; None: the camera has left."""
+        number, idle_s = 0, self._serving.settings.stream_idle_seconds or None
+        while True:
+            try:
+                async with asyncio.timeout(idle_s):  # there are not many places
+                    message = await self._socket.receive()
+            except TimeoutError:
+                self._metrics.cut(Cut.STREAM_IDLE)
+                return _End(TIMEOUT, f"no frame came for {idle_s:g} s")
+            if message["type"] != "websocket.receive":
+                return None
             encoded = message.get("bytes")
             if encoded is None:
-                await self._socket.close(UNSUPPORTED_DATA, "send each frame as a binary message")
-                return
+                return _End(UNSUPPORTED_DATA, "send each frame as a binary message")
             if self._drop_newest():
                 self._skipped += 1
             try:
@@ -131,34 +150,22 @@ class _Stream:
                 self._came.set()
             number += 1
 
-    async def _next(self) -> Message:
-        """Wait for a message, and for none too long: there are not many places."""
-        idle_s = self._serving.settings.stream_idle_seconds or None
-        try:
-            async with asyncio.timeout(idle_s):
-                return await self._socket.receive()
-        except TimeoutError:
-            self._metrics.cut(Cut.STREAM_IDLE)
-            await self._socket.close(TIMEOUT, f"no frame came for {idle_s:g} s")
-            return {"type": "websocket.disconnect"}
-
-    async def _ask_again(self, access: Access) -> None:
+    async def _ask_again(self, access: Access) -> _End:
         """Ask now and then whether it may still be here; its quota may be another, too."""
         while True:
             await asyncio.sleep(ASK_AGAIN_S)
             try:
                 client = await access.client(self._socket.headers)
             except Unauthorized as error:
-                await self._turn_out(str(error))
-                return
+                return self._turned_out(str(error))
             except Refusal:  # nobody can say
                 continue
             self._caller = replace(self._caller, client=client)
 
-    async def _turn_out(self, why: str) -> None:
+    def _turned_out(self, why: str) -> _End:
         self._metrics.cut(Cut.STREAM_UNAUTHORIZED)
         reason = why.encode()[:LONGEST_REASON].decode(errors="ignore")
-        await self._socket.close(POLICY_VIOLATION, reason)
+        return _End(POLICY_VIOLATION, reason)
 
     def _drop_newest(self) -> bool:
         if self._newest is None:
@@ -167,7 +174,7 @@ class _Stream:
         self._newest = None
         return True
 
-    async def _answer(self) -> None:
+    async def _answer(self) -> _End:
         while True:
             await self._came.wait()
             self._came.clear()
@@ -176,8 +183,7 @@ class _Stream:
             self._newest = None
             try:
                 if time.time() > self._caller.client.expires:
-                    await self._turn_out("the token has expired")
-                    return
+                    return self._turned_out("the token has expired")
                 skipped, self._skipped = self._skipped, 0
                 with self._serving.shadow.drawn([frame.encoded], self._options) as drawn:
                     answer = await self._look_at(frame, drawn.below[0])
@@ -192,8 +198,7 @@ class _Stream:
             if shows:
                 await self._serving.shadow.offer(drawn)
             if self._serving.draining:
-                await self._socket.close(SERVICE_RESTART, "connect again: this server is leaving")
-                return
+                return _End(SERVICE_RESTART, "connect again: this server is leaving")
 
     async def _look_at(self, frame: _Frame, below: float) -> Answer | Refusal:
         own = frame.arrived + self._detector.deadline_s
