@@ -52,13 +52,19 @@ def read(world):
         ("another head, the same workers", [READY], 1, True, None),
         ("the head is lost, there is no Redis", [READY], 1, False, "HeadLost"),
         ("its workers went with it", [UNREADY], 0, False, None),
+        ("no replica starts", [UNREADY], 0, False, "DeployFailed"),
     ],
 )
 def test_what_was_recorded_is_read_as_it_was(read, what, workers, ready, settled, reason):
     found = read(what, workers, replicas=2)
     said = found.failure.reason if found.failure else None
     assert (found.ready, found.settled, said) == (ready, settled, reason)
-    assert found.hopeless is None
+    assert (found.hopeless is not None) == (reason == "DeployFailed"), "then it is made anew"
+
+
+def test_why_no_replica_starts_is_the_last_line_of_what_ray_says(read):
+    message = read("no replica starts", [UNREADY]).failure.message
+    assert message.startswith("Ray cannot start it: yoloserve.errors.DigestMismatch: ")
 
 
 def test_the_workers_tell_what_the_autoscaler_went_to_and_the_status_does_not(read):
