@@ -10,8 +10,10 @@ from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import Failed
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import FAILED_ANNOTATION, RELEASED_ANNOTATION, REVISION_LABEL
+from yolofleet.plan.live import FRAMES_OF_A_POD
 from yolofleet.routers import gateway, istio
 
+GPU = "nvidia.com/gpu"
 V1, V2, V3 = ({"uri": f"demo://shapes{version}"} for version in ("-v1", "-v2", "-v3"))
 
 
@@ -254,6 +256,117 @@ def test_what_nobody_is_to_get_does_not_answer_for_one_that_died(routed_world, w
         world.reconcile()
         assert who_answers(world) == set()
         assert world.status().stable.revision == new
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_what_stands_in_stays_when_nobody_is_ready_for_a_moment(routed_world, third):
+    world = routed_world
+    old, new = dying(world, RELEASES["whole"])
+    assert is_answered(world, looks=3, seconds=10) == {old}
+    if third:
+        world.broken |= {V3["uri"]}
+        world.edit(model=V3)
+        assert is_answered(world, looks=3) == {old}
+    world.deployments()[old]["status"]["availableReplicas"] = 0
+    for _ in range(3):
+        world.reconcile()
+        assert world.replicas()[old] == 3
+        world.now += timedelta(minutes=5)
+    world.run_pods()
+    assert is_answered(world) == {old}
+    assert world.status().stable.revision == new
+
+
+@pytest.mark.parametrize("after", ["whole", "replica by replica"])
+def test_what_stood_in_and_died_too_is_in_the_way_of_nothing(routed_world, after):
+    world = routed_world
+    dying(world, RELEASES["whole"])
+    is_answered(world, looks=3, seconds=10)
+    world.broken |= {V1["uri"]}
+    world.run_pods()
+    world.reconcile()
+    assert who_answers(world) == set()
+    world.edit(model=V3, rollout=RELEASES[after])
+    world.settle(30)
+    third = world.status().stable.revision
+    assert who_answers(world) == {third}
+    assert world.replicas()[third] == 3
+    assert sum(world.replicas().values()) == 3
+
+
+def test_what_stood_in_and_died_too_leaves_the_accelerators_to_stable(world):
+    world.scheduler = True
+    world.nodes = [{"metadata": {"name": "n"}, "status": {"allocatable": {GPU: "6"}}}]
+    world.edit(resources={"limits": {GPU: 1}, "requests": {"cpu": "1"}})
+    old, new = dying(world, RELEASES["whole"])
+    assert is_answered(world, looks=3, seconds=10) == {old}
+    world.nodes[0]["status"]["allocatable"][GPU] = "3"
+    ours = [pod for pod in world.pods if pod["metadata"]["labels"][REVISION_LABEL] == new]
+    for pod in ours:  # their node is gone
+        del pod["spec"]["nodeName"]
+    world.broken = {V1["uri"]}
+    world.run_pods()
+    world.settle()
+    assert who_answers(world) == {new}
+    assert world.replicas() == {old: 0, new: 3}
+
+
+def test_a_pause_leaves_its_pods_to_a_stable_that_died(routed_world):
+    world = routed_world
+    old, new = dying(world, RELEASES["whole"])
+    assert is_answered(world, looks=3, seconds=10) == {old}
+    world.edit(model=V3, rollout={**RELEASES["whole"], "paused": True})
+    assert is_answered(world) == {old}
+    assert world.replicas()[new] == 3, "weights and replicas stay"
+    world.broken = set()
+    assert is_answered(world) == {new}
+
+
+@pytest.mark.parametrize("back", [V1, V3])
+@pytest.mark.parametrize("stood_in", [True, False])
+def test_an_autoscaler_of_a_dead_stable_keeps_no_release_from_its_end(world, back, stood_in):
+    world.edit(resources={"requests": {"cpu": "1"}})
+    _, new = dying(world, RELEASES["whole"])
+    scaled = {"minReplicas": 3, "maxReplicas": 6, "targetCPUUtilization": 60}
+    world.edit(replicas=None, autoscaling=scaled, rollout=RELEASES["steps"] | {"maxSurge": 1})
+    world.reconcile()
+    if not stood_in:
+        world.broken |= {V1["uri"]}
+        world.settle(3)
+    world.deployments()[new]["spec"]["replicas"] = 6  # of its own accord; it never gives them up
+    world.broken -= {back["uri"]}
+    world.edit(model=back)
+    world.settle(40)
+    assert world.status().stable.revision != new
+    assert who_answers(world) == {world.status().stable.revision}
+    assert world.replicas()[new] == 0
+
+
+def test_status_says_who_answers_by_a_service_in_the_place_of_one_that_died(world):
+    world.mesh = False
+    old, new = dying(world, RELEASES["whole"])
+    is_answered(world, looks=3, seconds=10)
+    assert {each.name: each.weight for each in world.status().revisions} == {new: 0, old: 100}
+    world.broken = set()
+    world.run_pods(1)
+    world.reconcile()
+    assert {each.name: each.weight for each in world.status().revisions} == {new: 25, old: 75}
+
+
+def test_traffic_routed_says_to_whom_the_service_of_a_delegate_leads(world):
+    old, new = dying(world, RELEASES["whole"])
+    is_answered(world, looks=4, seconds=10)
+    routed = world.status().condition("TrafficRouted")
+    assert f"the Service sends to all that is ready of {new} and {old}" in routed.message
+
+
+def test_whoever_stands_in_shows_no_more_copies_than_stable_would(world):
+    dying(world, RELEASES["whole"])
+    is_answered(world, looks=3, seconds=10)
+    world.edit(canary={"model": V3, "weight": 0, "shadow": 100, "replicas": 1})
+    is_answered(world, looks=3)
+    shadow = world.decide().shadow
+    assert shadow.max_per_second == pytest.approx(FRAMES_OF_A_POD / 3, abs=0.01)
 
 
 MATCH = [{"headers": {"x-canary": {"exact": "always"}}}]

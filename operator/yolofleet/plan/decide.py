@@ -17,7 +17,15 @@ from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
-from yolofleet.plan.release import Release, draining, next_release, shares, spans, standing_in
+from yolofleet.plan.release import (
+    Release,
+    awaited,
+    draining,
+    next_release,
+    shares,
+    spans,
+    standing_in,
+)
 from yolofleet.plan.remaking import Remaking, remaking
 from yolofleet.plan.replicas import Case, desired_replicas, former_replicas, with_room
 from yolofleet.plan.rollout import Progress
@@ -137,7 +145,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
             stable=release.stable,
             staying=release.staying(observed),
             shares=shares(detector, observed, release),
-            instead=standing_in(observed, release),
+            instead=standing_in(observed, release) or awaited(observed, release),
             full=release.serving,
         )
     spanned = spans(detector, observed, release)
@@ -321,6 +329,7 @@ def _shadow(
     name = trial.revision if trial else release.canary.name if release.canary else ""
     by_hand = canary.shadow if canary and release.canary and release.canary.name == name else 0
     revisions = {each.name: each for each in release.wanted}
+    answer = (release.stable, *standing_in(observed, release))
     shown, percent = revisions.get(name), by_hand or (100 if trial else 0)
     if shown is None or not percent or not can_be_shown(revisions.get(release.stable), shown):
         off = {each.revision: each.at for each in release.called_off.values()} if keeps else {}
@@ -328,7 +337,7 @@ def _shadow(
     return shadow(
         shown,
         percent,
-        senders=observed.ready(release.stable),
+        senders=sum(map(observed.ready, answer)),
         receivers=observed.ready(name),
         capacity=_capacity(observed, name),
         before=observed.shadow,

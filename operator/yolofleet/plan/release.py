@@ -197,13 +197,39 @@ def standing_in(observed: Observed, release: Release) -> tuple[str, ...]:
 
     They were released on before, did not fail, and their pods have not gone yet. The pointer stays.
     """
+    return tuple(name for name in _let_back(observed, release) if observed.ready(name))
+
+
+def awaited(observed: Observed, release: Release) -> tuple[str, ...]:
+    """Return who stood in, while nobody at all is ready: all may be for a moment, and come back.
+
+    But not where those that are wanted may need the nodes that they are on.
+    """
+    if any(map(observed.ready, observed.revisions)) or any(
+        _fits(observed, each) < release.serving for each in release.wanted
+    ):
+        return ()
+    return tuple(
+        name
+        for name in _let_back(observed, release)
+        if observed.replicas(name) and (observed.spans or observed.weights.get(name))
+    )
+
+
+def _fits(observed: Observed, revision: Revision) -> int:
+    """Return of how many replicas the pods have a node, or would find one."""
+    placed = observed.replicas(revision.name) - observed.unplaced(revision.name)
+    return placed + room(revision, observed.nodes)
+
+
+def _let_back(observed: Observed, release: Release) -> tuple[str, ...]:
+    """Return the former revisions that may answer while nothing of the stable one does."""
     if release.staying(observed) or not release.capacity.full:
         return ()
     return tuple(
         revision.name
         for revision in release.former
-        if (seen := observed.revisions[revision.name]).ready
-        and seen.released
+        if observed.revisions[revision.name].released
         and revision.name not in release.failed
         and revision.name not in observed.unreached
     )
@@ -251,7 +277,10 @@ def spans(detector: Detector, observed: Observed, release: Release) -> bool:
     former = {r.name for r in release.former if observed.replicas(r.name)}
     if former:
         may = release.serving > 0 and (observed.spans or former <= {*instead})
-        return not stays and may and _others_may_answer(detector, observed, release)
+        alive = _others_may_answer(detector, observed, release)
+        return not stays and (
+            (may and alive) or bool(observed.spans and awaited(observed, release))
+        )
     progress = release.progress
     if (
         progress

@@ -10,7 +10,7 @@ from yolofleet.api.rollout import Strategy
 from yolofleet.plan.capacity import incoming, outgoing, remaining, replicas_for, scaled_up, share_of
 from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
-from yolofleet.plan.release import Release, drained, standing_in
+from yolofleet.plan.release import Release, awaited, drained, standing_in
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaling import canary_replicas
 from yolofleet.workloads.revision import Revision
@@ -97,7 +97,7 @@ def going_out(case: Case) -> int:
     observed, capacity, progress = case.observed, case.release.capacity, case.release.progress
     if progress is None:
         return stable(case)
-    if instead := case.instead:
+    if (instead := case.instead) and not progress.held:
         answered = instead + observed.ready(progress.revision)
         return min(case.running, max(capacity.kept - answered, 0))
     recorded = observed.status.stable
@@ -125,7 +125,7 @@ def coming_in(case: Case) -> int:
     whole = progress.strategy is Strategy.BLUE_GREEN  # a whole set also in the dark
     needed = replicas_for(observed.weights.get(case.name, 0), capacity.kept)
     before = observed.replicas(case.release.stable)
-    if case.instead and case.detector.spec.autoscaled:
+    if not observed.ready(case.release.stable) and case.detector.spec.autoscaled:
         before = 0  # it is dead, and its autoscaler would have back what it gave up
     return incoming(
         capacity,
@@ -169,7 +169,7 @@ def _short(observed: Observed, release: Release) -> int:
         return 0
     instead = standing_in(observed, release)
     former = (each.name for each in release.former if each.name not in instead)
-    if not any(map(observed.weights.get, former)):
+    if not any(observed.weights.get(name) and observed.ready(name) for name in former):
         return 0
     return max(release.capacity.kept - observed.replicas(release.stable), 0)
 
@@ -216,12 +216,14 @@ def former_replicas(
 ) -> int:
     """Return the replicas of a revision that nobody wants: its own until it has drained."""
     live = observed.revisions[name]
-    consented = release.progress and release.capacity.full  # to an outage, with one replica
+    waiting = awaited(observed, release)
+    instead = not release.progress and name in (*standing_in(observed, release), *waiting)
+    consented = release.capacity.full and not instead  # to an outage, with one replica
     kept = release.capacity.kept if consented else release.serving
     if weight := split.get(name, 0):
         weight = max(weight, observed.weights.get(name, 0))  # until the router has let go
         return remaining(kept, running=live.replicas, weight=weight)
-    if name not in leaving and (live.ready or observed.weights.get(name)):
+    if name not in leaving and (live.ready or observed.weights.get(name) or name in waiting):
         if release.progress and observed.spans and name in standing_in(observed, release):
             answered = sum(observed.ready(each.name) for each in release.wanted)
             return min(live.replicas, max(kept - answered, 1))  # the rest is its successor's room

@@ -18,11 +18,12 @@ def weights(
     """Return the percent of requests for each revision; `stable` takes what the others leave.
 
     staying: ready replicas of stable that are not about to go. shares: what other revisions should
-    get. instead: former revisions that take what stable had. full: replicas that carry everything;
-    0: nobody is to answer. Each is cut to what its ready replicas carry. When stable is short
-    itself, those that serve now keep of it what is theirs by ready replicas: moving traffic onto
-    too few is how roll-backs fail. A dark launch gets no request. What no route can lead to is not
-    named: a route that waited for it would leave requests with those that it has.
+    get. instead: former revisions that take what stable had, or did until nobody was ready. full:
+    replicas that carry everything; 0: nobody is to answer. Each is cut to what its ready replicas
+    carry. When stable is short itself, those that serve now keep of it what is theirs by ready
+    replicas: moving traffic onto too few is how roll-backs fail. A dark launch gets no request.
+    What no route can lead to is not named: a route that waited for it would leave requests with
+    those that it has.
     """
     given = {
         name: min(share, share_of(observed.ready(name), full))
@@ -46,6 +47,8 @@ def weights(
             short -= kept
     if not staying and (alive := _alive(observed, given)):
         given = _stretched({name: given[name] for name in alive})
+    elif not staying and instead and not any(map(observed.ready, instead)):
+        given[instead[0]] = 100  # nobody is ready: it may be a moment's
     rest = 100 - sum(given.values())
     return {stable: rest, **given}
 

@@ -66,15 +66,8 @@ class Situation:
         return bool(self.plan.missing and self.plan.missing.startswith(f"{name}:"))
 
     def _weight(self, name: str) -> int:
-        if self.plan.splits:
-            return self.observed.weights.get(name, 0)
-        return self._share_of_service(name)
-
-    def _share_of_service(self, name: str) -> int:
-        """Return the percent that a Service gives: to all ready pods that it selects alike."""
-        observed, plan = self.observed, self.plan
-        if not observed.spans:
-            return 100 if observed.selected == name else 0
-        ready = observed.ready(plan.stable) + observed.ready(plan.target)
-        part = 100 * observed.ready(plan.target) // ready if ready else 0
-        return {plan.target: part, plan.stable: 100 - part}.get(name, 0)
+        """Return its percent of requests; of a Service that spans, stable has what is left."""
+        if self.plan.splits or not self.observed.spans or name != self.plan.stable:
+            return self.observed.weight(name)
+        others = self.observed.revisions.keys() - {name}
+        return 100 - sum(map(self.observed.weight, others))

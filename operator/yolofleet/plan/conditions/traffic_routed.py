@@ -36,7 +36,7 @@ def denied(now: Situation) -> Statement | None:
     if not at.denials:
         return None
     if not plan.splits:
-        meanwhile = f"No route is written: the Service sends everything to {plan.stable}"
+        meanwhile = f"No route is written: the Service {_sends(now)}"
     else:
         meanwhile = f"The route has {', '.join(at.hosts) or 'what it had'}"
     message = "; ".join(denial.message for denial in at.denials)
@@ -51,7 +51,7 @@ def without_mesh(now: Situation) -> Statement | None:
         False,
         Reason.MESH_ABSENT,
         f"hosts, canary weights and matches {lacking(now.detector)}, or clear them. Meanwhile"
-        f" the Service {now.detector.name} sends everything to {now.plan.stable}",
+        f" the Service {now.detector.name} {_sends(now)}",
         lasting=True,
     )
 
@@ -72,7 +72,7 @@ def not_moved_yet(now: Situation) -> Statement | None:
     message = (
         f"{why}. The detector moves to {option.router} by itself once this is so, or at once"
         f" with spec.traffic.provider: {option.router}. Until then the Service {now.detector.name}"
-        f" sends everything to {now.plan.stable}"
+        f" {_sends(now)}"
     )
     return _say(False, reason, message)
 
@@ -86,7 +86,7 @@ def router_is_away(now: Situation) -> Statement | None:
     message = (
         f"the detector is on {router}, whose API is not in the cluster any more: install it again,"
         " or set spec.traffic.provider to what is to route. Meanwhile the Service"
-        f" {detector.name} sends everything to {now.plan.stable}"
+        f" {detector.name} {_sends(now)}"
     )
     return _say(False, Reason.MESH_ABSENT, message, lasting=True)
 
@@ -94,14 +94,19 @@ def router_is_away(now: Situation) -> Statement | None:
 def through_a_service(now: Situation) -> Statement | None:
     """Say to whom the Service sends."""
     plan, observed = now.plan, now.observed
-    service = f"the Service {now.detector.name} sends"
+    message = f"the Service {now.detector.name} {_sends(now)}"
     if observed.spans and plan.spans:
-        message = f"{service} to all that is ready of {' and '.join((plan.stable, *plan.beside))}"
         return _say(True, Reason.ROUTED, message)
     if observed.selected == plan.stable and not observed.spans:
-        message = f"{service} everything to {plan.stable}"
         return _say(True, Reason.ROUTED, message + _sticks_nowhere(now))
     return None
+
+
+def _sends(now: Situation) -> str:
+    plan = now.plan
+    if now.observed.spans and plan.spans:
+        return f"sends to all that is ready of {' and '.join((plan.stable, *plan.beside))}"
+    return f"sends everything to {plan.stable}"
 
 
 def _sticks_nowhere(now: Situation) -> str:
@@ -134,7 +139,7 @@ def followed_by_nobody(now: Situation) -> Statement | None:
     if plan.delegated_to and set(plan.weights) == {plan.stable} and not plan.matched:
         return through_a_service(now)  # all ways lead to stable
     if plan.delegated_to:
-        meanwhile = f"{_split(now)} of what is delegated; the Service sends all to {plan.stable}"
+        meanwhile = f"{_split(now)} of what is delegated; the Service {_sends(now)}"
     else:
         meanwhile = f"the route has {_split(now)}"
     return _say(followed.status, followed.reason, f"{followed.why}. {meanwhile}")
@@ -181,5 +186,5 @@ def _of_a_delegate(now: Situation) -> str:
         return ""
     return (
         f" of what a {ROUTERS[plan.provider].KIND} of yours delegates to {detector.key};"
-        f" the Service sends everything to {plan.stable}. Set spec.traffic.hosts to route here"
+        f" the Service {_sends(now)}. Set spec.traffic.hosts to route here"
     )
