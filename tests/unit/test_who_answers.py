@@ -234,6 +234,17 @@ def test_what_comes_after_one_that_died_is_whole_beside_an_autoscaler(world):
     assert world.replicas() == {old: 0, new: 0, third.pop(): 3}
 
 
+def test_what_comes_after_one_that_died_is_compared_with_the_one_that_answers(world):
+    world.mesh = True
+    old, new = dying(world, RELEASES["whole"])
+    assert is_answered(world, looks=2, seconds=5) == {old}
+    world.edit(model=V3, rollout={**RELEASES["steps"], "analysis": {}})
+    is_answered(world, looks=3, seconds=5)
+    assert world.status().stable.revision == new
+    trial = world.decide().trial
+    assert (trial.against, trial.revision) == (old, world.status().rollout.revision)
+
+
 def called_off(world, name):
     """Return the note that `name` failed, by the limits that the detector has now."""
     limits = Detector.parse(world.raw).spec.rollout.analysis

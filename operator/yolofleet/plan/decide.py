@@ -246,6 +246,9 @@ def _trial(detector: Detector, observed: Observed, release: Release) -> Trial | 
     if detector.spec.rollout.analysis is None:
         return None
     unlike, sticks = _unlike(observed), _sticks(detector)
+    answers = next(
+        iter(standing_in(observed, release)), release.stable
+    )  # what is dead shows nothing
     if progress := release.progress:
         lone = (
             progress.strategy is Strategy.IN_PLACE
@@ -254,7 +257,7 @@ def _trial(detector: Detector, observed: Observed, release: Release) -> Trial | 
         )
         return Trial(
             progress.revision,
-            measure(detector, observed, release.stable, progress.revision),
+            measure(detector, observed, answers, progress.revision),
             progress.stage,
             progress.goal,
             progress.following,
@@ -269,7 +272,7 @@ def _trial(detector: Detector, observed: Observed, release: Release) -> Trial | 
     chosen = "it answers the requests that match spec.canary.match, which may be unlike the others"
     return Trial(
         release.canary.name,
-        measure(detector, observed, release.stable, release.canary.name),
+        measure(detector, observed, answers, release.canary.name),
         stage,
         canary.weight,
         100,
