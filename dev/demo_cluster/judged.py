@@ -2,14 +2,17 @@
 
 import asyncio
 import secrets
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from demo_cluster.detector import Detector, condition, told
-from demo_cluster.errors import NotYet, WrongResult
+from demo_cluster.errors import KubectlFailed, NotYet, WrongResult
 from demo_cluster.forwarding import forwarded
 from demo_cluster.kube import Manifest
 from demo_cluster.load import Load, Target
@@ -36,6 +39,31 @@ class CalledOff:
     seconds: float
     answers: int
     exposed: int
+
+
+@contextmanager
+def synced(detector: Detector) -> Iterator[None]:
+    """Have the kubelet look at the pods again and again: else it mounts what changed once a minute.
+
+    An annotation that changes makes it look.
+    """
+    done = threading.Event()
+
+    def nudge() -> None:
+        turn = 0
+        while not done.wait(3):
+            turn += 1
+            of_it = f"--selector=yolofleet.io/detector={detector.name}"
+            with suppress(KubectlFailed):  # a pod that goes meanwhile is not found
+                detector.kubectl.run("annotate", "pods", of_it, "--overwrite", f"looked={turn}")
+
+    thread = threading.Thread(target=nudge, name="nudge", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def call_off(detector: Detector, load: Load) -> CalledOff:
@@ -102,3 +130,17 @@ async def most_different(target: Target, key: str) -> bytes:
     if not told["frames"]:
         raise NotYet(f"{told['pod']} has none of {told['canary'] or 'any revision'}")
     return await ask(target, f"/disagreements/{told['frames'][0]['name']}.jpg", headers=headers)
+
+
+def kept_by(detector: Detector, revision: str, *, within_s: float) -> float:
+    """Return the share of the stable revision's objects that `revision` finds in copies."""
+
+    def look() -> float:
+        found = detector.raw()["status"].get("analysis") or {}
+        arms = {arm["revision"]: arm for arm in found.get("arms") or ()}
+        kept = arms.get(revision, {}).get("kept")
+        if kept is None:
+            raise NotYet(f"{list(arms)}; {told(condition(detector.raw(), 'Analysed'))}")
+        return float(kept)
+
+    return eventually(f"copies that {revision} answered", look, within_s=within_s)

@@ -1,13 +1,9 @@
 """A revision that sees nothing is called off by itself, before anybody has had an answer of it."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import Any
 
-from demo_cluster.detector import Detector
-from demo_cluster.errors import KubectlFailed
-from demo_cluster.judged import call_off
+from demo_cluster.judged import call_off, synced
 from demo_cluster.kube import Manifest
 from demo_cluster.load import Load, wait_until_served
 
@@ -16,31 +12,6 @@ def fleet_of(routed: Callable[[str], Manifest]) -> dict[str, Manifest]:
     rollout = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "10s"}], "analysis": {}}
     traffic = {**routed("judged"), "retries": 0}
     return {"judged": {"replicas": 1, "traffic": traffic, "rollout": rollout}}
-
-
-@contextmanager
-def synced(detector: Detector) -> Iterator[None]:
-    """Have the kubelet look at the pods again and again: else it mounts what changed once a minute.
-
-    An annotation that changes makes it look.
-    """
-    done = threading.Event()
-
-    def nudge() -> None:
-        turn = 0
-        while not done.wait(3):
-            turn += 1
-            of_it = f"--selector=yolofleet.io/detector={detector.name}"
-            with suppress(KubectlFailed):  # a pod that goes meanwhile is not found
-                detector.kubectl.run("annotate", "pods", of_it, "--overwrite", f"looked={turn}")
-
-    thread = threading.Thread(target=nudge, name="nudge", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_a_blind_revision_is_called_off_in_the_dark(fleet: Any, target: Any, images: Any) -> None:

@@ -13,6 +13,7 @@ import yaml
 from demo_cluster import ray, release
 from demo_cluster.detector import Detector
 from demo_cluster.installation import Installation
+from demo_cluster.judged import kept_by, synced
 from demo_cluster.kube import Kubectl, Manifest
 from demo_cluster.load import Load, Summary, wait_until_served
 from demo_cluster.ray_pods import head
@@ -56,7 +57,8 @@ class Crossing:
 
     def back(self) -> None:
         """Have it on a Deployment alone."""
-        change = {"runtime": {"engine": "deployment", "ray": None}, "canary": None}
+        deployment = {"engine": "deployment", "ray": None}
+        change = {"runtime": deployment, "canary": None, "rollout": None}
         self.release(change, self.on_deployments)
 
     def release(self, change: Manifest, to: str) -> None:
@@ -134,3 +136,28 @@ def test_without_a_redis_a_lost_head_leaves_the_requests_to_who_is_alive(
 
     assert crossing.during(back).failures == {}
     assert crossing.stable() == crossing.on_deployments
+
+
+def test_a_canary_of_either_engine_is_shown_copies_and_answers_what_matches(
+    crossing: Crossing, target: Any, images: Any
+) -> None:
+    """Pods of one engine pair what they answer with what pods of the other one do."""
+    looks_on = {"rollout": {"analysis": {"mode": "DryRun"}}}
+
+    def judged(canary: str) -> None:
+        assert kept_by(crossing.detector, canary, within_s=STARTS_S) > 0.99
+        data = [image.data for image in images]
+        with Load(target("yard"), data, headers={"x-canary": "always"}, per_second=2) as asked:
+            asked.wait_for(20, within_s=300)
+            assert set(asked.summary(since=0).revisions) == {canary}
+
+    with synced(crossing.detector):
+        canary = crossing.with_canary(10)
+        crossing.detector.patch(looks_on)
+        judged(canary)
+        crossing.detector.patch({"rollout": None})
+        crossing.promote()
+        other = {**CANARY, "runtime": {"engine": "deployment", "ray": None}}
+        crossing.detector.patch({"canary": other, **looks_on})
+        judged(str(crossing.detector.wait_weight(10, within_s=STARTS_S)["revision"]))
+    crossing.back()
