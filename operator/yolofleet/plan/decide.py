@@ -17,15 +17,7 @@ from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
-from yolofleet.plan.release import (
-    Release,
-    awaited,
-    draining,
-    next_release,
-    shares,
-    spans,
-    standing_in,
-)
+from yolofleet.plan.release import Release, draining, next_release, shares, spans
 from yolofleet.plan.remaking import Remaking, remaking
 from yolofleet.plan.replicas import Case, desired_replicas, former_replicas, with_room
 from yolofleet.plan.rollout import Progress
@@ -145,7 +137,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
             stable=release.stable,
             staying=release.staying(observed),
             shares=shares(detector, observed, release),
-            instead=standing_in(observed, release) or awaited(observed, release),
+            instead=release.instead or release.awaited,
             full=release.serving,
         )
     spanned = spans(detector, observed, release)
@@ -246,9 +238,7 @@ def _trial(detector: Detector, observed: Observed, release: Release) -> Trial | 
     if detector.spec.rollout.analysis is None:
         return None
     unlike, sticks = _unlike(observed), _sticks(detector)
-    answers = next(
-        iter(standing_in(observed, release)), release.stable
-    )  # what is dead shows nothing
+    answers = next(iter(release.instead), release.stable)  # what is dead shows nothing
     if progress := release.progress:
         lone = (
             progress.strategy is Strategy.IN_PLACE
@@ -332,7 +322,7 @@ def _shadow(
     name = trial.revision if trial else release.canary.name if release.canary else ""
     by_hand = canary.shadow if canary and release.canary and release.canary.name == name else 0
     revisions = {each.name: each for each in release.wanted}
-    answer = (release.stable, *standing_in(observed, release))
+    answer = (release.stable, *release.instead)
     shown, percent = revisions.get(name), by_hand or (100 if trial else 0)
     if shown is None or not percent or not can_be_shown(revisions.get(release.stable), shown):
         off = {each.revision: each.at for each in release.called_off.values()} if keeps else {}

@@ -5,7 +5,7 @@ and none of its pods is touched. Roll-back is the same move to a former revision
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from yolofleet.api.analysis import Failed
@@ -38,6 +38,8 @@ class Release:
     progress: Progress | None  # how far the spec's revision is on its way to be the stable one
     failed: Mapping[str, Failed]  # whoever failed, asked for or not
     called_off: Mapping[str, Failed]  # what the spec asks for, and failed: it gets nothing
+    instead: tuple[str, ...] = ()  # former ones that answer in the place of a stable one that died
+    awaited: tuple[str, ...] = ()  # those that did, while nobody at all is ready: for a moment?
 
     def staying(self, observed: Observed) -> int:
         """Return the ready replicas of the stable revision, but those that are to go at once."""
@@ -82,7 +84,7 @@ def next_release(
     seen = observed.revisions.get(stable)
     if stable not in wanted and seen and seen.revision:
         wanted[stable] = seen.revision
-    return Release(
+    release = Release(
         stable=stable,
         target=target,
         canary=canary,
@@ -93,6 +95,12 @@ def next_release(
         progress=progress,
         failed=failed,
         called_off=off,
+    )
+    back = _let_back(observed, release)
+    return replace(
+        release,
+        instead=tuple(name for name in back if observed.ready(name)),
+        awaited=tuple(name for name in back if _is_awaited(observed, release, name)),
     )
 
 
@@ -192,38 +200,11 @@ def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[R
     return (*running, *resting[: detector.spec.revision_history])
 
 
-def standing_in(observed: Observed, release: Release) -> tuple[str, ...]:
-    """Return the former revisions that answer in the place of a stable one that died.
-
-    They were released on before, did not fail, and their pods have not gone yet. The pointer stays.
-    """
-    return tuple(name for name in _let_back(observed, release) if observed.ready(name))
-
-
-def awaited(observed: Observed, release: Release) -> tuple[str, ...]:
-    """Return who stood in, while nobody at all is ready: all may be for a moment, and come back.
-
-    But not where those that are wanted may need the nodes that they are on.
-    """
-    if any(map(observed.ready, observed.revisions)) or any(
-        _fits(observed, each) < release.serving for each in release.wanted
-    ):
-        return ()
-    return tuple(
-        name
-        for name in _let_back(observed, release)
-        if observed.replicas(name) and (observed.spans or observed.weights.get(name))
-    )
-
-
-def _fits(observed: Observed, revision: Revision) -> int:
-    """Return of how many replicas the pods have a node, or would find one."""
-    placed = observed.replicas(revision.name) - observed.unplaced(revision.name)
-    return placed + room(revision, observed.nodes)
-
-
 def _let_back(observed: Observed, release: Release) -> tuple[str, ...]:
-    """Return the former revisions that may answer while nothing of the stable one does."""
+    """Return the former revisions that may answer while nothing of the stable one does.
+
+    They were released on before, and did not fail. The pointer stays.
+    """
     if release.staying(observed) or not release.capacity.full:
         return ()
     return tuple(
@@ -233,6 +214,25 @@ def _let_back(observed: Observed, release: Release) -> tuple[str, ...]:
         and revision.name not in release.failed
         and revision.name not in observed.unreached
     )
+
+
+def _is_awaited(observed: Observed, release: Release, name: str) -> bool:
+    """Say whether `name` answered until nobody at all was ready: it may be back in a moment.
+
+    But not where those that are wanted may need the nodes that its pods are on.
+    """
+    answered = observed.replicas(name) and (observed.spans or observed.weights.get(name))
+    return (
+        bool(answered)
+        and not any(map(observed.ready, observed.revisions))
+        and all(_fits(observed, each) >= release.serving for each in release.wanted)
+    )
+
+
+def _fits(observed: Observed, revision: Revision) -> int:
+    """Return of how many replicas the pods have a node, or would find one."""
+    placed = observed.replicas(revision.name) - observed.unplaced(revision.name)
+    return placed + room(revision, observed.nodes)
 
 
 def shares(detector: Detector, observed: Observed, release: Release) -> dict[str, int]:
@@ -248,9 +248,8 @@ def shares(detector: Detector, observed: Observed, release: Release) -> dict[str
         return {name: 100 if name == alone else 0 for name in others}
     if progress := release.progress:
         held = {name: observed.weights.get(name, 0) for name in others}
-        instead = standing_in(observed, release)
-        served = observed.ready(release.stable) > 0 or bool(instead)
-        former = (r.name for r in release.former if r.name not in instead)
+        served = observed.ready(release.stable) > 0 or bool(release.instead)
+        former = (r.name for r in release.former if r.name not in release.instead)
         # a whole set goes over with the pointer; before that, only where nobody else is alive
         waits = progress.strategy is Strategy.BLUE_GREEN and served
         if not (waits or progress.held or any(_named(observed, name) for name in former)):
@@ -273,14 +272,13 @@ def spans(detector: Detector, observed: Observed, release: Release) -> bool:
     else does.
     """
     stays = release.staying(observed)
-    instead = standing_in(observed, release)
-    former = {r.name for r in release.former if observed.replicas(r.name)}
-    if former:
-        may = release.serving > 0 and (observed.spans or former <= {*instead})
-        alive = _others_may_answer(detector, observed, release)
-        return not stays and (
-            (may and alive) or bool(observed.spans and awaited(observed, release))
-        )
+    if former := {r.name for r in release.former if observed.replicas(r.name)}:
+        if stays or not release.serving:
+            return False
+        if observed.spans and release.awaited:
+            return True
+        may = observed.spans or former <= {*release.instead}
+        return may and _others_may_answer(detector, observed, release)
     progress = release.progress
     if (
         progress

@@ -10,7 +10,7 @@ from yolofleet.api.rollout import Strategy
 from yolofleet.plan.capacity import incoming, outgoing, remaining, replicas_for, scaled_up, share_of
 from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
-from yolofleet.plan.release import Release, awaited, drained, standing_in
+from yolofleet.plan.release import Release, drained
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaling import canary_replicas
 from yolofleet.workloads.revision import Revision
@@ -58,7 +58,7 @@ class Case:
     @property
     def instead(self) -> int:
         """Ready replicas that answer in the place of a stable revision that died."""
-        return sum(map(self.observed.ready, standing_in(self.observed, self.release)))
+        return sum(map(self.observed.ready, self.release.instead))
 
 
 def desired_replicas(case: Case) -> int | None:
@@ -167,8 +167,7 @@ def _short(observed: Observed, release: Release) -> int:
     progress = release.progress
     if progress is None or progress.held or progress.strategy is Strategy.BLUE_GREEN:
         return 0
-    instead = standing_in(observed, release)
-    former = (each.name for each in release.former if each.name not in instead)
+    former = (each.name for each in release.former if each.name not in release.instead)
     if not any(observed.weights.get(name) and observed.ready(name) for name in former):
         return 0
     return max(release.capacity.kept - observed.replicas(release.stable), 0)
@@ -216,15 +215,16 @@ def former_replicas(
 ) -> int:
     """Return the replicas of a revision that nobody wants: its own until it has drained."""
     live = observed.revisions[name]
-    waiting = awaited(observed, release)
-    instead = not release.progress and name in (*standing_in(observed, release), *waiting)
-    consented = release.capacity.full and not instead  # to an outage, with one replica
+    alone = not release.progress and name in (*release.instead, *release.awaited)
+    consented = release.capacity.full and not alone  # to an outage, with one replica
     kept = release.capacity.kept if consented else release.serving
     if weight := split.get(name, 0):
         weight = max(weight, observed.weights.get(name, 0))  # until the router has let go
         return remaining(kept, running=live.replicas, weight=weight)
-    if name not in leaving and (live.ready or observed.weights.get(name) or name in waiting):
-        if release.progress and observed.spans and name in standing_in(observed, release):
+    if name not in leaving and (
+        live.ready or observed.weights.get(name) or name in release.awaited
+    ):
+        if release.progress and observed.spans and name in release.instead:
             answered = sum(observed.ready(each.name) for each in release.wanted)
             return min(live.replicas, max(kept - answered, 1))  # the rest is its successor's room
         return live.replicas  # its pods may be back before a route that cannot be written
