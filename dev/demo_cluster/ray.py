@@ -24,6 +24,7 @@ from demo_cluster import pictures, release, screen
 from demo_cluster.detector import Detector
 from demo_cluster.errors import DemoError, WrongResult
 from demo_cluster.installation import Installation, install
+from demo_cluster.kube import Manifest
 from demo_cluster.load import Load, Summary, Target, wait_until_served
 
 EXAMPLE: Final = REPOSITORY / "examples" / "ray-canary.yaml"
@@ -112,17 +113,22 @@ def installed() -> Installation:
     return install(ray=built.build_and_load_ray())
 
 
+def example() -> tuple[Manifest, Manifest]:
+    """Return the detector of the example, on a Deployment, and its canary on Ray."""
+    stated: Manifest = yaml.safe_load(EXAMPLE.read_text())
+    return stated, stated["spec"].pop("canary")
+
+
 def tell(installation: Installation) -> Result:
     """Tell everything after the installation. Raises DemoError where it cannot go on."""
     detector = Detector(installation.kubectl("default"), NAME)
     target = installation.target(HOST)
     data = [each.data for each in pictures.examples()]
-    example = yaml.safe_load(EXAMPLE.read_text())
-    canary = example["spec"].pop("canary")
+    stated, canary = example()
 
     screen.heading("2. What each engine carries, alone")
     detector.delete()
-    detector.kubectl.apply(example)
+    detector.kubectl.apply(stated)
     with screen.step("Ready on a Deployment"):
         detector.wait_ready()
         wait_until_served(target, data[:1], within_s=120)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import yaml
 
 from demo_cluster import ray, release
 from demo_cluster.detector import Detector
@@ -22,9 +21,8 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(3600)]
 
 Kill = Callable[[Kubectl, str], None]
 
-CANARY = yaml.safe_load(ray.EXAMPLE.read_text())["spec"]["canary"]
-ON_RAY = CANARY["runtime"]
-RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "1536Mi"}}
+STATED, CANARY = ray.example()
+RESOURCES = STATED["spec"]["resources"]
 STARTS_S = ray.PATIENCE_S
 REQUESTS = 200
 
@@ -62,9 +60,7 @@ class Crossing:
         self.release(change, self.on_deployments)
 
     def release(self, change: Manifest, to: str) -> None:
-        self.detector.patch(change)
-        self.detector.wait_stable(to, within_s=STARTS_S)
-        self.load.wait_answered_by(to, within_s=STARTS_S)
+        ray.released(self.detector, change, to, self.load)
         self.detector.wait_settled(within_s=STARTS_S)
 
     def during(self, act: Callable[[], Any]) -> Summary:

@@ -26,8 +26,9 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(3600)]
 
 Kill = Callable[[Kubectl, str], None]
 
-RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "1536Mi"}}
-HEAD = {"requests": {"cpu": "300m", "memory": "1536Mi"}}
+STATED, CANARY = ray.example()
+RESOURCES = STATED["spec"]["resources"]
+HEAD = CANARY["runtime"]["ray"]["head"]
 STARTS_S = ray.PATIENCE_S
 REQUESTS = 200
 
