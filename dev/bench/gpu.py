@@ -18,9 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Final
 
+from bench.rounds import in_turn, medians
 from bench.serving.assets import ROOT, pictures_only
 
 MOST_S: Final = 600.0
@@ -98,7 +98,7 @@ def rounds(
     failed: dict[tuple[Way, Path], str] = {}
     for number in range(ROUNDS):
         for way in WAYS:
-            for checkout in checkouts if number % 2 == 0 else checkouts[::-1]:
+            for checkout in in_turn(checkouts, number):
                 key = way, checkout
                 if key in failed:
                     continue
@@ -113,13 +113,9 @@ def rounds(
                 else:
                     speeds.setdefault(key, []).append(told)
     return {
-        key: _medians(speeds[key]) if key in speeds else failed[key]
+        key: medians(speeds[key]) if key in speeds else failed[key]
         for key in dict.fromkeys((way, checkout) for way in WAYS for checkout in checkouts)
     }
-
-
-def _medians(many: Sequence[Speeds]) -> Speeds:
-    return {name: median(each[name] for each in many) for name in many[0]}
 
 
 def table(found: dict[tuple[Way, Path], Speeds | str]) -> str:

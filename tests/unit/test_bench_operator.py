@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from bench.operator.audit import Audit, Write, by_namespace, last_effects, repairs
-from bench.operator.beside import medians
 from bench.operator.contenders import CONTENDERS, without_knative
 from bench.operator.report import COMPARED, TARGETS, Target, missed, side_by_side, table
+from bench.rounds import medians
 
 OPERATOR = "yolofleet-operator"
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from bench.operator.contenders import Contender, Manager
 from bench.operator.fleet import SHARDS, each, ready, run_pods
 from bench.operator.gauges import Scrape, usage
 from bench.operator.phases import Numbers
+from bench.rounds import medians
 from controlplane.kube import Kube, connect, eventually
 from controlplane.plane import ControlPlane
 from yolofleet.api.names import Manifest
@@ -48,11 +49,6 @@ def measured(
                 f"{size:>5} {contender.name} ({time.time() - began:.0f} s): {rounded}", flush=True
             )
     return {name: medians(found) for name, found in taken.items()}
-
-
-def medians(rounds: Sequence[Mapping[str, float]]) -> Numbers:
-    """Return the median of each number of all rounds."""
-    return {name: median(found[name] for found in rounds) for name in rounds[0]}
 
 
 @dataclass

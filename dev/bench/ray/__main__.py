@@ -10,9 +10,9 @@ import secrets
 import signal
 import sys
 import time
-from statistics import median
 from typing import Final
 
+from bench.rounds import in_turn, medians
 from bench.serving.assets import CACHE, pictures_only
 from bench.serving.measure import Client, Numbers, client
 from bench.serving.report import machine
@@ -41,18 +41,18 @@ def main() -> int:
     found: dict[str, list[Numbers]] = {server.name: [] for server in compared}
     with client(assets, cores) as asking:
         for number in range(rounds):
-            for server in compared if number % 2 == 0 else compared[::-1]:
+            for server in in_turn(compared, number):
                 with running(server, assets, cores) as target:
                     numbers = _one(target, asking, number)
                 found[server.name].append(numbers)
                 told = json.dumps({name: round(value, 3) for name, value in numbers.items()})
                 print(f"{number} {server.name}: {told}", flush=True)
-    medians = {
-        name: {each: round(median(one[each] for one in many), 3) for each in many[0]}
+    usual = {
+        name: {each: round(value, 3) for each, value in medians(many).items()}
         for name, many in found.items()
     }
     where = f"{machine()}; {cores}"
-    print(f"bench-ray-result: {json.dumps({'servers': medians, 'machine': where})}")
+    print(f"bench-ray-result: {json.dumps({'servers': usual, 'machine': where})}")
     return 0
 
 

@@ -11,8 +11,8 @@ import signal
 import sys
 import time
 from pathlib import Path
-from statistics import median
 
+from bench.rounds import in_turn, medians
 from bench.serving import ceiling, loadgen, perf_analyzer
 from bench.serving.assets import Assets, prepare
 from bench.serving.measure import Client, Numbers, Plan, client, one_round
@@ -88,17 +88,14 @@ def _rounds(
     """Give each its turn, every other round from the back; return the medians."""
     found: dict[str, list[Numbers]] = {server.name: [] for server in compared}
     for number in range(rounds):
-        for server in compared if number % 2 == 0 else compared[::-1]:
+        for server in in_turn(compared, number):
             began, load = time.time(), os.getloadavg()[0]
             numbers = one_round(server, assets, cores, asking, plan, seed=number)
             found[server.name].append(numbers)
             told = json.dumps({name: round(value, 3) for name, value in numbers.items()})
             took = f"{time.time() - began:.0f} s, load before {load:.1f}"
             print(f"{number} {server.name} ({took}): {told}", flush=True)
-    return {
-        name: {each: median(one[each] for one in many) for each in many[0]}
-        for name, many in found.items()
-    }
+    return {name: medians(many) for name, many in found.items()}
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import Final
 
+from bench.rounds import in_turn, medians
 from bench.serving.assets import ROOT, Assets, pictures_only
 from bench.serving.measure import Client, Numbers, client
 from bench.serving.report import machine
@@ -57,21 +57,18 @@ def measure(others: Sequence[Path], rounds: int, *, quick: bool) -> int:
     found: dict[tuple[str, str], list[Numbers]] = {}
     with client(assets, cores) as asking:
         for number, engine in product(range(rounds), engines):
-            for name in _turns(list(checkouts), number):
+            for name in in_turn(list(checkouts), number):
                 server = stub(engine, checkouts[name], assets)
                 numbers = _one(server, engine, assets, cores, asking, seconds)
                 found.setdefault((str(engine), name), []).append(numbers)
                 print(f"{number} {engine}, {name}: {json.dumps(numbers)}", file=sys.stderr)
         efficiency = _efficiency(assets, cores, asking, seconds)
-    medians = {
-        key: {each: median(one[each] for one in many) for each in many[0]}
-        for key, many in found.items()
-    }
-    print(table(medians))
-    print(f"\nCPU for a picture, the least of all engines: {told(medians)}")
+    usual = {key: medians(many) for key, many in found.items()}
+    print(table(usual))
+    print(f"\nCPU for a picture, the least of all engines: {told(usual)}")
     print(f"Parallel efficiency: {_words(efficiency)}\n{machine()}; {cores}")
     result = {
-        "ceilings": [{"engine": e, "checkout": c} | n for (e, c), n in medians.items()],
+        "ceilings": [{"engine": e, "checkout": c} | n for (e, c), n in usual.items()],
         "efficiency": efficiency,
         "machine": machine(),
     }
@@ -102,10 +99,6 @@ def stub(engine: Engine, checkout: Path, assets: Assets) -> Server:
         path="/v1/detect",
         sheds=True,
     )
-
-
-def _turns(names: list[str], number: int) -> list[str]:
-    return names if number % 2 == 0 else names[::-1]
 
 
 def _one(
@@ -141,23 +134,23 @@ def _words(efficiency: float | None) -> str:
     return f"{efficiency} of {LEAST_EFFICIENCY}"
 
 
-def table(medians: dict[tuple[str, str], Numbers]) -> str:
+def table(usual: dict[tuple[str, str], Numbers]) -> str:
     """Write the medians as Markdown, each engine's checkouts one under the other."""
-    names = list(dict.fromkeys(name for numbers in medians.values() for name in numbers))
+    names = list(dict.fromkeys(name for numbers in usual.values() for name in numbers))
     head = f"| engine | checkout | {' | '.join(names)} |"
-    return "\n".join((head, f"|---|---|{'---:|' * len(names)}", *_rows(medians, names)))
+    return "\n".join((head, f"|---|---|{'---:|' * len(names)}", *_rows(usual, names)))
 
 
-def _rows(medians: dict[tuple[str, str], Numbers], names: list[str]) -> Iterator[str]:
-    for (engine, checkout), numbers in medians.items():
+def _rows(usual: dict[tuple[str, str], Numbers], names: list[str]) -> Iterator[str]:
+    for (engine, checkout), numbers in usual.items():
         values = " | ".join(f"{numbers[name]:g}" for name in names)
         yield f"| {engine} | {checkout} | {values} |"
 
 
-def told(medians: dict[tuple[str, str], Numbers]) -> str:
+def told(usual: dict[tuple[str, str], Numbers]) -> str:
     """Hold the least CPU for a picture against the aim, for each checkout."""
     least: dict[str, float] = {}
-    for (_, checkout), numbers in medians.items():
+    for (_, checkout), numbers in usual.items():
         least[checkout] = min(least.get(checkout, numbers["cpu_ms"]), numbers["cpu_ms"])
     return ", ".join(
         f"{checkout} {ms:.2f} ms ({'met' if ms <= MOST_CPU_MS else '**missed**'}: {MOST_CPU_MS:g})"
