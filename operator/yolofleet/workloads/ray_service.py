@@ -87,6 +87,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
     """Return the RayService of one revision; with Serve's own autoscaler, if that is asked for."""
     revision, ray = planned.revision, _ray(planned.revision)
     name, cores = revision.name, _cores(revision)
+    config = _serve_config(detector, planned, cores)
     made = child(
         "ray_service.yaml.j2",
         detector,
@@ -94,7 +95,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         revision=name,
         annotations=server.noted(planned) | notes(planned) | _served(planned),
         drain_seconds=max(60, revision.drain_seconds),
-        serve_config=_serve_config(detector, planned, cores).text(),
+        serve_config=config.text(),
         version=ray.version,
         redis=_redis(ray.redis),
         image=revision.image,
@@ -106,7 +107,7 @@ def build(detector: Detector, planned: PlannedRevision, /) -> Manifest:
         head_labels=_head(name) | _NO_SIDECAR,
         head_env=_environment(ray),
         head_resources={"requests": ray.head.requests, "limits": ray.head.limits},
-        workers=planned.replicas or (planned.scaled.least if planned.scaled else 1),
+        workers=config.deployment.autoscaling_config.min_replicas,
         worker_params={
             "num-cpus": str(cores),
             "num-gpus": str(_gpus(revision)),
