@@ -55,6 +55,11 @@ TOLD = json.dumps({"reason": "DigestMismatch", "message": "model has 12, spec wa
         ),
         ({"state": ended(78, "not json")}, "Crashed", "the server refused to start: not json"),
         ({"state": ended(137, reason="OOMKilled")}, "OutOfMemory", "resources.limits.memory"),
+        (
+            {"name": "sidecar", "state": ended(137, reason="OOMKilled")},
+            "OutOfMemory",
+            "container sidecar was killed for memory; raise its limit in spec.podTemplate.spec",
+        ),
         ({"lastState": ended(1, "Traceback: boom")}, "Crashed", "code 1 (Error): Traceback: boom"),
     ],
 )

@@ -337,8 +337,8 @@ class Runtime(ApiModel):
 
     image: Annotated[str, Field(max_length=512)] = Field(
         default="",
-        description="Serving image. Empty: the chart's, chosen by whether resources.limits asks for"
-        " an accelerator and whether the backend is torch.",
+        description="Serving image. Empty: the chart's, chosen by the engine, by whether"
+        " resources.limits or accelerator asks for one, and by whether the backend is torch.",
     )
     backend: Backend = Field(
         default=Backend.AUTO,
@@ -349,8 +349,9 @@ class Runtime(ApiModel):
     precision: Precision = Field(
         default=Precision.AUTO,
         description="auto takes what the device runs natively (bf16 where the CPU has instructions"
-        " for it, else fp32; fp16 on a GPU). int8 needs a quantised model: `yoloserve convert`"
-        " makes one. A precision that the device or backend cannot honour is refused at start-up.",
+        " for it, fp16 on ARM likewise, else fp32; fp16 on a GPU). int8 needs a quantised model:"
+        " `yoloserve convert` makes one. A precision that the device or backend cannot honour is"
+        " refused at start-up.",
     )
     engine: Engine = Field(
         default=Engine.DEPLOYMENT,
@@ -389,8 +390,8 @@ class Inference(ApiModel):
     )
     image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] | None = Field(
         default=None,
-        description="Side in pixels that pictures are fitted into. Absent: what the model's"
-        " metadata says.",
+        description="Side in pixels that pictures are fitted into, a multiple of 32. Absent: what"
+        " the model's metadata says.",
     )
     confidence: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.25, description="Detections below this score are dropped."
@@ -651,7 +652,7 @@ class DetectorSpec(ApiModel):
             "!has(self.canary) || self.traffic.provider != 'service' ||"
             " (self.canary.weight == 0 && size(self.canary.match) == 0)",
             "spec.canary.weight: a plain Service cannot split traffic; set spec.traffic.provider to"
-            " istio or auto, or weight to 0 and no match (a dark launch)",
+            " istio, gateway or auto, or weight to 0 and no match (a dark launch)",
             ".canary.weight",
         ),
         Rule(
@@ -708,7 +709,7 @@ class DetectorSpec(ApiModel):
             "self.traffic.provider != 'service' || !has(self.rollout.strategy)"
             " || self.rollout.strategy != 'Canary'",
             "spec.rollout.strategy: a plain Service cannot split traffic; set spec.traffic.provider"
-            " to istio or auto, or strategy to BlueGreen or InPlace",
+            " to istio, gateway or auto, or strategy to BlueGreen or InPlace",
             ".rollout.strategy",
             "self.rollout.strategy",
         ),

@@ -281,12 +281,10 @@ def _container_failure(container: Mapping[str, Any]) -> Failure | None:
         return None
     lasting = container.get("restartCount", 0) >= ENDS_TO_DESPAIR
     if ended.get("reason") == "OOMKilled":
-        return Failure(
-            Reason.OUT_OF_MEMORY,
-            f"container {container['name']} was killed for memory;"
-            " raise spec.resources.limits.memory",
-            lasting,
-        )
+        ours = container["name"] == SERVER_CONTAINER
+        limit = "spec.resources.limits.memory" if ours else "its limit in spec.podTemplate.spec"
+        message = f"container {container['name']} was killed for memory; raise {limit}"
+        return Failure(Reason.OUT_OF_MEMORY, message, lasting)
     if ended.get("exitCode") == EXIT_CONFIG and container["name"] == SERVER_CONTAINER:
         return _by_server(ended.get("message", ""))
     if ended.get("exitCode"):

@@ -50,8 +50,8 @@ def without_mesh(now: Situation) -> Statement | None:
     return _say(
         False,
         Reason.MESH_ABSENT,
-        f"hosts, canary weights and matches {lacking(now.detector)}, or clear them. Meanwhile"
-        f" the Service {now.detector.name} {_sends(now)}",
+        f"spec.traffic.hosts, spec.canary.weight and match {lacking(now.detector)}, or clear them."
+        f" Meanwhile the Service {now.detector.name} {_sends(now)}",
         lasting=True,
     )
 
