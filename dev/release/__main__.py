@@ -42,7 +42,7 @@ def tell(listing: Listing) -> None:
     if listing.pushed_to:
         print(
             f"helm install yolofleet {listing.chart} --version {listing.version}"
-            " --namespace yolofleet-system --create-namespace"
+            " --namespace yolofleet --create-namespace"
         )
 
 

@@ -1,6 +1,9 @@
-"""The examples fit the CRD and the types, and say what they claim."""
+"""The examples, those in the guides too, fit the CRD and the types, and say what they claim."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,8 +14,11 @@ from yolofleet.api.detector import Detector
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.revisions import canary_revision, stable_revision
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^( *)```yaml\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 DEFAULTS = Defaults("cpu", "torch", "gpu", "IfNotPresent", 15)
 
 
@@ -24,6 +30,22 @@ def parse(name: str) -> Detector:
     raw = load(name)
     raw["metadata"] |= {"namespace": "default", "uid": "1", "generation": 1}
     return Detector.parse(raw)
+
+
+def shown() -> Iterator[Any]:
+    """Return the specs in pages: of whole detectors, and parts that are to be filled up."""
+    for page in PAGES:
+        text = page.read_text()
+        for found in BLOCK.finditer(text):
+            for manifest in yaml.safe_load_all(found[2]):
+                if manifest.get("kind", "YoloDetector") == "YoloDetector" and "spec" in manifest:
+                    line = text[: found.start()].count("\n") + 1
+                    yield pytest.param(manifest["spec"], id=f"{page.relative_to(ROOT)}:{line}")
+
+
+def spec_schema() -> dict[str, Any]:
+    schema: dict[str, Any] = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return strict(schema["properties"]["spec"])
 
 
 def strict(schema):
@@ -40,13 +62,24 @@ def strict(schema):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_an_example_holds_only_fields_of_the_crd(file: Path):
-    schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    Draft202012Validator(strict(schema)).validate(yaml.safe_load(file.read_text())["spec"])
+    Draft202012Validator(spec_schema()).validate(yaml.safe_load(file.read_text())["spec"])
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_an_example_parses(file: Path):
     assert parse(file.name).name == load(file.name)["metadata"]["name"]
+
+
+@pytest.mark.parametrize("spec", [*shown()])
+def test_what_a_page_shows_of_a_detector_could_be_applied(spec: dict[str, Any]):
+    whole = {"model": {"uri": "demo://shapes"}} | spec
+    Draft202012Validator(spec_schema()).validate(whole)
+    Detector.parse(
+        {
+            "metadata": {"name": "gate", "namespace": "n", "uid": "1", "generation": 1},
+            "spec": whole,
+        }
+    )
 
 
 def test_the_canary_example_is_the_first_one_with_a_canary():
