@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -212,7 +213,10 @@ async def test_who_may_not_and_what_is_not_there_is_told_with_the_fix(
     assert "not seen by the operator yet" in seen.out
     assert "Pods are not shown" in seen.err
     assert "`view` sees detectors" in (await yd("get", "--as", "nobody")).no()
-    assert "cannot be reached" in (await yd("get", "--server", "https://127.0.0.1:1")).no()
+    with socket.socket() as nobody:  # the port is taken, and nobody listens
+        nobody.bind(("127.0.0.1", 0))
+        server = f"https://127.0.0.1:{nobody.getsockname()[1]}"
+        assert "cannot be reached" in (await yd("get", "--server", server)).no()
     assert "does not exist" in (await yd("get", "--context", "other")).no()
     assert "install kubectl" in (await yd("get", KUBECTL="/none/kubectl")).no()
 

@@ -200,7 +200,7 @@ def test_many_callers_at_once_all_get_answers_or_are_told_to_wait(
     [
         ({"model": "file:///nowhere.onnx"}, "ModelNotFound", "there is no file /nowhere.onnx"),
         (
-            {"model": "http://127.0.0.1:9/gate.onnx", "sha256": "0" * 64},
+            {"model": "http://127.0.0.1:{nobodys_port}/gate.onnx", "sha256": "0" * 64},
             "ModelDownloadFailed",
             "cannot download",
         ),
@@ -213,6 +213,7 @@ def test_many_callers_at_once_all_get_answers_or_are_told_to_wait(
 )
 def test_a_start_that_cannot_succeed_says_why_in_a_line_and_in_the_termination_log(
     make_model,
+    nobodys_port: int,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -223,6 +224,7 @@ def test_a_start_that_cannot_succeed_says_why_in_a_line_and_in_the_termination_l
     monkeypatch.setattr(http.time, "sleep", lambda _: None)  # between tries of a download
     log = tmp_path / "termination-log"
     options = {"model": make_model(), "termination_log": log, "cache_dir": tmp_path} | settings
+    options["model"] = options["model"].replace("{nobodys_port}", str(nobodys_port))
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     assert main(["serve", *flags]) == EX_CONFIG
     (line,) = capfd.readouterr().err.splitlines()

@@ -202,9 +202,9 @@ def test_a_download_has_a_largest_size(server: ModelServer, asking, tmp_path: Pa
     assert files_in(tmp_path / "cache") == []
 
 
-def test_a_server_that_does_not_answer_is_told(asking) -> None:
+def test_a_server_that_does_not_answer_is_told(asking, nobodys_port: int) -> None:
     with pytest.raises(ModelDownloadFailed, match="refused"):
-        fetch(asking(model="http://127.0.0.1:9/gate.onnx"), Format.ONNX)
+        fetch(asking(model=f"http://127.0.0.1:{nobodys_port}/gate.onnx"), Format.ONNX)
 
 
 def test_a_cache_that_cannot_be_written_is_told(server: ModelServer, tmp_path: Path) -> None:
