@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import signal
+import threading
 from typing import Any
 
 import pytest
@@ -12,6 +14,13 @@ settings.register_profile(
 )
 settings.register_profile("campaign", deadline=None, print_blob=True)
 settings.load_profile("steady")
+
+
+def pytest_configure() -> None:
+    """End at SIGTERM as at Ctrl-C: what fixtures started is taken down with us."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
 
 SHARED = {"e2e", "faults", "operator", "chart"}
 """Folders whose tests share what takes long to make: a cluster, a control plane."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from steady.results import Result
 
 REPORTS: Final = Path("build") / "steady"
 BUSY: Final = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+EX_TERMINATED: Final = 128 + signal.SIGTERM
 NOTHING_RAN: Final = {2, 3, 4, 5}
 """pytest's exit statuses for what is no test's failure: interrupted, its own, usage, no tests."""
 
@@ -38,6 +40,7 @@ def main() -> int:
     parser.add_argument("--slowest", type=int, default=10, help="how many slow tests to name (10)")
     parser.add_argument("--of", nargs="+", type=Path, metavar="REPORT", help="read, run nothing")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EX_TERMINATED))
     if asked.of:
         runs = [results.read(report) for report in asked.of]
     else:
@@ -53,13 +56,9 @@ def _runs(paths: Sequence[str], times: int, workers: int) -> Iterator[list[Resul
         report = REPORTS / f"{seed}.xml"
         report.unlink(missing_ok=True)
         begun = time.monotonic()
-        ended = subprocess.run(
+        ended = _whole_run(
             [sys.executable, "-m", "pytest", "-q", f"-n{workers}", f"--junitxml={report}", *paths],
-            env=os.environ | {"YOLOFLEET_FAULTS_SEED": str(seed)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-            text=True,
+            seed,
         )
         if ended.returncode in NOTHING_RAN:
             sys.exit(f"pytest ended with {ended.returncode}:\n{ended.stdout[-3000:]}")
@@ -70,6 +69,28 @@ def _runs(paths: Sequence[str], times: int, workers: int) -> Iterator[list[Resul
         if failed:
             (REPORTS / f"{seed}.log").write_text(ended.stdout, encoding="utf-8")
         yield run
+
+
+def _whole_run(command: Sequence[str], seed: int) -> subprocess.CompletedProcess[str]:
+    """Run `command`; if we are ended meanwhile, have it end as at Ctrl-C, with all that it started.
+
+    It is in a group of its own: a terminal's Ctrl-C would be its second one.
+    """
+    running = subprocess.Popen(
+        command,
+        env=os.environ | {"YOLOFLEET_FAULTS_SEED": str(seed)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+    try:
+        printed, _ = running.communicate()
+    except BaseException:
+        running.send_signal(signal.SIGINT)
+        running.communicate()
+        raise
+    return subprocess.CompletedProcess(command, running.returncode, printed)
 
 
 @contextmanager

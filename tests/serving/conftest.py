@@ -355,11 +355,10 @@ def nobodys_port() -> Iterator[int]:
 class Forked:
     """A process that the zygote forked, with what `subprocess.Popen` has of methods."""
 
-    def __init__(self, asked: socket.socket, module: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, asked: socket.socket, **told: Any) -> None:
         stderr, its_stderr = os.pipe()
         status, its_status = os.pipe()
-        message = json.dumps({"module": module, "environment": dict(environment)}).encode()
-        socket.send_fds(asked, [message], [its_stderr, its_status])
+        socket.send_fds(asked, [json.dumps(told).encode()], [its_stderr, its_status])
         os.close(its_stderr)
         os.close(its_status)
         self.stderr = os.fdopen(stderr)
@@ -388,6 +387,11 @@ class Forked:
         if self.returncode is None:
             self.send_signal(signal.SIGKILL)
 
+    def abandon(self) -> None:
+        """Leave it as tests do that are killed; nothing more is heard of it than its stderr."""
+        self._status.close()
+        self.returncode = -signal.SIGKILL
+
     def close(self) -> None:
         self.stderr.close()
         self._status.close()
@@ -397,13 +401,12 @@ class Forked:
 class Process:
     """A server process; its log is read line by line, so that nothing needs to sleep."""
 
-    process: "subprocess.Popen[str] | Forked"
+    process: Forked
     termination_log: Path
     url: str = ""
 
     def logged(self, message: str) -> dict[str, Any]:
         """Wait for a line of the log."""
-        assert self.process.stderr
         for line in self.process.stderr:
             if line.startswith("{") and (told := json.loads(line))["message"] == message:
                 return told
@@ -459,16 +462,7 @@ def run_server(
         }
         told = {f"YOLOSERVE_{k.upper()}": str(v) for k, v in (options | settings).items()}
         environment = os.environ | told | {"PYTHONPATH": SOURCES}
-        process: subprocess.Popen[str] | Forked
-        if anew:
-            process = subprocess.Popen(
-                [sys.executable, "-m", program, "serve"],
-                env=environment,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        else:
-            process = Forked(zygote, program, environment)
+        process = Forked(zygote, module=program, anew=anew, environment=environment)
         server = Process(process, termination_log)
         started.append(server)
         return server
@@ -477,5 +471,4 @@ def run_server(
     for server in started:
         server.process.kill()
         server.process.communicate()
-        if isinstance(server.process, Forked):
-            server.process.close()
+        server.process.close()

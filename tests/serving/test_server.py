@@ -46,6 +46,13 @@ def test_a_server_is_ready_when_it_says_so_and_answers(run_server, make_model, j
     assert answer.headers["x-yolofleet-revision"] == "gate-7c9f1b2a"
 
 
+def test_a_server_of_tests_that_are_killed_ends_with_them(run_server, make_model) -> None:
+    server = run_server(model=make_model())
+    server.logged("ready")
+    server.process.abandon()
+    server.process.stderr.read()  # whose other end is closed
+
+
 @pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
 def test_after_sigterm_it_is_not_ready_and_answers_on_until_a_second_signal(
     run_server, make_model, jpeg, again

@@ -1,4 +1,10 @@
-"""What is read from the reports of runs."""
+"""What is read from the reports of runs, and what a run leaves behind that is ended."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 from steady.results import by_folder, failures, read, slowest
 
@@ -7,6 +13,18 @@ REPORT = """<testsuites><testsuite>
 <testcase classname="tests.unit.test_hosts.TestHosts" name="test_b" time="1.5">{b}</testcase>
 <testcase classname="tests.e2e.test_small" name="test_c" time="60"/>
 </testsuite></testsuites>"""
+WAITS = """
+import pathlib, pytest, signal
+
+@pytest.fixture
+def server():
+    yield
+    pathlib.Path("taken down").touch()
+
+def test_it(server):
+    pathlib.Path("begun").write_text("yes")
+    signal.pause()
+"""
 FAILED = '<failure message="assert 1 == 2&#10; +  more">all of it</failure>'
 
 
@@ -29,3 +47,17 @@ def test_time_is_told_by_folder_and_by_test(tmp_path):
         ("tests/e2e/test_small.py::test_c", 60),
         ("tests/unit/test_hosts.py::test_a[v1.2]", 1.5),
     ]
+
+
+def test_who_ends_it_ends_the_run_and_what_that_started(tmp_path):
+    (tmp_path / "test_it.py").write_text(WAITS)
+    os.mkfifo(tmp_path / "begun")
+    steady = subprocess.Popen(
+        [sys.executable, "-m", "steady", "-n1", "test_it.py"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "dev")},
+        cwd=tmp_path,
+    )
+    assert (tmp_path / "begun").read_text() == "yes"  # waits until it has
+    steady.terminate()
+    assert steady.wait() == 128 + signal.SIGTERM
+    assert (tmp_path / "taken down").exists()
