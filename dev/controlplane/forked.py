@@ -19,15 +19,24 @@ from typing import Final
 
 from kubernetes.config import kube_config
 
+PATIENT_LEASE_S: Final = 3600
+"""Of an operator in tests of something else than its Lease: a machine that gives it, or its API
+server, no processor for ten seconds takes no leadership from it."""
+
 _FORKS: Final = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["yolofleet.__main__"])
 
 
 class Forked:
-    """A process that runs a module's `main`, with what `subprocess.Popen` has of methods."""
+    """A process that runs a module's `main`, with what `subprocess.Popen` has of methods.
 
-    def __init__(self, module: str, log: Path, environment: Mapping[str, str]) -> None:
-        arguments = (module, str(log), dict(environment))
+    patient: whether the operator in it has a Lease of PATIENT_LEASE_S.
+    """
+
+    def __init__(
+        self, module: str, log: Path, environment: Mapping[str, str], *, patient: bool
+    ) -> None:
+        arguments = (module, str(log), dict(environment), patient)
         self._process = _FORKS.Process(target=_become, args=arguments)
         self._process.start()
         self._asking = threading.Lock()  # its exit status can be read once
@@ -52,7 +61,7 @@ class Forked:
             os.kill(self.pid, number)
 
 
-def _become(module: str, log: str, environment: Mapping[str, str]) -> None:
+def _become(module: str, log: str, environment: Mapping[str, str], patient: bool) -> None:
     """Do what an interpreter does that is told to run `module`."""
     to = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for stream in (1, 2):
@@ -61,7 +70,18 @@ def _become(module: str, log: str, environment: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = environment["KUBECONFIG"]  # read at import
+    if patient:
+        _wait_long_for_the_lease()
     try:
         sys.exit(importlib.import_module(module).main())
     finally:
         gc.collect()  # what was never awaited is told of, as an interpreter does at its end
+
+
+def _wait_long_for_the_lease() -> None:
+    """Set what the product has of times, in `runtime/leader.py`, in the same proportions."""
+    from yolofleet import __main__ as operator
+    from yolofleet.runtime import leader
+
+    vars(leader).update(LEASE_SECONDS=PATIENT_LEASE_S, RENEW_DEADLINE_S=PATIENT_LEASE_S / 2)
+    vars(operator).update(REQUEST_TIMEOUT_S=PATIENT_LEASE_S / 4)

@@ -31,7 +31,11 @@ INHERITED: Final = dict(os.environ)
 
 
 class OperatorProcess:
-    """One replica of the operator. fresh: from nothing, where its start is measured."""
+    """One replica of the operator. fresh: from nothing, where its start is measured.
+
+    patient: it loses no Lease by waiting for a processor (`forked.PATIENT_LEASE_S`). False where
+    that loss is tested; a fresh one has the product's Lease, too.
+    """
 
     def __init__(
         self,
@@ -41,11 +45,13 @@ class OperatorProcess:
         module: str = MODULE,
         *,
         fresh: bool = False,
+        patient: bool = True,
     ) -> None:
         self.port, self.debug_port = ports.reserve(2)
         self._log = log
         self._module = module
         self._fresh = fresh
+        self._patient = patient
         self._environment = {
             **INHERITED,
             "PYTHONPATH": str(SOURCES),
@@ -63,7 +69,9 @@ class OperatorProcess:
     def start(self) -> None:
         """Start it, without waiting for anything."""
         if not self._fresh:
-            self._process = Forked(self._module, self._log, self._environment)
+            self._process = Forked(
+                self._module, self._log, self._environment, patient=self._patient
+            )
             return
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(

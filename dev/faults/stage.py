@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
-from controlplane.kube import NAMESPACE, REPLICA_SET, Kube, eventually
+from controlplane.kube import NAMESPACE, PATIENCE_S, REPLICA_SET, Kube, eventually
 from controlplane.kubelet import FakeKubelet
 from controlplane.plane import OPERATOR, ControlPlane
 from controlplane.process import OperatorProcess
@@ -24,16 +24,21 @@ from yolofleet.api import names
 from yolofleet.api.names import DETECTOR_LABEL, MANAGED_BY, MANAGED_BY_LABEL, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.runtime import kind as api
-from yolofleet.runtime.errors import ClusterError, NotFound
+from yolofleet.runtime.errors import NotFound
+from yolofleet.runtime.leader import LEASE_SECONDS
 
 NAME: Final = "gate"
 LEASE: Final = "yolofleet"
 BYSTANDER: Final = "bystander"
-FREED_S: Final = 2.0  # a server that answers does so within this
+LOST: Final = 1
+"""The exit status of an operator that lost its Lease; of others, too."""
 
 
 class Stage:
-    """What a fault is played on. Objects carry the detector's name, `gate`."""
+    """What a fault is played on. Objects carry the detector's name, `gate`.
+
+    patient: whether its operators keep their Lease however long they get no processor.
+    """
 
     def __init__(
         self,
@@ -47,6 +52,7 @@ class Stage:
         environment: dict[str, str],
         module: str,
         token: str,
+        patient: bool,
     ) -> None:
         self.plane = plane
         self.kube = kube
@@ -61,6 +67,7 @@ class Stage:
         self._folder = folder
         self._module = module
         self._token = token
+        self._patient = patient
         self._environment = {
             "YOLOFLEET_LEASE_NAMESPACE": namespace,
             "YOLOFLEET_LEASE_NAME": LEASE,
@@ -68,12 +75,20 @@ class Stage:
         } | environment
         self.operator = self.replica(proxy)
 
-    def replica(self, proxy: FaultProxy, module: str = "", **environment: str) -> OperatorProcess:
+    def replica(
+        self, proxy: FaultProxy, module: str = "", *, patient: bool = True, **environment: str
+    ) -> OperatorProcess:
         """Return an operator of this stage behind `proxy` that is not started."""
         self._proxies.append(proxy)
         config = proxy.kubeconfig(self._folder / f"proxy-{proxy.port}.kubeconfig", self._token)
         log = self._folder / f"operator-{uuid.uuid4().hex[:6]}.log"
-        return OperatorProcess(config, log, self._environment | environment, module or self._module)
+        return OperatorProcess(
+            config,
+            log,
+            self._environment | environment,
+            module or self._module,
+            patient=patient and self._patient,
+        )
 
     # the operator's life
 
@@ -95,26 +110,28 @@ class Stage:
     async def look_after(self) -> None:
         """Start the operator again whenever it ends, as its Deployment does; until cancelled.
 
-        The dead one's Lease is given back, so that nobody waits 15 s for it to run out. Where no
-        API server answers, the new one waits for what is left of them.
+        The dead one's Lease is given back, so that nobody waits for it to run out. Where no API
+        server answers, the product's own has run out before that.
         """
+        patience_s = PATIENCE_S if self._patient else LEASE_SECONDS
         while True:
             await asyncio.sleep(0.05)
             status = self.operator.exit_status()
             if status is None or not self.restarts:
                 continue
             self.exits.append(status)
-            with contextlib.suppress(ClusterError, TimeoutError):
-                await asyncio.wait_for(self.free_lease(), FREED_S)
+            with contextlib.suppress(AssertionError, TimeoutError):
+                await asyncio.wait_for(eventually(self.free_lease, patience_s), patience_s)
             self.operator.start()
 
-    async def free_lease(self) -> None:
+    async def free_lease(self) -> bool:
         """Do what time does to the Lease of a holder that died."""
         given = self._environment
         namespace, name = given["YOLOFLEET_LEASE_NAMESPACE"], given["YOLOFLEET_LEASE_NAME"]
         if await self.kube.find(api.LEASE, namespace, name):
             patch = {"spec": {"holderIdentity": "", "leaseDurationSeconds": 1}}
             await self.kube.merge(api.LEASE, namespace, name, patch)
+        return True
 
     # what a user does
 
@@ -270,11 +287,12 @@ async def stage(
     *,
     module: str = heard.__name__,
     token: str = OPERATOR,
+    patient: bool = True,
     **environment: str,
 ) -> AsyncIterator[Stage]:
     """Give a stage whose operator is not started; it is gone when the block is left.
 
-    token: of the user that the operator is.
+    token: of the user that the operator is. patient: as of `Stage`.
     """
     namespace = f"fault-{uuid.uuid4().hex[:8]}"
     await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
@@ -282,7 +300,17 @@ async def stage(
     folder.mkdir(parents=True)
     async with FaultProxy(plane.server, plane.trust).running() as proxy:
         made = Stage(
-            plane, kube, kubelet, history, proxy, namespace, folder, environment, module, token
+            plane,
+            kube,
+            kubelet,
+            history,
+            proxy,
+            namespace,
+            folder,
+            environment,
+            module,
+            token,
+            patient,
         )
         await made.bystander()
         keeper = asyncio.create_task(made.look_after())

@@ -22,7 +22,7 @@ from faults.history import History
 from faults.oracles import Reference, judge, reference
 from faults.shifted import Clock
 from faults.size import AT_ONCE
-from faults.stage import Stage, stage
+from faults.stage import LOST, Stage, stage
 from faults.traces import Trace
 from yolofleet.api.names import Manifest
 
@@ -84,9 +84,9 @@ class Theatre:
             self._open.push_async_callback(_ended, task)
 
     @contextlib.asynccontextmanager
-    async def stage(self, **environment: str) -> AsyncIterator[Stage]:
+    async def stage(self, *, patient: bool = True, **environment: str) -> AsyncIterator[Stage]:
         """Give a stage whose operator leads, as soon as there is room for one."""
-        async with self.slots, self.empty_stage(**environment) as one:
+        async with self.slots, self.empty_stage(patient=patient, **environment) as one:
             await one.start()
             yield one
 
@@ -94,14 +94,22 @@ class Theatre:
     async def clock_stage(self) -> AsyncIterator[tuple[Stage, Clock]]:
         """Give a stage as `stage` does, and the operator's wall clock."""
         clock = Clock(self._folder / f"clock-{uuid.uuid4().hex[:6]}")
-        async with self.stage(module="faults.shifted", **clock.environment) as one:
+        async with self.stage(patient=True, module="faults.shifted", **clock.environment) as one:
             yield one, clock
 
     @contextlib.asynccontextmanager
-    async def empty_stage(self, **environment: str) -> AsyncIterator[Stage]:
+    async def empty_stage(
+        self, *, patient: bool = True, **environment: str
+    ) -> AsyncIterator[Stage]:
         """Give a stage whose operator is not started, at once."""
         async with stage(
-            self.plane, self.kube, self.kubelet, self.history, self._folder, **environment
+            self.plane,
+            self.kube,
+            self.kubelet,
+            self.history,
+            self._folder,
+            patient=patient,
+            **environment,
         ) as one:
             yield one
 
@@ -118,11 +126,13 @@ class Theatre:
         """Give a stage where `trace` begins; when the block is left, ask the five questions.
 
         The block does the step and what goes wrong with it. judged: by which end, if not by that
-        of `trace`. environment: as of `stage`. judging: passed on to `judge`.
+        of `trace`. environment: as of `stage`. judging: passed on to `judge`. An
+        operator that may end with 1 has the product's Lease, others one that no busy machine takes.
         """
         expected = judged or await self.reference(trace)
         self.results[fault, trace.name]["failed"] += 1  # until it has passed
-        async with self.stage(**environment) as one:
+        patient = LOST not in judging.get("exits", ())
+        async with self.stage(patient=patient, **environment) as one:
             await trace.prepare(one)
             await one.begin()
             yield one

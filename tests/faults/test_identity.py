@@ -9,7 +9,7 @@ import pytest
 
 from controlplane.kube import eventually
 from faults.faults import Held, Then, of
-from faults.oracles import judge
+from faults.oracles import end, judge
 from faults.proxy import Call, FaultProxy
 from faults.size import sized
 from faults.stage import LEASE, Stage
@@ -61,12 +61,14 @@ async def test_19_a_leader_that_slept_writes_nothing_when_it_wakes(theatre: Thea
         FaultProxy(stage.plane.server, stage.plane.trust).running() as other,
     ):
         await UPDATE.prepare(stage)
-        stage.restarts = False
-        sleeper, old = stage.operator, stage.proxy
+        await end(stage)
+        sleeper, old = stage.replica(stage.proxy, patient=False), stage.proxy
         stage.operator = stage.replica(other)
-        stage.operator.start()
         try:
-            await asyncio.sleep(3)
+            sleeper.start()
+            await stage.leading(sleeper)
+            stage.operator.start()
+            await stage.operator.ready()
             await stage.begin()
             sleeper.signal(signal.SIGSTOP)
             await UPDATE.step(stage)

@@ -181,13 +181,17 @@ async def fake_kubelet(client: Client, namespace: str) -> AsyncIterator[FakeKube
 def new_operator(
     plane: ControlPlane, namespace: str, tmp_path: Path
 ) -> Iterator[Callable[..., OperatorProcess]]:
-    """`new_operator(**environment)` makes a replica that is not started; all end with the test."""
+    """`new_operator(**environment)` makes a replica that is not started; all end with the test.
+
+    patient: as of `OperatorProcess`.
+    """
     made: list[OperatorProcess] = []
 
-    def make(**environment: str) -> OperatorProcess:
+    def make(*, patient: bool = True, **environment: str) -> OperatorProcess:
         log = tmp_path / f"operator-{len(made)}.log"
         environment = {"YOLOFLEET_LEASE_NAMESPACE": namespace} | environment
-        made.append(OperatorProcess(plane.kubeconfig(OPERATOR), log, environment))
+        config = plane.kubeconfig(OPERATOR)
+        made.append(OperatorProcess(config, log, environment, patient=patient))
         return made[-1]
 
     yield make
