@@ -16,8 +16,8 @@ from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import AnalysisStatus, Check, Failed, Stage, Verdict
 from yolofleet.api.names import RECORD_KEY, RETRY_ANNOTATION
 from yolofleet.api.rollout import Despite
-from yolofleet.api.seen import Seen
-from yolofleet.api.status import Reason
+from yolofleet.api.seen import GOOD_WHEN_FALSE, Seen
+from yolofleet.api.status import ConditionType, Reason
 from yolofleet.api.typed import Approval, approvals_in, patching, retries_in, retrying
 from yolofleet.cli import edits
 from yolofleet.cli.__main__ import main
@@ -472,6 +472,23 @@ def test_why_it_is_not_ready_is_told_once_with_the_pods_and_what_to_type(world: 
     assert told.endswith(
         "In short:\n  kubectl yd accept gate -n shop\n  kubectl yd retry gate -n shop\n"
     )
+
+
+GOOD_WHEN_TRUE = {
+    *("Ready", "Released", "Progressing", "TrafficRouted"),
+    *("CanaryHealthy", "Analysed", "GPUAvailable", "Written"),
+}
+
+
+@pytest.mark.parametrize("kind", ConditionType)
+def test_each_condition_is_told_when_it_is_not_as_it_should_be(kind: ConditionType) -> None:
+    assert (kind in GOOD_WHEN_TRUE) is not (kind in GOOD_WHEN_FALSE)
+    bad = "False" if kind in GOOD_WHEN_TRUE else "True"
+    condition = {"type": kind.value, "status": bad, "reason": "Odd", "message": "do this"}
+    metadata = {"name": "gate", "namespace": "shop", "generation": 1, "resourceVersion": "7"}
+    status = {"observedGeneration": 1, "conditions": [condition]}
+    told = why(Seen({"metadata": metadata, "spec": {}, "status": status}), ())
+    assert f"{kind.value} is {bad} (Odd)\n  do this" in told
 
 
 FORGED = patching("gate", "shop", Approval("gate-1", 9, "AnalysisFailed").patch())

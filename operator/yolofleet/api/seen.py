@@ -11,7 +11,14 @@ Raw = dict[str, Any]
 
 
 GOOD_WHEN_FALSE: Final = frozenset(
-    {"Stalled", "Reconciling", "Drifted", "AutoscalingLimited", "NameClash"}
+    {
+        "Stalled",
+        "Reconciling",
+        "Drifted",
+        "AutoscalingLimited",
+        "NameClash",
+        "HeadNotRedundant",
+    }
 )
 FIRST: Final = ("Stalled", "Ready", "Progressing")
 """What comes before all else of what is not as asked, in this order."""
