@@ -144,7 +144,10 @@ def _looked(settings: Settings) -> "Callable[[Engine, Sequence[Labelled]], Evalu
 
 def bench(settings: Settings, picture: Path, seconds: float, concurrency: int) -> int:
     """Print the throughput and latency of the engine alone and of the whole path."""
-    asyncio.run(_bench(_detector(_patient(settings)), _read(picture), seconds, concurrency))
+    try:
+        asyncio.run(_bench(_detector(_patient(settings)), _read(picture), seconds, concurrency))
+    except BadImage as error:
+        raise InvalidSettings(f"{picture}: {error}") from error
     return 0
 
 

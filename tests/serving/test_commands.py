@@ -58,6 +58,12 @@ def test_a_picture_that_is_not_there_is_told_before_anything_is_loaded(capsys) -
     assert "cannot read /nowhere.jpg" in capsys.readouterr().err
 
 
+def test_what_is_no_picture_cannot_be_measured_and_is_named(tmp_path, flags, capsys) -> None:
+    (notes := tmp_path / "notes.jpg").write_text("no picture")
+    assert main(["bench", str(notes), *flags]) == EX_CONFIG
+    assert f"{notes}: the body is no image" in capsys.readouterr().err
+
+
 def test_bench_prints_the_engine_and_the_whole_path(street, flags, capsys) -> None:
     assert main(["bench", str(street), "--seconds=0.2", *flags]) == 0
     told = capsys.readouterr().out

@@ -109,7 +109,7 @@ def parts_of(content: bytes, *, most: int, trusted: Collection[Format] = ()) -> 
     elif not content.startswith(PICKLE_START):
         raise ModelUnsupported(
             "the file is neither an ONNX nor a TorchScript model, nor a TensorRT engine, nor an "
-            "archive of an OpenVINO IR"
+            "archive of an OpenVINO IR: export it to ONNX"
         )
     return _trusted(Parts(Format.CHECKPOINT, content), trusted)
 

@@ -11,7 +11,13 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from yoloserve.errors import DigestMismatch, InvalidSettings, ModelDownloadFailed, ModelNotFound
+from yoloserve.errors import (
+    DigestMismatch,
+    InvalidSettings,
+    ModelDownloadFailed,
+    ModelNotFound,
+    ModelUnsupported,
+)
 from yoloserve.model.formats import Format, Parts, parts_in, parts_of
 from yoloserve.model.sources.store import Store, digest_of, discard
 from yoloserve.settings import Settings
@@ -61,7 +67,10 @@ def fetch(settings: Settings, preferred: Format) -> ModelFile:
             + ", ".join(f"{scheme}://" for scheme in DOWNLOADED)
         )
     bundled = address.scheme == "demo"
-    sha256, parts = _opened(path, settings, bundled=bundled)
+    try:
+        sha256, parts = _opened(path, settings, bundled=bundled)
+    except ModelUnsupported as error:  # what opens files does not know whose they are
+        raise ModelUnsupported(f"model {settings.model}: {error}") from error
     stem = Path(unquote(address.path)).stem or address.netloc
     return ModelFile(parts, sha256, stem, bundled)
 
@@ -178,5 +187,6 @@ def _require_digest(sha256: str, settings: Settings, expected: str | None = None
     for wanted in (expected, settings.sha256):
         if wanted not in (None, sha256):
             raise DigestMismatch(
-                f"{settings.model} has the digest {sha256}, but {wanted} was asked for"
+                f"model {settings.model} has the digest {sha256}, but {wanted} was asked for: put"
+                " the file back, or give its digest (spec.model.sha256)"
             )
