@@ -218,11 +218,16 @@ class World:
         weighted = route["spec"]["http"][-1]["route"]
         return {r["destination"]["host"].split(".")[0]: r["weight"] for r in weighted}
 
+    def stands_for(self) -> str:
+        """Return what the Service says that the detector is released on, whoever answers."""
+        name: str = self.children["Service", "gate"]["metadata"]["labels"][REVISION_LABEL]
+        return name
+
     def selected(self) -> str:
-        """Return whom the Service stands for, also while it spans two revisions."""
-        service = self.children["Service", "gate"]
-        name: str = service["metadata"]["labels"][REVISION_LABEL]
-        assert service["spec"]["selector"].get(REVISION_LABEL, name) == name
+        """Return whom the Service stands for; so it selects that one, or spans two revisions."""
+        name = self.stands_for()
+        selector = self.children["Service", "gate"]["spec"]["selector"]
+        assert selector.get(REVISION_LABEL, name) == name
         return name
 
     def settle(self, rounds: int = 12) -> None:

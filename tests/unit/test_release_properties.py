@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from yolofleet.api.names import RELEASED_ANNOTATION
+from yolofleet.api.names import RELEASED_ANNOTATION, REVISION_LABEL
 from yolofleet.plan.capacity import share_rounded_up
 
 MODELS = [{"uri": f"https://models/{n}.onnx"} for n in range(4)]
@@ -45,10 +45,28 @@ def _world_type():
 class Releases(RuleBasedStateMachine):
     """Random edits, readiness, losses and clock steps, with a reconcile after any of them."""
 
-    @initialize()
-    def start(self):
+    @initialize(stands_in=st.booleans())
+    def start(self, stands_in):
         self.world = _world_type()()
         self.templates = {}
+        if stands_in:
+            self._let_one_stand_in()
+
+    def _let_one_stand_in(self):
+        """Without a mesh the first revision answers in the place of the second, which died."""
+        world, (first, second) = self.world, MODELS[:2]
+        world.mesh = False
+        world.edit(model=first)
+        world.settle(3)
+        world.edit(model=second)
+        for _ in range(3):
+            world.reconcile()
+            world.run_pods()
+        world.broken = {second["uri"]}
+        world.run_pods()
+        world.reconcile()
+        assert not world.ready(world.status().stable.revision)
+        assert self._who_is_selected() & {n for n in world.replicas() if world.ready(n)}
 
     @rule(model=st.sampled_from(MODELS), replicas=st.integers(0, 4), canary=canaries)
     def edit(self, model, replicas, canary):
@@ -115,6 +133,15 @@ class Releases(RuleBasedStateMachine):
     def lose_status(self):
         self.world.raw["status"] = {"conditions": "lost"}
 
+    @precondition(lambda self: self.world.deployments())
+    @rule(written=st.integers(0, 8), told=st.booleans())
+    def die_while_writing(self, written, told):
+        thought = self.world.think()
+        if told:
+            self.world.raw["status"] = thought.status.dump()
+        for manifest in thought.desired[:written]:
+            self.world._write(manifest)
+
     @rule()
     def istio_comes_or_goes(self):
         self.world.mesh = not self.world.mesh
@@ -129,7 +156,8 @@ class Releases(RuleBasedStateMachine):
         before, pods = world.weights(), world.replicas()
         routed = {name for name, weight in before.items() if weight}
         ready = {name: min(world.ready(name), pods[name]) for name in pods}
-        world.reconcile()
+        plan = world.reconcile()
+        assert world.stands_for() in world.deployments()
         for name in routed & world.weights().keys():
             if world.weights()[name] and ready.get(name):
                 spec = world.raw["spec"]
@@ -144,6 +172,31 @@ class Releases(RuleBasedStateMachine):
             self._routes_are_safe(ready, before)
             self._whoever_answers_goes_on(ready, before)
             self._no_capacity_goes_before_its_traffic(pods, ready, before)
+        elif world.raw["spec"]["replicas"]:
+            self._the_service_leads_to_those_that_may_answer(ready, plan)
+
+    def _the_service_leads_to_those_that_may_answer(self, ready, plan):
+        """And to nobody else, as long as they are there."""
+        canary = self.world.raw["spec"].get("canary") or {}
+        coming = plan.progress and plan.progress.revision
+        released = {p.revision.name for p in plan.revisions if p.released}
+        former = ready.keys() - {plan.stable, plan.target, plan.canary}
+        dark = {plan.canary} - {None} if not canary.get("weight") else set()
+        paused = {coming} - released if plan.progress and plan.progress.held else set()
+        may = former & released | {plan.canary, coming} - {None} - dark - paused
+        alive = {name for name, count in ready.items() if count}
+        selected = self._who_is_selected()
+        assert not selected & dark, "what is dark is shown"
+        if plan.stable in alive:
+            assert plan.stable in selected, "stable serves, and does not answer"
+        elif may & alive:
+            assert selected & may & alive, "nobody answers who may"
+            assert not selected & paused, "what is paused answers though others may"
+
+    def _who_is_selected(self):
+        selector = self.world.children["Service", "gate"]["spec"]["selector"]
+        running = {name for name, replicas in self.world.replicas().items() if replicas}
+        return running & {selector.get(REVISION_LABEL, name) for name in running}
 
     def _surge_is_bounded(self, before, ready):
         detector, status = self.world.detector(), self.world.status()
@@ -217,11 +270,6 @@ class Releases(RuleBasedStateMachine):
         for name, deployment in self.world.deployments().items():
             pods = deployment["spec"]["template"]
             assert self.templates.setdefault(name, copy.deepcopy(pods)) == pods
-
-    @invariant()
-    def the_service_selects_a_revision_that_exists(self):
-        if ("Service", "gate") in self.world.children:
-            assert self.world.selected() in self.world.deployments()
 
     @rule()
     def left_alone_it_settles_and_stays(self):

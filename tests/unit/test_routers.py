@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 import yolofleet
 from memory_cluster.server import a_copy
 from yolofleet.api.detector import Detector, HeaderMatch
-from yolofleet.routers import gateway, istio
+from yolofleet.api.names import REVISION_LABEL
+from yolofleet.routers import gateway, istio, service
 from yolofleet.routers.choice import ROUTERS, SPLITTING
 from yolofleet.routers.router import Route
 
@@ -84,6 +85,46 @@ def test_a_rule_that_somebody_renamed_still_tells_who_gets_the_requests():
     spec = as_stored(istio, Route([], [], {"gate-a": 100}, "gate-b", MATCH), turned=False)
     spec["http"][-1]["name"] = "theirs"
     assert istio.leads(spec) == {"gate-a": 100}
+
+
+def a_service(labels, selector):
+    return {"metadata": {"name": "gate", "labels": labels}, "spec": {"selector": selector}}
+
+
+@pytest.mark.parametrize("answering", ["gate-a", "gate-b", None])
+def test_the_service_stands_for_one_revision_whoever_answers(answering):
+    made = service.stable_service(DETECTOR, "gate-a", answering=answering)
+    of_another = service.revision_service(DETECTOR, "gate-b")
+    read = service.selection(DETECTOR, [of_another, made])
+    assert read == service.Selection("gate-a", answering, spans=answering is None)
+    led = [name for name in ("gate-a", "gate-b") if read.leads_to(name)]
+    assert led == ([answering] if answering else ["gate-a", "gate-b"])
+
+
+ONE, ANOTHER = ({REVISION_LABEL: name} for name in ("gate-a", "gate-b"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "selector", "stands_for"),
+    [
+        (ONE, ONE, "gate-a"),  # of a version before that
+        (ONE, {}, "gate-a"),  # the same, while it spanned
+        (ONE, ANOTHER, "gate-a"),
+        ({}, ONE, "gate-a"),  # somebody took the label away
+        ({}, {}, None),
+        (ONE, None, "gate-a"),
+    ],
+)
+def test_what_the_service_stands_for_is_read_off_its_label(labels, selector, stands_for):
+    read = service.selection(DETECTOR, [a_service(labels, selector)])
+    assert read.stands_for == stands_for
+    assert read.spans == (not selector)
+
+
+def test_where_there_is_no_service_nobody_is_led_anywhere():
+    read = service.selection(DETECTOR, [])
+    assert read == service.Selection()
+    assert not read.leads_to("gate-a")
 
 
 @pytest.mark.parametrize("router", ROUTERS.values())

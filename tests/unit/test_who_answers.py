@@ -14,6 +14,7 @@ from yolofleet.plan.live import FRAMES_OF_A_POD
 from yolofleet.routers import gateway, istio
 
 GPU = "nvidia.com/gpu"
+MATCH = [{"headers": {"x-canary": {"exact": "always"}}}]
 V1, V2, V3 = ({"uri": f"demo://shapes{version}"} for version in ("-v1", "-v2", "-v3"))
 
 
@@ -333,6 +334,172 @@ def test_a_pause_leaves_its_pods_to_a_stable_that_died(routed_world):
     assert is_answered(world) == {new}
 
 
+DARK = {
+    "weight 0": {"model": V3, "weight": 0},
+    "matched": {"model": V3, "weight": 0, "match": MATCH},
+}
+
+
+def whom_it_selects(world):
+    """Return the revisions of which the Service selects pods, ready or not."""
+    selector = world.children["Service", "gate"]["spec"]["selector"]
+    running = {name for name, replicas in world.replicas().items() if replicas}
+    return running & {selector.get(REVISION_LABEL, name) for name in running}
+
+
+def standing_in(world):
+    """Let V1 answer by the Service in the place of V2, which died; return the names of both."""
+    world.mesh = False
+    old, new = dying(world, RELEASES["whole"])
+    assert is_answered(world, looks=3, seconds=10) == {old}
+    return old, new
+
+
+def is_answered_by(world, names, *, never=(), looks=20):
+    """Let time pass: somebody always answers, at last `names`; of `never` no pod is selected."""
+    for _ in range(looks):
+        world.reconcile()
+        assert who_answers(world)
+        assert not whom_it_selects(world) & {*never}
+        world.run_pods(1)
+        world.now += timedelta(seconds=20)
+    assert who_answers(world) == {*names}
+
+
+@pytest.mark.parametrize("dark", DARK)
+@pytest.mark.parametrize("steps", [None, *RELEASES])
+def test_a_canary_in_the_dark_takes_nobody_his_stand_in(world, dark, steps):
+    old, new = standing_in(world)
+    rollout = RELEASES[steps] if steps else None
+    if steps == "replica by replica":
+        return  # refused at admission beside a canary
+    world.edit(canary=DARK[dark], rollout=rollout)
+    world.reconcile()
+    canary = world.status().canary.revision
+    is_answered_by(world, {old}, never={canary})
+    assert world.ready(canary)
+    assert world.status().stable.revision == world.stands_for() == new
+    weights = {each.name: each.weight for each in world.status().revisions}
+    assert weights == {new: 0, canary: 0, old: 100}
+    routed, ready = (world.status().condition(name) for name in ("TrafficRouted", "Ready"))
+    assert f"everything to {old}" in routed.message
+    assert f"meanwhile requests go to {old}, which is not released by that" in ready.message
+    world.broken = set()
+    is_answered_by(world, {new}, never={canary}, looks=40)
+    assert world.replicas() == {old: 0, new: 3, canary: 1}
+
+
+def test_a_canary_that_goes_into_the_dark_is_shown_no_more(world):
+    old, _ = standing_in(world)
+    world.edit(canary={"model": V3, "weight": 20})
+    canary = world.decide().canary
+    is_answered_by(world, {old, canary})
+    world.edit(canary=DARK["weight 0"])
+    is_answered_by(world, {old}, never={canary})
+    world.edit(canary={"model": V3, "weight": 20})
+    is_answered_by(world, {old, canary})
+    world.edit(canary=None)
+    is_answered_by(world, {old})
+
+
+@pytest.mark.parametrize("after", ["whole", "replica by replica"])
+@pytest.mark.parametrize("ready", [0, 1, 3])
+def test_a_third_that_is_paused_answers_for_nobody(world, after, ready):
+    old, new = standing_in(world)
+    world.edit(model=V3, rollout=RELEASES[after])
+    world.reconcile()
+    third = world.status().rollout.revision
+    world.run_pods(ready)
+    world.edit(rollout={**RELEASES[after], "paused": True})
+    is_answered_by(world, {old}, never={third})
+    assert world.replicas()[old] >= 2, "no pod of it is given up for one that answers nobody"
+    assert world.status().stable.revision == world.stands_for() == new
+    world.edit(rollout=RELEASES[after])
+    is_answered_by(world, {third}, looks=60)
+    assert world.replicas() == {old: 0, new: 0, third: 3}
+
+
+@pytest.mark.parametrize("asked", [V2, V3])
+def test_another_former_one_that_failed_keeps_nobody_from_the_good_one(world, asked):
+    old, new = standing_in(world)
+    world.edit(model=V3, rollout={**RELEASES["whole"], "analysis": {}})
+    is_answered(world, looks=6)
+    third = world.status().rollout.revision
+    assert world.ready(third) == 3
+    for kind in ("Deployment", "ControllerRevision"):
+        notes = world.children[kind, third]["metadata"].setdefault("annotations", {})
+        notes[FAILED_ANNOTATION] = called_off(world, third)
+    world.edit(model=asked)
+    is_answered_by(world, {old}, never={third})
+    assert world.status().stable.revision == new
+    assert world.replicas() == {old: 3, new: 3, third: 0}
+
+
+def test_a_third_that_is_judged_in_the_dark_answers_once_nobody_else_is_there(world):
+    old, new = standing_in(world)
+    world.edit(model=V3, rollout={**RELEASES["whole"], "analysis": {}})
+    world.reconcile()
+    third = world.status().rollout.revision
+    is_answered_by(world, {old}, never={third})
+    assert world.ready(third) == 3
+    world.broken |= {V1["uri"]}
+    world.run_pods()
+    assert is_answered(world) == {third}
+    assert world.status().stable.revision == new
+
+
+def test_of_several_beside_one_that_may_not_answer_the_one_with_most_pods_does(world):
+    old, _ = standing_in(world)
+    world.edit(model=V3, rollout={**RELEASES["whole"], "paused": True})
+    world.edit(canary={"model": {"uri": "https://models/4.onnx"}, "weight": 20, "replicas": 2})
+    canary = world.decide().canary
+    is_answered_by(world, {old})
+    assert world.ready(canary) == 2
+    for ready, answers in ((2, old), (1, canary), (2, canary), (3, old), (2, old)):
+        world.deployments()[old]["status"]["availableReplicas"] = ready
+        for _ in range(3):
+            world.reconcile()
+            assert who_answers(world) == {answers}
+    assert world.replicas()[old] == 3
+
+
+def test_whoever_begins_anew_in_the_middle_takes_no_stand_in_for_the_stable_one(world):
+    old, new = standing_in(world)
+    world.edit(canary=DARK["weight 0"])
+    is_answered_by(world, {old})
+    world.raw["status"] = {}
+    for count in range(len(world.think().desired) + 1):
+        for manifest in world.think().desired[:count]:
+            world._write(manifest)
+        world.raw["status"] = {}
+        assert world.decide().stable == new
+        assert who_answers(world) == {old}
+    world.reconcile()
+    world.broken = set()
+    is_answered_by(world, {new}, looks=40)
+    assert world.replicas()[old] == 0
+
+
+@pytest.mark.parametrize("dark", [*DARK, None])
+def test_without_room_for_both_the_stand_in_keeps_its_accelerators(world, dark):
+    world.scheduler = True
+    world.nodes = [{"metadata": {"name": "n"}, "status": {"allocatable": {GPU: "6"}}}]
+    world.edit(resources={"limits": {GPU: 1}, "requests": {"cpu": "1"}})
+    old, new = standing_in(world)
+    world.nodes[0]["status"]["allocatable"][GPU] = "3"
+    for pod in world.pods:  # their node is gone
+        if pod["metadata"]["labels"][REVISION_LABEL] == new:
+            pod["spec"]["nodeName"] = ""
+    world.edit(canary=DARK[dark] if dark else None)
+    is_answered_by(world, {old})
+    assert world.ready(old) == 3
+    assert world.status().condition("GPUAvailable").status == "False"
+    world.nodes[0]["status"]["allocatable"][GPU] = "9"
+    world.broken = set()
+    is_answered_by(world, {new}, looks=40)
+    assert world.ready(new) == 3
+
+
 @pytest.mark.parametrize("back", [V1, V3])
 @pytest.mark.parametrize("stood_in", [True, False])
 def test_an_autoscaler_of_a_dead_stable_keeps_no_release_from_its_end(world, back, stood_in):
@@ -378,9 +545,6 @@ def test_whoever_stands_in_shows_no_more_copies_than_stable_would(world):
     is_answered(world, looks=3)
     shadow = world.decide().shadow
     assert shadow.max_per_second == pytest.approx(FRAMES_OF_A_POD / 3, abs=0.01)
-
-
-MATCH = [{"headers": {"x-canary": {"exact": "always"}}}]
 
 
 def who_answers_what_matches(world):

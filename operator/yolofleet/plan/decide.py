@@ -17,7 +17,7 @@ from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
-from yolofleet.plan.release import Release, draining, next_release, shares, spans
+from yolofleet.plan.release import Release, draining, next_release, shares
 from yolofleet.plan.remaking import Remaking, remaking
 from yolofleet.plan.replicas import Case, desired_replicas, former_replicas, with_room
 from yolofleet.plan.rollout import Progress
@@ -53,7 +53,7 @@ class Plan:
     buckets: Buckets  # the cameras of each, where they are to stay on one
     unreached: frozenset[str]  # revisions that no route may name yet
     matched: str | None  # where requests go that match the canary's headers
-    spans: bool  # whether the stable Service selects the successor's pods too
+    answering: str | None  # whose pods the detector's Service selects; None: those of all
     progress: Progress | None  # how far the target is on its way to be the stable revision
     called_off: Mapping[str, Failed]  # what the spec asks for, and failed
     trial: Trial | None  # who is judged, by comparison with whom
@@ -104,8 +104,9 @@ class Plan:
         """Revisions that answer requests beside the stable one."""
         names = (p.revision.name for p in self.revisions if p.revision.name != self.stable)
         serves = {self.matched} | {name for name, weight in self.weights.items() if weight}
-        if self.spans:
+        if self.answering is None:
             serves |= {p.revision.name for p in self.revisions if p.replicas}
+        serves.add(self.answering)
         return tuple(name for name in names if name in serves)
 
     @property
@@ -140,8 +141,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
             instead=release.instead or release.awaited,
             full=release.serving,
         )
-    spanned = spans(detector, observed, release)
-    leaving = draining(observed, release, split, spanned=spanned, now=now)
+    leaving = draining(observed, release, split, now)
     desired = {
         r.name: desired_replicas(Case(detector, observed, release, r.name)) for r in release.wanted
     }
@@ -171,7 +171,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         buckets=_buckets(detector, observed, split),
         unreached=observed.unreached,
         matched=_matched(detector, observed, release),
-        spans=spanned,
+        answering=release.answering,
         progress=release.progress,
         called_off=release.called_off,
         trial=trial,
@@ -239,6 +239,8 @@ def _trial(detector: Detector, observed: Observed, release: Release) -> Trial | 
         return None
     unlike, sticks = _unlike(observed), _sticks(detector)
     answers = next(iter(release.instead), release.stable)  # what is dead shows nothing
+    if release.answering in release.instead and not observed.splits:
+        answers = release.answering
     if progress := release.progress:
         lone = (
             progress.strategy is Strategy.IN_PLACE

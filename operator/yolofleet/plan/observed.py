@@ -22,7 +22,7 @@ from yolofleet.routers.choice import ROUTERS, splits
 from yolofleet.routers.claims import Crossing
 from yolofleet.routers.exposure import Exposure
 from yolofleet.routers.following import Followed
-from yolofleet.routers.service import selected
+from yolofleet.routers.service import Selection, selection
 from yolofleet.workloads import record
 from yolofleet.workloads.accelerators import place
 from yolofleet.workloads.choice import among, workload_for
@@ -87,8 +87,7 @@ class Observed:
     weights: Mapping[str, int]  # what the router has; empty where there is no route
     matched: str  # the revision to which it leads those that match; empty: none
     buckets: Buckets  # the cameras that it keeps on a revision
-    selected: str | None  # the revision that the stable Service stands for
-    spans: bool  # whether that Service selects the pods of all revisions
+    service: Selection  # what the detector's own Service says
     provider: Provider  # what routes in fact: what was asked for, as far as it is there
     router: Provider  # what it is on, also while that is away
     exposure: Exposure  # the hosts and gateways that the route may have
@@ -142,8 +141,8 @@ class Observed:
         """Percent of requests that `name` gets: from the router, or as the Service spreads them."""
         if self.splits:
             return self.weights.get(name, 0)
-        if not self.spans:
-            return 100 if self.selected == name else 0
+        if not self.service.spans:
+            return 100 if self.service.answering == name else 0
         ready = sum(seen.ready for seen in self.revisions.values())
         return 100 * self.ready(name) // ready if ready else 0
 
@@ -164,14 +163,12 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
     routes = option.exposure.routes and moving is None
     provider = option.router if routes else Provider.SERVICE
     scaled = by_kind.get(keda.KIND, [])
-    stands_for, spans = selected(detector, by_kind.get("Service", []))
     return Observed(
         revisions=_revisions(detector, seen, by_kind.get(record.KIND, []), now),
         weights=_weights(detector, option) if routes else {},
         matched=option.matched if routes else "",
         buckets=option.buckets if routes else {},
-        selected=stands_for,
-        spans=spans,
+        service=selection(detector, by_kind.get("Service", [])),
         provider=provider,
         router=router,
         exposure=option.exposure,

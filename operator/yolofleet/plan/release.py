@@ -7,6 +7,7 @@ and none of its pods is touched. Roll-back is the same move to a former revision
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import IntEnum
 
 from yolofleet.api.analysis import Failed
 from yolofleet.api.detector import Detector
@@ -40,6 +41,7 @@ class Release:
     called_off: Mapping[str, Failed]  # what the spec asks for, and failed: it gets nothing
     instead: tuple[str, ...] = ()  # former ones that answer in the place of a stable one that died
     awaited: tuple[str, ...] = ()  # those that did, while nobody at all is ready: for a moment?
+    answering: str | None = None  # whose pods the detector's Service selects; None: those of all
 
     def staying(self, observed: Observed) -> int:
         """Return the ready replicas of the stable revision, but those that are to go at once."""
@@ -97,11 +99,12 @@ def next_release(
         called_off=off,
     )
     back = _let_back(observed, release)
-    return replace(
+    release = replace(
         release,
         instead=tuple(name for name in back if observed.ready(name)),
         awaited=tuple(name for name in back if _is_awaited(observed, release, name)),
     )
+    return replace(release, answering=_answering(detector, observed, release))
 
 
 def _serving(detector: Detector, capacity: Capacity, canary: Revision | None) -> int:
@@ -133,7 +136,7 @@ def _recorded_as(revision: Revision, observed: Observed) -> ObservedRevision | N
         return exact
     meant, stable = meaning(revision), observed.status.stable
     alike = [s for s in observed.revisions.values() if s.revision and meaning(s.revision) == meant]
-    released = stable.revision if stable else observed.selected
+    released = stable.revision if stable else observed.service.stands_for
     return max(
         alike,
         key=lambda s: (s.name == released, s.replicas > 0, s is exact, s.created, s.name),
@@ -144,10 +147,13 @@ def _recorded_as(revision: Revision, observed: Observed) -> ObservedRevision | N
 def released_on(observed: Observed, otherwise: str) -> str:
     """Return the revision that the detector was last released on: by status, else Service.
 
+    Who answers says nothing of that: neither what a route leads to nor what a Service selects.
+
     otherwise: what a detector without either is released on.
     """
     stable = observed.status.stable
-    recorded = [name for name in (stable.revision if stable else None, observed.selected) if name]
+    pointers = (stable.revision if stable else None, observed.service.stands_for)
+    recorded = [name for name in pointers if name]
     for name in recorded:
         if name in observed.revisions:
             return name
@@ -166,7 +172,7 @@ def takes_over(
     """Say whether the new revision becomes the stable one.
 
     It does with all steps walked and the capacity of the old one, whatever becomes of the old one's
-    pods meanwhile: traffic goes to whoever is alive (`weights`, `spans`), and comes back.
+    pods meanwhile: traffic goes to whoever is alive (`weights`, `_answering`), and comes back.
 
     room: how many more replicas of it the free accelerators carry.
     """
@@ -184,7 +190,9 @@ def takes_over(
         needed = 1  # what is dead holds the accelerators: better one replica than none for ever
     # A workload is unsettled for a moment after our own note on it that it is released. Whoever
     # has to look again just then, with the pointer moved and the route not, does not go back.
-    return seen.ready >= needed and (seen.settled or observed.selected == progress.revision)
+    return seen.ready >= needed and (
+        seen.settled or observed.service.stands_for == progress.revision
+    )
 
 
 def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[Revision, ...]:
@@ -221,9 +229,9 @@ def _is_awaited(observed: Observed, release: Release, name: str) -> bool:
 
     But not where those that are wanted may need the nodes that its pods are on.
     """
-    answered = observed.replicas(name) and (observed.spans or observed.weights.get(name))
+    answered = observed.service.leads_to(name) or observed.weights.get(name)
     return (
-        bool(answered)
+        bool(answered and observed.replicas(name))
         and not any(map(observed.ready, observed.revisions))
         and all(_fits(observed, each) >= release.serving for each in release.wanted)
     )
@@ -263,82 +271,114 @@ def shares(detector: Detector, observed: Observed, release: Release) -> dict[str
     return {release.canary.name: canary.weight} if canary and release.canary else {}
 
 
-def spans(detector: Detector, observed: Observed, release: Release) -> bool:
-    """Say whether the detector's Service has to select the pods of all its revisions.
+def _answering(detector: Detector, observed: Observed, release: Release) -> str | None:
+    """Return the revision whose pods the detector's Service selects; None: those of all.
 
-    It does while replicas are swapped in place without a mesh; and while nothing of the stable one
-    is ready and others may answer in its place, until a pod of it is back. It lets back no former
-    revision that failed or was never released; but one that answers by it goes on while nobody
-    else does.
+    That is the stable one. While nothing of it is ready others answer, until a pod of it is back:
+    by a Service that spans all, which follows their readiness by itself. Where that would lead to
+    one that may not answer too, the one with most ready pods does alone. While replicas are swapped
+    in place without a mesh it spans as well.
     """
-    stays = release.staying(observed)
-    if former := {r.name for r in release.former if observed.replicas(r.name)}:
-        if stays or not release.serving:
-            return False
-        if observed.spans and release.awaited:
-            return True
-        may = observed.spans or former <= {*release.instead}
-        return may and _others_may_answer(detector, observed, release)
+    former = [r.name for r in release.former if observed.replicas(r.name)]
+    if not former and _swaps(observed, release):
+        return None
+    if release.staying(observed) or not release.serving:
+        return release.stable
+    others = [*(r.name for r in release.wanted if r.name != release.stable), *former]
+    turns = {name: _turn(detector, observed, release, name) for name in others}
+    able = [name for name in others if observed.ready(name) or name in release.awaited]
+    least = max((turns[name] for name in able), default=_Turn.NEVER)
+    if least is _Turn.NEVER:
+        return release.stable
+    first = sum(observed.ready(name) for name in others if turns[name] is _Turn.FIRST)
+    if least is _Turn.FIRST and first < release.serving:
+        least = _Turn.HELPING
+    if min(turns.values()) >= least:
+        return None
+    return max(
+        (name for name in able if turns[name] >= least),
+        key=lambda name: (observed.ready(name), name == observed.service.answering),
+    )
+
+
+def _swaps(observed: Observed, release: Release) -> bool:
+    """Say whether replicas are swapped in place behind the one Service."""
     progress = release.progress
-    if (
-        progress
+    return (
+        progress is not None
         and progress.strategy is Strategy.IN_PLACE
         and not observed.splits
         and not progress.dark
-    ):
-        return observed.replicas(progress.revision) > 0
-    return not stays and _others_may_answer(detector, observed, release)
+        and observed.replicas(progress.revision) > 0
+    )
 
 
-def _others_may_answer(detector: Detector, observed: Observed, release: Release) -> bool:
-    """Say whether something beside the stable revision is ready, and none of it is to be dark."""
-    progress, canary = release.progress, detector.spec.canary
-    former = (r for r in release.former if observed.replicas(r.name))
-    others = {r.name for r in (*release.wanted, *former)} - {release.stable}
-    alive = {name for name in others if observed.ready(name)}
-    dark = {release.canary.name} if release.canary and canary and not canary.weight else set[str]()
-    if progress and progress.held and not observed.spans:
-        dark.add(progress.revision)  # weights stay
-    return bool(alive) and not alive & dark
+class _Turn(IntEnum):
+    """When a revision may answer by the Service, while nothing of the stable one is ready."""
+
+    NEVER = 0
+    LAST = 1  # where nobody else can
+    HELPING = 2  # while those that come first are too few
+    FIRST = 3
+
+
+def _turn(detector: Detector, observed: Observed, release: Release, name: str) -> _Turn:
+    """Say when `name` may answer in the place of the stable revision.
+
+    A canary in the dark never does; the dark of a release ends where nobody else is alive. Who is
+    paused, failed or withdrawn does not begin to, but goes on where those that may are not there;
+    of withdrawn ones also where they are too few.
+    """
+    canary, progress = detector.spec.canary, release.progress
+    if release.canary and name == release.canary.name:
+        return _Turn.FIRST if canary and canary.weight else _Turn.NEVER
+    if name in release.instead:
+        return _Turn.FIRST
+    coming = progress is not None and name == progress.revision
+    if progress and coming and not progress.held:
+        return _Turn.LAST if progress.dark else _Turn.FIRST
+    if not observed.service.leads_to(name):
+        return _Turn.NEVER
+    seen = observed.revisions.get(name)
+    paused = coming and not (seen and seen.released)
+    return _Turn.LAST if paused or name in release.failed else _Turn.HELPING
 
 
 def routed(observed: Observed, name: str) -> bool:
     """Say whether any router still sends requests to `name`."""
-    return _named(observed, name) or observed.spans or observed.matched == name
+    return _named(observed, name) or observed.service.spans or observed.matched == name
 
 
 def _named(observed: Observed, name: str) -> bool:
     """Say whether a router sends to `name`, and not to whoever is ready."""
-    return observed.weights.get(name, 0) > 0 or observed.selected == name
+    service = observed.service
+    return observed.weights.get(name, 0) > 0 or name == (service.answering or service.stands_for)
 
 
 def draining(
-    observed: Observed,
-    release: Release,
-    split: Mapping[str, int],
-    *,
-    spanned: bool,
-    now: datetime,
+    observed: Observed, release: Release, split: Mapping[str, int], now: datetime
 ) -> dict[str, datetime]:
-    """Return since when each running revision that nobody wants has been without traffic.
-
-    spanned: whether the Service is to lead to whoever is ready, if it does not yet.
-    """
+    """Return since when each running revision that nobody wants has been without traffic."""
     known = {e.revision: min(e.since, now) for e in observed.status.draining}  # clocks are set back
     if observed.followed.by is Following.PENDING:
         return known  # the router may still send as before
-    # whoever is ready gets requests by a Service that spans: they need those that others lack
-    needed = (spanned or observed.spans) and (
-        sum(observed.ready(r.name) for r in release.wanted) < release.serving
-    )
+    # who answers by the Service, or would next, has what those that are wanted lack
+    spans = release.answering is None or observed.service.spans
+    short = sum(observed.ready(r.name) for r in _answer(release)) < release.serving
     return {
         revision.name: known.get(revision.name, now)
         for revision in release.former
         if (seen := observed.revisions[revision.name]).replicas
         and seen.ready
         and not split.get(revision.name)
-        and not (needed or _named(observed, revision.name) or observed.matched == revision.name)
+        and not (short and (spans or revision.name in release.instead))
+        and not (_named(observed, revision.name) or observed.matched == revision.name)
     }
+
+
+def _answer(release: Release) -> list[Revision]:
+    """Return those that are wanted to whose pods the Service is to lead."""
+    return [r for r in release.wanted if release.answering in (None, r.name)]
 
 
 def drained(since: datetime, seconds: float, now: datetime) -> bool:

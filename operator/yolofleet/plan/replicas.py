@@ -180,7 +180,8 @@ def _taken_over(case: Case, progress: Progress) -> int:
         return observed.weights.get(progress.revision, 0)
     # one Service over both: whoever is ready gets a part
     kept = max(case.release.capacity.kept, 1)
-    return share_of(observed.ready(progress.revision), kept) if observed.spans else 0
+    leads = observed.service.leads_to(progress.revision)
+    return share_of(observed.ready(progress.revision), kept) if leads else 0
 
 
 def with_room(
@@ -224,11 +225,23 @@ def former_replicas(
     if name not in leaving and (
         live.ready or observed.weights.get(name) or name in release.awaited
     ):
-        if release.progress and observed.spans and name in release.instead:
-            answered = sum(observed.ready(each.name) for each in release.wanted)
-            return min(live.replicas, max(kept - answered, 1))  # the rest is its successor's room
-        return live.replicas  # its pods may be back before a route that cannot be written
+        return _left_of(observed, name, release, kept)
     drain = live.revision.drain_seconds if live.revision else 0
     if name in leaving and not drained(leaving[name], drain, now):
         return live.replicas
     return 0
+
+
+def _left_of(observed: Observed, name: str, release: Release, kept: int) -> int:
+    """Return the replicas of a former revision that may still answer: its own.
+
+    But one that answers by the Service in the place of a dead one leaves a successor of that the
+    room of what it has taken over.
+    """
+    running, progress = observed.replicas(name), release.progress
+    gives = progress and not progress.held and name in release.instead
+    if not gives or not observed.service.leads_to(name):
+        return running  # its pods may be back before a route that cannot be written
+    shared = observed.service.spans and release.answering is None
+    answered = sum(observed.ready(each.name) for each in release.wanted) if shared else 0
+    return min(running, max(kept - answered, 1))

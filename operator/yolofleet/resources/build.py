@@ -104,7 +104,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *([service_account(detector, around.pull_secrets)] if account else []),
         *(revision_service(detector, name) for name in names),
         *(rule for name in names for rule in router.destination_rules(detector, name)),
-        stable_service(detector, plan.stable, spans=plan.spans),
+        stable_service(detector, plan.stable, answering=plan.answering),
         *written.routes(detector, plan.route(detector)),
         *([live(detector, content)] if content else []),
         *(controller_revision(detector, planned) for planned in plan.revisions),

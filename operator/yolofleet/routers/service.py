@@ -1,9 +1,10 @@
-"""No router: the detector's own Service, which stands for one revision or spans all.
+"""No router: the detector's own Service, which stands for one revision, and selects one or all.
 
 And the Service of each revision, to which the routes of all routers lead.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from yolofleet.api.detector import Detector
@@ -37,12 +38,16 @@ def revision_service(detector: Detector, revision: str) -> Manifest:
     return _service(detector, revision, revision, selector_labels(detector.name, revision))
 
 
-def stable_service(detector: Detector, stable: str, *, spans: bool) -> Manifest:
-    """Return the detector's own Service: it selects the stable revision, mesh or none.
+def stable_service(detector: Detector, stable: str, *, answering: str | None) -> Manifest:
+    """Return the detector's own Service, mesh or none.
 
-    spans: it selects the pods of all revisions.
+    Its label says what the detector is released on: the pointer. Its selector says who answers.
+
+    answering: the revision whose pods it selects; None: those of all.
     """
-    selected = {DETECTOR_LABEL: detector.name} if spans else selector_labels(detector.name, stable)
+    selected = {DETECTOR_LABEL: detector.name}
+    if answering is not None:
+        selected = selector_labels(detector.name, answering)
     return _service(detector, detector.name, stable, selected)
 
 
@@ -63,14 +68,28 @@ def routes(_detector: Detector, _route: Route, /) -> list[Manifest]:
 # reading
 
 
-def selected(detector: Detector, services: Iterable[Manifest]) -> tuple[str | None, bool]:
-    """Return the revision that the detector's Service stands for, and whether it spans others."""
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the detector's Service says; where there is none, nothing."""
+
+    stands_for: str | None = None  # what the detector was released on when it was written
+    answering: str | None = None  # the revision whose pods it selects; None: those of all, or none
+    spans: bool = False  # whether it selects the pods of all revisions
+
+    def leads_to(self, name: str) -> bool:
+        """Say whether pods of `name` get requests by it while they are ready."""
+        return self.spans or self.answering == name
+
+
+def selection(detector: Detector, services: Iterable[Manifest]) -> Selection:
+    """Return what the detector's Service says."""
     for service in services:
         if service["metadata"]["name"] == detector.name:
             selector: dict[str, str] = service["spec"].get("selector") or {}
+            answering = selector.get(REVISION_LABEL)
             named = service["metadata"].get("labels", {}).get(REVISION_LABEL)
-            return selector.get(REVISION_LABEL, named), REVISION_LABEL not in selector
-    return None, False
+            return Selection(named or answering, answering, spans=answering is None)
+    return Selection()
 
 
 def asked(hosts: list[str] | None, gateways: list[str], /) -> Places:

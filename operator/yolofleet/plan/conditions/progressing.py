@@ -141,7 +141,8 @@ def without_steps(now: Situation, progress: Progress) -> Statement | None:
 
 def without_router(now: Situation, progress: Progress) -> Statement | None:
     """Say what is missing to walk steps at all."""
-    if now.plan.splits or now.observed.spans or progress.dark:
+    answers = now.observed.service.leads_to(progress.revision)
+    if now.plan.splits or progress.dark or answers:
         return None
     message = f"{_at(progress)}: {lacking(now.detector)}; or set spec.rollout.strategy to BlueGreen"
     return _say(False, Reason.MESH_ABSENT, message + _meanwhile(now), lasting=True)

@@ -67,7 +67,7 @@ class Situation:
 
     def _weight(self, name: str) -> int:
         """Return its percent of requests; of a Service that spans, stable has what is left."""
-        if self.plan.splits or not self.observed.spans or name != self.plan.stable:
+        if self.plan.splits or not self.observed.service.spans or name != self.plan.stable:
             return self.observed.weight(name)
         others = self.observed.revisions.keys() - {name}
         return 100 - sum(map(self.observed.weight, others))

@@ -22,7 +22,8 @@ def traffic_routed(now: Situation) -> Statement:
         return first((router_is_away, not_moved_yet, without_mesh, through_a_service), now) or _say(
             None,
             Reason.ROUTE_PENDING,
-            f"the Service {now.detector.name} does not send to {now.plan.stable} yet",
+            f"the Service {now.detector.name} does not send to"
+            f" {now.plan.answering or now.plan.stable} yet",
         )
     statement = first((refused, not_there_yet, followed_by_nobody, short_of_capacity), now)
     return statement or _say(
@@ -95,18 +96,23 @@ def through_a_service(now: Situation) -> Statement | None:
     """Say to whom the Service sends."""
     plan, observed = now.plan, now.observed
     message = f"the Service {now.detector.name} {_sends(now)}"
-    if observed.spans and plan.spans:
+    if _spans(now):
         return _say(True, Reason.ROUTED, message)
-    if observed.selected == plan.stable and not observed.spans:
+    if plan.answering and observed.service.answering == plan.answering:
         return _say(True, Reason.ROUTED, message + _sticks_nowhere(now))
     return None
 
 
 def _sends(now: Situation) -> str:
     plan = now.plan
-    if now.observed.spans and plan.spans:
+    if _spans(now):
         return f"sends to all that is ready of {' and '.join((plan.stable, *plan.beside))}"
-    return f"sends everything to {plan.stable}"
+    return f"sends everything to {plan.answering or plan.stable}"
+
+
+def _spans(now: Situation) -> bool:
+    """Say whether the Service sends to whoever is ready, as planned."""
+    return now.observed.service.spans and now.plan.answering is None
 
 
 def _sticks_nowhere(now: Situation) -> str:
