@@ -52,9 +52,7 @@ async def test_both_ways_give_the_same_answer(query: str, headers: dict[str, str
     for kind in (APIRoute, DeclaredRoute):
         router = APIRouter(route_class=kind)
         router.get("/hello")(endpoint)
-        app = FastAPI()
-        app.include_router(router)
-        transport = httpx.ASGITransport(app)
+        transport = httpx.ASGITransport(FastAPI(routes=router.routes))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             asked.clear()
             answers.append((await client.get(f"/hello{query}", headers=headers)).json())

@@ -34,6 +34,7 @@ from yoloserve.telemetry.metrics import Metrics
 
 CODE_OF = {404: "not_found", 405: "method_not_allowed"}  # what the router itself refuses
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody receives it
+ROUTES = detect, stream, v2, health, disagreements, page
 
 
 def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> FastAPI:
@@ -43,6 +44,9 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
     """
     serving = Serving.of(detector, metrics, settings)
     app = FastAPIOffline(
+        # As they are, and first: an included router is looked through anew for each request.
+        routes=[route for each in ROUTES for route in each.router.routes],
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # there are our own
         title="yoloserve",
         version=detector.info.version,
         summary="Objects in pictures, in time.",
@@ -61,8 +65,6 @@ def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> Fast
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.state.serving = serving
-    for routes in (detect, stream, v2, health, disagreements, page):
-        app.include_router(routes.router)
     _complete(app.openapi())  # made once, and kept by FastAPI
     app.add_exception_handler(errors.Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid_parameter)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Coroutine
 from inspect import signature
 from typing import Any, get_type_hints
 
-from fastapi import Request, Response, params
+from fastapi import Request, params
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope, Send
 
 from yoloserve.http.options import refuse_unknown_query
 
@@ -81,20 +82,22 @@ class DeclaredRoute(APIRoute):
     """A route that FastAPI reads only where there is something to read; unknown names are refused.
 
     Both ways read one declaration: what is added to it, here or in a dependency, is known to both.
+    To be given to an application as it is: `include_router` would leave only FastAPI's way.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Leave to FastAPI what has something to read."""
-        read, declared = super().get_route_handler(), Declared(self.endpoint)
+    def __init__(self, path: str, endpoint: Call, **described: Any) -> None:
+        super().__init__(path, endpoint, **described)
+        read, declared = self.app, Declared(endpoint)
 
-        async def handle(request: Request) -> Response:
-            scope = request.scope
+        async def called(scope: Scope, receive: Receive, send: Send) -> None:
+            """Leave to FastAPI what has something to read."""
             if scope["query_string"]:
                 refuse_unknown_query(scope["query_string"], declared.queries)
-                return await read(request)
-            if any(name in declared.headers for name, _ in scope["headers"]):
-                return await read(request)
-            response: Response = await declared.with_defaults(request)
-            return response
+                await read(scope, receive, send)
+            elif any(name in declared.headers for name, _ in scope["headers"]):
+                await read(scope, receive, send)
+            else:
+                response = await declared.with_defaults(Request(scope, receive, send))
+                await response(scope, receive, send)
 
-        return handle
+        self.app = called
