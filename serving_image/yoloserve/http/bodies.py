@@ -155,8 +155,10 @@ class _Held:
 
 async def _counted_chunks(request: Request, held: _Held, most: int) -> AsyncGenerator[bytes, None]:
     """Give a body as it was before it was compressed; each of the two within the limit."""
-    encoding = request.headers.get("content-encoding", "")
-    async for chunk in _at_most(decompressed(_at_most(request.stream(), most), encoding), most):
+    chunks = request.stream()
+    if encoding := request.headers.get("content-encoding"):
+        chunks = decompressed(_at_most(chunks, most), encoding)
+    async for chunk in _at_most(chunks, most):
         yield held.take(chunk)
 
 
@@ -174,7 +176,7 @@ def _media_type(request: Request) -> str:
 
 
 async def _whole(chunks: AsyncGenerator[bytes, None]) -> bytes:
-    return b"".join([chunk async for chunk in chunks])
+    return b"".join([chunk async for chunk in chunks if chunk])  # a single one is not copied
 
 
 def url_in(body: bytes) -> str:
