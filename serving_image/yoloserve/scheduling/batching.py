@@ -15,6 +15,7 @@ from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Generic, TypeVar
@@ -45,14 +46,12 @@ class ServiceTime:
 
     def observe(self, size: float, seconds: float) -> None:
         """Learn that work of `size` took so long."""
-        for name, value in (
-            ("_weight", 1.0),
-            ("_n", size),
-            ("_t", seconds),
-            ("_nn", size * size),
-            ("_nt", size * seconds),
-        ):
-            setattr(self, name, getattr(self, name) * self._fade + value)
+        fade = self._fade
+        self._weight = self._weight * fade + 1
+        self._n = self._n * fade + size
+        self._t = self._t * fade + seconds
+        self._nn = self._nn * fade + size * size
+        self._nt = self._nt * fade + size * seconds
 
     def predict(self, size: float) -> float:
         """Say how long work of `size` will take; 0 before anything was observed."""
@@ -123,7 +122,7 @@ class Batcher(Generic[T, R]):
         self._on_batch = on_batch
         self._free = list(range(lanes))
         self._queue: list[_Waiting[T, R]] = []
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Future[Sequence[R]]] = set()
         self._submitted = 0
         # The batch that a flow, or a client, was last in.
         self._turns: OrderedDict[Flow | str, int] = OrderedDict()
@@ -156,7 +155,7 @@ class Batcher(Generic[T, R]):
     async def submit(self, item: T, deadline: float, flow: Flow = ANYBODY) -> Ran[R]:
         """Run `item` with whatever else waits; raise `TooLate` when it cannot be in time."""
         self._submitted += 1
-        caller = _Waiting[T, R](
+        caller: _Waiting[T, R] = _Waiting(
             deadline=deadline,
             number=self._submitted,
             since=self._clock(),
@@ -177,9 +176,10 @@ class Batcher(Generic[T, R]):
 
     def _start_batches(self) -> None:
         while self._free and (batch := self._next_batch()):
-            task = asyncio.create_task(self._run_batch(self._free.pop(), batch))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            lane, started = self._free.pop(), self._clock()
+            ran = asyncio.ensure_future(self._run(lane, [caller.item for caller in batch]))
+            self._running.add(ran)
+            ran.add_done_callback(partial(self._ended, lane, batch, started))
 
     def _next_batch(self) -> list[_Waiting[T, R]]:
         """Take the next batch off the queue, dropping what cannot be in time."""
@@ -214,6 +214,8 @@ class Batcher(Generic[T, R]):
 
         One of each client, that is; and which of theirs is told in the same way by their cameras.
         """
+        if len(self._queue) == 1:
+            return self._queue[:]
         places: Counter[Flow] = Counter()
         by_client: defaultdict[str, list[tuple[tuple[int, int], _Waiting[T, R]]]]
         by_client = defaultdict(list)
@@ -243,13 +245,19 @@ class Batcher(Generic[T, R]):
             self._turns.popitem(last=False)
         return batch
 
-    async def _run_batch(self, lane: int, batch: list[_Waiting[T, R]]) -> None:
-        started = self._clock()
+    def _ended(
+        self,
+        lane: int,
+        batch: list[_Waiting[T, R]],
+        started: float,
+        ran: asyncio.Future[Sequence[R]],
+    ) -> None:
+        self._running.discard(ran)
         try:
-            outputs = await self._run(lane, [caller.item for caller in batch])
+            outputs = ran.result()
             if len(outputs) != len(batch):
                 raise RuntimeError(f"{len(batch)} inputs gave {len(outputs)} outputs")
-        except Exception as error:  # handed on to every caller of this batch
+        except (Exception, asyncio.CancelledError) as error:  # handed on to all of this batch
             for caller in batch:
                 if not caller.answer.done():
                     caller.answer.set_exception(error)
