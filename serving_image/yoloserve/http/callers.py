@@ -83,13 +83,25 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
 
     To be used after the body was read: what comes next from the client can only be its end.
     """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    asking = asyncio.current_task()
+    assert asking
+    awaited, gone = True, False
+
+    def hung_up(_: object) -> None:
+        nonlocal gone
+        if awaited:
+            gone = asking.cancel()
+
+    hears = asyncio.ensure_future(request.receive())
+    hears.add_done_callback(hung_up)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        return await work
+    except (Exception, asyncio.CancelledError):
+        if gone and asking.cancelling() == 1:  # nobody else wants an end of it
+            raise ClientGone from None
+        raise
     finally:
-        for each in (task, gone):
-            each.cancel()
-        await asyncio.wait((task, gone))
+        awaited = False
+        hears.cancel()
+        if gone:
+            asking.uncancel()
