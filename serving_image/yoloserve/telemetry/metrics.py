@@ -2,10 +2,10 @@
 
 import time
 from collections import Counter as Counts
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -23,6 +23,7 @@ from yoloserve.detector import Answer, Detector
 from yoloserve.errors import Blind, Miss, Refusal, TooLate
 from yoloserve.scheduling.admission import Places
 from yoloserve.scheduling.connections import Connections, Cut
+from yoloserve.telemetry.histograms import Histograms
 from yoloserve.telemetry.latency import Latency
 from yoloserve.telemetry.load import OFFERED, REFUSED, Recent
 from yoloserve.telemetry.names import called
@@ -52,30 +53,26 @@ class Metrics:
         looks = _Looks()
         self.registry.register(looks)
         self.looks = looks.counts
-        self._duration = Histogram(
+        self._duration = self._histogram(
             "yoloserve_request_duration_seconds",
             "From the last byte of the body to the answer, of requests answered in time",
-            buckets=SECONDS,
-            registry=self.registry,
+            SECONDS,
         )
-        self._stage = Histogram(
+        self._stage = self._histogram(
             "yoloserve_stage_duration_seconds",
             "Time of each stage of a request",
+            SECONDS,
             ["stage"],
-            buckets=SECONDS,
-            registry=self.registry,
         )
-        self._batch_size = Histogram(
+        self._batch_size = self._histogram(
             "yoloserve_batch_size",
             "Images in each call of the engine",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
-            registry=self.registry,
+            (1, 2, 4, 8, 16, 32, 64, 128, 256),
         )
-        self._per_image = Histogram(
+        self._per_image = self._histogram(
             "yoloserve_image_detections",
             "Objects found in each image",
-            buckets=(0, 1, 2, 5, 10, 20, 50, 100, 300),
-            registry=self.registry,
+            (0, 1, 2, 5, 10, 20, 50, 100, 300),
         )
         self._seen = _Seen()
         self.registry.register(self._seen)
@@ -88,12 +85,11 @@ class Metrics:
         )
         for miss in Miss:
             self._missed.labels(miss)
-        self._http = Histogram(
+        self._http = self._histogram(
             "http_server_request_duration_seconds",
             "All of HTTP, by OpenTelemetry's names: from the head of a request to its answer's end",
+            SECONDS,
             ["http_request_method", "http_route", "http_response_status_code"],
-            buckets=SECONDS,
-            registry=self.registry,
         )
         self.active_requests = Gauge(
             "http_server_active_requests",
@@ -176,7 +172,7 @@ class Metrics:
         self.statistics.answered(answer.timing)
         self._duration.observe(answer.timing.total)
         for stage in STAGES:
-            self._stage.labels(stage).observe(getattr(answer.timing, stage))
+            self._stage.observe(getattr(answer.timing, stage), stage)
         self._per_image.observe(len(answer.detections))
         self._seen.count(answer.detections, classes)
 
@@ -205,7 +201,7 @@ class Metrics:
     def served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request of HTTP; what callers invent makes no label."""
         known = method if method in METHODS else "_OTHER"
-        self._http.labels(known, route, status).observe(seconds)
+        self._http.observe(seconds, known, route, str(status))
 
     def seen_of_class(self) -> list[tuple[int, int]]:
         """List the classes that were seen in callers' pictures, and how often."""
@@ -214,6 +210,13 @@ class Metrics:
     def text(self) -> bytes:
         """Write everything in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def _histogram(
+        self, name: str, description: str, edges: Sequence[float], labels: Sequence[str] = ()
+    ) -> Histograms:
+        histograms = Histograms(name, description, edges, labels)
+        self.registry.register(histograms)
+        return histograms
 
 
 class _Requests(Collector):
