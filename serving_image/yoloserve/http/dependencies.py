@@ -64,15 +64,14 @@ async def named(
         waited_s = request_start.waited_s(
             request.headers.getlist(request_start.HEADER), serving.wall_clock()
         )
-    caller = Caller(
+    return Caller(
         client=client,
-        flow=Flow(client.name),  # by its address where clients have no names
+        flow=Flow(client.name, x_camera_id),  # by its address where clients have no names
         arrived=serving.detector.clock() - (waited_s or 0),
         asked_s=x_deadline_ms and x_deadline_ms / 1000,
         stamped=waited_s is not None,
         traffic=traffic_of(request.scope),
     )
-    return caller.with_camera(x_camera_id)
 
 
 async def calling(request: Request, caller: Annotated[Caller, Depends(named)]) -> Caller:

@@ -18,7 +18,8 @@ LONGEST_INDEX = 9  # digits; Python itself refuses to read thousands of them
 
 def option_of(detector: Detector, **given: Any) -> Options:
     """Take what was given; the rest is the server's."""
-    return replace(detector.defaults, **{k: v for k, v in given.items() if v is not None})
+    own = {name: value for name, value in given.items() if value is not None}
+    return replace(detector.defaults, **own) if own else detector.defaults
 
 
 def refuse_unknown(given: Iterable[str], known: Collection[str], kind: str) -> None:
