@@ -6,7 +6,6 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -114,7 +113,10 @@ def _run_on(
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[R] = loop.create_future()
-    executor.submit(_answer, loop, answer, work, args)
+    try:
+        executor.submit(_answer, loop, answer, work, args)
+    except RuntimeError as error:  # it was shut down, or the system gives no thread
+        _fail(answer, error)
     return answer
 
 
@@ -128,12 +130,14 @@ def _answer(
     try:
         if answer.cancelled():
             return
-        settle = partial(_settle, answer, work(*args))
+        result = work(*args)
     except BaseException as error:  # handed on to who waits
-        settle = partial(_fail, answer, error)
+        loop.call_soon_threadsafe(_fail, answer, error)
+        raise  # the executor lets go of what it holds, as the error does of this frame
+    else:
+        loop.call_soon_threadsafe(_settle, answer, result)
     finally:
-        del answer, work, args  # an error has this frame in it
-    loop.call_soon_threadsafe(settle)
+        del answer, work, args
 
 
 def _settle(answer: asyncio.Future[R], result: R) -> None:
