@@ -532,3 +532,13 @@ def test_notes_name_a_namespace_that_the_operator_watches(chart, tmp_path):
     told = chart.notes(tmp_path, watchNamespaces=["cameras"])
     assert "wait yd/gate" in told
     assert "namespace: cameras" in told
+
+
+def test_notes_warn_of_images_that_nobody_has_pushed(chart, tmp_path):
+    told = chart.notes(tmp_path / "checkout")
+    assert "nobody has pushed ghcr.io/yolofleet/operator:" in told
+    assert "pushed" not in chart.notes(tmp_path / "given", image={"repository": "r/operator"})
+    released = chart.as_released(
+        tmp_path / "released", version="1.2.3", registry="r", digests={"operator:1.2.3": "sha256:0"}
+    )
+    assert "pushed" not in released.notes(tmp_path / "copy")

@@ -1,5 +1,6 @@
 """What the pages name is there: links, fields, values, commands, files, conditions."""
 
+import ast
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ OPEN = re.compile(r"(spec\.)?(podTemplate\.(spec|metadata)|resources\.(limits|re
 
 OF_CHILDREN = {"spec.template", "spec.http"}
 """Fields of objects that a detector has, in the pages about drift."""
+
+OF_OTHERS = {"model.revision", "model.predict"}
+"""Of an answer of the server, and of the public package."""
 
 
 def wrong(of_page: Callable[[Path], Iterable[str]], pages: Iterable[Path] = PAGES) -> list[str]:
@@ -77,6 +81,15 @@ def keys(values: dict[str, Any], path: str = "") -> Iterator[str]:
 FIELDS = set(fields(crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
 
 
+def unknown_in(texts: Iterable[str]) -> Iterator[str]:
+    """Return what is written as a field of a detector, and is none."""
+    for text in texts:
+        for name in re.findall(r"(?<![\w.{])(?:spec|status)\.[a-z][\w.\[\]]*", text):
+            field = re.sub(r"\[.*?\]", "", name).rstrip(".")
+            if field not in FIELDS | OF_CHILDREN and not OPEN.match(field):
+                yield name
+
+
 def test_a_link_leads_to_a_page_and_a_heading_that_are_there() -> None:
     def astray(page: Path) -> Iterator[str]:
         for target, anchor in links(page):
@@ -97,26 +110,38 @@ def test_each_page_can_be_reached_from_the_readme() -> None:
 
 
 def test_a_field_that_is_named_is_one_of_the_resource() -> None:
-    def unknown(page: Path) -> Iterator[str]:
-        for words in quoted(page):
-            for name in re.findall(r"(?<![\w.])(?:spec|status)\.[a-z][\w.\[\]]*", words):
-                field = re.sub(r"\[.*?\]", "", name).rstrip(".")
-                if field not in FIELDS | OF_CHILDREN and not OPEN.match(field):
-                    yield name
-
-    assert not wrong(unknown, set(PAGES) - OF_CODE)
+    assert not wrong(lambda page: unknown_in(quoted(page)), set(PAGES) - OF_CODE)
 
 
-def test_a_value_that_is_named_is_one_of_the_chart() -> None:
+def test_a_field_that_a_message_a_value_or_an_example_names_is_one_of_the_resource() -> None:
+    def in_strings(code: Path) -> Iterator[str]:
+        text = code.read_text()
+        for node in ast.walk(ast.parse(text)) if re.search(r"(spec|status)\.", text) else ():
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+    code = [*(ROOT / "operator").rglob("*.py"), *(ROOT / "serving_image/yoloserve").rglob("*.py")]
+    texts = [*(ROOT / "charts").rglob("*.[yt]*"), *(ROOT / "examples").glob("*.yaml")]
+    named = [each for path in code for each in in_strings(path)]
+    named += [path.read_text() for path in texts]
+    assert set(unknown_in(named)) <= {"spec.nodeName", "status.phase"}  # by which pods are listed
+
+
+def test_a_value_or_a_part_of_a_field_that_is_named_is_there() -> None:
     values = yaml.safe_load((ROOT / "charts/yolofleet/values.yaml").read_text())
-    of_detectors = {field.partition(".")[2] for field in FIELDS}
-    known = {*keys(values), *of_detectors}
+    parts = {
+        ".".join(names[at:])
+        for names in (field.split(".") for field in FIELDS)
+        for at in range(len(names))
+    }
+    known = {*keys(values), *parts, *OF_OTHERS}
+    tops = {*values, *(field.split(".")[1] for field in FIELDS if "." in field)}
 
     def unknown(page: Path) -> Iterator[str]:
         yield from set(re.findall(r"--set(?:-string)? ([\w.]+)", page.read_text())) - known
         for name in quoted(page):
             ours = re.fullmatch(r"(\w+)\.[\w.]+\w", name)
-            if ours and ours[1] in values and name not in known and not OPEN.match(name):
+            if ours and ours[1] in tops and name not in known and not OPEN.match(name):
                 yield name
 
     assert not wrong(unknown, set(PAGES) - OF_CODE)
