@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import count
+from typing import Any, Final
 
 import pytest
 
@@ -28,6 +29,8 @@ from yolofleet.workloads.accelerators import place, pod_requests
 DEFAULTS = Defaults(
     image_cpu="serve:cpu", image_torch="serve:torch", image_gpu="serve:gpu", image_ray="serve:ray"
 )
+# Of nobody else, as an API server gives them: what is remembered by them is found at once.
+UIDS: Final = count(1)
 
 
 def a_detector(**spec: Any) -> Manifest:
@@ -35,7 +38,7 @@ def a_detector(**spec: Any) -> Manifest:
     return {
         "apiVersion": "yolofleet.io/v1alpha1",
         "kind": "YoloDetector",
-        "metadata": {"name": "gate", "namespace": "shop", "uid": "u-1", "generation": 1},
+        "metadata": {"name": "gate", "namespace": "shop", "uid": f"u-{next(UIDS)}", "generation": 1},
         "spec": {"model": {"uri": "demo://shapes"}, "replicas": 2, **spec},
     }
 

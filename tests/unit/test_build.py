@@ -61,7 +61,7 @@ def test_every_child_is_owned_labelled_and_in_its_namespace(world):
         assert meta["labels"]["app.kubernetes.io/managed-by"] == "yolofleet"
         [owner] = meta["ownerReferences"]
         assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (
-            "u-1",
+            world.detector().uid,
             True,
             True,
         )

@@ -337,4 +337,4 @@ def test_records_can_be_told_apart_by_their_labels(world):
     assert labels["yolofleet.io/detector"] == "gate"
     assert labels["yolofleet.io/revision"] == name
     assert labels["app.kubernetes.io/managed-by"] == "yolofleet"
-    assert kept["metadata"]["ownerReferences"][0]["uid"] == "u-1"
+    assert kept["metadata"]["ownerReferences"][0]["uid"] == world.detector().uid
