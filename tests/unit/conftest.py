@@ -35,10 +35,11 @@ UIDS: Final = count(1)
 
 def a_detector(**spec: Any) -> Manifest:
     """Return a valid resource with the API server's defaults left to the types."""
+    uid = f"u-{next(UIDS)}"
     return {
         "apiVersion": "yolofleet.io/v1alpha1",
         "kind": "YoloDetector",
-        "metadata": {"name": "gate", "namespace": "shop", "uid": f"u-{next(UIDS)}", "generation": 1},
+        "metadata": {"name": "gate", "namespace": "shop", "uid": uid, "generation": 1},
         "spec": {"model": {"uri": "demo://shapes"}, "replicas": 2, **spec},
     }
 
