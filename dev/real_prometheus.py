@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from cluster import assets
 from controlplane import ports
+from controlplane.kube import PATIENCE_S
 
-PATIENCE_S: Final = 60.0
-ANSWERS_S: Final = 30.0
+ANSWERS_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 
 from cluster import assets, components
 from cluster.paths import tools
+from controlplane.kube import PATIENCE_S
 from controlplane.plane import ControlPlane, control_plane
 from release import chart as packing
 
@@ -140,6 +142,19 @@ def kubectl(plane: ControlPlane) -> Kubectl:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def await_right(kubectl: Kubectl) -> Callable[[str, str, str], None]:
+    """`await_right(account, right, namespace)`: an API server hears of a role some time later."""
+
+    def wait(account: str, right: str, namespace: str) -> None:
+        until = time.monotonic() + PATIENCE_S
+        asked = ("auth", "can-i", *right.split(), "-n", namespace, "--as", account)
+        while (done := kubectl(*asked)).stdout.strip() != "yes":
+            assert time.monotonic() < until, f"{account} may not {right}: {done.stderr}"
+
+    return wait
 
 
 @pytest.fixture(scope="module")

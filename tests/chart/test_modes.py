@@ -1,6 +1,7 @@
 """The operator runs with the rights that the chart gives it, of the cluster or of namespaces."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,12 @@ def as_account(plane: ControlPlane, namespace: str, account: str, folder: Path) 
 
 @pytest.mark.parametrize("watched", [[], ["cameras"]], ids=["cluster", "namespace"])
 async def test_the_rights_of_the_chart_are_enough(
-    plane: ControlPlane, chart: Any, cleared: None, tmp_path: Path, watched: list[str]
+    plane: ControlPlane,
+    chart: Any,
+    await_right: Callable[..., None],
+    cleared: None,
+    tmp_path: Path,
+    watched: list[str],
 ) -> None:
     release = "one" if watched else "all"
     async with connect(plane.kubeconfig()) as client:
@@ -47,6 +53,9 @@ async def test_the_rights_of_the_chart_are_enough(
         await kube.install(DETECTOR_CRD)
         values = {"watchNamespaces": watched, "crds": {"enabled": False}}
         chart.install(release, release, plane.kubeconfig(), **values)
+        named = f"system:serviceaccount:{release}:{release}-yolofleet"
+        await_right(named, "list deployments.apps", "cameras")
+        await_right(named, "create leases.coordination.k8s.io", release)
         account = as_account(plane, release, f"{release}-yolofleet", tmp_path)
         operator = OperatorProcess(
             account,

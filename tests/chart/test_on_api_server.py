@@ -42,8 +42,8 @@ def restricted(kubectl: Kubectl, module_cleared: None) -> Kubectl:
 
 
 @pytest.fixture(scope="module")
-def installed(restricted: Kubectl, chart: Any) -> Kubectl:
-    """The chart's CRD and roles, applied."""
+def installed(restricted: Kubectl, chart: Any, await_right: Callable[..., None]) -> Kubectl:
+    """The chart's CRD and roles, applied and heard of."""
     manifests = chart.render()
     chosen = [m for m in manifests if "Role" in m["kind"] or "Custom" in m["kind"]]
     done = restricted("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(chosen))
@@ -51,6 +51,8 @@ def installed(restricted: Kubectl, chart: Any) -> Kubectl:
     crd = "crd/yolodetectors.yolofleet.io"
     done = restricted("wait", crd, "--for=condition=Established", "--timeout=120s")
     assert done.returncode == 0, done.stderr
+    await_right(OPERATOR, "create deployments.apps", "cameras")
+    await_right(OPERATOR, "create leases.coordination.k8s.io", "platform")
     return restricted
 
 

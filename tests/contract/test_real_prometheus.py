@@ -15,6 +15,7 @@ from played_prometheus import Prometheus, metrics, text
 from real_prometheus import RealPrometheus, Target, pages, running
 from yolofleet.analysis.evidence import Evidence, parse
 from yolofleet.analysis.prometheus import Scraped, query, read
+from yolofleet.cluster import prometheus as asking
 from yolofleet.cluster.prometheus import http_query
 from yolofleet.cluster.sampler import to_pods
 
@@ -54,6 +55,12 @@ def a_server(revision: str) -> Server:
 
 
 SERVERS = {name: a_server(revision) for name, revision in PODS.items()}
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Prometheus that gets no processor for five seconds is none that hangs."""
+    monkeypatch.setattr(asking, "TIMEOUT_S", 60.0)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import pytest
 from cluster import assets
 from controlplane import kubelet
 from controlplane.installation import ISTIO_CRDS
-from controlplane.kube import NAMESPACE, Kube, connect, eventually
+from controlplane.kube import NAMESPACE, PATIENCE_S, Kube, connect, eventually
 from controlplane.kubelet import FakeKubelet, Fate
 from controlplane.plane import ADMIN, OPERATOR, ControlPlane
 from controlplane.process import OperatorProcess
@@ -374,7 +374,7 @@ def picture(name: str, plane: ControlPlane) -> str:
             [*kubectl, "-n", SHOP, *command.split()],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=True,
         )
         texts.append(f"$ kubectl {command}\n{normal(done.stdout)}")

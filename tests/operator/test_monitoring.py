@@ -115,7 +115,7 @@ def prometheus(
             Target(server, labels=pod),
             Target(exporter, labels={"namespace": "gpu-operator", "pod": "dcgm-exporter-x"}),
         ]
-        with running(tmp_path, targets, every="250ms", rules=RULES) as prometheus:
+        with running(tmp_path, targets, rules=RULES) as prometheus:
             prometheus.await_scrapes()
             yield prometheus
 
@@ -128,7 +128,7 @@ async def test_each_panel_shows_something_and_each_rule_asks_for_what_there_is(
     namespace: str,
     eventually: Callable[..., Any],
 ) -> None:
-    variables = {"namespace": namespace, "detector": "gate", "__rate_interval": "5s"}
+    variables = {"namespace": namespace, "detector": "gate", "__rate_interval": "10s"}
     asked = [query.filled(variables) for query in queries() if NEEDS_PODS not in query.text]
 
     async def nothing_is_empty() -> bool:

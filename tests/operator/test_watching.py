@@ -10,13 +10,14 @@ import pytest
 from controlplane.installation import ISTIO_CRDS, MONITOR_CRDS
 from controlplane.kube import CLUSTER_ROLE, Kube, connect
 from controlplane.kubelet import FakeKubelet
-from controlplane.plane import ControlPlane
+from controlplane.plane import OPERATOR, ControlPlane
 from controlplane.process import OperatorProcess
 from yolofleet.api.names import DETECTOR_LABEL
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.informer import Informer
 from yolofleet.runtime.client import Client
+from yolofleet.runtime.errors import Forbidden
 from yolofleet.runtime.kind import LEASE, Kind
 from yolofleet.runtime.queue import WorkQueue
 
@@ -225,12 +226,23 @@ async def test_kinds_appear_and_vanish_while_the_operator_runs(
 
 async def test_an_operator_that_may_not_see_nodes_or_crds_does_without(
     new_operator: Callable[..., OperatorProcess],
+    plane: ControlPlane,
     kube: Kube,
     namespace: str,
     make_detector: MakeDetector,
     eventually: Eventually,
 ) -> None:
     """In the namespaced mode it has no cluster-wide rights."""
+
+    async def sees_nodes(does: bool) -> bool:
+        """Say whether the API server has heard of it."""
+        async with connect(plane.kubeconfig(OPERATOR)) as client:
+            try:
+                await client.list(kinds.NODE, lambda node: node)
+            except Forbidden:
+                return not does
+        return does
+
     role = await kube.get(CLUSTER_ROLE, "", "yolofleet")
     without = [
         rule
@@ -240,6 +252,7 @@ async def test_an_operator_that_may_not_see_nodes_or_crds_does_without(
     pods = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
     try:
         await kube.merge(CLUSTER_ROLE, "", "yolofleet", {"rules": [*without, pods]})
+        await eventually(lambda: sees_nodes(False))
         operator = new_operator(YOLOFLEET_NAMESPACES=namespace)
         operator.start()
         await operator.ready()
@@ -249,3 +262,4 @@ async def test_an_operator_that_may_not_see_nodes_or_crds_does_without(
         assert operator.exit_status() is None
     finally:
         await kube.merge(CLUSTER_ROLE, "", "yolofleet", {"rules": role["rules"]})
+        await eventually(lambda: sees_nodes(True))

@@ -447,7 +447,8 @@ def run_server(
     """Start `yoloserve serve` with these settings, in a process of its own.
 
     It is forked, which takes a fifth of a start; `anew` runs an interpreter, as users do.
-    Answers have a minute: on a busy machine one may take longer than a caller would wait for.
+    Answers have a minute, and requests to arrive: on a busy machine either may take longer than
+    the other side would wait for.
     """
     started: list[Process] = []
 
@@ -459,6 +460,7 @@ def run_server(
             "cache_dir": folder / "cache",
             "termination_log": termination_log,
             "deadline_ms": 60_000,
+            "body_timeout_seconds": 60,
         }
         told = {f"YOLOSERVE_{k.upper()}": str(v) for k, v in (options | settings).items()}
         environment = os.environ | told | {"PYTHONPATH": SOURCES}

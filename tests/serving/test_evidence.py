@@ -178,6 +178,12 @@ def test_a_model_of_a_thousand_classes_is_told_in_a_small_answer() -> None:
     assert len(orjson.dumps(told)) < 256 * 1024
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gets no processor for five seconds is not who says nothing."""
+    monkeypatch.setattr(side_port, "LONGEST_S", 60.0)
+
+
 @asynccontextmanager
 async def opened(tell: Callable[[], bytes] = lambda: b"{}") -> AsyncIterator[SidePort]:
     port = evidence(tell)

@@ -88,7 +88,7 @@ def test_it_answers_until_it_has_drained_and_ends_with_0(run_server, make_model)
 
 
 def test_a_request_under_way_at_the_end_gets_its_answer(run_server, make_model, jpeg) -> None:
-    server = run_server(model=make_model(), drain_seconds=0, body_timeout_seconds=60)
+    server = run_server(model=make_model(), drain_seconds=0)
     address = urlsplit(server.logged("ready")["url"])
     connection = HTTPConnection(address.hostname, address.port, timeout=60)
     connection.putrequest("POST", "/v1/detect")
@@ -141,7 +141,7 @@ def test_a_client_that_vanishes_harms_nobody(run_server, make_model, jpeg) -> No
 def test_a_server_whose_connections_are_all_taken_answers_probes_and_tells_others(
     run_server, make_model, jpeg
 ) -> None:
-    server = run_server(model=make_model(), max_connections=2, body_timeout_seconds=60)
+    server = run_server(model=make_model(), max_connections=2)
     url = server.logged("ready")["url"]
     address = urlsplit(url)
     head = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n"

@@ -22,6 +22,7 @@ from yolofleet.analysis.evidence import MOST_BYTES
 from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import Analysis, AnalysisStatus, Source, Stage, Verdict
 from yolofleet.cluster import prometheus as prometheus_io
+from yolofleet.cluster import sampler as sampler_io
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.prometheus import Query, http_query, not_configured
 from yolofleet.cluster.sampler import Sampler, _why, fetch_with, to_pods
@@ -79,6 +80,13 @@ async def test_pods_that_hang_delay_the_looks_at_no_other_detector() -> None:
         async with asyncio.timeout(60):
             await looked.wait()
     assert sampler.found("shop/hangs") is None
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that gives this process no processor for two seconds is no pod that hangs."""
+    monkeypatch.setattr(sampler_io, "TIMEOUT_S", 60.0)
+    monkeypatch.setattr(prometheus_io, "TIMEOUT_S", 60.0)
 
 
 async def answered(handler: Any) -> Any:
@@ -298,7 +306,7 @@ async def test_it_is_shown_the_token_of_today_and_asked_by_a_form(tmp_path: Path
             found = await by_prometheus(http_query(session, url, token=str(token)))
         token.unlink()
         gone = await by_prometheus(http_query(session, url, token=str(token)))
-    assert shown == [("Bearer one", "5s"), ("Bearer two", "5s")]
+    assert shown == [("Bearer one", "60s"), ("Bearer two", "60s")], "and how long is waited"
     assert any("not in Prometheus" in check.message for check in found.checks)
     assert gone.verdict is Verdict.ERROR
 
