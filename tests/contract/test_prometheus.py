@@ -1,7 +1,9 @@
 """What a server shows in `/metrics` is the evidence that it tells, once Prometheus has it."""
 
 import math
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -185,3 +187,20 @@ def test_what_is_counted_while_the_page_is_made_leaves_no_part_above_its_whole()
     prefix = "yoloserve_shadow"
     assert 0 < told.get(f"{prefix}_expected_total", 0) >= told.get(f"{prefix}_kept_total", 0)
     assert told[f"{prefix}_seen_total"] >= told[f"{prefix}_blind_total"] > 0
+
+
+def test_the_guides_name_each_series_of_a_server_and_none_that_is_not_shown() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    golden = Golden(
+        set_sha256="ab", state="done", images=3, map50=0.5, map50_class={"circle": 0.5}, message=""
+    )
+    text = Server(golden).metrics.text().decode()
+    shown = set(re.findall(r"^# TYPE (yoloserve_\w+)", text, re.MULTILINE))
+    shown = {name for name in shown if not name.endswith("_created")}
+    pages = [
+        page.read_text() for kind in ("guides", "runbooks") for page in (docs / kind).iterdir()
+    ]
+    named = set(re.findall(r"(?<!\w)yoloserve_[a-z0-9_]+[a-z0-9]", "\n".join(pages)))
+    assert not {re.sub("_(bucket|sum|count)$", "", name) for name in named} - shown
+    told = (docs / "guides" / "serving.md").read_text()
+    assert not {name for name in shown if name not in told}
