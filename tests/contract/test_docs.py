@@ -8,10 +8,13 @@ from typing import Any
 
 import yaml
 
+from yolofleet.api import names
 from yolofleet.api.crd import crd
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.cli.__main__ import EDITS
 from yolofleet.cluster import kinds
+from yoloserve.http.app import CODE_OF
+from yoloserve.http.replies import STATUS_OF
 from yoloserve.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,6 +169,13 @@ def test_a_command_that_is_named_is_there() -> None:
     assert not wrong(unknown)
 
 
+def test_a_label_or_an_annotation_that_is_named_is_ours() -> None:
+    ours = {each for each in vars(names).values() if isinstance(each, str)}
+    assert not wrong(
+        lambda page: set(re.findall(r"\byolofleet\.io/[a-z0-9-]+", page.read_text())) - ours
+    )
+
+
 def test_a_variable_that_is_named_is_read_by_somebody() -> None:
     read = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     roots = ("operator/yolofleet", "dev", "tests/conftest.py", "tests/faults")
@@ -206,6 +216,20 @@ def test_the_page_of_objects_has_each_kind_of_child() -> None:
     table = (ROOT / "docs/guides/objects.md").read_text().partition("## The network")[0]
     children = {each.name for each in kinds.CHILDREN}
     assert not {each for each in children if each not in table}
+
+
+def test_the_guide_has_each_refusal_of_the_server_with_its_status() -> None:
+    guide = (ROOT / "docs/guides/serving.md").read_text()
+    table = guide.partition("## When it refuses")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([\d, ]+) \| ([^|]+) \|", table, re.MULTILINE)
+    told = {
+        (int(status), code)
+        for statuses, codes in rows
+        for status in statuses.split(", ")
+        for code in re.findall(r"`(\w+)`", codes)
+    }
+    refused = {(status, kind.code) for kind, status in STATUS_OF.items()}
+    assert refused | {(500, "internal"), *CODE_OF.items()} <= told
 
 
 def test_nobody_is_told_to_install_us_from_an_index() -> None:
