@@ -24,8 +24,8 @@ from yoloserve.http import inference_protocol
 from yoloserve.http.bodies import Bodies, url_in
 from yoloserve.http.fetching import Address, Fetcher
 from yoloserve.http.options import class_indices
-from yoloserve.images.decoding import decode_for
-from yoloserve.images.letterbox import InputSize, letterbox
+from yoloserve.images.decoding import decode_for, require_size
+from yoloserve.images.letterbox import Frame, InputSize, letterbox
 from yoloserve.telemetry import tracing
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "images"
@@ -109,10 +109,12 @@ def _images() -> Target:
 
 def look_at(data: bytes, size: InputSize, most: int) -> None:
     """Do with an encoded image what is done with a request's, up to the network."""
-    image, reduced = decode_for(data, size, max_pixels=most)
+    header = require_size(data, most)
+    frame = Frame.of(header.width, header.height, size)
+    image, reduced = decode_for(data, size, max_pixels=most, into=frame.place)
     assert image.ndim == 3
     assert image.shape[0] * image.shape[1] * reduced**2 <= most * 1.1
-    letterbox(image, size, reduced)
+    letterbox(image, size, reduced, frame)
 
 
 def _megapixels() -> Target:

@@ -23,7 +23,7 @@ from yoloserve.detections.surest import Surest
 from yoloserve.engine.starting import PROBE, Engine
 from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
 from yoloserve.images.decoding import decode, decode_for, decode_whole, require_size
-from yoloserve.images.letterbox import Image, InputSize, Letterbox, blank, letterbox
+from yoloserve.images.letterbox import Frame, Image, InputSize, Letterbox, blank, letterbox
 from yoloserve.images.pixels import Pixels
 from yoloserve.scheduling.admission import ANYBODY, Admission, Flow, slowest, waiting_limit
 from yoloserve.scheduling.batching import Batcher, OnBatch, ServiceTime
@@ -439,12 +439,15 @@ def _pixels(source: Source, most: int) -> int:
 
 def _prepare(decode: Decode, source: Source, size: InputSize, max_pixels: int) -> _Prepared:
     began = time.perf_counter()
+    frame = None
     if isinstance(source, bytes):
-        image, reduced = decode(source, size, max_pixels=max_pixels)
+        header = require_size(source, max_pixels)
+        frame = Frame.of(header.width, header.height, size)
+        image, reduced = decode(source, size, max_pixels=max_pixels, into=frame.place)
     else:
         image, reduced = source.make(), 1
     decoded = time.perf_counter()
-    tensor, fit = letterbox(image, size, reduced)
+    tensor, fit = letterbox(image, size, reduced, frame)
     return _Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)
 
 

@@ -14,7 +14,7 @@ from yoloserve.errors import InvalidImage, TooManyPixels, UnsupportedMediaType
 from yoloserve.images import decoding, tiff
 from yoloserve.images import jpeg as jpegs
 from yoloserve.images.decoding import decode, decode_for, read_header
-from yoloserve.images.letterbox import Image, InputSize, letterbox
+from yoloserve.images.letterbox import Frame, Image, InputSize, letterbox
 
 ANY = 10**6
 LOSSLESS = {".png": [], ".bmp": [], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
@@ -429,6 +429,40 @@ def test_a_jpeg_seen_at_half_its_size_is_decoded_so_and_looks_the_same(
     assert fit == expected_fit
     assert tensor.shape == expected.shape
     assert np.abs(tensor.astype(int) - expected).mean() < 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize(
+    "shape", [(320, 180), (160, 90), (320, 320), (160, 160), (180, 320), (90, 160), (300, 180)]
+)
+def test_a_jpeg_decoded_into_its_tensor_makes_the_same_tensor(
+    shape: tuple[int, int], dynamic: bool, orientation: int
+) -> None:
+    size, jpeg = InputSize(160, 160, dynamic=dynamic), with_exif(photo(*shape), orientation)
+    expected = letterbox(*_asked(jpeg, size))
+    frame = Frame.of(*shape, size)
+    image, reduced = decode_for(jpeg, size, max_pixels=ANY, into=frame.place)
+    tensor, fit = letterbox(image, size, reduced, frame)
+    np.testing.assert_array_equal(tensor, expected[0])
+    assert fit == expected[1]
+    as_wide_as_its_tensor = shape[0] in (160, 320)
+    assert (image is frame.place) == (orientation == 1 and as_wide_as_its_tensor)
+
+
+def _asked(jpeg: bytes, size: InputSize) -> tuple[Image, InputSize, int]:
+    image, reduced = decode_for(jpeg, size, max_pixels=ANY)
+    return image, size, reduced
+
+
+def test_what_is_no_jpeg_finds_its_place_as_well(picture: Image) -> None:
+    size = InputSize(160, 160)
+    frame = Frame.of(picture.shape[1], picture.shape[0], size)
+    png = encoded(picture, ".png")
+    image, reduced = decode_for(png, size, max_pixels=ANY, into=frame.place)
+    tensor, _ = letterbox(image, size, reduced, frame)
+    assert tensor is frame.tensor
+    np.testing.assert_array_equal(tensor, letterbox(picture, size)[0])
 
 
 @pytest.mark.parametrize("shape", [(321, 180), (320, 181), (322, 180), (300, 180), (480, 270)])

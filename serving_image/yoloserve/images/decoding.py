@@ -54,8 +54,12 @@ def decode(encoded: bytes, *, max_pixels: int) -> Image:
     return _decode(encoded, require_size(encoded, max_pixels))
 
 
-def decode_for(encoded: bytes, size: InputSize, *, max_pixels: int) -> tuple[Image, int]:
+def decode_for(
+    encoded: bytes, size: InputSize, *, max_pixels: int, into: Image | None = None
+) -> tuple[Image, int]:
     """Decode an image for a network; also returns by how much it was reduced, 1 or 2.
+
+    into: what a JPEG of this very size is written to; it is returned then.
 
     A JPEG that the network would see at exactly half its size (1280x720 at 640) is decoded so: the
     same means of four pixels, for 70 % of the time of decoding and none of resizing. Its colours
@@ -64,15 +68,21 @@ def decode_for(encoded: bytes, size: InputSize, *, max_pixels: int) -> tuple[Ima
     """
     header = require_size(encoded, max_pixels)
     if header.format is Format.JPEG and _halved(header, size):
-        half = _turbo_jpeg(encoded, header, 2)
+        half = _turbo_jpeg(encoded, header, 2, into)
         if half is not None:
             return half, 2
-    return _decode(encoded, header), 1
+    return _decode(encoded, header, into), 1
 
 
-def decode_whole(encoded: bytes, size: InputSize, *, max_pixels: int) -> tuple[Image, int]:  # noqa: ARG001
+def decode_whole(
+    encoded: bytes,
+    size: InputSize,  # noqa: ARG001
+    *,
+    max_pixels: int,
+    into: Image | None = None,
+) -> tuple[Image, int]:
     """Decode an image whatever the network's size, in the place of `decode_for`."""
-    return decode(encoded, max_pixels=max_pixels), 1
+    return _decode(encoded, require_size(encoded, max_pixels), into), 1
 
 
 def require_size(encoded: bytes, max_pixels: int) -> Header:
@@ -85,8 +95,11 @@ def require_size(encoded: bytes, max_pixels: int) -> Header:
     return header
 
 
-def _decode(encoded: bytes, header: Header) -> Image:
-    image = _DECODE[header.format](encoded, header)
+def _decode(encoded: bytes, header: Header, into: Image | None = None) -> Image:
+    if header.format is Format.JPEG:
+        image = _decode_jpeg(encoded, header, into)
+    else:
+        image = _DECODE[header.format](encoded)
     if image is None or image.size == 0:
         raise InvalidImage(f"the {header.format} is damaged, or of a kind that is not decoded")
     return image
@@ -156,9 +169,9 @@ _SIZE_OF = {
 }
 
 
-def _decode_jpeg(encoded: bytes, header: Header) -> Image | None:
+def _decode_jpeg(encoded: bytes, header: Header, into: Image | None) -> Image | None:
     """Decode with libjpeg-turbo's accurate path: bit-identical to OpenCV, and faster."""
-    image = _turbo_jpeg(encoded, header, 1)
+    image = _turbo_jpeg(encoded, header, 1, into)
     if image is not None:
         return image
     # libjpeg-turbo's own interface knows fewer sorts than OpenCV.
@@ -167,7 +180,7 @@ def _decode_jpeg(encoded: bytes, header: Header) -> Image | None:
     return None if other is None else _upright(other, tiff.orientation(jpeg.head(encoded).exif))
 
 
-def _turbo_jpeg(encoded: bytes, header: Header, reduced: int) -> Image | None:
+def _turbo_jpeg(encoded: bytes, header: Header, reduced: int, into: Image | None) -> Image | None:
     """Decode at a whole fraction of the size; none for a sort that is not known here.
 
     Where something was odd, the picture is in `image` all the same, and the error says what came
@@ -176,7 +189,7 @@ def _turbo_jpeg(encoded: bytes, header: Header, reduced: int) -> Image | None:
     """
     head = jpeg.head(encoded)
     jpeg.require_few_scans(encoded, head.first_scan)
-    image = np.empty((header.height // reduced, header.width // reduced, 3), np.uint8)
+    image = _writable((header.height // reduced, header.width // reduced, 3), into)
     ended = jpeg.has_end(encoded, head.first_scan)
     try:
         simplejpeg.decode_jpeg(
@@ -198,6 +211,13 @@ def _turbo_jpeg(encoded: bytes, header: Header, reduced: int) -> Image | None:
     return _upright(image, tiff.orientation(head.exif))
 
 
+def _writable(shape: tuple[int, ...], into: Image | None) -> Image:
+    """Take what a picture of this shape can be written to without gaps, or make such."""
+    if into is not None and into.shape == shape and into.flags.c_contiguous:
+        return into
+    return np.empty(shape, np.uint8)
+
+
 def _halved(header: Header, size: InputSize) -> bool:
     """Tell whether the letterbox halves both sides without rounding, lying or standing."""
     sides = header.width, header.height
@@ -206,20 +226,20 @@ def _halved(header: Header, size: InputSize) -> bool:
     } == {0.5}
 
 
-def _decode_png(encoded: bytes, header: Header) -> Image | None:
-    return _decode_other(png.plain(encoded), header)
+def _decode_png(encoded: bytes) -> Image | None:
+    return _decode_other(png.plain(encoded))
 
 
-def _decode_tiff(encoded: bytes, header: Header) -> Image | None:
+def _decode_tiff(encoded: bytes) -> Image | None:
     try:
         tiff.require_whole(encoded)
-        image = _decode_other(tiff.as_stored(encoded), header)
+        image = _decode_other(tiff.as_stored(encoded))
     except (struct.error, ValueError) as error:
         raise InvalidImage("the image/tiff has no readable directory") from error
     return None if image is None else _upright(image, tiff.orientation(encoded))
 
 
-def _decode_other(encoded: bytes, _: Header) -> Image | None:
+def _decode_other(encoded: bytes) -> Image | None:
     try:
         image: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -227,8 +247,7 @@ def _decode_other(encoded: bytes, _: Header) -> Image | None:
     return image  # type: ignore[no-any-return]
 
 
-_DECODE: dict[Format, Callable[[bytes, Header], Image | None]] = {
-    Format.JPEG: _decode_jpeg,
+_DECODE: dict[Format, Callable[[bytes], Image | None]] = {
     Format.PNG: _decode_png,
     Format.WEBP: _decode_other,
     Format.BMP: _decode_other,

@@ -66,30 +66,60 @@ def blank(size: InputSize) -> Image:
     return letterbox(np.full((9, 16, 3), GREY, np.uint8), size)[0]
 
 
-def letterbox(image: Image, size: InputSize, reduced: int = 1) -> tuple[Image, Letterbox]:
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The tensor of a picture that is still to come: grey around its place, which is not filled."""
+
+    tensor: Image  # (height, width, 3)
+    place: Image  # a view of it
+    fit: Letterbox
+
+    @classmethod
+    def of(cls, width: int, height: int, size: InputSize) -> Self:
+        """Make it for a picture of `width` x `height` in a network's input.
+
+        A dynamic network gets the smallest multiple of its stride that holds the picture: for 16:9
+        that is 0.6 of the square's work.
+        """
+        inner_w, inner_h = _inner(width, height, size.gain(width, height))
+        pad_w, pad_h = size.width - inner_w, size.height - inner_h
+        if size.dynamic:
+            pad_w, pad_h = pad_w % size.stride, pad_h % size.stride
+        left, top = _before(pad_w), _before(pad_h)
+        right, bottom = left + inner_w, top + inner_h
+        tensor = np.empty((inner_h + pad_h, inner_w + pad_w, 3), np.uint8)
+        for around in (tensor[:top], tensor[bottom:], tensor[:, :left], tensor[:, right:]):
+            around[:] = GREY
+        fit = Letterbox.within(tensor.shape, width, height)
+        return cls(tensor, tensor[top:bottom, left:right], fit)
+
+    def is_for(self, width: int, height: int) -> bool:
+        """Say whether it was made for a picture of this size."""
+        return (self.fit.width, self.fit.height) == (width, height)
+
+
+def letterbox(
+    image: Image, size: InputSize, reduced: int = 1, frame: Frame | None = None
+) -> tuple[Image, Letterbox]:
     """Fit `image` into a network's input without bending it.
 
     image: (H, W, 3) uint8, not empty (`decode` refuses those); `reduced`: by how much it was when
-    it was decoded, in which case it needs no further scaling. Returns a (height, width, 3) uint8
-    tensor, the image centred on grey 114, and what maps boxes back. A dynamic network gets the
-    smallest multiple of its stride that holds the image: for 16:9 that is 0.6 of the square's work.
+    it was decoded, in which case it needs no further scaling. frame: one to use if it is for this
+    size; the image may be in its place already. Returns a (height, width, 3) uint8 tensor, the
+    image centred on grey 114, and what maps boxes back.
     Source, to the pixel: `LetterBox` of the public YOLO package.
     """
     height, width = (side * reduced for side in image.shape[:2])
-    gain = size.gain(width, height)
-    inner_w, inner_h = _inner(width, height, gain)
-    pad_w, pad_h = size.width - inner_w, size.height - inner_h
-    if size.dynamic:
-        pad_w, pad_h = pad_w % size.stride, pad_h % size.stride
-    left, top = _before(pad_w), _before(pad_h)
-
-    tensor = np.full((inner_h + pad_h, inner_w + pad_w, 3), GREY, np.uint8)
-    inner = tensor[top : top + inner_h, left : left + inner_w]
-    if (inner_h, inner_w) == image.shape[:2]:
-        inner[:] = image
+    if frame is None or not frame.is_for(width, height):
+        frame = Frame.of(width, height, size)
+    if image is frame.place:
+        pass
+    elif image.shape == frame.place.shape:
+        frame.place[:] = image
     else:
-        cv2.resize(image, (inner_w, inner_h), dst=inner, interpolation=cv2.INTER_LINEAR)
-    return tensor, Letterbox.within(tensor.shape, width, height)
+        inner_h, inner_w = frame.place.shape[:2]
+        cv2.resize(image, (inner_w, inner_h), dst=frame.place, interpolation=cv2.INTER_LINEAR)
+    return frame.tensor, frame.fit
 
 
 def _inner(width: int, height: int, gain: float) -> tuple[int, int]:
