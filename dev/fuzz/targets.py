@@ -111,7 +111,7 @@ def look_at(data: bytes, size: InputSize, most: int) -> None:
     """Do with an encoded image what is done with a request's, up to the network."""
     header = require_size(data, most)
     frame = Frame.of(header.width, header.height, size)
-    image, reduced = decode_for(data, size, max_pixels=most, into=frame.place)
+    image, reduced = decode_for(data, header, size, frame.place)
     assert image.ndim == 3
     assert image.shape[0] * image.shape[1] * reduced**2 <= most * 1.1
     letterbox(image, size, reduced, frame)

@@ -22,7 +22,7 @@ from yoloserve.detections.postprocess import (
 from yoloserve.detections.surest import Surest
 from yoloserve.engine.starting import PROBE, Engine
 from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
-from yoloserve.images.decoding import decode, decode_for, decode_whole, require_size
+from yoloserve.images.decoding import Header, decode, decode_for, decode_whole, require_size
 from yoloserve.images.letterbox import Frame, Image, InputSize, Letterbox, blank, letterbox
 from yoloserve.images.pixels import Pixels
 from yoloserve.scheduling.admission import ANYBODY, Admission, Flow, slowest, waiting_limit
@@ -288,7 +288,7 @@ class Detector:
 
     async def drawn(self, encoded: bytes, draw: Callable[..., bytes], *args: object) -> bytes:
         """Have a picture that was answered before drawn upon, where pictures are decoded."""
-        pixels = _pixels(encoded, self._max_pixels)
+        pixels = require_size(encoded, self._max_pixels).pixels
         return await self._run_with(pixels, draw, encoded, self._max_pixels, *args)
 
     async def look_at_probe(self) -> Output:
@@ -322,7 +322,9 @@ class Detector:
         asked: bool = True,
     ) -> Answer:
         began = self.clock()
-        pixels = _pixels(source, self._max_pixels)
+        # By its header, before anybody waits for it: raises `BadImage`.
+        header = require_size(source, self._max_pixels) if isinstance(source, bytes) else None
+        pixels = header.pixels if header else 0
         ready = await self._run_with(
             pixels,
             self._unless_late,
@@ -330,8 +332,8 @@ class Detector:
             _prepare,
             self._decode,
             source,
+            header,
             self._engine.input_size,
-            self._max_pixels,
         )
         prepared = self.clock()
         finish = partial(
@@ -432,20 +434,14 @@ class Detector:
         self._threads.close()
 
 
-def _pixels(source: Source, most: int) -> int:
-    """Count the pixels to decode; raises `BadImage` by the header, before anybody waits for it."""
-    return require_size(source, most).pixels if isinstance(source, bytes) else 0
-
-
-def _prepare(decode: Decode, source: Source, size: InputSize, max_pixels: int) -> _Prepared:
+def _prepare(decode: Decode, source: Source, header: Header | None, size: InputSize) -> _Prepared:
     began = time.perf_counter()
-    frame = None
-    if isinstance(source, bytes):
-        header = require_size(source, max_pixels)
-        frame = Frame.of(header.width, header.height, size)
-        image, reduced = decode(source, size, max_pixels=max_pixels, into=frame.place)
+    if isinstance(source, Pixels):
+        frame, (image, reduced) = None, (source.make(), 1)
     else:
-        image, reduced = source.make(), 1
+        assert header
+        frame = Frame.of(header.width, header.height, size)
+        image, reduced = decode(source, header, size, frame.place)
     decoded = time.perf_counter()
     tensor, fit = letterbox(image, size, reduced, frame)
     return _Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)

@@ -37,6 +37,7 @@ class Header:
     format: Format
     width: int
     height: int
+    head: jpeg.Head | None = None  # of a JPEG: what comes before its first scan
 
     @property
     def pixels(self) -> int:
@@ -55,20 +56,20 @@ def decode(encoded: bytes, *, max_pixels: int) -> Image:
 
 
 def decode_for(
-    encoded: bytes, size: InputSize, *, max_pixels: int, into: Image | None = None
+    encoded: bytes, header: Header, size: InputSize, into: Image | None = None
 ) -> tuple[Image, int]:
     """Decode an image for a network; also returns by how much it was reduced, 1 or 2.
 
-    into: what a JPEG of this very size is written to; it is returned then.
+    header: as `require_size` gave it. into: what a JPEG of this very size is written to; it is
+    returned then.
 
     A JPEG that the network would see at exactly half its size (1280x720 at 640) is decoded so: the
     same means of four pixels, for 70 % of the time of decoding and none of resizing. Its colours
     are not interpolated in between, so boxes move as much as by rounding to bf16 (IoU down to
     0.985, mAP by 0.06 points); where a network computes in fp32, `decode_whole` keeps them.
     """
-    header = require_size(encoded, max_pixels)
-    if header.format is Format.JPEG and _halved(header, size):
-        half = _turbo_jpeg(encoded, header, 2, into)
+    if header.head and _halved(header, size):
+        half = _turbo_jpeg(encoded, header, header.head, 2, into)
         if half is not None:
             return half, 2
     return _decode(encoded, header, into), 1
@@ -76,13 +77,12 @@ def decode_for(
 
 def decode_whole(
     encoded: bytes,
+    header: Header,
     size: InputSize,  # noqa: ARG001
-    *,
-    max_pixels: int,
     into: Image | None = None,
 ) -> tuple[Image, int]:
     """Decode an image whatever the network's size, in the place of `decode_for`."""
-    return _decode(encoded, require_size(encoded, max_pixels), into), 1
+    return _decode(encoded, header, into), 1
 
 
 def require_size(encoded: bytes, max_pixels: int) -> Header:
@@ -96,8 +96,8 @@ def require_size(encoded: bytes, max_pixels: int) -> Header:
 
 
 def _decode(encoded: bytes, header: Header, into: Image | None = None) -> Image:
-    if header.format is Format.JPEG:
-        image = _decode_jpeg(encoded, header, into)
+    if header.head:
+        image = _decode_jpeg(encoded, header, header.head, into)
     else:
         image = _DECODE[header.format](encoded)
     if image is None or image.size == 0:
@@ -107,14 +107,18 @@ def _decode(encoded: bytes, header: Header, into: Image | None = None) -> Image:
 
 def read_header(encoded: bytes) -> Header:
     """Tell format and size from the first bytes; what the client calls it does not matter."""
-    form = sniff(encoded)
+    form, head = sniff(encoded), None
     try:
-        width, height = _SIZE_OF[form](encoded)
+        if form is Format.JPEG:
+            head = jpeg.head(encoded)
+            width, height = head.width, head.height
+        else:
+            width, height = _SIZE_OF[form](encoded)
     except (struct.error, ValueError) as error:
         raise InvalidImage(f"the {form} has no readable header") from error
     if width <= 0 or height <= 0:
         raise InvalidImage(f"the {form} says it has {width} x {height} pixels")
-    return Header(form, width, height)
+    return Header(form, width, height, head)
 
 
 def sniff(encoded: bytes) -> Format:
@@ -132,11 +136,6 @@ def sniff(encoded: bytes) -> Format:
     if encoded[:4] in tiff.BIG:
         raise UnsupportedMediaType("the body is a BigTIFF: send a TIFF of up to 4 GB")
     raise UnsupportedMediaType("the body is no image: send a JPEG, PNG, WebP, BMP or TIFF")
-
-
-def _jpeg_size(encoded: bytes) -> tuple[int, int]:
-    head = jpeg.head(encoded)
-    return head.width, head.height
 
 
 def _webp_size(encoded: bytes) -> tuple[int, int]:
@@ -161,7 +160,6 @@ def _bmp_size(encoded: bytes) -> tuple[int, int]:
 
 
 _SIZE_OF = {
-    Format.JPEG: _jpeg_size,
     Format.PNG: png.size,
     Format.WEBP: _webp_size,
     Format.BMP: _bmp_size,
@@ -169,25 +167,28 @@ _SIZE_OF = {
 }
 
 
-def _decode_jpeg(encoded: bytes, header: Header, into: Image | None) -> Image | None:
+def _decode_jpeg(
+    encoded: bytes, header: Header, head: jpeg.Head, into: Image | None
+) -> Image | None:
     """Decode with libjpeg-turbo's accurate path: bit-identical to OpenCV, and faster."""
-    image = _turbo_jpeg(encoded, header, 1, into)
+    image = _turbo_jpeg(encoded, header, head, 1, into)
     if image is not None:
         return image
     # libjpeg-turbo's own interface knows fewer sorts than OpenCV.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     other: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    return None if other is None else _upright(other, tiff.orientation(jpeg.head(encoded).exif))
+    return None if other is None else _upright(other, tiff.orientation(head.exif))
 
 
-def _turbo_jpeg(encoded: bytes, header: Header, reduced: int, into: Image | None) -> Image | None:
+def _turbo_jpeg(
+    encoded: bytes, header: Header, head: jpeg.Head, reduced: int, into: Image | None
+) -> Image | None:
     """Decode at a whole fraction of the size; none for a sort that is not known here.
 
     Where something was odd, the picture is in `image` all the same, and the error says what came
     first. Stray bytes are common in what cheap cameras send, and harmless; so is a missing end
     marker, but half a frame is a wrong frame. With the marker added, libjpeg tells the two apart.
     """
-    head = jpeg.head(encoded)
     jpeg.require_few_scans(encoded, head.first_scan)
     image = _writable((header.height // reduced, header.width // reduced, 3), into)
     ended = jpeg.has_end(encoded, head.first_scan)
