@@ -15,7 +15,7 @@ from yolofleet.routers import gateway, istio
 
 GPU = "nvidia.com/gpu"
 MATCH = [{"headers": {"x-canary": {"exact": "always"}}}]
-V1, V2, V3 = ({"uri": f"demo://shapes{version}"} for version in ("-v1", "-v2", "-v3"))
+V1, V2, V3, V4 = ({"uri": f"demo://shapes-v{version}"} for version in (1, 2, 3, 4))
 
 
 def released(world: Any, **spec: Any) -> str:
@@ -246,6 +246,19 @@ def test_what_comes_after_one_that_died_is_compared_with_the_one_that_answers(wo
     assert (trial.against, trial.revision) == (old, world.status().rollout.revision)
 
 
+def test_of_two_that_stand_in_it_is_compared_with_the_one_that_the_service_selects(world):
+    world.mesh = False
+    before = released(world, model={"uri": "demo://shapes-v0"}, replicas=3)
+    world.now += timedelta(minutes=5)
+    old, _ = dying(world, RELEASES["whole"])
+    for name, replicas in ((before, 3), (old, 2)):
+        world.deployments()[name]["spec"]["replicas"] = replicas
+        world.deployments()[name]["status"] = {"availableReplicas": replicas}
+    world.edit(model=V3, rollout={**RELEASES["whole"], "analysis": {}})
+    assert is_answered(world, looks=3, seconds=5) == {before}
+    assert world.decide().trial.against == before
+
+
 def called_off(world, name):
     """Return the note that `name` failed, by the limits that the detector has now."""
     limits = Detector.parse(world.raw).spec.rollout.analysis
@@ -403,20 +416,47 @@ def test_a_canary_that_goes_into_the_dark_is_shown_no_more(world):
 
 
 @pytest.mark.parametrize("after", ["whole", "replica by replica"])
-@pytest.mark.parametrize("ready", [0, 1, 3])
+@pytest.mark.parametrize("ready", [None, 0, 1, 3])
 def test_a_third_that_is_paused_answers_for_nobody(world, after, ready):
     old, new = standing_in(world)
     world.edit(model=V3, rollout=RELEASES[after])
-    world.reconcile()
-    third = world.status().rollout.revision
-    world.run_pods(ready)
+    third = world.decide().target
+    if ready is not None:
+        world.reconcile()
+        world.run_pods(ready)
+    pods = world.replicas()[old]
     world.edit(rollout={**RELEASES[after], "paused": True})
     is_answered_by(world, {old}, never={third})
-    assert world.replicas()[old] >= 2, "no pod of it is given up for one that answers nobody"
+    assert world.replicas()[old] == pods, "none is given up for one that answers nobody"
     assert world.status().stable.revision == world.stands_for() == new
     world.edit(rollout=RELEASES[after])
     is_answered_by(world, {third}, looks=60)
     assert world.replicas() == {old: 0, new: 0, third: 3}
+
+
+@pytest.mark.parametrize("canary", [None, {"model": V3, "weight": 20, "replicas": 3}])
+def test_a_roll_back_that_is_paused_leaves_the_stand_in_where_it_is(world, canary):
+    old, new = standing_in(world)
+    world.edit(canary=canary)
+    answer = {old, world.decide().canary} - {None}
+    is_answered_by(world, answer)
+    world.edit(model=V1, rollout={**RELEASES["whole"], "paused": True})
+    is_answered_by(world, answer)
+    assert world.status().stable.revision == new
+    world.edit(rollout=RELEASES["whole"])
+    is_answered_by(world, {old})
+    assert world.status().stable.revision == world.selected() == old
+
+
+def test_what_goes_into_the_dark_has_taken_no_pod_of_the_stand_in(world):
+    old, _ = standing_in(world)
+    world.edit(canary={"model": V4, "weight": 20, "replicas": 2})
+    canary = world.decide().canary
+    is_answered_by(world, {old, canary})
+    world.edit(model=V3, canary={"model": V4, "weight": 0})
+    world.reconcile()
+    assert who_answers(world) == {old}
+    assert world.replicas()[old] == 3
 
 
 @pytest.mark.parametrize("asked", [V2, V3])
@@ -435,6 +475,35 @@ def test_another_former_one_that_failed_keeps_nobody_from_the_good_one(world, as
     assert world.replicas() == {old: 3, new: 3, third: 0}
 
 
+def test_what_answered_and_failed_does_no_more_though_its_stand_in_is_short(world):
+    old, new = standing_in(world)
+    world.edit(canary={"model": V3, "weight": 20})
+    canary = world.decide().canary
+    is_answered_by(world, {old, canary})
+    world.edit(rollout={**RELEASES["whole"], "analysis": {}})
+    for kind in ("Deployment", "ControllerRevision"):
+        notes = world.children[kind, canary]["metadata"].setdefault("annotations", {})
+        notes[FAILED_ANNOTATION] = called_off(world, canary)
+    world.deployments()[old]["status"]["availableReplicas"] = 2
+    is_answered_by(world, {old}, never={canary})
+    assert world.replicas() == {old: 3, new: 3, canary: 0}
+
+
+def test_a_canary_that_is_removed_answers_while_its_stand_in_is_short(world):
+    old, _ = standing_in(world)
+    world.edit(canary={"model": V3, "weight": 20})
+    canary = world.decide().canary
+    is_answered_by(world, {old, canary})
+    world.edit(canary=None)
+    for ready, answer in ((2, {old, canary}), (3, {old})):
+        world.deployments()[old]["status"]["availableReplicas"] = ready
+        for _ in range(3):
+            world.reconcile()
+            assert who_answers(world) == answer
+            world.now += timedelta(seconds=60)
+    assert world.replicas()[canary] == 0
+
+
 def test_a_third_that_is_judged_in_the_dark_answers_once_nobody_else_is_there(world):
     old, new = standing_in(world)
     world.edit(model=V3, rollout={**RELEASES["whole"], "analysis": {}})
@@ -451,7 +520,7 @@ def test_a_third_that_is_judged_in_the_dark_answers_once_nobody_else_is_there(wo
 def test_of_several_beside_one_that_may_not_answer_the_one_with_most_pods_does(world):
     old, _ = standing_in(world)
     world.edit(model=V3, rollout={**RELEASES["whole"], "paused": True})
-    world.edit(canary={"model": {"uri": "https://models/4.onnx"}, "weight": 20, "replicas": 2})
+    world.edit(canary={"model": V4, "weight": 20, "replicas": 2})
     canary = world.decide().canary
     is_answered_by(world, {old})
     assert world.ready(canary) == 2
@@ -460,7 +529,8 @@ def test_of_several_beside_one_that_may_not_answer_the_one_with_most_pods_does(w
         for _ in range(3):
             world.reconcile()
             assert who_answers(world) == {answers}
-    assert world.replicas()[old] == 3
+            world.now += timedelta(seconds=60)
+    assert world.replicas()[old] == 3, "the canary alone was too few"
 
 
 def test_whoever_begins_anew_in_the_middle_takes_no_stand_in_for_the_stable_one(world):

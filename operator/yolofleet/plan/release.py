@@ -339,9 +339,12 @@ def _turn(detector: Detector, observed: Observed, release: Release, name: str) -
         return _Turn.LAST if progress.dark else _Turn.FIRST
     if not observed.service.leads_to(name):
         return _Turn.NEVER
-    seen = observed.revisions.get(name)
-    paused = coming and not (seen and seen.released)
-    return _Turn.LAST if paused or name in release.failed else _Turn.HELPING
+    if name in release.failed:
+        return _Turn.LAST
+    if coming:  # paused: who stands in goes on also as what is asked for, in a roll-back
+        seen = observed.revisions.get(name)
+        return _Turn.FIRST if seen and seen.released else _Turn.LAST
+    return _Turn.HELPING
 
 
 def routed(observed: Observed, name: str) -> bool:
@@ -362,23 +365,19 @@ def draining(
     known = {e.revision: min(e.since, now) for e in observed.status.draining}  # clocks are set back
     if observed.followed.by is Following.PENDING:
         return known  # the router may still send as before
-    # who answers by the Service, or would next, has what those that are wanted lack
+    # while those that are wanted and answer are too few, others by the Service are needed
+    answer = [r.name for r in release.wanted if release.answering in (None, r.name)]
+    short = sum(map(observed.ready, answer)) < release.serving
     spans = release.answering is None or observed.service.spans
-    short = sum(observed.ready(r.name) for r in _answer(release)) < release.serving
     return {
         revision.name: known.get(revision.name, now)
         for revision in release.former
         if (seen := observed.revisions[revision.name]).replicas
         and seen.ready
         and not split.get(revision.name)
-        and not (short and (spans or revision.name in release.instead))
+        and not (revision.name in release.instead or (short and spans))
         and not (_named(observed, revision.name) or observed.matched == revision.name)
     }
-
-
-def _answer(release: Release) -> list[Revision]:
-    """Return those that are wanted to whose pods the Service is to lead."""
-    return [r for r in release.wanted if release.answering in (None, r.name)]
 
 
 def drained(since: datetime, seconds: float, now: datetime) -> bool:
