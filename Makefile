@@ -11,6 +11,8 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 export PYTHONPATH := operator:serving_image:dev
 # Files are UTF-8, whatever locale a library sets meanwhile.
 export PYTHONUTF8 := 1
+# What one process has compiled, the many others need not.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Show what can be done here
@@ -49,7 +51,16 @@ test: venv ## Everything: checks, unit, serving, operator, chart and end-to-end 
 	$(BIN)/python -m pytest -n $(WORKERS) --junitxml=build/tests.xml --durations=20
 
 .PHONY: test-needs
-test-needs: venv check
+test-needs: venv   # both at a time: a cluster that comes up mostly waits
+	$(MAKE) -j2 test-compiled test-cluster
+
+.PHONY: test-compiled
+test-compiled: check
+	mkdir -p build
+	$(BIN)/python -m pytest --collect-only -q > build/collected.txt || { cat build/collected.txt; exit 1; }
+
+.PHONY: test-cluster
+test-cluster: venv
 	dev/ensure-chromium
 	$(BIN)/python -m cluster assets > /dev/null
 	$(BIN)/python -m cluster up --no-metrics   # nothing tested scales by load
