@@ -1,4 +1,4 @@
-"""`make release VERSION=0.1.0 [REGISTRY=ghcr.io/OWNER] [IMAGES='torch gpu']`.
+"""`make release VERSION=0.1.0 [REGISTRY=ghcr.io/OWNER] [IMAGES='torch gpu ray']`.
 
 Builds the images, lists what is in them, packs the chart with their digests, and keeps all of it
 in dist/VERSION. Only with REGISTRY is anything pushed to where others see it, and nothing that is

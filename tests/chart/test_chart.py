@@ -178,8 +178,11 @@ def test_viewers_read_and_editors_write_detectors_but_not_their_status(chart):
 
 def test_images_default_to_this_release_and_can_be_any(chart):
     version = yaml.safe_load((chart.folder / "Chart.yaml").read_text())["appVersion"]
-    assert operator_image(chart) == f"ghcr.io/yolofleet/operator:{version}"
-    assert env(chart)["YOLOFLEET_IMAGE_CPU"] == f"ghcr.io/yolofleet/yoloserve:{version}-cpu"
+    assert operator_image(chart) == f"registry.example.com/yolofleet/operator:{version}"
+    assert (
+        env(chart)["YOLOFLEET_IMAGE_CPU"]
+        == f"registry.example.com/yolofleet/yoloserve:{version}-cpu"
+    )
     given = {"cpu": "r/a:1", "torch": "r/b:1", "gpu": "r/c:1", "ray": "r/d:1"}
     given |= {"pullPolicy": "Never"}
     told = env(chart, servingImages=given)
@@ -407,7 +410,7 @@ def test_rules_are_those_of_the_file_with_the_releases_own_names(chart):
     made = chart.one("PrometheusRule", metrics={"rules": asked})
     assert made["metadata"]["labels"]["release"] == "prom"
     text = (chart.folder / "files" / "rules.yaml").read_text()
-    ours = "https://github.com/yolofleet/yolofleet/blob/main/docs/runbooks"
+    ours = "https://example.com/docs/runbooks"
     for before, after in {
         "vector(0.01)": "vector(0.001)",
         '{name="yolofleet"}': '{name="fleet-yolofleet"}',
@@ -416,6 +419,14 @@ def test_rules_are_those_of_the_file_with_the_releases_own_names(chart):
         assert before in text
         text = text.replace(before, after)
     assert made["spec"] == yaml.safe_load(text)
+    del asked["runbooks"]
+    alerts = [
+        rule["annotations"]
+        for group in chart.one("PrometheusRule", metrics={"rules": asked})["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert {tuple(each) for each in alerts} == {("description", "summary")}
     with pytest.raises(chart.Refused, match="errorBudget"):
         chart.render(metrics={"rules": {"errorBudget": 1}})
 
@@ -536,7 +547,7 @@ def test_notes_name_a_namespace_that_the_operator_watches(chart, tmp_path):
 
 def test_notes_warn_of_images_that_nobody_has_pushed(chart, tmp_path):
     told = chart.notes(tmp_path / "checkout")
-    assert "nobody has pushed ghcr.io/yolofleet/operator:" in told
+    assert "nobody has pushed registry.example.com/yolofleet/operator:" in told
     assert "pushed" not in chart.notes(tmp_path / "given", image={"repository": "r/operator"})
     released = chart.as_released(
         tmp_path / "released", version="1.2.3", registry="r", digests={"operator:1.2.3": "sha256:0"}
