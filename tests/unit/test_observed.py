@@ -112,16 +112,31 @@ def test_a_pod_that_serves_or_starts_is_no_failure(container):
     assert pod_failure(pod(**container), NOW) is None
 
 
-def test_a_pod_that_no_node_fits_says_the_schedulers_words():
-    unscheduled = {
-        "type": "PodScheduled",
-        "status": "False",
-        "message": "0/1 nodes: Insufficient cpu",
-    }
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        ("2 Insufficient cpu.", " Add a node, or lower spec.resources.requests"),
+        ("2 Insufficient memory", ". Add a node, or lower spec.resources.requests"),
+        (
+            "1 Insufficient cpu, 1 node(s) had untolerated taint {team: vision}.",
+            " Add a node, or lower spec.resources.requests, or tolerate the taint in"
+            " spec.podTemplate.spec.tolerations",
+        ),
+        (
+            "2 node(s) didn't match Pod's node affinity/selector.",
+            " Add a node, or change nodeSelector or affinity in spec.podTemplate.spec",
+        ),
+        ("1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }.", ""),
+        ("1 node(s) had volume node affinity conflict.", ""),
+        ("1 Insufficient nvidia.com/gpu.", ""),  # GPUAvailable says what to do
+    ],
+)
+def test_a_pod_that_no_node_fits_says_the_schedulers_words_and_what_helps(words, fix):
+    unscheduled = {"type": "PodScheduled", "status": "False", "message": words}
     failure = pod_failure({"metadata": {}, "status": {"conditions": [unscheduled]}}, NOW)
     assert failure is not None
     assert failure.reason == "Unschedulable"
-    assert "Insufficient cpu" in failure.message
+    assert failure.message == f"no node fits: {words}{fix}"
 
 
 def test_the_failure_of_a_revision_reaches_the_condition_and_the_news(world):

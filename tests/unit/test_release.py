@@ -685,7 +685,7 @@ class TestAccelerators:
         world.reconcile()
         told = condition(world, "GPUAvailable")
         assert (told.status, told.reason) == ("False", "Unschedulable")
-        assert told.message == f"{stable}: no node fits: Insufficient memory"
+        assert told.message.startswith(f"{stable}: no node fits: Insufficient memory. Add a node")
 
     def test_a_node_that_appears_is_used(self, world):
         world.edit(**GPU)

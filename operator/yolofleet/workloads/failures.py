@@ -152,8 +152,30 @@ def _unscheduled(pod: Manifest, said: Mapping[str, Any], now: datetime) -> Failu
         gates = ", ".join(g["name"] for g in pod.get("spec", {}).get("schedulingGates") or ())
         message = f"it waits for whoever takes its scheduling gates away: {gates}"
         return Failure(Reason.UNSCHEDULABLE, message, lasting, since)
-    message = _what_is_absent(pod, message) or f"no node fits: {message}"
+    message = _what_is_absent(pod, message) or f"no node fits: {message}{_room(message)}"
     return Failure(Reason.UNSCHEDULABLE, message, lasting, since)
+
+
+_MAKES_ROOM: Final = {
+    r"Insufficient (cpu|memory)": "lower spec.resources.requests",
+    r"untolerated taint \{(?!node(-role)?\.kubernetes\.io/)": "tolerate the taint in"
+    " spec.podTemplate.spec.tolerations",
+    r"match Pod's node affinity/selector": "change nodeSelector or affinity in"
+    " spec.podTemplate.spec",
+}
+"""By words of the scheduler, what of a detector lets its pods onto a node.
+
+Taints of Kubernetes' own say that a node is not to be used now, or not for this.
+"""
+
+
+def _room(message: str) -> str:
+    """Say what would help where the scheduler says `message`, as far as it is the detector's."""
+    found = [fix for words, fix in _MAKES_ROOM.items() if re.search(words, message)]
+    if not found:
+        return ""
+    end = "" if message.endswith(".") else "."
+    return f"{end} Add a node, or {', or '.join(found)}"
 
 
 _BEFORE_START = ("ContainerCreating", "PodInitializing")
