@@ -246,17 +246,40 @@ def test_what_comes_after_one_that_died_is_compared_with_the_one_that_answers(wo
     assert (trial.against, trial.revision) == (old, world.status().rollout.revision)
 
 
-def test_of_two_that_stand_in_it_is_compared_with_the_one_that_the_service_selects(world):
-    world.mesh = False
-    before = released(world, model={"uri": "demo://shapes-v0"}, replicas=3)
+def two_that_could_stand_in(world, younger):
+    """Let two before V2, which dies, still have pods; return the names of all three.
+
+    younger: pods of the younger; the older has three.
+    """
+    older = released(world, model={"uri": "demo://shapes-v0"}, replicas=3)
     world.now += timedelta(minutes=5)
-    old, _ = dying(world, RELEASES["whole"])
-    for name, replicas in ((before, 3), (old, 2)):
+    old, new = dying(world, RELEASES["whole"])
+    for name, replicas in ((older, 3), (old, younger)):
         world.deployments()[name]["spec"]["replicas"] = replicas
         world.deployments()[name]["status"] = {"availableReplicas": replicas}
+    return older, old, new
+
+
+def test_of_two_that_stand_in_it_is_compared_with_the_one_that_the_service_selects(world):
+    world.mesh = False
+    older, _, _ = two_that_could_stand_in(world, 2)
     world.edit(model=V3, rollout={**RELEASES["whole"], "analysis": {}})
-    assert is_answered(world, looks=3, seconds=5) == {before}
-    assert world.decide().trial.against == before
+    assert is_answered(world, looks=3, seconds=5) == {older}
+    assert world.decide().trial.against == older
+
+
+@pytest.mark.parametrize("after", RELEASES)
+def test_of_two_that_could_stand_in_the_younger_does_and_a_third_finds_room(routed_world, after):
+    world = routed_world
+    if not can(world, after):
+        return
+    older, old, new = two_that_could_stand_in(world, 3)
+    assert is_answered(world) == {old}
+    assert world.replicas() == {older: 0, old: 3, new: 3}
+    world.edit(model=V3, rollout=RELEASES[after])
+    third = is_answered(world, looks=60)
+    assert third == {world.status().stable.revision}
+    assert {name: pods for name, pods in world.replicas().items() if pods} == {third.pop(): 3}
 
 
 def called_off(world, name):

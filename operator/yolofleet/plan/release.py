@@ -4,7 +4,7 @@ Promotion moves a pointer: a revision that is ready for the whole traffic become
 and none of its pods is touched. Roll-back is the same move to a former revision.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -101,7 +101,7 @@ def next_release(
     back = _let_back(observed, release)
     release = replace(
         release,
-        instead=tuple(name for name in back if observed.ready(name)),
+        instead=_enough(observed, back, release.serving),
         awaited=tuple(name for name in back if _is_awaited(observed, release, name)),
     )
     return replace(release, answering=_answering(detector, observed, release))
@@ -222,6 +222,18 @@ def _let_back(observed: Observed, release: Release) -> tuple[str, ...]:
         and revision.name not in release.failed
         and revision.name not in observed.unreached
     )
+
+
+def _enough(observed: Observed, back: Sequence[str], serving: int) -> tuple[str, ...]:
+    """Return of those that may answer the youngest that are ready: more need not keep their pods.
+
+    They would be in the way of a third one for as long as the stable one is dead.
+    """
+    enough: list[str] = []
+    for name in back:
+        if observed.ready(name) and sum(map(observed.ready, enough)) < serving:
+            enough.append(name)
+    return tuple(enough)
 
 
 def _is_awaited(observed: Observed, release: Release, name: str) -> bool:
