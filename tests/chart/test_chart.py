@@ -547,8 +547,10 @@ def test_notes_name_a_namespace_that_the_operator_watches(chart, tmp_path):
 
 def test_notes_warn_of_images_that_nobody_has_pushed(chart, tmp_path):
     told = chart.notes(tmp_path / "checkout")
-    assert "nobody has pushed registry.example.com/yolofleet/operator:" in told
-    assert "pushed" not in chart.notes(tmp_path / "given", image={"repository": "r/operator"})
+    assert "nobody has pushed the images" in told
+    image, serving = {"repository": "r/operator"}, {"cpu": "r/yoloserve:1"}
+    assert "pushed" in chart.notes(tmp_path / "half", image=image)
+    assert "pushed" not in chart.notes(tmp_path / "all", image=image, servingImages=serving)
     released = chart.as_released(
         tmp_path / "released", version="1.2.3", registry="r", digests={"operator:1.2.3": "sha256:0"}
     )
