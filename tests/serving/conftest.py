@@ -40,6 +40,8 @@ from yoloserve.telemetry.metrics import Metrics
 ROOT = Path(__file__).parents[2]
 NAMES = ("circle", "square", "star")
 INPUT = InputSize(64, 64)
+HOUR_MS = 3_600_000
+"""A deadline by which nobody is late, nor is taken for late, on a machine that stands still."""
 # What the fake and the small models see, whatever they look at: a circle and a star, and below
 # the default threshold a square. Columns of (cx, cy, w, h, *scores).
 SEEN = np.array(
@@ -194,9 +196,9 @@ def serve(backend: FakeBackend) -> Serve:
         engine: Engine | None = None,
         **changes: Any,
     ) -> AsyncIterator[Served]:
-        settings = Settings(
-            revision="gate-1234", deadline_ms=60_000, probe_interval_seconds=0
-        ).model_copy(update=changes)
+        settings = Settings(revision="gate-1234", probe_interval_seconds=0).model_copy(
+            update={"deadline_ms": HOUR_MS} | changes
+        )
         info = ModelInfo(
             name="gate",
             version="1",

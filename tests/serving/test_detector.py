@@ -273,7 +273,7 @@ async def test_what_wants_all_boxes_is_dropped_when_it_would_be_late(
         clock.now += 70
         raise RuntimeError("this takes long")
 
-    async with serve(clock=clock) as served:
+    async with serve(clock=clock, deadline_ms=60_000) as served:
         monkeypatch.setattr(Unfinished, "finished", slow)
         first, second = [asyncio.create_task(served.detect(jpeg, ALL)) for _ in range(2)]
         assert {(await first).status_code, (await second).status_code} == {500, 504}
