@@ -16,7 +16,7 @@ import pytest
 from demo_cluster import release
 from demo_cluster.detector import Detector, condition, told
 from demo_cluster.errors import KubectlFailed, NotYet
-from demo_cluster.kube import Manifest
+from demo_cluster.kube import DETECTORS, Manifest, Watch
 from demo_cluster.load import Load, Summary, wait_until_served
 from demo_cluster.sampler import Sampler, broken_promises
 from demo_cluster.waiting import eventually
@@ -118,17 +118,15 @@ def test_a_release_in_steps_that_goes_its_way_alone(busy):
 def test_a_promotion_goes_on_when_the_operator_is_killed(busy):
     """Its pods are the canary's and those that it still has to start."""
 
-    def under_way() -> None:
-        progressing = condition(busy.detector.acted_on(), "Progressing")
-        if progressing["reason"] != "RollingOut":
-            raise NotYet(told(progressing))
-
     def kill() -> None:
         busy.detector.patch({"canary": {"model": V1, "weight": 50}})
         canary = busy.detector.wait_weight(50)["revision"]
         before = release.uids(busy.detector, canary)
-        busy.detector.patch(release.promoted(busy.detector.raw()["spec"]))
-        eventually("the promotion to begin", under_way, within_s=300, every_s=0.1)
+        with busy.detector.kubectl.watched(DETECTORS, busy.detector.name) as watch:
+            busy.detector.patch(release.promoted(busy.detector.raw()["spec"]))
+            eventually(
+                "the promotion to begin", lambda: under_way(watch), within_s=300, every_s=0.1
+            )
         killed = busy.leader.kill()
         busy.detector.wait_released(V1["uri"])
         assert busy.stable() == canary
@@ -137,6 +135,18 @@ def test_a_promotion_goes_on_when_the_operator_is_killed(busy):
         assert busy.leader.successor(killed) != killed
 
     nothing_failed(busy.during(kill))
+
+
+def under_way(watch: Watch) -> None:
+    """Look at all that was ever said since the watch began: it may have been said for a moment."""
+    first, *later = watch.versions
+    for raw in later:
+        generation = raw["metadata"]["generation"]
+        acted_on = raw["status"]["observedGeneration"] == generation
+        is_new = acted_on and generation > first["metadata"]["generation"]
+        if is_new and condition(raw, "Progressing")["reason"] == "RollingOut":
+            return
+    raise NotYet(told(condition(watch.versions[-1], "Progressing")))
 
 
 @pytest.mark.nightly
