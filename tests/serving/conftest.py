@@ -71,9 +71,25 @@ def browser() -> Iterator[Any]:
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+
+    class Patient(webdriver.ChromeService):
+        """Waits for its program to begin for longer than half a minute, while that runs."""
+
+        begun = False
+
+        def is_connectable(self) -> bool:
+            until = time.monotonic() + 180
+            while not (there := super().is_connectable()) and not self.begun:
+                self.assert_process_still_running()
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.1)
+            self.begun |= there
+            return there
+
     # Its own choice would be a port that was found free and closed again.
     (port,) = ports.reserve(1)
-    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"), port=port)
+    service = Patient(executable_path=shutil.which("chromedriver"), port=port)
     with webdriver.Chrome(options=options, service=service) as driver:
         driver.set_script_timeout(60)
         yield driver
