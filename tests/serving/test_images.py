@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from yoloserve.errors import InvalidImage, TooManyPixels, UnsupportedMediaType
@@ -268,7 +268,9 @@ ODD = {  # and harmless: cheap cameras, and what stores their pictures, write su
     "a comment": lambda jpeg: jpeg[:2] + b"\xff\xfe\x00\x06\xff\xda\xff\xd9" + jpeg[2:],
     "a second picture": lambda jpeg: jpeg + jpeg,
     "JFIF 5": lambda jpeg: jpeg.replace(b"JFIF\0\x01", b"JFIF\0\x05", 1),
+    "stray bytes before a table": lambda jpeg: jpeg.replace(b"\xff\xc4", b"stray\xff\xc4", 1),
 }
+DECODED_WHOLE = {"JFIF 5", "stray bytes before a table"}  # whatever the network's size
 
 
 @pytest.mark.parametrize("progressive", [0, 1])
@@ -287,7 +289,45 @@ def test_what_is_odd_and_harmless_changes_no_pixel(
             decode_for(each, read_header(each), InputSize(80, 80)) for each in (odd, clean)
         )
     ]
-    assert np.abs(tensors[0].astype(int) - tensors[1]).mean() <= (4 if oddity == "JFIF 5" else 0)
+    apart = np.abs(tensors[0].astype(int) - tensors[1]).mean()
+    assert apart <= (4 if oddity in DECODED_WHOLE else 0)
+
+
+def damaged(jpeg: bytes, bytes_at: dict[int, int]) -> bytes:
+    """Change bytes, counted from the first table of Huffman codes."""
+    content, begin = bytearray(jpeg), jpeg.index(b"\xff\xc4")
+    for at, value in bytes_at.items():
+        content[begin + at] = value
+    return bytes(content)
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from([(160, 90), (320, 180)]),
+    st.dictionaries(st.integers(0, 500), st.integers(0, 255), max_size=3),
+    st.binary(max_size=3),
+)
+@example((160, 90), {}, b"two")  # what is odd comes before the picture, which is not begun then
+@example((320, 180), {}, b"two")
+@example((160, 90), {4: 255}, b"two")  # and the end of it comes after what is odd
+def test_no_picture_shows_what_was_in_its_memory_before(
+    shape: tuple[int, int], bytes_at: dict[int, int], stray: bytes
+) -> None:
+    size = InputSize(160, 160, dynamic=True)
+    jpeg = damaged(photo(*shape), bytes_at).replace(b"\xff\xc4", stray + b"\xff\xc4", 1)
+    tensors = []
+    for others in (7, 201):
+        try:
+            header = read_header(jpeg)
+            frame = Frame.of(header.width, header.height, size)
+            frame.place[:] = others
+            image, reduced = decode_for(jpeg, header, size, frame.place)
+        except InvalidImage:
+            continue
+        tensors.append(letterbox(image, size, reduced, frame)[0])
+    assert len(tensors) in (0, 2)
+    for tensor in tensors:
+        np.testing.assert_array_equal(tensor, tensors[0])
 
 
 @pytest.mark.parametrize("reduced", [1, 2])

@@ -20,6 +20,9 @@ cv2.setNumThreads(1)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
+UNWRITTEN = 165  # any byte: where all of a row is so by chance, the picture is decoded once more
+
+
 class Format(enum.StrEnum):
     """The encodings decoded here, by their media type."""
 
@@ -188,12 +191,17 @@ def _turbo_jpeg(
     Where something was odd, the picture is in `image` all the same, and the error says what came
     first. Stray bytes are common in what cheap cameras send, and harmless; so is a missing end
     marker, but half a frame is a wrong frame. With the marker added, libjpeg tells the two apart.
+
+    What was odd may also have been the first of two things, and the second the end of it, or have
+    come before the picture, which was not even begun then. `image` holds what was in that memory
+    before, somebody else's picture: rows are written from the top, so the last one tells.
     """
     jpeg.require_few_scans(encoded, head.first_scan)
     image = _writable((header.height // reduced, header.width // reduced, 3), into)
+    image[-1] = UNWRITTEN
     ended = jpeg.has_end(encoded, head.first_scan)
     try:
-        simplejpeg.decode_jpeg(
+        made = simplejpeg.decode_jpeg(
             encoded if ended else encoded + jpeg.END_BYTES,
             "BGR",
             min_height=image.shape[0],
@@ -205,10 +213,14 @@ def _turbo_jpeg(
         warning = str(error)
         if "remature" in warning or not (ended or warning.endswith("before marker 0xd9")):
             raise InvalidImage("the image/jpeg is cut short") from error
-        if not warning.startswith("Corrupt JPEG data"):  # it was given up, or not even begun
+        unwritten = (image[-1] == UNWRITTEN).all()
+        if unwritten or not warning.startswith("Corrupt JPEG data"):  # given up, or not begun
             if jpeg.has_stray_marker(encoded, head.first_scan):  # OpenCV makes the rest up in grey
                 raise InvalidImage("the image/jpeg is damaged") from error
             return None
+    else:
+        if made.shape != image.shape:
+            raise InvalidImage("the image/jpeg has another size than its header says")
     return _upright(image, tiff.orientation(head.exif))
 
 
