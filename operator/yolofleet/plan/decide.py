@@ -12,14 +12,16 @@ from yolofleet.api.analysis import Failed, Stage
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.draining import draining
 from yolofleet.plan.first import is_unproved, measure, trial_of_the_first
 from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
-from yolofleet.plan.release import Release, draining, next_release, shares
+from yolofleet.plan.release import next_release, shares
 from yolofleet.plan.remaking import Remaking, remaking
 from yolofleet.plan.replicas import Case, desired_replicas, former_replicas, with_room
+from yolofleet.plan.roles import Release
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaler import Scaling, scales_itself, scaling
 from yolofleet.plan.shortage import shortage, unclaimable

@@ -146,6 +146,15 @@ class Observed:
         ready = sum(seen.ready for seen in self.revisions.values())
         return 100 * self.ready(name) // ready if ready else 0
 
+    def named(self, name: str) -> bool:
+        """Say whether a router sends to `name`, and not to whoever is ready."""
+        led = self.service.answering or self.service.stands_for
+        return self.weights.get(name, 0) > 0 or name == led
+
+    def routed(self, name: str) -> bool:
+        """Say whether any router still sends requests to `name`."""
+        return self.named(name) or self.service.spans or self.matched == name
+
     def ready(self, name: str | None) -> int:
         """Replicas of `name` that can answer."""
         found = self.revisions.get(name or "")

@@ -4,12 +4,8 @@ Promotion moves a pointer: a revision that is ready for the whole traffic become
 and none of its pods is touched. Roll-back is the same move to a former revision.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from enum import IntEnum
+from datetime import datetime
 
-from yolofleet.api.analysis import Failed
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Strategy
 from yolofleet.api.status import Reason
@@ -19,33 +15,11 @@ from yolofleet.plan.judging import failures
 from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed, ObservedRevision
 from yolofleet.plan.revisions import canary_revision, stable_revision
+from yolofleet.plan.roles import Release
 from yolofleet.plan.rollout import Progress, next_progress, strategy_for
 from yolofleet.plan.scaling import full_capacity
-from yolofleet.routers.following import Following
+from yolofleet.plan.standing_in import with_stand_ins
 from yolofleet.workloads.revision import Revision, meaning, rendered_as
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Who is who. `wanted` have to run; `former` are kept, with pods until they have drained."""
-
-    stable: str
-    target: Revision
-    canary: Revision | None
-    wanted: tuple[Revision, ...]
-    former: tuple[Revision, ...]
-    capacity: Capacity
-    serving: int  # replicas that carry all requests, whoever has them; 0: nobody is to answer
-    progress: Progress | None  # how far the spec's revision is on its way to be the stable one
-    failed: Mapping[str, Failed]  # whoever failed, asked for or not
-    called_off: Mapping[str, Failed]  # what the spec asks for, and failed: it gets nothing
-    instead: tuple[str, ...] = ()  # former ones that answer in the place of a stable one that died
-    awaited: tuple[str, ...] = ()  # those that did, while nobody at all is ready: for a moment?
-    answering: str | None = None  # whose pods the detector's Service selects; None: those of all
-
-    def staying(self, observed: Observed) -> int:
-        """Return the ready replicas of the stable revision, but those that are to go at once."""
-        return observed.ready(self.stable) if self.capacity.full else 0
 
 
 def next_release(
@@ -86,7 +60,7 @@ def next_release(
     seen = observed.revisions.get(stable)
     if stable not in wanted and seen and seen.revision:
         wanted[stable] = seen.revision
-    release = Release(
+    who = Release(
         stable=stable,
         target=target,
         canary=canary,
@@ -98,13 +72,7 @@ def next_release(
         failed=failed,
         called_off=off,
     )
-    back = _let_back(observed, release)
-    release = replace(
-        release,
-        instead=_enough(observed, back, release.serving),
-        awaited=tuple(name for name in back if _is_awaited(observed, release, name)),
-    )
-    return replace(release, answering=_answering(detector, observed, release))
+    return with_stand_ins(detector, observed, who)
 
 
 def _serving(detector: Detector, capacity: Capacity, canary: Revision | None) -> int:
@@ -172,7 +140,7 @@ def takes_over(
     """Say whether the new revision becomes the stable one.
 
     It does with all steps walked and the capacity of the old one, whatever becomes of the old one's
-    pods meanwhile: traffic goes to whoever is alive (`weights`, `_answering`), and comes back.
+    pods meanwhile: traffic goes to whoever is alive (`weights`, `standing_in`), and comes back.
 
     room: how many more replicas of it the free accelerators carry.
     """
@@ -202,57 +170,10 @@ def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[R
         key=lambda seen: (seen.created, seen.name),
         reverse=True,
     )
-    used = {s.name for s in others if s.replicas or s.ready or routed(observed, s.name)}
+    used = {s.name for s in others if s.replicas or s.ready or observed.routed(s.name)}
     running = [s.revision for s in others if s.revision and s.name in used]
     resting = [s.revision for s in others if s.revision and s.name not in used]
     return (*running, *resting[: detector.spec.revision_history])
-
-
-def _let_back(observed: Observed, release: Release) -> tuple[str, ...]:
-    """Return the former revisions that may answer while nothing of the stable one does.
-
-    They were released on before, and did not fail. The pointer stays.
-    """
-    if release.staying(observed) or not release.capacity.full:
-        return ()
-    return tuple(
-        revision.name
-        for revision in release.former
-        if observed.revisions[revision.name].released
-        and revision.name not in release.failed
-        and revision.name not in observed.unreached
-    )
-
-
-def _enough(observed: Observed, back: Sequence[str], serving: int) -> tuple[str, ...]:
-    """Return of those that may answer the youngest that are ready: more need not keep their pods.
-
-    They would be in the way of a third one for as long as the stable one is dead.
-    """
-    enough: list[str] = []
-    for name in back:
-        if observed.ready(name) and sum(map(observed.ready, enough)) < serving:
-            enough.append(name)
-    return tuple(enough)
-
-
-def _is_awaited(observed: Observed, release: Release, name: str) -> bool:
-    """Say whether `name` answered until nobody at all was ready: it may be back in a moment.
-
-    But not where those that are wanted may need the nodes that its pods are on.
-    """
-    answered = observed.service.leads_to(name) or observed.weights.get(name)
-    return (
-        bool(answered and observed.replicas(name))
-        and not any(map(observed.ready, observed.revisions))
-        and all(_fits(observed, each) >= release.serving for each in release.wanted)
-    )
-
-
-def _fits(observed: Observed, revision: Revision) -> int:
-    """Return of how many replicas the pods have a node, or would find one."""
-    placed = observed.replicas(revision.name) - observed.unplaced(revision.name)
-    return placed + room(revision, observed.nodes)
 
 
 def shares(detector: Detector, observed: Observed, release: Release) -> dict[str, int]:
@@ -272,7 +193,7 @@ def shares(detector: Detector, observed: Observed, release: Release) -> dict[str
         former = (r.name for r in release.former if r.name not in release.instead)
         # a whole set goes over with the pointer; before that, only where nobody else is alive
         waits = progress.strategy is Strategy.BLUE_GREEN and served
-        if not (waits or progress.held or any(_named(observed, name) for name in former)):
+        if not (waits or progress.held or any(observed.named(name) for name in former)):
             # the dark ends where nobody else is alive
             lit = progress.dark and not served
             held[progress.revision] = max(progress.goal, 1) if lit else progress.goal
@@ -281,117 +202,3 @@ def shares(detector: Detector, observed: Observed, release: Release) -> dict[str
         return held
     canary = detector.spec.canary
     return {release.canary.name: canary.weight} if canary and release.canary else {}
-
-
-def _answering(detector: Detector, observed: Observed, release: Release) -> str | None:
-    """Return the revision whose pods the detector's Service selects; None: those of all.
-
-    That is the stable one. While nothing of it is ready others answer, until a pod of it is back:
-    by a Service that spans all, which follows their readiness by itself. Where that would lead to
-    one that may not answer too, the one with most ready pods does alone. While replicas are swapped
-    in place without a mesh it spans as well.
-    """
-    former = [r.name for r in release.former if observed.replicas(r.name)]
-    if not former and _swaps(observed, release):
-        return None
-    if release.staying(observed) or not release.serving:
-        return release.stable
-    others = [*(r.name for r in release.wanted if r.name != release.stable), *former]
-    turns = {name: _turn(detector, observed, release, name) for name in others}
-    able = [name for name in others if observed.ready(name) or name in release.awaited]
-    least = max((turns[name] for name in able), default=_Turn.NEVER)
-    if least is _Turn.NEVER:
-        return release.stable
-    first = sum(observed.ready(name) for name in others if turns[name] is _Turn.FIRST)
-    if least is _Turn.FIRST and first < release.serving:
-        least = _Turn.HELPING
-    if min(turns.values()) >= least:
-        return None
-    return max(
-        (name for name in able if turns[name] >= least),
-        key=lambda name: (observed.ready(name), name == observed.service.answering),
-    )
-
-
-def _swaps(observed: Observed, release: Release) -> bool:
-    """Say whether replicas are swapped in place behind the one Service."""
-    progress = release.progress
-    return (
-        progress is not None
-        and progress.strategy is Strategy.IN_PLACE
-        and not observed.splits
-        and not progress.dark
-        and observed.replicas(progress.revision) > 0
-    )
-
-
-class _Turn(IntEnum):
-    """When a revision may answer by the Service, while nothing of the stable one is ready."""
-
-    NEVER = 0
-    LAST = 1  # where nobody else can
-    HELPING = 2  # while those that come first are too few
-    FIRST = 3
-
-
-def _turn(detector: Detector, observed: Observed, release: Release, name: str) -> _Turn:
-    """Say when `name` may answer in the place of the stable revision.
-
-    A canary in the dark never does; the dark of a release ends where nobody else is alive. Who is
-    paused, failed or withdrawn does not begin to, but goes on where those that may are not there;
-    of withdrawn ones also where they are too few.
-    """
-    canary, progress = detector.spec.canary, release.progress
-    if release.canary and name == release.canary.name:
-        return _Turn.FIRST if canary and canary.weight else _Turn.NEVER
-    if name in release.instead:
-        return _Turn.FIRST
-    coming = progress is not None and name == progress.revision
-    if progress and coming and not progress.held:
-        return _Turn.LAST if progress.dark else _Turn.FIRST
-    if not observed.service.leads_to(name):
-        return _Turn.NEVER
-    if name in release.failed:
-        return _Turn.LAST
-    if coming:  # paused: who stands in goes on also as what is asked for, in a roll-back
-        seen = observed.revisions.get(name)
-        return _Turn.FIRST if seen and seen.released else _Turn.LAST
-    return _Turn.HELPING
-
-
-def routed(observed: Observed, name: str) -> bool:
-    """Say whether any router still sends requests to `name`."""
-    return _named(observed, name) or observed.service.spans or observed.matched == name
-
-
-def _named(observed: Observed, name: str) -> bool:
-    """Say whether a router sends to `name`, and not to whoever is ready."""
-    service = observed.service
-    return observed.weights.get(name, 0) > 0 or name == (service.answering or service.stands_for)
-
-
-def draining(
-    observed: Observed, release: Release, split: Mapping[str, int], now: datetime
-) -> dict[str, datetime]:
-    """Return since when each running revision that nobody wants has been without traffic."""
-    known = {e.revision: min(e.since, now) for e in observed.status.draining}  # clocks are set back
-    if observed.followed.by is Following.PENDING:
-        return known  # the router may still send as before
-    # while those that are wanted and answer are too few, others by the Service are needed
-    answer = [r.name for r in release.wanted if release.answering in (None, r.name)]
-    short = sum(map(observed.ready, answer)) < release.serving
-    spans = release.answering is None or observed.service.spans
-    return {
-        revision.name: known.get(revision.name, now)
-        for revision in release.former
-        if (seen := observed.revisions[revision.name]).replicas
-        and seen.ready
-        and not split.get(revision.name)
-        and not (revision.name in release.instead or (short and spans))
-        and not (_named(observed, revision.name) or observed.matched == revision.name)
-    }
-
-
-def drained(since: datetime, seconds: float, now: datetime) -> bool:
-    """Say whether a revision without traffic since then has finished its requests."""
-    return now - since >= timedelta(seconds=seconds)

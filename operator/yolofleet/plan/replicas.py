@@ -8,9 +8,10 @@ from enum import Enum
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Strategy
 from yolofleet.plan.capacity import incoming, outgoing, remaining, replicas_for, scaled_up, share_of
+from yolofleet.plan.draining import drained
 from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
-from yolofleet.plan.release import Release, drained
+from yolofleet.plan.roles import Release
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaling import canary_replicas
 from yolofleet.workloads.revision import Revision
