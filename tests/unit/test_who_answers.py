@@ -402,6 +402,18 @@ def is_answered_by(world, names, *, never=(), looks=20):
     assert who_answers(world) == {*names}
 
 
+def test_what_stands_in_is_not_taken_all_at_once_by_a_drained_node(routed_world):
+    world = routed_world
+    old, _ = dying(world, RELEASES["whole"])
+    assert ("PodDisruptionBudget", old) not in world.children
+    assert is_answered(world, looks=3, seconds=10) == {old}
+    selector = world.children["PodDisruptionBudget", old]["spec"]["selector"]
+    assert selector["matchLabels"][REVISION_LABEL] == old
+    world.broken = set()
+    is_answered(world)
+    assert ("PodDisruptionBudget", old) not in world.children
+
+
 @pytest.mark.parametrize("dark", DARK)
 @pytest.mark.parametrize("steps", [None, *RELEASES])
 def test_a_canary_in_the_dark_takes_nobody_his_stand_in(world, dark, steps):

@@ -56,6 +56,7 @@ class Plan:
     unreached: frozenset[str]  # revisions that no route may name yet
     matched: str | None  # where requests go that match the canary's headers
     answering: str | None  # whose pods the detector's Service selects; None: those of all
+    stand_ins: tuple[str, ...]  # former revisions that answer in the place of a dead stable one
     progress: Progress | None  # how far the target is on its way to be the stable revision
     called_off: Mapping[str, Failed]  # what the spec asks for, and failed
     trial: Trial | None  # who is judged, by comparison with whom
@@ -113,12 +114,13 @@ class Plan:
 
     @property
     def lasting(self) -> tuple[str, ...]:
-        """Those of `beside` that stay so for a while: a canary, a release that walks steps.
+        """Those of `beside` that stay so for a while: a canary, stand-ins, who walks steps.
 
         Any other release is one of a moment: its revision is stable as soon as it serves.
         """
         walks = self.target if self.progress and self.progress.step else None
-        return tuple(name for name in self.beside if name in (self.canary, walks))
+        stay = {self.canary, walks, *self.stand_ins}
+        return tuple(name for name in self.beside if name in stay)
 
     def replicas(self, name: str | None) -> int | None:
         """Replicas planned for `name`; None when it is not planned, or autoscaled."""
@@ -174,6 +176,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         unreached=observed.unreached,
         matched=_matched(detector, observed, release),
         answering=release.answering,
+        stand_ins=release.instead,
         progress=release.progress,
         called_off=release.called_off,
         trial=trial,
