@@ -282,24 +282,26 @@ def test_of_two_that_could_stand_in_the_younger_does_and_a_third_finds_room(rout
     assert {name: pods for name, pods in world.replicas().items() if pods} == {third.pop(): 3}
 
 
-def called_off(world, name):
-    """Return the note that `name` failed, by the limits that the detector has now."""
+def call_off(world, name):
+    """Note that `name` failed, by the limits that the detector has now."""
     limits = Detector.parse(world.raw).spec.rollout.analysis
     failed = Failed(revision=name, check="errors", at=world.now, margins_hash=margins_hash(limits))
-    return failed.model_dump_json(by_alias=True, exclude_none=True)
+    note = failed.model_dump_json(by_alias=True, exclude_none=True)
+    for kind in ("Deployment", "ControllerRevision"):
+        annotations = world.children[kind, name]["metadata"].setdefault("annotations", {})
+        annotations[FAILED_ANNOTATION] = note
 
 
 @pytest.mark.parametrize("was", ["never released", "called off"])
 def test_what_nobody_is_to_get_does_not_answer_for_one_that_died(routed_world, was):
     world = routed_world
     old, new = dying(world, RELEASES["whole"])
-    for kind in ("Deployment", "ControllerRevision"):
-        notes = world.children[kind, old]["metadata"]["annotations"]
-        if was == "called off":
-            world.edit(rollout={**RELEASES["whole"], "analysis": {}})
-            notes[FAILED_ANNOTATION] = called_off(world, old)
-        else:
-            notes.pop(RELEASED_ANNOTATION)
+    if was == "called off":
+        world.edit(rollout={**RELEASES["whole"], "analysis": {}})
+        call_off(world, old)
+    else:
+        for kind in ("Deployment", "ControllerRevision"):
+            world.children[kind, old]["metadata"]["annotations"].pop(RELEASED_ANNOTATION)
     for _ in range(4):
         world.reconcile()
         assert who_answers(world) == set()
@@ -501,9 +503,7 @@ def test_another_former_one_that_failed_keeps_nobody_from_the_good_one(world, as
     is_answered(world, looks=6)
     third = world.status().rollout.revision
     assert world.ready(third) == 3
-    for kind in ("Deployment", "ControllerRevision"):
-        notes = world.children[kind, third]["metadata"].setdefault("annotations", {})
-        notes[FAILED_ANNOTATION] = called_off(world, third)
+    call_off(world, third)
     world.edit(model=asked)
     is_answered_by(world, {old}, never={third})
     assert world.status().stable.revision == new
@@ -516,9 +516,7 @@ def test_what_answered_and_failed_does_no_more_though_its_stand_in_is_short(worl
     canary = world.decide().canary
     is_answered_by(world, {old, canary})
     world.edit(rollout={**RELEASES["whole"], "analysis": {}})
-    for kind in ("Deployment", "ControllerRevision"):
-        notes = world.children[kind, canary]["metadata"].setdefault("annotations", {})
-        notes[FAILED_ANNOTATION] = called_off(world, canary)
+    call_off(world, canary)
     world.deployments()[old]["status"]["availableReplicas"] = 2
     is_answered_by(world, {old}, never={canary})
     assert world.replicas() == {old: 3, new: 3, canary: 0}
