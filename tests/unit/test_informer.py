@@ -34,11 +34,14 @@ class Cluster:
         self.served = set(served)
         self.there: dict[Kind, list[Manifest]] = {}
         self.forbidden: set[tuple[Kind, str]] = set()
+        self.refused: set[tuple[Kind, str]] = set()
+        self.knows_rights_after = 0  # questions
         self.watched: list[tuple[Kind, str, int]] = []
         self.forgets: defaultdict[Kind, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def list(self, kind: Kind, keep: Any, *, namespace: str = "", **_: Any) -> Listing[Any]:
         if (kind, namespace) in self.forbidden:
+            self.refused.add((kind, namespace))
             raise errors.Forbidden(f"{kind} may not be listed in {namespace!r}")
         return Listing([keep(one) for one in self.there.get(kind, ())], 9)
 
@@ -49,6 +52,9 @@ class Cluster:
         raise errors.Gone("too old")
 
     async def serves(self, kind: Kind) -> bool:
+        if self.knows_rights_after:
+            self.knows_rights_after -= 1
+            raise errors.Forbidden(f"cannot get path {kind.api_path}")
         return kind in self.served
 
 
@@ -256,7 +262,27 @@ async def test_a_right_that_lacks_in_one_namespace_is_missed_in_no_other(kind: K
         await eventually(lambda: (kind, "shop", 9) in world.cluster.watched)
 
 
-async def test_what_has_to_be_read_and_may_not_be_ends_the_start() -> None:
+async def test_a_server_that_does_not_know_our_rights_yet_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one that has just begun and has not read its own roles: which kinds, and which lists."""
+    monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
+    world = World(kinds.POD_MONITOR)
+    world.cluster.knows_rights_after = 3
+    await world.informer.first()
+    assert world.cache.serves(kinds.POD_MONITOR)
+    world = World()
+    world.cluster.forbidden.add((kinds.DEPLOYMENT, ""))
+    first = asyncio.create_task(world.informer.first())
+    await eventually(lambda: (kinds.DEPLOYMENT, "") in world.cluster.refused)
+    world.cluster.forbidden.clear()
+    await first
+
+
+async def test_what_has_to_be_read_and_may_not_be_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("yolofleet.cluster.informer.RIGHTS_S", 0.0)
     world = World()
     world.cluster.forbidden.add((kinds.DEPLOYMENT, ""))
     with pytest.raises(errors.Forbidden):

@@ -31,6 +31,7 @@ PERIOD_S: Final = 600.0
 JITTER: Final = 0.1  # replicas that start together should not list together
 DISCOVERY_DELAYS_S: Final = (0.2, 2.0, 8.0)  # a new CRD is served a little after it is there
 RETRY_S: Final = 1.0
+RIGHTS_S: Final = 60.0  # a server that has just begun knows nobody's rights for some seconds
 LISTEN_S: Final = 5.0  # how often the streams of the watches are looked at
 
 
@@ -316,12 +317,17 @@ class Informer:
                 self._after(RETRY_S, kind)
 
     async def _patiently(self, ask: Callable[[], Awaitable[None]]) -> None:
+        until = time.monotonic() + RIGHTS_S
         while True:
             try:
                 return await ask()
             except Busy as error:
                 logger.warning("the API server is busy", extra={"fields": {"error": str(error)}})
-                await asyncio.sleep(RETRY_S)
+            except Forbidden as error:
+                if time.monotonic() >= until:
+                    raise
+                logger.warning("no right to read yet", extra={"fields": {"error": str(error)}})
+            await asyncio.sleep(RETRY_S)
 
     def _wake_all(self) -> None:
         for key in self._cache.detectors():
