@@ -25,6 +25,12 @@ from steady.results import Result
 
 REPORTS: Final = Path("build") / "steady"
 BUSY: Final = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+# A shell has what it runs in the background ignore Ctrl-C, and so would pytest.
+PYTEST: Final = """\
+import signal, sys, pytest
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(pytest.main())
+"""
 EX_TERMINATED: Final = 128 + signal.SIGTERM
 NOTHING_RAN: Final = {2, 3, 4, 5}
 """pytest's exit statuses for what is no test's failure: interrupted, its own, usage, no tests."""
@@ -57,7 +63,7 @@ def _runs(paths: Sequence[str], times: int, workers: int) -> Iterator[list[Resul
         report.unlink(missing_ok=True)
         begun = time.monotonic()
         ended = _whole_run(
-            [sys.executable, "-m", "pytest", "-q", f"-n{workers}", f"--junitxml={report}", *paths],
+            [sys.executable, "-c", PYTEST, "-q", f"-n{workers}", f"--junitxml={report}", *paths],
             seed,
         )
         if ended.returncode in NOTHING_RAN:

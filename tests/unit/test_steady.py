@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from steady.results import by_folder, failures, read, slowest
 
 REPORT = """<testsuites><testsuite>
@@ -25,6 +27,7 @@ def test_it(server):
     pathlib.Path("begun").write_text("yes")
     signal.pause()
 """
+IGNORED = {False: signal.SIG_DFL, True: signal.SIG_IGN}  # a shell's "&" ignores Ctrl-C
 FAILED = '<failure message="assert 1 == 2&#10; +  more">all of it</failure>'
 
 
@@ -49,13 +52,15 @@ def test_time_is_told_by_folder_and_by_test(tmp_path):
     ]
 
 
-def test_who_ends_it_ends_the_run_and_what_that_started(tmp_path):
+@pytest.mark.parametrize("ignored", [False, True], ids=["as usual", "in the background"])
+def test_who_ends_it_ends_the_run_and_what_that_started(tmp_path, ignored):
     (tmp_path / "test_it.py").write_text(WAITS)
     os.mkfifo(tmp_path / "begun")
     steady = subprocess.Popen(
         [sys.executable, "-m", "steady", "-n1", "test_it.py"],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "dev")},
         cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, IGNORED[ignored]),
     )
     assert (tmp_path / "begun").read_text() == "yes"  # waits until it has
     steady.terminate()
