@@ -8,6 +8,7 @@ from pathlib import Path
 
 from demo.dataset import PLAIN
 from parity import pictures
+from yoloserve.core import EngineCore
 from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Decode, Detector
 from yoloserve.engine.starting import Engine, start
@@ -107,11 +108,12 @@ def _look(
 
     async def ask() -> Evaluation:
         threads = Threads(available_cpus(), engine.lanes)
-        detector = Detector(engine, threads, max_pixels=10**8, deadline_s=10**6, defaults=OPTIONS)
+        core = EngineCore(engine, threads, max_pixels=10**8, deadline_s=10**6)
+        detector = Detector(core, threads, max_pixels=10**8, deadline_s=10**6, defaults=OPTIONS)
         detector._decode = decode
         try:
             return await evaluate(detector, looked_at, OPTIONS)
         finally:
-            await detector.close()
+            await core.close()
 
     return asyncio.run(ask())

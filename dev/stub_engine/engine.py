@@ -9,8 +9,8 @@ from functools import lru_cache, partial
 import numpy as np
 
 from stub_engine.behaviour import Source, Stub
+from yoloserve.core import WARM_UP_RUNS
 from yoloserve.detections.postprocess import Head
-from yoloserve.detector import WARM_UP_RUNS
 from yoloserve.engine.backends.base import Outputs, Tensors
 from yoloserve.engine.starting import Engine, ModelInfo, installed
 from yoloserve.images.letterbox import InputSize

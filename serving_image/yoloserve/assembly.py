@@ -2,9 +2,10 @@
 
 from fastapi import FastAPI
 
-from yoloserve.detector import Detector
+from yoloserve.core import EngineCore
 from yoloserve.engine.starting import Engine, start
 from yoloserve.http.app import create_app
+from yoloserve.http.serving import Serving
 from yoloserve.settings import Settings
 from yoloserve.telemetry.metrics import Metrics
 
@@ -17,5 +18,5 @@ def assemble(settings: Settings, engine: Engine | None = None) -> FastAPI:
     `drain` and the metrics.
     """
     metrics = Metrics()
-    detector = Detector.around(engine or start(settings), settings, metrics.batch_ran)
-    return create_app(detector, metrics, settings)
+    core = EngineCore.around(engine or start(settings), settings, metrics.batch_ran)
+    return create_app(Serving.of(core, metrics, settings))

@@ -5,8 +5,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from yoloserve.errors import BadImage, InvalidSettings
 from yoloserve.settings import Settings, passed_over
 
 if TYPE_CHECKING:
+    from yoloserve.core import EngineCore
     from yoloserve.detector import Detector
     from yoloserve.engine.starting import Engine
     from yoloserve.quality.dataset import Labelled
@@ -70,30 +72,29 @@ def predict(settings: Settings, pictures: list[Path], save: Path | None) -> int:
     encoded = [(path, _read(path)) for path in pictures]
     if save:
         save.mkdir(parents=True, exist_ok=True)
-    return asyncio.run(_predict(_detector(_patient(settings)), encoded, save))
+    return asyncio.run(_predict(_patient(settings), encoded, save))
 
 
-async def _predict(
-    detector: "Detector", encoded: list[tuple[Path, bytes]], save: Path | None
-) -> int:
+async def _predict(settings: Settings, encoded: list[tuple[Path, bytes]], save: Path | None) -> int:
     import orjson
 
     from yoloserve.http.schemas import detect_json, error_json
 
     code = 0
-    await detector.warm_up()
-    for path, image in encoded:
-        try:
-            answer, drawn = await detector.picture(image, detector.defaults, deadline=NO_DEADLINE)
-        except BadImage as error:
-            line, code = error_json(error.code, str(error)), FAILED
-        else:
-            line = detect_json(answer, detector.info)
-            if save:
-                (save / path.name).with_suffix(".jpg").write_bytes(drawn)
-        shown = {"picture": str(path), **orjson.loads(line)}
-        sys.stdout.write(orjson.dumps(shown).decode() + "\n")
-    await detector.close()
+    async with _warm(settings) as (_, detector):
+        for path, image in encoded:
+            try:
+                answer, drawn = await detector.picture(
+                    image, detector.defaults, deadline=NO_DEADLINE
+                )
+            except BadImage as error:
+                line, code = error_json(error.code, str(error)), FAILED
+            else:
+                line = detect_json(answer, detector.info)
+                if save:
+                    (save / path.name).with_suffix(".jpg").write_bytes(drawn)
+            shown = {"picture": str(path), **orjson.loads(line)}
+            sys.stdout.write(orjson.dumps(shown).decode() + "\n")
     return code
 
 
@@ -127,17 +128,12 @@ def convert(settings: Settings, data: Path, into: Path | None) -> int:
 
 def _looked(settings: Settings) -> "Callable[[Engine, Sequence[Labelled]], Evaluation]":
     """Return what lets an engine look at pictures, by the path of requests."""
-    from yoloserve.detector import Detector
     from yoloserve.quality import evaluation
 
     async def ask(engine: "Engine", pictures: "Sequence[Labelled]") -> "Evaluation":
-        detector = Detector.around(engine, _patient(settings))
-        await detector.warm_up()
-        try:
+        async with _warm(_patient(settings), engine) as (_, detector):
             options = evaluation.whole_curve(detector.defaults)
             return await evaluation.evaluate(detector, pictures, options)
-        finally:
-            await detector.close()
 
     return lambda engine, pictures: asyncio.run(ask(engine, pictures))
 
@@ -145,38 +141,37 @@ def _looked(settings: Settings) -> "Callable[[Engine, Sequence[Labelled]], Evalu
 def bench(settings: Settings, picture: Path, seconds: float, concurrency: int) -> int:
     """Print the throughput and latency of the engine alone and of the whole path."""
     try:
-        asyncio.run(_bench(_detector(_patient(settings)), _read(picture), seconds, concurrency))
+        asyncio.run(_bench(_patient(settings), _read(picture), seconds, concurrency))
     except BadImage as error:
         raise InvalidSettings(f"{picture}: {error}") from error
     return 0
 
 
-async def _bench(detector: "Detector", encoded: bytes, seconds: float, concurrency: int) -> None:
+async def _bench(settings: Settings, encoded: bytes, seconds: float, concurrency: int) -> None:
     from yoloserve.images.decoding import decode
     from yoloserve.images.letterbox import letterbox
 
-    info = detector.info
-    image = decode(encoded, max_pixels=sys.maxsize)
-    tensor, _ = letterbox(image, info.input_size)
+    async with _warm(settings) as (core, detector):
+        info = core.info
+        image = decode(encoded, max_pixels=sys.maxsize)
+        tensor, _ = letterbox(image, info.input_size)
 
-    async def alone() -> None:
-        await detector.computed(tensor)
+        async def alone() -> None:
+            await core.computed(tensor)
 
-    async def whole() -> None:
-        await detector.detect(encoded, detector.defaults, deadline=NO_DEADLINE)
+        async def whole() -> None:
+            await detector.detect(encoded, detector.defaults, deadline=NO_DEADLINE)
 
-    await detector.warm_up()
-    sys.stdout.write(f"{info.name} on {info.backend} {info.precision} {info.device}\n")
-    # What is compiled for this picture's size is compiled beside the first calls.
-    await _measure(alone, seconds, concurrency)
-    engine = await _measure(alone, seconds, concurrency)
-    path = await _measure(whole, seconds, concurrency)
+        sys.stdout.write(f"{info.name} on {info.backend} {info.precision} {info.device}\n")
+        # What is compiled for this picture's size is compiled beside the first calls.
+        await _measure(alone, seconds, concurrency)
+        engine = await _measure(alone, seconds, concurrency)
+        path = await _measure(whole, seconds, concurrency)
     for name, (rate, median, slowest) in (("engine alone", engine), ("whole path", path)):
         sys.stdout.write(
             f"{name:12}  {rate:8.1f} images/s   p50 {median:7.2f} ms   p99 {slowest:7.2f} ms\n"
         )
     sys.stdout.write(f"whole / engine {path[0] / engine[0]:.2f}\n")
-    await detector.close()
 
 
 async def _measure(
@@ -206,11 +201,21 @@ async def _measure(
     return len(took) / (time.perf_counter() - began), median, slowest
 
 
-def _detector(settings: Settings) -> "Detector":
+@asynccontextmanager
+async def _warm(
+    settings: Settings, engine: "Engine | None" = None
+) -> "AsyncIterator[tuple[EngineCore, Detector]]":
+    """Give an engine, the one that the settings ask for if none is given, and a way to it."""
+    from yoloserve.core import EngineCore
     from yoloserve.detector import Detector
     from yoloserve.engine.starting import start
 
-    return Detector.around(start(settings), settings)
+    core = EngineCore.around(engine or start(settings), settings)
+    await core.warm_up()
+    try:
+        yield core, Detector.before(core, core.threads, settings)
+    finally:
+        await core.close()
 
 
 def _patient(settings: Settings) -> Settings:

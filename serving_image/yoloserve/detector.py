@@ -5,44 +5,28 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Self, TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
+from yoloserve.core import ANYWHERE, Core, Place, Prepared, Wanted
 from yoloserve.detections.annotate import annotate
-from yoloserve.detections.postprocess import (
-    Detections,
-    Head,
-    Options,
-    Output,
-    Unfinished,
-    begin,
-)
-from yoloserve.detections.surest import Surest
-from yoloserve.engine.starting import PROBE, Engine
+from yoloserve.detections.postprocess import Detections, Options
 from yoloserve.errors import Miss, Overloaded, Refusal, TooLate
-from yoloserve.images.decoding import Header, decode, decode_for, decode_whole, require_size
-from yoloserve.images.letterbox import Frame, Image, InputSize, Letterbox, blank, letterbox
+from yoloserve.images.decoding import Header, decode_for, decode_whole, require_size
+from yoloserve.images.letterbox import Frame, Image, InputSize, letterbox
 from yoloserve.images.pixels import Pixels
-from yoloserve.scheduling.admission import ANYBODY, Admission, Flow, slowest, waiting_limit
-from yoloserve.scheduling.batching import Batcher, OnBatch, ServiceTime
-from yoloserve.scheduling.concurrency import Room, Threads, available_cpus
+from yoloserve.scheduling.admission import ANYBODY, Flow
+from yoloserve.scheduling.concurrency import Threads
 from yoloserve.settings import PrecisionName, Settings
 
 R = TypeVar("R")
 Source = bytes | Pixels  # an encoded image, or what makes one, on a thread
 Decode = Callable[..., tuple[Image, int]]
-_Begun = tuple[Detections | Unfinished, Detections | None]
-WARM_UP_RUNS = 2
-PROBE_PIXELS = 2**24  # more than it has
 
 # Decoded, a pixel takes three bytes, and several times that on the way. Pictures above this (a 4K
 # frame has 8.3 million) share the memory that the largest one may take, however many they are.
 BIG_PIXELS = 9_000_000
-LONG_PART = 4  # of the places: who wants all boxes may have one of so many
 MANY_OBJECTS = 1000  # take two milliseconds to write
-LARGEST_TENSOR = 640 * 640 * 3  # the unit of work: a network's time goes by pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,85 +74,34 @@ class Answer:
         yield "postprocess", ended - timing.postprocess, ended
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    tensor: Image
-    fit: Letterbox
-    decode_s: float
-    preprocess_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a lane does for one picture: the network, and what is made of its numbers."""
-
-    tensor: Image
-    finish: Callable[[Output | Surest], Any]
-    asked: bool = True  # by a caller, who waits
-
-
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    """What came of it; whatever went wrong in making it is its caller's alone."""
-
-    result: Any
-    error: Exception | None
-    network_done: float  # on the detector's clock
-    finish_s: float
-    asked: bool
-
-
 class Detector:
-    """An engine with a queue before it."""
+    """Pictures in, their objects out; the engine behind it has other callers, too."""
 
     def __init__(
         self,
-        engine: Engine,
+        core: Core,
         threads: Threads,
         *,
         max_pixels: int,
         deadline_s: float,
         defaults: Options,
-        clock: Callable[[], float] = time.perf_counter,
-        on_batch: OnBatch = lambda _size, _seconds: None,
     ) -> None:
-        self.info = engine.info
-        self.clock = clock
+        self.info = core.info
+        self.clock = core.clock
         self.deadline_s = deadline_s
         self.defaults = defaults
-        self._engine = engine
-        exact = engine.info.precision is PrecisionName.FP32
+        self._core = core
+        exact = core.info.precision is PrecisionName.FP32
         self._decode: Decode = decode_whole if exact else decode_for
         self._threads = threads
         self._max_pixels = max_pixels
-        self._big = Room(max_pixels)
-        self._preparing = ServiceTime()  # one image on one thread
-        self.batcher = Batcher[_Asked, _Looked](
-            lambda lane, batch: threads.run_on(lane, self._look, lane, batch),
-            lanes=engine.lanes,
-            max_batch=engine.max_batch,
-            clock=clock,
-            kind=lambda each: each.tensor.shape,
-            work=lambda each: each.tensor.size / LARGEST_TENSOR,
-            usual_s=_usual,
-            on_batch=on_batch,
-        )
-        self.admission = Admission(self._most_inside, clock)
-        # What takes long after the network has turns, deadlines and places of its own, and is no
-        # part of what a second gives: else one client that wants all boxes turns away all others.
-        self._long = Batcher[Unfinished, Detections](
-            self._finish_long, lanes=1, max_batch=1, clock=clock, work=lambda rest: rest.work
-        )
-        self._long_admission = Admission(lambda: max(1, self._most_inside() // LONG_PART), clock)
 
     @classmethod
-    def around(
-        cls, engine: Engine, settings: Settings, on_batch: OnBatch = lambda _size, _seconds: None
-    ) -> Self:
-        """Put a queue before an engine, as the settings say."""
+    def before(cls, core: Core, threads: Threads, settings: Settings) -> Self:
+        """Prepare pictures for a core on these threads, as the settings say."""
         return cls(
-            engine,
-            Threads(pool=settings.threads or available_cpus(), lanes=engine.lanes),
+            core,
+            threads,
             max_pixels=settings.max_pixels,
             deadline_s=settings.deadline_ms / 1000,
             defaults=Options(
@@ -177,7 +110,6 @@ class Detector:
                 settings.max_detections,
                 agnostic_nms=settings.agnostic_nms,
             ),
-            on_batch=on_batch,
         )
 
     async def detect(
@@ -195,8 +127,8 @@ class Detector:
         what is `nearly` there; what is found is the same. Raises `Overloaded` before any work,
         `BadImage` for bytes nobody can decode, and `TooLate` in place of a late answer.
         """
-        with self.admission.admit(deadline, flow):
-            answer = await self._find(source, options, deadline, flow, below)
+        async with self._core.admit(deadline, flow) as place:
+            answer = await self._find(place, source, Wanted(options, deadline, flow, below))
         self.require_in_time(deadline)
         return answer
 
@@ -206,7 +138,7 @@ class Detector:
         It takes no place of those who ask, but turns with them; and what is looked for in it says
         nothing of the time that they need.
         """
-        return await self._find(encoded, options, math.inf, flow, 0, asked=False)
+        return await self._find(ANYWHERE, encoded, Wanted(options, math.inf, flow, asked=False))
 
     async def detect_each(
         self,
@@ -226,7 +158,7 @@ class Detector:
         """
         waiting = deque(enumerate(zip(sources, below or [0] * len(sources), strict=True)))
         results: dict[int, Answer | Refusal] = {}
-        working = workers = min(len(sources), self.batcher.parallel + 1)
+        working = workers = min(len(sources), self._core.parallel + 1)
 
         async def work() -> None:
             nonlocal working
@@ -271,8 +203,8 @@ class Detector:
         below: float = 0,
     ) -> tuple[Answer, bytes]:
         """Find the objects, and draw them: also returns a JPEG of the image with their boxes."""
-        with self.admission.admit(deadline, flow):
-            answer = await self._find(encoded, options, deadline, flow, below)
+        async with self._core.admit(deadline, flow) as place:
+            answer = await self._find(place, encoded, Wanted(options, deadline, flow, below))
             drawn = await self._run_with(
                 answer.width * answer.height,
                 self._unless_late,
@@ -291,36 +223,16 @@ class Detector:
         pixels = require_size(encoded, self._max_pixels).pixels
         return await self._run_with(pixels, draw, encoded, self._max_pixels, *args)
 
-    async def look_at_probe(self) -> Output:
-        """Run the probe picture through the engine, in turn with everybody else."""
-        image = decode(PROBE.read_bytes(), max_pixels=PROBE_PIXELS)
-        tensor, _ = letterbox(image, self._engine.input_size)
-        return await self.raw(tensor, Flow(camera="probe"))
-
-    async def raw(self, tensor: Image, flow: Flow = ANYBODY) -> Output:
-        """Run a tensor through the engine, in turn with everybody else; return its numbers."""
-        ran = await self.batcher.submit(_Asked(tensor, _whole), math.inf, flow)
-        return cast(Output, _result(ran.output))
-
-    async def computed(self, tensor: Image) -> None:
-        """Run a tensor through the engine and make nothing of it: how fast is that alone?"""
-        await self.batcher.submit(_Asked(tensor, _nothing), math.inf)
+    async def check(self, flow: Flow = ANYBODY) -> None:
+        """Raise `Overloaded` if there is no place; cheap enough to ask before a body is read."""
+        await self._core.check(flow)
 
     def require_in_time(self, deadline: float) -> None:
         """Raise `TooLate` for an answer that is ready, and late."""
         if (late := self.clock() - deadline) > 0:
             raise TooLate(f"the answer was ready {late:.3f} s after its deadline", Miss.LATE)
 
-    async def _find(
-        self,
-        source: Source,
-        options: Options,
-        deadline: float,
-        flow: Flow,
-        below: float,
-        *,
-        asked: bool = True,
-    ) -> Answer:
+    async def _find(self, place: Place, source: Source, wanted: Wanted) -> Answer:
         began = self.clock()
         # By its header, before anybody waits for it: raises `BadImage`.
         header = require_size(source, self._max_pixels) if isinstance(source, bytes) else None
@@ -328,68 +240,35 @@ class Detector:
         ready = await self._run_with(
             pixels,
             self._unless_late,
-            deadline,
+            wanted.deadline,
             _prepare,
             self._decode,
             source,
             header,
-            self._engine.input_size,
+            self.info.input_size,
+            place.memory,
         )
         prepared = self.clock()
-        finish = partial(
-            _begin, head=self._engine.head, fit=ready.fit, options=options, below=below
-        )
-        ran = await self.batcher.submit(_Asked(ready.tensor, finish, asked), deadline, flow)
-        looked = ran.output
-        begun, nearly = cast(_Begun, _result(looked))
-        if asked and pixels <= BIG_PIXELS:  # the threads of the others are no part of the stage
-            self._preparing.observe(1, ready.decode_s + ready.preprocess_s)
-        found, rest_s = await self._finished(begun, deadline, flow, asked=asked)
+        if pixels > BIG_PIXELS:  # the threads of the others are no part of the stage
+            wanted = replace(wanted, counts=False)
+        seen = await self._core.look(place, ready, wanted)
         ended = self.clock()
         timing = Timing(
             decode=ready.decode_s,
             preprocess=ready.preprocess_s,
-            queue=ran.queued_s,
-            inference=looked.network_done - (prepared + ran.queued_s),
-            postprocess=looked.finish_s + rest_s,
+            queue=seen.queued_s,
+            inference=seen.computed - (prepared + seen.queued_s),
+            postprocess=seen.postprocess_s,
             total=ended - began,
         )
         size = ready.fit.width, ready.fit.height
-        return Answer(found, *size, timing, began, prepared, looked.network_done, nearly)
-
-    async def _finished(
-        self, begun: Detections | Unfinished, deadline: float, flow: Flow, *, asked: bool
-    ) -> tuple[Detections, float]:
-        """Return what was found, and the seconds that the rest took: what is long waits apart."""
-        if not isinstance(begun, Unfinished):
-            return begun, 0.0
-        place = self._long_admission.admit(deadline, flow) if asked else nullcontext()
-        with place:
-            rest = await self._long.submit(begun, deadline, flow)
-        return rest.output, rest.ran_s
-
-    @property
-    def busy(self) -> bool:
-        """Say whether who comes next may have to wait: then nothing is done but what is asked."""
-        return self.batcher.waiting > 0 or 2 * self.admission.inside > self._most_inside()
-
-    @property
-    def capacity_per_s(self) -> float:
-        """Estimate how many answers a second there can be: what the slowest stage gives."""
-        return slowest(
-            self.batcher.capacity_per_s,
-            (self._threads.pool, self._preparing.predict(1)),
-        )
-
-    def _most_inside(self) -> int:
-        """Count those who can be served at the same moment, and those who may wait for it."""
-        return self.batcher.parallel + waiting_limit(self.capacity_per_s, self.deadline_s)
+        return Answer(seen.found, *size, timing, began, prepared, seen.computed, seen.nearly)
 
     async def _run_with(self, pixels: int, work: Callable[..., R], *args: object) -> R:
         """Run `work` on a picture of so many pixels in the threads for such."""
         if pixels <= BIG_PIXELS:
             return await self._threads.run(work, *args)
-        return await self._threads.run_within(self._big, pixels, work, *args)
+        return await self._threads.run_within(self._core.room, pixels, work, *args)
 
     def _unless_late(self, deadline: float, work: Callable[..., R], *args: object) -> R:
         """Run `work`, on a thread: what waited for one until its deadline is not even decoded."""
@@ -397,91 +276,21 @@ class Detector:
             raise TooLate("the deadline passed before the image was decoded", Miss.DROPPED)
         return work(*args)
 
-    def _look(self, lane: int, batch: Sequence[_Asked]) -> list[_Looked]:
-        """Run a batch and make of each output what was asked, on the lane's own thread.
 
-        What has been through the network waits for nothing any more, and the event loop hears of a
-        batch once.
-        """
-        outputs = self._engine.look(lane, [each.tensor for each in batch])
-        done = self.clock()
-        return [_finish(each, output, done) for each, output in zip(batch, outputs, strict=True)]
-
-    async def _finish_long(self, _lane: int, rests: Sequence[Unfinished]) -> list[Detections]:
-        return [await self._threads.run_long(rest.finished) for rest in rests]
-
-    async def warm_up(self) -> None:
-        """Run every lane as it will run, until memory is allocated and the speed is known."""
-        tensor = blank(self._engine.input_size)
-        for batch in sorted({1, self._engine.max_batch}):
-            for run in range(WARM_UP_RUNS):
-                seconds = await asyncio.gather(
-                    *(self._timed(lane, [tensor] * batch) for lane in range(self._engine.lanes))
-                )
-                if run:  # the first one allocates
-                    for each in seconds:
-                        self.batcher.learn([_Asked(tensor, _nothing)] * batch, each)
-
-    async def _timed(self, lane: int, tensors: list[Image]) -> float:
-        began = self.clock()
-        await self._threads.run_on(lane, self._engine.look, lane, tensors)
-        return self.clock() - began
-
-    async def close(self) -> None:
-        """Return when everybody inside has an answer, then end the threads."""
-        await self.batcher.close()
-        await self._long.close()
-        self._threads.close()
-
-
-def _prepare(decode: Decode, source: Source, header: Header | None, size: InputSize) -> _Prepared:
+def _prepare(
+    decode: Decode,
+    source: Source,
+    header: Header | None,
+    size: InputSize,
+    memory: Image | None,
+) -> Prepared:
     began = time.perf_counter()
     if isinstance(source, Pixels):
         frame, (image, reduced) = None, (source.make(), 1)
     else:
         assert header
-        frame = Frame.of(header.width, header.height, size)
+        frame = Frame.of(header.width, header.height, size, memory)
         image, reduced = decode(source, header, size, frame.place)
     decoded = time.perf_counter()
-    tensor, fit = letterbox(image, size, reduced, frame)
-    return _Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)
-
-
-def _finish(asked: _Asked, output: Output | Surest, network_done: float) -> _Looked:
-    began = time.perf_counter()
-    result, failed = None, None
-    try:
-        result = asked.finish(output)
-    except Exception as error:  # handed on to its caller, and to no other of the batch
-        failed = error
-    return _Looked(result, failed, network_done, time.perf_counter() - began, asked.asked)
-
-
-def _result(looked: _Looked) -> object:
-    if looked.error is not None:
-        raise looked.error
-    return looked.result
-
-
-def _usual(looked: Sequence[_Looked], seconds: float) -> float:
-    """Leave out of a batch's time what was made for nobody who waits: it may take far longer."""
-    return seconds - sum(each.finish_s for each in looked if not each.asked)
-
-
-def _nothing(_: Output | Surest) -> None:
-    """Make nothing of it."""
-
-
-def _whole(output: Output | Surest) -> Output:
-    return output.whole() if isinstance(output, Surest) else output
-
-
-def _begin(
-    output: Output | Surest, head: Head, fit: Letterbox, options: Options, below: float
-) -> _Begun:
-    """Find what there is and, if that is wanted and takes no turns, what nearly is."""
-    nearly = begin(output, head, fit, options.lower(below)) if below else None
-    if isinstance(nearly, Detections):
-        # Greedy suppression goes from the surest box down: what is above the threshold is the same.
-        return nearly[nearly.scores > options.confidence], nearly
-    return begin(output, head, fit, options), None
+    tensor, fit = letterbox(image, size, reduced, frame, memory)
+    return Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)

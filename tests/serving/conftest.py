@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from controlplane import ports
-from yoloserve.detections.postprocess import Head, Options
+from yoloserve.core import EngineCore
+from yoloserve.detections.postprocess import Head
 from yoloserve.detector import Detector
 from yoloserve.engine.starting import Engine, ModelInfo
 from yoloserve.http.app import create_app
@@ -185,6 +186,7 @@ class Served:
 
     client: httpx.AsyncClient
     app: Any
+    core: EngineCore
     detector: Detector
     backend: FakeBackend
 
@@ -228,27 +230,22 @@ def serve(backend: FakeBackend) -> Serve:
         )
         metrics = Metrics()
         engine = engine or Engine(backend, info, Head.ANCHOR_FREE)
-        detector = Detector(
+        core = EngineCore(
             engine,
             Threads(pool=2, lanes=engine.lanes),
             max_pixels=settings.max_pixels,
             deadline_s=settings.deadline_ms / 1000,
-            defaults=Options(
-                settings.confidence,
-                settings.iou,
-                settings.max_detections,
-                agnostic_nms=settings.agnostic_nms,
-            ),
             clock=clock,
             on_batch=metrics.batch_ran,
         )
-        app = create_app(detector, metrics, settings)
+        serving = Serving.of(core, metrics, settings)
+        app = create_app(serving)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://test") as client,
         ):
-            yield Served(client, app, detector, backend)
+            yield Served(client, app, core, serving.detector, backend)
 
     return serve
 

@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from yoloserve.access.clients import Client
-from yoloserve.detector import WARM_UP_RUNS
+from yoloserve.core import WARM_UP_RUNS
 from yoloserve.errors import Refusal
 from yoloserve.http.callers import Caller
 from yoloserve.http.replies import STATUS_OF
@@ -268,9 +268,9 @@ async def test_all_bodies_together_are_bounded(serve, jpeg: bytes) -> None:
 async def test_a_full_server_says_when_to_come_back(serve, jpeg: bytes) -> None:
     async with serve() as served:
         served.backend.may_run.clear()
-        served.detector.admission._limit = lambda: 2
+        served.core.admission._limit = lambda: 2
         inside = [asyncio.create_task(served.detect(jpeg)) for _ in range(2)]
-        await until(lambda: served.detector.admission.inside == 2, *inside)
+        await until(lambda: served.core.admission.inside == 2, *inside)
         refused = await served.detect(jpeg)
         served.backend.may_run.set()
         answers = await asyncio.gather(*inside)
@@ -386,7 +386,7 @@ async def test_who_may_not_come_in_is_refused_unread(serve, jpeg: bytes, setting
         if settings:
             await served.detect(jpeg)
         else:
-            served.detector.admission._limit = lambda: 0
+            served.core.admission._limit = lambda: 0
         assert (await served.client.post("/v1/detect", content=body())).status_code in (429, 503)
 
 
@@ -394,16 +394,16 @@ async def test_a_camera_that_sends_too_much_leaves_room_for_the_others(
     serve, backend, jpeg: bytes
 ) -> None:
     async with serve() as served:
-        served.detector.admission._limit = lambda: 4
+        served.core.admission._limit = lambda: 4
         await served.detect(jpeg, **{"X-Camera-Id": "quiet"})
         backend.may_run.clear()
         flood = [
             asyncio.create_task(served.detect(jpeg, **{"X-Camera-Id": "loud"})) for _ in range(6)
         ]
-        await until(lambda: served.detector.admission.inside == 2)
+        await until(lambda: served.core.admission.inside == 2)
         await until(lambda: sum(request.done() for request in flood) == 4)
         quiet = asyncio.create_task(served.detect(jpeg, **{"X-Camera-Id": "quiet"}))
-        await until(lambda: served.detector.admission.inside == 3, quiet)
+        await until(lambda: served.core.admission.inside == 3, quiet)
         backend.may_run.set()
         assert (await quiet).status_code == 200
         codes = sorted(answer.status_code for answer in await asyncio.gather(*flood))
@@ -421,7 +421,7 @@ async def test_a_failing_engine_is_an_error_of_one_request_and_not_the_end(
         assert "the device" not in failed.text  # details are for the log
         assert failed.headers["x-yolofleet-revision"] == "gate-1234"
         assert (await served.detect(jpeg)).status_code == 200
-        assert served.detector.admission.inside == 0
+        assert served.core.admission.inside == 0
 
 
 async def test_a_caller_who_hangs_up_frees_its_place(serve, jpeg: bytes) -> None:
@@ -449,10 +449,10 @@ async def test_a_caller_who_hangs_up_frees_its_place(serve, jpeg: bytes) -> None
         }
         request = asyncio.create_task(served.app(scope, receive, send))
         await until(served.backend.started.is_set, request)
-        assert served.detector.admission.inside == 1
+        assert served.core.admission.inside == 1
         hung_up.set()
         await request
-        assert served.detector.admission.inside == 0
+        assert served.core.admission.inside == 0
         served.backend.may_run.set()
         assert await metric(served, "yoloserve_requests_total", outcome="canceled") == 1
 

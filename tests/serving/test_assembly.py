@@ -132,10 +132,10 @@ async def test_its_host_can_drain_it_and_ask_how_it_is(settings, jpeg) -> None:
 async def test_by_its_own_lifespan_any_host_warms_it_up_and_ends_it(settings) -> None:
     app = assemble(settings)
     serving, detector = serving_of(app), serving_of(app).detector
-    assert (serving.status(), detector.batcher.capacity_per_s) == ("starting", float("inf"))
+    assert (serving.status(), serving.core.capacity_per_s) == ("starting", float("inf"))
     async with app.router.lifespan_context(app):
         assert serving.status() == "ready"
-        assert detector.batcher.capacity_per_s < float("inf")
+        assert serving.core.capacity_per_s < float("inf")
         assert await detector.off_loop(len, "four") == 4
     assert serving.status() == "draining"
     with pytest.raises(RuntimeError, match="shutdown"):  # its threads have ended

@@ -87,7 +87,7 @@ async def over_quota(served: Any, jpeg: bytes) -> Any:
 
 
 async def overloaded(served: Any, jpeg: bytes) -> Any:
-    served.detector.admission._limit = lambda: 0
+    served.core.admission._limit = lambda: 0
     return await served.detect(jpeg, origin=APP, authorization=f"Bearer {KEY}")
 
 

@@ -73,7 +73,7 @@ async def test_each_image_counts_against_the_quota(serve, clock, jpeg: bytes) ->
 
 async def test_images_of_one_request_wait_for_each_other_and_leave_room(serve, jpeg) -> None:
     async with serve() as served:
-        admission = served.detector.admission
+        admission = served.core.admission
         admission._limit = lambda: 1
         answer = await post(served, form(*[jpeg] * 8))
         assert [len(result["detections"]) for result in answer.json()["results"]] == [2] * 8
@@ -91,4 +91,4 @@ async def test_a_failing_engine_is_one_error_for_all(serve, jpeg: bytes) -> None
     async with serve() as served:
         served.backend.fails = RuntimeError("the device is gone")
         assert told(await post(served, form(jpeg, jpeg))) == (500, "internal")
-        assert served.detector.admission.inside == 0
+        assert served.core.admission.inside == 0

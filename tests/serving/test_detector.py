@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from yoloserve import detector
+from yoloserve import core, detector
 from yoloserve.detections import annotate
 from yoloserve.detections.postprocess import Detections, Unfinished, begin
 from yoloserve.http import inference_protocol
@@ -73,7 +73,7 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoding]:
 
 async def settled(served: Any, waiting: int) -> None:
     """Go on until so many wait for room."""
-    while len(served.detector._big._waiting) != waiting:  # noqa: ASYNC110 (of this loop alone)
+    while len(served.core.room._waiting) != waiting:  # noqa: ASYNC110 (of this loop alone)
         await asyncio.sleep(0)
 
 
@@ -86,7 +86,7 @@ async def test_big_pictures_are_decoded_side_by_side_while_they_fit(
         await settled(served, waiting=1)
         decoding.may_end.set()
         assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
-        assert served.detector._big.free == 25 * MP
+        assert served.core.room.free == 25 * MP
 
 
 async def test_small_pictures_neither_wait_for_big_ones_nor_count_their_time(
@@ -94,9 +94,9 @@ async def test_small_pictures_neither_wait_for_big_ones_nor_count_their_time(
 ) -> None:
     observed: list[float] = []
     async with serve(max_pixels=25 * MP) as served:
-        observe = served.detector._preparing.observe
+        observe = served.core.preparing.observe
         monkeypatch.setattr(
-            served.detector._preparing,
+            served.core.preparing,
             "observe",
             lambda work, seconds: (observed.append(seconds), observe(work, seconds)),
         )
@@ -119,7 +119,7 @@ async def test_a_caller_that_leaves_gives_back_no_memory_that_its_thread_still_h
         stays = asyncio.create_task(served.detect(TEN))
         await settled(served, waiting=1)
         await decoding.shows(TWENTY)
-        assert served.detector._big.free == 5 * MP
+        assert served.core.room.free == 5 * MP
         decoding.may_end.set()
         assert (await stays).status_code == 200
 
@@ -184,11 +184,11 @@ async def test_what_is_made_for_nobody_who_waits_is_no_part_of_what_a_batch_take
         clock.now += 7
         return begin(*asked)
 
-    monkeypatch.setattr(detector, "begin", slow)
-    monkeypatch.setattr(detector, "time", SimpleNamespace(perf_counter=clock))
+    monkeypatch.setattr(core, "begin", slow)
+    monkeypatch.setattr(core, "time", SimpleNamespace(perf_counter=clock))
     async with serve(clock=clock) as served:
         learned: list[float] = []
-        monkeypatch.setattr(served.detector.batcher, "learn", lambda _, took: learned.append(took))
+        monkeypatch.setattr(served.core.batcher, "learn", lambda _, took: learned.append(took))
         answer = await served.detector.aside(jpeg, served.detector.defaults, flow=ANYBODY)
         assert (answer.timing.inference, answer.timing.postprocess) == (0, 7)
         assert (await served.detect(jpeg)).status_code == 200
@@ -208,10 +208,10 @@ async def test_what_fails_after_the_network_fails_for_one_of_a_batch(
         return begin(*asked)
 
     async with serve() as served:
-        monkeypatch.setattr(detector, "begin", fails)
+        monkeypatch.setattr(core, "begin", fails)
         backend.may_run.clear()
         asked = [asyncio.create_task(served.detect(jpeg)) for _ in range(4)]
-        while served.detector.batcher.waiting < 3:  # noqa: ASYNC110 (of this loop alone)
+        while served.core.batcher.waiting < 3:  # noqa: ASYNC110 (of this loop alone)
             await asyncio.sleep(0)
         backend.may_run.set()
         statuses = [answer.status_code for answer in await asyncio.gather(*asked)]
@@ -250,20 +250,21 @@ async def test_who_wants_all_boxes_is_nobody_elses_wait(
         return finished(rest)
 
     monkeypatch.setattr(Unfinished, "finished", waits)
-    monkeypatch.setattr(detector, "time", SimpleNamespace(perf_counter=clock))
+    for module in (core, detector):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=clock))
     async with serve(clock=clock) as served:
-        monkeypatch.setattr(served.detector, "_most_inside", lambda: 8)
+        monkeypatch.setattr(served.core, "_most_inside", lambda: 8)
         asked = [asyncio.create_task(served.detect(jpeg, ALL)) for _ in range(2)]
         assert await asyncio.to_thread(begun.wait, 60)
-        while served.detector._long_admission.inside < 2:  # noqa: ASYNC110 (of this loop alone)
+        while served.core.long_admission.inside < 2:  # noqa: ASYNC110 (of this loop alone)
             await asyncio.sleep(0)
-        known = served.detector.capacity_per_s
+        known = served.core.capacity_per_s
         assert (await served.detect(jpeg)).status_code == 200
         assert (await served.detect(jpeg, ALL)).status_code == 503  # of eight places they have two
         may_end.set()
         answers = await asyncio.gather(*asked)
         assert [len(answer.json()["detections"]) for answer in answers] == [places, places]
-        assert served.detector.capacity_per_s == known  # whatever those took
+        assert served.core.capacity_per_s == known  # whatever those took
 
 
 async def test_what_wants_all_boxes_is_dropped_when_it_would_be_late(

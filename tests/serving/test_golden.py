@@ -165,7 +165,9 @@ async def one_picture(serve, jpeg, tmp_path: Path) -> AsyncIterator[Any]:
             breaths.append(seconds)
             await asyncio.sleep(0)
 
-        one = golden.GoldenSet(tmp_path, served.detector, answered=tried.append, sleep=sleep)
+        one = golden.GoldenSet(
+            tmp_path, served.detector, lambda: served.core.busy, answered=tried.append, sleep=sleep
+        )
         yield served, one, tried, breaths
 
 
@@ -174,8 +176,8 @@ async def test_a_picture_waits_while_requests_do_and_two_seconds_at_most(
     one_picture, waits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served, one, tried, breaths = one_picture
-    busy = property(lambda _detector: len(breaths) < waits)
-    monkeypatch.setattr(type(served.detector), "busy", busy)
+    busy = property(lambda _core: len(breaths) < waits)
+    monkeypatch.setattr(type(served.core), "busy", busy)
     await one.look()
     assert len(tried) == 1
     assert sum(breaths) == pytest.approx(min(0.05 * waits, 2))
@@ -187,11 +189,11 @@ async def test_it_takes_nobodys_place_and_teaches_nothing_of_how_long_they_wait(
 ) -> None:
     """All that is ever so unsure is looked for in it: who asks has to wait for less."""
     served, one, tried, _ = one_picture
-    detector = served.detector
-    full = detector.admission.inside = detector._most_inside()
-    before = detector._preparing.predict(1)
+    core = served.core
+    full = core.admission.inside = core._most_inside()
+    before = core.preparing.predict(1)
     await one.look()
     assert len(tried) == 1
-    assert detector._preparing.predict(1) == before
-    assert detector.admission.inside == full
-    detector.admission.inside = 0
+    assert core.preparing.predict(1) == before
+    assert core.admission.inside == full
+    core.admission.inside = 0

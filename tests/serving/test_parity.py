@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from yoloserve.core import EngineCore
 from yoloserve.detections.heads import fits
 from yoloserve.detections.postprocess import Detections, Head, Options, postprocess
 from yoloserve.detector import Answer, Detector
@@ -29,11 +30,11 @@ CONFIDENCE = 0.25
 OPTIONS = comparable(Options(CONFIDENCE, 0.7, 300))
 
 
-def detector(cache: Path, **given: object) -> Detector:
+def detector(cache: Path, **given: object) -> tuple[EngineCore, Detector]:
     engine = start(Settings(cache_dir=cache, precision=PrecisionName.FP32, **given))
-    return Detector(
-        engine, Threads(2, engine.lanes), max_pixels=10**8, deadline_s=600, defaults=OPTIONS
-    )
+    threads = Threads(2, engine.lanes)
+    core = EngineCore(engine, threads, max_pixels=10**8, deadline_s=600)
+    return core, Detector(core, threads, max_pixels=10**8, deadline_s=600, defaults=OPTIONS)
 
 
 async def asked(server: Detector, pictures: list[bytes]) -> list[Answer]:
@@ -54,10 +55,10 @@ def recorded(model: str, picture: str) -> Detections:
 async def test_the_boxes_are_those_of_the_public_package(
     model: str, backend: BackendName, tmp_path: Path
 ) -> None:
-    server = detector(tmp_path, model=f"demo://{model}", backend=backend)
+    core, server = detector(tmp_path, model=f"demo://{model}", backend=backend)
     names = list(REFERENCE["answers"][model])
     answers = await asked(server, [(ROOT / name).read_bytes() for name in names])
-    await server.close()
+    await core.close()
     total = Agreement()
     for name, answer in zip(names, answers, strict=True):
         expected = recorded(model, name)

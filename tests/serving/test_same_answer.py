@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from yoloserve.core import EngineCore
 from yoloserve.detections.postprocess import Head, Options
 from yoloserve.detector import Answer, Detector
 from yoloserve.engine.starting import Engine, ModelInfo, start
@@ -77,15 +78,10 @@ class Held(Threads):
 
 def detector_of(
     engine: Engine, threads: Threads, on_batch: OnBatch = lambda _size, _seconds: None
-) -> Detector:
-    return Detector(
-        engine,
-        threads,
-        max_pixels=10**8,
-        deadline_s=10**6,
-        defaults=Options(0.25, 0.7, 300),
-        on_batch=on_batch,
-    )
+) -> tuple[EngineCore, Detector]:
+    limits = {"max_pixels": 10**8, "deadline_s": 10**6}
+    core = EngineCore(engine, threads, **limits, on_batch=on_batch)
+    return core, Detector(core, threads, **limits, defaults=Options(0.25, 0.7, 300))
 
 
 async def at_once(server: Detector, crowd: Asked, pictures: Sequence[bytes]) -> list[Answer]:
@@ -109,12 +105,12 @@ def alone(engine: Engine, crowd: Asked, pictures: Sequence[bytes]) -> list[Answe
     half, together = len(crowd) // 2, crowd[-1][1]
 
     async def one_by_one() -> list[Answer]:
-        server = detector_of(engine, Threads(THREADS, engine.lanes))
+        core, server = detector_of(engine, Threads(THREADS, engine.lanes))
         answers = [
             await server.detect(pictures[n], wanted if i < half else together, deadline=NEVER)
             for i, (n, wanted) in enumerate(crowd)
         ]
-        await server.close()
+        await core.close()
         return answers
 
     return asyncio.run(one_by_one())
@@ -125,16 +121,16 @@ def in_a_crowd(
 ) -> list[Answer]:
     async def all_at_once() -> list[Answer]:
         threads = Held(THREADS, engine.lanes)
-        server = detector_of(engine, threads, lambda size, _: batches.append(size))
+        core, server = detector_of(engine, threads, lambda size, _: batches.append(size))
         asking = asyncio.create_task(at_once(server, crowd, pictures))
         singles = len(crowd) // 2
-        inside = singles + min(len(crowd) - singles, server.batcher.parallel + 1)
+        inside = singles + min(len(crowd) - singles, core.batcher.parallel + 1)
         # ASYNC110: the count is the batcher's, and nobody's event.
-        while server.batcher._submitted < inside and not asking.done():  # noqa: ASYNC110
+        while core.batcher._submitted < inside and not asking.done():  # noqa: ASYNC110
             await asyncio.sleep(0)
         threads.may_run.set()
         answers = await asking
-        await server.close()
+        await core.close()
         return answers
 
     return asyncio.run(all_at_once())

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yoloserve.core import Wanted, _begin
 from yoloserve.detections.postprocess import Detections, Head, Options
-from yoloserve.detector import Answer, Timing, _begin
+from yoloserve.detector import Answer, Timing
 from yoloserve.images.decoding import decode
 from yoloserve.images.letterbox import Letterbox
 from yoloserve.images.pixels import Pixels, bmp
@@ -195,9 +196,9 @@ ROWS = st.lists(
 @given(ROWS, st.integers(1, 5), st.booleans())
 def test_to_look_below_the_threshold_changes_nothing_above_it(rows, most, agnostic) -> None:
     output = np.array(rows, np.float32).reshape(-1, 6).T
-    options = Options(0.25, 0.5, most, agnostic_nms=agnostic)
+    options, fit = Options(0.25, 0.5, most, agnostic_nms=agnostic), Letterbox(1, 1, 0, 0, 64, 64)
     seen = [
-        _begin(output, Head.ANCHOR_FREE, Letterbox(1, 1, 0, 0, 64, 64), options, below)
+        _begin(output, Head.ANCHOR_FREE, fit, Wanted(options, deadline=0, below=below))
         for below in (0, NEARLY)
     ]
     (alone, none), (above, nearly) = seen
@@ -623,7 +624,7 @@ async def test_nothing_is_shown_while_somebody_waits(stable_of, jpeg, backend) -
         backend.may_run.clear()
         backend.started.clear()
         waiting = [asyncio.create_task(stable.detect(jpeg)) for _ in range(4)]
-        await until(lambda: stable.detector.batcher.waiting >= 1)
+        await until(lambda: stable.core.batcher.waiting >= 1)
         shadow = stable.serving.shadow
         with shadow.drawn([jpeg], stable.detector.defaults) as drawn:
             drawn.answered([nothing()])

@@ -159,9 +159,9 @@ async def test_a_camera_that_leaves_frees_its_place(serve, stream_to, backend, j
         camera = stream_to(served)
         camera.send(jpeg)
         await asyncio.to_thread(backend.started.wait)
-        assert served.detector.admission.inside == 1
+        assert served.core.admission.inside == 1
         await camera.leave()
-        assert served.detector.admission.inside == 0
+        assert served.core.admission.inside == 0
         assert served.serving.bodies.held == 0
         backend.may_run.set()
 
@@ -207,7 +207,7 @@ async def test_nothing_is_sent_after_the_close(
 
         async def until_the_answer_is_there() -> None:
             backend.may_run.set()
-            while served.detector.admission.inside:  # noqa: ASYNC110 (nothing tells of it)
+            while served.core.admission.inside:  # noqa: ASYNC110 (nothing tells of it)
                 await asyncio.sleep(0)
             for _ in range(20):
                 await asyncio.sleep(0)

@@ -78,7 +78,7 @@ async def test_the_server_queues_and_promises_by_the_time_it_was_told(
 ) -> None:
     monkeypatch.setenv("YOLOSTUB_SERVICE_MS", "20")
     async with serve(clock, start()) as served:
-        assert served.detector.batcher.capacity_per_s == pytest.approx(50)
+        assert served.core.batcher.capacity_per_s == pytest.approx(50)
         began = clock.now
         answers = await asyncio.gather(*(served.detect(jpeg) for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}
@@ -92,7 +92,7 @@ async def test_the_server_queues_and_promises_by_the_time_it_was_told(
 async def test_a_batch_shares_its_time(serve, start, clock, monkeypatch, jpeg) -> None:
     monkeypatch.setenv("YOLOSTUB_MAX_BATCH", "4")
     async with serve(clock, start()) as served:
-        assert served.detector.batcher.capacity_per_s == pytest.approx(4 * 50)
+        assert served.core.batcher.capacity_per_s == pytest.approx(4 * 50)
 
 
 async def test_as_many_calls_fail_as_were_asked_for_and_the_metrics_count_them(

@@ -169,7 +169,7 @@ class PickingBackend:
 @pytest.mark.parametrize("most", [4, 1], ids=["all that pass are picked", "more pass"])
 async def test_requests_are_answered_as_by_the_whole_output(serve, backend, jpeg, most) -> None:
     async with serve() as served:
-        engine = served.detector._engine
+        engine = served.core._engine
         queries = [
             "",
             "?confidence=0.65",
@@ -185,7 +185,7 @@ async def test_requests_are_answered_as_by_the_whole_output(serve, backend, jpeg
         assert same == plain
         fetched = picking.fetched
         assert bool(fetched) == (most == 1)
-        probe = await served.detector.look_at_probe()
+        probe = await served.core.look_at_probe()
         np.testing.assert_array_equal(probe, backend.output)  # the watch compares all of it
         assert picking.fetched == fetched + 1
 

@@ -10,7 +10,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from yoloserve.detector import WARM_UP_RUNS
+from yoloserve.core import WARM_UP_RUNS
 
 BOXES = [[55.0, 32.5, 105.0, 57.5], [20.0, 55.0, 40.0, 75.0]]
 

@@ -137,10 +137,10 @@ async def test_a_blind_server_answers_nobody(serve, backend, jpeg: bytes) -> Non
 
 async def test_the_probe_goes_through_the_engine_and_notices(serve, backend) -> None:
     async with serve() as served:
-        reference = await served.detector.look_at_probe()
-        assert seen_alike(await served.detector.look_at_probe(), reference)
+        reference = await served.core.look_at_probe()
+        assert seen_alike(await served.core.look_at_probe(), reference)
         backend.output = backend.output * 0
-        assert not seen_alike(await served.detector.look_at_probe(), reference)
+        assert not seen_alike(await served.core.look_at_probe(), reference)
 
 
 async def test_a_process_that_gives_up_ends_with_a_failure(serve) -> None:

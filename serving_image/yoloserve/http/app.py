@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Scope
 
 from yoloserve import errors
-from yoloserve.detector import Detector
 from yoloserve.http.callers import ClientGone, is_hurried, traffic_of
 from yoloserve.http.middleware import (
     AnswersBugs,
@@ -29,7 +28,6 @@ from yoloserve.http.replies import detects, refusal, reply
 from yoloserve.http.routes import detect, disagreements, health, page, stream, v2
 from yoloserve.http.schemas import StreamResponse, V2Request
 from yoloserve.http.serving import Serving, serving_of
-from yoloserve.settings import Settings
 from yoloserve.telemetry.metrics import Metrics
 
 CODE_OF = {404: "not_found", 405: "method_not_allowed"}  # what the router itself refuses
@@ -37,12 +35,12 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody receives it
 ROUTES = detect, stream, v2, health, disagreements, page
 
 
-def create_app(detector: Detector, metrics: Metrics, settings: Settings) -> FastAPI:
-    """Build the application around a detector that is ready to warm up.
+def create_app(serving: Serving) -> FastAPI:
+    """Build the application around an engine that is ready to warm up.
 
     It runs at the root or below another's prefix; `serving_of` tells what its host may ask of it.
     """
-    serving = Serving.of(detector, metrics, settings)
+    detector, metrics, settings = serving.detector, serving.metrics, serving.settings
     app = FastAPIOffline(
         # As they are, and first: an included router is looked through anew for each request.
         routes=[route for each in ROUTES for route in each.router.routes],

@@ -79,7 +79,7 @@ async def calling(request: Request, caller: Annotated[Caller, Depends(named)]) -
     serving = serving_of(request.app)
     serving.refuse_if_blind()
     serving.spend(caller.client)  # first: who may not ask has nothing to do with places
-    serving.detector.admission.check(caller.flow)
+    await serving.detector.check(caller.flow)
     return caller
 
 

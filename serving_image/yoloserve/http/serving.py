@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from yoloserve.access.clients import Client
 from yoloserve.access.credentials import Access
+from yoloserve.core import EngineCore
 from yoloserve.detector import Detector
 from yoloserve.engine.watching import Watch
 from yoloserve.errors import Blind
@@ -43,6 +44,7 @@ class Serving:
     """One server's parts; of these only the last two change."""
 
     settings: Settings
+    core: EngineCore
     detector: Detector
     metrics: Metrics
     access: Access | None  # None lets everybody in
@@ -64,15 +66,17 @@ class Serving:
     draining: bool = False
 
     @classmethod
-    def of(cls, detector: Detector, metrics: Metrics, settings: Settings) -> Self:
-        """Put the parts together around a detector; raises `InvalidSettings`."""
+    def of(cls, core: EngineCore, metrics: Metrics, settings: Settings) -> Self:
+        """Put the parts together around a core; raises `InvalidSettings`."""
+        detector = Detector.before(core, core.threads, settings)
         fetcher, access = _fetcher(settings), Access.of(settings)
         live = Live(settings.live_dir)
-        golden = _golden(detector, metrics, settings)
+        golden = _golden(core, detector, metrics, settings)
         keys = Keys(settings.shadow_key_file, live, is_open=access is None)
         frames_key = KeyFile(settings.frames_key_file, "the differing pictures")
         serving = cls(
             settings=settings,
+            core=core,
             detector=detector,
             metrics=metrics,
             access=access,
@@ -81,17 +85,17 @@ class Serving:
                 settings.max_body_bytes, settings.body_timeout_seconds, settings.max_images, fetcher
             ),
             streams=Places(settings.max_streams, "streams"),
-            quotas=Quotas(detector.clock),
+            quotas=Quotas(core.clock),
             spans=spans(),
             watch=Watch(
-                detector.look_at_probe,
-                is_busy=lambda: detector.admission.inside > 0,
+                core.look_at_probe,
+                is_busy=lambda: core.admission.inside > 0,
                 interval_s=settings.probe_interval_seconds,
                 looked=metrics.looked,
             ),
-            witness=Witness(detector, metrics),
+            witness=Witness(core, metrics),
             live=live,
-            shadow=Shadow(detector, settings, live, keys, frames_key=frames_key),
+            shadow=Shadow(core, detector, settings, live, keys, frames_key=frames_key),
             frames_key=frames_key,
             golden=golden,
         )
@@ -107,8 +111,8 @@ class Serving:
         The application's lifespan is this. A host that mounts the application and runs no lifespan
         but its own enters it there.
         """
-        await self.detector.warm_up()
-        self.metrics.watch(self.detector)
+        await self.core.warm_up()
+        self.metrics.watch(self.core)
         watching = None
         if self.settings.probe_interval_seconds > 0:
             watching = asyncio.create_task(self.watch.run())
@@ -126,7 +130,7 @@ class Serving:
             if trying:
                 trying.cancel()
             await self.shadow.close()
-            await self.detector.close()
+            await self.core.close()
             if self.fetcher:
                 await self.fetcher.close()
             if self.access:
@@ -194,13 +198,16 @@ def serving_of(app: Starlette) -> Serving:
     return serving
 
 
-def _golden(detector: Detector, metrics: Metrics, settings: Settings) -> GoldenSet | None:
+def _golden(
+    core: EngineCore, detector: Detector, metrics: Metrics, settings: Settings
+) -> GoldenSet | None:
     """Make what tries the model on pictures whose objects are known, where there are any."""
     if not settings.golden_dir:
         return None
     golden = GoldenSet(
         settings.golden_dir,
         detector,
+        lambda: core.busy,
         answered=lambda answer: metrics.answered(answer, detector.info.classes, Traffic.GOLDEN),
     )
     metrics.registry.register(GoldenResults(lambda: golden.progress))

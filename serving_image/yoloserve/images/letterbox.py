@@ -1,5 +1,6 @@
 """From a picture to the tensor of a network, and the way back for its boxes."""
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -75,8 +76,10 @@ class Frame:
     fit: Letterbox
 
     @classmethod
-    def of(cls, width: int, height: int, size: InputSize) -> Self:
+    def of(cls, width: int, height: int, size: InputSize, memory: Image | None = None) -> Self:
         """Make it for a picture of `width` x `height` in a network's input.
+
+        memory: where, as a row of bytes that holds the largest; None: in some of its own.
 
         A dynamic network gets the smallest multiple of its stride that holds the picture: for 16:9
         that is 0.6 of the square's work.
@@ -87,7 +90,11 @@ class Frame:
             pad_w, pad_h = pad_w % size.stride, pad_h % size.stride
         left, top = _before(pad_w), _before(pad_h)
         right, bottom = left + inner_w, top + inner_h
-        tensor = np.empty((inner_h + pad_h, inner_w + pad_w, 3), np.uint8)
+        shape = inner_h + pad_h, inner_w + pad_w, 3
+        if memory is None:
+            tensor = np.empty(shape, np.uint8)
+        else:
+            tensor = memory[: math.prod(shape)].reshape(shape)
         for around in (tensor[:top], tensor[bottom:], tensor[:, :left], tensor[:, right:]):
             around[:] = GREY
         fit = Letterbox.within(tensor.shape, width, height)
@@ -99,19 +106,25 @@ class Frame:
 
 
 def letterbox(
-    image: Image, size: InputSize, reduced: int = 1, frame: Frame | None = None
+    image: Image,
+    size: InputSize,
+    reduced: int = 1,
+    frame: Frame | None = None,
+    memory: Image | None = None,
 ) -> tuple[Image, Letterbox]:
     """Fit `image` into a network's input without bending it.
 
     image: (H, W, 3) uint8, not empty (`decode` refuses those); `reduced`: by how much it was when
     it was decoded, in which case it needs no further scaling. frame: one to use if it is for this
-    size; the image may be in its place already. Returns a (height, width, 3) uint8 tensor, the
-    image centred on grey 114, and what maps boxes back.
+    size; the image may be in its place already. memory: where to make another. Returns a
+    (height, width, 3) uint8 tensor, the image centred on grey 114, and what maps boxes back.
     Source, to the pixel: `LetterBox` of the public YOLO package.
     """
     height, width = (side * reduced for side in image.shape[:2])
     if frame is None or not frame.is_for(width, height):
-        frame = Frame.of(width, height, size)
+        if memory is not None and np.may_share_memory(image, memory):
+            image = image.copy()  # it lies where it was decoded, turned, and would be written over
+        frame = Frame.of(width, height, size, memory)
     if image is frame.place:
         pass
     elif image.shape == frame.place.shape:

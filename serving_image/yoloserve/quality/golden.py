@@ -55,12 +55,14 @@ class GoldenSet:
         self,
         folder: Path,
         detector: Detector,
+        is_busy: Callable[[], bool],
         *,
         answered: Callable[[Answer], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._folder = folder
         self._detector = detector
+        self._is_busy = is_busy
         self._answered = answered
         self._sleep = sleep
         self._tried: _Files | None = None
@@ -115,7 +117,7 @@ class GoldenSet:
         encoded = await asyncio.to_thread(picture.path.read_bytes)
         options = whole_curve(self._detector.defaults)
         for _ in range(BREATHS):
-            if not self._detector.busy:
+            if not self._is_busy():
                 break
             await self._sleep(BREATH_S)
         try:

@@ -7,10 +7,20 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 R = TypeVar("R")
 CGROUP = Path("/sys/fs/cgroup")
+
+
+class Lender(Protocol):
+    """Lends an amount of something."""
+
+    async def take(self, amount: int) -> None:
+        """Return when there is room for so much; it is taken then."""
+
+    def give(self, amount: int) -> None:
+        """Give back what was taken; to be called on the event loop."""
 
 
 class Room:
@@ -76,7 +86,9 @@ class Threads:
         """Run `work` that writes a long answer."""
         return _run_on(self._write, work, args)
 
-    async def run_within(self, room: Room, amount: int, work: Callable[..., R], *args: object) -> R:
+    async def run_within(
+        self, room: Lender, amount: int, work: Callable[..., R], *args: object
+    ) -> R:
         """Run `work` that needs `amount` of `room`, and never in the way of the pool.
 
         The thread gives it back, not its caller: one that was cancelled leaves a thread behind

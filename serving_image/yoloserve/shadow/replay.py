@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
+from yoloserve.core import EngineCore
 from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Detector, Source
 from yoloserve.errors import OverQuota
@@ -71,6 +72,7 @@ class Shadow:
 
     def __init__(
         self,
+        core: EngineCore,
         detector: Detector,
         settings: Settings,
         live: Live,
@@ -83,6 +85,7 @@ class Shadow:
         self.tallies = Tallies()
         self.album = Album(detector.clock)
         self.keys = keys
+        self._core = core
         self._detector = detector
         self._settings = settings
         self._live = live
@@ -260,7 +263,7 @@ class Shadow:
         if (began := clock()) < until:
             return why
         await asyncio.sleep(0)  # the loop's other work comes first: how long does it take?
-        if self._detector.busy or clock() - began > self.lag_s:
+        if self._core.busy or clock() - began > self.lag_s:
             return Outcome.SKIPPED_BUSY
         try:
             if not target.order.max_per_second:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict  # Python 3.11's own cannot be checked against
 
-from yoloserve.detector import Detector
+from yoloserve.core import EngineCore
 from yoloserve.telemetry.latency import Buckets
 from yoloserve.telemetry.metrics import Metrics
 from yoloserve.telemetry.names import MOST_NAMES, Table, called
@@ -85,10 +85,10 @@ class Names:
 class Witness:
     """Tells the evidence of one server."""
 
-    def __init__(self, detector: Detector, metrics: Metrics) -> None:
-        self._detector = detector
+    def __init__(self, core: EngineCore, metrics: Metrics) -> None:
+        self._core = core
         self._metrics = metrics
-        classes = detector.info.classes
+        classes = core.info.classes
         self._names = Names(classes)
         self._classes = [called(name) for name in classes[:MOST_CLASSES]]
 
@@ -99,7 +99,7 @@ class Witness:
         requests, latency = self._metrics.requests.counts, self._metrics.requests.latency
         return {
             "format": FORMAT,
-            "revision": self._detector.info.revision,
+            "revision": self._core.info.revision,
             "started": self._metrics.started,
             "status": status,
             "classes": self._classes,
@@ -125,12 +125,12 @@ class Witness:
         return seen
 
     def _load(self) -> Load:
-        capacity, admission = self._detector.capacity_per_s, self._detector.admission
+        capacity, admission = self._core.capacity_per_s, self._core.admission
         return {
             "offered": self._metrics.requests.offered,
             "refused": self._metrics.requests.refused,
             "inside": admission.inside,
             "inside_seconds": round(admission.inside_s, 6),
-            "waiting": self._detector.batcher.waiting,
+            "waiting": self._core.batcher.waiting,
             "capacity_per_second": capacity if capacity < float("inf") else None,
         }

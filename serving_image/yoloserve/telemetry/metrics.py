@@ -16,8 +16,9 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from yoloserve.core import EngineCore
 from yoloserve.detections.postprocess import Detections
-from yoloserve.detector import Answer, Detector
+from yoloserve.detector import Answer
 from yoloserve.errors import Blind, Miss, Refusal, TooLate
 from yoloserve.scheduling.admission import Places
 from yoloserve.scheduling.connections import Connections, Cut
@@ -123,9 +124,9 @@ class Metrics:
             registry=self.registry,
         )
 
-    def watch(self, detector: Detector) -> None:
+    def watch(self, core: EngineCore) -> None:
         """Show the model, and from now on the queue as it is at each scrape."""
-        info = detector.info
+        info = core.info
         self._model.labels(
             info.name,
             info.version,
@@ -137,8 +138,8 @@ class Metrics:
         ).set(1)
         for outcome in (OK, "overloaded", "over_quota", "deadline_exceeded", HURRIED):
             self.requests.count(Traffic.REQUEST, outcome, 0)  # a rate needs a zero to start from
-        self.registry.register(_Queue(detector, self.requests.recent.per_second))
-        self.registry.register(_Triton(detector, self.statistics))
+        self.registry.register(_Queue(core, self.requests.recent.per_second))
+        self.registry.register(_Triton(core, self.statistics))
 
     def watch_connections(self, connections: Connections) -> None:
         """Show the connections as they are at each scrape."""
@@ -335,14 +336,14 @@ class _Seen(Collector):
 class _Queue(Collector):
     """Gauges read when they are asked for; autoscalers look at these."""
 
-    def __init__(self, detector: Detector, offered_per_s: Callable[[], float]) -> None:
-        self._detector = detector
+    def __init__(self, core: EngineCore, offered_per_s: Callable[[], float]) -> None:
+        self._core = core
         self._offered_per_s = offered_per_s
 
     def collect(self) -> Iterator[Metric]:
         """Read the queue."""
-        capacity = self._detector.capacity_per_s
-        inside, batcher = self._detector.admission.inside, self._detector.batcher
+        capacity = self._core.capacity_per_s
+        inside, batcher = self._core.admission.inside, self._core.batcher
         yield GaugeMetricFamily(
             "yoloserve_inflight_requests", "Requests admitted and not yet answered", value=inside
         )
@@ -365,13 +366,13 @@ class _Queue(Collector):
 class _Triton(Collector):
     """The same by Triton's names, for dashboards and autoscalers that know those."""
 
-    def __init__(self, detector: Detector, statistics: Statistics) -> None:
-        self._detector = detector
+    def __init__(self, core: EngineCore, statistics: Statistics) -> None:
+        self._core = core
         self._statistics = statistics
 
     def collect(self) -> Iterator[Metric]:
         """Read the statistics."""
-        info, statistics = self._detector.info, self._statistics
+        info, statistics = self._core.info, self._statistics
         model = info.name, info.version
         labels = ["model", "version"]
 
@@ -400,5 +401,5 @@ class _Triton(Collector):
         pending = GaugeMetricFamily(
             "nv_inference_pending_request_count", "Images that wait for the engine", labels=labels
         )
-        pending.add_metric(model, self._detector.batcher.waiting)
+        pending.add_metric(model, self._core.batcher.waiting)
         yield pending
