@@ -12,7 +12,7 @@ from bench.serving.report import CAREFUL, EXACT, OURS, TUTORIAL, Verdict, table,
 
 
 def load(*samples):
-    return Load(10.0, samples, client_cpu_s=0, server_cpu_s=0)
+    return Load(10.0, samples, client_cpu_s=0, server_cpu_s=0, busiest_cpu_s=0)
 
 
 def test_only_good_answers_in_time_and_inside_the_phase_are_counted():
@@ -76,12 +76,13 @@ def test_pictures_are_as_large_as_they_should_be_and_always_the_same():
 
 def test_a_ceiling_is_that_of_a_checkouts_server_around_this_ones_stub():
     """An old stub would not know what it is to be like."""
-    server = stub(Engine(5, 16), Path("/old"), Assets(Path("/p"), Path("/f"), ()))
+    server = stub(Engine(5, 16), Path("/old"), 3, Assets(Path("/p"), Path("/f"), ()))
     settings = dict(each.split("=", 1) for each in server.arguments if "=" in each)
     server_of, stub_of = settings["PYTHONPATH"].split(":")
     assert server_of == "/old/serving_image"
     assert Path(stub_of, "stub_engine", "engine.py").is_file()
     assert (settings["YOLOSTUB_SERVICE_MS"], settings["YOLOSTUB_MAX_BATCH"]) == ("5", "16")
+    assert server.arguments[-2:] == ("--front-processes", "3")
     assert Engine(5, 16).callers >= 2 * 16 * 2  # each lane full, and as many who wait
 
 

@@ -60,9 +60,9 @@ def _one(target: Running, asking: Client, seed: int) -> Numbers:
     """Return what one started server gives."""
     numbers: Numbers = {"ready_s": target.ready_s}
     asking.closed(target, 4, 2)  # warm
-    before = target.cpu_s()
+    before = sum(target.cpu_s().values())
     time.sleep(IDLE_S)
-    numbers["idle_cores"] = (target.cpu_s() - before) / IDLE_S
+    numbers["idle_cores"] = (sum(target.cpu_s().values()) - before) / IDLE_S
     load = asking.closed(target, 1, CLOSED_S)
     numbers |= {"p50_ms": load.quantile_ms(0.5), "p99_ms": load.quantile_ms(0.99)}
     load = asking.closed(target, 4, CLOSED_S)

@@ -29,7 +29,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EX_TERMINATED))  # no server stays behind
     options = _options()
     if options.ceiling:
-        return ceiling.measure(options.against, options.rounds or 2, quick=options.quick)
+        return ceiling.measure(
+            options.against, options.rounds or 2, quick=options.quick, fronts=options.fronts
+        )
     assets, cores = prepare(), Cores.split()
     compared = [s for s in servers(assets) if not options.only or s.name in options.only]
     rounds = options.rounds or (1 if options.quick else 2)
@@ -73,6 +75,13 @@ def _options() -> argparse.Namespace:
         type=Path,
         metavar="CHECKOUT",
         help="the ceiling of these checkouts in the same run, too",
+    )
+    parser.add_argument(
+        "--fronts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the ceiling with N front processes before the engine's in the same run, too",
     )
     return parser.parse_args()
 

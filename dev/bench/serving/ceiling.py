@@ -48,17 +48,22 @@ class Engine:
         return max(FEW_CALLERS, 2 * LANES * self.batch)
 
 
-def measure(others: Sequence[Path], rounds: int, *, quick: bool) -> int:
-    """Print a table of all engines and checkouts, and a last line of JSON."""
+def measure(others: Sequence[Path], rounds: int, *, quick: bool, fronts: int = 0) -> int:
+    """Print a table of all engines and checkouts, and a last line of JSON.
+
+    fronts: take turns with as many front processes before the engine's, too.
+    """
     assets, cores = pictures_only("ceiling"), Cores.split()
     seconds = 1.0 if quick else 3.0
-    checkouts = {"new": ROOT} | {str(other): other.resolve() for other in others}
+    checkouts = {"new": (ROOT, 0)} | {str(other): (other.resolve(), 0) for other in others}
+    if fronts:
+        checkouts[f"new, {fronts} fronts"] = ROOT, fronts
     engines = [Engine(*each) for each in product(SERVICE_MS, BATCHES)]
     found: dict[tuple[str, str], list[Numbers]] = {}
     with client(assets, cores) as asking:
         for number, engine in product(range(rounds), engines):
             for name in in_turn(list(checkouts), number):
-                server = stub(engine, checkouts[name], assets)
+                server = stub(engine, *checkouts[name], assets)
                 numbers = _one(server, engine, assets, cores, asking, seconds)
                 found.setdefault((str(engine), name), []).append(numbers)
                 print(f"{number} {engine}, {name}: {json.dumps(numbers)}", file=sys.stderr)
@@ -76,7 +81,7 @@ def measure(others: Sequence[Path], rounds: int, *, quick: bool) -> int:
     return 0
 
 
-def stub(engine: Engine, checkout: Path, assets: Assets) -> Server:
+def stub(engine: Engine, checkout: Path, fronts: int, assets: Assets) -> Server:
     """Describe the server of a checkout around this one's stub."""
     settings = {
         "PYTHONPATH": f"{checkout / 'serving_image'}:{ROOT / 'dev'}",
@@ -95,6 +100,7 @@ def stub(engine: Engine, checkout: Path, assets: Assets) -> Server:
             *("env", *(f"{name}={value}" for name, value in settings.items())),
             *(sys.executable, "-m", "stub_engine", "serve"),
             *("--port", "{port}", "--deadline-ms", "{deadline_ms}"),
+            *(("--front-processes", str(fronts)) if fronts else ()),
         ),
         path="/v1/detect",
         sheds=True,
@@ -109,6 +115,7 @@ def _one(
         asking.closed(target, engine.callers, max(1.0, seconds / 3))  # warm
         closed = asking.closed(target, engine.callers, seconds)
         numbers = {"per_s": closed.rate(), "cpu_ms": closed.cpu_ms()}
+        numbers["busiest_ms"] = closed.busiest_cpu_ms()
         rate = max(1.0, SHARE * numbers["per_s"])  # a machine may give none for a second
         load = asking.open(target, rate, seconds, 0, deadline_s=DEADLINE_S)
         numbers |= {"p99_ms": load.quantile_ms(0.99), "refused": load.refused()}
@@ -123,7 +130,7 @@ def _efficiency(assets: Assets, cores: Cores, asking: Client, seconds: float) ->
     rates = []
     for server in (frozenset([min(cores.server)]), cores.server):
         some = Cores(server, cores.client)
-        numbers = _one(stub(engine, ROOT, assets), engine, assets, some, asking, seconds)
+        numbers = _one(stub(engine, ROOT, 0, assets), engine, assets, some, asking, seconds)
         rates.append(numbers["per_s"] / len(server))
     return round(rates[1] / rates[0], 3)
 

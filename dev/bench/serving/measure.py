@@ -87,10 +87,12 @@ class Client:
         self._process.stdin.write(json.dumps(told) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
-        server_cpu_s, client_cpu_s = target.cpu_s() - before, answer["cpu_s"]
+        each = [after - before.get(pid, 0.0) for pid, after in target.cpu_s().items()]
+        server_cpu_s, client_cpu_s = sum(each), answer["cpu_s"]
         others_s = busy_s() - busy_before - server_cpu_s - client_cpu_s
         self.others.append(max(0.0, others_s) / (time.perf_counter() - began))
-        return Load(seconds, [tuple(s) for s in answer["samples"]], client_cpu_s, server_cpu_s)
+        samples = [tuple(sample) for sample in answer["samples"]]
+        return Load(seconds, samples, client_cpu_s, server_cpu_s, max(each, default=0.0))
 
 
 def busy_s(told: Path = Path("/proc/stat")) -> float:
@@ -125,6 +127,7 @@ class Load:
     samples: Sequence[Sample]
     client_cpu_s: float
     server_cpu_s: float
+    busiest_cpu_s: float  # of all its processes
 
     def rate(self, within_s: float = float("inf")) -> float:
         """Count the good answers a second, `within_s` of when they were due.
@@ -149,8 +152,14 @@ class Load:
 
     def cpu_ms(self) -> float:
         """Return the CPU time of the server for each good answer: neighbours change it little."""
-        good = sum(status == 200 for *_, status in self.samples)
-        return self.server_cpu_s * 1000 / max(1, good)
+        return self.server_cpu_s * 1000 / self._good()
+
+    def busiest_cpu_ms(self) -> float:
+        """Return the same of the process that has most of it: more cores do not help that one."""
+        return self.busiest_cpu_s * 1000 / self._good()
+
+    def _good(self) -> int:
+        return max(1, sum(status == 200 for *_, status in self.samples))
 
     def refused(self) -> float:
         """Return the share of the requests that were told no."""

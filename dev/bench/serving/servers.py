@@ -109,9 +109,9 @@ class Running:
         """Sum the memory of its processes, what they share counted once (PSS)."""
         return sum(map(_pss_mib, marked(self._mark)))
 
-    def cpu_s(self) -> float:
-        """Sum the CPU time of its processes."""
-        return sum(map(_cpu_s, marked(self._mark)))
+    def cpu_s(self) -> dict[int, float]:
+        """Tell the CPU time of each of its processes."""
+        return {pid: _cpu_s(pid) for pid in marked(self._mark)}
 
 
 @contextmanager
