@@ -50,11 +50,11 @@ def _serve(settings: Settings, start: "Callable[[Settings], Engine] | None") -> 
     # A network is read and compiled mostly outside of Python: time to import what speaks HTTP.
     with ThreadPoolExecutor(1, "start") as beside:
         starting = beside.submit(start or usual, settings)
-        from yoloserve.assembly import assemble
-        from yoloserve.http.server import Server
+        from yoloserve.assembly import assemble, before
 
+        serve = before(settings)
         engine = starting.result()
-    server = Server(assemble(settings, engine), settings)
+    server = serve(assemble(settings, engine))
     server.run()
     return 0 if server.started and not server.blind else FAILED
 

@@ -21,7 +21,14 @@ from yoloserve.detections.surest import Surest
 from yoloserve.engine.starting import PROBE, Engine, ModelInfo
 from yoloserve.images.decoding import decode
 from yoloserve.images.letterbox import Image, Letterbox, blank, letterbox
-from yoloserve.scheduling.admission import ANYBODY, Admission, Flow, slowest, waiting_limit
+from yoloserve.scheduling.admission import (
+    ANYBODY,
+    MOST_WAITING,
+    Admission,
+    Flow,
+    slowest,
+    waiting_limit,
+)
 from yoloserve.scheduling.batching import Batcher, OnBatch, ServiceTime
 from yoloserve.scheduling.concurrency import Lender, Room, Threads, available_cpus
 from yoloserve.settings import Settings
@@ -29,6 +36,7 @@ from yoloserve.settings import Settings
 _Begun = tuple[Detections | Unfinished, Detections | None]
 WARM_UP_RUNS = 2
 PROBE_PIXELS = 2**24  # more than it has
+ROOMY_PART = 4  # of the places: with fewer taken, whoever comes has one
 LONG_PART = 4  # of the places: who wants all boxes may have one of so many
 LARGEST_TENSOR = 640 * 640 * 3  # the unit of work: a network's time goes by pixels
 
@@ -69,9 +77,8 @@ class Seen:
 class Place(Protocol):
     """What who was let in has until it leaves."""
 
-    @property
-    def memory(self) -> Image | None:
-        """Give where its tensor is to be made, as a row of bytes; None: anywhere."""
+    def writing(self) -> AbstractContextManager[Image | None]:
+        """Give where its tensor is to be made, as a row of bytes; None: anywhere. On a thread."""
 
 
 class Core(Protocol):
@@ -101,7 +108,9 @@ class Core(Protocol):
 class Anywhere:
     """A place with no memory of its own."""
 
-    memory: Image | None = None
+    def writing(self) -> AbstractContextManager[None]:
+        """Give none."""
+        return nullcontext()
 
 
 ANYWHERE = Anywhere()
@@ -201,6 +210,11 @@ class EngineCore:
         return self.batcher.parallel
 
     @property
+    def most(self) -> int:
+        """Count the callers that can ever be inside."""
+        return self.batcher.parallel + MOST_WAITING
+
+    @property
     def busy(self) -> bool:
         """Say whether who comes next may have to wait: then nothing is done but what is asked."""
         return self.batcher.waiting > 0 or 2 * self.admission.inside > self._most_inside()
@@ -212,6 +226,11 @@ class EngineCore:
             self.batcher.capacity_per_s,
             (self.preparers, self.preparing.predict(1)),
         )
+
+    @property
+    def roomy(self) -> bool:
+        """Say whether most places are free."""
+        return ROOMY_PART * self.admission.inside < self._most_inside()
 
     def _most_inside(self) -> int:
         """Count those who can be served at the same moment, and those who may wait for it."""

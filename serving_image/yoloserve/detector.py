@@ -246,7 +246,7 @@ class Detector:
             source,
             header,
             self.info.input_size,
-            place.memory,
+            place,
         )
         prepared = self.clock()
         if pixels > BIG_PIXELS:  # the threads of the others are no part of the stage
@@ -282,15 +282,16 @@ def _prepare(
     source: Source,
     header: Header | None,
     size: InputSize,
-    memory: Image | None,
+    place: Place,
 ) -> Prepared:
     began = time.perf_counter()
-    if isinstance(source, Pixels):
-        frame, (image, reduced) = None, (source.make(), 1)
-    else:
-        assert header
-        frame = Frame.of(header.width, header.height, size, memory)
-        image, reduced = decode(source, header, size, frame.place)
-    decoded = time.perf_counter()
-    tensor, fit = letterbox(image, size, reduced, frame, memory)
+    with place.writing() as memory:
+        if isinstance(source, Pixels):
+            frame, (image, reduced) = None, (source.make(), 1)
+        else:
+            assert header
+            frame = Frame.of(header.width, header.height, size, memory)
+            image, reduced = decode(source, header, size, frame.place)
+        decoded = time.perf_counter()
+        tensor, fit = letterbox(image, size, reduced, frame, memory)
     return Prepared(tensor, fit, decoded - began, time.perf_counter() - decoded)

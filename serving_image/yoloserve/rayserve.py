@@ -19,7 +19,7 @@ from yoloserve.assembly import assemble
 from yoloserve.engine import memory
 from yoloserve.engine.starting import Engine
 from yoloserve.engine.starting import start as usual
-from yoloserve.http.serving import Serving, serving_of
+from yoloserve.http.serving import EngineServing, engine_serving_of
 from yoloserve.http.side_port import side_ports
 from yoloserve.settings import Settings, passed_over
 from yoloserve.telemetry import logs
@@ -67,8 +67,10 @@ class Replica:
         for variable, nearest in passed_over(os.environ).items():
             log.warning("no such setting", extra={"variable": variable, "nearest": nearest})
         settings = Settings.read()
+        if settings.front_processes:  # Ray's proxies speak HTTP, and its replicas are the processes
+            log.warning("no front processes on Ray", extra={"asked": settings.front_processes})
         app = assemble(settings, self._start(settings))
-        serving = serving_of(app)
+        serving = engine_serving_of(app)
         serving.watch.give_up = self._give_up
         await _tell_beside(serving)
         app.add_middleware(WithoutRequestId)
@@ -86,7 +88,7 @@ class Replica:
             raise NotSeeing("the network's answer to a known picture is not what it was, for good")
 
 
-async def _tell_beside(serving: Serving) -> None:
+async def _tell_beside(serving: EngineServing) -> None:
     """Open the replica's own ports: whoever asks through Ray's meets any replica.
 
     They are shared, for the next replica in a pod may start before the last one has ended, and

@@ -350,6 +350,13 @@ class Settings(LastWords, extra="forbid"):
         False, description="Log each request. Costs a tenth of the throughput of a fast device."
     )
 
+    front_processes: ServeOnly[int] = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes before the engine's that speak HTTP and decode pictures, for an "
+        "accelerator that is faster than one process feeds it; 0: one process does all.",
+    )
     host: ServeOnly[str] = Field(
         "127.0.0.1", description="Address to listen on; 0.0.0.0 in the image."
     )

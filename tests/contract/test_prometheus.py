@@ -17,6 +17,7 @@ from yolofleet.analysis.evidence import Evidence, parse
 from yolofleet.analysis.prometheus import Scraped, query, read
 from yoloserve.detections.postprocess import Detections
 from yoloserve.detector import Answer, Timing
+from yoloserve.fronts.processes import Fronts
 from yoloserve.shadow.pairs import Found, difference
 from yoloserve.shadow.tally import Outcome, Tallies
 from yoloserve.shadow.telling import Comparisons
@@ -194,7 +195,9 @@ def test_the_guides_name_each_series_of_a_server_and_none_that_is_not_shown() ->
     golden = Golden(
         set_sha256="ab", state="done", images=3, map50=0.5, map50_class={"circle": 0.5}, message=""
     )
-    text = Server(golden).metrics.text().decode()
+    server = Server(golden)
+    server.metrics.watch_fronts(Fronts(count=1, threads=1))
+    text = server.metrics.text().decode()
     shown = set(re.findall(r"^# TYPE (yoloserve_\w+)", text, re.MULTILINE))
     shown = {name for name in shown if not name.endswith("_created")}
     pages = [

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from controlplane import ports
+from fronted import front_of
 from yoloserve.core import EngineCore
 from yoloserve.detections.postprocess import Head
 from yoloserve.detector import Detector
 from yoloserve.engine.starting import Engine, ModelInfo
 from yoloserve.http.app import create_app
-from yoloserve.http.serving import Serving, serving_of
+from yoloserve.http.serving import EngineServing, Serving, serving_of
 from yoloserve.images.letterbox import Image, InputSize
 from yoloserve.model.metadata import Metadata
 from yoloserve.scheduling.concurrency import Threads
@@ -185,14 +186,12 @@ class Served:
     """An application in this process, and what is behind it."""
 
     client: httpx.AsyncClient
-    app: Any
+    app: Any  # that is asked
+    asked: Serving  # of it
+    serving: EngineServing
     core: EngineCore
-    detector: Detector
+    detector: Detector  # of the application
     backend: FakeBackend
-
-    @property
-    def serving(self) -> Serving:
-        return serving_of(self.app)
 
     async def detect(self, body: bytes, query: str = "", **headers: str) -> httpx.Response:
         return await self.client.post(f"/v1/detect{query}", content=body, headers=headers)
@@ -201,12 +200,37 @@ class Served:
 Serve = Callable[..., Any]
 
 
+BY_A_FRONT = frozenset(
+    {
+        "test_access",
+        "test_app",
+        "test_compression",
+        "test_cors",
+        "test_detecting_several",
+        "test_disagreements",
+        "test_negotiation",
+        "test_request_start",
+        "test_shadow",
+        "test_stream",
+        "test_v2",
+    }
+)
+"""Whose promises are tried by a front as well."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if "serve" in metafunc.fixturenames and module in BY_A_FRONT:
+        metafunc.parametrize("serve", ["alone", "front"], indirect=True)
+
+
 @pytest.fixture
-def serve(backend: FakeBackend) -> Serve:
+def serve(backend: FakeBackend, request: pytest.FixtureRequest) -> Serve:
     """Serve the fake backend, or `engine`: `async with serve(max_pixels=100) as served`.
 
     What depends on how much time has passed is asked with a `clock` that moves when told to.
     """
+    by_a_front = getattr(request, "param", "alone") == "front"
 
     @asynccontextmanager
     async def serve(
@@ -238,14 +262,16 @@ def serve(backend: FakeBackend) -> Serve:
             clock=clock,
             on_batch=metrics.batch_ran,
         )
-        serving = Serving.of(core, metrics, settings)
+        serving = EngineServing.of(core, metrics, settings)
         app = create_app(serving)
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
-        ):
-            yield Served(client, app, core, serving.detector, backend)
+        async with app.router.lifespan_context(app), AsyncExitStack() as stack:
+            if by_a_front:
+                app = (await stack.enter_async_context(front_of(app, clock))).app
+            transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+            client = httpx.AsyncClient(transport=transport, base_url="http://test")
+            await stack.enter_async_context(client)
+            asked = serving_of(app)
+            yield Served(client, app, asked, serving, core, asked.detector, backend)
 
     return serve
 

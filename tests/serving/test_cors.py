@@ -76,12 +76,12 @@ async def unauthorized(served: Any, _: bytes) -> Any:
 
 
 async def too_large(served: Any, jpeg: bytes) -> Any:
-    served.serving.bodies._max_bytes = 10
+    served.asked.bodies._max_bytes = 10
     return await served.detect(jpeg, origin=APP, authorization=f"Bearer {KEY}")
 
 
 async def over_quota(served: Any, jpeg: bytes) -> Any:
-    served.serving.settings = served.serving.settings.model_copy(update={"quota_per_second": 1e-3})
+    served.asked.settings = served.asked.settings.model_copy(update={"quota_per_second": 1e-3})
     await served.detect(jpeg, authorization=f"Bearer {KEY}")
     return await served.detect(jpeg, origin=APP, authorization=f"Bearer {KEY}")
 

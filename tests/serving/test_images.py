@@ -489,6 +489,16 @@ def test_a_jpeg_decoded_into_its_tensor_makes_the_same_tensor(
     as_wide_as_its_tensor = shape[0] in (160, 320)
     assert (image is frame.place) == (orientation == 1 and as_wide_as_its_tensor)
 
+    memory = np.full(160 * 160 * 3 + 9, 7, np.uint8)
+    frame = Frame.of(*shape, size, memory)
+    image, reduced = decode_for(jpeg, read_header(jpeg), size, frame.place)
+    tensor, fit = letterbox(image, size, reduced, frame, memory)
+    np.testing.assert_array_equal(tensor, expected[0])
+    assert fit == expected[1]
+    seen = Frame.over(fit.width, fit.height, size, memory)  # by whom the picture is not sent to
+    np.testing.assert_array_equal(seen.tensor, expected[0])
+    assert seen.fit == expected[1]
+
 
 def _asked(jpeg: bytes, size: InputSize) -> tuple[Image, InputSize, int]:
     image, reduced = decode_for(jpeg, read_header(jpeg), size)

@@ -66,19 +66,19 @@ async def test_what_waited_for_longer_than_its_deadline_is_refused_where_stamps_
     serve, clock, jpeg: bytes, trusted: bool, stamp: str, status: int
 ) -> None:
     async with serve(clock=clock, deadline_ms=300, trust_request_start=trusted) as served:
-        served.serving.wall_clock = lambda: NOW
+        served.asked.wall_clock = lambda: NOW
         answer = await served.detect(jpeg, **{"X-Request-Start": stamp})
         assert answer.status_code == status
         if status == 504:
             assert answer.json()["error"]["code"] == "deadline_exceeded"
             assert 'yoloserve_deadline_misses_total{at="arrival"} 1.0' in (
-                served.serving.metrics.text().decode()
+                (await served.client.get("/metrics")).text
             )
 
 
 async def test_of_two_stamps_none_is_believed(serve, clock, jpeg: bytes) -> None:
     async with serve(clock=clock, deadline_ms=300, trust_request_start=True) as served:
-        served.serving.wall_clock = lambda: NOW
+        served.asked.wall_clock = lambda: NOW
         stamps = [("x-request-start", "t=1764439999.000")] * 2
         answer = await served.client.post("/v1/detect", content=jpeg, headers=stamps)
         assert answer.status_code == 200

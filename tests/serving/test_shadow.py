@@ -361,7 +361,7 @@ async def test_pixels_are_shown_as_a_picture_of_just_these(revisions, datatype: 
         shown = [decode(request.content, max_pixels=10**4)[:, :, ::-1] for request in sent]
         for picture in RAW:
             assert any(np.array_equal(picture, each) for each in shown)
-        await until(lambda: not stable.serving.shadow._held)
+        await until(lambda: not stable.asked.shadow._held)
 
 
 async def test_what_a_picture_was_decoded_from_is_no_difference_between_two_revisions(
@@ -403,10 +403,10 @@ def test_a_picture_of_pixels_is_as_long_as_was_said_and_nothing_of_it_is_lost(
 )
 async def test_of_several_pictures_those_too_large_are_left_out(stable_of, jpeg, source) -> None:
     async with stable_of(Canary()) as stable:
-        with stable.serving.shadow.drawn([jpeg, source, jpeg], stable.detector.defaults) as drawn:
+        with stable.asked.shadow.drawn([jpeg, source, jpeg], stable.detector.defaults) as drawn:
             assert drawn.below == [NEARLY, 0, NEARLY]
             assert [each is source for each in drawn.sources] == [False, True, False]
-        assert frames(stable) == {"skipped_size": 1}
+        await until(lambda: frames(stable) == {"skipped_size": 1})
 
 
 @pytest.mark.parametrize(
@@ -442,11 +442,11 @@ async def test_one_picture_that_is_none_leaves_nothing_to_show_of_a_request_of_v
     async with revisions() as (stable, _):
         answer = await stable.client.post(INFER, **encoded(jpeg, b"no picture", jpeg))
         assert answer.status_code == 415
-        assert not stable.serving.shadow._held
+        assert not stable.asked.shadow._held
         answer = await stable.client.post("/v1/detect/batch", **files(jpeg, b"no picture", jpeg))
         assert answer.status_code == 200
         await until(lambda: frames(stable) == {"compared": 2})
-        await until(lambda: not stable.serving.shadow._held)
+        await until(lambda: not stable.asked.shadow._held)
 
 
 async def test_no_request_is_shown_twice_whatever_is_spoken(revisions, jpeg) -> None:
@@ -511,8 +511,8 @@ async def test_no_place_in_a_request_is_shown_more_often_than_another(
         await stable.client.post(INFER, **encoded(*each))
         await until(lambda: frames(stable) == {"compared": 1, "skipped_rate": 2})
         assert [request.content for request in sent] == each[-1:]
-        monkeypatch.setattr(replay, "MOST_BYTES", 2 * len(each[-1]))
-        with stable.serving.shadow.drawn(each, stable.detector.defaults) as drawn:
+        stable.asked.shadow._most_bytes = 2 * len(each[-1])
+        with stable.asked.shadow.drawn(each, stable.detector.defaults) as drawn:
             assert drawn.below == [0, NEARLY, NEARLY]
 
 
@@ -522,10 +522,10 @@ async def test_a_caller_that_leaves_takes_its_pictures_along(stable_of, jpeg, ba
         backend.started.clear()
         leaving = asyncio.create_task(stable.client.post(INFER, **encoded(jpeg, jpeg)))
         await asyncio.to_thread(backend.started.wait)
-        assert len(stable.serving.shadow._held) == 2
+        assert len(stable.asked.shadow._held) == 2
         leaving.cancel()
         await asyncio.wait((leaving,))
-        assert not stable.serving.shadow._held
+        assert not stable.asked.shadow._held
         assert frames(stable) == {}
         backend.may_run.set()
 
@@ -543,7 +543,7 @@ async def test_a_frame_of_a_stream_is_shown_once_it_is_answered(revisions, strea
 async def test_a_share_is_drawn(revisions, jpeg) -> None:
     async with revisions(live=told(percent=50)) as (stable, _):
         draws = iter([0.4999, 0.5, 0.9, 0.0])
-        stable.serving.shadow._draw = lambda: next(draws)
+        stable.asked.shadow._draw = lambda: next(draws)
         for _ in range(4):
             await stable.detect(jpeg)
         await until(lambda: frames(stable) == {"compared": 2})

@@ -1,7 +1,7 @@
 """The application: routes, start and end, and what happens to errors."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -27,18 +27,20 @@ from yoloserve.http.middleware import (
 from yoloserve.http.replies import detects, refusal, reply
 from yoloserve.http.routes import detect, disagreements, health, page, stream, v2
 from yoloserve.http.schemas import StreamResponse, V2Request
-from yoloserve.http.serving import Serving, serving_of
-from yoloserve.telemetry.metrics import Metrics
+from yoloserve.http.serving import Serving, engine_serving_of, serving_of
+from yoloserve.telemetry.counting import Counting
 
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 CODE_OF = {404: "not_found", 405: "method_not_allowed"}  # what the router itself refuses
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody receives it
 ROUTES = detect, stream, v2, health, disagreements, page
 
 
-def create_app(serving: Serving) -> FastAPI:
+def create_app(serving: Serving, lifespan: Lifespan | None = None) -> FastAPI:
     """Build the application around an engine that is ready to warm up.
 
     It runs at the root or below another's prefix; `serving_of` tells what its host may ask of it.
+    lifespan: another than the engine's.
     """
     detector, metrics, settings = serving.detector, serving.metrics, serving.settings
     app = FastAPIOffline(
@@ -53,7 +55,7 @@ def create_app(serving: Serving) -> FastAPI:
         "A camera's frames go over a WebSocket, `/v1/stream`: each binary message is an encoded "
         "image, each answer a `StreamResponse` as text. While a frame is looked at, newer ones "
         "replace each other. Parameters are those of `/v1/detect`, `deadline_ms` and `camera_id`.",
-        lifespan=_lifespan,
+        lifespan=lifespan or _lifespan,
         docs_url=None,
         redoc_url=None,
         # Behind a proxy that strips a prefix, neither is where the client would be sent: what is
@@ -99,7 +101,7 @@ def _complete(document: dict[str, Any]) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with serving_of(app).running():
+    async with engine_serving_of(app).running():
         yield
 
 
@@ -138,7 +140,7 @@ async def _nobody_there(request: Request, _: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-def _failed(metrics: Metrics, scope: Scope, error: Exception) -> Response:
+def _failed(metrics: Counting, scope: Scope, error: Exception) -> Response:
     """Answer a bug; its error goes on, to the log."""
     path = scope["path"]
     if detects(path):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -21,6 +21,7 @@ from yoloserve.errors import (
 from yoloserve.http.compression import decompressed
 from yoloserve.http.forms import all_files, one_file
 from yoloserve.http.negotiation import media_type
+from yoloserve.settings import Settings
 
 if TYPE_CHECKING:
     from yoloserve.http.fetching import Fetcher
@@ -42,13 +43,32 @@ class Bodies:
     """Reads bodies, within limits on each one's size and time and on the memory of all."""
 
     def __init__(
-        self, max_bytes: int, timeout_s: float, max_images: int, fetcher: "Fetcher | None" = None
+        self,
+        max_bytes: int,
+        timeout_s: float,
+        max_images: int,
+        fetcher: "Fetcher | None" = None,
+        most_held: int = BODIES_HELD,
     ) -> None:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._max_images = max_images
         self._fetcher = fetcher
+        self._most_held = most_held * max_bytes
         self.held = 0
+
+    @classmethod
+    def within(
+        cls, settings: Settings, fetcher: "Fetcher | None", most_held: int = BODIES_HELD
+    ) -> Self:
+        """Make it as the settings say. most_held: bodies of the largest size, of all together."""
+        return cls(
+            settings.max_body_bytes,
+            settings.body_timeout_seconds,
+            settings.max_images,
+            fetcher,
+            most_held,
+        )
 
     @asynccontextmanager
     async def image_of(self, request: Request) -> AsyncIterator[bytes]:
@@ -136,7 +156,7 @@ class Bodies:
     def take(self, size: int) -> None:
         """Count `size` more bytes; raise `Overloaded` when all bodies together are too much."""
         self.held += size
-        if self.held > BODIES_HELD * self._max_bytes:
+        if self.held > self._most_held:
             raise Overloaded(f"requests hold {self.held} bytes already")
 
 

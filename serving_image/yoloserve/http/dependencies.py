@@ -11,7 +11,7 @@ from yoloserve.detector import Detector
 from yoloserve.http import request_start
 from yoloserve.http.callers import Caller, traffic_of
 from yoloserve.http.options import class_indices, option_of
-from yoloserve.http.serving import serving_of
+from yoloserve.http.serving import engine_serving_of, serving_of
 from yoloserve.scheduling.admission import Flow
 from yoloserve.scheduling.connections import network_of
 from yoloserve.telemetry.metrics import Metrics
@@ -29,7 +29,7 @@ async def served(request: HTTPConnection) -> Detector:
 
 async def counted(request: HTTPConnection) -> Metrics:
     """Hand over the metrics."""
-    return serving_of(request.app).metrics
+    return engine_serving_of(request.app).metrics
 
 
 async def named(
@@ -78,7 +78,7 @@ async def calling(request: Request, caller: Annotated[Caller, Depends(named)]) -
     """Let the caller in; raise `Overloaded` or `OverQuota` before a byte of the body is read."""
     serving = serving_of(request.app)
     serving.refuse_if_blind()
-    serving.spend(caller.client)  # first: who may not ask has nothing to do with places
+    await serving.spend(caller.client)  # first: who may not ask has nothing to do with places
     await serving.detector.check(caller.flow)
     return caller
 

@@ -21,7 +21,7 @@ from yoloserve.http.replies import detects, refusal
 from yoloserve.http.serving import Serving
 from yoloserve.origins import ANY
 from yoloserve.shadow.replay import SOURCE, SOURCE_KEY
-from yoloserve.telemetry.metrics import Metrics
+from yoloserve.telemetry.counting import Counting
 from yoloserve.telemetry.tracing import current
 from yoloserve.telemetry.traffic import Traffic
 
@@ -105,11 +105,11 @@ class Traced:
             await send(message)
 
         metrics = self._serving.metrics
-        metrics.active_requests.inc()
+        metrics.active += 1
         try:
             await self._inner(scope, receive, send_with_ids)
         finally:
-            metrics.active_requests.dec()
+            metrics.active -= 1
             route = getattr(scope.get("route"), "path", "")
             seconds = time.perf_counter() - began
             metrics.served(method, route, status, seconds)
@@ -209,7 +209,7 @@ def cors(origins: Collection[str]) -> partial[CORSMiddleware]:
 class Door:
     """Lets in who looks after the server, and nobody else, when all connections are taken."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Counting) -> None:
         self._inner = app
         self._metrics = metrics
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from yoloserve import errors
 from yoloserve.http.schemas import error_json, v2_error_json
+from yoloserve.telemetry.counting import HURRIED
 
 STATUS_OF: dict[type[errors.Refusal], int] = {
     errors.InvalidImage: 400,
@@ -40,6 +41,15 @@ DESCRIPTIONS = {
     503: "`overloaded`: too many wait already; try again after `Retry-After` seconds. "
     "`keys_unavailable`: nobody can say whether the token is valid. `blind`: about to restart",
     504: "`deadline_exceeded`: no answer could be ready in time",
+}
+# What a request may have come to, besides an answer.
+CODES = frozenset(error.code for error in STATUS_OF) | {
+    HURRIED,
+    "canceled",
+    "http_error",
+    "internal",
+    "method_not_allowed",
+    "not_found",
 }
 DETECT = "/v1/"
 V2 = "/v2/"

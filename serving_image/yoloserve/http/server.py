@@ -15,8 +15,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from yoloserve.engine import memory
+from yoloserve.http.bodies import Bodies
 from yoloserve.http.protocol import HttpProtocol, StreamProtocol
-from yoloserve.http.serving import serving_of
+from yoloserve.http.serving import engine_serving_of
 from yoloserve.http.side_port import side_ports
 from yoloserve.scheduling.connections import AT_THE_DOOR, Connections
 from yoloserve.settings import Settings
@@ -35,29 +36,12 @@ class Server(uvicorn.Server):
     """A uvicorn that drains: first not ready, still answering; then finishing; then gone."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
-        serving = serving_of(app)
+        serving = engine_serving_of(app)
         connections = Connections(
             most_connections(settings.max_connections, settings.max_streams), serving.metrics.cut
         )
         serving.metrics.watch_connections(connections)
-        slow_s = settings.body_timeout_seconds
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host=settings.host,
-                port=settings.port,
-                http=HttpProtocol.within(slow_s, connections),
-                loop="uvloop",
-                ws=StreamProtocol.within(slow_s, connections, memory=serving.bodies),
-                ws_max_size=settings.max_body_bytes,
-                ws_per_message_deflate=False,  # images are compressed, and bombs are compact
-                access_log=False,  # a tenth of the throughput; the metrics count requests
-                log_config=None,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=max(FINISH_S, ceil(settings.deadline_ms / 1000)),
-            )
-        )
+        super().__init__(configuration(app, settings, serving.bodies, connections))
         self._serving = serving
         serving.watch.give_up = self._give_up
         self.blind = False
@@ -79,18 +63,17 @@ class Server(uvicorn.Server):
         """Warm up, listen, and only then say so; the evidence is told from the first moment on."""
         for port, number in self._beside:
             await port.open(self.config.host, number)
-        await super().startup(sockets)
+        host, port_number = await self._listen(sockets)
         if self.started:
             # What was imported stays. Looking through it takes the collector, and all requests
             # meanwhile, 50 ms.
             gc.freeze()
             memory.give_back()
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
             info = self._serving.detector.info
             log.info(
                 "ready",
                 extra={
-                    "url": f"http://{host}:{port}/",
+                    "url": f"http://{host}:{port_number}/",
                     "detector": info.name,
                     "revision": info.revision,
                     "version": info.version,
@@ -100,6 +83,12 @@ class Server(uvicorn.Server):
                     "device": info.device,
                 },
             )
+
+    async def _listen(self, sockets: list[socket.socket] | None) -> tuple[str, int]:
+        """Warm up and listen; return where."""
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return host, port
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish; whoever judges this release may look until the end."""
@@ -125,6 +114,28 @@ class Server(uvicorn.Server):
         self.blind = self.should_exit = True
         seconds = (self.config.timeout_graceful_shutdown or 0) + 1
         asyncio.get_running_loop().call_later(seconds, os._exit, BLIND_EXIT)
+
+
+def configuration(
+    app: FastAPI, settings: Settings, bodies: Bodies, connections: Connections
+) -> uvicorn.Config:
+    """Say how uvicorn is to speak with clients."""
+    slow_s = settings.body_timeout_seconds
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=HttpProtocol.within(slow_s, connections),
+        loop="uvloop",
+        ws=StreamProtocol.within(slow_s, connections, memory=bodies),
+        ws_max_size=settings.max_body_bytes,
+        ws_per_message_deflate=False,  # images are compressed, and bombs are compact
+        access_log=False,  # a tenth of the throughput; the metrics count requests
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(FINISH_S, ceil(settings.deadline_ms / 1000)),
+    )
 
 
 def most_connections(wanted: int, streams: int) -> int:

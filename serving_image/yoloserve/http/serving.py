@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from starlette.applications import Starlette
 
@@ -22,9 +23,10 @@ from yoloserve.quality.golden import GoldenSet
 from yoloserve.scheduling.admission import Places, Quotas
 from yoloserve.settings import Settings
 from yoloserve.shadow.keys import KeyFile, Keys
-from yoloserve.shadow.replay import Shadow
+from yoloserve.shadow.replay import Shadow, Shows
 from yoloserve.shadow.telling import Comparisons
 from yoloserve.telemetry import logs
+from yoloserve.telemetry.counting import Counting
 from yoloserve.telemetry.evidence import Evidence, Witness
 from yoloserve.telemetry.golden import GoldenResults
 from yoloserve.telemetry.metrics import Metrics
@@ -39,37 +41,84 @@ log = logging.getLogger(__name__)
 Status = Literal["starting", "ready", "draining", "blind"]
 
 
-@dataclass(slots=True, eq=False)
-class Serving:
-    """One server's parts; of these only the last two change."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Serving(ABC):
+    """What the path of requests has of its server, in whatever process it runs."""
 
     settings: Settings
-    core: EngineCore
     detector: Detector
-    metrics: Metrics
+    metrics: Counting
     access: Access | None  # None lets everybody in
     fetcher: "Fetcher | None"
     bodies: Bodies
+    spans: Spans
+    shadow: Shows
+    large_json: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wall_clock: Callable[[], float] = time.time  # what others' stamps are held against
+    draining: bool = False
+
+    @abstractmethod
+    def status(self) -> Status:
+        """Name the state that `/health/ready` tells; only "ready" is."""
+
+    @abstractmethod
+    async def spend(self, client: Client, images: int = 1) -> None:
+        """Count images against a client's quota, if it has one; raise `OverQuota`."""
+
+    @abstractmethod
+    def stream_of(self, client: str) -> AbstractAsyncContextManager[None]:
+        """Hold a place for a stream; raise `Overloaded` if there is none."""
+
+    def refuse_if_blind(self) -> None:
+        """Raise `Blind` while the network does not see: no boxes would be a lie."""
+        if self.status() == "blind":
+            raise Blind("the network's answer to a known picture is not what it was")
+
+    def quota_of(self, client: Client) -> float:
+        """Say how many images a second a client may send; 0: as many as it likes."""
+        own = client.per_second
+        return self.settings.quota_per_second if own is None else own
+
+    async def close(self) -> None:
+        """End what speaks with others."""
+        if self.fetcher:
+            await self.fetcher.close()
+        if self.access:
+            await self.access.close()
+        self.spans.close()
+
+
+class Parts(Protocol):
+    """Other processes of this server."""
+
+    @property
+    def ready(self) -> bool:
+        """Say whether all of them are there."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class EngineServing(Serving):
+    """One server's parts, around its engine; of these only the last two change."""
+
+    metrics: Metrics
+    shadow: Shadow
+    core: EngineCore
     streams: Places
     quotas: Quotas
-    spans: Spans
     watch: Watch
     witness: Witness
     live: Live
-    shadow: Shadow
     frames_key: KeyFile
     golden: GoldenSet | None
-    large_json: asyncio.Lock = field(default_factory=asyncio.Lock)
+    fronts: "Parts | None" = None  # processes that speak HTTP for this one
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    wall_clock: Callable[[], float] = time.time  # what others' stamps are held against
     warm: bool = False
-    draining: bool = False
 
     @classmethod
     def of(cls, core: EngineCore, metrics: Metrics, settings: Settings) -> Self:
         """Put the parts together around a core; raises `InvalidSettings`."""
         detector = Detector.before(core, core.threads, settings)
-        fetcher, access = _fetcher(settings), Access.of(settings)
+        fetcher, access = fetcher_of(settings), Access.of(settings)
         live = Live(settings.live_dir)
         golden = _golden(core, detector, metrics, settings)
         keys = Keys(settings.shadow_key_file, live, is_open=access is None)
@@ -81,9 +130,7 @@ class Serving:
             metrics=metrics,
             access=access,
             fetcher=fetcher,
-            bodies=Bodies(
-                settings.max_body_bytes, settings.body_timeout_seconds, settings.max_images, fetcher
-            ),
+            bodies=Bodies.within(settings, fetcher),
             streams=Places(settings.max_streams, "streams"),
             quotas=Quotas(core.clock),
             spans=spans(),
@@ -95,7 +142,7 @@ class Serving:
             ),
             witness=Witness(core, metrics),
             live=live,
-            shadow=Shadow(core, detector, settings, live, keys, frames_key=frames_key),
+            shadow=Shadow(lambda: core.busy, detector, settings, live, keys, frames_key=frames_key),
             frames_key=frames_key,
             golden=golden,
         )
@@ -131,11 +178,7 @@ class Serving:
                 trying.cancel()
             await self.shadow.close()
             await self.core.close()
-            if self.fetcher:
-                await self.fetcher.close()
-            if self.access:
-                await self.access.close()
-            self.spans.close()
+            await self.close()
 
     def status(self) -> Status:
         """Name the state that `/health/ready` tells; only "ready" is."""
@@ -143,7 +186,8 @@ class Serving:
             return "blind"
         if self.draining:
             return "draining"
-        return "ready" if self.warm else "starting"
+        whole = self.warm and (self.fronts is None or self.fronts.ready)
+        return "ready" if whole else "starting"
 
     def drain(self) -> None:
         """Answer on, but ask whoever comes to go elsewhere the next time."""
@@ -179,22 +223,28 @@ class Serving:
         other = self.shadow.keys.takes(key) or (self.access and self.access.is_key(key))
         return self.frames_key.opens(key) and not other
 
-    def refuse_if_blind(self) -> None:
-        """Raise `Blind` while the network does not see: no boxes would be a lie."""
-        if self.watch.blind:
-            raise Blind("the network's answer to a known picture is not what it was")
-
-    def spend(self, client: Client, images: int = 1) -> None:
+    async def spend(self, client: Client, images: int = 1) -> None:
         """Count images against a client's quota, if it has one; raise `OverQuota`."""
-        of_all, own = self.settings.quota_per_second, client.per_second
-        per_second = of_all if own is None else own
-        if per_second > 0:
+        if (per_second := self.quota_of(client)) > 0:
             self.quotas.take(client.name, per_second, images)
+
+    @asynccontextmanager
+    async def stream_of(self, client: str) -> AsyncIterator[None]:
+        """Hold a place for a stream; raise `Overloaded` if there is none."""
+        with self.streams.hold(client):
+            yield
 
 
 def serving_of(app: Starlette) -> Serving:
     """Return what an application of ours serves."""
     serving: Serving = app.state.serving
+    return serving
+
+
+def engine_serving_of(app: Starlette) -> EngineServing:
+    """Return what an application serves in the process of its engine."""
+    serving = serving_of(app)
+    assert isinstance(serving, EngineServing)
     return serving
 
 
@@ -214,7 +264,7 @@ def _golden(
     return golden
 
 
-def _fetcher(settings: Settings) -> "Fetcher | None":
+def fetcher_of(settings: Settings) -> "Fetcher | None":
     """Make what fetches pictures, if it may: importing an HTTP client takes a tenth of a second."""
     if not settings.url_hosts:
         return None

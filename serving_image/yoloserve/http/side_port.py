@@ -15,7 +15,7 @@ from typing import cast
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from yoloserve.http.serving import Serving
+from yoloserve.http.serving import EngineServing
 from yoloserve.settings import ENV_PREFIX
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def evidence(tell: Callable[[], bytes]) -> SidePort:
     return SidePort(b"/evidence", "application/json", tell, "EVIDENCE_PORT")
 
 
-def side_ports(serving: Serving) -> Iterator[tuple[SidePort, int]]:
+def side_ports(serving: EngineServing) -> Iterator[tuple[SidePort, int]]:
     """Return what a server is to have beside its port of requests, and at which numbers."""
     settings = serving.settings
     if number := settings.evidence_port:

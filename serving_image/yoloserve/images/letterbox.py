@@ -74,12 +74,24 @@ class Frame:
     tensor: Image  # (height, width, 3)
     place: Image  # a view of it
     fit: Letterbox
+    begins: tuple[int, int]  # the place, at this row and column
 
     @classmethod
     def of(cls, width: int, height: int, size: InputSize, memory: Image | None = None) -> Self:
         """Make it for a picture of `width` x `height` in a network's input.
 
         memory: where, as a row of bytes that holds the largest; None: in some of its own.
+        """
+        frame = cls.over(width, height, size, memory)
+        tensor, (top, left), (inner_h, inner_w) = frame.tensor, frame.begins, frame.place.shape[:2]
+        bottom, right = top + inner_h, left + inner_w
+        for around in (tensor[:top], tensor[bottom:], tensor[:, :left], tensor[:, right:]):
+            around[:] = GREY
+        return frame
+
+    @classmethod
+    def over(cls, width: int, height: int, size: InputSize, memory: Image | None = None) -> Self:
+        """Lay it over what is there: a picture's tensor, if one was made in this memory.
 
         A dynamic network gets the smallest multiple of its stride that holds the picture: for 16:9
         that is 0.6 of the square's work.
@@ -89,16 +101,13 @@ class Frame:
         if size.dynamic:
             pad_w, pad_h = pad_w % size.stride, pad_h % size.stride
         left, top = _before(pad_w), _before(pad_h)
-        right, bottom = left + inner_w, top + inner_h
         shape = inner_h + pad_h, inner_w + pad_w, 3
         if memory is None:
             tensor = np.empty(shape, np.uint8)
         else:
             tensor = memory[: math.prod(shape)].reshape(shape)
-        for around in (tensor[:top], tensor[bottom:], tensor[:, :left], tensor[:, right:]):
-            around[:] = GREY
-        fit = Letterbox.within(tensor.shape, width, height)
-        return cls(tensor, tensor[top:bottom, left:right], fit)
+        fit = Letterbox.within(shape, width, height)
+        return cls(tensor, tensor[top : top + inner_h, left : left + inner_w], fit, (top, left))
 
     def is_for(self, width: int, height: int) -> bool:
         """Say whether it was made for a picture of this size."""
@@ -122,8 +131,6 @@ def letterbox(
     """
     height, width = (side * reduced for side in image.shape[:2])
     if frame is None or not frame.is_for(width, height):
-        if memory is not None and np.may_share_memory(image, memory):
-            image = image.copy()  # it lies where it was decoded, turned, and would be written over
         frame = Frame.of(width, height, size, memory)
     if image is frame.place:
         pass

@@ -24,6 +24,7 @@ class Copy:
     picture: bytes | Pixels | Image  # what was sent; of numbers, once they are one, the picture
     size: int  # bytes, as it is shown
     revision: str  # for whom it was drawn
+    as_file: bool  # it came so: both revisions have the same to decode
     answer: Answer | None = None
 
     def source(self) -> Source:
@@ -40,21 +41,16 @@ class Copy:
         assert not isinstance(self.picture, bytes)
         return self.picture
 
-    @property
-    def is_encoded(self) -> bool:
-        """Say whether it came as a file does, so that both revisions have the same to decode."""
-        return isinstance(self.picture, bytes)
-
     def found(self, classes: tuple[str, ...], confidence: float) -> Found:
         """Give what was found in it by a model of these classes, at this threshold."""
         assert self.answer is not None
         assert self.answer.nearly is not None
         timing = self.answer.timing
-        compute_s = timing.compute if self.is_encoded else timing.compute - timing.decode
+        compute_s = timing.compute if self.as_file else timing.compute - timing.decode
         return Found(self.answer.nearly, classes, confidence, compute_s)
 
     def encoded(self) -> bytes:
-        """Give it as it is shown; to be called on a thread, unless it came so."""
+        """Give it as it is shown; to be called on a thread, unless it is bytes."""
         assert not isinstance(self.picture, Pixels)
         return self.picture if isinstance(self.picture, bytes) else bmp(self.picture)
 

@@ -5,12 +5,11 @@ import logging
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakSet
 
-from yoloserve.core import EngineCore
 from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Detector, Source
 from yoloserve.errors import OverQuota
@@ -64,6 +63,18 @@ class _Pair:
     difference: Difference
 
 
+class Shows(Protocol):
+    """All that a request meets of a shadow: neither waits."""
+
+    keys: Keys
+
+    def drawn(self, sources: Sequence[Source], options: Options) -> AbstractContextManager[Drawn]:
+        """Draw which pictures of a request are to be shown."""
+
+    async def offer(self, drawn: Drawn) -> None:
+        """Take pictures that were answered; to be called after that."""
+
+
 class Shadow:
     """A short queue before a canary, and what came of it. Of one event loop.
 
@@ -72,7 +83,7 @@ class Shadow:
 
     def __init__(
         self,
-        core: EngineCore,
+        is_busy: Callable[[], bool],
         detector: Detector,
         settings: Settings,
         live: Live,
@@ -81,11 +92,14 @@ class Shadow:
         frames_key: KeyFile | None = None,
         draw: Callable[[], float] = random.random,
         connect: "Callable[[], Caller] | None" = None,
+        share: int = 1,
     ) -> None:
+        """Begin. share: how many processes of this server draw, which share the memory."""
+        self._most_bytes = MOST_BYTES // share
         self.tallies = Tallies()
         self.album = Album(detector.clock)
         self.keys = keys
-        self._core = core
+        self._is_busy = is_busy
         self._detector = detector
         self._settings = settings
         self._live = live
@@ -114,6 +128,10 @@ class Shadow:
             self._drop()
             self._pause, self._back_off_s = (-float("inf"), Outcome.UNREACHABLE), BACK_OFF_S[0]
             log.info("shadow", extra={"revision": target.revision if target else ""})
+
+    def asks(self, revision: str) -> bool:
+        """Say whether it is this revision that pictures are shown to."""
+        return self._target is not None and self._target.revision == revision
 
     def begin(self) -> None:
         """Begin to ask."""
@@ -146,15 +164,15 @@ class Shadow:
             yield Drawn(sources)
             return
         if options != self._detector.defaults:
-            count = self.tallies.of(target.revision).frames
-            count[Outcome.SKIPPED_OPTIONS] += sum(self._is_drawn(target) for _ in sources)
+            times = sum(self._is_drawn(target) for _ in sources)
+            self.skipped(target.revision, Outcome.SKIPPED_OPTIONS, times)
             yield Drawn(sources)
             return
         # Where there is no room for all: the pictures of a request may be those of its cameras, in
         # their order, and the last one be never shown.
         copies: list[Copy | None] = [None] * len(sources)
-        room = MOST_BYTES - sum(copy.size for copy in self._held)  # once: they may be thousands
-        for at in _shuffled(range(len(sources))):
+        room = self._room()  # once: they may be thousands
+        for at in shuffled(range(len(sources))):
             copies[at] = copy = self._copy(target, sources[at], room)
             room -= copy.size if copy else 0
         drawn = Drawn(sources, copies)
@@ -171,15 +189,14 @@ class Shadow:
     def _copy(self, target: Target, source: Source, room: int) -> Copy | None:
         if not self._is_drawn(target):
             return None
-        count = self.tallies.of(target.revision).frames
         if is_too_large(source):
-            count[Outcome.SKIPPED_SIZE] += 1
+            self.skipped(target.revision, Outcome.SKIPPED_SIZE)
             return None
         size = size_of(source)
         if size > room:
-            count[Outcome.SKIPPED_BUSY] += 1
+            self.skipped(target.revision, Outcome.SKIPPED_BUSY)
             return None
-        copy = Copy(source, size, target.revision)
+        copy = Copy(source, size, target.revision, isinstance(source, bytes))
         self._held.add(copy)
         return copy
 
@@ -189,19 +206,37 @@ class Shadow:
         It awaits nothing: on a thread, where what is not `async` is run after an answer, it would
         meet the loop's own.
         """
-        for copy in _shuffled(drawn.shown):
-            if self._target is None or self._target.revision != copy.revision:
-                self._held.discard(copy)
-            elif copy.answer is None or copy.answer.nearly is None:  # finding so many took turns
-                self._skip(copy, Outcome.SKIPPED_SIZE)
-            elif self._queue.full():
-                self._skip(copy, Outcome.SKIPPED_BUSY)
-            else:
-                self._queue.put_nowait(copy)
+        for copy in shuffled(drawn.shown):
+            self._take(copy)
+
+    def take(self, copy: Copy) -> None:
+        """Take one that another process of this server has answered."""
+        if is_too_large(copy.source()) or copy.size > self._room():
+            self._skip(copy, Outcome.SKIPPED_BUSY)
+        else:
+            self._held.add(copy)
+            self._take(copy)
+
+    def _take(self, copy: Copy) -> None:
+        if not self.asks(copy.revision):
+            self._held.discard(copy)
+        elif copy.answer is None or copy.answer.nearly is None:  # finding so many took turns
+            self._skip(copy, Outcome.SKIPPED_SIZE)
+        elif self._queue.full():
+            self._skip(copy, Outcome.SKIPPED_BUSY)
+        else:
+            self._queue.put_nowait(copy)
+
+    def _room(self) -> int:
+        return self._most_bytes - sum(copy.size for copy in self._held)
 
     def _skip(self, copy: Copy, why: Outcome) -> None:
         self._held.discard(copy)
-        self.tallies.of(copy.revision).frames[why] += 1
+        self.skipped(copy.revision, why)
+
+    def skipped(self, revision: str, why: Outcome, times: int = 1) -> None:
+        """Count pictures that are not shown to a revision."""
+        self.tallies.of(revision).frames[why] += times
 
     def _drop(self) -> None:
         while not self._queue.empty():
@@ -263,7 +298,7 @@ class Shadow:
         if (began := clock()) < until:
             return why
         await asyncio.sleep(0)  # the loop's other work comes first: how long does it take?
-        if self._core.busy or clock() - began > self.lag_s:
+        if self._is_busy() or clock() - began > self.lag_s:
             return Outcome.SKIPPED_BUSY
         try:
             if not target.order.max_per_second:
@@ -273,8 +308,9 @@ class Shadow:
             return Outcome.SKIPPED_RATE
         encode, detector = copy.encoded, self._detector
         stable = copy.found(detector.info.classes, detector.defaults.confidence)
-        encoded = encode() if copy.is_encoded else await asyncio.to_thread(encode)
-        canary = await self._ask(target, encoded, COMPUTED if copy.is_encoded else LOOKED)
+        whole = isinstance(copy.picture, bytes)
+        encoded = encode() if whole else await asyncio.to_thread(encode)
+        canary = await self._ask(target, encoded, COMPUTED if copy.as_file else LOOKED)
         if isinstance(canary, Outcome):
             return canary
         boxes = len(stable.detections) * len(canary.detections)
@@ -329,7 +365,8 @@ class Shadow:
         return self._caller
 
 
-def _shuffled(each: Sequence[R]) -> list[R]:
+def shuffled(each: Sequence[R]) -> list[R]:
+    """Give them in no order, so that none is shown more often than another."""
     return random.sample(each, len(each))
 
 

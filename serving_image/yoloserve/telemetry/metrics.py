@@ -3,6 +3,7 @@
 import time
 from collections import Counter as Counts
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import (
@@ -19,9 +20,10 @@ from prometheus_client.registry import Collector
 from yoloserve.core import EngineCore
 from yoloserve.detections.postprocess import Detections
 from yoloserve.detector import Answer
-from yoloserve.errors import Blind, Miss, Refusal, TooLate
+from yoloserve.errors import Blind, Miss
 from yoloserve.scheduling.admission import Places
 from yoloserve.scheduling.connections import Connections, Cut
+from yoloserve.telemetry.counting import HURRIED, Counting
 from yoloserve.telemetry.histograms import Histogram, Histograms
 from yoloserve.telemetry.latency import Latency
 from yoloserve.telemetry.load import OFFERED, REFUSED, Recent
@@ -34,11 +36,10 @@ SECONDS = (0.001, 0.002, 0.004, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5,
 CONFIDENCES = 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0
 STAGES = "decode", "preprocess", "queue", "inference", "postprocess"
 OK = "ok"
-HURRIED = "hurried"  # too late for the caller, and no later than the server promises
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "WEBSOCKET"})
 
 
-class Metrics:
+class Metrics(Counting):
     """The metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
@@ -90,11 +91,13 @@ class Metrics:
             SECONDS,
             ["http_request_method", "http_route", "http_response_status_code"],
         )
-        self.active_requests = Gauge(
+        self.active = 0
+        self._active = Gauge(
             "http_server_active_requests",
             "Requests of any kind, and streams, that are under way",
             registry=self.registry,
         )
+        self._active.set_function(lambda: self.active)
         self._connections = Gauge(
             "yoloserve_connections", "Open connections, streams apart", registry=self.registry
         )
@@ -141,6 +144,18 @@ class Metrics:
         self.registry.register(_Queue(core, self.requests.recent.per_second))
         self.registry.register(_Triton(core, self.statistics))
 
+    def watch_fronts(self, fronts: "Fronts") -> None:
+        """Show what other processes of this server have, too."""
+        self._connections.set_function(lambda: fronts.open)
+        self._active.set_function(lambda: self.active + fronts.active)
+        listening = Gauge(
+            "yoloserve_fronts",
+            "Front processes that take connections",
+            registry=self.registry,
+        )
+        listening.set_function(lambda: fronts.listening)
+        self.registry.register(_Started(fronts))
+
     def watch_connections(self, connections: Connections) -> None:
         """Show the connections as they are at each scrape."""
         self._connections.set_function(lambda: connections.open)
@@ -181,16 +196,9 @@ class Metrics:
         if traffic is Traffic.REQUEST:
             self.statistics.refused(code)
 
-    def refusal(self, error: Refusal, traffic: Traffic, *, hurried: bool = False) -> None:
-        """Count one request that got an error, and where its deadline was missed if it was.
-
-        hurried: whether the caller wanted it earlier than the server promises. To miss that is told
-        apart: a caller that asks for 1 ms makes no revision a bad one.
-        """
-        late = isinstance(error, TooLate)
-        self.refused(HURRIED if late and hurried else error.code, traffic)
-        if isinstance(error, TooLate) and traffic is Traffic.REQUEST:
-            self._missed.labels(error.miss).inc()
+    def missed(self, miss: Miss) -> None:
+        """Count one request whose deadline was missed, by where."""
+        self._missed.labels(miss).inc()
 
     def looked(self, sees: bool) -> None:
         """Count one look at the probe picture."""
@@ -216,6 +224,36 @@ class Metrics:
         histograms = Histograms(name, description, edges, labels)
         self.registry.register(histograms)
         return histograms
+
+
+class Fronts(Protocol):
+    """Processes that speak HTTP for this one."""
+
+    started: int
+
+    @property
+    def listening(self) -> int:
+        """Count those that take connections."""
+
+    @property
+    def open(self) -> int:
+        """Count their connections."""
+
+    @property
+    def active(self) -> int:
+        """Count the requests that are under way in them."""
+
+
+class _Started(Collector):
+    """Front processes that were started: more than there are had to be started anew."""
+
+    def __init__(self, fronts: Fronts) -> None:
+        self._fronts = fronts
+
+    def collect(self) -> Iterator[Metric]:
+        """Count them."""
+        help_text = "Front processes that were started: those that ended were replaced"
+        yield CounterMetricFamily("yoloserve_fronts_started", help_text, value=self._fronts.started)
 
 
 class _Requests(Collector):

@@ -188,7 +188,7 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
     detector = serving.detector
     async with serving.bodies.images_of(request) as files:
         if len(files) > 1:
-            serving.spend(caller.client, len(files) - 1)  # the first one is paid for
+            await serving.spend(caller.client, len(files) - 1)  # the first one is paid for
         deadline, request.state.hurried = caller.deadline(detector, len(files))
         with serving.shadow.drawn([encoded for _, encoded in files], options) as drawn:
             answers = await while_connected(

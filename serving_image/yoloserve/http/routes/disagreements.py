@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from yoloserve.detections.postprocess import Detections
 from yoloserve.http.middleware import DISAGREEMENTS
-from yoloserve.http.serving import Serving, serving_of
+from yoloserve.http.serving import EngineServing, engine_serving_of
 from yoloserve.shadow.album import Frame
 from yoloserve.shadow.drawing import side_by_side
 
@@ -55,8 +55,8 @@ async def drawn(request: Request, name: str) -> Response:
     return Response(picture, headers=HEADERS, media_type="image/jpeg")
 
 
-def _serving(request: Request) -> Serving:
-    serving = serving_of(request.app)
+def _serving(request: Request) -> EngineServing:
+    serving = engine_serving_of(request.app)
     if not serving.shows_frames(request.headers.get(KEY, "")):
         raise HTTPException(404)
     return serving

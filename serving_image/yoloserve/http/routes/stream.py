@@ -52,7 +52,7 @@ async def stream(
         caller = caller.with_camera(camera_id)
     asked_s = caller.asked_s if deadline_ms is None else deadline_ms / 1000
     deadline_s = serving.detector.deadline_s if asked_s is None else asked_s
-    with serving.streams.hold(caller.client.name):
+    async with serving.stream_of(caller.client.name):
         await socket.accept()
         await _Stream(socket, serving, caller, options, deadline_s).run()
 
@@ -205,7 +205,7 @@ class _Stream:
         deadline = Deadline.asked(frame.arrived + self._deadline_s, own)
         try:
             self._serving.refuse_if_blind()
-            self._serving.spend(self._caller.client)
+            await self._serving.spend(self._caller.client)
             answer = await self._detector.detect(
                 frame.encoded,
                 self._options,

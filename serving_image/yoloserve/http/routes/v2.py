@@ -171,7 +171,7 @@ async def repository_index(request: Request, detector: Served) -> list[dict[str,
     responses=documented(V2Error, 403, 424),
     openapi_extra={"requestBody": BODY, "parameters": HEADERS},
 )
-async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Counted) -> Response:
+async def infer(request: Request, caller: Calling, detector: Chosen) -> Response:
     """Send images as a tensor, get boxes, scores and classes as tensors.
 
     The input `image` is encoded images (BYTES, in JSON as base64), or RGB pixels (UINT8 `[n, h, w,
@@ -190,7 +190,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
             inference = await detector.off_loop(protocol.read, body, length, limits)
         images = len(inference.sources)
         if images > 1:
-            serving.spend(caller.client, images - 1)
+            await serving.spend(caller.client, images - 1)
         options = asked_in(inference.parameters, detector)
         asked_us = _timeout_us(inference.parameters)
         deadline, request.state.hurried = caller.deadline(
@@ -214,7 +214,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen, metrics: Co
     written = await detector.write(objects, protocol.write, inference, answers, detector.info)
     detector.require_in_time(deadline)
     for answer in answers:
-        metrics.answered(answer, detector.info.classes, caller.traffic)
+        serving.metrics.answered(answer, detector.info.classes, caller.traffic)
     response = await _response(*written, request, detector)
     response.background = BackgroundTask(serving.shadow.offer, drawn) if shows else None
     return response
