@@ -347,6 +347,14 @@ async def test_a_front_that_is_of_no_use_any_more_is_ended(monkeypatch, why) -> 
     assert not fronts._fronts
 
 
+async def test_a_server_that_is_told_to_end_before_it_began_waits_for_no_front() -> None:
+    fronts, process = Fronts(1, 1), Dying()
+    fronts._fronts[0] = a_front(process)
+    await fronts.finish(within_s=math.inf)
+    assert process.killed
+    assert not fronts._fronts
+
+
 async def test_a_front_that_cannot_be_started_now_is_started_later(monkeypatch) -> None:
     """As without a file or a process left."""
     monkeypatch.setattr(processes, "BACK_OFF_S", (0.0, 0.0))

@@ -103,11 +103,6 @@ class Fronts:
         """Count the requests that are under way in them."""
         return sum(session.gauges.active for session in self._sessions())
 
-    @property
-    def pids(self) -> list[int]:
-        """Number their processes."""
-        return [front.process.pid for front in self._fronts.values()]
-
     def begin(self) -> None:
         """Start them: importing takes them as long as a network takes to be loaded."""
         for number in range(self.count):
@@ -169,21 +164,25 @@ class Fronts:
         self._changed.set()
         if self._watching:
             self._watching.cancel()
-        for front in self._fronts.values():
+        for front in list(self._fronts.values()):
             if front.link:
                 front.link.send(wire.Finish())
-            else:
-                front.process.kill()
+            else:  # it was told nothing yet, and has nothing to finish
+                await self._end(front)
         until = self.clock() + within_s
         while self._fronts and self.clock() < until:
             await self._change(TICK_S)
         for front in list(self._fronts.values()):
             log.error("a front did not end", extra={"front": front.number})
-            front.process.kill()
-            await asyncio.to_thread(front.process.wait)
-            front.close()
+            await self._end(front)
         if self._slots:
             self._slots.close()
+
+    async def _end(self, front: _Front) -> None:
+        front.process.kill()
+        await asyncio.to_thread(front.process.wait)
+        front.close()
+        self._fronts.pop(front.number, None)
 
     def _spawn(self, number: int) -> _Front:
         with ExitStack() as opened:
@@ -252,7 +251,7 @@ class Fronts:
         if front.session:  # not before: a thread of it may have been writing
             front.session.end()
         front.close()
-        del self._fronts[front.number]
+        self._fronts.pop(front.number, None)
         self._changed.set()
         if self._finishing:
             return

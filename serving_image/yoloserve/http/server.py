@@ -64,7 +64,7 @@ class Server(uvicorn.Server):
         for port, number in self._beside:
             await port.open(self.config.host, number)
         host, port_number = await self._listen(sockets)
-        if self.started:
+        if self.started and not self.should_exit:
             # What was imported stays. Looking through it takes the collector, and all requests
             # meanwhile, 50 ms.
             gc.freeze()
