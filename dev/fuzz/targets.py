@@ -15,7 +15,7 @@ import numpy as np
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from fuzz import bombs
+from fuzz import bombs, said
 from fuzz.tiffs import DEFLATE, SEPARATE, tiff
 from yoloserve.access import credentials
 from yoloserve.access.tokens import Tokens
@@ -57,6 +57,7 @@ def all_targets() -> list[Target]:
         _compressed(),
         _headers(),
         _addresses(),
+        _fronts(),
     ]
 
 
@@ -308,6 +309,10 @@ def _addresses() -> Target:
         b"9" * 5000,
     ]
     return Target("addresses", run, seeds, (b"@", b"[", b"%00", b"\\u0000", b"//", b"127.0.0.1"))
+
+
+def _fronts() -> Target:
+    return Target("fronts", said.hear, said.seeds(), said.WORDS)
 
 
 async def _nowhere(_host: str, _port: int) -> list[Address]:

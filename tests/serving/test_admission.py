@@ -266,6 +266,14 @@ def test_a_batch_larger_than_the_quota_is_served_and_paid_for_afterwards(clock) 
     quotas.take("a", 2)
 
 
+def test_a_quota_of_next_to_nothing_lets_one_through_and_tells_of_a_day(clock) -> None:
+    quotas = Quotas(clock)
+    quotas.take("gate", 5e-324)
+    with pytest.raises(OverQuota) as refused:
+        quotas.take("gate", 5e-324)
+    assert refused.value.retry_after_s == 86_400
+
+
 def test_a_quota_below_one_a_second_lets_one_through_now_and_then(clock) -> None:
     quotas = Quotas(clock)
     quotas.take("a", 0.1)

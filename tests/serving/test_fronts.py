@@ -100,6 +100,15 @@ def test_whatever_bytes_come_are_messages_or_told_to_be_none(pieces, framed) -> 
     assert all(isinstance(each, wire.Asked) for each in took)
 
 
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_no_time_that_a_front_tells_spoils_a_sum(seconds) -> None:
+    times = (*TIMES[1:], seconds)
+    with pytest.raises(wire.Broken):
+        wire.Frames(wire.ASKED, 1000).feed(
+            wire.frame(wire.Answered("request", times, NOTHING)), print
+        )
+
+
 def test_messages_are_read_wherever_they_are_cut() -> None:
     sent = [ADMIT, LOOK, wire.Leave(1), wire.Answered("request", TIMES, NOTHING)]
     written = b"".join(map(wire.frame, sent))
@@ -116,6 +125,7 @@ def test_messages_are_read_wherever_they_are_cut() -> None:
         [LOOK],
         [ADMIT, LOOK, LOOK],
         [ADMIT, ADMIT],
+        [wire.Stream(1, ""), wire.Stream(1, "")],
         [wire.Admit(1, math.nan, "", "")],
         [wire.Room(1, 10**9)],
         [wire.Room(1, 0)],

@@ -18,7 +18,9 @@ def test_broken_input_is_answered_or_refused(name: str) -> None:
     assert taken < inputs  # or nothing was broken
 
 
-@pytest.mark.parametrize("name", ["images", "megapixels", "inference", "forms", "compressed"])
+@pytest.mark.parametrize(
+    "name", ["images", "megapixels", "inference", "forms", "compressed", "fronts"]
+)
 def test_what_is_not_broken_is_taken(name: str) -> None:
     target = TARGETS[name]
     assert any(attempt(target, seed) for seed in target.seeds)

@@ -231,14 +231,14 @@ class Session:
             self.send(wire.Done(said.id))
 
     def _stream(self, said: wire.Stream) -> None:
-        held = self._serving.streams.hold(said.client)
+        number, held = self._new(said.id), self._serving.streams.hold(said.client)
         try:
             held.__enter__()
         except Refusal as error:
-            self._refuse(said.id, error)
+            self._refuse(number, error)
         else:
-            self._streams[self._new(said.id)] = held
-            self.send(wire.Done(said.id))
+            self._streams[number] = held
+            self.send(wire.Done(number))
 
     def _room(self, said: wire.Room) -> None:
         if not 0 < said.pixels <= self._serving.settings.max_pixels:

@@ -245,8 +245,11 @@ class RemoteCounting(Counting):
         """Count one answer sent in time."""
         timing = answer.timing
         stages = timing.decode, timing.preprocess, timing.queue, timing.inference
-        found = wire.Objects.of(answer.detections)
-        self._asking.say(wire.Answered(traffic, (*stages, timing.postprocess, timing.total), found))
+        decode, preprocess, queue, inference, postprocess, total = (
+            max(0.0, seconds) for seconds in (*stages, timing.postprocess, timing.total)
+        )
+        times = decode, preprocess, queue, inference, postprocess, total
+        self._asking.say(wire.Answered(traffic, times, wire.Objects.of(answer.detections)))
 
     def refused(self, code: str, traffic: Traffic) -> None:
         """Count one request that got no detections."""

@@ -256,7 +256,7 @@ class Fronts:
         if self._finishing:
             return
         lived_s = self.clock() - front.born
-        fields = {"front": front.number, "exit": code, "reason": str(error or ""), "s": lived_s}
+        fields = {"front": front.number, "exit": code, "reason": str(error or "")}
         log.error("a front ended; it is started anew", extra=fields, exc_info=error)
         self._failures = 0 if lived_s >= STEADY_S else self._failures + 1
         first_s, longest_s = BACK_OFF_S

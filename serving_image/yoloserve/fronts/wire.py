@@ -23,7 +23,7 @@ MOST_ANSWERED_BYTES = 2**30  # our own word is not doubted
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=2**31)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Text = Annotated[str, Meta(max_length=4096)]
 Name = Annotated[str, Meta(max_length=2**20)]  # a client's may come from a token as long as a head
 Header = tuple[bytes, bytes]
@@ -145,7 +145,7 @@ class Answered(_Message):
     """One answer was sent in time; its stages in seconds, as `Timing` has them."""
 
     traffic: Text
-    timing: tuple[float, float, float, float, float, float]
+    timing: tuple[Seconds, Seconds, Seconds, Seconds, Seconds, Seconds]
     found: Objects
 
 

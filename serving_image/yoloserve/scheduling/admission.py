@@ -12,6 +12,7 @@ MOST_WAITING = 512  # each holds its tensor, 1.2 MB at 640 pixels
 RECENT_S = 10.0  # who was not let in for longer is forgotten
 REGULAR = 2  # times that somebody was let in lately
 MOST_KEPT = 2  # places kept for a client or camera: one in work and one on its way
+LONGEST_WAIT_S = 86_400  # that a client is told; a quota may be of next to nothing
 MOST_REMEMBERED = 4096  # flows and clients, whatever names a caller invents
 
 
@@ -265,5 +266,7 @@ class Quotas:
         if not enough:
             raise OverQuota(
                 f"{client} may send {per_second:g} images a second",
-                retry_after_s=max(1, math.ceil((needed - tokens) / per_second)),
+                retry_after_s=max(
+                    1, math.ceil(min((needed - tokens) / per_second, LONGEST_WAIT_S))
+                ),
             )
