@@ -34,18 +34,19 @@ async def front_of(app: FastAPI, clock: Callable[[], float]) -> AsyncIterator[Ap
     memory = Memory(slots.descriptor, slots.count, slots.slot_bytes)
     front = Application(engine.settings, welcome(engine, slots, fronts=1, threads=2), memory, clock)
     front.asking.say = carried(wire.ASKED, session.received)
-    session.send = carried(wire.SAID, front.hear)
+    say, told = carried(wire.SAID, front.hear), wire.State()
 
-    async def tell() -> None:
-        while True:
-            session.send(wire.State(engine.status(), engine.draining, roomy=False))
-            await asyncio.sleep(0)
+    def send(said: wire.Said) -> None:
+        """Say what is new of the server before anything else, where a server of its own waits."""
+        nonlocal told
+        if told != (told := wire.State(engine.status(), engine.draining, roomy=False)):
+            say(told)
+        say(said)
 
-    telling = asyncio.create_task(tell())
+    session.send = send
     async with front.app.router.lifespan_context(front.app):
         try:
             yield front
         finally:
-            telling.cancel()
             session.end()
             slots.close()
