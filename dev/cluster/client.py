@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from cluster.definitions import await_established
 from cluster.errors import StepFailed
 from cluster.paths import tools
 from cluster.steps import output, run, say, step
@@ -34,6 +35,11 @@ def kubectl(*arguments: str, stdin: bytes | None = None) -> None:
 def kubectl_output(*arguments: str) -> str | None:
     """Return what kubectl prints, or None if it fails."""
     return output(_kubectl(arguments), timeout_s=15)
+
+
+def await_definitions() -> None:
+    """Wait until all custom resource definitions are established."""
+    await_established(lambda: kubectl_output("get", "crd", "-o", "json") or '{"items": []}')
 
 
 def answers() -> bool:

@@ -24,5 +24,5 @@ def install() -> None:
     crds = RELEASE if way is Mode.PULL else str(gobuild.source(MODULE) / "config/crd/standard")
     with step(f"install the Gateway API {VERSION}"):
         client.kubectl("apply", "--server-side", "-f", crds)
-        client.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+        client.await_definitions()
         client.kubectl("apply", "-f", str(HERE / "manifests/gateway-api.yaml"))

@@ -28,7 +28,7 @@ def install() -> None:
     manifests = _applied()
     with step(f"install KubeRay {versions.KUBERAY}"):
         client.kubectl("apply", "--server-side", "-f", "-", stdin=manifests)
-        client.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+        client.await_definitions()
         there = ("--namespace", NAMESPACE, f"deployment/{NAME}", "--timeout=180s")
         client.kubectl("rollout", "status", *there)
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from cluster import images, prometheus
 from cluster.client import helm_install
+from cluster.definitions import is_established
 from cluster.paths import REPOSITORY, tools
 from cluster.up import up
 from demo_cluster.errors import NotYet
@@ -69,6 +70,5 @@ def install(*values: Path, ray: str = "") -> Installation:
 
 def _served(kubectl: Kubectl) -> None:
     crd = kubectl.find("customresourcedefinition", DETECTORS)
-    conditions = (crd or {}).get("status", {}).get("conditions", [])
-    if not any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
+    if not is_established(crd or {}):
         raise NotYet("its CustomResourceDefinition is not established")

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from cluster import components, gobuild
+from cluster.definitions import await_established
 from yolofleet.api.detector import Detector
 from yolofleet.resources.pod_monitor import pod_monitor
 
@@ -48,12 +50,16 @@ def installed(restricted: Kubectl, chart: Any, await_right: Callable[..., None])
     chosen = [m for m in manifests if "Role" in m["kind"] or "Custom" in m["kind"]]
     done = restricted("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(chosen))
     assert done.returncode == 0, done.stderr
-    crd = "crd/yolodetectors.yolofleet.io"
-    done = restricted("wait", crd, "--for=condition=Established", "--timeout=120s")
-    assert done.returncode == 0, done.stderr
+    await_established(
+        lambda: restricted("get", "crd/yolodetectors.yolofleet.io", "-o", "json").stdout
+    )
     await_right(OPERATOR, "create deployments.apps", "cameras")
     await_right(OPERATOR, "create leases.coordination.k8s.io", "platform")
     return restricted
+
+
+def told(kubectl: Kubectl, crd: str) -> str:
+    return kubectl("get", "-f", crd, "-o", "json").stdout
 
 
 def test_everything_rendered_is_valid_and_warns_of_nothing(restricted, chart, values):
@@ -130,8 +136,7 @@ def test_the_prometheus_operator_s_own_kinds_take_what_is_made_for_it(installed,
         crd = str(source / KINDS.format(kind))
         done = installed("apply", "--server-side", "-f", crd)
         assert done.returncode == 0, done.stderr
-        done = installed("wait", "-f", crd, "--for=condition=Established", "--timeout=120s")
-        assert done.returncode == 0, done.stderr
+        await_established(partial(told, installed, crd))
     labels = {"release": "kube-prometheus-stack"}
     on = {"enabled": True, "labels": labels}
     made = [

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cluster import assets
+from cluster.definitions import await_established
 from controlplane import ports
 from controlplane.plane import ControlPlane
 from controlplane.process import OperatorProcess
@@ -212,7 +213,9 @@ def admitting(
     }
     done = one.apply(yaml.safe_dump_all([*crd, lease]))
     assert done.returncode == 0, done.stderr
-    one.kubectl("wait", "crd/yolodetectors.yolofleet.io", "--for=condition=Established")
+    await_established(
+        lambda: one.kubectl("get", "crd/yolodetectors.yolofleet.io", "-o", "json").stdout
+    )
     one.operator.start()
     try:
         deadline = time.monotonic() + 180
