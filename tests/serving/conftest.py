@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,18 @@ def picture() -> Image:
 @pytest.fixture
 def jpeg(picture: Image) -> bytes:
     return cv2.imencode(".jpg", picture)[1].tobytes()
+
+
+@pytest.fixture
+def begin() -> Callable[[HTTPConnection, bytes], None]:
+    """Send a request to detect, all but what is after its first hundred bytes."""
+
+    def begin(client: HTTPConnection, picture: bytes) -> None:
+        client.putrequest("POST", "/v1/detect")
+        client.putheader("Content-Length", str(len(picture)))
+        client.endheaders(picture[:100])
+
+    return begin
 
 
 @dataclass

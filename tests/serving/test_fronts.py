@@ -532,7 +532,9 @@ def test_a_front_that_had_no_file_for_a_connection_takes_the_next(fronted, jpeg)
         assert httpx.post(fronted.url + "v1/detect", content=jpeg, timeout=60).status_code == 200
 
 
-def test_a_front_that_is_ended_by_itself_finishes_and_gets_no_more(fronted, clients, jpeg) -> None:
+def test_a_front_that_is_ended_by_itself_finishes_and_gets_no_more(
+    fronted, clients, jpeg, begin
+) -> None:
     leaving, _ = children(fronted.process.pid)
     for client in clients:
         begin(client, jpeg)
@@ -549,13 +551,6 @@ def test_a_front_that_is_ended_by_itself_finishes_and_gets_no_more(fronted, clie
     assert leaving not in children(fronted.process.pid)
 
 
-def begin(client: HTTPConnection, jpeg: bytes) -> None:
-    """Send a request but for its end."""
-    client.putrequest("POST", "/v1/detect")
-    client.putheader("Content-Length", str(len(jpeg)))
-    client.endheaders(jpeg[:100])
-
-
 @pytest.mark.parametrize("frozen", [False, True], ids=["they run", "one is frozen"])
 def test_no_front_outlives_the_engines_process(fronted, clients, jpeg, frozen) -> None:
     fronts = children(fronted.process.pid)
@@ -565,13 +560,11 @@ def test_no_front_outlives_the_engines_process(fronted, clients, jpeg, frozen) -
     eventually(lambda: not any(map(is_there, fronts)))
 
 
-def test_a_request_under_way_at_the_end_gets_its_answer_from_a_front(fronted, jpeg) -> None:
+def test_a_request_under_way_at_the_end_gets_its_answer_from_a_front(fronted, jpeg, begin) -> None:
     fronts = children(fronted.process.pid)
     address = urlsplit(fronted.url)
     connection = HTTPConnection(address.hostname, address.port, timeout=60)
-    connection.putrequest("POST", "/v1/detect")
-    connection.putheader("Content-Length", str(len(jpeg)))
-    connection.endheaders(jpeg[:100])
+    begin(connection, jpeg)
     text = "http_server_active_requests 2.0"  # it, and who asks
     eventually(lambda: text in httpx.get(fronted.url + "metrics", timeout=60).text)
     fronted.terminate()

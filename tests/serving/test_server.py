@@ -87,13 +87,13 @@ def test_it_answers_until_it_has_drained_and_ends_with_0(run_server, make_model)
     assert server.process.wait(60) == 0
 
 
-def test_a_request_under_way_at_the_end_gets_its_answer(run_server, make_model, jpeg) -> None:
+def test_a_request_under_way_at_the_end_gets_its_answer(
+    run_server, make_model, jpeg, begin
+) -> None:
     server = run_server(model=make_model(), drain_seconds=0)
     address = urlsplit(server.logged("ready")["url"])
     connection = HTTPConnection(address.hostname, address.port, timeout=60)
-    connection.putrequest("POST", "/v1/detect")
-    connection.putheader("Content-Length", str(len(jpeg)))
-    connection.endheaders(jpeg[:100])
+    begin(connection, jpeg)
     # The half request must have reached the server before the signal does: a whole one that is
     # sent after it on another connection has an answer.
     assert httpx.get(f"http://{address.netloc}/health/live", timeout=60).status_code == 200

@@ -26,12 +26,11 @@ from yoloserve.http.app import create_app
 from yoloserve.http.bodies import BODIES_HELD, Bodies
 from yoloserve.http.server import most_connections
 from yoloserve.http.serving import fetcher_of
-from yoloserve.live import LOOK_AGAIN_S, Live
+from yoloserve.live import Live
 from yoloserve.scheduling.concurrency import Threads
 from yoloserve.scheduling.connections import Connections
 from yoloserve.settings import Settings
 from yoloserve.shadow.keys import Keys
-from yoloserve.telemetry import logs
 from yoloserve.telemetry.tracing import spans
 
 LEAST_BODIES = 2  # of the largest size: one client that is slow with its own is no others' wait
@@ -54,7 +53,7 @@ class Application:
         self.received = 0  # connections
         self.sockets: Callable[[], int] = lambda: self.connections.open
         self._told: wire.Gauges | None = None
-        self._live = live = Live(settings.live_dir)
+        live = Live(settings.live_dir)
         info = msgspec.json.decode(welcome.info, type=ModelInfo)
         core = RemoteCore(asking, memory, info, welcome.parallel, clock)
         detector = Detector.before(core, Threads(pool=welcome.threads, lanes=0), settings)
@@ -72,6 +71,7 @@ class Application:
                 settings, fetcher, max(LEAST_BODIES, BODIES_HELD // welcome.fronts)
             ),
             spans=spans(),
+            live=live,
             shadow=shadow,
             asking=asking,
         )
@@ -87,29 +87,21 @@ class Application:
     def hear(self, said: wire.State | wire.Reply) -> None:
         """Hear an answer, or what the whole server is now."""
         if isinstance(said, wire.State):
-            self.serving.follow(said)
+            self.serving.hear(said)
         else:
             self.asking.take(said)
 
     @asynccontextmanager
     async def _running(self, _: FastAPI) -> AsyncIterator[None]:
-        beside = [asyncio.create_task(self._follow()), asyncio.create_task(self._tell())]
+        beside = [asyncio.create_task(self._tell())]
+        if self.settings.live_dir:
+            beside.append(asyncio.create_task(self.serving.follow()))
         try:
             yield
         finally:
             for task in beside:
                 task.cancel()
             await self.serving.close()
-
-    async def _follow(self) -> None:
-        """Do what the file says that may change while we run."""
-        level = "info"
-        while True:
-            self._live.look()
-            self.serving.shadow.follow()
-            if level != (level := self._live.settings.log_level):
-                logs.set_level(level)
-            await asyncio.sleep(LOOK_AGAIN_S)
 
     async def _tell(self) -> None:
         while True:

@@ -306,10 +306,9 @@ class FrontServing(Serving):
     """A front's part of the server."""
 
     asking: Asking
-    shadow: RemoteShadow
     state: wire.State = field(default_factory=wire.State)
 
-    def follow(self, state: wire.State) -> None:
+    def hear(self, state: wire.State) -> None:
         """Hear what the whole server is now."""
         self.state, self.draining, self.asking.roomy = state, state.draining, state.roomy
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from starlette.applications import Starlette
 
@@ -23,13 +23,13 @@ from yoloserve.quality.golden import GoldenSet
 from yoloserve.scheduling.admission import Places, Quotas
 from yoloserve.settings import Settings
 from yoloserve.shadow.keys import KeyFile, Keys
-from yoloserve.shadow.replay import Shadow, Shows
+from yoloserve.shadow.replay import Shadow
 from yoloserve.shadow.telling import Comparisons
 from yoloserve.telemetry import logs
 from yoloserve.telemetry.counting import Counting
 from yoloserve.telemetry.evidence import Evidence, Witness
 from yoloserve.telemetry.golden import GoldenResults
-from yoloserve.telemetry.metrics import Metrics
+from yoloserve.telemetry.metrics import Fronts, Metrics
 from yoloserve.telemetry.tracing import Spans, spans
 from yoloserve.telemetry.traffic import Traffic
 
@@ -52,7 +52,8 @@ class Serving(ABC):
     fetcher: "Fetcher | None"
     bodies: Bodies
     spans: Spans
-    shadow: Shows
+    live: Live
+    shadow: Shadow
     large_json: asyncio.Lock = field(default_factory=asyncio.Lock)
     wall_clock: Callable[[], float] = time.time  # what others' stamps are held against
     draining: bool = False
@@ -79,6 +80,17 @@ class Serving(ABC):
         own = client.per_second
         return self.settings.quota_per_second if own is None else own
 
+    async def follow(self) -> None:
+        """Do what the file says that may change while we run, until it drains."""
+        level = "info"
+        while not self.draining:
+            self.live.look()
+            self.shadow.follow()
+            if level != (level := self.live.settings.log_level):
+                logs.set_level(level)
+                log.warning("log level", extra={"level": level})
+            await asyncio.sleep(LOOK_AGAIN_S)
+
     async def close(self) -> None:
         """End what speaks with others."""
         if self.fetcher:
@@ -88,29 +100,19 @@ class Serving(ABC):
         self.spans.close()
 
 
-class Parts(Protocol):
-    """Other processes of this server."""
-
-    @property
-    def ready(self) -> bool:
-        """Say whether all of them are there."""
-
-
 @dataclass(slots=True, eq=False, kw_only=True)
 class EngineServing(Serving):
     """One server's parts, around its engine; of these only the last two change."""
 
     metrics: Metrics
-    shadow: Shadow
     core: EngineCore
     streams: Places
     quotas: Quotas
     watch: Watch
     witness: Witness
-    live: Live
     frames_key: KeyFile
     golden: GoldenSet | None
-    fronts: "Parts | None" = None  # processes that speak HTTP for this one
+    fronts: Fronts | None = None  # processes that speak HTTP for this one
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
     warm: bool = False
 
@@ -164,7 +166,10 @@ class EngineServing(Serving):
         if self.settings.probe_interval_seconds > 0:
             watching = asyncio.create_task(self.watch.run())
         trying = asyncio.create_task(self.golden.run()) if self.golden else None
-        following = asyncio.create_task(self._follow()) if self.settings.live_dir else None
+        following = None
+        if self.settings.live_dir:
+            self.shadow.begin()
+            following = asyncio.create_task(self.follow())
         self.warm = True
         try:
             yield
@@ -193,18 +198,6 @@ class EngineServing(Serving):
         """Answer on, but ask whoever comes to go elsewhere the next time."""
         self.draining = True
         self.shadow.end()
-
-    async def _follow(self) -> None:
-        """Do what the file says that may change while we run."""
-        self.shadow.begin()
-        level = "info"
-        while not self.draining:
-            self.live.look()
-            self.shadow.follow()
-            if level != (level := self.live.settings.log_level):
-                logs.set_level(level)
-                log.warning("log level", extra={"level": level})
-            await asyncio.sleep(LOOK_AGAIN_S)
 
     def evidence(self) -> Evidence:
         """Tell what a release is judged by, as `GET /evidence` does; to be asked on the loop."""

@@ -5,9 +5,9 @@ import logging
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 from yoloserve.detections.postprocess import Options
@@ -61,18 +61,6 @@ class _Pair:
     stable: Found
     canary: Found
     difference: Difference
-
-
-class Shows(Protocol):
-    """All that a request meets of a shadow: neither waits."""
-
-    keys: Keys
-
-    def drawn(self, sources: Sequence[Source], options: Options) -> AbstractContextManager[Drawn]:
-        """Draw which pictures of a request are to be shown."""
-
-    async def offer(self, drawn: Drawn) -> None:
-        """Take pictures that were answered; to be called after that."""
 
 
 class Shadow:

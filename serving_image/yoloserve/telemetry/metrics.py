@@ -232,6 +232,10 @@ class Fronts(Protocol):
     started: int
 
     @property
+    def ready(self) -> bool:
+        """Say whether all of them take connections."""
+
+    @property
     def listening(self) -> int:
         """Count those that take connections."""
 
