@@ -1,9 +1,10 @@
 """`make bench-gpu`: the engine alone and the whole path on an NVIDIA GPU, old and new in one run.
 
-It measures the bundled model with each runtime that is installed, downloads nothing, and ends
-within ten minutes. What cannot be had here is "not run", and why. `ARGS='--against ../before'` lets
-another checkout of this repository take turns with this one. The last line is `bench-gpu-result:
-{json}`.
+It measures the bundled model with each runtime that is installed, and its server as others ask it:
+as one process, as several that share the GPU, and with front processes. It downloads nothing, and
+ends within ten minutes. What cannot be had here is "not run", and why. `ARGS='--against ../before'`
+lets another checkout of this repository take turns with this one. The last line is
+`bench-gpu-result: {json}`.
 """
 
 import argparse
@@ -16,12 +17,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from bench.rounds import in_turn, medians
+from bench.serving import ceiling
 from bench.serving.assets import ROOT, pictures_only
+from bench.serving.measure import LAST_PATIENCE_S, Client, Numbers, client
+from bench.serving.servers import Cores, Running, Server, running
 
 MOST_S: Final = 600.0
 LONGEST_S: Final = 150.0  # of one measurement: TensorRT compiles for minutes, once
@@ -29,6 +34,11 @@ SECONDS: Final = 4
 CALLERS: Final = 32
 BATCH: Final = 16
 ROUNDS: Final = 2
+CLIENTS: Final = 4  # one makes some thousand requests of 150 KB a second
+SERVED_CALLERS: Final = 4 * BATCH
+OVERLOADS: Final = (1.2, 2.0)
+DEADLINE_S: Final = 0.5
+SERVED_S: Final = 25.0  # that a server is measured for, once it is ready
 NOT_RUN: Final = "not run"
 
 
@@ -56,6 +66,42 @@ class Way:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server of the first way, as others ask it."""
+
+    fronts: int = 0
+    replicas: int = 1
+
+    def __str__(self) -> str:
+        if self.fronts:
+            return f"one server with {self.fronts} fronts"
+        return f"{self.replicas} servers" if self.replicas > 1 else "one server"
+
+    @property
+    def usual(self) -> bool:
+        """Say whether every checkout can be started so."""
+        return self == Served()
+
+    def server(self, checkout: Path, cache: Path) -> Server:
+        """Describe it."""
+        return Server(
+            f"gpu, {self}",
+            (
+                *("env", f"PYTHONPATH={checkout / 'serving_image'}"),
+                *(sys.executable, "-m", "yoloserve", "serve"),
+                *("--port", "{port}", "--deadline-ms", "{deadline_ms}"),
+                *("--backend", SERVING.backend, "--precision", SERVING.precision),
+                *("--profile", SERVING.profile, "--max-batch", str(BATCH)),
+                *("--cache-dir", str(cache)),
+                *(("--front-processes", str(self.fronts)) if self.fronts else ()),
+            ),
+            path="/v1/detect",
+            sheds=True,
+            replicas=self.replicas,
+        )
+
+
 WAYS: Final = tuple(
     Way(backend, package, profile)
     for backend, package in (
@@ -65,8 +111,16 @@ WAYS: Final = tuple(
     )
     for profile in ("throughput", "realtime")
 )
-Speeds = dict[str, float]  # "engine" and "path", pictures a second
-Measure = Callable[[Way, Path, float], Speeds | str]  # or why not, in a line
+SERVING: Final = WAYS[0]
+MEASURED: Final[tuple[Way | Served, ...]] = (
+    SERVING,
+    *(Served(), Served(replicas=4), Served(fronts=4), Served(fronts=8)),
+    *WAYS[1:],
+)
+"""What matters most first: time may be over before the last."""
+Speeds = dict[str, float]  # of a way "engine" and "path", pictures a second; of a server, `asked`
+Measure = Callable[[Way | Served, Path, float], Speeds | str]  # or why not, in a line
+Found = dict[tuple[Way | Served, Path], Speeds | str]
 
 
 def main() -> int:
@@ -75,8 +129,10 @@ def main() -> int:
     parser.add_argument("--against", nargs="*", default=[], type=Path, metavar="CHECKOUT")
     others = [other.resolve() for other in parser.parse_args().against]
     missing = no_gpu() or ""
-    found = rounds([ROOT, *others], _measured, missing=missing)
-    print(table(found))
+    assets, cores = pictures_only("gpu"), Cores.split(CLIENTS)
+    with client(assets, cores) as asking:
+        found = rounds([ROOT, *others], partial(_measured, cores, asking), missing=missing)
+    print(f"{table(found)}\n\n{served_table(found)}\n\n{cores}")
     told = [{"way": str(w), "checkout": str(c), "speeds": s} for (w, c), s in found.items()]
     print(f"bench-gpu-result: {json.dumps({'gpu': missing or _gpu(), 'found': told})}")
     return 0
@@ -88,17 +144,17 @@ def rounds(
     *,
     missing: str = "",
     clock: Callable[[], float] = time.monotonic,
-) -> dict[tuple[Way, Path], Speeds | str]:
+) -> Found:
     """Give each way and checkout its turns, until the ten minutes are over; return medians.
 
     missing: why nothing can be measured at all. What failed once is not tried again.
     """
     ends = clock() + MOST_S
-    speeds: dict[tuple[Way, Path], list[Speeds]] = {}
-    failed: dict[tuple[Way, Path], str] = {}
+    speeds: dict[tuple[Way | Served, Path], list[Speeds]] = {}
+    failed: dict[tuple[Way | Served, Path], str] = {}
     for number in range(ROUNDS):
-        for way in WAYS:
-            for checkout in in_turn(checkouts, number):
+        for way in MEASURED:
+            for checkout in in_turn(_started_so(way, checkouts), number):
                 key = way, checkout
                 if key in failed:
                     continue
@@ -114,24 +170,56 @@ def rounds(
                     speeds.setdefault(key, []).append(told)
     return {
         key: medians(speeds[key]) if key in speeds else failed[key]
-        for key in dict.fromkeys((way, checkout) for way in WAYS for checkout in checkouts)
+        for key in [(way, one) for way in MEASURED for one in _started_so(way, checkouts)]
     }
 
 
-def table(found: dict[tuple[Way, Path], Speeds | str]) -> str:
-    """Write it as Markdown, checkouts one under the other."""
+def _started_so(way: Way | Served, checkouts: Sequence[Path]) -> Sequence[Path]:
+    return checkouts if isinstance(way, Way) or way.usual else checkouts[:1]
+
+
+def table(found: Found) -> str:
+    """Write what runtimes gave as Markdown, checkouts one under the other."""
     lines = [
         "| | checkout | engine alone | whole path | whole ÷ engine |",
         "|---|---|---:|---:|---:|",
     ]
     for (way, checkout), speeds in found.items():
-        name = "new" if checkout == ROOT else str(checkout)
+        if isinstance(way, Served):
+            continue
         if isinstance(speeds, str):
-            lines.append(f"| {way} | {name} | {NOT_RUN}: {speeds} | | |")
+            lines.append(f"| {way} | {_name(checkout)} | {NOT_RUN}: {speeds} | | |")
         else:
             engine, path = speeds["engine"], speeds["path"]
-            lines.append(f"| {way} | {name} | {engine:.0f} | {path:.0f} | {path / engine:.2f} |")
+            numbers = f"{engine:.0f} | {path:.0f} | {path / engine:.2f}"
+            lines.append(f"| {way} | {_name(checkout)} | {numbers} |")
     return "\n".join(lines)
+
+
+def served_table(found: Found) -> str:
+    """Write what servers gave as Markdown, held against the engine alone."""
+    alone = found[SERVING, ROOT]
+    engine = float("nan") if isinstance(alone, str) else alone["engine"]
+    columns = ["per_s", "÷ engine", "cpu_ms", "busiest_ms", "p99_ms"]
+    columns += [f"{each}_{share:g}" for share in OVERLOADS for each in ("goodput", "late")]
+    lines = [
+        f"| asked by {SERVED_CALLERS} callers, {SERVING} | checkout | {' | '.join(columns)} |",
+        f"|---|---|{'---:|' * len(columns)}",
+    ]
+    for (way, checkout), speeds in found.items():
+        if isinstance(way, Way):
+            continue
+        start = f"| {way} | {_name(checkout)} |"
+        if isinstance(speeds, str):
+            lines.append(f"{start} {NOT_RUN}: {speeds} |{' |' * (len(columns) - 1)}")
+        else:
+            numbers = speeds | {"÷ engine": speeds["per_s"] / engine}
+            lines.append(f"{start} {' | '.join(f'{numbers[each]:.4g}' for each in columns)} |")
+    return "\n".join(lines)
+
+
+def _name(checkout: Path) -> str:
+    return "new" if checkout == ROOT else str(checkout)
 
 
 def speeds_in(told: str) -> Speeds:
@@ -151,9 +239,42 @@ def no_gpu() -> str | None:
     return None if onnxruntime.has_gpu() else "there is no NVIDIA GPU here"
 
 
-def _measured(way: Way, checkout: Path, within_s: float) -> Speeds | str:
-    if find_spec(way.package) is None:
-        return f"{way.package} is not installed"
+def _measured(
+    cores: Cores, asking: Client, way: Way | Served, checkout: Path, within_s: float
+) -> Speeds | str:
+    package = (way if isinstance(way, Way) else SERVING).package
+    if find_spec(package) is None:
+        return f"{package} is not installed"
+    if isinstance(way, Way):
+        return _benched(way, checkout, within_s)
+    assets = pictures_only("gpu")
+    server = way.server(checkout, assets.folder / "yoloserve")
+    ready_s = within_s - SERVED_S
+    try:
+        with running(server, assets, cores, DEADLINE_S * 1000, within_s=ready_s) as target:
+            return asked(target, asking)
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[-1]
+
+
+def asked(target: Running, asking: Client) -> Numbers:
+    """Find what a server answers a second, and what of it is left when more is asked.
+
+    goodput, late: shares of `per_s`, and of the requests.
+    """
+    seconds = float(SECONDS)
+    numbers = ceiling.of_one(target, asking, SERVED_CALLERS, seconds)
+    for share in OVERLOADS:
+        rate = max(1.0, share * numbers["per_s"])
+        load = asking.open(
+            target, rate, seconds, 0, deadline_s=DEADLINE_S, patience_s=LAST_PATIENCE_S
+        )
+        numbers[f"goodput_{share:g}"] = load.rate(DEADLINE_S) / max(1.0, numbers["per_s"])
+        numbers[f"late_{share:g}"] = load.late(DEADLINE_S)
+    return numbers
+
+
+def _benched(way: Way, checkout: Path, within_s: float) -> Speeds | str:
     assets = pictures_only("gpu")
     environment = {**os.environ, "PYTHONPATH": str(checkout / "serving_image")}
     with subprocess.Popen(

@@ -4,7 +4,7 @@ import pytest
 
 from bench.serving import ceiling
 from bench.serving.assets import PICTURE_BYTES, Assets, picture
-from bench.serving.ceiling import Engine, stub
+from bench.serving.ceiling import Engine, Way, stub
 from bench.serving.load import GONE
 from bench.serving.loadgen import SHARES, highest
 from bench.serving.measure import Load
@@ -76,7 +76,7 @@ def test_pictures_are_as_large_as_they_should_be_and_always_the_same():
 
 def test_a_ceiling_is_that_of_a_checkouts_server_around_this_ones_stub():
     """An old stub would not know what it is to be like."""
-    server = stub(Engine(5, 16), Path("/old"), 3, Assets(Path("/p"), Path("/f"), ()))
+    server = stub(Engine(5, 16), Way(Path("/old"), fronts=3), Assets(Path("/p"), Path("/f"), ()))
     settings = dict(each.split("=", 1) for each in server.arguments if "=" in each)
     server_of, stub_of = settings["PYTHONPATH"].split(":")
     assert server_of == "/old/serving_image"

@@ -29,9 +29,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EX_TERMINATED))  # no server stays behind
     options = _options()
     if options.ceiling:
-        return ceiling.measure(
-            options.against, options.rounds or 2, quick=options.quick, fronts=options.fronts
-        )
+        ways = ceiling.ways(options.against, options.fronts, options.replicas)
+        return ceiling.measure(ways, options.rounds or 2, quick=options.quick)
     assets, cores = prepare(), Cores.split()
     compared = [s for s in servers(assets) if not options.only or s.name in options.only]
     rounds = options.rounds or (1 if options.quick else 2)
@@ -78,10 +77,19 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--fronts",
+        nargs="*",
+        default=[],
         type=int,
-        default=0,
         metavar="N",
         help="the ceiling with N front processes before the engine's in the same run, too",
+    )
+    parser.add_argument(
+        "--replicas",
+        nargs="*",
+        default=[],
+        type=int,
+        metavar="N",
+        help="that of N processes with an engine each, asked in turns, too",
     )
     return parser.parse_args()
 

@@ -17,7 +17,7 @@ from bench.rounds import in_turn, medians
 from bench.serving.assets import ROOT, Assets, pictures_only
 from bench.serving.measure import Client, Numbers, client
 from bench.serving.report import machine
-from bench.serving.servers import Cores, Server, running
+from bench.serving.servers import Cores, Running, Server, running
 
 SERVICE_MS: Final = (0.2, 1.0, 5.0, 20.0)
 BATCHES: Final = (1, 16)
@@ -48,25 +48,44 @@ class Engine:
         return max(FEW_CALLERS, 2 * LANES * self.batch)
 
 
-def measure(others: Sequence[Path], rounds: int, *, quick: bool, fronts: int = 0) -> int:
-    """Print a table of all engines and checkouts, and a last line of JSON.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the server of a checkout is started."""
 
-    fronts: take turns with as many front processes before the engine's, too.
-    """
+    checkout: Path = ROOT
+    fronts: int = 0
+    replicas: int = 1
+
+    def __str__(self) -> str:
+        name = "new" if self.checkout == ROOT else str(self.checkout)
+        if self.fronts:
+            return f"{name}, {self.fronts} fronts"
+        return f"{name}, {self.replicas} replicas" if self.replicas > 1 else name
+
+
+def ways(others: Sequence[Path], fronts: Sequence[int], replicas: Sequence[int]) -> Sequence[Way]:
+    """List what takes turns: each checkout as one process, and this one in other ways, too."""
+    return (
+        Way(),
+        *(Way(other.resolve()) for other in others),
+        *(Way(replicas=number) for number in replicas),
+        *(Way(fronts=number) for number in fronts),
+    )
+
+
+def measure(compared: Sequence[Way], rounds: int, *, quick: bool) -> int:
+    """Print a table of all engines and ways, and a last line of JSON."""
     assets, cores = pictures_only("ceiling"), Cores.split()
     seconds = 1.0 if quick else 3.0
-    checkouts = {"new": (ROOT, 0)} | {str(other): (other.resolve(), 0) for other in others}
-    if fronts:
-        checkouts[f"new, {fronts} fronts"] = ROOT, fronts
     engines = [Engine(*each) for each in product(SERVICE_MS, BATCHES)]
     found: dict[tuple[str, str], list[Numbers]] = {}
     with client(assets, cores) as asking:
         for number, engine in product(range(rounds), engines):
-            for name in in_turn(list(checkouts), number):
-                server = stub(engine, *checkouts[name], assets)
+            for way in in_turn(compared, number):
+                server = stub(engine, way, assets)
                 numbers = _one(server, engine, assets, cores, asking, seconds)
-                found.setdefault((str(engine), name), []).append(numbers)
-                print(f"{number} {engine}, {name}: {json.dumps(numbers)}", file=sys.stderr)
+                found.setdefault((str(engine), str(way)), []).append(numbers)
+                print(f"{number} {engine}, {way}: {json.dumps(numbers)}", file=sys.stderr)
         efficiency = _efficiency(assets, cores, asking, seconds)
     usual = {key: medians(many) for key, many in found.items()}
     print(table(usual))
@@ -81,10 +100,10 @@ def measure(others: Sequence[Path], rounds: int, *, quick: bool, fronts: int = 0
     return 0
 
 
-def stub(engine: Engine, checkout: Path, fronts: int, assets: Assets) -> Server:
+def stub(engine: Engine, way: Way, assets: Assets) -> Server:
     """Describe the server of a checkout around this one's stub."""
     settings = {
-        "PYTHONPATH": f"{checkout / 'serving_image'}:{ROOT / 'dev'}",
+        "PYTHONPATH": f"{way.checkout / 'serving_image'}:{ROOT / 'dev'}",
         "YOLOSTUB_SERVICE_MS": engine.service_ms,
         "YOLOSTUB_LANES": LANES,
         "YOLOSTUB_MAX_BATCH": engine.batch,
@@ -100,10 +119,11 @@ def stub(engine: Engine, checkout: Path, fronts: int, assets: Assets) -> Server:
             *("env", *(f"{name}={value}" for name, value in settings.items())),
             *(sys.executable, "-m", "stub_engine", "serve"),
             *("--port", "{port}", "--deadline-ms", "{deadline_ms}"),
-            *(("--front-processes", str(fronts)) if fronts else ()),
+            *(("--front-processes", str(way.fronts)) if way.fronts else ()),
         ),
         path="/v1/detect",
         sheds=True,
+        replicas=way.replicas,
     )
 
 
@@ -112,14 +132,19 @@ def _one(
 ) -> Numbers:
     # Nobody is refused while the ceiling is found: what was decoded and dropped costs, too.
     with running(server, assets, cores) as target:
-        asking.closed(target, engine.callers, max(1.0, seconds / 3))  # warm
-        closed = asking.closed(target, engine.callers, seconds)
-        numbers = {"per_s": closed.rate(), "cpu_ms": closed.cpu_ms()}
-        numbers["busiest_ms"] = closed.busiest_cpu_ms()
-        rate = max(1.0, SHARE * numbers["per_s"])  # a machine may give none for a second
-        load = asking.open(target, rate, seconds, 0, deadline_s=DEADLINE_S)
-        numbers |= {"p99_ms": load.quantile_ms(0.99), "refused": load.refused()}
+        numbers = of_one(target, asking, engine.callers, seconds)
     return {name: round(value, 3) for name, value in numbers.items()}
+
+
+def of_one(target: Running, asking: Client, callers: int, seconds: float) -> Numbers:
+    """Find what a server answers a second with `callers` at a time, and how it is just below."""
+    asking.closed(target, callers, max(1.0, seconds / 3))  # warm
+    closed = asking.closed(target, callers, seconds)
+    numbers = {"per_s": closed.rate(), "cpu_ms": closed.cpu_ms()}
+    numbers["busiest_ms"] = closed.busiest_cpu_ms()
+    rate = max(1.0, SHARE * numbers["per_s"])  # a machine may give none for a second
+    load = asking.open(target, rate, seconds, 0, deadline_s=DEADLINE_S)
+    return numbers | {"p99_ms": load.quantile_ms(0.99), "refused": load.refused()}
 
 
 def _efficiency(assets: Assets, cores: Cores, asking: Client, seconds: float) -> float | None:
@@ -130,7 +155,7 @@ def _efficiency(assets: Assets, cores: Cores, asking: Client, seconds: float) ->
     rates = []
     for server in (frozenset([min(cores.server)]), cores.server):
         some = Cores(server, cores.client)
-        numbers = _one(stub(engine, ROOT, 0, assets), engine, assets, some, asking, seconds)
+        numbers = _one(stub(engine, Way(), assets), engine, assets, some, asking, seconds)
         rates.append(numbers["per_s"] / len(server))
     return round(rates[1] / rates[0], 3)
 

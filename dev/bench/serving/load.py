@@ -46,7 +46,7 @@ async def _run(job: dict[str, Any], pictures: list[bytes]) -> list[Sample]:
         pictures = [form(job["form"], picture) for picture in pictures]
     else:
         headers["Content-Type"] = "image/jpeg"
-    bodies = cycle(pictures)
+    bodies, urls = cycle(pictures), cycle(job["urls"])
     timeout = aiohttp.ClientTimeout(total=job["patience_s"])
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(
@@ -56,7 +56,7 @@ async def _run(job: dict[str, Any], pictures: list[bytes]) -> list[Sample]:
         async def ask() -> int:
             stamp = {"X-Request-Start": f"t={time.time():.3f}"} if job["stamped"] else None
             try:
-                async with session.post(job["url"], data=next(bodies), headers=stamp) as answer:
+                async with session.post(next(urls), data=next(bodies), headers=stamp) as answer:
                     await answer.read()
                     return answer.status
             except (aiohttp.ClientError, TimeoutError):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,16 +38,18 @@ class Plan:
 
 
 class Client:
-    """The client's process."""
+    """The client's processes, which share what there is to ask."""
 
-    def __init__(self, process: "subprocess.Popen[str]", assets: Assets) -> None:
-        self._process = process
+    def __init__(self, processes: Sequence["subprocess.Popen[str]"], assets: Assets) -> None:
+        self._processes = processes
         self._pictures = [str(path) for path in assets.pictures]
         self.others: list[float] = []  # of each phase: cores that neither server nor client used
 
     def closed(self, target: Running, callers: int, seconds: float) -> "Load":
         """Let `callers` ask one after the other."""
-        return self._run(target, seconds, callers=callers)
+        many = len(self._processes)
+        shares = [callers // many + (number < callers % many) for number in range(many)]
+        return self._run(target, seconds, [{"callers": share} for share in shares if share])
 
     def open(
         self,
@@ -60,18 +62,18 @@ class Client:
         patience_s: float = PATIENCE_S,
     ) -> "Load":
         """Send at Poisson's times; servers that take one are told the deadline."""
-        return self._run(
-            target,
-            seconds,
-            rate=rate,
-            seed=seed,
-            patience_s=patience_s,
-            headers={"X-Deadline-Ms": f"{deadline_s * 1000:.1f}"} if target.server.sheds else {},
-        )
+        many = len(self._processes)
+        job = {
+            "rate": rate / many,
+            "patience_s": patience_s,
+            "headers": {"X-Deadline-Ms": f"{deadline_s * 1000:.1f}"} if target.server.sheds else {},
+        }
+        # Poisson's times of several are those of one.
+        return self._run(target, seconds, [job | {"seed": seed * many + n} for n in range(many)])
 
-    def _run(self, target: Running, seconds: float, **job: Any) -> "Load":
-        told = {
-            "url": target.url,
+    def _run(self, target: Running, seconds: float, jobs: Sequence[dict[str, Any]]) -> "Load":
+        usual = {
+            "urls": target.urls,
             "form": target.server.form,
             "pictures": self._pictures,
             "seconds": seconds,
@@ -79,20 +81,30 @@ class Client:
             "headers": {},
             "stamped": target.server.stamped,
             "patience_s": PATIENCE_S,
-            **job,
         }
-        assert self._process.stdin
-        assert self._process.stdout
+        asked = self._processes[: len(jobs)]
         began, before, busy_before = time.perf_counter(), target.cpu_s(), busy_s()
-        self._process.stdin.write(json.dumps(told) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        for process, job in zip(asked, jobs, strict=True):
+            _say(process, usual | job)
+        answers = list(map(_heard, asked))
         each = [after - before.get(pid, 0.0) for pid, after in target.cpu_s().items()]
-        server_cpu_s, client_cpu_s = sum(each), answer["cpu_s"]
+        server_cpu_s, client_cpu_s = sum(each), sum(answer["cpu_s"] for answer in answers)
         others_s = busy_s() - busy_before - server_cpu_s - client_cpu_s
         self.others.append(max(0.0, others_s) / (time.perf_counter() - began))
-        samples = [tuple(sample) for sample in answer["samples"]]
+        samples = [tuple(sample) for answer in answers for sample in answer["samples"]]
         return Load(seconds, samples, client_cpu_s, server_cpu_s, max(each, default=0.0))
+
+
+def _say(process: "subprocess.Popen[str]", job: dict[str, Any]) -> None:
+    assert process.stdin
+    process.stdin.write(json.dumps(job) + "\n")
+    process.stdin.flush()
+
+
+def _heard(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    assert process.stdout
+    answer: dict[str, Any] = json.loads(process.stdout.readline())
+    return answer
 
 
 def busy_s(told: Path = Path("/proc/stat")) -> float:
@@ -104,7 +116,14 @@ def busy_s(told: Path = Path("/proc/stat")) -> float:
 
 @contextmanager
 def client(assets: Assets, cores: Cores) -> Iterator[Client]:
-    """Start the client on its cores."""
+    """Start the client, a process on each core that is its own, or one on those that it shares."""
+    with ExitStack() as processes:
+        many = 1 if cores.server & cores.client else len(cores.client)
+        yield Client([processes.enter_context(_asking(cores)) for _ in range(many)], assets)
+
+
+@contextmanager
+def _asking(cores: Cores) -> Iterator["subprocess.Popen[str]"]:
     with subprocess.Popen(
         [sys.executable, "-m", "bench.serving.load"],
         env=environment(),
@@ -114,7 +133,7 @@ def client(assets: Assets, cores: Cores) -> Iterator[Client]:
         preexec_fn=partial(os.sched_setaffinity, 0, cores.client),
     ) as process:
         try:
-            yield Client(process, assets)
+            yield process
         finally:
             process.kill()
 

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ class Server:
     form: str = ""  # the field of the form; empty: the picture is the body
     sheds: bool = False  # takes a deadline, and refuses what it cannot answer in time
     stamped: bool = False  # is told when the client sent a request, as by a gateway
+    replicas: int = 1  # processes that know nothing of each other; clients ask them in turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +44,18 @@ class Cores:
     client: frozenset[int]
 
     @classmethod
-    def split(cls) -> "Cores":
-        """Give the client a core of its own where the server keeps three or more."""
+    def split(cls, clients: int = 1) -> "Cores":
+        """Give each client a core of its own where the server keeps three or more."""
         every = sorted(os.sched_getaffinity(0))
-        if len(every) < 4:
+        if len(every) < clients + 3:
             return cls(frozenset(every), frozenset(every))
-        return cls(frozenset(every[:-1]), frozenset(every[-1:]))
+        return cls(frozenset(every[:-clients]), frozenset(every[-clients:]))
 
     def __str__(self) -> str:
         """Say it in words."""
         if self.server == self.client:
             return f"server and client share {len(self.server)} cores"
-        return f"server on {len(self.server)} cores, client on {len(self.client)} more"
+        return f"server on {len(self.server)} cores, clients on {len(self.client)} more"
 
 
 def servers(assets: Assets) -> tuple[Server, ...]:
@@ -96,12 +97,13 @@ def common(assets: Assets) -> tuple[str, ...]:
 
 
 class Running:
-    """A started server, with all processes that it made."""
+    """A started server, with all processes that it made. port, url: of its first replica."""
 
-    def __init__(self, server: Server, port: int, mark: str, ready_s: float) -> None:
+    def __init__(self, server: Server, ports: Sequence[int], mark: str, ready_s: float) -> None:
         self.server = server
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}{server.path}"
+        self.port = ports[0]
+        self.urls = [f"http://127.0.0.1:{port}{server.path}" for port in ports]
+        self.url = self.urls[0]
         self.ready_s = ready_s
         self._mark = mark
 
@@ -116,48 +118,64 @@ class Running:
 
 @contextmanager
 def running(
-    server: Server, assets: Assets, cores: Cores, deadline_ms: float = 10_000
+    server: Server,
+    assets: Assets,
+    cores: Cores,
+    deadline_ms: float = 10_000,
+    within_s: float = READY_S,
 ) -> Iterator[Running]:
-    """Start a server, wait until it has answered one picture, and end all of it afterwards."""
-    port, mark = free_port(), uuid.uuid4().hex
-    arguments = [each.format(port=port, deadline_ms=deadline_ms) for each in server.arguments]
+    """Start a server, wait until all of it has answered a picture, and end all of it afterwards."""
+    ports, mark = [free_port() for _ in range(server.replicas)], uuid.uuid4().hex
     log = assets.folder / f"{server.name.replace(' ', '-')}.log"
     began = time.perf_counter()
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            arguments,
-            env={**environment(), MARK: mark},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=partial(os.sched_setaffinity, 0, cores.server),
-        )
+        replicas = [
+            subprocess.Popen(
+                [each.format(port=port, deadline_ms=deadline_ms) for each in server.arguments],
+                env={**environment(), MARK: mark},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=partial(os.sched_setaffinity, 0, cores.server),
+            )
+            for port in ports
+        ]
     try:
-        _wait(server, process, port, assets.pictures[0].read_bytes(), log)
-        yield Running(server, port, mark, time.perf_counter() - began)
+        target = Running(server, ports, mark, 0)
+        for replica, url in zip(replicas, target.urls, strict=True):
+            end = began + within_s
+            _wait(server, replica, url, assets.pictures[0].read_bytes(), log, end)
+        target.ready_s = time.perf_counter() - began
+        yield target
     finally:
-        process.send_signal(signal.SIGTERM)
+        for replica in replicas:
+            replica.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(3)
+            for replica in replicas:
+                replica.wait(3)
         for pid in marked(mark):  # some leave processes behind
             _kill(pid)
-        process.wait()
+        for replica in replicas:
+            replica.wait()
 
 
 def _wait(
-    server: Server, process: "subprocess.Popen[bytes]", port: int, picture: bytes, log: Path
+    server: Server,
+    process: "subprocess.Popen[bytes]",
+    url: str,
+    picture: bytes,
+    log: Path,
+    end: float,
 ) -> None:
     """Return when a picture was answered."""
     kind = f"multipart/form-data; boundary={BOUNDARY}" if server.form else "image/jpeg"
     body = form(server.form, picture) if server.form else picture
-    url = f"http://127.0.0.1:{port}{server.path}"
-    end = time.perf_counter() + READY_S
-    while time.perf_counter() < end and process.poll() is None:
+    while (left := end - time.perf_counter()) > 0 and process.poll() is None:
         request = urllib.request.Request(url, body, {"Content-Type": kind})
         try:
-            with urllib.request.urlopen(request, timeout=READY_S):
+            with urllib.request.urlopen(request, timeout=left):
                 return
-        except (urllib.error.URLError, ConnectionError):
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.05)
     raise RuntimeError(f"{server.name} did not start:\n{log.read_text()[-3000:]}")
 
