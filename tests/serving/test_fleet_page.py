@@ -107,7 +107,7 @@ def a_fleet() -> list[Any]:
                 *FINE,
                 revisions=[revision(f"camera-{number:02}-1a2b3c4d", "Stable", 100, 2, 2, LONG)],
                 ready="2/2",
-                url=f"http://camera-{number:02}.plant-{number}.svc.cluster.local",
+                url=f"http://camera-{number:02}.plant-{number}.svc",
             )
             for number in range(1, 10)
         ),

@@ -653,7 +653,7 @@ def test_a_live_route_behind_an_older_one_stays_is_told_and_no_step_counts_on_it
     assert world.status().stable.revision == before, "a step went on without any request"
     assert world.status().condition("TrafficRouted").reason == "HostTaken"
     assert world.status().condition("Released").status == "False"
-    assert world.status().url == "http://gate.shop.svc.cluster.local"
+    assert world.status().url == "http://gate.shop.svc"
     world.others_routes = {}
     world.settle()
     world.now += timedelta(hours=1)
@@ -669,7 +669,7 @@ def test_a_detector_whose_host_is_taken_serves_by_its_service_and_says_so(world)
     assert (told.status, told.reason) == ("False", "HostTaken")
     assert "yard/door" in told.message
     assert ("VirtualService", "gate") not in world.children
-    assert world.status().url == "http://gate.shop.svc.cluster.local"
+    assert world.status().url == "http://gate.shop.svc"
     assert world.status().stable.weight == 100
     world.edit(model=V2)
     world.settle()

@@ -29,7 +29,7 @@ def test_a_detector_that_is_fine_is_told_with_its_revisions(world: Any) -> None:
         "state": "fine",
         "summary": "Serving, Released",
         "ready": "2/2",
-        "url": "http://gate.shop.svc.cluster.local",
+        "url": "http://gate.shop.svc",
         "revisions": [
             {
                 "name": stable,

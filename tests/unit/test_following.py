@@ -33,7 +33,7 @@ def test_a_route_that_no_gateway_accepts_is_not_routed_and_no_step_advances(at_t
     world.settle()
     assert (routed(world).status, routed(world).reason) == ("Unknown", "RoutePending")
     assert "public has not accepted the route: nobody routes by it yet" in routed(world).message
-    assert world.status().url == "http://gate.shop.svc.cluster.local"
+    assert world.status().url == "http://gate.shop.svc"
     world.edit(model=V2, rollout=STEPS)
     world.settle(40)
     assert sorted(world.weights().values()) == [50, 50]
@@ -128,7 +128,7 @@ def test_a_gateway_that_went_is_told_and_no_step_advances(world):
     world.settle()
     assert (routed(world).status, routed(world).reason) == ("False", "GatewayAbsent")
     assert "spec.traffic.gateways: edge/public does not exist" in routed(world).message
-    assert world.status().url == "http://gate.shop.svc.cluster.local"
+    assert world.status().url == "http://gate.shop.svc"
     world.edit(model=V2, rollout=STEPS)
     world.settle(40)
     assert sorted(world.weights().values()) == [50, 50]

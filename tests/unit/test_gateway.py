@@ -131,8 +131,8 @@ def test_a_release_in_steps_walks_on_it(at_the_edge):
     ("hosts", "url"),
     [
         (["*.example.com", "GATE.example.com"], "http://gate.example.com"),
-        (["*.example.com", "*"], "http://gate.shop.svc.cluster.local"),
-        ([], "http://gate.shop.svc.cluster.local"),
+        (["*.example.com", "*"], "http://gate.shop.svc"),
+        ([], "http://gate.shop.svc"),
     ],
 )
 def test_the_url_is_one_that_can_be_asked(at_the_edge, hosts, url):
@@ -200,7 +200,7 @@ def on_its_service(world, stable, reason):
     assert f"Until then the Service gate sends everything to {stable}" in told.message
     status = world.status()
     assert status.provider == SERVICE
-    assert status.url == "http://gate.shop.svc.cluster.local"
+    assert status.url == "http://gate.shop.svc"
     assert world.selected() == stable
 
 

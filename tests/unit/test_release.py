@@ -1,6 +1,7 @@
 """Releases as a user drives them: edits of the resource, and what traffic and pods do meanwhile."""
 
 import copy
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -481,7 +482,23 @@ def test_headers_reach_the_canary_only_while_it_is_ready(world):
     world.settle()
     matched, _ = world.children["VirtualService", "gate"]["spec"]["http"]
     assert matched["match"] == match
-    assert matched["route"][0]["destination"]["host"].startswith(world.status().canary.revision)
+    assert matched["route"][0]["destination"]["host"] == world.status().canary.revision
+
+
+def test_nothing_that_is_written_or_told_takes_the_clusters_domain_for_known(world):
+    """A name with dots is a whole one for Istio: in a cluster of another domain it led nowhere."""
+    old = released(world)
+    world.edit(canary={"model": V2, "weight": 10})
+    world.settle()
+    weighted = world.children["VirtualService", "gate"]["spec"]["http"][-1]["route"]
+    canary = world.status().canary.revision
+    assert [to["destination"]["host"] for to in weighted] == [old, canary]
+    assert [world.children["DestinationRule", each]["spec"]["host"] for each in (old, canary)] == [
+        old,
+        canary,
+    ]
+    written = [*world.children.values(), world.status().model_dump(mode="json")]
+    assert "cluster.local" not in json.dumps(written)
 
 
 def test_without_istio_the_service_follows_the_release(world):

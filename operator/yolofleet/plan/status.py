@@ -147,4 +147,5 @@ def _url(detector: Detector, observed: Observed, plan: Plan) -> str:
     hosts = plan.exposure.hosts if reached else ()
     if whole := [host for host in hosts if "*" not in host]:
         return f"http://{whole[0]}"
-    return f"http://{detector.name}.{detector.namespace}.svc.cluster.local"
+    # Without the cluster's domain, which differs: pods search for names below it.
+    return f"http://{detector.name}.{detector.namespace}.svc"

@@ -1,7 +1,10 @@
 """Istio: one VirtualService a detector, one DestinationRule a revision.
 
 Weights point at the Services of revisions, not at subsets of one: a destination exists from the
-moment its revision does, and changing or dropping one can never touch another.
+moment its revision does, and changing or dropping one can never touch another. They are named
+without a dot: Istio takes such a name for one of the object's own namespace, whatever the domain of
+the cluster is called (https://istio.io/latest/docs/reference/config/networking/virtual-service/,
+Destination).
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,9 +61,8 @@ namespace's. A gateway, and a root that delegates, have to see it from elsewhere
 
 def destination_rules(detector: Detector, revision: str, /) -> list[Manifest]:
     """Return how proxies talk to the pods of `revision`."""
-    host = _host(detector, revision)
     template = "destination_rule.yaml.j2"
-    return [child(template, detector, revision, revision=revision, host=host)]
+    return [child(template, detector, revision, revision=revision)]
 
 
 def routes(detector: Detector, route: Route, /) -> list[Manifest]:
@@ -91,7 +93,7 @@ def _stamped(route: Route) -> dict[str, Any]:
 
 def _weighted(detector: Detector, route: Route) -> dict[str, Any]:
     leads = [
-        {"destination": _destination(detector, name), "weight": weight}
+        {"destination": _destination(name), "weight": weight}
         for name, weight in route.leads.items()
     ]
     return {"name": _WEIGHTED, "route": leads, "retries": _retries(detector)}
@@ -105,7 +107,7 @@ def _retries(detector: Detector) -> dict[str, Any]:
 def _matched(detector: Detector, route: Route) -> list[dict[str, Any]]:
     if not route.matched:
         return []
-    leads = [{"destination": _destination(detector, route.matched), "weight": 100}]
+    leads = [{"destination": _destination(route.matched), "weight": 100}]
     match = [{"headers": _headers(entry)} for entry in route.match]
     return [{"name": _MATCHED, "match": match, "route": leads, "retries": _retries(detector)}]
 
@@ -115,7 +117,7 @@ def _sticky(detector: Detector, route: Route) -> list[dict[str, Any]]:
         {
             "name": f"{_STICKY}{name}",
             "match": [{"headers": {route.sticky: {"regex": pattern(buckets)}}}],
-            "route": [{"destination": _destination(detector, name), "weight": 100}],
+            "route": [{"destination": _destination(name), "weight": 100}],
             "retries": _retries(detector),
         }
         for name, buckets in route.buckets.items()
@@ -126,12 +128,8 @@ def _headers(entry: HeaderMatch) -> dict[str, Any]:
     return {name: how.model_dump(exclude_none=True) for name, how in entry.headers.items()}
 
 
-def _destination(detector: Detector, revision: str) -> dict[str, Any]:
-    return {"host": _host(detector, revision), "port": {"number": 80}}
-
-
-def _host(detector: Detector, revision: str) -> str:
-    return f"{revision}.{detector.namespace}.svc.cluster.local"
+def _destination(revision: str) -> dict[str, Any]:
+    return {"host": revision, "port": {"number": 80}}
 
 
 # reading
@@ -200,6 +198,7 @@ def matched(spec: Mapping[str, Any], /) -> str:
 
 
 def _revision(to: Mapping[str, Any]) -> str:
+    # Earlier releases wrote the whole name.
     return str(to["destination"]["host"].split(".", 1)[0])
 
 
