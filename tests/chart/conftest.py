@@ -51,8 +51,9 @@ class Chart:
         command = ("template", release, chart, "--namespace", "platform", "--values", "-")
         return self._run(*command, *arguments, values=values)
 
-    def render(self, **values: Any) -> list[Manifest]:
-        return [m for m in yaml.safe_load_all(self.text(**values)) if m is not None]
+    def render(self, *arguments: str, **values: Any) -> list[Manifest]:
+        text = self.text(*arguments, **values)
+        return [m for m in yaml.load_all(text, Loader=yaml.CSafeLoader) if m is not None]
 
     def one(self, kind: str, name: str = "fleet-yolofleet", **values: Any) -> Manifest:
         [found] = [
