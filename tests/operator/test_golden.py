@@ -49,9 +49,9 @@ def long_ago() -> datetime:
 
 
 MISMATCH = (
-    '{"reason": "DigestMismatch", "message": "https://models.example.com/gate-v7.onnx has the'
-    " SHA-256 9f2c61d0, and spec.model.sha256 says 5d41402a; put the right one there, or the right"
-    ' file at the address"}'
+    f'{{"reason": "DigestMismatch", "message": "model https://models.example.com/gate-v7.onnx has'
+    f" the digest {'9f' * 32}, but {'5d' * 32} was asked for: put the file back, or give its digest"
+    ' (spec.model.sha256)"}'
 )
 
 
