@@ -1,7 +1,8 @@
 """`python -m steady [-n 20] [--workers 3] [--beside 1] [PATH ...]`: run tests again and again.
 
 `make test-steady ARGS="-n 20 tests/unit"`. Each run has a seed of its own and, with `--beside`,
-processes beside it that keep as many cores busy: what passes only on an idle machine shows. It ends
+processes beside it that keep as many cores busy: what passes only on an idle machine shows. With
+`--late 30` all that threads of the tests' processes do begins and ends up to 30 ms late. It ends
 with every test that ever failed, in which runs and why, and the time by folder; its exit status
 is 1 if any failed. Nothing is repeated until it passes. `--of REPORT ...` reads reports that are
 there instead, as `make test` leaves one in `build/tests.xml`.
@@ -15,11 +16,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from steady import late as late_threads
 from steady import results
 from steady.results import Result
 
@@ -43,6 +45,7 @@ def main() -> int:
     parser.add_argument("-n", "--times", type=int, default=20, help="how often (20)")
     parser.add_argument("--workers", type=int, default=0, help="processes that test (this one)")
     parser.add_argument("--beside", type=int, default=0, help="cores that something else uses (0)")
+    parser.add_argument("--late", type=float, default=0, help="most ms that threads are late (0)")
     parser.add_argument("--slowest", type=int, default=10, help="how many slow tests to name (10)")
     parser.add_argument("--of", nargs="+", type=Path, metavar="REPORT", help="read, run nothing")
     asked = parser.parse_args()
@@ -51,20 +54,24 @@ def main() -> int:
         runs = [results.read(report) for report in asked.of]
     else:
         with _busy(asked.beside):
-            runs = list(_runs(asked.paths, asked.times, asked.workers))
+            runs = list(_runs(asked.paths, asked.times, asked.workers, asked.late))
     _tell(runs, asked.slowest)
     return 1 if results.failures(runs) else 0
 
 
-def _runs(paths: Sequence[str], times: int, workers: int) -> Iterator[list[Result]]:
+def _runs(paths: Sequence[str], times: int, workers: int, late_ms: float) -> Iterator[list[Result]]:
     REPORTS.mkdir(parents=True, exist_ok=True)
+    late = ["-p", late_threads.__name__] if late_ms else []
     for seed in range(1, times + 1):
         report = REPORTS / f"{seed}.xml"
         report.unlink(missing_ok=True)
         begun = time.monotonic()
         ended = _whole_run(
-            [sys.executable, "-c", PYTEST, "-q", f"-n{workers}", f"--junitxml={report}", *paths],
-            seed,
+            [
+                *(sys.executable, "-c", PYTEST, "-q", f"-n{workers}", f"--junitxml={report}"),
+                *(*late, *paths),
+            ],
+            {late_threads.SEED: str(seed), late_threads.MOST_MS: str(late_ms)},
         )
         if ended.returncode in NOTHING_RAN:
             sys.exit(f"pytest ended with {ended.returncode}:\n{ended.stdout[-3000:]}")
@@ -77,14 +84,16 @@ def _runs(paths: Sequence[str], times: int, workers: int) -> Iterator[list[Resul
         yield run
 
 
-def _whole_run(command: Sequence[str], seed: int) -> subprocess.CompletedProcess[str]:
+def _whole_run(
+    command: Sequence[str], settings: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
     """Run `command`; if we are ended meanwhile, have it end as at Ctrl-C, with all that it started.
 
     It is in a group of its own: a terminal's Ctrl-C would be its second one.
     """
     running = subprocess.Popen(
         command,
-        env=os.environ | {"YOLOFLEET_FAULTS_SEED": str(seed)},
+        env={**os.environ, **settings},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from steady import late
 from steady.results import by_folder, failures, read, slowest
 
 REPORT = """<testsuites><testsuite>
@@ -66,3 +69,58 @@ def test_who_ends_it_ends_the_run_and_what_that_started(tmp_path, ignored):
     steady.terminate()
     assert steady.wait() == 128 + signal.SIGTERM
     assert (tmp_path / "taken down").exists()
+
+
+@pytest.fixture
+def slept(monkeypatch):
+    """Threads are late by up to 30 ms; nobody sleeps, and how long each would have is here."""
+    times = []
+    monkeypatch.setenv(late.MOST_MS, "30")
+    monkeypatch.setattr("time.sleep", times.append)
+    late.pytest_configure()
+    yield times
+    late.pytest_unconfigure()
+
+
+def test_threads_are_late_before_and_after_what_they_do(slept):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda *args, **named: (args, named, len(slept)), 1, b=2).result() == (
+            (1,),
+            {"b": 2},
+            1,
+        )
+        for _ in range(50):
+            pool.submit(int)
+    assert len(slept) == 2 * 51
+    assert 0 <= min(slept) < max(slept) <= 0.03
+    assert len(set(slept)) == len(slept)
+
+
+def test_being_late_keeps_nothing_that_a_job_was_given(slept):
+    class Given:
+        pass
+
+    def fails(_):
+        raise ValueError
+
+    given = Given()
+    held = weakref.ref(given)
+    with ThreadPoolExecutor(1) as pool:
+        assert isinstance(pool.submit(fails, given).exception().with_traceback(None), ValueError)
+        del given
+    assert held() is None
+
+
+def test_a_run_of_late_threads_tells_its_processes(tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "import concurrent.futures, steady.late, os\n"
+        "def test_it():\n"
+        "    assert concurrent.futures.ThreadPoolExecutor.submit is steady.late._late\n"
+        "    assert os.environ[steady.late.MOST_MS] == '30.0'\n"
+    )
+    subprocess.run(
+        [sys.executable, "-m", "steady", "-n1", "--late", "30", "test_it.py"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "dev")},
+        cwd=tmp_path,
+        check=True,
+    )
