@@ -26,9 +26,9 @@ from bench.rounds import in_turn, medians
 from bench.serving import ceiling
 from bench.serving.assets import ROOT, pictures_only
 from bench.serving.measure import LAST_PATIENCE_S, Client, Numbers, client
-from bench.serving.servers import Cores, Running, Server, running
+from bench.serving.servers import Cores, NotStarted, Running, Server, running
 
-MOST_S: Final = 600.0
+MOST_S: Final = 530.0  # nothing that needs longer is begun: all ends within ten minutes
 LONGEST_S: Final = 150.0  # of one measurement: TensorRT compiles for minutes, once
 SECONDS: Final = 4
 CALLERS: Final = 32
@@ -38,8 +38,11 @@ CLIENTS: Final = 4  # one makes some thousand requests of 150 KB a second
 SERVED_CALLERS: Final = 4 * BATCH
 OVERLOADS: Final = (1.2, 2.0)
 DEADLINE_S: Final = 0.5
-SERVED_S: Final = 25.0  # that a server is measured for, once it is ready
+WARM_S: Final = 6.0  # CUDA graphs of the usual batches are captured beside the first requests
+SERVED_S: Final = 40.0  # that a server is measured for, once it is ready, however slow it gets
 NOT_RUN: Final = "not run"
+OVER: Final = "the time was over"
+EX_TERMINATED: Final = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.gpu", description=__doc__)
     parser.add_argument("--against", nargs="*", default=[], type=Path, metavar="CHECKOUT")
     others = [other.resolve() for other in parser.parse_args().against]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EX_TERMINATED))  # no server stays behind
     missing = no_gpu() or ""
     assets, cores = pictures_only("gpu"), Cores.split(CLIENTS)
     with client(assets, cores) as asking:
@@ -160,10 +164,9 @@ def rounds(
                     continue
                 left = ends - clock()
                 told = missing or (
-                    measure(way, checkout, min(LONGEST_S, left))
-                    if left > 0
-                    else f"{MOST_S:g} s were over"
+                    measure(way, checkout, min(LONGEST_S, left)) if left > 0 else OVER
                 )
+                print(f"{number} {way}, {_name(checkout)}: {told}", file=sys.stderr, flush=True)
                 if isinstance(told, str):
                     failed[key] = told
                 else:
@@ -198,12 +201,11 @@ def table(found: Found) -> str:
 
 def served_table(found: Found) -> str:
     """Write what servers gave as Markdown, held against the engine alone."""
-    alone = found[SERVING, ROOT]
-    engine = float("nan") if isinstance(alone, str) else alone["engine"]
-    columns = ["per_s", "÷ engine", "cpu_ms", "busiest_ms", "p99_ms"]
+    columns = ["per_s", "÷ engine", "cpu_ms", "busiest_ms", "p99_ms", "refused"]
     columns += [f"{each}_{share:g}" for share in OVERLOADS for each in ("goodput", "late")]
+    columns.append("clients_busy")
     lines = [
-        f"| asked by {SERVED_CALLERS} callers, {SERVING} | checkout | {' | '.join(columns)} |",
+        f"| asked by {SERVED_CALLERS} callers each, {SERVING} | checkout | {' | '.join(columns)} |",
         f"|---|---|{'---:|' * len(columns)}",
     ]
     for (way, checkout), speeds in found.items():
@@ -213,6 +215,8 @@ def served_table(found: Found) -> str:
         if isinstance(speeds, str):
             lines.append(f"{start} {NOT_RUN}: {speeds} |{' |' * (len(columns) - 1)}")
         else:
+            alone = found[SERVING, checkout]
+            engine = float("nan") if isinstance(alone, str) else alone["engine"]
             numbers = speeds | {"÷ engine": speeds["per_s"] / engine}
             lines.append(f"{start} {' | '.join(f'{numbers[each]:.4g}' for each in columns)} |")
     return "\n".join(lines)
@@ -249,12 +253,14 @@ def _measured(
         return _benched(way, checkout, within_s)
     assets = pictures_only("gpu")
     server = way.server(checkout, assets.folder / "yoloserve")
-    ready_s = within_s - SERVED_S
+    if (ready_s := within_s - SERVED_S) <= 0:
+        return OVER
     try:
         with running(server, assets, cores, DEADLINE_S * 1000, within_s=ready_s) as target:
             return asked(target, asking)
-    except RuntimeError as error:
-        return str(error).strip().splitlines()[-1]
+    except NotStarted as error:
+        why, *log = str(error).strip().splitlines()
+        return " ".join([why, *log[-1:]])
 
 
 def asked(target: Running, asking: Client) -> Numbers:
@@ -263,12 +269,14 @@ def asked(target: Running, asking: Client) -> Numbers:
     goodput, late: shares of `per_s`, and of the requests.
     """
     seconds = float(SECONDS)
-    numbers = ceiling.of_one(target, asking, SERVED_CALLERS, seconds)
+    patience: Final = LAST_PATIENCE_S
+    numbers = ceiling.of_one(
+        target, asking, SERVED_CALLERS, seconds, warm_s=WARM_S, patience_s=patience
+    )
     for share in OVERLOADS:
         rate = max(1.0, share * numbers["per_s"])
-        load = asking.open(
-            target, rate, seconds, 0, deadline_s=DEADLINE_S, patience_s=LAST_PATIENCE_S
-        )
+        load = asking.open(target, rate, seconds, 0, deadline_s=DEADLINE_S, patience_s=patience)
+        numbers["clients_busy"] = max(numbers["clients_busy"], load.clients_busy())
         numbers[f"goodput_{share:g}"] = load.rate(DEADLINE_S) / max(1.0, numbers["per_s"])
         numbers[f"late_{share:g}"] = load.late(DEADLINE_S)
     return numbers

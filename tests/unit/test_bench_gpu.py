@@ -5,6 +5,7 @@ from pathlib import Path
 from bench.gpu import (
     MEASURED,
     MOST_S,
+    OVER,
     ROUNDS,
     WAYS,
     Served,
@@ -18,7 +19,14 @@ from bench.serving.assets import ROOT
 
 OLD = Path("/old")
 FAST = {"engine": 3000.0, "path": 2400.0}
-BUSY = {"per_s": 1500.0, "cpu_ms": 4.0, "busiest_ms": 1.0, "p99_ms": 90.0} | {
+BUSY = {
+    "per_s": 1500.0,
+    "cpu_ms": 4.0,
+    "busiest_ms": 1.0,
+    "p99_ms": 90.0,
+    "refused": 0.0,
+    "clients_busy": 0.5,
+} | {
     f"{name}_{share}": value
     for share in ("1.2", "2")
     for name, value in (("goodput", 0.97), ("late", 0.001))
@@ -85,13 +93,14 @@ def test_it_ends_within_ten_minutes_and_keeps_what_it_has() -> None:
     assert machine.now <= MOST_S
     measured = [way for (way, _), speeds in found.items() if isinstance(speeds, dict)]
     assert measured == [MEASURED[0], MEASURED[0], Served(), Served()]
-    assert {speeds for speeds in found.values() if isinstance(speeds, str)} == {"600 s were over"}
+    assert {speeds for speeds in found.values() if isinstance(speeds, str)} == {OVER}
 
 
 def test_servers_are_held_against_the_engine_alone():
     told = served_table(Machine().run(ROOT)).splitlines()
-    assert told[0].endswith("| goodput_1.2 | late_1.2 | goodput_2 | late_2 |")
-    assert told[2] == "| one server | new | 1500 | 0.5 | 4 | 1 | 90 | 0.97 | 0.001 | 0.97 | 0.001 |"
+    assert told[0].endswith("| goodput_1.2 | late_1.2 | goodput_2 | late_2 | clients_busy |")
+    numbers = "1500 | 0.5 | 4 | 1 | 90 | 0 | 0.97 | 0.001 | 0.97 | 0.001 | 0.5"
+    assert told[2] == f"| one server | new | {numbers} |"
     assert [line.split(" | ")[0] for line in told[3:]] == [
         "| 4 servers",
         "| one server with 4 fronts",

@@ -77,9 +77,8 @@ def slept(monkeypatch):
     times = []
     monkeypatch.setenv(late.MOST_MS, "30")
     monkeypatch.setattr("time.sleep", times.append)
-    late.pytest_configure()
-    yield times
-    late.pytest_unconfigure()
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", late._late)
+    return times
 
 
 def test_threads_are_late_before_and_after_what_they_do(slept):
@@ -119,7 +118,7 @@ def test_a_run_of_late_threads_tells_its_processes(tmp_path):
         "    assert os.environ[steady.late.MOST_MS] == '30.0'\n"
     )
     subprocess.run(
-        [sys.executable, "-m", "steady", "-n1", "--late", "30", "test_it.py"],
+        [sys.executable, "-m", "steady", "-n1", "--workers", "1", "--late", "30", "test_it.py"],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "dev")},
         cwd=tmp_path,
         check=True,

@@ -15,7 +15,7 @@ from typing import Final
 
 from bench.rounds import in_turn, medians
 from bench.serving.assets import ROOT, Assets, pictures_only
-from bench.serving.measure import Client, Numbers, client
+from bench.serving.measure import PATIENCE_S, Client, Numbers, client
 from bench.serving.report import machine
 from bench.serving.servers import Cores, Running, Server, running
 
@@ -132,18 +132,32 @@ def _one(
 ) -> Numbers:
     # Nobody is refused while the ceiling is found: what was decoded and dropped costs, too.
     with running(server, assets, cores) as target:
-        numbers = of_one(target, asking, engine.callers, seconds)
+        warm_s = max(1.0, seconds / 3)
+        numbers = of_one(target, asking, engine.callers, seconds, warm_s=warm_s)
     return {name: round(value, 3) for name, value in numbers.items()}
 
 
-def of_one(target: Running, asking: Client, callers: int, seconds: float) -> Numbers:
-    """Find what a server answers a second with `callers` at a time, and how it is just below."""
-    asking.closed(target, callers, max(1.0, seconds / 3))  # warm
-    closed = asking.closed(target, callers, seconds)
+def of_one(
+    target: Running,
+    asking: Client,
+    callers: int,
+    seconds: float,
+    *,
+    warm_s: float,
+    patience_s: float = PATIENCE_S,
+) -> Numbers:
+    """Find what a server answers a second, and how it is just below.
+
+    callers: at a time, for each of its replicas. warm_s: before anything counts.
+    """
+    callers *= target.server.replicas
+    asking.closed(target, callers, warm_s, patience_s=patience_s)
+    closed = asking.closed(target, callers, seconds, patience_s=patience_s)
     numbers = {"per_s": closed.rate(), "cpu_ms": closed.cpu_ms()}
     numbers["busiest_ms"] = closed.busiest_cpu_ms()
     rate = max(1.0, SHARE * numbers["per_s"])  # a machine may give none for a second
-    load = asking.open(target, rate, seconds, 0, deadline_s=DEADLINE_S)
+    load = asking.open(target, rate, seconds, 0, deadline_s=DEADLINE_S, patience_s=patience_s)
+    numbers["clients_busy"] = max(closed.clients_busy(), load.clients_busy())
     return numbers | {"p99_ms": load.quantile_ms(0.99), "refused": load.refused()}
 
 

@@ -45,11 +45,14 @@ class Client:
         self._pictures = [str(path) for path in assets.pictures]
         self.others: list[float] = []  # of each phase: cores that neither server nor client used
 
-    def closed(self, target: Running, callers: int, seconds: float) -> "Load":
+    def closed(
+        self, target: Running, callers: int, seconds: float, *, patience_s: float = PATIENCE_S
+    ) -> "Load":
         """Let `callers` ask one after the other."""
         many = len(self._processes)
         shares = [callers // many + (number < callers % many) for number in range(many)]
-        return self._run(target, seconds, [{"callers": share} for share in shares if share])
+        jobs = [{"callers": share, "patience_s": patience_s} for share in shares if share]
+        return self._run(target, seconds, jobs)
 
     def open(
         self,
@@ -80,7 +83,6 @@ class Client:
             "callers": 0,
             "headers": {},
             "stamped": target.server.stamped,
-            "patience_s": PATIENCE_S,
         }
         asked = self._processes[: len(jobs)]
         began, before, busy_before = time.perf_counter(), target.cpu_s(), busy_s()
@@ -92,7 +94,8 @@ class Client:
         others_s = busy_s() - busy_before - server_cpu_s - client_cpu_s
         self.others.append(max(0.0, others_s) / (time.perf_counter() - began))
         samples = [tuple(sample) for answer in answers for sample in answer["samples"]]
-        return Load(seconds, samples, client_cpu_s, server_cpu_s, max(each, default=0.0))
+        busiest_s = max(each, default=0.0)
+        return Load(seconds, samples, client_cpu_s, server_cpu_s, busiest_s, len(asked))
 
 
 def _say(process: "subprocess.Popen[str]", job: dict[str, Any]) -> None:
@@ -147,6 +150,7 @@ class Load:
     client_cpu_s: float
     server_cpu_s: float
     busiest_cpu_s: float  # of all its processes
+    clients: int = 1  # processes
 
     def rate(self, within_s: float = float("inf")) -> float:
         """Count the good answers a second, `within_s` of when they were due.
@@ -176,6 +180,10 @@ class Load:
     def busiest_cpu_ms(self) -> float:
         """Return the same of the process that has most of it: more cores do not help that one."""
         return self.busiest_cpu_s * 1000 / self._good()
+
+    def clients_busy(self) -> float:
+        """Return the share of a core that each client took: near 1 it is they who are slow."""
+        return self.client_cpu_s / self.seconds / self.clients
 
     def _good(self) -> int:
         return max(1, sum(status == 200 for *_, status in self.samples))

@@ -23,6 +23,10 @@ READY_S: Final = 120
 MARK: Final = "YOLOFLEET_BENCH"  # in the environment of every process of one server
 
 
+class NotStarted(Exception):
+    """Why, in a line; after it the end of the log."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """What to start, and how it is asked."""
@@ -128,19 +132,22 @@ def running(
     ports, mark = [free_port() for _ in range(server.replicas)], uuid.uuid4().hex
     log = assets.folder / f"{server.name.replace(' ', '-')}.log"
     began = time.perf_counter()
-    with log.open("wb") as output:
-        replicas = [
-            subprocess.Popen(
-                [each.format(port=port, deadline_ms=deadline_ms) for each in server.arguments],
-                env={**environment(), MARK: mark},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=partial(os.sched_setaffinity, 0, cores.server),
-            )
-            for port in ports
-        ]
+    replicas: list[subprocess.Popen[bytes]] = []
     try:
+        with log.open("wb") as output:
+            for port in ports:
+                command = [
+                    each.format(port=port, deadline_ms=deadline_ms) for each in server.arguments
+                ]
+                started = subprocess.Popen(
+                    command,
+                    env={**environment(), MARK: mark},
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=partial(os.sched_setaffinity, 0, cores.server),
+                )
+                replicas.append(started)
         target = Running(server, ports, mark, 0)
         for replica, url in zip(replicas, target.urls, strict=True):
             end = began + within_s
@@ -177,7 +184,8 @@ def _wait(
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.05)
-    raise RuntimeError(f"{server.name} did not start:\n{log.read_text()[-3000:]}")
+    why = "was not ready in time" if process.poll() is None else "ended"
+    raise NotStarted(f"{server.name} {why}:\n{log.read_text()[-3000:]}")
 
 
 def free_port() -> int:
