@@ -13,6 +13,7 @@ from aiohttp import ClientError
 
 from cluster.paths import tools
 from controlplane.kube import Kube, connect
+from yolofleet.api.names import DETECTOR_LABEL
 from yolofleet.cluster import kinds
 from yolofleet.runtime.errors import ClusterError
 
@@ -70,11 +71,8 @@ class Sampler:
                 await asyncio.sleep(max(0.0, EVERY_S - (time.monotonic() - started)))
 
     async def _look(self, kube: Kube) -> Sample:
-        deployments = [
-            d
-            for d in await kube.list(kinds.DEPLOYMENT, self._namespace)
-            if d["metadata"]["labels"].get("yolofleet.io/detector") == self._detector
-        ]
+        its = f"{DETECTOR_LABEL}={self._detector}"
+        deployments = await kube.list(kinds.DEPLOYMENT, self._namespace, its)
         at = time.monotonic()
         route = await kube.get(kinds.VIRTUAL_SERVICE, self._namespace, self._detector)
         return Sample(

@@ -156,7 +156,8 @@ async def test_slow_answers_take_nothing_from_the_time_between_weight_and_pods(m
     read: dict[str, int] = {}
 
     class Slow:
-        async def list(self, *_):
+        async def list(self, _kind, namespace, selector):
+            assert (namespace, selector) == ("shop", "yolofleet.io/detector=gate")
             read["pods"] = next(clock)
             return []
 
