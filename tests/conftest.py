@@ -23,9 +23,13 @@ os.environ.setdefault("GOGC", "300")
 
 
 def pytest_configure() -> None:
-    """End at SIGTERM as at Ctrl-C: what fixtures started is taken down with us."""
+    """End at SIGTERM as at Ctrl-C: what fixtures started is taken down with us.
+
+    A shell has what it starts with `&` ignore Ctrl-C, and so would all that we start.
+    """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.default_int_handler)
 
 
 SHARED = {"e2e", "faults", "operator", "chart"}
