@@ -2,19 +2,10 @@
 
 from pathlib import Path
 
-from bench.gpu import (
-    MEASURED,
-    MOST_S,
-    OVER,
-    ROUNDS,
-    WAYS,
-    Served,
-    Way,
-    rounds,
-    served_table,
-    speeds_in,
-    table,
-)
+from bench.gpu.__main__ import MEASURED, MOST_S, OVER, ROUNDS, rounds
+from bench.gpu.report import of_runtimes, of_servers
+from bench.gpu.runtimes import WAYS, Way, speeds_in
+from bench.gpu.served import Served
 from bench.serving.assets import ROOT
 
 OLD = Path("/old")
@@ -62,8 +53,8 @@ def test_without_a_gpu_nothing_is_run_and_everything_is_told() -> None:
     assert len(found) == len(MEASURED)
     assert set(found.values()) == {"there is no NVIDIA GPU here"}
     assert not machine.asked
-    assert table(found).count("| not run: there is no NVIDIA GPU here | | |") == len(WAYS)
-    assert served_table(found).count("| not run: there is no NVIDIA GPU here | | |") == 4
+    assert of_runtimes(found).count("| not run: there is no NVIDIA GPU here | | |") == len(WAYS)
+    assert of_servers(found).count("| not run: there is no NVIDIA GPU here | | |") == 4
 
 
 def test_old_and_new_take_turns_every_other_round_from_the_back() -> None:
@@ -74,8 +65,8 @@ def test_old_and_new_take_turns_every_other_round_from_the_back() -> None:
     assert [checkout for _, checkout in machine.asked[:2]] == [ROOT, OLD]
     assert [checkout for _, checkout in machine.asked[-2:]] == [OLD, ROOT]
     assert {way for way, checkout in machine.asked if checkout == OLD} == set(both)
-    assert "| torch fp16, throughput | new | 3000 | 2400 | 0.80 |" in table(found)
-    assert "| torch fp16, throughput | /old | 3000 | 2400 | 0.80 |" in table(found)
+    assert "| torch fp16, throughput | new | 3000 | 2400 | 0.80 |" in of_runtimes(found)
+    assert "| torch fp16, throughput | /old | 3000 | 2400 | 0.80 |" in of_runtimes(found)
 
 
 def test_what_cannot_be_had_is_asked_for_once_and_the_rest_is_measured() -> None:
@@ -97,7 +88,7 @@ def test_it_ends_within_ten_minutes_and_keeps_what_it_has() -> None:
 
 
 def test_servers_are_held_against_the_engine_alone():
-    told = served_table(Machine().run(ROOT)).splitlines()
+    told = of_servers(Machine().run(ROOT)).splitlines()
     assert told[0].endswith("| goodput_1.2 | late_1.2 | goodput_2 | late_2 | clients_busy |")
     numbers = "1500 | 0.5 | 4 | 1 | 90 | 0 | 0.97 | 0.001 | 0.97 | 0.001 | 0.5"
     assert told[2] == f"| one server | new | {numbers} |"
