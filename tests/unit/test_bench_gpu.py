@@ -4,9 +4,10 @@ from pathlib import Path
 
 from bench.gpu.__main__ import MEASURED, MOST_S, OVER, ROUNDS, rounds
 from bench.gpu.report import of_runtimes, of_servers
-from bench.gpu.runtimes import WAYS, Way, speeds_in
+from bench.gpu.runtimes import WAYS, Way
 from bench.gpu.served import Served
 from bench.serving.assets import ROOT
+from bench.serving.measure import speeds_in
 
 OLD = Path("/old")
 FAST = {"engine": 3000.0, "path": 2400.0}

@@ -1,6 +1,6 @@
 """What was found, as Markdown; what was not, with the reason."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,20 +16,12 @@ NOT_RUN: Final = "not run"
 
 def of_runtimes(found: Found) -> str:
     """Write what runtimes gave, checkouts one under the other."""
-    lines = [
-        "| | checkout | engine alone | whole path | whole ÷ engine |",
-        "|---|---|---:|---:|---:|",
-    ]
-    for (way, checkout), speeds in found.items():
-        if isinstance(way, Served):
-            continue
-        start = f"| {way} | {name(checkout)} |"
-        if isinstance(speeds, str):
-            lines.append(f"{start} {NOT_RUN}: {speeds} | | |")
-        else:
-            engine, path = speeds["engine"], speeds["path"]
-            lines.append(f"{start} {engine:.0f} | {path:.0f} | {path / engine:.2f} |")
-    return "\n".join(lines)
+
+    def cells(speeds: Numbers, _: Path) -> Iterable[str]:
+        engine, path = speeds["engine"], speeds["path"]
+        return f"{engine:.0f}", f"{path:.0f}", f"{path / engine:.2f}"
+
+    return _table(found, Way, "", ["engine alone", "whole path", "whole ÷ engine"], cells)
 
 
 def of_servers(found: Found) -> str:
@@ -37,21 +29,35 @@ def of_servers(found: Found) -> str:
     columns = ["per_s", "÷ engine", "cpu_ms", "busiest_ms", "p99_ms", "refused"]
     columns += [f"{each}_{share:g}" for share in OVERLOADS for each in ("goodput", "late")]
     columns.append("clients_busy")
+
+    def cells(speeds: Numbers, checkout: Path) -> Iterable[str]:
+        alone = found[RUNTIME, checkout]
+        engine = float("nan") if isinstance(alone, str) else alone["engine"]
+        numbers = {**speeds, "÷ engine": speeds["per_s"] / engine}
+        return (f"{numbers[each]:.4g}" for each in columns)
+
+    return _table(found, Served, f"asked by {CALLERS} callers each, {RUNTIME} ", columns, cells)
+
+
+def _table(
+    found: Found,
+    kind: type[Way] | type[Served],
+    what: str,
+    columns: Sequence[str],
+    cells: Callable[[Numbers, Path], Iterable[str]],
+) -> str:
     lines = [
-        f"| asked by {CALLERS} callers each, {RUNTIME} | checkout | {' | '.join(columns)} |",
+        f"| {what}| checkout | {' | '.join(columns)} |",
         f"|---|---|{'---:|' * len(columns)}",
     ]
     for (way, checkout), speeds in found.items():
-        if isinstance(way, Way):
+        if not isinstance(way, kind):
             continue
         start = f"| {way} | {name(checkout)} |"
         if isinstance(speeds, str):
             lines.append(f"{start} {NOT_RUN}: {speeds} |{' |' * (len(columns) - 1)}")
         else:
-            alone = found[RUNTIME, checkout]
-            engine = float("nan") if isinstance(alone, str) else alone["engine"]
-            numbers = {**speeds, "÷ engine": speeds["per_s"] / engine}
-            lines.append(f"{start} {' | '.join(f'{numbers[each]:.4g}' for each in columns)} |")
+            lines.append(f"{start} {' | '.join(cells(speeds, checkout))} |")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.serving.assets import pictures_only
-from bench.serving.measure import Numbers
+from bench.serving.measure import Numbers, speeds_in
 
 SECONDS: Final = 4
 CALLERS: Final = 32
@@ -79,13 +79,3 @@ def measured(way: Way, checkout: Path, within_s: float) -> Numbers | str:
     if " cuda" not in out.splitlines()[0]:
         return f"it ran elsewhere: {out.splitlines()[0]}"
     return speeds
-
-
-def speeds_in(told: str) -> Numbers:
-    """Read what `yoloserve bench` prints."""
-    return {
-        name: float(line.split("images/s")[0].split()[-1])
-        for line in told.splitlines()
-        for name, label in (("engine", "engine alone"), ("path", "whole path"))
-        if line.startswith(label)
-    }

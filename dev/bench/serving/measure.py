@@ -275,6 +275,11 @@ def engine_only(server: Server, assets: Assets, cores: Cores, seconds: float) ->
         text=True,
         preexec_fn=partial(os.sched_setaffinity, 0, cores.server),
     ).stdout
+    return speeds_in(told)
+
+
+def speeds_in(told: str) -> Numbers:
+    """Read what `yoloserve bench` prints: "engine" and "path", pictures a second."""
     return {
         name: float(line.split("images/s")[0].split()[-1])
         for line in told.splitlines()
