@@ -218,10 +218,11 @@ class _Turn:
         )
         if applied.given_up:
             return applied
+        old = {failed.kind for failed in applied.failed}
         pruned = await cluster.prune(
             detector.uid,
             keep=_kept(desired, thought.plan, seen.children),
-            spared=leant_on({failed.kind for failed in applied.failed}),
+            leant_on=lambda stays: leant_on(old | stays),
             until=applied.until,
         )
         return applied.then(pruned)

@@ -96,6 +96,50 @@ async def test_an_operator_that_starts_anew_does_not_release_what_no_route_can_n
     assert world.server.find(kinds.DEPLOYMENT, NAMESPACE, stable)["spec"]["replicas"] == 2
 
 
+def deletion_is_refused(world: World) -> None:
+    world.suffer(
+        Refused(
+            lambda call: (call.request.method, call.kind) == ("DELETE", "virtualservices"),
+            times=ALWAYS,
+        )
+    )
+
+
+def somebody_finishes_it_later(world: World) -> None:
+    world.merge(kinds.VIRTUAL_SERVICE, "gate", {"metadata": {"finalizers": ["example.com/x"]}})
+
+
+def ends(world: World) -> None:
+    world.heal()
+    world.merge(kinds.VIRTUAL_SERVICE, "gate", {"metadata": {"finalizers": None}})
+
+
+@pytest.mark.parametrize("stays", [deletion_is_refused, somebody_finishes_it_later])
+async def test_a_route_that_stays_keeps_who_it_leads_to(
+    stays: Callable[[World], None], reference_of: Callable[[Trace], Any]
+) -> None:
+    """It was for another router, and went on leading to pods that the next release removed."""
+    world = (await reference_of(UPDATE)).world()
+    await world.settle()
+    old = world.stable()
+    stays(world)
+    await world.edit(traffic={"provider": "service"})
+    await world.settle(60)
+    await UPDATE.step(world)
+    await world.settle(60)
+    assert not world.unsafe()
+    assert ("VirtualService", "gate") in world.children()
+    for kind in (kinds.SERVICE, kinds.DESTINATION_RULE):
+        assert (kind.name, old) in world.children()
+    assert world.children()["Deployment", old]["spec"]["replicas"] == 2
+    ends(world)
+    await world.settle(120)
+    assert ("VirtualService", "gate") not in world.children()
+    assert world.stable() != old
+    assert world.children()["Deployment", old]["spec"]["replicas"] == 0
+    assert not world.unsafe()
+
+
 async def test_pods_are_isolated_before_they_are_made(
     reference_of: Callable[[Trace], Any],
 ) -> None:

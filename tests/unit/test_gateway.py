@@ -1,6 +1,7 @@
 """The Gateway API as router: when it is used, what its route says, and what gateways say of it."""
 
 import copy
+from datetime import timedelta
 
 import pytest
 
@@ -8,7 +9,7 @@ from yolofleet.api.detector import Provider
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.plan.status import report
-from yolofleet.routers.choice import provider_for
+from yolofleet.routers.choice import ROUTERS, provider_for
 
 V2 = {"uri": "demo://shapes-v2"}
 ISTIO, GATEWAY, SERVICE = Provider.ISTIO, Provider.GATEWAY, Provider.SERVICE
@@ -330,6 +331,160 @@ def test_named_by_the_user_it_moves_at_once(world):
     world.reconcile()
     assert world.status().provider == GATEWAY
     assert world.weights() == {stable: 100}
+
+
+# from one router to another
+
+
+def on_istio(world):
+    """Return the stable revision of a detector that Istio's ingress serves."""
+    world.mesh = True
+    world.edit(traffic={"hosts": GIVEN["hosts"], "gateways": ["istio-system/public"]})
+    world.settle()
+    assert world.status().provider == ISTIO
+    return world.status().stable.revision
+
+
+def virtual_service(world):
+    return world.children.get(("VirtualService", "gate"), {}).get("spec", {})
+
+
+NOT_YET = {
+    "its API is absent": ({"gateway": False}, "MeshAbsent"),
+    "nobody accepts the route": ({"gateway": True, "accepts": False}, "RoutePending"),
+    "its gateway is absent": (
+        {"gateway": True, "absent_for": {GATEWAY: frozenset({"edge/public"})}},
+        "GatewayAbsent",
+    ),
+    "another has the host": (
+        {"gateway": True, "taken": {("edge/public", "gate.example.com"): "shop/other"}},
+        "HostTaken",
+    ),
+}
+
+
+@pytest.mark.parametrize(("lacks", "reason"), NOT_YET.values(), ids=NOT_YET)
+def test_a_router_that_is_named_takes_nothing_from_the_one_that_serves(world, lacks, reason):
+    stable = on_istio(world)
+    for name, value in lacks.items():
+        setattr(world, name, value)
+    before = copy.deepcopy(virtual_service(world))
+    world.edit(traffic=GIVEN | {"provider": "gateway"})
+    world.settle()
+    assert virtual_service(world) == before
+    told = routed(world)
+    assert (told.status, told.reason) == ("False", reason)
+    assert f"Until then requests go by istio as they did: 100 % {stable}" in told.message
+    assert world.status().provider == ISTIO
+    assert world.status().url == "http://gate.example.com"
+
+    world.edit(canary={"model": V2, "weight": 10})  # and releases go on
+    world.settle()
+    canary = world.status().canary.revision
+    assert ROUTERS[ISTIO].leads(virtual_service(world)) == {stable: 90, canary: 10}
+
+    world.gateway = world.accepts = True
+    world.absent_for, world.taken = {}, {}
+    world.settle()
+    assert routed(world).status == "True"
+    assert world.status().provider == GATEWAY
+    assert world.weights() == {stable: 90, canary: 10}
+    assert not virtual_service(world)
+    assert not [kind for kind, _ in world.children if kind == "DestinationRule"]
+
+
+def test_what_waits_leads_to_the_service_and_goes_when_the_user_comes_back(world):
+    stable = on_istio(world)
+    world.gateway, world.accepts = True, False
+    world.edit(traffic=GIVEN | {"provider": "gateway"})
+    world.settle()
+    [rule] = route(world)["spec"]["rules"]
+    assert [to["name"] for to in rule["backendRefs"]] == ["gate"]
+    assert world.selected() == stable
+    world.edit(traffic={"hosts": GIVEN["hosts"], "gateways": ["istio-system/public"]})
+    world.settle()
+    assert not [kind for kind, _ in world.children if kind == "HTTPRoute"]
+    assert routed(world).status == "True"
+
+
+def test_istio_takes_over_once_its_gateway_is_there(at_the_edge):
+    world = at_the_edge
+    stable = world.status().stable.revision
+    world.mesh, world.absent_for = True, {ISTIO: frozenset({"istio-system/pubilc"})}
+    before = copy.deepcopy(route(world)["spec"])
+    there = {"provider": "istio", "hosts": GIVEN["hosts"], "gateways": ["istio-system/pubilc"]}
+    world.edit(traffic=there)
+    world.settle()
+    assert route(world)["spec"] == before
+    assert (world.status().provider, routed(world).reason) == (GATEWAY, "GatewayAbsent")
+    world.absent_for = {}
+    world.settle()
+    assert world.status().provider == ISTIO
+    assert world.weights() == {stable: 100}
+
+
+def test_where_nobody_goes_by_the_old_router_the_new_one_is_taken_at_once(world):
+    on_istio(world)
+    world.absent_for = {ISTIO: frozenset({"istio-system/public"})}
+    world.gateway, world.accepts = True, False
+    world.edit(traffic=GIVEN | {"provider": "gateway"})
+    world.settle()
+    assert world.status().provider == GATEWAY
+    assert not virtual_service(world)
+
+
+@pytest.mark.parametrize("router", [ISTIO, GATEWAY])
+def test_a_route_is_not_taken_to_gateways_that_do_not_exist(world, router):
+    """A slip of the pen; what else changes waits with it."""
+    world.mesh, world.gateway = router is ISTIO, router is GATEWAY
+    world.edit(traffic=GIVEN)
+    world.settle()
+    stable = world.status().stable.revision
+    kind = "VirtualService" if router is ISTIO else "HTTPRoute"
+    before = copy.deepcopy(world.children[kind, "gate"]["spec"])
+    world.absent = frozenset({"edge/pubilc"})
+    world.edit(traffic={"gateways": ["edge/pubilc"], "hosts": ["other.example.com"]})
+    world.settle()
+    assert world.children[kind, "gate"]["spec"] == before
+    told = routed(world)
+    assert (told.status, told.reason) == ("False", "GatewayAbsent")
+    assert "edge/pubilc does not exist; make it, or name another" in told.message
+    assert f"the route has 100 % {stable}" in told.message
+    world.edit(canary={"model": V2, "weight": 10})
+    world.settle()
+    assert world.weights()[stable] == 90, "its weights go on"
+    world.absent = frozenset()
+    world.settle()
+    assert world.children[kind, "gate"]["spec"] != before
+    assert routed(world).status == "True"
+
+
+def test_a_gateway_that_went_away_holds_up_no_host(world):
+    on_istio(world)
+    world.absent = frozenset({"istio-system/public"})
+    world.edit(traffic={"hosts": ["b.example.com"], "gateways": ["istio-system/public"]})
+    world.settle()
+    assert virtual_service(world)["hosts"] == ["b.example.com"]
+
+
+def test_a_route_that_nobody_can_remove_keeps_those_that_it_leads_to(world):
+    old = on_istio(world)
+    left = copy.deepcopy(world.children["VirtualService", "gate"])
+    world.edit(traffic={"provider": "service"}, model=V2)
+    for _ in range(20):
+        world.reconcile()
+        world.children["VirtualService", "gate"] = left
+        world.run_pods()
+        world.now += timedelta(minutes=1)
+    new = world.selected()
+    assert new != old
+    assert world.ready(old) == 2, "requests still come by that route"
+    assert ("Service", old) in world.children
+    del world.children["VirtualService", "gate"]
+    world.settle()
+    world.now += timedelta(minutes=10)
+    world.settle()
+    assert not world.replicas()[old]
 
 
 def test_a_new_detector_takes_the_router_that_has_its_gateways(world):

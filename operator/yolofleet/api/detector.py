@@ -454,8 +454,9 @@ class Traffic(ApiModel):
         default=Provider.AUTO,
         description="auto: of Istio, and of the Gateway API where `gateways` are given, the first"
         " one whose API is in the cluster and that has these gateways; else a plain Service, until"
-        " one has. What a detector is on it stays on (`status.provider`). istio, gateway: wait for"
-        " that API. service: a plain Service whatever there is.",
+        " one has. What a detector is on it stays on (`status.provider`). istio, gateway: that one"
+        " alone; a route of the other goes on until it routes. service: a plain Service whatever"
+        " there is.",
     )
     hosts: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=32)

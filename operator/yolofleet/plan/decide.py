@@ -16,6 +16,7 @@ from yolofleet.plan.draining import draining
 from yolofleet.plan.first import is_unproved, measure, trial_of_the_first
 from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
+from yolofleet.plan.moving import RouterOption
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import next_release, shares
@@ -49,7 +50,7 @@ class Plan:
     revisions: tuple[PlannedRevision, ...]
     untouched: frozenset[str]  # revisions whose record cannot be read: neither written nor deleted
     provider: Provider  # what really routes
-    courted: Provider | None  # whose route is written to be accepted while the Service still routes
+    courted: RouterOption | None  # whose route is written to be accepted, and routes nothing yet
     exposure: Exposure  # where: its hosts and gateways
     weights: Mapping[str, int]
     buckets: Buckets  # the cameras of each, where they are to stay on one
@@ -79,10 +80,8 @@ class Plan:
         return not (self.exposure.hosts or ROUTERS[self.provider].TAKES_ALL_HOSTS)
 
     def route(self, detector: Detector) -> Route:
-        """Return what the route is to say; one that waits to be accepted leads to the Service."""
+        """Return what the route is to say that requests go by."""
         at, canary = self.exposure, detector.spec.canary
-        if self.courted:
-            return Route(at.hosts, at.gateways, {detector.name: 100})
         match, sticky = canary.match if canary else (), detector.spec.traffic.sticky_header or ""
         return Route(
             at.hosts,
@@ -169,7 +168,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         revisions=_planned(detector, observed, release, replicas, anew),
         untouched=frozenset(n for n, seen in observed.revisions.items() if not seen.revision),
         provider=observed.provider,
-        courted=moving.router if moving and moving.written else None,
+        courted=moving if moving and moving.written else None,
         exposure=observed.exposure,
         weights=split,
         buckets=_buckets(detector, observed, split),

@@ -1,12 +1,13 @@
-"""The way of requests: which router a detector is on, and when it moves to one that appears.
+"""The way of requests: which router a detector is on, and when it moves to another.
 
-From a plain Service it moves by itself, but not before the router routes. Until then the Service
-carries all there is, and status says so. A route that has to be accepted first is written
-meanwhile, and leads to that same Service: whoever follows it early finds what the Service sends to.
+From a plain Service it moves by itself, from one router to another when that is named; but not
+before the new one routes. Until then all goes the way it went, and status says so. A route that has
+to be accepted first is written meanwhile, and leads to the detector's Service: whoever follows it
+early finds what the Service sends to.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.names import Manifest
@@ -14,8 +15,9 @@ from yolofleet.api.status import Reason, Status
 from yolofleet.plan.snapshot import Elsewhere
 from yolofleet.routers.buckets import Buckets
 from yolofleet.routers.choice import ROUTERS, SPLITTING, provider_for, splits
-from yolofleet.routers.exposure import Exposure, expose, overtaken
+from yolofleet.routers.exposure import Exposure, expose, overtaken, unchanged
 from yolofleet.routers.following import Followed, Following, on_gateways
+from yolofleet.routers.router import Places, Route
 
 Children = Mapping[str, Sequence[Manifest]]
 """By kind."""
@@ -56,6 +58,10 @@ class RouterOption:
         """Say whether its route is to be there: it waits for gateways, but stays once it is."""
         return self.exposure.routes and (self.live or not self.lacks_gateways)
 
+    def waiting(self, detector: Detector) -> Route:
+        """Return what its route says until it is accepted: it leads to the detector's Service."""
+        return Route(self.exposure.hosts, self.exposure.gateways, {detector.name: 100})
+
     @property
     def missing(self) -> Followed:
         """Return what it waits for."""
@@ -85,10 +91,18 @@ def choose_router(
     """Return the way of requests, the router that the detector is on, and where it is to move.
 
     A detector that is new takes the first router that has its gateways; where none has one of them
-    it is on its plain Service. From there it moves, with auto, only once a router routes.
+    it is on its plain Service. From there it moves, with auto, only once a router routes: until
+    then its way is the one that it is to move to. One that is on a router goes on by that until
+    another, which the user names, routes.
     """
     auto = detector.spec.traffic.provider is Provider.AUTO
     kept = _kept(detector, status, children)
+    if former := _former(detector, kept, routers, children, elsewhere):
+        named = _option(detector, detector.spec.traffic.provider, children, elsewhere)
+        if named.router not in routers:
+            return former, former.router, None
+        if not named.routes:
+            return former, former.router, named
     provider = provider_for(detector, routers, kept)
     there = [each for each in SPLITTING if provider_for(detector, {each}) in routers]
     if auto and splits(provider) and kept is None:
@@ -102,6 +116,21 @@ def choose_router(
         return option, kept if away and kept else provider, None
     option = best(_option(detector, each, children, elsewhere) for each in there)
     return (option, option.router, None) if option.routes else (option, Provider.SERVICE, option)
+
+
+def _former(
+    detector: Detector,
+    kept: Provider | None,
+    routers: Collection[Provider],
+    children: Children,
+    elsewhere: Elsewhere,
+) -> RouterOption | None:
+    """Return the router that serves where the user names another one that splits; as it is."""
+    named = detector.spec.traffic.provider
+    if not splits(named) or kept in (None, named) or kept not in SPLITTING or kept not in routers:
+        return None
+    option = _option(detector, kept, children, elsewhere, stays=True)
+    return option if option.live and option.followed.by is not Following.NOBODY else None
 
 
 def _kept(detector: Detector, status: Status, children: Children) -> Provider | None:
@@ -120,28 +149,53 @@ def _kept(detector: Detector, status: Status, children: Children) -> Provider | 
 
 
 def _option(
-    detector: Detector, router: Provider, children: Children, elsewhere: Elsewhere
+    detector: Detector,
+    router: Provider,
+    children: Children,
+    elsewhere: Elsewhere,
+    *,
+    stays: bool = False,
 ) -> RouterOption:
+    """Return what comes of `router`. stays: whether its route is to be where it is."""
     by, route = ROUTERS[router], _route(detector, router, children)
     taken = {**elsewhere.others.get(router, {}), **elsewhere.taken}
-    exposure = expose(
-        detector,
-        by.places(route["spec"]) if route else None,
-        taken,
-        elsewhere.allowed,
-        bare=by.TAKES_ALL_HOSTS,
+    live = by.places(route["spec"]) if route else None
+    exposure = expose(detector, live, taken, elsewhere.allowed, bare=by.TAKES_ALL_HOSTS)
+    absent = None
+    if live and stays:
+        exposure = unchanged(live)
+    elif live:
+        exposure, absent = _on_what_is_there(detector, router, exposure, live, elsewhere)
+    followed = overtaken(exposure, detector.namespace, taken) or _followed(
+        detector, router, exposure, route, elsewhere
     )
+    if absent:
+        followed = replace(followed, reason=absent.reason, why=absent.why, status=absent.status)
     return RouterOption(
         router,
         exposure,
-        followed=overtaken(exposure, detector.namespace, taken)
-        or _followed(detector, router, exposure, route, elsewhere),
+        followed=followed,
         live=route is not None,
         leads=by.leads(route["spec"]) if route else {},
         matched=by.matched(route["spec"]) if route else "",
         buckets=by.buckets(route["spec"]) if route else {},
         refused=by.refused(route) if route else "",
     )
+
+
+def _on_what_is_there(
+    detector: Detector, router: Provider, asked: Exposure, live: Places, elsewhere: Elsewhere
+) -> tuple[Exposure, Followed | None]:
+    """Return where the route is to be: not taken from a gateway that exists to none that does.
+
+    With it, what is against what was asked for.
+    """
+    there = unchanged(live, asked.denials)
+    missing = _on_gateways(detector, router, asked, elsewhere)
+    if missing.by is not Following.NOBODY:
+        return asked, None
+    lost = _on_gateways(detector, router, there, elsewhere).by is Following.NOBODY
+    return (asked, None) if lost else (there, missing)
 
 
 def _followed(
@@ -151,11 +205,17 @@ def _followed(
     route: Manifest | None,
     elsewhere: Elsewhere,
 ) -> Followed:
-    absent = elsewhere.absent.get(router, frozenset())
-    missing = on_gateways(exposure.gateways, detector.namespace, absent)
+    missing = _on_gateways(detector, router, exposure, elsewhere)
     if missing.why:
         return missing
     return ROUTERS[router].followed(detector, exposure.hosts, route, elsewhere.mesh)
+
+
+def _on_gateways(
+    detector: Detector, router: Provider, exposure: Exposure, elsewhere: Elsewhere
+) -> Followed:
+    absent = elsewhere.absent.get(router, frozenset())
+    return on_gateways(exposure.gateways, detector.namespace, absent)
 
 
 def _route(detector: Detector, router: Provider, children: Children) -> Manifest | None:

@@ -18,7 +18,7 @@ from yolofleet.plan.moving import RouterOption, choose_router
 from yolofleet.plan.nodes import NodeRoom
 from yolofleet.plan.snapshot import Keda, Snapshot
 from yolofleet.routers.buckets import Buckets
-from yolofleet.routers.choice import ROUTERS, splits
+from yolofleet.routers.choice import ROUTERS, SPLITTING, splits
 from yolofleet.routers.claims import Crossing
 from yolofleet.routers.exposure import Exposure
 from yolofleet.routers.following import Followed
@@ -92,7 +92,8 @@ class Observed:
     router: Provider  # what it is on, also while that is away
     exposure: Exposure  # the hosts and gateways that the route may have
     followed: Followed  # whether somebody routes by the route as it is
-    moving: RouterOption | None  # where it goes from its Service once that routes
+    moving: RouterOption | None  # where it goes once that routes
+    lingering: frozenset[str]  # revisions to which a route still leads that is not to be there
     refused: str  # why a gateway does not serve the route; empty when none says so
     namesake: str  # an older detector that its name may come to clash with
     autoscaler: Limit | None  # why the autoscaler cannot do what is asked of it
@@ -149,7 +150,7 @@ class Observed:
     def named(self, name: str) -> bool:
         """Say whether a router sends to `name`, and not to whoever is ready."""
         led = self.service.answering or self.service.stands_for
-        return self.weights.get(name, 0) > 0 or name == led
+        return self.weights.get(name, 0) > 0 or name == led or name in self.lingering
 
     def routed(self, name: str) -> bool:
         """Say whether any router still sends requests to `name`."""
@@ -169,7 +170,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
     option, router, moving = choose_router(
         detector, seen.routers, seen.status, by_kind, seen.elsewhere
     )
-    routes = option.exposure.routes and moving is None
+    routes = option.exposure.routes and option is not moving
     provider = option.router if routes else Provider.SERVICE
     scaled = by_kind.get(keda.KIND, [])
     return Observed(
@@ -183,6 +184,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
         exposure=option.exposure,
         followed=option.followed if routes else Followed(),
         moving=moving,
+        lingering=_lingering(detector, provider, by_kind),
         refused=option.refused,
         namesake=seen.elsewhere.namesake,
         autoscaler=(
@@ -338,6 +340,16 @@ def engine_absent(revision: Revision | None, lacking: frozenset[str]) -> Failure
     if workload.KIND not in lacking:
         return None
     return Failure(Reason.ENGINE_ABSENT, workload.LACKING)
+
+
+def _lingering(
+    detector: Detector, provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]
+) -> frozenset[str]:
+    """Return to which revisions routes of other routers lead: they go, but may not let us."""
+    others = (ROUTERS[each] for each in SPLITTING if each is not provider)
+    specs = [(by, route["spec"]) for by in others for route in by_kind.get(by.KIND, ())]
+    led = [{*by.leads(spec), *by.buckets(spec), by.matched(spec)} for by, spec in specs]
+    return frozenset[str]().union(*led) - {detector.name, ""}
 
 
 def _weights(detector: Detector, option: RouterOption) -> dict[str, int]:

@@ -80,7 +80,7 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
     ]
     if plan.stable not in {p.revision.name for p in plan.revisions}:
         names.append(plan.stable)  # its workload was deleted or is unreadable; routes name it
-    router, written = ROUTERS[plan.provider], ROUTERS[plan.courted or plan.provider]
+    router, courted = ROUTERS[plan.provider], plan.courted
     stable = plan.planned(plan.stable)
     target = workload_for(stable.revision if stable else None).scaled(plan.stable)
     made = [orjson.loads(_workload(detector, planned)) for planned in plan.revisions]
@@ -105,7 +105,8 @@ def build(detector: Detector, plan: Plan, around: Surroundings) -> list[Manifest
         *(revision_service(detector, name) for name in names),
         *(rule for name in names for rule in router.destination_rules(detector, name)),
         stable_service(detector, plan.stable, answering=plan.answering),
-        *written.routes(detector, plan.route(detector)),
+        *router.routes(detector, plan.route(detector)),
+        *(ROUTERS[courted.router].routes(detector, courted.waiting(detector)) if courted else ()),
         *([live(detector, content)] if content else []),
         *(controller_revision(detector, planned) for planned in plan.revisions),
         *_claim_templates(detector, plan, around),

@@ -116,10 +116,19 @@ def expose(
     given, on = _granted(names, gateways, _kept(live, names, gateways, namespace), asked.may)
     if not given and live is None:
         return Exposure(routes=False, hosts=(), gateways=(), denials=denials)
-    if not given:  # as it is, but for its weights: what serves keeps serving
-        given, on = (list(each) for each in live or ((), ()))
+    if not given:
+        return unchanged(live or ((), ()), denials)
     named = () if given == [EVERY_HOST] and not hosts else tuple(given)
     return Exposure(routes=True, hosts=named, gateways=tuple(on), denials=denials)
+
+
+def unchanged(
+    live: tuple[Collection[str], Collection[str]], denials: tuple[Denial, ...] = ()
+) -> Exposure:
+    """Return what the route that is there has: but for its weights, what serves keeps serving."""
+    hosts, gateways = live
+    named = () if list(hosts) == [EVERY_HOST] else tuple(hosts)
+    return Exposure(routes=True, hosts=named, gateways=tuple(gateways), denials=denials)
 
 
 @dataclass(frozen=True, slots=True)

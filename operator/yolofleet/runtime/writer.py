@@ -63,6 +63,9 @@ WRITING_S: Final = RECONCILE_TIMEOUT_S / 2
 LeadsToNothing = Callable[[Manifest, Failed], bool]
 """Says whether an object names what could not be made: requests would go nowhere by it."""
 
+LeantOn = Callable[[AbstractSet[str]], Collection[str]]
+"""Returns the kinds on which objects of the given kinds may still lean, as they are."""
+
 RepairObserver = Callable[[str, str], None]
 """Told of each field that was put right after others changed it: kind, class of the field."""
 
@@ -194,35 +197,40 @@ class Writer(Generic[E]):
         self,
         uid: str,
         keep: Collection[tuple[str, str]],
-        spared: Collection[str] = (),
+        leant_on: LeantOn = lambda _kinds: (),
         until: float = inf,
     ) -> Applied:
         """Delete the children of the parent `uid` whose (kind, name) is not in `keep`.
 
-        spared: kinds of which nothing is deleted. until: no deletion is begun later. The cache only
-        says where to look: what is deleted was listed a moment ago, and is still the same object
-        (uid) in the same state (resourceVersion) when the API server deletes it. Raises nothing but
-        `NotLeading`.
+        leant_on: nothing is deleted of these kinds while anything stays that is to go. until: no
+        deletion is begun later. The cache only says where to look: what is deleted was listed a
+        moment ago, and is still the same object (uid) in the same state (resourceVersion) when the
+        API server deletes it. Raises nothing but `NotLeading`.
         """
         doubtful: defaultdict[tuple[Kind, str, str], list[Entry]] = defaultdict(list)
         for entry in self._cache.owned_by(uid):
-            if (entry.kind.name, entry.name) not in keep and entry.kind.name not in spared:
+            if (entry.kind.name, entry.name) not in keep:
                 doubtful[entry.kind, entry.namespace, self._parent_of(entry)].append(entry)
-        done = Applied()
+        done, stays = Applied(), set[str]()
         for place, entries in sorted(doubtful.items(), key=lambda each: _going(each[0][0])):
+            kind = place[0].name
+            if kind in leant_on(stays):
+                continue
             try:
                 there = await self._still_there(*place, entries)
             except NotLeading:
                 raise
             except ClusterError as error:
                 done.failed.append(self._failures.failed(entries[0].manifest(), error))
+                stays.add(kind)
                 continue
             for item in there:
                 if objects.controller_uid(item) == uid and objects.identity(item) not in keep:
                     if self._clock() >= until:
                         done.given_up = True
                         return done
-                    await self._delete(item, done)
+                    if not await self._delete(item, done):
+                        stays.add(kind)
         return done
 
     async def _still_there(
@@ -502,26 +510,29 @@ class Writer(Generic[E]):
         change = Change(Action.REVERTED, *_names(desired), self._note(live, (), extra))
         return entry, self._logged(desired, change)
 
-    async def _delete(self, live: Manifest, done: Applied) -> None:
+    async def _delete(self, live: Manifest, done: Applied) -> bool:
+        """Delete an object; return whether it is gone, and not only on its way out."""
         if "deletionTimestamp" in live["metadata"]:
-            return
+            return False
         try:
             answer = await self._client.send(requests.delete(live))
         except NotFound:
             self._gone(live)
-            return
+            return True
         except NotLeading:
             raise
         except ClusterError as error:
             done.failed.append(self._failures.failed(live, error))
             if isinstance(error, Unavailable):
                 await self._perhaps_gone(live)
-        else:
-            if not answer.get("metadata", {}).get("finalizers"):  # else it goes later
-                self._gone(live)
-            self._failures.forget(live)
-            self._deletions.forget(live)
-            done.changes.append(self._logged(live, Change(Action.DELETED, *_names(live))))
+            return False
+        lingers = bool(answer.get("metadata", {}).get("finalizers"))
+        if not lingers:
+            self._gone(live)
+        self._failures.forget(live)
+        self._deletions.forget(live)
+        done.changes.append(self._logged(live, Change(Action.DELETED, *_names(live))))
+        return not lingers
 
     async def _perhaps_gone(self, live: Manifest) -> None:
         """Look whether a deletion that nobody answered was done: no route is to lead there then."""

@@ -6,6 +6,7 @@ from yolofleet.api.detector import Provider
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
+from yolofleet.plan.moving import RouterOption
 from yolofleet.routers.choice import ROUTERS, lacking, splits
 
 SHOWN = 4
@@ -25,7 +26,9 @@ def traffic_routed(now: Situation) -> Statement:
             f"the Service {now.detector.name} does not send to"
             f" {now.plan.answering or now.plan.stable} yet",
         )
-    statement = first((refused, not_there_yet, followed_by_nobody, short_of_capacity), now)
+    statement = first(
+        (another_is_named, refused, not_there_yet, followed_by_nobody, short_of_capacity), now
+    )
     return statement or _say(
         True, Reason.ROUTED, _split(now) + _sticks(now) + _of_a_delegate(now) + _crossed(now)
     )
@@ -67,15 +70,38 @@ def not_moved_yet(now: Situation) -> Statement | None:
     """Say what is missing until a router takes over from the Service."""
     if (option := now.observed.moving) is None or not _wants_a_router(now):
         return None
-    why, reason = option.missing.why, option.missing.reason
-    if option.refused:
-        why, reason = option.refused, Reason.ROUTE_REFUSED
+    why, reason = _missing(option)
     message = (
         f"{why}. The detector moves to {option.router} by itself once this is so, or at once"
         f" with spec.traffic.provider: {option.router}. Until then the Service {now.detector.name}"
         f" {_sends(now)}"
     )
     return _say(False, reason, message)
+
+
+def another_is_named(now: Situation) -> Statement | None:
+    """Say what is missing until the router that is named takes over from the one that serves."""
+    named, plan = now.detector.spec.traffic.provider, now.plan
+    if not splits(named) or named is plan.provider:
+        return None
+    meanwhile = f"Until then requests go by {plan.provider} as they did: {_split(now)}"
+    if (option := now.observed.moving) is None:
+        message = f"spec.traffic.provider: {named}: hosts and weights {lacking(now.detector)}"
+        return _say(False, Reason.MESH_ABSENT, f"{message}. {meanwhile}", lasting=True)
+    why, reason = _missing(option)
+    message = f"{why}. The detector moves to {named} once this is so. {meanwhile}"
+    return _say(False, reason, message)
+
+
+def _missing(option: RouterOption) -> tuple[str, Reason]:
+    """Say what a router waits for, and the reason."""
+    if option.exposure.denials:
+        return "; ".join(d.message for d in option.exposure.denials), option.exposure.denials[
+            0
+        ].reason
+    if option.refused:
+        return option.refused, Reason.ROUTE_REFUSED
+    return option.missing.why, option.missing.reason
 
 
 def router_is_away(now: Situation) -> Statement | None:
