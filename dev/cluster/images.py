@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Final
 
 from cluster import base_image, engine, imagebuild, kindcluster, mode
 from cluster.cache import content_hash, lock
-from cluster.paths import REPOSITORY, cache_root
+from cluster.paths import REPOSITORY
 from cluster.steps import output, run, step
 
 TAG: Final = "dev"
@@ -120,15 +119,12 @@ def build_as(
     tag: str, product: Product, args: Mapping[str, str], *, labels: Mapping[str, str] | None = None
 ) -> None:
     """Build an image from what its Dockerfile copies out of the repository, and nothing else."""
-    scratch = cache_root() / "contexts"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with step(f"build {tag}"), tempfile.TemporaryDirectory(dir=scratch) as folder:
-        for path in _sources(product):
-            imagebuild.place(path, Path(folder) / path.relative_to(REPOSITORY))
+    files = {str(path.relative_to(REPOSITORY)): path for path in _sources(product)}
+    with step(f"build {tag}"), imagebuild.context(files) as folder:
         dockerfile = REPOSITORY / product.dockerfile
         run(
             imagebuild.command(
-                [tag], dockerfile, Path(folder), args, target=product.target, labels=labels or {}
+                [tag], dockerfile, folder, args, target=product.target, labels=labels or {}
             ),
             log=product.name.replace("/", "-"),
             env=imagebuild.builder_environment(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import tempfile
 import uuid
 from pathlib import Path
@@ -42,17 +41,10 @@ def image() -> str:
 def _build_base(name: str) -> str:
     with tempfile.TemporaryDirectory(dir=cache_root()) as folder:
         files = Path(folder) / "files"
-        shutil.copytree(
-            gobuild.source(components.KIND) / "images/base/files",
-            files,
-            copy_function=shutil.copyfile,  # not the modes: the module cache is read-only
-        )
+        imagebuild.place(gobuild.source(components.KIND) / "images/base/files", files)
         for scripts in ("usr/local/bin", "kind/bin"):
             for script in (files / scripts).iterdir():
-                script.chmod(0o755)
-        for path in (files, *files.rglob("*")):
-            if path.is_dir():
-                path.chmod(0o755)
+                script.chmod(0o755)  # a module's archive does not tell
         kubernetes = {
             part: components.kubernetes(part) for part in ("kubeadm", "kubelet", "kubectl")
         }

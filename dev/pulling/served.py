@@ -13,7 +13,6 @@ import hashlib
 import http.server
 import io
 import platform
-import shutil
 import ssl
 import tarfile
 import tempfile
@@ -63,10 +62,8 @@ def _node() -> str:
     own = node_image.image()
     recipe = content_hash([HERE / "node.Dockerfile"], root=HERE, extra=[own])
     name = f"yolofleet/pulled-node:{recipe}"
-    with step(f"build image {name}"), tempfile.TemporaryDirectory() as folder:
-        command = imagebuild.command(
-            [name], HERE / "node.Dockerfile", Path(folder), {"BASE_IMAGE": own}
-        )
+    with step(f"build image {name}"), imagebuild.context({}) as folder:
+        command = imagebuild.command([name], HERE / "node.Dockerfile", folder, {"BASE_IMAGE": own})
         run(command, log="images", env=imagebuild.builder_environment())
     return name
 
@@ -120,10 +117,7 @@ def _charts(folder: Path, helm: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name in CHARTS:
             chart = Path(scratch) / name
-            source = istio.source_chart(name)
-            shutil.copytree(source, chart, copy_function=shutil.copyfile)
-            for path in (chart, *chart.rglob("*")):
-                path.chmod(0o755 if path.is_dir() else 0o644)  # the module cache is read-only
+            imagebuild.place(istio.source_chart(name), chart)
             values = chart / "values.yaml"
             values.write_text(yaml.safe_dump(as_released(yaml.safe_load(values.read_text()) or {})))
             version = ("--version", versions.ISTIO, "--app-version", versions.ISTIO)

@@ -1,3 +1,5 @@
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +99,51 @@ def test_a_release_labels_its_images_and_others_are_built_without() -> None:
     assert "--label" not in plain
     assert labelled[labelled.index("--label") + 1] == "x=y z"
     assert [word for word in labelled if word not in {"--label", "x=y z"}] == plain
+
+
+def test_an_image_reads_the_same_out_of_a_checkout_that_others_may_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YOLOFLEET_CACHE", str(tmp_path / "cache"))
+    before = os.umask(0o077)
+    try:
+        (tmp_path / "code/page").mkdir(parents=True)
+        for name in ("code/page/a.py", "code/run", "lock.txt"):
+            (tmp_path / name).touch()
+        (tmp_path / "code/run").chmod(0o700)
+        (tmp_path / "code/link").symlink_to("/somewhere/else")
+        files = {"app/code": tmp_path / "code", "lock.txt": tmp_path / "lock.txt"}
+        with imagebuild.context(files) as folder:
+            modes = {
+                str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode)
+                for path in folder.rglob("*")
+                if not path.is_symlink()
+            }
+            assert (folder / "app/code/link").readlink() == Path("/somewhere/else")
+    finally:
+        os.umask(before)
+    del modes["app"]  # no image has what is above the things it copies
+    folders = dict.fromkeys(("app/code", "app/code/page"), 0o755)
+    assert modes == {
+        **folders,
+        "app/code/run": 0o755,
+        "app/code/page/a.py": 0o644,
+        "lock.txt": 0o644,
+    }
+
+
+@pytest.mark.parametrize(
+    ("buildx", "told"),
+    [(0, {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}), (1, {"DOCKER_BUILDKIT": "0"})],
+)
+def test_no_builder_attests_when_it_built_an_image(
+    buildx: int, told: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docker").write_text(f"#!/bin/sh\nexit {buildx}\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("DOCKER_BUILDKIT", raising=False)
+    assert imagebuild.builder_environment() == told
 
 
 def test_programs_given_one_by_one_come_before_the_folder(tmp_path: Path) -> None:
