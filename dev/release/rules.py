@@ -10,12 +10,15 @@ from typing import Final
 # https://semver.org, without build metadata: no tag of an image may hold its `+`.
 SEMVER: Final = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
-    r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
+    r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?",
+    re.ASCII,
 )
 LONGEST: Final = 50  # with the chart's name before it, it becomes a label of at most 63
 REGISTRY: Final = re.compile(
-    r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*", re.ASCII
 )
+# Docker takes a first word for Docker Hub's too that has neither dot nor port: it is no host.
+DOCKER_HUB: Final = re.compile(r"((.+\.)?docker\.(io|com)(:\d+)?|(?!localhost(/|$))[^.:/]+)(/.*)?")
 LOOPBACK: Final = re.compile(r"(127(\.\d{1,3}){3}|localhost)(:\d+)?(/|$)")
 LOGIN: Final = re.compile(r"://[^/\s]*@")
 HEADING: Final = re.compile(r"^## +\[?([^\s\]]+)", re.MULTILINE)
@@ -80,6 +83,16 @@ def _names_no_registry(facts: Facts) -> str | None:
     return None
 
 
+def _is_docker_hub(facts: Facts) -> str | None:
+    if REGISTRY.fullmatch(facts.registry) and DOCKER_HUB.fullmatch(facts.registry):
+        return (
+            f"REGISTRY={facts.registry}: that is Docker Hub, and it has no nested names such as"
+            " OWNER/charts/yolofleet; give a registry that has, with its host, such as"
+            " ghcr.io/OWNER."
+        )
+    return None
+
+
 def _is_not_what_was_committed(facts: Facts) -> str | None:
     if facts.changed:
         return f"The images are labelled with a commit; commit or remove first:\n{facts.changed}"
@@ -138,6 +151,7 @@ REFUSE_IF: Final[tuple[Callable[[Facts], str | None], ...]] = (
     _is_no_version,
     _is_no_label,
     _names_no_registry,
+    _is_docker_hub,
     _is_not_what_was_committed,
     _is_not_in_the_changelog,
     _was_made_of_another_commit,

@@ -36,6 +36,16 @@ GOOD = Facts(
     changed="",
     commit="c" * 40,
 )
+DOCKER_HUB = (
+    "docker.io",
+    "docker.io/team",
+    "index.docker.io/team",
+    "registry-1.docker.io:443/team",
+    "registry.hub.docker.com/team",
+    "team",
+    "team/a.b",
+    "localhost-b/a",
+)
 BUSY = CHANGELOG.replace("## Unreleased\n", "## Unreleased\n\n### Fixed\n- A fault. (#2)\n")
 
 
@@ -45,6 +55,10 @@ BUSY = CHANGELOG.replace("## Unreleased\n", "## Unreleased\n\n### Fixed\n- A fau
         GOOD,
         replace(GOOD, registry=""),
         replace(GOOD, registry="127.0.0.1:5000/a", stand_in=True),
+        replace(GOOD, registry="localhost/a", stand_in=True),
+        replace(GOOD, registry="localhost:5000/a", stand_in=True),
+        replace(GOOD, registry="team:5000"),
+        replace(GOOD, registry="mydocker.io/a__b/c--d"),
         replace(GOOD, registry="", stand_in=True),
         replace(GOOD, version="2.0.0-rc.1", changelog=BUSY),
         replace(GOOD, made_of="c" * 40),
@@ -65,6 +79,7 @@ def test_what_is_in_order_is_released(facts: Facts) -> None:
         (replace(GOOD, version="1.2.3-rc.01"), "MAJOR.MINOR.PATCH"),
         (replace(GOOD, version="../1.2.3"), "MAJOR.MINOR.PATCH"),
         (replace(GOOD, version="1.2.3\n"), "MAJOR.MINOR.PATCH"),
+        (replace(GOOD, version="1.2.1\u0663"), "MAJOR.MINOR.PATCH"),
         (replace(GOOD, version="v1.2.3"), "write 1.2.3"),
         (replace(GOOD, version="1.2.3+build.5"), "`+`"),
         (replace(GOOD, version="1.2.3-" + "a" * 50), "label"),
@@ -77,6 +92,8 @@ def test_what_is_in_order_is_released(facts: Facts) -> None:
         (replace(GOOD, registry="https://ghcr.io/a"), "without a scheme"),
         (replace(GOOD, registry="ghcr.io/A"), "small letters"),
         (replace(GOOD, registry="ghcr.io/a/"), "slash at the end"),
+        (replace(GOOD, registry="ghcr.io/a..b"), "HOST[:PORT][/PATH]"),
+        *((replace(GOOD, registry=hub), "such as ghcr.io/OWNER") for hub in DOCKER_HUB),
         (replace(GOOD, made_of="d" * 40), "made of dddddddddddd"),
         (replace(GOOD, indexes=("https://me:secret@pypi.example.com/simple",)), "a login"),
         (replace(GOOD, indexes=("https://a.example.com https://token@b.example.com",)), "a login"),
