@@ -1,6 +1,10 @@
-"""Runs inside an image, on its standard input: prints as JSON what pip and dpkg know of it."""
+"""Runs inside an image, on its standard input: prints as JSON what pip and dpkg know of it.
+
+The module that it is given has to import: what cannot start is not released.
+"""
 
 import glob
+import importlib
 import json
 import platform
 import sys
@@ -33,6 +37,7 @@ def main() -> None:
         "packages": rows(own),
         "beside": rows(base),
     }
+    importlib.import_module(sys.argv[1])  # last: Ray finds more packages then, inside its own
     json.dump(told, sys.stdout)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cluster import base_image, images, mode, registry, released
-from cluster.cache import discard
+from cluster.cache import discard, lock
 from cluster.images import PRODUCTS, Product
 from cluster.paths import REPOSITORY
 from cluster.steps import output
@@ -31,26 +31,28 @@ LISTING: Final = "release.json"
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """An image of a release, and the lock of what is installed in it."""
+    """An image of a release, the lock of what is installed in it, and a module that it runs."""
 
     product: Product
     lock: str
+    module: str
 
     def name(self, version: str) -> str:
         """Return NAME:TAG."""
         return f"{self.product.name.rsplit('/', 1)[-1]}:{version}{self.product.variant}"
 
 
-def _serving(variant: str) -> Released:
+def _serving(variant: str, module: str = "yoloserve.assembly") -> Released:
     product = Product(
         "yolofleet/yoloserve", "serving_image/Dockerfile", target=variant, variant=f"-{variant}"
     )
-    return Released(product, f"requirements/serving-{variant}.txt")
+    return Released(product, f"requirements/serving-{variant}.txt", module)
 
 
 IMAGES: Final = {
-    "operator": Released(PRODUCTS["operator"], "requirements/operator.txt"),
-    **{variant: _serving(variant) for variant in ("cpu", "torch", "gpu", "ray")},
+    "operator": Released(PRODUCTS["operator"], "requirements/operator.txt", "yolofleet.__main__"),
+    **{variant: _serving(variant) for variant in ("cpu", "torch", "gpu")},
+    "ray": _serving("ray", "yoloserve.rayserve"),
 }
 ALWAYS: Final = ("operator", "cpu")  # without these the chart serves nobody
 
@@ -66,9 +68,12 @@ class Commit:
     @classmethod
     def here(cls) -> Commit:
         """Return the commit that is checked out."""
-        commit, made = git("log", "-1", "--format=%H %cI").split()
-        changed, ignored = git("status", "--porcelain"), git(*IGNORED, "--", *SHIPPED)
-        changes = [*changed.splitlines(), *strays(ignored)]
+        # What a person's own settings would add or leave out is said.
+        commit, made = git("log", "-1", "--no-show-signature", "--format=%H %cI").split()
+        changed = git("status", "--porcelain", "--untracked-files", "--ignore-submodules=none")
+        ignored, tracked = git(*IGNORED, "--", *SHIPPED), git("ls-files", "-v", "--", *SHIPPED)
+        unwatched = [line for line in tracked.splitlines() if not line.startswith("H ")]
+        changes = [*changed.splitlines(), *strays(ignored), *unwatched]
         return cls(commit, datetime.fromisoformat(made), "\n".join(changes))
 
 
@@ -85,6 +90,7 @@ class Listing:
     chart: str
 
 
+@lock("release")  # two would build, push and write under the same names
 def make(version: str, to: str, wanted: Sequence[str], out: Path) -> Listing:
     """Release a version to the registry `to`, or only into the folder `out` where that is empty.
 
@@ -121,22 +127,20 @@ def make(version: str, to: str, wanted: Sequence[str], out: Path) -> Listing:
     }
     with _destination(to) as target:
         published.refuse_chart(target, chart.NAME, version)
+        inventories = {}
         for image in chosen.values():
             tag = f"{target}/{image.name(version)}"
             images.build_as(tag, image.product, args, labels=labels)
             published.refuse_others(tag)
-        digests = {}
-        for image in chosen.values():
-            name = image.name(version)
-            digests[name] = published.push(f"{target}/{name}")
-            bill = _bill(f"{target}/{name}", f"{told}/{name}", digests[name], image, commit)
-            (part / f"{name.replace(':', '-')}.cdx.json").write_text(bill)
-        checked_in = (chart.FOLDER / "Chart.yaml").read_text()
-        metadata = chart.metadata(checked_in, version, told, digests)
-        archive = chart.package(metadata, part, made=commit.made)
-        if to:
-            published.push_chart(archive, to)
+            inventories[image.name(version)] = _inventory(tag, image)
+        digests = {name: published.push(f"{target}/{name}") for name in inventories}
 
+    for name, inventory in inventories.items():
+        bill = sbom.document(f"{told}/{name}", digests[name], inventory, made=commit.made)
+        (part / f"{name.replace(':', '-')}.cdx.json").write_text(bill)
+    checked_in = (chart.FOLDER / "Chart.yaml").read_text()
+    metadata = chart.metadata(checked_in, version, told, digests)
+    archive = chart.package(metadata, part, made=commit.made)
     shutil.copytree(CRDS, part / "crds")
     listing = Listing(
         version=version,
@@ -151,6 +155,8 @@ def make(version: str, to: str, wanted: Sequence[str], out: Path) -> Listing:
     (part / "SHA256SUMS").write_text(sums(part))
     discard(out)
     part.rename(out)
+    if to:
+        published.push_chart(out / archive.name, to)
     return listing
 
 
@@ -164,12 +170,12 @@ def _destination(to: str) -> Iterator[str]:
         yield address
 
 
-def _bill(local: str, public: str, digest: str, image: Released, commit: Commit) -> str:
-    inventory = sbom.read(local)
-    lock = (REPOSITORY / image.lock).read_text()
-    if more := sbom.beyond(lock, inventory.packages):
-        raise WrongResult(f"{public} holds what {image.lock} does not: {', '.join(more)}")
-    return sbom.document(public, digest, inventory, made=commit.made)
+def _inventory(local: str, image: Released) -> sbom.Inventory:
+    inventory = sbom.read(local, image.module)
+    locked = (REPOSITORY / image.lock).read_text()
+    if more := sbom.beyond(locked, inventory.packages):
+        raise WrongResult(f"{local} holds what {image.lock} does not: {', '.join(more)}")
+    return inventory
 
 
 def _refuse(facts: Facts) -> None:

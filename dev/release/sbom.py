@@ -57,15 +57,18 @@ class Inventory:
         return cls(raw["python"], raw["system"], raw["dpkg"], packages, beside)
 
 
-def read(image: str) -> Inventory:
-    """Ask an image that the engine has what is in it."""
+def read(image: str, module: str) -> Inventory:
+    """Ask an image that the engine has what is in it. Raises WrongResult unless `module` imports.
+
+    All as the image's own user, who may not read what root may.
+    """
     done = subprocess.run(
         ["docker", "run", "--rm", "--network=none", "--interactive", "--entrypoint=python",
-         image, "-"],
+         image, "-", module],
         input=READER, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise WrongResult(f"{image} does not run its own Python: {done.stderr.strip()}")
+        raise WrongResult(f"{image} does not start: {module} fails in it.\n{done.stderr.strip()}")
     return Inventory.parse(done.stdout)
 
 

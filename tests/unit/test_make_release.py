@@ -1,10 +1,16 @@
 """`make release`: what is refused, and what is written."""
 
+import fcntl
 import io
 import json
+import re
+import subprocess
+import sys
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,10 +18,14 @@ import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from cluster.mode import Mode
 from release import chart, making, registry, rules, sbom
-from release.errors import Refused
+from release.errors import Refused, WrongResult
+from release.making import Listing
 from release.rules import Facts
 from release.sbom import Inventory, Package
+
+Git = Callable[..., None]
 
 MADE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
@@ -165,17 +175,16 @@ Status: deinstall ok config-files
 Architecture: amd64
 Version: 1
 """
-INVENTORY = Inventory.parse(
-    json.dumps(
-        {
-            "python": "3.12.8",
-            "system": "debian-12",
-            "dpkg": DPKG,
-            "packages": [["PyYAML", "6.0.2", "MIT"], ["aiohttp", "3.14.5", "Apache-2.0 AND MIT"]],
-            "beside": [["pip", "25.0", ""], ["pyyaml", "6.0.2", ""]],
-        }
-    )
+TOLD = json.dumps(
+    {
+        "python": "3.12.8",
+        "system": "debian-12",
+        "dpkg": DPKG,
+        "packages": [["PyYAML", "6.0.2", "MIT"], ["aiohttp", "3.14.5", "Apache-2.0 AND MIT"]],
+        "beside": [["pip", "25.0", ""], ["pyyaml", "6.0.2", ""]],
+    }
 )
+INVENTORY = Inventory.parse(TOLD)
 
 
 def test_a_bill_of_materials_is_valid_and_names_what_pip_and_dpkg_installed() -> None:
@@ -210,8 +219,9 @@ def test_a_package_that_the_lock_does_not_have_at_that_version_is_told() -> None
     assert sbom.beyond(lock, strange) == ["PyYAML==6.0.3", "evil==1"]
 
 
-def test_each_image_has_a_lock_and_a_target_of_its_dockerfile() -> None:
+def test_each_image_has_a_lock_a_module_and_a_target_of_its_dockerfile() -> None:
     for image in making.IMAGES.values():
+        assert find_spec(image.module)
         assert (making.REPOSITORY / image.lock).is_file()
         dockerfile = (making.REPOSITORY / image.product.dockerfile).read_text()
         assert f"COPY {image.lock} " in dockerfile
@@ -234,6 +244,60 @@ def test_a_tree_whose_changes_nobody_can_list_is_not_taken_for_one_without(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(Refused, match="`git status` fails"):
         making.Commit.here()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
+    """Return git for a checkout of one commit, and of nobody's settings."""
+    for scope in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"GIT_CONFIG_{scope}", str(tmp_path / scope))
+    monkeypatch.setattr(making, "REPOSITORY", tmp_path / "checkout")
+    (tmp_path / "gpg").write_text(GPG)
+    (tmp_path / "gpg").chmod(0o755)
+    (tmp_path / "checkout/operator").mkdir(parents=True)
+    (tmp_path / "checkout/operator/a.py").write_text("a = 1\n")
+
+    def git(*command: str) -> None:
+        subprocess.run(["git", "-C", tmp_path / "checkout", *command], check=True)
+
+    git("init", "--quiet")
+    for name, value in {
+        "user.name": "a",
+        "user.email": "a",
+        "gpg.program": tmp_path / "gpg",
+    }.items():
+        git("config", name, str(value))
+    git("add", ".")
+    git("commit", "--quiet", "--gpg-sign", "--message=a")
+    return git
+
+
+GPG = """#!/bin/sh
+cat > /dev/null
+case "$*" in
+  *verify*) echo 'gpg: Good signature' >&2; echo '[GNUPG:] GOODSIG 0 a';;
+  *) echo signed; echo '[GNUPG:] SIG_CREATED ' >&2;;
+esac
+"""
+
+
+def test_a_commit_is_read_whatever_git_is_told_to_say_beside_it(checkout: Git) -> None:
+    checkout("config", "log.showSignature", "true")
+    assert re.fullmatch("[0-9a-f]{40}", making.Commit.here().id)
+    assert making.Commit.here().changed == ""
+
+
+def test_a_file_that_git_is_told_not_to_list_is_a_change(checkout: Git) -> None:
+    checkout("config", "status.showUntrackedFiles", "no")
+    (making.REPOSITORY / "operator/token").touch()
+    assert making.Commit.here().changed == "?? operator/token"
+
+
+@pytest.mark.parametrize("unwatched", ["--assume-unchanged", "--skip-worktree"])
+def test_a_file_that_git_is_told_not_to_watch_is_a_change(checkout: Git, unwatched: str) -> None:
+    checkout("update-index", unwatched, "operator/a.py")
+    (making.REPOSITORY / "operator/a.py").write_text("a = 2\n")
+    assert "operator/a.py" in making.Commit.here().changed
 
 
 class Tool:
@@ -300,3 +364,113 @@ def test_sums_are_those_of_every_file(tmp_path: Path) -> None:
     lines = making.sums(tmp_path).splitlines()
     assert [line.split("  ")[1] for line in lines] == ["b", "crds/a.yaml"]
     assert lines[0].startswith("3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d")
+
+
+ENGINE = """#!/bin/sh
+echo "docker $*" >> "$FOLDER/told"
+case "$1 $2" in
+  "manifest inspect") echo "no such manifest" >&2; exit 1;;
+  "image inspect") for image; do :; done; echo "[\\"${image%:*}@sha256:a\\"]";;
+  "run --rm") shift 6; eval "$ANSWER";;
+esac
+"""
+HELM = """#!/bin/sh
+case "$1" in
+  show) echo "not found" >&2; exit 1;;
+  package) tar -czf "$4/yolofleet.tgz" -C "${2%/*}" yolofleet;;
+  push) echo "helm $*" >> "$FOLDER/told"; ls "${2%/*}" > "$FOLDER/seen";;
+esac
+"""
+
+
+class Release:
+    """A release of images that an engine of two lines makes, and what it was told."""
+
+    version, to = "9.9.9-rc.1", "r.example.com/a"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.out = folder / "dist" / self.version
+
+    def make(self) -> Listing:
+        return making.make(self.version, self.to, [], self.out)
+
+    def told(self, *words: str) -> list[str]:
+        lines = (self.folder / "told").read_text().splitlines()
+        return [word for line in lines for word in words if word in line]
+
+
+@pytest.fixture
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
+    for program, text in {"bin/docker": ENGINE, "cache/tools/helm": HELM}.items():
+        (tmp_path / program).parent.mkdir(parents=True)
+        (tmp_path / program).write_text(text)
+        (tmp_path / program).chmod(0o755)
+    (tmp_path / "inventory").write_text(TOLD)
+    monkeypatch.setenv("FOLDER", str(tmp_path))
+    monkeypatch.setenv("ANSWER", 'cat "$FOLDER/inventory"')
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{Path(sys.executable).parent}:/usr/bin:/bin")
+    monkeypatch.setenv("YOLOFLEET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(making.mode, "current", lambda: Mode.PULL)
+    monkeypatch.setattr(making.released, "provide", lambda _: None)
+    monkeypatch.setattr(making.Commit, "here", lambda: making.Commit("c" * 40, MADE, ""))
+    monkeypatch.setattr(sbom, "beyond", lambda *_: [])
+    return Release(tmp_path)
+
+
+def test_nothing_is_pushed_before_every_image_was_started(release: Release) -> None:
+    listing = release.make()
+    assert release.told("docker build ", "docker run", "docker push", "helm push") == [
+        *("docker build ", "docker run") * 2,
+        *("docker push",) * 2,
+        "helm push",
+    ]
+    assert listing.images.keys() == {"operator:9.9.9-rc.1", "yoloserve:9.9.9-rc.1-cpu"}
+
+
+def test_an_image_that_does_not_start_ends_the_release_before_anything_is_pushed(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANSWER", 'echo "$*" >&2; exit 1')
+    with pytest.raises(WrongResult, match=r"operator:9.* does not start: .*\n- yolofleet.__main__"):
+        release.make()
+    assert release.told("push") == []
+
+
+def test_an_image_tells_what_is_in_it_if_its_module_imports(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANSWER", 'exec python3 "$@"')
+    assert "pytest" in {package.name for package in sbom.read("a:1", "json").packages}
+    with pytest.raises(WrongResult, match=r"No module named 'json.nothing'"):
+        sbom.read("a:1", "json.nothing")
+
+
+def test_what_an_image_holds_beside_its_lock_ends_the_release_before_anything_is_pushed(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sbom, "beyond", lambda *_: ["evil==1"])
+    with pytest.raises(WrongResult, match=r"operator.txt does not: evil==1"):
+        release.make()
+    assert release.told("push") == []
+
+
+def test_the_chart_is_pushed_when_all_of_dist_is_there(release: Release) -> None:
+    release.make()
+    assert (release.folder / "seen").read_text().split() == sorted(
+        path.name for path in release.out.iterdir()
+    )
+
+
+def test_one_release_is_made_at_a_time(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    def here() -> making.Commit:
+        with (
+            (release.folder / "cache/locks/release").open() as held,
+            pytest.raises(BlockingIOError),
+        ):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        raise Refused("nothing to release")
+
+    monkeypatch.setattr(making.Commit, "here", here)
+    with pytest.raises(Refused, match="nothing to release"):
+        release.make()
