@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -133,14 +133,14 @@ def make(version: str, to: str, wanted: Sequence[str], out: Path) -> Listing:
             images.build_as(tag, image.product, args, labels=labels)
             published.refuse_others(tag)
             inventories[image.name(version)] = _inventory(tag, image)
+        # What helm refuses, it refuses now.
+        _pack(version, told, dict.fromkeys(inventories, "sha256:" + "0" * 64), part, commit)
         digests = {name: published.push(f"{target}/{name}") for name in inventories}
 
     for name, inventory in inventories.items():
         bill = sbom.document(f"{told}/{name}", digests[name], inventory, made=commit.made)
         (part / f"{name.replace(':', '-')}.cdx.json").write_text(bill)
-    checked_in = (chart.FOLDER / "Chart.yaml").read_text()
-    metadata = chart.metadata(checked_in, version, told, digests)
-    archive = chart.package(metadata, part, made=commit.made)
+    archive = _pack(version, told, digests, part, commit)
     shutil.copytree(CRDS, part / "crds")
     listing = Listing(
         version=version,
@@ -176,6 +176,12 @@ def _inventory(local: str, image: Released) -> sbom.Inventory:
     if more := sbom.beyond(locked, inventory.packages):
         raise WrongResult(f"{local} holds what {image.lock} does not: {', '.join(more)}")
     return inventory
+
+
+def _pack(version: str, told: str, digests: Mapping[str, str], into: Path, commit: Commit) -> Path:
+    checked_in = (chart.FOLDER / "Chart.yaml").read_text()
+    metadata = chart.metadata(checked_in, version, told, digests)
+    return chart.package(metadata, into, made=commit.made)
 
 
 def _refuse(facts: Facts) -> None:

@@ -18,6 +18,7 @@ import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from cluster.errors import StepFailed
 from cluster.mode import Mode
 from release import chart, making, registry, rules, sbom
 from release.errors import Refused, WrongResult
@@ -377,6 +378,7 @@ esac
 HELM = """#!/bin/sh
 case "$1" in
   show) echo "not found" >&2; exit 1;;
+  lint) ${LINTS:-true};;
   package) tar -czf "$4/yolofleet.tgz" -C "${2%/*}" yolofleet;;
   push) echo "helm $*" >> "$FOLDER/told"; ls "${2%/*}" > "$FOLDER/seen";;
 esac
@@ -451,6 +453,15 @@ def test_what_an_image_holds_beside_its_lock_ends_the_release_before_anything_is
 ) -> None:
     monkeypatch.setattr(sbom, "beyond", lambda *_: ["evil==1"])
     with pytest.raises(WrongResult, match=r"operator.txt does not: evil==1"):
+        release.make()
+    assert release.told("push") == []
+
+
+def test_a_chart_that_helm_refuses_ends_the_release_before_anything_is_pushed(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINTS", "false")
+    with pytest.raises(StepFailed, match="lint"):
         release.make()
     assert release.told("push") == []
 
