@@ -281,10 +281,24 @@ def test_nobody_reaches_the_operator_but_for_metrics_and_reviews(chart):
     prometheus = {"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}
     closed = {"networkPolicy": {"metricsFrom": [prometheus]}, "webhook": {"enabled": True}}
     metrics, reviews = chart.one("NetworkPolicy", **closed)["spec"]["ingress"]
-    assert metrics["from"] == [prometheus]
+    *scrapers, tester = metrics["from"]
+    assert scrapers == [prometheus]
+    installed = chart.one("Pod", "fleet-yolofleet-test")["metadata"]
+    assert tester.keys() == {"podSelector"}, "in the operator's own namespace alone"
+    assert tester["podSelector"]["matchLabels"].items() <= installed["labels"].items()
     assert reviews == {"ports": [{"port": "webhook", "protocol": "TCP"}]}
     off = chart.render(networkPolicy={"enabled": False})
     assert "NetworkPolicy" not in {m["kind"] for m in off}
+
+
+def test_a_process_with_a_deaf_watch_is_scraped_before_it_is_restarted(chart):
+    """The gauge that tells of it ends with the process; the alert goes by what was scraped."""
+    monitor = chart.one("ServiceMonitor", metrics={"serviceMonitor": {"enabled": True}})["spec"]
+    [operator] = chart.one("Deployment")["spec"]["template"]["spec"]["containers"]
+    liveness = operator["livenessProbe"]
+    [endpoint] = monitor["endpoints"]
+    ends_after = (liveness["failureThreshold"] - 1) * liveness["periodSeconds"]
+    assert int(endpoint["interval"].removesuffix("s")) < ends_after
 
 
 def test_the_operator_knows_the_labels_by_which_pods_let_it_read_their_evidence(chart):
