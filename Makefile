@@ -98,7 +98,7 @@ test-steady: venv ## Run tests again and again beside a busy core; tells what ev
 	$(BIN)/python -m steady --beside 1 $(ARGS)
 
 .PHONY: check
-check: venv ## Format, lint, types, import contracts, generated files (seconds)
+check: venv ## Format, lint, types, import contracts (seconds)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
