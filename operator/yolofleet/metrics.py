@@ -18,6 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from yolofleet.api.base import seconds
 from yolofleet.api.rollout import APPROVAL
+from yolofleet.api.status import Reason
 
 CONTROLLER: Final = "yolodetector"
 LAG_PERIOD_S: Final = 0.5  # at 0.1 this alone was nearly half of what an idle operator costs
@@ -443,6 +444,18 @@ class _Releases:
             "Replicas of all revisions, by whether they can answer.",
             labels=[*who, "state"],
         )
+        self._answered = GaugeMetricFamily(
+            "yolofleet_detector_answered_ratio",
+            "Share of requests that the router leads to revisions with a ready pod; absent while it"
+            " leads none anywhere.",
+            labels=who,
+        )
+        self._stalled = GaugeMetricFamily(
+            "yolofleet_detector_stalled",
+            "Whether a person has to put something right before a detector is as asked (1) or not"
+            " (0).",
+            labels=who,
+        )
         self._age = GaugeMetricFamily(
             "yolofleet_rollout_step_age_seconds",
             "For how long the router has had the weight of a release's step; before that, and where"
@@ -451,10 +464,18 @@ class _Releases:
         )
         self._hold = GaugeMetricFamily(
             "yolofleet_rollout_step_hold_seconds",
-            "How long the step is to last; absent where it waits for a person.",
+            "How long the step is to last; 0 where the release has none; absent where it waits for"
+            " a person.",
             labels=who,
         )
-        self.families = (self._ready, self._replicas, self._age, self._hold)
+        self.families = (
+            self._ready,
+            self._replicas,
+            self._answered,
+            self._stalled,
+            self._age,
+            self._hold,
+        )
 
     def add(self, detector: Mapping[str, Any]) -> None:
         """Take in one detector as it is stored."""
@@ -463,17 +484,23 @@ class _Releases:
         conditions = {c.get("type"): c for c in status.get("conditions") or ()}
         if ready := conditions.get("Ready"):
             self._ready.add_metric(who, ready.get("status") == "True")
+        if stalled := conditions.get("Stalled"):
+            self._stalled.add_metric(who, stalled.get("status") == "True")
         revisions = status.get("revisions") or ()
         for state in ("ready", "desired"):
             self._replicas.add_metric([*who, state], sum(r.get(state) or 0 for r in revisions))
+        if led := sum(r.get("weight") or 0 for r in revisions):
+            answered = sum(r.get("weight") or 0 for r in revisions if r.get("ready"))
+            self._answered.add_metric(who, answered / led)
         if rollout := status.get("rollout"):
-            began = conditions.get("Progressing", {}).get("lastTransitionTime")
-            if at := rollout.get("since") or began:
+            progressing = conditions.get("Progressing", {})
+            if at := rollout.get("since") or progressing.get("lastTransitionTime"):
                 age = self._now - datetime.fromisoformat(at).timestamp()
                 self._age.add_metric(who, max(age, 0.0))
             hold = rollout.get("hold")
-            if hold and hold != APPROVAL and not _is_held(detector.get("spec") or {}):
-                self._hold.add_metric(who, seconds(hold))
+            asks = hold == APPROVAL or progressing.get("reason") == Reason.AWAITING_APPROVAL
+            if not asks and not _is_held(detector.get("spec") or {}):
+                self._hold.add_metric(who, seconds(hold) if hold else 0.0)
 
 
 def _is_held(spec: Mapping[str, Any]) -> bool:

@@ -88,6 +88,24 @@ def inference(slow_from: int, to: int) -> dict[str, str]:
     }
 
 
+def told(ready: str, desired: str, answered: str, stalled: str) -> dict[str, str]:
+    """Return what the operator tells of GATE; tests/unit/test_metrics.py has when it tells so."""
+    return {
+        of("yolofleet_detector_ready", GATE, pod="operator-a"): ready,
+        of("yolofleet_detector_replicas", GATE, pod="operator-a", state="desired"): desired,
+        of("yolofleet_detector_answered_ratio", GATE, pod="operator-a"): answered,
+        of("yolofleet_detector_stalled", GATE, pod="operator-a"): stalled,
+    }
+
+
+def release(age: str, hold: str, weight: str = "0x200") -> dict[str, str]:
+    return {
+        of("yolofleet_rollout_step_age_seconds", GATE, pod="operator-a"): age,
+        of("yolofleet_rollout_step_hold_seconds", GATE, pod="operator-a"): hold,
+        of("yolofleet_canary_weight", GATE, pod="operator-a"): weight,
+    }
+
+
 HOT = {"exported_namespace": "shop", "exported_pod": "gate-2-x", "namespace": "gpu", "pod": "dcgm"}
 QUEUE = {"name": "yolodetector", "controller": "yolodetector", "pod": "operator-a"}
 RECONCILES = {"controller": "yolodetector", "pod": "operator-a"}
@@ -180,20 +198,59 @@ CASES = [
         "YoloDetectorNotReady",
         "none is ready",
         "20m",
-        {
-            of("yolofleet_detector_ready", GATE, pod="operator-a"): "1x5 0x20",
-            of("yolofleet_detector_replicas", GATE, pod="operator-a", state="desired"): "2x25",
-        },
-        [Fires(GATE, "shop/gate serves nobody")],
+        told("1x5 0x20", "2x25", "1x5 0x20", "0x25"),
+        [Fires(GATE, "shop/gate: 0% of requests find a pod that answers")],
     ),
     Case(
         "YoloDetectorNotReady",
-        "scaled to zero",
+        "no accelerator is free, so that none is asked for",
         "20m",
-        {
-            of("yolofleet_detector_ready", GATE, pod="operator-a"): "0x25",
-            of("yolofleet_detector_replicas", GATE, pod="operator-a", state="desired"): "0x25",
-        },
+        told("0x25", "0x25", "0x25", "1x25"),
+        [Fires(GATE, "shop/gate: 0% of requests find a pod that answers")],
+    ),
+    Case(
+        "YoloDetectorNotReady",
+        "suspended, so that a canary with a tenth takes over no more",
+        "20m",
+        told("0x25", "3x25", "0.1x25", "0x25"),
+        [Fires(GATE, "shop/gate: 10% of requests find a pod that answers")],
+    ),
+    Case(
+        "YoloDetectorNotReady",
+        "a canary answers all in the place of a dead revision",
+        "20m",
+        told("0x25", "4x25", "1x25", "0x25"),
+    ),
+    Case("YoloDetectorNotReady", "to zero", "20m", told("1x25", "0x25", "0x25", "0x25")),
+    Case(
+        "YoloDetectorNotReady",
+        "suspended from its start: no requests are led anywhere",
+        "20m",
+        told("0x25", "2x25", "_x25", "0x25"),
+    ),
+    Case(
+        "YoloDetectorStalled",
+        "a release that cannot go on, while the last one serves",
+        "30m",
+        told("1x40", "4x40", "1x40", "0x5 1x40"),
+        [
+            Fires(
+                GATE,
+                "shop/gate is not as asked, and waits for somebody to put that right",
+            )
+        ],
+    ),
+    Case(
+        "YoloDetectorStalled",
+        "no accelerator is free: there is a page for that",
+        "40m",
+        told("0x45", "0x45", "0x45", "1x45"),
+    ),
+    Case(
+        "YoloDetectorStalled",
+        "somebody came in time",
+        "30m",
+        told("1x40", "4x40", "1x40", "1x10 0x40"),
     ),
     Case(
         "YoloDetectorBlind",
@@ -288,28 +345,49 @@ CASES = [
     ),
     Case(
         "YoloDetectorCanaryStuck",
-        "a step of five minutes lasts for half an hour",
-        "30m",
-        {
-            of("yolofleet_rollout_step_age_seconds", GATE, pod="operator-a"): "0+60x40",
-            of("yolofleet_rollout_step_hold_seconds", GATE, pod="operator-a"): "300x40",
-        },
-        [Fires(GATE, "shop/gate: the release has been at one step for 30m 0s")],
+        "a step of five minutes lasts for 40",
+        "40m",
+        release("0+60x50", "300x50"),
+        [Fires(GATE, "shop/gate: the release has come no further for 40m 0s")],
     ),
     Case(
         "YoloDetectorCanaryStuck",
-        "it waits for a person",
-        "30m",
-        {of("yolofleet_rollout_step_age_seconds", GATE, pod="operator-a"): "0+60x40"},
+        "pods take ten minutes to start for the next step, after an hour of those before",
+        "75m",
+        release("0+60x60 3600+60x10 0x10", "300x90", "5x60 5x10 25x20"),
     ),
+    Case("YoloDetectorCanaryStuck", "it waits for a person", "90m", release("0+60x99", "_x99")),
     Case(
         "YoloDetectorCanaryStuck",
         "a step of 20 minutes takes twice as long",
-        "45m",
-        {
-            of("yolofleet_rollout_step_age_seconds", GATE, pod="operator-a"): "0+60x50",
-            of("yolofleet_rollout_step_hold_seconds", GATE, pod="operator-a"): "1200x50",
-        },
+        "59m",
+        release("0+60x60", "1200x60"),
+    ),
+    Case(
+        "YoloDetectorCanaryStuck",
+        "no steps, and the new revision never gets ready",
+        "90m",
+        release("0+60x99", "0x99"),
+        [Fires(GATE, "shop/gate: the release has come no further for 1h 30m 0s")],
+    ),
+    Case(
+        "YoloDetectorCanaryStuck",
+        "no steps, and a big model that takes an hour",
+        "61m",
+        release("0+60x99", "0x99"),
+    ),
+    Case(
+        "YoloDetectorCanaryStuck",
+        "replicas are swapped one by one, each of which takes half an hour",
+        "110m",
+        release("0+60x120", "0x120", "0x30 16x30 33x30 50x30"),
+    ),
+    Case(
+        "YoloDetectorCanaryStuck",
+        "of six replicas that are swapped the third never gets ready",
+        "150m",
+        release("0+60x160", "0x160", "0x10 16x10 33x150"),
+        [Fires(GATE, "shop/gate: the release has come no further for 2h 30m 0s")],
     ),
     Case(
         "YoloFleetNoLeader",
@@ -359,53 +437,57 @@ CASES = [
     ),
     Case(
         "YoloFleetQueueStuck",
-        "one reconcile does not end",
-        "30m",
-        {of("workqueue_longest_running_processor_seconds", QUEUE): "0+60x40"},
-        [Fires({}, "Detectors wait for the operator: 30m 0s")],
+        "one detector hangs for ever: two minutes of each seven",
+        "90m",
+        {
+            of("controller_runtime_reconcile_timeouts_total", RECONCILES): " ".join(
+                f"{n}x6" for n in range(20)
+            )
+        },
+        [Fires({}, "The operator does not get done with detectors in time")],
+    ),
+    Case(
+        "YoloFleetQueueStuck",
+        "a slow quarter of an hour",
+        "60m",
+        {of("controller_runtime_reconcile_timeouts_total", RECONCILES): "0x30 1x5 2x5 3x60"},
     ),
     Case(
         "YoloFleetQueueStuck",
         "most wait for minutes",
         "30m",
         {
-            of("workqueue_longest_running_processor_seconds", QUEUE): "1x40",
-            **{
-                of("workqueue_queue_duration_seconds_bucket", QUEUE, le=le): f"0+{n}x40"
-                for le, n in {"1": 10, "60": 20, "300": 60, "+Inf": 60}.items()
-            },
+            of("workqueue_queue_duration_seconds_bucket", QUEUE, le=le): f"0+{n}x40"
+            for le, n in {"1": 10, "60": 20, "300": 60, "+Inf": 60}.items()
         },
-        [Fires({}, "Detectors wait for the operator: 4m 24s")],
+        [Fires({}, "The operator does not get done with detectors in time")],
     ),
     Case(
         "YoloFleetQueueStuck",
         "much to do, and soon done",
         "30m",
         {
-            of("workqueue_longest_running_processor_seconds", QUEUE): "100x40",
-            **{
-                of("workqueue_queue_duration_seconds_bucket", QUEUE, le=le): f"0+{n}x40"
-                for le, n in {"1": 590, "60": 600, "300": 600, "+Inf": 600}.items()
-            },
+            of("workqueue_queue_duration_seconds_bucket", QUEUE, le=le): f"0+{n}x40"
+            for le, n in {"1": 590, "60": 600, "300": 600, "+Inf": 600}.items()
         },
     ),
     Case(
         "YoloFleetWatchSilent",
-        "a list found what no watch told",
+        "a list found what no watch told, and liveness ended the process a minute later",
         "10m",
-        {of("yolofleet_watch_deaf", {"pod": "operator-a"}): "0x5 1x10"},
+        {of("yolofleet_watch_deaf", {"pod": "operator-a"}): "0x4 1 _ 0x20"},
         [
             Fires(
                 {"pod": "operator-a"},
-                "operator-a is not told of changes: a watch is open, and deaf",
+                "operator-a was not told of changes: a watch was open, and deaf",
             )
         ],
     ),
     Case(
         "YoloFleetWatchSilent",
-        "watches tell",
-        "10m",
-        {of("yolofleet_watch_deaf", {"pod": "operator-a"}): "0x15"},
+        "that is over",
+        "40m",
+        {of("yolofleet_watch_deaf", {"pod": "operator-a"}): "0x4 1 _ 0x40"},
     ),
 ]  # fmt: skip
 

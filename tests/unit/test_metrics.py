@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ GATE: dict[str, Any] = {
     "status": {
         "conditions": [
             {"type": "Ready", "status": "True"},
+            {"type": "Stalled", "status": "False"},
             {
                 "type": "Progressing",
                 "status": "True",
@@ -32,7 +33,10 @@ GATE: dict[str, Any] = {
             },
         ],
         "canary": {"weight": 10},
-        "revisions": [{"ready": 2, "desired": 2}, {"ready": 1, "desired": 3}],
+        "revisions": [
+            {"ready": 2, "desired": 2, "weight": 90},
+            {"ready": 1, "desired": 3, "weight": 10},
+        ],
         "rollout": WALKING | {"since": "2030-01-01T00:10:00Z"},
         "autoscaling": SCALED,
     },
@@ -97,6 +101,119 @@ def test_what_serves_is_told_of_each_detector() -> None:
     assert of_gate(conditions=[])["yolofleet_detector_ready"] == [], "nothing is said of it yet"
 
 
+def of_world(world) -> dict[str, list[float]]:
+    told = WorldCollector(dict, lambda: [world.raw], now=world.now.timestamp).collect()
+    return {family.name: [sample.value for sample in family.samples] for family in told}
+
+
+def serves(world) -> list[list[float]]:
+    """Return what the alerts YoloDetectorNotReady and YoloDetectorStalled go by."""
+    told = of_world(world)
+    desired = told["yolofleet_detector_replicas"][1:]
+    names = ("ready", "answered_ratio", "stalled")
+    ready, answered, stalled = (told[f"yolofleet_detector_{name}"] for name in names)
+    return [ready, desired, answered, stalled]
+
+
+CANARY: dict[str, Any] = {"model": {"uri": "demo://shapes-v2"}, "replicas": 1}
+
+
+def kill_stable(world, rounds: int = 12) -> None:
+    stable = world.raw["status"]["stable"]["revision"]
+    for _ in range(rounds):
+        world.children["Deployment", stable]["status"]["availableReplicas"] = 0
+        world.reconcile()
+        world.now += timedelta(seconds=20)
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+def test_who_answers_is_told_of_each_detector(new_world, mesh: bool) -> None:
+    world = new_world(mesh=mesh)
+    assert of_world(world)["yolofleet_detector_answered_ratio"] == [], "no status yet"
+    world.settle()
+    assert serves(world) == [[1], [2], [1], [0]]
+    kill_stable(world)
+    assert serves(world) == [[0], [2], [0], [0]]
+    world.edit(replicas=0)
+    world.settle()
+    assert serves(world) == [[1], [0], [0], [0]]
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+def test_nobody_answers_where_no_accelerator_is_free(new_world, mesh: bool) -> None:
+    world = new_world(mesh=mesh)
+    world.edit(resources={"limits": {"nvidia.com/gpu": "1"}})
+    world.settle()
+    assert serves(world) == [[0], [0], [0], [1]]
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+def test_of_one_suspended_from_its_start_no_requests_are_led_anywhere(
+    new_world, mesh: bool
+) -> None:
+    world = new_world(mesh=mesh)
+    world.edit(suspend=True)
+    world.settle()
+    assert serves(world) == [[0], [2], [], [0]]
+
+
+def test_a_canary_answers_in_the_place_of_a_dead_revision(world) -> None:
+    world.edit(canary=CANARY | {"weight": 10})
+    world.settle()
+    assert serves(world) == [[1], [3], [1], [0]]
+    kill_stable(world)
+    assert serves(world)[::2] == [[0], [1]]
+
+
+def test_one_that_is_suspended_leaves_its_canary_the_part_that_it_had(world) -> None:
+    world.edit(canary=CANARY | {"weight": 10})
+    world.settle()
+    world.edit(suspend=True)
+    kill_stable(world)
+    assert serves(world) == [[0], [3], [0.1], [0]]
+
+
+def test_a_canary_for_those_that_match_answers_nobody_else(world) -> None:
+    world.edit(canary=CANARY | {"match": [{"headers": {"x-canary": {"exact": "1"}}}]})
+    world.settle()
+    kill_stable(world)
+    assert serves(world) == [[0], [3], [0], [0]]
+
+
+def test_a_release_without_steps_that_never_gets_ready_is_told(world) -> None:
+    world.settle()
+    world.broken = {"shapes-v2"}
+    world.edit(model=CANARY["model"])
+    world.reconcile()
+    begun = world.now
+    world.settle()
+    told = of_world(world)
+    age = (world.now - begun).total_seconds()
+    assert told["yolofleet_rollout_step_age_seconds"] == [age]
+    assert told["yolofleet_rollout_step_hold_seconds"] == [0]
+    assert told["yolofleet_canary_weight"] == [0]
+    assert told["yolofleet_detector_stalled"] == [0], "nothing else would raise an alert"
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+def test_each_replica_that_is_swapped_changes_the_weight(new_world, mesh: bool) -> None:
+    world = new_world(mesh=mesh)
+    world.edit(replicas=5, rollout={"strategy": "InPlace"})
+    world.settle()
+    world.edit(model=CANARY["model"])
+    weights, ready = list[float](), set[int]()
+    for _ in range(12):
+        world.reconcile()
+        if not (released := world.raw["status"].get("rollout")):
+            break
+        assert released["strategy"] == "InPlace"
+        weights += of_world(world)["yolofleet_canary_weight"]
+        ready.add(world.raw["status"]["canary"]["ready"])
+        world.run_pods(1)
+        world.now += timedelta(minutes=10)
+    assert len(set(weights)) >= len(ready) > 2
+
+
 @pytest.mark.parametrize(
     ("rollout", "spec", "age", "hold"),
     [
@@ -106,7 +223,9 @@ def test_what_serves_is_told_of_each_detector() -> None:
         (WALKING | {"hold": "Approval"}, {}, [900], []),
         (WALKING, {"rollout": {"paused": True}}, [900], []),
         (WALKING, {"suspend": True}, [900], []),
-        ({"revision": "gate-2", "strategy": "BlueGreen"}, {}, [900], []),
+        ({"revision": "gate-2", "strategy": "BlueGreen"}, {}, [900], [0]),
+        ({"revision": "gate-2"}, {"rollout": {"paused": True}}, [900], []),
+        ({"revision": "gate-2"}, {"suspend": True}, [900], []),
         (None, {}, [], []),
     ],
 )
@@ -116,6 +235,11 @@ def test_the_age_of_a_step_is_told_and_what_it_may_be(
     told = of_gate(rollout=rollout, spec=spec)
     assert told["yolofleet_rollout_step_age_seconds"] == age
     assert told["yolofleet_rollout_step_hold_seconds"] == hold
+
+
+def test_a_trial_that_only_a_person_can_end_has_no_time() -> None:
+    waits = {"type": "Progressing", "status": "True", "reason": "AwaitingApproval"}
+    assert of_gate(conditions=[waits])["yolofleet_rollout_step_hold_seconds"] == []
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,18 @@ def test_a_watch_that_does_not_tell_what_a_list_found_is_deaf(world: World) -> N
     assert "the watch of Service is deaf: 2 changes" in world.after(1)
 
 
+def test_a_deaf_watch_is_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.list("a")
+    for _ in range(5):
+        world.after(41)
+    world.watches.reported(kinds.SERVICE, "a", 7)
+    world.after(1)
+    world.list("b", version=8)
+    world.after(41)
+    heads = [(r.levelname, r.message.split(":")[0], r.fields) for r in caplog.records]  # type: ignore[attr-defined]
+    assert heads == [("WARNING", "the watch of Service is deaf", {"kind": "Service"})] * 2
+
+
 @pytest.mark.parametrize("version", [7, 8])
 def test_a_watch_that_tells_it_in_time_hears(world: World, version: int) -> None:
     world.list("a")

@@ -7,12 +7,15 @@ later, is the proof.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from yolofleet.runtime.kind import Kind
+
+logger = logging.getLogger(__name__)
 
 SILENCE_S: Final = (
     150.0  # two bookmarks, which mostly come each minute, and the time-out of a silent watch, 70 s
@@ -50,6 +53,7 @@ class WatchHealth:
         self._clock = clock
         self._watches: dict[str, _Watch] = {}
         self._unseen: dict[Kind, dict[str, tuple[int, float]]] = {}
+        self._told: set[Kind] = set()
 
     def expect(self, kind: Kind, path: str) -> None:
         """Say that `kind` is to be watched at the address `path`."""
@@ -96,10 +100,14 @@ class WatchHealth:
         self._watches = {p: watch for p, watch in self._watches.items() if watch.kind is not kind}
 
     def look(self) -> None:
-        """Notice which streams have moved; to be called every few seconds."""
+        """Notice which streams have moved, and log who is deaf; to be called every few seconds."""
         for watch in self._watches.values():
             if watch.stream and watch.stream.total_bytes != watch.bytes:
                 watch.bytes, watch.heard_at = watch.stream.total_bytes, self._clock()
+        deaf = self._deaf()
+        for kind in deaf.keys() - self._told:
+            logger.warning(deaf[kind], extra={"fields": {"kind": str(kind)}})
+        self._told = set(deaf)
 
     def silent(self) -> set[Kind]:
         """Return the kinds to be listed, because a watch was silent for long; each once a while."""
@@ -117,12 +125,15 @@ class WatchHealth:
 
     def failing(self) -> str:
         """Say which watches have missed what lists found; nothing when all hear."""
-        now, ails = self._clock(), []
+        return "; ".join(self._deaf().values())
+
+    def _deaf(self) -> dict[Kind, str]:
+        now, deaf = self._clock(), dict[Kind, str]()
         for kind, unseen in self._unseen.items():
             waits = [now - since for _, since in unseen.values()]
             if waits and max(waits) > self._unseen_s:
-                ails.append(
+                deaf[kind] = (
                     f"the watch of {kind} is deaf: {len(waits)} changes that a list found"
                     f" {max(waits):.0f} s ago it has not told"
                 )
-        return "; ".join(ails)
+        return deaf
