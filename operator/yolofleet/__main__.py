@@ -150,7 +150,11 @@ class Operator:
         metrics.queue.watch_work(self._queue.working_since)
         metrics.watch_deafness(self._informer.watches.failing)
         metrics.registry.register(
-            WorldCollector(cache.counts, lambda: cache.select(kinds.DETECTOR, lambda raw: raw))
+            WorldCollector(
+                cache.counts,
+                lambda: cache.select(kinds.DETECTOR, lambda raw: raw),
+                cache.gone_blind,
+            )
         )
 
     async def run(self) -> int:

@@ -17,8 +17,11 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from yolofleet.api.base import seconds
+from yolofleet.api.names import DETECTOR_LABEL, Manifest
 from yolofleet.api.rollout import APPROVAL
 from yolofleet.api.status import Reason
+from yolofleet.workloads.failures import went_blind
+from yolofleet.workloads.pods import revision_of
 
 CONTROLLER: Final = "yolodetector"
 LAG_PERIOD_S: Final = 0.5  # at 0.1 this alone was nearly half of what an idle operator costs
@@ -333,16 +336,21 @@ class RequestMetrics:
 
 
 class WorldCollector:
-    """Tells at each scrape what the cache holds: nothing to keep in step, nothing to forget."""
+    """Tells at each scrape what the cache holds: nothing to keep in step, nothing to forget.
+
+    pods: those of which a server may have gone blind; what it counted itself ended with it.
+    """
 
     def __init__(
         self,
         counts: Callable[[], Mapping[str, int]],
         detectors: Callable[[], Iterable[Mapping[str, Any]]],
+        pods: Callable[[], Iterable[Manifest]] = tuple,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._counts = counts
         self._detectors = detectors
+        self._pods = pods
         self._now = now
 
     def collect(self) -> Iterator[Metric]:
@@ -380,6 +388,23 @@ class WorldCollector:
         yield weights
         yield from scaling.families.values()
         yield from releases.families
+        yield _blind_ends(self._pods())
+
+
+def _blind_ends(pods: Iterable[Manifest]) -> Metric:
+    family = GaugeMetricFamily(
+        "yolofleet_pod_blind_end_timestamp_seconds",
+        "When the server of a pod ended because it saw its test picture no more, if its last end"
+        " was that.",
+        labels=["namespace", "detector", "revision", "pod"],
+    )
+    for pod in pods:
+        if at := went_blind(pod):
+            metadata = pod["metadata"]
+            detector, revision = metadata["labels"].get(DETECTOR_LABEL, ""), revision_of(pod)
+            who = [metadata["namespace"], detector, revision, metadata["name"]]
+            family.add_metric(who, at.timestamp())
+    return family
 
 
 _LOST: Final = re.compile("MetricLost|FailedGet[A-Za-z]*Metric|FailedComputeMetricsReplicas")

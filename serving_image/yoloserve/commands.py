@@ -56,7 +56,7 @@ def _serve(settings: Settings, start: "Callable[[Settings], Engine] | None") -> 
         engine = starting.result()
     server = serve(assemble(settings, engine))
     server.run()
-    return 0 if server.started and not server.blind else FAILED
+    return server.exit_status
 
 
 def _allow_connections() -> None:

@@ -109,6 +109,12 @@ def release(age: str, hold: str, weight: str = "0x200") -> dict[str, str]:
 HOT = {"exported_namespace": "shop", "exported_pod": "gate-2-x", "namespace": "gpu", "pod": "dcgm"}
 QUEUE = {"name": "yolodetector", "controller": "yolodetector", "pod": "operator-a"}
 RECONCILES = {"controller": "yolodetector", "pod": "operator-a"}
+BLIND = Fires(
+    POD,
+    "shop/gate-2-x did not see its own test picture",
+    description="It refused requests, and was started anew if it did not see again."
+    " Other pods of gate went on.",
+)
 
 CASES = [
     Case(
@@ -289,15 +295,30 @@ CASES = [
     ),
     Case(
         "YoloDetectorProbeBlind",
-        "it does not see its test picture",
-        "10m",
-        {of("yoloserve_blind", POD): "0x5 1x10"},
-        [Fires(POD, "shop/gate-2-x does not see its own test picture", description=(
-            "It refuses requests, and leaves in the end if it does not see again."
-            " Other pods of gate go on."
-        ))],
+        "it left between two scrapes, and the new process sees",
+        "30m",
+        {
+            of("yoloserve_blind", POD): "0x40",
+            of("yolofleet_pod_blind_end_timestamp_seconds", POD): "_x10 590x30",
+        },
+        [BLIND],
     ),
-    Case("YoloDetectorProbeBlind", "it sees", "10m", {of("yoloserve_blind", POD): "1x3 0x10"}),
+    Case(
+        "YoloDetectorProbeBlind",
+        "it saw again, and a scrape came in between",
+        "10m",
+        {of("yoloserve_blind", POD): "0x4 1 0x10"},
+        [BLIND],
+    ),
+    Case(
+        "YoloDetectorProbeBlind",
+        "that was hours ago",
+        "75m",
+        {
+            of("yoloserve_blind", POD): "0x4 1 0x90",
+            of("yolofleet_pod_blind_end_timestamp_seconds", POD): "_x10 590x90",
+        },
+    ),
     Case(
         "YoloDetectorGpuThrottled",
         "hot, and slower by half",

@@ -12,10 +12,11 @@ from yolofleet.api.pod_template import GUARD_SETTINGS, MODEL_SETTINGS, SERVER_SE
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.revisions import stable_revision
 from yolofleet.workloads import deployment
-from yolofleet.workloads.failures import EXIT_CONFIG
+from yolofleet.workloads.failures import EXIT_BLIND, EXIT_CONFIG
 from yolofleet.workloads.workload import PlannedRevision, Record
 from yoloserve import __main__ as server
 from yoloserve import errors
+from yoloserve.http.server import BLIND_EXIT
 from yoloserve.settings import ENV_PREFIX, BackendName, HeadName, PrecisionName, Settings
 from yoloserve.settings import Profile as ServedProfile
 
@@ -143,6 +144,10 @@ def test_the_defaults_are_the_same() -> None:
 
 def test_a_refused_start_is_told_by_the_same_exit_status() -> None:
     assert server.EX_CONFIG == EXIT_CONFIG
+
+
+def test_a_server_that_went_blind_is_told_by_an_exit_status_of_its_own() -> None:
+    assert BLIND_EXIT == EXIT_BLIND
 
 
 def test_the_guide_knows_every_reason_of_a_refused_start() -> None:

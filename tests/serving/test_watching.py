@@ -8,7 +8,7 @@ import pytest
 from yoloserve.detections.postprocess import Output
 from yoloserve.engine import watching
 from yoloserve.engine.watching import BLIND_LOOKS, BUSY_ROUNDS, LOOK_AGAIN_S, Watch, seen_alike
-from yoloserve.http.server import Server
+from yoloserve.http.server import BLIND_EXIT, Server
 from yoloserve.settings import Settings
 
 SEEN = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
@@ -148,4 +148,4 @@ async def test_a_process_that_gives_up_ends_with_a_failure(serve) -> None:
         server = Server(served.app, Settings(port=0))
         served.serving.watch.give_up()
         assert server.should_exit
-        assert server.blind
+        assert server.exit_status == BLIND_EXIT

@@ -13,6 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from controlplane.kube import eventually
 from yolofleet import metrics as operator_metrics
 from yolofleet.cluster import kinds
+from yolofleet.cluster.cache import Cache
 from yolofleet.metrics import Metrics, WorldCollector
 from yolofleet.runtime.client import get
 
@@ -45,7 +46,10 @@ GATE: dict[str, Any] = {
 
 def everything() -> Metrics:
     metrics = Metrics()
-    metrics.registry.register(WorldCollector(lambda: {"Deployment": 3}, lambda: [GATE]))
+    pods = [a_pod("gate-2-x", lastState=ended(79))]
+    metrics.registry.register(
+        WorldCollector(lambda: {"Deployment": 3}, lambda: [GATE], lambda: pods)
+    )
     return metrics
 
 
@@ -271,6 +275,43 @@ def test_it_is_told_whose_replicas_do_not_follow_the_load(
     assert values["yolofleet_autoscaling_held"] == [held]
     assert values["yolofleet_autoscaling_at_max"] == [at_max]
     assert values["yolofleet_autoscaling_max_replicas"] == [8]
+
+
+def a_pod(uid: str, **status: Any) -> dict[str, Any]:
+    container = {"name": "yoloserve", "restartCount": 1, "ready": True, "state": {}} | status
+    labels = {"yolofleet.io/detector": "gate", "yolofleet.io/revision": "gate-2"}
+    metadata = {"namespace": "shop", "name": uid, "uid": uid, "resourceVersion": "1"}
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "x", "controller": True}
+    return {
+        "metadata": metadata | {"labels": labels, "ownerReferences": [owner | {"uid": "r"}]},
+        "status": {"containerStatuses": [container, {"name": "other"}]},
+    }
+
+
+def ended(code: int) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "finishedAt": "2030-01-01T00:10:00Z"}}
+
+
+def test_a_server_that_went_blind_is_told_of_by_the_pod_that_it_left() -> None:
+    cache = Cache()
+    for pod in (
+        a_pod("again", lastState=ended(79), state={"running": {}}),
+        a_pod("now", state=ended(79), lastState=ended(1)),
+        a_pod("then", lastState=ended(79), state=ended(0)),
+        a_pod("crashed", lastState=ended(1)),
+        a_pod("beside", name="other", lastState=ended(79)),
+        a_pod("young"),
+    ):
+        cache.put(kinds.POD, pod)
+    told = WorldCollector(dict, list, cache.gone_blind).collect()
+    [family] = [each for each in told if each.name == "yolofleet_pod_blind_end_timestamp_seconds"]
+    assert {s.labels["pod"]: AT - s.value for s in family.samples} == {"again": 300, "now": 300}
+    assert family.samples[0].labels == {
+        "namespace": "shop",
+        "detector": "gate",
+        "revision": "gate-2",
+        "pod": "again",
+    }
 
 
 @pytest.mark.parametrize(

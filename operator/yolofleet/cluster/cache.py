@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from yolofleet.api.detector import Provider
 from yolofleet.api.names import Manifest
@@ -26,8 +26,11 @@ from yolofleet.runtime.kind import Kind
 from yolofleet.runtime.ownership import ownership_of
 from yolofleet.runtime.store import Store, content_of, is_news
 from yolofleet.workloads.accelerators import place, pod_requests
+from yolofleet.workloads.failures import EXIT_BLIND
 
 Holding = tuple[str, Mapping[str, int]]
+
+_BLIND: Final = f'"exitCode":{EXIT_BLIND}'.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,11 @@ class Cache(Store[Entry]):
     def pods(self, key: str) -> list[Manifest]:
         """Return the pods of the detector "namespace/name"."""
         return [entry.manifest() for entry in self._pods.get(key, {}).values()]
+
+    def gone_blind(self) -> list[Manifest]:
+        """Return the pods that may tell of a server which went blind: few, of all there are."""
+        all_pods = (entry for pods in self._pods.values() for entry in pods.values())
+        return [entry.manifest() for entry in all_pods if _BLIND in entry.body]
 
     def nodes(self) -> list[Manifest]:
         """Return the nodes: name, labels, taints, unschedulable, allocatable, Ready."""

@@ -18,6 +18,9 @@ from yolofleet.workloads.pods import condition, revision_of
 EXIT_CONFIG = 78
 """sysexits.h EX_CONFIG: the server's word that its settings or its model cannot work."""
 
+EXIT_BLIND = 79
+"""The server's word that it saw its test picture no more, and is to be started anew."""
+
 PATIENCE = timedelta(minutes=1)
 """What may put itself right (a node that is added, a gateway that starts) is given this long."""
 
@@ -68,6 +71,16 @@ def stuck(pod: Manifest, now: datetime) -> bool:
     """Say whether `pod` has a node, and its containers are long about to be created."""
     since = _creating_since(pod)
     return since is not None and now - since >= SLOW_TO_START
+
+
+def went_blind(pod: Manifest) -> datetime | None:
+    """Return when the server in `pod` ended because it saw no more, if its last end was that."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        states = (container.get("state"), container.get("lastState"))  # the younger one first
+        ends = [state["terminated"] for state in states if state and state.get("terminated")]
+        if container["name"] == SERVER_CONTAINER and ends and ends[0].get("exitCode") == EXIT_BLIND:
+            return moment(ends[0].get("finishedAt"))
+    return None
 
 
 def waits_for_image(pod: Manifest) -> bool:

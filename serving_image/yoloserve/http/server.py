@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 # Longer than proxies keep idle connections (Envoy: an hour): a server that closes one at the moment
 # in which the proxy uses it makes a failed request.
 KEEP_ALIVE_S = 3700
-BLIND_EXIT = 1
+BLIND_EXIT = 79  # of nobody else: the operator tells by it, for what we count ends with us
 OTHER_FILES = 256  # models, event loop, answers of others' servers
 FINISH_S = 10  # for what is in flight at the end, or its deadline if that is longer
 
@@ -107,6 +107,13 @@ class Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+
+    @property
+    def exit_status(self) -> int:
+        """Return what the process is to end with, once it has run."""
+        if self.blind:
+            return BLIND_EXIT
+        return 0 if self.started else 1
 
     def _give_up(self) -> None:
         """Leave, so that Kubernetes starts a process that sees; by force if the engine hangs."""
