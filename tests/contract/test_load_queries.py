@@ -27,6 +27,11 @@ def offered(revision: str, a_minute: int, outcome: str = "ok", source: str = "re
     return {series: f"0+{a_minute}x10"}
 
 
+def twice(series: dict[str, str]) -> dict[str, str]:
+    """Return the same as another job scrapes them, that goes by the annotations of pods."""
+    return {name.replace("{", '{job="kubernetes-pods",'): told for name, told in series.items()}
+
+
 SERIES = {
     **offered(STABLE, 600),
     **offered(STABLE, 300, "overloaded"),
@@ -49,6 +54,9 @@ SERIES = {
         # 20 a second in all, of which one of the stable revision answers 10: two replicas' worth
         ("load", SERIES, 200.0),
         ("in-flight", SERIES, 8.0),
+        # each pod is scraped by two jobs
+        ("load", SERIES | twice(SERIES), 200.0),
+        ("in-flight", SERIES | twice(SERIES), 8.0),
         # what none of these pods knows yet is no answer, and no 0
         ("load", SERIES | {of(CAPACITY, STABLE): "Inf" + " Inf" * 9}, None),
         ("load", {}, None),

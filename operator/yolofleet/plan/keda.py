@@ -47,8 +47,8 @@ def questions(
     """Ask for what all pods of a detector have to do, whichever revision they are of.
 
     What one can do, those of the revision `stable` say, of which replicas are added. Each answer is
-    a sum: divided by what a replica is to have, it is the number of replicas. Where no pod is
-    scraped there is no answer, which is no 0.
+    a sum: divided by what a replica is to have, it is the number of replicas. A pod that two jobs
+    scrape counts once. Where no pod is scraped there is no answer, which is no 0.
     """
     pods = _pods(f"{revisions_prefix(detector)}-", HASH_DIGITS)
     where = f'namespace="{namespace}",pod=~"{pods}"'
@@ -56,11 +56,12 @@ def questions(
         requests = f'yoloserve_requests_total{{{where},source="request",outcome=~"{_OFFERED}"}}'
         own = f'namespace="{namespace}",pod=~"{_pods(stable)}"'
         capacity = f"yoloserve_capacity_requests_per_second{{{own}}} < +Inf"
-        query = f"100 * sum(rate({requests}{_RATE})) / avg({capacity})"
+        rates = f"max by (pod, outcome) (rate({requests}{_RATE}))"
+        query = f"100 * sum({rates}) / avg({capacity})"
         yield Question("load", query, asked.load)
     if asked.in_flight is not None:
         inside = f"yoloserve_inflight_requests{{{where}}}"
-        query = f"sum(avg_over_time({inside}{_RATE}))"
+        query = f"sum(max by (pod) (avg_over_time({inside}{_RATE})))"
         yield Question("in-flight", query, asked.in_flight)
     if asked.gpu is not None:
         exported = f'exported_namespace="{namespace}",exported_pod=~"{pods}"'
