@@ -31,6 +31,18 @@ def ready(pod: Manifest) -> Manifest:
     }
 
 
+def ready_again(exit_code: int) -> Fate:
+    """Return the fate of pods that serve, after their containers ended once with `exit_code`."""
+
+    def fate(pod: Manifest) -> Manifest:
+        ended = {"terminated": {"exitCode": exit_code, "startedAt": _now(), "finishedAt": _now()}}
+        served = ready(pod)
+        again = {"lastState": ended, "restartCount": 1}
+        return served | {"containerStatuses": [one | again for one in served["containerStatuses"]]}
+
+    return fate
+
+
 def placed(pod: Manifest) -> Manifest:
     """Give `pod` the status of one that serves once a scheduler has found it a node."""
     return ready(pod) if pod["spec"].get("nodeName") else {}
