@@ -220,6 +220,40 @@ async def test_only_signatures_of_the_issuer_count(tokens, issuer) -> None:
             await tokens.client(token)
 
 
+def told_by(header: str) -> str:
+    """Write a token with this header; nobody signed it."""
+    parts = header.encode(), b"{}", b"x"
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"alg": ["RS256"]}',
+        '{"alg": {}}',
+        '{"alg": null}',
+        '{"alg": NaN}',
+        '{"alg": "\\ud800"}',
+        '{"alg": "RS256", "kid": ["rsa-1"]}',
+        '{"alg": "RS256", "kid": "\\ud800"}',
+        '{"alg": "RS256", "crit": {}}',
+        '{"alg": "RS256", "x": ' + "[" * 20_000 + "]" * 20_000 + "}",
+        '["RS256"]',
+        "RS256",
+    ],
+)
+async def test_a_header_of_any_other_kind_is_refused(tokens, header: str) -> None:
+    with pytest.raises(Unauthorized):
+        await tokens.client(told_by(header))
+
+
+async def test_claims_that_nobody_can_write_down_end_no_request(tokens, issuer) -> None:
+    with pytest.raises(Unauthorized, match="not valid"):
+        await tokens.client(issuer.token("rsa-1", "RS256", exp=10**400))
+    named = await tokens.client(issuer.token("rsa-1", "RS256", sub="half \ud800"))
+    assert named.name == "half ?"
+
+
 async def test_a_weak_key_is_not_used(tokens, issuer) -> None:
     issuer.keys["rsa-weak"] = rsa.generate_private_key(65537, 1024)
     with pytest.warns(jwt.warnings.InsecureKeyLengthWarning):

@@ -61,7 +61,7 @@ class Tokens:
         except jwt.InvalidTokenError:
             raise Unauthorized("the token cannot be read") from None
         algorithm = header.get("alg")
-        if algorithm not in ALGORITHMS:
+        if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:  # a list has no hash
             raise Unauthorized(f"the token is signed with {quoted(algorithm)}, not with RS* or ES*")
         key = await self._key(header.get("kid"), algorithm)
         try:
@@ -74,9 +74,11 @@ class Tokens:
                 leeway=self._leeway_s,
                 options={"require": ["exp"], "verify_aud": bool(self._audiences)},
             )
-        except jwt.InvalidTokenError as error:
+            expires = float(claims["exp"]) + self._leeway_s
+        except (jwt.InvalidTokenError, OverflowError) as error:  # JSON has numbers of any length
             raise Unauthorized(f"the token is not valid: {error}") from None
-        return Client(str(claims.get("sub", "")), expires=float(claims["exp"]) + self._leeway_s)
+        name = str(claims.get("sub", ""))  # half a character in JSON can be in no answer
+        return Client(name.encode(errors="replace").decode(), expires=expires)
 
     async def close(self) -> None:
         """Close the connection to the issuer."""
