@@ -51,6 +51,8 @@ class Remote:
     authorized: Callable[[str], bool] = lambda _: True
     challenge: str = ""
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    knows_if_range: bool = True
+    sent: Callable[[], None] = lambda: None  # called after each answer
     hold: threading.Event | None = None  # half of the answer is sent before, half after it
 
     @property
@@ -73,12 +75,14 @@ def remote() -> Iterator[Remote]:
                 return self.answer(404, b"", {})
             body, status, extra = told.answers[path], 200, {"ETag": told.etag}
             asked = headers.get("range", "")
-            if asked.startswith("bytes=") and headers.get("if-range", told.etag) == told.etag:
+            this_one = headers.get("if-range", told.etag) == told.etag or not told.knows_if_range
+            if asked.startswith("bytes=") and this_one:
                 first, _, last = asked.removeprefix("bytes=").partition("-")
                 end = int(last) if last else len(body) - 1
                 extra["Content-Range"] = f"bytes {first}-{end}/{len(body)}"
                 body, status = body[int(first) : end + 1], 206
-            return self.answer(status, body, extra)
+            self.answer(status, body, extra)
+            return told.sent()
 
         def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
             self.send_response(status)
@@ -151,19 +155,25 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(remote, asking, waits) 
     assert [headers.get("if-range") for _, headers in remote.asked] == [None, ETAG, ETAG]
 
 
-def test_a_file_that_has_changed_meanwhile_is_begun_anew(remote, asking, waits) -> None:
+CHANGED = MODEL.replace(b"ONNX", b"onnx")  # of the same size, as a model that was trained anew
+assert MODEL != CHANGED
+
+
+@pytest.mark.parametrize("knows_if_range", [True, False])
+def test_a_file_that_has_changed_meanwhile_is_begun_anew(
+    remote, asking, waits, knows_if_range: bool
+) -> None:
     remote.cuts = [300_000]
-    remote.hold = None
+    remote.knows_if_range = knows_if_range
     real_sleep = waits.append
-    changed = MODEL.replace(b"ONNX", b"onnx")
 
     def change(seconds: float) -> None:
         real_sleep(seconds)
-        remote.etag, remote.answers["/gate.onnx"] = '"v2"', changed
+        remote.etag, remote.answers["/gate.onnx"] = '"v2"', CHANGED
 
     source.time.sleep = change  # restored by `waits`
-    sha256 = hashlib.sha256(changed).hexdigest()
-    assert fetch(asking(sha256=sha256), Format.ONNX).content == changed
+    sha256 = hashlib.sha256(CHANGED).hexdigest()
+    assert fetch(asking(sha256=sha256), Format.ONNX).content == CHANGED
 
 
 def test_an_unhappy_server_is_asked_again_with_more_patience_each_time(
@@ -437,3 +447,30 @@ def test_an_object_half_downloaded_is_gone_on_with(bucket, asking, tmp_path) -> 
         store.validator_of(part).write_text(ETAG)
     assert fetch(wanted, Format.ONNX).content == MODEL
     assert f"bytes=1000-{len(MODEL) - 1}" in bucket.ranges
+
+
+def test_an_object_that_is_written_anew_while_it_is_read_is_begun_anew(
+    bucket, asking, monkeypatch
+) -> None:
+    monkeypatch.setattr("yoloserve.model.sources.s3.RANGE", 600_000)
+
+    def change() -> None:
+        if bucket.ranges[-1]:
+            bucket.etag, bucket.answers["/models/gate.onnx"] = '"v2"', CHANGED
+
+    bucket.sent = change
+    assert fetch(asking(model="s3://models/gate.onnx"), Format.ONNX).content == CHANGED
+    begun = [each for each in bucket.ranges if each and each.startswith("bytes=0-")]
+    assert len(begun) == 2
+
+
+def test_an_object_that_is_always_another_is_told(bucket, asking, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("yoloserve.model.sources.s3.RANGE", 600_000)
+
+    def change() -> None:
+        bucket.etag = f'"v{len(bucket.asked)}"'
+
+    bucket.sent = change
+    with pytest.raises(ModelDownloadFailed, match="changed 3 times"):
+        fetch(asking(model="s3://models/gate.onnx"), Format.ONNX)
+    assert in_cache(tmp_path) == ["models"]

@@ -106,13 +106,17 @@ def _go_on(
                 f"{url} leads to plain http, where anybody could replace the model: give its "
                 "digest as YOLOSERVE_SHA256 (spec.model.sha256)"
             )
-        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        resumed, sent = response.status_code == httpx.codes.PARTIAL_CONTENT, _version(response)
         if resumed and not response.headers.get("content-range", "").startswith(f"bytes {have}-"):
             discard(part)
             raise TryAgain("it sent another range than was asked for")
+        if resumed and sent and sent != version:  # there are servers that know Range alone
+            discard(part)
+            raise TryAgain("it sent the rest of another version")
         size = have if resumed else 0
         _require_room(size + int(response.headers.get("content-length", 0)), most, url, part)
-        validator_of(part).write_text(_version(response))
+        if not resumed:
+            validator_of(part).write_text(sent)
         with part.open("ab" if resumed else "wb") as file:
             for chunk in _paced(response, url):
                 size += len(chunk)

@@ -7,12 +7,18 @@ file), and without credentials asks the machine's metadata service instead of go
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from yoloserve.errors import BackendUnsupported, ModelDownloadFailed, ModelNotFound
 from yoloserve.model.sources.store import discard, size_of, validator_of
 
+R = TypeVar("R")
 RANGE = 8 * 2**20
+TRIES = 3  # of an object that is written anew while it is read
+
+
+class _Changed(Exception):
+    """It is another object than was begun."""
 
 
 def download(url: str, part: Path, *, most: int) -> None:
@@ -20,19 +26,30 @@ def download(url: str, part: Path, *, most: int) -> None:
 
     Raises `ModelNotFound`, `ModelDownloadFailed`, and `OSError` for a disk that is full.
     """
-    store, path = _store(), url.removeprefix("s3://")
-    info = _asked(store.info, path, url=url)
-    size, version = int(info["size"]), str(info.get("ETag", ""))
-    if size > most:
-        raise ModelDownloadFailed(f"{url} is larger than {most} bytes")
-    noted = validator_of(part)
-    if size_of(part) > size or not noted.is_file() or noted.read_text() != version:
-        discard(part)
-    noted.write_text(version)
-    with part.open("ab") as file:
-        while (have := file.tell()) < size:
-            get = partial(store.cat_file, start=have, end=min(have + RANGE, size))
-            file.write(_asked(get, path, url=url))
+    store = _store()
+    for _ in range(TRIES):
+        try:
+            return _go_on(store, url, part, most)
+        except _Changed:
+            discard(part)
+    raise ModelDownloadFailed(f"cannot download {url}: it changed {TRIES} times meanwhile")
+
+
+def _go_on(store: Any, url: str, part: Path, most: int) -> None:
+    open_now = partial(store.open, url.removeprefix("s3://"), cache_type="none")
+    with _asked(open_now, url=url) as remote:
+        size, version = int(remote.details["size"]), str(remote.details.get("ETag", ""))
+        if size > most:
+            raise ModelDownloadFailed(f"{url} is larger than {most} bytes")
+        noted = validator_of(part)
+        if size_of(part) > size or not noted.is_file() or noted.read_text() != version:
+            discard(part)
+        noted.write_text(version)
+        with part.open("ab") as file:
+            remote.seek(file.tell())
+            while file.tell() < size:
+                rest = min(RANGE, size - file.tell())
+                file.write(_asked(partial(remote.read, rest), url=url))
 
 
 def _store() -> Any:
@@ -44,14 +61,21 @@ def _store() -> Any:
             f"s3:// needs the package {error.name}: install the extra `s3`"
         ) from error
     credentials = botocore.session.get_session().get_credentials()
-    return s3fs.S3FileSystem(anon=credentials is None, skip_instance_cache=True)
+    return s3fs.S3FileSystem(
+        anon=credentials is None,
+        skip_instance_cache=True,
+        local_expiry_check=True,  # of each range; not every store knows If-Match
+    )
 
 
-def _asked(call: Callable[[str], Any], path: str, *, url: str) -> Any:
+def _asked(call: Callable[[], R], *, url: str) -> R:
     from botocore.exceptions import BotoCoreError, ClientError
+    from s3fs.utils import FileExpired
 
     try:
-        return call(path)
+        return call()
+    except FileExpired:
+        raise _Changed from None
     except FileNotFoundError as error:
         raise ModelNotFound(f"there is no {url}") from error
     except (OSError, BotoCoreError, ClientError) as error:  # s3fs translates most into the first
