@@ -3,6 +3,7 @@
 import resource
 import struct
 import zlib
+from itertools import product
 
 import cv2
 import numpy as np
@@ -137,6 +138,49 @@ def test_the_orientation_is_applied_once(
         8: rgb.transpose(1, 0, 2)[::-1],
     }[orientation]
     np.testing.assert_array_equal(decode(encoded, max_pixels=ANY), bgr(turned))
+
+
+@pytest.mark.parametrize("width", [64, 80, 83])
+def test_tiles_are_seen_as_strips_are_or_refused(width: int) -> None:
+    """Whatever their numbers mean: OpenCV mistakes some tiles beyond the right edge, untold."""
+    seen = 0
+    for depth, channels, meaning, planes in product((8, 16), (1, 2, 3, 4), range(9), (1, SEPARATE)):
+        stored = np.random.default_rng(7).integers(0, 2**depth, (50, width, channels))
+        stored = stored.astype(np.uint8 if depth == 8 else np.uint16)
+        tags = {PHOTOMETRIC: meaning, PLANES: planes, COLOURS: list(range(3 * 2**depth))}
+        if meaning != PALETTE:
+            del tags[COLOURS]
+        try:
+            strips = decode(tiff(stored, tags=tags), max_pixels=ANY)
+            tiles = decode(tiff(stored, tags=tags, block=(32, 32), tiled=True), max_pixels=ANY)
+        except (InvalidImage, UnsupportedMediaType):
+            continue
+        seen += 1
+        np.testing.assert_array_equal(tiles, strips, f"{depth} {channels} {meaning} {planes}")
+    assert seen >= 20
+
+
+@pytest.mark.parametrize(
+    ("depth", "meaning", "tiled", "told"),
+    [
+        (16, 1, True, "beyond its right edge"),
+        (16, WHITE_IS_ZERO, True, "beyond its right edge"),
+        (16, CMYK, False, "CMYK of more than 8 bits"),
+        (16, CMYK, True, "CMYK of more than 8 bits"),
+        (1, 1, True, "1-bit numbers in tiles"),
+        (2, 1, False, "2-bit numbers"),
+        (4, 1, False, "4-bit numbers"),
+        (4, PALETTE, True, "4-bit numbers in tiles"),
+    ],
+)
+def test_what_opencv_cannot_read_is_told_as_that(
+    depth: int, meaning: int, tiled: bool, told: str
+) -> None:
+    channels = 4 if meaning == CMYK else 1
+    stored = np.zeros((40, 40, channels), np.uint16 if depth == 16 else np.uint8)
+    tags = {PHOTOMETRIC: meaning, BITS: [depth] * channels}
+    with pytest.raises(UnsupportedMediaType, match=told):
+        decode(tiff(stored, tags=tags, **(LAYOUTS["tiles"] if tiled else {})), max_pixels=ANY)
 
 
 def test_of_several_pages_the_first_is_seen(picture: Image) -> None:

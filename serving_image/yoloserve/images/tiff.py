@@ -35,6 +35,7 @@ class Tag(enum.IntEnum):
     HEIGHT = 257
     BITS = 258
     COMPRESSION = 259
+    PHOTOMETRIC = 262
     STRIP_OFFSETS = 273
     ORIENTATION = 274
     SAMPLES = 277
@@ -52,8 +53,10 @@ class Tag(enum.IntEnum):
 NUMBERS = {1: "u1", 3: "u2", 4: "u4"}  # the types of a TIFF that are whole numbers
 REDUCED = 1  # bit of SUBFILE
 SEPARATE = 2  # of PLANES: one after the other
+RGB, PALETTE, CMYK = 2, 3, 5  # of PHOTOMETRIC; grey is less
 UNSIGNED = {1, 4}  # of SAMPLE_FORMAT; 4 says "undefined"
 BITS = {1, 2, 4, 8, 16}
+FEW_BITS = {(1, 0), (1, 1), (1, PALETTE), (4, PALETTE)}  # bits and PHOTOMETRIC
 UNMIXED = 2  # of EXTRA_SAMPLES: transparency that the colours do not have in them yet
 JPEG = 7
 DEFLATE = {8, 32946}
@@ -160,7 +163,30 @@ def size(tiff: bytes) -> tuple[int, int]:
         raise InvalidImage(
             f"the image/tiff lists {listed} tiles or strips; its picture has {blocks}"
         )
+    _require_known(directory, int(bits.max()), samples, uneven=width % across > 0)
     return width, height
+
+
+def _require_known(directory: Directory, bits: int, samples: int, *, uneven: bool) -> None:
+    """Raise `UnsupportedMediaType` for what OpenCV has no decoder for, or a wrong one.
+
+    uneven: the last tile of a row goes beyond the picture. OpenCV takes the rows of such a tile for
+    as long as what is seen of them, in all 16-bit pictures but RGB, and in grey ones with more than
+    one number for each pixel.
+    """
+    tiled = Tag.TILE_WIDTH in directory.entries
+    meaning = directory.number(Tag.PHOTOMETRIC, RGB)
+    if meaning == CMYK and bits > 8:
+        raise UnsupportedMediaType("the image/tiff is CMYK of more than 8 bits: convert it")
+    if bits < 8 and (tiled or (bits, meaning) not in FEW_BITS):
+        raise UnsupportedMediaType(
+            f"the image/tiff has {bits}-bit numbers{' in tiles' if tiled else ''}: convert it to 8"
+        )
+    if tiled and uneven and meaning != RGB and (bits > 8 or (meaning < RGB and samples > 1)):
+        raise UnsupportedMediaType(
+            "the image/tiff has tiles of 16 bits, or with transparency, that go beyond its right "
+            "edge: write it in strips, or as RGB"
+        )
 
 
 def as_stored(tiff: bytes) -> bytes:
