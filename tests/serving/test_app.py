@@ -128,6 +128,16 @@ async def test_the_settings_are_the_defaults(serve, jpeg: bytes) -> None:
         assert len((await served.detect(jpeg, "?confidence=0.3")).json()["detections"]) == 2
 
 
+@pytest.mark.parametrize(("width", "status"), [(65_500, 200), (65_501, 413)])
+async def test_a_picture_that_no_jpeg_holds_is_not_drawn(serve, width: int, status: int) -> None:
+    body = cv2.imencode(".png", np.zeros((2, width, 3), np.uint8))[1].tobytes()
+    async with serve() as served:
+        assert (await served.detect(body)).status_code == 200
+        response = await served.detect(body, Accept="image/jpeg")
+    assert response.status_code == status
+    assert status == 200 or "ask for application/json" in response.json()["error"]["message"]
+
+
 async def test_who_accepts_a_jpeg_gets_the_picture_with_boxes(serve, picture) -> None:
     body = cv2.imencode(".png", picture)[1].tobytes()
     async with serve() as served:

@@ -6,17 +6,28 @@ import cv2
 import simplejpeg
 
 from yoloserve.detections.postprocess import Detections
-from yoloserve.images.decoding import decode
+from yoloserve.errors import TooManyPixels
+from yoloserve.images.decoding import decode, require_size
 from yoloserve.images.letterbox import Image
 
 GOLDEN_ANGLE = 0.618034  # hues this far apart stay distinct however many classes there are
 JPEG_QUALITY = 90
+LONGEST_SIDE = 65_500  # that libjpeg writes
 MOST_DRAWN = 1000  # nobody tells more apart, and in a large picture each takes a millisecond
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def annotate(encoded: bytes, max_pixels: int, found: Detections, classes: tuple[str, ...]) -> bytes:
-    """Decode an image again, draw what was found in it, and encode it as a JPEG."""
+    """Decode an image again, draw what was found in it, and encode it as a JPEG.
+
+    Raises `TooManyPixels`, before it is decoded, if no JPEG has sides that long.
+    """
+    header = require_size(encoded, max_pixels)
+    if max(header.width, header.height) > LONGEST_SIDE:
+        raise TooManyPixels(
+            f"the image has {header.width} x {header.height} pixels, and no JPEG to draw it in has "
+            f"sides of more than {LONGEST_SIDE}: ask for application/json"
+        )
     image = decode(encoded, max_pixels=max_pixels)
     draw(image, found, classes)
     encoded_again: bytes = simplejpeg.encode_jpeg(image, JPEG_QUALITY, "BGR")
