@@ -221,10 +221,13 @@ async def test_statistics_count_as_tritons_do(serve, jpeg: bytes) -> None:
 
 async def test_draining_is_told_to_those_who_ask_by_this_protocol(serve) -> None:
     async with serve() as served:
-        assert (await served.client.get("/v2/health/ready")).status_code == 200
+        for path in ("/v2/health/ready", "/v2/models/gate/ready"):
+            answer = await served.client.get(path)
+            assert (answer.status_code, answer.json()["ready"]) == (200, True)  # KServe's reads it
         served.serving.drain()
         for path in ("/v2/health/ready", "/v2/models/gate/ready"):
-            assert (await served.client.get(path)).status_code == 503
+            answer = await served.client.get(path)
+            assert (answer.status_code, answer.json()["ready"]) == (503, False)
         assert (await served.client.get("/v2/health/live")).json() == {"live": True}
 
 

@@ -250,6 +250,13 @@ class V2Live(BaseModel):
     live: bool
 
 
+class V2ServerReady(BaseModel):
+    """More may come; the protocol's text calls it `live`, KServe's client reads `ready`."""
+
+    live: bool
+    ready: bool
+
+
 class V2Ready(BaseModel):
     """The model may be asked."""
 

@@ -24,6 +24,7 @@ from yoloserve.http.schemas import (
     V2Ready,
     V2Response,
     V2Server,
+    V2ServerReady,
     V2Statistics,
 )
 from yoloserve.http.serving import serving_of
@@ -89,14 +90,14 @@ async def live() -> dict[str, bool]:
 @router.get(
     "/health/ready",
     summary="May requests be sent here?",
-    response_model=V2Live,
-    responses={503: {"model": V2Live, "description": "Draining, or blind"}},
+    response_model=V2ServerReady,
+    responses={503: {"model": V2ServerReady, "description": "Draining, or blind"}},
 )
 async def ready(request: Request, response: Response) -> dict[str, bool]:
     """Say whether more may come, as `/health/ready` does."""
-    live = serving_of(request.app).status() == "ready"
-    response.status_code = 200 if live else 503
-    return {"live": live}
+    is_ready = serving_of(request.app).status() == "ready"
+    response.status_code = 200 if is_ready else 503
+    return {"live": is_ready, "ready": is_ready}
 
 
 # Before the models: there is none of the name `stats`.
