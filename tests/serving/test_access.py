@@ -74,6 +74,10 @@ def test_a_changed_file_is_read_again_and_a_broken_one_is_not(keys_file: Path, c
         ("gate short", "at least 16 characters"),
         ("gate sha256:abc", "64 hex digits"),
         (f"gate {KEY} many", "'many' is no number"),
+        (f"gate {KEY} nan", "'nan' is no number from 0 on"),
+        (f"gate {KEY} inf", "'inf' is no number"),
+        (f"gate {KEY} 1e999", "'1e999' is no number"),
+        (f"gate {KEY} -5", "'-5' is no number"),
         (f"gate {KEY} 1 2", "expected a name, a key"),
     ],
 )

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import logging
+import math
 import re
 import time
 from collections.abc import Callable
@@ -84,9 +85,16 @@ def read_keys(file: Path) -> list[_Key]:
             )
         else:
             digest = hashlib.sha256(key.encode()).digest()
-        try:
-            per_second = float(quota[0]) if quota else None
-        except ValueError:
-            raise InvalidSettings(f"{where}: the quota {quota[0]!r} is no number") from None
-        keys.append(_Key(digest, Client(name, per_second)))
+        keys.append(_Key(digest, Client(name, _quota(quota[0], where) if quota else None)))
     return keys
+
+
+def _quota(word: str, where: str) -> float:
+    """Read images a second; 0: as many as the client likes."""
+    try:
+        per_second = float(word)
+    except ValueError:
+        per_second = math.nan
+    if not 0 <= per_second < math.inf:  # of no number nothing is true
+        raise InvalidSettings(f"{where}: the quota {word!r} is no number from 0 on")
+    return per_second
