@@ -92,6 +92,8 @@ async def test_images_with_different_numbers_of_objects_are_filled_up(serve, jpe
         ({"image": {"shape": [2]}}, "1 images were sent"),
         ({"image": {"shape": [-1]}}, "positive numbers"),
         ({"image": {"shape": ["1"]}}, "positive numbers"),
+        ({"image": {"shape": [True]}}, "positive numbers"),
+        ({"image": {"shape": None}}, "expected a list"),
         ({"image": {"data": ["no base64!"]}}, "base64"),
         ({"image": {"data": [3]}}, "expected a string"),
         ({"image": {"data": []}}, "0 images were sent"),
@@ -102,7 +104,11 @@ async def test_images_with_different_numbers_of_objects_are_filled_up(serve, jpe
         ({"image": {"shape": [2, 2, 3], "datatype": "UINT8", "data": [1]}}, "is not 1 numbers"),
         ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": ["a"]}}, "expected numbers"),
         ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": [[1], 2]}}, "numbers"),
+        ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": [1, None, 3]}}, "numbers"),
+        ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": ["1", "2", "3"]}}, "numbers"),
+        ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": [True] * 3}}, "numbers"),
         ({"image": {"parameters": {"binary_data_size": 5}}}, "0 bytes follow"),
+        ({"image": {"parameters": {"binary_data_size": False}}}, "0 bytes follow"),
         ({"outputs": [{"name": "masks"}]}, "there are num_dets"),
         ({"outputs": [{}]}, "expected a string"),
         ({"id": 3}, "id: expected a string"),
@@ -114,6 +120,8 @@ async def test_images_with_different_numbers_of_objects_are_filled_up(serve, jpe
         ({"parameters": {"classes": "hexagon"}}, "no class 'hexagon'"),
         ({"parameters": {"agnostic_nms": "yes"}}, "expected true or false"),
         ({"parameters": {"timeout": "soon"}}, "timeout"),
+        ({"parameters": {"timeout": True}}, "timeout"),
+        ({"parameters": {"binary_data_output": "false"}}, "expected true or false"),
         ({"parameters": {"conf": 0.9}}, "did you mean confidence?"),
         ({"parameters": {"score_threshold": 0.9}}, "'score_threshold' is no parameter"),
         ({"image": {"parameters": {"shared_memory_region": "r"}}}, "parameter of an input"),
@@ -127,6 +135,27 @@ async def test_what_cannot_be_meant_is_told(serve, jpeg: bytes, change: dict, to
     assert answer.status_code == 400
     assert told in answer.json()["error"]
     assert list(answer.json()) == ["error"]
+
+
+async def test_null_is_as_if_it_were_not_there(serve, jpeg: bytes) -> None:
+    nothing = {
+        "id": None,
+        "parameters": None,
+        "image": {"parameters": None},
+        "outputs": [{"name": "num_dets", "parameters": None}],
+    }
+    options = "confidence", "iou", "classes", "max_detections", "agnostic_nms", "timeout"
+    unsaid = {
+        "parameters": dict.fromkeys((*options, "binary_data_output")),
+        "image": {"parameters": {"binary_data_size": None}},
+        "outputs": [{"name": "num_dets", "parameters": {"binary_data": None}}],
+    }
+    async with serve() as served:
+        for change in (nothing, unsaid, {"outputs": None}):
+            answer = await infer(served, request(jpeg, **change))
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["outputs"][0]["data"] == [2]
+            assert ("id" in answer.json()) == (change is not nothing)
 
 
 async def test_a_timeout_is_the_deadline(serve, jpeg: bytes) -> None:

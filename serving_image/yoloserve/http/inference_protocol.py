@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import orjson
@@ -105,7 +105,7 @@ def read(body: bytes, header_length: int | None, limits: Limits) -> Inference:
     if len(tensors) != 1:
         raise InvalidParameter(f"inputs: expected one, {INPUT!r}, not {len(tensors)}")
     sources = _sources(_object(tensors[0], "inputs[0]"), binary, limits)
-    name = _string(request.get("id", ""), "id")
+    name = _string(_given(request, "id", ""), "id")
     if len(name) > LONGEST_ID:  # it is sent back
         raise InvalidParameter(f"id: {len(name)} characters; expected at most {LONGEST_ID}")
     return Inference(name, sources, _outputs(request), parameters)
@@ -139,7 +139,8 @@ def _split(body: bytes, at: int) -> tuple[bytes, bytes]:
 
 
 def _outputs(request: dict[str, Any]) -> list[tuple[str, bool]]:
-    by_default = _object(request.get("parameters", {}), "parameters").get("binary_data_output")
+    of_all = _object(_given(request, "parameters", {}), "parameters")
+    by_default = _flag(of_all, "binary_data_output", default=False)
     asked = _list(request.get("outputs") or [{"name": name} for name in OUTPUTS], "outputs")
     outputs: list[tuple[str, bool]] = []
     for number, raw in enumerate(asked):
@@ -151,7 +152,7 @@ def _outputs(request: dict[str, Any]) -> list[tuple[str, bool]]:
         parameters = _parameters(output, where, OF_OUTPUTS, "parameter of an output")
         if name in (known for known, _ in outputs):
             raise InvalidParameter(f"outputs: {name!r} is asked for twice")
-        outputs.append((name, bool(parameters.get("binary_data", by_default))))
+        outputs.append((name, _flag(parameters, "binary_data", default=by_default)))
     return outputs
 
 
@@ -161,13 +162,13 @@ def _sources(tensor: dict[str, Any], binary: bytes, limits: Limits) -> list[Sour
     shape = _list(tensor.get("shape"), "shape")
     if len(shape) > MOST_SIDES:  # their product would take for ever
         raise InvalidParameter(f"shape: {len(shape)} sizes; expected at most {MOST_SIDES}")
-    if not all(isinstance(size, int) and 0 < size < 2**31 for size in shape):
+    if not all(is_whole(size) and 0 < size < 2**31 for size in shape):
         raise InvalidParameter(f"shape: {quoted(shape)} is not a list of positive numbers")
     where = "parameters of the input"
     parameters = _parameters(tensor, where, OF_INPUTS, "parameter of an input")
     size = parameters.get("binary_data_size")
     if size is not None:
-        if not isinstance(size, int) or size != len(binary):
+        if not is_whole(size) or size != len(binary):
             raise InvalidParameter(
                 f"binary_data_size: {quoted(size)}, while {len(binary)} bytes follow"
             )
@@ -242,9 +243,11 @@ def _pixels(
         array = np.frombuffer(data, dtype)
     else:
         try:
-            array = np.asarray(data, np.float64).reshape(-1)
-        except (ValueError, TypeError, OverflowError):
-            raise InvalidParameter("data: expected numbers") from None
+            array = np.asarray(data).reshape(-1)
+        except ValueError:  # lists of different lengths
+            array = np.empty(0, object)
+        if array.dtype.kind not in "iuf":  # nor null, "1" or true
+            raise InvalidParameter("data: expected numbers")
     if array.size != math.prod(shape):
         raise InvalidParameter(f"shape: {shape} is not {array.size} numbers")
     to_image = _from_bytes if datatype == "UINT8" else _from_floats
@@ -364,9 +367,27 @@ def config(info: ModelInfo) -> dict[str, Any]:
 
 def _parameters(of: dict[str, Any], where: str, known: frozenset[str], kind: str) -> dict[str, Any]:
     """Return the parameters of a request or tensor; what means nothing here is refused."""
-    parameters = _object(of.get("parameters", {}), where)
+    parameters = _object(_given(of, "parameters", {}), where)
     refuse_unknown(parameters.keys() - PASSED_OVER, known, kind)
     return parameters
+
+
+def _given(of: dict[str, Any], name: str, default: Any) -> Any:
+    """Return an optional field; clients that know its name alone write null for it."""
+    value = of.get(name)
+    return default if value is None else value
+
+
+def _flag(of: dict[str, Any], name: str, *, default: bool) -> bool:
+    value = _given(of, name, default)
+    if not isinstance(value, bool):
+        raise InvalidParameter(f"{name}: expected true or false, not {quoted(value)}")
+    return value
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Say whether this is a whole number; `true` is one to Python."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:

@@ -256,8 +256,10 @@ def _header_length(request: Request) -> int | None:
 
 
 def _timeout_us(parameters: dict[str, Any]) -> int:
-    timeout = parameters.get("timeout", 0)
-    if not isinstance(timeout, int) or not 0 <= timeout <= LONGEST_TIMEOUT_US:
+    timeout = parameters.get("timeout")
+    if timeout is None:
+        return 0
+    if not protocol.is_whole(timeout) or not 0 <= timeout <= LONGEST_TIMEOUT_US:
         raise InvalidParameter(f"timeout: expected 0 to {LONGEST_TIMEOUT_US} microseconds")
     return timeout
 
