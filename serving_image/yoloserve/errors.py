@@ -21,6 +21,7 @@ YoloserveError
     ├── UnknownModel           the name or version in a path of the Open Inference Protocol
     ├── UrlRefused             the address of a picture, which this server may not ask
     ├── UrlFailed              the server at that address
+    ├── FetchesFull            nobody: other addresses are waited for; try again a little later
     ├── Unauthorized           the client's credentials
     ├── KeysUnavailable        the admin: nobody can say whether a token is valid
     ├── ForeignOrigin          a page of another site
@@ -170,6 +171,13 @@ class UrlFailed(Refusal):
     """The picture's address was asked, and gave none."""
 
     code = "url_failed"
+
+
+class FetchesFull(Refusal):
+    """No place to fetch a picture became free; not `Overloaded`: more replicas need not help."""
+
+    code = "fetches_full"
+    retry_after_s = 5
 
 
 class Unauthorized(Refusal):

@@ -273,7 +273,11 @@ class Settings(LastWords, extra="forbid"):
     )
     url_http: ServeOnly[bool] = Field(False, description="Fetch over plain http, too.")
     url_timeout_seconds: ServeOnly[float] = Field(
-        5, gt=0, le=60, description="Longest time to fetch a picture, redirects included."
+        5,
+        gt=0,
+        le=60,
+        description="Longest time to fetch a picture, redirects included; and, before that, to "
+        "wait for one of 32 places, of which a host has 8.",
     )
     max_images: ServeOnly[int] = Field(
         16, ge=1, le=1024, description="Most images in one request of several."

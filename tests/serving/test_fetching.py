@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,10 +15,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from yoloserve.errors import TooLarge, UrlFailed, UrlRefused
-from yoloserve.http.fetching import Fetcher, refused_address
+from yoloserve.errors import FetchesFull, TooLarge, UrlFailed, UrlRefused
+from yoloserve.http.fetching import (
+    MOST_AT_ONCE,
+    MOST_OF_A_HOST,
+    Fetcher,
+    _Places,
+    refused_address,
+)
 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+HOUR_S = 3600
 PUBLIC = ipaddress.ip_address("93.184.215.14")
 
 
@@ -198,6 +205,51 @@ async def test_the_clock_of_the_whole_and_that_of_a_step_tell_the_same(late: Exc
 
     with pytest.raises(UrlFailed, match="no picture within 5 s"):
         await fetched(Fetcher(("*",), resolver=resolve), "https://cams.example.com/")
+
+
+@pytest.mark.parametrize("dead_host", ["dead.example.com", "cams.example.com"])
+async def test_dead_cameras_of_one_host_are_in_nobody_elses_way(dead_host: str) -> None:
+    """Nor are those behind another port of one host."""
+    silent = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nSTALL"
+    resolved, full = [], asyncio.Event()
+
+    async def resolve(_host: str, port: int) -> list:
+        resolved.append(port)
+        if len(resolved) == MOST_OF_A_HOST:
+            full.set()
+        return [ipaddress.ip_address("127.0.0.1")]
+
+    async with answering(silent) as (dead, _), answering(ok(b"picture")) as (alive, _):
+        urls = f"http://{dead_host}:{dead}/", f"http://cams.example.com:{alive}/"
+        fetcher = Fetcher(
+            ("*",), networks=(LOOPBACK,), http=True, resolver=resolve, timeout_s=HOUR_S
+        )
+
+        async def ask(url: str) -> bytes:
+            return b"".join([chunk async for chunk in fetcher.chunks(url, 1000)])
+
+        waiting = [asyncio.create_task(ask(urls[0])) for _ in range(2 * MOST_AT_ONCE)]
+        await full.wait()
+        assert await asyncio.wait_for(ask(urls[1]), 60) == b"picture"
+        assert resolved.count(dead) == MOST_OF_A_HOST
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await fetcher.close()
+
+
+@pytest.mark.parametrize("hosts", [1, MOST_AT_ONCE // MOST_OF_A_HOST])
+async def test_who_gets_no_place_is_not_told_of_the_other_side(hosts: int) -> None:
+    places = _Places(wait_s=0.05)
+    async with AsyncExitStack() as held:
+        for number in range(hosts * MOST_OF_A_HOST):
+            await held.enter_async_context(places.hold(f"{number % hosts}.example.com"))
+        host = "0.example.com" if hosts == 1 else "another.example.com"
+        with pytest.raises(FetchesFull, match=f"no place to fetch from {host} within 0.05 s"):
+            async with places.hold(host):
+                pass
+    async with places.hold(host):  # what was waited for in vain is held by nobody
+        assert len(places._of_hosts) == 1
 
 
 async def test_nobody_there_is_told(nobodys_port: int) -> None:

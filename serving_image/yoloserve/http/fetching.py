@@ -8,11 +8,13 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from weakref import WeakValueDictionary
 
 import httpx
 
-from yoloserve.errors import TooLarge, UrlFailed, UrlRefused
+from yoloserve.errors import FetchesFull, TooLarge, UrlFailed, UrlRefused
 from yoloserve.settings import Settings
 from yoloserve.telemetry.tracing import current
 
@@ -21,6 +23,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MOST_REDIRECTS = 3
 MOST_AT_ONCE = 32
+MOST_OF_A_HOST = 8  # cameras that are dead are waited for: those of one host leave room for others
 # Where clouds tell a machine its own secrets; not even an allowed network may hold these.
 METADATA = frozenset(
     map(
@@ -59,6 +62,32 @@ def _inner(address: Address) -> Address:
     return address
 
 
+class _Places:
+    """So many fetches at once, and of one host a part; who comes first to a host is next there."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._all = asyncio.Semaphore(MOST_AT_ONCE)
+        # Each lives as long as somebody holds a place of it, or waits for one.
+        self._of_hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def hold(self, host: str) -> AsyncIterator[None]:
+        """Hold a place; raise `FetchesFull` if none becomes free."""
+        of_host = self._of_hosts.setdefault(host, asyncio.Semaphore(MOST_OF_A_HOST))
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(self._wait_s):
+                    await held.enter_async_context(of_host)  # who waits here is in nobody's way
+                    await held.enter_async_context(self._all)
+            except TimeoutError:
+                raise FetchesFull(
+                    f"url: no place to fetch from {host} within {self._wait_s:g} s: at once "
+                    f"there are {MOST_AT_ONCE}, and {MOST_OF_A_HOST} for one host"
+                ) from None
+            yield
+
+
 class Fetcher:
     """Gets images from the hosts of an allow-list."""
 
@@ -77,8 +106,9 @@ class Fetcher:
         self._schemes = ("https", "http") if http else ("https",)
         self._timeout_s = timeout_s
         self._resolve = resolver
+        self._places = _Places(timeout_s)  # before the other side's time begins
         # A connection for each picture: a shared one might have been opened under another name.
-        limits = httpx.Limits(max_connections=MOST_AT_ONCE, max_keepalive_connections=0)
+        limits = httpx.Limits(max_keepalive_connections=0)
         self._connections = httpx.AsyncHTTPTransport(
             verify=verify or ssl.create_default_context(), limits=limits, trust_env=False
         )
@@ -97,7 +127,7 @@ class Fetcher:
         """Give the body at `url` piece by piece.
 
         Raises `UrlRefused` before anything is sent, `UrlFailed` for what the other side does,
-        and `TooLarge`.
+        `FetchesFull`, and `TooLarge`.
         """
         headers = {"User-Agent": "yoloserve", "Accept": "image/*", "Accept-Encoding": "identity"}
         if trace := current.get():
@@ -105,6 +135,7 @@ class Fetcher:
         size = 0
         try:
             async with (
+                self._places.hold(_host(httpx.URL(url))),
                 asyncio.timeout(self._timeout_s),
                 # One for each picture: a cookie of one answer is no other's business.
                 httpx.AsyncClient(
@@ -169,6 +200,11 @@ class Fetcher:
     async def close(self) -> None:
         """Close what is open."""
         await self._connections.aclose()
+
+
+def _host(url: httpx.URL) -> str:
+    """Name who is asked; cameras behind one router differ by their ports."""
+    return f"{url.host.lower()}:{url.port or DEFAULT_PORTS.get(url.scheme)}"
 
 
 class _Checked(httpx.AsyncBaseTransport):

@@ -25,6 +25,7 @@ STATUS_OF: dict[type[errors.Refusal], int] = {
     errors.OverQuota: 429,
     errors.Overloaded: 503,
     errors.Blind: 503,
+    errors.FetchesFull: 503,
     errors.KeysUnavailable: 503,
     errors.TooLate: 504,
 }
@@ -39,6 +40,7 @@ DESCRIPTIONS = {
     424: "`url_failed`: the picture's address was asked, and gave none",
     429: "`over_quota`: this client sends more than it may; see `Retry-After`",
     503: "`overloaded`: too many wait already; try again after `Retry-After` seconds. "
+    "`fetches_full`: so many other pictures are fetched. "
     "`keys_unavailable`: nobody can say whether the token is valid. `blind`: about to restart",
     504: "`deadline_exceeded`: no answer could be ready in time",
 }
