@@ -1,6 +1,7 @@
 """Small parts of the talk with the API server: errors, owners of fields, watch events, metrics."""
 
 import asyncio
+from collections.abc import Container
 from typing import Any, cast
 
 import pytest
@@ -101,11 +102,11 @@ GPU = "nvidia.com/gpu"
 
 
 class PodLists:
-    """An API server that lists pods; of all namespaces only to who may."""
+    """An API server that lists pods; forbidden: of which namespaces not, "" for all."""
 
-    def __init__(self, *pods: dict[str, Any], all_of_them: bool = True) -> None:
+    def __init__(self, *pods: dict[str, Any], forbidden: Container[str] = ()) -> None:
         self.pods = pods
-        self.all_of_them = all_of_them
+        self.forbidden = forbidden
         self.asked: list[str] = []
 
     async def list(self, kind: Any, keep: Any, *, namespace: str, fields: str) -> Listing[Any]:
@@ -113,7 +114,7 @@ class PodLists:
         assert "status.phase!=Failed" in fields
         (node,) = (each.removeprefix("spec.nodeName=") for each in fields.split(",")[:1])
         self.asked.append(f"{node}:{namespace}")
-        if not namespace and not self.all_of_them:
+        if namespace in self.forbidden:
             raise errors.Forbidden("no")
         there = [p for p in self.pods if p["spec"]["nodeName"] == node]
         found = [p for p in there if namespace in ("", p["metadata"]["namespace"])]
@@ -149,8 +150,8 @@ async def test_pods_of_all_namespaces_hold_accelerators() -> None:
 
 
 async def test_without_the_right_to_see_all_pods_it_says_so_and_counts_what_it_sees() -> None:
-    server = PodLists(a_gpu_pod("a", 1), a_gpu_pod("shop", 2), all_of_them=False)
-    [node] = await accelerators(server, "shop")[0].rooms("shop/gate")
+    server = PodLists(a_gpu_pod("a", 1), a_gpu_pod("shop", 2), forbidden=("", "gone"))
+    [node] = await accelerators(server, "gone", "shop")[0].rooms("shop/gate")
     assert node.free == {GPU: 6}
     assert node.blind
 
@@ -253,12 +254,13 @@ async def test_a_claim_of_ours_that_outlived_its_pod_holds_nothing(
 
 
 async def test_claims_are_seen_where_they_may_be() -> None:
-    lists, *_ = device_lists(DeviceApi((kinds.CLAIM, "")), "shop")
+    forbidden = ((kinds.CLAIM, ""), (kinds.CLAIM, "gone"))
+    lists, *_ = device_lists(DeviceApi(*forbidden), "gone", "shop")
     found = await lists.inventory()
     assert found.blind
     assert found.held
-    for kind in (kinds.CLAIM, kinds.DEVICE_SLICE):
-        lists, *_ = device_lists(DeviceApi((kind, "")))
+    for kind, namespaces in ((kinds.CLAIM, ()), (kinds.CLAIM, ["gone"]), (kinds.DEVICE_SLICE, ())):
+        lists, *_ = device_lists(DeviceApi((kind, ""), *forbidden), *namespaces)
         assert (await lists.inventory()).classes is None, "as if there were none"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ from yolofleet.runtime.client import Client, Listing
 from yolofleet.runtime.kind import CRD, Kind
 from yolofleet.runtime.objects import Manifest
 from yolofleet.runtime.queue import Priority, WorkQueue
+from yolofleet.runtime.watch_health import WatchHealth
 
 OWNED = {"yolofleet.io/detector": "gate"}
 
@@ -36,6 +38,7 @@ class Cluster:
         self.forbidden: set[tuple[Kind, str]] = set()
         self.refused: set[tuple[Kind, str]] = set()
         self.knows_rights_after = 0  # questions
+        self.asked: list[tuple[Kind, str]] = []
         self.watched: list[tuple[Kind, str, int]] = []
         self.forgets: defaultdict[Kind, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -43,9 +46,20 @@ class Cluster:
         if (kind, namespace) in self.forbidden:
             self.refused.add((kind, namespace))
             raise errors.Forbidden(f"{kind} may not be listed in {namespace!r}")
-        return Listing([keep(one) for one in self.there.get(kind, ())], 9)
+        self.asked.append((kind, namespace))
+        there = self.there.get(kind, ())
+        return Listing(
+            [keep(one) for one in there if namespace in ("", one["metadata"]["namespace"])], 9
+        )
 
-    async def watch(self, kind: Kind, version: int, *_: Any, namespace: str, **__: Any) -> None:
+    def lose(self, namespace: str) -> None:
+        """Have no Role in `namespace` any more, as when that is deleted."""
+        self.forbidden |= {(kind, namespace) for kind in kinds.CACHED if kind.namespaced}
+
+    async def watch(
+        self, kind: Kind, version: int, *_: Any, namespace: str, opened: Any, **__: Any
+    ) -> None:
+        opened(SimpleNamespace(total_bytes=0))
         self.watched.append((kind, namespace, version))
         await self.forgets[kind].wait()
         self.forgets[kind].clear()
@@ -287,6 +301,130 @@ async def test_what_has_to_be_read_and_may_not_be_ends_the_start(
     world.cluster.forbidden.add((kinds.DEPLOYMENT, ""))
     with pytest.raises(errors.Forbidden):
         await world.informer.first()
+
+
+def detector(namespace: str) -> Manifest:
+    return an_object(kinds.DETECTOR, namespace=namespace, uid=f"u-{namespace}")
+
+
+@pytest.mark.parametrize("lost", [kinds.DETECTOR, kinds.POD], ids=str)
+async def test_a_namespace_that_may_not_be_read_keeps_no_other_from_its_operator(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lost: Kind
+) -> None:
+    """When it is deleted its Role goes with it; one kept by hand may lack a kind."""
+    monkeypatch.setattr("yolofleet.cluster.informer.RIGHTS_S", 0.0)
+    world = World(kinds.POD_MONITOR, namespaces=["gone", "shop"])
+    world.cluster.forbidden = {(lost, "gone")}
+    world.cluster.there[kinds.DETECTOR] = [detector("gone"), detector("shop")]
+    await world.informer.first()
+    assert world.cache.detectors() == ["shop/gate"]
+    async with running(world):
+        await eventually(lambda: (kinds.POD_MONITOR, "shop", 9) in world.cluster.watched)
+        await eventually(lambda: not world.informer.watches.unopened())
+        assert {namespace for _, namespace, _ in world.cluster.watched} == {"shop", ""}
+    [told] = [each for each in caplog.records if "watchNamespaces" in each.message]
+    assert getattr(told, "fields", {})["namespace"] == "gone"
+
+
+async def test_where_every_namespace_refuses_there_is_no_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("yolofleet.cluster.informer.RIGHTS_S", 0.0)
+    world = World(namespaces=["one", "other"])
+    world.cluster.lose("one")
+    world.cluster.forbidden.add((kinds.SERVICE, "other"))
+    with pytest.raises(errors.Forbidden):
+        await world.informer.first()
+
+
+async def test_rights_that_are_late_in_one_namespace_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
+    world = World(namespaces=["late", "shop"])
+    world.cluster.lose("late")
+    world.cluster.there[kinds.DETECTOR] = [detector("late")]
+    first = asyncio.create_task(world.informer.first())
+    await eventually(lambda: (kinds.DETECTOR, "late") in world.cluster.refused)
+    world.cluster.forbidden.clear()
+    await first
+    assert world.cache.detectors() == ["late/gate"]
+
+
+async def test_a_namespace_that_refuses_holds_up_the_resync_of_no_other() -> None:
+    world = World(kinds.POD_MONITOR, namespaces=["gone", "shop"])
+    await world.informer.first()
+    world.cluster.lose("gone")
+    for kind in (kinds.SERVICE, kinds.POD_MONITOR):
+        world.cluster.there[kind] = [an_object(kind, labels=OWNED)]
+        await world.informer.list(kind)
+        assert world.cache.named(kind, "shop", "gate")
+    world.cluster.lose("shop")
+    with pytest.raises(errors.Forbidden):
+        await world.informer.list(kinds.SERVICE)
+
+
+async def test_a_namespace_whose_rights_went_is_forgotten_and_comes_back_with_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for name in ("RIGHTS_S", "LISTEN_S", "PAUSE_WITHOUT_RIGHT_S"):
+        monkeypatch.setattr(f"yolofleet.cluster.informer.{name}", 0.0)
+    now = [0.0]
+    watches = WatchHealth(clock=lambda: now[0])
+    world = World(namespaces=["shop", "lost"], watches=watches)
+    cluster, cache = world.cluster, world.cache
+    service = an_object(kinds.SERVICE, namespace="lost", uid="u-service", labels=OWNED)
+    news = {"name": "news", "uid": "u-news"}
+    cluster.there = {
+        kinds.DETECTOR: [detector("shop"), detector("lost")],
+        kinds.SERVICE: [service],
+    }
+    await world.informer.first()
+    assert {world.look(), world.look()} == {"shop/gate", "lost/gate"}
+    async with running(world):
+        await eventually(lambda: (kinds.POD, "lost", 9) in cluster.watched)
+        cluster.there[kinds.SERVICE] = [service, service | {"metadata": service["metadata"] | news}]
+        await world.informer.list(kinds.SERVICE)
+        cluster.lose("lost")
+        await world.informer.list(kinds.POD)
+        await eventually(lambda: cache.detectors() == ["shop/gate"])
+        assert cache.named(kinds.SERVICE, "lost", "gate") is None
+        names = [task.get_name() for task in asyncio.all_tasks() if not task.cancelling()]
+        assert names.count("watch Service") == 1
+        assert {world.look(), world.look()} == {"lost/gate", None}, "what else is kept of it goes"
+        now[0] = 1000.0
+        assert not watches.failing(), "nobody is to tell of what was not told before"
+        now[0] = 0.0
+        asked = len(cluster.asked)
+        cluster.watched.clear()
+        cluster.forbidden.clear()
+        await eventually(lambda: (kinds.DETECTOR, "lost", 9) in cluster.watched)
+        assert cache.named(kinds.SERVICE, "lost", "gate"), "the same version of it is known again"
+        assert sorted(cache.detectors()) == ["lost/gate", "shop/gate"]
+        listed = [kind for kind, namespace in cluster.asked[asked:] if namespace == "lost"]
+        assert listed[-1] is kinds.DETECTOR, "nothing is decided before its children are known"
+    told = [each.message for each in caplog.records if "namespace" in each.message]
+    assert ["watchNamespaces" in each for each in told] == [True, False], "each is told once"
+
+
+async def test_nothing_is_forgotten_while_every_namespace_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after the restart of an API server, which has to read its roles first."""
+    for name in ("RIGHTS_S", "LISTEN_S"):
+        monkeypatch.setattr(f"yolofleet.cluster.informer.{name}", 0.0)
+    world = World(namespaces=["one", "other"])
+    world.cluster.there[kinds.DETECTOR] = [detector("one"), detector("other")]
+    await world.informer.first()
+    world.cluster.lose("one")
+    world.cluster.lose("other")
+    async with running(world):
+        with pytest.raises(errors.Forbidden):
+            await world.informer.list(kinds.DETECTOR)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(world.cache.detectors()) == 2
 
 
 class running:  # noqa: N801 (reads as a verb)

@@ -73,7 +73,15 @@ class DeviceLists:
         except Forbidden:
             if not self._namespaces:
                 raise
-        return True, [c for name in self._namespaces for c in await self._all(kinds.CLAIM, name)]
+        claims, refused = list[Manifest](), list[Forbidden]()
+        for name in self._namespaces:
+            try:
+                claims += await self._all(kinds.CLAIM, name)
+            except Forbidden as error:
+                refused.append(error)
+        if len(refused) == len(self._namespaces):
+            raise refused[0]
+        return True, claims
 
     async def _all(self, kind: Kind, namespace: str = "") -> list[Manifest]:
         return (await self._client.list(kind, lambda item: item, namespace=namespace)).items

@@ -1,7 +1,8 @@
 """Keeps the cache true, and enqueues who is concerned: a reflector for each kind and namespace.
 
 All kinds are listed anew each ten minutes as well (resync), as controller-runtime does, and one
-whose watch is silent at once: a watch can be open, and deaf.
+whose watch is silent at once: a watch can be open, and deaf. Of several namespaces one that may not
+be read, as its rights go with it when it is deleted, is done without until it may be.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from yolofleet.runtime.errors import Busy, ClusterError, Forbidden, NotFound
 from yolofleet.runtime.kind import CRD, Kind
 from yolofleet.runtime.objects import Manifest
 from yolofleet.runtime.queue import Priority, WorkQueue
-from yolofleet.runtime.reflector import Reflector
+from yolofleet.runtime.reflector import PAUSE_WITHOUT_RIGHT_S, Reflector
 from yolofleet.runtime.watch_health import WatchHealth
 
 logger = logging.getLogger(__name__)
@@ -68,17 +69,19 @@ class Informer:
         self._resynced = resynced
         self._waiting = waiting
         self._reflectors: dict[Kind, list[Reflector]] = {}
-        self._tasks: dict[Kind, list[asyncio.Task[None]]] = {}
+        self._tasks: dict[Reflector, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._forbidden: set[Reflector] = set()
+        self._refused: dict[Reflector, tuple[float, Forbidden]] = {}
+        self._without: set[str] = set()
         self._listed: set[Reflector] = set()
-        self._due: dict[Kind | None, float] = {}
+        self._due: dict[Kind | str | None, float] = {}
         self._discoveries: list[float] = []
         self._changed = asyncio.Event()
 
     async def first(self) -> None:
         """Fill the cache; the operator must not decide anything before that."""
-        await self._patiently(self.discover)
+        await self._patiently(self.discover, time.monotonic() + RIGHTS_S)
         for kind in (*kinds.CACHED, CRD):
             if self._cache.serves(kind):
                 await self._begin(kind)
@@ -86,18 +89,25 @@ class Informer:
     async def run(self) -> None:
         """Follow from there what happens, and resync, until cancelled."""
         async with asyncio.TaskGroup() as self._group:
-            for kind in self._reflectors:
-                self._follow(kind)
+            for reflectors in self._reflectors.values():
+                self._follow(reflectors)
             await self._resync_when_due()
 
     async def list(self, kind: Kind) -> None:
-        """Bring the cache up to date with all objects of `kind`; enqueue who is concerned."""
+        """Bring the cache up to date with all objects of `kind`; enqueue who is concerned.
+
+        Raises what keeps it from all of them: a namespace that refuses holds up no other.
+        """
         keys: Counter[str] = Counter()
         listed: set[str] = set()
-        for reflector in self._reflectors.get(kind, ()):
-            if reflector in self._forbidden:
+        asked = [one for one in self._reflectors.get(kind, ()) if one not in self._forbidden]
+        refused: list[Forbidden] = []
+        for reflector in asked:
+            try:
+                listing = await self._read(reflector)
+            except Forbidden as error:
+                refused.append(error)
                 continue
-            listing = await self._read(kind, reflector.namespace)
             self.watches.missed(kind, self._cache.unknown(kind, listing.items))
             listed.update(entry.uid for entry in listing.items)
             keys += self._cache.replace_all(
@@ -105,6 +115,8 @@ class Informer:
             )
         self.watches.listed(kind, listed)
         self._enqueue(keys)
+        if refused and len(refused) == len(asked):
+            raise refused[0]
 
     def take(self, kind: Kind, type: str, manifest: Manifest) -> None:
         """Take in what a watch tells of an object."""
@@ -144,7 +156,7 @@ class Informer:
             )
             if served and self._group:
                 await self._begin(kind)
-                self._follow(kind)
+                self._follow(self._reflectors[kind])
             self._wake_all()
 
     def definitions_changed(self) -> None:
@@ -156,12 +168,21 @@ class Informer:
 
     async def _begin(self, kind: Kind) -> None:
         """List `kind` in each namespace. What may not be listed is asked for again by `_follow`."""
-        self._reflectors[kind] = [
+        reflectors = self._reflectors[kind] = [
             self._reflector(kind, namespace)
             for namespace in (self._namespaces if kind.namespaced else ("",))
+            if namespace not in self._without
         ]
-        for reflector in self._reflectors[kind]:
-            await self._patiently(partial(self._first_list, reflector))
+        until, lost = time.monotonic() + RIGHTS_S, dict[str, Forbidden]()
+        for reflector in reflectors:
+            try:
+                await self._patiently(partial(self._first_list, reflector), until)
+            except Forbidden as error:
+                lost[reflector.namespace] = error
+                if len(lost) == len(reflectors):
+                    raise
+        for namespace, refusal in lost.items():
+            self._leave(namespace, refusal)
 
     def _reflector(self, kind: Kind, namespace: str) -> Reflector:
         opened = partial(self.watches.opened, kind, kind.path(namespace))
@@ -177,40 +198,49 @@ class Informer:
             opened=(lambda _: None) if definitions else opened,
         )
 
-    def _follow(self, kind: Kind) -> None:
+    def _follow(self, reflectors: Iterable[Reflector]) -> None:
         assert self._group is not None
-        self._tasks[kind] = [
-            self._group.create_task(reflector.run(), name=f"watch {kind}")
-            for reflector in self._reflectors[kind]
-        ]
+        for each in reflectors:
+            name = f"watch {each.kind}"
+            self._tasks[each] = self._group.create_task(each.run(), name=name)
 
     def _end(self, kind: Kind) -> None:
         """Follow a kind no more whose API is gone."""
-        for task in self._tasks.pop(kind, ()):
-            task.cancel()
-        gone = self._reflectors.pop(kind, ())
-        self._forbidden.difference_update(gone)
-        self._listed.difference_update(gone)
+        self._stop(self._reflectors.pop(kind, ()))
         self.watches.forget(kind)
 
+    def _stop(self, gone: Iterable[Reflector]) -> None:
+        for each in gone:
+            if task := self._tasks.pop(each, None):
+                task.cancel()
+            self._forbidden.discard(each)
+            self._refused.pop(each, None)
+            self._listed.discard(each)
+
     async def _first_list(self, reflector: Reflector) -> None:
-        kind = reflector.kind
         while True:
             try:
-                await reflector.list()
-                if not kind.optional and kind is not CRD:
-                    self.watches.expect(kind, kind.path(reflector.namespace))
-                return None
+                return await self._list_once(reflector)
             except NotFound as error:
-                if kind.optional:
-                    return None  # it went meanwhile
-                fields = {"kind": kind.name, "error": str(error)}
+                fields = {"kind": reflector.kind.name, "error": str(error)}
                 logger.warning("cannot list yet; is its CRD installed?", extra={"fields": fields})
                 await asyncio.sleep(RETRY_S)
-            except Forbidden as error:
-                if kind.namespaced and not kind.optional and kind not in kinds.DISPENSABLE:
-                    raise
-                return self._forbid(reflector, error)
+
+    async def _list_once(self, reflector: Reflector) -> None:
+        """Make the list that a watch begins with; do without what is not indispensable."""
+        kind = reflector.kind
+        try:
+            await reflector.list()
+        except NotFound:
+            if not kind.optional:
+                raise  # else it went meanwhile
+        except Forbidden as error:
+            if _has_to_be_read(kind):
+                raise
+            self._forbid(reflector, error)
+        else:
+            if not kind.optional and kind is not CRD:
+                self.watches.expect(kind, kind.path(reflector.namespace))
 
     async def _list_all(self, reflector: Reflector) -> int:
         """Take in all that a reflector begins with, and what is gone since it last did."""
@@ -218,7 +248,7 @@ class Informer:
         if kind is CRD:
             return await self._list_definitions(reflector)
         try:
-            listing = await self._read(kind, reflector.namespace)
+            listing = await self._read(reflector)
         except NotFound:
             if kind.optional:
                 self.definitions_changed()
@@ -269,13 +299,68 @@ class Informer:
             self._cache.set_served(reflector.kind, True)
         self._wake_all()
 
-    async def _read(self, kind: Kind, namespace: str) -> Listing[Entry]:
-        return await self._client.list(
-            kind,
-            lambda manifest: entry_of(kind, manifest),
-            namespace=namespace,
-            selector=kinds.selector_of(kind),
-        )
+    async def _read(self, reflector: Reflector) -> Listing[Entry]:
+        kind = reflector.kind
+        try:
+            listing = await self._client.list(
+                kind,
+                lambda manifest: entry_of(kind, manifest),
+                namespace=reflector.namespace,
+                selector=kinds.selector_of(kind),
+            )
+        except Forbidden as error:
+            if _has_to_be_read(kind):
+                self._refused.setdefault(reflector, (time.monotonic(), error))
+            raise
+        self._refused.pop(reflector, None)
+        return listing
+
+    # namespaces that may not be read
+
+    def _leave_the_lost(self) -> None:
+        """Do without the namespaces that have refused for long, if another one does not.
+
+        Where all refuse it is not the namespaces: an API server may have to read its roles anew.
+        """
+        refusing = {reflector.namespace for reflector in self._refused}
+        if not {*self._namespaces} - self._without - refusing:
+            return
+        long_ago = time.monotonic() - RIGHTS_S
+        for reflector, (since, error) in list(self._refused.items()):
+            if since <= long_ago and reflector.namespace not in self._without:
+                self._leave(reflector.namespace, error)
+
+    def _leave(self, namespace: str, error: ClusterError) -> None:
+        """Forget a namespace, all of it: nothing is decided on what is known of a part."""
+        self._enqueue(self._cache.forget(namespace))
+        for kind, reflectors in self._reflectors.items():
+            if gone := [each for each in reflectors if each.namespace == namespace]:
+                self._stop(gone)
+                self._reflectors[kind] = [each for each in reflectors if each not in gone]
+                self.watches.closed(kind.path(namespace))
+                self.watches.listed(kind, self._cache.uids(kind))
+        self._after(PAUSE_WITHOUT_RIGHT_S, namespace)
+        if namespace not in self._without:
+            self._without.add(namespace)
+            self._after(0.0, None)  # it may have been the only one with some optional kind
+            logger.warning(_LEFT, extra={"fields": {"namespace": namespace, "error": str(error)}})
+
+    async def _ask_back(self, namespace: str) -> None:
+        """Watch a namespace again if it may be read by now: its detectors after all they have."""
+        followed = [kind for kind in self._reflectors if kind.namespaced]
+        begun = []
+        try:
+            for kind in sorted(followed, key=_asked_back):
+                begun.append(self._reflector(kind, namespace))
+                self._reflectors[kind] = [*self._reflectors[kind], begun[-1]]
+                await self._list_once(begun[-1])
+        except ClusterError as error:
+            self._leave(namespace, error)
+            return
+        self._without.remove(namespace)
+        self._after(0.0, None)
+        self._follow(begun)
+        logger.info("namespace may be read again", extra={"fields": {"namespace": namespace}})
 
     # resync
 
@@ -286,38 +371,40 @@ class Informer:
             await self._wait_until(min([everything, listen, *self._due.values()]))
             now = time.monotonic()
             self.watches.look()
+            self._leave_the_lost()
             self._due.update(dict.fromkeys(self.watches.silent() - self._due.keys(), now))
             if whole := now >= everything:
                 everything = self._next_resync()
                 self._due.update(dict.fromkeys((None, *kinds.CACHED), now))
-            for kind in [kind for kind, due in self._due.items() if due <= now]:
-                del self._due[kind]
-                await self._resync(kind)
+            for what in [what for what, due in self._due.items() if due <= now]:
+                del self._due[what]
+                await self._resync(what)
             if whole:
                 self._resynced()
 
     def _next_resync(self) -> float:
         return time.monotonic() + self._period_s * random.uniform(1 - JITTER, 1 + JITTER)
 
-    async def _resync(self, kind: Kind | None) -> None:
-        """List a kind; None: ask which there are."""
+    async def _resync(self, what: Kind | str | None) -> None:
+        """List a kind; None: ask which there are. A name: whether that namespace may be read."""
         try:
-            if kind is None:
+            if isinstance(what, str):
+                await self._ask_back(what)
+            elif what is None:
                 if self._discoveries:
                     self._after(self._discoveries.pop(0), None)
                 await self.discover()
-            elif self._cache.serves(kind):
-                await self.list(kind)
+            elif self._cache.serves(what):
+                await self.list(what)
         except ClusterError as error:
-            fields = {"kind": str(kind or "API"), "error": str(error)}
+            fields = {"kind": str(what or "API"), "error": str(error)}
             logger.warning("list failed", extra={"fields": fields})
             if isinstance(error, NotFound):  # its CRD went
                 self._after(RETRY_S, None)
             elif isinstance(error, Busy):
-                self._after(RETRY_S, kind)
+                self._after(RETRY_S, what)
 
-    async def _patiently(self, ask: Callable[[], Awaitable[None]]) -> None:
-        until = time.monotonic() + RIGHTS_S
+    async def _patiently(self, ask: Callable[[], Awaitable[None]], until: float) -> None:
         while True:
             try:
                 return await ask()
@@ -337,8 +424,8 @@ class Informer:
         for key in {*keys, *self._cache.routes.stirred()}:
             self._queue.add(key, Priority.RESYNC)
 
-    def _after(self, delay_s: float, kind: Kind | None) -> None:
-        self._due[kind] = time.monotonic() + delay_s
+    def _after(self, delay_s: float, what: Kind | str | None) -> None:
+        self._due[what] = time.monotonic() + delay_s
         self._changed.set()
 
     async def _wait_until(self, due: float) -> None:
@@ -349,6 +436,21 @@ class Informer:
         except TimeoutError:
             pass
 
+
+def _has_to_be_read(kind: Kind) -> bool:
+    """Say whether nothing can be decided without it in a namespace."""
+    return kind.namespaced and not kind.optional and kind not in kinds.DISPENSABLE
+
+
+def _asked_back(kind: Kind) -> tuple[bool, bool]:
+    """Sort kinds by what is asked for first: what the others are worth nothing without."""
+    return kind is kinds.DETECTOR, not _has_to_be_read(kind)
+
+
+_LEFT: Final = (
+    "no right to read a namespace; doing without it until it may be read again: remove it from"
+    " the chart's watchNamespaces, or make it and the operator's Role there again (helm upgrade)"
+)
 
 _DEFINITIONS: Final = frozenset(f"{kind.plural}.{kind.group}" for kind in kinds.OPTIONAL)
 """Names of the CRDs that define optional kinds."""

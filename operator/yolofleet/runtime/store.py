@@ -9,7 +9,7 @@ Everything here is memory; nothing waits.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -127,6 +127,10 @@ class Store(Generic[E]):
         """Return whether an object with `uid` is held."""
         return any(uid in entries for entries in self._entries.values())
 
+    def uids(self, kind: Kind) -> Collection[str]:
+        """Return the uids of all objects of `kind` that are held."""
+        return self._entries[kind].keys()
+
     def unknown(self, kind: Kind, entries: Iterable[E]) -> dict[str, int]:
         """Return of `entries` what is newer than anything held: uid and version."""
         held = self._entries[kind]
@@ -210,9 +214,19 @@ class Store(Generic[E]):
         else:
             self._absent.add(kind)
             for entry in list(self._entries[kind].values()):
-                self.remove(kind, entry.uid, entry.version)
-                del self._deleted[entry.uid]  # it may be there still, and as it was
+                self._forget(entry)
         return True
+
+    def forget(self, namespace: str) -> set[str]:
+        """Forget what is held of a namespace; return the keys of the parents that had it."""
+        held = [each for of_kind in self._entries.values() for each in of_kind.values()]
+        gone = [each for each in held if each.namespace == namespace]
+        return {key for each in gone if (key := self._forget(each))}
+
+    def _forget(self, entry: E) -> str | None:
+        key = self.remove(entry.kind, entry.uid, entry.version)
+        del self._deleted[entry.uid]  # it may be there still, and as it was
+        return key
 
     def _knows(self, kind: Kind, uid: str, version: int) -> bool:
         """Return whether this is an echo of what is known, or late news."""

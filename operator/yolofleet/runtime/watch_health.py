@@ -99,6 +99,10 @@ class WatchHealth:
         self._unseen.pop(kind, None)
         self._watches = {p: watch for p, watch in self._watches.items() if watch.kind is not kind}
 
+    def closed(self, path: str) -> None:
+        """Say that nobody watches at the address `path` any more."""
+        self._watches.pop(path, None)
+
     def look(self) -> None:
         """Notice which streams have moved, and log who is deaf; to be called every few seconds."""
         for watch in self._watches.values():
