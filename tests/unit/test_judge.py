@@ -98,6 +98,39 @@ def test_what_was_wrong_before_may_be_labelled_and_deleted() -> None:
     assert not judge(going, wrong, around()).refusals
 
 
+@pytest.mark.parametrize("patch", [{"suspend": True}, {"rollout": {"paused": True}}])
+def test_an_edit_is_not_held_up_by_what_was_stored_before_its_rule(patch: dict[str, Any]) -> None:
+    """Least of all the one that stops what is done by the last spec that could be followed."""
+    stored = with_container(command=["sh"])
+    verdict = judge(stored | {"spec": stored["spec"] | patch}, stored, around())
+    assert not verdict.refusals
+    [still] = verdict.warnings
+    assert "containers[yoloserve].command" in still
+
+
+def test_only_what_an_edit_brings_is_refused() -> None:
+    stored = with_container(command=["sh"])
+    worse = with_container(command=["sh"], image="mine:1")
+    verdict = judge(worse, stored, around())
+    assert "containers[yoloserve].image" in refusal(verdict)
+    assert [each.partition(": ")[0] for each in verdict.warnings] == [
+        "spec.podTemplate.spec.containers[yoloserve].command"
+    ]
+    assert judge(with_container(), worse, around()) == Verdict(), "all put right"
+
+
+def test_what_one_fault_hid_is_told_when_that_is_put_right() -> None:
+    """The rules that look at the whole cannot look while a field is not of its form."""
+    hidden = with_container(command=["sh"])
+    stored = hidden | {"spec": hidden["spec"] | {"replicas": "many"}}
+    paused = stored | {"spec": stored["spec"] | {"suspend": True}}
+    verdict = judge(paused, stored, around())
+    assert not verdict.refusals
+    assert verdict.warnings[0].startswith("spec.replicas: ")
+    assert "containers[yoloserve].command" in refusal(judge(hidden, stored, around()))
+    assert not judge(with_container(), stored, around()).refusals
+
+
 @pytest.mark.parametrize(
     ("theirs", "clash"),
     [

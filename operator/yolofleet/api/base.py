@@ -79,6 +79,10 @@ class ApiModel(BaseModel):
 class InvalidSpec(Exception):
     """A spec that admission let through and nobody can serve; says each wrong field and the fix."""
 
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
 
 def _in_canonical_form(amounts: object) -> object:
     if not isinstance(amounts, Mapping):

@@ -959,9 +959,9 @@ def _parsed(raw: Any) -> DetectorSpec:
     try:
         spec = DetectorSpec.model_validate(raw)
     except ValidationError as error:
-        raise InvalidSpec("; ".join(_messages(error))) from error
-    if problems := list(_unservable(spec)):
-        raise InvalidSpec("; ".join(problems))
+        raise InvalidSpec(*_messages(error)) from error
+    if unservable := list(_unservable(spec)):
+        raise InvalidSpec(*unservable)
     return spec
 
 

@@ -51,29 +51,33 @@ def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
         return Verdict()  # it is on its way out, and must not be held up
     if old is not None and old.get("spec") == new.get("spec"):
         return Verdict()  # labels and the like; what is wrong was wrong before, and is in status
+    detector, wrong = _read(new, around)
+    before = _read(old, around)[1] if old else ()
+    refusals = [each for each in wrong if each not in before]
+    warnings = [each for each in wrong if each in before]
+    if detector:
+        if old is None:
+            refusals += _taken_name(detector, around)
+        warnings += _doubts(detector.spec)
+        warnings += (f"spec.traffic.hosts: {each}" for each in around.crossed)
+    return Verdict(tuple(refusals), tuple(warnings))
+
+
+def _read(raw: Manifest, around: Neighbours) -> tuple[Detector | None, tuple[str, ...]]:
+    """Read what may not be stored yet: the detector, if it is one, and what is wrong with it.
+
+    What cannot be parsed is not asked what of it would be done: that is told once it can be.
+    """
     try:
-        detector = _parsed(new)
+        metadata = {"uid": "", "generation": 1} | raw["metadata"]
+        detector = Detector.parse(raw | {"metadata": metadata})
     except InvalidSpec as error:
-        return Verdict((str(error),))
-    before = _denied(old, around) if old else ()
-    refusals = [refusal for refusal in _denied(new, around) if refusal not in before]
-    if old is None:
-        refusals += _taken_name(detector, around)
-    crossed = (f"spec.traffic.hosts: {each}" for each in around.crossed)
-    return Verdict(tuple(refusals), (*_doubts(detector.spec), *crossed))
+        return None, error.problems
+    return detector, _denied(raw, detector, around)
 
 
-def _parsed(raw: Manifest) -> Detector:
-    """Read what may not be stored yet. Raises `InvalidSpec`."""
-    return Detector.parse(raw | {"metadata": {"uid": "", "generation": 1} | raw["metadata"]})
-
-
-def _denied(raw: Manifest, around: Neighbours) -> tuple[str, ...]:
+def _denied(raw: Manifest, detector: Detector, around: Neighbours) -> tuple[str, ...]:
     """Return what would not be done although it can be parsed, and why."""
-    try:
-        detector = _parsed(raw)
-    except InvalidSpec:
-        return ()
     bare = router_of(raw, around.routers, around.absent).TAKES_ALL_HOSTS
     exposure = expose(detector, None, around.taken, around.allowed, bare=bare)
     return (

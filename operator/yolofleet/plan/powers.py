@@ -72,7 +72,7 @@ def refusals(spec: DetectorSpec, forbidden: Collection[Power]) -> list[str]:
 def check(spec: DetectorSpec, forbidden: Collection[Power]) -> None:
     """Raise InvalidSpec if a template takes what is forbidden."""
     if refused := refusals(spec, forbidden):
-        raise InvalidSpec("; ".join(refused))
+        raise InvalidSpec(*refused)
 
 
 def warnings(spec: DetectorSpec) -> Iterator[str]:
