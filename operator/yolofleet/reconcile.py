@@ -142,7 +142,7 @@ async def _bring(turn: "_Turn") -> timedelta | None:
         ASK_AGAIN if written.failed else None,
         written.again,
     )
-    status = turn.with_unwritten(thought.status, written.failed, detector, thought.plan)
+    status = turn.with_unwritten(thought, seen, written)
     await turn.tell(turn.with_drift(status, written.drifts), drifts=written.drifts)
     if (cause := to_retry(written.failed)) is not None:
         raise Unfinished(cause, again)  # the queue backs off
@@ -303,14 +303,19 @@ class _Turn:
         statement = drifted(self.before, drifts)
         return with_statement(status, statement, self.before, self.now) if statement else status
 
-    def with_unwritten(
-        self, status: Status, failed: Sequence[Failed], detector: Detector, plan: Plan
-    ) -> Status:
-        """Return `status` with what could not be written: what lasts; once one is reported, all."""
+    def with_unwritten(self, thought: Thought, seen: Snapshot, written: Applied) -> Status:
+        """Return the status with what could not be written: what lasts; all, once one is told."""
         known = self.before.condition(ConditionType.WRITTEN) is not None
-        lasting = [each for each in failed if known or each.lasts]
-        unwritten = _in_the_users_words(lasting, detector, plan)
-        return with_unwritten(status, unwritten, self.key, before=self.before, now=self.now)
+        lasting = [each for each in written.failed if known or each.lasts]
+        return with_unwritten(
+            thought.status,
+            _in_the_users_words(lasting, thought.detector, thought.plan),
+            self.key,
+            there=frozenset(map(identity, seen.children)),
+            waiting=written.waiting,
+            before=self.before,
+            now=self.now,
+        )
 
     async def undecided(self, reason: Reason, message: str, *, stuck: bool = True) -> Status:
         """Return the status where nothing can be decided: why, and what runs meanwhile."""

@@ -11,11 +11,11 @@ CANARY = {"canary": {"model": B, "weight": 10, "replicas": 2}}
 FIRST = {
     kind.plural
     for kind in (
-        *(kinds.SERVICE_ACCOUNT, kinds.NETWORK_POLICY, kinds.SERVICE),
+        *(kinds.SERVICE_ACCOUNT, kinds.SERVICE),
         *(kinds.DESTINATION_RULE, kinds.VIRTUAL_SERVICE, kinds.RECORD),
     )
 }
-"""What is written before Deployments."""
+"""What is written before Deployments, but for the NetworkPolicy, which they wait for."""
 
 
 def of_children(call: Call) -> bool:
@@ -54,7 +54,7 @@ async def test_an_edit_is_told_of_while_every_write_hangs() -> None:
 
 
 async def test_what_hangs_lets_what_does_not_have_its_turn() -> None:
-    """Six kinds that hang ate all the time of each pass, and Deployments came after them."""
+    """Kinds that hang ate all the time of each pass, and Deployments came after them."""
     world = World()
     await world.settle()
     hangs = Hangs(

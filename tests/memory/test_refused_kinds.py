@@ -1,4 +1,4 @@
-"""The API server refuses all objects of one kind: nothing else is stopped, and status says so."""
+"""The API server refuses all objects of one kind: who waits for it does, and status says so."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +22,12 @@ KINDS = (
     kinds.VIRTUAL_SERVICE,
     kinds.PDB,
 )
-WAITING = {kinds.SERVICE: ("VirtualService",), kinds.DESTINATION_RULE: ("VirtualService",)}
-"""A route never points at what is not there."""
+WAITING = {
+    kinds.SERVICE: ("VirtualService",),
+    kinds.DESTINATION_RULE: ("VirtualService",),
+    kinds.NETWORK_POLICY: ("Deployment",),
+}
+"""A route never points at what is not there, and no pod is made that is open to everybody."""
 SAID = "not on a Sunday"
 
 
@@ -33,7 +37,7 @@ def told(world: World) -> str:
 
 @pytest.mark.parametrize("code", [403, 500])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-async def test_a_kind_that_is_refused_leaves_all_others_written(
+async def test_a_kind_that_is_refused_holds_up_only_who_waits_for_it(
     kind: Kind, code: int, reference_of: Callable[[Trace], Any]
 ) -> None:
     expected = await reference_of(CREATE)

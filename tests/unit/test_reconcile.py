@@ -265,7 +265,7 @@ def test_a_settled_detector_costs_no_write(world):
 @pytest.mark.parametrize(
     "error", [errors.Invalid("no"), errors.Unavailable(DOWN)], ids=["refused", "failing"]
 )
-def test_an_object_that_cannot_be_made_stops_only_what_leads_to_it(kind, error):
+def test_an_object_that_cannot_be_made_stops_only_who_waits_for_it(kind, error):
     spec = {"autoscaling": {"minReplicas": 2, "maxReplicas": 3}}
     whole, world = World(**spec), World(**spec)
     whole.settle()
@@ -274,9 +274,12 @@ def test_an_object_that_cannot_be_made_stops_only_what_leads_to_it(kind, error):
         world.look()
         world.ready()
     missing = {(k.name, n) for k in kinds.CHILDREN for n in whole.names(k) - world.names(k)}
-    leads_there = kind in (kinds.SERVICE, kinds.DESTINATION_RULE)
-    allowed = {kind.name} | ({"VirtualService"} if leads_there else set())
-    assert {kind for kind, _ in missing} <= allowed
+    waits = {
+        kinds.SERVICE: "VirtualService",  # requests would go nowhere by it
+        kinds.DESTINATION_RULE: "VirtualService",
+        kinds.NETWORK_POLICY: "Deployment",  # its pods would be open to everybody
+    }
+    assert {kind for kind, _ in missing} <= {kind.name, waits.get(kind)}
     if whole.names(kind):
         told = world.said("Written")
         assert told.reason == (
@@ -417,6 +420,59 @@ def test_what_is_no_longer_wanted_goes_although_something_is_refused(world):
     world.spec(autoscaling=None)
     world.look_often()
     assert world.names(kinds.HPA) == set()
+
+
+@pytest.mark.parametrize("runtime", [{}, {"engine": "ray"}])
+def test_no_pod_is_made_before_its_network_policy(world, runtime):
+    """Whom `access.allowFrom` keeps out would get in, for as long as nobody reads the status."""
+    world.cache.set_served(kinds.RAY_SERVICE, True)
+    world.spec(runtime=runtime)
+    world.api.refuse = of_kind(kinds.NETWORK_POLICY)
+    world.look_often()
+    assert not world.of(kinds.DEPLOYMENT) + world.of(kinds.RAY_SERVICE)
+    assert world.of(kinds.SERVICE), "it holds up nothing else"
+    told = world.said("Written")
+    assert told.reason == "WriteRefused"
+    assert "NetworkPolicy gate" in told.message
+    assert told.message.endswith("no pod is made before its NetworkPolicy is written")
+    world.api.refuse = lambda _request: None
+    world.look_often()
+    assert world.of(kinds.RAY_SERVICE if runtime else kinds.DEPLOYMENT)
+    assert world.said("Written") is None
+
+
+def test_a_revision_on_ray_waits_for_policies_of_its_own(world):
+    """The policy of its head alone keeps others from Ray's ports, which ask for nothing."""
+    world.cache.set_served(kinds.RAY_SERVICE, True)
+    world.spec(runtime={"engine": "ray"}, access={"networkPolicy": "None"})
+    world.look_often()
+    stable = world.names(kinds.RAY_SERVICE)
+    refused = errors.Invalid("no")
+    world.api.refuse = lambda request: refused if request.path.endswith("-head") else None
+    world.spec(model={"uri": "demo://other"})
+    world.look_often()
+    assert world.names(kinds.RAY_SERVICE) == stable
+    assert world.said("Written").message.endswith(
+        "no pod is made before its NetworkPolicy is written"
+    )
+    world.api.refuse = lambda _request: None
+    world.look_often()
+    assert len(world.names(kinds.RAY_SERVICE)) == 2
+
+
+def test_a_network_policy_that_is_refused_takes_nothing_from_what_serves(world):
+    world.settle()
+    world.api.refuse = of_kind(kinds.NETWORK_POLICY)
+    world.spec(access={"networkPolicy": "IngressOnly"}, model={"uri": "demo://other"})
+    world.look_often()
+    assert len(world.of(kinds.DEPLOYMENT)) == 2
+    assert "NetworkPolicy gate" in world.said("Written").message
+    assert "NetworkPolicy is written" not in world.said("Written").message, "the older one holds"
+    gone(world, kinds.NETWORK_POLICY, "gate")
+    world.spec(model={"uri": "demo://third"})
+    world.look_often()
+    assert len(world.of(kinds.DEPLOYMENT)) > 2
+    assert world.said("Written").message.endswith("spec.access restricts nothing")
 
 
 def test_nothing_that_an_old_route_leads_to_goes_while_the_new_one_is_refused(world):

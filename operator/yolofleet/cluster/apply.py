@@ -11,7 +11,7 @@ from yolofleet.api.names import RENDER_ANNOTATION, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, Entry, entry_of
 from yolofleet.cluster.kinds import CONTROLLER
-from yolofleet.cluster.unmade import backends, leads_to_nothing
+from yolofleet.cluster.unmade import backends, waits
 from yolofleet.runtime import objects, writer
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.errors import Forbidden
@@ -40,7 +40,7 @@ class Writer(writer.Writer[Entry]):
             client,
             cache,
             CONTROLLER,
-            leads_to_nothing=leads_to_nothing,
+            waits=waits,
             repaired=repaired,
             clock=clock,
         )

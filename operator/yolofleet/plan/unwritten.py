@@ -1,6 +1,6 @@
 """What could not be written as it is wanted, and how that is reported."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,6 +8,7 @@ from yolofleet.api.names import DETECTOR_LABEL, MANAGED_BY, MANAGED_BY_LABEL
 from yolofleet.api.status import ConditionType, Reason, Status
 from yolofleet.plan.conditions.statement import Statement
 from yolofleet.plan.status import refused, with_statement
+from yolofleet.workloads.choice import WORKLOADS
 from yolofleet.workloads.failures import PATIENCE
 
 
@@ -33,17 +34,27 @@ _WORST_FIRST = (Reason.RESOURCE_CONFLICT, Reason.WRITE_REFUSED, Reason.WRITE_FAI
 
 
 def with_unwritten(
-    status: Status, unwritten: Sequence[Unwritten], key: str, *, before: Status, now: datetime
+    status: Status,
+    unwritten: Sequence[Unwritten],
+    key: str,
+    *,
+    there: Set[tuple[str, str]],
+    waiting: Iterable[tuple[str, str]],
+    before: Status,
+    now: datetime,
 ) -> Status:
     """Return `status` with what is not as wanted in Progressing and, with since when, Written.
 
-    key: "namespace/name" of the detector. Written is there only while something is not as wanted:
-    its last transition is since when.
+    key: "namespace/name" of the detector. there: kind and name of its children; waiting: of what
+    is not made for want of others. Written is there only while something is not as wanted: its
+    last transition is since when.
     """
     if not unwritten:
         return status
     reason = min((each.reason for each in unwritten), key=_WORST_FIRST.index)
-    message = "; ".join(_sentences(unwritten, *key.split("/")))
+    policies = {(each.kind, each.name) for each in unwritten if each.kind == "NetworkPolicy"}
+    sentences = [*_sentences(unwritten, *key.split("/")), *_open(policies - there, waiting)]
+    message = "; ".join(sentences)
     without_written = refused(
         status,
         reason,
@@ -73,7 +84,13 @@ def _sentences(unwritten: Sequence[Unwritten], namespace: str, detector: str) ->
             by_error.setdefault(each.message, []).append(each)
     for message, those in by_error.items():
         yield f"{', '.join(map(str, those))}: {message}"
-    if any(each.kind == "NetworkPolicy" for each in unwritten):
+
+
+def _open(absent: Set[tuple[str, str]], waiting: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Say what the want of a NetworkPolicy comes to; an older one that is there still holds."""
+    if absent and any(kind in WORKLOADS for kind, _ in waiting):
+        yield "no pod is made before its NetworkPolicy is written"
+    elif absent:
         yield "until the NetworkPolicy is written, spec.access restricts nothing"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from math import inf
@@ -47,8 +47,10 @@ class Applied:
     again: timedelta | None = None
     given_up: bool = False
     until: float = inf
+    waiting: list[tuple[str, str]] = field(default_factory=list)
+    """By kind and name what was not tried, because something it waits for could not be made."""
 
     def then(self, later: Applied) -> Applied:
         """Return both as one: what was written, and what was deleted after it."""
         changes, failed = [*self.changes, *later.changes], [*self.failed, *later.failed]
-        return Applied(changes, failed, self.drifts, self.again, later.given_up)
+        return replace(self, changes=changes, failed=failed, given_up=later.given_up)

@@ -60,8 +60,8 @@ LOOK_FOR_AUTOSCALER_S: Final = 60.0
 WRITING_S: Final = RECONCILE_TIMEOUT_S / 2
 """So long writes are begun. Each may hang for half a minute, at a webhook; status comes after."""
 
-LeadsToNothing = Callable[[Manifest, Failed], bool]
-"""Says whether an object names what could not be made: requests would go nowhere by it."""
+Waits = Callable[[Manifest, Failed, Collection[tuple[str, str]]], bool]
+"""Says whether an object waits for what could not be made, given (kind, name) of what is there."""
 
 LeantOn = Callable[[AbstractSet[str]], Collection[str]]
 """Returns the kinds on which objects of the given kinds may still lean, as they are."""
@@ -105,14 +105,14 @@ class Writer(Generic[E]):
         cache: Store[E],
         controller: Controller,
         *,
-        leads_to_nothing: LeadsToNothing = lambda _manifest, _unmade: False,
+        waits: Waits = lambda _manifest, _unmade, _there: False,
         repaired: RepairObserver = lambda _kind, _field: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._cache = cache
         self._ours = controller
-        self._leads_to_nothing = leads_to_nothing
+        self._waits = waits
         self._repaired = repaired
         self._clock = clock
         self._proven: dict[str, _Proof] = {}
@@ -146,7 +146,7 @@ class Writer(Generic[E]):
         """Write in this order what differs from `desired`; return what was written and found.
 
         over: the children as observed. An object that cannot be written holds up nobody but those
-        who lead to it (`leads_to_nothing`). One that another controls is not touched.
+        who wait for it (`waits`). One that another controls is not touched.
         One that failed slowly the last time comes after all others, and after `WRITING_S` nothing
         more is begun: there has to be time to tell.
         enforce: put right what others changed; else it is only reported.
@@ -166,7 +166,9 @@ class Writer(Generic[E]):
             if done.given_up:
                 break
             unmade = turn.unmade.values()
-            if not (unmade and any(self._leads_to_nothing(manifest, each) for each in unmade)):
+            if any(self._waits(manifest, each, uids.keys()) for each in unmade):
+                done.waiting.append(objects.identity(manifest))
+            else:
                 await self._try(manifest, turn)
         self._slow[uid] = frozenset(turn.slow)
         self._keep_unreported(uid, done)
