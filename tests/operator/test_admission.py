@@ -290,6 +290,27 @@ RULES = [
         "spec.access.allowTo: an entry needs `to`, `ports` or both",
         {"access": {"allowTo": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}},
     ),
+    *(
+        (
+            {"access": {"allowFrom": [{"ipBlock": {"cidr": wrong}}]}},
+            "spec.access: cidr of an ipBlock must be an address and how many bits of it count",
+            {"access": {"allowFrom": [{"ipBlock": {"cidr": right}}]}},
+        )
+        for wrong, right in (
+            ("10.0.0.0/33", "10.0.0.0/32"),
+            ("10.0.0.256/32", "10.0.0.255/32"),
+            ("10.0.0.1", "10.0.0.1/8"),
+            ("10.0.0/8", "0.0.0.0/0"),
+            ("fd00::/129", "fd00::/128"),
+            ("fd00:/8", "::/0"),
+            ("intranet", "::ffff:10.0.0.0/104"),
+        )
+    ),
+    (
+        {"access": {"allowTo": [{"to": [{"ipBlock": {"cidr": "::/0", "except": ["fe80::"]}}]}]}},
+        "spec.access: each entry of except of an ipBlock must be an address",
+        {"access": {"allowTo": [{"to": [{"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}}]}]}},
+    ),
     (
         {"access": {"allowFrom": [{}]}},
         "spec.access: a peer is an ipBlock, or a podSelector, a namespaceSelector or both",

@@ -424,14 +424,15 @@ def test_peers_are_narrowed_and_widened_as_told(world):
     world.mesh = False
     gateways = {"namespaceSelector": {"matchLabels": {"name": "istio-system"}}}
     anywhere = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "store"}}}
+    block = {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}
     world.edit(
         access={
-            "allowFrom": [gateways],
+            "allowFrom": [gateways, block],
             "allowTo": [{"to": [anywhere], "ports": [{"port": 9000, "protocol": "UDP"}]}],
         }
     )
     [rule] = policy(world)["ingress"]
-    assert rule["from"] == [OWN_PODS, gateways]
+    assert rule["from"] == [OWN_PODS, gateways, block]
     expected = {"to": [anywhere], "ports": [{"port": 9000, "protocol": "UDP"}]}
     assert expected in policy(world)["egress"]
 

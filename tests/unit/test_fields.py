@@ -150,3 +150,10 @@ def test_what_is_claimed_is_called_as_it_was_written_by_whose_claim_it_is(world)
         "spec.accelerator.selectors[0].cel.expression: no CEL",
         "spec.canary.accelerator.selectors[0].cel.expression: no CEL",
     }
+
+
+def test_a_peer_is_not_counted_by_its_place_behind_our_own_pods():
+    policy = {"kind": "NetworkPolicy", "metadata": {"name": "gate"}}
+    said = "spec.ingress[0].from[1].ipBlock.except[0]: Invalid value"
+    told = as_the_user_wrote(policy, said, Origin())
+    assert told == "spec.access.allowFrom.ipBlock.except[0]: Invalid value"

@@ -98,6 +98,25 @@ def test_what_was_wrong_before_may_be_labelled_and_deleted() -> None:
     assert not judge(going, wrong, around()).refusals
 
 
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        ({"cidr": "fd00:::/8"}, "allowTo[0].to[0].ipBlock.cidr: "),
+        ({"cidr": "10.0.0.0/8", "except": ["::x/1"]}, "allowTo[0].to[0].ipBlock.except[0]: "),
+        ({"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16", "11.0.0.0/16"]}, "not a part of"),
+        ({"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}, "10.0.0.0/8 is not a part of 10.0.0.0"),
+        ({"cidr": "10.0.0.0/8", "except": ["fd00::/16"]}, "fd00::/16 is not a part of 10.0.0.0/8"),
+    ],
+)
+def test_addresses_that_no_network_policy_could_hold_are_refused(block: Any, told: str) -> None:
+    def reaching(block: Any) -> dict[str, Any]:
+        return a_detector(access={"allowTo": [{"to": [{"ipBlock": block}]}]})
+
+    assert told in refusal(judge(reaching(block), None, around()))
+    right = {"cidr": "10.1.2.3/8", "except": ["10.1.0.0/16"]}
+    assert judge(reaching(right), None, around()) == Verdict()
+
+
 @pytest.mark.parametrize("patch", [{"suspend": True}, {"rollout": {"paused": True}}])
 def test_an_edit_is_not_held_up_by_what_was_stored_before_its_rule(patch: dict[str, Any]) -> None:
     """Least of all the one that stops what is done by the last spec that could be followed."""

@@ -1,6 +1,8 @@
 """Who may ask a detector, who may talk to its pods, and whom they may talk to."""
 
+from collections.abc import Iterator
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -9,6 +11,17 @@ from yolofleet.api.base import ApiModel, FreeForm, Rule
 
 _ORIGIN = "^[a-z][-a-z0-9+.]*://([-a-z0-9_.]+|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?$"
 _UNSAID = "^(http://.*:80|https://.*:443)$"  # browsers leave these ports out
+
+
+_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_CIDR = (
+    f"^(({_BYTE}[.]){{3}}{_BYTE}/(3[0-2]|[12]?[0-9])"
+    "|[0-9a-fA-F]*:[0-9a-fA-F:]*:[0-9a-fA-F:.]*/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$"
+)
+_FORM = "^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-fA-F]*:[0-9a-fA-F:.]*)/[0-9]{1,3}$"
+"""Of IPv6, and of the many there may be in `except`, only the form: what else is wrong with one the
+webhook says, or the API server of the NetworkPolicy. CEL has isCIDR from Kubernetes 1.31 on."""
+Cidr = Annotated[str, Field(max_length=49)]
 
 
 class Isolation(StrEnum):
@@ -25,6 +38,31 @@ class Protocol(StrEnum):
     TCP = "TCP"
     UDP = "UDP"
     SCTP = "SCTP"
+
+
+class IpBlock(ApiModel):
+    """Addresses, as in a NetworkPolicy."""
+
+    rules = (
+        Rule(
+            f"self.cidr.matches('{_CIDR}')",
+            "spec.access: cidr of an ipBlock must be an address and how many bits of it count, as"
+            " 10.0.0.0/8 (at most /32), 192.0.2.7/32 or fd00::/8 (at most /128)",
+            ".cidr",
+            "self.cidr",
+        ),
+        Rule(
+            f"!has(self.except) || self.except.all(each, each.matches('{_FORM}'))",
+            "spec.access: each entry of except of an ipBlock must be an address and how many bits"
+            " of it count, as 10.1.0.0/16, and lie in cidr",
+            ".except",
+        ),
+    )
+
+    cidr: Cidr = Field(description="The addresses: 10.0.0.0/8, fd00::/8.")
+    except_: Annotated[list[Cidr], Field(max_length=32)] | None = Field(
+        default=None, alias="except", description="Those of them that are not meant."
+    )
 
 
 class Peer(ApiModel):
@@ -45,8 +83,8 @@ class Peer(ApiModel):
     namespace_selector: FreeForm | None = Field(
         default=None, description="Namespaces by label; {} for all of them."
     )
-    ip_block: FreeForm | None = Field(
-        default=None, description="cidr, and except in it. Not for pods, whose addresses change."
+    ip_block: IpBlock | None = Field(
+        default=None, description="Addresses. Not for pods, whose addresses change."
     )
 
 
@@ -275,3 +313,31 @@ class Access(Guard):
             metrics_open=self.metrics_open,
             cors_origins=self.cors_origins,
         )
+
+
+def wrong_blocks(access: Access) -> Iterator[str]:
+    """Say what no NetworkPolicy could hold, and rules do not see: they cannot count addresses."""
+    lists = {"allowFrom": access.allow_from}
+    for number, reach in enumerate(access.allow_to):
+        lists[f"allowTo[{number}].to"] = reach.to
+    for of, peers in lists.items():
+        for number, peer in enumerate(peers):
+            if peer.ip_block:
+                yield from _wrong_with(peer.ip_block, f"spec.access.{of}[{number}].ipBlock")
+
+
+def _wrong_with(block: IpBlock, path: str) -> Iterator[str]:
+    try:
+        whole = ip_network(block.cidr, strict=False)
+    except ValueError as error:
+        yield f"{path}.cidr: {error}; write it as 10.0.0.0/8 or fd00::/8"
+        return
+    for number, cidr in enumerate(block.except_ or ()):
+        try:
+            part = ip_network(cidr, strict=False)
+        except ValueError as error:
+            yield f"{path}.except[{number}]: {error}; write it as 10.1.0.0/16 or fd00:1::/32"
+            continue
+        inside = part.version == whole.version and part.network_address in whole
+        if not inside or part.prefixlen <= whole.prefixlen:
+            yield f"{path}.except[{number}]: {cidr} is not a part of {block.cidr}; remove it"

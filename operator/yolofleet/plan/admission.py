@@ -7,6 +7,7 @@ only tells it earlier, to the person who can still change it.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from yolofleet.api.access import wrong_blocks
 from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector, DetectorSpec, Provider
 from yolofleet.api.names import Manifest, revision_of, revisions_prefix
@@ -84,6 +85,7 @@ def _denied(raw: Manifest, detector: Detector, around: Neighbours) -> tuple[str,
         *(denial.message for denial in exposure.denials),
         *([CANARY_EQUAL] if canary_is_equal(detector.spec) else []),
         *powers.refusals(detector.spec, around.forbidden),
+        *wrong_blocks(detector.spec.access),
     )
 
 

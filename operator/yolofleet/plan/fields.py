@@ -31,7 +31,7 @@ _WRITTEN: Mapping[str, tuple[tuple[str, str], ...]] = {
         for field in ("selectors", "deviceClassName", "count")
     ),
     "NetworkPolicy": (
-        (r"spec\.ingress(\[\d+\])?\.from", "spec.access.allowFrom"),
+        (r"spec\.ingress(\[\d+\])?\.from(\[\d+\])?", "spec.access.allowFrom"),  # ours come first
         (r"spec\.egress(\[\d+\])?", "spec.access.allowTo"),
     ),
     **{router.KIND: router.FIELDS for router in ROUTERS.values()},
