@@ -37,6 +37,32 @@ def stepped(*weights: int) -> dict[str, Any]:
 RULES = [
     # (what is refused, what it says, the same put right)
     ({"model": {"uri": "ftp://host/a.onnx"}}, "spec.model.uri: the scheme must be one of", {}),
+    *(
+        (
+            {"model": {"uri": f"https://{wrong}/a.onnx"}},
+            "spec.model.uri: brackets are for an IPv6 address alone",
+            {"model": {"uri": f"https://{right}/a.onnx"}},
+        )
+        for wrong, right in (
+            ("[models", "models"),
+            ("models]:8443", "[2001:db8::7]:8443"),
+            ("a[::1]", "me@[::1]"),
+            ("[models]", "models/[v7]"),
+        )
+    ),
+    *(
+        (
+            {"rollout": {"strategy": "Canary", "steps": [{"weight": 10, "hold": wrong}]}},
+            "spec.rollout.steps.hold: must be at most 87600h, ten years",
+            {"rollout": {"strategy": "Canary", "steps": [{"weight": 10, "hold": right}]}},
+        )
+        for wrong, right in (
+            ("99999999h", "87600h"),
+            ("87601h", "Approval"),
+            ("5256001m", "5256000m"),
+            ("315360000001ms", "315360000000ms"),
+        )
+    ),
     (
         {"model": {"uri": "pvc://claim"}},
         "spec.model.uri: write a claim as pvc://CLAIM/PATH",
@@ -445,6 +471,7 @@ RULES = [
             ("interval", "1s", "2s"),
             ("interval", "6m", "300s"),
             ("maxHold", "59s", "1m"),
+            ("maxHold", "2000000h", "87600h"),
         )
     ),
     (

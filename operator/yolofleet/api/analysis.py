@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from yolofleet.api.base import ApiModel, Duration, Rule, Since, Time
+from yolofleet.api.base import ApiModel, Duration, Rule, Since, Time, at_most_ten_years
 
 Share = Annotated[float, Field(ge=0.1, le=0.99)]
 Name = Annotated[str, Field(max_length=63)]
@@ -85,6 +85,7 @@ class Analysis(ApiModel):
             ".maxHold",
             "self.maxHold",
         ),
+        at_most_ten_years("maxHold", "spec.rollout.analysis.maxHold"),
     )
 
     interval: Duration = Field(

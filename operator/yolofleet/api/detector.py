@@ -99,6 +99,14 @@ class Model(ApiModel):
             "self.uri",
         ),
         Rule(
+            "!self.uri.matches('^[a-z0-9]+://[^/?#]*[][]') || self.uri.matches("
+            "'^[a-z0-9]+://([^][/?#]*@)?[[][0-9a-fA-F:.]+[]](:[0-9]*)?([/?#]|$)')",
+            "spec.model.uri: brackets are for an IPv6 address alone, as in"
+            " https://[2001:db8::7]:8443/gate-v7.onnx",
+            ".uri",
+            "self.uri",
+        ),
+        Rule(
             "!self.uri.startsWith('file://') || self.uri.startsWith('file:///')",
             "spec.model.uri: a file needs its whole path, file:///PATH/IN/THE/IMAGE.onnx",
             ".uri",

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from yolofleet.api.analysis import Analysis
-from yolofleet.api.base import ApiModel, Rule, seconds
+from yolofleet.api.base import ApiModel, Rule, at_most_ten_years, seconds
 
 APPROVAL = "Approval"
 """The hold of a step that ends by an edit of the resource."""
@@ -51,6 +51,8 @@ Hold = Annotated[
 
 class Step(ApiModel):
     """A part of the traffic, and for how long."""
+
+    rules = (at_most_ten_years("hold", "spec.rollout.steps.hold"),)
 
     weight: Annotated[int, Field(ge=0, le=99)] = Field(
         description="Percent of requests that the new revision answers. 0, only as the first step"
