@@ -99,14 +99,13 @@ def choose_router(
     kept = _kept(detector, status, children)
     if former := _former(detector, kept, routers, children, elsewhere):
         named = _option(detector, detector.spec.traffic.provider, children, elsewhere)
-        if named.router not in routers:
-            return former, former.router, None
-        if not named.routes:
-            return former, former.router, named
+        there = named.router in routers
+        if not (there and named.routes):
+            return former, former.router, named if there else None
     provider = provider_for(detector, routers, kept)
-    there = [each for each in SPLITTING if provider_for(detector, {each}) in routers]
+    usable = [each for each in SPLITTING if provider_for(detector, {each}) in routers]
     if auto and splits(provider) and kept is None:
-        new = [_option(detector, each, children, elsewhere) for each in there]
+        new = [_option(detector, each, children, elsewhere) for each in usable]
         option = next((each for each in new if not each.lacks_gateways), new[0])
         nowhere = option.lacks_gateways and not option.followed.counts and not option.live
         return (option, Provider.SERVICE, option) if nowhere else (option, option.router, None)
@@ -114,7 +113,7 @@ def choose_router(
         option = _option(detector, provider, children, elsewhere)
         away = auto and kept and not splits(provider)  # its API may come back
         return option, kept if away and kept else provider, None
-    option = best(_option(detector, each, children, elsewhere) for each in there)
+    option = best(_option(detector, each, children, elsewhere) for each in usable)
     return (option, option.router, None) if option.routes else (option, Provider.SERVICE, option)
 
 
@@ -127,7 +126,9 @@ def _former(
 ) -> RouterOption | None:
     """Return the router that serves where the user names another one that splits; as it is."""
     named = detector.spec.traffic.provider
-    if not splits(named) or kept in (None, named) or kept not in SPLITTING or kept not in routers:
+    if kept is None or kept is named or not (splits(kept) and splits(named)):
+        return None
+    if kept not in routers:
         return None
     option = _option(detector, kept, children, elsewhere, stays=True)
     return option if option.live and option.followed.by is not Following.NOBODY else None

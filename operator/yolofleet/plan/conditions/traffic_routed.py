@@ -95,10 +95,8 @@ def another_is_named(now: Situation) -> Statement | None:
 
 def _missing(option: RouterOption) -> tuple[str, Reason]:
     """Say what a router waits for, and the reason."""
-    if option.exposure.denials:
-        return "; ".join(d.message for d in option.exposure.denials), option.exposure.denials[
-            0
-        ].reason
+    if denials := option.exposure.denials:
+        return "; ".join(denial.message for denial in denials), denials[0].reason
     if option.refused:
         return option.refused, Reason.ROUTE_REFUSED
     return option.missing.why, option.missing.reason
