@@ -195,8 +195,10 @@ def _on_what_is_there(
     missing = _on_gateways(detector, router, asked, elsewhere)
     if missing.by is not Following.NOBODY:
         return asked, None
-    lost = _on_gateways(detector, router, there, elsewhere).by is Following.NOBODY
-    return (asked, None) if lost else (there, missing)
+    if _on_gateways(detector, router, there, elsewhere).by is Following.NOBODY:
+        return asked, None
+    stays = f"until then the route stays on {', '.join(there.gateways) or 'who delegates to it'}"
+    return there, replace(missing, why=f"{missing.why}; {stays}")
 
 
 def _followed(
