@@ -127,7 +127,7 @@ async def test_a_route_that_stays_keeps_who_it_leads_to(
     await world.settle()
     old = world.stable()
     stays(world)
-    await world.edit(traffic={"provider": "service"})
+    await world.edit(traffic={"provider": "service", "hosts": None, "gateways": None})
     await world.settle(60)
     await UPDATE.step(world)
     await world.settle(60)
@@ -136,6 +136,15 @@ async def test_a_route_that_stays_keeps_who_it_leads_to(
     for kind in (kinds.SERVICE, kinds.DESTINATION_RULE):
         assert (kind.name, old) in world.children()
     assert world.children()["Deployment", old]["spec"]["replicas"] == 2
+    assert world.condition("Stalled")["status"] == "True"
+    assert "VirtualService gate" in world.condition("Released")["message"]
+    second = world.stable()
+    await world.edit(model={"uri": "demo://shapes-v3"})  # and holds up no release
+    await world.settle(120)
+    assert world.stable() not in (old, second)
+    assert world.children()["Deployment", old]["spec"]["replicas"] == 2
+    assert world.children()["Deployment", second]["spec"]["replicas"] == 0
+    assert not world.unsafe()
     ends(world)
     await world.settle(120)
     assert ("VirtualService", "gate") not in world.children()

@@ -393,6 +393,74 @@ def test_a_router_that_is_named_takes_nothing_from_the_one_that_serves(world, la
     assert not [kind for kind, _ in world.children if kind == "DestinationRule"]
 
 
+def not_accepted(world):
+    """The gateway answers to no route, whatever it said before."""
+    world.accepts = False
+    route(world).pop("status", None)
+
+
+def waiting(world):
+    """Return the stable revision of one on Istio that the gateway which is named does not take."""
+    stable = on_istio(world)
+    world.gateway, world.accepts = True, False
+    world.edit(traffic=GIVEN | {"provider": "gateway"})
+    world.settle()
+    return stable
+
+
+def test_a_suspended_detector_does_not_move(world):
+    """Its status alone would: and that is what tells which router it is on."""
+    stable = waiting(world)
+    world.edit(suspend=True)
+    world.accepts = True
+    world.settle()
+    assert world.status().provider == ISTIO
+    assert "spec.suspend holds it where it is" in routed(world).message
+    assert world.status().stable.weight == 100
+    not_accepted(world)
+    world.edit(suspend=False)
+    world.settle()
+    assert ROUTERS[ISTIO].leads(virtual_service(world)) == {stable: 100}
+
+
+def test_a_move_that_was_told_and_not_written_is_none(world):
+    """The API server refused the route's weights, and then the gateway the route."""
+    stable = waiting(world)
+    world.raw["status"]["provider"] = "gateway"
+    world.settle()
+    assert ROUTERS[ISTIO].leads(virtual_service(world)) == {stable: 100}
+    assert world.status().provider == ISTIO
+
+
+def test_a_router_whose_api_is_away_for_a_while_is_the_one_that_it_is_on(world):
+    stable = waiting(world)
+    hidden = copy.deepcopy(world.children.pop(("VirtualService", "gate")))
+    world.mesh = False
+    world.settle()
+    assert f"Until then the Service gate sends everything to {stable}" in routed(world).message
+    assert "or at once" not in routed(world).message
+    assert world.weights() == {"gate": 100}
+    world.mesh, world.children["VirtualService", "gate"] = True, hidden
+    world.settle()
+    assert ROUTERS[ISTIO].leads(virtual_service(world)) == {stable: 100}
+    assert world.status().provider == ISTIO
+    world.children.pop(("VirtualService", "gate"))
+    world.mesh, world.accepts = False, True
+    world.settle()
+    assert world.status().provider == GATEWAY
+    assert world.weights() == {stable: 100}
+
+
+def test_a_host_that_is_withdrawn_goes_from_a_route_that_stays(world):
+    on_istio(world)
+    hosts = ["gate.example.com", "old.example.com"]
+    world.edit(traffic={"hosts": hosts, "gateways": ["istio-system/public"]})
+    world.settle()
+    world.edit(traffic=GIVEN | {"provider": "gateway"})
+    world.settle()
+    assert virtual_service(world)["hosts"] == ["gate.example.com"]
+
+
 def test_what_waits_leads_to_the_service_and_goes_when_the_user_comes_back(world):
     stable = on_istio(world)
     world.gateway, world.accepts = True, False

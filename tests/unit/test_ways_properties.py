@@ -49,6 +49,12 @@ class Ways(RuleBasedStateMachine):
     @rule(there=st.booleans(), accepts=st.booleans())
     def gateways_api(self, there, accepts):
         self.world.gateway, self.world.accepts = there, accepts
+        if not accepts and (route := self.world.children.get(("HTTPRoute", "gate"))):
+            route.pop("status", None)
+
+    @rule(suspended=st.booleans())
+    def suspend(self, suspended):
+        self.world.edit(suspend=suspended)
 
     @rule(model=st.sampled_from(MODELS))
     def release(self, model):

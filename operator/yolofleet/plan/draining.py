@@ -27,6 +27,7 @@ def draining(
         and not split.get(revision.name)
         and not (revision.name in release.instead or (short and spans))
         and not (observed.named(revision.name) or observed.matched == revision.name)
+        and revision.name not in observed.lingering
     }
 
 

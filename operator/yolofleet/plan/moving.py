@@ -10,12 +10,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from yolofleet.api.detector import Detector, Provider
+from yolofleet.api.hosts import normal
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason, Status
 from yolofleet.plan.snapshot import Elsewhere
 from yolofleet.routers.buckets import Buckets
 from yolofleet.routers.choice import ROUTERS, SPLITTING, provider_for, splits
-from yolofleet.routers.exposure import Exposure, expose, overtaken, unchanged
+from yolofleet.routers.exposure import Denial, Exposure, expose, overtaken, unchanged
 from yolofleet.routers.following import Followed, Following, on_gateways
 from yolofleet.routers.router import Places, Route
 
@@ -100,8 +101,12 @@ def choose_router(
     if former := _former(detector, kept, routers, children, elsewhere):
         named = _option(detector, detector.spec.traffic.provider, children, elsewhere)
         there = named.router in routers
-        if not (there and named.routes):
+        if detector.spec.suspend or not (there and named.routes):
             return former, former.router, named if there else None
+    if kept and _is_away(kept, routers) and detector.spec.traffic.provider in {*routers} - {kept}:
+        named = _option(detector, detector.spec.traffic.provider, children, elsewhere)
+        if not named.routes:
+            return named, kept, named
     provider = provider_for(detector, routers, kept)
     usable = [each for each in SPLITTING if provider_for(detector, {each}) in routers]
     if auto and splits(provider) and kept is None:
@@ -115,6 +120,11 @@ def choose_router(
         return option, kept if away and kept else provider, None
     option = best(_option(detector, each, children, elsewhere) for each in usable)
     return (option, option.router, None) if option.routes else (option, Provider.SERVICE, option)
+
+
+def _is_away(kept: Provider, routers: Collection[Provider]) -> bool:
+    """Say whether a router's API is not in the cluster: it may be for a while."""
+    return splits(kept) and kept not in routers
 
 
 def _former(
@@ -139,11 +149,12 @@ def _kept(detector: Detector, status: Status, children: Children) -> Provider | 
 
     A route that leads to the detector's own Service waits to be accepted: it is on that Service.
     """
-    if status.provider and splits(status.provider):
-        return status.provider
     routes = {each: _route(detector, each, children) for each in SPLITTING}
     leads = {p: ROUTERS[p].leads(r["spec"]).keys() for p, r in routes.items() if r and r["spec"]}
     there = [p for p, names in leads.items() if names != {detector.name}]
+    waits = status.provider in leads and status.provider not in there
+    if status.provider and splits(status.provider) and not (waits and there):
+        return status.provider
     if len(there) == 1:
         return there[0]
     return status.provider or (Provider.SERVICE if leads and not there else None)
@@ -164,7 +175,7 @@ def _option(
     exposure = expose(detector, live, taken, elsewhere.allowed, bare=by.TAKES_ALL_HOSTS)
     absent = None
     if live and stays:
-        exposure = unchanged(live)
+        exposure = _as_it_is(detector, live)
     elif live:
         exposure, absent = _on_what_is_there(detector, router, exposure, live, elsewhere)
     followed = overtaken(exposure, detector.namespace, taken) or _followed(
@@ -191,7 +202,7 @@ def _on_what_is_there(
 
     With it, what is against what was asked for.
     """
-    there = unchanged(live, asked.denials)
+    there = _as_it_is(detector, live, asked.denials)
     missing = _on_gateways(detector, router, asked, elsewhere)
     if missing.by is not Following.NOBODY:
         return asked, None
@@ -199,6 +210,13 @@ def _on_what_is_there(
         return asked, None
     stays = f"until then the route stays on {', '.join(there.gateways) or 'who delegates to it'}"
     return there, replace(missing, why=f"{missing.why}; {stays}")
+
+
+def _as_it_is(detector: Detector, live: Places, denials: tuple[Denial, ...] = ()) -> Exposure:
+    """Return where a route is, but for hosts that nobody asks for any more, if others are."""
+    hosts, gateways = live
+    asked = {normal(host) for host in detector.spec.traffic.hosts}
+    return unchanged(([h for h in hosts if normal(h) in asked] or hosts, gateways), denials)
 
 
 def _followed(

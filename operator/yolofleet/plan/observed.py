@@ -1,7 +1,7 @@
 """What decisions look at: what a snapshot of a detector's world means for it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -22,6 +22,7 @@ from yolofleet.routers.choice import ROUTERS, SPLITTING, splits
 from yolofleet.routers.claims import Crossing
 from yolofleet.routers.exposure import Exposure
 from yolofleet.routers.following import Followed
+from yolofleet.routers.router import Router
 from yolofleet.routers.service import Selection, selection
 from yolofleet.workloads import record
 from yolofleet.workloads.accelerators import place
@@ -94,6 +95,7 @@ class Observed:
     followed: Followed  # whether somebody routes by the route as it is
     moving: RouterOption | None  # where it goes once that routes
     lingering: frozenset[str]  # revisions to which a route still leads that is not to be there
+    ending: str  # such a route that was deleted, and is still there; empty: none
     refused: str  # why a gateway does not serve the route; empty when none says so
     namesake: str  # an older detector that its name may come to clash with
     autoscaler: Limit | None  # why the autoscaler cannot do what is asked of it
@@ -150,11 +152,12 @@ class Observed:
     def named(self, name: str) -> bool:
         """Say whether a router sends to `name`, and not to whoever is ready."""
         led = self.service.answering or self.service.stands_for
-        return self.weights.get(name, 0) > 0 or name == led or name in self.lingering
+        return self.weights.get(name, 0) > 0 or name == led
 
     def routed(self, name: str) -> bool:
         """Say whether any router still sends requests to `name`."""
-        return self.named(name) or self.service.spans or self.matched == name
+        led = self.named(name) or self.service.spans or self.matched == name
+        return led or name in self.lingering
 
     def ready(self, name: str | None) -> int:
         """Replicas of `name` that can answer."""
@@ -185,6 +188,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
         followed=option.followed if routes else Followed(),
         moving=moving,
         lingering=_lingering(detector, provider, by_kind),
+        ending=_ending(provider, by_kind),
         refused=option.refused,
         namesake=seen.elsewhere.namesake,
         autoscaler=(
@@ -346,10 +350,25 @@ def _lingering(
     detector: Detector, provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]
 ) -> frozenset[str]:
     """Return to which revisions routes of other routers lead: they go, but may not let us."""
-    others = (ROUTERS[each] for each in SPLITTING if each is not provider)
-    specs = [(by, route["spec"]) for by in others for route in by_kind.get(by.KIND, ())]
-    led = [{*by.leads(spec), *by.buckets(spec), by.matched(spec)} for by, spec in specs]
+    led = [
+        {*by.leads(route["spec"]), *by.buckets(route["spec"]), by.matched(route["spec"])}
+        for by, route in _of_others(provider, by_kind)
+    ]
     return frozenset[str]().union(*led) - {detector.name, ""}
+
+
+def _ending(provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]) -> str:
+    """Return "KIND NAME" of a route of another router that a finalizer keeps."""
+    routes = (route["metadata"] | {"kind": by.KIND} for by, route in _of_others(provider, by_kind))
+    kept = (f"{r['kind']} {r['name']}" for r in routes if "deletionTimestamp" in r)
+    return next(kept, "")
+
+
+def _of_others(
+    provider: Provider, by_kind: Mapping[str, Sequence[Manifest]]
+) -> Iterator[tuple[Router, Manifest]]:
+    for other in (ROUTERS[each] for each in SPLITTING if each is not provider):
+        yield from ((other, route) for route in by_kind.get(other.KIND, ()))
 
 
 def _weights(detector: Detector, option: RouterOption) -> dict[str, int]:

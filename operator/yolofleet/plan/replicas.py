@@ -53,8 +53,9 @@ class Case:
 
     @property
     def former(self) -> int:
-        """Replicas of revisions that nobody wants any more."""
-        return sum(self.observed.replicas(each.name) for each in self.release.former)
+        """Replicas of revisions that nobody wants any more, and that will make room."""
+        gone = (each.name for each in self.release.former)
+        return sum(self.observed.replicas(n) for n in gone if n not in self.observed.lingering)
 
     @property
     def instead(self) -> int:

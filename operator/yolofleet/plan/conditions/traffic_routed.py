@@ -17,7 +17,7 @@ _say = partial(Statement, ConditionType.TRAFFIC_ROUTED)
 
 def traffic_routed(now: Situation) -> Statement:
     """Say who gets the requests, or why that is not known or not as asked."""
-    if statement := denied(now):
+    if statement := first((denied, another_ends), now):
         return statement
     if not now.plan.splits:
         return first((router_is_away, not_moved_yet, without_mesh, through_a_service), now) or _say(
@@ -47,6 +47,19 @@ def denied(now: Situation) -> Statement | None:
     return _say(False, at.denials[0].reason, f"{message[:3500]}. {meanwhile}", lasting=True)
 
 
+def another_ends(now: Situation) -> Statement | None:
+    """Say that a route is still there by which requests go past all that is planned."""
+    if not (route := now.observed.ending) or not now.observed.lingering:
+        return None
+    led = ", ".join(sorted(now.observed.lingering))
+    return _say(
+        False,
+        Reason.ROUTE_PENDING,
+        f"the {route} was deleted, and somebody's finalizer keeps it: requests still go by it, to"
+        f" {led}, whose pods stay. Have its owner finish, or remove it from metadata.finalizers",
+    )
+
+
 def without_mesh(now: Situation) -> Statement | None:
     """Say that something was asked for that a Service cannot do."""
     if not _wants_a_router(now):
@@ -71,10 +84,11 @@ def not_moved_yet(now: Situation) -> Statement | None:
     if (option := now.observed.moving) is None or not _wants_a_router(now):
         return None
     why, reason = _missing(option)
+    named = option.router is now.detector.spec.traffic.provider
+    at_once = "" if named else f", or at once with spec.traffic.provider: {option.router}"
     message = (
-        f"{why}. The detector moves to {option.router} by itself once this is so, or at once"
-        f" with spec.traffic.provider: {option.router}. Until then the Service {now.detector.name}"
-        f" {_sends(now)}"
+        f"{why}. The detector moves to {option.router} by itself once this is so{at_once}. Until"
+        f" then the Service {now.detector.name} {_sends(now)}"
     )
     return _say(False, reason, message)
 
@@ -89,6 +103,8 @@ def another_is_named(now: Situation) -> Statement | None:
         message = f"spec.traffic.provider: {named}: hosts and weights {lacking(now.detector)}"
         return _say(False, Reason.MESH_ABSENT, f"{message}. {meanwhile}", lasting=True)
     why, reason = _missing(option)
+    if option.routes:
+        why, reason = "spec.suspend holds it where it is", Reason.ROUTE_PENDING
     message = f"{why}. The detector moves to {named} once this is so. {meanwhile}"
     return _say(False, reason, message)
 
