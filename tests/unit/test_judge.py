@@ -150,6 +150,54 @@ def test_what_one_fault_hid_is_told_when_that_is_put_right() -> None:
     assert not judge(with_container(), stored, around()).refusals
 
 
+RIGHT = {"ipBlock": {"cidr": "10.0.0.0/8"}}
+WRONG = {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}}
+STEP = {"weight": 1, "hold": "1m"}
+NO_STEP = {"weight": 5, "hold": "soon"}
+UNREAD = {"inference": {"deadline": "soon"}}
+MANY_POWERS = {"podTemplate": {"spec": {"hostNetwork": True}}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refused"),
+    [
+        ({"access": {"allowFrom": [RIGHT, WRONG]}}, {"access": {"allowFrom": [WRONG]}}, ""),
+        ({"access": {"allowFrom": [WRONG]}}, {"access": {"allowFrom": [WRONG] * 2}}, "From[1]"),
+        (
+            {"access": {"allowTo": [{"to": [RIGHT]}, {"to": [RIGHT, WRONG]}]}},
+            {"access": {"allowTo": [{"to": [WRONG]}]}},
+            "",
+        ),
+        ({"access": {"allowFrom": [WRONG]}}, {"access": {"allowTo": [{"to": [WRONG]}]}}, "To[0]"),
+        ({"rollout": {"steps": [STEP, NO_STEP]}}, {"rollout": {"steps": [NO_STEP]}}, ""),
+        ({"rollout": {"steps": [NO_STEP]}}, {"rollout": {"steps": [NO_STEP] * 2}}, "steps.1.hold"),
+        # What could not be read is put right: what is left as it was beside it was there.
+        (UNREAD | {"access": {"allowFrom": [WRONG]}}, {"access": {"allowFrom": [WRONG]}}, ""),
+        (
+            UNREAD | {"access": {"allowFrom": [RIGHT]}},
+            {"access": {"allowFrom": [WRONG]}},
+            "From[0]",
+        ),
+        (UNREAD | {"traffic": PUBLIC}, {"traffic": PUBLIC}, ""),
+        (UNREAD, {"traffic": PUBLIC}, "gate.example.com"),
+        (UNREAD | MANY_POWERS, MANY_POWERS, ""),
+        (UNREAD, MANY_POWERS, "hostNetwork"),
+        (
+            UNREAD | {"canary": {"model": {"uri": "demo://shapes"}, "weight": 1}},
+            {"canary": {"model": {"uri": "demo://shapes"}, "weight": 1}},
+            "spec.canary: is equal",
+        ),
+    ],
+)
+def test_what_was_wrong_before_is_known_wherever_it_stands(
+    before: dict[str, Any], after: dict[str, Any], refused: str
+) -> None:
+    some = around(allowed=Allowed(hosts=("a",)), forbidden=frozenset({Power.HOST_NAMESPACES}))
+    verdict = judge(a_detector(**after), a_detector(**before), some)
+    assert [refused in each for each in verdict.refusals] == ([True] if refused else [])
+    assert verdict.warnings or refused
+
+
 @pytest.mark.parametrize(
     ("theirs", "clash"),
     [

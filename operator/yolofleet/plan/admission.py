@@ -4,6 +4,8 @@ Everything here is also survived when it gets past: the operator tells it in the
 only tells it earlier, to the person who can still change it.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -53,15 +55,45 @@ def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
     if old is not None and old.get("spec") == new.get("spec"):
         return Verdict()  # labels and the like; what is wrong was wrong before, and is in status
     detector, wrong = _read(new, around)
-    before = _read(old, around)[1] if old else ()
-    refusals = [each for each in wrong if each not in before]
-    warnings = [each for each in wrong if each in before]
+    before = Counter(_anywhere(each) for each in _before(new, old, around)) if old else Counter()
+    refusals, warnings = list[str](), list[str]()
+    for each in wrong:
+        known = before[_anywhere(each)] > 0
+        before[_anywhere(each)] -= 1
+        (warnings if known else refusals).append(each)
     if detector:
         if old is None:
             refusals += _taken_name(detector, around)
         warnings += _doubts(detector.spec)
         warnings += (f"spec.traffic.hosts: {each}" for each in around.crossed)
     return Verdict(tuple(refusals), tuple(warnings))
+
+
+def _before(new: Manifest, old: Manifest, around: Neighbours) -> Iterable[str]:
+    """Return what was wrong with `old`: as far as it cannot be parsed, with what `new` left as is.
+
+    That a canary is equal is said of more than one part of the spec, and so of none that is left.
+    """
+    was, wrong = _read(old, around)
+    now, denied = _read(new, around)
+    if was or not now:
+        return wrong
+    left = [
+        each for each in denied if each != CANARY_EQUAL and _part(new, each) == _part(old, each)
+    ]
+    return (*wrong, *left)
+
+
+def _part(raw: Manifest, message: str) -> object:
+    """Return the part of the spec of which `message` speaks."""
+    name = re.match(r"spec\.(\w+)", message)
+    return raw["spec"].get(name[1]) if name else None
+
+
+def _anywhere(message: str) -> str:
+    """Return `message` without the places in lists: they shift as others come and go."""
+    path, colon, what = message.partition(": ")
+    return re.sub(r"\[\d+\]|\.\d+(?=\.|$)", "", path) + colon + what
 
 
 def _read(raw: Manifest, around: Neighbours) -> tuple[Detector | None, tuple[str, ...]]:
