@@ -276,6 +276,67 @@ def test_what_outlives_the_absence_of_its_api_is_known_again() -> None:
     assert cache.named(kinds.ISTIO_GATEWAY, "istio-system", "public") is not None
 
 
+PUBLIC = "istio-system/public"
+
+
+def a_routed(namespace: str, has: str, asks: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a detector and its route, which has `has` while the detector asks for `asks`."""
+    detector, route = a_detector(uid=f"d-{namespace}"), a_child(kinds.VIRTUAL_SERVICE)
+    for each, host in ((detector, asks or has), (route, has)):
+        each["metadata"] |= {"namespace": namespace, "uid": f"{each['kind']}-{namespace}"}
+        each["metadata"]["generation"] = 1
+        traffic = {"hosts": [host], "gateways": [PUBLIC]}
+        each["spec"] = traffic if each is route else {"traffic": traffic}
+    detector["status"] = {"observedGeneration": 1, "provider": "istio"}
+    return detector, route
+
+
+def a_cache_of(*routed: tuple[dict[str, Any], dict[str, Any]]) -> Cache:
+    cache = Cache()
+    cache.set_served(kinds.VIRTUAL_SERVICE, True)
+    for detector, route in routed:
+        cache.put(kinds.DETECTOR, detector)
+        cache.put(kinds.VIRTUAL_SERVICE, route)
+    return cache
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_namespace_that_is_left_keeps_its_hosts_until_it_is_read_without_them(
+    there: bool,
+) -> None:
+    """A Role that went takes nothing from the routes that serve."""
+    left = a_routed("shop", "a.example.com")
+    cache = a_cache_of(left)
+    claim = (PUBLIC, "a.example.com")
+    cache.forget("shop")
+    cache.forget("shop")  # asked for again in vain
+    assert cache.detectors() == []
+    assert cache.routes.taken("yard/gate", [claim]) == {claim: KEY}
+    cache.routes.stirred()
+    cache.put(kinds.DETECTOR, a_routed("yard", "a.example.com")[0])
+    for kind, manifest in zip((kinds.DETECTOR, kinds.VIRTUAL_SERVICE), left, strict=True):
+        assert cache.routes.holder(claim) == KEY
+        listed = [entry_of(kind, manifest)] if there else []
+        cache.replace_all(kind, listed, 9, "shop")
+    assert cache.routes.holder(claim) == (KEY if there else "yard/gate")
+    assert ("yard/gate" in cache.routes.stirred()) is not there
+    for kind, manifest in zip((kinds.DETECTOR, kinds.VIRTUAL_SERVICE), left, strict=True):
+        cache.remove(kind, manifest["metadata"]["uid"], 10)
+    assert cache.routes.holder(claim) == "yard/gate"
+
+
+def test_nothing_is_exchanged_with_a_namespace_that_is_left() -> None:
+    """Nobody writes its routes: it would keep the host that it is to give."""
+    cache = a_cache_of(
+        a_routed("shop", "a.example.com", asks="b.example.com"),
+        a_routed("yard", "b.example.com", asks="a.example.com"),
+    )
+    claim = (PUBLIC, "a.example.com")
+    assert cache.routes.holder(claim) == "yard/gate"
+    cache.forget("shop")
+    assert cache.routes.holder(claim) == KEY
+
+
 def test_an_object_takes_little_more_room_than_it_has_bytes() -> None:
     """At 1,000 detectors there are 16,000; what makes their JSON begins with 8 KiB for each."""
     child = a_child(data={"record": "x" * 1000})

@@ -141,6 +141,7 @@ class Cache(Store[Entry]):
         self._pods: dict[str, dict[str, Entry]] = {}
         self._held: dict[str, Counter[str]] = {}
         self._namesakes = Namesakes()
+        self._left: dict[tuple[Kind, str], dict[str, Standing]] = {}  # by kind and namespace; uid
         self.routes = Routes()
         """Which detector has which host."""
         self.nodes_version = 0
@@ -247,7 +248,8 @@ class Cache(Store[Entry]):
         if entry.kind is kinds.DETECTOR:
             entry = self._asking(entry)
         key = super().put_entry(entry)
-        self.routes.change(entry.uid, known.standing if known else None, entry.standing)
+        left = self._left.get((entry.kind, entry.namespace), {}).pop(entry.uid, None)
+        self.routes.change(entry.uid, known.standing if known else left, entry.standing)
         if entry.kind is kinds.DETECTOR and not known:
             created = str(entry.manifest()["metadata"].get("creationTimestamp", ""))
             self.routes.wake(self._namesakes.add(entry.key, created))
@@ -273,6 +275,29 @@ class Cache(Store[Entry]):
         if kind is kinds.POD and (known.reserved or b'"resourceClaims"' in known.body):
             self.freed += 1
         return key
+
+    def replace_all(
+        self, kind: Kind, entries: Iterable[Entry], version: int, namespace: str = ""
+    ) -> Counter[str]:
+        """Take in a whole list, as the store does, and what went while a namespace was left."""
+        keys = super().replace_all(kind, entries, version, namespace)
+        for uid, standing in self._left.pop((kind, namespace), {}).items():
+            self.routes.change(uid, standing, None)
+        return keys
+
+    def forget(self, namespace: str) -> set[str]:
+        """Forget what is held of a namespace, but for its hosts: its routes may well serve on.
+
+        Others get these once it is read again without them; its detectors write nothing meanwhile.
+        """
+        held = [each for of_kind in self._entries.values() for each in of_kind.values()]
+        keys = super().forget(namespace)
+        for each in held:
+            if each.namespace == namespace and each.standing:
+                left = replace(each.standing, moves=False)
+                self._left.setdefault((each.kind, namespace), {})[each.uid] = left
+                self.routes.change(each.uid, None, left)
+        return keys
 
     def set_served(self, kind: Kind, served: bool) -> bool:
         """Record whether the API of an optional kind exists; return whether that is news."""
