@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from yoloserve.core import WARM_UP_RUNS
+from yoloserve.errors import InvalidParameter
 
 BOXES = [[55.0, 32.5, 105.0, 57.5], [20.0, 55.0, 40.0, 75.0]]
 
@@ -107,6 +109,10 @@ async def test_images_with_different_numbers_of_objects_are_filled_up(serve, jpe
         ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": [1, None, 3]}}, "numbers"),
         ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": ["1", "2", "3"]}}, "numbers"),
         ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": [True] * 3}}, "numbers"),
+        ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": [True, 1, 2]}}, "numbers"),
+        ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": [[1, 2], [3]]}}, "numbers"),
+        ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": [[], [[]]]}}, "numbers"),
+        ({"image": {"shape": [1, 1, 3], "datatype": "UINT8", "data": []}}, "is not 0 numbers"),
         ({"image": {"parameters": {"binary_data_size": 5}}}, "0 bytes follow"),
         ({"image": {"parameters": {"binary_data_size": False}}}, "0 bytes follow"),
         ({"outputs": [{"name": "masks"}]}, "there are num_dets"),
@@ -354,6 +360,35 @@ def test_tritons_client_is_told_what_is_wrong(client, jpeg: bytes) -> None:
         client.infer("gate", [whole], timeout=1)
     with pytest.raises(InferenceServerException, match="unknown_model"):
         client.infer("yard", [whole])
+
+
+def pixels_of(data: list[Any]) -> np.ndarray:
+    from yoloserve.http.inference_protocol import Limits, read
+
+    image = {"name": "image", "shape": [1, 1, 3], "datatype": "UINT8", "data": data}
+    (source,) = read(json.dumps({"inputs": [image]}).encode(), None, Limits(4, 10**6)).sources
+    return source.make()
+
+
+@pytest.mark.parametrize(
+    "data", [[3, 2, 1], [[[3, 2, 1]]], [[3], [2], [1.4]], [10**30, 2**63, -(2**62)]]
+)
+def test_numbers_may_be_nested_and_of_any_size(data: list[Any]) -> None:
+    expected = [1, 2, 3] if data[0] != 10**30 else [0, 255, 255]
+    assert pixels_of(data).tolist() == [[expected]]
+
+
+@pytest.mark.parametrize("where", [lambda data: data, lambda data: [data]])
+def test_long_text_among_numbers_takes_no_more_than_itself(where) -> None:
+    """Numpy would write each number as wide as the text is."""
+    data = where(["x" * 100_000, *[1] * 100])
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidParameter, match="expected numbers"):
+            pixels_of(data)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 async def test_pixels_arrive_in_the_colours_they_were_sent_in(picture) -> None:

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -242,18 +242,27 @@ def _pixels(
             raise InvalidParameter(f"shape: {shape} of {datatype} is not {len(data)} bytes")
         array = np.frombuffer(data, dtype)
     else:
-        try:
-            array = np.asarray(data).reshape(-1)
-        except ValueError:  # lists of different lengths
-            array = np.empty(0, object)
-        if array.dtype.kind not in "iuf":  # nor null, "1" or true
-            raise InvalidParameter("data: expected numbers")
+        array = _numbers(data)
     if array.size != math.prod(shape):
         raise InvalidParameter(f"shape: {shape} is not {array.size} numbers")
     to_image = _from_bytes if datatype == "UINT8" else _from_floats
     down, across = (1, 2) if datatype == "UINT8" else (2, 3)
     size = shape[across], shape[down]
     return [Pixels(*size, partial(to_image, image)) for image in array.reshape(shape)]
+
+
+def _numbers(data: list[Any]) -> NDArray[Any]:
+    """Flatten lists of numbers: numpy takes text, too, and makes all as wide as the longest."""
+    flat, kinds = data, set(map(type, data))
+    while kinds == {list}:
+        flat = list(chain.from_iterable(flat))
+        kinds = set(map(type, flat))
+    try:
+        if kinds <= {int, float}:
+            return np.asarray(data, np.float64).reshape(-1)
+    except (ValueError, OverflowError):  # lists of different lengths, or of too many levels
+        pass
+    raise InvalidParameter("data: expected numbers")
 
 
 def _from_bytes(rgb: NDArray[Any]) -> Image:
