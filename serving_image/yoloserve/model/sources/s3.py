@@ -4,8 +4,9 @@ Not by obstore, which is 29 MB smaller: it reads no profiles (AWS_PROFILE, a mou
 file), and without credentials asks the machine's metadata service instead of going on unsigned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ def download(url: str, part: Path, *, most: int) -> None:
 
     Raises `ModelNotFound`, `ModelDownloadFailed`, and `OSError` for a disk that is full.
     """
+    if not url.removeprefix("s3://").strip("/").partition("/")[2]:
+        raise ModelNotFound(f"there is no object in {url}: it names a bucket alone")
     store = _store()
     for _ in range(TRIES):
         try:
@@ -36,20 +39,39 @@ def download(url: str, part: Path, *, most: int) -> None:
 
 
 def _go_on(store: Any, url: str, part: Path, most: int) -> None:
-    open_now = partial(store.open, url.removeprefix("s3://"), cache_type="none")
-    with _asked(open_now, url=url) as remote:
-        size, version = int(remote.details["size"]), str(remote.details.get("ETag", ""))
+    path = url.removeprefix("s3://")
+    with _asked(partial(store.open, path, cache_type="none"), url=url) as remote:
+        compared = remote.details  # with each range, by s3fs: the ETag, where it has one
+        begun = version, size = _version(compared)
         if size > most:
             raise ModelDownloadFailed(f"{url} is larger than {most} bytes")
         noted = validator_of(part)
         if size_of(part) > size or not noted.is_file() or noted.read_text() != version:
             discard(part)
         noted.write_text(version)
+
+        def unchanged() -> bool:
+            return _version(_asked(partial(store.info, path, refresh=True), url=url)) == begun
+
+        if not version:
+            compared.pop("ETag", None)
         with part.open("ab") as file:
             remote.seek(file.tell())
             while file.tell() < size:
-                rest = min(RANGE, size - file.tell())
-                file.write(_asked(partial(remote.read, rest), url=url))
+                read = partial(remote.read, min(RANGE, size - file.tell()))
+                try:
+                    file.write(_asked(read, url=url))
+                except _Changed:
+                    # Some stores name an object otherwise, or not at all, where they send it.
+                    if "ETag" not in compared or not unchanged():
+                        raise
+                    del compared["ETag"]
+        if "ETag" not in compared and not unchanged():
+            raise _Changed
+
+
+def _version(details: Mapping[str, Any]) -> tuple[str, int]:
+    return str(details.get("ETag", "")), int(details["size"])
 
 
 def _store() -> Any:
@@ -79,4 +101,7 @@ def _asked(call: Callable[[], R], *, url: str) -> R:
     except FileNotFoundError as error:
         raise ModelNotFound(f"there is no {url}") from error
     except (OSError, BotoCoreError, ClientError) as error:  # s3fs translates most into the first
+        of_store = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
+        if of_store.get("HTTPStatusCode") == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise _Changed from None  # it has become shorter
         raise ModelDownloadFailed(f"cannot download {url}: {error}") from error
