@@ -252,6 +252,15 @@ async def test_who_gets_no_place_is_not_told_of_the_other_side(hosts: int) -> No
         assert len(places._of_hosts) == 1
 
 
+async def test_an_address_that_is_refused_waits_for_no_place() -> None:
+    fetcher = Fetcher(("cams.example.com",), timeout_s=0.05)
+    async with AsyncExitStack() as held:
+        for _ in range(MOST_OF_A_HOST):
+            await held.enter_async_context(fetcher._places.hold("else.example.com:443"))
+        with pytest.raises(UrlRefused, match="not one of the hosts"):
+            await fetched(fetcher, "https://else.example.com/gate.jpg")
+
+
 async def test_nobody_there_is_told(nobodys_port: int) -> None:
     with pytest.raises(UrlFailed, match="ConnectError"):
         await fetched(local(nobodys_port), f"http://cams.example.com:{nobodys_port}/")

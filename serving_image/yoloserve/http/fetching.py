@@ -134,8 +134,9 @@ class Fetcher:
             headers["traceparent"] = trace.traceparent
         size = 0
         try:
+            self._require_allowed(asked := httpx.URL(url))  # what is refused waits for no place
             async with (
-                self._places.hold(_host(httpx.URL(url))),
+                self._places.hold(_host(asked)),
                 asyncio.timeout(self._timeout_s),
                 # One for each picture: a cookie of one answer is no other's business.
                 httpx.AsyncClient(
@@ -163,14 +164,7 @@ class Fetcher:
 
     async def checked(self, request: httpx.Request) -> httpx.Request:
         """Turn a request into one to an address that may be asked."""
-        url = request.url
-        if url.scheme not in self._schemes:
-            raise UrlRefused(f"url: only {' and '.join(self._schemes)} addresses are fetched")
-        if url.userinfo:
-            raise UrlRefused("url: no user names and passwords in addresses")
-        port = url.port or DEFAULT_PORTS[url.scheme]
-        if not self._allows(url.host.lower(), port, url.scheme):
-            raise UrlRefused(f"url: {url.host}:{port} is not one of the hosts allowed here")
+        url, port = request.url, self._require_allowed(request.url)
         addresses = await self._resolve(url.host, port)
         if not addresses:
             raise UrlFailed(f"url: {url.host} has no address")
@@ -182,6 +176,17 @@ class Fetcher:
             headers=request.headers,  # Host is the name that was asked for
             extensions=request.extensions | {"sni_hostname": url.host},  # and so is the certificate
         )
+
+    def _require_allowed(self, url: httpx.URL) -> int:
+        """Return the port of an address whose name may be asked; raise `UrlRefused` of others."""
+        if url.scheme not in self._schemes:
+            raise UrlRefused(f"url: only {' and '.join(self._schemes)} addresses are fetched")
+        if url.userinfo:
+            raise UrlRefused("url: no user names and passwords in addresses")
+        port = url.port or DEFAULT_PORTS[url.scheme]
+        if not self._allows(url.host.lower(), port, url.scheme):
+            raise UrlRefused(f"url: {url.host}:{port} is not one of the hosts allowed here")
+        return port
 
     def _allows(self, host: str, port: int, scheme: str) -> bool:
         names = {f"{host}:{port}"} | ({host} if port == DEFAULT_PORTS[scheme] else set())
