@@ -1,8 +1,9 @@
 """Runs inside an image, on its standard input: prints as JSON what pip and dpkg know of it.
 
-The module that it is given has to import: what cannot start is not released.
+The modules that it is given have to import: what cannot start is not released.
 """
 
+import contextlib
 import glob
 import importlib
 import json
@@ -37,7 +38,9 @@ def main() -> None:
         "packages": rows(own),
         "beside": rows(base),
     }
-    importlib.import_module(sys.argv[1])  # last: Ray finds more packages then, inside its own
+    with contextlib.redirect_stdout(sys.stderr):
+        for module in sys.argv[1:]:  # last: Ray finds more packages then, inside its own
+            importlib.import_module(module)
     json.dump(told, sys.stdout)
 
 

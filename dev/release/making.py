@@ -27,32 +27,43 @@ CRDS: Final = REPOSITORY / "crds"
 IGNORED: Final = ("ls-files", "--others", "--ignored", "--exclude-standard")
 SHIPPED: Final = ("operator", "serving_image", "requirements", "charts", "crds")
 LISTING: Final = "release.json"
+SERVING: Final = (
+    "yoloserve.assembly",
+    "yoloserve.access.tokens",
+    "yoloserve.http.fetching",
+    "onnxruntime",
+    "s3fs",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """An image of a release, the lock of what is installed in it, and a module that it runs."""
+    """An image of a release, the lock of what is installed in it, and modules that it runs."""
 
     product: Product
     lock: str
-    module: str
+    modules: tuple[str, ...]  # with those that are imported late, where no GPU is needed
 
     def name(self, version: str) -> str:
         """Return NAME:TAG."""
         return f"{self.product.name.rsplit('/', 1)[-1]}:{version}{self.product.variant}"
 
 
-def _serving(variant: str, module: str = "yoloserve.assembly") -> Released:
+def _serving(variant: str, *modules: str) -> Released:
     product = Product(
         "yolofleet/yoloserve", "serving_image/Dockerfile", target=variant, variant=f"-{variant}"
     )
-    return Released(product, f"requirements/serving-{variant}.txt", module)
+    return Released(product, f"requirements/serving-{variant}.txt", (*SERVING, *modules))
 
 
 IMAGES: Final = {
-    "operator": Released(PRODUCTS["operator"], "requirements/operator.txt", "yolofleet.__main__"),
-    **{variant: _serving(variant) for variant in ("cpu", "torch", "gpu")},
-    "ray": _serving("ray", "yoloserve.rayserve"),
+    "operator": Released(
+        PRODUCTS["operator"], "requirements/operator.txt", ("yolofleet.__main__",)
+    ),
+    "cpu": _serving("cpu", "openvino"),
+    "torch": _serving("torch", "torch"),
+    "gpu": _serving("gpu"),
+    "ray": _serving("ray", "openvino", "ray", "yoloserve.rayserve"),
 }
 ALWAYS: Final = ("operator", "cpu")  # without these the chart serves nobody
 
@@ -171,7 +182,7 @@ def _destination(to: str) -> Iterator[str]:
 
 
 def _inventory(local: str, image: Released) -> sbom.Inventory:
-    inventory = sbom.read(local, image.module)
+    inventory = sbom.read(local, image.modules)
     locked = (REPOSITORY / image.lock).read_text()
     if more := sbom.beyond(locked, inventory.packages):
         raise WrongResult(f"{local} holds what {image.lock} does not: {', '.join(more)}")

@@ -10,7 +10,7 @@ import json
 import re
 import subprocess
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -57,18 +57,18 @@ class Inventory:
         return cls(raw["python"], raw["system"], raw["dpkg"], packages, beside)
 
 
-def read(image: str, module: str) -> Inventory:
-    """Ask an image that the engine has what is in it. Raises WrongResult unless `module` imports.
+def read(image: str, modules: Sequence[str]) -> Inventory:
+    """Ask an image that the engine has what is in it. Raises WrongResult unless `modules` import.
 
     All as the image's own user, who may not read what root may.
     """
     done = subprocess.run(
         ["docker", "run", "--rm", "--network=none", "--interactive", "--entrypoint=python",
-         image, "-", module],
+         image, "-", *modules],
         input=READER, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise WrongResult(f"{image} does not start: {module} fails in it.\n{done.stderr.strip()}")
+        raise WrongResult(f"{image} does not start: a module fails in it.\n{done.stderr.strip()}")
     return Inventory.parse(done.stdout)
 
 
