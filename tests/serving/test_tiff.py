@@ -143,7 +143,7 @@ def test_the_orientation_is_applied_once(
 @pytest.mark.parametrize("width", [64, 80, 83])
 def test_tiles_are_seen_as_strips_are_or_refused(width: int) -> None:
     """Whatever their numbers mean: OpenCV mistakes some tiles beyond the right edge, untold."""
-    seen = 0
+    seen, mistaken = 0, list[tuple[int, int]]()
     for depth, channels, meaning, planes in product((8, 16), (1, 2, 3, 4), range(9), (1, SEPARATE)):
         stored = np.random.default_rng(7).integers(0, 2**depth, (50, width, channels))
         stored = stored.astype(np.uint8 if depth == 8 else np.uint16)
@@ -152,12 +152,19 @@ def test_tiles_are_seen_as_strips_are_or_refused(width: int) -> None:
             del tags[COLOURS]
         try:
             strips = decode(tiff(stored, tags=tags), max_pixels=ANY)
-            tiles = decode(tiff(stored, tags=tags, block=(32, 32), tiled=True), max_pixels=ANY)
         except (InvalidImage, UnsupportedMediaType):
+            continue
+        try:
+            tiles = decode(tiff(stored, tags=tags, block=(32, 32), tiled=True), max_pixels=ANY)
+        except InvalidImage:
+            continue
+        except UnsupportedMediaType:
+            mistaken += [(planes, channels)]
             continue
         seen += 1
         np.testing.assert_array_equal(tiles, strips, f"{depth} {channels} {meaning} {planes}")
     assert seen >= 20
+    assert all(planes == 1 or channels == 1 for planes, channels in mistaken)
 
 
 @pytest.mark.parametrize(

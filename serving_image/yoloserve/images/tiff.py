@@ -163,16 +163,17 @@ def size(tiff: bytes) -> tuple[int, int]:
         raise InvalidImage(
             f"the image/tiff lists {listed} tiles or strips; its picture has {blocks}"
         )
-    _require_known(directory, int(bits.max()), samples, uneven=width % across > 0)
+    uneven = width % across > 0 and planes == 1
+    _require_known(directory, int(bits.max()), samples, uneven=uneven)
     return width, height
 
 
 def _require_known(directory: Directory, bits: int, samples: int, *, uneven: bool) -> None:
     """Raise `UnsupportedMediaType` for what OpenCV has no decoder for, or a wrong one.
 
-    uneven: the last tile of a row goes beyond the picture. OpenCV takes the rows of such a tile for
-    as long as what is seen of them, in all 16-bit pictures but RGB, and in grey ones with more than
-    one number for each pixel.
+    uneven: the last tile of a row goes beyond the picture, and holds all numbers of its pixels.
+    OpenCV takes the rows of such a tile for as long as what is seen of them, in all 16-bit pictures
+    but RGB, and in grey ones with more than one number for each pixel.
     """
     tiled = Tag.TILE_WIDTH in directory.entries
     meaning = directory.number(Tag.PHOTOMETRIC, RGB)
