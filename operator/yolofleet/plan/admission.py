@@ -55,12 +55,13 @@ def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
     if old is not None and old.get("spec") == new.get("spec"):
         return Verdict()  # labels and the like; what is wrong was wrong before, and is in status
     detector, wrong = _read(new, around)
-    before = Counter(_anywhere(each) for each in _before(new, old, around)) if old else Counter()
+    known = _before(old, new, wrong if detector else (), around) if old else ()
+    before = Counter(map(_anywhere, known))
     refusals, warnings = list[str](), list[str]()
     for each in wrong:
-        known = before[_anywhere(each)] > 0
-        before[_anywhere(each)] -= 1
-        (warnings if known else refusals).append(each)
+        where = _anywhere(each)
+        (warnings if before[where] > 0 else refusals).append(each)
+        before[where] -= 1
     if detector:
         if old is None:
             refusals += _taken_name(detector, around)
@@ -69,14 +70,16 @@ def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
     return Verdict(tuple(refusals), tuple(warnings))
 
 
-def _before(new: Manifest, old: Manifest, around: Neighbours) -> Iterable[str]:
+def _before(
+    old: Manifest, new: Manifest, denied: Iterable[str], around: Neighbours
+) -> Iterable[str]:
     """Return what was wrong with `old`: as far as it cannot be parsed, with what `new` left as is.
 
-    That a canary is equal is said of more than one part of the spec, and so of none that is left.
+    denied: what is of `new`, which can be parsed. That a canary is equal is said of more than one
+    part of the spec, and so of none that is left.
     """
     was, wrong = _read(old, around)
-    now, denied = _read(new, around)
-    if was or not now:
+    if was:
         return wrong
     left = [
         each for each in denied if each != CANARY_EQUAL and _part(new, each) == _part(old, each)

@@ -98,15 +98,8 @@ def choose_router(
     """
     auto = detector.spec.traffic.provider is Provider.AUTO
     kept = _kept(detector, status, children)
-    if former := _former(detector, kept, routers, children, elsewhere):
-        named = _option(detector, detector.spec.traffic.provider, children, elsewhere)
-        there = named.router in routers
-        if detector.spec.suspend or not (there and named.routes):
-            return former, former.router, named if there else None
-    if kept and _is_away(kept, routers) and detector.spec.traffic.provider in {*routers} - {kept}:
-        named = _option(detector, detector.spec.traffic.provider, children, elsewhere)
-        if not named.routes:
-            return named, kept, named
+    if by_name := _by_name(detector, kept, routers, children, elsewhere):
+        return by_name
     provider = provider_for(detector, routers, kept)
     usable = [each for each in SPLITTING if provider_for(detector, {each}) in routers]
     if auto and splits(provider) and kept is None:
@@ -122,26 +115,30 @@ def choose_router(
     return (option, option.router, None) if option.routes else (option, Provider.SERVICE, option)
 
 
-def _is_away(kept: Provider, routers: Collection[Provider]) -> bool:
-    """Say whether a router's API is not in the cluster: it may be for a while."""
-    return splits(kept) and kept not in routers
-
-
-def _former(
+def _by_name(
     detector: Detector,
     kept: Provider | None,
     routers: Collection[Provider],
     children: Children,
     elsewhere: Elsewhere,
-) -> RouterOption | None:
-    """Return the router that serves where the user names another one that splits; as it is."""
+) -> tuple[RouterOption, Provider, RouterOption | None] | None:
+    """Return the way of one on a router that has not moved yet to another, which the user names.
+
+    It goes on by the former as it is, if anybody follows that. While the API of the former is away,
+    as it may be for a moment, the Service carries all; it is still on that one.
+    """
     named = detector.spec.traffic.provider
     if kept is None or kept is named or not (splits(kept) and splits(named)):
         return None
+    goal = _option(detector, named, children, elsewhere) if named in routers else None
+    routes = goal is not None and goal.routes
     if kept not in routers:
+        return (goal, kept, goal) if goal and not routes else None
+    if routes and not detector.spec.suspend:
         return None
-    option = _option(detector, kept, children, elsewhere, stays=True)
-    return option if option.live and option.followed.by is not Following.NOBODY else None
+    former = _option(detector, kept, children, elsewhere, stays=True)
+    serves = former.live and former.followed.by is not Following.NOBODY
+    return (former, kept, goal) if serves else None
 
 
 def _kept(detector: Detector, status: Status, children: Children) -> Provider | None:
