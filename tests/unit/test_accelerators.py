@@ -1,6 +1,5 @@
 """How many more pods fit where, and what is said when they do not."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.conftest import a_detector
 
 from yolofleet.api.detector import Detector, Resources
 from yolofleet.api.pod_template import PodTemplate
@@ -358,12 +358,6 @@ node_rooms = st.builds(
 
 
 def _a_revision(limits: dict[str, int], pod: dict[str, Any]) -> Revision:
-    ours = {"World", "a_detector"}  # this folder's conftest; others have an a_detector too
-    a_detector = next(
-        m.a_detector
-        for m in list(sys.modules.values())
-        if ours <= getattr(m, "__dict__", {}).keys()
-    )
     raw = a_detector(
         resources={"limits": {r: str(n) for r, n in limits.items() if n}}, podTemplate={"spec": pod}
     )

@@ -1,12 +1,12 @@
 """What pods, status and time do, in any order: what nobody approved or judged is not released."""
 
-import sys
 from datetime import timedelta
 
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.unit.conftest import World  # a state machine cannot ask for fixtures
 
 from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import AnalysisStatus, Stage, Verdict
@@ -18,14 +18,6 @@ WALKS = (
     [*APPROVAL, {"weight": 50, "hold": "10s"}],
     [{"weight": 5, "hold": "10s"}, {"weight": 40, "hold": "Approval"}],
 )
-
-
-def _world_type():
-    """Return conftest's World; a state machine cannot ask for fixtures."""
-    ours = {"World", "a_detector"}
-    return next(
-        m.World for m in list(sys.modules.values()) if ours <= getattr(m, "__dict__", {}).keys()
-    )
 
 
 SHORT = [{"weight": 10, "hold": "10s"}]
@@ -51,7 +43,7 @@ class Unapproved(RuleBasedStateMachine):
         self.begin(rollout, replicas, surge, mesh, weight)
 
     def begin(self, rollout, replicas, surge, mesh, weight):
-        self.world = world = _world_type()(mesh=mesh)
+        self.world = world = World(mesh=mesh)
         self.rollout = rollout | ({"maxSurge": surge} if surge else {})
         steps = rollout.get("steps") or SHORT
         world.edit(model=OLD, replicas=replicas, rollout=self.rollout)
@@ -265,7 +257,7 @@ def test_losing_the_deployment_of_stable_and_its_record_releases_nothing(world, 
 
 def test_a_canary_that_is_promoted_while_stable_is_partly_back_waits_as_well():
     """It has all requests but one pod's share, which nobody gave it."""
-    world = _world_type()(mesh=True)
+    world = World(mesh=True)
     rollout = {"strategy": "Canary", "steps": APPROVAL}
     world.edit(model=OLD, replicas=10, rollout=rollout)
     world.settle()

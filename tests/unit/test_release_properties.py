@@ -1,12 +1,12 @@
 """Whatever users, pods and time do, in any order: what a release never does."""
 
 import copy
-import sys
 from datetime import timedelta
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.unit.conftest import World  # a state machine cannot ask for fixtures
 
 from yolofleet.api.names import RELEASED_ANNOTATION, REVISION_LABEL
 from yolofleet.plan.capacity import share_rounded_up
@@ -34,20 +34,12 @@ rollouts = st.one_of(
 GPU = {"limits": {"nvidia.com/gpu": 1}, "requests": {"cpu": "1"}}
 
 
-def _world_type():
-    """Return conftest's World; a state machine cannot ask for fixtures."""
-    ours = {"World", "a_detector"}
-    return next(
-        m.World for m in list(sys.modules.values()) if ours <= getattr(m, "__dict__", {}).keys()
-    )
-
-
 class Releases(RuleBasedStateMachine):
     """Random edits, readiness, losses and clock steps, with a reconcile after any of them."""
 
     @initialize(stands_in=st.booleans())
     def start(self, stands_in):
-        self.world = _world_type()()
+        self.world = World()
         self.templates = {}
         if stands_in:
             self._let_one_stand_in()

@@ -1,10 +1,9 @@
 """Whatever users name and clusters have, in any order: who is served by a route goes on to be."""
 
-import sys
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.unit.conftest import World  # a state machine cannot ask for fixtures
 
 from yolofleet.api.detector import Provider
 from yolofleet.routers.choice import ROUTERS
@@ -24,19 +23,12 @@ TRAFFIC = st.fixed_dictionaries(
 )
 
 
-def _world():
-    """Return conftest's World; a state machine cannot ask for fixtures."""
-    ours = {"World", "a_detector"}
-    modules = list(sys.modules.values())
-    return next(m.World for m in modules if ours <= getattr(m, "__dict__", {}).keys())()
-
-
 class Ways(RuleBasedStateMachine):
     """A detector on Istio's ingress; then anything, with a reconcile after each."""
 
     @initialize()
     def start(self):
-        self.world = _world()
+        self.world = World()
         self.world.absent_for = ABSENT
         self.world.edit(traffic={"hosts": ["a.example.com"], "gateways": ISTIOS[:1]})
         self.world.settle()
