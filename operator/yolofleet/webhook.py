@@ -23,6 +23,7 @@ from yolofleet.plan.admission import Neighbours, Verdict, judge
 from yolofleet.plan.defaults import Defaults
 from yolofleet.routers.choice import router_of
 from yolofleet.routers.claims import wanted
+from yolofleet.runtime import nesting
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ async def serve(
 
     async def review(request: web.Request) -> web.Response:
         try:
-            asked = orjson.loads(await request.read())["request"]
+            asked = nesting.shallow(nesting.read(await request.read()))["request"]
             uid, new, old = str(asked["uid"]), asked["object"], asked.get("oldObject")
             if request.path != PATH:
                 return _answer(uid, Verdict((f"{request.path} is no path of this webhook",)), 404)

@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 
 from controlplane import ports
@@ -37,6 +38,39 @@ async def test_a_detector_gets_its_children_and_a_status(
     await eventually(ready)
     for kind in (kinds.DEPLOYMENT, kinds.SERVICE):
         assert await kube.list(kind, namespace, f"{DETECTOR_LABEL}=gate")
+
+
+async def test_a_detector_that_is_nested_too_deep_holds_up_no_other(
+    operator: OperatorProcess,
+    kube: Kube,
+    namespace: str,
+    make_detector: MakeDetector,
+    fake_kubelet: FakeKubelet,
+    eventually: Eventually,
+) -> None:
+    """An API server stores what orjson neither writes (254 levels) nor reads (1,024)."""
+
+    async def conditions(name: str) -> list[dict[str, str]]:
+        detector = await kube.get(kinds.DETECTOR, namespace, name)
+        return list(detector.get("status", {}).get("conditions", ()))
+
+    async def all_told(*good: str) -> bool:
+        for name in good:
+            if ("Ready", "True") not in [(c["type"], c["status"]) for c in await conditions(name)]:
+                return False
+        words = "spec.podTemplate: is nested in more than 50 levels"
+        told = [[c["message"] for c in await conditions(f"deep-{n}")] for n in (300, 1500)]
+        return all(any(words in message for message in messages) for messages in told)
+
+    for levels in (300, 1500):
+        affinity = orjson.Fragment(b'{"a":' * levels + b"1" + b"}" * levels)
+        await make_detector(f"deep-{levels}", podTemplate={"spec": {"affinity": affinity}})
+    await make_detector()
+    await eventually(lambda: all_told("gate"))
+    assert operator.terminate() == 0
+    operator.start()  # which lists them
+    await make_detector("door")
+    await eventually(lambda: all_told("gate", "door"))
 
 
 async def test_probes_answer_and_sigterm_ends_it_with_0(operator: OperatorProcess) -> None:

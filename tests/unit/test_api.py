@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,10 @@ def test_parsing_gives_the_defaults(detector_with):
         (
             {"podTemplate": {"spec": {"containers": [{"image": "x"}]}}},
             "spec.podTemplate.spec.containers[0]: every item needs a name",
+        ),
+        (
+            {"podTemplate": {"spec": {"affinity": reduce(lambda a, _: {"a": a}, range(49), 1)}}},
+            "spec.podTemplate: is nested in more than 50 levels",
         ),
         (
             {"podTemplate": {"metadata": {"labels": None}}},

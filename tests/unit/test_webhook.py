@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
 from yolofleet import webhook
@@ -48,7 +49,7 @@ class Server:
         trust = ssl.create_default_context(cafile=str(self.folder / "tls.crt"))
         async with (
             aiohttp.ClientSession() as session,
-            session.post(self.url + path, ssl=trust, json=content) as answer,
+            session.post(self.url + path, ssl=trust, data=orjson.dumps(content)) as answer,
         ):
             text = await answer.text()
             return answer.status, await answer.json() if answer.status == 200 else text
@@ -93,6 +94,16 @@ async def test_a_name_that_a_child_of_another_has_is_found_in_the_cache(server: 
     server.cache.put(kinds.SERVICE, {"metadata": metadata | {"labels": labels}, "spec": {}})
     response = (await server.ask(PATH, a_review()))[1]["response"]
     assert "belongs to the detector door" in response["status"]["message"]
+
+
+@pytest.mark.parametrize("levels", [60, 300, 1_500])
+async def test_what_is_nested_too_deep_is_refused_in_words(server: Server, levels: int) -> None:
+    review = a_review()
+    affinity = orjson.Fragment(b'{"a":' * levels + b"1" + b"}" * levels)
+    review["request"]["object"]["spec"]["podTemplate"] = {"spec": {"affinity": affinity}}
+    response = (await server.ask(PATH, review))[1]["response"]
+    assert response["allowed"] is False
+    assert "podTemplate: is nested in more than 50 levels" in response["status"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/", "/validate", PATH + "y", "/healthz"])

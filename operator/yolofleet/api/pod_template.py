@@ -16,6 +16,7 @@ from pydantic import Field
 from yolofleet.api.base import ApiModel, FreeForm
 from yolofleet.api.names import GROUP, child_labels
 from yolofleet.runtime.amounts import POD, unreadable
+from yolofleet.runtime.nesting import deeper_than
 
 SERVER_CONTAINER = "yoloserve"
 SERVER_PORT = ("http", 8080)
@@ -26,6 +27,7 @@ Ray's own port `metrics`."""
 RAY_TAKES = frozenset({8000, METRICS_PORT[1], 52_365, *range(10_002, 20_000)})
 """Ports of a worker of Ray: of requests, of metrics, of its agent, and of its own processes."""
 
+MOST_LEVELS = 50  # more than twice what a pod of Kubernetes has
 MOST_KB = 512
 """Its record holds a podTemplate twice, and the API server stores no object above 1.5 MiB."""
 
@@ -181,6 +183,9 @@ def problems(
     mounts: what is mounted besides the cache. guarded: spec.access says who may ask. said: which of
     `MODEL_SETTINGS` spec.model says. on_ray: some of the pods are Ray's. path: of the template.
     """
+    if deeper_than(MOST_LEVELS, [template.metadata, template.spec]):
+        yield f"{path}: is nested in more than {MOST_LEVELS} levels, and no pod's fields are"
+        return
     size = len(json.dumps([template.metadata, template.spec]).encode()) // 1000
     if size > MOST_KB:
         yield (

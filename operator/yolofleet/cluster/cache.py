@@ -23,6 +23,7 @@ from yolofleet.routers.istio import delegates_of
 from yolofleet.runtime import objects, store
 from yolofleet.runtime.compact import compact
 from yolofleet.runtime.kind import Kind
+from yolofleet.runtime.nesting import bounded
 from yolofleet.runtime.ownership import ownership_of
 from yolofleet.runtime.store import Store, content_of, is_news
 from yolofleet.workloads.accelerators import place, pod_requests
@@ -42,6 +43,7 @@ class Entry(store.Entry):
     # which depends on what there is to route by, the cache says so
 
 
+@bounded
 def entry_of(kind: Kind, manifest: Manifest) -> Entry:
     """Shrink `manifest`, which is left as it is; kind and version are taken from `kind`."""
     metadata = manifest["metadata"]

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 import aiohttp
 import orjson
 
+from yolofleet.runtime import nesting
 from yolofleet.runtime.credentials import Credentials
 from yolofleet.runtime.errors import ClusterError, Gone, NotFound, NotLeading, Unanswered
 from yolofleet.runtime.errors import from_status as error_from_status
@@ -289,7 +290,7 @@ async def _numbered_lines(content: aiohttp.StreamReader) -> AsyncIterator[tuple[
 
 def _take_event(request: Request, line: bytes, take: Callable[[str, Manifest], None]) -> None:
     try:
-        event = orjson.loads(line)
+        event = nesting.read(line)
         type, object = event["type"], event["object"]
     except (ValueError, TypeError, KeyError) as error:
         raise aiohttp.ClientPayloadError(f"the watch said no event: {error!r}") from error
@@ -300,7 +301,7 @@ def _take_event(request: Request, line: bytes, take: Callable[[str, Manifest], N
 
 def _answer(request: Request, response: aiohttp.ClientResponse, content: bytes) -> Manifest:
     try:
-        body: Manifest = orjson.loads(content)
+        body: Manifest = nesting.read(content)
     except orjson.JSONDecodeError:
         body = {}
     if response.status < 400 and body:

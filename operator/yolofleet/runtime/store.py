@@ -18,6 +18,7 @@ import orjson
 from yolofleet.runtime.compact import compact
 from yolofleet.runtime.controller import Controller
 from yolofleet.runtime.kind import Kind
+from yolofleet.runtime.nesting import bounded
 from yolofleet.runtime.objects import Manifest, controller_uid
 from yolofleet.runtime.ownership import Ownership, ownership_of
 
@@ -51,6 +52,7 @@ E = TypeVar("E", bound=Entry)
 def entry_for(controller: Controller) -> Callable[[Kind, Manifest], Entry]:
     """Return what shrinks any object of `controller` to an entry: all of it is kept."""
 
+    @bounded
     def entry(kind: Kind, manifest: Manifest) -> Entry:
         metadata = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
         identity = {"apiVersion": kind.api_version, "kind": kind.name}
