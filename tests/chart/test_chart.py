@@ -15,6 +15,7 @@ from yolofleet.plan.defaults import GpuSeries
 from yolofleet.routers.exposure import Allowed
 from yolofleet.runtime.quantity import amount
 from yolofleet.settings import read_settings
+from yolofleet.workloads import ray_service
 
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 CHILDREN = {
@@ -310,11 +311,24 @@ def test_the_operator_knows_the_labels_by_which_pods_let_it_read_their_evidence(
 
 
 def test_the_operator_does_not_reach_the_credentials_of_its_node(chart):
-    names, anywhere = chart.one("NetworkPolicy")["spec"]["egress"]
+    names, anywhere, api_server = chart.one("NetworkPolicy")["spec"]["egress"]
+    assert 80 not in {port["port"] for port in api_server["ports"]}
     assert {port["port"] for port in names["ports"]} == {53, 5353}
     kept = {p["ipBlock"]["cidr"]: p["ipBlock"]["except"] for p in anywhere["to"] if "ipBlock" in p}
     assert "169.254.0.0/16" in kept["0.0.0.0/0"]
     assert "fe80::/10" in kept["::/0"]
+
+
+def test_the_api_server_is_reached_also_on_a_node_which_to_some_plugins_has_no_address(chart):
+    *_, api_server = chart.one("NetworkPolicy")["spec"]["egress"]
+    assert api_server == {
+        "ports": [{"port": port, "protocol": "TCP"} for port in ray_service.API_SERVER]
+    }
+    policy = chart.one("NetworkPolicy", networkPolicy={"apiServerPorts": [7443]})
+    assert policy["spec"]["egress"][-1] == {"ports": [{"port": 7443, "protocol": "TCP"}]}
+    assert (
+        len(chart.one("NetworkPolicy", networkPolicy={"apiServerPorts": []})["spec"]["egress"]) == 2
+    )
 
 
 def test_the_operator_asks_the_prometheus_that_the_chart_names(chart):

@@ -68,7 +68,7 @@ OBJECT_STORE: Final = "100000000"
 
 _KUBERAY: Final = {"app.kubernetes.io/component": "kuberay-operator"}
 _DASHBOARD: Final = 8265
-_API_SERVER: Final = (443, 6443)  # of the Service, and of many a control plane: the autoscaler asks
+API_SERVER: Final = (443, 6443, 8443, 16443)  # the autoscaler asks; as in the chart's values
 _DNS: Final = (53, 5353)
 _TMP: Final = {"name": "tmp", "mountPath": "/tmp"}
 _NO_SIDECAR: Final = {"sidecar.istio.io/inject": "false"}
@@ -264,7 +264,7 @@ def _policy_of_head(detector: Detector, revision: Revision) -> Manifest:
     name = revision.name
     restricted = detector.spec.access.network_policy is Isolation.RESTRICTED
     redis = _ray(revision).redis
-    reached = [*_API_SERVER, *([_redis_port(redis)] if redis else [])]
+    reached = [*API_SERVER, *([_redis_port(redis)] if redis else [])]
     kuberay = {"namespaceSelector": {}, "podSelector": {"matchLabels": _KUBERAY}}
     return child(
         "network_policy.yaml.j2",
