@@ -362,7 +362,8 @@ class Settings(LastWords, extra="forbid"):
         "accelerator that is faster than one process feeds it; 0: one process does all.",
     )
     host: ServeOnly[str] = Field(
-        "127.0.0.1", description="Address to listen on; 0.0.0.0 in the image."
+        "127.0.0.1",
+        description="Address to listen on; * is every one, of IPv4 and IPv6, as in the image.",
     )
     port: ServeOnly[int] = Field(
         8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one."
@@ -436,6 +437,12 @@ class Settings(LastWords, extra="forbid"):
     def _origins(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         require_origins(value or ())
         return value
+
+    @field_validator("host")
+    @classmethod
+    def _every_address(cls, value: str) -> str:
+        """Say it as asyncio does; a variable cannot, for an empty one is unset."""
+        return "" if value == "*" else value
 
     @field_validator("sha256", mode="before")
     @classmethod

@@ -1,22 +1,27 @@
 """A real server process: starting, draining, ending, and starts that cannot succeed."""
 
+import errno
 import json
 import logging
+import re
 import resource
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from controlplane import ports
 from yoloserve.__main__ import main
+from yoloserve.fronts.server import _bound
 from yoloserve.http.server import most_connections
 from yoloserve.model.sources import http
 from yoloserve.scheduling.connections import Cut
@@ -44,6 +49,48 @@ def test_a_server_is_ready_when_it_says_so_and_answers(run_server, make_model, j
     answer = httpx.post(told["url"] + "v1/detect", content=jpeg, timeout=60)
     assert [found["name"] for found in answer.json()["detections"]] == ["circle", "star"]
     assert answer.headers["x-yolofleet-revision"] == "gate-7c9f1b2a"
+
+
+@pytest.mark.parametrize("fronts", [0, 1])
+def test_as_in_the_image_it_listens_at_addresses_of_either_family(
+    run_server, make_model, fronts
+) -> None:
+    dockerfile = Path(__file__).parents[2] / "serving_image" / "Dockerfile"
+    [host] = re.findall(r"YOLOSERVE_HOST=(\S+)", dockerfile.read_text())
+    port, evidence = ports.reserve(2)
+    server = run_server(
+        model=make_model(), host=host, port=port, evidence_port=evidence, front_processes=fronts
+    )
+    asked = urlsplit(server.logged("ready")["url"])
+    assert asked.port == port
+    here = ["127.0.0.1", "[::1]"] if has_ipv6() else ["127.0.0.1"]
+    for address in here:
+        for url in (
+            f"http://{address}:{port}/health/ready",
+            f"http://{address}:{evidence}/evidence",
+        ):
+            assert httpx.get(url, timeout=60).status_code == 200
+
+
+def has_ipv6() -> bool:
+    """Say whether this machine speaks it at all; containers often may not."""
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+async def test_fronts_do_without_a_family_that_the_kernel_does_not_speak(monkeypatch) -> None:
+    real = socket.socket
+
+    def without_ipv6(family: int = socket.AF_INET, *others: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real(family, *others)
+
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    (only,) = await _bound("", 0)
+    assert only.getsockname()[0] == "0.0.0.0"
+    only.close()
 
 
 def test_a_server_of_tests_that_are_killed_ends_with_them(run_server, make_model) -> None:

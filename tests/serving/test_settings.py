@@ -82,3 +82,8 @@ def test_the_help_of_serve_has_a_flag_for_every_setting(
     told = capsys.readouterr().out
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')} " in told
+
+
+def test_a_star_is_every_address_as_asyncio_says_it(monkeypatch) -> None:
+    monkeypatch.setenv("YOLOSERVE_HOST", "*")
+    assert Settings.read().host == ""

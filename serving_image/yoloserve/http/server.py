@@ -64,6 +64,7 @@ class Server(uvicorn.Server):
         for port, number in self._beside:
             await port.open(self.config.host, number)
         host, port_number = await self._listen(sockets)
+        address = f"[{host}]" if ":" in host else host
         if self.started and not self.should_exit:
             # What was imported stays. Looking through it takes the collector, and all requests
             # meanwhile, 50 ms.
@@ -73,7 +74,7 @@ class Server(uvicorn.Server):
             log.info(
                 "ready",
                 extra={
-                    "url": f"http://{host}:{port_number}/",
+                    "url": f"http://{address}:{port_number}/",
                     "detector": info.name,
                     "revision": info.revision,
                     "version": info.version,
