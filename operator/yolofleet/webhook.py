@@ -94,7 +94,7 @@ async def serve(
                 return _answer(uid, Verdict((f"{request.path} is no path of this webhook",)), 404)
             if asked["kind"]["kind"] != KIND or not isinstance(new, dict):
                 return _answer(uid, Verdict((f"only the making of a {KIND} is judged",)), 400)
-            if not warm():
+            if not (warm() or "deletionTimestamp" in new["metadata"]):
                 message = "the operator is starting, and does not know all detectors yet; try again"
                 return _answer(uid, Verdict((message,)), 503)
             metadata = new["metadata"] | {"namespace": asked["namespace"]}

@@ -133,6 +133,10 @@ async def test_nothing_is_allowed_before_the_others_are_known(server: Server) ->
     response = (await server.ask(PATH, a_review()))[1]["response"]
     assert response["allowed"] is False
     assert "try again" in response["status"]["message"]
+    leaving = a_review()
+    leaving["request"]["object"]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    response = (await server.ask(PATH, leaving))[1]["response"]
+    assert response["allowed"] is True, "it waits for nobody"
 
 
 async def test_a_new_certificate_is_used_for_new_connections(server: Server) -> None:
