@@ -81,6 +81,10 @@ def test_releases_that_fight_already_can_be_told_to_give_way(cluster: Cluster) -
 
 
 def test_a_release_whose_namespace_is_gone_is_in_nobodys_way(cluster: Cluster) -> None:
-    cluster.install("fleet", "leaving")
+    """Its webhook alone would be: nobody answers it."""
+    cluster.install("fleet", "leaving", webhook={"enabled": True})
     cluster.kubectl("delete", "namespace", "leaving", "--wait=false")
+    told = cluster.refused("second", "two", **BESIDE)
+    [command] = [line for line in told.splitlines() if "kubectl" in line]
+    cluster.kubectl(*command.split()[1:])
     cluster.install("second", "two", **BESIDE)
