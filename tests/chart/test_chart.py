@@ -97,6 +97,12 @@ def test_pods_pass_the_restricted_security_standard(chart, values):
             assert security["capabilities"] == {"drop": ["ALL"]}
 
 
+def test_services_beside_a_pod_make_it_no_settings(chart):
+    """Of a Service yolofleet-metrics Kubernetes makes YOLOFLEET_METRICS_PORT=tcp://…"""
+    for spec in pod_specs(chart.render()):
+        assert spec["enableServiceLinks"] is False
+
+
 def test_selectors_find_the_operators_pods_and_not_the_tests(chart):
     manifests = chart.render()
     [deployment] = [m for m in manifests if m["kind"] == "Deployment"]
