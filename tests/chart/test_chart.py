@@ -14,7 +14,7 @@ from yolofleet.api.analysis import Mode
 from yolofleet.plan.defaults import GpuSeries
 from yolofleet.routers.exposure import Allowed
 from yolofleet.runtime.quantity import amount
-from yolofleet.settings import read_settings
+from yolofleet.settings import InvalidSettings, read_settings
 from yolofleet.workloads import ray_service
 
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
@@ -528,12 +528,68 @@ def test_an_older_cluster_is_refused(chart):
         ({"resources": {"requests": {"cpu": "much"}}}, "cpu"),
         ({"metrics": {"serviceMonitor": {"interval": "often"}}}, "interval"),
         ({"podLabels": {"on": True}}, "podLabels"),
+        ({"detectorMonitors": {"labels": {"team": "video,edge"}}}, "team"),
+        ({"detectorMonitors": {"labels": {"the team": "edge"}}}, "the team"),
+        ({"metrics": {"rules": {"errorBudget": "0.051"}}}, "errorBudget"),
+        ({"metrics": {"rules": {"errorBudget": "0.00"}}}, "errorBudget"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(chart, wrong: dict[str, Any], told: str):
     with pytest.raises(chart.Refused) as refused:
         chart.text(**wrong)
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("*", True),
+        ("*.cams.example.com", True),
+        ("Gate.Example.COM", True),
+        ("gate", True),
+        ("gate-1.1st.svcs", True),
+        ("gate.shop.svc", False),
+        ("*.shop.SVC.example.com", False),
+        ("gate.local", False),
+        ("10.0.0.1", False),
+        ("1", False),
+        ("a..b.example.com", False),
+        ("a-.example.com", False),
+        (f"{'x' * 64}.example.com", False),
+        (".".join(["x" * 63] * 4), False),
+    ],
+)
+def test_hosts_are_allowed_by_the_chart_as_by_the_operator(chart, host, allowed):
+    told = env(chart) | {"YOLOFLEET_ALLOWED_HOSTS": host}
+    asked = {"traffic": {"allowedHosts": [host]}}
+    if allowed:
+        assert env(chart, **asked) == told
+        read_settings(told)
+    else:
+        with pytest.raises(chart.Refused, match="allowedHosts"):
+            chart.render(**asked)
+        with pytest.raises(InvalidSettings):
+            read_settings(told)
+
+
+@pytest.mark.parametrize("budget", ["0.005", "0.05", ".02", "0.0100"])
+def test_the_budget_may_be_given_by_set_of_which_helm_makes_a_string(chart, budget):
+    arguments = ("--set", f"metrics.rules.enabled=true,metrics.rules.errorBudget={budget}")
+    [rules] = [m for m in chart.render(*arguments) if m["kind"] == "PrometheusRule"]
+    assert rules["spec"]["groups"][0]["rules"][0]["expr"] == f"vector({budget})"
+
+
+def test_a_chart_of_which_this_is_a_part_may_switch_it_off_by_the_usual_name(chart):
+    assert chart.render(enabled=True) == chart.render()
+
+
+def test_names_that_yaml_takes_for_something_else_stay_names(chart):
+    values = {"watchNamespaces": ["7"], "nameOverride": "12", "fullnameOverride": "on"}
+    for manifest in chart.render(release="34", **values):
+        metadata = manifest["metadata"]
+        named = [metadata["name"], metadata.get("namespace", "")]
+        for text in (*named, *metadata.get("labels", {}).values()):
+            assert isinstance(text, str), (manifest["kind"], text)
 
 
 def leaves(schema, path=()):
@@ -557,7 +613,7 @@ def test_every_value_is_described_and_every_described_value_exists(chart):
                 yield from paths(value, (*path, name))
 
     described = {path: sub["description"] for path, sub in leaves(schema)}
-    assert set(paths(defaults)) == set(described) - {("global",)}
+    assert set(paths(defaults)) == set(described) - {("global",), ("enabled",)}
 
 
 def test_no_object_of_the_schema_takes_what_it_does_not_know(chart):

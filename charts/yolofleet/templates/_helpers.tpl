@@ -15,8 +15,8 @@
 {{- end }}
 
 {{- define "yolofleet.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "yolofleet.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "yolofleet.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* What the operator's own pods are selected by. */}}
