@@ -106,9 +106,21 @@ def release(age: str, hold: str, weight: str = "0x200") -> dict[str, str]:
     }
 
 
+def lease(name: str, **pods: str) -> dict[str, str]:
+    """Return what the operators say of a Lease, each of whether it leads."""
+    led = {
+        of("leader_election_master_status", OPERATOR | {"name": name}, pod=pod): values
+        for pod, values in pods.items()
+    }
+    return led | {of("yolofleet_watch_deaf", OPERATOR, pod=pod): "0x15" for pod in pods}
+
+
 HOT = {"exported_namespace": "shop", "exported_pod": "gate-2-x", "namespace": "gpu", "pod": "dcgm"}
-QUEUE = {"name": "yolodetector", "controller": "yolodetector", "pod": "operator-a"}
-RECONCILES = {"controller": "yolodetector", "pod": "operator-a"}
+OPERATOR = {"namespace": "platform"}
+RECONCILES = OPERATOR | {"controller": "yolodetector", "pod": "operator-a", "job": "yolofleet"}
+OTHER = RECONCILES | {"pod": "operator-b", "job": "south"}  # another release
+QUEUE = RECONCILES | {"name": "yolodetector"}
+IN_TIME = "platform: the operator does not get done with detectors in time"
 BLIND = Fires(
     POD,
     "shop/gate-2-x did not see its own test picture",
@@ -414,20 +426,30 @@ CASES = [
         "YoloFleetNoLeader",
         "two wait, and none leads",
         "10m",
-        {
-            of("leader_election_master_status", {"name": "yolofleet", "pod": "a"}): "1x5 0x10",
-            of("leader_election_master_status", {"name": "yolofleet", "pod": "b"}): "0x15",
-        },
-        [Fires({}, "No replica of the operator leads")],
+        lease("yolofleet", a="1x5 0x10", b="0x15"),
+        [Fires(OPERATOR | {"name": "yolofleet"}, "yolofleet: no replica of the operator leads")],
     ),
     Case(
         "YoloFleetNoLeader",
         "another took over",
         "10m",
-        {
-            of("leader_election_master_status", {"name": "yolofleet", "pod": "a"}): "1x5 0x10",
-            of("leader_election_master_status", {"name": "yolofleet", "pod": "b"}): "0x5 1x10",
-        },
+        lease("yolofleet", a="1x5 0x10", b="0x5 1x10"),
+    ),
+    Case(
+        "YoloFleetNoLeader",
+        "of two releases the other one has none, and somebody else's operators are nobody's matter",
+        "10m",
+        lease("yolofleet", a="1x15")
+        | lease("south", c="0x15", d="0x15")
+        | {of("leader_election_master_status", OPERATOR | {"name": "theirs"}, pod="e"): "0x15"},
+        [Fires(OPERATOR | {"name": "south"}, "south: no replica of the operator leads")],
+    ),
+    Case(
+        "YoloFleetNoLeader",
+        "nobody scrapes it",
+        "10m",
+        {},
+        [Fires({"name": "yolofleet"}, "yolofleet: no replica of the operator leads")],
     ),
     Case(
         "YoloFleetReconcileErrors",
@@ -437,11 +459,13 @@ CASES = [
             of("controller_runtime_reconcile_total", RECONCILES, result="success"): "0+30x40",
             of("controller_runtime_reconcile_total", RECONCILES, result="error"): "0+30x40",
             of("controller_runtime_reconcile_errors_total", RECONCILES): "0+30x40",
+            of("controller_runtime_reconcile_total", OTHER, result="success"): "0+9000x40",
+            of("controller_runtime_reconcile_errors_total", OTHER): "0x40",
         },
         [
             Fires(
-                {},
-                "More than a tenth of the operator's reconciles fail",
+                OPERATOR | {"job": "yolofleet"},
+                "platform: more than a tenth of the operator's reconciles fail",
                 description="500m a second. The log names detectors and reasons.",
             )
         ],
@@ -465,7 +489,7 @@ CASES = [
                 f"{n}x6" for n in range(20)
             )
         },
-        [Fires({}, "The operator does not get done with detectors in time")],
+        [Fires(OPERATOR | {"job": "yolofleet"}, IN_TIME)],
     ),
     Case(
         "YoloFleetQueueStuck",
@@ -481,7 +505,7 @@ CASES = [
             of("workqueue_queue_duration_seconds_bucket", QUEUE, le=le): f"0+{n}x40"
             for le, n in {"1": 10, "60": 20, "300": 60, "+Inf": 60}.items()
         },
-        [Fires({}, "The operator does not get done with detectors in time")],
+        [Fires(OPERATOR | {"job": "yolofleet"}, IN_TIME)],
     ),
     Case(
         "YoloFleetQueueStuck",
