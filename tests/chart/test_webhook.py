@@ -55,6 +55,15 @@ def test_the_service_leads_to_the_port_that_the_operator_opens(chart):
     assert volume["secret"]["secretName"] == "fleet-yolofleet-webhook"
 
 
+def test_a_pod_that_leaves_answers_until_nobody_is_led_there_any_more(chart):
+    pods = [chart.one("Deployment", **on)["spec"]["template"]["spec"] for on in ({}, ON)]
+    without, leaving = (pod["containers"][0].get("lifecycle") for pod in pods)
+    assert without is None
+    assert leaving == {"preStop": {"sleep": {"seconds": 5}}}
+    less, grace = (pod["terminationGracePeriodSeconds"] for pod in pods)
+    assert grace == less + 5, "the sleep takes nothing from the end"
+
+
 def test_it_fails_closed_and_asks_for_nothing_but_specs(chart):
     _, hook = configuration(chart)
     assert hook["failurePolicy"] == "Fail"
