@@ -110,8 +110,10 @@ def test_cert_manager_makes_the_certificate_where_asked_to(chart):
     injected = whole["metadata"]["annotations"]["cert-manager.io/inject-ca-from"]
     assert injected == "platform/" + certificate["metadata"]["name"]
     assert "caBundle" not in hook["clientConfig"]
-    [container] = chart.one("Deployment", **values)["spec"]["template"]["spec"]["containers"]
-    assert container["volumeMounts"]
+    [volume] = chart.one("Deployment", **values)["spec"]["template"]["spec"]["volumes"]
+    assert volume["secret"]["secretName"] == certificate["spec"]["secretName"]
+    [own] = [m["metadata"]["name"] for m in chart.render(**ON) if m["kind"] == "Secret"]
+    assert own != certificate["spec"]["secretName"], "it would be taken for the chart's later on"
     assert "Secret" not in {m["kind"] for m in chart.render(**values)}
     given = {"kind": "ClusterIssuer", "name": "internal"}
     values["webhook"]["certManager"]["issuerRef"] = given

@@ -354,6 +354,9 @@ def test_the_mesh_keeps_its_ports(world):
                                 "name": "yoloserve",
                                 "env": [
                                     {"name": "HTTPS_PROXY", "value": "http://proxy:3128"},
+                                    {"name": "http_proxy", "value": "proxy.corp:3129"},
+                                    {"name": "ALL_PROXY", "value": ""},
+                                    {"name": "NOTE", "value": "proxy.corp:3130"},
                                     {"name": "KEYS", "value": "https://login.example.com/keys"},
                                     {"name": "ODD", "value": "http://[not-an-address"},
                                     {
@@ -367,7 +370,7 @@ def test_the_mesh_keeps_its_ports(world):
                     }
                 }
             },
-            [80, 443, 3128, 8443],
+            [80, 443, 3128, 3129, 8443],
         ),
     ],
 )

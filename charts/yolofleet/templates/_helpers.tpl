@@ -75,8 +75,9 @@ true
 {{- end }}
 {{- end }}
 
+{{/* Two names: what cert-manager leaves when it is switched off again is never taken for the chart's own. */}}
 {{- define "yolofleet.webhookSecret" -}}
-{{ include "yolofleet.fullname" . }}-webhook
+{{ include "yolofleet.fullname" . }}-webhook{{ if .Values.webhook.certManager.enabled }}-issued{{ end }}
 {{- end }}
 
 {{/* An image of this release, given as (list . "NAME:TAG"), with its digest where `make release` told it. */}}

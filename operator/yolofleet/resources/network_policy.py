@@ -22,6 +22,9 @@ SCHEME_PORTS = {"http": 80, "https": 443, "s3": 443, "gs": 443, "oci": 443}
 FETCHES = "YOLOSERVE_URL_HOSTS"
 """The hosts from which the server may fetch pictures that callers name."""
 
+_PROXY = re.compile(r"(https?|all)_proxy", re.IGNORECASE)
+"""Variables whose URL may lack its scheme."""
+
 DNS = (53, 5353)
 """Of the Service, and of the pods of OpenShift's DNS."""
 
@@ -140,8 +143,8 @@ def _url_ports(pod: Manifest) -> Iterator[int]:
             if entry["name"] == FETCHES and value:
                 named = (int(port) for port in _PORT.findall(value))
                 yield from (80, 443, *(port for port in named if 0 < port < 2**16))
-            if "//" not in value:
-                continue  # no URL names a host without
+            if "//" not in value:  # no URL names a host without, but a proxy's
+                value = f"http://{value}" if _PROXY.fullmatch(entry["name"]) else ""
             try:
                 url = urlsplit(value)
                 port = url.port or SCHEME_PORTS.get(url.scheme)
