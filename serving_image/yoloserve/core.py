@@ -166,6 +166,7 @@ class EngineCore:
         on_batch: OnBatch = lambda _size, _seconds: None,
     ) -> None:
         self.info = engine.info
+        self.head = engine.head
         self.clock = clock
         self.room = Room(max_pixels)
         self.threads = threads
@@ -246,7 +247,7 @@ class EngineCore:
 
     async def look(self, _: Place, prepared: Prepared, wanted: Wanted) -> Seen:
         """Run a picture with whatever else waits; raise `TooLate` if it cannot be in time."""
-        finish = partial(_begin, head=self._engine.head, fit=prepared.fit, wanted=wanted)
+        finish = partial(_begin, head=self.head, fit=prepared.fit, wanted=wanted)
         asked = _Asked(prepared.tensor, finish, wanted.asked)
         ran = await self.batcher.submit(asked, wanted.deadline, wanted.flow)
         looked = ran.output

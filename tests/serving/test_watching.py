@@ -5,13 +5,15 @@ import asyncio
 import numpy as np
 import pytest
 
-from yoloserve.detections.postprocess import Output
+from yoloserve.detections.postprocess import Head, Output
 from yoloserve.engine import watching
 from yoloserve.engine.watching import BLIND_LOOKS, BUSY_ROUNDS, LOOK_AGAIN_S, Watch, seen_alike
 from yoloserve.http.server import BLIND_EXIT, Server
 from yoloserve.settings import Settings
 
-SEEN = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+PLACES = Head.ANCHOR_FREE_ROWS
+SEEN = np.array([[90, 60, 40, 20, 0.9], [30, 20, 10, 10, 0.1]], np.float32)
+BLIND = np.where(np.arange(5) < 4, SEEN, 0).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -24,15 +26,64 @@ SEEN = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
         (SEEN * np.nan, False),
         (SEEN[:1], False),
         (np.where(SEEN > 3, np.inf, SEEN), False),
+        (BLIND, False),
     ],
 )
 def test_the_same_picture_gives_the_same_numbers(output: Output, alike: bool) -> None:
-    assert seen_alike(output, SEEN) == alike
+    assert seen_alike(output, SEEN, PLACES) == alike
 
 
 def test_a_network_that_never_said_anything_may_go_on_saying_nothing() -> None:
-    assert seen_alike(SEEN * 0, SEEN * 0)
-    assert not seen_alike(SEEN, SEEN * 0)
+    assert seen_alike(SEEN * 0, SEEN * 0, PLACES)
+    assert not seen_alike(SEEN, SEEN * 0, PLACES)
+
+
+def rows(*objects: tuple[float, ...]) -> Output:
+    """Return an output of an end-to-end head: x1, y1, x2, y2, score, class."""
+    return np.array(objects, np.float32).reshape(-1, 6)
+
+
+SURE = (100, 80, 200, 160, 0.9, 0), (300, 40, 360, 90, 0.8, 1)
+UNSURE = (20, 300, 60, 380, 0.0012, 2), (400, 300, 420, 310, 0.0011, 0)
+OTHER = (500, 10, 520, 12, 0.0011, 3)
+AT_THRESHOLD = (20, 300, 60, 380, 0.251, 2)
+OFF = tuple((x1 + 40, y1, x2 + 40, y2, score, kind) for x1, y1, x2, y2, score, kind in SURE)
+OF_FEW = rows(*SURE)  # as a graph with a threshold writes them
+OF_ALL = rows(*SURE, *UNSURE)  # as one that writes its 300 surest does, whatever they are
+FULL = np.pad(OF_FEW, ((0, 298), (0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("output", "reference", "alike"),
+    [
+        (rows(*SURE[::-1], *UNSURE[::-1]), OF_ALL, True),
+        (rows(*SURE, UNSURE[0], OTHER), OF_ALL, True),
+        (rows(*SURE, AT_THRESHOLD), OF_FEW, True),
+        (OF_FEW, rows(*SURE, AT_THRESHOLD), True),
+        (FULL, OF_FEW, True),
+        (rows(AT_THRESHOLD), rows(), True),
+        (rows(), rows(AT_THRESHOLD), True),
+        (rows(), rows(), True),
+        (rows(), OF_FEW, False),
+        (FULL * 0, FULL, False),
+        (rows(*UNSURE), OF_ALL, False),
+        (rows(*OFF, *UNSURE), OF_ALL, False),
+        (rows(SURE[0]), OF_FEW, False),
+        (OF_FEW, rows(), False),
+        (OF_ALL * np.nan, OF_ALL, False),
+    ],
+)
+def test_objects_are_compared_without_their_order(
+    output: Output, reference: Output, alike: bool
+) -> None:
+    assert seen_alike(output, reference, Head.END_TO_END) == alike
+
+
+def test_where_all_is_unsure_a_network_without_scores_is_blind_all_the_same() -> None:
+    scores = np.geomspace(1e-3, 1e-5, 300)
+    unsure = np.c_[np.tile([10.0, 20.0, 90.0, 80.0], (300, 1)), scores, np.zeros(300)]
+    blind = unsure * [1, 1, 1, 1, 0, 1]
+    assert not seen_alike(blind.astype(np.float32), unsure.astype(np.float32), Head.END_TO_END)
 
 
 class Scene:
@@ -46,7 +97,7 @@ class Scene:
         self.left = False
         self.looks: list[bool] = []
         self.watch = Watch(
-            self._look, self._is_busy, 30, self._leave, self._sleep, self.looks.append
+            self._look, PLACES, self._is_busy, 30, self._leave, self._sleep, self.looks.append
         )
 
     async def _look(self) -> Output:
@@ -137,10 +188,10 @@ async def test_a_blind_server_answers_nobody(serve, backend, jpeg: bytes) -> Non
 
 async def test_the_probe_goes_through_the_engine_and_notices(serve, backend) -> None:
     async with serve() as served:
-        reference = await served.core.look_at_probe()
-        assert seen_alike(await served.core.look_at_probe(), reference)
+        reference, head = await served.core.look_at_probe(), served.core.head
+        assert seen_alike(await served.core.look_at_probe(), reference, head)
         backend.output = backend.output * 0
-        assert not seen_alike(await served.core.look_at_probe(), reference)
+        assert not seen_alike(await served.core.look_at_probe(), reference, head)
 
 
 async def test_a_process_that_gives_up_ends_with_a_failure(serve) -> None:

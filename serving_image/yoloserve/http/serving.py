@@ -138,6 +138,7 @@ class EngineServing(Serving):
             spans=spans(),
             watch=Watch(
                 core.look_at_probe,
+                core.head,
                 is_busy=lambda: core.admission.inside > 0,
                 interval_s=settings.probe_interval_seconds,
                 looked=metrics.looked,
