@@ -1,6 +1,7 @@
 """What cannot be served by TensorRT, and why; without a GPU, over a stand-in that only fails."""
 
 import sys
+from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from yoloserve.engine import starting
 from yoloserve.engine.starting import start
 from yoloserve.errors import BackendUnsupported, ModelUnsupported
 from yoloserve.model.formats import engine_file
+from yoloserve.model.own import own_folder
 from yoloserve.settings import BackendName, Settings
 
 
@@ -94,3 +96,26 @@ def test_an_onnx_model_is_not_compiled_in_8_bits(make_model, settings: Settings)
     asked = {"model": make_model(), "precision": "int8"}
     with pytest.raises(BackendUnsupported, match=r"int8.*in fp16 or fp32"):
         start(settings.model_copy(update=asked))
+
+
+@pytest.mark.usefixtures("tensorrt", "gpu")
+def test_an_engine_that_is_damaged_in_the_cache_is_compiled_anew(
+    make_model, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = import_module("yoloserve.engine.backends.tensorrt")
+    made: list[str] = []
+
+    def compile_onnx(*_: object) -> bytes:
+        made.append("an engine")
+        return engine_file(b"ftrt" + bytes(40), {"names": ["person"]})
+
+    monkeypatch.setattr(backend, "compile_onnx", compile_onnx)
+    of_onnx = settings.model_copy(update={"model": make_model()})
+    folder = own_folder(settings.cache_dir) / "compiled"
+    for times_made, content in ((1, b""), (2, b"damaged"), (3, None), (3, None)):
+        with pytest.raises(ModelUnsupported, match="cannot load the engine"):
+            start(of_onnx)  # by then it is in the cache
+        assert len(made) == times_made
+        [place] = folder.iterdir()
+        if content is not None:
+            place.write_bytes(content)

@@ -1,9 +1,9 @@
 """A folder of the cache that is this user's alone: what runs as code is read from nowhere else.
 
 Compiled networks and engines are native code, and a conversion is taken in the place of the model
-that was checked. Their names say what they were made from, not by whom, and a digest beside them
-would find damage, not malice: whoever can write there could write it, too. The cache itself cannot
-be asked: an `emptyDir` is open to all (0777), a volume to its group. So this folder is made for us
+that was checked. Their names say what they were made from, not by whom, and the digest in them
+finds damage, not malice: whoever can write there could write it, too. The cache itself cannot be
+asked: an `emptyDir` is open to all (0777), a volume to its group. So this folder is made for us
 (0700) and looked through at each start.
 """
 

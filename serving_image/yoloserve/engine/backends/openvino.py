@@ -1,13 +1,16 @@
 """OpenVINO: the fastest on x86 CPUs, with the colour and scale conversion inside the graph."""
 
-from collections.abc import Collection
-from dataclasses import replace
+import hashlib
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
+from yoloserve.engine import kept
 from yoloserve.engine.backends.base import (
     Outputs,
     Tensors,
@@ -24,6 +27,8 @@ from yoloserve.errors import ModelUnsupported
 from yoloserve.model.metadata import Metadata
 from yoloserve.model.weights import ModelFile
 from yoloserve.settings import PrecisionName, Profile
+
+log = logging.getLogger(__name__)
 
 DEVICE = "CPU"
 FLOATS = {"f32", "f16", "bf16"}
@@ -75,12 +80,20 @@ class OpenVino:
         options = self._options(tuning)
         self._red_first = _asks_for_its_size(network) or _reorders(network)
 
-        def compiled(size: Size | None = None) -> list[ov.InferRequest]:
-            sized = network.clone()
-            sized.reshape([batch, 3, *(size or (height, width))])
-            converting = _with_conversion(sized, blue_first=not self._red_first)
-            program = core.compile_model(converting, DEVICE, options)
-            return [program.create_infer_request() for _ in range(self.lanes)]
+        cache = _Cache(core, model, tuning.cache_dir, options)
+
+        def compiled(size: Size | None = None) -> _Program:
+            shape = [batch, 3, *(size or (height, width))]
+
+            def anew() -> ov.CompiledModel:
+                sized = network.clone()
+                sized.reshape(shape)
+                converting = _with_conversion(sized, blue_first=not self._red_first)
+                return core.compile_model(converting, DEVICE, options)
+
+            network_here, mapped = cache.find(shape, anew)
+            requests = [network_here.create_infer_request() for _ in range(self.lanes)]
+            return _Program(requests, mapped)
 
         self._any_size = compiled()
         # Compiled for one size, a network is 4 to 25 % faster than one that takes any.
@@ -90,7 +103,8 @@ class OpenVino:
         """Run the network on this lane's request, copying its output out."""
         height, width = tensors.shape[1:3]
         of_size = self.sizes.find((height, width)) if self.sizes else None
-        request = (of_size or self._any_size)[lane]
+        program = of_size or self._any_size
+        request = program.requests[lane]
         pixels = filled(tensors, self._batch)
         if self._red_first:
             pixels = np.ascontiguousarray(pixels[..., ::-1])
@@ -110,8 +124,55 @@ class OpenVino:
             "INFERENCE_PRECISION_HINT": HINTS.get(self.precision, ov.Type.f32),
             # Pinned threads of several containers would pile up on the same first cores.
             "ENABLE_CPU_PINNING": False,
-            "CACHE_DIR": tuning.cache_dir,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """An inference request for each lane, and the file that holds their weights."""
+
+    requests: list[ov.InferRequest]
+    mapped: object  # none may outlive it
+
+
+class _Cache:
+    """Compiled networks on disk. The runtime's own cache loads damaged ones, and they answer."""
+
+    def __init__(
+        self, core: ov.Core, model: ModelFile, folder: str, options: dict[str, object]
+    ) -> None:
+        self._core = core
+        self._folder = folder
+        self._options = options
+        # All that a compiled network depends on besides its shape, this very file included.
+        cpu = core.get_property(DEVICE, "FULL_DEVICE_NAME"), *sorted(cpu_flags())
+        here = repr((ov.get_version(), cpu, sorted(options.items()))).encode()
+        self._made_of = hashlib.sha256(here)
+        for part in (Path(__file__).read_bytes(), model.content, model.parts.weights):
+            self._made_of.update(part)
+
+    def find(
+        self, shape: list[object], compile_: Callable[[], ov.CompiledModel]
+    ) -> tuple[ov.CompiledModel, object]:
+        """Return the network for inputs of this shape, compiled if it is not here, or damaged.
+
+        With it comes what must be kept as long: the runtime reads weights where they are mapped.
+        """
+        if not self._folder:
+            return compile_(), None
+        key = self._made_of.copy()
+        key.update(repr(shape).encode())
+        place = Path(self._folder) / f"{key.hexdigest()}.openvino"
+        if content := kept.read(place):
+            mapped = np.frombuffer(content, np.uint8)
+            tensor = ov.Tensor(mapped, shared_memory=True)
+            try:
+                return self._core.import_model(tensor, DEVICE, self._options), mapped
+            except RuntimeError as error:  # the runtime's own reasons, of which we know none
+                log.warning("compiled anew", extra={"file": str(place), "reason": str(error)})
+        program = compile_()
+        kept.keep(place, program.export_model().getbuffer())
+        return program, None
 
 
 def _precision(network: ov.Model, wanted: PrecisionName) -> PrecisionName:

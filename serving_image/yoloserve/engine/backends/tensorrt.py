@@ -1,11 +1,9 @@
 """TensorRT: engines for one kind of GPU and one version, compiled from ONNX or as they are."""
 
 import logging
-import os
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Self
 
 import tensorrt as trt
@@ -13,6 +11,7 @@ import torch
 
 from yoloserve.detections.postprocess import Head
 from yoloserve.detections.surest import Surest
+from yoloserve.engine import kept
 from yoloserve.engine.backends import cuda, onnx_graph, plans
 from yoloserve.engine.backends.base import (
     Outputs,
@@ -165,12 +164,12 @@ def load(plan: bytes) -> Any:
 def compiled(model: ModelFile, tuning: Tuning) -> Parts:
     """Compile an ONNX model for this GPU; that takes minutes, unless it is in the cache."""
     place = Path(tuning.cache_dir) / f"{model.sha256}-{made_for(tuning)}.engine"
-    if tuning.cache_dir and place.is_file():
-        return written_engine(place.read_bytes())
+    if tuning.cache_dir and (found := kept.read(place)):
+        return written_engine(bytes(found))
     log.info("compiling for TensorRT", extra={"place": str(place), "reason": "not in the cache"})
     content = compile_onnx(model.parts, tuning)
     if tuning.cache_dir:
-        _keep(place, content)
+        kept.keep(place, content)
     return written_engine(content)
 
 
@@ -209,7 +208,7 @@ def compile_onnx(parts: Parts, tuning: Tuning) -> bytes:
     if plan is None:
         raise ModelUnsupported(f"TensorRT cannot compile the model: {said}")
     if tuning.cache_dir:
-        _keep(timings, bytes(config.get_timing_cache().serialize()))
+        kept.keep(timings, bytes(config.get_timing_cache().serialize()))
     return engine_file(bytes(plan), metadata)
 
 
@@ -230,19 +229,9 @@ def _batch(tuning: Tuning) -> int:
 
 def _remember(config: Any, timings: Path | None) -> None:
     """Let the builder measure only what it has not measured here before."""
-    known = timings.read_bytes() if timings and timings.is_file() else b""
+    known = bytes((timings and kept.read(timings)) or b"")
     cache = config.create_timing_cache(known) or config.create_timing_cache(b"")
     config.set_timing_cache(cache, ignore_mismatch=False)
-
-
-def _keep(place: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all; without room, each start compiles."""
-    try:
-        with NamedTemporaryFile(dir=place.parent, prefix=".part-", delete=False) as part:
-            part.write(content)
-        os.replace(part.name, place)
-    except OSError as error:
-        log.warning("not kept", extra={"file": str(place), "reason": error.strerror})
 
 
 class _Log(trt.ILogger):  # type: ignore[misc]  # untyped
