@@ -55,8 +55,8 @@ Categories are found among the model's classes by name; COCO's crowds are left o
 CONVERT = """Convert an ONNX model for a runtime, and compare the result with its source.
 
   yoloserve convert data.yaml --model file:///models/gate.onnx --precision int8 --into gate_int8/
-      OpenVINO IR; int8 quantises (it needs the package nncf), fp16 halves the file, bf16 and fp32
-      are checked only
+      OpenVINO IR; int8 quantises (it needs the package nncf) and is kept in the cache. fp16 halves
+      the file that --into writes; bf16 and fp32 are checked only
   yoloserve convert data.yaml --model file:///models/gate.onnx --backend tensorrt --precision fp16
       a TensorRT engine, for the GPU of this machine and this version only
   yoloserve serve --model file:///models/gate.onnx --precision int8     finds it in the cache

@@ -1,9 +1,11 @@
 """Scoring a model, and converting it to one that sees the same."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from yoloserve.__main__ import main
@@ -73,12 +75,13 @@ def test_a_converted_model_is_kept_written_and_sees_the_same(
     source = start(Settings(cache_dir=cache, precision="fp32"))
     assert written.info.classes == source.info.classes
     assert written.input_size == source.input_size
-    assert main(asked) == 0  # from the cache, with the same numbers
-    assert capsys.readouterr().out.splitlines()[1] == numbers
+    assert main(asked) == 0
+    assert capsys.readouterr().out.splitlines() == ["fp16: compared only, --into keeps it", numbers]
+    assert list((own_folder(cache) / "converted").iterdir()) == []
 
 
 def test_a_quantised_model_is_found_by_its_source_and_precision(
-    cache, monkeypatch: pytest.MonkeyPatch
+    cache, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(cache_dir=cache, precision="int8", backend=BackendName.OPENVINO)
     with pytest.raises(ModelUnsupported, match="convert --precision int8"):
@@ -87,13 +90,23 @@ def test_a_quantised_model_is_found_by_its_source_and_precision(
     loose = replace(conversion.TARGETS[int8], least_f1=0.5)
     monkeypatch.setitem(conversion.TARGETS, int8, loose)
     asked = ["convert", str(EXAMPLES), f"--cache-dir={cache}", "--precision=int8"]
-    assert main(asked) == 0
-    served = start(settings)
+    assert main([*asked, "--image-size=256"]) == 0
+    served, source = start(settings), start(Settings(cache_dir=cache))
+    sides = [(size.height, size.width) for size in (served.input_size, source.input_size)]
+    assert sides[0] == sides[1]  # what it was made with are settings, and not the model's own
     assert served.info.precision is int8
     assert served.input_size.dynamic == ("amx_int8" not in openvino.cpu_flags())
     monkeypatch.setattr(openvino, "cpu_flags", lambda: {"amx_int8"})
     assert not start(settings).input_size.dynamic  # where a quantised network of any size crashes
-    assert served.info.sha256 == start(Settings(cache_dir=cache)).info.sha256
+    assert served.info.sha256 == source.info.sha256
+
+    (empty := tmp_path / "empty").mkdir()
+    assert main([*asked[:1], str(empty), *asked[2:]]) == EX_CONFIG  # not what was kept before
+    [place] = (own_folder(cache) / "converted").iterdir()
+    place.write_bytes(place.read_bytes()[:-1])
+    with pytest.raises(ModelUnsupported, match="convert --precision int8"):
+        start(settings)
+    assert not place.exists()
 
 
 def test_a_conversion_that_sees_other_things_is_refused_and_not_kept(
@@ -113,6 +126,36 @@ def test_a_conversion_that_loses_average_precision_is_refused_with_the_numbers()
     Parity(agreed, (55.0, 54.2)).require(PrecisionName.INT8)
     with pytest.raises(ParityFailed, match=r"loses 0\.80 points of mAP.*55\.00 -> 54\.20"):
         Parity(agreed, (55.0, 54.2)).require(PrecisionName.BF16)
+
+
+def test_a_conversion_says_of_itself_what_its_source_does(make_model, cache, tmp_path) -> None:
+    arguments = {"args": "{'nms': True, 'dynamic': True}", "batch": "2", "version": "8.10"}
+    rows = np.array([[8, 8, 40, 40, 0.9, 1], [4, 4, 20, 60, 0.1, 0]], np.float32)
+    model = make_model(output=np.repeat(rows, 3, 0), size=None, batch=None, told=arguments)
+    into = tmp_path / "out"
+    asked = ["convert", str(EXAMPLES), f"--model={model}", f"--cache-dir={cache}"]
+    assert main([*asked, "--precision=fp16", f"--into={into}", "--image-size=128"]) == 0
+    usual = Settings(cache_dir=cache, precision="fp32", profile="throughput", max_batch=8)
+    source, written = (
+        start(usual.model_copy(update={"model": address})) for address in (model, into.as_uri())
+    )
+    assert written._backend.metadata == source._backend.metadata
+    assert written.max_batch == 2  # further pictures would be answered with nothing
+
+
+def test_what_is_kept_in_the_cache_is_only_what_a_server_gains_by(cache) -> None:
+    before = start(Settings(cache_dir=cache, precision="fp32")).input_size
+    asked = ["convert", str(EXAMPLES), f"--cache-dir={cache}", "--precision=fp32"]
+    assert main([*asked, "--image-size=256"]) == 0
+    assert start(Settings(cache_dir=cache, precision="fp32")).input_size == before
+
+
+@pytest.mark.parametrize(
+    "nothing", [Parity(Agreement()), Parity(Agreement(both=3), (math.nan, math.nan))]
+)
+def test_pictures_that_tell_nothing_let_no_conversion_pass(nothing: Parity) -> None:
+    with pytest.raises(ParityFailed, match="do not tell what fp16 costs"):
+        nothing.require(PrecisionName.FP16)
 
 
 def test_what_to_convert_to_must_be_said(cache, capsys) -> None:

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from yoloserve.engine import starting
+from yoloserve.engine import converted, starting
 from yoloserve.engine.starting import start
 from yoloserve.errors import BackendUnsupported, ModelUnsupported
 from yoloserve.model.formats import engine_file
 from yoloserve.model.own import own_folder
-from yoloserve.settings import BackendName, Settings
+from yoloserve.settings import BackendName, PrecisionName, Settings
 
 
 class Runtime:
@@ -119,3 +119,17 @@ def test_an_engine_that_is_damaged_in_the_cache_is_compiled_anew(
         [place] = folder.iterdir()
         if content is not None:
             place.write_bytes(content)
+
+
+@pytest.mark.usefixtures("tensorrt", "gpu")
+def test_a_conversion_is_found_unless_it_is_damaged(settings: Settings, tmp_path) -> None:
+    tuning = starting.tuning_of(settings, PrecisionName.FP16)
+    place = converted.place_of(settings, settings.backend, "0" * 64, tuning)
+    place.parent.mkdir()
+    (tmp_path / converted.ENGINE).write_bytes(engine_file(b"plan", {"names": ["person"]}))
+    converted.keep(place, tmp_path)
+    found = converted.find(settings, settings.backend, "0" * 64, tuning)
+    assert found is not None
+    assert (found.content, found.metadata) == (b"plan", {"names": ["person"]})
+    place.write_bytes(place.read_bytes()[1:])
+    assert converted.find(settings, settings.backend, "0" * 64, tuning) is None

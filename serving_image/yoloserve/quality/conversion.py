@@ -5,11 +5,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import isnan
 from operator import add
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from yoloserve.detections.postprocess import Detections, Head
+from yoloserve.detections.postprocess import Detections
 from yoloserve.engine import converted
 from yoloserve.engine.starting import Engine, installed, start, tuning_of
 from yoloserve.errors import InvalidSettings, ParityFailed
@@ -76,43 +77,51 @@ class Parity:
                 f"in {precision} the model loses {loss:.2f} points of mAP, more than "
                 f"{target.most_map_loss}: {self}"
             )
+        if not self.agreement.both or (self.maps and isnan(sum(self.maps))):
+            raise ParityFailed(
+                f"the pictures do not tell what {precision} costs: {self}; give some with objects "
+                "that the model finds, and if there are labels, labels of those"
+            )
 
 
-def convert(settings: Settings, data: Path, into: Path | None, look: Look) -> tuple[Path, str]:
+def convert(
+    settings: Settings, data: Path, into: Path | None, look: Look
+) -> tuple[Path | str, str]:
     """Convert the model, compare, and keep it; return where it is, and the numbers.
 
-    data: pictures, with labels if possible; every other one calibrates, the others compare. Raises
-    `ParityFailed`, in which case nothing is kept.
+    data: pictures, with labels if possible; every other one calibrates, the others compare. What
+    was kept before is replaced: it may have been made by other pictures. Raises `ParityFailed`, in
+    which case nothing is kept.
     """
     if settings.precision not in TARGETS:
         raise InvalidSettings(f"precision: say which to convert to, one of {', '.join(TARGETS)}")
     backend = _runtime(settings.backend)
     exact = {"precision": PrecisionName.FP32, "backend": SOURCES[backend]}
     source = start(settings.model_copy(update=exact))
-    tuning = tuning_of(settings, settings.precision)
+    pictures = dataset.read(data, source.info.classes)
+    place = None
     try:
-        place = converted.place_of(settings, backend, source.info.sha256, tuning)
+        folder = converted.folder_of(settings)
+        folder.mkdir(exist_ok=True)
+        if converted.is_kept(backend, settings.precision):
+            tuning = tuning_of(settings, settings.precision)
+            place = converted.place_of(settings, backend, source.info.sha256, tuning)
+        with TemporaryDirectory(dir=folder, prefix=".part-") as part:
+            made = Path(part) / "model"
+            made.mkdir()
+            _write(settings, backend, source, pictures[::2], made)
+            result = start(settings.model_copy(update=_served(settings, backend, made)))
+            parity = compared(source, result, pictures[1::2] or pictures, look)
+            parity.require(settings.precision)
+            (made / PARITY_FILE).write_text(f"{parity}\n")
+            if place:
+                converted.keep(place, made)
+            if into:
+                shutil.copytree(made, into, dirs_exist_ok=True)
     except OSError as error:
-        raise InvalidSettings(f"cannot write to {settings.cache_dir}: {error.strerror}") from error
-    if not place.is_dir():
-        try:
-            place.parent.mkdir(exist_ok=True)
-            # It appears under its name whole or not at all, however the process ends.
-            with TemporaryDirectory(dir=place.parent, prefix=".part-") as folder:
-                made = Path(folder) / source.info.name
-                made.mkdir()
-                pictures = dataset.read(data, source.info.classes)
-                _write(settings, backend, source, pictures[::2], made)
-                result = start(settings.model_copy(update=_served(settings, backend, made)))
-                parity = compared(source, result, pictures[1::2] or pictures, look)
-                parity.require(settings.precision)
-                (made / PARITY_FILE).write_text(f"{parity}\n")
-                made.replace(place)
-        except OSError as error:
-            raise InvalidSettings(f"cannot write to {place.parent}: {error.strerror}") from error
-    if into:
-        shutil.copytree(place, into, dirs_exist_ok=True)
-    return into or place, (place / PARITY_FILE).read_text().strip()
+        where = error.filename or settings.cache_dir
+        raise InvalidSettings(f"cannot write to {where}: {error.strerror}") from error
+    return into or place or f"{settings.precision}: compared only, --into keeps it", str(parity)
 
 
 def _runtime(wanted: BackendName) -> BackendName:
@@ -158,23 +167,10 @@ def _write(
         letterbox(decode(each.path.read_bytes(), max_pixels=settings.max_pixels), source.input_size)
         for each in calibrating
     ]
-    write_ir(parts, settings.precision, [tensor for tensor, _ in tensors], made / "model.xml")
-    (made / METADATA_FILE).write_text(_facts(source))
-
-
-def _facts(source: Engine) -> str:
-    """Say what the public exporter writes beside a graph; JSON is YAML."""
-    size, info = source.input_size, source.info
-    facts = {
-        "names": dict(enumerate(info.classes)),
-        "imgsz": [size.height, size.width],
-        "stride": size.stride,
-        "task": "detect",
-        "version": info.version,
-        "end2end": source.head is Head.END_TO_END,
-        "converted_from": info.sha256,
-    }
-    return json.dumps(facts, indent=1) + "\n"
+    told = write_ir(parts, settings.precision, [each for each, _ in tensors], made / "model.xml")
+    # Only what the source says of itself: settings mean the same for both when they are served.
+    facts = {**(parts.metadata or told), "converted_from": source.info.sha256}
+    (made / METADATA_FILE).write_text(json.dumps(facts, indent=1, default=str))  # which is YAML
 
 
 def compared(source: Engine, result: Engine, pictures: Sequence[Labelled], look: Look) -> Parity:

@@ -62,7 +62,7 @@ class OpenVino:
     def __init__(self, model: ModelFile, tuning: Tuning) -> None:
         core = ov.Core()
         network = core.read_model(model.content, model.parts.weights)
-        self.metadata = Metadata.parse(model.parts.metadata or _entries(network))
+        self.metadata = Metadata.parse(model.parts.metadata or entries_in(network))
         self.precision = _precision(network, tuning.precision)
         shapes = [each.partial_shape for each in network.inputs]
         entry = entry_of([[_length(side) for side in each] for each in shapes], str(shapes[0]))
@@ -240,7 +240,7 @@ def _reorders(network: ov.Model) -> bool:
     return any(o.get_type_name() == "Constant" and len(o.shape) == 1 for o in orders)
 
 
-def _entries(network: ov.Model) -> dict[str, str]:
+def entries_in(network: ov.Model) -> dict[str, str]:
     """Read what the graph carries: an ONNX file's metadata is kept under `framework`."""
     if network.has_rt_info("framework"):
         return {key: value.astype(str) for key, value in network.rt_info["framework"].items()}

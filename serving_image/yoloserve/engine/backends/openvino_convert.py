@@ -7,18 +7,26 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
+from yoloserve.engine.backends.openvino import entries_in
 from yoloserve.errors import BackendUnsupported
 from yoloserve.images.letterbox import Image
 from yoloserve.model.formats import Parts
 from yoloserve.settings import PrecisionName
 
 
-def write_ir(parts: Parts, precision: PrecisionName, tensors: Sequence[Image], path: Path) -> None:
-    """Write `path` (.xml) and the weights beside it; `tensors` calibrate a quantisation."""
+def write_ir(
+    parts: Parts, precision: PrecisionName, tensors: Sequence[Image], path: Path
+) -> dict[str, str]:
+    """Write `path` (.xml) and the weights beside it; return what the source says of itself.
+
+    tensors: calibrate a quantisation.
+    """
     network = ov.Core().read_model(parts.content, parts.weights)
+    told = entries_in(network)
     if precision is PrecisionName.INT8:
         network = _quantised(network, tensors)
     ov.save_model(network, path, compress_to_fp16=precision is PrecisionName.FP16)
+    return told
 
 
 def _quantised(network: ov.Model, tensors: Sequence[Image]) -> ov.Model:
