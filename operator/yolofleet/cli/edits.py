@@ -64,10 +64,12 @@ def promote(seen: Seen) -> Edit:
             f"nothing to promote: {seen.name} has no spec.canary. A release goes on by its own"
             f" steps: kubectl yd explain {seen.name} says what it waits for"
         )
-    patch: dict[str, Any] = {name: canary[name] for name in BY_FIELD if canary.get(name)}
-    for name in WHOLE:
+    patch: dict[str, Any] = {}
+    for name in (*BY_FIELD, *WHOLE):
         if canary.get(name) is not None:
-            patch[name] = difference(seen.spec.get(name), canary[name])
+            now = seen.spec.get(name) or {}
+            inherited = now if name in BY_FIELD else {}
+            patch[name] = difference(now, {**inherited, **canary[name]})
     if "accelerator" not in patch and _has_accelerators(canary.get("resources")):
         patch |= _gone(seen.spec, "accelerator")  # they take its place: pods would have both
     given = {name: part for name, part in patch.items() if part or part is None}

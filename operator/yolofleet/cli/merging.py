@@ -11,14 +11,15 @@ Path = tuple[str, ...]
 def difference(now: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the merge patch that makes `wanted` of `now`.
 
-    What is null or empty in `wanted` and absent now is no difference: the API server fills it in.
+    What is null in `wanted` is absent: it removes, and nothing else. What is empty counts: roles of
+    nodes are labels with an empty value, and what is left out may get a default that is not empty.
     """
     now = now if isinstance(now, Mapping) else {}
     patch: dict[str, Any] = {name: None for name in now if name not in wanted}
     for name, value in wanted.items():
         if name not in now:
-            if (given := _given(value)) is not None:
-                patch[name] = given
+            if value is not None:
+                patch[name] = _without_nulls(value)
         elif isinstance(value, Mapping) and isinstance(now[name], Mapping):
             if inner := difference(now[name], value):
                 patch[name] = inner
@@ -27,12 +28,10 @@ def difference(now: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
     return patch
 
 
-def _given(value: Any) -> Any:
-    """Return `value` without what is null or empty in it; a number or `false` is neither."""
-    if isinstance(value, Mapping):
-        inner = {name: _given(each) for name, each in value.items()}
-        return {name: each for name, each in inner.items() if each is not None} or None
-    return None if value in (None, [], "") else value
+def _without_nulls(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _without_nulls(each) for name, each in value.items() if each is not None}
 
 
 def touched(patch: Mapping[str, Any], at: Path = ()) -> Iterator[Path]:
