@@ -217,6 +217,14 @@ def test_abort_removes_the_canary_where_nothing_else_goes_on(world: Any) -> None
         edits.abort_canary(seen(world))
 
 
+def test_abort_leaves_the_canary_where_the_operator_has_yet_to_see_a_release(world: Any) -> None:
+    released(world, model=V1, canary={"model": V3, "weight": 10}, rollout=JUDGED)
+    world.edit(model=V2)
+    assert not edits.is_called_off_by_the_spec(seen(world))
+    with pytest.raises(NothingToDo, match="has not seen the last edit"):
+        edits.abort_canary(seen(world))
+
+
 def test_pause_and_resume(world: Any) -> None:
     released(world)
     send(world, edits.pause(seen(world)))
@@ -694,7 +702,7 @@ def test_an_edit_meets_writes_of_the_status(
     )
     kubectl.chmod(0o755)
     monkeypatch.setenv("KUBECTL", str(kubectl))
-    assert main(["abort", "gate"]) == status
+    assert main(["pause", "gate"]) == status
     said = capsys.readouterr()
     assert said.out.count("kubectl patch yd gate") == 1
     assert ("nothing was overwritten" in said.err) is bool(status)

@@ -176,6 +176,7 @@ def abort_release(seen: Seen, record: Raw) -> Edit:
 
 def abort_canary(seen: Seen) -> Edit:
     """Remove the canary."""
+    _caught_up(seen)  # a release that the operator has yet to begin is what is to be called off
     if seen.spec.get("canary") is None:
         raise NothingToDo(
             f"nothing to abort: {seen.name} has no spec.canary and no release under way."
@@ -254,7 +255,7 @@ def _caught_up(seen: Seen) -> None:
     if seen.unseen:
         raise NothingToDo(
             f"the operator has not seen the last edit of {seen.name} yet, so that nobody knows what"
-            f" it waits for: try again in a moment. If it stays so: kubectl yd explain {seen.name}"
+            f" is under way: try again in a moment. If it stays so: kubectl yd explain {seen.name}"
         )
 
 
