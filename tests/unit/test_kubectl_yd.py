@@ -1,8 +1,11 @@
 """What `kubectl yd` shows and would change, of real specs and statuses, without a cluster."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -707,6 +710,83 @@ def test_an_edit_meets_writes_of_the_status(
     assert said.out.count("kubectl patch yd gate") == 1
     assert ("nothing was overwritten" in said.err) is bool(status)
     assert len((tmp_path / "patch.log").read_text().splitlines()) == patches
+
+
+DETECTOR = {
+    "metadata": {"name": "gate", "namespace": "shop", "resourceVersion": "7", "generation": 1},
+    "spec": {},
+    "status": {
+        "revisions": [{"name": "gate-05bb7f85", "role": "Stable"}],
+        "conditions": [{"type": "Ready", "status": "True", "reason": "Serving"}],
+    },
+}
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Any:
+    """`started(SCRIPT, "get", "gate")` is the plugin as a process; SCRIPT is its kubectl."""
+
+    def start(script: str, *arguments: str, **more: Any) -> "subprocess.Popen[str]":
+        kubectl = tmp_path / "kubectl"
+        kubectl.write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
+        kubectl.chmod(0o755)
+        (tmp_path / "one").write_text(json.dumps(DETECTOR))
+        (tmp_path / "list").write_text(json.dumps({"items": [DETECTOR]}))
+        known = {"KUBECTL": str(kubectl), "PYTHONPATH": str(REPOSITORY / "operator")}
+        environment = os.environ | known | more.pop("environment", {})
+        command = [sys.executable, "-m", "yolofleet.cli", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more
+        return subprocess.Popen(command, env=environment, text=True, **pipes)
+
+    return start
+
+
+ANSWERS = (
+    'case "$*" in *pods*) echo \'{"items": []}\';; *get*gate\\ *) cat one;; *) cat list;; esac'
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["pause", "gate"], 130, "nobody knows whether gate was changed"),
+        (["get", "gate"], 130, ""),
+        (["get", "gate", "-w"], 0, ""),
+        (["dashboard"], 0, ""),
+    ],
+)
+def test_ctrl_c_ends_well_only_what_would_go_on_for_ever(
+    arguments: list[str], status: int, told: str, started: Any, tmp_path: Path
+) -> None:
+    process = started("touch asked; exec sleep 60", *arguments, start_new_session=True)
+    while not (tmp_path / "asked").exists():
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, told in err, "Traceback" in err) == (status, True, False), err
+
+
+@pytest.mark.parametrize(("command", "status"), [("pause", 141), ("get", 0)])
+def test_an_edit_that_nobody_reads_of_is_not_made_and_does_not_end_well(
+    command: str, status: int, started: Any, tmp_path: Path
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    script = f"[ $1 = patch ] && touch patched; {ANSWERS}"
+    process = started(script, command, "gate", stdout=writer)
+    os.close(writer)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == status, err
+    assert not (tmp_path / "patched").exists()
+    assert "Exception ignored" not in err
+
+
+def test_a_terminal_that_knows_no_lines_shows_the_rest(started: Any) -> None:
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    process = started(ANSWERS, "get", environment=environment)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert "?? gate-05bb7f85" in out
 
 
 def test_it_starts_without_what_takes_long_to_import() -> None:

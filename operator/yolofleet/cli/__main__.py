@@ -1,13 +1,16 @@
 """The plugin: what was typed in, what to ask kubectl for, and what is shown.
 
-Exits 0, 1 when the cluster or the detector says no, and 2 when it was typed wrongly.
+Exits 0, 1 when the cluster or the detector says no, and 2 when it was typed wrongly. An edit that
+was cut off exits 130 (Ctrl-C) or 141 (nobody reads what it prints): was it made? Nobody knows.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -37,6 +40,8 @@ from yolofleet.cli.why import why
 Change = Callable[[Seen], edits.Edit]
 
 OK, REFUSED = 0, 1
+INTERRUPTED, UNREAD = 130, 141
+"""As shells tell what ended by SIGINT and SIGPIPE."""
 _TRIES: Final = 5
 _CLEAR: Final = "\x1b[H\x1b[2J\x1b[3J"
 
@@ -59,17 +64,40 @@ EDITS: Final[dict[str, tuple[str, Callable[..., edits.Edit]]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know no └: it shows ? there
+        sys.stdout.reconfigure(errors="replace")
     asked = _parser().parse_args(arguments)
+    try:
+        status = _run(asked)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        # the only way out of what goes on for ever
+        endless = asked.run is dashboard or getattr(asked, "watch", False)
+        return _cut_off(asked, INTERRUPTED, OK if endless else INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in it
+        return _cut_off(asked, UNREAD, OK)  # `| head` has seen enough
+
+
+def _run(asked: argparse.Namespace) -> int:
     try:
         return int(asked.run(asked, Kubectl(_flags(asked))))
     except (Failed, NothingToDo, NoPage) as error:
         print(error, file=sys.stderr)
         return REFUSED
-    except KeyboardInterrupt:
-        return OK  # the only way out of a watch
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stderr.close()
-        return OK
+
+
+def _cut_off(asked: argparse.Namespace, edited: int, looked: int) -> int:
+    """Return the exit status, by whether it was an edit that was cut off, and say so."""
+    if asked.run not in (edit, rollback, abort):
+        return looked
+    print(
+        f"Cut off: nobody knows whether {asked.name} was changed. kubectl yd get {asked.name} shows"
+        " how it is.",
+        file=sys.stderr,
+    )
+    return edited
 
 
 # seeing
@@ -230,7 +258,7 @@ def _make(asked: argparse.Namespace, kubectl: Kubectl, change: Change) -> int:
     wish = change(seen)
     if not asked.force and (owners := owned(seen, touched(wish.patch))):
         return _to_commit(seen, wish, owners)
-    print(wish.typed)
+    print(wish.typed, flush=True)  # where nobody reads it, nothing is sent
     seen, after = _sent(asked, kubectl, seen, wish, change)
     if after["metadata"].get("resourceVersion") == seen.version and not asked.dry_run:
         print("Nothing changed: it was so already.")
@@ -284,7 +312,8 @@ def _as_yaml(manifest: dict[str, Any]) -> str:
         import yaml  # here: who sees a tree need not wait for it
     except ImportError:
         return json.dumps(manifest, indent=2) + "\n"  # JSON is YAML
-    text: str = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
+    unicode = "utf" in (sys.stdout.encoding or "").lower()
+    text: str = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=unicode)
     return text
 
 
