@@ -29,7 +29,7 @@ from yolofleet.cli.kubectl import Changed, Forbidden, failure
 from yolofleet.cli.kubectl import Failed as SaidNo
 from yolofleet.cli.merging import difference, kept, removed, touched
 from yolofleet.cli.operators import NoPage, page
-from yolofleet.cli.ownership import owned
+from yolofleet.cli.ownership import LAST_APPLIED, defaults, owned
 from yolofleet.cli.pods import state_in_words
 from yolofleet.cli.tree import tree
 from yolofleet.cli.watching import World as Watched
@@ -421,6 +421,38 @@ def test_what_a_gitops_tool_has_set_is_its_own(manager: str, path: str, is_owned
 
 def test_a_tool_that_writes_the_status_owns_no_spec() -> None:
     assert not owned(managed("argocd-controller", MODEL, subresource="status"), [("spec", "model")])
+
+
+def as_fields(value: Any) -> Any:
+    """Return what a manager owns that stored `value`."""
+    if not isinstance(value, dict):
+        return {}
+    return {".": {}} | {f"f:{name}": as_fields(each) for name, each in value.items()}
+
+
+def made_by_update(manager: str, given: Any, *, noted: bool) -> Seen:
+    """Return what is stored when a tool makes a detector by a plain create: defaults and all."""
+    annotations = {LAST_APPLIED: json.dumps({"spec": given})} if noted else {}
+    spec = {**defaults(), **given, "model": {**defaults()["model"], **given["model"]}}
+    fields = as_fields({"metadata": {"annotations": annotations}, "spec": spec})
+    entry = {"manager": manager, "operation": "Update", "fieldsV1": fields}
+    return Seen({"metadata": {"managedFields": [entry], "annotations": annotations}, "spec": spec})
+
+
+@pytest.mark.parametrize(("manager", "noted"), [("argocd-controller", True), ("helm", False)])
+def test_defaults_are_of_no_tool_that_made_the_detector(manager: str, noted: bool) -> None:
+    given = {"model": V1, "rollout": {"steps": APPROVAL, "paused": True}}
+    made = made_by_update(manager, given, noted=noted)
+    paths = ["model.uri", "model.sha256", "rollout.paused", "resources.limits.memory", "replicas"]
+    found = owned(made, [("spec", *path.split(".")) for path in paths])
+    assert [".".join(each.path) for each in found] == ["spec.model.uri", "spec.rollout.paused"]
+
+
+def test_a_default_that_git_says_too_is_the_tools_where_that_is_noted() -> None:
+    given = {"model": V1, "rollout": {"paused": False}, "replicas": 1}
+    paused = [("spec", "rollout", "paused")]
+    assert owned(made_by_update("argocd-controller", given, noted=True), paused)
+    assert not owned(made_by_update("helm", given, noted=False), paused)
 
 
 # the tree, and why

@@ -3,6 +3,7 @@
 `make generate` writes it to crds/ and the chart; a test fails when either is stale.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -202,6 +203,17 @@ def crd() -> Manifest:
     }
 
 
+def filled_in(node: Schema) -> Manifest:
+    """Return what the API server fills into an object of this schema that says nothing."""
+    found: Manifest = {}
+    for name, sub in node.get("properties", {}).items():
+        if "properties" in sub and ("default" in sub or name in node.get("required", ())):
+            found[name] = {**filled_in(sub), **sub.get("default", {})}
+        elif "default" in sub:
+            found[name] = sub["default"]
+    return found
+
+
 class _Plain(yaml.SafeDumper):
     """Writes equal values out each time: anchors are legal YAML and hard to read."""
 
@@ -218,6 +230,11 @@ HEADER = (
 def rendered() -> str:
     """Return the CRD as the YAML that is committed."""
     return HEADER + yaml.dump(crd(), Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
+
+
+def defaults() -> str:
+    """Return what a spec has that nobody gave it, as the JSON that the plugin reads."""
+    return json.dumps(filled_in(_spec()), indent=2) + "\n"
 
 
 def chart_copy() -> str:

@@ -13,6 +13,7 @@ def files() -> dict[str, str]:
     return {
         f"crds/{PLURAL}.{GROUP}.yaml": crd.rendered(),
         "charts/yolofleet/templates/crd.yaml": crd.chart_copy(),
+        "operator/yolofleet/cli/defaults.json": crd.defaults(),
         "docs/reference/yolodetector.md": reference.rendered(),
     }
 
