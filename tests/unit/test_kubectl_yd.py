@@ -1,5 +1,6 @@
 """What `kubectl yd` shows and would change, of real specs and statuses, without a cluster."""
 
+import contextlib
 import json
 import os
 import signal
@@ -33,6 +34,7 @@ from yolofleet.cli.ownership import LAST_APPLIED, defaults, owned
 from yolofleet.cli.pods import state_in_words
 from yolofleet.cli.tree import tree
 from yolofleet.cli.watching import World as Watched
+from yolofleet.cli.watching import changes
 from yolofleet.cli.why import why
 
 EDGE = {"spec": {"nodeSelector": {"node-role.kubernetes.io/edge": ""}}}
@@ -644,8 +646,99 @@ def test_a_watch_is_followed_from_event_to_event() -> None:
     watched.take("pods", event("ADDED", "b"))
     watched.take("pods", event("DELETED", "a"))
     assert [each["metadata"]["name"] for each in watched.all("pods")] == ["b"]
+    watched.former.add("pods")  # its watch began anew
+    assert len(watched.all("pods")) == 1, "until the new list comes"
+    watched.take("pods", event("ADDED", "c"))
+    watched.take("pods", event("ADDED", "d"))
+    assert [each["metadata"]["name"] for each in watched.all("pods")] == ["c", "d"]
     watched.forget("pods")
     assert watched.all("pods") == []
+
+
+def added(name: str) -> str:
+    metadata = {"namespace": "shop", "name": name}
+    return json.dumps({"type": "ADDED", "object": {"metadata": metadata}})
+
+
+def shown(world: Watched, kind: str = "detectors") -> list[str]:
+    return [each["metadata"]["name"] for each in world.all(kind)]
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Any:
+    """`watching(first, then)` is what comes of watches that print these lines."""
+
+    def watch(first: str, then: str = "exec sleep 60", **others: str) -> Any:
+        script = f"[ -f again ] && {{ {then}; exit; }}; touch again; {first}"
+
+        def start(script: str) -> Any:
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            command = ["bash", "-c", script]
+            return lambda: subprocess.Popen(command, cwd=tmp_path, text=True, **pipes)
+
+        scripts = {"detectors": script} | others
+        starts = {kind: start(script) for kind, script in scripts.items()}
+        return contextlib.closing(changes(starts, frozenset({"pods"})))
+
+    return watch
+
+
+ERROR = json.dumps({"type": "ERROR", "object": {"kind": "Status", "metadata": {}, "code": 410}})
+
+
+@pytest.mark.parametrize("ends", ["true", f"echo '{ERROR}'; exec sleep 60"])
+def test_a_watch_that_ends_begins_anew_and_shows_what_was_meanwhile(
+    ends: str, watching: Any
+) -> None:
+    again = f"sleep 0.5; echo '{added('b')}'; exec sleep 60"
+    with watching(f"echo '{added('a')}'; {ends}", again) as worlds:
+        seen = [shown(next(worlds))]
+        while seen[-1] != ["b"]:
+            seen.append(shown(next(worlds)))
+    assert [] not in seen
+
+
+def test_what_is_gone_when_a_watch_begins_anew_is_forgotten_in_time(
+    watching: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolofleet.cli.watching.ANEW_S", 0.3)
+    with watching(f"echo '{added('a')}'") as worlds:
+        while shown(next(worlds)):
+            pass
+
+
+def test_a_watch_that_is_cut_off_in_the_middle_of_a_word_is_told(watching: Any) -> None:
+    cut = added("b")[:20]
+    script = f"echo '{added('a')}'; echo -n '{cut}'; kill -9 $$"
+    with watching(script) as worlds, pytest.raises(SaidNo, match="middle of a word"):
+        list(worlds)
+
+
+def test_what_may_be_listed_and_not_watched_is_not_shown_as_it_was_once(watching: Any) -> None:
+    no = "echo 'Error from server (Forbidden): unknown (get pods)' >&2; exit 1"
+    with watching("exec sleep 60", pods=f"echo '{added('p')}'; {no}") as worlds:
+        while not (world := next(worlds)).hidden:
+            pass
+    assert shown(world, "pods") == []
+
+
+def test_an_answer_that_is_cut_off_is_no_traceback(started: Any) -> None:
+    for command in (["get"], ["explain", "gate"], ["pause", "gate"]):
+        process = started("echo '{\"items\":['", *command)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert err.startswith("kubectl was ended in the middle of a word")
+
+
+def test_who_may_not_watch_pods_is_told_so_once(started: Any, tmp_path: Path) -> None:
+    script = (
+        "case $* in *pods*) echo 'Error from server (Forbidden): no' >&2; exit 1;; esac\n"
+        "cat event; sleep 0.5; sed s/Serving/Odd/ event; sleep 0.5; exit 1"
+    )
+    (tmp_path / "event").write_text(json.dumps({"type": "ADDED", "object": DETECTOR}) + "\n")
+    out, err = started(script, "get", "-w").communicate(timeout=30)
+    assert "Odd" in out
+    assert err.count("Pods are not shown") == 1
 
 
 # the page of the fleet

@@ -34,7 +34,7 @@ from yolofleet.cli.merging import kept, removed, touched
 from yolofleet.cli.operators import SELECTOR, NoPage, page
 from yolofleet.cli.ownership import Owned, owned
 from yolofleet.cli.tree import tree
-from yolofleet.cli.watching import World, changes
+from yolofleet.cli.watching import changes
 from yolofleet.cli.why import why
 
 Change = Callable[[Seen], edits.Edit]
@@ -132,16 +132,23 @@ def _watch(asked: argparse.Namespace, kubectl: Kubectl) -> int:
         "detectors": lambda: kubectl.start(*_detectors(asked.name), *watching, *everywhere),
         "pods": lambda: kubectl.start(*_pods(asked.name), *watching, *everywhere),
     }
+    on_screen, shown, told = sys.stdout.isatty(), "", False
     with contextlib.closing(changes(watches, frozenset({"pods"}))) as worlds:
         for world in worlds:
-            _show(world, wide=asked.all_namespaces)
+            found = [Seen(raw) for raw in world.all("detectors")]
+            pods, now = world.all("pods"), datetime.now(UTC)
+            text = tree(found, pods, now=now, wide=asked.all_namespaces)
+            if is_news := text != shown:
+                print(_CLEAR + text if on_screen else text, flush=True)
+            hidden = world.hidden.get("pods")
+            if hidden and (not told or (on_screen and is_news)):
+                _tell_hidden(hidden)
+            shown, told = text, bool(hidden)
     return OK
 
 
-def _show(world: World, *, wide: bool) -> None:
-    found = [Seen(raw) for raw in world.all("detectors")]
-    text = tree(found, world.all("pods"), now=datetime.now(UTC), wide=wide)
-    print(_CLEAR + text if sys.stdout.isatty() else text, flush=True)
+def _tell_hidden(error: Forbidden) -> None:
+    print(f"Pods are not shown: {error}", file=sys.stderr)
 
 
 def _read(kubectl: Kubectl, name: str | None, where: Sequence[str]) -> tuple[list[Seen], list[Raw]]:
@@ -157,7 +164,7 @@ def _read(kubectl: Kubectl, name: str | None, where: Sequence[str]) -> tuple[lis
     try:
         return found, answer(pods)["items"]
     except Forbidden as error:
-        print(f"Pods are not shown: {error}", file=sys.stderr)
+        _tell_hidden(error)
         return found, []
 
 

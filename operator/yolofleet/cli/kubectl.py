@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -70,13 +71,19 @@ def answer(process: subprocess.Popen[str]) -> Raw:
     out, err = process.communicate()
     if process.returncode:
         raise failure(err)
-    found: Raw = json.loads(out)
-    return found
+    return _read(out)
 
 
 def events(process: subprocess.Popen[str]) -> Iterator[Raw]:
-    """Return the events of a watch as they come, each a line of its own."""
-    return (json.loads(line) for line in process.stdout or ())
+    """Return the events of a watch as they come, each a line of its own. Raises `Failed`."""
+    return (_read(line) for line in process.stdout or ())
+
+
+def _read(text: str) -> Raw:
+    with contextlib.suppress(ValueError):
+        if isinstance(found := json.loads(text), dict):
+            return found
+    raise Failed("kubectl was ended in the middle of a word, or its answer is no JSON: try again")
 
 
 def failure(err: str) -> Failed:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final
 
 from yolofleet.api.seen import Raw
@@ -16,15 +17,25 @@ from yolofleet.cli.kubectl import Failed, Forbidden, events, failure
 GATHER_S: Final = 0.2
 """So long what comes together is awaited before it is shown."""
 
+ANEW_S: Final = 30.0
+"""So long after a watch began anew nothing comes of it where there is nothing any more."""
+
 
 @dataclass(slots=True)
 class World:
-    """The objects of each kind as last received, by namespace and name."""
+    """The objects of each kind as last received, by namespace and name.
+
+    hidden: kinds that the caller may not see. former: those whose watch began anew, as before it.
+    """
 
     objects: dict[str, dict[tuple[str, str], Raw]] = field(default_factory=dict)
+    hidden: dict[str, Forbidden] = field(default_factory=dict)
+    former: set[str] = field(default_factory=set)
 
     def take(self, kind: str, event: Raw) -> None:
-        """Take over one event of a watch."""
+        """Take over one event of a watch; the first of one that began anew is of a whole list."""
+        if kind in self.former:
+            self.forget(kind)
         metadata = event["object"]["metadata"]
         known, key = self.objects.setdefault(kind, {}), (metadata["namespace"], metadata["name"])
         if event["type"] == "DELETED":
@@ -33,7 +44,8 @@ class World:
             known[key] = event["object"]
 
     def forget(self, kind: str) -> None:
-        """Forget all of a kind: its watch begins anew, with all that there is."""
+        """Forget all of a kind."""
+        self.former.discard(kind)
         self.objects[kind] = {}
 
     def all(self, kind: str) -> list[Raw]:
@@ -42,8 +54,15 @@ class World:
 
 
 Start = Callable[[], "subprocess.Popen[str]"]
-_Event = tuple[str, Raw | Failed | None]
-"""Of which kind: an event, the end of its watch (None), or why there is no other."""
+
+
+class _Mark(Enum):
+    ENDED = auto()  # the watch; the API server ends each now and then
+    LISTED = auto()  # what there is has come, had it anything in it
+
+
+_Event = tuple[str, Raw | Failed | _Mark]
+"""Of which kind: an event, or what became of its watch."""
 
 
 def changes(watches: dict[str, Start], optional: frozenset[str]) -> Generator[World, None, None]:
@@ -59,15 +78,23 @@ def changes(watches: dict[str, Start], optional: frozenset[str]) -> Generator[Wo
             _begin(kind, start, incoming, running)
         while True:
             for kind, news in _together(incoming):
-                if isinstance(news, Forbidden) and kind in optional:
-                    continue
-                if isinstance(news, Failed):
-                    raise news
-                if news is not None:
-                    world.take(kind, news)
-                else:
-                    world.forget(kind)
-                    _begin(kind, watches[kind], incoming, running)
+                match news:
+                    case Forbidden() if kind in optional:
+                        world.hidden[kind] = news
+                        world.forget(kind)
+                    case Failed():
+                        raise news
+                    case _Mark.ENDED:
+                        world.former.add(kind)
+                        _begin(kind, watches[kind], incoming, running)
+                        later = threading.Timer(ANEW_S, incoming.put, [(kind, _Mark.LISTED)])
+                        later.daemon = True
+                        later.start()
+                    case _Mark.LISTED:
+                        if kind in world.former:
+                            world.forget(kind)
+                    case _:
+                        world.take(kind, news)
             yield world
     finally:
         for process in running.values():
@@ -84,12 +111,28 @@ def _begin(
     running[kind] = process = start()
 
     def pump() -> None:
-        for event in events(process):
-            incoming.put((kind, event))
-        err = process.stderr.read() if process.stderr else ""
-        incoming.put((kind, failure(err) if process.wait() else None))
+        for news in _news(process):
+            incoming.put((kind, news))
 
     threading.Thread(target=pump, name=kind, daemon=True).start()
+
+
+def _news(process: subprocess.Popen[str]) -> Iterator[Raw | Failed | _Mark]:
+    """Return the events of a watch, and at last how it ended."""
+    with process:
+        try:
+            for event in events(process):
+                if event.get("type") == "ERROR":  # what it goes on from is too old, most often
+                    process.kill()
+                    yield _Mark.ENDED
+                    return
+                yield event
+        except Failed as error:
+            process.kill()
+            yield error
+            return
+        err = process.stderr.read() if process.stderr else ""
+        yield failure(err) if process.wait() else _Mark.ENDED
 
 
 def _together(incoming: queue.Queue[_Event]) -> Iterator[_Event]:
