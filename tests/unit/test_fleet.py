@@ -72,11 +72,14 @@ def test_who_wants_help_comes_first(world: Any) -> None:
 
     no = {"status": "False"}
     moving = {**progressing, "status": "True", "reason": "RollingOut"}
+    leaving = one("leaves", {**ready, **no}, progressing)
+    leaving["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
     states = {
         each["detector"]: each["state"]
         for each in fleet(
             [
                 one("fine", ready, released, progressing, stalled),
+                leaving,
                 one("unseen"),
                 one("moves", ready, {**released, **no}, moving),
                 one("waits", ready, {**released, **no}, {**progressing, "reason": "Paused"}),
@@ -89,6 +92,7 @@ def test_who_wants_help_comes_first(world: Any) -> None:
         ("shop/dead", "wrong"),
         ("shop/stalled", "wrong"),
         ("shop/waits", "waits"),
+        ("shop/leaves", "moves"),
         ("shop/moves", "moves"),
         ("shop/unseen", "unseen"),
         ("shop/fine", "fine"),

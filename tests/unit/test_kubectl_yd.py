@@ -514,6 +514,26 @@ def test_a_detector_that_is_fine_needs_no_explanation(world: Any) -> None:
     )
 
 
+def test_what_is_being_deleted_is_told_with_what_that_waits_for(world: Any) -> None:
+    released(world)
+    at = {"deletionTimestamp": "2030-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]}
+    world.raw["metadata"] |= at
+    said = "being deleted since 2030-01-01T00:00:00Z (waits for foregroundDeletion)"
+    told = why(seen(world), [])
+    assert told.startswith(f"shop/gate: {said}\n\nIt goes once")
+    assert "Nothing is wrong" not in told
+    assert said in tree([seen(world)], [], now=NOW, wide=False)
+
+
+def test_what_is_being_deleted_is_not_edited(started: Any, tmp_path: Path) -> None:
+    metadata = DETECTOR["metadata"] | {"deletionTimestamp": "2030-01-01T00:00:00Z"}
+    (tmp_path / "leaves").write_text(json.dumps(DETECTOR | {"metadata": metadata}))
+    process = started("cat leaves", "pause", "gate", "--force")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.startswith("gate is being deleted since 2030-01-01T00:00:00Z: ")
+
+
 def test_why_it_is_not_ready_is_told_once_with_the_pods_and_what_to_type(world: Any) -> None:
     on_trial(world)
     judged(world, Verdict.FAIL)

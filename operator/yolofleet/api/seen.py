@@ -85,6 +85,16 @@ class Seen:
         generation = self.raw["metadata"].get("generation", 0)
         return int(self.status.get("observedGeneration") or 0) < int(generation)
 
+    @property
+    def leaving(self) -> str:
+        """Say since when it is being deleted, and what that waits for; empty where it is not."""
+        metadata = self.raw["metadata"]
+        if not metadata.get("deletionTimestamp"):
+            return ""
+        awaited = ", ".join(metadata.get("finalizers") or ())
+        since = f"being deleted since {metadata['deletionTimestamp']}"
+        return f"{since} (waits for {awaited})" if awaited else since
+
     def condition(self, kind: str) -> Raw:
         """Return what is said about `kind`; empty where nothing is."""
         conditions = self.status.get("conditions") or []
@@ -97,6 +107,8 @@ class Seen:
     @property
     def summary(self) -> str:
         """Say in a few words how it is."""
+        if self.leaving:
+            return self.leaving
         if not self.status.get("conditions"):
             return "not seen by the operator yet"
         words = [str(self.condition("Ready").get("reason") or "")]

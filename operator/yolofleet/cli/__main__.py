@@ -239,8 +239,12 @@ def abort(asked: argparse.Namespace, kubectl: Kubectl) -> int:
 
 
 def _one(kubectl: Kubectl, name: str) -> Seen:
+    """Return the detector that is to be edited."""
     raw = answer(kubectl.start("get", DETECTORS, name, "-o=json", "--show-managed-fields"))
-    return Seen(raw)
+    seen = Seen(raw)
+    if seen.leaving:
+        raise NothingToDo(f"{name} is {seen.leaving}: an edit would change nothing of it any more")
+    return seen
 
 
 def _record(kubectl: Kubectl, seen: Seen, revision: str) -> Raw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from yolofleet.api.plain import plain
 from yolofleet.api.seen import Raw, Seen
@@ -10,10 +11,19 @@ from yolofleet.api.typed import approvals_in, retries_in
 from yolofleet.cli import pods as of_pod
 from yolofleet.cli.edits import JUDGED, commands_of
 
+_LEAVING: Final = (
+    "It goes once whoever has put a finalizer there has taken it away: foregroundDeletion is"
+    " Kubernetes' own, and goes with the last of its pods. No edit keeps it; apply its manifest"
+    " again once it is gone."
+)
+
 
 def why(seen: Seen, pods: Sequence[Raw]) -> str:
     """Return what stands between the detector and its spec, each reason once, with the fix."""
     parts = [f"{seen.namespace}/{seen.name}: {seen.summary}"]
+    if seen.leaving:
+        parts += [_LEAVING, *_pods(seen, pods)]
+        return "\n\n".join(parts) + "\n"
     parts += _unseen(seen)
     parts += _conditions(seen)
     parts += _pods(seen, pods)

@@ -42,6 +42,8 @@ def fleet(detectors: Iterable[Raw]) -> list[Facts]:
 
 def state(seen: Seen) -> State:
     """Say whether a detector is fine, and if not, who has to do something about it."""
+    if seen.leaving:
+        return State.MOVES
     if not seen.status.get("conditions"):
         return State.UNSEEN
     if seen.says("Stalled", "True") or seen.says("Ready", "False"):
