@@ -934,6 +934,24 @@ def test_a_terminal_that_knows_no_lines_shows_the_rest(started: Any) -> None:
     assert "?? gate-05bb7f85" in out
 
 
+def test_a_patch_larger_than_an_argument_may_be_is_sent_by_a_file_of_the_callers(
+    started: Any, tmp_path: Path
+) -> None:
+    template = {"metadata": {"annotations": {"note": "x" * 200_000}}}
+    wish = DETECTOR | {"spec": {"canary": {"podTemplate": template}}}
+    (tmp_path / "wish").write_text(json.dumps(wish))
+    keep = "stat -c %a $file > mode; cat $file > sent; echo $file > name"
+    script = f"for file; do case $file in --patch-file=*) file=${{file#*=}}; {keep};; esac; done"
+    process = started(f"{script}\ncat wish", "promote", "gate")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    sent = json.loads((tmp_path / "sent").read_text())
+    assert sent["metadata"] == {"resourceVersion": "7"}
+    assert sent["spec"] == {"podTemplate": template, "canary": None}
+    assert (tmp_path / "mode").read_text() == "600\n"
+    assert not Path((tmp_path / "name").read_text().strip()).exists()
+
+
 def test_it_starts_without_what_takes_long_to_import() -> None:
     code = "import json, sys, yolofleet.cli.__main__; print(json.dumps(sorted(sys.modules)))"
     command = [sys.executable, "-c", code]

@@ -59,11 +59,20 @@ class Kubectl:
 
     def patch(self, seen: Seen, patch: dict[str, Any], *, dry_run: bool) -> Raw:
         """Change the very detector that was read. `Changed` when it is another one meanwhile."""
+        import tempfile  # here: who sees a tree need not wait for it
+
         metadata = {**patch.get("metadata", {}), "resourceVersion": seen.version}
         tried = ("--dry-run=server",) if dry_run else ()
-        change = ("--type=merge", "-p", json.dumps({**patch, "metadata": metadata}), "-o=json")
         where = ("--namespace", seen.namespace, f"--field-manager={MANAGER}", *tried)
-        return answer(self.start("patch", DETECTORS, seen.name, *change, *where))
+        # a file, only for the caller: Linux passes no argument above 128 KiB
+        descriptor, path = tempfile.mkstemp(suffix=".json")
+        try:
+            with open(descriptor, "w") as file:
+                json.dump({**patch, "metadata": metadata}, file)
+            change = ("--type=merge", f"--patch-file={path}", "-o=json")
+            return answer(self.start("patch", DETECTORS, seen.name, *change, *where))
+        finally:
+            os.unlink(path)
 
 
 def answer(process: subprocess.Popen[str]) -> Raw:
