@@ -26,7 +26,7 @@ from yolofleet.api.typed import Approval, approvals_in, patching, retries_in, re
 from yolofleet.cli import edits
 from yolofleet.cli.__main__ import main
 from yolofleet.cli.edits import NothingToDo
-from yolofleet.cli.kubectl import Changed, Forbidden, failure
+from yolofleet.cli.kubectl import Changed, Forbidden, Kubectl, failure
 from yolofleet.cli.kubectl import Failed as SaidNo
 from yolofleet.cli.merging import difference, kept, removed, touched
 from yolofleet.cli.operators import NoPage, page
@@ -546,6 +546,8 @@ def test_why_it_is_not_ready_is_told_once_with_the_pods_and_what_to_type(world: 
     assert told.endswith(
         "In short:\n  kubectl yd accept gate -n shop\n  kubectl yd retry gate -n shop\n"
     )
+    elsewhere = why(seen(world), pods, Kubectl(["--context=c"]).typed)
+    assert elsewhere.endswith("kubectl yd retry gate -n shop --context=c\n")
 
 
 GOOD_WHEN_TRUE = {
@@ -886,9 +888,12 @@ def started(tmp_path: Path) -> Any:
     return start
 
 
-ANSWERS = (
-    'case "$*" in *pods*) echo \'{"items": []}\';; *get*gate\\ *) cat one;; *) cat list;; esac'
-)
+ANSWERS = """case "$*" in
+*pods*) echo '{"items": []}';;
+patch*) sed 's/"7"/"8"/' one;;
+get*io\\ gate*) cat one;;
+*) cat list;;
+esac"""
 
 
 @pytest.mark.parametrize(
@@ -950,6 +955,26 @@ def test_a_patch_larger_than_an_argument_may_be_is_sent_by_a_file_of_the_callers
     assert sent["spec"] == {"podTemplate": template, "canary": None}
     assert (tmp_path / "mode").read_text() == "600\n"
     assert not Path((tmp_path / "name").read_text().strip()).exists()
+
+
+def test_flags_are_handed_on_as_given_and_said_with_each_command(
+    started: Any, tmp_path: Path
+) -> None:
+    groups = ["--as-group", "a", "--as-group", "b"]
+    flags = ["--context", "my own", "--token", "hunter2", "-n", "shop", *groups]
+    out, _ = started(f'echo "$@" >> asked; {ANSWERS}', "pause", "gate", *flags).communicate()
+    handed = "--namespace=shop --context=my own --token=hunter2 --as-group=a --as-group=b\n"
+    assert (tmp_path / "asked").read_text().count(handed) == 2
+    typed, done = out.splitlines()
+    assert typed.endswith("}' '--context=my own' --as-group=a --as-group=b")
+    assert "kubectl yd get gate -n shop -w '--context=my own'" in done
+    assert "hunter2" not in out
+
+
+def test_a_flag_that_is_not_known_whole_is_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["pause", "gate", "--dry"])
+    assert "unrecognized arguments: --dry" in capsys.readouterr().err
 
 
 def test_it_starts_without_what_takes_long_to_import() -> None:

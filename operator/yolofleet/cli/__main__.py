@@ -122,7 +122,7 @@ def explain(asked: argparse.Namespace, kubectl: Kubectl) -> int:
     found, pods = _read(kubectl, asked.name, ())
     if not found:
         raise Failed(_no_such(asked.name))
-    print(why(found[0], pods), end="")
+    print(why(found[0], pods, kubectl.typed), end="")
     return OK
 
 
@@ -269,14 +269,15 @@ def _make(asked: argparse.Namespace, kubectl: Kubectl, change: Change) -> int:
     wish = change(seen)
     if not asked.force and (owners := owned(seen, touched(wish.patch))):
         return _to_commit(seen, wish, owners)
-    print(wish.typed, flush=True)  # where nobody reads it, nothing is sent
+    print(kubectl.typed(wish.typed), flush=True)  # where nobody reads it, nothing is sent
     seen, after = _sent(asked, kubectl, seen, wish, change)
     if after["metadata"].get("resourceVersion") == seen.version and not asked.dry_run:
         print("Nothing changed: it was so already.")
     elif asked.dry_run:
         print(f"Tried only, and taken by the API server: {wish.says}. Nothing was changed.")
     else:
-        print(f"Done: {wish.says}. kubectl yd get {seen.name} -n {seen.namespace} -w shows it.")
+        look = kubectl.typed(f"kubectl yd get {seen.name} -n {seen.namespace} -w")
+        print(f"Done: {wish.says}. {look} shows it.")
     return OK
 
 
@@ -334,12 +335,16 @@ def _as_yaml(manifest: dict[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
     everywhere = _globals()
     parser = argparse.ArgumentParser(
-        prog="kubectl yd", description="See and edit YoloDetectors, as you would by kubectl."
+        prog="kubectl yd",
+        description="See and edit YoloDetectors, as you would by kubectl.",
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, says: str, run: Callable[..., int]) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=says, description=says, parents=[everywhere])
+        one = commands.add_parser(
+            name, help=says, description=says, parents=[everywhere], allow_abbrev=False
+        )
         one.set_defaults(run=run)
         return one
 
@@ -383,18 +388,19 @@ def _globals() -> argparse.ArgumentParser:
     """Return kubectl's own flags, which are handed on."""
     shared = argparse.ArgumentParser(add_help=False)
     group = shared.add_argument_group("which cluster, and as whom (as of kubectl)")
-    group.add_argument("-n", "--namespace", metavar="NAMESPACE")
-    for flag in GLOBAL:
-        short = ("-s",) if flag == "--server" else ()
-        group.add_argument(*short, flag, metavar=flag.strip("-").upper())
+    shorts = {"--namespace": ("-n",), "--server": ("-s",)}
+    for flag in ("--namespace", *GLOBAL):
+        short = shorts.get(flag, ())
+        name = flag.strip("-").upper()
+        group.add_argument(*short, flag, action="append", default=[], metavar=name)
     group.add_argument("--insecure-skip-tls-verify", action="store_true")
     return shared
 
 
 def _flags(asked: argparse.Namespace) -> list[str]:
-    values = vars(asked)
-    given = [(flag, values[flag.strip("-").replace("-", "_")]) for flag in ("--namespace", *GLOBAL)]
-    flags = [f"{flag}={value}" for flag, value in given if value is not None]
+    """Return kubectl's flags as they were given; which of two holds is for kubectl to say."""
+    names = {flag: flag.strip("-").replace("-", "_") for flag in ("--namespace", *GLOBAL)}
+    flags = [f"{flag}={value}" for flag, name in names.items() for value in vars(asked)[name]]
     return flags + (["--insecure-skip-tls-verify"] if asked.insecure_skip_tls_verify else [])
 
 

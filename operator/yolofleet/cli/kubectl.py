@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,12 @@ class Kubectl:
                 f"{program} cannot be run ({error.strerror}): install kubectl, or name it in the"
                 " variable KUBECTL"
             ) from error
+
+    def typed(self, command: str) -> str:
+        """Return `command`, which has a namespace, as it is typed to ask the same cluster."""
+        apart = ("--namespace=", "--token=", "--request-timeout=")  # a token is for no screen
+        flags = [shlex.quote(each) for each in self.flags if not each.startswith(apart)]
+        return " ".join([command, *flags])
 
     def patch(self, seen: Seen, patch: dict[str, Any], *, dry_run: bool) -> Raw:
         """Change the very detector that was read. `Changed` when it is another one meanwhile."""

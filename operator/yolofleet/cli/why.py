@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from yolofleet.api.plain import plain
@@ -18,27 +18,34 @@ _LEAVING: Final = (
 )
 
 
-def why(seen: Seen, pods: Sequence[Raw]) -> str:
-    """Return what stands between the detector and its spec, each reason once, with the fix."""
+OPERATOR: Final = "kubectl get deploy -A -l app.kubernetes.io/name=yolofleet"
+
+Typed = Callable[[str], str]
+
+
+def why(seen: Seen, pods: Sequence[Raw], typed: Typed = str) -> str:
+    """Return what stands between the detector and its spec, each reason once, with the fix.
+
+    typed: a command with what else has to be typed to reach the cluster.
+    """
     parts = [f"{seen.namespace}/{seen.name}: {seen.summary}"]
     if seen.leaving:
         parts += [_LEAVING, *_pods(seen, pods)]
         return "\n\n".join(parts) + "\n"
-    parts += _unseen(seen)
+    parts += _unseen(seen, typed)
     parts += _conditions(seen)
     parts += _pods(seen, pods)
     if len(parts) == 1:
         parts.append("Nothing is wrong: it serves, and the spec is reached.")
-    parts += _commands(seen)
+    parts += _commands(seen, typed)
     return "\n\n".join(parts) + "\n"
 
 
-def _unseen(seen: Seen) -> Iterator[str]:
+def _unseen(seen: Seen, typed: Typed) -> Iterator[str]:
     if not seen.status.get("conditions"):
         yield (
             "The operator has not said anything of it. Does it run, and does it watch this"
-            " namespace (the chart's watchNamespaces)?\n"
-            "  kubectl get deploy -A -l app.kubernetes.io/name=yolofleet"
+            f" namespace (the chart's watchNamespaces)?\n  {typed(OPERATOR)}"
         )
     elif seen.unseen:
         generation = seen.raw["metadata"]["generation"]
@@ -46,7 +53,7 @@ def _unseen(seen: Seen) -> Iterator[str]:
         yield (
             f"The last edit (generation {generation}) has not been seen by the operator, which is"
             f" at {observed}; what follows is of before. It takes seconds; after that see whether"
-            " the operator runs:\n  kubectl get deploy -A -l app.kubernetes.io/name=yolofleet"
+            f" the operator runs:\n  {typed(OPERATOR)}"
         )
 
 
@@ -66,19 +73,20 @@ def _pods(seen: Seen, pods: Sequence[Raw]) -> Iterator[str]:
         yield "\n".join(["Pods that are not ready:", *waiting])
 
 
-def _commands(seen: Seen) -> Iterator[str]:
+def _commands(seen: Seen, typed: Typed) -> Iterator[str]:
     """Return what to type of this plugin where messages have the commands in full."""
-    typed = []
+    found = []
     for message in (commands_of(seen, kind) for kind in JUDGED):
         for approval in approvals_in(message):
             match approval.despite:
                 case None:
-                    typed.append(f"approve {seen.name}")
+                    found.append(f"approve {seen.name}")
                 case "NotEnoughData":
-                    typed.append(f"approve {seen.name} --without-proof")
+                    found.append(f"approve {seen.name} --without-proof")
                 case _:
-                    typed.append(f"accept {seen.name}")
-        typed += [f"retry {seen.name}" for _ in retries_in(message)]
-    if typed:
-        lines = [f"  kubectl yd {each} -n {seen.namespace}" for each in dict.fromkeys(typed)]
+                    found.append(f"accept {seen.name}")
+        found += [f"retry {seen.name}" for _ in retries_in(message)]
+    if found:
+        commands = [f"kubectl yd {each} -n {seen.namespace}" for each in dict.fromkeys(found)]
+        lines = [f"  {typed(each)}" for each in commands]
         yield "\n".join(["In short:", *lines])
