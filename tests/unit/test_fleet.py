@@ -114,6 +114,11 @@ def test_the_load_is_told_where_replicas_follow_it(world: Any) -> None:
         ("at https://me:pw@h/x?sig=1&b=2, and then", "at https://h/x, and then"),
         ("(https://token@h/x)", "(https://h/x)"),
         ("why? a@b.example", "why? a@b.example"),
+        ("(https://h/x?a=1,s3;cr)et&b=2).", "(https://h/x)."),
+        ("https://me:hun/t@r2@h/x", "https://h/x"),
+        ("https://me:p?w@h/x?mail=a@b", "https://h/x"),
+        ("oci://reg:5000/gate@sha256:0a1b", "oci://reg:5000/gate@sha256:0a1b"),
+        ("oci://[::1]:5000/gate@sha256:0a1b", "oci://[::1]:5000/gate@sha256:0a1b"),
     ],
 )
 def test_addresses_are_shown_without_credentials(text: str, shown: str) -> None:

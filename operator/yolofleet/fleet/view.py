@@ -15,8 +15,17 @@ from yolofleet.api.seen import Raw, Seen
 
 Facts = dict[str, Any]
 
-_USER: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]*@", re.IGNORECASE)
-_QUERY: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"]+)\?[^\s'\",;)]*", re.IGNORECASE)
+_SCHEME: Final = r"(\b[a-z][a-z0-9+.-]*://"
+_USER: Final = re.compile(
+    # a password may have @ and / in it; after HOST: comes a port, and a path may have @ (oci://)
+    _SCHEME + r")(?:[^\s/:@\['\"]*:(?!\d*(?:[/?#\s'\"]|$))[^\s?'\"]*@|[^\s/'\"]*@)",
+    re.IGNORECASE,
+)
+_QUERY: Final = re.compile(
+    # to the end of the word, but for what ends a sentence
+    _SCHEME + r"[^\s?'\"]+)\?[^\s'\"]*?(?=[,;).:]*(?:[\s'\"]|$))",
+    re.IGNORECASE,
+)
 _BY_A_PERSON: Final = frozenset({"AwaitingApproval", "Paused", "Suspended", "NotEnoughData"})
 """Reasons of a release that stands until a person has a word, and that is no fault."""
 
