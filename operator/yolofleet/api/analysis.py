@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from yolofleet.api.base import ApiModel, Duration, Rule, Since, Time, at_most_ten_years
+from yolofleet.api.base import ApiModel, Duration, Rule, Since, Time, at_most_ten_years, countable
 
 Share = Annotated[float, Field(ge=0.1, le=0.99)]
 Name = Annotated[str, Field(max_length=63)]
@@ -72,14 +72,16 @@ class Analysis(ApiModel):
 
     rules = (
         Rule(
-            "!has(self.interval) || (duration(self.interval) >= duration('2s') &&"
+            f"!has(self.interval) || ({countable('interval')} &&"
+            " duration(self.interval) >= duration('2s') &&"
             " duration(self.interval) <= duration('5m'))",
             "spec.rollout.analysis.interval: must be from 2s to 5m; 10s is a good one",
             ".interval",
             "self.interval",
         ),
         Rule(
-            "!has(self.maxHold) || duration(self.maxHold) >= duration('1m')",
+            f"!has(self.maxHold) || !{countable('maxHold')} ||"
+            " duration(self.maxHold) >= duration('1m')",
             "spec.rollout.analysis.maxHold: must be at least 1m; what is not proved by then is"
             " told, and still held",
             ".maxHold",

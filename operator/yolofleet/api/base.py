@@ -123,15 +123,19 @@ def seconds(duration: str) -> float:
     return total
 
 
-def at_most_ten_years(name: str, field: str) -> Rule:
-    """Return the rule that the duration `name`, which is `field` of a spec, is not too long.
+def countable(name: str) -> str:
+    """Return the CEL that the duration `name` has no more digits than CEL can count.
 
-    No more digits are counted than CEL can: its durations end at 292 years, by an error.
+    Its durations end at 292 years, by an error.
     """
+    return f"self.{name}.matches('^([0-9]{{1,12}}ms|[0-9]{{1,9}}s|[0-9]{{1,7}}m|[0-9]{{1,5}}h)$')"
+
+
+def at_most_ten_years(name: str, field: str) -> Rule:
+    """Return the rule that the duration `name`, which is `field` of a spec, is not too long."""
     return Rule(
         f"!has(self.{name}) || !self.{name}.matches('^[0-9]+(ms|s|m|h)$') ||"
-        f" (self.{name}.matches('^([0-9]{{1,12}}ms|[0-9]{{1,9}}s|[0-9]{{1,7}}m|[0-9]{{1,5}}h)$') &&"
-        f" duration(self.{name}) <= duration('{_LONGEST_S // 3600}h'))",
+        f" ({countable(name)} && duration(self.{name}) <= duration('{_LONGEST_S // 3600}h'))",
         f"{field}: must be at most {_LONGEST_S // 3600}h, ten years",
         f".{name}",
         f"self.{name}",

@@ -25,6 +25,7 @@ from yolofleet.api.base import (
     InvalidSpec,
     Quantities,
     Rule,
+    countable,
 )
 from yolofleet.api.names import RETRY_ANNOTATION, Manifest, is_accelerator
 from yolofleet.api.pod_template import (
@@ -384,7 +385,8 @@ class Inference(ApiModel):
 
     rules = (
         Rule(
-            "!has(self.deadline) || duration(self.deadline) <= duration('10m')",
+            f"!has(self.deadline) || ({countable('deadline')} &&"
+            " duration(self.deadline) <= duration('10m'))",
             "spec.inference.deadline: must be at most 10m; nobody waits longer for a picture",
             ".deadline",
             "self.deadline",
