@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -366,6 +367,103 @@ async def test_a_new_leader_goes_on_from_what_the_status_has():
     await play(world, pods, 8)
     after = {c["name"]: c["samples"] for c in world.status()["analysis"]["checks"]}
     assert after["kept"] > before["kept"] > 0
+
+
+async def proved_at_the_last_step() -> tuple[World, Pods, str]:
+    """Return a world whose new revision has passed at 50 %, where it is to stay a little longer."""
+    world, pods = await in_the_dark(0.98)
+    new = world.status()["rollout"]["revision"]
+    for _ in range(100):
+        await play(world, pods, 1)
+        said = world.status()["analysis"]["said"]
+        if weights(world).get(new) == 50 and said.startswith("Passed") and said.endswith("at 50 %"):
+            return world, pods, new
+    raise AssertionError(world.status())
+
+
+async def away(world: World, seconds: float, how: str) -> None:
+    """Let nobody look for so long: the operator is gone, or is not to."""
+    if how == "suspended":
+        await world.edit(suspend=True)
+        await world.pass_time(1)
+        await world.pass_time(seconds)
+        await world.edit(suspend=False)
+    else:
+        world.operator = None
+        world.server.clock.seconds += seconds
+    await world.pass_time(0.5)
+
+
+@pytest.mark.parametrize("how", ["gone", "suspended"])
+@pytest.mark.parametrize("readable", [True, False], ids=["failing", "silent"])
+async def test_nobody_is_released_on_what_was_proved_before_hours_without_a_look(how, readable):
+    world, pods, new = await proved_at_the_last_step()
+
+    def tells(url: str) -> bytes:
+        server = pods.server(world.pod_at(url))
+        if server.revision == new:
+            if not readable:
+                raise ConnectionRefusedError
+            server.requests["internal"] += 20 * FRAMES
+        return server.evidence()
+
+    world.tells = world.operator.tells = tells
+    await away(world, 7200, how)
+    for _ in range(20):
+        world.controllers.settle()
+        await world.pass_time(LOOK_S)
+        assert world.stable() != new
+    assert bool(world.status()["analysis"].get("failed")) is readable
+
+
+@pytest.mark.parametrize(("seconds", "looks"), [(5, 1), (7200, 7)])
+async def test_after_an_outage_a_pass_is_believed_again_by_looks_as_many_as_it_was_long(
+    seconds, looks
+):
+    world, pods, new = await proved_at_the_last_step()
+    await away(world, seconds, "gone")
+    world.server.clock.seconds += 30  # the step's time is over
+    assert world.stable() != new
+    took = 0
+    while world.stable() != new:
+        await play(world, pods, 1)
+        took += 1
+        assert took <= looks
+    assert took == looks
+
+
+async def test_what_failed_before_an_outage_is_called_off_before_anybody_looks():
+    world, pods, new = await proved_at_the_last_step()
+    pods.keeps = 0.0
+    for _ in range(40):
+        world.controllers.settle()
+        pods.count()
+        await world.pass_time(LOOK_S)
+        if world.status()["analysis"]["failed"]:
+            break
+    assert weights(world)[new] == 50
+    await away(world, 7200, "gone")
+    assert weights(world) == {world.stable(): 100}
+
+
+async def test_short_steps_wait_for_what_is_at_stake_at_each():
+    """By less than a look of holding, what was asked of one step was once enough for all."""
+    world, pods = await in_the_dark(0.98)
+    new = world.status()["rollout"]["revision"]
+    steps = [{"weight": weight, "hold": "1s"} for weight in (1, 10, 50)]
+    await world.edit(rollout=ROLLOUT | {"steps": steps})
+    went: list[tuple[int, float]] = []
+    while world.stable() != new:
+        world.controllers.settle()
+        if world.server.clock.seconds % LOOK_S < 1:
+            pods.count()
+        await world.pass_time(1)
+        share = weights(world).get(new, 0)
+        if not went or went[-1][0] != share:
+            went.append((share, world.server.clock.seconds))
+        assert world.server.clock.seconds < 7200
+    assert [share for share, _ in went] == [0, 1, 10, 50, 100]
+    assert all(over - begun >= LOOK_S - 1 for (_, begun), (_, over) in pairwise(went[1:]))
 
 
 async def test_a_settled_detector_is_not_looked_at():

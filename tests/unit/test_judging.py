@@ -43,6 +43,7 @@ def shows(world: Any, verdict: Verdict, stage: Stage = Stage.DARK, **more: Any) 
         revision=trial.revision,
         against=trial.against,
         stage=stage,
+        following=trial.following,
         verdict=verdict,
         margins_hash=by(world),
         checks=[Check(name="kept", verdict=verdict, since=world.now)],
@@ -158,6 +159,37 @@ class TestInTheDark:
         shows(world, Verdict.PASS, Stage.LIVE)
         turn(world)
         assert world.weights()[new] == 50
+
+    def test_what_was_at_stake_at_one_step_is_not_all_that_is_at_the_next(self, world):
+        _, new = begun(world)
+        turn(world)
+        shows(world, Verdict.PASS)
+        turn(world, minutes=3)
+        shows(world, Verdict.PASS, Stage.LIVE)
+        for _ in range(3):
+            turn(world, minutes=60)
+        assert world.weights()[new] == 50
+        shows(world, Verdict.PASS, Stage.LIVE)
+        turn(world)
+        turn(world)
+        assert world.status().stable.revision == new
+
+    @pytest.mark.parametrize("known", [{}, {"following": 0}, {"against": "gate-0badcafe"}])
+    def test_what_is_only_stored_or_of_another_step_or_stable_lets_nobody_go_on(self, world, known):
+        _, new = begun(world)
+        turn(world)
+        shows(world, Verdict.PASS)
+        passed = world.analysis
+        if known:
+            world.analysis = passed.model_copy(update=known)
+        else:
+            world.raw["status"]["analysis"] = passed.model_dump(mode="json", by_alias=True)
+            world.analysis = None
+        turn(world, minutes=60)
+        assert world.weights()[new] == 0
+        world.analysis = passed
+        turn(world)
+        assert world.weights()[new] == 10
 
     def test_a_status_that_was_lost_in_the_dark_means_the_dark(self, world, rollout):
         old, new = begun(world, rollout)

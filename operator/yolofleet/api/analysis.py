@@ -339,7 +339,16 @@ class AnalysisStatus(ApiModel):
     retried: Annotated[str, Field(max_length=128)] = Field(
         default="", description="The last value of the annotation yolofleet.io/retry acted on."
     )
+    following: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0,
+        description="Up to what percent of the requests the verdict is for: what is at stake at the"
+        " step that it is at. 0: for none, while it is looked at anew after nobody could for a"
+        " while.",
+    )
     looks: int = Field(default=0, description="How often its pods were read.")
+    looked_at: Time | None = Field(
+        default=None, description="Until when no more than a few looks in a row were missed."
+    )
     unreadable: int = Field(
         default=0, description="How many of the last looks in a row found too few pods readable."
     )

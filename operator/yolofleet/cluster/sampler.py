@@ -31,6 +31,7 @@ from yolofleet.analysis.increments import (
 )
 from yolofleet.analysis.judge import judge
 from yolofleet.analysis.prometheus import Scraped
+from yolofleet.analysis.statistics import PASS_LOOKS
 from yolofleet.api.analysis import AnalysisStatus, Source
 from yolofleet.api.base import seconds
 from yolofleet.api.names import Manifest
@@ -39,7 +40,7 @@ from yolofleet.cluster.bounded import body_of
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.prometheus import Query, not_configured
 from yolofleet.cluster.rounds import Rounds
-from yolofleet.plan.judging import Subject, is_news
+from yolofleet.plan.judging import Subject, is_behind, is_news
 from yolofleet.workloads.pods import evidence_url, is_ready, restarts, revision_of
 
 _, PORT = EVIDENCE_PORT
@@ -54,7 +55,10 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 @dataclass(slots=True)
 class _Trial:
-    """One that is followed. found: by the last look; announced: by the last that was news."""
+    """One that is followed. found: by the last look; announced: by the last that was news.
+
+    owed: looks that are to make up for a gap, before any verdict lets it go on.
+    """
 
     subject: Subject
     found: AnalysisStatus | None
@@ -62,6 +66,21 @@ class _Trial:
     announced_at: datetime | None = None
     fresh_at: float = 0.0  # when somebody was last read who had not told the same before
     memory: Memory = field(default_factory=Memory)
+    owed: int = 0
+
+    def learned(self, found: AnalysisStatus, now: datetime) -> AnalysisStatus:
+        """Return what a look showed, with the step that it is for.
+
+        The first look after a gap is only one to count from. As many as a pass takes are to follow.
+        """
+        if not found.unreadable:
+            behind = not self.owed and is_behind(self.subject.asked, found, now)
+            self.owed = PASS_LOOKS if behind else max(self.owed - 1, 0)
+        known: dict[str, object] = {"following": 0 if self.owed else self.subject.trial.following}
+        if not (self.owed or found.unreadable):
+            known["looked_at"] = now
+        self.found = found.model_copy(update=known)
+        return self.found
 
 
 class Sampler:
@@ -124,10 +143,11 @@ class Sampler:
         stable = "" if subject.alone else names[1]
         trial.memory, seen = look(trial.memory, read, canary=names[0], stable=stable)
         now, subject = self._now(), trial.subject  # its step may be another by now
-        trial.found = judge(subject.asked, trial.found, seen, subject.standing, now=now)
+        found = judge(subject.asked, trial.found, seen, subject.standing, now=now)
+        found = trial.learned(found, now)
         age = now - (trial.announced_at or now)
-        if is_news(subject.asked, trial.announced, trial.found, age=age):
-            trial.announced, trial.announced_at = trial.found, now
+        if is_news(subject.asked, trial.announced, found, age=age):
+            trial.announced, trial.announced_at = found, now
             self._wake(key)
 
     async def _read(self, pod: Manifest, places: asyncio.Semaphore, *, asked: bool) -> Pod:

@@ -7,7 +7,7 @@ is in the status or on its workload, so that whoever goes on after a crash calls
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 
 from yolofleet.analysis.judge import MOST_FAILED, Standing, said_of_failure
@@ -29,6 +29,8 @@ from yolofleet.workloads.judged import mute, reads_live
 from yolofleet.workloads.revision import GoldenSet, Revision
 
 PUBLISHED_EVERY = timedelta(seconds=60)
+GAP = timedelta(minutes=2)
+"""What is stored may be as old as this and a few looks, where nothing went wrong."""
 UNPROVED = (Verdict.INCONCLUSIVE, Verdict.ERROR)
 
 
@@ -114,8 +116,21 @@ class Judgement(Enum):
         return self not in (Judgement.FREE, Judgement.PASSED)
 
 
-def judgement(detector: Detector, observed: Observed, revision: str, stage: Stage) -> Judgement:
-    """Say whether `revision` may go on from where it answers as `stage` says."""
+def judgement(
+    detector: Detector,
+    observed: Observed,
+    revision: str,
+    stage: Stage,
+    *,
+    following: int,
+    against: str | None,
+) -> Judgement:
+    """Say whether `revision` may go on from where it answers as `stage` says, to `following`.
+
+    A failure is one whenever it was seen. All else is to be of this very step, and of a look that
+    this process had: what the status has may be of before an outage. against: with whom it is to be
+    compared; None: with whoever it was.
+    """
     asked, found = detector.spec.rollout.analysis, observed.analysis
     if asked is None or asked.mode is Mode.DRY_RUN:
         return Judgement.FREE
@@ -123,16 +138,19 @@ def judgement(detector: Detector, observed: Observed, revision: str, stage: Stag
         return Judgement.WAITS
     if found.margins_hash != margins_hash(asked):
         return Judgement.WAITS
+    failed = found.verdict is Verdict.FAIL
+    if failed and not despite(detector, revision):
+        off = any(each.revision == revision for each in found.failed)
+        return Judgement.FAILED if off else Judgement.PAUSED
+    compared = against in (None, found.against)
+    if not (observed.looked and compared and found.following == following):
+        return Judgement.WAITS
     match found.verdict:
         case Verdict.PASS:
             return Judgement.PASSED
-        case Verdict.FAIL if despite(detector, revision):
+        case Verdict.FAIL:
             waits = any(check.verdict in UNPROVED for check in found.checks)
             return Judgement.WAITS if waits else Judgement.PASSED
-        case Verdict.FAIL if any(f.revision == revision for f in found.failed):
-            return Judgement.FAILED
-        case Verdict.FAIL:
-            return Judgement.PAUSED
         case Verdict.NOT_JUDGED:
             return Judgement.UNJUDGED
         case _:
@@ -233,6 +251,16 @@ def is_worn(asked: Analysis, found: AnalysisStatus) -> bool:
     return not found.against and looked_s >= seconds(asked.max_hold)
 
 
+def is_behind(asked: Analysis, found: AnalysisStatus, now: datetime) -> bool:
+    """Say whether nobody looked for so long that a pass is only what it was then.
+
+    Clocks of two leaders differ, and are set back.
+    """
+    at = found.looked_at or found.started_at
+    most = GAP + 3 * timedelta(seconds=seconds(asked.interval))
+    return at is not None and abs(now - at) > most
+
+
 def is_news(
     asked: Analysis, before: AnalysisStatus | None, after: AnalysisStatus, *, age: timedelta
 ) -> bool:
@@ -253,7 +281,7 @@ def is_news(
 def _said(found: AnalysisStatus) -> tuple[object, ...]:
     verdicts = tuple((check.name, check.verdict) for check in found.checks)
     return (
-        *(found.revision, found.against, found.stage, found.verdict, verdicts),
+        *(found.revision, found.against, found.stage, found.following, found.verdict, verdicts),
         *(found.golden, found.capacity, found.failed, found.unreadable > 0),
     )
 

@@ -106,6 +106,7 @@ class Observed:
     shadow: Shadow | None = None  # the one that pods compare with now
     token: str = field(default="", repr=False)  # never used before
     analysis: AnalysisStatus | None = None  # how the revision on trial is judged, as of now
+    looked: bool = False  # whether that is of a look of this process, and not only what is stored
     device_classes: frozenset[str] | None = (
         None  # by which devices can be claimed; None: not at all
     )
@@ -203,6 +204,7 @@ def observe(detector: Detector, seen: Snapshot, *, now: datetime) -> Observed:
         shadow=shadow_in(child_named(seen.children, "ConfigMap", live_name(detector.name))),
         token=seen.token,
         analysis=seen.analysis or seen.status.analysis,
+        looked=seen.analysis is not None,
         keda=seen.keda,
         moved=seen.moved,
         scaled=frozenset(each["metadata"]["name"] for each in scaled),

@@ -13,6 +13,7 @@ from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import APPROVAL, Despite, Step, Strategy
 from yolofleet.api.status import RolloutStatus
 from yolofleet.plan.capacity import share_rounded_up
+from yolofleet.plan.first import measure
 from yolofleet.plan.judging import Judgement, judgement
 from yolofleet.plan.observed import Observed
 from yolofleet.workloads.choice import workload_for
@@ -91,7 +92,7 @@ def next_progress(
     else:
         at = _reached(detector, observed, stages, target.name, stable=stable, full=full)
     ahead = [stage for stage in stages if stage.weight >= at]
-    judged = _judged(detector, observed, target.name, ahead)
+    judged = _judged(detector, observed, target.name, ahead, stable)
     start = Progress(
         target.name,
         strategy,
@@ -123,7 +124,7 @@ def _at_stage(
         goal=stage.weight,
         dark=stage.weight == 0,
         hold=stage.step.hold,
-        following=ahead[1].weight if len(ahead) > 1 else 100,
+        following=_following(ahead),
     )
     if not _has_begun(observed, name, stage):
         return here
@@ -145,7 +146,13 @@ def _beyond(
     if not ahead:
         return start
     stage, name = ahead[0], start.revision
-    beyond = replace(start, step=stage.number, goal=stage.weight, hold=stage.step.hold)
+    beyond = replace(
+        start,
+        step=stage.number,
+        goal=stage.weight,
+        hold=stage.step.hold,
+        following=_following(ahead),
+    )
     if observed.weight(name) < stage.weight:
         return beyond
     # The route changes nothing then, so that nothing but time would have it looked at again.
@@ -188,7 +195,7 @@ def _reached(
 
 
 def _judged(
-    detector: Detector, observed: Observed, revision: str, ahead: Sequence[_Stage]
+    detector: Detector, observed: Observed, revision: str, ahead: Sequence[_Stage], stable: str
 ) -> Judgement:
     """Say what judging says to going on, and a person to that.
 
@@ -199,7 +206,11 @@ def _judged(
     if (seen := observed.revisions.get(revision)) and seen.released:
         return Judgement.FREE
     dark = bool(ahead) and ahead[0].weight == 0
-    judged = judgement(detector, observed, revision, Stage.DARK if dark else Stage.LIVE)
+    stage = Stage.DARK if dark else Stage.LIVE
+    against = measure(detector, observed, stable, revision) if observed.ready(stable) else None
+    judged = judgement(
+        detector, observed, revision, stage, following=_following(ahead), against=against
+    )
     if judged is Judgement.UNJUDGED and dark and len(ahead) > 1:
         return Judgement.PASSED
     said, number = detector.spec.rollout.approved, ahead[0].number if ahead else 0
@@ -208,6 +219,11 @@ def _judged(
     unproved = judged is Judgement.WAITS and said.despite is Despite.NOT_ENOUGH_DATA
     waits = unproved or judged in (Judgement.PAUSED, Judgement.UNJUDGED)
     return Judgement.FREE if waits else judged
+
+
+def _following(ahead: Sequence[_Stage]) -> int:
+    """Return the percent that comes after the first of the stages `ahead`."""
+    return ahead[1].weight if len(ahead) > 1 else 100
 
 
 def _first_unapproved(detector: Detector, revision: str, stages: list[_Stage]) -> int | None:
