@@ -579,6 +579,33 @@ class TestFailure:
         turn(world)
         assert world.weights()[new] == 50
 
+    @pytest.mark.parametrize("approved", [{}, {"despite": "AnalysisFailed"}])
+    def test_who_ends_a_pause_lets_what_failed_pass_and_nothing_unproved(self, world, approved):
+        rollout = {**JUDGED, "analysis": {"onFailure": "Pause"}}
+        _, new = begun(world, rollout)
+        turn(world)
+        shows(world, Verdict.PASS)
+        turn(world, minutes=3)
+        shows(world, Verdict.FAIL, Stage.LIVE)
+        waits = Check(name="errors", verdict="Inconclusive", since=world.now)
+        failed = world.analysis
+        world.analysis = failed.model_copy(update={"checks": [*failed.checks, waits]})
+        word = {"revision": new, "step": 1}
+        world.edit(rollout={**rollout, "approved": word | approved})
+        turn(world, minutes=60)
+        assert world.weights()[new] == 10
+        assert told(world).reason == "Analysing"
+        assert "; not proved yet: errors" in told(world).message
+        turn(world, minutes=120)
+        (offered,) = approvals_in(told(world).message)
+        assert offered.despite == "NotEnoughData"
+        if approved:
+            world.analysis = failed
+        else:
+            world.edit(rollout={**rollout, "approved": word | {"despite": "NotEnoughData"}})
+        turn(world)
+        assert world.weights()[new] == 50
+
 
 class TestCanaryByHand:
     def test_one_that_fails_gets_nothing_though_the_spec_says_ten(self, world):

@@ -124,12 +124,14 @@ def judgement(
     *,
     following: int,
     against: str | None,
+    approved: bool,
 ) -> Judgement:
     """Say whether `revision` may go on from where it answers as `stage` says, to `following`.
 
     A failure is one whenever it was seen. All else is to be of this very step, and of a look that
     this process had: what the status has may be of before an outage. against: with whom it is to be
-    compared; None: with whoever it was.
+    compared; None: with whoever it was. approved: whether a person ended a pause of this step; what
+    is not proved yet still is to be.
     """
     asked, found = detector.spec.rollout.analysis, observed.analysis
     if asked is None or asked.mode is Mode.DRY_RUN:
@@ -138,10 +140,11 @@ def judgement(
         return Judgement.WAITS
     if found.margins_hash != margins_hash(asked):
         return Judgement.WAITS
-    failed = found.verdict is Verdict.FAIL
-    if failed and not despite(detector, revision):
-        off = any(each.revision == revision for each in found.failed)
-        return Judgement.FAILED if off else Judgement.PAUSED
+    if found.verdict is Verdict.FAIL and not despite(detector, revision):
+        if any(each.revision == revision for each in found.failed):
+            return Judgement.FAILED
+        if not approved:
+            return Judgement.PAUSED
     compared = against in (None, found.against)
     if not (observed.looked and compared and found.following == following):
         return Judgement.WAITS
@@ -149,12 +152,16 @@ def judgement(
         case Verdict.PASS:
             return Judgement.PASSED
         case Verdict.FAIL:
-            waits = any(check.verdict in UNPROVED for check in found.checks)
-            return Judgement.WAITS if waits else Judgement.PASSED
+            return Judgement.WAITS if unproved(found) else Judgement.PASSED
         case Verdict.NOT_JUDGED:
             return Judgement.UNJUDGED
         case _:
             return Judgement.WAITS
+
+
+def unproved(found: AnalysisStatus) -> list[str]:
+    """Return the checks that have shown nothing yet, neither way."""
+    return [check.name for check in found.checks if check.verdict in UNPROVED]
 
 
 def despite(detector: Detector, revision: str) -> bool:

@@ -206,19 +206,24 @@ def _judged(
     if (seen := observed.revisions.get(revision)) and seen.released:
         return Judgement.FREE
     dark = bool(ahead) and ahead[0].weight == 0
-    stage = Stage.DARK if dark else Stage.LIVE
-    against = measure(detector, observed, stable, revision) if observed.ready(stable) else None
+    said, number = detector.spec.rollout.approved, ahead[0].number if ahead else 0
+    if said and (said.revision != revision or said.step < max(number, 1)):
+        said = None
     judged = judgement(
-        detector, observed, revision, stage, following=_following(ahead), against=against
+        detector,
+        observed,
+        revision,
+        Stage.DARK if dark else Stage.LIVE,
+        following=_following(ahead),
+        against=measure(detector, observed, stable, revision) if observed.ready(stable) else None,
+        approved=said is not None,
     )
     if judged is Judgement.UNJUDGED and dark and len(ahead) > 1:
         return Judgement.PASSED
-    said, number = detector.spec.rollout.approved, ahead[0].number if ahead else 0
-    if said is None or said.revision != revision or said.step < max(number, 1):
+    if said is None:
         return judged
     unproved = judged is Judgement.WAITS and said.despite is Despite.NOT_ENOUGH_DATA
-    waits = unproved or judged in (Judgement.PAUSED, Judgement.UNJUDGED)
-    return Judgement.FREE if waits else judged
+    return Judgement.FREE if unproved or judged is Judgement.UNJUDGED else judged
 
 
 def _following(ahead: Sequence[_Stage]) -> int:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from functools import partial
 
-from yolofleet.api.analysis import Verdict
+from yolofleet.api.analysis import AnalysisStatus, Verdict
 from yolofleet.api.base import seconds
 from yolofleet.api.rollout import APPROVAL, Despite, Strategy
 from yolofleet.api.status import ConditionType, Reason
@@ -14,7 +14,7 @@ from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
 from yolofleet.plan.conditions.unreadable import remedy
 from yolofleet.plan.first import failure_of_the_first
-from yolofleet.plan.judging import Judgement
+from yolofleet.plan.judging import Judgement, unproved
 from yolofleet.plan.rollout import Progress
 from yolofleet.routers.choice import lacking
 
@@ -197,6 +197,8 @@ def judged(now: Situation, progress: Progress) -> Statement | None:
         typed = approval(now.detector, progress.revision, max(progress.step, 1))
         message = f"{where}: {said}. To go on: {typed}"
         return _say(True, Reason.AWAITING_APPROVAL, message)
+    if found and known and progress.judged is Judgement.WAITS:
+        said += _yet_to_come(found)
     despite, long = "", progress.since and now.time - progress.since >= _patience(now)
     if long:
         typed = approval(
@@ -211,6 +213,14 @@ def judged(now: Situation, progress: Progress) -> Statement | None:
         message = f"{where}: {said}, and it is held{despite}"
         return _say(False, Reason.NOT_ENOUGH_DATA, message, lasting=True)
     return _say(True, Reason.ANALYSING, f"{where}: {said}{_meanwhile(now)}")
+
+
+def _yet_to_come(found: AnalysisStatus) -> str:
+    """Say what is waited for where its own few words say that all is over."""
+    if found.verdict is Verdict.FAIL and (names := unproved(found)):
+        return f"; not proved yet: {', '.join(names)}"
+    over = found.verdict in (Verdict.PASS, Verdict.FAIL, Verdict.NOT_JUDGED)
+    return "; it is looked at anew" if over else ""
 
 
 def _patience(now: Situation) -> timedelta:
