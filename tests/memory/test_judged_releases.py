@@ -16,8 +16,8 @@ from memory_cluster.world import LOOK_S, NAMESPACE, World
 from played_pods import Server, bucket_of
 from played_prometheus import Prometheus, metrics
 from yolofleet.api.analysis import Mode
-from yolofleet.api.names import FAILED_ANNOTATION, Manifest
-from yolofleet.api.typed import approvals_in
+from yolofleet.api.names import FAILED_ANNOTATION, RETRY_ANNOTATION, Manifest
+from yolofleet.api.typed import approvals_in, retries_in
 from yolofleet.cluster import kinds
 
 ROLLOUT = {
@@ -202,6 +202,24 @@ async def test_what_failed_loses_its_weight_as_soon_as_that_is_stored(weight):
     assert weights(world) == {old: 100 - weight, new: weight}
     await world.pass_time(0.2)
     assert weights(world) == {old: 100}
+
+
+async def test_the_command_that_is_told_has_it_judged_again_each_time():
+    world, pods = await in_the_dark(0.0)
+    new, words = world.status()["rollout"]["revision"], []
+    for keeps in (0.0, 0.0, 0.98):
+        await play(world, pods, 12)
+        assert world.condition("Progressing")["reason"] == "AnalysisFailed"
+        (word,) = retries_in(world.condition("Analysed")["message"])
+        assert retries_in(world.condition("Progressing")["message"]) == [word]
+        words.append(word)
+        pods.keeps = keeps
+        metadata = {"annotations": {RETRY_ANNOTATION: word}}
+        world.merge(kinds.DETECTOR, "gate", {"metadata": metadata})
+        await play(world, pods, 3)
+    assert words == [f"{new}:2", f"{new}:2.1", f"{new}:2.2"]
+    await play(world, pods, 120)
+    assert world.stable() == new
 
 
 async def test_one_that_turns_bad_later_goes_back():

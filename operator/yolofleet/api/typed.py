@@ -16,7 +16,9 @@ from yolofleet.api.names import RETRY_ANNOTATION
 
 _ANNOTATION: Final = re.escape(RETRY_ANNOTATION)
 _PATCH: Final = re.compile(r"kubectl patch yd \S+ -n \S+ --type merge -p '([^']*)'")
-_RETRY: Final = re.compile(rf"kubectl annotate yd \S+ -n \S+ --overwrite {_ANNOTATION}=(\S+:\d+)")
+_RETRY: Final = re.compile(
+    rf"kubectl annotate yd \S+ -n \S+ --overwrite {_ANNOTATION}=(\S+:\d+(?:\.\d+)?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def patching(name: str, namespace: str, patch: dict[str, Any]) -> str:
 
 
 def retrying(name: str, namespace: str, again: str) -> str:
-    """Return the command that has a revision judged again; again: REVISION:NUMBER."""
+    """Return the command that has a revision judged again; again: REVISION:NUMBER, or REVISION:NUMBER.NUMBER."""
     return f"kubectl annotate yd {name} -n {namespace} --overwrite {RETRY_ANNOTATION}={again}"
 
 

@@ -244,6 +244,16 @@ def begins_anew(detector: Detector, found: AnalysisStatus) -> bool:
     return _is_for(detector.retry, found.revision) and detector.retry != found.retried
 
 
+def next_word(detector: Detector, observed: Observed, name: str) -> str:
+    """Return a word to have `name` judged again that was not used: REVISION:GENERATION[.NUMBER]."""
+    known, first = observed.analysis, f"{name}:{detector.generation}"
+    failed = _known(observed, known).get(name)
+    used = {detector.retry, known.retried if known else "", failed.retried if failed else ""}
+    later = {word.removeprefix(f"{first}.") for word in used if word.startswith(f"{first}.")}
+    number = max((int(each) for each in later if each.isdecimal()), default=0)
+    return f"{first}.{number + 1}" if number or first in used else first
+
+
 def _is_for(word: str, revision: str) -> bool:
     """Say whether a person's word to judge again is meant for `revision`."""
     return bool(word) and word.partition(":")[0] == revision

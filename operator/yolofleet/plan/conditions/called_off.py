@@ -4,6 +4,7 @@ from yolofleet.api.rollout import Despite
 from yolofleet.api.typed import retrying
 from yolofleet.plan.conditions.commands import approval
 from yolofleet.plan.conditions.situation import Situation
+from yolofleet.plan.judging import next_word
 
 
 def why(now: Situation, name: str) -> str | None:
@@ -23,5 +24,5 @@ def to_go_on(now: Situation, name: str, wish: str = "release it all the same") -
 
 def to_judge_again(now: Situation, name: str) -> str:
     """Return the command that does."""
-    again = f"{name}:{now.detector.generation}"
+    again = next_word(now.detector, now.observed, name)
     return f"To judge it again: {retrying(now.detector.name, now.detector.namespace, again)}"
