@@ -111,6 +111,39 @@ def test_a_pod_that_was_not_ready_for_a_while_is_counted_from_where_it_stood() -
     assert back.demand == 0
 
 
+@pytest.mark.parametrize("looks", [1, 3])
+def test_what_an_old_pod_counted_before_anybody_looked_is_of_no_time(looks: int) -> None:
+    """It was not ready when a new leader began: all of a day was once of fifteen seconds."""
+    fleet = Fleet(pods=3)
+    for uid, told in fleet.told.items():
+        fleet.told[uid] = replace(told, offered=1_000_000)
+    late, told = fleet.told.popitem()
+    for _ in range(looks):
+        fleet.now += EVERY
+        look = Look(fleet.now, dict(fleet.told), frozenset({late}))
+        fleet.seen = floor(look, BOUNDS, fleet.seen)
+    fleet.told[late] = replace(told, offered=told.offered + 50)
+    for _ in range(2):
+        assert fleet.asked(7).demand == pytest.approx(1.0, abs=0.1)
+        assert fleet.seen.replicas == 3
+
+
+@pytest.mark.parametrize("back", [timedelta(seconds=2), timedelta(hours=1), timedelta(days=1)])
+def test_a_clock_that_is_set_back_keeps_the_peak_for_five_minutes_and_no_longer(
+    back: timedelta,
+) -> None:
+    fleet = Fleet()
+    fleet.looked()
+    fleet.asked(60)
+    fleet.follows()
+    fleet.now -= back
+    for _ in range(WINDOW // EVERY - 2):
+        assert fleet.asked(7).replicas == 9
+    for _ in range(4):  # the very look may tell nothing
+        fleet.asked(7)
+    assert fleet.seen.replicas == 2
+
+
 def test_a_pod_that_begins_anew_counts_from_zero() -> None:
     fleet = Fleet()
     fleet.looked()

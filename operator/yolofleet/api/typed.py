@@ -45,7 +45,7 @@ def patching(name: str, namespace: str, patch: dict[str, Any]) -> str:
 
 
 def retrying(name: str, namespace: str, again: str) -> str:
-    """Return the command that has a revision judged again; again: REVISION:NUMBER, or REVISION:NUMBER.NUMBER."""
+    """Return the command that has a revision judged again; again: REVISION:NUMBER[.NUMBER]."""
     return f"kubectl annotate yd {name} -n {namespace} --overwrite {RETRY_ANNOTATION}={again}"
 
 

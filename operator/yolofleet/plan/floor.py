@@ -94,7 +94,8 @@ class Memory:
     """What is known from looks before. It is never stored: who begins without it holds at first.
 
     at: when enough answered last. known: when it was known last what every target asks for.
-    asked: who was ready then; None: nobody looked yet. seen: by pod, when it answered what last.
+    asked: who may have had something to do by then, told or not: who was ready, and who was there
+    before anybody looked; None: nobody did. seen: by pod, when it answered what last.
     peaks: what was asked for within the window, falling: what a later look surpassed is left out.
     capacity: by the last look at which a pod knew its own.
     """
@@ -185,7 +186,8 @@ def _as_if(replicas: int, at: datetime) -> tuple[tuple[datetime, float], ...]:
 def _peaks(
     peaks: Iterable[tuple[datetime, float]], demand: float, now: datetime
 ) -> tuple[tuple[datetime, float], ...]:
-    kept = (each for each in peaks if each[1] > demand and now - each[0] < WINDOW)
+    past = ((min(at, now), each) for at, each in peaks)  # clocks are set back
+    kept = ((at, each) for at, each in past if each > demand and now - at < WINDOW)
     return (*kept, (now, demand))
 
 
@@ -204,13 +206,14 @@ def _unknown(look: Look, memory: Memory) -> str:
 
 def _remembered(look: Look, before: Memory) -> Memory:
     alive = look.pods.keys() | look.others
+    asked = look.pods.keys() | (alive if before.asked is None else look.others & before.asked)
     seen = {uid: each for uid, each in before.seen.items() if uid in alive}
     seen |= {uid: (look.at, each) for uid, each in look.answers.items()}
     capacity = _usual(each.capacity for each in look.answers.values() if each.counts)
     return replace(
         before,
         at=look.at,
-        asked=frozenset(look.pods),
+        asked=frozenset(asked),
         seen=seen,
         capacity=capacity or before.capacity,
     )
@@ -237,7 +240,7 @@ def _loads(look: Look, before: Memory, targets: Targets, capacity: float | None)
 def _rate(uid: str, load: PodLoad, at: datetime, before: Memory) -> tuple[float, float] | None:
     """Return the requests a second since it answered last, and how many were inside on average.
 
-    None: not known. Who was not ready at the look before had nothing to do then.
+    None: not known. Who came since had nothing to do before that.
     """
     then, last = before.seen.get(uid, (before.at, None))
     if last is None:
