@@ -240,10 +240,27 @@ class TestInTheDark:
     def test_a_dry_run_says_and_holds_nothing(self, world):
         _, new = begun(world, {**JUDGED, "analysis": {"mode": "DryRun"}})
         turn(world)
-        fails(world)
+        assert world.weights()[new] == 10
+        shows(world, Verdict.FAIL, Stage.LIVE)
+        turn(world, minutes=3)
+        turn(world)
+        assert world.weights()[new] == 50
+        assert "DryRun" in told(world, "Analysed").message
+
+    @pytest.mark.parametrize("strategy", ["BlueGreen", "InPlace"])
+    def test_a_dry_run_takes_over_as_soon_as_nobody_judged(self, world, strategy):
+        _, new = begun(world, {"strategy": strategy, "analysis": {"mode": "DryRun"}})
+        for _ in range(6):
+            turn(world)
+        assert world.status().stable.revision == new
+
+    def test_a_dry_run_is_dark_where_its_steps_say_so(self, world):
+        steps = [{"weight": 0, "hold": "2m"}, *STEPS]
+        _, new = begun(world, {**JUDGED, "steps": steps, "analysis": {"mode": "DryRun"}})
+        turn(world, minutes=1)
+        assert world.weights()[new] == 0
         turn(world, minutes=3)
         assert world.weights()[new] == 10
-        assert "DryRun" in told(world, "Analysed").message
 
     def test_swapped_in_place_the_first_pod_is_dark_too(self, world):
         old, new = begun(world, {"strategy": "InPlace", "analysis": {}})
@@ -465,6 +482,19 @@ class TestFailure:
             world.deployments()[new]["metadata"]["annotations"][FAILED_ANNOTATION] = note
         assert world.status().rollout.revision == new
         assert world.status().analysis.failed == []
+
+    def test_who_was_called_off_stays_away_in_a_dry_run(self, world):
+        old, new = begun(world)
+        fail_in_the_dark(world)
+        world.edit(rollout={**JUDGED, "analysis": {"mode": "DryRun"}})
+        for _ in range(5):
+            turn(world, minutes=60)
+        assert world.weights() == {old: 100}
+        assert told(world).reason == "AnalysisFailed"
+        world.raw["metadata"]["annotations"] = {RETRY_ANNOTATION: f"{new}:1"}
+        turn(world)
+        turn(world)
+        assert world.weights()[new] == 10
 
     def test_a_person_releases_it_all_the_same(self, world):
         _, new = begun(world)

@@ -108,7 +108,8 @@ class Analysis(ApiModel):
     mode: Mode = Field(
         default=Mode.ENFORCE,
         description="Enforce: a revision that fails is called off, and none goes on unproved."
-        " DryRun: verdicts are told and have no consequences. Disabled: nothing is judged, though"
+        " DryRun: verdicts are told and have no consequences; nothing is held, and what was called"
+        " off before stays so. Disabled: nothing is judged, though"
         " the chart's analysis.default says so for all.",
     )
     on_failure: OnFailure = Field(
