@@ -108,7 +108,7 @@ class Analysis(ApiModel):
     mode: Mode = Field(
         default=Mode.ENFORCE,
         description="Enforce: a revision that fails is called off, and none goes on unproved."
-        " DryRun: verdicts are told and have no consequences; nothing is held, and what was called"
+        " DryRun: verdicts are told and have no consequences, and what was called"
         " off before stays so. Disabled: nothing is judged, though"
         " the chart's analysis.default says so for all.",
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from yolofleet.api.analysis import Mode, Stage
+from yolofleet.api.analysis import Stage
 from yolofleet.api.base import seconds
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import APPROVAL, Despite, Step, Strategy
@@ -248,9 +248,9 @@ def _stages(
 ) -> list[_Stage]:
     """Return the steps to walk: none for a revision that all traffic has been to before.
 
-    A revision that is judged begins in the dark, but for a dry run, which holds nothing. Where its
-    first pod would take the place of the only one that serves, that would be an outage for as long:
-    it is judged by what it answers.
+    A revision that is judged begins in the dark, in a dry run too: at once released it would tell
+    nothing. Where its first pod would take the place of the only one that serves, that would be an
+    outage for as long: it is judged by what it answers.
     """
     seen = observed.revisions.get(target.name)
     if seen and seen.released:
@@ -260,8 +260,7 @@ def _stages(
     steps = list(rollout.steps or (USUAL if rollout.analysis else ())) if walks else []
     stages = [_Stage(number, step) for number, step in enumerate(steps, 1)]
     room = strategy is not Strategy.IN_PLACE or full > 0
-    dark = rollout.analysis and rollout.analysis.mode is not Mode.DRY_RUN
-    if dark and room and not (stages and stages[0].weight == 0):
+    if rollout.analysis and room and not (stages and stages[0].weight == 0):
         stages.insert(0, _Stage(0, DARK))
     return stages
 
