@@ -2,6 +2,7 @@
 
 import argparse
 import enum
+import math
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ termination log, as {"reason", "message"}."""
 PREDICT = """Find the objects in pictures, and print a line of JSON for each.
 
   yoloserve predict street.jpg
-  yoloserve predict *.jpg --save out/     also write the pictures with boxes drawn"""
+  yoloserve predict *.jpg --save out/     also write the pictures with boxes drawn; over none"""
 BENCH = """Measure the engine alone and the whole request path (without HTTP), on one picture.
 
   yoloserve bench street.jpg
@@ -106,7 +107,7 @@ def _parser(run_server: Callable[[Settings], int]) -> argparse.ArgumentParser:
         "evaluate", help="score on labelled pictures", description=EVALUATE, formatter_class=form
     )
     evaluate.add_argument("data", type=Path, metavar="DATA")
-    evaluate.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
+    evaluate.add_argument("--limit", type=_count, metavar="N", help="the first N pictures only")
     evaluate.set_defaults(run=commands.evaluate)
     _add_settings(evaluate, left_out=SERVE_ONLY)
 
@@ -124,14 +125,29 @@ def _parser(run_server: Callable[[Settings], int]) -> argparse.ArgumentParser:
     bench.add_argument("picture", type=Path, metavar="PICTURE")
     bench.add_argument(
         "--seconds",
-        type=float,
+        type=_seconds,
         default=5,
         help="for each measurement, of which the first is not counted (5)",
     )
-    bench.add_argument("--concurrency", type=int, default=4, help="callers at a time (4)")
+    bench.add_argument("--concurrency", type=_count, default=4, help="callers at a time (4)")
     bench.set_defaults(run=commands.bench)
     _add_settings(bench, left_out=SERVE_ONLY)
     return parser
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        if 0 < (seconds := float(text)) < math.inf:
+            return seconds
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
 
 
 def _add_settings(parser: argparse.ArgumentParser, left_out: Collection[str]) -> None:

@@ -16,7 +16,7 @@ from yoloserve.settings import Settings, passed_over
 
 if TYPE_CHECKING:
     from yoloserve.core import EngineCore
-    from yoloserve.detector import Detector
+    from yoloserve.detector import Answer, Detector
     from yoloserve.engine.starting import Engine
     from yoloserve.quality.dataset import Labelled
     from yoloserve.quality.evaluation import Evaluation
@@ -68,34 +68,52 @@ def _allow_connections() -> None:
 
 
 def predict(settings: Settings, pictures: list[Path], save: Path | None) -> int:
-    """Print what is in each picture; with `save`, write it there with its boxes drawn."""
-    encoded = [(path, _read(path)) for path in pictures]
-    if save:
-        save.mkdir(parents=True, exist_ok=True)
-    return asyncio.run(_predict(_patient(settings), encoded, save))
+    """Print what is in each picture; with `save`, write it there with its boxes drawn.
+
+    Nothing is written over: pictures of two cameras may have one name, and `save` may be theirs.
+    """
+    encoded = map(_read, pictures)
+    drawings = _drawings(pictures, save) if save else [None] * len(pictures)
+    asked = list(zip(pictures, encoded, drawings, strict=True))
+    return asyncio.run(_predict(_patient(settings), asked))
 
 
-async def _predict(settings: Settings, encoded: list[tuple[Path, bytes]], save: Path | None) -> int:
+def _drawings(pictures: Sequence[Path], save: Path) -> list[Path]:
+    """Name the file for each drawing; raise `InvalidSettings` rather than write over anything."""
+    _make_folder(save)
+    drawings = [(save / path.name).with_suffix(".jpg") for path in pictures]
+    for number, drawing in enumerate(drawings):
+        if drawing.exists() or drawing in drawings[:number]:
+            there = "is there already" if drawing.exists() else "would be written twice"
+            raise InvalidSettings(f"{drawing} {there}: give another folder to --save")
+    return drawings
+
+
+async def _predict(settings: Settings, asked: Sequence[tuple[Path, bytes, Path | None]]) -> int:
     import orjson
 
     from yoloserve.http.schemas import detect_json, error_json
 
     code = 0
     async with _warm(settings) as (_, detector):
-        for path, image in encoded:
+        for path, image, drawing in asked:
             try:
-                answer, drawn = await detector.picture(
-                    image, detector.defaults, deadline=NO_DEADLINE
-                )
+                answer = await _predicted(detector, image, drawing)
             except BadImage as error:
                 line, code = error_json(error.code, str(error)), FAILED
             else:
                 line = detect_json(answer, detector.info)
-                if save:
-                    (save / path.name).with_suffix(".jpg").write_bytes(drawn)
             shown = {"picture": str(path), **orjson.loads(line)}
             sys.stdout.write(orjson.dumps(shown).decode() + "\n")
     return code
+
+
+async def _predicted(detector: "Detector", image: bytes, drawing: Path | None) -> "Answer":
+    if drawing is None:
+        return await detector.detect(image, detector.defaults, deadline=NO_DEADLINE)
+    answer, drawn = await detector.picture(image, detector.defaults, deadline=NO_DEADLINE)
+    _write(drawing, drawn)
+    return answer
 
 
 def evaluate(settings: Settings, data: Path, limit: int | None) -> int:
@@ -105,9 +123,7 @@ def evaluate(settings: Settings, data: Path, limit: int | None) -> int:
 
     engine = start(settings)
     pictures = dataset.read(data, engine.info.classes)[:limit]
-    unknown = [each.path for each in pictures if each.classes is None]
-    if unknown:
-        raise InvalidSettings(f"{unknown[0]} has no labels, and {len(unknown) - 1} more")
+    dataset.require_objects(pictures)
     measured = _looked(settings)(engine, pictures)
     info, each = engine.info, 1000 * measured.seconds / len(pictures)
     sys.stdout.write(
@@ -121,6 +137,8 @@ def convert(settings: Settings, data: Path, into: Path | None) -> int:
     """Convert the model for a runtime, and print where it is and how it compares."""
     from yoloserve.quality import conversion
 
+    if into:
+        _make_folder(into)  # now, not after minutes
     place, numbers = conversion.convert(settings, data, into, _looked(settings))
     sys.stdout.write(f"{place}\n{numbers}\n")
     return 0
@@ -221,6 +239,20 @@ async def _warm(
 def _patient(settings: Settings) -> Settings:
     """Let as many wait as like to: the cap is made for callers with a deadline."""
     return settings.model_copy(update={"deadline_ms": PATIENT_MS})
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidSettings(f"cannot write to {path}: {error.strerror}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise InvalidSettings(f"cannot write {path}: {error.strerror}") from error
 
 
 def _read(path: Path) -> bytes:

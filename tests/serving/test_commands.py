@@ -43,6 +43,64 @@ def test_predict_saves_pictures_with_boxes(street, flags, tmp_path: Path, pictur
     assert np.abs(drawn.astype(int) - picture).max() > 100
 
 
+def test_predict_writes_over_nothing(street, flags, tmp_path: Path, jpeg: bytes, capsys) -> None:
+    (other := tmp_path / "cam2" / "street.jpg").parent.mkdir()
+    other.write_bytes(jpeg)
+    assert main(["predict", str(street), f"--save={tmp_path}", *flags]) == EX_CONFIG
+    assert f"{street} is there already" in capsys.readouterr().err
+    assert street.read_bytes() == jpeg
+    out = tmp_path / "out"
+    assert main(["predict", str(street), str(other), f"--save={out}", *flags]) == EX_CONFIG
+    assert f"{out}/street.jpg would be written twice" in capsys.readouterr().err
+    assert not list(out.iterdir())
+    assert main(["predict", str(street), f"--save={street}", *flags]) == EX_CONFIG
+    assert f"cannot write to {street}: File exists" in capsys.readouterr().err
+
+
+def test_predict_draws_only_what_it_saves(street, flags, capsys) -> None:
+    """No JPEG has sides that long; an answer has."""
+    cv2.imwrite(str(wide := street.with_name("wide.png")), np.zeros((8, 66_000, 3), np.uint8))
+    assert main(["predict", str(wide), *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["image"] == {"width": 66_000, "height": 8}
+
+
+def labelled(folder: Path, jpeg: bytes, labels: str = "0 .5 .5 .1 .1") -> str:
+    (folder / "set").mkdir()
+    (folder / "set" / "a.jpg").write_bytes(jpeg)
+    (folder / "set" / "a.txt").write_text(labels)
+    return str(folder / "set")
+
+
+def test_evaluate_prints_a_table(tmp_path, flags, jpeg: bytes, capsys) -> None:
+    assert main(["evaluate", labelled(tmp_path, jpeg), *flags]) == 0
+    assert "circle" in capsys.readouterr().out
+
+
+def test_a_damaged_picture_of_a_set_is_named(tmp_path, flags, jpeg: bytes, capsys) -> None:
+    data = labelled(tmp_path, jpeg[: len(jpeg) // 2])
+    assert main(["evaluate", data, *flags]) == EX_CONFIG
+    assert f"{data}/a.jpg: the image/jpeg is cut short" in capsys.readouterr().err
+
+
+def test_a_set_without_objects_is_not_evaluated(tmp_path, flags, jpeg: bytes, capsys) -> None:
+    assert main(["evaluate", labelled(tmp_path, jpeg, ""), *flags]) == EX_CONFIG
+    assert "no picture of the set has an object" in capsys.readouterr().err
+
+
+def test_convert_asks_for_its_folder_before_it_begins(street, capsys) -> None:
+    assert main(["convert", str(street.parent), f"--into={street}"]) == EX_CONFIG
+    assert f"cannot write to {street}: File exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argument", ["evaluate --limit=0", "bench --concurrency=0", "bench --seconds=nan"]
+)
+def test_numbers_that_cannot_be_meant_are_refused(argument: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main([*argument.split(), "street.jpg"])
+    assert f"argument {argument.split()[1].split('=')[0]}:" in capsys.readouterr().err
+
+
 def test_predict_goes_on_after_a_damaged_picture_and_says_so(
     street, flags, tmp_path: Path, capsys
 ) -> None:

@@ -80,12 +80,68 @@ def test_pictures_without_labels_are_no_pictures_without_objects(folder: Path) -
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [("3 0.5 0.5 0.1 0.1", "class 3 of 3"), ("a.jpg is a star", "cannot be read")],
+    [
+        ("3 0.5 0.5 0.1 0.1", "class 3 of 3"),
+        ("0.5 0.5 0.5 0.1 0.1", "class 0.5 of 3"),
+        ("a.jpg is a star", "could not convert"),
+        ("0 0.5 0.5 0.1 0.1 0.87", r"6 values, .*save_conf"),  # as `yolo predict` writes them
+        ("0 0.4 0.3 0.6 0.5 0.5 0.7 0.87", r"8 values, .*save_conf"),
+        ("0 0.5 0.5 0.1", "4 values"),
+        ("0 0.4 0.3", "3 values"),
+        ("0 nan 0.5 0.1 0.1", "not all of its numbers are finite"),
+        ("inf 0.5 0.5 0.1 0.1", "not all of its numbers are finite"),
+        ("0 320 240 64 48", "a box beyond its picture: YOLO's are shares"),
+    ],
 )
 def test_labels_nobody_can_read_are_told(folder: Path, labels: str, message: str) -> None:
-    (folder / "labels" / "val" / "a.txt").write_text(labels)
-    with pytest.raises(InvalidSettings, match=message):
+    (path := folder / "labels" / "val" / "a.txt").write_text(f"2 0.5 0.5 0.2 0.4\n{labels}")
+    with pytest.raises(InvalidSettings, match=f"{path}, line 2: .*{message}"):
         read(folder, NAMES)
+
+
+def test_a_box_may_end_beyond_its_picture(folder: Path) -> None:
+    (folder / "labels" / "val" / "a.txt").write_text("2 0.95 0.5 0.2 1.004")
+    assert read(folder, NAMES)[0].boxes[0, 2] > 1.01
+
+
+def test_what_roboflow_describes_is_found_as_the_public_package_finds_it(folder: Path) -> None:
+    (described := folder / "data.yaml").write_text(
+        "names: [circle, square, star]\ntrain: ../train/images\nval: ../images/val"
+    )
+    requires_the_star(read(described, NAMES))
+
+
+def test_a_split_may_be_a_list_of_pictures(folder: Path) -> None:
+    (folder / "val.txt").write_text(f"./images/val/a.jpg\n{folder}/images/val/b.jpg\n")
+    (described := folder / "data.yaml").write_text("names: [circle, square, star]\nval: val.txt")
+    requires_the_star(read(described, NAMES))
+    (folder / "val.txt").write_text("images/val/c.jpg")
+    with pytest.raises(InvalidSettings, match=r"cannot read .*images/val/c.jpg: No such file"):
+        read(described, NAMES)
+
+
+def test_a_flat_set_may_be_below_a_folder_called_images(folder: Path) -> None:
+    (folder / "labels" / "val").rename(folder / "elsewhere")
+    (flat := folder / "images" / "val").joinpath("a.txt").write_text("2 0.5 0.5 0.2 0.4")
+    (flat / "b.txt").touch()
+    requires_the_star(read(flat, NAMES))
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ("names: [circle]", "it has no val, test or train"),
+        ("names: [circle\nval: images", "data.yaml is no YAML: while parsing"),
+        ("names: circle\nval: images", "data.yaml has no names: a list"),
+        ("names: {one: circle}\nval: images", "invalid literal"),
+        ("names: [circle]\nval: images/test", r"cannot read .*images/test: No such file"),
+        ("names: [circle]\nval: [1]", "cannot be read as a data set"),
+    ],
+)
+def test_a_description_nobody_can_read_is_told(folder: Path, told: str, message: str) -> None:
+    (described := folder / "data.yaml").write_text(told)
+    with pytest.raises(InvalidSettings, match=message):
+        read(described, NAMES)
 
 
 def test_a_class_the_model_does_not_have_is_told(folder: Path) -> None:
@@ -97,5 +153,26 @@ def test_a_class_the_model_does_not_have_is_told(folder: Path) -> None:
 def test_nothing_is_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match="no pictures"):
         read(tmp_path, NAMES)
-    with pytest.raises(InvalidSettings, match=r"cannot read .*data\.yaml"):
-        read(tmp_path / "data.yaml", NAMES)
+    for absent in ("data.yaml", "absent"):
+        with pytest.raises(InvalidSettings, match=f"cannot read {tmp_path}/{absent}: No such"):
+            read(tmp_path / absent, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("picture", "annotation"),
+    [
+        ({"width": 0}, {}),
+        ({}, {"bbox": [40, float("nan"), 20, 20]}),
+        ({}, {"category_id": 7}),
+        ({"width": None}, {}),
+    ],
+)
+def test_a_coco_file_nobody_can_read_is_told(folder: Path, picture, annotation) -> None:
+    told = {
+        "images": [{"id": 7, "file_name": "a.jpg", "width": 100, "height": 50} | picture],
+        "annotations": [{"image_id": 7, "category_id": 1, "bbox": [40, 15, 20, 20]} | annotation],
+        "categories": [{"id": 1, "name": "star"}],
+    }
+    (path := folder / "images" / "val" / "instances.json").write_text(json.dumps(told))
+    with pytest.raises(InvalidSettings, match=f"{path} cannot be read as a data set"):
+        read(path, NAMES)

@@ -129,11 +129,13 @@ def test_models_that_number_their_classes_otherwise_have_the_same_set(jpeg, tmp_
         ({"a.jpg": None, "a.txt": ""}, "no picture of the set has an object"),
         ({"a.jpg": b"no picture", "a.txt": "0 0.5 0.5 0.1 0.1"}, "a.jpg: "),
         ({"a.jpg": None, "a.txt": "7 0.5 0.5 0.1 0.1"}, "class 7 of 3"),
-        ({"a.jpg": None, "a.txt": "one 0.5"}, "cannot be read"),
-        ({"a.jpg": None, "a.txt": "0 320 240 40 40"}, "a.txt has a box beyond its picture"),
+        ({"a.jpg": None, "a.txt": "one 0.5"}, "a.txt, line 1: could not convert"),
+        ({"a.jpg": None, "a.txt": "0 .5 .5 .1 .1 .9"}, "a.txt, line 1: it has 6 values"),
+        ({"a.jpg": None, "a.txt": "0 320 240 40 40"}, "a.txt, line 1: it has a box beyond its"),
         ({"a.jpg": None, "a.txt": "0 .5 .5 .1 .1", "classes.txt": "truck"}, "no class 'truck'"),
         ({"a.jpg": None, "a.txt": "0 .5 .5 .1 .1", "data.yaml": "names: ["}, "no YAML"),
         ({"a.jpg": None, "a.txt": "0 .5 .5 .1 .1", "data.yaml": "[]"}, "has no names"),
+        ({"a.jpg": None, "a.txt": "0 .5 .5 .1 .1", "data.yaml": "names: a"}, "has no names"),
     ],
 )
 async def test_a_broken_set_is_told_and_the_server_serves(

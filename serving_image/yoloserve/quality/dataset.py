@@ -1,8 +1,10 @@
 """Pictures with known objects, in the layouts people have: YOLO's folders and COCO's JSON."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from yoloserve.quality.scores import Truth
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = "val", "test", "train"
+BEYOND = 0.01  # of a side, that rounding may take labels outside
+Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,13 @@ class Labelled:
     path: Path
     boxes: NDArray[np.float32]  # (N, 4), x1 y1 x2 y2 in shares of the picture's sides
     classes: NDArray[np.int64] | None
+
+    def encoded(self) -> bytes:
+        """Read it; raise `InvalidSettings` if that cannot be."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise InvalidSettings(f"cannot read {self.path}: {error.strerror}") from error
 
     def truth(self, width: int, height: int) -> Truth:
         """Return the objects in pixels."""
@@ -42,92 +53,146 @@ def read(path: Path, names: Sequence[str]) -> list[Labelled]:
         elif path.suffix in (".yaml", ".yml"):
             found = list(_described(path, names))
         else:
-            found = list(_folder(path, len(names), _listed(path, names)))
+            found = list(_yolo(path, _listed(path, names)))
     except OSError as error:
         raise InvalidSettings(f"cannot read {error.filename}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidSettings(f"{path} cannot be read as a data set: {error!r}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        why = str(error) if isinstance(error, ValueError) else repr(error)
+        raise InvalidSettings(f"{path} cannot be read as a data set: {why}") from error
     if not found:
         raise InvalidSettings(f"there are no pictures in {path}")
     return found
 
 
-def _folder(
-    path: Path, classes: int, numbers: Mapping[int, int] | None = None
-) -> Iterator[Labelled]:
-    """Read pictures; their labels are where the last `images` of the path says `labels`."""
+def require_objects(pictures: Sequence[Labelled]) -> None:
+    """Raise `InvalidSettings` where nothing can be measured: without labels, or any object."""
+    if unknown := [each.path for each in pictures if each.classes is None]:
+        more = f" ({len(unknown) - 1} more have none)" if unknown[1:] else ""
+        label = unknown[0].with_suffix(".txt").name
+        raise InvalidSettings(f"{unknown[0]} has no labels: add {label}, empty for no object{more}")
+    if not any(len(each.boxes) for each in pictures):
+        raise InvalidSettings("no picture of the set has an object in it: nothing is measured")
+
+
+def _yolo(path: Path, numbers: Mapping[int, int]) -> Iterator[Labelled]:
+    for picture in _pictures(path):
+        yield _labelled(picture, numbers)
+
+
+def _pictures(path: Path) -> Iterator[Path]:
+    """List the pictures of a folder, or those that a text file lists, by their paths from it."""
+    if path.suffix == ".txt":
+        for line in filter(None, map(str.strip, path.read_text().splitlines())):
+            (picture := path.parent / line).stat()  # raises where there is none
+            yield picture
+        return
     if (path / "images").is_dir():
         path /= "images"
+    os.listdir(path)  # raises where there is no folder, in which `rglob` finds nothing
     for picture in sorted(path.rglob("*")):
         hidden = any(part.startswith("..") for part in picture.relative_to(path).parts)
-        if hidden or picture.suffix.lower() not in SUFFIXES:  # a mounted ConfigMap has it twice
-            continue
-        parts = list(picture.with_suffix(".txt").parts)
-        if "images" in parts:
-            parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-        labels = Path(*parts)
-        labelled = labels.is_file() or (labels.parent.is_dir() and "images" in picture.parts)
-        text = labels.read_text() if labels.is_file() else ""
-        yield _yolo(picture, text if labelled else None, classes, numbers)
+        if not hidden and picture.suffix.lower() in SUFFIXES:  # a mounted ConfigMap has it twice
+            yield picture
 
 
-def _listed(path: Path, names: Sequence[str]) -> dict[int, int] | None:
+def _labelled(picture: Path, numbers: Mapping[int, int]) -> Labelled:
+    """Read labels: where the last `images` of the path says `labels`, else beside the picture.
+
+    Only in a folder of labels does none mean that there is no object.
+    """
+    beside = picture.with_suffix(".txt")
+    parts = list(beside.parts)
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    labels = apart if (apart := Path(*parts)).parent.is_dir() else beside
+    known = labels.is_file()
+    objects = list(_objects(labels, numbers)) if known else []
+    return Labelled(
+        picture,
+        np.array([box for _, box in objects], np.float32).reshape(-1, 4),
+        np.array([kind for kind, _ in objects], np.int64) if known or labels != beside else None,
+    )
+
+
+def _objects(labels: Path, numbers: Mapping[int, int]) -> Iterator[tuple[int, Corners]]:
+    for number, line in enumerate(labels.read_text(errors="replace").splitlines(), 1):
+        try:
+            if values := [float(value) for value in line.split()]:
+                yield _object(values, numbers)
+        except ValueError as error:
+            raise ValueError(f"{labels}, line {number}: {error}") from error
+
+
+def _object(values: Sequence[float], numbers: Mapping[int, int]) -> tuple[int, Corners]:
+    """Read class, centre, width and height; a polygon becomes the box around it."""
+    if not all(map(isfinite, values)):
+        raise ValueError("not all of its numbers are finite")
+    if len(values) < 5 or len(values) % 2 == 0:
+        raise ValueError(
+            f"it has {len(values)} values, but a box has five (class, x, y, width, height), and a "
+            "polygon seven, nine and so on. A column with the confidence (`save_conf`) or a "
+            "track's number is no part of labels: remove it"
+        )
+    if min(values[1:]) < -BEYOND or max(values[1:]) > 1 + BEYOND:
+        raise ValueError(
+            "it has a box beyond its picture: YOLO's are shares of the picture's sides, from 0 to "
+            "1, and no pixels"
+        )
+    kind = numbers.get(int(values[0]))
+    if kind is None or values[0] % 1:
+        raise ValueError(f"it has an object of class {values[0]:g} of {len(numbers)}")
+    xs, ys = values[1::2], values[2::2]
+    if len(values) == 5:
+        (x, y), (width, height) = values[1:3], values[3:5]
+        xs, ys = [x - width / 2, x + width / 2], [y - height / 2, y + height / 2]
+    return kind, (min(xs), min(ys), max(xs), max(ys))
+
+
+def _listed(path: Path, names: Sequence[str]) -> dict[int, int]:
     """Find the model's classes for the numbers of a folder that says what they stand for.
 
     That are the `names` of data.yaml, or the lines of classes.txt; without, they are the model's.
     """
     if (path / "data.yaml").is_file():
-        import yaml
-
-        try:
-            content = yaml.safe_load((path / "data.yaml").read_text())
-        except yaml.YAMLError as error:
-            raise ValueError(f"data.yaml is no YAML: {error}") from error
-        listed = content.get("names") if isinstance(content, dict) else None
-        by_number = dict(enumerate(listed)) if isinstance(listed, list) else listed
-    elif (path / "classes.txt").is_file():
+        return _named(_yaml(path / "data.yaml"), names)
+    if (path / "classes.txt").is_file():
         lines = (path / "classes.txt").read_text().splitlines()
-        by_number = dict(enumerate(line for line in lines if line.strip()))
-    else:
-        return None
-    if not by_number:
-        raise ValueError("data.yaml has no names")
-    return _numbers({int(number): str(name) for number, name in by_number.items()}, names)
-
-
-def _yolo(
-    picture: Path, text: str | None, classes: int, numbers: Mapping[int, int] | None
-) -> Labelled:
-    """Read lines of class, centre, width and height; polygons become the boxes around them."""
-    boxes, kinds = [], []
-    for line in (text or "").splitlines():
-        if not (values := [float(value) for value in line.split()]):
-            continue
-        kind = int(values[0]) if numbers is None else numbers[int(values[0])]
-        if not 0 <= kind < classes:
-            raise ValueError(f"{picture.name} has an object of class {kind} of {classes}")
-        xs, ys = values[1::2], values[2::2]
-        if len(values) == 5:
-            (x, y), (width, height) = values[1:3], values[3:5]
-            xs, ys = [x - width / 2, x + width / 2], [y - height / 2, y + height / 2]
-        boxes.append((min(xs), min(ys), max(xs), max(ys)))
-        kinds.append(kind)
-    known = None if text is None else np.array(kinds, np.int64)
-    return Labelled(picture, np.array(boxes, np.float32).reshape(-1, 4), known)
+        return _numbers(dict(enumerate(line for line in lines if line.strip())), names)
+    return {number: number for number in range(len(names))}
 
 
 def _described(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
     """Read what a `data.yaml` describes: the first of its splits val, test and train."""
+    content = _yaml(path)
+    numbers = _named(content, names)
+    split = next((content[split] for split in SPLITS if content.get(split)), None)
+    if split is None:
+        raise ValueError(f"it has no {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
+    root = path.parent / str(content.get("path") or ".")
+    for place in [split] if isinstance(split, str) else split:
+        # Roboflow writes `../valid/images` beside `valid`; the public package reads that, too.
+        there, beside = root / place, root / place.removeprefix("../")
+        yield from _yolo(there if there.exists() or not beside.exists() else beside, numbers)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
     import yaml
 
-    content: dict[str, Any] = yaml.safe_load(path.read_text())
-    listed = content["names"]
-    by_number = dict(enumerate(listed)) if isinstance(listed, list) else listed
-    numbers = _numbers({int(number): str(name) for number, name in by_number.items()}, names)
-    split = next(content[split] for split in SPLITS if content.get(split))
-    root = path.parent / str(content.get("path") or ".")
-    for folder in [split] if isinstance(split, str) else split:
-        yield from _folder(root / folder, len(names), numbers)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name} is no YAML: {' '.join(str(error).split())}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _named(described: Mapping[str, Any], names: Sequence[str]) -> dict[int, int]:
+    """Find the model's classes for the `names` of a data.yaml."""
+    listed = described.get("names")
+    if isinstance(listed, list):
+        listed = dict(enumerate(listed))
+    if not listed or not isinstance(listed, dict):
+        raise ValueError("data.yaml has no names: a list, or a number and a name on each line")
+    return _numbers({int(number): str(name) for number, name in listed.items()}, names)
 
 
 def _coco(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
@@ -142,7 +207,10 @@ def _coco(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
         known = objects.get(picture["id"], [])
         boxes = np.array([each["bbox"] for each in known], np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        boxes /= np.array([picture["width"], picture["height"]] * 2, np.float32)
+        with np.errstate(all="ignore"):
+            boxes /= np.array([picture["width"], picture["height"]] * 2, np.float32)
+        if not np.isfinite(boxes).all():
+            raise ValueError(f"{picture['file_name']} has a box, or a size, that is none")
         classes = np.array([numbers[each["category_id"]] for each in known], np.int64)
         yield Labelled(_picture(path, picture["file_name"]), boxes, classes)
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from yoloserve.detections.postprocess import Detections, Options
+from yoloserve.errors import BadImage, InvalidSettings
 from yoloserve.quality.scores import Scores, Truth, score
 
 if TYPE_CHECKING:
-    from yoloserve.detector import Detector
+    from yoloserve.detector import Answer, Detector
     from yoloserve.quality.dataset import Labelled
 
 AT_ONCE = 8  # pictures in flight
@@ -41,22 +42,24 @@ def whole_curve(options: Options) -> Options:
 async def evaluate(
     detector: "Detector", pictures: "Sequence[Labelled]", options: Options
 ) -> Evaluation:
-    """Look at every picture."""
+    """Look at every picture; raises `InvalidSettings` for one that cannot be looked at."""
     found, truth = [], []
     began = time.perf_counter()
     for first in range(0, len(pictures), AT_ONCE):
         some = pictures[first : first + AT_ONCE]
-        answers = await asyncio.gather(
-            *(
-                detector.detect(each.path.read_bytes(), options, deadline=NO_DEADLINE)
-                for each in some
-            )
-        )
+        answers = await asyncio.gather(*(_answer(detector, each, options) for each in some))
         for each, answer in zip(some, answers, strict=True):
             found.append(answer.detections)
             truth.append(each.truth(answer.width, answer.height))
     took = time.perf_counter() - began
     return Evaluation(found, truth, took, len(detector.info.classes))
+
+
+async def _answer(detector: "Detector", picture: "Labelled", options: Options) -> "Answer":
+    try:
+        return await detector.detect(picture.encoded(), options, deadline=NO_DEADLINE)
+    except BadImage as error:
+        raise InvalidSettings(f"{picture.path}: {error}") from error
 
 
 def table(evaluation: Evaluation, names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from typing import Literal
 from yoloserve.detections.postprocess import Detections
 from yoloserve.detector import Answer, Detector
 from yoloserve.errors import InvalidSettings, Refusal
-from yoloserve.quality.dataset import Labelled, read
+from yoloserve.quality.dataset import Labelled, read, require_objects
 from yoloserve.quality.evaluation import whole_curve
 from yoloserve.quality.scores import Scores, Truth, score
 from yoloserve.scheduling.admission import Flow
@@ -166,17 +166,7 @@ def _read(folder: Path, names: Sequence[str]) -> _Set:
         raise InvalidSettings(f"the set has {len(pictures)} pictures, more than {MOST_PICTURES}")
     if (size := sum(size for _, _, size in files)) > MOST_BYTES:
         raise InvalidSettings(f"the set has {size >> 20} MiB, more than {MOST_BYTES >> 20}")
-    for each in pictures:
-        label = each.path.with_suffix(".txt").name
-        if each.classes is None:
-            raise InvalidSettings(
-                f"{each.path.name} has no labels: add {label}, empty for no object"
-            )
-        if len(each.boxes) and (each.boxes.min() < -0.01 or each.boxes.max() > 1.01):
-            rule = "YOLO's are shares of the picture's sides, from 0 to 1, and no pixels"
-            raise InvalidSettings(f"{label} has a box beyond its picture: {rule}")
-    if not any(len(each.boxes) for each in pictures):
-        raise InvalidSettings("no picture of the set has an object in it: nothing is measured")
+    require_objects(pictures)
     digest = hashlib.sha256()
     for file, _, _ in files:
         name, content = str(file.relative_to(folder)), hashlib.sha256(file.read_bytes())
