@@ -252,6 +252,7 @@ def test_a_folder_is_told_by_the_digest_that_a_shell_can_make(tmp_path: Path, as
     folder.mkdir()
     (folder / "gate.xml").write_bytes(b"<net/>")
     (folder / "gate.bin").write_bytes(b"\0\1")
+    (folder / ".gitattributes").write_text("*.bin filter=lfs")
     command = ["bash", "-c", "LC_ALL=C sha256sum * | sha256sum"]
     told = subprocess.run(command, cwd=folder, capture_output=True, check=True, text=True)
     sha256 = told.stdout.split()[0]

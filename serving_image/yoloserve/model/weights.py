@@ -88,7 +88,7 @@ def _opened(path: Path, settings: Settings, *, bundled: bool) -> tuple[str, Part
     """Read a file or a folder; only what has the digest asked for is looked into."""
     trusted = _trusted(settings, bundled=bundled)
     if _is_folder(path):
-        files = {entry.name: _read(entry) for entry in sorted(path.iterdir()) if entry.is_file()}
+        files = {entry.name: _read(entry) for entry in sorted(path.iterdir()) if _counts(entry)}
         _require_digest(sha256 := digest_of_folder(files), settings)
         return sha256, parts_in(files, trusted=trusted)
     content = _read(path)
@@ -104,6 +104,11 @@ def _trusted(settings: Settings, *, bundled: bool) -> list[Format]:
         Format.TENSORRT: settings.allow_engine,
     }
     return [form for form, is_allowed in allowed.items() if is_allowed]
+
+
+def _counts(entry: Path) -> bool:
+    """Say whether a folder's entry is part of the model: hidden files are not, as for a shell."""
+    return entry.is_file() and not entry.name.startswith(".")
 
 
 def _is_folder(path: Path) -> bool:
