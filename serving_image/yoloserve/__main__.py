@@ -52,7 +52,8 @@ EVALUATE = """Compute the mean average precision, as COCO defines it, on labelle
   yoloserve evaluate data.yaml --precision fp32 --model file:///models/gate.onnx
 
 Pictures take the path of requests: what is scored is what is served, one class for each box.
-Categories are found among the model's classes by name; COCO's crowds are left out."""
+Categories are found among the model's classes by name. What is found in one of COCO's crowds is
+neither right nor wrong, as there."""
 CONVERT = """Convert an ONNX model for a runtime, and compare the result with its source.
 
   yoloserve convert data.yaml --model file:///models/gate.onnx --precision int8 --into gate_int8/

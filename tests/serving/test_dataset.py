@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from yoloserve.errors import InvalidSettings
-from yoloserve.quality.dataset import read
+from yoloserve.quality.dataset import read, require_objects
 
 NAMES = ("circle", "square", "star")
 
@@ -27,6 +27,7 @@ def folder(tmp_path: Path) -> Path:
 def requires_the_star(found) -> None:
     first, second = found
     truth = first.truth(100, 50)
+    assert truth.crowds == ()
     np.testing.assert_allclose(truth.boxes, [[40, 15, 60, 35]], atol=1e-4)
     assert truth.classes.tolist() == [2]
     assert second.path.name == "b.jpg"
@@ -60,7 +61,6 @@ def test_coco_names_its_categories_and_boxes_in_pixels(folder: Path) -> None:
         ],
         "annotations": [
             {"image_id": 7, "category_id": 91, "bbox": [40, 15, 20, 20]},
-            {"image_id": 8, "category_id": 91, "bbox": [0, 0, 99, 49], "iscrowd": 1},
         ],
         "categories": [{"id": 91, "name": "star"}],
     }
@@ -70,6 +70,20 @@ def test_coco_names_its_categories_and_boxes_in_pixels(folder: Path) -> None:
     for picture in (folder / "images" / "val").iterdir():
         picture.rename(folder / "images" / picture.name)
     requires_the_star(read(path, NAMES))
+
+
+def test_a_crowd_of_coco_is_known_and_is_no_object(folder: Path) -> None:
+    region = {"image_id": 7, "category_id": 1, "bbox": [0, 0, 99, 49], "iscrowd": 1}
+    told = {
+        "images": [{"id": 7, "file_name": "a.jpg", "width": 100, "height": 50}],
+        "annotations": [region],
+        "categories": [{"id": 1, "name": "star"}],
+    }
+    (path := folder / "images" / "val" / "instances.json").write_text(json.dumps(told))
+    (picture,) = read(path, NAMES)
+    assert picture.truth(100, 50).crowds == (0,)
+    with pytest.raises(InvalidSettings, match="no picture of the set has an object"):
+        require_objects([picture])
 
 
 def test_pictures_without_labels_are_no_pictures_without_objects(folder: Path) -> None:

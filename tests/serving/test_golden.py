@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from yoloserve.quality import golden
+from yoloserve.quality import golden, scores
 
 NAMES = "circle\nsquare\nstar\n"
 
@@ -171,6 +171,26 @@ async def one_picture(serve, jpeg, tmp_path: Path) -> AsyncIterator[Any]:
             tmp_path, served.detector, lambda: served.core.busy, answered=tried.append, sleep=sleep
         )
         yield served, one, tried, breaths
+
+
+async def test_each_picture_is_compared_before_the_next_is_tried(
+    one_picture, jpeg: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that compared them all would delay requests for minutes, and outlive a SIGTERM."""
+    (tmp_path / "b.jpg").write_bytes(jpeg)
+    (tmp_path / "b.txt").touch()
+    _, one, tried, _ = one_picture
+    compared: list[int] = []
+
+    class Tally(scores.Tally):
+        def add(self, *told: Any) -> None:
+            compared.append(len(tried))
+            super().add(*told)
+
+    monkeypatch.setattr(golden, "Tally", Tally)
+    await one.look()
+    assert one.progress["state"] == "done"
+    assert compared == [1, 2]
 
 
 @pytest.mark.parametrize("waits", [3, 1000], ids=["for a while", "always"])

@@ -20,9 +20,9 @@ def reference(
 ) -> np.ndarray:
     """Return the table of `score`, by faster-coco-eval."""
     boxes = [
-        (picture, box, int(kind))
+        (picture, box, int(kind), int(row in known.crowds))
         for picture, known in enumerate(truth, 1)
-        for box, kind in zip(known.boxes, known.classes, strict=True)
+        for row, (box, kind) in enumerate(zip(known.boxes, known.classes, strict=True))
     ]
     known = COCO(
         {
@@ -30,9 +30,9 @@ def reference(
             "images": [{"id": n, "width": 640, "height": 640} for n in range(1, len(truth) + 1)],
             "categories": [{"id": n, "name": str(n)} for n in range(classes)],
             "annotations": [
-                {"id": n, "image_id": at, "category_id": kind, "iscrowd": 0}
+                {"id": n, "image_id": at, "category_id": kind, "iscrowd": crowd}
                 | {"bbox": _sides(box), "area": float(np.prod(_sides(box)[2:]))}
-                for n, (at, box, kind) in enumerate(boxes, 1)
+                for n, (at, box, kind, crowd) in enumerate(boxes, 1)
             ],
         }
     )
@@ -63,7 +63,7 @@ def agree(
     np.testing.assert_allclose(ours, reference(found, truth, classes, areas), atol=EXACT, rtol=0)
 
 
-def pictures(seed: int, count: int, classes: int, size: float) -> tuple[list, list]:
+def pictures(seed: int, count: int, classes: int, size: float, crowded: float) -> tuple[list, list]:
     """Make objects, and detections that are theirs moved a little, doubled, missing or made up."""
     generator = np.random.default_rng(seed)
     found, truth = [], []
@@ -72,7 +72,8 @@ def pictures(seed: int, count: int, classes: int, size: float) -> tuple[list, li
         low = generator.uniform(0, 400, (objects, 2))
         boxes = np.hstack((low, low + generator.uniform(4, size, (objects, 2))))
         kinds = generator.integers(0, classes, objects)
-        truth.append(Truth(boxes.astype(np.float32), kinds))
+        crowds = tuple(np.flatnonzero(generator.random(objects) < crowded).tolist())
+        truth.append(Truth(boxes.astype(np.float32), kinds, crowds))
         moved = np.repeat(boxes, 3, 0) + generator.normal(0, size / 20, (3 * objects, 4))
         moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
         told = np.where(generator.random(3 * objects) < 0.9, np.repeat(kinds, 3), 0)
@@ -89,11 +90,17 @@ def pictures(seed: int, count: int, classes: int, size: float) -> tuple[list, li
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 3), st.sampled_from([20, 60, 200]))
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.sampled_from([20, 60, 200]),
+    st.sampled_from([0, 0.3]),
+)
 def test_random_pictures_score_as_by_the_reference(
-    seed: int, count: int, classes: int, size: float
+    seed: int, count: int, classes: int, size: float, crowded: float
 ) -> None:
-    found, truth = pictures(seed, count, classes, size)
+    found, truth = pictures(seed, count, classes, size, crowded)
     if sum(map(len, found)):
         for areas in (AreaRange(), SMALL, MEDIUM, LARGE):
             agree(found, truth, classes, areas)
@@ -110,8 +117,8 @@ def told(*rows: tuple[list[float], float]) -> Detections:
     )
 
 
-def known(*boxes: list[float]) -> Truth:
-    return Truth(np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), np.int64))
+def known(*boxes: list[float], crowds: tuple[int, ...] = ()) -> Truth:
+    return Truth(np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), np.int64), crowds)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +134,13 @@ def known(*boxes: list[float]) -> Truth:
         ([told(([10, 10, 50, 40], 0.9))], [known(BOX)]),  # and of exactly 0.75
         ([told((BOX, 0.9), ([12, 10, 52, 50], 0.95))], [known(BOX)]),  # the surer is the worse one
         ([told(([0, 0, 30, 30], 0.9))], [known([0, 0, 34, 34])]),  # small, on one that is not
+        # Several in a crowd, sure of themselves, and each of them inside of it but for a half.
+        (
+            [told(([5, 5, 25, 25], 0.9), ([30, 5, 50, 25], 0.8), (BOX, 0.5), ([90, 5, 110, 9], 1))],
+            [known([0, 0, 100, 100], BOX, crowds=(0,))],
+        ),
+        ([told((BOX, 0.9), (BOX, 0.8))], [known(BOX, BOX, crowds=(0,))]),  # the object first
+        ([told(([10, 10, 10, 50], 0.9))], [known([0, 0, 90, 90], BOX, crowds=(0,))]),  # no inside
     ],
 )
 @pytest.mark.parametrize("areas", [AreaRange(), SMALL, MEDIUM])

@@ -175,14 +175,19 @@ def _greedy(found: Detections, iou: float, agnostic: bool) -> NDArray[np.int64]:
 
 def iou(boxes: Boxes, other: Boxes) -> NDArray[np.float32]:
     """Overlap of each box (N, 4) with each other (M, 4): (N, M), intersection over union."""
-    low = np.maximum(boxes[:, None, :2], other[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], other[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
+    shared = intersection(boxes, other)
     areas, others = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, other))
     union = areas[:, None] + others[None, :] - shared
     ratio: NDArray[np.float32] = np.zeros_like(shared)
     np.divide(shared, union, out=ratio, where=union > 0)
     return ratio
+
+
+def intersection(boxes: Boxes, other: Boxes) -> NDArray[np.float32]:
+    """Area that each box (N, 4) shares with each other (M, 4): (N, M)."""
+    low = np.maximum(boxes[:, None, :2], other[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], other[None, :, 2:])
+    return np.asarray(np.prod(np.clip(high - low, 0, None), axis=2))
 
 
 def _by_score(found: Detections) -> Detections:

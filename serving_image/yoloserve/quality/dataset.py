@@ -27,6 +27,7 @@ class Labelled:
     path: Path
     boxes: NDArray[np.float32]  # (N, 4), x1 y1 x2 y2 in shares of the picture's sides
     classes: NDArray[np.int64] | None
+    crowds: tuple[int, ...] = ()  # rows that are regions of many objects: COCO's `iscrowd`
 
     def encoded(self) -> bytes:
         """Read it; raise `InvalidSettings` if that cannot be."""
@@ -38,7 +39,8 @@ class Labelled:
     def truth(self, width: int, height: int) -> Truth:
         """Return the objects in pixels."""
         known = np.empty(0, np.int64) if self.classes is None else self.classes
-        return Truth(self.boxes * np.array([width, height, width, height], np.float32), known)
+        boxes = self.boxes * np.array([width, height, width, height], np.float32)
+        return Truth(boxes, known, self.crowds)
 
 
 def read(path: Path, names: Sequence[str]) -> list[Labelled]:
@@ -70,7 +72,7 @@ def require_objects(pictures: Sequence[Labelled]) -> None:
         more = f" ({len(unknown) - 1} more have none)" if unknown[1:] else ""
         label = unknown[0].with_suffix(".txt").name
         raise InvalidSettings(f"{unknown[0]} has no labels: add {label}, empty for no object{more}")
-    if not any(len(each.boxes) for each in pictures):
+    if not any(len(each.boxes) > len(each.crowds) for each in pictures):
         raise InvalidSettings("no picture of the set has an object in it: nothing is measured")
 
 
@@ -196,13 +198,12 @@ def _named(described: Mapping[str, Any], names: Sequence[str]) -> dict[int, int]
 
 
 def _coco(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
-    """Read `instances_*.json`; crowds are left out. The pictures are beside it or in `images`."""
+    """Read `instances_*.json`; the pictures are beside it or in `images`."""
     content = json.loads(path.read_text())
     numbers = _numbers({each["id"]: str(each["name"]) for each in content["categories"]}, names)
     objects: dict[int, list[dict[str, Any]]] = {}
     for each in content["annotations"]:
-        if not each.get("iscrowd"):
-            objects.setdefault(each["image_id"], []).append(each)
+        objects.setdefault(each["image_id"], []).append(each)
     for picture in content["images"]:
         known = objects.get(picture["id"], [])
         boxes = np.array([each["bbox"] for each in known], np.float32).reshape(-1, 4)
@@ -212,7 +213,8 @@ def _coco(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
         if not np.isfinite(boxes).all():
             raise ValueError(f"{picture['file_name']} has a box, or a size, that is none")
         classes = np.array([numbers[each["category_id"]] for each in known], np.int64)
-        yield Labelled(_picture(path, picture["file_name"]), boxes, classes)
+        crowds = tuple(row for row, each in enumerate(known) if each.get("iscrowd"))
+        yield Labelled(_picture(path, picture["file_name"]), boxes, classes, crowds)
 
 
 def _picture(path: Path, name: str) -> Path:

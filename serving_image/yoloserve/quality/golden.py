@@ -14,12 +14,11 @@ from math import isnan
 from pathlib import Path
 from typing import Literal
 
-from yoloserve.detections.postprocess import Detections
 from yoloserve.detector import Answer, Detector
 from yoloserve.errors import InvalidSettings, Refusal
 from yoloserve.quality.dataset import Labelled, read, require_objects
 from yoloserve.quality.evaluation import whole_curve
-from yoloserve.quality.scores import Scores, Truth, score
+from yoloserve.quality.scores import Scores, Tally
 from yoloserve.scheduling.admission import Flow
 from yoloserve.telemetry.evidence import Golden
 from yoloserve.telemetry.names import MOST_NAMES, called
@@ -105,13 +104,13 @@ class GoldenSet:
         self.progress = _progress("failed", message=why[:400])
 
     async def _scores(self, pictures: Sequence[Labelled]) -> Scores:
-        found: list[Detections] = []
-        truth: list[Truth] = []
+        tally = Tally(len(self._detector.info.classes))
         for picture in pictures:
             answer = await self._answer(picture)
-            found.append(answer.detections)
-            truth.append(picture.truth(answer.width, answer.height))
-        return await asyncio.to_thread(score, found, truth, len(self._detector.info.classes))
+            known = picture.truth(answer.width, answer.height)
+            # At once, not all at the end: a thread in Python delays requests, and cannot be ended.
+            await asyncio.to_thread(tally.add, answer.detections, known)
+        return await asyncio.to_thread(tally.scores)
 
     async def _answer(self, picture: Labelled) -> Answer:
         encoded = await asyncio.to_thread(picture.path.read_bytes)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from yoloserve.detections.postprocess import Detections, iou
+from yoloserve.detections.postprocess import Detections, intersection, iou
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
+TINY = np.float32(1e-12)  # for an area that divides
 RECALLS = np.linspace(0, 1, 101)
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -24,6 +25,7 @@ class Truth:
 
     boxes: Floats  # (N, 4)
     classes: npt.NDArray[np.int64]  # (N,)
+    crowds: tuple[int, ...] = ()  # rows that are regions of many: what is found there is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,12 @@ class AreaRange:
 
     def holds(self, boxes: Floats) -> Flags:
         """Tell for each box whether it counts."""
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        areas = _areas(boxes)
         return np.asarray((areas >= self.low) & (areas < self.high))
+
+
+def _areas(boxes: Floats) -> Floats:
+    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +63,45 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
+class Objects:
+    """The objects of one class in one picture."""
+
+    boxes: Floats  # (N, 4)
+    counts: Flags  # (N,); the others are neither hit nor miss
+    crowds: Flags  # (N,)
+
+
+@dataclass(frozen=True, slots=True)
 class Matches:
     """Detections of one class in one picture: confidence, and per threshold hit or left out."""
 
     scores: Floats  # (N,)
     hits: Flags  # (10, N)
     ignored: Flags  # (10, N)
+
+
+class Tally:
+    """Compares picture after picture; what each costs is paid with it, and little at the end."""
+
+    def __init__(self, classes: int, areas: AreaRange | None = None) -> None:
+        self._areas = areas or AreaRange()
+        self._matches: list[list[Matches]] = [[] for _ in range(classes)]
+        self._objects = [0] * classes
+
+    def add(self, found: Detections, truth: Truth) -> None:
+        """Compare what was found in one picture with what is there."""
+        crowds = np.isin(np.arange(len(truth.boxes)), truth.crowds)
+        counts = self._areas.holds(truth.boxes) & ~crowds
+        for number in {*found.classes.tolist(), *truth.classes.tolist()}:
+            mine, known = found[found.classes == number], truth.classes == number
+            objects = Objects(truth.boxes[known], counts[known], crowds[known])
+            self._objects[number] += int(objects.counts.sum())
+            self._matches[number].append(match(mine.boxes, mine.scores, objects, self._areas))
+
+    def scores(self) -> Scores:
+        """Sum up."""
+        pairs = zip(self._matches, self._objects, strict=True)
+        return Scores(np.array([average_precision(*pair) for pair in pairs]))
 
 
 def score(
@@ -72,45 +111,43 @@ def score(
     areas: AreaRange | None = None,
 ) -> Scores:
     """Compare what was found in each picture with what is there."""
-    areas = areas or AreaRange()
-    rows = []
-    for number in range(classes):
-        matches, objects = [], 0
-        for seen, known in zip(found, truth, strict=True):
-            boxes = known.boxes[known.classes == number]
-            counts = areas.holds(boxes)
-            objects += int(counts.sum())
-            mine = seen.classes == number
-            matches.append(match(seen.boxes[mine], seen.scores[mine], boxes, counts, areas))
-        rows.append(average_precision(matches, objects))
-    return Scores(np.array(rows))
+    tally = Tally(classes, areas)
+    for seen, known in zip(found, truth, strict=True):
+        tally.add(seen, known)
+    return tally.scores()
 
 
-def match(boxes: Floats, scores: Floats, truth: Floats, counts: Flags, areas: AreaRange) -> Matches:
+def match(boxes: Floats, scores: Floats, objects: Objects, areas: AreaRange) -> Matches:
     """Give each detection, best first, the free object it overlaps most, at each threshold.
 
     An object that counts is preferred to one that does not; a detection on the latter, or one
-    without an object and itself out of range, is left out of the sum.
+    without an object and itself out of range, is left out of the sum. A crowd is never taken.
     """
     order = np.argsort(-scores, kind="stable")
     boxes, scores = boxes[order], scores[order]
-    overlaps = iou(boxes, truth)
-    outside = ~areas.holds(boxes)
+    overlaps, counts = _overlaps(boxes, objects), objects.counts
     hits = np.zeros((len(THRESHOLDS), len(boxes)), bool)
-    ignored = np.zeros_like(hits)
-    for level, threshold in enumerate(THRESHOLDS):
-        free = np.ones(len(truth), bool)
-        for row in range(len(boxes)):
-            candidates = free & (overlaps[row] >= threshold)
-            preferred = candidates & counts if (candidates & counts).any() else candidates
-            if not preferred.any():
-                ignored[level, row] = outside[row]
-                continue
-            taken = int(np.argmax(np.where(preferred, overlaps[row], -1)))
-            free[taken] = False
-            hits[level, row] = counts[taken]
-            ignored[level, row] = not counts[taken]
+    ignored = np.tile(~areas.holds(boxes), (len(THRESHOLDS), 1))
+    free = np.ones((len(THRESHOLDS), len(counts)), bool)
+    for row in np.flatnonzero((overlaps >= THRESHOLDS[0]).any(axis=1)):
+        within = free & (overlaps[row] >= THRESHOLDS[:, None])
+        best = within & counts
+        best = np.where(best.any(axis=1, keepdims=True), best, within)
+        levels = np.flatnonzero(best.any(axis=1))
+        taken = np.where(best, overlaps[row], -1).argmax(axis=1)[levels]
+        free[levels, taken] = objects.crowds[taken]
+        hits[levels, row] = counts[taken]
+        ignored[levels, row] = ~counts[taken]
     return Matches(scores, hits, ignored)
+
+
+def _overlaps(boxes: Floats, objects: Objects) -> Floats:
+    """Return IoU; of a crowd, the share of the box that is in it."""
+    overlaps, crowds = iou(boxes, objects.boxes), objects.crowds
+    if crowds.any():
+        shared = intersection(boxes, objects.boxes[crowds])
+        overlaps[:, crowds] = shared / np.maximum(_areas(boxes), TINY)[:, None]
+    return overlaps
 
 
 def average_precision(matches: Sequence[Matches], objects: int) -> npt.NDArray[np.float64]:
