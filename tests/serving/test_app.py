@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from yoloserve.access.clients import Client
 from yoloserve.core import WARM_UP_RUNS
+from yoloserve.detections.postprocess import Head
 from yoloserve.errors import Refusal
 from yoloserve.http.callers import Caller
 from yoloserve.http.replies import STATUS_OF
@@ -432,6 +433,24 @@ async def test_a_failing_engine_is_an_error_of_one_request_and_not_the_end(
         assert failed.headers["x-yolofleet-revision"] == "gate-1234"
         assert (await served.detect(jpeg)).status_code == 200
         await until(lambda: served.core.admission.inside == 0)
+
+
+@pytest.mark.parametrize("number", [3, -1])
+async def test_an_object_of_a_class_without_a_name_fails_the_request_that_wants_it(
+    serve, jpeg: bytes, number: int
+) -> None:
+    """Only a graph with the suppression inside can say such a number."""
+    rows = [[10, 10, 20, 20, 0.9, 0], [30, 30, 40, 40, 0.2, number]]
+    async with serve() as served:
+        served.core._engine.head = Head.END_TO_END
+        served.backend.output = np.float32(rows)
+        assert error_of(await served.detect(jpeg, "?confidence=0.1")) == (500, "internal")
+        for query in ("", "?confidence=0.1&classes=circle"):
+            found = (await served.detect(jpeg, query)).json()["detections"]
+            assert [each["name"] for each in found] == ["circle"]
+        detector = served.detector
+        shown = await detector.detect(jpeg, detector.defaults, deadline=math.inf, below=0.1)
+        assert (len(shown.detections), shown.nearly) == (1, None)
 
 
 async def test_a_caller_who_hangs_up_frees_its_place(serve, jpeg: bytes) -> None:

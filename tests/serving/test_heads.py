@@ -11,7 +11,7 @@ from yoloserve.detections.postprocess import Head, Options, postprocess
 from yoloserve.engine.starting import Engine, start
 from yoloserve.errors import ModelUnsupported
 from yoloserve.images.letterbox import letterbox
-from yoloserve.settings import BackendName, PrecisionName, Profile, Settings
+from yoloserve.settings import BackendName, HeadName, PrecisionName, Profile, Settings
 
 NAMES = ("circle", "square", "star")
 RUNTIMES = [BackendName.OPENVINO, BackendName.ONNXRUNTIME]
@@ -115,6 +115,16 @@ def test_a_class_list_of_another_length_than_the_heads_says_for_how_many_it_is(
             backend=backend,
             classes=("circle", "star"),
         )
+
+
+@pytest.mark.parametrize("said", [{"end2end": "True"}, {}], ids=["told", "said"])
+def test_a_class_list_that_is_too_short_for_what_a_graph_finds_is_told_at_start(
+    make_model, tmp_path: Path, said: dict[str, str]
+) -> None:
+    address = make_model(output=END_TO_END, names=None, **said)
+    asked = {} if said else {"head": HeadName.END_TO_END}
+    with pytest.raises(ModelUnsupported, match="objects of class 2, but the list of classes has 2"):
+        loaded(address, tmp_path, classes=("circle", "square"), **asked)
 
 
 @pytest.mark.parametrize(("told", "head"), [("True", Head.END_TO_END), ("False", Head.OBJECTNESS)])

@@ -12,9 +12,11 @@ from yoloserve.detections.postprocess import (
     Detections,
     Head,
     Options,
+    UnnamedClass,
     candidates,
     iou,
     postprocess,
+    require_named,
     suppress,
     surest,
 )
@@ -222,6 +224,13 @@ def test_the_surest_is_first() -> None:
     assert found.classes.tolist() == [1, 2, 0]
 
 
+def test_an_object_that_nobody_can_name_is_a_fault_that_says_so() -> None:
+    found = postprocess(one_of_each(), Head.ANCHOR_FREE, AS_IS, ALL)
+    require_named(found, ("circle", "square", "star"))
+    with pytest.raises(UnnamedClass, match=r"of class 1, .* has 1, from 0: .*spec\.model\.classes"):
+        require_named(found, ("circle",))
+
+
 def test_no_more_than_asked_for() -> None:
     found = postprocess(one_of_each(), Head.ANCHOR_FREE, AS_IS, replace(ALL, max_detections=2))
     assert found.classes.tolist() == [1, 2]
@@ -261,6 +270,34 @@ def test_an_image_with_nothing_in_it_has_no_detections(head: Head) -> None:
 def test_scores_that_are_no_numbers_are_not_detections() -> None:
     output = np.full((7, 10), np.nan, np.float32)
     assert len(postprocess(output, Head.ANCHOR_FREE, AS_IS, ALL)) == 0
+
+
+@pytest.mark.parametrize("column", [0, 2, 4])
+@pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan, 3e38, 1e9])
+def test_a_box_that_is_nowhere_takes_no_part_in_what_becomes_of_the_others(
+    column: int, number: float
+) -> None:
+    heaps = np.zeros((6, 10), np.float32)
+    heaps[:4] = np.float32([40, 40, 8, 8])[:, None] + np.arange(10, dtype=np.float32) / 100
+    heaps[4, :5] = heaps[5, 5:] = 0.9 - np.arange(5, dtype=np.float32) / 10
+    odd = np.float32([[10, 10, 8, 8, 0.65, 0]]).T
+    odd[column] = number
+    rows = np.concatenate((heaps, odd), axis=1)
+    found = postprocess(rows, Head.ANCHOR_FREE, AS_IS, ALL)
+    assert np.isfinite(found.boxes).all()
+    assert np.isfinite(found.scores).all()
+    kept = as_rows(found[np.isin(found.scores, heaps[4:])])
+    expected = as_rows(postprocess(heaps, Head.ANCHOR_FREE, AS_IS, ALL))
+    np.testing.assert_allclose(kept, expected)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("column", [0, 4, 5])
+@pytest.mark.parametrize("number", [np.inf, np.nan])
+def test_what_is_not_finite_is_no_object_of_an_end_to_end_head(column: int, number: float) -> None:
+    output = np.tile(np.float32([0, 0, 10, 10, 0.5, 1]), (2, 1))
+    output[0, column] = number
+    assert len(postprocess(output, Head.END_TO_END, AS_IS, ALL)) == 1
 
 
 @given(many_detections())

@@ -46,11 +46,11 @@ def recognise(
                 f"the output {shape} of a model of {classes} classes is not {said}, which is "
                 f"{Head[said.name].value}: change YOLOSERVE_HEAD (spec.model.head), or the classes"
             )
-        return Head[said.name]
+        return _named(Head[said.name], outputs, classes)
     possible = [head for head in Head if fits(head, shape, classes)]
     if Head.END_TO_END in possible and end_to_end is not None:
         if end_to_end:
-            return Head.END_TO_END
+            return _named(Head.END_TO_END, outputs, classes)
         possible.remove(Head.END_TO_END)
     if not possible:
         raise ModelUnsupported(
@@ -72,6 +72,18 @@ def recognise(
         f"the output {shape} of a model of {classes} classes is no head that is served here ({why})"
         f": export boxes in pixels, with scores from 0 to 1, or {SAY}"
     )
+
+
+def _named(head: Head, outputs: Sequence[Output], classes: int) -> Head:
+    """Raise `ModelUnsupported` if the list of classes is too short for what the graph finds."""
+    if head is Head.END_TO_END:
+        most = max(output[output[:, 4] > 0, 5].max(initial=0) for output in outputs)
+        if most >= classes:
+            raise ModelUnsupported(
+                f"the model finds objects of class {most:g}, but the list of classes has {classes},"
+                " from 0: give all that it was trained on (spec.model.classes)"
+            )
+    return head
 
 
 def fits(head: Head, shape: tuple[int, ...], classes: int) -> bool:

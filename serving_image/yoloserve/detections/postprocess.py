@@ -5,6 +5,7 @@ threshold, and everything after it touches only those.
 """
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -18,6 +19,7 @@ from yoloserve.images.letterbox import Boxes, Letterbox
 Output = NDArray[np.float32]  # one image's share of what the network returned
 FIRST_LOOK = 1000  # boxes the suppression looks at before it asks whether that was enough
 CLASS_STEP = 7680.0  # pixels by which the reference moves the boxes of each class from the last's
+FAR = 2.0**16  # pixels: there is no such picture, and in fp32 too little left to tell boxes apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +109,43 @@ def _in_image(found: Detections, fit: Letterbox) -> Detections:
     return Detections(fit.to_image(found.boxes), found.scores, found.classes)
 
 
+class UnnamedClass(Exception):
+    """The network found an object of a class that its list has no name for."""
+
+
+def require_named(found: Detections, names: Sequence[str]) -> None:
+    """Raise `UnnamedClass` if there is an object that nobody can name: another name is a lie."""
+    if numbers := unnamed(found, names):
+        raise UnnamedClass(
+            f"the network found an object of class {min(numbers)}, but the list of classes has "
+            f"{len(names)}, from 0: give all that it was trained on (spec.model.classes)"
+        )
+
+
+def unnamed(found: Detections, names: Sequence[str]) -> set[int]:
+    """Return the classes of what was found that have no name."""
+    return set(found.classes.tolist()).difference(range(len(names)))
+
+
 def candidates(output: Output | Surest, head: Head, confidence: float) -> Detections:
-    """Gather what is surer than `confidence`; boxes in the tensor's pixels, by their places."""
+    """Gather what is surer than `confidence`; boxes in the tensor's pixels, by their places.
+
+    Without what is not finite (a network in half precision overflows): one such box would be enough
+    to switch suppression off.
+    """
+    found = _above(output, head, confidence)
+    boxes, scores = np.isfinite(found.boxes), np.isfinite(found.scores)
+    return found if boxes.all() and scores.all() else found[boxes.all(axis=1) & scores]
+
+
+def _above(output: Output | Surest, head: Head, confidence: float) -> Detections:
     if isinstance(output, Surest):
         sure = output.above(confidence)
         if sure is None:
-            return candidates(output.whole(), head, confidence)
+            return _above(output.whole(), head, confidence)
         return Detections(_corners(sure[:, BOX]), sure[:, SCORE], sure[:, CLASS].astype(np.int64))
     if head is Head.END_TO_END:
-        sure = output[output[:, 4] > confidence]
+        sure = output[(output[:, 4] > confidence) & np.isfinite(output[:, 5])]
         return Detections(sure[:, :4], sure[:, 4], sure[:, 5].astype(np.int64))
     if head is Head.OBJECTNESS:
         # A class score is at most 1, so the objectness alone rules most places out.
@@ -162,7 +192,9 @@ def _greedy(found: Detections, iou: float, agnostic: bool) -> NDArray[np.int64]:
         # Classes are kept apart by moving each into a part of the plane of its own: in fp32 and as
         # far as the reference does, which rounds corners there to as much as a sixteenth of a
         # pixel. Of two boxes that overlap by just the threshold, the same one goes.
-        step = np.float32(max(CLASS_STEP, float(np.ptp(found.boxes)) + 1))
+        if (span := float(np.ptp(apart))) > FAR:
+            span = float(np.ptp(apart.clip(-FAR, FAR, out=apart)))
+        step = np.float32(max(CLASS_STEP, span + 1))
         apart += found.classes.astype(np.float32)[:, None] * step
     apart[:, 2:] -= apart[:, :2]
     # A box without an inside overlaps nothing; OpenCV would say it overlaps its like wholly.
