@@ -139,7 +139,10 @@ def convert(settings: Settings, data: Path, into: Path | None) -> int:
 
     if into:
         _make_folder(into)  # now, not after minutes
-    place, numbers = conversion.convert(settings, data, into, _looked(settings))
+    try:
+        place, numbers = conversion.convert(settings, data, into, _looked(settings))
+    except BadImage as error:  # of those that calibrate
+        raise InvalidSettings(f"a picture of {data}: {error}") from error
     sys.stdout.write(f"{place}\n{numbers}\n")
     return 0
 

@@ -78,6 +78,8 @@ def test_evaluate_prints_a_table(tmp_path, flags, jpeg: bytes, capsys) -> None:
 
 def test_a_damaged_picture_of_a_set_is_named(tmp_path, flags, jpeg: bytes, capsys) -> None:
     data = labelled(tmp_path, jpeg[: len(jpeg) // 2])
+    assert main(["convert", data, "--precision=int8", *flags]) == EX_CONFIG
+    assert f"a picture of {data}: the image/jpeg is cut short" in capsys.readouterr().err
     assert main(["evaluate", data, *flags]) == EX_CONFIG
     assert f"{data}/a.jpg: the image/jpeg is cut short" in capsys.readouterr().err
 

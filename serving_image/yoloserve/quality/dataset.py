@@ -69,9 +69,9 @@ def read(path: Path, names: Sequence[str]) -> list[Labelled]:
 def require_objects(pictures: Sequence[Labelled]) -> None:
     """Raise `InvalidSettings` where nothing can be measured: without labels, or any object."""
     if unknown := [each.path for each in pictures if each.classes is None]:
-        more = f" ({len(unknown) - 1} more have none)" if unknown[1:] else ""
+        more = f", and {len(unknown) - 1} more" if unknown[1:] else ""
         label = unknown[0].with_suffix(".txt").name
-        raise InvalidSettings(f"{unknown[0]} has no labels: add {label}, empty for no object{more}")
+        raise InvalidSettings(f"{unknown[0]} has no labels{more}: add {label}, empty for no object")
     if not any(len(each.boxes) > len(each.crowds) for each in pictures):
         raise InvalidSettings("no picture of the set has an object in it: nothing is measured")
 
