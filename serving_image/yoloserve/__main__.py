@@ -36,7 +36,7 @@ termination log, as {"reason", "message"}."""
 PREDICT = """Find the objects in pictures, and print a line of JSON for each.
 
   yoloserve predict street.jpg
-  yoloserve predict *.jpg --save out/     also write the pictures with boxes drawn; over none"""
+  yoloserve predict *.jpg --save out/     also draw their boxes, over no file that is there"""
 BENCH = """Measure the engine alone and the whole request path (without HTTP), on one picture.
 
   yoloserve bench street.jpg

@@ -190,3 +190,13 @@ def test_a_coco_file_nobody_can_read_is_told(folder: Path, picture, annotation) 
     (path := folder / "images" / "val" / "instances.json").write_text(json.dumps(told))
     with pytest.raises(InvalidSettings, match=f"{path} cannot be read as a data set"):
         read(path, NAMES)
+
+
+def test_a_coco_file_without_its_pictures_says_where_they_were_looked_for(folder: Path) -> None:
+    told = {"images": [{"id": 7, "file_name": "c.jpg", "width": 1, "height": 1}], "categories": []}
+    (path := folder / "labels" / "instances_val.json").write_text(
+        json.dumps(told | {"annotations": []})
+    )
+    says = f"cannot read c.jpg: it is in none of {folder}/images, {folder}/labels, .*, {folder}/val"
+    with pytest.raises(InvalidSettings, match=says):
+        read(path, NAMES)

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from errno import ENOENT
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,8 @@ def _picture(path: Path, name: str) -> Path:
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
-    raise FileNotFoundError(2, "it is in none of the usual folders", name)
+    looked = ", ".join(sorted({str(folder) for folder in folders}))
+    raise FileNotFoundError(ENOENT, f"it is in none of {looked}", name)
 
 
 def _numbers(listed: dict[int, str], names: Sequence[str]) -> dict[int, int]:
