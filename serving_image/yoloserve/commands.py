@@ -228,6 +228,7 @@ async def _warm(
 ) -> "AsyncIterator[tuple[EngineCore, Detector]]":
     """Give an engine, the one that the settings ask for if none is given, and a way to it."""
     from yoloserve.core import EngineCore
+    from yoloserve.detections.postprocess import UnnamedClass
     from yoloserve.detector import Detector
     from yoloserve.engine.starting import start
 
@@ -235,6 +236,8 @@ async def _warm(
     await core.warm_up()
     try:
         yield core, Detector.before(core, core.threads, settings)
+    except UnnamedClass as error:
+        raise InvalidSettings(str(error)) from error
     finally:
         await core.close()
 

@@ -9,6 +9,7 @@ import pytest
 
 from yoloserve import commands
 from yoloserve.__main__ import main
+from yoloserve.detections import heads
 
 EX_CONFIG = 78
 
@@ -41,6 +42,18 @@ def test_predict_saves_pictures_with_boxes(street, flags, tmp_path: Path, pictur
     drawn = cv2.imread(str(tmp_path / "out" / "street.jpg"))
     assert drawn.shape == picture.shape
     assert np.abs(drawn.astype(int) - picture).max() > 100
+
+
+def test_a_class_list_that_turns_out_too_short_is_told(
+    street, make_model, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(heads, "_named", lambda head, *_: head)  # as if the start had seen none
+    rows = np.float32([[10, 10, 20, 20, 0.9, 2], [10, 10, 20, 20, 0.1, 1]])
+    model = make_model(output=rows, names=("circle",), end2end="True")
+    assert (
+        main(["predict", str(street), f"--model={model}", f"--cache-dir={tmp_path}"]) == EX_CONFIG
+    )
+    assert "an object of class 2, but the list of classes has 1" in capsys.readouterr().err
 
 
 def test_predict_writes_over_nothing(street, flags, tmp_path: Path, jpeg: bytes, capsys) -> None:
