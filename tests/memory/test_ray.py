@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from math import ceil
 from typing import Any
 
 import pytest
@@ -474,14 +475,20 @@ async def test_the_old_autoscaler_goes_before_rays_own_begins_and_what_ran_stays
     assert is_safe(world)
 
 
-async def test_ray_moves_its_replicas_and_another_bound_leaves_what_runs() -> None:
-    scaling = {"minReplicas": 1, "maxReplicas": 6, "inFlight": 4}
-    without = {name: value for name, value in SPEC.items() if name != "replicas"}
+async def scaled_by_ray(scaling: Any) -> tuple[World, KubeRay]:
+    """Return a world with KubeRay, and a detector on it whose number is Ray's own."""
     world, kuberay = World(absent=ABSENT), KubeRay()
     world.controllers.others.append(kuberay)
     await world.settle()
+    without = {name: value for name, value in SPEC.items() if name != "replicas"}
     await world.create(**without, autoscaling=scaling, runtime=RAY)
     await world.settle()
+    return world, kuberay
+
+
+async def test_ray_moves_its_replicas_and_another_bound_leaves_what_runs() -> None:
+    scaling = {"minReplicas": 1, "maxReplicas": 6, "inFlight": 4}
+    world, kuberay = await scaled_by_ray(scaling)
     assert world.status()["ready"] == "1/1"
     world.suffer()
     kuberay.wants = lambda _name, _replicas: 5
@@ -493,6 +500,35 @@ async def test_ray_moves_its_replicas_and_another_bound_leaves_what_runs() -> No
     await world.settle()
     assert bounds(world) == (1, 8)
     assert world.status()["ready"] == "5/5"
+    assert is_safe(world)
+
+
+async def test_what_is_undone_beside_rays_own_autoscaler_gives_back_what_it_answers() -> None:
+    """Ray sees of the load what it is left with."""
+    scaling = {"minReplicas": 2, "maxReplicas": 20, "inFlight": 4}
+    world, kuberay = await scaled_by_ray(scaling)
+    stable = world.stable()
+
+    def wants(name: str, running: int) -> int:
+        needed = 10 * weights(world).get(name, 0) / 100
+        return running if name != stable or abs(needed / running - 1) <= 0.1 else ceil(needed)
+
+    async def lasts(seconds: int) -> None:
+        for _ in range(seconds // 3):
+            world.controllers.settle()
+            await world.pass_time(3)
+
+    kuberay.wants = wants
+    await lasts(30)
+    await world.edit(canary={"model": B, "weight": 50})
+    await lasts(90)
+    assert weights(world)[stable] == 50
+    assert len(workers(world, stable)) == 5
+    await world.edit(canary=None)
+    await lasts(180)
+    assert weights(world) == {stable: 100}
+    assert 9 <= len(workers(world)) <= 11
+    assert bounds(world) == (2, 20)
     assert is_safe(world)
 
 

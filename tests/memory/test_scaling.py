@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import pytest
@@ -329,6 +330,106 @@ async def test_a_roll_back_in_the_middle_of_scaling_finds_the_whole_capacity() -
     assert load.shares()[old] == 100
     assert len(ready_pods(world, old)) == 7
     assert not world.unsafe()
+
+
+AT_50 = {"strategy": "Canary", "steps": [{"weight": 50, "hold": "Approval"}]}
+BY_CPU = {"minReplicas": 2, "maxReplicas": 40}
+
+
+def by_cpu(world: World, load: Load, *, all_of_it: int) -> None:
+    """Have the autoscaler see what stable is left with, as near to its target as Kubernetes'."""
+
+    def wants(autoscaler: Any, running: int) -> int:
+        of = load.shares().get(autoscaler["spec"]["scaleTargetRef"]["name"], 0)
+        needed = all_of_it * of / 100
+        return running if abs(needed / running - 1) <= 0.1 else ceil(needed)
+
+    world.controllers.wants = wants
+
+
+def pods_by_revision(world: World) -> dict[str, int]:
+    found = world.server.all(kinds.DEPLOYMENT)
+    return {d["metadata"]["name"]: d["spec"]["replicas"] for d in found if d["spec"]["replicas"]}
+
+
+@pytest.mark.parametrize(
+    ("begun", "undone"),
+    [
+        ({"canary": {"model": B, "weight": 50}}, {"canary": None}),
+        ({"canary": {"model": B, "weight": 50}}, {"canary": {"model": B, "weight": 5}}),
+        ({"model": B, "rollout": AT_50}, {"model": SPEC["model"]}),
+    ],
+)
+async def test_what_is_undone_beside_an_autoscaler_by_cpu_gives_back_what_it_answers(
+    begun: Any, undone: Any
+) -> None:
+    """Once stable was never asked to grow: its autoscaler saw only what it was left with."""
+    world, load = await scaled(BY_CPU)
+    by_cpu(world, load, all_of_it=20)
+    await load.lasts(4 * EVERY_S)
+    old = world.stable()
+    await world.edit(**begun)
+    await load.lasts(8 * EVERY_S)
+    assert load.shares()[old] == 50
+    assert replicas(world, old) == 10
+    await world.edit(**undone)
+    await load.lasts(20 * EVERY_S)
+    assert load.shares()[old] == (95 if undone.get("canary") else 100)
+    assert 19 <= replicas(world, old) <= 22
+    assert floor_of(world) == 2, "the autoscaler is free again"
+    assert not world.unsafe()
+
+
+@pytest.mark.parametrize("canary", [{"weight": 50}, {"weight": 50, "replicas": 6}])
+async def test_a_canary_that_is_removed_when_the_load_fell_keeps_nothing(canary: Any) -> None:
+    world, load = await scaled()
+    load.per_second = 60
+    await load.lasts(2 * EVERY_S)
+    await world.edit(canary={"model": B} | canary)
+    await load.lasts(4 * EVERY_S)
+    load.per_second = 10
+    await load.lasts(WINDOW_S + 8 * 60)
+    [on_trial] = load.shares().keys() - {world.stable()}
+    assert replicas(world) == 2
+    assert replicas(world, on_trial) == canary.get("replicas", 1), "it goes along"
+    await world.edit(canary=None)
+    await load.lasts(120)
+    assert pods_by_revision(world) == {world.stable(): 2}
+
+
+@pytest.mark.parametrize("canary", [{"weight": 5}, {"weight": 50}, {"weight": 5, "replicas": 2}])
+@pytest.mark.parametrize("scaling", [SCALING | {"maxReplicas": 20}, BY_CPU])
+async def test_a_promotion_asks_for_no_more_than_carries_all(scaling: Any, canary: Any) -> None:
+    """Once the more of it was ready the more it was to have: up to maxReplicas."""
+    world, load = await scaled(scaling)
+    load.per_second, old = 18, world.stable()
+    if scaling is BY_CPU:
+        by_cpu(world, load, all_of_it=3)
+    await load.lasts(2 * EVERY_S)
+    await world.edit(canary={"model": B} | canary)
+    await load.lasts(4 * EVERY_S)
+    await world.edit(model=B, canary=None)
+    most = 0
+    for _ in range(8):
+        await load.lasts(EVERY_S)
+        most = max(most, sum(pods_by_revision(world).values()))
+    assert world.stable() != old
+    assert most <= 2 * 3
+    assert pods_by_revision(world) == {world.stable(): 3}
+    assert not world.unsafe()
+
+
+async def test_a_revision_called_off_in_mid_steps_leaves_stable_its_size() -> None:
+    steps = [{"weight": 10, "hold": "60s"}, {"weight": 50, "hold": "Approval"}]
+    world, load = await scaled(rollout={"strategy": "Canary", "steps": steps})
+    load.per_second = 30
+    await load.lasts(2 * EVERY_S)
+    await world.edit(model=B)
+    await load.lasts(12 * EVERY_S)
+    assert sorted(pods_by_revision(world).values()) == [3, 5], "half of five"
+    await world.edit(model=SPEC["model"])
+    await load.lasts(120)
+    assert pods_by_revision(world) == {world.stable(): 5}
 
 
 async def test_an_autoscaler_of_ones_own_moves_it_within_the_bounds() -> None:

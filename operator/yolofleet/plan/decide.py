@@ -5,7 +5,7 @@ snapshot it decides the same; called after a crash at any write it goes on from 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from yolofleet.api.analysis import Failed, Stage
@@ -135,12 +135,13 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     """Return the next state of `detector`. Raises nothing for a parsed detector."""
     release = next_release(detector, observed, defaults, now=now)
     split, moving = {release.stable: 100}, observed.moving
+    asked = shares(detector, observed, release)
     if observed.splits:
         split = weights(
             observed,
             stable=release.stable,
             staying=release.staying(observed),
-            shares=shares(detector, observed, release),
+            shares=asked,
             instead=release.instead or release.awaited,
             full=release.serving,
         )
@@ -160,12 +161,13 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         now=now,
     )
     trial = _trial(detector, observed, release)
+    least = release.capacity.full if _gives_back(observed, release, asked) else 0
     shown = _shadow(detector, observed, release, trial, now)
     return Plan(
         stable=release.stable,
         target=release.target.name,
         canary=release.canary.name if release.canary else None,
-        revisions=_planned(detector, observed, release, replicas, anew),
+        revisions=_planned(detector, observed, release, replicas, anew, least=least),
         untouched=frozenset(n for n, seen in observed.revisions.items() if not seen.revision),
         provider=observed.provider,
         courted=moving if moving and moving.written else None,
@@ -180,7 +182,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         called_off=release.called_off,
         trial=trial,
         full=release.capacity.full,
-        scaling=_scaling(detector, observed, release),
+        scaling=_scaling(detector, observed, release, least=least),
         draining=leaving,
         shadow=shown,
         remaking=anew,
@@ -199,6 +201,8 @@ def _planned(
     release: Release,
     replicas: Sequence[tuple[Revision, int | None]],
     anew: Remaking,
+    *,
+    least: int,
 ) -> tuple[PlannedRevision, ...]:
     """Return each revision with its replicas, and what is noted of it."""
     released = {name for name, seen in observed.revisions.items() if seen.released}
@@ -218,16 +222,34 @@ def _planned(
             served=revision.name in served,
         )
         for revision, number in replicas
-        for fixed, scaled in [scales_itself(detector, observed, revision, number)]
+        for fixed, scaled in [scales_itself(detector, observed, revision, number, least=least)]
     )
 
 
-def _scaling(detector: Detector, observed: Observed, release: Release) -> Scaling | None:
+def _gives_back(observed: Observed, release: Release, asked: Mapping[str, int]) -> bool:
+    """Say whether the stable revision is to have requests back for which it is too small.
+
+    What an autoscaler sees is what it has: it would never grow for what others keep in its place.
+    """
+    spared = {release.stable, *release.instead, *release.awaited}
+    if release.progress:
+        spared.add(release.progress.revision)
+    return observed.ready(release.stable) > 0 and any(
+        weight > asked.get(name, 0)
+        for name, weight in observed.weights.items()
+        if name not in spared
+    )
+
+
+def _scaling(
+    detector: Detector, observed: Observed, release: Release, *, least: int
+) -> Scaling | None:
     """Say who scales the stable revision; None: nobody but itself."""
     stable = next((each for each in release.wanted if each.name == release.stable), None)
     if stable and workload_for(stable).OWN_AUTOSCALER:
         return None
-    return scaling(detector, observed, release.stable)
+    found = scaling(detector, observed, release.stable)
+    return replace(found, least=max(found.least, least)) if found else None
 
 
 def _soonest(*looks: timedelta | None) -> timedelta | None:

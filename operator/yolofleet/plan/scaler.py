@@ -100,19 +100,24 @@ def _scaling(detector: Detector, asked: Autoscaling, observed: Observed, stable:
 
 
 def scales_itself(
-    detector: Detector, observed: Observed, revision: Revision, replicas: int | None
+    detector: Detector,
+    observed: Observed,
+    revision: Revision,
+    replicas: int | None,
+    *,
+    least: int = 0,
 ) -> tuple[int | None, Scaled | None]:
     """Return the number of `revision`, or how its workload moves that by itself.
 
     It begins once no autoscaler of others is there any more, with what runs then. Where it has
-    nothing to go by it stays as it is.
+    nothing to go by it stays as it is. least: the fewest that it may choose now.
     """
     asked = detector.spec.autoscaled
     if replicas is not None or asked is None or not workload_for(revision).OWN_AUTOSCALER:
         return replicas, None
     if asked.in_flight is None or observed.least is not None or observed.scaled:
         return max(observed.replicas(revision.name), 1), None
-    return None, Scaled(asked.min_replicas, asked.max_replicas, asked.in_flight)
+    return None, Scaled(max(asked.min_replicas, least), asked.max_replicas, asked.in_flight)
 
 
 def status_of_none(detector: Detector) -> AutoscalingStatus | None:

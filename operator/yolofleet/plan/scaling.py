@@ -1,36 +1,65 @@
 """Replicas: how many each revision should have, and who owns the number."""
 
+from collections.abc import Iterator
 from math import ceil
 
+from yolofleet.api.autoscaling import Autoscaling
 from yolofleet.api.detector import Detector
+from yolofleet.api.rollout import Strategy
 from yolofleet.plan.observed import Observed
+from yolofleet.workloads.choice import workload_for
 
 
 def full_capacity(detector: Detector, observed: Observed, stable: str) -> int:
     """Return the replicas that carry the whole traffic.
 
     Under an autoscaler that is what the stable revision runs with now, so that a promotion never
-    starts below what served before it; or what the canary's replicas at its weight stand for, when
-    that is more: the autoscaler sees only the load that is left to stable. Where somebody deleted
-    its workload it is what status last said that it had.
+    starts below what served before it; or more, where the autoscaler sees only the load that is
+    left to stable. Where somebody deleted its workload it is what status last said that it had.
     """
     scaling = detector.spec.autoscaled
     if scaling is None:
         return detector.spec.asked_replicas
-    running = [
-        _whole(seen.replicas, 100 if name == stable else observed.weights.get(name, 0))
-        for name, seen in observed.revisions.items()
-    ]
+    running = [observed.replicas(stable), *_by_others(detector, scaling, observed, stable)]
     recorded = observed.status.stable
     if recorded and recorded.revision == stable and not observed.deployed(stable):
         running.append(recorded.desired)
-    most = max(running, default=0)
-    return min(max(most, scaling.min_replicas), scaling.max_replicas)
+    return min(max(*running, scaling.min_replicas), scaling.max_replicas)
+
+
+def _by_others(
+    detector: Detector, scaling: Autoscaling, observed: Observed, stable: str
+) -> Iterator[int]:
+    """Return what the replicas of each other revision, at its weight, stand for.
+
+    No more than what those of stable do at its own, for they may be there for a weight that was, or
+    because a person named a number. Where the load of all moves stable's number, that says it all,
+    but of a successor, which stable made room for.
+    """
+    seen = observed.revisions.get(stable)
+    alone = workload_for(seen.revision if seen else None).OWN_AUTOSCALER
+    counted = not alone and (scaling.load is not None or scaling.in_flight is not None)
+    status, canary, left = observed.status, detector.spec.canary, observed.weights.get(stable, 0)
+    for name, each in observed.revisions.items():
+        weight, of_stable = observed.weights.get(name, 0), observed.replicas(stable)
+        if name == stable or not weight:
+            continue
+        if status.rollout and status.rollout.revision == name:
+            whole = status.rollout.strategy is Strategy.BLUE_GREEN
+            weight = 100 if whole else max(weight, status.rollout.weight)
+        elif counted:
+            continue
+        elif canary and status.canary and status.canary.revision == name:
+            weight = max(weight, canary.weight)
+        else:  # it only loses weight, while stable grows into that
+            of_stable = observed.ready(stable)
+        stands_for = _whole(each.replicas, weight)
+        yield min(stands_for, of_stable * 100 // left) if left else stands_for
 
 
 def _whole(replicas: int, weight: int) -> int:
     """Return the fewest replicas of which `weight` percent, rounded up, are `replicas`."""
-    return (replicas - 1) * 100 // weight + 1 if replicas and weight else 0
+    return (replicas - 1) * 100 // weight + 1 if replicas else 0
 
 
 def canary_replicas(detector: Detector, observed: Observed, name: str, full: int) -> int:
