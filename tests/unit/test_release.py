@@ -721,6 +721,15 @@ class TestAccelerators:
         assert container["resources"]["limits"] == {"nvidia.com/gpu": "1"}
         assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
 
+    def test_a_canary_for_which_none_is_free_is_told_to_ask_for_no_more_replicas(self, world):
+        world.scheduler, world.nodes = True, [self.node("1")]
+        released(world, replicas=1, **GPU)
+        world.edit(canary={"model": V2, "weight": 10})
+        world.settle()
+        assert world.replicas()[world.status().canary.revision] == 0
+        message = condition(world, "TrafficRouted").message
+        assert message.endswith("accelerator for more: GPUAvailable says what to do")
+
     def test_a_canary_without_a_gpu_leaves_stable_alone(self, world):
         stable = released(world)
         world.edit(canary={**GPU, "weight": 10})

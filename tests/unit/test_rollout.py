@@ -380,6 +380,48 @@ class TestAccelerators:
         assert world.status().stable.revision == new
         assert world.replicas() == {old: 0, new: 1}
 
+    @pytest.mark.parametrize(
+        ("gpus", "before", "changed", "way_out"),
+        [
+            (
+                3,
+                {"autoscaling": {"minReplicas": 3, "maxReplicas": 5, "load": 70}},
+                {},
+                "set spec.replicas to 3 in the place of spec.autoscaling and spec.rollout.strategy"
+                " to InPlace: replica",
+            ),
+            (
+                3,
+                {},
+                {"canary": {"model": V3, "weight": 5}},
+                "set spec.rollout.strategy to InPlace without spec.canary: replica",
+            ),
+            (
+                3,
+                {"rollout": CANARY},
+                {},
+                "set spec.rollout.strategy to InPlace without spec.rollout.steps: replica",
+            ),
+            (5, {"rollout": CANARY}, {}, "set spec.rollout.maxSurge to 1: never more than one pod"),
+            (
+                6,
+                {"canary": {"model": V3, "weight": 5}},
+                {},
+                "remove spec.canary: its 1 replicas hold what would do",
+            ),
+        ],
+    )
+    def test_the_way_out_that_is_named_is_allowed(self, world, gpus, before, changed, way_out):
+        world.scheduler, world.nodes = True, self.nodes(gpus)
+        scaled = "autoscaling" in before
+        released(world, replicas=None if scaled else 3, resources=GPU, **before)
+        begun(world, **changed)
+        for _ in range(30):
+            world.run_pods()
+            world.reconcile()
+            world.now += timedelta(seconds=30)
+        assert f". Or {way_out}" in told(world, "GPUAvailable").message
+
     def test_asked_for_blue_green_begins_no_second_set_that_does_not_fit_whole(self, world):
         world.scheduler, world.nodes = True, self.nodes(4)
         released(world, replicas=3, resources=GPU, rollout={"strategy": "BlueGreen"})

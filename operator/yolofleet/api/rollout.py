@@ -136,7 +136,7 @@ class Rollout(ApiModel):
         " the traffic goes over in `steps`, and the operator promotes at the end. InPlace: replica"
         " by replica, never more pods than replicas; with one replica that is an outage. Absent:"
         " BlueGreen, or InPlace where accelerators for a second set are missing and there are at"
-        " least two replicas.",
+        " least two replicas, neither a canary nor autoscaling.",
     )
     steps: Annotated[list[Step], Field(max_length=20)] = Field(
         default=[],

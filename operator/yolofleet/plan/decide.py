@@ -17,6 +17,7 @@ from yolofleet.plan.first import is_unproved, measure, trial_of_the_first
 from yolofleet.plan.judging import Trial
 from yolofleet.plan.live import Shadow, can_be_shown, looked_at, shadow
 from yolofleet.plan.moving import RouterOption
+from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import next_release, shares
@@ -153,7 +154,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     replicas += [
         (r, former_replicas(observed, r.name, release, split, leaving, now)) for r in release.former
     ]
-    missing = _missing(observed, desired, release)
+    missing = _missing(detector, observed, desired, release)
     anew = remaking(
         observed,
         [revision.name for revision, number in replicas if number != 0],
@@ -373,7 +374,12 @@ def _capacity(observed: Observed, name: str) -> float | None:
     return known.capacity if known and known.revision == name else None
 
 
-def _missing(observed: Observed, desired: Mapping[str, int | None], release: Release) -> str | None:
+def _missing(
+    detector: Detector,
+    observed: Observed,
+    desired: Mapping[str, int | None],
+    release: Release,
+) -> str | None:
     """Say which revision finds no accelerator for its replicas."""
     for revision in release.wanted:
         running, asked = observed.replicas(revision.name), desired[revision.name]
@@ -382,21 +388,47 @@ def _missing(observed: Observed, desired: Mapping[str, int | None], release: Rel
         if not more:
             continue
         if message := shortage(revision, more, observed.nodes, observed.device_classes):
-            return f"{revision.name}: {message}{_by_consent(release, revision)}"
+            lacking = more - room(revision, observed.nodes)
+            way_out = _way_out(detector, observed, release, revision, lacking)
+            return f"{revision.name}: {message}{way_out}"
     return None
 
 
-def _by_consent(release: Release, revision: Revision) -> str:
-    progress = release.progress
+def _way_out(
+    detector: Detector, observed: Observed, release: Release, revision: Revision, lacking: int
+) -> str:
+    """Say by what change of the spec a release needs no more room than there is, if by any.
+
+    lacking: the replicas that have no room. What is said has to be allowed.
+    """
+    spec, progress = detector.spec, release.progress
     if (
         progress is None
         or progress.revision != revision.name
-        or progress.strategy is not Strategy.BLUE_GREEN
+        or progress.strategy is Strategy.IN_PLACE
     ):
         return ""
+    canary = observed.replicas(release.canary.name) if release.canary else 0
+    if canary >= lacking:
+        return f". Or remove spec.canary: its {canary} replicas hold what would do"
+    rollout, begun = spec.rollout, observed.ready(revision.name) > 0
+    in_parts = progress.strategy is Strategy.CANARY and rollout.max_surge is None
+    if in_parts and begun and not spec.autoscaled:
+        return ". Or set spec.rollout.maxSurge to 1: never more than one pod beyond the replicas"
+    if not workload_for(revision).SWAPS:
+        return ""
+    instead = {
+        "spec.canary": spec.canary,
+        "spec.rollout.steps": rollout.steps,
+        "spec.rollout.maxSurge": rollout.max_surge,
+    }
+    first = f"spec.replicas to {release.capacity.full} in the place of spec.autoscaling and "
+    removed = " and ".join(name for name, given in instead.items() if given)
     return (
-        f". Or set spec.rollout.strategy to {Strategy.IN_PLACE}: replica by replica, without a"
-        " second set" + (" (with one replica, an outage)" if release.capacity.full == 1 else "")
+        f". Or set {first if spec.autoscaled else ''}spec.rollout.strategy to {Strategy.IN_PLACE}"
+        + (f" without {removed}" if removed else "")
+        + ": replica by replica, without a second set"
+        + (" (with one replica, an outage)" if release.capacity.full == 1 else "")
     )
 
 

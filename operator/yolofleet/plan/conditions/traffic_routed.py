@@ -199,12 +199,14 @@ def short_of_capacity(now: Situation) -> Statement | None:
     if (gets := plan.weights.get(plan.canary, 0)) >= canary.weight:
         return None
     needs = f", and the whole traffic needs {plan.full}" if plan.full else ""
-    more = ", or raise spec.canary.replicas" if plan.full else ""  # else it answers alone
+    then = "Wait for them" + (", or raise spec.canary.replicas" if plan.full else "")
+    if now.lacks_accelerators(plan.canary):
+        then = "No node has an accelerator for more: GPUAvailable says what to do"
     return _say(
         False,
         Reason.SHORT_OF_CAPACITY,
         f"spec.canary.weight is {canary.weight} and the canary gets {gets}:"
-        f" {now.observed.ready(plan.canary)} of its replicas are ready{needs}. Wait for them{more}",
+        f" {now.observed.ready(plan.canary)} of its replicas are ready{needs}. {then}",
         lasting=None if now.whole(plan.canary) else False,
     )
 
