@@ -28,9 +28,12 @@ def a_node(strategy: str = "") -> dict[str, Any]:
     }
 
 
-def scaled(world: Any, *, keda: bool = True, strategy: str = "", **scaling: Any) -> Any:
-    """Have a GPU detector run with four replicas, then ask for `scaling`; return the world."""
-    world.nodes, world.keda = [a_node(strategy)], keda
+def scaled(world: Any, *more: Any, keda: bool = True, strategy: str = "", **scaling: Any) -> Any:
+    """Have a GPU detector run with four replicas, then ask for `scaling`; return the world.
+
+    more: nodes, beside the first.
+    """
+    world.nodes, world.keda = [a_node(strategy), *more], keda
     world.defaults = replace(world.defaults, prometheus="http://prom:9090" if keda else "")
     world.edit(resources=GPU, replicas=4)
     world.settle()
@@ -57,6 +60,19 @@ def limited(world: Any) -> tuple[str, str] | None:
 def test_a_gpu_of_its_own_is_asked_for_by_keda_alone(world: Any) -> None:
     assert triggers(scaled(world, gpu=60)) == ["gpu"]
     assert world.status().autoscaling.provider == "keda"
+
+
+def test_a_node_that_shares_its_gpus_counts_where_pods_may_run_alone(world: Any) -> None:
+    elsewhere = a_node("time-slicing")
+    elsewhere["metadata"]["name"] = "n2"
+    elsewhere["spec"]["taints"] = [{"key": "dev", "effect": "NoSchedule"}]
+    assert triggers(scaled(world, elsewhere, gpu=60)) == ["gpu"]
+    assert limited(world)[0] != "SharedGPU"
+    assert "n2" not in world.status().condition("GPUAvailable").message
+    elsewhere["spec"].clear()
+    world.settle()
+    assert limited(world)[0] == "SharedGPU"
+    assert "n2 gives one GPU to several" in world.status().condition("GPUAvailable").message
 
 
 def test_what_a_replica_is_to_have_is_a_whole_number_or_keda_keeps_nobody(world: Any) -> None:

@@ -249,7 +249,7 @@ def _scaling(
     stable = next((each for each in release.wanted if each.name == release.stable), None)
     if stable and workload_for(stable).OWN_AUTOSCALER:
         return None
-    found = scaling(detector, observed, release.stable)
+    found = scaling(detector, observed, release.stable, stable or release.target)
     return replace(found, least=max(found.least, least)) if found else None
 
 

@@ -28,6 +28,7 @@ from yolofleet.workloads.accelerators import (
     tolerations,
 )
 from yolofleet.workloads.choice import among
+from yolofleet.workloads.claims import claimed
 from yolofleet.workloads.record import record_in
 from yolofleet.workloads.revision import Revision, recorded
 
@@ -269,6 +270,17 @@ def room(revision: Revision, nodes: Iterable[NodeRoom]) -> int:
 def usable(revision: Revision, nodes: Iterable[NodeRoom]) -> list[NodeRoom]:
     """Return the nodes on which pods of `revision` may be placed."""
     return [node for node, obstacle in obstacles(revision, nodes) if obstacle is None]
+
+
+def offering(revision: Revision, nodes: Iterable[NodeRoom]) -> list[NodeRoom]:
+    """Return those that offer what `revision` asks for by number, where its pods run or may."""
+    wanted = requests_of(revision).keys() - claimed(revision).keys()
+    return [
+        node
+        for node, obstacle in obstacles(revision, nodes)
+        if wanted & node.offered.keys()
+        and (obstacle is None or any(node.own.get(resource) for resource in wanted))
+    ]
 
 
 def fit(wanted: Amounts, nodes: Iterable[NodeRoom]) -> int:

@@ -10,7 +10,7 @@ from yolofleet.api.autoscaling import Autoscaling, Scaler
 from yolofleet.api.detector import Detector
 from yolofleet.api.status import AutoscalingStatus, Reason
 from yolofleet.plan.floor import Moved, Targets
-from yolofleet.plan.nodes import SHARING
+from yolofleet.plan.nodes import SHARING, offering
 from yolofleet.plan.observed import Observed
 from yolofleet.workloads.choice import workload_for
 from yolofleet.workloads.revision import Revision
@@ -68,12 +68,17 @@ class Scaling:
         return self.provider is Scaler.KEDA and not (self.lack and self.lack.whole)
 
 
-def scaling(detector: Detector, observed: Observed, stable: str) -> Scaling | None:
-    """Say who scales the stable revision; None: nobody, or an autoscaler of somebody else."""
+def scaling(
+    detector: Detector, observed: Observed, stable: str, revision: Revision
+) -> Scaling | None:
+    """Say who scales the stable revision; None: nobody, or an autoscaler of somebody else.
+
+    revision: whose pods it has, or is to have where nothing of it can be read.
+    """
     asked = detector.spec.autoscaled
     if asked is None:
         return None
-    found = _scaling(detector, asked, observed, stable)
+    found = _scaling(asked, observed, stable, revision)
     if not detector.spec.suspend:
         return found
     # Nothing is written: a floor that followed the load would be one that no autoscaler has.
@@ -81,9 +86,9 @@ def scaling(detector: Detector, observed: Observed, stable: str) -> Scaling | No
     return replace(found, status=known, lost="", beyond=False, followed=None, rests=by_floor)
 
 
-def _scaling(detector: Detector, asked: Autoscaling, observed: Observed, stable: str) -> Scaling:
+def _scaling(asked: Autoscaling, observed: Observed, stable: str, revision: Revision) -> Scaling:
     provider = _provider(asked, observed)
-    lack = _lack(detector, asked, provider, observed)
+    lack = _lack(revision, asked, provider, observed)
     if lack and not lack.whole:
         asked = asked.model_copy(update={"gpu": None})
     fed = lack is None or not lack.whole
@@ -147,7 +152,7 @@ def _provider(asked: Autoscaling, observed: Observed) -> Scaler:
 
 
 def _lack(
-    detector: Detector, asked: Autoscaling, provider: Scaler, observed: Observed
+    revision: Revision, asked: Autoscaling, provider: Scaler, observed: Observed
 ) -> Lack | None:
     by_keda, alone = provider is Scaler.KEDA, _goes_by_gpu_alone(asked)
     if by_keda and not observed.keda.served:
@@ -173,11 +178,11 @@ def _lack(
             " keda",
             whole=alone,
         )
-    if (shared := _shared(detector, observed)) is not None:
+    if sharing := [node for node in offering(revision, observed.nodes) if node.sharing]:
         return Lack(
             Reason.SHARED_GPU,
-            f"spec.autoscaling.gpu has no effect: node {shared} shares its GPUs ({SHARING}), whose"
-            " use is that of all who share them; go by load",
+            f"spec.autoscaling.gpu has no effect: node {sharing[0].name} shares its GPUs"
+            f" ({SHARING}), whose use is that of all who share them; go by load",
             whole=alone,
         )
     return None
@@ -185,15 +190,6 @@ def _lack(
 
 def _goes_by_gpu_alone(asked: Autoscaling) -> bool:
     return asked.load is None and asked.in_flight is None and asked.cpu is None
-
-
-def _shared(detector: Detector, observed: Observed) -> str | None:
-    """Return a node that offers what the detector asks for, and gives it to several at a time."""
-    wanted = detector.spec.resources.accelerators.keys()
-    return next(
-        (node.name for node in observed.nodes if wanted & node.offered.keys() and node.sharing),
-        None,
-    )
 
 
 def _fed(decided: Scaling) -> Scaling:

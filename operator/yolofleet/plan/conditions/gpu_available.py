@@ -1,16 +1,15 @@
 """GPUAvailable: whether nodes have the accelerators asked for; absent when none are."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
-from yolofleet.plan.nodes import NodeRoom
+from yolofleet.plan.nodes import NodeRoom, offering
 from yolofleet.plan.shortage import remedy, unclaimable, unseen
 from yolofleet.workloads.accelerators import requests_of
-from yolofleet.workloads.claims import claimed
 from yolofleet.workloads.revision import Revision
 
 _say = partial(Statement, ConditionType.GPU_AVAILABLE)
@@ -68,13 +67,11 @@ _PRODUCT: Final = "nvidia.com/gpu.product"
 a slice, and only the name of the product says of what size."""
 
 
-def _parted(now: Situation, nodes: Iterable[NodeRoom]) -> str:
+def _parted(now: Situation, nodes: Sequence[NodeRoom]) -> str:
     """Say which of what is offered by number is less than a GPU of one's own."""
-    wanted = {r for each in _running(now) for r in requests_of(each).keys() - claimed(each).keys()}
+    there = {node.name: node for each in _running(now) for node in offering(each, nodes)}
     said = []
-    for node in nodes:
-        if not wanted & node.offered.keys():
-            continue
+    for node in there.values():
         if node.labels.get(_STRATEGY) == "single" and "-MIG-" in node.labels.get(_PRODUCT, ""):
             said.append(f"on {node.name} each is a slice ({node.labels[_PRODUCT]})")
         if node.sharing:
