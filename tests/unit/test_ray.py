@@ -500,8 +500,9 @@ def test_of_rays_own_number_the_workers_tell_in_its_bounds(service, workers, lea
     config = ServeConfig.read(made["spec"]["serveConfigV2"]).model_dump(exclude_none=True)
     config["applications"][0]["deployments"][0]["autoscaling_config"] = bounds.model_dump()
     spec = made["spec"] | {"serveConfigV2": json.dumps(config)}
-    leaving = worker("c", deletionTimestamp=MADE)
-    assert seen(made | {"spec": spec}, told(), (*TWO[:workers], leaving)).replicas == replicas
+    gone = (worker("c", deletionTimestamp=MADE), worker("d", "False"))
+    gone[1]["status"]["phase"] = "Failed"  # its node put it out
+    assert seen(made | {"spec": spec}, told(), (*TWO[:workers], *gone)).replicas == replicas
 
 
 def test_how_many_workers_there_were_once_says_nothing(service):

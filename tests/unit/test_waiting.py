@@ -12,7 +12,12 @@ from yolofleet.cluster.complaints import Complaints
 from yolofleet.runtime.client import Listing
 from yolofleet.runtime.errors import Forbidden
 from yolofleet.runtime.kind import EVENT
-from yolofleet.workloads.failures import Complaint, next_look_at, pod_failure
+from yolofleet.workloads.failures import (
+    Complaint,
+    failures_by_revision,
+    next_look_at,
+    pod_failure,
+)
 
 BEGUN = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -124,6 +129,21 @@ def test_a_pod_that_is_not_ready_for_ten_minutes_is_told_whatever_it_is_at(pod, 
     assert failure is not None
     assert (failure.reason, failure.lasting) == ("ProgressDeadlineExceeded", True)
     assert words in failure.message
+
+
+def test_a_pod_that_its_node_gave_up_says_why_until_another_is_there():
+    words = "Pod was rejected: Allocate failed: devices unavailable for nvidia.com/gpu"
+    given_up = a_pod()
+    given_up["metadata"]["creationTimestamp"] = BEGUN.isoformat()
+    given_up["status"] = {
+        "phase": "Failed", "reason": "UnexpectedAdmissionError", "message": words
+    }  # fmt: skip
+    [failure] = failures_by_revision([given_up], {}, after(minutes=11)).values()
+    assert (failure.reason, failure.lasting) == ("StartFailed", True)
+    assert failure.message == f"a node gave a pod up: UnexpectedAdmissionError: {words}"
+    younger = a_pod({"running": {}})
+    younger["metadata"] = younger["metadata"] | {"creationTimestamp": after(minutes=1).isoformat()}
+    assert not failures_by_revision([younger, given_up], {}, after(minutes=5))
 
 
 def test_the_deadline_of_a_deployment_is_read_back(world):

@@ -8,17 +8,16 @@ from yolofleet.api.names import Manifest, is_accelerator
 from yolofleet.api.pod_template import SERVER_CONTAINER, PodTemplate
 from yolofleet.runtime.quantity import amount
 from yolofleet.workloads.claims import claimed
+from yolofleet.workloads.pods import has_ended
 from yolofleet.workloads.revision import Revision
 
 TOLERANT_SINCE: Final = 2
 """From this render version on, pods tolerate the taint that keeps others off accelerators."""
 
-_FINISHED: Final = ("Succeeded", "Failed")
-
 
 def place(pod: Manifest) -> str:
     """Return the node that `pod` holds resources on; empty before it has one and after its end."""
-    if pod.get("status", {}).get("phase") in _FINISHED:
+    if has_ended(pod):
         return ""
     return str(pod.get("spec", {}).get("nodeName") or "")
 

@@ -13,7 +13,7 @@ from yolofleet.api.names import Manifest
 from yolofleet.api.plain import plain
 from yolofleet.api.pod_template import MOUNTS, SERVER_CONTAINER
 from yolofleet.api.status import Reason
-from yolofleet.workloads.pods import condition, revision_of
+from yolofleet.workloads.pods import condition, has_ended, revision_of
 
 EXIT_CONFIG = 78
 """sysexits.h EX_CONFIG: the server's word that its settings or its model cannot work."""
@@ -107,12 +107,17 @@ def failures_by_revision(
 ) -> dict[str, Failure]:
     """Return by revision what keeps a pod of it from serving; the newest pod speaks.
 
-    complaints: by the uid of a pod, what its Events say.
+    complaints: by the uid of a pod, what its Events say. A pod that has ended stays for long, and
+    says nothing any more once there is another in its place.
     """
     failures: dict[str, Failure] = {}
-    for pod in sorted(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", ""))):
+    in_turn = sorted(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", "")))
+    youngest = {revision_of(pod): pod for pod in in_turn}
+    for pod in in_turn:
         revision = revision_of(pod)
         if "deletionTimestamp" in pod["metadata"]:
+            continue
+        if has_ended(pod) and pod is not youngest[revision]:
             continue
         complaint = complaints.get(pod["metadata"].get("uid", ""))
         if (failure := pod_failure(pod, now, complaint)) is not None:
@@ -142,6 +147,8 @@ _FIXES = {
 def pod_failure(pod: Manifest, now: datetime, said: Complaint | None = None) -> Failure | None:
     """Say why `pod` does not serve; None while it starts or when it does."""
     status = pod.get("status", {})
+    if has_ended(pod) and status.get("reason"):
+        return _given_up(pod, now)
     if (placed := condition(pod, "PodScheduled")) and placed["status"] == "False":
         return _unscheduled(pod, placed, now)
     for container in (
@@ -153,6 +160,15 @@ def pod_failure(pod: Manifest, now: datetime, said: Complaint | None = None) -> 
         if (failure := _container_failure(container)) is not None:
             return failure
     return _not_created(pod, now, said) or _late(pod, now)
+
+
+def _given_up(pod: Manifest, now: datetime) -> Failure:
+    """Pass on why its node took `pod` not in, or put it out. Another is to come in its place."""
+    status, since = pod["status"], moment(pod["metadata"].get("creationTimestamp"))
+    words = f"{status['reason']}: {status.get('message') or 'it does not say why'}"
+    lasting = since is not None and now - since >= PATIENCE
+    message = f"a node gave a pod up: {plain(words)[:500]}"
+    return Failure(Reason.START_FAILED, message, lasting, since)
 
 
 def _unscheduled(pod: Manifest, said: Mapping[str, Any], now: datetime) -> Failure:

@@ -17,8 +17,13 @@ def is_ready(pod: Manifest) -> bool:
 
 
 def stays(pod: Manifest) -> bool:
-    """Say whether nobody has taken `pod` away."""
-    return "deletionTimestamp" not in pod["metadata"]
+    """Say whether `pod` is one to count on: nobody has taken it away, and it has not ended."""
+    return "deletionTimestamp" not in pod["metadata"] and not has_ended(pod)
+
+
+def has_ended(pod: Manifest) -> bool:
+    """Say whether `pod` never runs again: its node gave it up, and another takes its place."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def revision_of(pod: Manifest) -> str:
