@@ -496,6 +496,9 @@ async def test_ray_moves_its_replicas_and_another_bound_leaves_what_runs() -> No
     await world.settle()
     assert world.status()["ready"] == "5/5"
     assert not [write for write in world.writes() if "rayservices" in write], "Ray's own number"
+    kept = world.server.find(kinds.PDB, NAMESPACE, "gate")
+    assert kept
+    assert kept["spec"]["minAvailable"] == 4, "a drain takes one at a time"
     await world.edit(autoscaling=scaling | {"maxReplicas": 8})
     await world.settle()
     assert bounds(world) == (1, 8)

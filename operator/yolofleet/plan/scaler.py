@@ -120,9 +120,10 @@ def scales_itself(
     asked = detector.spec.autoscaled
     if replicas is not None or asked is None or not workload_for(revision).OWN_AUTOSCALER:
         return replicas, None
+    runs = max(observed.replicas(revision.name), 1)
     if asked.in_flight is None or observed.least is not None or observed.scaled:
-        return max(observed.replicas(revision.name), 1), None
-    return None, Scaled(max(asked.min_replicas, least), asked.max_replicas, asked.in_flight)
+        return runs, None
+    return None, Scaled(max(asked.min_replicas, least), asked.max_replicas, asked.in_flight, runs)
 
 
 def status_of_none(detector: Detector) -> AutoscalingStatus | None:

@@ -140,11 +140,11 @@ def _claim_templates(detector: Detector, plan: Plan, around: Surroundings) -> li
 
 
 def _pdb(detector: Detector, plan: Plan, name: str, revision: str) -> Manifest:
-    """Return the budget of `revision`; with an autoscaler, for the fewest that there may be."""
+    """Return the budget of `revision`; where it scales itself, of those that run."""
     planned = plan.planned(revision)
     number = plan.full if planned is None or planned.replicas is None else planned.replicas
     if planned and planned.scaled:
-        number = planned.scaled.least
+        number = planned.scaled.runs
     workload = workload_for(planned.revision if planned else None)
     return pdb(detector, name, revision, workload.budget(number))
 

@@ -25,11 +25,15 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """How a workload moves its replicas itself: its bounds, and the requests in flight of each."""
+    """How a workload moves its replicas itself: its bounds, and the requests in flight of each.
+
+    runs: how many there are now.
+    """
 
     least: int
     most: int
     in_flight: int
+    runs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
