@@ -11,6 +11,7 @@ import pytest
 from faults.traces import SPEC, B
 from memory_cluster.controllers import is_ready, revision_of
 from memory_cluster.keda import keda
+from memory_cluster.kuberay import KubeRay
 from memory_cluster.server import MERGE
 from memory_cluster.world import NAMESPACE, World
 from yolofleet.cluster import kinds
@@ -634,6 +635,25 @@ async def test_a_scaled_object_that_cannot_go_is_told_and_holds_up_nothing_else(
     world.send("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
     await load.lasts(120)
     assert autoscalers(world) == [(stable, "YoloDetector")]
+    assert not world.condition("AutoscalingLimited")
+
+
+async def test_a_scaled_object_that_cannot_go_is_told_also_where_rays_autoscaler_waits_for_it() -> (
+    None
+):
+    world, load = await scaled_beside_keda({"minReplicas": 2, "maxReplicas": 6, "inFlight": 4})
+    world.controllers.others[:] = [KubeRay()]
+    former = world.stable()
+    await world.edit(runtime={"engine": "ray"})
+    await load.lasts(300)
+    assert world.stable() != former
+    limited = world.condition("AutoscalingLimited")
+    assert limited["reason"] == "ScaledObjectStays"
+    assert f"patch scaledobject {former} --type=merge" in limited["message"]
+    assert "2 replicas are held until it is gone" in limited["message"]
+    path = kinds.SCALED_OBJECT.path(NAMESPACE, former)
+    world.send("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
+    await load.lasts(60)
     assert not world.condition("AutoscalingLimited")
 
 

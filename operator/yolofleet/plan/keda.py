@@ -1,6 +1,6 @@
 """What KEDA is asked, and what it says: ScaledObjects and the state that they are in; pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -14,6 +14,8 @@ from yolofleet.workloads.failures import moment
 KIND: Final = "ScaledObject"
 HOLDS: Final = "currentReplicasIfHigher"
 """What a lost metric does. By KEDA's default it is a fixed number, and may be less than runs."""
+
+SCALED_OBJECT_STAYS: Final = "ScaledObjectStays"
 
 _OFFERED: Final = "ok|internal|canceled|overloaded|deadline_exceeded|hurried"
 _RATE: Final = "[2m]"  # two scrapes and more, where Prometheus scrapes once a minute
@@ -82,21 +84,16 @@ def _busy(gpu: GpuSeries, where: str) -> str:
     return f"(100 * {gpu.active}{{{where}}} or {gpu.utilization}{{{where}}})"
 
 
-def complaint(scaled: Iterable[Manifest], stable: str) -> Limit | None:
-    """Return what keeps KEDA from scaling the revision `stable`, if its ScaledObject tells."""
+def complaint(scaled: Sequence[Manifest], stable: str) -> Limit | None:
+    """Return what keeps KEDA from scaling the revision `stable`, if its ScaledObject tells.
+
+    Else which ScaledObject does not go: who is to scale next waits for that.
+    """
     found = next((one for one in scaled if one["metadata"]["name"] == stable), None)
-    if found is None:
-        return None
+    ends = next((one for one in scaled if "deletionTimestamp" in one["metadata"]), None)
+    if found is None or "deletionTimestamp" in found["metadata"]:
+        return _stays(found or ends)
     metadata = found["metadata"]
-    if "deletionTimestamp" in metadata:
-        return Limit(
-            "ScaledObjectStays",
-            f"spec.autoscaling.provider: the ScaledObject {stable} cannot go: KEDA, whose finalizer"
-            " it has, does not take it away. Start KEDA again, or, if it is gone for good: kubectl"
-            f" -n {metadata['namespace']} patch scaledobject {stable} --type=merge"
-            ' -p \'{"metadata":{"finalizers":null}}\'',
-            moment(metadata["deletionTimestamp"]),
-        )
     conditions = (found.get("status") or {}).get("conditions")
     if not conditions:
         return Limit(
@@ -126,6 +123,20 @@ def complaint(scaled: Iterable[Manifest], stable: str) -> Limit | None:
             None,
         )
     return None
+
+
+def _stays(ends: Manifest | None) -> Limit | None:
+    if ends is None:
+        return None
+    name, namespace = ends["metadata"]["name"], ends["metadata"]["namespace"]
+    return Limit(
+        SCALED_OBJECT_STAYS,
+        f"spec.autoscaling.provider: the ScaledObject {name} cannot go: KEDA, whose finalizer"
+        " it has, does not take it away. Start KEDA again, or, if it is gone for good: kubectl"
+        f" -n {namespace} patch scaledobject {name} --type=merge"
+        ' -p \'{"metadata":{"finalizers":null}}\'',
+        moment(ends["metadata"]["deletionTimestamp"]),
+    )
 
 
 def _condition(conditions: Iterable[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from yolofleet.api.status import ConditionType, Reason
 from yolofleet.plan.autoscaler import too_many
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement
+from yolofleet.plan.keda import SCALED_OBJECT_STAYS
 
 _, PORT = EVIDENCE_PORT
 
@@ -17,7 +18,7 @@ def autoscaling_limited(now: Situation) -> Statement | None:
     """
     scaling, limit = now.plan.scaling, now.observed.autoscaler
     if scaling is None:
-        return None
+        return _ended_by_nobody(now)
     held = f"; {scaling.least} replicas are held" if scaling.status and scaling.status.held else ""
     if scaling.lack:
         return _limited(scaling.lack.reason, scaling.lack.message + held)
@@ -34,6 +35,17 @@ def autoscaling_limited(now: Situation) -> Statement | None:
         return None
     by_floor = scaling.followed or scaling.rests
     return _limited(limit.reason, limit.message_with_a_floor if by_floor else limit.message)
+
+
+def _ended_by_nobody(now: Situation) -> Statement | None:
+    """Say that a workload's own autoscaler waits for another that does not go."""
+    limit = now.observed.autoscaler
+    if now.detector.spec.autoscaled is None or limit is None or not now.lasts(limit.since):
+        return None
+    if limit.reason != SCALED_OBJECT_STAYS:
+        return None
+    held = f"{now.observed.replicas(now.plan.stable)} replicas are held"
+    return _limited(limit.reason, f"{limit.message}; {held} until it is gone")
 
 
 def _said(now: Situation) -> Statement | None:
