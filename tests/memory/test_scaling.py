@@ -126,6 +126,18 @@ async def test_the_floor_follows_the_load_and_is_told_in_words() -> None:
     assert not world.failures
 
 
+async def test_what_is_said_of_the_floor_is_of_the_floor_that_there_is() -> None:
+    world, load = await scaled()
+    load.per_second = 30
+    await load.lasts(2 * EVERY_S)
+    for least, floor in ((8, 8), (1, 5)):
+        await world.edit(autoscaling=SCALING | {"minReplicas": least})
+        await load.lasts(WINDOW_S + 120)
+        told = world.status()["autoscaling"]
+        assert told["floor"] == floor
+        assert told["reason"].startswith(f"floor {floor}: ")
+
+
 async def test_at_rest_pods_are_asked_and_nothing_is_written() -> None:
     world, load = await scaled()
     load.per_second = 30

@@ -231,13 +231,13 @@ def _unlooked(known: AutoscalingStatus | None, begins: int) -> AutoscalingStatus
 
 
 def _status_of(moved: Moved, targets: Targets) -> AutoscalingStatus:
-    floor = moved.floor
+    floor, bounded = moved.floor, targets.bounded(moved.floor.replicas)
     return AutoscalingStatus(
         provider=_OURS,
-        floor=targets.bounded(floor.replicas),
+        floor=bounded,
         since=moved.since,
         demand=None if floor.demand is None else round(floor.demand, 1),
-        reason=floor.reason,
+        reason=floor.reason if bounded == floor.replicas else "",  # of bounds that were
         held=bool(floor.lost),
     )
 
