@@ -407,7 +407,7 @@ class TestAccelerators:
                 6,
                 {"canary": {"model": V3, "weight": 5}},
                 {},
-                "remove spec.canary: its 1 replicas hold what would do",
+                "remove spec.canary: gate-",
             ),
         ],
     )

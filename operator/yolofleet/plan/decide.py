@@ -32,6 +32,7 @@ from yolofleet.routers.buckets import Buckets, assigned
 from yolofleet.routers.choice import ROUTERS, splits
 from yolofleet.routers.exposure import Exposure
 from yolofleet.routers.router import Route
+from yolofleet.workloads.accelerators import requests_of
 from yolofleet.workloads.choice import workload_for
 from yolofleet.workloads.revision import Revision
 from yolofleet.workloads.workload import PlannedRevision
@@ -408,9 +409,12 @@ def _way_out(
         or progress.strategy is Strategy.IN_PLACE
     ):
         return ""
-    canary = observed.replicas(release.canary.name) if release.canary else 0
-    if canary >= lacking:
-        return f". Or remove spec.canary: its {canary} replicas hold what would do"
+    if (
+        (canary := release.canary)
+        and requests_of(canary).keys() & requests_of(revision).keys()
+        and observed.replicas(canary.name) >= lacking
+    ):
+        return f". Or remove spec.canary: {canary.name} holds what would do"
     rollout, begun = spec.rollout, observed.ready(revision.name) > 0
     in_parts = progress.strategy is Strategy.CANARY and rollout.max_surge is None
     if in_parts and begun and not spec.autoscaled:
