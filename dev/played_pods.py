@@ -45,6 +45,8 @@ class Server:
     kept: dict[str, list[int]] = field(default_factory=dict)
     confused: dict[str, dict[str, int]] = field(default_factory=dict)
     sure: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    only_stable: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    only_canary: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     frames: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     seen: int = 0
     blind: int = 0
@@ -70,9 +72,9 @@ class Server:
         """Compare with another canary, from zero; with the same one it goes on."""
         if canary != self.compares:
             fresh = Server(self.uid, self.revision, canary)
-            for name in ("compares", "expected", "kept", "confused", "sure", "frames", "seen"):
+            counted = "expected", "kept", "confused", "sure", "only_stable", "only_canary"
+            for name in ("compares", *counted, "frames", "seen", "blind", "compute"):
                 setattr(self, name, getattr(fresh, name))
-            self.blind, self.compute = fresh.blind, fresh.compute
 
     def pair(self, name: str, expected: int, kept: int, *, size: int = 1, added: int = 0) -> None:
         """Count objects that were expected of the canary, and those that it found."""
@@ -110,6 +112,8 @@ class Server:
             "kept": self.kept,
             "confused": self.confused,
             "sure": self.sure,
+            "only_stable": self.only_stable,
+            "only_canary": self.only_canary,
             "seen": self.seen,
             "blind": self.blind,
             "compute": {arm: {"first": 0, "counts": c} for arm, c in self.compute.items()},

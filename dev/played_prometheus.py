@@ -125,8 +125,9 @@ def metrics(server: Server) -> list[Series]:
         for other, n in others.items():
             labels = canary | {"class": name, "other": other}
             told.append((f"{shadow}_confused_total", labels, n))
-    for name, n in server.sure.items():
-        told.append((f"{shadow}_sure_total", canary | {"class": name}, n))
+    for what in ("sure", "only_stable", "only_canary"):
+        for name, n in getattr(server, what).items():
+            told.append((f"{shadow}_{what}_total", canary | {"class": name}, n))
     told.append((f"{shadow}_seen_total", canary, server.seen))
     told.append((f"{shadow}_blind_total", canary, server.blind))
     for arm, counts in server.compute.items():

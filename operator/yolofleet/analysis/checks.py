@@ -38,8 +38,10 @@ from yolofleet.analysis.sums import (
     SEES_NOTHING,
     Sums,
     demand,
+    stratum,
 )
 from yolofleet.api.analysis import Analysis, Arm, ArmName, GoldenResult, Verdict
+from yolofleet.api.names import shortened
 
 _BLIND_LOOKS = 3
 RESTARTS = 2  # of one pod: one of each of two is a node that was drained, or one out of memory
@@ -53,7 +55,8 @@ class Case:
     looks: how often it was looked at. golden, golden_stable: how far the run over the known
     pictures is, where one is asked for. untried: why its pods have not the set that is asked for.
     probed: whether they looked at their own picture; None: none told. unpaired: why no copies are
-    compared; left_out: why most are not; unreadable: why nothing was read at this look.
+    compared; left_out: why most are not; unknown: objects of classes that it does not have, as the
+    stable revision's pods count them; unreadable: why nothing was read at this look.
     stake: how much more of its own answers may be bad than of all, as it answers but a part.
     mute: why its pods tell nothing. incomparable: why its own answers are no match for the stable
     revision's; unlike: why the pictures are none in which it found things. restarts: the most of
@@ -79,6 +82,7 @@ class Case:
     mute: str
     unreadable: str
     left_out: str
+    unknown: Mapping[str, int]
     arms: Sequence[Arm]
 
 
@@ -152,9 +156,16 @@ def kept(case: Case) -> Finding:
     finding = _of_share(
         tally, asked, f"keeps {tally.share:.2f} of what {case.against} is sure of", "objects"
     )
-    if tally.n >= asked.least or not case.left_out:
-        return finding
-    return replace(finding, message=f"{finding.message}; {case.left_out}")
+    why = [_unknown(case.unknown)] if case.unknown else []
+    if tally.n < asked.least and case.left_out:
+        why.append(case.left_out)
+    return replace(finding, message="; ".join([finding.message, *why]))
+
+
+def _unknown(classes: Mapping[str, int]) -> str:
+    names = sorted(classes, key=lambda name: (-classes[name], name))
+    named = ", ".join(shortened(name, 20) for name in names[:3]) + ", …" * (len(names) > 3)
+    return f"it has no class {named} ({sum(classes.values()):,})"
 
 
 def kept_by_class(case: Case) -> Finding:
@@ -328,7 +339,9 @@ def _of_strata(case: Case, names: Iterable[str]) -> Finding:
     name, tally = min((failed or holding or judged).items(), key=lambda item: item[1].share)
     verdict = Verdict.FAIL if failed else Verdict.INCONCLUSIVE if holding else Verdict.PASS
     rest = f"; too few to judge: {', '.join(map(_short, few))}" if few else ""
-    message = f"keeps {tally.share:.2f} of {_short(name)} (limit {asked.limit.share:.2f};"
+    missing = name in map(stratum, case.unknown)
+    what = f"{_short(name)}, a class that it does not have" if missing else _short(name)
+    message = f"keeps {tally.share:.2f} of {what} (limit {asked.limit.share:.2f};"
     return Finding(
         verdict,
         f"{message} {tally.k:,} of {tally.n:,} objects){_lately(tally, asked)}{rest}",

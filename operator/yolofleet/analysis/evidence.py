@@ -104,6 +104,8 @@ class Shadow(_Reported):
     kept: BySize = {}
     confused: Annotated[dict[Name, dict[Name, Count]], AfterValidator(_few_pairs)] = {}
     sure: ByClass = {}
+    only_stable: ByClass = {}  # sure objects of a class that the other model does not have
+    only_canary: ByClass = {}
     seen: Count = 0
     blind: Count = 0
     compute: Compute = Compute()

@@ -94,6 +94,7 @@ class Pairs:
     compared: int = 0
     failed: int = 0  # or late
     expected: Mapping[str, Sizes] = field(default_factory=dict)
+    unknown: Mapping[str, int] = field(default_factory=dict)  # expected, but of no class it has
     kept: Mapping[str, Sizes] = field(default_factory=dict)
     confused: Mapping[tuple[str, str], int] = field(default_factory=dict)
     sure: int = 0
@@ -108,10 +109,12 @@ class Look:
     """What one look at the pods of a release showed.
 
     unreadable: why too few could be read, in words. waiting: whose pods there are none of.
-    left_out: why most pictures were not compared. probed: whether any looked at its own picture;
-    None: none said. restarts: how often each pod did, by uid; those that did not are left out.
-    golden: of one pod each that is furthest; of the stable revision, of the same set. capacity: how
-    many pictures a second a pod of the judged revision can carry, by the one that carries least.
+    left_out: why most pictures were not compared. unknown: what the stable one is sure of, since
+    its pods began, of classes that the judged one does not have. probed: whether any looked at its
+    own picture; None: none said. restarts: how often each pod did, by uid; those that did not are
+    left out. golden: of one pod each that is furthest; of the stable revision, of the same set.
+    capacity: how many pictures a second a pod of the judged revision can carry, by the one that
+    carries least.
     """
 
     canary: Answers = Answers()
@@ -125,6 +128,7 @@ class Look:
     unreadable: str = ""
     waiting: str = ""
     left_out: str = ""
+    unknown: Mapping[str, int] = field(default_factory=dict)
     capacity: float | None = None
 
 
@@ -195,6 +199,7 @@ def look(memory: Memory, pods: Iterable[Pod], *, canary: str, stable: str) -> tu
             stable=_answers(others, memory),
             pairs=_pairs(others, memory, canary),
             left_out=_left_out(others, canary),
+            unknown=_unknown(others, canary),
         ),
     )
 
@@ -315,9 +320,12 @@ def _plus(sums: Pairs, now: Shadow, old: Shadow) -> Pairs:
         compared=sums.compared + _more(now.frames.compared, old.frames.compared),
         failed=sums.failed + _failures(now.frames, old.frames),
         expected=_sized(sums.expected, now.expected, old.expected),
+        unknown=Counter(sums.unknown) + _by_class(now.only_stable, old.only_stable),
         kept=_sized(sums.kept, now.kept, old.kept),
         confused=_confused(sums.confused, now, old),
-        sure=sums.sure + sum(_more(n, old.sure.get(name, 0)) for name, n in now.sure.items()),
+        sure=sums.sure
+        + _by_class(now.sure, old.sure).total()
+        + _by_class(now.only_canary, old.only_canary).total(),
         seen=sums.seen + _more(now.seen, old.seen),
         blind=sums.blind + _more(now.blind, old.blind),
         stable_compute=summed(
@@ -348,8 +356,17 @@ def _left_out(pods: list[Pod], canary: str) -> str:
     return f"{counts[most]:,} pictures were not compared: {_WHY_NOT[most]}"
 
 
+def _unknown(pods: list[Pod], canary: str) -> Mapping[str, int]:
+    shadows = (evidence.shadow.get(canary, _NOTHING) for _, evidence in _readable(pods))
+    return sum((Counter(shadow.only_stable) for shadow in shadows), Counter[str]())
+
+
 def _failures(now: Frames, old: Frames) -> int:
     return _more(now.failed, old.failed) + _more(now.late, old.late)
+
+
+def _by_class(now: Mapping[str, int], old: Mapping[str, int]) -> Counter[str]:
+    return Counter({name: _more(n, old.get(name, 0)) for name, n in now.items()})
 
 
 def _sized(

@@ -96,6 +96,7 @@ def judge(
         arms=arms,
         unreadable=look.unreadable,
         left_out=look.left_out,
+        unknown=look.unknown,
     )
     checks = _checks(case, {check.name: check for check in before.checks}, now)
     verdict = _overall(checks, unpaired=bool(case.unpaired), alone=not by.against)

@@ -40,6 +40,8 @@ _EXPECTED: Final = "yoloserve_shadow_expected_total"
 _KEPT: Final = "yoloserve_shadow_kept_total"
 _CONFUSED: Final = "yoloserve_shadow_confused_total"
 _SURE: Final = "yoloserve_shadow_sure_total"
+_ONLY_STABLE: Final = "yoloserve_shadow_only_stable_total"
+_ONLY_CANARY: Final = "yoloserve_shadow_only_canary_total"
 _SEEN: Final = "yoloserve_shadow_seen_total"
 _BLIND: Final = "yoloserve_shadow_blind_total"
 _COMPUTE: Final = "yoloserve_shadow_compute_seconds_bucket"
@@ -63,6 +65,8 @@ _OWN: Final[dict[str, tuple[str, ...]]] = {
     _KEPT: ("canary", "class", "size"),
     _CONFUSED: ("canary", "class", "other"),
     _SURE: ("canary", "class"),
+    _ONLY_STABLE: ("canary", "class"),
+    _ONLY_CANARY: ("canary", "class"),
     _SEEN: ("canary",),
     _BLIND: ("canary",),
     _COMPUTE: ("canary", "arm", "le"),
@@ -345,6 +349,8 @@ def _shadow(target: _Target, canary: str) -> dict[str, Any]:
         "kept": _by_size(of(_KEPT)),
         "confused": confused,
         "sure": {name: n for (name,), n in of(_SURE)},
+        "only_stable": {name: n for (name,), n in of(_ONLY_STABLE)},
+        "only_canary": {name: n for (name,), n in of(_ONLY_CANARY)},
         "seen": next((n for _, n in of(_SEEN)), 0),
         "blind": next((n for _, n in of(_BLIND)), 0),
         "compute": {arm: _histogram(_COMPUTE, each, compared) for arm, each in times.items()},

@@ -100,14 +100,15 @@ def plus(sums: Sums, look: Look, analysis: Analysis, *, paired: bool, live: bool
 
 
 def _plus_pairs(sums: Sums, pairs: Pairs, analysis: Analysis) -> Sums:
-    expected = {name: sum(sizes) for name, sizes in pairs.expected.items()}
+    expected = Counter({name: sum(sizes) for name, sizes in pairs.expected.items()})
+    expected.update(pairs.unknown)
     kept = {name: _of(pairs.kept, name, sizes) for name, sizes in pairs.expected.items()}
     known = sum(sum(sizes) for sizes in kept.values())
     more = max(pairs.sure - known, 0)
-    found = {name: sum(sizes) for name, sizes in kept.items()}
+    found = Counter({name: sum(sizes) for name, sizes in kept.items()})
     sums = _with_first_classes(sums, expected)
     counted = [
-        (KEPT, known, sum(expected.values())),
+        (KEPT, known, expected.total()),
         *_by_size(pairs.expected.values(), kept.values()),
         *_by_class(sums, expected, found),
         (SEES_NOTHING, pairs.blind, pairs.seen),
@@ -148,14 +149,15 @@ def _by_class(
 ) -> list[tuple[str, int, int]]:
     counted: dict[str, list[int]] = {}
     for name, n in expected.items():
-        own = _stratum(name)
+        own = stratum(name)
         both = counted.setdefault(own if own in sums.tallies else OTHERS, [0, 0])
         both[0] += kept[name]
         both[1] += n
     return [(name, k, n) for name, (k, n) in sorted(counted.items()) if n]
 
 
-def _stratum(name: str) -> str:
+def stratum(name: str) -> str:
+    """Return the name of the count of a class."""
     return CLASS + shortened(name, 50)
 
 
@@ -164,7 +166,7 @@ def _with_first_classes(sums: Sums, expected: Mapping[str, int]) -> Sums:
     tallies = dict(sums.tallies)
     for name in sorted(expected, key=lambda name: (-expected[name], name)):
         if expected[name] and len(_classes(tallies)) < _MOST_CLASSES:
-            tallies.setdefault(_stratum(name), Tally())
+            tallies.setdefault(stratum(name), Tally())
     return replace(sums, tallies=tallies)
 
 
@@ -178,8 +180,8 @@ def _with_worse_classes(
     tallies = dict(sums.tallies)
     for name in sorted(expected):
         bad = kept[name] < analysis.min_kept_by_class * expected[name]
-        if bad and _stratum(name) not in tallies:
-            _replace_the_best(tallies, _stratum(name), analysis)
+        if bad and stratum(name) not in tallies:
+            _replace_the_best(tallies, stratum(name), analysis)
     return replace(sums, tallies=tallies)
 
 

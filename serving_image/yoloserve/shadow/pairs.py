@@ -1,8 +1,8 @@
 """What two revisions found in one picture, object by object; pure.
 
 Objects are told apart by the *names* of their classes: the numbers of two models mean different
-things. What has a class that only one of the two models knows can be neither kept nor lost: it is
-counted apart.
+things. What has a class that only one of the two models knows has no counterpart: it is counted
+apart, so that whoever judges can say why it is lost, or added.
 """
 
 from collections import Counter

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from played_pods import CANARY, START, Played, Server, bucket_of
+from played_pods import CANARY, STABLE, START, Played, Server, bucket_of
 from yolofleet.analysis.increments import Memory
 from yolofleet.api.analysis import Analysis, AnalysisStatus, Golden, Stage, Verdict
 
@@ -140,6 +140,45 @@ def test_what_is_blind_takes_nothing_for_anything():
     played = Played()
     until(played, lambda p, d: seen(p, d, keeps=0.0005), Verdict.FAIL)
     assert "called" not in played.status.failed[0].message
+
+
+def without_class(played: Played, dice: random.Random) -> None:
+    """Let the canary have no class `cross`: a twentieth of all that is there."""
+    seen(played, dice, keeps_of={"cross": 1.0})
+    stable = played.stable[0]
+    lost = stable.expected.pop("cross", [0, 0, 0])
+    stable.kept.pop("cross", None)
+    stable.sure.pop("cross", None)
+    stable.only_stable["cross"] += sum(lost)
+
+
+def test_what_lost_a_class_altogether_lost_its_objects():
+    """The pods count them apart, as no counterpart is looked for: none of them is found."""
+    played = Played()
+    until(played, without_class, Verdict.FAIL)
+    told = {check.name: check.message for check in played.status.checks}
+    share = "keeps 0.00 of cross, a class that it does not have (limit 0.70; 0 of "
+    assert told["keptByClass"].startswith(share)
+    assert "; it has no class cross (" in told["kept"]
+    assert played.status.failed[0].check == "keptByClass"
+
+
+def test_classes_that_all_have_other_names_are_told_and_not_waited_for():
+    played = Played()
+    played.look()
+    stable = played.stable[0]
+    for _ in range(2):
+        for name, n in (("person", 300), ("forklift", 200)):
+            stable.only_stable[name] += n
+            stable.only_canary[name.upper()] += n
+        status = played.look()
+    assert status.verdict is Verdict.FAIL
+    told = {check.name: check.message for check in status.checks if check.verdict is Verdict.FAIL}
+    assert told["kept"] == (
+        f"keeps 0.00 of what {STABLE} is sure of (limit 0.80; 0 of 1,000 objects);"
+        " it has no class person, forklift (1,000)"
+    )
+    assert told["added"].startswith(f"1.00 of what it is sure of, {STABLE} does not see")
 
 
 def test_what_turns_blind_after_two_hours_fails_as_soon():

@@ -29,6 +29,7 @@ def a_server() -> Server:
     server.pair("circle", 900, 880, size=0, added=5)
     server.pair("", 30, 20, size=2)
     server.confused = {"circle": {"square": 4}}
+    server.only_stable["cross"], server.only_canary["star"] = 7, 3
     server.compute["canary"][30] = 700
     server.compute["stable"][29] = 700
     return server
