@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from yolofleet.analysis.evidence import Evidence, Frames, Golden, Histogram, Shadow, Sizes
 
 _MOST = 10**9  # of anything that one pod counts between two looks
-_ERRORS = ("internal", "unavailable", "deadline_exceeded", "overloaded")
+ERRORS = frozenset({"internal", "overloaded", "deadline_exceeded", "blind", "keys_unavailable"})
+"""Of a pod's outcomes, those that its revision answers for. `fetches_full` is no model's fault."""
+
 _NO_TIMES = Histogram().whole()
 _NOTHING = Shadow()
 
@@ -291,7 +293,7 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
         old = before.of_requests() if before else {}
         new = {name: _more(count, old.get(name, 0)) for name, count in now.of_requests().items()}
         good += new.get("ok", 0)
-        bad += sum(new.get(name, 0) for name in _ERRORS)
+        bad += sum(new.get(name, 0) for name in ERRORS)
         times = before.latency.get("request", Histogram()) if before else Histogram()
         latency = summed(latency, _more_by_bucket(now.latency.get("request", Histogram()), times))
         images += _more(now.images, before.images if before else 0)
