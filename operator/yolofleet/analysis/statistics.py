@@ -9,7 +9,7 @@ the same six terms. Sources: Howard, Ramdas, McAuliffe, Sekhon 2021; Kish 1965 (
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from math import exp, log, log2, sqrt
@@ -20,6 +20,7 @@ _PROOF = log(20)  # of a false pass: 0.05; Fail goes on being judged
 PASS_LOOKS = 6
 _PATIENT_LOOKS = 30  # scenes drift for minutes: what is not gross has to last
 _MOST_OF_A_LOOK = 10**6
+_PARTS = 1000  # of one: what is weighted is no whole number, and what is stored is one
 _LATE_LOOKS = 720  # a fault may begin at any of so many looks, at alpha in all
 _PRIOR_DESIGN, _PRIOR_LOOKS, _LEAST_DESIGN = 20.0, 10, 2.0
 
@@ -100,6 +101,9 @@ class Tally:
     failing: int = 0  # looks in a row that would have it fail
     run: int = 0  # looks since it was last as good as the limit
     late: tuple[float, ...] = (0.0,) * 6
+    # Of the stable revision in the same looks, each of which weighs as it does here; in thousandths
+    # of one counted here.
+    beside: tuple[int, int] = (0, 0)
 
     def plus(self, k: int, n: int) -> "Tally":
         """Return it with what one look counted, and no judgement.
@@ -120,7 +124,26 @@ class Tally:
             self.failing,
             self.run,
             self.late,
+            self.beside,
         )
+
+    def compared(self, n: int, k_stable: int, n_stable: int) -> "Tally":
+        """Return it with what the stable revision counted at a look that adds `n` here.
+
+        Summed up as it is, a world that got worse while the weight grew would be the canary's fault
+        (Simpson's paradox): most of its answers are of that time, and least of the stable one's.
+        """
+        if not n_stable:
+            return self
+        k, all_ = self.beside
+        n = min(n, _MOST_OF_A_LOOK)
+        bad = round(_PARTS * n * min(k_stable / n_stable, 1.0))
+        return replace(self, beside=(k + bad, all_ + _PARTS * n))
+
+    @property
+    def share_beside(self) -> float:
+        """The stable revision's share in the same looks."""
+        return self.beside[0] / self.beside[1] if self.beside[1] else 0.0
 
     @property
     def share(self) -> float:
@@ -150,6 +173,7 @@ class Demand:
     alpha: float = ALPHA
     design: float | None = None  # None: it is measured
     patient: bool = True  # whether what is not gross has to last
+    lately: Limit | None = None  # what the last look is held against; None: the limit
 
     def design_of(self, tally: Tally) -> float:
         """Return the design effect to reckon with."""
@@ -162,7 +186,8 @@ def looked(tally: Tally, k: int, n: int, demand: Demand) -> Tally:
         return tally
     now = tally.plus(k, n)
     design = demand.design_of(now)
-    more = _terms(now.k - tally.k, now.n - tally.n, demand.limit.beyond, design)
+    beyond = (demand.lately or demand.limit).beyond
+    more = _terms(now.k - tally.k, now.n - tally.n, beyond, design)
     late = [max(0.0, before) + one for before, one in zip(tally.late, more, strict=True)]
     run = now.run + 1 if max(late) > 0 else 0
     fails = now.n >= demand.least and (
@@ -171,7 +196,7 @@ def looked(tally: Tally, k: int, n: int, demand: Demand) -> Tally:
     # As it is stored, so that whoever goes on from the status comes to the same.
     stored = tuple([round(min(max(0.0, one), 1e6), 2) for one in late])
     failing = now.failing + 1 if fails else 0
-    return Tally(now.k, now.n, now.looks, now.kk, now.kn, now.nn, failing, run, stored)
+    return Tally(now.k, now.n, now.looks, now.kk, now.kn, now.nn, failing, run, stored, now.beside)
 
 
 def _fails(tally: Tally, design: float, demand: Demand) -> bool:

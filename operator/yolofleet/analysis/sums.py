@@ -12,7 +12,6 @@ from yolofleet.analysis.evidence import Histogram, Sizes
 from yolofleet.analysis.increments import Answers, Look, Pairs, summed
 from yolofleet.analysis.statistics import (
     ALPHA,
-    LATENCY_LEAST,
     Counts,
     Demand,
     Tally,
@@ -35,6 +34,7 @@ OTHERS = "other classes"
 LEAST_OBJECTS, LEAST_OF_STRATUM, LEAST_FRAMES, LEAST_COPIES, LEAST_REQUESTS = 150, 30, 50, 100, 20
 _MOST_CLASSES = 12
 _MOST_CONFUSED = 5
+_OF_KNOWN_DESIGN = {COPIES, REQUESTS, STABLE_REQUESTS, COMPUTE, LATENCY}
 _BURSTS = 3.0  # the design effect of errors, which come in bursts
 
 
@@ -72,12 +72,11 @@ def demand(name: str, sums: Sums, analysis: Analysis) -> Demand:
         return Demand(ceiling(analysis.max_blind), LEAST_FRAMES)
     if name == ADDED:
         return Demand(ceiling(analysis.max_added), LEAST_OBJECTS)
-    bursts = partial(Demand, design=_BURSTS, patient=False)
-    if name == COPIES:
-        return bursts(ceiling(analysis.max_error_rate), LEAST_COPIES)
-    if name == REQUESTS:
-        twice = 2 * round(sums.tally(STABLE_REQUESTS).share, 4)
-        return bursts(ceiling(max(analysis.max_error_rate, twice)), LEAST_REQUESTS)
+    if name in (COPIES, REQUESTS):
+        twice = 2 * round(sums.tally(name).share_beside, 4)
+        least = LEAST_COPIES if name == COPIES else LEAST_REQUESTS
+        limit = ceiling(max(analysis.max_error_rate, twice))
+        return Demand(limit, least, design=_BURSTS, patient=False)
     names, share = (
         (sums.sizes(), analysis.min_kept_by_size)
         if name in SIZES
@@ -93,13 +92,13 @@ def plus(sums: Sums, look: Look, analysis: Analysis, *, paired: bool, live: bool
     paired: whether copies count; live: whether requests do that the revision answers itself.
     """
     if paired:
-        sums = _plus_pairs(sums, look.pairs, analysis)
+        sums = _plus_pairs(sums, look.pairs, look.stable, analysis)
     if live:
         sums = _plus_answers(sums, look.canary, look.stable, analysis)
     return sums
 
 
-def _plus_pairs(sums: Sums, pairs: Pairs, analysis: Analysis) -> Sums:
+def _plus_pairs(sums: Sums, pairs: Pairs, stable: Answers, analysis: Analysis) -> Sums:
     expected = Counter({name: sum(sizes) for name, sizes in pairs.expected.items()})
     expected.update(pairs.unknown)
     kept = {name: _of(pairs.kept, name, sizes) for name, sizes in pairs.expected.items()}
@@ -113,9 +112,11 @@ def _plus_pairs(sums: Sums, pairs: Pairs, analysis: Analysis) -> Sums:
         *_by_class(sums, expected, found),
         (SEES_NOTHING, pairs.blind, pairs.seen),
         (ADDED, more, more + known),
-        (COPIES, pairs.failed, pairs.compared + pairs.failed),
     ]
-    sums = _with_worse_classes(_looked(sums, counted, analysis), expected, found, analysis)
+    sums = _looked(sums, counted, analysis)
+    copies = pairs.compared + pairs.failed
+    sums = _failures(sums, COPIES, pairs.failed, copies, stable, analysis)
+    sums = _with_worse_classes(sums, expected, found, analysis)
     sums = _timed(sums, COMPUTE, pairs.stable_compute, pairs.canary_compute, analysis)
     confused = Counter(sums.confused) + Counter(pairs.confused)
     return replace(sums, confused=dict(_most(confused)))
@@ -215,6 +216,22 @@ def _looked(sums: Sums, counted: Iterable[tuple[str, int, int]], analysis: Analy
     return replace(sums, tallies=tallies)
 
 
+def _failures(sums: Sums, name: str, k: int, n: int, stable: Answers, analysis: Analysis) -> Sums:
+    """Add what failed at one look, beside what did of the stable revision's own requests.
+
+    A fault that begins late is looked for by what that one did since it began, as near as a look
+    tells: what both do for a minute is none.
+    """
+    if n <= 0:
+        return sums
+    all_ = stable.good + stable.bad
+    tally = sums.tally(name).compared(n, stable.bad, all_)
+    asked = demand(name, replace(sums, tallies={name: tally}), analysis)
+    twice = 2 * round(stable.bad / all_, 4) if all_ else 0.0
+    asked = replace(asked, lately=ceiling(max(asked.limit.share, twice)))
+    return replace(sums, tallies={**sums.tallies, name: looked(tally, k, n, asked)})
+
+
 def _like(name: str) -> str:
     """Return one name for all counts of which the same is demanded: all sizes, and all classes."""
     if name in SIZES:
@@ -228,7 +245,8 @@ def _plus_answers(sums: Sums, canary: Answers, stable: Answers, analysis: Analys
         tallies = dict(sums.tallies)
         tallies[STABLE_REQUESTS] = sums.tally(STABLE_REQUESTS).plus(stable.bad, base)
         sums = replace(sums, tallies=tallies)
-    sums = _looked(sums, [(REQUESTS, canary.bad, canary.good + canary.bad)], analysis)
+    all_ = canary.good + canary.bad
+    sums = _failures(sums, REQUESTS, canary.bad, all_, stable, analysis)
     return _timed(sums, LATENCY, stable.latency, canary.latency, analysis)
 
 
@@ -247,8 +265,12 @@ def _timed(sums: Sums, name: str, stable: Counts, canary: Counts, analysis: Anal
 
 def read(status: AnalysisStatus) -> Sums:
     """Return the sums that a status holds; of those that nobody can read, none."""
+    tallies = {each.name: _tally(each) for each in status.sums}
+    requests, stable = tallies.get(REQUESTS), tallies.get(STABLE_REQUESTS)
+    if requests and stable and not any(requests.beside):  # as an older operator sums up
+        tallies[REQUESTS] = requests.compared(requests.n, stable.k, stable.n)
     return Sums(
-        tallies={each.name: _tally(each) for each in status.sums},
+        tallies=tallies,
         times={
             each.name: Histogram(first=each.first, counts=tuple(each.counts)).whole()
             for each in status.latency
@@ -258,12 +280,15 @@ def read(status: AnalysisStatus) -> Sums:
 
 
 def _tally(stored: Sum) -> Tally:
-    k, n, looks, kk, kn, nn, failing, run = stored.counts[:8] + [0] * (8 - len(stored.counts))
+    counts = stored.counts + [0] * (10 - len(stored.counts))
+    k, n, looks, kk, kn, nn, failing, run, *beside = counts
     known = stored.late or []
     late = tuple(known[:6]) + (0.0,) * (6 - len(known))
-    if not (0 <= k <= n and 0 <= looks <= n and (looks or not n)):  # written by somebody else
+    k_beside, n_beside = beside
+    whole = 0 <= k <= n and 0 <= looks <= n and (looks or not n) and 0 <= k_beside <= n_beside
+    if not whole:  # written by somebody else
         return Tally()
-    return Tally(k, n, looks, kk, kn, nn, failing, run, late)
+    return Tally(k, n, looks, kk, kn, nn, failing, run, late, (k_beside, n_beside))
 
 
 def written(sums: Sums) -> dict[str, list[Sum] | list[Latencies] | list[Confusion]]:
@@ -279,7 +304,8 @@ def written(sums: Sums) -> dict[str, list[Sum] | list[Latencies] | list[Confusio
 
 
 def _sum(name: str, tally: Tally) -> Sum:
-    counts = [tally.k, tally.n, tally.looks, tally.kk, tally.kn, tally.nn, tally.failing, tally.run]
+    squares = (0, 0, 0) if name in _OF_KNOWN_DESIGN else (tally.kk, tally.kn, tally.nn)
+    counts = [tally.k, tally.n, tally.looks, *squares, tally.failing, tally.run, *tally.beside]
     while len(counts) > 1 and not counts[-1]:  # a status is small; what is left out is read as 0
         counts.pop()
     return Sum(name=name, counts=counts, late=list(tally.late) if any(tally.late) else None)
@@ -290,8 +316,3 @@ def _latencies(name: str, counts: Counts) -> Latencies:
     if not used:
         return Latencies(name=name)
     return Latencies(name=name, first=used[0], counts=list(counts[used[0] : used[-1] + 1]))
-
-
-def fewest_answers(sums: Sums, name: str) -> int:
-    """Return how many answers are missing before latency is compared."""
-    return max(LATENCY_LEAST - min(map(sum, sums.pair(name))), 0)
