@@ -299,8 +299,11 @@ def _of_share(
     proof = ceiling(min(limit * stake, 0.5)) if stake > 1 else None
     measured = f"{message} (limit {limit:.{digits}f}; {tally.k:,} of {tally.n:,} {of})"
     measured += _lately(tally, asked)
+    verdict = _verdict(tally, passed=has_passed(tally, asked, proof))
+    if proof and verdict is Verdict.PASS and asked.limit.is_beyond(tally.share):
+        measured += f", and up to {proof.share:.{digits}f} at this step"
     return Finding(
-        _verdict(tally, passed=has_passed(tally, asked, proof)),
+        verdict,
         measured if tally.n >= asked.least else f"{tally.n:,} of {asked.least:,} {of}",
         round(tally.share, 4) if tally.n else None,
         round(limit, 4),
@@ -340,6 +343,8 @@ def _of_strata(case: Case, names: Iterable[str]) -> Finding:
     verdict = Verdict.FAIL if failed else Verdict.INCONCLUSIVE if holding else Verdict.PASS
     rest = f"; too few to judge: {', '.join(map(_short, few))}" if few else ""
     missing = name in map(stratum, case.unknown)
+    if verdict is Verdict.PASS and asked.limit.is_beyond(tally.share):
+        rest = f"; too rare to hold a release{rest}"
     what = f"{_short(name)}, a class that it does not have" if missing else _short(name)
     message = f"keeps {tally.share:.2f} of {what} (limit {asked.limit.share:.2f};"
     return Finding(
@@ -390,4 +395,8 @@ _ORDER = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.PASS)
 def _worst(found: list[Finding], otherwise: str) -> Finding:
     if not found:
         return Finding(Verdict.NOT_JUDGED, otherwise)
-    return min(found, key=lambda finding: _ORDER.index(finding.verdict))
+    return min(found, key=lambda finding: (_ORDER.index(finding.verdict), -_nearness(finding)))
+
+
+def _nearness(finding: Finding) -> float:
+    return (finding.value or 0.0) / (finding.limit or 1.0)

@@ -44,6 +44,10 @@ class Limit:
     gross: tuple[int, ...]  # which alternatives are so far off that nobody need wait
     rises: bool  # whether more is worse
 
+    def is_beyond(self, share: float) -> bool:
+        """Say whether so many are more than good ones may be, or fewer; no proof of anything."""
+        return share > self.share if self.rises else share < self.share
+
     def is_gross(self, k: int, n: int) -> bool:
         """Say whether `k` of `n` is far beyond."""
         return k > self.gross_at * n if self.rises else k < self.gross_at * n

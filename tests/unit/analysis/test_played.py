@@ -229,6 +229,35 @@ def test_a_live_step_goes_on_once_the_next_one_cannot_do_harm():
     assert played.status.said == "Passed 8/8 at 5 %"
 
 
+def test_of_copies_and_own_requests_that_is_told_which_is_nearer_to_its_limit():
+    played = Played(arguments={"stage": Stage.LIVE, "weight": 1, "following": 5})
+    played.look()
+    for _ in range(60):
+        played.stable[0].answers(200)
+        played.stable[0].frame(200)
+        played.canary[0].answers(48)
+        played.canary[0].requests["internal"] += played.memory.looks % 2
+        played.look()
+    [told] = [check for check in played.status.checks if check.name == "errors"]
+    assert told.verdict is Verdict.PASS
+    assert told.message == (
+        "0.010 of its requests failed (limit 0.010; 30 of 2,910 requests), and up to 0.200 at this"
+        " step"
+    )
+
+
+def test_a_rare_class_below_its_limit_that_holds_nothing_is_told_as_such():
+    played = Played()
+    until(played, lambda p, d: seen(p, d, keeps_of={"cross": 0.0}), Verdict.INCONCLUSIVE, 1)
+    for _ in range(30):
+        played.stable[0].pair("circle", 900, 890)
+        played.stable[0].frame(200)
+        played.look()
+    [told] = [check for check in played.status.checks if check.name == "keptByClass"]
+    assert told.verdict is Verdict.PASS
+    assert "; too rare to hold a release" in told.message
+
+
 def test_known_pictures_are_asked_before_all_else():
     golden = {"set_sha256": "a" * 64, "state": "running", "images": 40}
     played = Played(Analysis(golden=Golden(config_map="known", min_map50=0.8)))
