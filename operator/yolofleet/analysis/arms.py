@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from yolofleet.analysis.increments import Answers, Look
 from yolofleet.analysis.statistics import distance, quantile_ms
-from yolofleet.analysis.sums import KEPT, LATENCY, OTHERS, REQUESTS, STABLE_REQUESTS, Sums
+from yolofleet.analysis.sums import KEPT, LATENCY, OTHERS, Sums
 from yolofleet.api.analysis import Arm, ArmName
 from yolofleet.api.names import shortened
 
@@ -35,19 +35,19 @@ def beside(
     stable_times, canary_times = sums.pair(LATENCY)
     kept = sums.tally(KEPT)
     arms = []
-    for name, who, answers, counted, times in (
-        (ArmName.STABLE, against, look.stable, STABLE_REQUESTS, stable_times),
-        (ArmName.CANARY, revision, look.canary, REQUESTS, canary_times),
+    for name, who, answers, times in (
+        (ArmName.STABLE, against, look.stable, stable_times),
+        (ArmName.CANARY, revision, look.canary, canary_times),
     ):
-        old, tally = was.get(name, Arm(name=name, revision=who)), sums.tally(counted)
+        old = was.get(name, Arm(name=name, revision=who))
         objects = Counter(old.objects)
         for class_ in named:
             objects[named[class_]] += answers.objects.get(class_, 0)
         arm = Arm(
             name=name,
             revision=who,
-            requests=tally.n,
-            errors=tally.k,
+            requests=old.requests + answers.good + answers.bad,
+            errors=old.errors + answers.bad,
             images=old.images + (answers.images if both else 0),
             objects={class_: objects[class_] for class_ in sorted(objects) if objects[class_]},
             p50_ms=_quantile(times, 0.5),

@@ -70,7 +70,8 @@ def judge(
     now = now.replace(microsecond=0)
     before = _begun(analysis, known, by, now)
     live = by.stage is Stage.LIVE
-    sums, arms = _counted(before, look, analysis, paired=not by.unpaired, live=live)
+    weight = by.weight if live else None
+    sums, arms = _counted(before, look, analysis, paired=not by.unpaired, weight=weight)
     if by.unpaired and not (by.incomparable or by.unlike):
         sums = watched(sums, arms, before.arms, analysis.max_class_shift)
     restarted = _restarted(before.restarted, look.restarts, now)
@@ -139,13 +140,13 @@ def _begun(
 
 
 def _counted(
-    before: AnalysisStatus, look: Look, analysis: Analysis, *, paired: bool, live: bool
+    before: AnalysisStatus, look: Look, analysis: Analysis, *, paired: bool, weight: int | None
 ) -> tuple[Sums, list[Arm]]:
     """Return the sums and the arms with what one look adds to those of `before`."""
     sums, arms = read(before), before.arms
     if before.against:  # nobody would hold evidence against anything else
-        sums = plus(sums, look, analysis, paired=paired, live=live)
-        if live:
+        sums = plus(sums, look, analysis, paired=paired, weight=weight)
+        if weight is not None:
             arms = beside(arms, look, sums, revision=before.revision, against=before.against)
     return sums, arms
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import accumulate
+from operator import sub
 
 from yolofleet.analysis.evidence import Histogram, Sizes
 from yolofleet.analysis.increments import Answers, Look, Pairs, summed
@@ -21,11 +23,10 @@ from yolofleet.analysis.statistics import (
     looked,
     slower_by,
 )
-from yolofleet.api.analysis import Analysis, AnalysisStatus, Confusion, Latencies, Sum
+from yolofleet.api.analysis import Analysis, AnalysisStatus, ArmName, Confusion, Latencies, Sum
 from yolofleet.api.names import shortened
 
 KEPT, SEES_NOTHING, ADDED, COPIES, REQUESTS = "kept", "seesNothing", "added", "copies", "requests"
-STABLE_REQUESTS = "stable requests"
 COMPUTE, LATENCY = "compute", "latency"
 SIZES = ("size small", "size medium", "size large")
 CLASS = "class "
@@ -34,7 +35,7 @@ OTHERS = "other classes"
 LEAST_OBJECTS, LEAST_OF_STRATUM, LEAST_FRAMES, LEAST_COPIES, LEAST_REQUESTS = 150, 30, 50, 100, 20
 _MOST_CLASSES = 12
 _MOST_CONFUSED = 5
-_OF_KNOWN_DESIGN = {COPIES, REQUESTS, STABLE_REQUESTS, COMPUTE, LATENCY}
+_OF_KNOWN_DESIGN = {COPIES, REQUESTS, COMPUTE, LATENCY}
 _BURSTS = 3.0  # the design effect of errors, which come in bursts
 
 
@@ -86,15 +87,16 @@ def demand(name: str, sums: Sums, analysis: Analysis) -> Demand:
     return Demand(floor(share), LEAST_OF_STRATUM, ALPHA / max(judged, 1))
 
 
-def plus(sums: Sums, look: Look, analysis: Analysis, *, paired: bool, live: bool) -> Sums:
+def plus(sums: Sums, look: Look, analysis: Analysis, *, paired: bool, weight: int | None) -> Sums:
     """Return the sums with what one look adds.
 
-    paired: whether copies count; live: whether requests do that the revision answers itself.
+    paired: whether copies count; weight: how many percent of requests it answers itself; None:
+    none of these count.
     """
     if paired:
         sums = _plus_pairs(sums, look.pairs, look.stable, analysis)
-    if live:
-        sums = _plus_answers(sums, look.canary, look.stable, analysis)
+    if weight is not None:
+        sums = _plus_answers(sums, look, analysis, weight)
     return sums
 
 
@@ -239,14 +241,12 @@ def _like(name: str) -> str:
     return OTHERS if name.startswith(CLASS) else name
 
 
-def _plus_answers(sums: Sums, canary: Answers, stable: Answers, analysis: Analysis) -> Sums:
-    base = stable.good + stable.bad
-    if base:
-        tallies = dict(sums.tallies)
-        tallies[STABLE_REQUESTS] = sums.tally(STABLE_REQUESTS).plus(stable.bad, base)
-        sums = replace(sums, tallies=tallies)
+def _plus_answers(sums: Sums, look: Look, analysis: Analysis, weight: int) -> Sums:
+    canary, stable = look.canary, look.stable
     all_ = canary.good + canary.bad
     sums = _failures(sums, REQUESTS, canary.bad, all_, stable, analysis)
+    if sum(canary.latency):
+        sums = _thinned(sums, weight)
     return _timed(sums, LATENCY, stable.latency, canary.latency, analysis)
 
 
@@ -263,12 +263,32 @@ def _timed(sums: Sums, name: str, stable: Counts, canary: Counts, analysis: Anal
     return replace(sums, tallies={**sums.tallies, name: tally}, times=times)
 
 
+def _thinned(sums: Sums, weight: int) -> Sums:
+    """Take of stable's times before this step as few as it had answered for each of the canary's.
+
+    Or most of them are of the first step, and a world that got slower since is the canary's fault.
+    """
+    weight = min(max(weight, 1), 99)
+    tally, (ours, _) = sums.tally(LATENCY), sums.pair(LATENCY)
+    before = tally.beside[1]  # the largest weight so far
+    if weight <= before:
+        return sums
+    if before:  # else they are the first, or an older operator's
+        part = before / (100 - before) * (100 - weight) / weight
+        # Rounded are the sums: buckets of a tail, each rounded by itself, may all be lost.
+        up_to = [round(part * n) for n in accumulate(ours)]
+        ours = tuple(map(sub, up_to, [0, *up_to]))
+    tallies = {**sums.tallies, LATENCY: replace(tally, beside=(0, weight))}
+    return replace(sums, tallies=tallies, times={**sums.times, f"{LATENCY} stable": ours})
+
+
 def read(status: AnalysisStatus) -> Sums:
     """Return the sums that a status holds; of those that nobody can read, none."""
     tallies = {each.name: _tally(each) for each in status.sums}
-    requests, stable = tallies.get(REQUESTS), tallies.get(STABLE_REQUESTS)
+    requests = tallies.get(REQUESTS)
+    stable = next((arm for arm in status.arms if arm.name is ArmName.STABLE), None)
     if requests and stable and not any(requests.beside):  # as an older operator sums up
-        tallies[REQUESTS] = requests.compared(requests.n, stable.k, stable.n)
+        tallies[REQUESTS] = requests.compared(requests.n, stable.errors, stable.requests)
     return Sums(
         tallies=tallies,
         times={

@@ -1,9 +1,11 @@
 """What stable did in the same looks: a world that changes for both is no revision's fault."""
 
+import random
+
 import pytest
 
 from played_pods import Played, bucket_of
-from yolofleet.api.analysis import Stage, Verdict
+from yolofleet.api.analysis import AnalysisStatus, Check, Stage, Verdict
 
 
 def step(
@@ -13,18 +15,19 @@ def step(
     looks: int,
     fail: tuple[int, int] = (0, 0),
     copies_fail: int = 0,
-    following: int = 100,
+    ms: tuple[float, float] = (20.0, 20.0),
 ) -> None:
     """Let 200 requests a look be answered by both, of 1,000 of each so many not at all."""
     stage = Stage.LIVE if weight else Stage.DARK
-    played.arguments = {"stage": stage, "weight": weight, "following": following}
+    played.arguments = {"stage": stage, "weight": weight}
     shares = 200 - 2 * weight, 2 * weight
-    owed = [0, 0]
+    owed, dice = [0, 0], random.Random(weight)
     for number in range(looks):
         for at, ([pod], n) in enumerate(zip((played.stable, played.canary), shares, strict=True)):
             owed[at] += n * fail[at]
             failed, owed[at] = divmod(owed[at], 1000)
-            pod.answers(n - failed)
+            for _ in range(n - failed):
+                pod.answers(1, ms=ms[at] * dice.lognormvariate(0, 0.35))
             pod.requests["internal"] += failed
         [stable] = played.stable
         late = copies_fail // 5 + (number % 5 < copies_fail % 5)
@@ -37,10 +40,13 @@ def step(
             break
 
 
-def errors(played: Played) -> tuple[Verdict, float | None]:
+def found(played: Played, name: str) -> Check:
     assert played.status
-    check = next(check for check in played.status.checks if check.name == "errors")
-    return check.verdict, check.limit
+    return next(check for check in played.status.checks if check.name == name)
+
+
+def errors(played: Played) -> tuple[Verdict, float | None]:
+    return found(played, "errors").verdict, found(played, "errors").limit
 
 
 def test_copies_that_fail_as_often_as_the_stable_revisions_own_requests_are_no_fault_of_a_model():
@@ -48,7 +54,7 @@ def test_copies_that_fail_as_often_as_the_stable_revisions_own_requests_are_no_f
     played = Played(stored=True)
     played.look()
     step(played, weight=0, looks=120, fail=(30, 0), copies_fail=30)
-    assert errors(played) == (Verdict.PASS, 0.06)
+    assert errors(played) == (Verdict.PASS, pytest.approx(0.06, abs=0.001))
 
 
 @pytest.mark.parametrize("copies_fail", [30, 70])
@@ -85,3 +91,35 @@ def test_what_the_stable_one_failed_before_excuses_nothing():
     step(played, weight=1, looks=60, fail=(100, 0))
     step(played, weight=50, looks=90, fail=(1, 60))
     assert errors(played)[0] is Verdict.FAIL
+
+
+def test_that_both_are_twice_as_slow_from_a_step_on_calls_nothing_off():
+    played = Played(stored=True)
+    played.look()
+    step(played, weight=5, looks=60)
+    step(played, weight=50, looks=150, ms=(40, 40))
+    assert found(played, "latency").verdict is Verdict.PASS
+
+
+def test_that_both_are_faster_from_a_step_on_hides_nothing():
+    """Half as slow again as the stable one, all the time; only its early answers were as fast."""
+    played = Played(stored=True)
+    played.look()
+    step(played, weight=5, looks=60, ms=(20, 20))
+    step(played, weight=50, looks=200, ms=(10, 15))
+    assert found(played, "latency").verdict is Verdict.FAIL
+
+
+def test_what_an_older_operator_summed_up_goes_on():
+    played = Played(stored=True)
+    played.look()
+    step(played, weight=50, looks=20, fail=(50, 50))
+    assert played.status
+    told = played.status.model_dump(mode="json", by_alias=True)
+    for sums in told["sums"]:
+        sums["counts"] = sums["counts"][:8]
+    played.status = AnalysisStatus.model_validate(told)
+    step(played, weight=50, looks=1, fail=(0, 50))
+    assert errors(played)[1] == pytest.approx(2 * 0.05 * 20 / 21, abs=0.002)
+    counted = {times.name: sum(times.counts) for times in played.status.latency}
+    assert counted["latency stable"] == 1900 + 100
