@@ -61,8 +61,8 @@ class Controller:
         """Say whether `manifest` is beyond doubt of the parent `key`, and nobody owns it any more.
 
         Its name and labels are what the controller gives, and nobody else controls it: restored
-        from a backup, or left behind by `--cascade=orphan`. A parent of that name with another uid
-        is gone.
+        from a backup, or left behind by `--cascade=orphan`. Of two parents of that name one is
+        gone: who would take it for the other asks first which one is there.
         """
         metadata, (namespace, _, name) = manifest["metadata"], key.partition("/")
         labels, controller = metadata.get("labels") or {}, controller_of(manifest)

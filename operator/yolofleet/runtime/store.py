@@ -117,6 +117,10 @@ class Store(Generic[E]):
         uid = self._uids.get((kind, namespace, name))
         return self._entries[kind].get(uid) if uid else None
 
+    def parent(self, uid: str) -> E | None:
+        """Return the parent with `uid`."""
+        return self._entries[self._parent].get(uid)
+
     def serves(self, kind: Kind) -> bool:
         """Return whether the API of `kind` is in the cluster now."""
         return kind not in self._absent

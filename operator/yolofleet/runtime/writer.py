@@ -150,7 +150,7 @@ class Writer(Generic[E]):
         One that failed slowly the last time comes after all others, and after `WRITING_S` nothing
         more is begun: there has to be time to tell.
         enforce: put right what others changed; else it is only reported.
-        Raises nothing of the cluster's but `NotLeading`.
+        Raises nothing of the cluster's but `NotLeading`, and `Conflict` once the parent is gone.
         """
         if not desired:
             return Applied()
@@ -165,6 +165,7 @@ class Writer(Generic[E]):
             done.given_up |= self._clock() >= done.until
             if done.given_up:
                 break
+            self._parent(uid)
             unmade = turn.unmade.values()
             if any(self._waits(manifest, each, uids.keys()) for each in unmade):
                 done.waiting.append(objects.identity(manifest))
@@ -304,7 +305,7 @@ class Writer(Generic[E]):
         self, manifest: Manifest, live: Entry, enforce: bool, done: Applied
     ) -> timedelta | None:
         """Make an object that is there as desired; return when to look at a fight once more."""
-        if b'"deletionTimestamp"' in live.body and _terminating(live):
+        if _terminating(live):
             return None
         digest = hashlib.blake2b(orjson.dumps(manifest), digest_size=16).digest()
         proof = self._proven.get(live.uid)
@@ -312,11 +313,13 @@ class Writer(Generic[E]):
             if drift := self._contests.reported(live.uid) or proof.left:
                 done.drifts.append(drift)
             return self._contests.again(live.uid)
+        if live.owner != (owner := objects.controller_uid(manifest)):
+            await self._confirm(owner)
         if (fixed := live.kind.fixed) and live.manifest().get(fixed) != manifest[fixed]:
             done.changes += await self._replace(manifest, live)
             return None
         try:
-            live = await self._adopted(manifest, live)
+            live = await self._adopted(live, owner)
             changes, drifts = await self._apply(manifest, digest, live, enforce)
         except Stale:
             await self._look_at(live)
@@ -347,7 +350,8 @@ class Writer(Generic[E]):
         drifts = self._drifts(live, found.drift, contested, enforce)
         changes: list[Change] = []
         if any(each.path == _REPLICAS and each.how is How.DROPPED for each in found.ours):
-            changes += await self._hand_over(desired, live)
+            live, handed_over = await self._hand_over(desired, live)
+            changes += handed_over
         if left:
             wanted = without(wanted, [each.path for each in found.changed if each in left])
             found = found.without(left)
@@ -435,14 +439,35 @@ class Writer(Generic[E]):
             raise ResourceConflict(kind.name, namespace, name, _controller_name(found))
         return self._cache.entry_of(kind, found)
 
-    async def _adopted(self, desired: Manifest, live: Entry) -> Entry:
+    def _parent(self, uid: str) -> E:
+        """Return the parent `uid`; raises `Conflict` if it is gone, or going.
+
+        What names it as its owner is collected as garbage then.
+        """
+        parent = self._cache.parent(uid)
+        if parent is None or _terminating(parent):
+            raise Conflict(f"the {self._ours.word} {uid} is gone, or going")
+        return parent
+
+    async def _confirm(self, uid: str) -> None:
+        """Ask the API server for the parent `uid`; raises `Conflict` if it is not as we know it.
+
+        To be asked before anything gets it as a new owner: memory may be late, and what is taken
+        for the children of one that is gone may be those of its successor, who serves by them.
+        """
+        known = self._parent(uid)
+        await self._look_at(known)
+        if self._cache.parent(uid) is not known:
+            raise Conflict(f"the {self._ours.word} {known.key} has changed")
+
+    async def _adopted(self, live: Entry, owner: str) -> Entry:
         """Take over an object of ours whose owner is gone, before it is collected as garbage.
 
         Whoever restored it may have set that owner: an apply of ours would only add another. So it
         is removed, which nothing collects, and ours is set by the apply alone: a field set by a
         patch too would have a second manager of ours for ever.
         """
-        if live.owner in ("", objects.controller_uid(desired)):
+        if live.owner in ("", owner):
             return live
         operations = [
             patches.unchanged_since(str(live.version)),
@@ -453,14 +478,14 @@ class Writer(Generic[E]):
         )
 
     async def _look_at(self, cached: Entry) -> None:
-        """Bring the cache up to date with an object that is not what the cache says it is.
+        """Bring the cache up to date with an object that may not be what the cache says it is.
 
         Its watch may never tell: a deletion that was lost is noticed by the next resync only.
         """
         found = await self._client.find(cached.kind, cached.namespace, cached.name)
         if found is None or found["metadata"]["uid"] != cached.uid:
             self._cache.remove(cached.kind, cached.uid, cached.version)
-        else:
+        if found is not None:
             self._cache.put(cached.kind, found)
 
     async def _create(self, desired: Manifest) -> Change:
@@ -483,21 +508,26 @@ class Writer(Generic[E]):
         return [deleted, await self._create(desired)]
 
     async def _change(self, desired: Manifest, live: Entry, found: Found) -> tuple[Entry, Change]:
-        same_object = desired | {"metadata": desired["metadata"] | {"uid": live.uid}}
-        entry = await self._send(requests.apply(same_object, self._ours.manager, force=True))
+        """Apply what is desired to the very state that was compared.
+
+        It names the owner again, who may have left the object behind a moment ago.
+        """
+        this = {"uid": live.uid, "resourceVersion": str(live.version)}
+        as_seen = desired | {"metadata": desired["metadata"] | this}
+        entry = await self._send(requests.apply(as_seen, self._ours.manager, force=True))
         fields = self._note(live, found.ours, found.changed)
         return entry, self._logged(desired, Change(Action.APPLIED, *_names(desired), fields))
 
-    async def _hand_over(self, desired: Manifest, live: Entry) -> list[Change]:
+    async def _hand_over(self, desired: Manifest, live: Entry) -> tuple[Entry, list[Change]]:
         """Keep the live replicas when we stop to set them: a field without owner falls to 1."""
         patch = patches.address(live.manifest())
         patch["spec"] = {"replicas": live.manifest()["spec"]["replicas"]}
         try:
-            await self._send(requests.apply(patch, self._ours.handover_manager, force=False))
+            live = await self._send(requests.apply(patch, self._ours.handover_manager, force=False))
         except Conflict:  # the autoscaler has it already, with another value
-            return []
+            return live, []
         change = Change(Action.HANDED_OVER, *_names(desired), ("spec.replicas",))
-        return [self._logged(desired, change)]
+        return live, [self._logged(desired, change)]
 
     async def _revert(
         self, desired: Manifest, live: Entry, extra: Sequence[Difference]
@@ -682,7 +712,8 @@ def _absent(manifest: Manifest, why: str) -> Failed:
 
 
 def _terminating(live: Entry) -> bool:
-    return "deletionTimestamp" in live.manifest()["metadata"]
+    mentioned = b'"deletionTimestamp"' in live.body  # many times faster than to read it all
+    return mentioned and "deletionTimestamp" in live.manifest()["metadata"]
 
 
 def _controller_name(manifest: Manifest) -> str:
