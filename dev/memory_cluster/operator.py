@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from math import inf
@@ -164,6 +165,14 @@ class Operator:
         """List all there is, as the process does before it works."""
         self._heard = len(self._server.history)
         await self._informer.first()
+        self._work_on_all()
+
+    async def lead(self) -> None:
+        """Begin to work after others did, as the process does once it is elected."""
+        await self._informer.catch_up(time.monotonic())
+        self._work_on_all()
+
+    def _work_on_all(self) -> None:
         for key in self.cache.detectors():
             self.queue.add(key, Priority.RESYNC)
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -242,7 +243,9 @@ class Operator:
     async def _work(self) -> None:
         """Reconcile once this replica leads and its cache is warm: all detectors, then news."""
         await self._leader.elected.wait()
+        elected_at = time.monotonic()
         await self._health.warm.wait()
+        await self._informer.catch_up(elected_at)
         for key in self._cache.detectors():
             self._queue.add(key, Priority.RESYNC)
         workers = Workers(

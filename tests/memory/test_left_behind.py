@@ -110,11 +110,9 @@ async def test_so_it_does_when_that_is_heard_late(
 
 
 async def lead_late(world: World, operator: Operator) -> None:
-    """Let `operator`, which has heard of all but detectors since it began, work on alone."""
+    """Let `operator`, which has heard of no detector since it began, work on alone."""
     operator._informer = HearsLate(operator._informer)  # type: ignore[assignment]
     world.operator = operator
-    for key in operator.cache.detectors():
-        operator.queue.add(key)
     for _ in range(30):
         await world.pass_time(1.0)
         world.controllers.settle()
@@ -136,3 +134,35 @@ async def test_a_successor_of_the_operator_takes_no_children_for_a_former_detect
     await lead_late(world, standby)
     assert pods(world) == before
     assert world.condition("Ready")["status"] == "True"
+
+
+async def test_a_successor_of_the_operator_undoes_no_roll_back() -> None:
+    world = await serving()
+    await world.edit(model=B)
+    await world.settle()
+    standby = Operator(world.server, world.client)
+    await standby.start()
+    await world.edit(model=SPEC["model"])
+    await world.settle()
+    good = world.stable()
+    world.suffer()
+    await standby.lead()
+    await lead_late(world, standby)
+    assert world.stable() == good
+    assert not world.writes()
+
+
+async def test_what_a_status_was_refused_for_is_looked_at() -> None:
+    """Nobody listed, and no watch tells: the first refusal of its status does."""
+    world = await serving()
+    standby = Operator(world.server, world.client)
+    await standby.start()
+    await world.edit(replicas=3)
+    await world.settle()
+    world.suffer()
+    world.broken = {SPEC["model"]["uri"]}
+    for pod in world.server.all(kinds.POD):
+        world.remove(kinds.POD, pod["metadata"]["name"])  # there is something to tell
+    await lead_late(world, standby)
+    assert world.status()["observedGeneration"] == 2, world.status()
+    assert world.writes().count("patch yolodetectors/gate") < 10

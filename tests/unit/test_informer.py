@@ -1,6 +1,7 @@
 """What the informer makes of lists and watches: the cache, and who is to look."""
 
 import asyncio
+import time
 from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any, cast
@@ -441,3 +442,24 @@ class running:  # noqa: N801 (reads as a verb)
         assert not self._task.done(), "it ends by being cancelled only"
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def test_who_begins_to_lead_lists_what_was_not_read_since() -> None:
+    world = World(namespaces=["gone", "shop"])
+    began = time.monotonic()
+    await world.informer.first()
+    world.cluster.there[kinds.DETECTOR] = [detector("shop")]
+    world.cluster.asked.clear()
+    await world.informer.catch_up(began)
+    assert not world.cluster.asked, "a first start has listed all"
+
+    world.cluster.forbidden = {(kinds.DETECTOR, "gone")}
+    await world.informer.catch_up(time.monotonic())
+    assert world.cluster.asked == [(kinds.DETECTOR, "shop")]
+    assert world.cache.detectors() == ["shop/gate"]
+    async with running(world):
+        await eventually(lambda: (kinds.POD, "shop") in world.cluster.asked)
+    assert world.cluster.asked.count((kinds.DETECTOR, "shop")) == 1
+
+    world.cluster.forbidden.add((kinds.DETECTOR, "shop"))
+    await world.informer.catch_up(time.monotonic())  # as before: by what watches tell

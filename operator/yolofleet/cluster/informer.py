@@ -75,6 +75,7 @@ class Informer:
         self._refused: dict[Reflector, tuple[float, Forbidden]] = {}
         self._without: set[str] = set()
         self._listed: set[Reflector] = set()
+        self._read_at: dict[Reflector, float] = {}
         self._due: dict[Kind | str | None, float] = {}
         self._discoveries: list[float] = []
         self._changed = asyncio.Event()
@@ -92,6 +93,26 @@ class Informer:
             for reflectors in self._reflectors.values():
                 self._follow(reflectors)
             await self._resync_when_due()
+
+    async def catch_up(self, since: float) -> None:
+        """Know of all detectors what was so at `since`: their watch may be late by a minute.
+
+        Who begins to lead asks for it: what others did with a detector until then is not to be
+        undone. All else is listed meanwhile, but for what was read since then.
+        """
+        late = {kind for kind in kinds.CACHED if self._is_late(kind, since)}
+        self._due.update(dict.fromkeys(late - {kinds.DETECTOR}, since))
+        self._changed.set()
+        if kinds.DETECTOR in late:
+            try:
+                await self._patiently(partial(self.list, kinds.DETECTOR), since)
+            except ClusterError as error:  # its watch may tell, as it does of what comes later
+                logger.warning("list failed", extra={"fields": {"error": str(error)}})
+
+    def _is_late(self, kind: Kind, since: float) -> bool:
+        """Say whether anything of `kind` was last read before then."""
+        asked = (one for one in self._reflectors.get(kind, ()) if one not in self._forbidden)
+        return any(self._read_at.get(each, since) < since for each in asked)
 
     async def list(self, kind: Kind) -> None:
         """Bring the cache up to date with all objects of `kind`; enqueue who is concerned.
@@ -216,6 +237,7 @@ class Informer:
             self._forbidden.discard(each)
             self._refused.pop(each, None)
             self._listed.discard(each)
+            self._read_at.pop(each, None)
 
     async def _first_list(self, reflector: Reflector) -> None:
         while True:
@@ -300,7 +322,7 @@ class Informer:
         self._wake_all()
 
     async def _read(self, reflector: Reflector) -> Listing[Entry]:
-        kind = reflector.kind
+        kind, asked_at = reflector.kind, time.monotonic()
         try:
             listing = await self._client.list(
                 kind,
@@ -313,6 +335,7 @@ class Informer:
                 self._refused.setdefault(reflector, (time.monotonic(), error))
             raise
         self._refused.pop(reflector, None)
+        self._read_at[reflector] = asked_at
         return listing
 
     # namespaces that may not be read

@@ -256,19 +256,24 @@ class Writer(Generic[E]):
         """Write `status` if it says something new, and only over the very `raw` it is about.
 
         Raises `Conflict` when the parent has changed since `raw` was read: an old leader cannot
-        overwrite newer status.
+        overwrite newer status. Where the cache has not heard of that it is told.
         """
         if raw.get("status", {}) == status:
             self._unreported.pop(raw["metadata"]["uid"], None)
             return []
         patch = patches.address(raw) | {"status": status}
         patch["metadata"]["resourceVersion"] = raw["metadata"]["resourceVersion"]
-        answer = await self._client.send(
-            requests.apply(patch, self._ours.status_manager, force=True, subresource="status")
-        )
-        if answer.get("status", {}) != status:  # somebody else wrote there; it is ours as a whole
-            whole = patches.replace_status(answer, status, self._ours.status_manager)
-            answer = await self._client.send(whole)
+        write = requests.apply(patch, self._ours.status_manager, force=True, subresource="status")
+        try:
+            answer = await self._client.send(write)
+            if answer.get("status", {}) != status:  # others wrote there; it is ours as a whole
+                whole = patches.replace_status(answer, status, self._ours.status_manager)
+                answer = await self._client.send(whole)
+        except Stale:
+            known = self._cache.parent(raw["metadata"]["uid"])
+            if known and known.version == int(raw["metadata"]["resourceVersion"]):
+                await self._look_at(known)
+            raise
         self._cache.put(kind_of(answer), answer)
         self._unreported.pop(raw["metadata"]["uid"], None)
         fields = sorted(_top_differences(raw.get("status", {}), status))
