@@ -20,6 +20,7 @@ from yolofleet.plan.floor import EVERY, WINDOW
 EVERY_S, WINDOW_S = EVERY.total_seconds(), WINDOW.total_seconds()
 LOOK_S = EVERY_S + 0.5  # with the time for what comes of it
 SCALING = {"minReplicas": 1, "maxReplicas": 10, "load": 70}
+STEPS = [{"weight": 50, "hold": "10s"}]
 EACH = 10.0  # requests a second that a pod can answer: it is given seven
 
 
@@ -454,6 +455,32 @@ async def test_an_autoscaler_of_ones_own_moves_it_within_the_bounds() -> None:
         await world.edit(replicas=asked)  # as the scale subresource does
         await world.settle()
         assert replicas(world) == runs
+
+
+@pytest.mark.parametrize("strategy", [{}, {"strategy": "Canary", "steps": STEPS}])
+@pytest.mark.parametrize("by", ["kubectl scale", "an autoscaler of theirs"])
+async def test_a_release_goes_on_where_others_scaled_the_stable_revision_up(
+    strategy: Any, by: str
+) -> None:
+    world = World()
+    await world.settle()
+    left = {"driftPolicy": "Report"} if by == "kubectl scale" else {}
+    await world.create(**SPEC | {"rollout": strategy} | left)
+    await world.settle()
+    before = world.stable()
+    if by == "kubectl scale":
+        world.merge(kinds.DEPLOYMENT, before, {"spec": {"replicas": 5}})
+    else:
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": before}
+        bounds = {"minReplicas": 5, "maxReplicas": 8}
+        theirs = {"metadata": {"name": "theirs"}, "spec": {"scaleTargetRef": target, **bounds}}
+        world.send("POST", kinds.HPA.path(NAMESPACE), theirs)
+    await world.settle()
+    assert replicas(world, before) == 5
+    await world.edit(model=B)
+    await world.settle()
+    assert world.stable() != before
+    assert world.condition("Released")["status"] == "True"
 
 
 @pytest.mark.parametrize(

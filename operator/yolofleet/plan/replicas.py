@@ -102,8 +102,7 @@ def going_out(case: Case) -> int:
     if (instead := case.instead) and not progress.held:
         answered = instead + observed.ready(progress.revision)
         return min(case.running, max(capacity.kept - answered, 0))
-    recorded = observed.status.stable
-    running = recorded.desired if recorded and recorded.revision == case.name else case.running
+    running = _asked(observed, case.name)
     others = case.former + observed.replicas(progress.revision)
     if not running and progress.goal < 100:  # scaled to zero and back: the steps need both
         return scaled_up(capacity, running=0, others=others)
@@ -126,8 +125,10 @@ def coming_in(case: Case) -> int:
     short = _short(observed, case.release)
     whole = progress.strategy is Strategy.BLUE_GREEN  # a whole set also in the dark
     needed = replicas_for(observed.weights.get(case.name, 0), capacity.kept)
-    before = observed.replicas(case.release.stable)
-    if not observed.ready(case.release.stable) and case.detector.spec.autoscaled:
+    old = case.release.stable
+    ours = max(_asked(observed, old), capacity.full)  # others may have scaled it beyond that
+    before = min(observed.replicas(old), ours)
+    if not observed.ready(old) and case.detector.spec.autoscaled:
         before = 0  # it is dead, and its autoscaler would have back what it gave up
     return incoming(
         capacity,
@@ -135,7 +136,7 @@ def coming_in(case: Case) -> int:
         running=case.running,
         kept=min(case.running, needed) if short else case.running,
         others=case.former + before + short,
-        stuck=not observed.ready(case.release.stable),
+        stuck=not observed.ready(old),
     )
 
 
@@ -151,6 +152,12 @@ _DESIRED: Mapping[Part, Callable[[Case], int | None]] = {
     Part.INCOMING: coming_in,
     Part.CANARY: on_trial,
 }
+
+
+def _asked(observed: Observed, stable: str) -> int:
+    """Return the replicas that status says the revision was to have; else those that it has."""
+    known = observed.status.stable
+    return known.desired if known and known.revision == stable else observed.replicas(stable)
 
 
 def _recorded(observed: Observed, name: str) -> int:
