@@ -10,9 +10,10 @@ import pytest
 
 from faults.stage import NAME
 from faults.traces import SPEC, B
-from memory_cluster.faults import Slow, write
+from memory_cluster.faults import Call, Slow, write
 from memory_cluster.operator import Operator
-from memory_cluster.world import World
+from memory_cluster.world import NAMESPACE, World
+from yolofleet.api import names
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.runtime import objects
@@ -166,3 +167,60 @@ async def test_what_a_status_was_refused_for_is_looked_at() -> None:
     await lead_late(world, standby)
     assert world.status()["observedGeneration"] == 2, world.status()
     assert world.writes().count("patch yolodetectors/gate") < 10
+
+
+PLAIN = {"model": SPEC["model"], "replicas": 1, "traffic": {"provider": "service"}}
+SCALED = {"autoscaling": {"minReplicas": 3, "maxReplicas": 8, "cpu": 70}}
+
+
+async def test_what_was_left_behind_and_is_wanted_no_more_goes() -> None:
+    """A route and an autoscaler: they led to who is gone, and kept three replicas for ever."""
+    world = await serving(**SCALED)
+    leave_behind(world)
+    await world.create(**PLAIN)
+    await world.settle()
+    (detector,) = world.server.all(kinds.DETECTOR)
+    owners = {objects.controller_uid(child) for child in world.children().values()}
+    assert owners == {detector["metadata"]["uid"]}
+    gone = (kinds.HPA, kinds.VIRTUAL_SERVICE, kinds.DESTINATION_RULE)
+    assert not [one for kind in gone for one in world.server.all(kind)]
+    [stable] = world.server.all(kinds.DEPLOYMENT)
+    assert stable["spec"]["replicas"] == 1
+
+
+async def test_what_only_looks_alike_stays() -> None:
+    world = await serving()
+    labels = world.children()["Service", NAME]["metadata"]["labels"]
+    pod = world.server.all(kinds.POD)[0]
+    owner = {"apiVersion": "v1", "kind": "Pod", "controller": True}
+    owner |= {"name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
+    of_ours = f"{NAME}-{names.LIVE}"
+    alike: list[Manifest] = [
+        {"name": "door", "labels": labels},
+        {"name": of_ours, "labels": labels | {names.MANAGED_BY_LABEL: "them"}},
+        {"name": of_ours, "labels": labels, "ownerReferences": [owner]},
+    ]
+    for kind, metadata in zip((kinds.SERVICE, kinds.SERVICE, kinds.CONFIG_MAP), alike, strict=True):
+        world.send("POST", kind.path(NAMESPACE), {"metadata": metadata, "spec": {}})
+    await world.edit(replicas=3)
+    await world.settle()
+    left = {("Service", "door"), ("Service", of_ours), ("ConfigMap", of_ours)}
+    assert left <= world.children().keys()
+
+
+async def test_what_is_left_behind_in_the_middle_of_deletions_stays() -> None:
+    """The detector goes before the list of what is to be deleted, and nobody has heard of it."""
+    world = await serving(**SCALED)
+
+    async def meanwhile() -> None:
+        world.merge(kinds.DETECTOR, NAME, {"metadata": {"finalizers": ["orphan"]}})
+        world.remove(kinds.DETECTOR, NAME, policy="Orphan")
+
+    def lists(call: Call) -> bool:
+        return call.kind == kinds.HPA.plural and not (call.name or call.number)
+
+    world.suffer(leave := Slow(lists, meanwhile=meanwhile))
+    await world.edit(**PLAIN | {"autoscaling": None})
+    await world.settle()
+    assert leave.struck
+    assert world.server.all(kinds.HPA)

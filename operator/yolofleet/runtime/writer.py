@@ -205,13 +205,17 @@ class Writer(Generic[E]):
     ) -> Applied:
         """Delete the children of the parent `uid` whose (kind, name) is not in `keep`.
 
+        Also those that were left behind by a former one, or restored, and are wanted no more.
         leant_on: nothing is deleted of these kinds while anything stays that is to go. until: no
         deletion is begun later. The cache only says where to look: what is deleted was listed a
         moment ago, and is still the same object (uid) in the same state (resourceVersion) when the
-        API server deletes it. Raises nothing but `NotLeading`.
+        API server deletes it. Raises nothing but `NotLeading`, and `Conflict` once the parent is
+        gone.
         """
+        key = self._parent(uid).key
         doubtful: defaultdict[tuple[Kind, str, str], list[Entry]] = defaultdict(list)
-        for entry in self._cache.owned_by(uid):
+        free = (each for each in self._cache.owned_by(key) if self._is_left(each.manifest(), key))
+        for entry in (*self._cache.owned_by(uid), *free):
             if (entry.kind.name, entry.name) not in keep:
                 doubtful[entry.kind, entry.namespace, self._parent_of(entry)].append(entry)
         done, stays = Applied(), set[str]()
@@ -219,22 +223,31 @@ class Writer(Generic[E]):
             kind = place[0].name
             if kind in leant_on(stays):
                 continue
+            self._parent(uid)
             try:
                 there = await self._still_there(*place, entries)
+                unwanted = [item for item in there if objects.identity(item) not in keep]
+                left = [item for item in unwanted if self._is_left(item, key)]
+                if left:
+                    await self._confirm(uid)  # else they were left behind just now, to be kept
             except NotLeading:
                 raise
             except ClusterError as error:
                 done.failed.append(self._failures.failed(entries[0].manifest(), error))
                 stays.add(kind)
                 continue
-            for item in there:
-                if objects.controller_uid(item) == uid and objects.identity(item) not in keep:
+            for item in unwanted:
+                if objects.controller_uid(item) == uid or item in left:
                     if self._clock() >= until:
                         done.given_up = True
                         return done
                     if not await self._delete(item, done):
                         stays.add(kind)
         return done
+
+    def _is_left(self, manifest: Manifest, key: str) -> bool:
+        """Say whether `manifest` is of the parent `key` alone, and nobody controls it."""
+        return not objects.controller_of(manifest) and self._ours.is_free(manifest, key)
 
     async def _still_there(
         self, kind: Kind, namespace: str, parent: str, entries: Sequence[Entry]
