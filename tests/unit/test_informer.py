@@ -463,3 +463,33 @@ async def test_who_begins_to_lead_lists_what_was_not_read_since() -> None:
 
     world.cluster.forbidden.add((kinds.DETECTOR, "shop"))
     await world.informer.catch_up(time.monotonic())  # as before: by what watches tell
+
+
+async def test_a_store_that_went_back_ends_the_process() -> None:
+    world = World()
+    await world.informer.first()
+    following = asyncio.create_task(world.informer.run())
+    await eventually(lambda: (kinds.SERVICE, "", 9) in world.cluster.watched)
+    world.informer.take(kinds.SERVICE, "ADDED", an_object(kinds.SERVICE, version=20))
+    world.cluster.forgets[kinds.SERVICE].set()
+    with pytest.raises(ExceptionGroup) as ended:
+        await asyncio.wait_for(following, 60)
+    assert ended.group_contains(errors.WentBack)
+
+
+async def test_news_that_overtakes_a_list_is_no_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.cluster.there[kinds.SERVICE] = [an_object(kinds.SERVICE, version=8)]
+    await world.informer.first()
+    listed = world.cluster.list
+
+    async def overtaken(*asked: Any, **options: Any) -> Listing[Any]:
+        answer = await listed(*asked, **options)
+        world.informer.take(kinds.SERVICE, "MODIFIED", an_object(kinds.SERVICE, version=20))
+        return answer
+
+    monkeypatch.setattr(world.cluster, "list", overtaken)
+    await world.informer.list(kinds.SERVICE)
+    service = world.cache.named(kinds.SERVICE, "shop", "gate")
+    assert service
+    assert service.version == 20

@@ -19,7 +19,7 @@ from typing import Final
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, Entry, entry_of
 from yolofleet.runtime.client import Client, Listing
-from yolofleet.runtime.errors import Busy, ClusterError, Forbidden, NotFound
+from yolofleet.runtime.errors import Busy, ClusterError, Forbidden, NotFound, WentBack
 from yolofleet.runtime.kind import CRD, Kind
 from yolofleet.runtime.objects import Manifest
 from yolofleet.runtime.queue import Priority, WorkQueue
@@ -323,6 +323,7 @@ class Informer:
 
     async def _read(self, reflector: Reflector) -> Listing[Entry]:
         kind, asked_at = reflector.kind, time.monotonic()
+        newest = self._cache.newest(kind)
         try:
             listing = await self._client.list(
                 kind,
@@ -336,6 +337,9 @@ class Informer:
             raise
         self._refused.pop(reflector, None)
         self._read_at[reflector] = asked_at
+        older = self._cache.outlives(kind, listing.items, listing.version)
+        if listing.version < newest or older:  # never so by chance: lists are consistent reads
+            raise WentBack(f"{kind}: {newest} was known, and is not in a list of {listing.version}")
         return listing
 
     # namespaces that may not be read

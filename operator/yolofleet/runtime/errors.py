@@ -18,6 +18,8 @@
     │       └── Unanswered   time-outs, no connection
     ├── Unfinished           some writes of a reconcile failed; the rest was done, and told
     └── NotLeading           this process may not write (any more)
+
+Nobody is to catch `WentBack`: it ends the process.
 """
 
 from __future__ import annotations
@@ -107,6 +109,13 @@ class Unfinished(ClusterError):
         super().__init__(str(error))
         self.error = error
         self.again = again
+
+
+class WentBack(Exception):
+    """The store was restored from a backup: what memory holds is of a time that is undone.
+
+    No request failed of it, and nothing mends it but to begin anew.
+    """
 
 
 class NotLeading(ClusterError):

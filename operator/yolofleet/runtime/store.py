@@ -97,6 +97,7 @@ class Store(Generic[E]):
         self._uids: dict[tuple[Kind, str, str], str] = {}
         self._owned: dict[str, dict[str, E]] = {}
         self._deleted: OrderedDict[str, int] = OrderedDict()
+        self._newest: dict[Kind, int] = dict.fromkeys(self._entries, 0)
         self._absent: set[Kind] = {kind for kind in self._entries if kind.optional}
 
     # reading
@@ -147,6 +148,15 @@ class Store(Generic[E]):
             and (entry.uid not in held or held[entry.uid].version < entry.version)
         }
 
+    def newest(self, kind: Kind) -> int:
+        """Return the newest version of anything that was ever told of `kind`."""
+        return self._newest[kind]
+
+    def outlives(self, kind: Kind, entries: Iterable[E], version: int) -> bool:
+        """Return whether a list of `version` has an object older than it was at that version."""
+        held = self._entries[kind]
+        return any(e.version < held[e.uid].version <= version for e in entries if e.uid in held)
+
     def size(self) -> int:
         """Return how many objects are held."""
         return sum(len(entries) for entries in self._entries.values())
@@ -171,6 +181,7 @@ class Store(Generic[E]):
         """Take in an object that was shrunk before, as `put` does."""
         if self._knows(entry.kind, entry.uid, entry.version):
             return None
+        self._newest[entry.kind] = max(entry.version, self._newest[entry.kind])
         known = self._entries[entry.kind].get(entry.uid)
         if known:
             self._unlink(known)
@@ -182,6 +193,7 @@ class Store(Generic[E]):
 
         Returns the key of the parent that should look again, if one.
         """
+        self._newest[kind] = max(version, self._newest[kind])
         self._deleted[uid] = max(version, self._deleted.pop(uid, 0))
         if len(self._deleted) > _REMEMBERED_DELETIONS:
             self._deleted.popitem(last=False)
@@ -198,6 +210,7 @@ class Store(Generic[E]):
 
         Returns the keys of the parents that should look again, and how many objects told so.
         """
+        self._newest[kind] = max(version, self._newest[kind])
         keys: Counter[str] = Counter()
         listed = set()
         for entry in entries:
