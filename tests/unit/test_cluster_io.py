@@ -14,6 +14,7 @@ from yolofleet.cluster.devices import DeviceLists
 from yolofleet.plan.inventory import Holder
 from yolofleet.runtime import errors
 from yolofleet.runtime.client import Client, Listing
+from yolofleet.runtime.failures import Failures
 from yolofleet.runtime.kind import Kind
 from yolofleet.runtime.ownership import ownership_of
 
@@ -40,6 +41,35 @@ def test_each_answer_says_who_must_act(
     code: int, body: dict[str, Any], error: type[errors.ClusterError]
 ) -> None:
     assert type(errors.from_status(code, body | {"message": "why"}, {})) is error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        "upstream connect error",
+        7,
+        {"details": "none"},
+        {"details": {"causes": "none"}},
+        {"details": {"causes": ["none"]}},
+        {"message": ["none"]},
+    ],
+)
+def test_an_answer_may_be_of_anybody(body: Any) -> None:
+    assert isinstance(errors.from_status(503, body, {}), errors.Unavailable)
+
+
+def test_failures_of_what_is_no_more_are_forgotten() -> None:
+    now = 0.0
+    failures = Failures(lambda: now)
+    for number in range(100):
+        now += 60.0
+        one = {"kind": "Service", "metadata": {"name": f"gate-{number}"}}
+        failures.failed(one, errors.Invalid("no"))
+        again = {"kind": "Service", "metadata": {"name": "gate"}}
+        assert failures.failed(again, errors.Invalid("no")).times == number + 1
+    assert len(failures._known) < 20
 
 
 def test_a_field_that_the_kind_does_not_have_is_not_tried_again() -> None:

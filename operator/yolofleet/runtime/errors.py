@@ -138,8 +138,12 @@ _UNTYPED = "failed to create typed patch object"
 _PAUSE_SECONDS = 1.0  # when a 429 does not say
 
 
-def from_status(code: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> ClusterError:
-    """Return the error for an answer of `code`; `body` is the Status object, if there was one."""
+def from_status(code: int, body: Any, headers: Mapping[str, str]) -> ClusterError:
+    """Return the error for an answer of `code`; `body` is the Status object, if there was one.
+
+    It may be anything else: who answers may be a proxy, or a webhook's server.
+    """
+    body = body if isinstance(body, Mapping) else {}
     message = str(body.get("message") or f"the API server answered {code}")
     if code == 429:
         return Throttled(message, _retry_after(headers))
@@ -153,8 +157,9 @@ def from_status(code: int, body: Mapping[str, Any], headers: Mapping[str, str]) 
 
 
 def _causes(body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    causes: Sequence[Mapping[str, Any]] = (body.get("details") or {}).get("causes") or ()
-    return causes
+    details = body.get("details")
+    causes = details.get("causes") if isinstance(details, Mapping) else None
+    return [c for c in causes if isinstance(c, Mapping)] if isinstance(causes, list) else []
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

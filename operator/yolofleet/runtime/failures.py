@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -73,16 +74,23 @@ class Failures:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._known: dict[tuple[str, str, str], tuple[int, float, float]] = {}
+        self._known: OrderedDict[tuple[str, str, str], tuple[int, float, float]] = OrderedDict()
 
     def failed(self, manifest: Manifest, error: ClusterError, took: float = 0.0) -> Failed:
         """Count a failure, which came after so many seconds."""
         now = self._clock()
-        times, since, last = self._known.get(_address(manifest), (0, now, now))
-        if now - last > 2 * LONGEST_BACKOFF_S:  # it was not wanted for a while
-            times, since = 0, now
+        self._forget_the_unwanted(now)
+        times, since, _ = self._known.pop(_address(manifest), (0, now, now))
         self._known[_address(manifest)] = (times + 1, since, now)
         return Failed(manifest, error, times + 1, now - since, slow=took >= SLOW_S)
+
+    def _forget_the_unwanted(self, now: float) -> None:
+        """Forget what was not tried for a while. What failed last comes last."""
+        while self._known:
+            address, (_, _, last) = next(iter(self._known.items()))
+            if now - last <= 2 * LONGEST_BACKOFF_S:
+                return
+            del self._known[address]
 
     def forget(self, manifest: Manifest) -> None:
         """End the count: it went well."""
