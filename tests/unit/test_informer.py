@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from controlplane.kube import eventually
+from yolofleet.__main__ import Operator
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.informer import Informer
@@ -463,6 +464,34 @@ async def test_who_begins_to_lead_lists_what_was_not_read_since() -> None:
 
     world.cluster.forbidden.add((kinds.DETECTOR, "shop"))
     await world.informer.catch_up(time.monotonic())  # as before: by what watches tell
+
+
+async def test_nobody_works_before_that() -> None:
+    done = asyncio.Event()
+    done.set()
+    caught_up: list[float] = []
+
+    async def catch_up(since: float) -> None:
+        caught_up.append(since)
+
+    def detectors() -> list[str]:
+        assert caught_up, "it works on what it knew as a standby"
+        return ["shop/gate"]
+
+    process = SimpleNamespace(
+        _leader=SimpleNamespace(elected=done),
+        _health=SimpleNamespace(warm=done),
+        _informer=SimpleNamespace(catch_up=catch_up),
+        _cache=SimpleNamespace(detectors=detectors),
+        _queue=WorkQueue[str](),
+        _deps=None,
+        _metrics=SimpleNamespace(workers=None),
+        _settings=SimpleNamespace(workers=0),
+    )
+    began = time.monotonic()
+    await Operator._work(cast(Operator, process))
+    assert process._queue.take() == "shop/gate"
+    assert caught_up[0] >= began
 
 
 async def test_a_store_that_went_back_ends_the_process() -> None:
