@@ -15,17 +15,8 @@ from yolofleet.api.seen import Raw, Seen
 
 Facts = dict[str, Any]
 
-_SCHEME: Final = r"(\b[a-z][a-z0-9+.-]*://"
-_USER: Final = re.compile(
-    # a password may have @ and / in it; after HOST: comes a port, and a path may have @ (oci://)
-    _SCHEME + r")(?:[^\s/:@\['\"]*:(?!\d*(?:[/?#\s'\"]|$))[^\s?'\"]*@|[^\s/'\"]*@)",
-    re.IGNORECASE,
-)
-_QUERY: Final = re.compile(
-    # to the end of the word, but for what ends a sentence
-    _SCHEME + r"[^\s?'\"]+)\?[^\s'\"]*?(?=[,;).:]*(?:[\s'\"]|$))",
-    re.IGNORECASE,
-)
+_WORD: Final = re.compile(r"[^\s'\"]+")
+_ENDS_OF_SENTENCES: Final = ",;).:"
 _BY_A_PERSON: Final = frozenset({"AwaitingApproval", "Paused", "Suspended", "NotEnoughData"})
 """Reasons of a release that stands until a person has a word, and that is no fault."""
 
@@ -64,7 +55,24 @@ def state(seen: Seen) -> State:
 
 def without_credentials(text: str) -> str:
     """Return `text` with addresses that have neither user and password nor a query."""
-    return _QUERY.sub(r"\1", _USER.sub(r"\1", text))
+    return _WORD.sub(lambda word: _bare(word[0]), text)
+
+
+def _bare(word: str) -> str:
+    """Return a word without what is secret if it is an address; in doubt without more.
+
+    A password may have any of `@/?:` in it. What is before the last @ goes, but for a plain path's,
+    and a digest's (oci://).
+    """
+    scheme, found, rest = word.partition("://")
+    if not found:
+        return word
+    address = rest.rstrip(_ENDS_OF_SENTENCES)
+    end, (address, digest, of) = rest[len(address) :], address.partition("@sha256:")
+    user, _, after = address.rpartition("@")
+    if ":" in user or "/" not in user:
+        address = after
+    return scheme + found + (address + digest + of).partition("?")[0] + end
 
 
 def _detector(seen: Seen) -> Facts:
