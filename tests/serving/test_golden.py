@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from yoloserve.detections.postprocess import UnnamedClass
 from yoloserve.quality import golden, scores
 
 NAMES = "circle\nsquare\nstar\n"
@@ -191,6 +192,24 @@ async def test_each_picture_is_compared_before_the_next_is_tried(
     await one.look()
     assert one.progress["state"] == "done"
     assert compared == [1, 2]
+
+
+async def test_an_object_that_nobody_can_name_ends_the_set_and_it_is_tried_once(
+    one_picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, one, _, _ = one_picture
+    asked: list[int] = []
+
+    async def aside(*_: Any, **__: Any) -> Any:
+        asked.append(1)
+        raise UnnamedClass("the network found an object of class 7")
+
+    monkeypatch.setattr(served.detector, "aside", aside)
+    await one.look()
+    await one.look()
+    assert one.progress["state"] == "failed"
+    assert one.progress["message"] == "a.jpg: the network found an object of class 7"
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("waits", [3, 1000], ids=["for a while", "always"])

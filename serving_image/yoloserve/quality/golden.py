@@ -14,6 +14,7 @@ from math import isnan
 from pathlib import Path
 from typing import Literal
 
+from yoloserve.detections.postprocess import UnnamedClass
 from yoloserve.detector import Answer, Detector
 from yoloserve.errors import InvalidSettings, Refusal
 from yoloserve.quality.dataset import Labelled, read, require_objects
@@ -121,7 +122,7 @@ class GoldenSet:
             await self._sleep(BREATH_S)
         try:
             answer = await self._detector.aside(encoded, options, flow=FLOW)
-        except Refusal as error:
+        except (Refusal, UnnamedClass) as error:
             raise InvalidSettings(f"{picture.path.name}: {error}") from error
         self._answered(answer)
         return answer
