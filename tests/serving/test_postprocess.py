@@ -291,6 +291,29 @@ def test_a_box_that_is_nowhere_takes_no_part_in_what_becomes_of_the_others(
     np.testing.assert_allclose(kept, expected)
 
 
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("number", [1e4, 1e5, 1e9, 3e38])
+@pytest.mark.parametrize("corners", [slice(2, 4), slice(0, 4)], ids=["reaching there", "there"])
+def test_a_box_far_away_leaves_the_others_as_they_are_whatever_their_classes(
+    number: float, corners: slice, agnostic: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    centres = np.repeat(rng.uniform(20, 600, (20, 2)), 10, 0) + rng.uniform(-0.4, 0.4, (200, 2))
+    boxes = np.concatenate((centres - 3, centres + 3), axis=1).astype(np.float32)
+    scores = rng.uniform(0.3, 0.9, 200).astype(np.float32)
+    found = Detections(boxes, scores, rng.choice([3, 79, 364, 600], 200))
+    far = np.float32([[5, 5, 15, 15]])
+    far[:, corners] += np.float32(number)
+    beside = Detections(
+        np.concatenate((boxes, far)),
+        np.append(scores, np.float32(0.95)),
+        np.append(found.classes, 600),
+    )
+    kept = suppress(beside, iou=0.5, limit=300, agnostic=agnostic)
+    expected = suppress(found, iou=0.5, limit=300, agnostic=agnostic)
+    np.testing.assert_array_equal(as_rows(kept)[1:], as_rows(expected))
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("column", [0, 4, 5])
 @pytest.mark.parametrize("number", [np.inf, np.nan])

@@ -19,7 +19,7 @@ from yoloserve.images.letterbox import Boxes, Letterbox
 Output = NDArray[np.float32]  # one image's share of what the network returned
 FIRST_LOOK = 1000  # boxes the suppression looks at before it asks whether that was enough
 CLASS_STEP = 7680.0  # pixels by which the reference moves the boxes of each class from the last's
-FAR = 2.0**16  # pixels: there is no such picture, and in fp32 too little left to tell boxes apart
+FAR = 2.0**16  # pixels: there is no such picture, and of what reaches further fp32 may overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,20 +187,28 @@ def surest(boxes: Boxes, scores: NDArray[np.float32], iou: float) -> NDArray[np.
 def _greedy(found: Detections, iou: float, agnostic: bool) -> NDArray[np.int64]:
     if len(found) == 0:
         return np.empty(0, np.int64)
-    apart = found.boxes.astype(np.float32)
-    if not agnostic:
-        # Classes are kept apart by moving each into a part of the plane of its own: in fp32 and as
-        # far as the reference does, which rounds corners there to as much as a sixteenth of a
-        # pixel. Of two boxes that overlap by just the threshold, the same one goes.
-        if (span := float(np.ptp(apart))) > FAR:
-            span = float(np.ptp(apart.clip(-FAR, FAR, out=apart)))
-        step = np.float32(max(CLASS_STEP, span + 1))
-        apart += found.classes.astype(np.float32)[:, None] * step
-    apart[:, 2:] -= apart[:, :2]
+    apart = found.boxes.astype(np.float32).clip(-FAR, FAR)
+    if agnostic:
+        return _heaps(apart, found.scores, iou)
+    # Classes are kept apart by moving each into a part of the plane of its own: in fp32 and as far
+    # as the reference does, which rounds corners there to as much as a sixteenth of a pixel. Of two
+    # boxes that overlap by just the threshold, the same one goes.
+    fits = np.ptp(apart) < CLASS_STEP
+    apart += found.classes.astype(np.float32)[:, None] * np.float32(CLASS_STEP)
+    if fits:
+        return _heaps(apart, found.scores, iou)
+    # A larger step would round all corners by more: one class at a time, each where it always is.
+    each = (np.flatnonzero(found.classes == number) for number in np.unique(found.classes))
+    return np.sort(np.concatenate([a[_heaps(apart[a], found.scores[a], iou)] for a in each]))
+
+
+def _heaps(boxes: Boxes, scores: NDArray[np.float32], iou: float) -> NDArray[np.int64]:
+    """Number the surest box of each heap, in their order."""
+    sized = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
     # A box without an inside overlaps nothing; OpenCV would say it overlaps its like wholly.
-    real = (apart[:, 2:] > 0).all(axis=1)
+    real = (sized[:, 2:] > 0).all(axis=1)
     # Lists, not arrays: OpenCV takes longer to convert an array than to suppress its boxes.
-    kept = cv2.dnn.NMSBoxes(apart[real].tolist(), found.scores[real].tolist(), 0.0, iou)
+    kept = cv2.dnn.NMSBoxes(sized[real].tolist(), scores[real].tolist(), 0.0, iou)
     rows = np.flatnonzero(real)[np.asarray(kept, np.int64).reshape(-1)]
     return np.sort(np.concatenate((rows, np.flatnonzero(~real))))
 
