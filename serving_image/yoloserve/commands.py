@@ -139,10 +139,7 @@ def convert(settings: Settings, data: Path, into: Path | None) -> int:
 
     if into:
         _make_folder(into)  # now, not after minutes
-    try:
-        place, numbers = conversion.convert(settings, data, into, _looked(settings))
-    except BadImage as error:  # of those that calibrate
-        raise InvalidSettings(f"a picture of {data}: {error}") from error
+    place, numbers = conversion.convert(settings, data, into, _looked(settings))
     sys.stdout.write(f"{place}\n{numbers}\n")
     return 0
 

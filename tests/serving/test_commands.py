@@ -92,9 +92,17 @@ def test_evaluate_prints_a_table(tmp_path, flags, jpeg: bytes, capsys) -> None:
 def test_a_damaged_picture_of_a_set_is_named(tmp_path, flags, jpeg: bytes, capsys) -> None:
     data = labelled(tmp_path, jpeg[: len(jpeg) // 2])
     assert main(["convert", data, "--precision=int8", *flags]) == EX_CONFIG
-    assert f"a picture of {data}: the image/jpeg is cut short" in capsys.readouterr().err
+    assert f"{data}/a.jpg: the image/jpeg is cut short" in capsys.readouterr().err
     assert main(["evaluate", data, *flags]) == EX_CONFIG
     assert f"{data}/a.jpg: the image/jpeg is cut short" in capsys.readouterr().err
+
+
+def test_a_picture_that_leads_nowhere_is_named(tmp_path, flags, jpeg: bytes, capsys) -> None:
+    data = labelled(tmp_path, jpeg)
+    (gone := Path(data) / "a.jpg").unlink()
+    gone.symlink_to("gone.jpg")
+    assert main(["convert", data, "--precision=int8", *flags]) == EX_CONFIG
+    assert f"cannot read {gone}: No such file" in capsys.readouterr().err
 
 
 def test_a_set_without_objects_is_not_evaluated(tmp_path, flags, jpeg: bytes, capsys) -> None:

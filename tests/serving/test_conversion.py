@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
+import resource
+import shutil
 from dataclasses import replace
+from errno import ENOSPC
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +14,12 @@ import pytest
 
 from yoloserve.__main__ import main
 from yoloserve.engine.backends import openvino
+from yoloserve.engine.backends.openvino_convert import write_ir
 from yoloserve.engine.starting import start
 from yoloserve.errors import ModelUnsupported, ParityFailed
+from yoloserve.model.formats import Format
 from yoloserve.model.own import own_folder
+from yoloserve.model.weights import fetch
 from yoloserve.quality import conversion
 from yoloserve.quality.agreement import Agreement
 from yoloserve.quality.conversion import Parity
@@ -174,3 +181,33 @@ def test_a_cache_that_cannot_be_written_is_told(cache, capsys) -> None:
     asked = ["convert", str(EXAMPLES), f"--cache-dir={cache}", "--precision=fp16"]
     assert main(asked) == EX_CONFIG
     assert "cannot write to" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_full_is_named_and_left_as_it_was(
+    cache, tmp_path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied_by_half(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:9])
+        raise OSError(ENOSPC, os.strerror(ENOSPC), str(source))
+
+    monkeypatch.setattr(shutil, "copyfile", copied_by_half)
+    monkeypatch.setattr(shutil, "copy2", copied_by_half)
+    (into := tmp_path / "into").mkdir()
+    (into / "model.xml").write_text("of before")
+    asked = ["convert", str(EXAMPLES), f"--cache-dir={cache}", "--precision=fp16"]
+    assert main([*asked, f"--into={into}"]) == EX_CONFIG
+    assert f"cannot write to {into}: No space left on device" in capsys.readouterr().err
+    assert [path.name for path in into.iterdir()] == ["model.xml"]
+    assert (into / "model.xml").read_text() == "of before"
+
+
+def test_a_full_disk_is_told_where_the_runtime_writes(tmp_path) -> None:
+    parts = fetch(Settings(), Format.ONNX).parts
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="perhaps the disk is full") as told:
+            write_ir(parts, PrecisionName.FP32, [], tmp_path / "model.xml")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert told.value.filename == str(tmp_path / "model.xml")

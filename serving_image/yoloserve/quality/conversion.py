@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 from yoloserve.detections.postprocess import Detections
 from yoloserve.engine import converted
 from yoloserve.engine.starting import Engine, installed, start, tuning_of
-from yoloserve.errors import InvalidSettings, ParityFailed
+from yoloserve.errors import BadImage, InvalidSettings, ParityFailed
 from yoloserve.images.decoding import decode
-from yoloserve.images.letterbox import letterbox
+from yoloserve.images.letterbox import Image, InputSize, letterbox
 from yoloserve.model.formats import METADATA_FILE, Format
 from yoloserve.model.weights import fetch
 from yoloserve.quality import dataset
@@ -117,11 +117,24 @@ def convert(
             if place:
                 converted.keep(place, made)
             if into:
-                shutil.copytree(made, into, dirs_exist_ok=True)
+                _copy(made, into)
     except OSError as error:
         where = error.filename or settings.cache_dir
         raise InvalidSettings(f"cannot write to {where}: {error.strerror}") from error
     return into or place or f"{settings.precision}: compared only, --into keeps it", str(parity)
+
+
+def _copy(made: Path, into: Path) -> None:
+    """Copy a conversion whole or not at all; raise `InvalidSettings` where there is no room."""
+    try:
+        with TemporaryDirectory(dir=into, prefix=".part-") as part:
+            copies = [Path(part) / path.name for path in made.iterdir()]
+            for copied in copies:
+                shutil.copyfile(made / copied.name, copied)
+            for copied in copies:
+                copied.replace(into / copied.name)
+    except OSError as error:
+        raise InvalidSettings(f"cannot write to {into}: {error.strerror}") from error
 
 
 def _runtime(wanted: BackendName) -> BackendName:
@@ -163,14 +176,18 @@ def _write(
     from yoloserve.engine.backends.openvino_convert import write_ir
 
     calibrating = pictures[:MOST_CALIBRATING] if settings.precision is PrecisionName.INT8 else []
-    tensors = [
-        letterbox(decode(each.path.read_bytes(), max_pixels=settings.max_pixels), source.input_size)
-        for each in calibrating
-    ]
-    told = write_ir(parts, settings.precision, [each for each, _ in tensors], made / "model.xml")
+    tensors = [_tensor(each, source.input_size, settings.max_pixels) for each in calibrating]
+    told = write_ir(parts, settings.precision, tensors, made / "model.xml")
     # Only what the source says of itself: settings mean the same for both when they are served.
     facts = {**(parts.metadata or told), "converted_from": source.info.sha256}
     (made / METADATA_FILE).write_text(json.dumps(facts, indent=1, default=str))  # which is YAML
+
+
+def _tensor(picture: Labelled, size: InputSize, max_pixels: int) -> Image:
+    try:
+        return letterbox(decode(picture.encoded(), max_pixels=max_pixels), size)[0]
+    except BadImage as error:
+        raise InvalidSettings(f"{picture.path}: {error}") from error
 
 
 def compared(source: Engine, result: Engine, pictures: Sequence[Labelled], look: Look) -> Parity:

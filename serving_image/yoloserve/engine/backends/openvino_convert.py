@@ -1,6 +1,7 @@
 """Converts networks to OpenVINO IR: weights in half precision, or quantised to 8 bits by NNCF."""
 
 from collections.abc import Sequence
+from errno import EIO
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ def write_ir(
 ) -> dict[str, str]:
     """Write `path` (.xml) and the weights beside it; return what the source says of itself.
 
-    tensors: calibrate a quantisation.
+    tensors: calibrate a quantisation. Raises `OSError` if there is no room.
     """
     network = ov.Core().read_model(parts.content, parts.weights)
     told = entries_in(network)
     if precision is PrecisionName.INT8:
         network = _quantised(network, tensors)
-    ov.save_model(network, path, compress_to_fp16=precision is PrecisionName.FP16)
+    try:
+        ov.save_model(network, path, compress_to_fp16=precision is PrecisionName.FP16)
+    except RuntimeError as error:  # OpenVINO does not tell why: "iostream error"
+        raise OSError(EIO, f"{error}: perhaps the disk is full", str(path)) from error
     return told
 
 
