@@ -151,6 +151,14 @@ def test_a_folder_in_which_no_model_can_be_told_says_what_is_there(files, messag
         parts_in(files)
 
 
+@pytest.mark.parametrize("model", [IR, {"gate/gate.onnx": ONNX}])
+def test_hidden_files_of_an_archive_are_no_models_as_those_of_a_folder_are_none(model) -> None:
+    """What a Mac packs beside each file is called as that is, after `._`."""
+    beside = {name.replace("gate/", "gate/._"): b"\0\5\x16\7" for name in model}
+    for archive in (zipped(beside | model), tarred(beside | model, "w:gz")):
+        assert opened(archive) == parts_in(model)
+
+
 @pytest.mark.parametrize(
     "odd",
     ["2026-13-45", "0x_", "!!int abc", "!!int ''", "!!float x", "!!bool maybe", "!!timestamp soon"],

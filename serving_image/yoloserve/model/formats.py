@@ -115,9 +115,13 @@ def parts_of(content: bytes, *, most: int, trusted: Collection[Format] = ()) -> 
 
 
 def parts_in(files: Mapping[str, bytes], *, trusted: Collection[Format] = ()) -> Parts:
-    """Find the model among a folder's files: an OpenVINO IR, or one ONNX file or engine."""
-    graphs = [name for name in files if name.endswith(".xml")]
-    single = [name for name in files if name.endswith((".onnx", ".engine"))]
+    """Find the model among a folder's files: an OpenVINO IR, or one ONNX file or engine.
+
+    Hidden files are none: `._gate.onnx` is what a Mac packs beside `gate.onnx`.
+    """
+    visible = [name for name in files if not PurePosixPath(name).name.startswith(".")]
+    graphs = [name for name in visible if name.endswith(".xml")]
+    single = [name for name in visible if name.endswith((".onnx", ".engine"))]
     if len(graphs) == 1:
         weights = graphs[0].removesuffix(".xml") + ".bin"
         if weights not in files:
