@@ -82,10 +82,12 @@ def _drawings(pictures: Sequence[Path], save: Path) -> list[Path]:
     """Name the file for each drawing; raise `InvalidSettings` rather than write over anything."""
     _make_folder(save)
     drawings = [(save / path.name).with_suffix(".jpg") for path in pictures]
-    for number, drawing in enumerate(drawings):
-        if drawing.exists() or drawing in drawings[:number]:
+    named: set[Path] = set()
+    for drawing in drawings:
+        if drawing.exists() or drawing in named:
             there = "is there already" if drawing.exists() else "would be written twice"
             raise InvalidSettings(f"{drawing} {there}: give another folder to --save")
+        named.add(drawing)
     return drawings
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from yoloserve import commands
 from yoloserve.__main__ import main
+from yoloserve.commands import _drawings
 from yoloserve.detections import heads
 
 EX_CONFIG = 78
@@ -68,6 +69,21 @@ def test_predict_writes_over_nothing(street, flags, tmp_path: Path, jpeg: bytes,
     assert not list(out.iterdir())
     assert main(["predict", str(street), f"--save={street}", *flags]) == EX_CONFIG
     assert f"cannot write to {street}: File exists" in capsys.readouterr().err
+
+
+def test_what_many_drawings_are_called_is_compared_about_once_each(tmp_path: Path) -> None:
+    compared: list[object] = []
+
+    class Counted(type(tmp_path)):
+        __hash__ = type(tmp_path).__hash__
+
+        def __eq__(self, other: object) -> bool:
+            compared.append(other)
+            return super().__eq__(other)
+
+    pictures = [Path(f"{number}.jpg") for number in range(100)]
+    assert len(_drawings(pictures, Counted(tmp_path / "out"))) == 100
+    assert len(compared) <= 100
 
 
 def test_predict_draws_only_what_it_saves(street, flags, capsys) -> None:
