@@ -257,7 +257,7 @@ class EngineCore:
         if wanted.asked and wanted.counts:
             self.preparing.observe(1, prepared.decode_s + prepared.preprocess_s)
         found, rest_s = await self._finished(begun, wanted)
-        if self._engine.head is Head.END_TO_END:  # other heads have a column for each name
+        if self.head is Head.END_TO_END:  # other heads have a column for each name
             require_named(found, self.info.classes)
             nearly = None if nearly is None or unnamed(nearly, self.info.classes) else nearly
         return Seen(found, nearly, ran.queued_s, looked.network_done, looked.finish_s + rest_s)

@@ -442,7 +442,7 @@ async def test_an_object_of_a_class_without_a_name_fails_the_request_that_wants_
     """Only a graph with the suppression inside can say such a number."""
     rows = [[10, 10, 20, 20, 0.9, 0], [30, 30, 40, 40, 0.2, number]]
     async with serve() as served:
-        served.core._engine.head = Head.END_TO_END
+        served.core.head = Head.END_TO_END
         served.backend.output = np.float32(rows)
         assert error_of(await served.detect(jpeg, "?confidence=0.1")) == (500, "internal")
         for query in ("", "?confidence=0.1&classes=circle"):

@@ -18,6 +18,7 @@ from yoloserve.quality.scores import Truth
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = "val", "test", "train"
 BEYOND = 0.01  # of a side, that rounding may take labels outside
+MOST_BEYOND = 0.1  # of all boxes
 Corners = tuple[float, float, float, float]
 
 
@@ -57,6 +58,7 @@ def read(path: Path, names: Sequence[str]) -> list[Labelled]:
             found = list(_described(path, names))
         else:
             found = list(_yolo(path, _listed(path, names)))
+        _require_sizes(found)
     except OSError as error:
         raise InvalidSettings(f"cannot read {error.filename}: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -65,6 +67,21 @@ def read(path: Path, names: Sequence[str]) -> list[Labelled]:
     if not found:
         raise InvalidSettings(f"there are no pictures in {path}")
     return found
+
+
+def _require_sizes(pictures: Sequence[Labelled]) -> None:
+    """Raise ValueError where corners were read as sizes.
+
+    Then half of the boxes or more end outside of their pictures. Else few do: objects go on there.
+    """
+    beyond = [(np.abs(each.boxes - 0.5) > 0.5 + BEYOND).any(axis=1) for each in pictures]
+    count = sum(map(np.count_nonzero, beyond))
+    if count > MOST_BEYOND * sum(map(len, beyond)):
+        first = next(each.path for each, out in zip(pictures, beyond, strict=True) if out.any())
+        raise ValueError(
+            f"{count} boxes end outside of their pictures, in {first} first: a box is its centre, "
+            "or with COCO its first corner, and its width and height, and not two corners"
+        )
 
 
 def require_objects(pictures: Sequence[Labelled]) -> None:
@@ -136,6 +153,11 @@ def _object(values: Sequence[float], numbers: Mapping[int, int]) -> tuple[int, C
             "polygon seven, nine and so on. A column with the confidence (`save_conf`) or a "
             "track's number is no part of labels: remove it"
         )
+    if min(values[1:]) < -BEYOND or max(values[1:]) > 1 + BEYOND:
+        raise ValueError(
+            "it has a box beyond its picture: YOLO's are shares of the picture's sides, from 0 to "
+            "1, and no pixels"
+        )
     kind = numbers.get(int(values[0]))
     if kind is None or values[0] % 1:
         raise ValueError(f"it has an object of class {values[0]:g} of {len(numbers)}")
@@ -143,17 +165,7 @@ def _object(values: Sequence[float], numbers: Mapping[int, int]) -> tuple[int, C
     if len(values) == 5:
         (x, y), (width, height) = values[1:3], values[3:5]
         xs, ys = [x - width / 2, x + width / 2], [y - height / 2, y + height / 2]
-    if _is_beyond(min(*values[1:], *xs, *ys), max(*values[1:], *xs, *ys)):
-        raise ValueError(
-            "it has a box beyond its picture: YOLO's are the centre, width and height in shares of "
-            "the picture's sides, from 0 to 1, and neither pixels nor corners"
-        )
     return kind, (min(xs), min(ys), max(xs), max(ys))
-
-
-def _is_beyond(least: float, most: float) -> bool:
-    """Say whether shares of a picture's sides lie outside by more than rounding takes them."""
-    return least < -BEYOND or most > 1 + BEYOND
 
 
 def _listed(path: Path, names: Sequence[str]) -> dict[int, int]:
@@ -218,11 +230,6 @@ def _coco(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
             boxes /= np.array([picture["width"], picture["height"]] * 2, np.float32)
         if not np.isfinite(boxes).all():
             raise ValueError(f"{picture['file_name']} has a box, or a size, that is none")
-        if _is_beyond(boxes.min(initial=0), boxes.max(initial=1)):
-            raise ValueError(
-                f"{picture['file_name']} has a box beyond it: COCO's are x, y, width and height in "
-                "pixels of the size that is given, and no corners"
-            )
         classes = np.array([numbers[each["category_id"]] for each in known], np.int64)
         crowds = tuple(row for row, each in enumerate(known) if each.get("iscrowd"))
         yield Labelled(_picture(path, picture["file_name"]), boxes, classes, crowds)
