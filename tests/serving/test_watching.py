@@ -51,6 +51,7 @@ OFF = tuple((x1 + 40, y1, x2 + 40, y2, score, kind) for x1, y1, x2, y2, score, k
 OF_FEW = rows(*SURE)  # as a graph with a threshold writes them
 OF_ALL = rows(*SURE, *UNSURE)  # as one that writes its 300 surest does, whatever they are
 FULL = np.pad(OF_FEW, ((0, 298), (0, 0)))
+ABOUT_AS_SURE = rows((100, 80, 200, 160, 0.45, 0), (300, 40, 360, 90, 0.42, 1))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,13 @@ FULL = np.pad(OF_FEW, ((0, 298), (0, 0)))
         (OF_FEW, rows(*SURE, AT_THRESHOLD), True),
         (FULL, OF_FEW, True),
         (rows(AT_THRESHOLD), rows(), True),
-        (rows(), rows(AT_THRESHOLD), True),
+        (rows(), rows(AT_THRESHOLD), False),
+        (ABOUT_AS_SURE[::-1], ABOUT_AS_SURE, True),
+        (np.add(ABOUT_AS_SURE, [0, 0, 0, 0, 0.002, 0]), ABOUT_AS_SURE, True),
+        (rows(), ABOUT_AS_SURE, False),
+        (FULL * 0, np.pad(ABOUT_AS_SURE, ((0, 298), (0, 0))), False),
+        (np.add(ABOUT_AS_SURE, [40, 0, 40, 0, 0, 0]), ABOUT_AS_SURE, False),
+        (ABOUT_AS_SURE[:1], ABOUT_AS_SURE, False),
         (rows(), rows(), True),
         (rows(), OF_FEW, False),
         (FULL * 0, FULL, False),

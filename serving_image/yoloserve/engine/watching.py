@@ -23,6 +23,8 @@ MOST_SCORE_CHANGE = 0.5  # of the mean score: small ones, of a picture that hold
 # Of the objects of an end-to-end head: up to 0.03 by rounding to bf16, from 0.28 without scores.
 MOST_OBJECT_CHANGE = 0.1
 SURE = 0.5  # whatever is surer is above the threshold of any graph that hides the rest
+SPREAD = 0.1  # of all scores, what is above the least sure one; with less, all are about as sure
+MARGIN = 0.05  # by which each of those counts
 LEAST = 1e-6  # mean that a change is told of
 LOOK_TIMEOUT_S = 30.0  # an engine that hangs does not see either
 LOOK_AGAIN_S = 5.0
@@ -52,18 +54,23 @@ def _objects_changed(output: Output, reference: Output) -> float:
     They come surest first: rounding exchanges those that are about as sure, and near the graph's
     threshold, or its end, some come and go. So each coordinate counts as much as its object is
     surer than the least sure one, and is compared by rank; a row that is missing counts nothing.
+    Where all are about as sure as that one, as a single one is, all of them count.
     """
     scores = np.concatenate((output[:, 4], reference[:, 4]))
     least = scores[scores > 0].min(initial=SURE)
+    were = reference[:, 4][reference[:, 4] > 0]
+    if np.maximum(were - least, 0).sum() < SPREAD * were.sum():
+        least -= MARGIN
     rows = max(len(output), len(reference))
 
     def ranked(objects: Output) -> NDArray[np.floating]:
         counted = np.zeros((rows, 4))
-        counted[: len(objects)] = objects[:, :4] * np.maximum(objects[:, 4:5] - least, 0)
+        surer = np.where(objects[:, 4:5] > 0, np.maximum(objects[:, 4:5] - least, 0), 0)
+        counted[: len(objects)] = objects[:, :4] * surer
         return np.sort(counted, axis=0)
 
-    whole = float(np.abs(reference[:, :4] * np.maximum(reference[:, 4:5], 0)).sum())
-    return float(np.abs(ranked(output) - ranked(reference)).sum()) / max(whole, LEAST)
+    before = ranked(reference)
+    return float(np.abs(ranked(output) - before).sum()) / max(float(np.abs(before).sum()), LEAST)
 
 
 class Watch:
