@@ -1,6 +1,8 @@
 """What is damaged in the cache is not used, and made again."""
 
+import errno
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +77,57 @@ def test_where_there_is_no_room_nothing_is_left(
     assert [record.message for record in caplog.records] == ["not kept"]
 
 
+def test_what_cannot_be_read_just_now_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def without_memory(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    place = tmp_path / "network"
+    kept.write(place, CONTENT)
+    with monkeypatch.context() as patched:
+        patched.setattr(kept.mmap, "mmap", without_memory)
+        assert kept.read(place) is None
+    told = [(record.message, vars(record)["reason"]) for record in caplog.records]
+    assert told == [("file in the cache could not be read", "Cannot allocate memory")]
+    assert kept.read(place) == CONTENT
+
+
+def test_what_another_writes_is_kept_whole_or_not_at_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "network"
+    with kept.keeping(place) as one, kept.keeping(place) as another:
+        assert one
+        assert another  # two processes may write at once
+        (one / "blob").write_bytes(CONTENT)
+        (one / "blob").chmod(0o440)  # as OpenVINO leaves it
+        (another / "blob").write_bytes(CONTENT)
+    assert kept.read(place) == CONTENT
+    assert place.stat().st_mode & 0o777 == 0o600
+    with kept.keeping(place):
+        pass
+    with kept.keeping(tmp_path / "absent" / "network") as nowhere:
+        assert nowhere is None
+    assert [record.message for record in caplog.records] == ["not kept"] * 2
+    assert kept.read(place) == CONTENT
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_what_a_killed_process_left_is_removed_once_nobody_can_be_at_it(tmp_path: Path) -> None:
+    old, left = tmp_path / ".part-old", tmp_path / ".written-old"
+    new, conversion = tmp_path / ".part-new", tmp_path / ".part-conversion"
+    for file in (old, new):
+        file.write_bytes(b"begun")
+    for folder in (left, conversion):
+        folder.mkdir()
+        (folder / "blob").write_bytes(b"begun")
+    for each in (old, left, conversion):
+        os.utime(each, (0, 0))
+    assert kept.read(tmp_path / "network") is None
+    assert set(tmp_path.iterdir()) == {new, conversion}
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(cache_dir=tmp_path, backend=BackendName.OPENVINO, precision="fp32")
@@ -105,6 +158,46 @@ def test_a_network_is_compiled_once_for_each_way_to_run_it(
     assert files(settings) == before
     start(settings.model_copy(update={"profile": "throughput"}))
     assert len(files(settings)) == 2
+
+
+def test_keeping_a_network_does_not_hold_up_the_interpreter(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export_model(*_: object) -> None:
+        raise AssertionError("it holds the interpreter, and a copy of the network, until it ends")
+
+    monkeypatch.setattr(openvino.ov.CompiledModel, "export_model", export_model)
+    start(settings)
+    assert len(files(settings)) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_without_room_for_it_a_network_runs_all_the_same(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    expected = seen(start(settings.model_copy(update={"cache_dir": settings.cache_dir / "other"})))
+    if when == "before":
+        monkeypatch.setattr(kept, "TemporaryDirectory", full)
+    else:
+        monkeypatch.setattr(kept.hashlib, "file_digest", full)
+    assert np.array_equal(seen(start(settings)), expected)
+    assert files(settings) == {}
+    assert [record.message for record in caplog.records] == ["not kept"]
+
+
+def test_a_network_that_the_runtime_wrote_in_part_is_refused_by_it(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = seen(start(settings))
+    [place] = files(settings)
+    content = bytes(kept.read(place) or b"")
+    for part in (content[:-2], content[: len(content) // 2], content[: content.index(b"\n") + 1]):
+        kept.write(place, part)
+        assert np.array_equal(seen(start(settings)), expected)
+    assert [record.message for record in caplog.records] == ["compiled anew"] * 3
 
 
 def test_a_damaged_network_is_compiled_anew(

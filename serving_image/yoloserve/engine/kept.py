@@ -8,13 +8,21 @@ may share the folder. What is written there by others is not found out: `own` se
 import hashlib
 import logging
 import mmap
-from contextlib import suppress
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryDirectory
 
 log = logging.getLogger(__name__)
 
 DIGEST_BYTES = 32
+PART = ".part-"  # of a name: a file that is being written
+WRITTEN = ".written-"  # a folder in which somebody else writes one
+LEFT_S = 3600.0  # unchanged for so long, nobody writes it any more: the process was killed
 
 
 def read(place: Path) -> memoryview | None:
@@ -22,17 +30,22 @@ def read(place: Path) -> memoryview | None:
 
     Mapped, for the kernel may take back what a runtime keeps of it.
     """
+    _sweep(place.parent)
+    whole = memoryview(b"")
     try:
         with place.open("rb") as file:
-            whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-        content, digest = whole[:-DIGEST_BYTES], whole[-DIGEST_BYTES:]
-        if hashlib.sha256(content).digest() == digest:
-            return content
-        reason = "it is not what was written there"
+            if os.fstat(file.fileno()).st_size:  # an empty file cannot be mapped
+                whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:  # an empty file cannot be mapped
-        reason = str(error)
+    except OSError as error:  # it may be whole: there is no memory, or the volume is away
+        fields = {"file": str(place), "reason": error.strerror}
+        log.warning("file in the cache could not be read", extra=fields)
+        return None
+    content, digest = whole[:-DIGEST_BYTES], whole[-DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() == digest:
+        return content
+    reason = "it is not what was written there"
     log.warning("damaged file in the cache", extra={"file": str(place), "reason": reason})
     with suppress(OSError):  # it is replaced as soon as there is something to put there
         place.unlink()
@@ -41,7 +54,7 @@ def read(place: Path) -> memoryview | None:
 
 def write(place: Path, content: bytes | memoryview) -> None:
     """Write a file that appears whole or not at all; raise `OSError` where there is no room."""
-    part = place.with_name(f".part-{token_hex(8)}")
+    part = place.with_name(f"{PART}{token_hex(8)}")
     try:
         with part.open("xb") as file:
             file.write(content)
@@ -57,4 +70,45 @@ def keep(place: Path, content: bytes | memoryview) -> None:
     try:
         write(place, content)
     except OSError as error:
-        log.warning("not kept", extra={"file": str(place), "reason": error.strerror})
+        _not_kept(place, error.strerror)
+
+
+@contextmanager
+def keeping(place: Path) -> Iterator[Path | None]:
+    """Give a folder, if there is room for one: the file that is in it at the end is kept."""
+    try:
+        folder = TemporaryDirectory(prefix=WRITTEN, dir=place.parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        _not_kept(place, error.strerror)
+        yield None
+        return
+    with folder as name:
+        yield Path(name)
+        try:
+            written = next(Path(name).iterdir(), None)
+            if written is None:
+                _not_kept(place, "it could not be written")
+                return
+            written.chmod(0o600)  # runtimes leave it read-only
+            with written.open("rb+") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+                file.write(digest)
+            written.replace(place)
+        except OSError as error:
+            _not_kept(place, error.strerror)
+
+
+def _not_kept(place: Path, reason: str | None) -> None:
+    log.warning("not kept", extra={"file": str(place), "reason": reason})
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what was never finished."""
+    for left in (*folder.glob(f"{PART}*"), *folder.glob(f"{WRITTEN}*")):
+        with suppress(OSError):  # another process was quicker, or nothing can be removed here
+            if time.time() - left.stat().st_mtime < LEFT_S:
+                continue
+            if left.is_file():
+                left.unlink()
+            elif left.name.startswith(WRITTEN):  # a conversion that is being made writes seldom
+                shutil.rmtree(left)

@@ -42,6 +42,7 @@ SAID_BY = "flags", "Features"  # of x86 and of ARM
 BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 # ARM's for vectors of half precision (FEAT_FP16): there the runtime computes in it, not in bf16.
 FP16_INSTRUCTIONS = {"asimdhp"}
+LONGEST_LINE = 4096
 CRASHES = {"amx_int8"}  # a quantised network of any size does, openvinotoolkit/openvino#37577
 
 
@@ -85,11 +86,11 @@ class OpenVino:
         def compiled(size: Size | None = None) -> _Program:
             shape = [batch, 3, *(size or (height, width))]
 
-            def anew() -> ov.CompiledModel:
+            def anew(more: dict[str, object]) -> ov.CompiledModel:
                 sized = network.clone()
                 sized.reshape(shape)
                 converting = _with_conversion(sized, blue_first=not self._red_first)
-                return core.compile_model(converting, DEVICE, options)
+                return core.compile_model(converting, DEVICE, options | more)
 
             network_here, mapped = cache.find(shape, anew)
             requests = [network_here.create_infer_request() for _ in range(self.lanes)]
@@ -152,26 +153,30 @@ class _Cache:
             self._made_of.update(part)
 
     def find(
-        self, shape: list[object], compile_: Callable[[], ov.CompiledModel]
+        self, shape: list[object], compile_: Callable[[dict[str, object]], ov.CompiledModel]
     ) -> tuple[ov.CompiledModel, object]:
         """Return the network for inputs of this shape, compiled if it is not here, or damaged.
 
         With it comes what must be kept as long: the runtime reads weights where they are mapped.
         """
         if not self._folder:
-            return compile_(), None
+            return compile_({}), None
         key = self._made_of.copy()
         key.update(repr(shape).encode())
         place = Path(self._folder) / f"{key.hexdigest()}.openvino"
         if content := kept.read(place):
-            mapped = np.frombuffer(content, np.uint8)
+            # Before the network stands a line that says which runtime wrote it: that is in the key.
+            start = bytes(content[:LONGEST_LINE]).find(b"\n") + 1
+            mapped = np.frombuffer(content, np.uint8, offset=start)
             tensor = ov.Tensor(mapped, shared_memory=True)
             try:
                 return self._core.import_model(tensor, DEVICE, self._options), mapped
             except RuntimeError as error:  # the runtime's own reasons, of which we know none
                 log.warning("compiled anew", extra={"file": str(place), "reason": str(error)})
-        program = compile_()
-        kept.keep(place, program.export_model().getbuffer())
+        # `export_model` would hold the interpreter, and a copy of the network, until it is done:
+        # all requests would wait. So the runtime writes, as it does for its own cache.
+        with kept.keeping(place) as written:
+            program = compile_({"CACHE_DIR": str(written)} if written else {})
         return program, None
 
 
