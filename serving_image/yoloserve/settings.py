@@ -366,7 +366,7 @@ class Settings(LastWords, extra="forbid"):
         description="Address to listen on; * is every one, of IPv4 and IPv6, as in the image.",
     )
     port: ServeOnly[int] = Field(
-        8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one."
+        8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one, of one address."
     )
     drain_seconds: ServeOnly[float] = Field(
         0,
@@ -403,6 +403,12 @@ class Settings(LastWords, extra="forbid"):
     def _tokens_need_keys(self) -> Self:
         if (self.jwt_issuer or self.jwt_audiences) and not self.jwt_jwks_uri:
             raise ValueError("an issuer or audiences of tokens need JWT_JWKS_URI to check them")
+        return self
+
+    @model_validator(mode="after")
+    def _one_port_of_both_families(self) -> Self:
+        if not self.host and not self.port:  # each family would take a free one of its own
+            raise ValueError("HOST * needs a PORT: 0 takes a free one of one address")
         return self
 
     @model_validator(mode="after")

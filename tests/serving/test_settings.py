@@ -87,3 +87,5 @@ def test_the_help_of_serve_has_a_flag_for_every_setting(
 def test_a_star_is_every_address_as_asyncio_says_it(monkeypatch) -> None:
     monkeypatch.setenv("YOLOSERVE_HOST", "*")
     assert Settings.read().host == ""
+    with pytest.raises(InvalidSettings, match="HOST \\* needs a PORT"):
+        Settings.read(port=0)
