@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 # Of the mean of the numbers. Lanes and batches differ by rounding; a blind network by everything.
 MOST_CHANGE = 0.05
 MOST_SCORE_CHANGE = 0.5  # of the mean score: small ones, of a picture that holds nothing, vary more
-# Of the objects of an end-to-end head: up to 0.03 by rounding to bf16, from 0.28 without scores.
+# Of the objects of an end-to-end head: up to 0.04 by rounding to bf16, 1 without scores.
 MOST_OBJECT_CHANGE = 0.1
 SURE = 0.5  # whatever is surer is above the threshold of any graph that hides the rest
 SPREAD = 0.1  # of all scores, what is above the least sure one; with less, all are about as sure
