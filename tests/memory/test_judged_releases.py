@@ -1,7 +1,7 @@
 """A judged release on played pods: whatever is lost or refused, what failed stays called off."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -448,6 +448,98 @@ async def test_after_an_outage_a_pass_is_believed_again_by_looks_as_many_as_it_w
         took += 1
         assert took <= looks
     assert took == looks
+
+
+async def without_its_last_pod(**rollout: Any) -> tuple[World, Pods, str, Callable[[], None]]:
+    """Return a world whose new revision walked all steps with one pod of three, and what ends it.
+
+    That is the word by which its other pods get ready.
+    """
+    world, pods = await in_the_dark(0.98, replicas=3, rollout=ROLLOUT | rollout)
+    new = world.status()["rollout"]["revision"]
+    was, room = world.controllers.ready, [2]
+    first: list[str] = []
+
+    def ready(pod: Manifest) -> bool:
+        uid = pod["metadata"]["uid"]
+        if revision_of(pod) == new and uid not in first:
+            if len(first) >= room[0]:
+                return False
+            first.append(uid)
+        return was(pod)
+
+    def others_are_there() -> None:
+        room[0] = 3
+        for pod in of_the_new():
+            world.controllers._run(pod)
+
+    def of_the_new() -> list[Manifest]:
+        return [pod for pod in world.server.all(kinds.POD) if revision_of(pod) == new]
+
+    world.controllers.ready = ready
+    for pod in of_the_new():
+        world.controllers._run(pod)
+    for _ in range(100):
+        await play(world, pods, 1)
+        if world.status()["rollout"]["weight"] == 100:
+            break
+    await play(world, pods, 2)
+    assert world.stable() != new
+    assert world.status()["rollout"]["weight"] == 100
+    return world, pods, new, others_are_there
+
+
+WAYS = pytest.mark.parametrize(
+    "rollout", [{}, {"strategy": "BlueGreen", "steps": []}], ids=["Canary", "BlueGreen"]
+)
+
+
+@WAYS
+async def test_who_only_lacked_pods_is_not_released_on_what_was_seen_before_an_outage(rollout):
+    world, pods, new, others_are_there = await without_its_last_pod(**rollout)
+    others_are_there()
+    pods.keeps = 0.0
+    await away(world, 7200, "gone")
+    for _ in range(30):
+        world.controllers.settle()
+        pods.count()
+        await world.pass_time(LOOK_S)
+        assert world.stable() != new
+    assert [each["revision"] for each in world.status()["analysis"]["failed"]] == [new]
+
+
+@WAYS
+async def test_who_only_lacked_pods_is_released_some_looks_after_an_outage(rollout):
+    world, pods, new, others_are_there = await without_its_last_pod(**rollout)
+    others_are_there()
+    before = weights(world)
+    await away(world, 7200, "gone")
+    await play(world, pods, 5)
+    assert world.stable() != new
+    assert weights(world) == before
+    told = world.condition("Progressing")["message"]
+    assert told.endswith(f"it is looked at anew; {world.stable()} keeps serving")
+    await play(world, pods, 3)
+    assert world.stable() == new
+
+
+@WAYS
+async def test_what_pauses_while_its_last_pod_starts_waits_for_a_person(rollout):
+    world, pods, new, others_are_there = await without_its_last_pod(
+        **rollout, analysis={"onFailure": "Pause"}
+    )
+    before = weights(world)
+    pods.keeps = 0.0
+    await play(world, pods, 10)
+    others_are_there()
+    await play(world, pods, 20)
+    assert world.stable() != new
+    assert weights(world) == before
+    assert world.condition("Progressing")["reason"] == "AwaitingApproval"
+    (offered,) = approvals_in(world.condition("Progressing")["message"])
+    world.merge(kinds.DETECTOR, "gate", offered.patch())
+    await play(world, pods, 3)
+    assert world.stable() == new
 
 
 async def test_what_failed_before_an_outage_is_called_off_before_anybody_looks():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
+from yolofleet.analysis.checks import OF_COPIES, OF_ITSELF
 from yolofleet.analysis.judge import MOST_FAILED, Standing, said_of_failure
 from yolofleet.analysis.margins import margins_hash
 from yolofleet.api.analysis import (
@@ -120,7 +121,7 @@ def judgement(
     detector: Detector,
     observed: Observed,
     revision: str,
-    stage: Stage,
+    stage: Stage | None,
     *,
     following: int,
     against: str | None,
@@ -132,11 +133,14 @@ def judgement(
     this process had: what the status has may be of before an outage. against: with whom it is to be
     compared; None: with whoever it was. approved: whether a person ended a pause of this step; what
     is not proved yet still is to be.
+
+    stage None: it has walked all steps, and only lacks pods. Of its own answers it need not prove
+    anew what it did at the last step, or never could: it may have none, or nothing beside it.
     """
     asked, found = detector.spec.rollout.analysis, observed.analysis
     if asked is None or asked.mode is Mode.DRY_RUN:
         return Judgement.FREE
-    if not found or found.revision != revision or found.stage is not stage:
+    if not found or found.revision != revision or stage not in (None, found.stage):
         return Judgement.WAITS
     if found.margins_hash != margins_hash(asked):
         return Judgement.WAITS
@@ -148,6 +152,8 @@ def judgement(
     compared = against in (None, found.against)
     if not (observed.looked and compared and found.following == following):
         return Judgement.WAITS
+    if stage is None:
+        return Judgement.WAITS if _unseen(found) else Judgement.PASSED
     match found.verdict:
         case Verdict.PASS:
             return Judgement.PASSED
@@ -162,6 +168,12 @@ def judgement(
 def unproved(found: AnalysisStatus) -> list[str]:
     """Return the checks that have shown nothing yet, neither way."""
     return [check.name for check in found.checks if check.verdict in UNPROVED]
+
+
+def _unseen(found: AnalysisStatus) -> bool:
+    """Say whether something cannot be read, or is unproved that no answers of its own show."""
+    lacking = {check.verdict for check in found.checks if check.name in OF_ITSELF + OF_COPIES}
+    return Verdict.INCONCLUSIVE in lacking or Verdict.ERROR in {c.verdict for c in found.checks}
 
 
 def despite(detector: Detector, revision: str) -> bool:

@@ -192,7 +192,8 @@ def shares(detector: Detector, observed: Observed, release: Release) -> dict[str
         served = observed.ready(release.stable) > 0 or bool(release.instead)
         former = (r.name for r in release.former if r.name not in release.instead)
         # a whole set goes over with the pointer; before that, only where nobody else is alive
-        waits = progress.strategy is Strategy.BLUE_GREEN and served
+        stays = progress.unproved and progress.goal == 100
+        waits = (progress.strategy is Strategy.BLUE_GREEN or stays) and served
         if not (waits or progress.held or any(observed.named(name) for name in former)):
             # the dark ends where nobody else is alive
             lit = progress.dark and not served

@@ -47,7 +47,7 @@ class Progress:
     @property
     def walked(self) -> bool:
         """Whether no step is left: the revision may take over once it has the capacity."""
-        return self.goal == 100 and not self.held
+        return self.goal == 100 and not (self.held or self.unproved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def next_progress(
     else:
         at = _reached(detector, observed, stages, target.name, stable=stable, full=full)
     ahead = [stage for stage in stages if stage.weight >= at]
-    judged = _judged(detector, observed, target.name, ahead, stable)
+    judged = _judged(detector, observed, target.name, stages, at, stable)
     start = Progress(
         target.name,
         strategy,
@@ -108,9 +108,7 @@ def next_progress(
     if ahead:
         here = _at_stage(detector, observed, start, ahead, now)
         return here or _beyond(detector, observed, start, ahead[1:], now)
-    # a canary that is promoted before it passed waits with the weight it has
-    unproved = judged.blocks and at < 100
-    return replace(start, goal=at, unproved=True) if unproved else start
+    return _at_the_end(detector, observed, start, at, full=full, now=now)
 
 
 def _at_stage(
@@ -159,6 +157,24 @@ def _beyond(
     return replace(beyond, since=now, next_look=_left(detector, name, stage, now, now))
 
 
+def _at_the_end(
+    detector: Detector, observed: Observed, start: Progress, at: int, *, full: int, now: datetime
+) -> Progress:
+    """Return the progress of who has no stage ahead: it takes over unless judging is against that.
+
+    So a canary that is promoted before it passed waits with the weight it has, and who lacks pods
+    yet is not released on what was seen before an outage, or failed meanwhile.
+    """
+    if not start.judged.blocks:
+        return start
+    here = replace(start, goal=at, unproved=True)
+    if not full:
+        return here  # nobody looks, so that no time passes
+    known = _known(observed, start.revision)
+    since = min(known.since, now) if known and known.since else now
+    return replace(here, since=since, next_look=_patience(detector, since, now))
+
+
 def _has_begun(observed: Observed, name: str, stage: _Stage) -> bool:
     """Say whether the time of a stage runs: its requests arrive; in the dark, it could see some."""
     if stage.weight == 0:
@@ -195,25 +211,33 @@ def _reached(
 
 
 def _judged(
-    detector: Detector, observed: Observed, revision: str, ahead: Sequence[_Stage], stable: str
+    detector: Detector,
+    observed: Observed,
+    revision: str,
+    stages: Sequence[_Stage],
+    at: int,
+    stable: str,
 ) -> Judgement:
     """Say what judging says to going on, and a person to that.
 
     A roll-back to what was released before is not judged: it answered all there was. What cannot be
     judged in the dark is by what it answers, at the first step. To approve a step ends its pause;
-    that it goes on without proof has to be said in words.
+    that it goes on without proof has to be said in words. at: up to which weight steps are walked;
+    beyond the last one the word for that one holds.
     """
     if (seen := observed.revisions.get(revision)) and seen.released:
         return Judgement.FREE
+    ahead = [stage for stage in stages if stage.weight >= at]
     dark = bool(ahead) and ahead[0].weight == 0
-    said, number = detector.spec.rollout.approved, ahead[0].number if ahead else 0
+    said, here = detector.spec.rollout.approved, [*ahead[:1], *stages[-1:]]
+    number = here[0].number if here else 0
     if said and (said.revision != revision or said.step < max(number, 1)):
         said = None
     judged = judgement(
         detector,
         observed,
         revision,
-        Stage.DARK if dark else Stage.LIVE,
+        None if at == 100 else Stage.DARK if dark else Stage.LIVE,
         following=_following(ahead),
         against=measure(detector, observed, stable, revision) if observed.ready(stable) else None,
         approved=said is not None,

@@ -142,7 +142,7 @@ def without_steps(now: Situation, progress: Progress) -> Statement | None:
 def without_router(now: Situation, progress: Progress) -> Statement | None:
     """Say what is missing to walk steps at all."""
     answers = now.observed.service.leads_to(progress.revision)
-    if now.plan.splits or progress.dark or answers:
+    if now.plan.splits or progress.dark or progress.goal == 100 or answers:
         return None
     message = f"{_at(progress)}: {lacking(now.detector)}; or set spec.rollout.strategy to BlueGreen"
     return _say(False, Reason.MESH_ABSENT, message + _meanwhile(now), lasting=True)
@@ -194,7 +194,7 @@ def judged(now: Situation, progress: Progress) -> Statement | None:
     if progress.judged is Judgement.FAILED:
         return _say(True, Reason.ANALYSIS_FAILED, f"{where}: {said}; it is being called off")
     if progress.judged in (Judgement.PAUSED, Judgement.UNJUDGED):
-        typed = approval(now.detector, progress.revision, max(progress.step, 1))
+        typed = approval(now.detector, progress.revision, _number(progress))
         message = f"{where}: {said}. To go on: {typed}"
         return _say(True, Reason.AWAITING_APPROVAL, message)
     if found and known and progress.judged is Judgement.WAITS:
@@ -202,7 +202,7 @@ def judged(now: Situation, progress: Progress) -> Statement | None:
     despite, long = "", progress.since and now.time - progress.since >= _patience(now)
     if long:
         typed = approval(
-            now.detector, progress.revision, max(progress.step, 1), Despite.NOT_ENOUGH_DATA
+            now.detector, progress.revision, _number(progress), Despite.NOT_ENOUGH_DATA
         )
         despite = f". To go on without proof: {typed}"
     if found and known and found.verdict is Verdict.ERROR:
@@ -215,12 +215,17 @@ def judged(now: Situation, progress: Progress) -> Statement | None:
     return _say(True, Reason.ANALYSING, f"{where}: {said}{_meanwhile(now)}")
 
 
+def _number(progress: Progress) -> int:
+    """Return the step up to which a word lets it go on: the first in the dark, at the end all."""
+    return max(progress.step or (0 if progress.dark else progress.steps), 1)
+
+
 def _yet_to_come(found: AnalysisStatus) -> str:
     """Say what is waited for where its own few words say that all is over."""
     if found.verdict is Verdict.FAIL and (names := unproved(found)):
         return f"; not proved yet: {', '.join(names)}"
     over = found.verdict in (Verdict.PASS, Verdict.FAIL, Verdict.NOT_JUDGED)
-    return "; it is looked at anew" if over else ""
+    return "; it is looked at anew" if over or not found.following else ""
 
 
 def _patience(now: Situation) -> timedelta:
