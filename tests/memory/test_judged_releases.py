@@ -450,6 +450,35 @@ async def test_after_an_outage_a_pass_is_believed_again_by_looks_as_many_as_it_w
     assert took == looks
 
 
+@pytest.mark.parametrize("gone", [True, False], ids=["outage", "watched"])
+async def test_looks_at_which_none_of_its_pods_was_ready_make_up_for_no_gap(gone):
+    world, pods, new = await proved_at_the_last_step()
+    was = world.controllers.ready
+    down = [True]
+    world.controllers.ready = lambda pod: was(pod) and not (down[0] and revision_of(pod) == new)
+
+    def follow() -> None:
+        for pod in world.server.all(kinds.POD):
+            if revision_of(pod) == new:
+                world.controllers._run(pod)
+
+    follow()
+    if gone:
+        await away(world, 7200, "gone")
+    for _ in range(20):
+        world.controllers.settle()
+        await world.pass_time(LOOK_S)
+    assert world.stable() != new
+    down[0] = False
+    follow()
+    took = 0
+    while world.stable() != new:
+        await play(world, pods, 1)
+        took += 1
+        assert took < 40
+    assert took >= 7
+
+
 async def without_its_last_pod(**rollout: Any) -> tuple[World, Pods, str, Callable[[], None]]:
     """Return a world whose new revision walked all steps with one pod of three, and what ends it.
 

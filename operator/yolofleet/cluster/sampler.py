@@ -41,7 +41,7 @@ from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.prometheus import Query, not_configured
 from yolofleet.cluster.rounds import Rounds
 from yolofleet.plan.judging import Subject, is_behind, is_news
-from yolofleet.workloads.pods import evidence_url, is_ready, restarts, revision_of
+from yolofleet.workloads.pods import evidence_url, is_ready, restarts, revision_of, stays
 
 _, PORT = EVIDENCE_PORT
 TIMEOUT_S: Final = 2.0
@@ -68,16 +68,18 @@ class _Trial:
     memory: Memory = field(default_factory=Memory)
     owed: int = 0
 
-    def learned(self, found: AnalysisStatus, now: datetime) -> AnalysisStatus:
-        """Return what a look showed, with the step that it is for.
+    def learned(self, found: AnalysisStatus, now: datetime, *, shown: bool) -> AnalysisStatus:
+        """Return what a look found, with the step that it is for.
 
         The first look after a gap is only one to count from. As many as a pass takes are to follow.
+        shown: whether there was something to see; else it makes up for nothing.
         """
-        if not found.unreadable:
-            behind = not self.owed and is_behind(self.subject.asked, found, now)
+        behind = not self.owed and is_behind(self.subject.asked, found, now)
+        if shown:
             self.owed = PASS_LOOKS if behind else max(self.owed - 1, 0)
-        known: dict[str, object] = {"following": 0 if self.owed else self.subject.trial.following}
-        if not (self.owed or found.unreadable):
+        owes = behind or self.owed > 0
+        known: dict[str, object] = {"following": 0 if owes else self.subject.trial.following}
+        if shown and not owes:
             known["looked_at"] = now
         self.found = found.model_copy(update=known)
         return self.found
@@ -144,7 +146,8 @@ class Sampler:
         trial.memory, seen = look(trial.memory, read, canary=names[0], stable=stable)
         now, subject = self._now(), trial.subject  # its step may be another by now
         found = judge(subject.asked, trial.found, seen, subject.standing, now=now)
-        found = trial.learned(found, now)
+        shown = not found.unreadable and _are_there(pods, canary=names[0], stable=stable)
+        found = trial.learned(found, now, shown=shown)
         age = now - (trial.announced_at or now)
         if is_news(subject.asked, trial.announced, found, age=age):
             trial.announced, trial.announced_at = found, now
@@ -183,6 +186,15 @@ class Sampler:
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             return f"does not answer on port {PORT} ({_why(error)})"
         return parse(body, revision=revision)
+
+
+def _are_there(pods: list[Manifest], *, canary: str, stable: str) -> bool:
+    """Say whether each revision has a ready pod; a stable one that gave all of its up needs none.
+
+    So it is while the last pod of a release in place starts.
+    """
+    needed = {canary} | {revision_of(pod) for pod in pods if stays(pod)} & {stable}
+    return needed <= {revision_of(pod) for pod in pods if is_ready(pod)}
 
 
 def _interval_s(trial: _Trial) -> float:
