@@ -118,7 +118,8 @@ async def test_a_release_from_its_approval_to_its_roll_back(
     typed = (await yd("approve", "gate")).ok().splitlines()[0]
     assert typed.startswith(f"kubectl patch yd gate -n {namespace} --type merge -p '")
     sent = json.loads(typed.split("'")[1])["spec"]["rollout"]["approved"]
-    assert sent == {**(await spec_of(kube, namespace))["rollout"]["approved"], "despite": None}
+    said = (await spec_of(kube, namespace))["rollout"]["approved"]
+    assert sent == {**said, "despite": None, "failed": None}
     await eventually(lambda: shown("Released", "demo://shapes-v2"))
     unknown = (await yd("rollback", "gate", "gate-00000000")).no()
     assert f"there are, oldest first: {first}, gate-" in unknown

@@ -1,5 +1,6 @@
 """A release that is judged: dark first, on only by proof, and off for good by a failure."""
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -490,6 +491,43 @@ class TestFailure:
             turn(world, minutes=3)
         assert world.status().stable.revision == new
 
+    def test_to_go_on_without_proof_takes_nothing_back_of_what_was_accepted(self, world):
+        """By either of the two commands alone the other one was offered, in a circle."""
+        _, new = begun(world)
+        fail_in_the_dark(world)
+        words = []
+        for _ in range(40):
+            if offered := list(approvals_in(told(world).message)):
+                words.append((offered[0].step, offered[0].despite, offered[0].failed))
+                world.edit(rollout={**JUDGED, "approved": asdict(offered[0])})
+            turn(world)
+            if (trial := world.decide().trial) is None:
+                continue
+            fails(world, trial.stage)
+            waits = Check(name="errors", verdict="Inconclusive", since=world.now)
+            world.analysis.checks.append(waits)
+            turn(world, minutes=60)
+            if world.status().stable.revision == new:
+                break
+        assert world.status().stable.revision == new
+        without = [(step, "NotEnoughData", ["kept"]) for step in (1, 2)]
+        assert words == [(2, "AnalysisFailed", None), *without]
+
+    def test_what_fails_after_a_word_without_proof_is_called_off_still(self, world):
+        _, new = begun(world)
+        turn(world)
+        approved = {"revision": new, "step": 2, "despite": "NotEnoughData", "failed": ["kept"]}
+        world.edit(rollout={**JUDGED, "approved": approved})
+        fails(world)
+        turn(world)
+        assert told(world).reason != "AnalysisFailed"
+        turn(world)
+        fails(world)
+        world.analysis.checks.append(Check(name="errors", verdict="Fail", since=world.now))
+        turn(world)
+        turn(world)
+        assert told(world).reason == "AnalysisFailed"
+
     def test_what_was_released_in_spite_of_it_can_be_rolled_back_to(self, world):
         _, new = begun(world, BLUE_GREEN)
         fail_in_the_dark(world)
@@ -588,9 +626,42 @@ class TestFailure:
         turn(world, minutes=300)
         assert world.weights()[new] == 10
         assert told(world).reason == "AwaitingApproval"
-        world.edit(rollout={**rollout, "approved": {"revision": new, "step": 1}})
+        (offered,) = approvals_in(told(world).message)
+        assert (offered.step, offered.despite, offered.failed) == (1, None, ["kept"])
+        world.edit(rollout={**rollout, "approved": asdict(offered)})
         turn(world)
         assert world.weights()[new] == 50
+
+    @pytest.mark.parametrize("word", [{}, {"despite": "NotEnoughData"}, {"failed": ["added"]}])
+    def test_no_word_of_before_a_failure_ends_its_pause(self, world, word):
+        """That of a hold, of what nobody could prove in the dark, or of another failure."""
+        rollout = {**JUDGED, "analysis": {"onFailure": "Pause"}}
+        _, new = begun(world, rollout)
+        turn(world)
+        world.edit(rollout={**rollout, "approved": {"revision": new, "step": 1} | word})
+        shows(world, Verdict.PASS)
+        turn(world, minutes=3)
+        shows(world, Verdict.FAIL, Stage.LIVE)
+        turn(world, minutes=3)
+        assert world.weights()[new] == 10
+        assert told(world).reason == "AwaitingApproval"
+        (offered,) = approvals_in(told(world).message)
+        world.edit(rollout={**rollout, "approved": asdict(offered)})
+        turn(world)
+        assert world.weights()[new] == 50
+
+    def test_a_step_that_waits_for_approval_tells_what_failed_there(self, world):
+        steps = [{"weight": 10, "hold": "Approval"}, {"weight": 50, "hold": "2m"}]
+        rollout = {**JUDGED, "steps": steps, "analysis": {"onFailure": "Pause"}}
+        begun(world, rollout)
+        turn(world)
+        shows(world, Verdict.PASS)
+        turn(world, minutes=3)
+        assert [each.failed for each in approvals_in(told(world).message)] == [None]
+        shows(world, Verdict.FAIL, Stage.LIVE, said="Failed: kept")
+        turn(world, minutes=3)
+        assert "waits for approval. Failed: kept. To go on: " in told(world).message
+        assert [each.failed for each in approvals_in(told(world).message)] == [["kept"]]
 
     @pytest.mark.parametrize("approved", [{}, {"despite": "AnalysisFailed"}])
     def test_who_ends_a_pause_lets_what_failed_pass_and_nothing_unproved(self, world, approved):
@@ -603,7 +674,7 @@ class TestFailure:
         waits = Check(name="errors", verdict="Inconclusive", since=world.now)
         failed = world.analysis
         world.analysis = failed.model_copy(update={"checks": [*failed.checks, waits]})
-        word = {"revision": new, "step": 1}
+        word = {"revision": new, "step": 1, "failed": ["kept"]}
         world.edit(rollout={**rollout, "approved": word | approved})
         turn(world, minutes=60)
         assert world.weights()[new] == 10
@@ -615,7 +686,7 @@ class TestFailure:
         if approved:
             world.analysis = failed
         else:
-            world.edit(rollout={**rollout, "approved": word | {"despite": "NotEnoughData"}})
+            world.edit(rollout={**rollout, "approved": asdict(offered)})
         turn(world)
         assert world.weights()[new] == 50
 

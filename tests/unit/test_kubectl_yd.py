@@ -325,13 +325,20 @@ def test_nothing_is_accepted_that_did_not_fail(world: Any, command: Any) -> None
 
 def test_an_approval_takes_back_in_spite_of_what_an_earlier_one_was(world: Any) -> None:
     released(world)
-    world.edit(rollout={"approved": {"revision": "a", "step": 3, "despite": "AnalysisFailed"}})
+    earlier = {"revision": "a", "step": 3, "despite": "AnalysisFailed", "failed": ["kept"]}
+    world.edit(rollout={"approved": earlier})
     world.raw = merged(world.raw, Approval("b", 1).patch())
     assert world.raw["spec"]["rollout"]["approved"] == {"revision": "b", "step": 1}
 
 
 names = st.from_regex(r"[a-z][a-z0-9]{0,9}-[0-9a-f]{8}", fullmatch=True)
-said = st.builds(Approval, names, st.integers(1, 20), st.sampled_from([None, *map(str, Despite)]))
+said = st.builds(
+    Approval,
+    names,
+    st.integers(1, 20),
+    st.sampled_from([None, *map(str, Despite)]),
+    st.sampled_from([None, ["kept", "keptByClass"]]),
+)
 
 
 @given(st.lists(said, max_size=3), names, st.text(alphabet="ab .;'{}", max_size=9))

@@ -126,7 +126,10 @@ class TestCanary:
         world.reconcile()
         assert world.weights() == {old: 90, new: 10}
         assert told(world).reason == "AwaitingApproval"
-        assert f'"approved":{{"revision":"{new}","step":1,"despite":null}}' in told(world).message
+        assert (
+            f'"approved":{{"revision":"{new}","step":1,"despite":null,"failed":null}}'
+            in told(world).message
+        )
         world.edit(rollout={**rollout, "approved": {"revision": old, "step": 1}})
         world.settle()
         assert world.weights()[new] == 10, "the word for another revision does not count"

@@ -348,7 +348,8 @@ class AnalysisStatus(ApiModel):
     )
     looks: int = Field(default=0, description="How often its pods were read.")
     looked_at: Time | None = Field(
-        default=None, description="Until when no more than a few looks in a row were missed, or found nobody."
+        default=None,
+        description="Until when no more than a few looks in a row were missed, or found nobody.",
     )
     unreadable: int = Field(
         default=0, description="How many of the last looks in a row found too few pods readable."

@@ -71,6 +71,9 @@ class Despite(StrEnum):
     NOT_ENOUGH_DATA = "NotEnoughData"
 
 
+CheckName = Annotated[str, Field(max_length=63)]
+
+
 class Approved(ApiModel):
     """The word of a person, bound to one revision so that it never lets another pass."""
 
@@ -85,6 +88,11 @@ class Approved(ApiModel):
         description="AnalysisFailed: the revision goes on although checks of analysis failed; the"
         " others are still asked. NotEnoughData: it goes on up to that step although nothing is"
         " proved yet; what fails later still calls it off.",
+    )
+    failed: Annotated[list[CheckName], Field(max_length=10)] | None = Field(
+        default=None,
+        description="The checks of analysis in spite of whose failure it goes on, by name. A pause"
+        " ends up to that step where all that failed are named; what fails later pauses anew.",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from yolofleet.api.names import RETRY_ANNOTATION
@@ -23,19 +23,22 @@ _RETRY: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """The word by which `revision` goes on, up to `step`; despite: what it goes on in spite of."""
+    """The word by which `revision` goes on, up to `step`.
+
+    despite: what it goes on in spite of; failed: the checks that failed, and are let pass.
+    """
 
     revision: str
     step: int
     despite: str | None = None
+    failed: list[str] | None = None
 
     def patch(self) -> dict[str, Any]:
         """Return it as a merge patch.
 
-        `despite` is always said: that of an earlier approval would stay, and hold for this one.
+        All is always said: that of an earlier approval would stay, and hold for this one.
         """
-        said = {"revision": self.revision, "step": self.step, "despite": self.despite}
-        return {"spec": {"rollout": {"approved": said}}}
+        return {"spec": {"rollout": {"approved": asdict(self)}}}
 
 
 def patching(name: str, namespace: str, patch: dict[str, Any]) -> str:

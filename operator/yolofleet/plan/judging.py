@@ -5,7 +5,7 @@ is in the status or on its workload, so that whoever goes on after a crash calls
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -131,8 +131,8 @@ def judgement(
 
     A failure is one whenever it was seen. All else is to be of this very step, and of a look that
     this process had: what the status has may be of before an outage. against: with whom it is to be
-    compared; None: with whoever it was. approved: whether a person ended a pause of this step; what
-    is not proved yet still is to be.
+    compared; None: with whoever it was. approved: whether a person's word is of this step: it ends
+    a pause for what failed by then; what is not proved yet still is to be.
 
     stage None: it has walked all steps, and only lacks pods. Of its own answers it need not prove
     anew what it did at the last step, or never could: it may have none, or nothing beside it.
@@ -145,10 +145,10 @@ def judgement(
     if found.margins_hash != margins_hash(asked):
         return Judgement.WAITS
     if found.verdict is Verdict.FAIL and not despite(detector, revision):
-        if any(each.revision == revision for each in found.failed):
-            return Judgement.FAILED
-        if not approved:
-            return Judgement.PAUSED
+        off = any(each.revision == revision for each in found.failed)
+        passes = _is_let_pass(detector, revision, failed_checks(found, revision))
+        if not (passes and (off or approved)):
+            return Judgement.FAILED if off else Judgement.PAUSED
     compared = against in (None, found.against)
     if not (observed.looked and compared and found.following == following):
         return Judgement.WAITS
@@ -182,6 +182,19 @@ def despite(detector: Detector, revision: str) -> bool:
     return bool(said and said.revision == revision and said.despite is Despite.ANALYSIS_FAILED)
 
 
+def failed_checks(found: AnalysisStatus | None, revision: str) -> list[str]:
+    """Return the checks that `revision` failed, as far as `found` tells."""
+    if found is None or found.revision != revision:
+        return []
+    return [check.name for check in found.checks if check.verdict is Verdict.FAIL]
+
+
+def _is_let_pass(detector: Detector, revision: str, failed: Iterable[str]) -> bool:
+    """Say whether a person named all of these checks, to have `revision` go on without them."""
+    said = detector.spec.rollout.approved
+    return bool(said and said.revision == revision and set(failed) <= set(said.failed or ()))
+
+
 def failures(detector: Detector, observed: Observed) -> dict[str, Failed]:
     """Return who failed by the limits of today, and whom no person lets go on.
 
@@ -198,6 +211,7 @@ def failures(detector: Detector, observed: Observed) -> dict[str, Failed]:
         for name, failed in _known(observed, known).items()
         if failed.margins_hash == by
         and not despite(detector, name)
+        and not _is_let_pass(detector, name, {failed.check, *failed_checks(known, name)})
         and not _tries_again(detector, known, failed)
     }
 

@@ -14,7 +14,7 @@ from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
 from yolofleet.plan.conditions.unreadable import remedy
 from yolofleet.plan.first import failure_of_the_first
-from yolofleet.plan.judging import Judgement, unproved
+from yolofleet.plan.judging import Judgement, failed_checks, unproved
 from yolofleet.plan.rollout import Progress
 from yolofleet.routers.choice import lacking
 
@@ -194,7 +194,8 @@ def judged(now: Situation, progress: Progress) -> Statement | None:
     if progress.judged is Judgement.FAILED:
         return _say(True, Reason.ANALYSIS_FAILED, f"{where}: {said}; it is being called off")
     if progress.judged in (Judgement.PAUSED, Judgement.UNJUDGED):
-        typed = approval(now.detector, progress.revision, _number(progress))
+        failed = failed_checks(found, progress.revision)
+        typed = approval(now.detector, progress.revision, _number(progress), failed=failed)
         message = f"{where}: {said}. To go on: {typed}"
         return _say(True, Reason.AWAITING_APPROVAL, message)
     if found and known and progress.judged is Judgement.WAITS:
@@ -202,7 +203,11 @@ def judged(now: Situation, progress: Progress) -> Statement | None:
     despite, long = "", progress.since and now.time - progress.since >= _patience(now)
     if long:
         typed = approval(
-            now.detector, progress.revision, _number(progress), Despite.NOT_ENOUGH_DATA
+            now.detector,
+            progress.revision,
+            _number(progress),
+            Despite.NOT_ENOUGH_DATA,
+            failed_checks(found, progress.revision),  # what was let pass before stays so
         )
         despite = f". To go on without proof: {typed}"
     if found and known and found.verdict is Verdict.ERROR:
@@ -241,9 +246,13 @@ def holding(_now: Situation, progress: Progress) -> Statement | None:
 
 
 def awaiting_approval(now: Situation, progress: Progress) -> Statement | None:
-    """Say how to approve the step."""
-    typed = approval(now.detector, progress.revision, progress.step)
-    message = f"{_at(progress)}: waits for approval. To go on: {typed}"
+    """Say how to approve the step, and what failed meanwhile."""
+    failed, found = None, now.observed.analysis
+    where = f"{_at(progress)}: waits for approval"
+    if found and progress.judged is Judgement.PAUSED:
+        failed, where = failed_checks(found, progress.revision), f"{where}. {found.said}"
+    typed = approval(now.detector, progress.revision, progress.step, failed=failed)
+    message = f"{where}. To go on: {typed}"
     return _say(True, Reason.AWAITING_APPROVAL, message)
 
 
