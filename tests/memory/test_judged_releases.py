@@ -552,6 +552,19 @@ async def test_who_only_lacked_pods_is_released_some_looks_after_an_outage(rollo
     assert world.stable() == new
 
 
+async def test_who_answers_all_is_released_though_nothing_beside_it_comes_back():
+    world, pods, new, others_are_there = await without_its_last_pod()
+    old, was = world.stable(), world.controllers.ready
+    world.controllers.ready = lambda pod: revision_of(pod) != old and was(pod)
+    for pod in world.server.all(kinds.POD):
+        world.controllers._run(pod)
+    await play(world, pods, 30)
+    assert world.stable() == old
+    others_are_there()
+    await play(world, pods, 3)
+    assert world.stable() == new
+
+
 @WAYS
 async def test_what_pauses_while_its_last_pod_starts_waits_for_a_person(rollout):
     world, pods, new, others_are_there = await without_its_last_pod(

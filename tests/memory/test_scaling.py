@@ -14,6 +14,7 @@ from memory_cluster.keda import keda
 from memory_cluster.kuberay import KubeRay
 from memory_cluster.server import MERGE
 from memory_cluster.world import NAMESPACE, World
+from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.plan.floor import EVERY, WINDOW
 
@@ -392,6 +393,33 @@ async def test_what_is_undone_beside_an_autoscaler_by_cpu_gives_back_what_it_ans
     assert 19 <= replicas(world, old) <= 22
     assert floor_of(world) == 2, "the autoscaler is free again"
     assert not world.unsafe()
+
+
+async def test_what_is_undone_while_there_is_no_room_holds_no_autoscaler_up() -> None:
+    """What was asked of the autoscaler once is no reason to ask for it again."""
+    world, load = await scaled(BY_CPU)
+    by_cpu(world, load, all_of_it=20)
+    await load.lasts(4 * EVERY_S)
+    await world.edit(canary={"model": B, "weight": 50})
+    await load.lasts(8 * EVERY_S)
+    placed = set[str]()
+
+    def has_a_place(pod: Manifest) -> bool:
+        placed.intersection_update(p["metadata"]["uid"] for p in world.server.all(kinds.POD))
+        if len(placed) < 14:
+            placed.add(pod["metadata"]["uid"])
+        return pod["metadata"]["uid"] in placed
+
+    for pod in world.server.all(kinds.POD):
+        has_a_place(pod)
+    world.controllers.ready = has_a_place
+    await world.edit(canary=None)
+    await load.lasts(15 * EVERY_S)
+    by_cpu(world, load, all_of_it=4)
+    await load.lasts(40 * EVERY_S)
+    assert load.shares() == {world.stable(): 100}
+    assert replicas(world, world.stable()) <= 5
+    assert floor_of(world) == 2
 
 
 @pytest.mark.parametrize("canary", [{"weight": 50}, {"weight": 50, "replicas": 6}])

@@ -146,7 +146,9 @@ class Sampler:
         trial.memory, seen = look(trial.memory, read, canary=names[0], stable=stable)
         now, subject = self._now(), trial.subject  # its step may be another by now
         found = judge(subject.asked, trial.found, seen, subject.standing, now=now)
-        shown = not found.unreadable and _are_there(pods, canary=names[0], stable=stable)
+        # Who answers all is compared with nobody any more.
+        beside = stable if subject.trial.weight < 100 else ""
+        shown = not found.unreadable and _are_there(pods, canary=names[0], stable=beside)
         found = trial.learned(found, now, shown=shown)
         age = now - (trial.announced_at or now)
         if is_news(subject.asked, trial.announced, found, age=age):

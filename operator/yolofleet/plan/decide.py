@@ -26,6 +26,7 @@ from yolofleet.plan.replicas import Case, desired_replicas, former_replicas, wit
 from yolofleet.plan.roles import Release
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaler import Scaling, scales_itself, scaling
+from yolofleet.plan.scaling import given_back
 from yolofleet.plan.shortage import shortage, unclaimable
 from yolofleet.plan.traffic import weights
 from yolofleet.routers.buckets import Buckets, assigned
@@ -163,7 +164,8 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         now=now,
     )
     trial = _trial(detector, observed, release)
-    least = release.capacity.full if _gives_back(observed, release, asked) else 0
+    back = _gives_back(observed, release, asked)
+    least = given_back(detector, observed, release.stable) if back else 0
     shown = _shadow(detector, observed, release, trial, now)
     return Plan(
         stable=release.stable,

@@ -27,6 +27,18 @@ def full_capacity(detector: Detector, observed: Observed, stable: str) -> int:
     return min(max(*running, scaling.min_replicas), scaling.max_replicas)
 
 
+def given_back(detector: Detector, observed: Observed, stable: str) -> int:
+    """Return the replicas that the stable revision needs beside what its autoscaler asks for.
+
+    Its own are no part of it: the number would hold itself up.
+    """
+    scaling = detector.spec.autoscaled
+    if scaling is None:
+        return 0
+    others = _by_others(detector, scaling, observed, stable)
+    return min(max(others, default=0), scaling.max_replicas)
+
+
 def _by_others(
     detector: Detector, scaling: Autoscaling, observed: Observed, stable: str
 ) -> Iterator[int]:
