@@ -752,6 +752,14 @@ def test_what_may_be_listed_and_not_watched_is_not_shown_as_it_was_once(watching
     assert shown(world, "pods") == []
 
 
+def test_an_answer_that_is_nested_too_deep_is_no_traceback(started: Any) -> None:
+    deep = "[" * 5000 + "]" * 5000
+    process = started(f"echo '{{\"items\":{deep}}}'", "get")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.startswith("a podTemplate among what kubectl answered is nested too deep")
+
+
 def test_an_answer_that_is_cut_off_is_no_traceback(started: Any) -> None:
     for command in (["get"], ["explain", "gate"], ["pause", "gate"]):
         process = started("echo '{\"items\":['", *command)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -96,9 +95,16 @@ def events(process: subprocess.Popen[str]) -> Iterator[Raw]:
 
 
 def _read(text: str) -> Raw:
-    with contextlib.suppress(ValueError):
+    try:
         if isinstance(found := json.loads(text), dict):
             return found
+    except RecursionError as error:
+        raise Failed(
+            "a podTemplate among what kubectl answered is nested too deep to be read; the operator"
+            " refuses it, too (InvalidSpec): ask for another detector by its name"
+        ) from error
+    except ValueError:
+        pass
     raise Failed("kubectl was ended in the middle of a word, or its answer is no JSON: try again")
 
 
