@@ -78,6 +78,17 @@ async def play(world: World, pods: Pods, looks: int) -> None:
     await world.pass_looks(looks, first=pods.count)
 
 
+async def fails(world: World, pods: Pods) -> None:
+    """Let what is on trial find nothing until that is stored, and no moment longer."""
+    pods.keeps = 0.0
+    for _ in range(100):
+        world.controllers.settle()
+        pods.count()
+        await world.pass_time(LOOK_S)
+        if world.status()["analysis"]["failed"]:
+            return
+
+
 async def in_the_dark(keeps: float, **spec: Any) -> tuple[World, Pods]:
     """Return a world whose new revision has been looked at once."""
     world = World()
@@ -192,13 +203,7 @@ async def test_what_failed_loses_its_weight_as_soon_as_that_is_stored(weight):
         if weights(world).get(new) == weight:
             break
         await play(world, pods, 1)
-    pods.keeps = 0.0
-    for _ in range(100):
-        world.controllers.settle()
-        pods.count()
-        await world.pass_time(LOOK_S)
-        if world.status()["analysis"]["failed"]:
-            break
+    await fails(world, pods)
     assert weights(world) == {old: 100 - weight, new: weight}
     await world.pass_time(0.2)
     assert weights(world) == {old: 100}
@@ -586,13 +591,7 @@ async def test_what_pauses_while_its_last_pod_starts_waits_for_a_person(rollout)
 
 async def test_what_failed_before_an_outage_is_called_off_before_anybody_looks():
     world, pods, new = await proved_at_the_last_step()
-    pods.keeps = 0.0
-    for _ in range(40):
-        world.controllers.settle()
-        pods.count()
-        await world.pass_time(LOOK_S)
-        if world.status()["analysis"]["failed"]:
-            break
+    await fails(world, pods)
     assert weights(world)[new] == 50
     await away(world, 7200, "gone")
     assert weights(world) == {world.stable(): 100}

@@ -18,7 +18,7 @@ from yolofleet.api.analysis import (
     Verdict,
 )
 from yolofleet.api.names import FAILED_ANNOTATION, RETRY_ANNOTATION
-from yolofleet.api.typed import approvals_in
+from yolofleet.api.typed import Approval, approvals_in
 from yolofleet.plan.judging import is_news
 
 V1, V2, V3 = ({"uri": f"https://models/{n}.onnx"} for n in (1, 2, 3))
@@ -101,6 +101,18 @@ def fail_in_the_dark(world: Any) -> None:
     fails(world)
     turn(world)
     turn(world)
+
+
+def paused_at_the_first_step(world: Any, new: str, *, minutes: int) -> Approval:
+    """Let what has pods pass in the dark and fail at its first step; return what is offered."""
+    shows(world, Verdict.PASS)
+    turn(world, minutes=3)
+    shows(world, Verdict.FAIL, Stage.LIVE)
+    turn(world, minutes=minutes)
+    assert world.weights()[new] == 10
+    assert told(world).reason == "AwaitingApproval"
+    (offered,) = approvals_in(told(world).message)
+    return offered
 
 
 def told(world: Any, kind: str = "Progressing") -> Any:
@@ -620,13 +632,7 @@ class TestFailure:
         rollout = {**JUDGED, "analysis": {"onFailure": "Pause"}}
         _, new = begun(world, rollout)
         turn(world)
-        shows(world, Verdict.PASS)
-        turn(world, minutes=3)
-        shows(world, Verdict.FAIL, Stage.LIVE)
-        turn(world, minutes=300)
-        assert world.weights()[new] == 10
-        assert told(world).reason == "AwaitingApproval"
-        (offered,) = approvals_in(told(world).message)
+        offered = paused_at_the_first_step(world, new, minutes=300)
         assert (offered.step, offered.despite, offered.failed) == (1, None, ["kept"])
         world.edit(rollout={**rollout, "approved": asdict(offered)})
         turn(world)
@@ -639,13 +645,7 @@ class TestFailure:
         _, new = begun(world, rollout)
         turn(world)
         world.edit(rollout={**rollout, "approved": {"revision": new, "step": 1} | word})
-        shows(world, Verdict.PASS)
-        turn(world, minutes=3)
-        shows(world, Verdict.FAIL, Stage.LIVE)
-        turn(world, minutes=3)
-        assert world.weights()[new] == 10
-        assert told(world).reason == "AwaitingApproval"
-        (offered,) = approvals_in(told(world).message)
+        offered = paused_at_the_first_step(world, new, minutes=3)
         world.edit(rollout={**rollout, "approved": asdict(offered)})
         turn(world)
         assert world.weights()[new] == 50
