@@ -121,7 +121,7 @@ def account(service: Entry, of: Controller) -> Manifest:
 
 
 def settings(account: Entry, of: Controller) -> Manifest:
-    return child("ConfigMap", account, of, data={"account": account.name})
+    return child("ConfigMap", account, of, data={"account": account.name, "of": "shop"})
 
 
 async def test_another_controller_makes_repairs_and_then_writes_nothing() -> None:
@@ -150,6 +150,41 @@ async def test_another_controller_makes_repairs_and_then_writes_nothing() -> Non
     (drift,) = both.of[SERVICE].drifts
     assert drift.handling is Handling.REPAIRED
     assert await both.turn() == []
+
+
+class BesideAController(MemoryClient):
+    """As soon as settings are applied, a controller of the cluster writes there too."""
+
+    async def send(self, request: requests.Request) -> Manifest:
+        answer = await super().send(request)
+        if request.content_type == requests.APPLY and "data" in answer:
+            seen = {"op": "add", "path": "/metadata/annotations/seen"}
+            seen["value"] = answer["metadata"]["resourceVersion"]
+            await super().send(requests.json_patch(answer, [seen], "else"))
+        return answer
+
+
+async def test_a_repair_is_told_although_the_rest_of_it_came_too_late() -> None:
+    """What was set is put right by one write, what was added by the next, which may be stale."""
+    server = Server(lambda: 0.0)
+    person, metadata = MemoryClient(server), {"name": "a", "namespace": "shop"}
+    theirs = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+    await person.send(requests.create(theirs, "user"))
+    both = Both(BesideAController(server))
+    await both.turn()
+    theirs |= {"kind": "ConfigMap", "data": {"account": "b", "more": "c"}}
+    await person.send(requests.apply(theirs, "somebody", force=True))
+
+    changes, drifts = await both.turn(), both.of[ACCOUNT].drifts
+    both.queue.add(Key(ACCOUNT, "shop/a"))
+    changes += await both.turn()
+    drifts += both.of[ACCOUNT].drifts
+    assert [(action, fields) for _, action, _, fields in changes] == [
+        (Action.APPLIED, ("data.account (taken)",)),
+        (Action.REVERTED, ("data.more (added)",)),
+    ]
+    told = {field for drift in drifts for field in drift.fields}
+    assert told == {"data.account (set by somebody)", "data.more (added by somebody)"}
 
 
 def test_a_kind_is_found_by_its_manifest_whoever_declared_it() -> None:

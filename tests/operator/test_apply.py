@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -35,6 +35,7 @@ class World:
         self.repaired: list[tuple[str, str]] = []
         self.policy = DriftPolicy.ENFORCE
         self.drifts: list[Drift] = []
+        self.written: list[Change] = []
         self.now = 0.0
         self.writer = self.new_writer()
 
@@ -118,22 +119,21 @@ class World:
         return self.child("autoscaling/v2", "HorizontalPodAutoscaler", spec)
 
     async def apply(self, *desired: Manifest) -> list[Change]:
-        """Look at the cluster anew and apply; again when others were faster, as the queue does."""
-        for _ in range(20):
+        """Look at the cluster anew and apply; return what was written."""
+        self.written = []
+
+        async def look_and_write() -> None:
             await self.look()
-            try:
-                over = self.cache.children(self.uid)
-                applied = await self.write(desired, over)
-            except (Conflict, NotFound):
-                await asyncio.sleep(0.05)
-            else:
-                self.drifts = applied.drifts
-                return applied.changes
-        raise AssertionError("others were faster twenty times")
+            applied = await self.write(desired, self.cache.children(self.uid))
+            self.drifts = applied.drifts
+
+        await until_nobody_is_faster(look_and_write)
+        return self.written
 
     async def write(self, desired: Sequence[Manifest], over: Sequence[Manifest]) -> Applied:
         """Apply once; raise what a write failed of."""
         applied = await self.writer.apply(desired, over, enforce=self.policy is DriftPolicy.ENFORCE)
+        self.written += applied.changes
         for failed in applied.failed:
             raise failed.error
         said = self.detector.get("status", {})
@@ -163,6 +163,19 @@ class World:
         """Change the Deployment as a person does."""
         person = self.kube.acting_as(manager)
         await person.merge(kinds.DEPLOYMENT, self.namespace, "gate", patch)
+
+
+async def until_nobody_is_faster(write: Callable[[], Awaitable[None]]) -> None:
+    """Do `write` as the queue has it done: again where others wrote in between.
+
+    Controllers of the cluster do, whenever a Deployment changes.
+    """
+    for _ in range(20):
+        try:
+            return await write()
+        except (Conflict, NotFound):
+            await asyncio.sleep(0.05)
+    raise AssertionError("others were faster twenty times")
 
 
 @pytest.fixture
@@ -657,9 +670,13 @@ async def test_a_child_is_known_again_once_its_label_is_back(world: World) -> No
     await world.edit(label)
     await world.look()
     assert world.cache.owned_by(world.uid) == []
-    seen = await world.writer.children(world.uid, f"{world.namespace}/gate", ["gate", "none"])
-    assert [child["metadata"]["name"] for child in seen] == ["gate"], "it serves as before"
-    await world.writer.apply([world.deployment()], over=seen)
+
+    async def look_itself_and_write() -> None:
+        seen = await world.writer.children(world.uid, f"{world.namespace}/gate", ["gate", "none"])
+        assert [child["metadata"]["name"] for child in seen] == ["gate"], "it serves as before"
+        await world.write([world.deployment()], over=seen)
+
+    await until_nobody_is_faster(look_itself_and_write)
     assert (await world.live())["metadata"]["labels"][names.MANAGED_BY_LABEL] == names.MANAGED_BY
     assert [entry.name for entry in world.cache.owned_by(world.uid)] == ["gate"]
 

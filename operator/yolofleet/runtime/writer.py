@@ -338,12 +338,10 @@ class Writer(Generic[E]):
             return None
         try:
             live = await self._adopted(live, owner)
-            changes, drifts = await self._apply(manifest, digest, live, enforce)
+            await self._apply(manifest, digest, live, enforce, done)
         except Stale:
             await self._look_at(live)
             raise
-        done.changes.extend(changes)
-        done.drifts.extend(drifts)
         return self._contests.again(live.uid)
 
     def _keep_unreported(self, uid: str, done: Applied) -> None:
@@ -353,8 +351,8 @@ class Writer(Generic[E]):
             self._unreported[uid] = once
 
     async def _apply(
-        self, desired: Manifest, digest: bytes, live: Entry, enforce: bool
-    ) -> tuple[list[Change], list[Drift]]:
+        self, desired: Manifest, digest: bytes, live: Entry, enforce: bool, done: Applied
+    ) -> None:
         proof = self._proven.get(live.uid)
         hashes = proof.hashes if proof and proof.digest == digest else hashes_of(desired)
         whole = wanted = self._noted(desired, hashes)
@@ -362,31 +360,34 @@ class Writer(Generic[E]):
         by_others = found.by_others
         if enforce and found.can_wait and self._contests.calm(live.uid):
             self._contests.see(live.uid, by_others)
-            return [], self._contested(live, by_others)
+            done.drifts += self._contested(live, by_others)
+            return
         contested = self._contests.see(live.uid, by_others) if enforce else set()
         left = await self._left(live, by_others, contested) if enforce else found.drift
         drifts = self._drifts(live, found.drift, contested, enforce)
-        changes: list[Change] = []
-        if any(each.path == _REPLICAS and each.how is How.DROPPED for each in found.ours):
-            live, handed_over = await self._hand_over(desired, live)
-            changes += handed_over
         if left:
             wanted = without(wanted, [each.path for each in found.changed if each in left])
             found = found.without(left)
-        if found.ours or found.changed:
-            live, change = await self._change(wanted, live, found)
-            changes.append(change)
-        named = names_of(left)
-        extra = self._extra(whole, live) if enforce else []
-        if extra := [each for each in extra if each.field not in named]:
-            live, change = await self._revert(whole, live, extra)
-            changes.append(change)
+        written, named = len(done.changes), names_of(left)
+        try:
+            if any(each.path == _REPLICAS and each.how is How.DROPPED for each in found.ours):
+                live = await self._hand_over(desired, live, done)
+            if found.ours or found.changed:
+                live = await self._change(wanted, live, found, done)
+            extra = self._extra(whole, live) if enforce else []
+            if extra := [each for each in extra if each.field not in named]:
+                live = await self._revert(whole, live, extra, done)
+        except ClusterError:
+            if len(done.changes) > written:  # nobody sees again what that has put right
+                done.drifts += drifts
+            raise
+        changes = len(done.changes) - written
         if changes:
             base = whole if enforce else wanted
             drifts += self._learn_unkept(base, hashes, live, enforce, named)
         if changes and enforce and by_others:
             put_right = [each for each in by_others if each.field not in named]
-            self._contests.repaired(live.uid, put_right, len(changes))
+            self._contests.repaired(live.uid, put_right, changes)
         if enforce and left:
             self._proven.pop(live.uid, None)  # so that it is compared again
         else:
@@ -394,7 +395,7 @@ class Writer(Generic[E]):
             self._proven[live.uid] = _Proof(live.version, digest, enforce, hashes, kept)
         self._forget_the_gone()
         contest = self._contests.reported(live.uid)
-        return changes, drifts if contest is None or contest in drifts else [*drifts, contest]
+        done.drifts += drifts if contest is None or contest in drifts else [*drifts, contest]
 
     def _drifts(
         self,
@@ -525,7 +526,7 @@ class Writer(Generic[E]):
         deleted = self._logged(gone, Change(Action.DELETED, *_names(gone), (live.kind.fixed,)))
         return [deleted, await self._create(desired)]
 
-    async def _change(self, desired: Manifest, live: Entry, found: Found) -> tuple[Entry, Change]:
+    async def _change(self, desired: Manifest, live: Entry, found: Found, done: Applied) -> Entry:
         """Apply what is desired to the very state that was compared.
 
         It names the owner again, who may have left the object behind a moment ago.
@@ -534,22 +535,25 @@ class Writer(Generic[E]):
         as_seen = desired | {"metadata": desired["metadata"] | this}
         entry = await self._send(requests.apply(as_seen, self._ours.manager, force=True))
         fields = self._note(live, found.ours, found.changed)
-        return entry, self._logged(desired, Change(Action.APPLIED, *_names(desired), fields))
+        change = Change(Action.APPLIED, *_names(desired), fields)
+        done.changes.append(self._logged(desired, change))
+        return entry
 
-    async def _hand_over(self, desired: Manifest, live: Entry) -> tuple[Entry, list[Change]]:
+    async def _hand_over(self, desired: Manifest, live: Entry, done: Applied) -> Entry:
         """Keep the live replicas when we stop to set them: a field without owner falls to 1."""
         patch = patches.address(live.manifest())
         patch["spec"] = {"replicas": live.manifest()["spec"]["replicas"]}
         try:
             live = await self._send(requests.apply(patch, self._ours.handover_manager, force=False))
         except Conflict:  # the autoscaler has it already, with another value
-            return live, []
+            return live
         change = Change(Action.HANDED_OVER, *_names(desired), ("spec.replicas",))
-        return live, [self._logged(desired, change)]
+        done.changes.append(self._logged(desired, change))
+        return live
 
     async def _revert(
-        self, desired: Manifest, live: Entry, extra: Sequence[Difference]
-    ) -> tuple[Entry, Change]:
+        self, desired: Manifest, live: Entry, extra: Sequence[Difference], done: Applied
+    ) -> Entry:
         """Remove what others added, from the end so that places in lists stay right."""
         operations = [patches.unchanged_since(str(live.version))]
         last_first = sorted({each.path for each in extra}, key=place_of, reverse=True)
@@ -558,7 +562,8 @@ class Writer(Generic[E]):
             requests.json_patch(live.manifest(), operations, self._ours.manager)
         )
         change = Change(Action.REVERTED, *_names(desired), self._note(live, (), extra))
-        return entry, self._logged(desired, change)
+        done.changes.append(self._logged(desired, change))
+        return entry
 
     async def _delete(self, live: Manifest, done: Applied) -> bool:
         """Delete an object; return whether it is gone, and not only on its way out."""
