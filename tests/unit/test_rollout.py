@@ -116,27 +116,6 @@ class TestCanary:
         world.reconcile()
         assert world.weights()[new] == 10
 
-    @pytest.mark.parametrize("surge", [1, "100%"])
-    def test_what_answers_for_a_dead_stable_has_the_pods_for_it_while_it_does(self, world, surge):
-        """All of stable's are to come back, and nobody waits for room in the surge meanwhile."""
-        released(world, replicas=4, rollout=CANARY | {"maxSurge": surge})
-        old, new = begun(world)
-        turn(world)
-        assert world.replicas() == {old: 4, new: 1}
-        world.broken = {V1["uri"]}
-        turn(world)
-        turn(world)
-        assert world.weights() == {old: 0, new: 100}
-        assert world.replicas() == {old: 4, new: 4}
-        world.broken = set()
-        world.run_pods(step=3)
-        world.reconcile()
-        world.reconcile()
-        assert world.replicas() == {old: 4, new: 4}, "until stable is whole"
-        turn(world)
-        assert world.weights() == {old: 90, new: 10}
-        assert world.replicas() == {old: 4, new: 1}
-
     def test_approval_is_an_edit_bound_to_the_revision(self, world):
         steps = [{"weight": 10, "hold": "Approval"}]
         rollout = {"strategy": "Canary", "steps": steps}
@@ -481,22 +460,22 @@ def test_what_is_carried_and_what_is_left_make_a_whole(full):
         (Capacity(4, 1), 100, 1, 4, 1),
         (Capacity(4, 0), 100, 0, 4, 0),
         (Capacity(4, 0), 100, 0, 3, 1),
-        (Capacity(4, 4), 50, 3, 4, 3),  # what is kept is not taken back by a smaller step
+        (Capacity(4, 4), 50, 3, 4, 3),  # what runs is not taken back by a smaller step
         (Capacity(4, 4), 100, 9, 4, 4),
     ],
 )
 def test_the_incoming_one_gets_what_the_surge_leaves(capacity, goal, running, others, wanted):
-    given = incoming(capacity, goal, kept=running, others=others, stuck=False)
+    given = incoming(capacity, goal, running=running, kept=running, others=others, stuck=False)
     assert given == wanted
 
 
 def test_with_nothing_of_the_old_ready_one_pod_more_is_the_way_out():
-    assert incoming(Capacity(3, 1), 100, kept=0, others=9, stuck=True) == 1
+    assert incoming(Capacity(3, 1), 100, running=0, kept=0, others=9, stuck=True) == 1
 
 
 @pytest.mark.parametrize(("others", "left"), [(4, 2), (5, 1), (9, 1)])
 def test_the_incoming_one_gives_up_what_it_serves_nobody_with_where_others_need_room(others, left):
-    given = incoming(Capacity(3, 3), 100, kept=1, others=others, stuck=False)
+    given = incoming(Capacity(3, 3), 100, running=2, kept=1, others=others, stuck=False)
     assert given == left
 
 

@@ -44,20 +44,18 @@ def replicas_for(weight: int, full: int) -> int:
     return next((n for n in range(full) if share_rounded_up(n, full) >= weight), full)
 
 
-def planned(capacity: Capacity, goal: int) -> int:
-    """Return the replicas that the new revision is to have for `goal` percent of the traffic."""
-    return capacity.full if goal == 100 else max(1, ceil(capacity.kept * goal / 100))
-
-
-def incoming(capacity: Capacity, goal: int, *, kept: int, others: int, stuck: bool) -> int:
+def incoming(
+    capacity: Capacity, goal: int, *, running: int, kept: int, others: int, stuck: bool
+) -> int:
     """Return the replicas of the new revision.
 
     goal: the percent that it is to get. kept: of those that run, which stay although there is no
     room. others: pods that all other revisions have or need. stuck: nothing of the old one is
     ready; then one more pod than the surge allows is the way out.
     """
+    wanted = capacity.full if goal == 100 else max(1, ceil(capacity.kept * goal / 100))
     allowed = max(capacity.full + capacity.surge - others, int(stuck))
-    return min(max(kept, min(planned(capacity, goal), allowed)), capacity.full)
+    return min(max(kept, min(max(running, wanted), allowed)), capacity.full)
 
 
 def outgoing(
@@ -67,7 +65,7 @@ def outgoing(
 
     weight_new: the percent that the router gives the successor.
     """
-    wanted = planned(capacity, goal)
+    wanted = capacity.full if goal == 100 else max(1, ceil(capacity.kept * goal / 100))
     taken = min(parts(weight_new, capacity.kept), ready_new) if capacity.kept else 0
     last = 1 if weight_new < 100 and capacity.kept else 0  # whoever has weight has a pod
     needed = max(capacity.kept - taken, last)

@@ -7,15 +7,7 @@ from enum import Enum
 
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Strategy
-from yolofleet.plan.capacity import (
-    incoming,
-    outgoing,
-    planned,
-    remaining,
-    replicas_for,
-    scaled_up,
-    share_of,
-)
+from yolofleet.plan.capacity import incoming, outgoing, remaining, replicas_for, scaled_up, share_of
 from yolofleet.plan.draining import drained
 from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
@@ -126,33 +118,25 @@ def going_out(case: Case) -> int:
 
 
 def coming_in(case: Case) -> int:
-    """Take what its goal needs and others leave room for.
-
-    In the middle of its steps it may have to answer for a stable revision that is dead, all of
-    whose pods are to come back: it has what that needs beside them for as long.
-    """
+    """Take what its goal needs and others leave room for."""
     observed, capacity, progress = case.observed, case.release.capacity, case.release.progress
     if progress is None or progress.held:
         return case.running if observed.deployed(case.name) else _recorded(observed, case.name)
-    short, old = _short(observed, case.release), case.release.stable
+    short = _short(observed, case.release)
     whole = progress.strategy is Strategy.BLUE_GREEN  # a whole set also in the dark
-    goal, weight = 100 if whole else progress.goal, observed.weights.get(case.name, 0)
-    dead = not observed.ready(old)
-    alone = dead and weight > goal
-    needed = replicas_for(weight, capacity.kept)
-    kept = case.running
-    if short or 0 < observed.replicas(old) <= observed.ready(old):
-        kept = min(kept, needed if short else max(needed, planned(capacity, goal)))
+    needed = replicas_for(observed.weights.get(case.name, 0), capacity.kept)
+    old = case.release.stable
     ours = max(_asked(observed, old), capacity.full)  # others may have scaled it beyond that
     before = min(observed.replicas(old), ours)
-    if alone or (dead and case.detector.spec.autoscaled):
-        before = 0  # its autoscaler would have back what it gave up
+    if not observed.ready(old) and case.detector.spec.autoscaled:
+        before = 0  # it is dead, and its autoscaler would have back what it gave up
     return incoming(
         capacity,
-        weight if alone else goal,
-        kept=kept,
+        100 if whole else progress.goal,
+        running=case.running,
+        kept=min(case.running, needed) if short else case.running,
         others=case.former + before + short,
-        stuck=dead,
+        stuck=not observed.ready(old),
     )
 
 
