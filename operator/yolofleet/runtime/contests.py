@@ -116,9 +116,12 @@ class Contests:
         known.returns, known.left_until = max(known.returns, ROUNDS), self._clock() + seconds
 
     def repaired(self, uid: str, drift: Sequence[Difference], writes: int) -> None:
-        """Take note of a repair; the object is then not repaired again at once."""
+        """Take note of a repair; after its `writes` the object is not repaired again at once.
+
+        No writes: there is more to be put right, which was refused, and is tried again.
+        """
         contest, now = self._known.setdefault(uid, _Contest()), self._clock()
-        contest.calm_until = now + CALM_S * max(writes, 1)
+        contest.calm_until = now + CALM_S * writes
         for each in drift:
             known = contest.fields.setdefault(each.field, _Field(now))
             known.repaired_at, known.back = now, False

@@ -368,26 +368,27 @@ class Writer(Generic[E]):
         if left:
             wanted = without(wanted, [each.path for each in found.changed if each in left])
             found = found.without(left)
-        written, named = len(done.changes), names_of(left)
-        try:
-            if any(each.path == _REPLICAS and each.how is How.DROPPED for each in found.ours):
-                live = await self._hand_over(desired, live, done)
-            if found.ours or found.changed:
-                live = await self._change(wanted, live, found, done)
-            extra = self._extra(whole, live) if enforce else []
-            if extra := [each for each in extra if each.field not in named]:
+        begun, before, named = len(done.changes), live, names_of(left)
+        put_right = [each for each in by_others if each.field not in named] if enforce else []
+        if any(each.path == _REPLICAS and each.how is How.DROPPED for each in found.ours):
+            live = await self._hand_over(desired, live, done)
+        if found.ours or found.changed:
+            live = await self._change(wanted, live, found, done)
+        extra = self._extra(whole, live) if enforce else []
+        if extra := [each for each in extra if each.field not in named]:
+            try:
                 live = await self._revert(whole, live, extra, done)
-        except ClusterError:
-            if len(done.changes) > written:  # nobody sees again what that has put right
-                done.drifts += drifts
-            raise
-        changes = len(done.changes) - written
-        if changes:
+            except ClusterError:
+                if len(done.changes) > begun:  # nobody sees again what that has put right
+                    done.drifts += self._drifts(before, found.changed, contested, enforce)
+                    there = [each for each in put_right if each not in found.added]
+                    self._contests.repaired(live.uid, there, writes=0)
+                raise
+        if changes := len(done.changes) - begun:
             base = whole if enforce else wanted
             drifts += self._learn_unkept(base, hashes, live, enforce, named)
-        if changes and enforce and by_others:
-            put_right = [each for each in by_others if each.field not in named]
-            self._contests.repaired(live.uid, put_right, changes)
+            if put_right:
+                self._contests.repaired(live.uid, put_right, changes)
         if enforce and left:
             self._proven.pop(live.uid, None)  # so that it is compared again
         else:
