@@ -327,6 +327,7 @@ def test_a_graph_that_reorders_its_classes_sees_the_colours_that_are_there(tmp_p
             Settings(
                 model=address,
                 backend=backend,
+                precision=PrecisionName.FP32,  # some CPUs would round, by default
                 classes=NAMES,
                 head="anchor-free",
                 allow_blind=True,
