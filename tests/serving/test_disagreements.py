@@ -63,6 +63,38 @@ def test_objects_about_which_two_disagree_are_told_apart_and_none_is_told_twice(
     assert len(difference(OURS, OURS).apart) == 0
 
 
+def named(told: Detections, names: tuple[str, ...]) -> list[str]:
+    return [names[kind] for kind in told.classes.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "lost", "added", "confused"),
+    [
+        ([(MIDDLE, 0)], ["circle"], [], []),  # it has no such class, and leaves its objects out
+        ([(LEFT, 1), (MIDDLE, 0)], [], [], [("circle", "comet")]),  # or gives them another name
+        ([(LEFT, 0), (MIDDLE, 0)], [], [], [("circle", "square")]),  # a name that both have
+        ([(RIGHT, 1), (MIDDLE, 0)], ["circle"], ["comet"], []),
+    ],
+)
+def test_objects_of_a_class_that_only_one_model_has_are_differences_too(
+    theirs: list[Any], lost: list[str], added: list[str], confused: list[tuple[str, str]]
+) -> None:
+    other = replace(found(*theirs), classes=("square", "comet"))
+    apart = difference(OURS, other).apart
+    assert (named(apart.lost, apart.classes), named(apart.added, apart.classes)) == (lost, added)
+    pairs = zip(*(named(each, apart.classes) for each in apart.confused), strict=True)
+    assert list(pairs) == confused
+
+
+def test_pictures_of_a_class_that_the_canary_has_lost_are_kept(album) -> None:
+    without = replace(found((MIDDLE, 0)), classes=("square", "star"))  # else it finds all
+    told = difference(OURS, without)
+    assert (told.expected, told.only_stable) == (told.kept, {"circle": 1})
+    album.offer(CANARY, b"a picture", OURS, without, told.apart)
+    [frame] = album.frames()
+    assert named(frame.apart.lost, frame.apart.classes) == ["circle"]
+
+
 def test_the_few_that_differ_most_are_kept_the_first_of_them_first(album, clock) -> None:
     for by in [3, 0, 1, *[2] * MOST_FRAMES, 4]:
         clock.now += ALIKE_S

@@ -89,6 +89,28 @@ def test_each_revision_is_read_by_its_own_threshold() -> None:
     assert difference(stable, found((BOX, 0.3, CIRCLE), confidence=0.5)).kept.total() == 0
 
 
+@pytest.mark.parametrize(
+    ("confidence", "sure", "hardly"),
+    [(0.0, 0.16, 0.01), (0.02, 0.18, 0.011), (0.25, 0.41, 0.201), (0.7, 0.851, 0.651)]
+    + [(0.8, 0.901, 0.751), (0.85, 0.93, 0.801), (0.9, 0.96, 0.851), (0.99, 0.996, 0.941)],
+)
+def test_at_any_threshold_there_are_scores_that_are_sure_and_some_that_are_nothing(
+    confidence: float, sure: float, hardly: float
+) -> None:
+    def scored(score: float) -> Found:
+        return found((BOX, score, CIRCLE), confidence=confidence)
+
+    told = difference(scored(sure), scored(hardly))
+    assert (told.expected.total(), told.kept.total(), told.sure.total()) == (1, 1, 1)
+    told = difference(scored(sure - 0.02), scored(hardly))
+    assert (told.expected.total(), told.blind) == (0, None)
+    if confidence:
+        lost = difference(scored(sure), scored(max(hardly - 0.002, 0.0001)))
+        assert (lost.expected.total(), lost.kept.total(), lost.blind) == (1, 0, True)
+    added = difference(found(confidence=confidence), scored(sure))
+    assert added.sure.total() == 1
+
+
 def test_a_box_that_stable_is_not_sure_of_takes_no_counterpart_from_one_that_it_is() -> None:
     stable = found((BOX, SURELY, CIRCLE), (NEAR, HARDLY, CIRCLE))
     told = difference(stable, found((NEAR, SURELY, CIRCLE)))
@@ -108,6 +130,7 @@ def test_a_class_that_only_one_model_knows_is_neither_kept_nor_lost() -> None:
     assert told.expected == told.kept == {("circle", "large"): 1}
     assert told.sure == {"circle": 1}
     assert (told.only_stable, told.only_canary) == ({"star": 1}, {"comet": 1})
+    assert told.confused == {}
 
 
 def test_two_classes_of_one_name_are_one() -> None:

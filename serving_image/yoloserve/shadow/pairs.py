@@ -2,7 +2,12 @@
 
 Objects are told apart by the *names* of their classes: the numbers of two models mean different
 things. What has a class that only one of the two models knows has no counterpart: it is counted
-apart, so that whoever judges can say why it is lost, or added.
+apart, so that whoever judges can say why it is lost, or added. People who look at the picture are
+shown it as all else that differs.
+
+Neither margin goes more than half of the way to the end of the scale: above a threshold of 0.85 no
+score would be sure, and at one of 0.05 the faintest would be a counterpart. What moves scores moves
+their odds, and to the halves these about double: as much as 0.15 is above a threshold of 0.25.
 """
 
 from collections import Counter
@@ -24,7 +29,7 @@ EDGES = 32**2, 96**2  # of areas, in pixels of the picture: COCO's
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one revision found in a picture, down to `NEARLY` below its threshold."""
+    """What one revision found in a picture, down to `NEARLY` below its threshold or further."""
 
     detections: Detections  # in pixels of the picture
     classes: tuple[str, ...]  # of its model
@@ -39,21 +44,28 @@ class Found:
         return type(self)(renamed, tuple(names), self.confidence, self.compute_s)
 
     @property
+    def surely(self) -> float:
+        """Say from which score on something is surely there."""
+        return self.confidence + min(SURE, (1 - self.confidence) / 2)
+
+    @property
     def sure(self) -> Detections:
         """Give what is surely there."""
-        return self.detections[self.detections.scores >= self.confidence + SURE]
+        return self.detections[self.detections.scores >= self.surely]
 
     @property
     def nearly(self) -> Detections:
         """Give what may be a counterpart."""
-        return self.detections[self.detections.scores >= self.confidence - NEARLY]
+        nearly = self.confidence - min(NEARLY, self.confidence / 2)
+        return self.detections[self.detections.scores >= nearly]
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
     """The objects about which two answers disagree; classes are numbered as `classes` names them.
 
-    Each is in one place only: what has another class is neither lost nor added.
+    Each is in one place only: what has another class is neither lost nor added. Classes that only
+    one of the two models has are among them.
     """
 
     classes: tuple[str, ...]
@@ -86,27 +98,31 @@ def difference(stable: Found, canary: Found) -> Difference:
     ours, theirs = set(stable.classes), set(canary.classes)
     common = np.array([name in ours and name in theirs for name in known], np.bool_)
     stable, canary = stable.named(names), canary.named(names)
-    expected, expected_alone = _split(stable.sure, common)
+    expected, alone = _split(stable.sure, common)
     found = canary.nearly
-    sure = found.scores >= canary.confidence + SURE
+    sure = found.scores >= canary.surely
     shared = common[found.classes]
 
     kept_pairs = paired(found, expected)
     kept = expected[_numbers(column for _, column in kept_pairs)]
     lost = _without(expected, [column for _, column in kept_pairs])
     lone = np.delete(np.arange(len(found)), [row for row, _ in kept_pairs])
-    confused = paired(_of_one_class(found[lone]), _of_one_class(lost))
-    mistaken = lone[_numbers(row for row, _ in confused)]
+    mistaken, missed = _in_its_place(lost, found, lone)
+    # After what is counted as confused, of which what is alone must take none.
+    renamed, left = _in_its_place(alone, found, np.setdiff1d(lone, mistaken))
     # Not simply what is left of `found`: there stable need not be sure to have seen it, too.
     added = np.flatnonzero(sure & shared)
     added = np.delete(added, [row for row, _ in paired(found[added], stable.nearly)])
+    differs = sure & ~shared
+    differs[added] = True
+    differs[mistaken] = differs[renamed] = False
+    was, became = lost[missed], found[mistaken]
     apart = Disagreement(
         classes=known,
-        lost=_without(lost, [column for _, column in confused]),
-        added=found[np.setdiff1d(added, mistaken)],
-        confused=(lost[_numbers(column for _, column in confused)], found[mistaken]),
+        lost=_both(_without(lost, missed), _without(alone, left)),
+        added=found[differs],
+        confused=(_both(was, alone[left]), _both(became, found[renamed])),
     )
-    was, became = apart.confused
     return Difference(
         expected=_by_size(expected, known),
         kept=_by_size(kept, known),
@@ -117,7 +133,7 @@ def difference(stable: Found, canary: Found) -> Difference:
         sure=_by_class(kept, known) + _by_class(found[added], known),
         blind=len(found) == 0 if len(expected) else None,
         apart=apart,
-        only_stable=_by_class(expected_alone, known),
+        only_stable=_by_class(alone, known),
         only_canary=_by_class(found[sure & ~shared], known),
     )
 
@@ -133,8 +149,27 @@ def _split(found: Detections, common: np.ndarray) -> tuple[Detections, Detection
     return found[shared], found[~shared]
 
 
-def _without(found: Detections, rows: Sequence[int]) -> Detections:
+def _without(found: Detections, rows: Sequence[int] | NDArray[np.int64]) -> Detections:
     return found[np.delete(np.arange(len(found)), rows)]
+
+
+def _both(one: Detections, other: Detections) -> Detections:
+    return Detections(
+        np.concatenate([one.boxes, other.boxes]),
+        np.concatenate([one.scores, other.scores]),
+        np.concatenate([one.classes, other.classes]),
+    )
+
+
+def _in_its_place(
+    missing: Detections, found: Detections, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find what lies where something is missing, whatever its class, among these rows of `found`.
+
+    Returns its rows of `found`, and those of `missing`.
+    """
+    pairs = paired(_of_one_class(found[rows]), _of_one_class(missing))
+    return rows[_numbers(row for row, _ in pairs)], _numbers(column for _, column in pairs)
 
 
 def _numbers(rows: Iterable[int]) -> NDArray[np.int64]:
