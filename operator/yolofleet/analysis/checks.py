@@ -33,6 +33,7 @@ from yolofleet.analysis.sums import (
     COPIES,
     KEPT,
     LATENCY,
+    LEAST_COPIES,
     LEAST_OF_STRATUM,
     REQUESTS,
     SEES_NOTHING,
@@ -157,9 +158,21 @@ def kept(case: Case) -> Finding:
         tally, asked, f"keeps {tally.share:.2f} of what {case.against} is sure of", "objects"
     )
     why = [_unknown(case.unknown)] if case.unknown else []
-    if tally.n < asked.least and case.left_out:
-        why.append(case.left_out)
+    if tally.n < asked.least and (lacks := case.left_out or _too_little_sure(case)):
+        why.append(lacks)
     return replace(finding, message="; ".join([finding.message, *why]))
+
+
+def _too_little_sure(case: Case) -> str:
+    """Say so where the stable revision is sure of something in few of the pictures: it may last."""
+    copies, seen = case.sums.tally(COPIES), case.sums.tally(SEES_NOTHING).n
+    compared = copies.n - copies.k
+    if compared < LEAST_COPIES or seen * 10 >= compared:
+        return ""
+    return (
+        f"{case.against} is sure of something in {seen:,} of {compared:,} pictures: either little"
+        " comes by, or what does scores too near to its inference.confidence"
+    )
 
 
 def _unknown(classes: Mapping[str, int]) -> str:

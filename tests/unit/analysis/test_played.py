@@ -38,6 +38,25 @@ def test_why_no_pictures_are_compared_is_told(why: str) -> None:
     assert "not compared" not in next(c.message for c in status.checks if c.name == "kept")
 
 
+def test_that_stable_is_sure_of_next_to_nothing_in_what_is_compared_is_told() -> None:
+    played = Played()
+
+    def kept(compared: int, seen: int = 0) -> str:
+        played.stable[0].frames["compared"] += compared
+        played.stable[0].seen += seen
+        return next(check.message for check in played.look().checks if check.name == "kept")
+
+    played.look()
+    assert kept(99) == "0 of 150 objects"
+    assert kept(3901, 3) == (
+        f"0 of 150 objects; {STABLE} is sure of something in 3 of 4,000 pictures: either little"
+        " comes by, or what does scores too near to its inference.confidence"
+    )
+    assert kept(0, 397) == "0 of 150 objects"  # a tenth: they come slowly, but they come
+    played.stable[0].frames["skipped_options"] += 90_000
+    assert "options of their own" in kept(4000)  # what most requests do comes first
+
+
 def seen(
     played: Played,
     dice: random.Random,
