@@ -47,6 +47,79 @@ def test_a_description_names_its_classes(folder: Path, names) -> None:
     requires_the_star(read(folder / "data.yaml", NAMES))
 
 
+@pytest.mark.parametrize("name", ["classes.txt", "obj.names", "_darknet.labels", "data.yml"])
+@pytest.mark.parametrize("where", [".", "labels", "labels/val", "images", "images/val"])
+@pytest.mark.parametrize("asked", [".", "images", "images/val"])
+def test_what_classes_are_called_is_read_where_annotation_tools_put_it(
+    folder: Path, name: str, where: str, asked: str
+) -> None:
+    listed = "names: [star, circle]" if name == "data.yml" else "\ufeffstar\r\ncircle\r\n\r\n"
+    (folder / where / name).write_text(listed)
+    (folder / "labels" / "val" / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    requires_the_star(read(folder / asked, NAMES))
+
+
+def test_a_list_above_the_sets_of_a_folder_is_read_for_all_of_them(folder: Path) -> None:
+    (folder / "labels" / "val" / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    (folder / "one").mkdir()
+    for part in ("images", "labels"):
+        (folder / part).rename(folder / "one" / part)
+    (folder / "classes.txt").write_text("star\n")
+    requires_the_star(read(folder, NAMES))
+
+
+def test_a_flat_set_lists_its_classes_beside_its_pictures(folder: Path) -> None:
+    (flat := folder / "images" / "val" / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    flat.with_name("b.txt").touch()
+    (folder / "labels" / "val").rename(folder / "elsewhere")
+    flat.with_name("classes.txt").write_text("star\n")
+    for asked in (folder, folder / "images", folder / "images" / "val"):
+        requires_the_star(read(asked, NAMES))
+    flat.with_name("classes.txt").rename(folder / "obj.names")
+    (folder / "train.txt").write_text("images/val/a.jpg\nimages/val/b.jpg\n")
+    requires_the_star(read(folder / "train.txt", NAMES))
+
+
+def test_lists_of_classes_may_be_longer_than_others_and_contradict_none(folder: Path) -> None:
+    (folder / "classes.txt").write_text("circle\nsquare\n")
+    (longer := folder / "labels" / "val" / "classes.txt").write_text("circle\nsquare\nstar\n")
+    requires_the_star(read(folder, NAMES))
+    (folder / "data.yaml").write_text("{names: [circle, square, star], val: images/val}")
+    longer.write_text("star\ncircle\nsquare\n")
+    says = f"class 0 is 'circle' in {folder}/data.yaml, and 'star' in {longer}: "
+    with pytest.raises(InvalidSettings, match=says):
+        read(folder, NAMES)
+    requires_the_star(read(folder / "data.yaml", NAMES))  # who names it means it
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("dog\n", "the model has no class 'dog'; it has: circle, square, star"),
+        ("circle\n\nstar\n", "line 2 is empty, and its number would be that of the next class"),
+    ],
+)
+def test_a_list_of_classes_that_cannot_be_meant_is_told_by_its_file(
+    folder: Path, listed: str, message: str
+) -> None:
+    (file := folder / "labels" / "classes.txt").write_text(listed)
+    with pytest.raises(InvalidSettings, match=f"{file}: {message}"):
+        read(folder, NAMES)
+
+
+def test_labels_of_a_picture_that_is_called_classes_are_no_list(folder: Path) -> None:
+    for kind, suffix in (("images", ".jpg"), ("labels", ".txt")):
+        (folder / kind / "val" / f"a{suffix}").rename(folder / kind / "val" / f"classes{suffix}")
+    assert [each.classes.tolist() for each in read(folder, NAMES)] == [[], [2]]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("misnamed", ["a.TXT", "A.txt"])
+def test_labels_that_another_case_hides_are_told(folder: Path, misnamed: str) -> None:
+    (label := folder / "labels" / "val" / "a.txt").rename(label.with_name(misnamed))
+    with pytest.raises(InvalidSettings, match=f"{misnamed} is not read: call it a.txt"):
+        read(folder, NAMES)
+
+
 def test_a_polygon_is_the_box_around_it(folder: Path) -> None:
     polygon = "2 0.4 0.3 0.6 0.5 0.5 0.7\n"
     (folder / "labels" / "val" / "a.txt").write_text(polygon)
@@ -187,6 +260,9 @@ def test_nothing_is_told(tmp_path: Path) -> None:
         ({"width": 0}, {}),
         ({}, {"bbox": [40, float("nan"), 20, 20]}),
         ({}, {"category_id": 7}),
+        ({}, {"bbox": [60, 15, -20, 20]}),
+        ({}, {"bbox": []}),
+        ({}, {"bbox": [0, 0, 9, 9] * 2}),
         ({"width": None}, {}),
         ({}, {"bbox": [60, 15, 80, 35]}),  # corners
         ({}, {"bbox": [-9, 15, 20, 20]}),  # beyond as well, as the only one
@@ -210,4 +286,31 @@ def test_a_coco_file_without_its_pictures_says_where_they_were_looked_for(folder
     )
     says = f"cannot read c.jpg: it is in none of {folder}/images, {folder}/labels, .*, {folder}/val"
     with pytest.raises(InvalidSettings, match=says):
+        read(path, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 9}, "1 of its 2 annotations are of no picture .* image_id 9 first"),
+        ({"image_id": "7"}, "1 of its 2 annotations .* image_id '7' first"),
+        ({"images": 7}, "two of its images have id 7"),
+        ({"categories": 1}, "two of its categories have id 1"),
+    ],
+)
+def test_a_coco_file_that_says_of_nothing_or_of_two_is_told(folder: Path, change, message) -> None:
+    other = {"image_id": 8, "category_id": 1, "bbox": [40, 15, 20, 20]}
+    told = {
+        "images": [
+            {"id": at, "file_name": name, "width": 100, "height": 50}
+            for at, name in ((7, "a.jpg"), (change.get("images", 8), "b.jpg"))
+        ],
+        "annotations": [other | {"image_id": 7}, other | change],
+        "categories": [
+            {"id": 1, "name": "star"},
+            {"id": change.get("categories", 2), "name": "circle"},
+        ],
+    }
+    (path := folder / "images" / "val" / "instances.json").write_text(json.dumps(told))
+    with pytest.raises(InvalidSettings, match=f"{path} cannot be read as a data set: {message}"):
         read(path, NAMES)

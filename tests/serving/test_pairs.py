@@ -91,8 +91,16 @@ def test_each_revision_is_read_by_its_own_threshold() -> None:
 
 @pytest.mark.parametrize(
     ("confidence", "sure", "hardly"),
-    [(0.0, 0.16, 0.01), (0.02, 0.18, 0.011), (0.25, 0.41, 0.201), (0.7, 0.851, 0.651)]
-    + [(0.8, 0.901, 0.751), (0.85, 0.93, 0.801), (0.9, 0.96, 0.851), (0.99, 0.996, 0.941)],
+    [
+        (0.0, 0.16, 0.01),
+        (0.02, 0.18, 0.011),
+        (0.25, 0.41, 0.201),
+        (0.7, 0.851, 0.651),
+        (0.8, 0.901, 0.751),
+        (0.85, 0.93, 0.801),
+        (0.9, 0.96, 0.851),
+        (0.99, 0.996, 0.941),
+    ],
 )
 def test_at_any_threshold_there_are_scores_that_are_sure_and_some_that_are_nothing(
     confidence: float, sure: float, hardly: float

@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import ENOENT
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from yoloserve.quality.scores import Truth
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = "val", "test", "train"
+DESCRIPTIONS = "data.yaml", "data.yml"
+LISTS = "classes.txt", "obj.names", "_darknet.labels"  # LabelImg's, CVAT's, Roboflow's
 BEYOND = 0.01  # of a side, that rounding may take labels outside
 MOST_BEYOND = 0.1  # of all boxes
 Corners = tuple[float, float, float, float]
@@ -57,7 +60,9 @@ def read(path: Path, names: Sequence[str]) -> list[Labelled]:
         elif path.suffix in (".yaml", ".yml"):
             found = list(_described(path, names))
         else:
-            found = list(_yolo(path, _listed(path, names)))
+            root = path.parent if path.suffix == ".txt" else path
+            pairs = [(picture, _labels_of(picture, root)) for picture in _pictures(path)]
+            found = list(_yolo(pairs, _listed(_lists(root, pairs), names)))
         _require_sizes(found)
     except OSError as error:
         raise InvalidSettings(f"cannot read {error.filename}: {error.strerror}") from error
@@ -94,9 +99,44 @@ def require_objects(pictures: Sequence[Labelled]) -> None:
         raise InvalidSettings("no picture of the set has an object in it: nothing is measured")
 
 
-def _yolo(path: Path, numbers: Mapping[int, int]) -> Iterator[Labelled]:
-    for picture in _pictures(path):
-        yield _labelled(picture, numbers)
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """Where those of a picture are, if there are any.
+
+    apart: in a folder of labels, where only none of them means that there is no object. root: the
+    folder of the set, as far as it is known.
+    """
+
+    path: Path
+    root: Path
+    apart: bool
+
+
+def _yolo(pairs: Iterable[tuple[Path, _Labels]], numbers: Mapping[int, int]) -> Iterator[Labelled]:
+    beside = cache(_by_any_case)
+    for picture, labels in pairs:
+        known = labels.path.is_file()
+        objects = list(_objects(labels.path, numbers)) if known else []
+        if not known:
+            _require_no_other(labels.path, beside(labels.path.parent))
+        yield Labelled(
+            picture,
+            np.array([box for _, box in objects], np.float32).reshape(-1, 4),
+            np.array([kind for kind, _ in objects], np.int64) if known or labels.apart else None,
+        )
+
+
+def _by_any_case(folder: Path) -> dict[str, str]:
+    return {name.casefold(): name for name in os.listdir(folder)}
+
+
+def _require_no_other(labels: Path, names: Mapping[str, str]) -> None:
+    """Raise ValueError where absent labels are there but for the case of their name.
+
+    They would be no labels here, and be read by whoever has a disk that knows no case.
+    """
+    if name := names.get(labels.name.casefold()):
+        raise ValueError(f"{labels.with_name(name)} is not read: call it {labels.name}")
 
 
 def _pictures(path: Path) -> Iterator[Path]:
@@ -115,23 +155,19 @@ def _pictures(path: Path) -> Iterator[Path]:
             yield picture
 
 
-def _labelled(picture: Path, numbers: Mapping[int, int]) -> Labelled:
-    """Read labels: where the last `images` of the path says `labels`, else beside the picture.
+def _labels_of(picture: Path, root: Path) -> _Labels:
+    """Find labels: where the last `images` of the path says `labels`, else beside the picture.
 
-    Only in a folder of labels does none mean that there is no object.
+    root: what was asked for.
     """
     beside = picture.with_suffix(".txt")
     parts = list(beside.parts)
     if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    labels = apart if (apart := Path(*parts)).parent.is_dir() else beside
-    known = labels.is_file()
-    objects = list(_objects(labels, numbers)) if known else []
-    return Labelled(
-        picture,
-        np.array([box for _, box in objects], np.float32).reshape(-1, 4),
-        np.array([kind for kind, _ in objects], np.int64) if known or labels != beside else None,
-    )
+        at = len(parts) - 1 - parts[::-1].index("images")
+        apart = Path(*parts[:at], "labels", *parts[at + 1 :])
+        if apart.parent.is_dir():
+            return _Labels(apart, Path(*parts[:at]), apart=True)
+    return _Labels(beside, root, apart=False)
 
 
 def _objects(labels: Path, numbers: Mapping[int, int]) -> Iterator[tuple[int, Corners]]:
@@ -168,23 +204,67 @@ def _object(values: Sequence[float], numbers: Mapping[int, int]) -> tuple[int, C
     return kind, (min(xs), min(ys), max(xs), max(ys))
 
 
-def _listed(path: Path, names: Sequence[str]) -> dict[int, int]:
-    """Find the model's classes for the numbers of a folder that says what they stand for.
+def _listed(files: Iterable[Path], names: Sequence[str]) -> dict[int, int]:
+    """Find the model's classes for the numbers of a set whose files say what they stand for.
 
-    That are the `names` of data.yaml, or the lines of classes.txt; without, they are the model's.
+    That are the `names` of data.yaml, and the lines of classes.txt or the like; without, they are
+    the model's.
     """
-    if (path / "data.yaml").is_file():
-        return _named(_yaml(path / "data.yaml"), names)
-    if (path / "classes.txt").is_file():
-        lines = (path / "classes.txt").read_text().splitlines()
-        return _numbers(dict(enumerate(line for line in lines if line.strip())), names)
-    return {number: number for number in range(len(names))}
+    told: dict[int, tuple[str, Path]] = {}
+    for file in files:
+        listed = _names_in(file)
+        try:
+            _numbers(listed, names)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        for number, name in listed.items():
+            before, where = told.setdefault(number, (name, file))
+            if before != name:
+                raise ValueError(
+                    f"class {number} is {before!r} in {where}, and {name!r} in {file}: remove the "
+                    "one that is wrong"
+                )
+    if not told:
+        return {number: number for number in range(len(names))}
+    return _numbers({number: name for number, (name, _) in told.items()}, names)
+
+
+def _lists(asked: Path, pairs: Sequence[tuple[Path, _Labels]]) -> Iterator[Path]:
+    """Find the files that say what numbers stand for, those furthest above first.
+
+    They are in the folder that was asked for or that of the set, those of its pictures and labels,
+    or between.
+    """
+    folders = {
+        (labels.root, file.parent) for picture, labels in pairs for file in (picture, labels.path)
+    }
+    places = {asked}
+    for root, folder in folders:
+        between = [each for each in folder.parents if each == root or root in each.parents]
+        places.update((folder, *between))
+    own = {labels.path for _, labels in pairs}  # a picture may be called classes.jpg
+    for place in sorted(places, key=lambda place: (len(place.parts), place)):
+        for name in DESCRIPTIONS + LISTS:
+            if (file := place / name).is_file() and file not in own:
+                yield file
+
+
+def _names_in(file: Path) -> dict[int, str]:
+    if file.name in DESCRIPTIONS:
+        return _named(_yaml(file))
+    lines = [line.strip() for line in file.read_text("utf-8-sig").rstrip().splitlines()]
+    if "" in lines:
+        raise ValueError(
+            f"{file}: line {lines.index('') + 1} is empty, and its number would be that of the "
+            "next class"
+        )
+    return dict(enumerate(lines))
 
 
 def _described(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
     """Read what a `data.yaml` describes: the first of its splits val, test and train."""
     content = _yaml(path)
-    numbers = _named(content, names)
+    numbers = _numbers(_named(content), names)
     split = next((content[split] for split in SPLITS if content.get(split)), None)
     if split is None:
         raise ValueError(f"it has no {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
@@ -192,7 +272,8 @@ def _described(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
     for place in [split] if isinstance(split, str) else split:
         # Roboflow writes `../valid/images` beside `valid`; the public package reads that, too.
         there, beside = root / place, root / place.removeprefix("../")
-        yield from _yolo(there if there.exists() or not beside.exists() else beside, numbers)
+        found = there if there.exists() or not beside.exists() else beside
+        yield from _yolo(((each, _labels_of(each, found)) for each in _pictures(found)), numbers)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -205,34 +286,51 @@ def _yaml(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _named(described: Mapping[str, Any], names: Sequence[str]) -> dict[int, int]:
-    """Find the model's classes for the `names` of a data.yaml."""
+def _named(described: Mapping[str, Any]) -> dict[int, str]:
+    """Read the `names` of a data.yaml."""
     listed = described.get("names")
     if isinstance(listed, list):
         listed = dict(enumerate(listed))
     if not listed or not isinstance(listed, dict):
         raise ValueError("data.yaml has no names: a list, or a number and a name on each line")
-    return _numbers({int(number): str(name) for number, name in listed.items()}, names)
+    return {int(number): str(name).strip() for number, name in listed.items()}
 
 
 def _coco(path: Path, names: Sequence[str]) -> Iterator[Labelled]:
     """Read `instances_*.json`; the pictures are beside it or in `images`."""
     content = json.loads(path.read_text())
-    numbers = _numbers({each["id"]: str(each["name"]) for each in content["categories"]}, names)
-    objects: dict[int, list[dict[str, Any]]] = {}
+    kinds = _by_id(content["categories"], "categories")
+    numbers = _numbers({number: str(each["name"]) for number, each in kinds.items()}, names)
+    pictures = _by_id(content["images"], "images")
+    objects: dict[Any, list[dict[str, Any]]] = {}
     for each in content["annotations"]:
         objects.setdefault(each["image_id"], []).append(each)
-    for picture in content["images"]:
-        known = objects.get(picture["id"], [])
+    if unknown := [number for number in objects if number not in pictures]:
+        raise ValueError(
+            f"{sum(len(objects[number]) for number in unknown)} of its "
+            f"{len(content['annotations'])} annotations are of no picture that it lists, image_id "
+            f"{unknown[0]!r} first: the `id` of one of its `images` is meant, and 1 is not '1'"
+        )
+    for number, picture in pictures.items():
+        known = objects.get(number, [])
         boxes = np.array([each["bbox"] for each in known], np.float32).reshape(-1, 4)
+        sizes = boxes[:, 2:].copy()
         boxes[:, 2:] += boxes[:, :2]
         with np.errstate(all="ignore"):
             boxes /= np.array([picture["width"], picture["height"]] * 2, np.float32)
-        if not np.isfinite(boxes).all():
+        if len(boxes) != len(known) or (sizes < 0).any() or not np.isfinite(boxes).all():
             raise ValueError(f"{picture['file_name']} has a box, or a size, that is none")
         classes = np.array([numbers[each["category_id"]] for each in known], np.int64)
         crowds = tuple(row for row, each in enumerate(known) if each.get("iscrowd"))
         yield Labelled(_picture(path, picture["file_name"]), boxes, classes, crowds)
+
+
+def _by_id(entries: Sequence[dict[str, Any]], what: str) -> dict[Any, dict[str, Any]]:
+    found: dict[Any, dict[str, Any]] = {}
+    for each in entries:
+        if found.setdefault(each["id"], each) is not each:
+            raise ValueError(f"two of its {what} have id {each['id']!r}")
+    return found
 
 
 def _picture(path: Path, name: str) -> Path:
