@@ -484,7 +484,8 @@ class _Releases:
         self._age = GaugeMetricFamily(
             "yolofleet_rollout_step_age_seconds",
             "For how long the router has had the weight of a release's step; before that, and where"
-            " there are no steps, for how long the release has been under way.",
+            " there are no steps, for how long the release has been under way, anew once it goes on"
+            " after a pause or after what it could not go on for.",
             labels=who,
         )
         self._hold = GaugeMetricFamily(
@@ -519,13 +520,28 @@ class _Releases:
             self._answered.add_metric(who, answered / led)
         if rollout := status.get("rollout"):
             progressing = conditions.get("Progressing", {})
-            if at := rollout.get("since") or progressing.get("lastTransitionTime"):
+            if at := _there_since(rollout, progressing):
                 age = self._now - datetime.fromisoformat(at).timestamp()
                 self._age.add_metric(who, max(age, 0.0))
             hold = rollout.get("hold")
             asks = hold == APPROVAL or progressing.get("reason") == Reason.AWAITING_APPROVAL
             if not asks and not _is_held(detector.get("spec") or {}):
                 self._hold.add_metric(who, seconds(hold) if hold else 0.0)
+
+
+def _there_since(rollout: Mapping[str, Any], progressing: Mapping[str, Any]) -> str:
+    """Return since when a release is where it is; empty where nothing tells.
+
+    Progressing alone does not: the time is that of its status, which may have been the same through
+    a release before, or while nothing was released. But what was paused, or could not go on, has
+    its time again from then on.
+    """
+    flipped, begun = progressing.get("lastTransitionTime"), rollout.get("begun")
+    if since := rollout.get("since"):
+        return str(since)
+    if begun and progressing.get("status") != "True":
+        return str(begun)
+    return max(begun or "", flipped or "")  # both as the API server has times, in UTC
 
 
 def _is_held(spec: Mapping[str, Any]) -> bool:

@@ -51,7 +51,6 @@ FINE = (
     condition("Stalled", "False", "NotStalled"),
     condition("Progressing", "False", "Settled"),
 )
-STEPS = {"rollout": {"steps": [{"weight": 5}, {"weight": 25}, {"weight": 50}]}}
 
 
 def a_fleet() -> list[Any]:
@@ -75,12 +74,13 @@ def a_fleet() -> list[Any]:
                 revision("gate-05bb7f85", "Stable", 75, 3, 3, "demo://shapes"),
                 revision("gate-56544287", "Target", 25, 1, 1, "demo://shapes-v2"),
             ],
-            spec=STEPS | {"autoscaling": {"minReplicas": 2, "maxReplicas": 8}},
+            spec={"autoscaling": {"minReplicas": 2, "maxReplicas": 8}},
             ready="3/3",
             url="http://gate.example.com",
             rollout={
                 "revision": "gate-56544287",
                 "step": 2,
+                "steps": 3,
                 "weight": 25,
                 "since": "2030-01-01T00:00:00Z",
             },

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -56,6 +57,20 @@ def test_a_release_that_waits_for_a_person_is_told_with_its_step_and_the_command
     assert (one["step"]["step"], one["step"]["of"], one["step"]["weight"]) == (1, 1, 10)
     assert one["why"][0]["reason"] == "AwaitingApproval"
     assert "kubectl patch yd gate" in one["why"][0]["message"]
+
+
+def test_steps_are_counted_as_they_are_walked_and_not_as_the_spec_has_them(world: Any) -> None:
+    """Who is judged and names none walks those that are usual; an older operator does not tell."""
+    world.edit(model=V1, rollout={"strategy": "Canary", "analysis": {"mode": "DryRun"}})
+    world.settle()
+    world.edit(model=V2)
+    for _ in range(4):  # some minutes of it in the dark
+        world.reconcile()
+        world.run_pods()
+        world.now += timedelta(minutes=1)
+    assert (told(world)["step"]["step"], told(world)["step"]["of"]) == (1, 4)
+    del world.raw["status"]["rollout"]["steps"]
+    assert (told(world)["step"]["step"], told(world)["step"]["of"]) == (1, 0)
 
 
 def test_who_wants_help_comes_first(world: Any) -> None:

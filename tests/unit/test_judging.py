@@ -503,6 +503,17 @@ class TestFailure:
             turn(world, minutes=3)
         assert world.status().stable.revision == new
 
+    @pytest.mark.parametrize(
+        ("strategy", "steps"),
+        [(JUDGED, 2), ({"strategy": "Canary", "analysis": {}}, 4), (BLUE_GREEN, 1)],
+        ids=["its own", "those that are usual", "none"],
+    )
+    def test_the_word_that_accepts_it_is_for_all_steps(self, world, strategy, steps):
+        begun(world, strategy)
+        fail_in_the_dark(world)
+        [offered] = approvals_in(told(world).message)
+        assert (offered.step, offered.despite) == (steps, "AnalysisFailed")
+
     def test_to_go_on_without_proof_takes_nothing_back_of_what_was_accepted(self, world):
         """By either of the two commands alone the other one was offered, in a circle."""
         _, new = begun(world)

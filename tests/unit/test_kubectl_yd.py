@@ -508,6 +508,19 @@ def test_the_tree_has_revisions_pods_weights_the_step_and_verdicts(world: Any) -
     assert columns == {lines[0].index("READY")}
 
 
+def test_the_tree_counts_steps_as_they_are_walked(world: Any) -> None:
+    """Who is judged and names none walks those that are usual; an older operator does not tell."""
+    released(world, model=V1, rollout={"strategy": "Canary", "analysis": {"mode": "DryRun"}})
+    world.edit(model=V2)
+    for _ in range(4):  # some minutes of it in the dark
+        world.reconcile()
+        world.run_pods()
+        world.now += timedelta(minutes=1)
+    assert "─ step 1 of 4 " in tree([seen(world)], [], now=world.now, wide=False)
+    del world.raw["status"]["rollout"]["steps"]
+    assert "─ step 1  " in tree([seen(world)], [], now=world.now, wide=False)
+
+
 def test_a_detector_that_nobody_has_seen_is_told_as_such(world: Any) -> None:
     assert "not seen by the operator yet" in tree([seen(world)], [], now=NOW, wide=False)
     told = why(seen(world), [])

@@ -246,6 +246,75 @@ def test_a_trial_that_only_a_person_can_end_has_no_time() -> None:
     assert of_gate(conditions=[waits])["yolofleet_rollout_step_hold_seconds"] == []
 
 
+def age_and_hold(world) -> tuple[list[float], list[float]]:
+    told = of_world(world)
+    return (
+        told["yolofleet_rollout_step_age_seconds"],
+        told["yolofleet_rollout_step_hold_seconds"],
+    )
+
+
+STEPS = [{"weight": 10, "hold": "2m"}]
+SETTLED_FOR = timedelta(days=30)
+
+
+def pass_time(world, time: timedelta) -> None:
+    """Let the operator look, and again after `time`; no pod of what is new starts."""
+    world.reconcile()
+    world.now += time
+    world.reconcile()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": CANARY["model"], "rollout": {"strategy": "BlueGreen", "paused": True}},
+        {
+            "model": CANARY["model"],
+            "rollout": {"strategy": "Canary", "steps": STEPS, "paused": True},
+        },
+        {"resources": {"limits": {"nvidia.com/gpu": "1"}}},  # there are none
+    ],
+    ids=["paused", "paused before its first step", "no accelerator"],
+)
+def test_a_release_is_as_old_as_its_edit_whatever_else_was_so_before(world, change) -> None:
+    """The time of a condition is that of its status: it had been False for a month."""
+    world.settle()
+    pass_time(world, SETTLED_FOR)
+    world.edit(**change)
+    pass_time(world, timedelta(seconds=30))
+    assert age_and_hold(world)[0] == [30]
+
+
+def test_a_release_in_the_place_of_one_that_hung_is_no_older_than_its_own_edit(world) -> None:
+    world.settle()
+    for hours, model in ((5, CANARY["model"]), (1, {"uri": "demo://other"})):
+        world.edit(model=model, rollout={"strategy": "BlueGreen"})
+        pass_time(world, timedelta(hours=hours))
+        assert age_and_hold(world) == ([hours * 3600], [0])
+
+
+def test_what_was_paused_for_days_has_its_time_again_once_it_goes_on(world) -> None:
+    world.settle()
+    world.edit(model=CANARY["model"], rollout={"strategy": "BlueGreen", "paused": True})
+    pass_time(world, timedelta(days=2))
+    assert age_and_hold(world) == ([2 * 86400], [])
+    world.edit(rollout={"strategy": "BlueGreen"})
+    pass_time(world, timedelta(minutes=1))
+    assert age_and_hold(world) == ([60], [0])
+
+
+def test_a_release_that_an_operator_before_this_one_began_is_as_old_as_was_told_then(world) -> None:
+    world.settle()
+    world.edit(model=CANARY["model"], rollout={"strategy": "BlueGreen"})
+    world.reconcile()
+    for _ in range(2):
+        world.raw["status"]["rollout"].pop("begun", None)
+        pass_time(world, timedelta(minutes=5))
+        assert "begun" not in world.raw["status"]["rollout"], "nobody knows it"
+    assert age_and_hold(world) == ([600], [0])
+
+
 @pytest.mark.parametrize(
     ("reason", "scaling", "held", "at_max"),
     [

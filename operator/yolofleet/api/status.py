@@ -193,12 +193,20 @@ class RolloutStatus(ApiModel):
     revision: str = Field(description="The revision on its way to be the stable one.")
     strategy: Strategy = Field(description="How it takes over.")
     step: int = Field(default=0, description="The present step, counted from 1; 0: not in steps.")
+    steps: int | None = Field(
+        default=None, description="How many steps there are; absent where it walks none."
+    )
     weight: int = Field(default=0, description="Percent of requests that it is to get now.")
     hold: Hold | None = Field(
         default=None, description="How long the router is to have that before the next step."
     )
     since: Since | None = Field(
         default=None, description="Since when the router has had the weight of the step."
+    )
+    begun: Time | None = Field(
+        default=None,
+        description="When the release of this revision began. Absent where an operator began it"
+        " that did not store that.",
     )
 
 

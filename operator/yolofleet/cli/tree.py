@@ -94,9 +94,9 @@ def _step(seen: Seen, now: datetime) -> Line | None:
     release = seen.release
     if not release:
         return None
-    steps = (seen.spec.get("rollout") or {}).get("steps") or []
-    step = int(release.get("step") or 0)
-    where = f"step {step} of {len(steps)}" if step else str(release.get("strategy") or "release")
+    step, steps = int(release.get("step") or 0), int(release.get("steps") or 0)
+    of = f" of {steps}" if steps else ""  # an older operator does not tell
+    where = f"step {step}{of}" if step else str(release.get("strategy") or "release")
     since = f"since {_ago(release['since'], now)}" if release.get("since") else ""
     reason = str(seen.condition("Progressing").get("reason") or "")
     says = ", ".join(filter(None, (str(release["revision"]), reason, since)))

@@ -1,7 +1,7 @@
 """What the page tells of detectors: names, numbers, reasons, who wants help first; pure.
 
-No spec but the number of steps, no value of an environment variable, no picture, and no credentials
-in an address, were they in somebody's words.
+No spec but the bounds of the replicas, no value of an environment variable, no picture, and no
+credentials in an address, were they in somebody's words.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _step(seen: Seen) -> Facts:
         "revision": str(release.get("revision") or ""),
         "strategy": str(release.get("strategy") or ""),
         "step": int(release.get("step") or 0),
-        "of": len((seen.spec.get("rollout") or {}).get("steps") or ()),
+        "of": int(release.get("steps") or 0),
         "weight": int(release.get("weight") or 0),
         "since": str(release.get("since") or ""),
     }

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from yolofleet.api.analysis import Stage
 from yolofleet.api.base import seconds
 from yolofleet.api.detector import Detector
-from yolofleet.api.rollout import APPROVAL, Despite, Step, Strategy
+from yolofleet.api.rollout import APPROVAL, Despite, Rollout, Step, Strategy
 from yolofleet.api.status import RolloutStatus
 from yolofleet.plan.capacity import share_rounded_up
 from yolofleet.plan.first import measure
@@ -34,6 +34,7 @@ class Progress:
     awaits: bool  # a step that is still to be walked waits for a person's word
     judged: Judgement  # what keeps it at its step, beside time and persons
     steps: int  # how many there are
+    begun: datetime | None  # None: before it was stored, and nobody knows it
     hold: str = ""  # of the step
     dark: bool = False  # it answers nobody: it sees what the stable one sees, and is judged by that
     unproved: bool = False  # nothing but what it is judged by keeps it
@@ -72,6 +73,13 @@ USUAL = tuple(
 """The steps of a Canary that is judged and names none."""
 
 
+def steps_of(rollout: Rollout, strategy: Strategy | None) -> Sequence[Step]:
+    """Return the steps that a spec has a release by `strategy` walk: its own, or the usual ones."""
+    if strategy is not Strategy.CANARY:
+        return ()
+    return rollout.steps or (USUAL if rollout.analysis else ())
+
+
 def next_progress(
     detector: Detector,
     observed: Observed,
@@ -87,8 +95,10 @@ def next_progress(
     stable: what the detector is released on; full: the replicas that carry the whole traffic.
     """
     stages = _stages(detector, observed, target, strategy, full=full)
+    begun: datetime | None = now
     if known := _known(observed, target.name):
         at = known.weight
+        begun = min(known.begun, now) if known.begun else None  # clocks are set back
     else:
         at = _reached(detector, observed, stages, target.name, stable=stable, full=full)
     ahead = [stage for stage in stages if stage.weight >= at]
@@ -104,6 +114,7 @@ def next_progress(
         awaits=any(_waits(detector, target.name, each) for each in ahead),
         judged=judged,
         steps=sum(stage.number > 0 for stage in stages),
+        begun=begun,
     )
     if ahead:
         here = _at_stage(detector, observed, start, ahead, now)
@@ -280,9 +291,7 @@ def _stages(
     if seen and seen.released:
         return []
     rollout = detector.spec.rollout
-    walks = strategy is Strategy.CANARY
-    steps = list(rollout.steps or (USUAL if rollout.analysis else ())) if walks else []
-    stages = [_Stage(number, step) for number, step in enumerate(steps, 1)]
+    stages = [_Stage(number, step) for number, step in enumerate(steps_of(rollout, strategy), 1)]
     room = strategy is not Strategy.IN_PLACE or full > 0
     if rollout.analysis and room and not (stages and stages[0].weight == 0):
         stages.insert(0, _Stage(0, DARK))

@@ -136,9 +136,11 @@ def _rollout(plan: Plan) -> RolloutStatus | None:
         revision=progress.revision,
         strategy=progress.strategy,
         step=progress.step,
+        steps=progress.steps or None,
         weight=progress.goal,
         hold=progress.hold or None,
         since=progress.since,
+        begun=progress.begun,
     )
 
 

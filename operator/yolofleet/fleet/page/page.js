@@ -62,7 +62,8 @@ const clock = (time) => new Date(time).toLocaleTimeString()
 
 const step = (told) => {
   if (!told) return null
-  const where = told.step ? `Step ${told.step} of ${told.of}` : told.strategy || "Release"
+  const of = told.of ? ` of ${told.of}` : ""
+  const where = told.step ? `Step ${told.step}${of}` : told.strategy || "Release"
   const since = told.since ? `, since ${clock(told.since)}` : ""
   return make("p", {}, `${where}: ${told.weight} % to ${told.revision}${since}`)
 }

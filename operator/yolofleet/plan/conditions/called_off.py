@@ -5,6 +5,7 @@ from yolofleet.api.typed import retrying
 from yolofleet.plan.conditions.commands import approval
 from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.judging import next_word
+from yolofleet.plan.rollout import steps_of
 
 
 def why(now: Situation, name: str) -> str | None:
@@ -17,7 +18,8 @@ def why(now: Situation, name: str) -> str | None:
 
 def to_go_on(now: Situation, name: str, wish: str = "release it all the same") -> str:
     """Return the commands that judge it again, and that have a person's wish against that."""
-    steps = len(now.detector.spec.rollout.steps)
+    rollout = now.detector.spec.rollout
+    steps = len(steps_of(rollout, rollout.strategy))
     typed = approval(now.detector, name, max(steps, 1), Despite.ANALYSIS_FAILED)
     return f"{to_judge_again(now, name)}. To {wish}: {typed}"
 
