@@ -524,9 +524,13 @@ class _Releases:
                 age = self._now - datetime.fromisoformat(at).timestamp()
                 self._age.add_metric(who, max(age, 0.0))
             hold = rollout.get("hold")
-            asks = hold == APPROVAL or progressing.get("reason") == Reason.AWAITING_APPROVAL
+            asks = hold == APPROVAL or progressing.get("reason") in _ASKING
             if not asks and not _is_held(detector.get("spec") or {}):
                 self._hold.add_metric(who, seconds(hold) if hold else 0.0)
+
+
+_ASKING: Final = (Reason.AWAITING_APPROVAL, Reason.NOT_JUDGED)
+"""Reasons of Progressing for a release that goes on once a person says so, or raises replicas."""
 
 
 def _there_since(rollout: Mapping[str, Any], progressing: Mapping[str, Any]) -> str:

@@ -73,6 +73,15 @@ def test_steps_are_counted_as_they_are_walked_and_not_as_the_spec_has_them(world
     assert (told(world)["step"]["step"], told(world)["step"]["of"]) == (1, 0)
 
 
+def test_who_waits_for_replicas_to_be_judged_waits_for_a_person(world: Any) -> None:
+    world.edit(model=V1, replicas=0, rollout={"strategy": "BlueGreen", "analysis": {}})
+    world.settle()
+    world.edit(model=V2)
+    world.settle()
+    assert told(world)["state"] == "waits"
+    assert told(world)["summary"] == "ScaledToZero, NotJudged"
+
+
 def test_who_wants_help_comes_first(world: Any) -> None:
     world.settle()
     fine = world.raw["status"]

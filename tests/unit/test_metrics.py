@@ -241,8 +241,9 @@ def test_the_age_of_a_step_is_told_and_what_it_may_be(
     assert told["yolofleet_rollout_step_hold_seconds"] == hold
 
 
-def test_a_trial_that_only_a_person_can_end_has_no_time() -> None:
-    waits = {"type": "Progressing", "status": "True", "reason": "AwaitingApproval"}
+@pytest.mark.parametrize("reason", ["AwaitingApproval", "NotJudged"])
+def test_a_trial_that_only_a_person_can_end_has_no_time(reason: str) -> None:
+    waits = {"type": "Progressing", "status": "True", "reason": reason}
     assert of_gate(conditions=[waits])["yolofleet_rollout_step_hold_seconds"] == []
 
 
@@ -313,6 +314,17 @@ def test_a_release_that_an_operator_before_this_one_began_is_as_old_as_was_told_
         pass_time(world, timedelta(minutes=5))
         assert "begun" not in world.raw["status"]["rollout"], "nobody knows it"
     assert age_and_hold(world) == ([600], [0])
+
+
+def test_one_to_be_judged_at_zero_replicas_waits_for_a_person_to_raise_them(world) -> None:
+    world.edit(replicas=0, rollout={"strategy": "BlueGreen", "analysis": {}})
+    world.settle()
+    world.edit(model=CANARY["model"])
+    pass_time(world, timedelta(hours=1))
+    assert age_and_hold(world) == ([3600], [])
+    world.edit(replicas=2)
+    pass_time(world, timedelta(minutes=1))
+    assert age_and_hold(world)[1] == [120]
 
 
 @pytest.mark.parametrize(

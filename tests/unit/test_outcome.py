@@ -361,6 +361,16 @@ def test_argo_cd_shows_a_wait_for_a_person_as_suspended(world):
     assert argo_cd(world.raw)[0] == "Suspended"
 
 
+def test_argo_cd_shows_a_wait_for_replicas_to_be_judged_by_as_suspended(world):
+    world.edit(model=V1, replicas=0, rollout={"strategy": "BlueGreen", "analysis": {}})
+    world.settle()
+    assert argo_cd(world.raw)[0] == "Healthy"
+    world.edit(model=V2)
+    world.settle()
+    assert argo_cd(world.raw)[0] == "Suspended"
+    assert "spec.replicas is 0" in argo_cd(world.raw)[1]
+
+
 CHANGES = st.sampled_from(
     [
         {"model": V1},

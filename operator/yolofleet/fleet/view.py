@@ -17,7 +17,9 @@ Facts = dict[str, Any]
 
 _WORD: Final = re.compile(r"[^\s'\"]+")
 _ENDS_OF_SENTENCES: Final = ",;).:"
-_BY_A_PERSON: Final = frozenset({"AwaitingApproval", "Paused", "Suspended", "NotEnoughData"})
+_BY_A_PERSON: Final = frozenset(
+    {"AwaitingApproval", "Paused", "Suspended", "NotEnoughData", "NotJudged"}
+)
 """Reasons of a release that stands until a person has a word, and that is no fault."""
 
 

@@ -154,7 +154,7 @@ def at_zero(now: Situation, progress: Progress) -> Statement | None:
         return None
     if not progress.awaits:
         message = f"{_at(progress)}: spec.replicas is 0, so that nothing can be judged: raise it"
-        return _say(True, Reason.ANALYSING, message)
+        return _say(True, Reason.NOT_JUDGED, message)
     message = (
         f"{_at(progress)}: spec.replicas is 0, and a step ahead waits for approval: raise it to"
         f" walk there, or approve: {approval(now.detector, progress.revision, progress.steps)}"
