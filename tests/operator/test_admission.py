@@ -432,6 +432,11 @@ RULES = [
         {"rollout": {"strategy": "Canary", "steps": [{"weight": 10, "hold": "5m"}]}},
     ),
     (
+        {"rollout": {"strategy": "Canary", "analysis": {"mode": "Disabled"}}},
+        "spec.rollout.steps: strategy Canary walks steps",
+        {"rollout": {"strategy": "Canary", "analysis": {}}},
+    ),
+    (
         {"rollout": {"steps": [{"weight": 10, "hold": "5m"}]}},
         "spec.rollout.steps: only strategy Canary walks steps",
         {"rollout": {"strategy": "BlueGreen"}},

@@ -101,9 +101,10 @@ class Rollout(ApiModel):
 
     rules = (
         Rule(
-            "!has(self.strategy) || self.strategy != 'Canary' || size(self.steps) > 0",
+            "!has(self.strategy) || self.strategy != 'Canary' || size(self.steps) > 0 ||"
+            " (has(self.analysis) && self.analysis.mode != 'Disabled')",
             "spec.rollout.steps: strategy Canary walks steps; give at least one, for example"
-            " {weight: 10, hold: 5m}",
+            " {weight: 10, hold: 5m}, or analysis, with which it walks 1, 5, 25 and 50 %",
             ".steps",
         ),
         Rule(
@@ -148,8 +149,9 @@ class Rollout(ApiModel):
     )
     steps: Annotated[list[Step], Field(max_length=20)] = Field(
         default=[],
-        description="Of strategy Canary: the weights on the way to 100, rising. A roll-back to a"
-        " revision that was released before skips them.",
+        description="Of strategy Canary: the weights on the way to 100, rising. With analysis and"
+        " none given they are 1 and 5 for 2m each, 25 and 50 for 5m each. A roll-back to a revision"
+        " that was released before skips them.",
     )
     max_surge: Surge | None = Field(
         default=None,
