@@ -44,19 +44,20 @@ class Fires:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Series, a sample a minute, and what an alert says of them at a minute."""
+    """Series, a sample a minute (or `every`), and what an alert says of them at a minute."""
 
     alert: str
     what: str
     at: str
     series: dict[str, str]
     fires: list[Fires] = field(default_factory=list)
+    every: str = "1m"
 
     def test(self) -> dict[str, Any]:
         """Return it as promtool reads it."""
         return {
             "name": f"{self.alert}: {self.what}",
-            "interval": "1m",
+            "interval": self.every,
             "input_series": [{"series": s, "values": v} for s, v in self.series.items()],
             "alert_rule_test": [
                 {
@@ -496,6 +497,23 @@ CASES = [
         "a slow quarter of an hour",
         "60m",
         {of("controller_runtime_reconcile_timeouts_total", RECONCILES): "0x30 1x5 2x5 3x60"},
+    ),
+    *(
+        Case(
+            "YoloFleetQueueStuck",
+            f"{more} in a quarter of an hour, after five of long ago, by scrapes each {every} s",
+            "55m",
+            {
+                of("controller_runtime_reconcile_timeouts_total", RECONCILES): " ".join(
+                    f"{5 + n}x{minutes * 60 // every - 1}"
+                    for n, minutes in enumerate([30, *[15 // more] * (more - 1), 60])
+                )
+            },
+            [Fires(OPERATOR | {"job": "yolofleet"}, IN_TIME)] if more > 3 else [],
+            every=f"{every}s",
+        )
+        for every in (15, 30, 60)
+        for more in (3, 4)
     ),
     Case(
         "YoloFleetQueueStuck",
