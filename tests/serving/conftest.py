@@ -218,6 +218,7 @@ BY_A_FRONT = frozenset(
         "test_access",
         "test_app",
         "test_compression",
+        "test_counting",
         "test_cors",
         "test_detecting_several",
         "test_disagreements",

@@ -20,10 +20,10 @@ from prometheus_client.registry import Collector
 from yoloserve.core import EngineCore
 from yoloserve.detections.postprocess import Detections
 from yoloserve.detector import Answer
-from yoloserve.errors import Blind, Miss
+from yoloserve.errors import Blind, KeysUnavailable, Miss, OverQuota
 from yoloserve.scheduling.admission import Places
 from yoloserve.scheduling.connections import Connections, Cut
-from yoloserve.telemetry.counting import HURRIED, Counting
+from yoloserve.telemetry.counting import Counting
 from yoloserve.telemetry.histograms import Histogram, Histograms
 from yoloserve.telemetry.latency import Latency
 from yoloserve.telemetry.load import OFFERED, REFUSED, Recent
@@ -36,6 +36,8 @@ SECONDS = (0.001, 0.002, 0.004, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5,
 CONFIDENCES = 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0
 STAGES = "decode", "preprocess", "queue", "inference", "postprocess"
 OK = "ok"
+# Outcomes that alerts, autoscalers or releases go by: a rate needs a zero to start from.
+FROM_THE_START = (*OFFERED, OverQuota.code, Blind.code, KeysUnavailable.code)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "WEBSOCKET"})
 
 
@@ -139,8 +141,8 @@ class Metrics(Counting):
             info.precision,
             info.device,
         ).set(1)
-        for outcome in (OK, "overloaded", "over_quota", "deadline_exceeded", HURRIED):
-            self.requests.count(Traffic.REQUEST, outcome, 0)  # a rate needs a zero to start from
+        for outcome in FROM_THE_START:
+            self.requests.count(Traffic.REQUEST, outcome, 0)
         self.registry.register(_Queue(core, self.requests.recent.per_second))
         self.registry.register(_Triton(core, self.statistics))
 
