@@ -1,11 +1,207 @@
-"""What is counted, and how it is told."""
+"""What is counted is pictures: n of them are n, whatever becomes of them and whoever counts."""
 
+import asyncio
+import base64
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from yoloserve import detector
 from yoloserve.telemetry.metrics import FROM_THE_START
+
+LATE = {"X-Deadline-Ms": "0.001"}
+Request = Callable[..., dict[str, Any]]
+
+
+def form(*pictures: bytes) -> dict[str, Any]:
+    files = [("file", (f"{n}.jpg", picture, "image/jpeg")) for n, picture in enumerate(pictures)]
+    return {"url": "/v1/detect/batch", "files": files}
+
+
+def tensor(*pictures: bytes, **parameters: Any) -> dict[str, Any]:
+    data = [base64.b64encode(picture).decode() for picture in pictures]
+    image = {"name": "image", "shape": [len(data)], "datatype": "BYTES", "data": data}
+    told = {"inputs": [image], "parameters": parameters}
+    return {"url": "/v2/models/gate/infer", "json": told}
+
+
+several = pytest.mark.parametrize("request_of", [form, tensor])
+
+
+async def text(served) -> str:
+    return (await served.client.get("/metrics")).text
+
+
+async def counts(served) -> dict[str, float]:
+    """Say what became of callers' pictures, where there are any."""
+    line = r'yoloserve_requests_total\{outcome="(\w+)",source="request"\} (\S+)'
+    told = {outcome: float(n) for outcome, n in re.findall(line, await text(served))}
+    return {outcome: n for outcome, n in told.items() if n}
+
+
+async def value(served, name: str) -> float:
+    """Sum up a metric, whatever its labels."""
+    line = rf"^{name}(?:\{{.*\}})? (\S+)$"
+    return sum(map(float, re.findall(line, await text(served), re.MULTILINE)))
+
+
+# how many
+
+
+@several
+async def test_pictures_that_are_answered_are_counted_each(serve, jpeg, request_of) -> None:
+    async with serve() as served:
+        assert (await served.client.post(**request_of(jpeg, jpeg, jpeg))).status_code == 200
+        assert await counts(served) == {"ok": 3}
+
+
+@several
+async def test_pictures_of_a_request_that_fails_are_counted_each(serve, jpeg, request_of) -> None:
+    async with serve() as served:
+        served.backend.fails = RuntimeError("the device is gone")
+        assert (await served.client.post(**request_of(jpeg, jpeg, jpeg))).status_code == 500
+        assert await counts(served) == {"internal": 3}
+        assert await value(served, "nv_inference_request_failure_total") == 3
+        load = served.serving.evidence()["load"]
+        assert (load["offered"], load["refused"]) == (3, 0)
+
+
+@several
+async def test_pictures_that_are_too_late_are_counted_each(serve, jpeg, request_of) -> None:
+    async with serve() as served:
+        late = await served.client.post(**request_of(jpeg, jpeg, jpeg), headers=LATE)
+        assert late.status_code == 504
+        assert await counts(served) == {"hurried": 3}
+        assert await value(served, "yoloserve_deadline_misses_total") == 3
+        load = served.serving.evidence()["load"]
+        assert (load["offered"], load["refused"]) == (3, 3)
+
+
+@several
+async def test_pictures_beyond_a_quota_are_counted_each(serve, clock, jpeg, request_of) -> None:
+    async with serve(clock=clock, quota_per_second=4) as served:
+        for status in (200, 429):
+            answer = await served.client.post(**request_of(jpeg, jpeg, jpeg))
+            assert answer.status_code == status
+        assert await counts(served) == {"ok": 3, "over_quota": 3}
+
+
+@several
+async def test_pictures_whose_caller_hangs_up_are_counted_each(serve, jpeg, request_of) -> None:
+    asked = request_of(jpeg, jpeg, jpeg)
+    sent = httpx.Request("POST", "http://test" + asked.pop("url"), **asked)
+    hung_up = asyncio.Event()
+    messages = iter([{"type": "http.request", "body": sent.read(), "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        for message in messages:
+            return message
+        await hung_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_: dict[str, Any]) -> None:
+        pass
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": sent.url.path,
+        "query_string": b"",
+        "headers": [(name.lower(), told) for name, told in sent.headers.raw],
+    }
+    async with serve() as served:
+        served.backend.may_run.clear()
+        served.backend.started.clear()
+        request = asyncio.create_task(served.app(scope, receive, send))
+        await asyncio.to_thread(served.backend.started.wait)
+        hung_up.set()
+        await request
+        served.backend.may_run.set()
+        assert await counts(served) == {"canceled": 3}
+
+
+async def test_pictures_of_a_form_are_refused_each_for_its_own_fault(serve, jpeg: bytes) -> None:
+    async with serve() as served:
+        assert (await served.client.post(**form(b"a", jpeg[:99], b"b"))).status_code == 415
+        assert await counts(served) == {"unsupported_media_type": 2, "invalid_image": 1}
+
+
+async def test_by_the_inference_protocol_all_are_refused_for_the_first_fault(serve, jpeg) -> None:
+    async with serve() as served:
+        assert (await served.client.post(**tensor(jpeg, b"a", jpeg[:99]))).status_code == 415
+        assert await counts(served) == {"unsupported_media_type": 3}
+        assert (await served.client.post(**tensor(jpeg, jpeg, iou=7))).status_code == 400
+        assert (await counts(served))["invalid_parameter"] == 2
+
+
+@several
+async def test_what_cannot_be_written_was_not_answered(
+    serve, monkeypatch, jpeg, request_of
+) -> None:
+    async def fails(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    async with serve() as served:
+        monkeypatch.setattr(detector.Detector, "write", fails)
+        pictures = (jpeg, b"a", jpeg) if request_of is form else (jpeg, jpeg, jpeg)
+        assert (await served.client.post(**request_of(*pictures))).status_code == 500
+        assert await counts(served) == {"internal": 3}
+
+
+async def test_what_cannot_be_compressed_was_not_answered(serve, monkeypatch, jpeg) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("yoloserve.http.compression.LEAST_BYTES", 0)
+    monkeypatch.setattr("yoloserve.http.compression.compressed", fails)
+    async with serve() as served:
+        accepts = {"Accept-Encoding": "gzip"}
+        answer = await served.client.post(**tensor(jpeg, jpeg), headers=accepts)
+        assert answer.status_code == 500
+        assert await counts(served) == {"internal": 2}
+
+
+async def test_a_request_whose_pictures_nobody_counted_is_one(serve, jpeg: bytes) -> None:
+    async with serve(max_images=2) as served:
+        raw = await served.client.post("/v1/detect/batch", content=jpeg)
+        assert raw.status_code == 415
+        assert (await served.client.post(**form(jpeg, jpeg, jpeg))).status_code == 400
+        served.core.admission._limit = lambda: 0
+        assert (await served.client.post(**form(jpeg, jpeg))).status_code == 503
+        once = {"unsupported_media_type": 1, "invalid_parameter": 1, "overloaded": 1}
+        assert await counts(served) == once
+
+
+async def test_a_frame_that_fails_is_counted(serve, stream_to, jpeg: bytes) -> None:
+    async with serve() as served:
+        camera = stream_to(served)
+        camera.send(jpeg)
+        await camera.receive()
+        served.backend.fails = RuntimeError("the device is gone")
+        camera.send(jpeg)
+        with pytest.raises(Exception, match="the device is gone"):
+            await camera.task
+        assert await counts(served) == {"ok": 1, "internal": 1}
+
+
+async def test_a_frame_whose_camera_leaves_is_counted(serve, stream_to, jpeg: bytes) -> None:
+    async with serve() as served:
+        served.backend.may_run.clear()
+        served.backend.started.clear()
+        camera = stream_to(served)
+        camera.send(jpeg)
+        await asyncio.to_thread(served.backend.started.wait)
+        await camera.leave()
+        served.backend.may_run.set()
+        assert await counts(served) == {"canceled": 1}
 
 
 async def test_every_outcome_that_is_watched_is_there_before_the_first_request(serve) -> None:
     """A series that is born with its first number has no rate, and no alert sees it."""
     async with serve() as served:
-        told = (await served.client.get("/metrics")).text
+        told = await text(served)
         for outcome in FROM_THE_START:
             assert f'yoloserve_requests_total{{outcome="{outcome}",source="request"}} 0.0' in told

@@ -109,6 +109,13 @@ def test_no_time_that_a_front_tells_spoils_a_sum(seconds) -> None:
         )
 
 
+@pytest.mark.parametrize("images", [-1, 0, 1025])
+def test_no_number_of_pictures_that_a_front_tells_spoils_a_count(images) -> None:
+    for said in (wire.Denied("overloaded", "request", images), wire.Missed("queue", images)):
+        with pytest.raises(wire.Broken):
+            wire.Frames(wire.ASKED, 1000).feed(wire.frame(said), print)
+
+
 def test_messages_are_read_wherever_they_are_cut() -> None:
     sent = [ADMIT, LOOK, wire.Leave(1), wire.Answered("request", TIMES, NOTHING)]
     written = b"".join(map(wire.frame, sent))
@@ -129,10 +136,10 @@ def test_messages_are_read_wherever_they_are_cut() -> None:
         [wire.Admit(1, math.nan, "", "")],
         [wire.Room(1, 10**9)],
         [wire.Room(1, 0)],
-        [wire.Denied("ok", "request")],
-        [wire.Denied("invented", "request")],
-        [wire.Denied("overloaded", "invented")],
-        [wire.Missed("invented")],
+        [wire.Denied("ok", "request", 1)],
+        [wire.Denied("invented", "request", 1)],
+        [wire.Denied("overloaded", "invented", 1)],
+        [wire.Missed("invented", 1)],
         [wire.Cut("invented")],
         [wire.Served("GET", "/invented", 200, 0.1)],
         [wire.Served("GET", "", 10**6, 0.1)],

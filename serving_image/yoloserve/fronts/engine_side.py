@@ -102,7 +102,7 @@ class Session:
             wire.Ask: self._ask,
             wire.Answered: self._answered,
             wire.Denied: self._denied,
-            wire.Missed: lambda said: serving.metrics.missed(Miss(said.where)),
+            wire.Missed: lambda said: serving.metrics.missed(Miss(said.where), said.images),
             wire.Served: self._served,
             wire.Cut: lambda said: serving.metrics.cut(Cut(said.why)),
             wire.Gauges: lambda said: setattr(self, "gauges", said),
@@ -310,7 +310,7 @@ class Session:
     def _denied(self, said: wire.Denied) -> None:
         if said.code not in CODES:
             raise Lie(f"an outcome {said.code!r}")
-        self._serving.metrics.refused(said.code, Traffic(said.traffic))
+        self._serving.metrics.refused(said.code, Traffic(said.traffic), said.images)
 
     def _served(self, said: wire.Served) -> None:
         if said.route not in self._routes or not 0 <= said.status <= 999:

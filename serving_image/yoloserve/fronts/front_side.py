@@ -251,13 +251,13 @@ class RemoteCounting(Counting):
         times = decode, preprocess, queue, inference, postprocess, total
         self._asking.say(wire.Answered(traffic, times, wire.Objects.of(answer.detections)))
 
-    def refused(self, code: str, traffic: Traffic) -> None:
-        """Count one request that got no detections."""
-        self._asking.say(wire.Denied(code, traffic))
+    def refused(self, code: str, traffic: Traffic, images: int = 1) -> None:
+        """Count pictures that got no detections."""
+        self._asking.say(wire.Denied(code, traffic, images))
 
-    def missed(self, miss: Miss) -> None:
-        """Count one request whose deadline was missed, by where."""
-        self._asking.say(wire.Missed(miss))
+    def missed(self, miss: Miss, images: int = 1) -> None:
+        """Count pictures whose deadline was missed, by where."""
+        self._asking.say(wire.Missed(miss, images))
 
     def served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request of HTTP."""

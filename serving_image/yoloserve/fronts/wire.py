@@ -24,6 +24,7 @@ Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=2**31)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Images = Annotated[int, Meta(ge=1, le=1024)]  # of one request
 Text = Annotated[str, Meta(max_length=4096)]
 Name = Annotated[str, Meta(max_length=2**20)]  # a client's may come from a token as long as a head
 Header = tuple[bytes, bytes]
@@ -112,7 +113,7 @@ class Spend(_Message):
     id: Count
     client: Name
     per_second: Annotated[float, Meta(gt=0)]
-    images: Annotated[int, Meta(ge=1, le=1024)]
+    images: Images
 
 
 class Stream(_Message):
@@ -150,16 +151,18 @@ class Answered(_Message):
 
 
 class Denied(_Message):
-    """One request got no detections."""
+    """Pictures of one request got no detections."""
 
     code: Text
     traffic: Text
+    images: Images
 
 
 class Missed(_Message):
-    """One deadline was missed."""
+    """The deadline of one request was missed."""
 
     where: Text
+    images: Images
 
 
 class Served(_Message):

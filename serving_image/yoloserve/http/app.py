@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Scope
 
 from yoloserve import errors
-from yoloserve.http.callers import ClientGone, is_hurried, traffic_of
+from yoloserve.http.callers import ClientGone, images_in, is_hurried, traffic_of
 from yoloserve.http.middleware import (
     AnswersBugs,
     AsAtTheRoot,
@@ -107,7 +107,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _counted(request: Request, code: str) -> None:
     if detects(request.url.path):
-        serving_of(request.app).metrics.refused(code, traffic_of(request.scope))
+        scope = request.scope
+        serving_of(request.app).metrics.refused(code, traffic_of(scope), images_in(scope))
 
 
 async def _refused(request: HTTPConnection, error: Exception) -> Response:
@@ -115,7 +116,8 @@ async def _refused(request: HTTPConnection, error: Exception) -> Response:
     if detects(request.url.path):
         scope = request.scope
         metrics = serving_of(request.app).metrics
-        metrics.refusal(error, traffic_of(scope), hurried=is_hurried(scope))
+        hurried, images = is_hurried(scope), images_in(scope)
+        metrics.refusal(error, traffic_of(scope), hurried=hurried, images=images)
     return refusal(error, request.url.path)
 
 
@@ -136,7 +138,8 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 
 
 async def _nobody_there(request: Request, _: Exception) -> Response:
-    serving_of(request.app).metrics.refused("canceled", traffic_of(request.scope))
+    scope = request.scope
+    serving_of(request.app).metrics.refused("canceled", traffic_of(scope), images_in(scope))
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
@@ -144,5 +147,5 @@ def _failed(metrics: Counting, scope: Scope, error: Exception) -> Response:
     """Answer a bug; its error goes on, to the log."""
     path = scope["path"]
     if detects(path):
-        metrics.refused("internal", traffic_of(scope))
+        metrics.refused("internal", traffic_of(scope), images_in(scope))
     return reply(500, "internal", f"the server failed: {type(error).__name__}", path)

@@ -16,6 +16,7 @@ from yoloserve.telemetry.traffic import Traffic
 R = TypeVar("R")
 TRAFFIC = "traffic"  # in the state of a scope, where it is another than a caller's
 HURRIED = "hurried"  # there too, True where the caller's own deadline ends before the server's
+IMAGES = "images"  # and there, once they are known, how many pictures the request has
 
 
 class ClientGone(Exception):
@@ -76,6 +77,12 @@ def traffic_of(scope: Scope) -> Traffic:
 def is_hurried(scope: Scope) -> bool:
     """Say whether the caller wants the answer earlier than the server promises one."""
     return bool(scope.get("state", {}).get(HURRIED))
+
+
+def images_in(scope: Scope) -> int:
+    """Count the pictures of a request; one whose pictures nobody has counted yet is one."""
+    images: int = scope.get("state", {}).get(IMAGES, 1)
+    return images
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:

@@ -11,7 +11,7 @@ HURRIED = "hurried"  # too late for the caller, and no later than the server pro
 
 
 class Counting(Protocol):
-    """Counts what became of requests."""
+    """Counts what became of pictures: a request of several is so many, answered or not."""
 
     active: int
     """Requests of any kind, and streams, that are under way."""
@@ -19,11 +19,11 @@ class Counting(Protocol):
     def answered(self, answer: Answer, classes: tuple[str, ...], traffic: Traffic) -> None:
         """Count one answer sent in time; what it has in it only if a caller asked for it."""
 
-    def refused(self, code: str, traffic: Traffic) -> None:
-        """Count one request that got no detections."""
+    def refused(self, code: str, traffic: Traffic, images: int = 1) -> None:
+        """Count pictures that got no detections."""
 
-    def missed(self, miss: Miss) -> None:
-        """Count one request whose deadline was missed, by where."""
+    def missed(self, miss: Miss, images: int = 1) -> None:
+        """Count pictures whose deadline was missed, by where."""
 
     def served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request of HTTP."""
@@ -31,13 +31,15 @@ class Counting(Protocol):
     def cut(self, why: Cut) -> None:
         """Count one connection that was ended."""
 
-    def refusal(self, error: Refusal, traffic: Traffic, *, hurried: bool = False) -> None:
-        """Count one request that got an error, and where its deadline was missed if it was.
+    def refusal(
+        self, error: Refusal, traffic: Traffic, *, hurried: bool = False, images: int = 1
+    ) -> None:
+        """Count pictures that got an error, and where their deadline was missed if it was.
 
         hurried: whether the caller wanted it earlier than the server promises. To miss that is told
         apart: a caller that asks for 1 ms makes no revision a bad one.
         """
         late = isinstance(error, TooLate)
-        self.refused(HURRIED if late and hurried else error.code, traffic)
+        self.refused(HURRIED if late and hurried else error.code, traffic, images)
         if isinstance(error, TooLate) and traffic is Traffic.REQUEST:
-            self.missed(error.miss)
+            self.missed(error.miss, images)

@@ -57,12 +57,12 @@ class Metrics(Counting):
         self.looks = looks.counts
         self._duration = self._histogram(
             "yoloserve_request_duration_seconds",
-            "From the last byte of the body to the answer, of requests answered in time",
+            "From the last byte of the body to the answer, of pictures answered in time",
             SECONDS,
         )
         self._stage = self._histogram(
             "yoloserve_stage_duration_seconds",
-            "Time of each stage of a request",
+            "Time of each stage of a picture",
             SECONDS,
             ["stage"],
         )
@@ -80,7 +80,7 @@ class Metrics(Counting):
         self.registry.register(self._seen)
         self._missed = Counter(
             "yoloserve_deadline_misses",
-            "Requests refused for their deadline: passed on arrival, dropped from the queue before "
+            "Pictures refused for their deadline: passed on arrival, dropped from the queue before "
             "any work of the engine, or computed and late",
             ["at"],
             registry=self.registry,
@@ -192,15 +192,15 @@ class Metrics(Counting):
         self._per_image.observe(len(answer.detections))
         self._seen.count(answer.detections, classes)
 
-    def refused(self, code: str, traffic: Traffic) -> None:
-        """Count one request that got no detections."""
-        self.requests.count(traffic, code)
+    def refused(self, code: str, traffic: Traffic, images: int = 1) -> None:
+        """Count pictures that got no detections."""
+        self.requests.count(traffic, code, images)
         if traffic is Traffic.REQUEST:
-            self.statistics.refused(code)
+            self.statistics.refused(code, images)
 
-    def missed(self, miss: Miss) -> None:
-        """Count one request whose deadline was missed, by where."""
-        self._missed.labels(miss).inc()
+    def missed(self, miss: Miss, images: int = 1) -> None:
+        """Count pictures whose deadline was missed, by where."""
+        self._missed.labels(miss).inc(images)
 
     def looked(self, sees: bool) -> None:
         """Count one look at the probe picture."""
@@ -263,7 +263,7 @@ class _Started(Collector):
 
 
 class _Requests(Collector):
-    """Requests by source and outcome; both are of few, whatever callers send."""
+    """Pictures by source and outcome; both are of few, whatever callers send."""
 
     def __init__(self) -> None:
         self.counts = {traffic: Counts[str]() for traffic in Traffic}
@@ -284,7 +284,7 @@ class _Requests(Collector):
         return sum(self.counts[Traffic.REQUEST][outcome] for outcome in REFUSED)
 
     def count(self, traffic: Traffic, outcome: str, many: int = 1) -> None:
-        """Count one request, or tell that there may be such."""
+        """Count pictures; none: tell that there may be such."""
         self.counts[traffic][outcome] += many
         if traffic is Traffic.REQUEST and outcome in OFFERED:
             self.recent.count(many)
@@ -298,7 +298,9 @@ class _Requests(Collector):
         """Tell what was counted."""
         family = CounterMetricFamily(
             "yoloserve_requests",
-            "Requests to detect, by outcome: ok, canceled, or the code of the error; and by whom. "
+            "Pictures to detect in, by what became of them: ok, canceled, or the code of the "
+            "error; and by whom. A request of several is so many, unless it was refused before "
+            "they were counted. "
             "hurried: deadline_exceeded, by a deadline of the caller's shorter than the server's",
             labels=["outcome", "source"],
         )
@@ -308,7 +310,7 @@ class _Requests(Collector):
         yield family
         latency = HistogramMetricFamily(
             "yoloserve_latency_seconds",
-            "From the last byte of the body to the answer, of requests answered in time, by whom; "
+            "From the last byte of the body to the answer, of pictures answered in time, by whom; "
             "each bucket is 1.1 times the one before, so that revisions can be compared",
             labels=["source"],
         )
@@ -401,7 +403,7 @@ class _Queue(Collector):
         )
         yield GaugeMetricFamily(
             "yoloserve_load_ratio",
-            "Requests of callers, those refused for want of time or place too, as a share of what "
+            "Pictures of callers, those refused for want of time or place too, as a share of what "
             "can be answered: over the last 15 s",
             value=self._offered_per_s() / capacity if capacity else 0.0,
         )
@@ -427,7 +429,7 @@ class _Triton(Collector):
 
         yield counter("request_success", "Images answered", statistics.succeeded)
         failure = CounterMetricFamily(
-            "nv_inference_request_failure", "Requests refused", labels=[*labels, "reason"]
+            "nv_inference_request_failure", "Images refused", labels=[*labels, "reason"]
         )
         for reason in REASONS:
             failure.add_metric((*model, reason), statistics.failed[reason])

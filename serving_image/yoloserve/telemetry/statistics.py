@@ -37,9 +37,9 @@ class Statistics:
         self.output_s += timing.postprocess
         self._last = time.time()
 
-    def refused(self, code: str) -> None:
-        """Count one request that was not, by Triton's reasons."""
-        self.failed[REASON_OF.get(code, "OTHER")] += 1
+    def refused(self, code: str, images: int) -> None:
+        """Count images that were not, by Triton's reasons."""
+        self.failed[REASON_OF.get(code, "OTHER")] += images
 
     def executed(self) -> None:
         """Count one call of the engine."""

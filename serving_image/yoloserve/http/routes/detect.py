@@ -12,7 +12,7 @@ from yoloserve.http.callers import is_hurried, while_connected
 from yoloserve.http.declared import DeclaredRoute
 from yoloserve.http.dependencies import Asked, Calling
 from yoloserve.http.negotiation import prefers
-from yoloserve.http.replies import documented
+from yoloserve.http.replies import documented, refusal
 from yoloserve.http.schemas import (
     BatchResponse,
     DetectResponse,
@@ -187,6 +187,7 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
     serving = serving_of(request.app)
     detector = serving.detector
     async with serving.bodies.images_of(request) as files:
+        request.state.images = len(files)
         if len(files) > 1:
             await serving.spend(caller.client, len(files) - 1)  # the first one is paid for
         deadline, request.state.hurried = caller.deadline(detector, len(files))
@@ -203,17 +204,17 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
             )
             shows = drawn.answered(answers)
     refused = [answer for answer in answers if isinstance(answer, Refusal)]
-    if len(refused) == len(answers):
-        raise refused[0]
-    for answer in answers:
-        if isinstance(answer, Refusal):
-            hurried = is_hurried(request.scope)
-            serving.metrics.refusal(answer, caller.traffic, hurried=hurried)
-        else:
-            serving.metrics.answered(answer, detector.info.classes, caller.traffic)
     found = [answer for answer in answers if not isinstance(answer, Refusal)]
     request.state.answers = found
-    names, objects = [name for name, _ in files], sum(len(each.detections) for each in found)
-    written = await detector.write(objects, batch_json, names, answers, detector.info)
-    then = BackgroundTask(serving.shadow.offer, drawn) if shows else None
-    return Response(written, media_type=JSON, background=then)
+    if found:
+        names, objects = [name for name, _ in files], sum(len(each.detections) for each in found)
+        written = await detector.write(objects, batch_json, names, answers, detector.info)
+        then = BackgroundTask(serving.shadow.offer, drawn) if shows else None
+        response = Response(written, media_type=JSON, background=then)
+    else:  # not raised: each of them counts, and by its own code
+        response = refusal(refused[0], request.url.path)
+    for error in refused:
+        serving.metrics.refusal(error, caller.traffic, hurried=is_hurried(request.scope))
+    for answer in found:
+        serving.metrics.answered(answer, detector.info.classes, caller.traffic)
+    return response

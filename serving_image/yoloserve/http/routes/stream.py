@@ -216,5 +216,11 @@ class _Stream:
         except Refusal as error:
             self._metrics.refusal(error, self._caller.traffic, hurried=deadline.hurried)
             return error
+        except asyncio.CancelledError:  # the camera has left, or is sent away
+            self._metrics.refused("canceled", self._caller.traffic)
+            raise
+        except Exception:  # handed on, to the log; it ends the stream
+            self._metrics.refused("internal", self._caller.traffic)
+            raise
         self._metrics.answered(answer, self._detector.info.classes, self._caller.traffic)
         return answer

@@ -189,7 +189,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen) -> Response
         large = (len(body) if length is None else length) > LARGE_JSON_BYTES
         async with serving.large_json if large else nullcontext():
             inference = await detector.off_loop(protocol.read, body, length, limits)
-        images = len(inference.sources)
+        images = request.state.images = len(inference.sources)
         if images > 1:
             await serving.spend(caller.client, images - 1)
         options = asked_in(inference.parameters, detector)
@@ -214,10 +214,10 @@ async def infer(request: Request, caller: Calling, detector: Chosen) -> Response
     objects = sum(len(answer.detections) for answer in answers)
     written = await detector.write(objects, protocol.write, inference, answers, detector.info)
     detector.require_in_time(deadline)
-    for answer in answers:
-        serving.metrics.answered(answer, detector.info.classes, caller.traffic)
     response = await _response(*written, request, detector)
     response.background = BackgroundTask(serving.shadow.offer, drawn) if shows else None
+    for answer in answers:
+        serving.metrics.answered(answer, detector.info.classes, caller.traffic)
     return response
 
 
