@@ -63,8 +63,8 @@ class Server:
             np.full(len(classes), 0.5, np.float32),
             np.array(classes, np.int64),
         )
-        answer = Answer(detections, 9, 9, Timing(0, 0, 0, 0, 0, seconds), 0, 0, 0)
-        self.metrics.answered(answer, CLASSES, source)
+        answer = Answer(detections, 9, 9, Timing(0, 0, 0, 0, 0, 0), 0, 0, 0)
+        self.metrics.answered(answer, CLASSES, source, seconds)
 
     def compares(self, stable: list[int], canary: list[int], revision: str = CANARY) -> None:
         boxes = np.array([[0, 0, 9, 9], [100, 0, 150, 50], [200, 0, 400, 200]], np.float32)

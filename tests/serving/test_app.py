@@ -642,7 +642,7 @@ async def test_what_is_no_callers_is_counted_apart(serve, jpeg: bytes) -> None:
         await served.detect(jpeg)
         answer = await served.detector.detect(jpeg, served.detector.defaults, deadline=math.inf)
         metrics, classes = served.serving.metrics, served.detector.info.classes
-        metrics.answered(answer, classes, Traffic.SHADOW)
+        metrics.answered(answer, classes, Traffic.SHADOW, 0.01)
         metrics.refused("internal", Traffic.SHADOW)
         metrics.looked(sees=True)
         metrics.looked(sees=False)

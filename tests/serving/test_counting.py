@@ -205,3 +205,74 @@ async def test_every_outcome_that_is_watched_is_there_before_the_first_request(s
         told = await text(served)
         for outcome in FROM_THE_START:
             assert f'yoloserve_requests_total{{outcome="{outcome}",source="request"}} 0.0' in told
+
+
+# how long
+
+
+@several
+async def test_each_picture_waits_from_the_bodys_last_byte_to_the_answer(
+    serve, clock, backend, monkeypatch, jpeg, request_of
+) -> None:
+    """Pictures of one request are looked at by turns, and their caller has none before all."""
+    look = backend.infer
+
+    def slow(*asked: Any) -> Any:
+        clock.now += 0.25
+        return look(*asked)
+
+    monkeypatch.setattr(backend, "infer", slow)
+    async with serve(clock=clock) as served:
+        answer = await served.client.post(**request_of(*[jpeg] * 8))
+        assert answer.status_code == 200
+        for name in ("yoloserve_latency_seconds", "yoloserve_request_duration_seconds"):
+            assert await value(served, f"{name}_count") == 8
+            assert await value(served, f"{name}_sum") == 8 * 2
+        assert await value(served, "nv_inference_request_duration_us_total") == 8 * 2e6
+        (bucket,) = served.serving.evidence()["latency"]["request"]["counts"]
+        assert bucket == 8
+        if request_of is form:
+            totals = [each["timing_ms"]["total"] for each in answer.json()["results"]]
+            assert totals[-1] <= 500, "what it took by itself, with that of the one before it"
+
+
+async def test_what_a_body_takes_on_its_way_is_nobodys_wait(serve, clock, jpeg: bytes) -> None:
+    async def slow() -> Any:
+        yield jpeg[:100]
+        clock.now += 60
+        yield jpeg[100:]
+
+    async with serve(clock=clock) as served:
+        assert (await served.client.post("/v1/detect", content=slow())).status_code == 200
+        assert await value(served, "yoloserve_latency_seconds_sum") == 0
+
+
+async def test_who_asks_for_a_drawing_waits_for_it(serve, clock, monkeypatch, jpeg) -> None:
+    draw = detector.annotate
+
+    def slow(*asked: Any) -> bytes:
+        clock.now += 1
+        return draw(*asked)
+
+    monkeypatch.setattr(detector, "annotate", slow)
+    async with serve(clock=clock) as served:
+        assert (await served.detect(jpeg, accept="image/jpeg")).status_code == 200
+        assert await value(served, "yoloserve_latency_seconds_sum") == 1
+
+
+async def test_a_frame_waits_from_its_arrival(serve, stream_to, clock, jpeg: bytes) -> None:
+    async with serve(clock=clock) as served:
+        served.backend.may_run.clear()
+        served.backend.started.clear()
+        camera = stream_to(served)
+        camera.send(jpeg)
+        await asyncio.to_thread(served.backend.started.wait)
+        camera.send(jpeg)
+        while not camera._in.empty():  # noqa: ASYNC110 (a queue of the fake, read without a wait)
+            await asyncio.sleep(0)
+        clock.now += 1
+        served.backend.may_run.set()
+        for _ in range(2):
+            await camera.receive()
+        assert await value(served, "yoloserve_latency_seconds_sum") == 2
+        await camera.leave()

@@ -70,11 +70,11 @@ def witness(classes: tuple[str, ...]) -> tuple[Witness, Metrics]:
     return Witness(detector, metrics), metrics
 
 
-def found(classes: list[int], seconds: float = 0.01) -> Answer:
+def found(classes: list[int]) -> Answer:
     scores = np.full(len(classes), 0.5, np.float32)
     boxes = np.zeros((len(classes), 4), np.float32)
     detections = Detections(boxes, scores, np.array(classes, np.int64))
-    return Answer(detections, 9, 9, Timing(0, 0, 0, 0, 0, seconds), 0, 0, 0)
+    return Answer(detections, 9, 9, Timing(0, 0, 0, 0, 0, 0.01), 0, 0, 0)
 
 
 def tell(of: Witness) -> Evidence:
@@ -104,7 +104,8 @@ def test_no_counter_ever_shrinks_and_sums_are_those_of_requests(events) -> None:
         if isinstance(what, str):
             metrics.refused(what, traffic)
         else:
-            metrics.answered(found(*what), classes, traffic)
+            objects, waited_s = what
+            metrics.answered(found(objects), classes, traffic, waited_s)
         now = tell(of)
         assert_grown(before, now)
         before = now
@@ -172,7 +173,7 @@ def test_a_class_called_other_is_counted_with_the_others() -> None:
 def test_a_model_of_a_thousand_classes_is_told_in_a_small_answer() -> None:
     classes = tuple(f"{number:04} {'x' * 300}" for number in range(3000))
     of, metrics = witness(classes)
-    metrics.answered(found(list(range(3000))), classes, Traffic.REQUEST)
+    metrics.answered(found(list(range(3000))), classes, Traffic.REQUEST, 0.01)
     told = tell(of)
     assert sum(told["detections"].values()) == 3000
     assert len(orjson.dumps(told)) < 256 * 1024

@@ -101,11 +101,12 @@ def test_whatever_bytes_come_are_messages_or_told_to_be_none(pieces, framed) -> 
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
-def test_no_time_that_a_front_tells_spoils_a_sum(seconds) -> None:
-    times = (*TIMES[1:], seconds)
+@pytest.mark.parametrize("waited", [True, False])
+def test_no_time_that_a_front_tells_spoils_a_sum(seconds, waited) -> None:
+    told = (TIMES, seconds) if waited else ((*TIMES[1:], seconds), 0.0)
     with pytest.raises(wire.Broken):
         wire.Frames(wire.ASKED, 1000).feed(
-            wire.frame(wire.Answered("request", times, NOTHING)), print
+            wire.frame(wire.Answered("request", *told, NOTHING)), print
         )
 
 
@@ -117,7 +118,7 @@ def test_no_number_of_pictures_that_a_front_tells_spoils_a_count(images) -> None
 
 
 def test_messages_are_read_wherever_they_are_cut() -> None:
-    sent = [ADMIT, LOOK, wire.Leave(1), wire.Answered("request", TIMES, NOTHING)]
+    sent = [ADMIT, LOOK, wire.Leave(1), wire.Answered("request", TIMES, 0.0, NOTHING)]
     written = b"".join(map(wire.frame, sent))
     for size in (1, 7, len(written)):
         frames, took = wire.Frames(wire.ASKED, 1000), list[Any]()
@@ -143,9 +144,13 @@ def test_messages_are_read_wherever_they_are_cut() -> None:
         [wire.Cut("invented")],
         [wire.Served("GET", "/invented", 200, 0.1)],
         [wire.Served("GET", "", 10**6, 0.1)],
-        [wire.Answered("request", TIMES, wire.Objects(bytes(16), bytes(4), b""))],
-        [wire.Answered("request", TIMES, wire.Objects(bytes(15), bytes(4), bytes(8)))],
-        [wire.Answered("request", TIMES, wire.Objects(bytes(16), bytes(4), np.int64(3).tobytes()))],
+        [wire.Answered("request", TIMES, 0.0, wire.Objects(bytes(16), bytes(4), b""))],
+        [wire.Answered("request", TIMES, 0.0, wire.Objects(bytes(15), bytes(4), bytes(8)))],
+        [
+            wire.Answered(
+                "request", TIMES, 0.0, wire.Objects(bytes(16), bytes(4), np.int64(3).tobytes())
+            )
+        ],
         [wire.Skipped("gate-12345678", "invented", 1)],
     ],
     ids=lambda lies: "-".join(type(each).__name__ for each in lies),

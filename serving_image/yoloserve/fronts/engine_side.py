@@ -305,7 +305,7 @@ class Session:
     def _answered(self, said: wire.Answered) -> None:
         found, classes = self._objects(said.found), self._core.info.classes
         answer = Answer(found, 0, 0, Timing(*said.timing), 0, 0, 0)
-        self._serving.metrics.answered(answer, classes, Traffic(said.traffic))
+        self._serving.metrics.answered(answer, classes, Traffic(said.traffic), said.waited)
 
     def _denied(self, said: wire.Denied) -> None:
         if said.code not in CODES:

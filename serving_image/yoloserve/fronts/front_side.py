@@ -241,7 +241,9 @@ class RemoteCounting(Counting):
         self.active = 0
         self._asking = asking
 
-    def answered(self, answer: Answer, _: tuple[str, ...], traffic: Traffic) -> None:
+    def answered(
+        self, answer: Answer, _: tuple[str, ...], traffic: Traffic, waited_s: float
+    ) -> None:
         """Count one answer sent in time."""
         timing = answer.timing
         stages = timing.decode, timing.preprocess, timing.queue, timing.inference
@@ -249,7 +251,8 @@ class RemoteCounting(Counting):
             max(0.0, seconds) for seconds in (*stages, timing.postprocess, timing.total)
         )
         times = decode, preprocess, queue, inference, postprocess, total
-        self._asking.say(wire.Answered(traffic, times, wire.Objects.of(answer.detections)))
+        found = wire.Objects.of(answer.detections)
+        self._asking.say(wire.Answered(traffic, times, max(0.0, waited_s), found))
 
     def refused(self, code: str, traffic: Traffic, images: int = 1) -> None:
         """Count pictures that got no detections."""

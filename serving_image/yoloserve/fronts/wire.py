@@ -143,10 +143,14 @@ class Ask(_Message):
 
 
 class Answered(_Message):
-    """One answer was sent in time; its stages in seconds, as `Timing` has them."""
+    """One answer was sent in time; its stages in seconds, as `Timing` has them.
+
+    How long its caller waited is told as a length of time: nobody reads the clock of another.
+    """
 
     traffic: Text
     timing: tuple[Seconds, Seconds, Seconds, Seconds, Seconds, Seconds]
+    waited: Seconds
     found: Objects
 
 

@@ -252,7 +252,9 @@ def _golden(
         settings.golden_dir,
         detector,
         lambda: core.busy,
-        answered=lambda answer: metrics.answered(answer, detector.info.classes, Traffic.GOLDEN),
+        answered=lambda answer: metrics.answered(
+            answer, detector.info.classes, Traffic.GOLDEN, answer.timing.total
+        ),
     )
     metrics.registry.register(GoldenResults(lambda: golden.progress))
     return golden

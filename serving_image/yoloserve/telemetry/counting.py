@@ -16,8 +16,14 @@ class Counting(Protocol):
     active: int
     """Requests of any kind, and streams, that are under way."""
 
-    def answered(self, answer: Answer, classes: tuple[str, ...], traffic: Traffic) -> None:
-        """Count one answer sent in time; what it has in it only if a caller asked for it."""
+    def answered(
+        self, answer: Answer, classes: tuple[str, ...], traffic: Traffic, waited_s: float
+    ) -> None:
+        """Count one answer sent in time; what it has in it only if a caller asked for it.
+
+        waited_s: how long its caller waited, from the body's last byte; of pictures that are
+        answered together it is the same, and more than their timing tells.
+        """
 
     def refused(self, code: str, traffic: Traffic, images: int = 1) -> None:
         """Count pictures that got no detections."""

@@ -180,13 +180,15 @@ class Metrics(Counting):
         self.statistics.executed()
         self._batch_size.observe(size)
 
-    def answered(self, answer: Answer, classes: tuple[str, ...], traffic: Traffic) -> None:
+    def answered(
+        self, answer: Answer, classes: tuple[str, ...], traffic: Traffic, waited_s: float
+    ) -> None:
         """Count one answer sent in time; what it has in it only if a caller asked for it."""
-        self.requests.answered(traffic, answer.timing.total)
+        self.requests.answered(traffic, waited_s)
         if traffic is not Traffic.REQUEST:
             return
-        self.statistics.answered(answer.timing)
-        self._duration.observe(answer.timing.total)
+        self.statistics.answered(answer.timing, waited_s)
+        self._duration.observe(waited_s)
         for stage in STAGES:
             self._stage.observe(getattr(answer.timing, stage), stage)
         self._per_image.observe(len(answer.detections))

@@ -111,6 +111,7 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
     serving = serving_of(request.app)
     detector = serving.detector
     async with serving.bodies.image_of(request) as encoded:
+        read_at = detector.clock()
         deadline, request.state.hurried = caller.deadline(detector)
         if caller.traffic is Traffic.SHADOW:
             answer, response = await _for_shadow(request, caller, options, encoded, deadline)
@@ -123,7 +124,8 @@ async def detect(request: Request, caller: Calling, options: Asked) -> Response:
                     response.background = BackgroundTask(serving.shadow.offer, drawn)
     detector.require_in_time(deadline)
     request.state.answers = [answer]
-    serving.metrics.answered(answer, detector.info.classes, caller.traffic)
+    waited_s = detector.clock() - read_at
+    serving.metrics.answered(answer, detector.info.classes, caller.traffic, waited_s)
     return response
 
 
@@ -187,7 +189,7 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
     serving = serving_of(request.app)
     detector = serving.detector
     async with serving.bodies.images_of(request) as files:
-        request.state.images = len(files)
+        read_at, request.state.images = detector.clock(), len(files)
         if len(files) > 1:
             await serving.spend(caller.client, len(files) - 1)  # the first one is paid for
         deadline, request.state.hurried = caller.deadline(detector, len(files))
@@ -215,6 +217,7 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
         response = refusal(refused[0], request.url.path)
     for error in refused:
         serving.metrics.refusal(error, caller.traffic, hurried=is_hurried(request.scope))
+    waited_s = detector.clock() - read_at
     for answer in found:
-        serving.metrics.answered(answer, detector.info.classes, caller.traffic)
+        serving.metrics.answered(answer, detector.info.classes, caller.traffic, waited_s)
     return response

@@ -222,5 +222,7 @@ class _Stream:
         except Exception:  # handed on, to the log; it ends the stream
             self._metrics.refused("internal", self._caller.traffic)
             raise
-        self._metrics.answered(answer, self._detector.info.classes, self._caller.traffic)
+        waited_s = self._detector.clock() - frame.arrived
+        classes = self._detector.info.classes
+        self._metrics.answered(answer, classes, self._caller.traffic, waited_s)
         return answer

@@ -185,6 +185,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen) -> Response
     limits = protocol.Limits(settings.max_images, settings.max_pixels, 3 * size.height * size.width)
     length = _header_length(request)
     async with serving.bodies.body_of(request) as body:
+        read_at = detector.clock()
         # Many numbers are many objects: those of one request at a time.
         large = (len(body) if length is None else length) > LARGE_JSON_BYTES
         async with serving.large_json if large else nullcontext():
@@ -216,8 +217,9 @@ async def infer(request: Request, caller: Calling, detector: Chosen) -> Response
     detector.require_in_time(deadline)
     response = await _response(*written, request, detector)
     response.background = BackgroundTask(serving.shadow.offer, drawn) if shows else None
+    waited_s = detector.clock() - read_at
     for answer in answers:
-        serving.metrics.answered(answer, detector.info.classes, caller.traffic)
+        serving.metrics.answered(answer, detector.info.classes, caller.traffic, waited_s)
     return response
 
 
