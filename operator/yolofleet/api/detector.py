@@ -27,6 +27,7 @@ from yolofleet.api.base import (
     Rule,
     countable,
 )
+from yolofleet.api.hosts import MOST_NAMED
 from yolofleet.api.names import RETRY_ANNOTATION, Manifest, is_accelerator
 from yolofleet.api.pod_template import (
     API_KEYS,
@@ -469,7 +470,7 @@ class Traffic(ApiModel):
         " there is.",
     )
     hosts: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=32)
+        list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=MOST_NAMED)
     ] = Field(
         default=[],
         description="Host names that the route answers to: DNS names; on gateways wildcards such"
@@ -479,7 +480,7 @@ class Traffic(ApiModel):
         " own; with the Gateway API all hosts of the gateways.",
     )
     gateways: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=317)]], Field(max_length=32)
+        list[Annotated[str, Field(min_length=1, max_length=317)]], Field(max_length=MOST_NAMED)
     ] = Field(
         default=[],
         description="Gateways (NAMESPACE/NAME, or mesh) that the hosts are served on: Istio's, or"

@@ -11,6 +11,9 @@ from typing import Any, Final
 from yolofleet.api.base import Rule
 
 EVERY_HOST: Final = "*"
+MOST_NAMED: Final = 32
+"""So many hosts a spec may name, and so many gateways."""
+
 MESH: Final = "mesh"
 """Among gateways: the proxies of clients inside the mesh."""
 

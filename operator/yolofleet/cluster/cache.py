@@ -17,7 +17,7 @@ from yolofleet.cluster.namesakes import Namesakes
 from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.snapshot import Elsewhere, Keda
-from yolofleet.routers.claims import moves, named_gateways, routed, shadowed, wanted
+from yolofleet.routers.claims import NOTHING, moves, named_gateways, routed, shadowed, wanted
 from yolofleet.routers.following import Mesh
 from yolofleet.routers.istio import delegates_of
 from yolofleet.runtime import objects, store
@@ -76,12 +76,12 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
 def _standing(kind: Kind, manifest: Manifest) -> Standing | None:
     """Return what a route means to detectors: their own, or one of somebody else."""
     key, metadata = _key(kind, manifest), manifest["metadata"]
-    claims = routed(manifest) if key else shadowed(manifest)
+    claims, areas = (routed(manifest), ()) if key else (NOTHING, shadowed(manifest))
     delegates = delegates_of(manifest) if kind is kinds.VIRTUAL_SERVICE else frozenset[str]()
-    if not claims and not delegates:
+    if not claims and not areas and not delegates:
         return None
     other = "" if key else f"{kind.name} {metadata['namespace']}/{metadata['name']}"
-    return Standing(key, _since(metadata), claims, True, delegates, other=other)
+    return Standing(key, _since(metadata), claims, True, delegates, other=other, areas=areas)
 
 
 def _since(metadata: Manifest) -> str:

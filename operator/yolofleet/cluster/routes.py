@@ -10,13 +10,15 @@ has to look again when that changes is collected in `stirred`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
 from yolofleet.api.hosts import MESH
-from yolofleet.routers.claims import Claim, Crossing, below, wildcards_over
+from yolofleet.routers.claims import MOST_CROSSINGS, Area, Claim, Crossing, wildcards_over
+from yolofleet.routers.hostnames import Hostnames
 
 Since = tuple[str, str]
 """When something was made, and "namespace/name": the lesser of two comes first."""
@@ -27,7 +29,7 @@ class Standing:
     """What one object means to other detectors. routed: it is a route, and no wish for one.
 
     key: the detector that it belongs to, or is; empty for a route of somebody else, which is
-    `other` ("KIND NAMESPACE/NAME"): its claims are those of which it leaves nothing to others.
+    `other` ("KIND NAMESPACE/NAME"): it has no claims, but areas of which it leaves nothing.
     """
 
     key: str
@@ -38,11 +40,12 @@ class Standing:
     moves: bool = True  # of a detector: whether it writes its route as it asks for it
     other: str = ""
     gateways: frozenset[str] = frozenset()  # that a detector names
+    areas: tuple[Area, ...] = ()
 
-    @property
-    def owned(self) -> frozenset[Claim]:
-        """What of the claims is a detector's."""
-        return _NONE if self.other else self.claims
+    def covers(self, claim: Claim) -> bool:
+        """Say whether it leaves nothing of `claim` to others."""
+        gateway, host = claim
+        return any(gateway in area.gateways and host in area.hosts for area in self.areas)
 
 
 class Routes:
@@ -54,13 +57,14 @@ class Routes:
         self._asked: dict[str, tuple[str, Standing]] = {}  # by key: uid of the detector
         self._had: dict[str, Counter[Claim]] = {}  # by key of the detector, of its routes
         self._roots: dict[str, set[str]] = {}  # uids of who delegates to a detector's route
-        self._others: dict[Claim, dict[str, Since]] = {}  # by uid of the route
+        self._hosts: dict[str, Hostnames] = {}  # by gateway, of all that detectors have or ask for
+        self._others: dict[str, dict[str, Standing]] = {}  # by host, and uid of the route
         self._naming: dict[str, dict[str, str]] = {}  # by gateway and uid: who names it
         self._stirred: set[str] = set()
 
     def holder(self, claim: Claim) -> str:
         """Return the key of the detector that has `claim`, or nothing."""
-        return self._holder(claim, frozenset())
+        return self._holders([claim])[claim]
 
     def taken(self, key: str, claims: Iterable[Claim]) -> Mapping[Claim, str]:
         """Return which of `claims` others than `key` hold, and who.
@@ -68,7 +72,7 @@ class Routes:
         An exchange that its own write held up is there for it to try again: were its host taken
         then, it would ask for no write, be no longer held up, and try for ever at once.
         """
-        held = {claim: self._holder(claim, frozenset(), trying=key) for claim in claims}
+        held = self._holders(claims, trying=key)
         return {claim: holder for claim, holder in held.items() if holder not in ("", key)}
 
     def shadows(self, key: str, claims: Iterable[Claim], kind: str) -> Mapping[Claim, str]:
@@ -76,31 +80,45 @@ class Routes:
         found: dict[Claim, str] = {}
         for claim in claims:
             own = [e for e in self._routes.get(claim, _NOBODY).values() if e[1] == key]
-            for since, name in sorted(self._others.get(claim, _NOBODY).values()):
-                near = claim[0] != MESH or _namespace(name.partition(" ")[2]) == _namespace(key)
-                if near and name.startswith(f"{kind} ") and not (own and min(own)[0] <= since):
-                    found.setdefault(claim, name)
+            before = [
+                (each.since, each.other)
+                for each in self._others.get(claim[1], {}).values()
+                if each.other.startswith(f"{kind} ")
+                and each.covers(claim)
+                and (claim[0] != MESH or _home(each) == _namespace(key))
+                and not (own and min(own)[0] <= each.since)
+            ]
+            if before:
+                found[claim] = min(before)[1]
         return found
 
     def crossed(self, key: str, claims: Iterable[Claim]) -> list[Crossing]:
-        """Return which hosts of others are below wildcards among `claims`, or the other way."""
-        found = {
-            Crossing(claim[0], claim[1], other[1], holder)
-            for claim in claims
-            for other in self._crossing(claim)
-            if (holder := self.holder(other)) not in ("", key)
-        }
-        return sorted(found, key=str)
+        """Return which hosts of others are below wildcards among `claims`, or the other way.
+
+        Not more than are worth telling: below a few wildcards may be those of the whole cluster.
+        """
+        pairs = ((claim, other) for claim in sorted(claims) for other in self._crossing(claim))
+        found = set[Crossing]()
+        while len(found) < MOST_CROSSINGS and (some := list(islice(pairs, _AT_ONCE))):
+            held = self._holders({other for _, other in some})
+            found |= {
+                Crossing(claim[0], claim[1], other[1], held[other])
+                for claim, other in some
+                if held[other] not in ("", key)
+            }
+        return sorted(found, key=str)[:MOST_CROSSINGS]
 
     def _crossing(self, claim: Claim) -> Iterator[Claim]:
+        yield from self._over(claim)
+        yield from self._below(claim)
+
+    def _over(self, claim: Claim) -> list[Claim]:
+        over = ((claim[0], wildcard) for wildcard in wildcards_over(claim[1]))
+        return [each for each in over if self._known(each)]
+
+    def _below(self, claim: Claim) -> Iterator[Claim]:
         gateway, host = claim
-        for wildcard in wildcards_over(host):
-            if (gateway, wildcard) in self._routes or (gateway, wildcard) in self._unrouted:
-                yield gateway, wildcard
-        if host.startswith("*."):
-            for other in self._routes.keys() | self._unrouted.keys():
-                if other[0] == gateway and below(other[1], host):
-                    yield other
+        return ((gateway, each) for each in self._hosts.get(gateway, _NO_HOSTS).below(host))
 
     def rivals(self, key: str, claims: Iterable[Claim]) -> Mapping[Claim, str]:
         """Return which of `claims` others than `key` have or ask for, and who comes first."""
@@ -122,10 +140,11 @@ class Routes:
         """Take in what the object `uid` was and is; what did not change stirs nobody."""
         if before == after:
             return
-        touched = (before.owned if before else _NONE) | (after.owned if after else _NONE)
+        touched = (before.claims if before else _NONE) | (after.claims if after else _NONE)
         own = {each.key for each in (before, after) if each} - {""}
-        touched |= self._exchanged(touched, own)
-        held = {claim: self.holder(claim) for claim in touched}
+        around = touched | self._exchanged(touched, own)
+        moved = self._moving(around)
+        held = {claim: self._holder(claim, moved) for claim in touched}
         if before:
             self._forget(uid, before)
         if after:
@@ -134,12 +153,13 @@ class Routes:
         self._stirred |= was ^ now
         if before and after and before.moves != after.moves:
             own = set()  # by what we wrote ourselves of it: no event of its own has it looked at
-        for claim, holder in held.items():
-            if self.holder(claim) != holder:
-                for each in (claim, *self._crossing(claim)):
-                    self._stirred |= self._concerned(each) - own
-        for other in (each for each in (before, after) if each and each.other):
-            for claim in other.claims:
+        moving = self._moving(around)
+        left = {claim for key in moved ^ moving for claim in self._had.get(key, ())} - touched
+        held |= {claim: self._holder(claim, moved) for claim in left}
+        changed = {claim for claim in held if self._holder(claim, moving) != held[claim]}
+        self._stirred |= self._concerned_around(changed) - own
+        for other in (each for each in (before, after) if each):
+            for claim in self._within(other.areas):
                 self._stirred |= self._concerned(claim)
 
     def wake(self, keys: Iterable[str]) -> None:
@@ -155,29 +175,63 @@ class Routes:
         keys, self._stirred = self._stirred, set()
         return keys
 
-    def _holder(self, claim: Claim, moving: frozenset[str], trying: str = "") -> str:
-        """Return who has `claim` while `moving` get what they ask for.
+    def _holders(self, claims: Iterable[Claim], trying: str = "") -> dict[Claim, str]:
+        """Return who has each of `claims`. trying: who is taken to write its route at any rate."""
+        asked = set(claims)
+        moving = self._moving(asked, trying)
+        return {claim: self._holder(claim, moving) for claim in asked}
 
-        trying: who is taken to write its route, whatever its status says.
-        """
+    def _holder(self, claim: Claim, moving: Collection[str]) -> str:
+        """Return who has `claim` while `moving` get what they ask for."""
         routed = self._routes.get(claim, _NOBODY).values()
         asking = self._unrouted.get(claim, _NOBODY).values()
-        staying = [each for each in routed if not self._exchanges(each[1], claim, moving, trying)]
+        staying = [e for e in routed if e[1] not in moving or claim in self._claims(e[1])]
         held = staying or asking or routed
         return min(held)[1] if held else ""
 
-    def _exchanges(self, key: str, claim: Claim, moving: frozenset[str], trying: str) -> bool:
-        """Say whether `key` no longer asks for `claim`, and gets by an exchange what it asks for.
+    def _moving(self, claims: Collection[Claim], trying: str = "") -> set[str]:
+        """Return who gets by an exchange what it asks for, of those on whom `claims` depend.
 
-        What is simply free it has to have first: until its route is written it serves by the old.
+        All who leave something are taken to; then who would have nothing of what it asks for is
+        struck, until nobody is. What one of them has it can only lose by that: each wish is looked
+        at once, and again only when whoever was to leave it was struck.
         """
+        wishes = self._wishes(claims, trying)
+        moving, by = set(wishes), dict[Claim, str]()  # by: the wish by which each one moves
+        todo = list(moving)
+        while todo:
+            key = todo.pop()
+            left = wishes[key]
+            while left and self._holder(left[-1], moving) != key:
+                left.pop()
+            if left:
+                by[left[-1]] = key
+            else:
+                moving.discard(key)
+                todo += [by.pop(claim) for claim in self._had[key] if claim in by]
+        return moving
+
+    def _wishes(self, claims: Collection[Claim], trying: str) -> dict[str, list[Claim]]:
+        """Return who leaves something, of those on whom `claims` depend, and what each asks for.
+
+        What is simply free counts for nothing: until its route is written it serves by the old one.
+        """
+        found, seen, todo = dict[str, list[Claim]](), set(claims), [*claims]
+        while todo:
+            claim = todo.pop()
+            for _, key in self._routes.get(claim, _NOBODY).values():
+                if key not in found and self._leaves(key, claim, trying):
+                    found[key] = [each for each in self._claims(key) if each in self._routes]
+                    todo += (each for each in found[key] if each not in seen)
+                    seen.update(found[key])
+        return found
+
+    def _leaves(self, key: str, claim: Claim, trying: str) -> bool:
+        """Say whether `key` no longer asks for `claim`, but for something else, and writes it."""
         claims = self._claims(key)
-        if claim in claims or not claims or not (key == trying or self._asked[key][1].moves):
+        if claim in claims or not claims:
             return False
-        further = moving | {key}
-        return key in moving or any(
-            each in self._routes and self._holder(each, further, trying) == key for each in claims
-        )
+        return key == trying or self._asked[key][1].moves
 
     def _exchanged(self, touched: frozenset[Claim], own: set[str]) -> frozenset[Claim]:
         """Return what further claims may change hands with `touched`, in a round of exchanges."""
@@ -195,7 +249,11 @@ class Routes:
     def _note(self, uid: str, standing: Standing) -> None:
         index = self._index(standing)
         for claim in standing.claims:
-            index.setdefault(claim, {})[uid] = standing.since, standing.other or standing.key
+            if not self._known(claim):
+                self._hosts.setdefault(claim[0], Hostnames()).add(claim[1])
+            index.setdefault(claim, {})[uid] = standing.since, standing.key
+        for host in _hosts_of(standing):
+            self._others.setdefault(host, {})[uid] = standing
         for key in standing.delegates:
             self._roots.setdefault(key, set()).add(uid)
         for gateway in standing.gateways:
@@ -217,6 +275,11 @@ class Routes:
             index[claim].pop(uid, None)
             if not index[claim]:
                 del index[claim]
+                self._drop_host(claim)
+        for host in _hosts_of(standing):
+            self._others[host].pop(uid, None)
+            if not self._others[host]:
+                del self._others[host]
         for gateway in standing.gateways:
             self._naming[gateway].pop(uid, None)
             if not self._naming[gateway]:
@@ -229,9 +292,18 @@ class Routes:
         elif left := self._had.pop(standing.key, Counter()) - Counter(standing.claims):
             self._had[standing.key] = left
 
+    def _drop_host(self, claim: Claim) -> None:
+        gateway, host = claim
+        if self._known(claim):
+            return
+        self._hosts[gateway].remove(host)
+        if not self._hosts[gateway]:
+            del self._hosts[gateway]
+
+    def _known(self, claim: Claim) -> bool:
+        return claim in self._routes or claim in self._unrouted
+
     def _index(self, standing: Standing) -> dict[Claim, dict[str, Since]]:
-        if standing.other:
-            return self._others
         return self._routes if standing.routed else self._unrouted
 
     def _claims(self, key: str) -> frozenset[Claim]:
@@ -241,6 +313,34 @@ class Routes:
         everybody = self._routes.get(claim, {}), self._unrouted.get(claim, {})
         return {key for index in everybody for _, key in index.values()}
 
+    def _concerned_around(self, claims: Collection[Claim]) -> set[str]:
+        """Return whom `claims` concern, and what crosses them: that below several of them once."""
+        found = set[str]()
+        for claim in claims:
+            over = self._over(claim)
+            for each in (claim, *over):
+                found |= self._concerned(each)
+            if not any(each in claims for each in over):
+                for each in self._below(claim):
+                    found |= self._concerned(each)
+        return found
+
+    def _within(self, areas: Iterable[Area]) -> Iterator[Claim]:
+        """Return what of `areas` detectors have or ask for."""
+        for area in areas:
+            for gateway in area.gateways & self._hosts.keys():
+                ours, theirs = self._hosts[gateway], area.hosts
+                few, many = (ours, theirs) if len(ours) < len(theirs) else (theirs, ours)
+                yield from ((gateway, host) for host in few if host in many)
+
+
+def _hosts_of(standing: Standing) -> frozenset[str]:
+    return frozenset().union(*(area.hosts for area in standing.areas))
+
+
+def _home(other: Standing) -> str:
+    return _namespace(other.other.partition(" ")[2])
+
 
 def _namespace(name: str) -> str:
     return name.partition("/")[0]
@@ -248,3 +348,6 @@ def _namespace(name: str) -> str:
 
 _NONE: Final = frozenset[Claim]()
 _NOBODY: Final[Mapping[str, Since]] = MappingProxyType({})
+_NO_HOSTS: Final = Hostnames()
+_AT_ONCE: Final = 1024
+"""So many pairs of hosts are looked at at once: who has them is worked out together."""

@@ -6,16 +6,28 @@ stores without parsing it: it is asked of every object that passes.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from yolofleet.api.detector import Provider
-from yolofleet.api.hosts import MESH, gateway_name, normal, texts, wrong_with
+from yolofleet.api.hosts import MESH, MOST_NAMED, gateway_name, normal, texts, wrong_with
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.routers.choice import NONE_ABSENT, Absent, router_of, router_of_kind
 
 Claim = tuple[str, str]
 """A gateway (NAMESPACE/NAME, or mesh) and a host name on it."""
+
+
+MOST_CROSSINGS: Final = 100
+"""So many hosts of others that share requests with those of one detector are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Hosts on gateways, each on each: not multiplied out, for nobody bounds how many there are."""
+
+    hosts: frozenset[str]
+    gateways: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +77,9 @@ def wanted(
     metadata, traffic = raw["metadata"], (raw.get("spec") or {}).get("traffic") or {}
     if "deletionTimestamp" in metadata or not isinstance(traffic, Mapping):
         return NOTHING
-    namespace, gateways = str(metadata["namespace"]), texts(traffic.get("gateways"))
+    namespace, gateways = str(metadata["namespace"]), _named(traffic.get("gateways"))
     own = f"{metadata['name']}.{namespace}"
-    hosts = [host for host in texts(traffic.get("hosts")) if not improper(host, gateways, own=own)]
+    hosts = [host for host in _named(traffic.get("hosts")) if not improper(host, gateways, own=own)]
     named = hosts if traffic.get("hosts") else None
     return _product(*router_of(raw, routers, absent).asked(named, gateways), namespace)
 
@@ -93,21 +105,32 @@ def moves(raw: Manifest) -> bool:
 
 
 def routed(route: Manifest) -> frozenset[Claim]:
-    """Return what the route of a detector has now."""
+    """Return what the route of a detector has now: of what others wrote into it, no more."""
     metadata, spec = route["metadata"], route.get("spec") or {}
     if "deletionTimestamp" in metadata:
         return NOTHING
     hosts, gateways = router_of_kind(route["kind"]).places(spec)
-    return _product(hosts, gateways, str(metadata["namespace"]))
+    return _product(hosts[:MOST_NAMED], gateways[:MOST_NAMED], str(metadata["namespace"]))
 
 
-def shadowed(route: Manifest) -> frozenset[Claim]:
-    """Return of which claims the route of somebody who is no detector leaves nothing to others."""
+def shadowed(route: Manifest) -> tuple[Area, ...]:
+    """Return of which areas the route of somebody who is no detector leaves nothing to others."""
     metadata = route["metadata"]
     if "deletionTimestamp" in metadata:
-        return NOTHING
+        return ()
     hosts, gateways = router_of_kind(route["kind"]).shadows(route)
-    return _product([normal(host) for host in hosts], gateways, str(metadata["namespace"]))
+    namespace, places = str(metadata["namespace"]), set(gateways)
+    areas = (
+        Area(
+            frozenset(claim(MESH, host, namespace)[1] for host in hosts),
+            frozenset({MESH} & places),
+        ),
+        Area(
+            frozenset(normal(host) for host in hosts),
+            frozenset(gateway_name(gateway, namespace) for gateway in places - {MESH}),
+        ),
+    )
+    return tuple(area for area in areas if area.hosts and area.gateways)
 
 
 def named_gateways(raw: Manifest) -> frozenset[str]:
@@ -141,4 +164,10 @@ def improper(host: str, gateways: Sequence[str], *, own: str) -> str:
 
 
 def _product(hosts: Sequence[str], gateways: Sequence[str], namespace: str) -> frozenset[Claim]:
-    return frozenset(claim(gateway, host, namespace) for host in hosts for gateway in gateways)
+    names = [gateway_name(gateway, namespace) for gateway in gateways]
+    return frozenset(claim(gateway, host, namespace) for host in hosts for gateway in names)
+
+
+def _named(values: Any) -> list[str]:
+    """Return as many names as may be given: the spec has more only where it is refused."""
+    return texts(values[:MOST_NAMED] if isinstance(values, list) else values)
