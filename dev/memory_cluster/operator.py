@@ -110,7 +110,7 @@ class Operator:
         """What the pods answer to whom reads their counters."""
         self.prometheus: Query = not_configured
         """What Prometheus answers."""
-        self.cache = Cache()
+        self.cache = Cache(defaults.allowed)
         self.queue = WorkQueue[str](clock=server.clock, word=kinds.CONTROLLER.word)
         self.events = Events(
             client,

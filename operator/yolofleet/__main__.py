@@ -103,7 +103,7 @@ class Operator:
             changed=lambda leads: metrics.leading(settings.lease_name, leads),
         )
         client = Client(credentials, session, observe=observe, may_write=self._leader.may_write)
-        self._cache = cache = Cache()
+        self._cache = cache = Cache(settings.defaults.allowed)
         self._queue = WorkQueue[str](metrics.queue, word=CONTROLLER.word)
         self._events = Events(client, instance=settings.identity, manager=CONTROLLER.manager)
         self._accelerators = Accelerators(client, cache, namespaces=settings.namespaces)

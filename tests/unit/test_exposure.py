@@ -437,6 +437,16 @@ def test_a_detector_that_is_made_anew_under_its_name_asks_on_when_the_old_one_is
     assert yard.has == yard.asks
 
 
+def test_who_asks_for_what_the_admin_does_not_allow_stands_in_nobodys_way_by_it():
+    cache = Cache(Allowed(("*.example.com",), (PUBLIC,)))
+    cache.set_served(kinds.VIRTUAL_SERVICE, True)
+    for number, host in enumerate(("a.example.com", "*.com", "a.other.com")):
+        cache.put(kinds.DETECTOR, stored(f"gate-{number}", host, 30 + number, REPORTED))
+    assert cache.routes.holder((PUBLIC, "a.example.com")) == "shop/gate-0"
+    assert not cache.routes.crossed("shop/gate-0", [(PUBLIC, "a.example.com")])
+    assert not cache.routes.holder((PUBLIC, "a.other.com"))
+
+
 # routes of those who are no detectors
 
 

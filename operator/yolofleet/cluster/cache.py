@@ -18,6 +18,7 @@ from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.snapshot import Elsewhere, Keda
 from yolofleet.routers.claims import NOTHING, moves, named_gateways, routed, shadowed, wanted
+from yolofleet.routers.exposure import Allowed
 from yolofleet.routers.following import Mesh
 from yolofleet.routers.istio import delegates_of
 from yolofleet.runtime import objects, store
@@ -136,10 +137,14 @@ def _slim_node(node: Manifest) -> Manifest:
 
 
 class Cache(Store[Entry]):
-    """What is watched for detectors: their children and pods, their routes, and the nodes."""
+    """What is watched for detectors: their children and pods, their routes, and the nodes.
 
-    def __init__(self) -> None:
+    allowed: what the admin lets detectors route; who asks for more stands in nobody's way by it.
+    """
+
+    def __init__(self, allowed: Allowed | None = None) -> None:
         super().__init__(kinds.CONTROLLER, kinds.CACHED, entry_of)
+        self._allowed = allowed or Allowed()
         self._pods: dict[str, dict[str, Entry]] = {}
         self._held: dict[str, Counter[str]] = {}
         self._namesakes = Namesakes()
@@ -327,7 +332,8 @@ class Cache(Store[Entry]):
     def _asking(self, detector: Entry) -> Entry:
         """Return the entry of a detector with what it asks for by the routers that there are."""
         raw = detector.manifest()
-        claims, gateways = wanted(raw, self.routers(), self.absent(raw)), named_gateways(raw)
+        asked, gateways = wanted(raw, self.routers(), self.absent(raw)), named_gateways(raw)
+        claims = self._allowed.of(asked)
         if not claims and not gateways:
             return replace(detector, standing=None)
         since, moving = _since(raw["metadata"]), moves(raw)

@@ -47,6 +47,12 @@ class Allowed:
             " admin (traffic.allowedGateways of the chart)"
         )
 
+    def of(self, claims: Collection[Claim]) -> frozenset[Claim]:
+        """Return those of `claims` that may be routed."""
+        gateways = {each for each, _ in claims if not self.against_gateway(each)}
+        hosts = {each for _, each in claims if not self.against_host(each)}
+        return frozenset(each for each in claims if each[0] in gateways and each[1] in hosts)
+
     def against_export(self, gateways: Collection[str]) -> str:
         """Say why `mesh` may not stand beside other `gateways`; nothing if it may.
 
