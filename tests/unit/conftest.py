@@ -21,7 +21,7 @@ from yolofleet.plan.inventory import Inventory
 from yolofleet.plan.nodes import NodeRoom, rooms
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.snapshot import Elsewhere, Keda, Snapshot
-from yolofleet.routers.claims import Claim
+from yolofleet.routers.claims import Claim, Crossing
 from yolofleet.routers.following import Mesh
 from yolofleet.think import Thought, think
 from yolofleet.workloads.accelerators import place, pod_requests
@@ -66,6 +66,7 @@ class World:
     namesake: str = ""  # an older detector that it could be a revision of
     accepts: bool = True  # whether gateways answer to a route
     taken: dict[Claim, str] = field(default_factory=dict)  # what other detectors have
+    crossed: tuple[Crossing, ...] = ()  # what shares requests with others
     others_routes: dict[Provider, dict[Claim, str]] = field(default_factory=dict)
     analysis: AnalysisStatus | None = None  # what the pods of a trial showed
     keda: bool = False  # its API is there
@@ -101,8 +102,9 @@ class World:
     def elsewhere(self) -> Elsewhere:
         mesh = Mesh(self.delegated, everywhere=not self.defaults.namespaces)
         absent = dict.fromkeys((Provider.ISTIO, Provider.GATEWAY), self.absent) | self.absent_for
+        others = self.others_routes
         return Elsewhere(
-            self.taken, self.defaults.allowed, mesh, absent, self.namesake, self.others_routes
+            self.taken, self.defaults.allowed, mesh, absent, self.namesake, others, self.crossed
         )
 
     def routers(self) -> frozenset[Provider]:

@@ -17,7 +17,7 @@ from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.admission import Neighbours, judge
 from yolofleet.plan.defaults import Defaults
 from yolofleet.routers import istio
-from yolofleet.routers.claims import Claim, claim, routed, wanted
+from yolofleet.routers.claims import MOST_CROSSINGS, Claim, Crossing, claim, routed, wanted
 from yolofleet.routers.exposure import Allowed, expose
 from yolofleet.webhook import _neighbours
 
@@ -621,6 +621,23 @@ def test_who_has_a_wildcard_looks_again_when_a_host_below_comes_and_goes():
     assert cache.routes.stirred() == {"shop/gate-0"}
     cache.remove(kinds.DETECTOR, "30", 40)
     assert cache.routes.stirred() == {"shop/gate-0"}
+
+
+@pytest.mark.parametrize(
+    ("crossings", "more"), [(4, ""), (5, "and 1 more"), (MOST_CROSSINGS, "and at least 96 more")]
+)
+def test_of_many_hosts_that_share_requests_a_few_are_named(world, crossings, more):
+    world.edit(traffic={"hosts": ["*.example.com"], "gateways": [PUBLIC]})
+    world.crossed = tuple(
+        Crossing(PUBLIC, "*.example.com", f"h{n}.example.com", "yard/door")
+        for n in range(crossings)
+    )
+    world.settle()
+    told = world.status().condition("TrafficRouted")
+    assert told.reason == "Routed"
+    assert told.message.endswith(
+        more or "h3.example.com go to the detector yard/door, not to *.example.com"
+    )
 
 
 def test_admission_warns_of_a_wildcard_and_refuses_nothing_for_it():

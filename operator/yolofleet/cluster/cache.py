@@ -11,16 +11,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from yolofleet.api.detector import Provider
+from yolofleet.api.hosts import MESH
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.namesakes import Namesakes
 from yolofleet.cluster.routes import Routes, Standing
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.snapshot import Elsewhere, Keda
-from yolofleet.routers.claims import NOTHING, moves, named_gateways, routed, shadowed, wanted
+from yolofleet.routers.choice import router_of
+from yolofleet.routers.claims import NOTHING, Claim, moves, named_gateways, routed, shadowed, wanted
+from yolofleet.routers.doors import Doors
 from yolofleet.routers.exposure import Allowed
 from yolofleet.routers.following import Mesh
-from yolofleet.routers.istio import delegates_of
+from yolofleet.routers.istio import delegates_of, doors
 from yolofleet.runtime import objects, store
 from yolofleet.runtime.compact import compact
 from yolofleet.runtime.kind import Kind
@@ -42,6 +45,7 @@ class Entry(store.Entry):
     reserved: Holding | None = None  # of a pod: the accelerators it holds, and on which node
     standing: Standing | None = None  # of a route: what it means to other detectors; of a detector,
     # which depends on what there is to route by, the cache says so
+    doors: Doors | None = None  # of a gateway: whom it lets in
 
 
 @bounded
@@ -71,6 +75,7 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
         ownership=ownership_of(manifest, kinds.CONTROLLER),
         reserved=_reserved(manifest) if kind is kinds.POD else None,
         standing=standing,
+        doors=doors(manifest) if kind is kinds.ISTIO_GATEWAY else None,
     )
 
 
@@ -82,7 +87,9 @@ def _standing(kind: Kind, manifest: Manifest) -> Standing | None:
     if not claims and not areas and not delegates:
         return None
     other = "" if key else f"{kind.name} {metadata['namespace']}/{metadata['name']}"
-    return Standing(key, _since(metadata), claims, True, delegates, other=other, areas=areas)
+    on = frozenset(gateway for gateway, _ in claims) - {MESH}
+    since = _since(metadata)
+    return Standing(key, since, claims, True, delegates, other=other, gateways=on, areas=areas)
 
 
 def _since(metadata: Manifest) -> str:
@@ -149,7 +156,7 @@ class Cache(Store[Entry]):
         self._held: dict[str, Counter[str]] = {}
         self._namesakes = Namesakes()
         self._left: dict[tuple[Kind, str], dict[str, Standing]] = {}  # by kind and namespace; uid
-        self.routes = Routes()
+        self.routes = Routes(self._doors)
         """Which detector has which host."""
         self.nodes_version = 0
         """Rises when a node came, went or changed in what it offers to whom."""
@@ -254,13 +261,15 @@ class Cache(Store[Entry]):
         known = self._entries[entry.kind].get(entry.uid)
         if entry.kind is kinds.DETECTOR:
             entry = self._asking(entry)
+        if entry.kind in kinds.ROUTERS.values():
+            entry = self._let_in(entry)
         key = super().put_entry(entry)
         left = self._left.get((entry.kind, entry.namespace), {}).pop(entry.uid, None)
         self.routes.change(entry.uid, known.standing if known else left, entry.standing)
         if entry.kind is kinds.DETECTOR and not known:
             created = str(entry.manifest()["metadata"].get("creationTimestamp", ""))
             self.routes.wake(self._namesakes.add(entry.key, created))
-        if entry.kind in kinds.GATEWAYS.values() and not known:
+        if entry.kind in kinds.GATEWAYS.values() and (not known or known.doors != entry.doors):
             self._gateway_changed(f"{entry.namespace}/{entry.name}")
         if entry.kind is kinds.NODE and is_news(known, entry):
             self.nodes_version += 1
@@ -316,24 +325,62 @@ class Cache(Store[Entry]):
         return True
 
     def _gateway_changed(self, gateway: str) -> None:
-        """Take in that a gateway came or went: who names it may be for another router now."""
-        keys = self.routes.naming(gateway)
-        for key in keys:
-            namespace, _, name = key.partition("/")
-            if known := self.named(kinds.DETECTOR, namespace, name):
+        """Take in that a gateway came, went, or lets in others.
+
+        Who names it may be for another router now, and have what it had not, or the other way.
+        """
+        naming = self.routes.naming(gateway)
+        for uid in naming:
+            if known := self._entries[kinds.DETECTOR].get(uid):
                 self._ask_anew(known)
-        self.routes.wake(keys)
+            for kind in kinds.ROUTERS.values():
+                if known := self._entries[kind].get(uid):
+                    anew = replace(known, standing=_standing(kind, known.manifest()))
+                    self._stand_anew(known, self._let_in(anew))
+        self.routes.wake(naming.values())
 
     def _ask_anew(self, detector: Entry) -> None:
-        entry = self._asking(detector)
-        self._entries[kinds.DETECTOR][detector.uid] = entry
-        self.routes.change(detector.uid, detector.standing, entry.standing)
+        self._stand_anew(detector, self._asking(detector))
+
+    def _stand_anew(self, known: Entry, entry: Entry) -> None:
+        self._entries[known.kind][known.uid] = entry
+        if (owner := self._owner(known)) in self._owned:
+            self._owned[owner][known.uid] = entry
+        self.routes.change(known.uid, known.standing, entry.standing)
+
+    def _doors(self, kind: str, gateway: str) -> Doors | None:
+        """Return whom a gateway of routes of `kind` lets in, if it is known."""
+        namespace, _, name = gateway.partition("/")
+        of = (kinds.GATEWAYS[each] for each, by in kinds.ROUTERS.items() if by.name == kind)
+        found = (self.named(each, namespace, name) for each in of)
+        return next((entry.doors for entry in found if entry), None)
+
+    def _let_in(self, route: Entry) -> Entry:
+        """Return a route with what of its claims its gateways leave to it."""
+        if not (standing := route.standing) or not standing.claims:
+            return route
+        claims = self._left_to(route.kind.name, route.namespace, standing.claims)
+        return replace(route, standing=replace(standing, claims=claims))
+
+    def _left_to(self, kind: str, namespace: str, claims: Collection[Claim]) -> frozenset[Claim]:
+        """Return those of `claims` from which no gateway keeps routes of `namespace` out.
+
+        What it lets in for nobody is claimed all the same: it may be about to.
+        """
+        doors = {gateway: self._doors(kind, gateway) for gateway, _ in claims}
+        return frozenset(
+            (gateway, host)
+            for gateway, host in claims
+            if not ((at := doors[gateway]) and at.keep_out(namespace, host))
+        )
 
     def _asking(self, detector: Entry) -> Entry:
         """Return the entry of a detector with what it asks for by the routers that there are."""
         raw = detector.manifest()
-        asked, gateways = wanted(raw, self.routers(), self.absent(raw)), named_gateways(raw)
-        claims = self._allowed.of(asked)
+        routers, absent, gateways = self.routers(), self.absent(raw), named_gateways(raw)
+        asked = self._allowed.of(wanted(raw, routers, absent))
+        kind = router_of(raw, routers, absent).KIND
+        claims = self._left_to(kind, detector.namespace, asked)
         if not claims and not gateways:
             return replace(detector, standing=None)
         since, moving = _since(raw["metadata"]), moves(raw)

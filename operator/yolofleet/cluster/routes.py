@@ -10,14 +10,16 @@ has to look again when that changes is collected in `stirred`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
 from yolofleet.api.hosts import MESH
 from yolofleet.routers.claims import MOST_CROSSINGS, Area, Claim, Crossing, wildcards_over
+from yolofleet.routers.doors import Doors
 from yolofleet.routers.hostnames import Hostnames
 
 Since = tuple[str, str]
@@ -39,7 +41,7 @@ class Standing:
     delegates: frozenset[str] = frozenset()  # whom it sends requests to
     moves: bool = True  # of a detector: whether it writes its route as it asks for it
     other: str = ""
-    gateways: frozenset[str] = frozenset()  # that a detector names
+    gateways: frozenset[str] = frozenset()  # that a detector, or its route, names
     areas: tuple[Area, ...] = ()
 
     def covers(self, claim: Claim) -> bool:
@@ -51,7 +53,8 @@ class Standing:
 class Routes:
     """Claims of all detectors, by host and gateway."""
 
-    def __init__(self) -> None:
+    def __init__(self, doors: Callable[[str, str], Doors | None] | None = None) -> None:
+        self._doors = doors or (lambda _kind, _gateway: None)  # of a kind of route: whom it lets in
         self._unrouted: dict[Claim, dict[str, Since]] = {}  # by uid of the detector
         self._routes: dict[Claim, dict[str, Since]] = {}  # by uid of the route
         self._asked: dict[str, tuple[str, Standing]] = {}  # by key: uid of the detector
@@ -78,7 +81,10 @@ class Routes:
     def shadows(self, key: str, claims: Iterable[Claim], kind: str) -> Mapping[Claim, str]:
         """Return which of `claims` routes of others of `kind` have, and which: older than ours."""
         found: dict[Claim, str] = {}
+        doors = cache(partial(self._doors, kind))
+        let_in = cache(lambda at, home, host: at.let_in(home, host))
         for claim in claims:
+            at = doors(claim[0])
             own = [e for e in self._routes.get(claim, _NOBODY).values() if e[1] == key]
             before = [
                 (each.since, each.other)
@@ -87,6 +93,7 @@ class Routes:
                 and each.covers(claim)
                 and (claim[0] != MESH or _home(each) == _namespace(key))
                 and not (own and min(own)[0] <= each.since)
+                and (at is None or let_in(at, _home(each), claim[1]))
             ]
             if before:
                 found[claim] = min(before)[1]
@@ -166,9 +173,9 @@ class Routes:
         """Have `keys` look again, for a reason of the caller's."""
         self._stirred.update(keys)
 
-    def naming(self, gateway: str) -> frozenset[str]:
-        """Return the detectors that name `gateway`."""
-        return frozenset(self._naming.get(gateway, {}).values())
+    def naming(self, gateway: str) -> Mapping[str, str]:
+        """Return who names `gateway`: detectors, and what they have a route by; by uid the key."""
+        return dict(self._naming.get(gateway, {}))
 
     def stirred(self) -> set[str]:
         """Return who has to look again since this was last asked."""

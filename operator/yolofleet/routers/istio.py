@@ -12,11 +12,12 @@ from itertools import chain
 from typing import Any
 
 from yolofleet.api.detector import Detector, HeaderMatch
-from yolofleet.api.hosts import MESH, gateway_name, texts
+from yolofleet.api.hosts import MESH, gateway_name, normal, texts
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
 from yolofleet.routers.buckets import Buckets, buckets_of, pattern
+from yolofleet.routers.doors import ANY, Doors
 from yolofleet.routers.following import Followed, Following, Mesh
 from yolofleet.routers.router import STAMP, Places, Route
 
@@ -177,6 +178,22 @@ def _takes_all(rule: Mapping[str, Any]) -> bool:
         isinstance(match, Mapping) and {**match, "name": ""} == {"uri": {"prefix": "/"}, "name": ""}
         for match in matches
     )
+
+
+def doors(gateway: Manifest) -> Doors | None:
+    """Return whom a Gateway lets in; None where it does not say it.
+
+    A host is NAMESPACE/NAME: of one namespace, of its own (.), or of any (*, as without one).
+    """
+    metadata, servers = gateway["metadata"], (gateway.get("spec") or {}).get("servers")
+    listed = servers if isinstance(servers, list) else []
+    names = set[tuple[str, str]]()
+    for each in (server for server in listed if isinstance(server, Mapping)):
+        for host in texts(each.get("hosts")):
+            namespace, slash, name = host.partition("/")
+            own = metadata["namespace"] if namespace == "." else namespace
+            names.add((own, normal(name)) if slash else (ANY, normal(host)))
+    return Doors(frozenset(names)) if names else None
 
 
 def leads(spec: Mapping[str, Any], /) -> dict[str, int]:

@@ -8,6 +8,7 @@ from yolofleet.plan.conditions.situation import Situation
 from yolofleet.plan.conditions.statement import Statement, first
 from yolofleet.plan.moving import RouterOption
 from yolofleet.routers.choice import ROUTERS, lacking, splits
+from yolofleet.routers.claims import MOST_CROSSINGS
 
 SHOWN = 4
 """Of hosts that share requests with those of others, how many are named."""
@@ -224,7 +225,8 @@ def _sticks(now: Situation) -> str:
 def _crossed(now: Situation) -> str:
     """Say which hosts of its own, or of others, are below whose wildcards."""
     found = [str(each) for each in now.observed.crossed]
-    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    least = "at least " if len(found) == MOST_CROSSINGS else ""
+    more = f"; and {least}{len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return f". Of its hosts: {'; '.join(found[:SHOWN])}{more}" if found else ""
 
 

@@ -1,0 +1,183 @@
+"""Whom Istio's Gateways let in: a host is not taken by a route that the gateway passes over."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yolofleet.api.detector import Provider
+from yolofleet.cluster import kinds
+from yolofleet.cluster.cache import Cache
+from yolofleet.plan.defaults import Defaults
+from yolofleet.routers.claims import Claim
+from yolofleet.routers.doors import Doors
+from yolofleet.routers.istio import doors
+from yolofleet.runtime.kind import Kind
+
+HOST = "gate.example.com"
+PUBLIC = "istio-system/public"
+CLAIM: Claim = (PUBLIC, HOST)
+DEFAULTS = Defaults("a", "b", "c")
+
+
+def gateway(*hosts: Any, version: int = 1, kind: Kind = kinds.ISTIO_GATEWAY) -> Any:
+    metadata = {"name": "public", "namespace": "istio-system", "uid": f"g {kind.api_version}"}
+    servers = [{"hosts": [host]} for host in hosts]
+    return {"metadata": metadata | {"resourceVersion": f"{version}"}, "spec": {"servers": servers}}
+
+
+@pytest.mark.parametrize(
+    ("listed", "host", "namespaces"),
+    [
+        (HOST, HOST, "shop evil istio-system"),
+        (f"*/{HOST}", HOST, "shop evil istio-system"),
+        (f"./{HOST}", HOST, "istio-system"),
+        (f"shop/{HOST}", HOST, "shop"),
+        ("shop/GATE.example.com.", HOST, "shop"),
+        ("*", HOST, "shop evil istio-system"),
+        ("shop/*", HOST, "shop"),
+        ("*/*", HOST, "shop evil istio-system"),
+        ("shop/*.example.com", HOST, "shop"),
+        ("shop/*.com", HOST, "shop"),
+        ("shop/*.com", "*.example.com", "shop"),
+        ("shop/*te.example.com", HOST, "shop"),
+        ("shop/*-gate.example.com", HOST, ""),
+        ("shop/*.example.com", "example.com", ""),
+        ("shop/*.example.com", "newexample.com", ""),
+        ("shop/*.gate.example.com", HOST, ""),
+        (f"shop/{HOST}", "*.example.com", "shop"),  # of a wildcard it has what is listed
+        (f"shop/{HOST}", "*", "shop"),
+        (f"shop/{HOST}", "*.gate.example.com", ""),
+        ("shop/other.example.com", HOST, ""),
+        (f"~/{HOST}", HOST, ""),
+    ],
+)
+def test_a_host_is_for_the_namespaces_that_the_gateway_lists_with_it(
+    listed: str, host: str, namespaces: str
+) -> None:
+    at = doors(gateway("nobody/none.test", listed))
+    assert at
+    assert [n for n in ("shop", "evil", "istio-system") if at.let_in(n, host)] == namespaces.split()
+
+
+def matches(one: str, other: str) -> bool:
+    """Compare two names as Istio does (pkg/config/host/name.go, Matches)."""
+    if one.startswith("*") and other.startswith("*"):
+        short, long = sorted((one[1:], other[1:]), key=len)
+        return long.endswith(short)
+    if one.startswith("*"):
+        return other.endswith(one[1:])
+    return one.endswith(other[1:]) if other.startswith("*") else one == other
+
+
+NAMES = st.sampled_from(["*", "b", "a.b", "*.b", "c.a.b", "*.a.b", "*a.b", "xa.b", "*b", "*.c.a.b"])
+
+
+@given(st.lists(NAMES, max_size=3), NAMES)
+def test_hosts_are_compared_as_istio_does(listed: list[str], host: str) -> None:
+    at = Doors(frozenset(("shop", name) for name in listed))
+    assert at.let_in("shop", host) == any(matches(name, host) for name in listed)
+    assert at.keep_out("evil", host) == at.let_in("shop", host)
+    assert not at.keep_out("shop", host)
+
+
+@pytest.mark.parametrize(
+    "spec", [{}, None, {"servers": []}, {"servers": "junk"}, {"servers": ["junk", {"hosts": "*"}]}]
+)
+def test_of_a_gateway_that_says_nothing_nothing_is_known(spec: Any) -> None:
+    assert doors(gateway() | {"spec": spec}) is None
+
+
+def squatter(**metadata: Any) -> dict[str, Any]:
+    made = {"resourceVersion": "3", "creationTimestamp": "2029-01-01T00:00:00Z"}
+    spec = {"hosts": [HOST], "gateways": [PUBLIC], "http": [{"route": []}]}
+    named = {"name": "squat", "namespace": "evil", "uid": "s"} | made | metadata
+    return {"kind": "VirtualService", "metadata": named, "spec": spec}
+
+
+def detector(namespace: str, created: str, **traffic: Any) -> dict[str, Any]:
+    metadata = {"name": "gate", "namespace": namespace, "uid": namespace, "generation": 1}
+    metadata |= {"resourceVersion": "2", "creationTimestamp": f"{created}-01-01T00:00:00Z"}
+    asked = {"provider": "istio", "hosts": [HOST], "gateways": [PUBLIC]} | traffic
+    return {"metadata": metadata, "spec": {"traffic": asked}}
+
+
+def watching(*gateways: Any) -> Cache:
+    cache = Cache()
+    for kind in (*kinds.ROUTERS.values(), *kinds.GATEWAYS.values()):
+        cache.set_served(kind, True)
+    for each in gateways:
+        cache.put(kinds.ISTIO_GATEWAY, each)
+    return cache
+
+
+def taken(cache: Cache, asked: dict[str, Any]) -> set[str]:
+    seen = cache.elsewhere("shop/gate", asked, DEFAULTS)
+    return {*seen.taken.values(), *seen.others[Provider.ISTIO].values()}
+
+
+def test_a_host_is_not_taken_by_a_route_that_the_gateway_does_not_let_in() -> None:
+    """A host that a Gateway kept for one namespace could be taken from it by a route anywhere."""
+    cache, asked = watching(gateway(f"shop/{HOST}")), detector("shop", "2030")
+    cache.put(kinds.DETECTOR, asked)
+    cache.put(kinds.VIRTUAL_SERVICE, squatter())
+    cache.routes.stirred()
+    assert not taken(cache, asked)
+    cache.put(kinds.ISTIO_GATEWAY, gateway(HOST, version=4))
+    assert cache.routes.stirred() == {"shop/gate"}
+    assert taken(cache, asked) == {"VirtualService evil/squat"}
+    cache.put(kinds.ISTIO_GATEWAY, gateway(HOST, version=5))
+    assert not cache.routes.stirred(), "it lets in whom it did"
+
+
+OURS = {
+    "labels": {"app.kubernetes.io/managed-by": "yolofleet", "yolofleet.io/detector": "gate"},
+    "ownerReferences": [
+        {
+            "apiVersion": "yolofleet.io/v1alpha1",
+            "kind": "YoloDetector",
+            "name": "gate",
+            "uid": "evil",
+            "controller": True,
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("routed", [False, True])
+@pytest.mark.parametrize("first", [False, True], ids=["the gateway last", "the gateway first"])
+def test_nor_by_a_detector_that_it_does_not_let_in(routed: bool, first: bool) -> None:
+    cache = watching(*[gateway(f"shop/{HOST}")] * first)
+    asked = detector("shop", "2030")
+    cache.put(kinds.DETECTOR, asked)
+    cache.put(kinds.DETECTOR, detector("evil", "2029"))
+    if routed:
+        cache.put(kinds.VIRTUAL_SERVICE, squatter(**OURS))
+    if not first:
+        assert taken(cache, asked) == {"evil/gate"}
+        cache.put(kinds.ISTIO_GATEWAY, gateway(f"shop/{HOST}"))
+    assert cache.routes.holder(CLAIM) == "shop/gate"
+    assert not taken(cache, asked)
+    assert cache.elsewhere("evil/gate", detector("evil", "2029"), DEFAULTS).taken
+    cache.put(kinds.ISTIO_GATEWAY, gateway(f"*/{HOST}", version=4))
+    assert cache.routes.holder(CLAIM) == "evil/gate"
+    assert cache.routes.stirred() == {"shop/gate", "evil/gate"}
+    [route] = cache.owned_by("evil") if routed else [None]
+    assert route is None or route.standing == cache._entries[route.kind][route.uid].standing
+    cache.remove(kinds.ISTIO_GATEWAY, gateway()["metadata"]["uid"], 5)
+    assert taken(cache, asked) == {"evil/gate"}, "of what is not there nobody knows whom it lets in"
+
+
+def test_a_host_that_a_gateway_has_for_nobody_yet_goes_to_who_asked_first() -> None:
+    cache = watching(gateway("shop/other.example.com"))
+    cache.put(kinds.DETECTOR, detector("shop", "2030"))
+    cache.put(kinds.DETECTOR, detector("evil", "2029"))
+    assert cache.routes.holder(CLAIM) == "evil/gate"
+
+
+def test_gateways_of_the_two_apis_are_two() -> None:
+    cache = watching(gateway(f"shop/{HOST}"))
+    cache.put(kinds.GATEWAY, gateway(kind=kinds.GATEWAY))
+    cache.put(kinds.DETECTOR, detector("evil", "2029", provider="gateway"))
+    assert cache.routes.holder(CLAIM) == "evil/gate", "of this one Istio's doors say nothing"
