@@ -1,9 +1,9 @@
 """Who has which host, worked out in few steps whatever tenants write: one operator is for all."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 import pytest
@@ -109,11 +109,33 @@ def told(world: World, host: str, moving: frozenset[str], trying: str = "") -> s
     return min(staying or asking or routed, default=(0, ""))[1]
 
 
-@given(WORLDS)
-def test_whose_each_host_is_agrees_with_the_plain_way_of_telling_it(world: World) -> None:
+def wishing(hosts: Iterable[str], still: str) -> dict[str, Place]:
+    """Return a world in which each has a host, and asks for one; `still` does not write."""
+    each = zip(KEYS, LETTERS, hosts, strict=True)
+    return {key: (frozenset(has), frozenset(asks), key != still, 0) for key, has, asks in each}
+
+
+def routes_of(world: World) -> Routes:
     routes = Routes()
     for key, each in world.items():
         change(routes, key, None, each)
+    routes.stirred()
+    return routes
+
+
+@pytest.mark.parametrize("still", [*KEYS, ""])
+def test_of_four_who_ask_each_for_one_host_it_is_told_who_gets_it(still: str) -> None:
+    for hosts in product(LETTERS, repeat=4):
+        agrees(wishing(hosts, still))
+
+
+@given(WORLDS)
+def test_whose_each_host_is_agrees_with_the_plain_way_of_telling_it(world: World) -> None:
+    agrees(world)
+
+
+def agrees(world: World) -> None:
+    routes = routes_of(world)
     for host in LETTERS:
         assert routes.holder((PUBLIC, host)) == told(world, host, frozenset())
     for key in KEYS:
@@ -124,16 +146,29 @@ def test_whose_each_host_is_agrees_with_the_plain_way_of_telling_it(world: World
 
 @given(WORLDS, WORLDS)
 def test_whoever_gains_a_host_by_what_others_do_is_woken(before: World, after: World) -> None:
-    routes, now = Routes(), dict(before)
-    for key, each in before.items():
-        change(routes, key, None, each)
+    routes, now = routes_of(before), dict(before)
     for key, each in after.items():
-        had = {host: told(now, host, frozenset()) for host in LETTERS}
-        old, now[key] = now[key], each
-        routes.stirred()
-        change(routes, key, old, each)
-        gained = {who for host in LETTERS if (who := told(now, host, frozenset())) != had[host]}
-        assert gained - {key, ""} <= routes.stirred()
+        wakes(routes, now, key, each)
+        now[key] = each
+
+
+def wakes(routes: Routes, world: World, key: str, after: Place) -> None:
+    had = {host: told(world, host, frozenset()) for host in LETTERS}
+    change(routes, key, world[key], after)
+    now = {**world, key: after}
+    gained = {who for host in LETTERS if (who := told(now, host, frozenset())) != had[host]}
+    assert gained - {key, ""} <= routes.stirred()
+
+
+@pytest.mark.parametrize("still", [*KEYS, ""])
+def test_whoever_waits_in_a_ring_is_woken_when_it_closes_and_when_it_opens(still: str) -> None:
+    for hosts in permutations(LETTERS):
+        closed = wishing(hosts, still)
+        for key, own in zip(KEYS, LETTERS, strict=True):
+            opened = {**closed, key: (frozenset(own), frozenset(own), True, 0)}
+            routes = routes_of(opened)
+            wakes(routes, opened, key, closed[key])
+            wakes(routes, closed, key, opened[key])
 
 
 # wildcards

@@ -161,8 +161,8 @@ class Routes:
         if before and after and before.moves != after.moves:
             own = set()  # by what we wrote ourselves of it: no event of its own has it looked at
         moving = self._moving(around)
-        left = {claim for key in moved ^ moving for claim in self._had.get(key, ())} - touched
-        held |= {claim: self._holder(claim, moved) for claim in left}
+        left = {claim for key in moved ^ moving for claim in self._had.get(key, ())}
+        held |= {claim: self._holder(claim, moved) for claim in (left & around) - touched}
         changed = {claim for claim in held if self._holder(claim, moving) != held[claim]}
         self._stirred |= self._concerned_around(changed) - own
         for other in (each for each in (before, after) if each):

@@ -105,7 +105,7 @@ def moves(raw: Manifest) -> bool:
 
 
 def routed(route: Manifest) -> frozenset[Claim]:
-    """Return what the route of a detector has now: of what others wrote into it, no more."""
+    """Return what the route of a detector has now; not more than it may, whoever wrote it."""
     metadata, spec = route["metadata"], route.get("spec") or {}
     if "deletionTimestamp" in metadata:
         return NOTHING
