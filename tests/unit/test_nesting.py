@@ -1,6 +1,7 @@
 """What is nested too deep to be read or written."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -41,6 +42,27 @@ def test_only_what_lies_too_deep_is_cut_off(
 def test_what_is_no_json_is_none(wrong: bytes) -> None:
     with pytest.raises(orjson.JSONDecodeError):
         nesting.read(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [b'"' + b'\\"' * 100_000, b'"' + b"a" * 1_000_000, b'"\\', deep(1_100, b'"\\"')]
+)
+def test_a_string_without_an_end_is_looked_at_once(wrong: bytes) -> None:
+    """Each quotation mark within it began another: 80 kB took minutes."""
+    with pytest.raises(orjson.JSONDecodeError):
+        nesting.read(wrong)
+
+
+def test_a_long_string_beside_what_is_too_deep_is_not_kept_twice() -> None:
+    """A pattern that may go back remembers each letter: a hundred bytes for one."""
+    content = b"[%b,%b]" % (deep(1_100), orjson.dumps("x" * 1_000_000))
+    tracemalloc.start()
+    try:
+        nesting.read(content)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 30 * len(content), "orjson takes half of that"
 
 
 @given(value=JSON)

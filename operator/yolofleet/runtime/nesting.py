@@ -19,7 +19,9 @@ from yolofleet.runtime.objects import Manifest
 LEVELS: Final = 100  # kept; the deepest field of Kubernetes' own lies some twenty levels down
 CUT: Final = f"(nested deeper than {LEVELS} levels)"
 
-_ANY_STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Nothing here is tried twice, nor remembered to be (`+` after a quantifier). A string without an
+# end is one all the same: else each quotation mark within was taken for the beginning of another.
+_ANY_STRING_OR_BRACKET: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _OF_A_LIST: Final = 2  # `items` of a list, whose own levels begin there
 
 E = TypeVar("E")
