@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
+from yolofleet.api.base import first_of
 from yolofleet.api.names import KIND, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
@@ -140,8 +141,8 @@ def _neighbours(new: Manifest, cache: Cache, defaults: Defaults) -> Neighbours:
 def _answer(uid: str, verdict: Verdict, code: int) -> web.Response:
     response: dict[str, Any] = {"uid": uid, "allowed": not verdict.refusals}
     if verdict.refusals:
-        response["status"] = {"code": code, "message": "; ".join(verdict.refusals)}
+        response["status"] = {"code": code, "message": "; ".join(first_of(verdict.refusals))}
     if verdict.warnings:
-        response["warnings"] = [warning[:256] for warning in verdict.warnings]
+        response["warnings"] = [warning[:256] for warning in first_of(verdict.warnings)]
     review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
     return web.Response(body=orjson.dumps(review), content_type="application/json")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from yolofleet.api.base import InvalidSpec
+from yolofleet.api.base import MOST_PROBLEMS, InvalidSpec
 
 SERVER = "spec.podTemplate.spec.containers[yoloserve]"
 PVC = {"uri": "pvc://models/a.onnx"}
@@ -194,3 +194,47 @@ def test_a_side_car_leaves_a_worker_of_ray_its_ports(detector_with, number, spec
     with pytest.raises(InvalidSpec, match=rf"containers\[side\].ports\[{number}\]: with engine"):
         detector_with(**spec, **beside)
     assert detector_with(**beside), "a Deployment has none of them"
+
+
+LONG, MANY = "a" * 20_000, 2_000
+BOMBS = {
+    "nulls": {LONG: [None] * MANY},
+    "directives": {LONG: [{"$patch": "delete"}] * MANY},
+    "below each other": {LONG: {LONG: [{LONG: None}] * MANY}},
+    "items without a key": {LONG: {"volumes": [{}] * MANY}},
+    "items twice": {"volumes": [{"name": LONG}] * 20},
+    "ports": other(name=LONG, ports=[{"containerPort": -n} for n in range(MANY)]),
+    "amounts": other(
+        name=LONG,
+        env=[
+            {"name": f"{n}", "valueFrom": {"resourceFieldRef": {"divisor": "x"}}}
+            for n in range(MANY)
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("spec", BOMBS.values(), ids=BOMBS)
+def test_many_mistakes_below_a_long_name_are_few_words(detector_with, spec):
+    """One message each, with the whole name in it, was gigabytes from an object of 200 kB."""
+    with pytest.raises(InvalidSpec) as refusal:
+        detector_with(podTemplate={"spec": spec})
+    assert len(refusal.value.problems) <= MOST_PROBLEMS + 1
+    assert len(str(refusal.value)) < MOST_PROBLEMS * 1_000
+
+
+def test_that_there_are_more_mistakes_is_said(detector_with):
+    with pytest.raises(InvalidSpec, match=r"spec: there are more than these 100$"):
+        detector_with(podTemplate={"spec": {"a": [None] * 101}})
+
+
+def test_of_what_is_too_large_nothing_else_is_said(detector_with):
+    with pytest.raises(InvalidSpec) as refusal:
+        detector_with(podTemplate={"spec": {"a": None, "b": "x" * 600_000}})
+    assert len(refusal.value.problems) == 1
+
+
+def test_labels_are_quoted_by_their_beginning(detector_with):
+    with pytest.raises(InvalidSpec) as refusal:
+        detector_with(podTemplate={"metadata": {"labels": {f"{n}{LONG}": LONG for n in range(9)}}})
+    assert len(str(refusal.value)) < 9_000

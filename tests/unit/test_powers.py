@@ -161,3 +161,14 @@ def test_what_is_everyday_work_is_not_warned_of(detector_with):
     assert (
         list(warnings(detector_with(podTemplate={"spec": {"serviceAccountName": "s3"}}).spec)) == []
     )
+
+
+def test_many_powers_of_a_container_with_a_long_name_are_few_words(detector_with):
+    ports = [{"containerPort": n, "hostPort": n} for n in range(1, 2_000)]
+    env = [{"name": f"{n}", "valueFrom": {"secretKeyRef": {"name": "s"}}} for n in range(2_000)]
+    side = SIDECAR | {"name": "a" * 20_000, "ports": ports, "env": env}
+    spec = detector_with(podTemplate={"spec": {"containers": [side]}}).spec
+    assert len("".join(warnings(spec))) < 1_000_000
+    with pytest.raises(InvalidSpec) as refused:
+        check(spec, set(Power))
+    assert len(str(refused.value)) < 50_000

@@ -11,9 +11,11 @@ import orjson
 import pytest
 
 from yolofleet import webhook
+from yolofleet.api.base import MOST_PROBLEMS
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.powers import Power
 from yolofleet.webhook import PATH, BadCertificate, Certificate
 
 
@@ -42,7 +44,8 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder, self.reads = folder, list[bool]()
         self.certificate = Certificate(folder, self.reads.append)
-        self.cache, self.warm, self.defaults = Cache(), True, Defaults("cpu", "torch", "gpu")
+        self.cache, self.warm = Cache(), True
+        self.defaults = Defaults("cpu", "torch", "gpu", forbidden=frozenset({Power.SECRETS}))
         self.url = ""
 
     async def ask(self, path: str, content: Any) -> tuple[int, Any]:
@@ -104,6 +107,20 @@ async def test_what_is_nested_too_deep_is_refused_in_words(server: Server, level
     response = (await server.ask(PATH, review))[1]["response"]
     assert response["allowed"] is False
     assert "podTemplate: is nested in more than 50 levels" in response["status"]["message"]
+
+
+async def test_an_answer_tells_the_first_of_many(server: Server) -> None:
+    """Nobody reads more, and the API server passes a few kilobytes on."""
+    ports = [{"containerPort": n, "hostPort": n} for n in range(1, 2_000)]
+    env = [{"name": f"{n}", "valueFrom": {"secretKeyRef": {"name": "s"}}} for n in range(2_000)]
+    warned, refused = a_review(), a_review()
+    for review, fields in ((warned, {"ports": ports}), (refused, {"env": env})):
+        pod = {"containers": [{"name": "side", "image": "side:1", **fields}]}
+        review["request"]["object"]["spec"]["podTemplate"] = {"spec": pod}
+    warnings = (await server.ask(PATH, warned))[1]["response"]["warnings"]
+    assert len(warnings) == MOST_PROBLEMS + 1
+    message = (await server.ask(PATH, refused))[1]["response"]["status"]["message"]
+    assert message.count("forbids secrets") == MOST_PROBLEMS
 
 
 @pytest.mark.parametrize("path", ["/", "/validate", PATH + "y", "/healthz"])

@@ -1,9 +1,10 @@
 """What every type of the API is made of: rules, amounts, durations, times."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import (
@@ -74,6 +75,18 @@ class ApiModel(BaseModel):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Return the model itself: nobody changes one, and each parse would copy its defaults."""
         return self
+
+
+MOST_PROBLEMS: Final = 100
+"""Nobody reads more at a time; a small object can have as many as it has bytes."""
+
+
+def first_of(problems: Iterable[str]) -> tuple[str, ...]:
+    """Return the first of `problems`, and do not look for more than are told."""
+    told = tuple(islice(problems, MOST_PROBLEMS + 1))
+    if len(told) <= MOST_PROBLEMS:
+        return told
+    return (*told[:MOST_PROBLEMS], f"spec: there are more than these {MOST_PROBLEMS}")
 
 
 class InvalidSpec(Exception):

@@ -26,6 +26,7 @@ from yolofleet.api.base import (
     Quantities,
     Rule,
     countable,
+    first_of,
 )
 from yolofleet.api.hosts import MOST_NAMED
 from yolofleet.api.names import RETRY_ANNOTATION, Manifest, is_accelerator
@@ -41,6 +42,7 @@ from yolofleet.api.pod_template import (
     problems,
 )
 from yolofleet.api.rollout import Rollout
+from yolofleet.runtime.quoting import cut
 
 RAY_VERSION: Final = "2.60.0"
 ONGOING_REQUESTS: Final = 64
@@ -970,15 +972,15 @@ def _parsed(raw: Any) -> DetectorSpec:
     try:
         spec = DetectorSpec.model_validate(raw)
     except ValidationError as error:
-        raise InvalidSpec(*_messages(error)) from error
-    if unservable := list(_unservable(spec)):
+        raise InvalidSpec(*first_of(_messages(error))) from error
+    if unservable := first_of(_unservable(spec)):
         raise InvalidSpec(*unservable)
     return spec
 
 
 def _messages(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
-        path = ".".join(str(part) for part in ("spec", *problem["loc"]))
+        path = ".".join(cut(part) for part in ("spec", *problem["loc"]))
         yield f"{path}: {problem['msg']} (is {problem['input']!r})"[:500]
 
 

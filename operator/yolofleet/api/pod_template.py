@@ -17,6 +17,7 @@ from yolofleet.api.base import ApiModel, FreeForm
 from yolofleet.api.names import GROUP, child_labels
 from yolofleet.runtime.amounts import POD, unreadable
 from yolofleet.runtime.nesting import deeper_than
+from yolofleet.runtime.quoting import cut, quoted
 
 SERVER_CONTAINER = "yoloserve"
 SERVER_PORT = ("http", 8080)
@@ -192,6 +193,7 @@ def problems(
             f"{path}: has {size} kB as JSON, and at most {MOST_KB} kB can be kept; put what is long"
             " into a ConfigMap, and mount it"
         )
+        return
     yield from _of_metadata(template.metadata, f"{path}.metadata")
     wrong = list(_unmergeable(template.spec, f"{path}.spec"))
     settings = SERVER_SETTINGS | (GUARD_SETTINGS if guarded else {})
@@ -210,9 +212,9 @@ def _unmergeable(value: object, path: str, name: str = "") -> Iterator[str]:
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             if str(key).startswith("$"):
-                yield f"{path}.{key}: directives of patches are not understood; remove it"
+                yield f"{path}.{cut(key)}: directives of patches are not understood; remove it"
             else:
-                yield from _unmergeable(inner, f"{path}.{key}", key)
+                yield from _unmergeable(inner, f"{path}.{cut(key)}", key)
     elif isinstance(value, list):
         yield from _unmergeable_items(value, path, MERGE_KEYS.get(name))
 
@@ -228,13 +230,13 @@ def _unmergeable_items(items: list[object], path: str, key: str | None) -> Itera
         if key and isinstance(item, Mapping):
             named = (item[key], str(item.get("protocol", "TCP")))
             if named in seen:
-                yield f"{here}.{key}: {item[key]!r} is given twice; keep one of them"
+                yield f"{here}.{key}: {quoted(item[key])} is given twice; keep one of them"
             seen.add(named)
 
 
 def _of_metadata(metadata: Mapping[str, Any], path: str) -> Iterator[str]:
     for name in metadata.keys() - {"labels", "annotations"}:
-        yield f"{path}.{name}: only labels and annotations can be set; remove it"
+        yield f"{path}.{cut(name)}: only labels and annotations can be set; remove it"
     for name in ("labels", "annotations"):
         given = metadata.get(name, {})
         if not (isinstance(given, Mapping) and all(isinstance(v, str) for v in given.values())):
@@ -246,11 +248,11 @@ def _of_metadata(metadata: Mapping[str, Any], path: str) -> Iterator[str]:
 def _of_labels(labels: Mapping[str, str], path: str) -> Iterator[str]:
     for name, value in labels.items():
         if name in child_labels("") or name.startswith(f"{GROUP}/"):
-            yield f"{path}.{name}: is YoloFleet's, as it selects the pods; remove it"
+            yield f"{path}.{cut(name)}: is YoloFleet's, as it selects the pods; remove it"
         elif not (_LABEL_NAME.fullmatch(name) and _LABEL_VALUE.fullmatch(value)):
             yield (
-                f"{path}.{name}: {value!r} is no label; names and values have at most 63 letters,"
-                " digits, -, _ and ., or use an annotation"
+                f"{path}.{cut(name)}: {quoted(value)} is no label; names and values have at"
+                " most 63 letters, digits, -, _ and ., or use an annotation"
             )
 
 
@@ -262,15 +264,15 @@ def _of_spec(
     fields = {mount.volume: mount.field for mount in mounts}
     for volume in spec.get("volumes", ()):
         if field := fields.get(volume["name"]):
-            yield f"{path}.volumes[{volume['name']}]: is made for {field}; rename yours"
+            yield f"{path}.volumes[{cut(volume['name'])}]: is made for {field}; rename yours"
     for container in spec.get("containers", ()):
-        here = f"{path}.containers[{container['name']}]"
+        here = f"{path}.containers[{cut(container['name'])}]"
         if container["name"] == SERVER_CONTAINER:
             yield from _of_server(container, mounts, settings, here)
         else:
             yield from _of_other(container, here)
     for container in spec.get("initContainers", ()):
-        here = f"{path}.initContainers[{container['name']}]"
+        here = f"{path}.initContainers[{cut(container['name'])}]"
         if container["name"] == SERVER_CONTAINER:
             yield f"{here}: is the name of the server's container; rename yours"
         yield from _of_other(container, here)
@@ -291,9 +293,9 @@ def _of_server(
     for mount in container.get("volumeMounts", ()):
         where = mount["mountPath"]
         if field := fields.get(where):
-            yield f"{path}.volumeMounts[{where}]: is for {field}; move yours"
+            yield f"{path}.volumeMounts[{cut(where)}]: is for {field}; move yours"
         elif f"{where}/".startswith(f"{OWN_FOLDER}/"):
-            yield f"{path}.volumeMounts[{where}]: is YoloFleet's own folder; move yours"
+            yield f"{path}.volumeMounts[{cut(where)}]: is YoloFleet's own folder; move yours"
 
 
 def _of_other(container: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -306,12 +308,13 @@ def _of_other(container: Mapping[str, Any], path: str) -> Iterator[str]:
         if port.get("name") == name:
             yield f"{path}.ports[{name}]: is the name of the server's port; rename yours"
         given, protocol = port["containerPort"], port.get("protocol", "TCP")
+        here = f"{path}.ports[{cut(given)}]"
         if given == number:
             yield f"{path}.ports[{number}]: is the server's port; use another"
         elif type(given) is not int or not 0 < given < 2**16:
-            yield f"{path}.ports[{given}].containerPort: must be a number from 1 to 65535, unquoted"
+            yield f"{here}.containerPort: must be a number from 1 to 65535, unquoted"
         if protocol not in ("TCP", "UDP", "SCTP"):
-            yield f"{path}.ports[{given}].protocol: must be TCP, UDP or SCTP"
+            yield f"{here}.protocol: must be TCP, UDP or SCTP"
 
 
 def _of_ray(spec: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -319,7 +322,7 @@ def _of_ray(spec: Mapping[str, Any], path: str) -> Iterator[str]:
         for container in spec.get(kind, ()):
             for port in container.get("ports", ()):
                 if (number := port["containerPort"]) in RAY_TAKES:
-                    here = f"{path}.{kind}[{container['name']}].ports[{number}]"
+                    here = f"{path}.{kind}[{cut(container['name'])}].ports[{number}]"
                     yield (
                         f"{here}: with engine ray 8000, 8082, 52365 and 10002 to 19999 are Ray's"
                         " and the server's; use another"

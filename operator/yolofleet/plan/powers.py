@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from yolofleet.api.base import InvalidSpec
+from yolofleet.api.base import InvalidSpec, first_of
 from yolofleet.api.detector import DetectorSpec
 from yolofleet.api.pod_template import SERVER_CONTAINER
+from yolofleet.runtime.quoting import cut
 
 
 class Power(StrEnum):
@@ -72,7 +73,7 @@ def refusals(spec: DetectorSpec, forbidden: Collection[Power]) -> list[str]:
 def check(spec: DetectorSpec, forbidden: Collection[Power]) -> None:
     """Raise InvalidSpec if a template takes what is forbidden."""
     if refused := refusals(spec, forbidden):
-        raise InvalidSpec(*refused)
+        raise InvalidSpec(*first_of(refused))
 
 
 def warnings(spec: DetectorSpec) -> Iterator[str]:
@@ -104,10 +105,10 @@ def _of_pod(pod: Mapping[str, Any], path: str) -> Iterator[Use]:
             yield Use(power, f"{path}.{name}")
     yield from _of_context(pod.get("securityContext"), f"{path}.securityContext")
     for volume in _items(pod, "volumes"):
-        yield from _of_volume(volume, f"{path}.volumes[{volume.get('name')}]")
+        yield from _of_volume(volume, f"{path}.volumes[{cut(volume.get('name'))}]")
     for kind in ("containers", "initContainers"):
         for container in _items(pod, kind):
-            yield from _of_container(container, f"{path}.{kind}[{container.get('name')}]")
+            yield from _of_container(container, f"{path}.{kind}[{cut(container.get('name'))}]")
 
 
 def _of_container(container: Mapping[str, Any], path: str) -> Iterator[Use]:
@@ -116,10 +117,10 @@ def _of_container(container: Mapping[str, Any], path: str) -> Iterator[Use]:
     yield from _of_context(container.get("securityContext"), f"{path}.securityContext")
     for port in _items(container, "ports"):
         if port.get("hostPort") or port.get("hostIP"):
-            yield Use(Power.HOST_PORTS, f"{path}.ports[{port.get('containerPort')}].hostPort")
+            yield Use(Power.HOST_PORTS, f"{path}.ports[{cut(port.get('containerPort'))}].hostPort")
     for entry in _items(container, "env"):
         if _holds(entry.get("valueFrom"), "secretKeyRef"):
-            yield Use(Power.SECRETS, f"{path}.env[{entry.get('name')}].valueFrom.secretKeyRef")
+            yield Use(Power.SECRETS, f"{path}.env[{cut(entry.get('name'))}].valueFrom.secretKeyRef")
     for number, source in enumerate(_items(container, "envFrom")):
         if _holds(source, "secretRef"):
             yield Use(Power.SECRETS, f"{path}.envFrom[{number}].secretRef")

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from yolofleet.runtime import quantity
 from yolofleet.runtime.quantity import MILLI, NANO
+from yolofleet.runtime.quoting import cut
 
 Places = Mapping[str, "Places | Decimal"]
 """A tree of field names ("*": any) down to the quantities, whose finest step each leaf is.
@@ -84,11 +85,11 @@ def unreadable(value: Any, places: Places | Decimal, path: str) -> Iterator[str]
     elif isinstance(value, list):
         for number, item in enumerate(value):
             named = item.get("name", number) if isinstance(item, Mapping) else number
-            yield from unreadable(item, places, f"{path}[{named}]")
+            yield from unreadable(item, places, f"{path}[{cut(named)}]")
     elif isinstance(value, Mapping):
         for name, inner in value.items():
             if below := _below(places, name):
-                yield from unreadable(inner, below, f"{path}.{name}")
+                yield from unreadable(inner, below, f"{path}.{cut(name)}")
 
 
 def _below(places: Places, name: str) -> Places | Decimal | None:

@@ -6,6 +6,8 @@ Source: apimachinery's `resource.Quantity`, canonical form.
 import re
 from decimal import ROUND_UP, Context, Decimal
 
+from yolofleet.runtime.quoting import quoted
+
 _SUFFIX = {
     "n": Decimal("1e-9"),
     "u": Decimal("1e-6"),
@@ -39,13 +41,13 @@ def amount(quantity: object) -> Decimal:
     """Return the number that `quantity`, as YAML has it, stands for. Raises ValueError."""
     match = None if isinstance(quantity, bool) else _QUANTITY.fullmatch(str(quantity).strip())
     if match is None:
-        raise ValueError(f"{quantity!r} is not a quantity; write it as 500m, 2 or 4Gi")
+        raise ValueError(f"{quoted(quantity)} is not a quantity; write it as 500m, 2 or 4Gi")
     number, exponent, suffix = match.groups()
     power = max(-60, min(60, int(exponent[1:]))) if exponent else 0
     written = _EXACT.scaleb(_EXACT.create_decimal(number), power)
     exact = _EXACT.multiply(written, _SUFFIX[suffix or ""])
     if abs(exact) >= _TOO_MUCH:
-        raise ValueError(f"{quantity!r} is more than a quantity can be")
+        raise ValueError(f"{quoted(quantity)} is more than a quantity can be")
     return exact.quantize(NANO, context=_EXACT)
 
 
