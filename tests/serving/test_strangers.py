@@ -1,5 +1,6 @@
 """What clients, proxies and Kubernetes send that nobody here thought of first."""
 
+import difflib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from yoloserve.errors import InvalidParameter, InvalidSettings, TooLarge
 from yoloserve.http import inference_protocol
 from yoloserve.http.dependencies import class_indices
 from yoloserve.http.inference_protocol import ALWAYS_PARSED_BYTES, Limits, read
+from yoloserve.http.options import OPTIONS, refuse_unknown
 from yoloserve.settings import Settings, passed_over
 from yoloserve.telemetry import logs
 
@@ -104,6 +106,14 @@ async def test_a_parameter_that_means_nothing_is_refused(serve, jpeg, path, quer
         response = await served.client.post(path + query, files={"file": jpeg})
     assert response.status_code == 400
     assert told in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("length", [65, 1_000_000])
+def test_nothing_near_a_long_name_is_looked_for(monkeypatch, length) -> None:
+    """32 KB, unpacked to a name of 33 MB, cost 5 s and 1.4 GB."""
+    monkeypatch.setattr(difflib, "get_close_matches", lambda *_: pytest.fail("it was looked for"))
+    with pytest.raises(InvalidParameter, match=r"is no parameter here; there are agnostic_nms"):
+        refuse_unknown(["a" * length], OPTIONS, "parameter")
 
 
 @pytest.mark.parametrize("path", ["/v1/detect", "/v1/detect/batch"])

@@ -13,6 +13,7 @@ from yoloserve.errors import InvalidParameter, quoted
 
 OPTIONS = frozenset({"confidence", "iou", "classes", "max_detections", "agnostic_nms"})
 LEAST_LIKENESS = 0.5  # "conf" is like "confidence"
+LONGEST_MEANT = 64  # characters of a name that may be mistyped; matching takes 40 bytes for each
 LONGEST_INDEX = 9  # digits; Python itself refuses to read thousands of them
 
 
@@ -29,11 +30,17 @@ def refuse_unknown(given: Iterable[str], known: Collection[str], kind: str) -> N
     """
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name.lower(), known, 1, LEAST_LIKENESS)
-            hint = f"did you mean {near[0]}? There are" if near else "there are"
+            near = _nearest(name, known)
+            hint = f"did you mean {near}? There are" if near else "there are"
             raise InvalidParameter(
                 f"{quoted(name)} is no {kind} here; {hint} {', '.join(sorted(known))}"
             )
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    if len(name) > LONGEST_MEANT:  # in a body it may have as many megabytes as that
+        return ""
+    return next(iter(difflib.get_close_matches(name.lower(), known, 1, LEAST_LIKENESS)), "")
 
 
 def refuse_unknown_query(query: bytes, known: Collection[str]) -> None:
