@@ -12,6 +12,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from yolofleet.loopback import ADDRESS, only_local_names
+
 logger = logging.getLogger(__name__)
 
 
@@ -53,7 +55,7 @@ async def serve(metrics: CollectorRegistry, probes: Probes, port: int) -> web.Ap
 
 
 async def serve_beliefs(beliefs: Beliefs, port: int) -> web.AppRunner:
-    """Serve /debug on `port` of loopback, where `kubectl port-forward` gets and no other pod."""
+    """Serve /debug on `port` of loopback; the caller cleans the runner up."""
 
     async def every_detector(_: web.Request) -> web.Response:
         return _json(beliefs.all())
@@ -64,10 +66,10 @@ async def serve_beliefs(beliefs: Beliefs, port: int) -> web.AppRunner:
             return web.Response(text=f"no detector {key} is known here\n", status=404)
         return _json(belief)
 
-    app = web.Application()
+    app = web.Application(middlewares=[only_local_names])
     app.router.add_get("/debug/detectors", every_detector)
     app.router.add_get("/debug/detectors/{namespace}/{name}", one_detector)
-    return await listen(app, "beliefs", port, "127.0.0.1")
+    return await listen(app, "beliefs", port, ADDRESS)
 
 
 async def listen(

@@ -1,21 +1,17 @@
-"""The page over HTTP, on loopback: `kubectl port-forward` gets there, and no other pod.
-
-It has no log-in: whoever may forward to the operator's pod may see it. What a browser could be made
-to do by a page of somebody else is kept out: no other origin may read, frame or embed it, and a
-name that was bent to 127.0.0.1 (DNS rebinding) is not answered.
-"""
+"""The page over HTTP, on loopback: `kubectl port-forward` gets there, and no other pod."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
+from yolofleet.loopback import ADDRESS, Handler, only_local_names
 from yolofleet.probes import listen
 
 PAGE: Final = Path(__file__).parent / "page"
@@ -25,52 +21,25 @@ FILES: Final = {
     "/page.js": ("page.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none';"
-    " form-action 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
-}
 FRESH_S: Final = 2.0
 """So long one answer is for all screens: of thousands it takes a while to make."""
 
 Fleet = Callable[[], Any]
 """What the page shows of all detectors now; None while they are not known yet."""
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 async def serve_page(fleet: Fleet, port: int) -> web.AppRunner:
     """Serve the page on `port` of loopback; the caller cleans the runner up."""
-    return await listen(application(fleet), "the page of the fleet", port, "127.0.0.1")
+    return await listen(application(fleet), "the page of the fleet", port, ADDRESS)
 
 
 def application(fleet: Fleet) -> web.Application:
     """Return the page and what it asks for; fleet: what it shows of all detectors now."""
-    app = web.Application(middlewares=[_only_local_names])
+    app = web.Application(middlewares=[only_local_names])
     for path, (name, kind) in FILES.items():
         app.router.add_get(path, _file((PAGE / name).read_bytes(), kind))
     app.router.add_get("/fleet.json", _Fleet(fleet).send)
     return app
-
-
-@web.middleware
-async def _only_local_names(request: web.Request, handler: Handler) -> web.StreamResponse:
-    host = request.headers.get("Host", "")
-    if host.lower().removesuffix(f":{_port(host)}") not in HOSTS:
-        refusal = "This page is for localhost: kubectl port-forward, then http://localhost:PORT/\n"
-        return web.Response(text=refusal, status=403, headers=HEADERS)
-    response = await handler(request)
-    response.headers.update(HEADERS)
-    return response
-
-
-def _port(host: str) -> str:
-    port = host.rpartition(":")[2]
-    return port if port.isdecimal() else ""
 
 
 def _file(content: bytes, kind: str) -> Handler:
