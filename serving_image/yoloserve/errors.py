@@ -51,16 +51,31 @@ class YoloserveError(Exception):
     """Anything this package refuses to do; the message says what to do about it."""
 
 
-# Neither goes past a quotation mark or a backslash: a line of JSON stays one. A scheme's
-# length is bounded (the end of a longer one does): else each letter of a long word is looked at
-# once for each before it.
-USER_OF_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,30}://)[^\s/?#'\"\\]*@")
-QUERY_OF_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,30}://[^\s?'\"\\]*)\?[^\s'\"\\]*")
+WORD = re.compile(r"\S+")
+ENDS_OF_WORDS = ",;.:!'\"`)]}>"
 
 
 def without_credentials(text: str) -> str:
     """Cut users, passwords and queries off all addresses in a text: a query may be a signature."""
-    return QUERY_OF_ADDRESS.sub(r"\1?…", USER_OF_ADDRESS.sub(r"\1…@", text))
+    return WORD.sub(lambda word: _bare(word[0]), text)
+
+
+def _bare(word: str) -> str:
+    """Cut what is secret off a word if it is an address; in doubt more.
+
+    A password may have any of `@/?:'"` in it. What is before the last @ goes, but for a plain
+    path's, and a digest's (oci://).
+    """
+    scheme, found, rest = word.partition("://")
+    if not found:
+        return word
+    address = rest.rstrip(ENDS_OF_WORDS)
+    end, (address, digest, of) = rest[len(address) :], address.partition("@sha256:")
+    user, at, after = address.rpartition("@")
+    if at and (":" in user or "/" not in user):
+        address = f"…@{after}"
+    address, query, _ = (address + digest + of).partition("?")
+    return scheme + found + address + (query and "?…") + end
 
 
 class StartupFailure(YoloserveError):

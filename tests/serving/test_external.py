@@ -101,6 +101,24 @@ def test_no_start_failure_shows_credentials_or_a_signature() -> None:
     assert str(StartupFailure(kept)) == kept
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://user:it's3cret@store.example.com/gate.onnx",
+        'https://user:it"s3cret@store.example.com/gate.onnx',
+        "https://user:it\\s3cret@store.example.com/gate.onnx",
+        "https://user:it/s3cret@store.example.com/gate.onnx",
+        "https://store.example.com/gate.onnx?token=it's3cret",
+        'https://store.example.com/gate.onnx?token=it"s3cret',
+    ],
+)
+def test_a_password_may_have_any_sign_in_it(address: str) -> None:
+    for message in (f"{address} answered 404", f"model {address!r}: no", f"see '{address}'."):
+        told = str(StartupFailure(message))
+        assert "s3cret" not in told
+        assert "store.example.com/gate.onnx" in told
+
+
 def field(number: int, content: bytes) -> bytes:
     return external._varint(number << 3 | 2) + external._varint(len(content)) + content
 

@@ -1,14 +1,17 @@
 """One JSON object on each line of stderr, whoever wrote it."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import indent
 
 from yoloserve.errors import without_credentials
+from yoloserve.telemetry import logs
 
 SERVING = str(Path(__file__).parents[2] / "serving_image")
 
@@ -76,6 +79,22 @@ print(decode(good.tobytes(), max_pixels=10_000).shape)
 def test_a_long_word_is_looked_through_once() -> None:
     word = "x" * 1_000_000  # hours, if each letter was looked at once for each before it
     assert without_credentials(f"{word} {word}://a:b@c/?d") == f"{word} {word}://…@c/?…"
+
+
+def test_a_line_with_a_password_stays_one_of_json() -> None:
+    word = "https://me:it's\"\\s3cret@h/x?a"
+    extra = {
+        "uri": word,
+        "tried": [{"uri": word, "code": 404}],
+        "at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    record = logging.makeLogRecord({"msg": f"no {word}, see a@b", **extra})
+    line = logs.JsonFormatter().format(record)
+    assert "s3cret" not in line
+    told = json.loads(line)
+    assert told["message"] == "no https://…@h/x?…, see a@b"
+    assert told["tried"] == [{"uri": "https://…@h/x?…", "code": 404}]
+    assert told["at"] == "2026-01-01T00:00:00+00:00"
 
 
 def test_a_child_that_stays_holds_nobody_up() -> None:

@@ -226,6 +226,8 @@ def test_what_is_wrong_in_a_canary_is_said_when_it_is_parsed(detector_with, part
     [
         ("https://me:s3cret@store/a.onnx?X-Amz-Signature=abc", "https://store/a.onnx"),
         ("oci://registry/gate@sha256:12#gate.onnx", "oci://registry/gate@sha256:12#gate.onnx"),
+        ("https://me:s3/cret@store/a.onnx", "https://store/a.onnx"),
+        ("https://me:s3 cret@store/a.onnx", "https://store/a.onnx"),
     ],
 )
 def test_an_address_is_shown_without_credentials_or_a_signature(detector_with, uri, shown):

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from yolofleet.api.addresses import without_credentials
 from yolofleet.fleet.serving import application
-from yolofleet.fleet.view import fleet, without_credentials
+from yolofleet.fleet.view import fleet
 
 V1, V2 = ({"uri": f"https://me:hunter2@models/{n}.onnx?signature=hunter2"} for n in (1, 2))
 APPROVAL = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "Approval"}]}
@@ -146,6 +147,9 @@ def test_the_load_is_told_where_replicas_follow_it(world: Any) -> None:
         ("s3://KEY:/ab@minio:9000/m?x", "s3://minio:9000/m"),
         ("https://h/a@b/x?sig=1", "https://h/a@b/x"),
         ("https://h/x?a@b=sig", "https://h/x"),
+        ("'https://me:it's@h/x'", "'https://h/x'"),
+        ('https://me:pa"ss@h/x', "https://h/x"),
+        ("https://h/x?sig=abc'SECRET", "https://h/x"),
         ("oci://reg:5000/gate@sha256:0a1b", "oci://reg:5000/gate@sha256:0a1b"),
         ("oci://[::1]:5000/gate@sha256:0a1b", "oci://[::1]:5000/gate@sha256:0a1b"),
     ],

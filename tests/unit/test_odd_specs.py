@@ -100,6 +100,22 @@ def test_an_address_that_no_parser_reads_is_refused_by_its_field(detector_with, 
 
 
 @pytest.mark.parametrize(
+    "uri",
+    [
+        "https://me:hunter2@exam℀ple.com/a.onnx",
+        "https://me:[hunter2]@example.com/a.onnx",
+        f"https://me:{'x' * 600}hunter2@[example/a.onnx",
+        "https://[example/a.onnx?sig=hunter2",
+    ],
+)
+def test_what_is_said_of_such_an_address_has_no_secret_in_it(detector_with, uri):
+    with pytest.raises(InvalidSpec) as refusal:
+        detector_with(model={"uri": uri})
+    assert "hunter2" not in str(refusal.value)
+    assert "xxx" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
     ("port", "field"),
     [
         ({"containerPort": "web"}, "containerPort"),

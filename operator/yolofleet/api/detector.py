@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 from yolofleet.api import headers, hosts
 from yolofleet.api.accelerator import Accelerator
 from yolofleet.api.access import Access, SecretKey, SecretName
+from yolofleet.api.addresses import bare, without_credentials
 from yolofleet.api.autoscaling import Autoscaling, Scaler
 from yolofleet.api.base import (
     REMEMBERED,
@@ -81,10 +82,11 @@ def _readable(uri: str) -> str:
     """Refuse what no URL parser takes apart: brackets around no IPv6 address, look-alike signs."""
     try:
         urlsplit(uri)
-    except ValueError as error:
+    except ValueError:  # whose own words may have a password in them
         raise ValueError(
-            f"is no URL ({error}); write https://HOST/PATH, s3://BUCKET/KEY…"
-        ) from error
+            "is no URL: its host has brackets around what is no IPv6 address, or signs that look"
+            " like / ? # @ or :; write https://HOST/PATH, s3://BUCKET/KEY…"
+        ) from None
     return uri
 
 
@@ -172,9 +174,7 @@ class Model(ApiModel):
     @property
     def shown(self) -> str:
         """The address without user, password and query: a presigned one has its signature there."""
-        scheme, separator, rest = self.uri.partition("?")[0].partition("://")
-        host, slash, path = rest.partition("/")
-        return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+        return bare(self.uri)
 
 
 class Backend(StrEnum):
@@ -981,7 +981,8 @@ def _parsed(raw: Any) -> DetectorSpec:
 def _messages(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         path = ".".join(cut(part) for part in ("spec", *problem["loc"]))
-        yield f"{path}: {problem['msg']} (is {problem['input']!r})"[:500]
+        message = f"{path}: {problem['msg']} (is {problem['input']!r})"
+        yield without_credentials(message)[:500]
 
 
 def _settings_said(model: Model) -> Iterator[str]:

@@ -6,17 +6,15 @@ credentials in an address, were they in somebody's words.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Final
 
+from yolofleet.api.addresses import without_credentials
 from yolofleet.api.seen import Raw, Seen
 
 Facts = dict[str, Any]
 
-_WORD: Final = re.compile(r"[^\s'\"]+")
-_ENDS_OF_SENTENCES: Final = ",;).:"
 _BY_A_PERSON: Final = frozenset(
     {"AwaitingApproval", "Paused", "Suspended", "NotEnoughData", "NotJudged"}
 )
@@ -53,28 +51,6 @@ def state(seen: Seen) -> State:
     if seen.condition("Progressing").get("reason") in _BY_A_PERSON:
         return State.WAITS
     return State.FINE if seen.says("Released", "True") and not seen.unseen else State.MOVES
-
-
-def without_credentials(text: str) -> str:
-    """Return `text` with addresses that have neither user and password nor a query."""
-    return _WORD.sub(lambda word: _bare(word[0]), text)
-
-
-def _bare(word: str) -> str:
-    """Return a word without what is secret if it is an address; in doubt without more.
-
-    A password may have any of `@/?:` in it. What is before the last @ goes, but for a plain path's,
-    and a digest's (oci://).
-    """
-    scheme, found, rest = word.partition("://")
-    if not found:
-        return word
-    address = rest.rstrip(_ENDS_OF_SENTENCES)
-    end, (address, digest, of) = rest[len(address) :], address.partition("@sha256:")
-    user, _, after = address.rpartition("@")
-    if ":" in user or "/" not in user:
-        address = after
-    return scheme + found + (address + digest + of).partition("?")[0] + end
 
 
 def _detector(seen: Seen) -> Facts:

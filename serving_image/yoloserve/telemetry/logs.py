@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 
 import orjson
 
@@ -49,7 +49,19 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return without_credentials(orjson.dumps(line, default=str).decode())
+        written = orjson.loads(orjson.dumps(line, default=str))
+        return orjson.dumps(_without_credentials(written)).decode()
+
+
+def _without_credentials(written: Any) -> Any:
+    """Look into each text by itself: in a line of JSON nobody could tell where an address ends."""
+    if isinstance(written, str):
+        return without_credentials(written)
+    if isinstance(written, dict):
+        return {key: _without_credentials(value) for key, value in written.items()}
+    if isinstance(written, list):
+        return [_without_credentials(value) for value in written]
+    return written
 
 
 def set_level(level: str) -> None:
