@@ -13,6 +13,9 @@ CHART = Path(__file__).parents[2] / "charts" / "yolofleet"
 SIDECAR = {"name": "side", "image": "side:1"}
 
 
+OF_A_STORAGE = ("cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos")
+
+
 def of_server(**fields: Any) -> dict[str, Any]:
     return {"containers": [{"name": "yoloserve", **fields}]}
 
@@ -84,6 +87,19 @@ TAKEN = [
         Power.SECRETS,
         "containers[yoloserve].envFrom[0].secretRef",
     ),
+    *(
+        (volume(**{kind: {field: name}}), Power.SECRETS, f"volumes[v].{kind}.{field}")
+        for kind, field, name in (
+            ("azureFile", "secretName", "s"),
+            ("csi", "nodePublishSecretRef", {"name": "s"}),
+            *((kind, "secretRef", {"name": "s"}) for kind in OF_A_STORAGE),
+        )
+    ),
+    (
+        volume(projected={"sources": [{"podCertificate": {"signerName": "a.b/c"}}]}),
+        Power.SERVICE_ACCOUNT,
+        "volumes[v].projected.sources[0].podCertificate",
+    ),
     ({"priorityClassName": "system-node-critical"}, Power.PRIORITY, "priorityClassName"),
     ({"priority": 2_000_000}, Power.PRIORITY, "priority"),
     ({"nodeName": "control-plane"}, Power.NODE_NAME, "nodeName"),
@@ -103,6 +119,60 @@ def test_a_power_is_found_and_refused_by_the_field_that_takes_it(
         check(spec, {power})
     assert str(refused.value).startswith(f"spec.podTemplate.spec.{field}: ")
     check(spec, set(Power) - {use.power for use in uses(spec)})
+
+
+ISTIO = "sidecar.istio.io"
+ANNOTATED = [
+    ("container.apparmor.security.beta.kubernetes.io/yoloserve", "unconfined", "privileged"),
+    (f"{ISTIO}/interceptionMode", "TPROXY", "privileged"),
+    (f"{ISTIO}/capNetBindService", "true", "privileged"),
+    (f"{ISTIO}/proxyImage", "evil/x", "containers"),
+    (f"{ISTIO}/bootstrapOverride", "mine", "containers"),
+    ("proxy.istio.io/overrides", "{}", "containers"),
+    ("inject.istio.io/templates", "gateway", "containers"),
+    (f"{ISTIO}/userVolume", '[{"name":"r","hostPath":{"path":"/"}}]', "hostPath"),
+    (f"{ISTIO}/userVolume", '{"r":{"HOSTPATH":{"path":"/"}}}', "hostPath"),
+    (f"{ISTIO}/userVolume", '{"r":{"secret":{"secretName":"s"}}}', "secrets"),
+    (f"{ISTIO}/userVolume", '{"r":{"azurefile":{"SecretName":"s"}}}', "secrets"),
+    (
+        f"{ISTIO}/userVolume",
+        '{"r":{"projected":{"sources":[{"serviceaccounttoken":{}}]}}}',
+        "serviceAccount",
+    ),
+    (f"{ISTIO}/userVolume", "[what is this", "hostPath"),
+    (f"{ISTIO}/userVolume", "[" * 60 + "]" * 60, "secrets"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "power"), ANNOTATED)
+def test_a_power_is_found_in_what_others_read_of_annotations(
+    detector_with, name: str, value: str, power: str
+):
+    template = {"metadata": {"annotations": {name: value}}}
+    for path, given in (
+        ("spec.podTemplate", {"podTemplate": template}),
+        ("spec.canary.podTemplate", {"canary": {"podTemplate": template, "weight": 1}}),
+    ):
+        spec = detector_with(**given).spec
+        with pytest.raises(InvalidSpec) as refused:
+            check(spec, {Power(power)})
+        assert str(refused.value).startswith(f"{path}.metadata.annotations[{name}]")
+        check(spec, set(Power) - {use.power for use in uses(spec)})
+
+
+def test_everyday_annotations_take_none(detector_with):
+    annotations = {
+        "container.apparmor.security.beta.kubernetes.io/yoloserve": "runtime/default",
+        f"{ISTIO}/inject": "true",
+        f"{ISTIO}/interceptionMode": "REDIRECT",
+        f"{ISTIO}/proxyCPU": "100m",
+        f"{ISTIO}/userVolume": '[{"name":"a","configMap":{"name":"a"}},{"name":"b","emptyDir":{}}]',
+        f"{ISTIO}/userVolumeMount": '[{"name":"a","mountPath":"/a"}]',
+        "proxy.istio.io/config": "holdApplicationUntilProxyStarts: true",
+        "team": "unconfined",
+    }
+    spec = detector_with(podTemplate={"metadata": {"annotations": annotations}}).spec
+    assert list(uses(spec)) == []
 
 
 def test_the_chart_knows_each_of_them():

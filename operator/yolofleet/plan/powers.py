@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+import orjson
+
 from yolofleet.api.base import InvalidSpec, first_of
 from yolofleet.api.detector import DetectorSpec
-from yolofleet.api.pod_template import SERVER_CONTAINER
+from yolofleet.api.pod_template import MOST_LEVELS, SERVER_CONTAINER, PodTemplate
+from yolofleet.runtime.nesting import deeper_than
 from yolofleet.runtime.quoting import cut
 
 
@@ -55,9 +58,9 @@ class Use:
 
 def uses(spec: DetectorSpec) -> Iterator[Use]:
     """Find the powers that the templates of `spec` take."""
-    yield from _of_pod(spec.pod_template.spec, "spec.podTemplate.spec")
+    yield from _of_template(spec.pod_template, "spec.podTemplate")
     if spec.canary and spec.canary.pod_template is not None:
-        yield from _of_pod(spec.canary.pod_template.spec, "spec.canary.podTemplate.spec")
+        yield from _of_template(spec.canary.pod_template, "spec.canary.podTemplate")
 
 
 def refusals(spec: DetectorSpec, forbidden: Collection[Power]) -> list[str]:
@@ -89,6 +92,61 @@ _PLACING: Final[Mapping[str, Power]] = {
     "nodeName": Power.NODE_NAME,
     "runtimeClassName": Power.RUNTIME_CLASS,
 }
+
+
+def _of_template(template: PodTemplate, path: str) -> Iterator[Use]:
+    annotations = template.metadata.get("annotations")
+    if isinstance(annotations, Mapping):
+        yield from _of_annotations(annotations, f"{path}.metadata.annotations")
+    yield from _of_pod(template.spec, f"{path}.spec")
+
+
+_APP_ARMOR: Final = "container.apparmor.security.beta.kubernetes.io/"  # of each container, by name
+_MORE_VOLUMES: Final = "sidecar.istio.io/userVolume"
+_TO_THE_INJECTOR: Final[Mapping[str, tuple[Power, Collection[str]]]] = {
+    "sidecar.istio.io/proxyImage": (Power.CONTAINERS, ()),
+    "sidecar.istio.io/bootstrapOverride": (Power.CONTAINERS, ()),
+    "proxy.istio.io/overrides": (Power.CONTAINERS, ()),
+    "inject.istio.io/templates": (Power.CONTAINERS, ()),
+    "sidecar.istio.io/interceptionMode": (Power.PRIVILEGED, ("TPROXY",)),
+    "sidecar.istio.io/capNetBindService": (Power.PRIVILEGED, ("true",)),
+    "sidecar.istio.io/enableCoreDump": (Power.PRIVILEGED, ("true",)),
+}
+"""Annotations by which Istio's injector changes a pod, and the values that do (none: any).
+
+Source: https://istio.io/latest/docs/reference/config/annotations and injection-template.yaml of
+istiod. `proxy.istio.io/config` is everyday work, and gives a pod's proxy no more than that has.
+"""
+
+
+def _of_annotations(annotations: Mapping[str, Any], path: str) -> Iterator[Use]:
+    for name, value in annotations.items():
+        here = f"{path}[{cut(name)}]"
+        if name.startswith(_APP_ARMOR) and value == "unconfined":
+            yield Use(Power.PRIVILEGED, here)
+        elif name == _MORE_VOLUMES:
+            yield from _of_injected(value, here)
+        elif name in _TO_THE_INJECTOR:
+            power, values = _TO_THE_INJECTOR[name]
+            if not values or value in values:
+                yield Use(power, here)
+
+
+def _of_injected(volumes: object, path: str) -> Iterator[Use]:
+    """Look into volumes that are written as JSON: a list, or a map by their names.
+
+    What reads them minds no capitals; what cannot be read here may be readable there.
+    """
+    try:
+        read = orjson.loads(str(volumes))
+    except orjson.JSONDecodeError:
+        read = None
+    if not isinstance(read, list | dict) or deeper_than(MOST_LEVELS, read):
+        yield from (Use(power, path) for power in (Power.HOST_PATH, Power.SECRETS))
+        return
+    for volume in read if isinstance(read, list) else read.values():
+        if isinstance(volume, Mapping):
+            yield from _of_volume(_respelled(volume), path)
 
 
 def _of_pod(pod: Mapping[str, Any], path: str) -> Iterator[Use]:
@@ -155,19 +213,55 @@ def _of_context(context: object, path: str) -> Iterator[Use]:
             yield Use(Power.PRIVILEGED, f"{path}.{field}")
 
 
+_SECRETS_OF_VOLUMES: Final[Mapping[str, str]] = {
+    "azureFile": "secretName",
+    "cephfs": "secretRef",
+    "cinder": "secretRef",
+    "csi": "nodePublishSecretRef",
+    "flexVolume": "secretRef",
+    "iscsi": "secretRef",
+    "rbd": "secretRef",
+    "scaleIO": "secretRef",
+    "storageos": "secretRef",
+}
+"""Sources of volumes that name a Secret for the storage behind them, and where."""
+_PROJECTED: Final[Mapping[str, Power]] = {
+    "secret": Power.SECRETS,
+    "serviceAccountToken": Power.SERVICE_ACCOUNT,
+    "podCertificate": Power.SERVICE_ACCOUNT,
+}
+_SPELLED: Final[Mapping[str, str]] = {
+    name.lower(): name
+    for name in (
+        *("hostPath", "secret", "projected", "sources"),
+        *_SECRETS_OF_VOLUMES,
+        *_SECRETS_OF_VOLUMES.values(),
+        *_PROJECTED,
+    )
+}
+
+
 def _of_volume(volume: Mapping[str, Any], path: str) -> Iterator[Use]:
     if "hostPath" in volume:
         yield Use(Power.HOST_PATH, f"{path}.hostPath")
     if "secret" in volume:
         yield Use(Power.SECRETS, f"{path}.secret")
-    if _holds(volume.get("csi"), "nodePublishSecretRef"):
-        yield Use(Power.SECRETS, f"{path}.csi.nodePublishSecretRef")
-    for number, source in enumerate(_items(volume.get("projected"), "sources")):
-        here = f"{path}.projected.sources[{number}]"
-        if "secret" in source:
-            yield Use(Power.SECRETS, f"{here}.secret")
-        if "serviceAccountToken" in source:
-            yield Use(Power.SERVICE_ACCOUNT, f"{here}.serviceAccountToken")
+    for source, field in _SECRETS_OF_VOLUMES.items():
+        if _holds(volume.get(source), field):
+            yield Use(Power.SECRETS, f"{path}.{source}.{field}")
+    for number, projected in enumerate(_items(volume.get("projected"), "sources")):
+        for source, power in _PROJECTED.items():
+            if source in projected:
+                yield Use(power, f"{path}.projected.sources[{number}].{source}")
+
+
+def _respelled(value: Any) -> Any:
+    """Return JSON with the names that matter as Kubernetes spells them."""
+    if isinstance(value, list):
+        return [_respelled(inner) for inner in value]
+    if isinstance(value, dict):
+        return {_SPELLED.get(k.lower(), k): _respelled(inner) for k, inner in value.items()}
+    return value
 
 
 def _items(value: object, name: str) -> list[Mapping[str, Any]]:
