@@ -20,6 +20,7 @@ from yolofleet.routers.exposure import Allowed
 _LABEL: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*=([A-Za-z0-9][-A-Za-z0-9_.]*)?")
 _GATEWAYS: Final = re.compile(r"mesh|[a-z0-9][-a-z0-9]*/([*]|[a-z0-9][-a-z0-9.]*)")
 _ADDRESS: Final = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SERIES: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -111,6 +112,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         gpu=GpuSeries(
             text.series("GPU_ACTIVE", usual.active),
             text.series("GPU_UTILIZATION", usual.utilization),
+            text.namespace("GPU_EXPORTER"),
         ),
         analysis=Mode(text.one_of("ANALYSIS", Mode.DISABLED, Mode.DRY_RUN, Mode.ENFORCE)),
     )
@@ -183,6 +185,11 @@ class _Variables:
             raise InvalidSettings(
                 f"YOLOFLEET_{name} is {value!r}; it must be the name of a series, as in {default}"
             )
+        return value
+
+    def namespace(self, name: str) -> str:
+        if (value := self.optional(name)) and not _NAMESPACE.fullmatch(value):
+            raise InvalidSettings(f"YOLOFLEET_{name} is {value!r}; it must be a namespace")
         return value
 
     def hosts(self, name: str) -> tuple[str, ...]:

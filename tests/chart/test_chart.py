@@ -411,8 +411,9 @@ def test_keda_asks_by_the_authentication_that_the_chart_names(chart):
 
 
 def test_keda_asks_for_the_series_of_gpus_that_the_chart_names(chart):
-    assert read_settings(env(chart)).defaults.gpu == GpuSeries()
-    renamed = {"keda": {"gpu": {"active": "gr_engine_util_ratio"}}}
+    usual = GpuSeries(exporter="gpu-operator")
+    assert read_settings(env(chart)).defaults.gpu == usual
+    renamed = {"keda": {"gpu": {"active": "gr_engine_util_ratio", "exporterNamespace": ""}}}
     assert read_settings(env(chart, **renamed)).defaults.gpu == GpuSeries("gr_engine_util_ratio")
     with pytest.raises(chart.Refused, match="utilization"):
         chart.render(keda={"gpu": {"utilization": 'util{pod="a"}'}})
@@ -444,13 +445,15 @@ def test_rules_are_those_of_the_file_with_the_releases_own_names(chart):
     assert "PrometheusRule" not in {m["kind"] for m in chart.render()}
     asked = {"enabled": True, "labels": {"release": "prom"}, "errorBudget": 0.001}
     asked["runbooks"] = "https://wiki.example.com/yolofleet"
-    made = chart.one("PrometheusRule", metrics={"rules": asked})
+    elsewhere = {"gpu": {"exporterNamespace": "monitoring"}}
+    made = chart.one("PrometheusRule", metrics={"rules": asked}, keda=elsewhere)
     assert made["metadata"]["labels"]["release"] == "prom"
     text = (chart.folder / "files" / "rules.yaml").read_text()
     ours = "https://example.com/docs/runbooks"
     for before, after in {
         "vector(0.01)": "vector(0.001)",
         '{name="yolofleet"}': '{name="fleet-yolofleet"}',
+        'namespace="gpu-operator"': 'namespace="monitoring"',
         ours: asked["runbooks"],
     }.items():
         assert before in text
@@ -477,6 +480,9 @@ def test_dashboards_are_where_grafanas_sidecar_looks_for_them(chart):
         assert each["metadata"]["labels"]["grafana_dashboard"] == "1"
         assert each["metadata"]["annotations"] == asked["annotations"]
         shown |= each["data"]
+    elsewhere = {"gpu": {"exporterNamespace": "monitoring"}}
+    moved = str(chart.render(metrics={"dashboards": asked}, keda=elsewhere))
+    assert ("gpu-operator" in str(maps), "gpu-operator" in moved) == (True, False)
     files = (chart.folder / "files" / "dashboards").glob("*.json")
     assert shown == {f"yolofleet-{file.name}": file.read_text() for file in files}
     assert len(maps) == 3

@@ -116,7 +116,8 @@ def lease(name: str, **pods: str) -> dict[str, str]:
     return led | {of("yolofleet_watch_deaf", OPERATOR, pod=pod): "0x15" for pod in pods}
 
 
-HOT = {"exported_namespace": "shop", "exported_pod": "gate-2-x", "namespace": "gpu", "pod": "dcgm"}
+SAYS = {"exported_namespace": "shop", "exported_pod": "gate-2-x"}
+HOT = SAYS | {"namespace": "gpu-operator", "pod": "dcgm"}
 OPERATOR = {"namespace": "platform"}
 RECONCILES = OPERATOR | {"controller": "yolodetector", "pod": "operator-a", "job": "yolofleet"}
 OTHER = RECONCILES | {"pod": "operator-b", "job": "south"}  # another release
@@ -128,6 +129,8 @@ BLIND = Fires(
     description="It refused requests, and was started anew if it did not see again."
     " Other pods of gate went on.",
 )
+
+THROTTLED = Fires(POD, "shop/gate-2-x: the GPU is hot, and inference takes 15ms")
 
 CASES = [
     Case(
@@ -337,7 +340,20 @@ CASES = [
         "hot, and slower by half",
         "62m",
         inference(35, 70) | {of("DCGM_FI_DEV_THERMAL_VIOLATION", HOT): "0x35 5000+5000x30"},
-        [Fires(POD, "shop/gate-2-x: the GPU is hot, and inference takes 15ms")],
+        [THROTTLED],
+    ),
+    *(
+        Case(
+            "YoloDetectorGpuThrottled",
+            f"hot, and slower by half, {words}",
+            "62m",
+            inference(35, 70) | {of("DCGM_FI_DEV_THERMAL_VIOLATION", said): "0x35 5000+5000x30"},
+            fires,
+        )
+        for words, said, fires in (
+            ("told by its own labels", POD, [THROTTLED]),
+            ("says a pod of another namespace", SAYS | {"namespace": "evil", "pod": "own-1"}, []),
+        )
     ),
     Case(
         "YoloDetectorGpuThrottled",

@@ -116,6 +116,20 @@ def test_gpus_are_asked_for_by_the_names_that_the_exporter_gives(world: Any) -> 
     assert "100 * active_ratio{" in query
 
 
+@pytest.mark.parametrize("exporter", ["", "gpu-operator"])
+def test_what_is_said_of_gpus_of_others_is_believed_of_the_exporter_alone(
+    world: Any, exporter: str
+) -> None:
+    """Any pod could say in its /metrics how busy those of another namespace are."""
+    world.defaults = replace(world.defaults, gpu=GpuSeries(exporter=exporter))
+    scaled(world, gpu=60)
+    [made] = [child for (kind, _), child in world.children.items() if kind == "ScaledObject"]
+    query = made["spec"]["triggers"][0]["metadata"]["query"]
+    said = query.count('exported_namespace="')
+    assert said == query.count(f'namespace="{exporter}",exported_namespace="') == 2 * bool(exporter)
+    assert query.count('{namespace="shop",pod=') == 2
+
+
 def test_a_detector_that_goes_by_cpu_alone_is_as_it_was(world: Any) -> None:
     scaled(world)
     [hpa] = [c for (kind, _), c in world.children.items() if kind == "HorizontalPodAutoscaler"]

@@ -83,7 +83,6 @@ _OF_SHADOW: Final = [name for name, own in _OWN.items() if "canary" in own]
 _OTHERS: Final = [name for name in _OWN if name not in (*_OF_SHADOW, _LATENCY, _SCRAPED)]
 
 _MARK: Final = "yolofleet_told"
-_POD_LABELS: Final = (("namespace", "pod"), ("exported_namespace", "exported_pod"))
 _SIZES: Final = ("small", "medium", "large")
 
 
@@ -109,19 +108,18 @@ def in_parts(pods: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
 def query(pods: Mapping[str, str], *, namespace: str, canary: str) -> str:
     """Return what to ask for `pods`, by name and revision: all counters of theirs at once.
 
-    Those that tell little come first, since each `or` reads all before it anew.
+    Those that tell little come first, since each `or` reads all before it anew. Pods are known by
+    the labels that Prometheus gives a target: `exported_namespace` and `exported_pod` are what any
+    pod, of whatever namespace, can say of itself.
     """
     shadow, others = "|".join(_OF_SHADOW), "|".join(_OTHERS)
-    asked = []
-    for in_namespace, of_pod in _POD_LABELS:
-        where = f"{in_namespace}={_quoted(namespace)},{of_pod}=~{_any_of(pods)}"
-        scraped = f'label_replace(timestamp({START}{{{where}}}),"{_MARK}","{_SCRAPED}","","")'
-        few = f'{{__name__=~"{others}",{where}}}'
-        times = f'{_LATENCY}{{source="request",{where}}}'
-        pairs = f'{{__name__=~"{shadow}",canary={_quoted(canary)},{where}}}'
-        asked.append((scraped, few, times, pairs))
-    nameless = f'{_INFO}{{pod="",exported_pod="",revision=~{_any_of(pods.values())}}}'
-    return " or ".join([nameless, *(each for kind in zip(*asked, strict=True) for each in kind)])
+    where = f"namespace={_quoted(namespace)},pod=~{_any_of(pods)}"
+    nameless = f'{_INFO}{{pod="",revision=~{_any_of(pods.values())}}}'
+    scraped = f'label_replace(timestamp({START}{{{where}}}),"{_MARK}","{_SCRAPED}","","")'
+    few = f'{{__name__=~"{others}",{where}}}'
+    times = f'{_LATENCY}{{source="request",{where}}}'
+    pairs = f'{{__name__=~"{shadow}",canary={_quoted(canary)},{where}}}'
+    return " or ".join((nameless, scraped, few, times, pairs))
 
 
 def _any_of(names: Iterable[str]) -> str:
@@ -149,7 +147,10 @@ def read(
         elif known:
             scraped[name] = known[0]
         elif revision in nameless:
-            scraped[name] = "is in Prometheus without the labels `namespace` and `pod`"
+            scraped[name] = (
+                "is in Prometheus without the labels `namespace` and `pod`; a job that federates"
+                " needs honor_labels"
+            )
         else:
             scraped[name] = (
                 "is not in Prometheus by `namespace` and `pod`: is its /metrics scraped?"
@@ -215,7 +216,7 @@ def _targets(result: Iterable[Any], pods: Mapping[str, str]) -> tuple[_Targets, 
                 for each, exported in _OWN_OR_EXPORTED[name]
             ]
         )
-        pod = labels.get("exported_pod") or labels.get("pod", "")
+        pod = labels.get("pod", "")
         if pod in pods:
             of_pod = targets.setdefault(pod, {})
             target = of_pod.setdefault(frozenset(labels.items()), _Target())

@@ -21,10 +21,15 @@ class OperatorPods:
 
 @dataclass(frozen=True, slots=True)
 class GpuSeries:
-    """What NVIDIA's exporter calls the use of a GPU: as profiled, 0 to 1; as estimated, percent."""
+    """What NVIDIA's exporter calls the use of a GPU: as profiled, 0 to 1; as estimated, percent.
+
+    exporter: the namespace that it runs in, and from which it is believed what it says of pods of
+    others; empty: from none.
+    """
 
     active: str = "DCGM_FI_PROF_GR_ENGINE_ACTIVE"
     utilization: str = "DCGM_FI_DEV_GPU_UTIL"
+    exporter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

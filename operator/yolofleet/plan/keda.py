@@ -66,8 +66,7 @@ def questions(
         query = f"sum(max by (pod) (avg_over_time({inside}{_RATE})))"
         yield Question("in-flight", query, asked.in_flight)
     if asked.gpu is not None:
-        exported = f'exported_namespace="{namespace}",exported_pod=~"{pods}"'
-        yield Question("gpu", f"sum({_busy(gpu, where)} or {_busy(gpu, exported)})", asked.gpu)
+        yield Question("gpu", f"sum({_busiest(gpu, where, namespace, pods)})", asked.gpu)
 
 
 def _pods(name: str, digits: int = 0) -> str:
@@ -77,6 +76,20 @@ def _pods(name: str, digits: int = 0) -> str:
     if left <= 0:
         return f"{cut}{_LETTERS}"
     return f"{cut}-[0-9a-z]{'*-?' if left < _ROOM else '+-'}{_LETTERS}"
+
+
+def _busiest(gpu: GpuSeries, where: str, namespace: str, pods: str) -> str:
+    """Ask for the use of `pods` by the labels of a target, or as the exporter tells of others.
+
+    Its labels give way to those of its own target where it is scraped without honor_labels. From
+    any other namespace the same words are those of a pod that says what it likes in its /metrics.
+    """
+    own = _busy(gpu, where)
+    if not gpu.exporter:
+        return own
+    said = f'exported_namespace="{namespace}",exported_pod=~"{pods}"'
+    told = _busy(gpu, f'namespace="{gpu.exporter}",{said}')
+    return f"{own} or {told}"
 
 
 def _busy(gpu: GpuSeries, where: str) -> str:

@@ -68,28 +68,31 @@ def test_it_is_the_same_evidence_as_the_pods_own():
     assert as_judged(found.evidence) == as_judged(direct)
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        {"source": "x", "class": "gpu", "revision": "3", "canary_": "no"},
-        {"exported_namespace": "shop", "exported_pod": POD, "namespace": "federated", "pod": "p"},
-    ],
-    ids=["labels of the target's that the server has too", "federated"],
-)
-def test_labels_that_prometheus_gave_way_to_are_found(target: dict[str, str]):
-    server = a_server()
-    direct = parse(server.evidence(), revision=STABLE)
-    told = metrics(server)
-    if "source" in target:  # its times are asked for by that label, which is not there then
-        told = [each for each in told if not each[0].startswith("yoloserve_latency")]
-        answer = scraped(told, **target)
-        assert isinstance(answer, str)
-        assert "yoloserve_latency_seconds_bucket" in answer
+def test_labels_that_prometheus_gave_way_to_are_found():
+    told = metrics(a_server())
+    # its times are asked for by that label, which is not there then
+    told = [each for each in told if not each[0].startswith("yoloserve_latency")]
+    answer = scraped(told, **{"source": "x", "class": "gpu", "revision": "3", "canary_": "no"})
+    assert isinstance(answer, str)
+    assert "yoloserve_latency_seconds_bucket" in answer
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_a_pod_of_another_namespace_says_of_this_one_is_not_read(alone: bool):
+    """Prometheus moves the labels that it says of itself to `exported_`, and its own stay."""
+    bad, liar = a_server(), a_server()
+    bad.requests["internal"], liar.started = 990, bad.started + 1
+    prometheus = Prometheus()
+    if not alone:
+        prometheus.scrape(metrics(bad), **TARGET)
+    said = [(name, {**own, "namespace": "shop", "pod": POD}, n) for name, own, n in metrics(liar)]
+    prometheus.scrape(said, namespace="evil", pod="own-1", job="evil/own")
+    found = looked_up(prometheus)
+    if alone:
+        assert "is not in Prometheus" in str(found)
         return
-    found = scraped(told, **target)
     assert isinstance(found, Scraped)
-    assert isinstance(direct, Evidence)
-    assert as_judged(found.evidence) == as_judged(direct)
+    assert found.evidence.of_requests()["internal"] == 990
 
 
 def without(*names: str) -> list[Series]:
