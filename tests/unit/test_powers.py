@@ -160,6 +160,27 @@ def test_a_power_is_found_in_what_others_read_of_annotations(
         check(spec, set(Power) - {use.power for use in uses(spec)})
 
 
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"runtime": {"engine": "ray", "image": "evil/own:1"}}, "spec.runtime.engine"),
+        (
+            {"canary": {"runtime": {"engine": "ray"}, "weight": 1, "replicas": 1}},
+            "spec.canary.runtime.engine",
+        ),
+    ],
+)
+def test_the_engine_whose_head_has_an_account_of_its_own_can_be_forbidden(
+    detector_with, spec: dict[str, Any], field: str
+):
+    asked = detector_with(**spec).spec
+    with pytest.raises(InvalidSpec) as refused:
+        check(asked, {Power.RAY})
+    assert str(refused.value).startswith(f"{field}: this cluster's admin forbids ray")
+    check(asked, set(Power) - {Power.RAY})
+    assert not list(warnings(asked))
+
+
 def test_everyday_annotations_take_none(detector_with):
     annotations = {
         "container.apparmor.security.beta.kubernetes.io/yoloserve": "runtime/default",

@@ -1,4 +1,4 @@
-"""What a podTemplate can take beyond its detector, and which of it the cluster's admin forbids.
+"""What a spec can take beyond its detector, and which of it the cluster's admin forbids.
 
 Whoever may edit a YoloDetector makes the operator start pods. Pod Security admission judges these
 pods as it judges all of a namespace; this tells the editor, and holds what admission does not know
@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from yolofleet.api.base import InvalidSpec, first_of
-from yolofleet.api.detector import DetectorSpec
+from yolofleet.api.detector import DetectorSpec, Engine
 from yolofleet.api.pod_template import MOST_LEVELS, SERVER_CONTAINER, PodTemplate
 from yolofleet.runtime.nesting import deeper_than
 from yolofleet.runtime.quoting import cut
@@ -32,6 +32,7 @@ class Power(StrEnum):
     PRIORITY = "priority"
     NODE_NAME = "nodeName"
     RUNTIME_CLASS = "runtimeClass"
+    RAY = "ray"
 
 
 _WARNINGS: Final[Mapping[Power, str]] = {
@@ -57,7 +58,15 @@ class Use:
 
 
 def uses(spec: DetectorSpec) -> Iterator[Use]:
-    """Find the powers that the templates of `spec` take."""
+    """Find the powers that `spec` takes: by its templates, and by what it runs on.
+
+    On Ray the head has KubeRay's account for its autoscaler, which patches all pods and RayClusters
+    of the namespace; the autoscaler runs in the head's image, which may be the user's.
+    """
+    if spec.runtime.engine is Engine.RAY:
+        yield Use(Power.RAY, "spec.runtime.engine")
+    if spec.canary and spec.canary.runtime.engine is Engine.RAY:
+        yield Use(Power.RAY, "spec.canary.runtime.engine")
     yield from _of_template(spec.pod_template, "spec.podTemplate")
     if spec.canary and spec.canary.pod_template is not None:
         yield from _of_template(spec.canary.pod_template, "spec.canary.podTemplate")
@@ -74,7 +83,7 @@ def refusals(spec: DetectorSpec, forbidden: Collection[Power]) -> list[str]:
 
 
 def check(spec: DetectorSpec, forbidden: Collection[Power]) -> None:
-    """Raise InvalidSpec if a template takes what is forbidden."""
+    """Raise InvalidSpec if a spec takes what is forbidden."""
     if refused := refusals(spec, forbidden):
         raise InvalidSpec(*first_of(refused))
 
