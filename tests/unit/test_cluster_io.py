@@ -60,6 +60,12 @@ def test_an_answer_may_be_of_anybody(body: Any) -> None:
     assert isinstance(errors.from_status(503, body, {}), errors.Unavailable)
 
 
+def test_of_a_long_answer_the_beginning_is_kept() -> None:
+    """The API server quotes a value that it refuses whole, and errors are kept and told."""
+    error = errors.from_status(422, {"message": "Invalid value: " + "a" * 500_000}, {})
+    assert len(str(error)) == errors.LONGEST_MESSAGE
+
+
 def test_failures_of_what_is_no_more_are_forgotten() -> None:
     now = 0.0
     failures = Failures(lambda: now)

@@ -38,7 +38,8 @@ _WRITTEN: Mapping[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-_OUR_SIDE = re.compile(r"\S+:\d+->(?=\S+:\d)")
+# From the beginning of a word alone: else a long one is looked through from each of its letters.
+_OUR_SIDE = re.compile(r"(?<!\S)\S+:\d+->(?=\S+:\d)")
 """Of a connection in the words of Go's `net`: another port at each try, which would be news."""
 
 

@@ -135,6 +135,8 @@ _BY_CODE: dict[int, type[ClusterError]] = {
 _UNTYPED = "failed to create typed patch object"
 """With this and 500 the API server refuses an apply with a field that the kind does not have."""
 
+LONGEST_MESSAGE = 16_384  # four conditions full; what is refused is quoted whole, up to megabytes
+
 _PAUSE_SECONDS = 1.0  # when a 429 does not say
 
 
@@ -144,7 +146,7 @@ def from_status(code: int, body: Any, headers: Mapping[str, str]) -> ClusterErro
     It may be anything else: who answers may be a proxy, or a webhook's server.
     """
     body = body if isinstance(body, Mapping) else {}
-    message = str(body.get("message") or f"the API server answered {code}")
+    message = str(body.get("message") or f"the API server answered {code}")[:LONGEST_MESSAGE]
     if code == 429:
         return Throttled(message, _retry_after(headers))
     if code == 500 and _UNTYPED in message:
