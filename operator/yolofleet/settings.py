@@ -112,7 +112,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         gpu=GpuSeries(
             text.series("GPU_ACTIVE", usual.active),
             text.series("GPU_UTILIZATION", usual.utilization),
-            text.namespace("GPU_EXPORTER"),
+            text.namespace("GPU_EXPORTER", usual.exporter),
         ),
         analysis=Mode(text.one_of("ANALYSIS", Mode.DISABLED, Mode.DRY_RUN, Mode.ENFORCE)),
     )
@@ -187,8 +187,10 @@ class _Variables:
             )
         return value
 
-    def namespace(self, name: str) -> str:
-        if (value := self.optional(name)) and not _NAMESPACE.fullmatch(value):
+    def namespace(self, name: str, default: str) -> str:
+        """Return it, or nothing where it is set to that."""
+        value = self.environment.get(f"YOLOFLEET_{name}", default).strip()
+        if value and not _NAMESPACE.fullmatch(value):
             raise InvalidSettings(f"YOLOFLEET_{name} is {value!r}; it must be a namespace")
         return value
 

@@ -411,10 +411,10 @@ def test_keda_asks_by_the_authentication_that_the_chart_names(chart):
 
 
 def test_keda_asks_for_the_series_of_gpus_that_the_chart_names(chart):
-    usual = GpuSeries(exporter="gpu-operator")
-    assert read_settings(env(chart)).defaults.gpu == usual
+    assert read_settings(env(chart)).defaults.gpu == GpuSeries()
     renamed = {"keda": {"gpu": {"active": "gr_engine_util_ratio", "exporterNamespace": ""}}}
-    assert read_settings(env(chart, **renamed)).defaults.gpu == GpuSeries("gr_engine_util_ratio")
+    told = read_settings(env(chart, **renamed)).defaults.gpu
+    assert told == GpuSeries("gr_engine_util_ratio", exporter="")
     with pytest.raises(chart.Refused, match="utilization"):
         chart.render(keda={"gpu": {"utilization": 'util{pod="a"}'}})
 

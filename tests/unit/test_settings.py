@@ -132,8 +132,11 @@ async def test_lines_say_which_reconcile_they_are_of() -> None:
 
 def test_series_of_gpus_have_the_names_that_the_exporter_of_today_gives_them() -> None:
     usual = read_settings(ENOUGH).defaults.gpu
-    elsewhere = read_settings(ENOUGH | {"YOLOFLEET_GPU_EXPORTER": "gpu-operator"}).defaults.gpu
-    assert elsewhere.exporter == "gpu-operator"
+    for said in ("monitoring", ""):
+        told = read_settings(ENOUGH | {"YOLOFLEET_GPU_EXPORTER": said}).defaults.gpu
+        assert (told.exporter, usual.exporter) == (said, "gpu-operator")
+    with pytest.raises(InvalidSettings, match="must be a namespace"):
+        read_settings(ENOUGH | {"YOLOFLEET_GPU_EXPORTER": 'a"} or {b="'})
     assert usual == GpuSeries("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "DCGM_FI_DEV_GPU_UTIL")
     renamed = {"YOLOFLEET_GPU_ACTIVE": "dcgm_gr_engine_util_ratio"}
     assert read_settings(ENOUGH | renamed).defaults.gpu.active == "dcgm_gr_engine_util_ratio"

@@ -29,7 +29,7 @@ class GpuSeries:
 
     active: str = "DCGM_FI_PROF_GR_ENGINE_ACTIVE"
     utilization: str = "DCGM_FI_DEV_GPU_UTIL"
-    exporter: str = ""
+    exporter: str = "gpu-operator"
 
 
 @dataclass(frozen=True, slots=True)
