@@ -461,6 +461,35 @@ async def test_a_promotion_asks_for_no_more_than_carries_all(scaling: Any, canar
     assert not world.unsafe()
 
 
+@pytest.mark.parametrize(
+    ("begun", "goes_on"),
+    [
+        (
+            {"model": B, "rollout": {"strategy": "Canary", "steps": STEPS}},
+            {},
+        ),
+        ({"canary": {"model": B, "weight": 50}}, {"model": B, "canary": None}),
+    ],
+    ids=["in steps", "a canary"],
+)
+async def test_no_autoscaler_of_a_promotion_takes_what_the_former_one_has_for_load(
+    begun: Any, goes_on: Any
+) -> None:
+    """Half of the requests went to as many pods as carry all: that asks for no twice as many."""
+    world, load = await scaled(BY_CPU | {"minReplicas": 4})
+    old = world.stable()
+    world.controllers.wants = lambda _autoscaler, running: running
+    await world.edit(**begun)
+    await load.lasts(2 * EVERY_S)
+    await world.edit(**goes_on)
+    await load.lasts(8 * EVERY_S)
+    assert world.stable() != old
+    seen = [each.manifest["spec"] for each in world.happened() if each.kind is kinds.HPA]
+    assert {each["scaleTargetRef"]["name"] for each in seen} == {old, world.stable()}
+    assert {each["minReplicas"] for each in seen} == {4}
+    assert pods_by_revision(world) == {world.stable(): 4}
+
+
 async def test_a_revision_called_off_in_mid_steps_leaves_stable_its_size() -> None:
     steps = [{"weight": 10, "hold": "60s"}, {"weight": 50, "hold": "Approval"}]
     world, load = await scaled(rollout={"strategy": "Canary", "steps": steps})

@@ -164,7 +164,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         now=now,
     )
     trial = _trial(detector, observed, release)
-    back = _gives_back(observed, release, asked)
+    back = _gives_back(observed, release, asked, split)
     least = given_back(detector, observed, release.stable) if back else 0
     shown = _shadow(detector, observed, release, trial, now)
     return Plan(
@@ -230,18 +230,19 @@ def _planned(
     )
 
 
-def _gives_back(observed: Observed, release: Release, asked: Mapping[str, int]) -> bool:
+def _gives_back(
+    observed: Observed, release: Release, asked: Mapping[str, int], split: Mapping[str, int]
+) -> bool:
     """Say whether the stable revision is to have requests back for which it is too small.
 
     What an autoscaler sees is what it has: it would never grow for what others keep in its place.
+    What goes over to it in one move it can carry: so it does in a promotion.
     """
     spared = {release.stable, *release.instead, *release.awaited}
     if release.progress:
         spared.add(release.progress.revision)
     return observed.ready(release.stable) > 0 and any(
-        weight > asked.get(name, 0)
-        for name, weight in observed.weights.items()
-        if name not in spared
+        weight > asked.get(name, 0) for name, weight in split.items() if name not in spared
     )
 
 
