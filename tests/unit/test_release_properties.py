@@ -68,6 +68,10 @@ class Releases(RuleBasedStateMachine):
             canary = None  # and one beside a release in place
         self.world.edit(model=model, replicas=replicas, canary=canary)
 
+    @rule(replicas=st.integers(0, 6))
+    def scale(self, replicas):
+        self.world.edit(replicas=replicas)
+
     @rule(rollout=rollouts)
     def choose_strategy(self, rollout):
         canary = self.world.raw["spec"].get("canary")

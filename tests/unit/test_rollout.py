@@ -279,6 +279,115 @@ class TestSurge:
         assert world.replicas() == {old: 3, new: 0}
 
 
+class TestSize:
+    """`replicas` changed in the middle of a release, which may be held for days."""
+
+    @staticmethod
+    def held(world: Any, weight: int, **spec: Any) -> tuple[str, str]:
+        steps = [{"weight": weight, "hold": "Approval"}]
+        rollout = {"strategy": "Canary", "steps": steps, **spec.pop("rollout", {})}
+        old = released(world, rollout=rollout, **spec)
+        begun(world)
+        world.settle()
+        return old, world.status().rollout.revision
+
+    @pytest.mark.parametrize("surge", [{}, {"maxSurge": 1}])
+    @pytest.mark.parametrize("weight", [10, 50])
+    @pytest.mark.parametrize("sizes", [(1, 6), (6, 2, 6), (3, 5, 4, 7), (4, 0, 4)])
+    def test_both_follow_it_within_the_surge(self, world, sizes, weight, surge):
+        first, *rest = sizes
+        old, new = self.held(world, weight, replicas=first, rollout=surge)
+        for full in rest:
+            world.edit(replicas=full)
+            extra = world.detector().spec.rollout.surge("Canary", full)
+            before = sum(world.replicas().values())
+            for _ in range(20):
+                world.reconcile()
+                assert sum(world.replicas().values()) <= max(before, full + extra)
+                world.run_pods(1)
+                world.now += timedelta(seconds=10)
+            size = world.replicas()
+            assert size[old] <= full
+            if not full:
+                assert size == {old: 0, new: 0}
+                continue
+            assert world.weights() == {old: 100 - weight, new: weight}
+            assert told(world).reason == "AwaitingApproval"
+            for name, given in world.weights().items():
+                assert share_rounded_up(world.ready(name), full) >= given
+            if not surge:
+                assert size[old] == full
+            assert f"{size[old]} of {size[old]} replicas" in told(world, "Ready").message
+        approved = {"revision": new, "step": 1}
+        world.edit(rollout={**world.raw["spec"]["rollout"], "approved": approved})
+        world.settle(30)
+        assert world.replicas() == {old: 0, new: rest[-1]}
+
+    def test_both_have_it_from_the_first_step_on_where_the_model_changes_with_it(self, world):
+        old = released(world, replicas=2, rollout=CANARY)
+        begun(world, replicas=10)
+        turn(world)
+        turn(world)
+        new = world.status().rollout.revision
+        assert world.replicas() == {old: 10, new: 1}
+        assert world.weights() == {old: 90, new: 10}
+
+    @pytest.mark.parametrize(
+        ("rollout", "full", "olds"),
+        [
+            (CANARY, 3, 3),
+            (CANARY, 6, 6),
+            ({"strategy": "BlueGreen"}, 3, 3),
+            ({"strategy": "BlueGreen"}, 6, 6),
+            (IN_PLACE, 3, 2),
+            (IN_PLACE, 6, 5),
+        ],
+    )
+    def test_the_old_one_follows_it_in_a_pause_and_the_new_one_waits(
+        self, world, rollout, full, olds
+    ):
+        released(world, replicas=4, rollout=rollout)
+        world.broken.add(V2["uri"])
+        old, new = begun(world)
+        turn(world)
+        came = world.replicas()[new]
+        world.edit(rollout={**rollout, "paused": True}, replicas=full)
+        world.settle()
+        assert world.replicas() == {old: olds, new: came}
+        world.broken.clear()
+        world.edit(rollout=rollout)
+        world.settle(40)
+        assert world.replicas() == {old: 0, new: full}
+
+    def test_without_a_surge_of_its_own_the_old_one_is_no_larger_than_it(self, world):
+        old, new = self.held(world, 10, replicas=10)
+        world.edit(replicas=4)
+        world.settle()
+        assert world.replicas() == {old: 4, new: 1}
+
+    def test_what_others_scaled_the_workload_to_is_no_size(self, world):
+        old, new = self.held(world, 10, replicas=2, driftPolicy="Report")
+        world.deployments()[old]["spec"]["replicas"] = 9
+        world.edit(replicas=3)
+        world.reconcile()
+        assert world.replicas() == {old: 3, new: 1}
+
+    @pytest.mark.parametrize(("gpus", "olds"), [(5, 3), (6, 4), (7, 5), (9, 6)])
+    def test_the_old_one_leaves_the_room_that_the_step_needs(self, world, gpus, olds):
+        world.scheduler, world.nodes = True, TestAccelerators.nodes(3)
+        old, new = self.held(world, 30, replicas=2, resources=GPU)
+        world.nodes = TestAccelerators.nodes(gpus)
+        world.edit(replicas=6)
+        for _ in range(20):
+            world.reconcile()
+            world.run_pods()
+            assert not [p for p in world.pods if not p["spec"].get("nodeName")], "none is Pending"
+        assert world.replicas() == {old: olds, new: 2}
+        assert world.weights() == {old: 70, new: 30}
+        lacks = told(world, "GPUAvailable").status == "False"
+        assert lacks == (olds < 6)
+
+
 class TestInPlace:
     @pytest.mark.parametrize("mesh", [True, False])
     @pytest.mark.parametrize("replicas", [2, 3, 5])

@@ -44,6 +44,11 @@ def replicas_for(weight: int, full: int) -> int:
     return next((n for n in range(full) if share_rounded_up(n, full) >= weight), full)
 
 
+def due(capacity: Capacity, goal: int) -> int:
+    """Return the replicas that the new revision is due for `goal` percent of the traffic."""
+    return capacity.full if goal == 100 else max(1, ceil(capacity.kept * goal / 100))
+
+
 def incoming(
     capacity: Capacity, goal: int, *, running: int, kept: int, others: int, stuck: bool
 ) -> int:
@@ -53,27 +58,25 @@ def incoming(
     room. others: pods that all other revisions have or need. stuck: nothing of the old one is
     ready; then one more pod than the surge allows is the way out.
     """
-    wanted = capacity.full if goal == 100 else max(1, ceil(capacity.kept * goal / 100))
     allowed = max(capacity.full + capacity.surge - others, int(stuck))
-    return min(max(kept, min(max(running, wanted), allowed)), capacity.full)
+    return min(max(kept, min(max(running, due(capacity, goal)), allowed)), capacity.full)
 
 
 def outgoing(
     capacity: Capacity, goal: int, *, running: int, ready_new: int, weight_new: int
 ) -> int:
-    """Return the replicas of the old revision while its successor comes: it grows no more.
+    """Return the replicas that the old revision keeps while its successor comes.
 
     weight_new: the percent that the router gives the successor.
     """
-    wanted = capacity.full if goal == 100 else max(1, ceil(capacity.kept * goal / 100))
     taken = min(parts(weight_new, capacity.kept), ready_new) if capacity.kept else 0
     last = 1 if weight_new < 100 and capacity.kept else 0  # whoever has weight has a pod
     needed = max(capacity.kept - taken, last)
-    return min(running, max(needed, capacity.full + capacity.surge - wanted))
+    return min(running, max(needed, capacity.full + capacity.surge - due(capacity, goal)))
 
 
 def scaled_up(capacity: Capacity, *, running: int, others: int) -> int:
-    """Return the replicas of the stable revision without a release: room that others leave."""
+    """Return the replicas of a stable revision that may grow: into the room that others leave."""
     allowed = capacity.full + capacity.surge - others
     return min(capacity.full, max(running, allowed))
 

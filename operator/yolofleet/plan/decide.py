@@ -152,7 +152,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     desired = {
         r.name: desired_replicas(Case(detector, observed, release, r.name)) for r in release.wanted
     }
-    replicas = [(r, with_room(observed, release, r, desired[r.name])) for r in release.wanted]
+    replicas = [(r, with_room(observed, release, r, desired)) for r in release.wanted]
     replicas += [
         (r, former_replicas(observed, r.name, release, split, leaving, now)) for r in release.former
     ]

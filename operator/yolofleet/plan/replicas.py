@@ -7,13 +7,22 @@ from enum import Enum
 
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Strategy
-from yolofleet.plan.capacity import incoming, outgoing, remaining, replicas_for, scaled_up, share_of
+from yolofleet.plan.capacity import (
+    due,
+    incoming,
+    outgoing,
+    remaining,
+    replicas_for,
+    scaled_up,
+    share_of,
+)
 from yolofleet.plan.draining import drained
 from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.roles import Release
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaling import canary_replicas
+from yolofleet.workloads.accelerators import requests_of
 from yolofleet.workloads.revision import Revision
 
 
@@ -94,7 +103,9 @@ def at_zero(case: Case) -> int:
 def going_out(case: Case) -> int:
     """Give up what the successor has taken over, and nothing before.
 
-    Once it is dead, what others answer in its place too: the successor needs the room.
+    Once it is dead, what others answer in its place too: the successor needs the room. While that
+    is to have a part only, which may be for days, it follows the size that is asked for. Once it is
+    to have all it does not: what is made then is made of the successor.
     """
     observed, capacity, progress = case.observed, case.release.capacity, case.release.progress
     if progress is None:
@@ -103,25 +114,26 @@ def going_out(case: Case) -> int:
         answered = instead + observed.ready(progress.revision)
         return min(case.running, max(capacity.kept - answered, 0))
     running = _asked(observed, case.name)
-    others = case.former + observed.replicas(progress.revision)
-    if not running and progress.goal < 100:  # scaled to zero and back: the steps need both
-        return scaled_up(capacity, running=0, others=others)
     if short := _short(observed, case.release):
+        others = case.former + observed.replicas(progress.revision)
         return min(scaled_up(capacity, running=running, others=others), running + short)
-    return outgoing(
+    left = outgoing(
         capacity,
         progress.goal,
         running=running,
         ready_new=observed.ready(progress.revision),
         weight_new=_taken_over(case, progress),
     )
+    if progress.goal == 100 and not progress.held:
+        return left
+    return scaled_up(capacity, running=left, others=case.former + _reserved(case, progress))
 
 
 def coming_in(case: Case) -> int:
     """Take what its goal needs and others leave room for."""
     observed, capacity, progress = case.observed, case.release.capacity, case.release.progress
     if progress is None or progress.held:
-        return case.running if observed.deployed(case.name) else _recorded(observed, case.name)
+        return _as_it_was(observed, case.name)
     short = _short(observed, case.release)
     whole = progress.strategy is Strategy.BLUE_GREEN  # a whole set also in the dark
     needed = replicas_for(observed.weights.get(case.name, 0), capacity.kept)
@@ -160,10 +172,20 @@ def _asked(observed: Observed, stable: str) -> int:
     return known.desired if known and known.revision == stable else observed.replicas(stable)
 
 
-def _recorded(observed: Observed, name: str) -> int:
-    """Return the replicas that status says `name` was to have, beside stable."""
+def _as_it_was(observed: Observed, name: str) -> int:
+    """Return the replicas that `name` has, or had, by status, where its workload was deleted."""
+    if observed.deployed(name):
+        return observed.replicas(name)
     beside = observed.status.canary
     return beside.desired if beside and beside.revision == name else 0
+
+
+def _reserved(case: Case, progress: Progress) -> int:
+    """Return the pods that the successor has or is to have: in a pause none but those it has."""
+    if progress.held:
+        return _as_it_was(case.observed, progress.revision)
+    needed = due(case.release.capacity, progress.goal)
+    return max(case.observed.replicas(progress.revision), needed)
 
 
 def _short(observed: Observed, release: Release) -> int:
@@ -194,15 +216,15 @@ def _taken_over(case: Case, progress: Progress) -> int:
 
 
 def with_room(
-    observed: Observed, release: Release, revision: Revision, desired: int | None
+    observed: Observed, release: Release, revision: Revision, desired: Mapping[str, int | None]
 ) -> int | None:
     """Return what of `desired` can run: a pod that no node can take would only be Pending.
 
     A second set that does not fit whole is not begun: its part would hold accelerators for nothing.
     """
-    running = observed.replicas(revision.name)
-    if desired is None or desired <= running:
-        return desired
+    running, wanted = observed.replicas(revision.name), desired[revision.name]
+    if wanted is None or wanted <= running:
+        return wanted
     if observed.leaving(revision.name):
         return running  # asked for more now, those that go would count as ready, and get requests
     fits = running - observed.unplaced(revision.name) + room(revision, observed.nodes)
@@ -210,9 +232,28 @@ def with_room(
     whole = (
         progress and progress.revision == revision.name and progress.strategy is Strategy.BLUE_GREEN
     )
-    if whole and fits < desired and observed.ready(release.stable):
+    if whole and fits < wanted and observed.ready(release.stable):
         return running
-    return max(running, min(desired, fits))
+    fits -= _left_to_the_successor(observed, release, revision, desired)
+    return max(running, min(wanted, fits))
+
+
+def _left_to_the_successor(
+    observed: Observed, release: Release, revision: Revision, desired: Mapping[str, int | None]
+) -> int:
+    """Return for how many pods of the stable revision the room is left to its successor.
+
+    Both may grow at once, where more replicas are asked for in the middle of a release. That would
+    not go on if the stable one took all that is free.
+    """
+    progress = release.progress
+    if progress is None or revision.name != release.stable:
+        return 0
+    name = progress.revision
+    more = (desired[name] or 0) - observed.replicas(name) + observed.unplaced(name)
+    ours, theirs = requests_of(revision), requests_of(release.target)
+    each = max((-(-theirs[r] // ours[r]) for r in ours.keys() & theirs.keys()), default=0)
+    return max(more, 0) * each
 
 
 def former_replicas(
