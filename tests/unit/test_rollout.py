@@ -359,6 +359,39 @@ class TestSize:
         world.settle(40)
         assert world.replicas() == {old: 0, new: full}
 
+    @pytest.mark.parametrize(
+        ("rollout", "before", "after"),
+        [
+            ({"strategy": "BlueGreen"}, (2, 2), (6, 2)),
+            (CANARY, (2, 1), (6, 1)),
+            ({**CANARY, "maxSurge": 1}, (2, 1), (6, 1)),
+            (IN_PLACE, (1, 1), (5, 1)),
+        ],
+    )
+    def test_of_one_that_cannot_start_no_more_is_made_and_the_old_one_follows_it(
+        self, world, rollout, before, after
+    ):
+        released(world, replicas=2, rollout=rollout)
+        world.broken.add(V2["uri"])
+        old, new = begun(world)
+        turn(world)
+        assert world.replicas() == dict(zip((old, new), before, strict=True))
+        waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+        world.pods = [
+            {
+                "metadata": {"name": "p", "labels": {"yolofleet.io/revision": new}},
+                "status": {"containerStatuses": [{"name": "yoloserve", "state": waiting}]},
+            }
+        ]
+        world.edit(replicas=6)
+        world.settle()
+        assert world.replicas() == dict(zip((old, new), after, strict=True))
+        assert told(world).status == "False"
+        assert told(world, "Ready").message == f"{old}: {after[0]} of {after[0]} replicas are ready"
+        world.pods, world.broken = [], set()
+        world.settle(60)
+        assert world.replicas() == {old: 0, new: 6}
+
     def test_without_a_surge_of_its_own_the_old_one_is_no_larger_than_it(self, world):
         old, new = self.held(world, 10, replicas=10)
         world.edit(replicas=4)

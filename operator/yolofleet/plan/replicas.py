@@ -104,8 +104,8 @@ def going_out(case: Case) -> int:
     """Give up what the successor has taken over, and nothing before.
 
     Once it is dead, what others answer in its place too: the successor needs the room. While that
-    is to have a part only, which may be for days, it follows the size that is asked for. Once it is
-    to have all it does not: what is made then is made of the successor.
+    is to have a part only or comes no further, which may be for days, it follows the size that is
+    asked for. Otherwise it does not: what is made then is made of the successor.
     """
     observed, capacity, progress = case.observed, case.release.capacity, case.release.progress
     if progress is None:
@@ -124,13 +124,16 @@ def going_out(case: Case) -> int:
         ready_new=observed.ready(progress.revision),
         weight_new=_taken_over(case, progress),
     )
-    if progress.goal == 100 and not progress.held:
+    stays = progress.held or _cannot_start(observed, progress.revision)
+    if progress.goal == 100 and not stays:
         return left
-    return scaled_up(capacity, running=left, others=case.former + _reserved(case, progress))
+    coming = 0 if stays else due(capacity, progress.goal)
+    reserved = max(_as_it_was(observed, progress.revision), coming)
+    return scaled_up(capacity, running=left, others=case.former + reserved)
 
 
 def coming_in(case: Case) -> int:
-    """Take what its goal needs and others leave room for."""
+    """Take what its goal needs and others leave room for; but no more of what cannot start."""
     observed, capacity, progress = case.observed, case.release.capacity, case.release.progress
     if progress is None or progress.held:
         return _as_it_was(observed, case.name)
@@ -142,7 +145,7 @@ def coming_in(case: Case) -> int:
     before = min(observed.replicas(old), ours)
     if not observed.ready(old) and case.detector.spec.autoscaled:
         before = 0  # it is dead, and its autoscaler would have back what it gave up
-    return incoming(
+    given = incoming(
         capacity,
         100 if whole else progress.goal,
         running=case.running,
@@ -150,6 +153,7 @@ def coming_in(case: Case) -> int:
         others=case.former + before + short,
         stuck=not observed.ready(old),
     )
+    return min(given, case.running) if _cannot_start(observed, case.name) else given
 
 
 def on_trial(case: Case) -> int:
@@ -180,12 +184,12 @@ def _as_it_was(observed: Observed, name: str) -> int:
     return beside.desired if beside and beside.revision == name else 0
 
 
-def _reserved(case: Case, progress: Progress) -> int:
-    """Return the pods that the successor has or is to have: in a pause none but those it has."""
-    if progress.held:
-        return _as_it_was(case.observed, progress.revision)
-    needed = due(case.release.capacity, progress.goal)
-    return max(case.observed.replicas(progress.revision), needed)
+def _cannot_start(observed: Observed, name: str) -> bool:
+    """Say whether none of the pods of `name` gets ready, for a reason that will not pass."""
+    seen = observed.revisions.get(name)
+    if seen is None or seen.ready or not seen.replicas or seen.failure is None:
+        return False
+    return seen.failure.lasting
 
 
 def _short(observed: Observed, release: Release) -> int:
