@@ -209,6 +209,49 @@ async def test_one_list_serves_all_detectors_for_a_few_seconds() -> None:
     assert node.free == {GPU: 8}
 
 
+def a_full_node(server: PodLists) -> dict[str, Any]:
+    """Return another node, all of which others hold."""
+    of_others = a_gpu_pod("a", 8)
+    of_others["spec"]["nodeName"] = "n3"
+    server.pods = (of_others,)
+    node = an_object(kinds.NODE, namespace="", name="n3", uid="u-n3", version=9)
+    return node | {"status": {"allocatable": {GPU: "8"}}}
+
+
+async def test_a_node_that_comes_while_pods_are_listed_offers_nothing_yet() -> None:
+    """It offered all, to who asked then and for seconds after: nobody had listed its pods."""
+    server = PodLists()
+    found, _ = accelerators(server)
+    node, lists = a_full_node(server), server.list
+
+    async def meanwhile(*given: Any, **of: Any) -> Listing[Any]:
+        found._cache.put(kinds.NODE, node)
+        return await lists(*given, **of)
+
+    server.list = meanwhile  # type: ignore[method-assign]
+    assert [each.name for each in await found.rooms("shop/gate")] == ["n1"]
+    free = {each.name: each.free[GPU] for each in await found.rooms("shop/gate")}
+    assert free == {"n1": 8, "n3": 0}
+
+
+async def test_a_node_whose_pods_could_not_be_listed_is_listed_by_the_next_who_asks() -> None:
+    server = PodLists()
+    found, _ = accelerators(server)
+    await found.rooms("shop/gate")
+    found._cache.put(kinds.NODE, a_full_node(server))
+    lists = server.list
+
+    async def away(*_: Any, **__: Any) -> Listing[Any]:
+        server.list = lists  # type: ignore[method-assign]
+        raise errors.Unavailable("try again")
+
+    server.list = away  # type: ignore[method-assign]
+    with pytest.raises(errors.Unavailable):
+        await found.rooms("shop/gate")
+    free = {each.name: each.free[GPU] for each in await found.rooms("shop/gate")}
+    assert free == {"n1": 8, "n3": 0}
+
+
 CLAIM = {
     "metadata": {"name": "c", "namespace": "shop"},
     "status": {

@@ -56,6 +56,7 @@ class Accelerators:
         self._lock = asyncio.Lock()
         self._listed = float("-inf")
         self._foreign: Held = {}
+        self._listed_of: tuple[int, frozenset[str]] = (-1, frozenset())  # version, and names
         self._blind = False
         self._nodes: tuple[int, list[Manifest]] = (-1, [])
         self._waiting: set[str] = set()
@@ -86,12 +87,18 @@ class Accelerators:
         """Return the nodes with accelerators as the detector `key` finds them now."""
         async with self._lock:  # one list serves all who came meanwhile
             old = self._clock() - self._listed > FRESH_S
-            if old or self._nodes[0] != self._cache.nodes_version:
-                self._foreign = await self._list()
-                self._listed = self._clock()
-        held = _sum(self._foreign, self._cache.held())
+            version = self._cache.nodes_version
+            if old or self._listed_of[0] != version:
+                names = [node["metadata"]["name"] for node in self._known_nodes() if offered(node)]
+                self._foreign = await self._list(names)
+                self._listed, self._listed_of = self._clock(), (version, frozenset(names))
+        held, listed = _sum(self._foreign, self._cache.held()), self._listed_of[1]
+        # What came meanwhile is left out: nobody knows yet what others hold there.
+        nodes = [
+            n for n in self._known_nodes() if n["metadata"]["name"] in listed or not offered(n)
+        ]
         pods = self._cache.pods(key)
-        return rooms(self._known_nodes(), held, pods, blind=self._blind, devices=devices)
+        return rooms(nodes, held, pods, blind=self._blind, devices=devices)
 
     def waits(self, key: str, waits: bool) -> None:
         """Remember whether the detector `key` waits for an accelerator."""
@@ -105,9 +112,8 @@ class Accelerators:
         self._waiting.intersection_update(self._cache.detectors())
         return list(self._waiting)
 
-    async def _list(self) -> Held:
+    async def _list(self, nodes: Sequence[str]) -> Held:
         """List the pods that hold something; without the right to see all, those we may see."""
-        nodes = [node["metadata"]["name"] for node in self._known_nodes() if offered(node)]
         try:
             self._blind, found = False, await self._pods(nodes, [""])
         except Forbidden:
