@@ -422,6 +422,35 @@ async def test_what_is_undone_while_there_is_no_room_holds_no_autoscaler_up() ->
     assert floor_of(world) == 2
 
 
+@pytest.mark.parametrize(
+    ("all_of_it", "canary", "lifted"),
+    [
+        (6, {"weight": 90}, {6}),
+        (1, {"weight": 90, "replicas": 6}, {6}),
+        (1, {"weight": 90, "replicas": 12}, {13}),
+        (20, {"weight": 50}, {19}),
+        (10, {"weight": 90, "replicas": 2}, set()),
+    ],
+)
+async def test_what_is_undone_lifts_the_autoscaler_once(
+    all_of_it: int, canary: Any, lifted: set[int]
+) -> None:
+    """Its pods go after its requests: they stood for the more the fewer of these it still had."""
+    world, load = await scaled(BY_CPU)
+    by_cpu(world, load, all_of_it=all_of_it)
+    await load.lasts(4 * EVERY_S)
+    await world.edit(canary={"model": B} | canary)
+    await load.lasts(6 * EVERY_S)
+    world.suffer()
+    await world.edit(canary=None)
+    await load.lasts(20 * EVERY_S)
+    assert load.shares() == {world.stable(): 100}
+    seen = [each.manifest["spec"] for each in world.happened() if each.kind is kinds.HPA]
+    assert {each["minReplicas"] for each in seen} - {2} == lifted
+    assert floor_of(world) == 2
+    assert not world.unsafe()
+
+
 @pytest.mark.parametrize("canary", [{"weight": 50}, {"weight": 50, "replicas": 6}])
 async def test_a_canary_that_is_removed_when_the_load_fell_keeps_nothing(canary: Any) -> None:
     world, load = await scaled()

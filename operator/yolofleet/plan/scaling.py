@@ -52,8 +52,10 @@ def _by_others(
     alone = workload_for(seen.revision if seen else None).OWN_AUTOSCALER
     counted = not alone and (scaling.load is not None or scaling.in_flight is not None)
     status, canary, left = observed.status, detector.spec.canary, observed.weights.get(stable, 0)
+    told = {each.name: each for each in status.revisions}
     for name, each in observed.revisions.items():
         weight, of_stable = observed.weights.get(name, 0), observed.replicas(stable)
+        replicas = each.replicas
         if name == stable or not weight:
             continue
         if status.rollout and status.rollout.revision == name:
@@ -65,7 +67,9 @@ def _by_others(
             weight = max(weight, canary.weight)
         else:  # it only loses weight, while stable grows into that
             of_stable = observed.ready(stable)
-        stands_for = _whole(each.replicas, weight)
+            if was := told.get(name):  # its pods go after its requests: they are for what it had
+                replicas, weight = min(replicas, was.desired), max(weight, was.weight)
+        stands_for = _whole(replicas, weight)
         yield min(stands_for, of_stable * 100 // left) if left else stands_for
 
 
