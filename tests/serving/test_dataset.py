@@ -80,6 +80,18 @@ def test_a_flat_set_lists_its_classes_beside_its_pictures(folder: Path) -> None:
     requires_the_star(read(folder / "train.txt", NAMES))
 
 
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_what_describes_all_splits_is_read_for_one_of_them(folder: Path, split: str) -> None:
+    """Roboflow has train/images and train/labels beside one data.yaml."""
+    (folder / split).mkdir()
+    for part in ("images", "labels"):
+        (folder / part / "val").rename(folder / split / part)
+    (folder / split / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    (folder / "data.yaml").write_text("names: [star]\n")
+    for asked in (folder / split, folder / split / "images"):
+        requires_the_star(read(asked, NAMES))
+
+
 def test_lists_of_classes_may_be_longer_than_others_and_contradict_none(folder: Path) -> None:
     (folder / "classes.txt").write_text("circle\nsquare\n")
     (longer := folder / "labels" / "val" / "classes.txt").write_text("circle\nsquare\nstar\n")
@@ -118,6 +130,13 @@ def test_labels_that_another_case_hides_are_told(folder: Path, misnamed: str) ->
     (label := folder / "labels" / "val" / "a.txt").rename(label.with_name(misnamed))
     with pytest.raises(InvalidSettings, match=f"{misnamed} is not read: call it a.txt"):
         read(folder, NAMES)
+
+
+def test_labels_of_a_picture_are_its_own_whatever_the_case_of_another(folder: Path) -> None:
+    pictures = folder / "images" / "val"
+    (pictures / "b.jpg").rename(pictures / "A.jpg")
+    (folder / "labels" / "val" / "a.txt").rename(folder / "labels" / "val" / "A.txt")
+    assert [each.classes.tolist() for each in read(folder, NAMES)] == [[2], []]  # type: ignore[union-attr]
 
 
 def test_a_polygon_is_the_box_around_it(folder: Path) -> None:

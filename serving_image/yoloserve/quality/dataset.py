@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import ENOENT
 from functools import cache
@@ -18,6 +18,7 @@ from yoloserve.quality.scores import Truth
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = "val", "test", "train"
+SPLIT_FOLDERS = {*SPLITS, "valid"}  # the latter is Roboflow's
 DESCRIPTIONS = "data.yaml", "data.yml"
 LISTS = "classes.txt", "obj.names", "_darknet.labels"  # LabelImg's, CVAT's, Roboflow's
 BEYOND = 0.01  # of a side, that rounding may take labels outside
@@ -113,7 +114,9 @@ class _Labels:
 
 
 def _yolo(pairs: Iterable[tuple[Path, _Labels]], numbers: Mapping[int, int]) -> Iterator[Labelled]:
-    beside = cache(_by_any_case)
+    pairs = list(pairs)
+    own = {labels.path for _, labels in pairs}
+    beside = cache(lambda folder: _by_any_case(folder, own))
     for picture, labels in pairs:
         known = labels.path.is_file()
         objects = list(_objects(labels.path, numbers)) if known else []
@@ -126,8 +129,10 @@ def _yolo(pairs: Iterable[tuple[Path, _Labels]], numbers: Mapping[int, int]) -> 
         )
 
 
-def _by_any_case(folder: Path) -> dict[str, str]:
-    return {name.casefold(): name for name in os.listdir(folder)}
+def _by_any_case(folder: Path, own: Collection[Path]) -> dict[str, str]:
+    """Map what is in `folder`, but for labels that some picture has as they are written."""
+    names = (name for name in os.listdir(folder) if folder / name not in own)
+    return {name.casefold(): name for name in names}
 
 
 def _require_no_other(labels: Path, names: Mapping[str, str]) -> None:
@@ -233,7 +238,7 @@ def _lists(asked: Path, pairs: Sequence[tuple[Path, _Labels]]) -> Iterator[Path]
     """Find the files that say what numbers stand for, those furthest above first.
 
     They are in the folder that was asked for or that of the set, those of its pictures and labels,
-    or between.
+    or between; and where that is one split of a set, also above it.
     """
     folders = {
         (labels.root, file.parent) for picture, labels in pairs for file in (picture, labels.path)
@@ -242,6 +247,8 @@ def _lists(asked: Path, pairs: Sequence[tuple[Path, _Labels]]) -> Iterator[Path]
     for root, folder in folders:
         between = [each for each in folder.parents if each == root or root in each.parents]
         places.update((folder, *between))
+        if root.name in SPLIT_FOLDERS:  # train/images, train/labels: data.yaml is beside them
+            places.add(root.parent)
     own = {labels.path for _, labels in pairs}  # a picture may be called classes.jpg
     for place in sorted(places, key=lambda place: (len(place.parts), place)):
         for name in DESCRIPTIONS + LISTS:
