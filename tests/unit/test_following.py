@@ -1,5 +1,7 @@
 """Routed means that somebody routes: a route alone moves no request, and no step."""
 
+from datetime import timedelta
+
 import pytest
 
 from yolofleet.api.names import child_labels
@@ -58,6 +60,144 @@ def test_what_was_accepted_in_an_older_generation_is_pending_and_nobody_drains(a
     world.accepts = True
     world.settle()
     assert world.replicas()[old] == 0
+
+
+def unaccepted(world, *, replicas=4, **spec):
+    """Return the revision to which the gateway sends: it accepts no other route any more."""
+    world.edit(replicas=replicas, **spec)
+    world.settle()
+    world.accepts = False
+    return world.status().stable.revision
+
+
+NOT_YET = "public has not accepted the route as it is now yet"
+RELEASES = {
+    "in place": ({"strategy": "InPlace"}, 4, 3),  # one less serves meanwhile
+    "two in place": ({"strategy": "InPlace"}, 2, 1),
+    "in parts": (STEPS | {"maxSurge": 1}, 4, 4),
+    "whole": ({"strategy": "BlueGreen"}, 4, 4),
+}
+each_way = pytest.mark.parametrize(("rollout", "full", "kept"), RELEASES.values(), ids=RELEASES)
+
+
+@each_way
+def test_no_replica_goes_for_a_route_that_no_gateway_has_accepted(at_the_edge, rollout, full, kept):
+    world = at_the_edge
+    old = unaccepted(world, replicas=full, rollout=rollout)
+    world.edit(model=V2)
+    world.settle(60)
+    assert world.replicas()[old] == world.ready(old) == kept
+    for kind in ("Progressing", "Released", "TrafficRouted"):
+        assert NOT_YET in world.status().condition(kind).message
+    world.accepts = True
+    world.settle(40)
+    assert (world.replicas()[old], list(world.weights().values())) == (0, [100])
+    assert world.status().condition("Released").status == "True"
+
+
+@each_way
+def test_a_release_that_no_gateway_follows_can_be_called_off(at_the_edge, rollout, full, kept):
+    world = at_the_edge
+    old = unaccepted(world, replicas=full, rollout=rollout)
+    model = world.raw["spec"]["model"]
+    world.edit(model=V2)
+    world.settle(40)
+    world.edit(model=model)
+    world.settle(40)
+    assert world.weights()[old] == 100
+    assert world.replicas()[old] >= kept
+    world.accepts = True
+    world.settle()
+    assert {name: pods for name, pods in world.replicas().items() if pods} == {old: full}
+    assert world.status().condition("Progressing").reason == "Settled"
+
+
+def test_an_outage_by_consent_that_no_gateway_ends_can_be_called_off(at_the_edge):
+    """With one replica in place: the gateway still sends to the one that is gone."""
+    world = at_the_edge
+    old = unaccepted(world, replicas=1, rollout={"strategy": "InPlace"})
+    model = world.raw["spec"]["model"]
+    world.edit(model=V2)
+    world.settle()
+    assert world.replicas()[old] == 0
+    world.edit(model=model)
+    world.settle()
+    assert (world.replicas()[old], world.weights()) == (1, {old: 100})
+
+
+def test_a_canary_keeps_its_replicas_until_its_smaller_weight_is_accepted(at_the_edge):
+    world = at_the_edge
+    unaccepted(world, canary={"model": V2, "weight": 75})
+    canary = world.status().canary.revision
+    world.edit(canary={"model": V2, "weight": 5})
+    world.settle()
+    assert world.weights()[canary] == 5
+    assert world.replicas()[canary] == 3
+    world.accepts = True
+    world.settle()
+    assert world.replicas()[canary] == 1
+
+
+def test_what_an_unaccepted_route_may_lead_to_keeps_its_replicas_while_none_is_ready(at_the_edge):
+    world = at_the_edge
+    old = unaccepted(world)
+    world.edit(model=V2)
+    world.settle(3)
+    world.deployments()[old]["status"]["availableReplicas"] = 0
+    world.reconcile()
+    assert world.replicas()[old] == 4
+
+
+def test_fewer_replicas_are_asked_for_and_had_whatever_the_gateway_has_accepted(at_the_edge):
+    world = at_the_edge
+    old = unaccepted(world, canary={"model": V2, "weight": 0})
+    world.edit(canary={"model": V2, "weight": 25}, replicas=2)
+    world.settle()
+    assert NOT_YET in routed(world).message
+    assert world.replicas()[old] == 2
+
+
+def test_a_drain_that_a_roll_back_ended_begins_anew(at_the_edge):
+    """While no gateway accepts a route, nobody drains who did before it was asked for again."""
+    world = at_the_edge
+    world.edit(replicas=4)
+    world.settle()
+    old, model = world.status().stable.revision, world.raw["spec"]["model"]
+    world.edit(model=V2)
+    for _ in range(20):
+        world.reconcile()
+        world.run_pods()
+        if world.status().draining:
+            break
+    assert [each.revision for each in world.status().draining] == [old]
+    world.accepts = False
+    world.edit(traffic=PUBLIC | {"hosts": ["two.example.com"]})
+    world.reconcile()
+    world.reconcile()
+    assert NOT_YET in routed(world).message
+    for back in (model, V2):
+        world.edit(model=back)
+        world.reconcile()
+        world.reconcile()
+    world.now += timedelta(minutes=1)
+    world.reconcile()
+    assert world.replicas()[old] == 4
+
+
+def test_a_gateway_beside_one_that_is_absent_has_to_accept_the_route_too(at_the_edge):
+    world = at_the_edge
+    world.edit(traffic=PUBLIC | {"gateways": ["edge/public", "edge/gone"]})
+    old = unaccepted(world)
+    world.absent = frozenset({"edge/gone"})
+    world.edit(model=V2)
+    world.settle(40)
+    assert world.replicas()[old] == 4
+    assert routed(world).reason == "GatewayAbsent"
+    assert NOT_YET in routed(world).message
+    world.accepts = True
+    world.settle()
+    assert world.replicas()[old] == 0
+    assert "accepted" not in routed(world).message
 
 
 def parent(name, **condition):

@@ -22,7 +22,13 @@ from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
 from yolofleet.plan.release import next_release, shares
 from yolofleet.plan.remaking import Remaking, remaking
-from yolofleet.plan.replicas import Case, desired_replicas, former_replicas, with_room
+from yolofleet.plan.replicas import (
+    Case,
+    desired_replicas,
+    former_replicas,
+    until_accepted,
+    with_room,
+)
 from yolofleet.plan.roles import Release
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaler import Scaling, scales_itself, scaling
@@ -155,6 +161,10 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     replicas = [(r, with_room(observed, release, r, desired)) for r in release.wanted]
     replicas += [
         (r, former_replicas(observed, r.name, release, split, leaving, now)) for r in release.former
+    ]
+    replicas = [
+        (r, until_accepted(observed, release, r.name, number, drains=r.name in leaving))
+        for r, number in replicas
     ]
     missing = _missing(detector, observed, desired, release)
     anew = remaking(

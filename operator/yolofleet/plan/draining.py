@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.roles import Release
-from yolofleet.routers.following import Following
 
 
 def draining(
@@ -13,8 +12,6 @@ def draining(
 ) -> dict[str, datetime]:
     """Return since when each running revision that nobody wants has been without traffic."""
     known = {e.revision: min(e.since, now) for e in observed.status.draining}  # clocks are set back
-    if observed.followed.by is Following.PENDING:
-        return known  # the router may still send as before
     # while those that are wanted and answer are too few, others by the Service are needed
     answer = [r.name for r in release.wanted if release.answering in (None, r.name)]
     short = sum(map(observed.ready, answer)) < release.serving
@@ -28,6 +25,7 @@ def draining(
         and not (revision.name in release.instead or (short and spans))
         and not (observed.named(revision.name) or observed.matched == revision.name)
         and revision.name not in observed.lingering
+        and (revision.name in known or not observed.pending)
     }
 
 

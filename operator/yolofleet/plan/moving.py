@@ -223,10 +223,16 @@ def _followed(
     route: Manifest | None,
     elsewhere: Elsewhere,
 ) -> Followed:
+    """Say who routes; where some gateways are absent, that, and what the others do."""
     missing = _on_gateways(detector, router, exposure, elsewhere)
-    if missing.why:
+    if missing.by is Following.NOBODY:
         return missing
-    return ROUTERS[router].followed(detector, exposure.hosts, route, elsewhere.mesh)
+    absent = elsewhere.absent.get(router, frozenset())
+    found = ROUTERS[router].followed(detector, exposure.hosts, route, elsewhere.mesh, absent)
+    if not missing.why:
+        return found
+    why = f"{missing.why}; {found.why}" if found.why else missing.why
+    return replace(missing, by=found.by, why=why)
 
 
 def _on_gateways(

@@ -21,7 +21,7 @@ from yolofleet.routers.buckets import Buckets
 from yolofleet.routers.choice import ROUTERS, SPLITTING, splits
 from yolofleet.routers.claims import Crossing
 from yolofleet.routers.exposure import Exposure
-from yolofleet.routers.following import Followed
+from yolofleet.routers.following import Followed, Following
 from yolofleet.routers.router import Router
 from yolofleet.routers.service import Selection, selection
 from yolofleet.workloads import record
@@ -120,6 +120,11 @@ class Observed:
     def splits(self) -> bool:
         """Say whether what routes gives each revision its part, and not each ready pod alike."""
         return splits(self.provider)
+
+    @property
+    def pending(self) -> bool:
+        """Say whether the router may still send as the route said before: nothing keeps how."""
+        return self.followed.by is Following.PENDING
 
     def replicas(self, name: str) -> int:
         """Pods that the workload of `name` asks for."""

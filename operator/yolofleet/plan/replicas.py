@@ -260,6 +260,20 @@ def _left_to_the_successor(
     return max(more, 0) * each
 
 
+def until_accepted(
+    observed: Observed, release: Release, name: str, replicas: int | None, *, drains: bool
+) -> int | None:
+    """Return `replicas`, and no fewer than it has while gateways may send as a route said before.
+
+    Nothing keeps what that was; who carries everything carries that too. drains: whether they had
+    accepted a route without it. A consent to an outage, with one replica, holds here as well.
+    """
+    if replicas is None or drains or not observed.pending:
+        return replicas
+    kept = release.capacity.kept if release.capacity.full else release.serving
+    return max(replicas, min(observed.replicas(name), kept))
+
+
 def former_replicas(
     observed: Observed,
     name: str,

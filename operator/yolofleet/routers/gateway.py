@@ -1,11 +1,11 @@
 """The Gateway API: one HTTPRoute a detector, over the Services of its revisions."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from yolofleet.api.detector import Detector, StringMatch
-from yolofleet.api.hosts import EVERY_HOST, MESH, texts
+from yolofleet.api.hosts import EVERY_HOST, MESH, gateway_name, texts
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
@@ -197,17 +197,27 @@ def _takes_all(rule: Mapping[str, Any]) -> bool:
 
 
 def followed(
-    _detector: Detector, _hosts: Sequence[str], route: Manifest | None, _mesh: Mesh, /
+    _detector: Detector,
+    _hosts: Sequence[str],
+    route: Manifest | None,
+    _mesh: Mesh,
+    absent: Collection[str],
+    /,
 ) -> Followed:
     """Say whether its gateways have accepted it."""
-    return Followed() if route is None else accepted(route)
+    return Followed() if route is None else accepted(route, absent)
 
 
-def accepted(route: Manifest) -> Followed:
-    """Say whether a gateway routes by the HTTPRoute `route` in its present generation."""
-    generation = route["metadata"].get("generation", 0)
+def accepted(route: Manifest, absent: Collection[str] = ()) -> Followed:
+    """Say whether a gateway routes by the HTTPRoute `route` in its present generation.
+
+    absent: gateways that do not exist. What was said for one when it did is no news.
+    """
+    generation, namespace = route["metadata"].get("generation", 0), route["metadata"]["namespace"]
     waits, served = [], 0
     for parent in route["spec"].get("parentRefs") or ():
+        if any(gateway_name(g, namespace) in absent for g in places({"parentRefs": [parent]})[1]):
+            continue
         found = [_accepts(each, generation) for each in _statuses_of(parent, route)]
         if Following.YES in found:
             served += 1

@@ -7,7 +7,7 @@ the cluster is called (https://istio.io/latest/docs/reference/config/networking/
 Destination).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -232,7 +232,12 @@ def buckets(spec: Mapping[str, Any], /) -> Buckets:
 
 
 def followed(
-    detector: Detector, hosts: Sequence[str], _route: Manifest | None, mesh: Mesh, /
+    detector: Detector,
+    hosts: Sequence[str],
+    _route: Manifest | None,
+    mesh: Mesh,
+    _absent: Collection[str],
+    /,
 ) -> Followed:
     """Say whether proxies route by it: without hosts of its own only by who delegates to it."""
     return Followed() if hosts else delegated(detector.key, mesh)

@@ -1,6 +1,6 @@
 """What a router is: how its objects are written, and what decisions see of those that are there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -98,9 +98,15 @@ class Router(Protocol):
         """Return which cameras it keeps on which Service."""
 
     def followed(
-        self, detector: Detector, hosts: Sequence[str], route: Manifest | None, mesh: Mesh, /
+        self,
+        detector: Detector,
+        hosts: Sequence[str],
+        route: Manifest | None,
+        mesh: Mesh,
+        absent: Collection[str],
+        /,
     ) -> Followed:
-        """Say whether somebody routes by its route, the gateways of which are there."""
+        """Say whether somebody routes by its route, of the gateways of which some are there."""
 
     def refused(self, route: Manifest, /) -> str:
         """Return what is said against the route as it is now."""

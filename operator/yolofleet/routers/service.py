@@ -3,7 +3,7 @@
 And the Service of each revision, to which the routes of all routers lead.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +123,12 @@ def buckets(_spec: Mapping[str, Any], /) -> Buckets:
 
 
 def followed(
-    _detector: Detector, _hosts: Sequence[str], _route: Manifest | None, _mesh: Mesh, /
+    _detector: Detector,
+    _hosts: Sequence[str],
+    _route: Manifest | None,
+    _mesh: Mesh,
+    _absent: Collection[str],
+    /,
 ) -> Followed:
     """Say yes: kube-proxy does what a Service says."""
     return Followed()

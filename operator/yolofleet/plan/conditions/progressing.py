@@ -100,17 +100,19 @@ def first_failed(now: Situation) -> Statement | None:
 
 def starting(now: Situation) -> Statement | None:
     """Say how many replicas are there already."""
-    return (
-        None
-        if now.whole(now.plan.target)
-        else _say(True, Reason.STARTING, now.count(now.plan.target))
-    )
+    if now.whole(now.plan.target):
+        return None
+    room = _until_accepted(now) if now.plan.leaving else ""
+    return _say(True, Reason.STARTING, now.count(now.plan.target) + room)
 
 
 def draining(now: Situation) -> Statement | None:
     """Say who still finishes requests."""
     if not (leaving := now.plan.leaving):
         return None
+    if now.observed.pending:
+        message = f"{', '.join(leaving)}: may still have requests{_until_accepted(now)}"
+        return _say(True, Reason.DRAINING, message)
     return _say(True, Reason.DRAINING, f"{', '.join(leaving)}: finishing the last requests")
 
 
@@ -118,6 +120,13 @@ def _meanwhile(now: Situation) -> str:
     stable = now.plan.stable
     serving = stable != now.plan.target and now.observed.ready(stable)
     return f"; {stable} keeps serving" if serving else ""
+
+
+def _until_accepted(now: Situation) -> str:
+    """Say why no replica is given up, where that is what a release waits for."""
+    if not now.observed.pending:
+        return ""
+    return f"; {now.observed.followed.why}: until then no replica is given up"
 
 
 # where a release is
@@ -136,7 +145,8 @@ def without_steps(now: Situation, progress: Progress) -> Statement | None:
     """Say how many replicas are there of a release that goes over as they come."""
     if progress.step or progress.dark or progress.unproved:
         return None
-    return _say(True, Reason.ROLLING_OUT, now.count(now.plan.target) + _meanwhile(now))
+    message = now.count(now.plan.target) + _meanwhile(now) + _until_accepted(now)
+    return _say(True, Reason.ROLLING_OUT, message)
 
 
 def without_router(now: Situation, progress: Progress) -> Statement | None:
@@ -181,7 +191,8 @@ def reaching(now: Situation, progress: Progress) -> Statement | None:
     if progress.since is not None or progress.unproved:
         return None
     ready = now.count(now.plan.target).removeprefix(f"{progress.revision}: ")
-    return _say(True, Reason.ROLLING_OUT, f"{_at(progress)}: {ready}{_meanwhile(now)}")
+    message = f"{_at(progress)}: {ready}{_meanwhile(now)}{_until_accepted(now)}"
+    return _say(True, Reason.ROLLING_OUT, message)
 
 
 def judged(now: Situation, progress: Progress) -> Statement | None:
