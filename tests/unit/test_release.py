@@ -454,7 +454,7 @@ def test_the_pointer_does_not_move_because_stable_blinks(world):
     world.deployments()[old]["status"]["availableReplicas"] = 3
     world.reconcile()
     world.reconcile()
-    assert world.weights() == {old: 67, new: 33}, "no more than its ready replica carries"
+    assert world.weights() == {old: 100, new: 0}, "a whole set goes over at once, when it is whole"
     assert (world.status().stable.revision, world.replicas()) == (old, {old: 3, new: 3})
 
 

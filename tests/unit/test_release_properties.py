@@ -3,7 +3,7 @@
 import copy
 from datetime import timedelta
 
-from hypothesis import Phase, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.unit.conftest import World  # a state machine cannot ask for fixtures
@@ -235,6 +235,7 @@ class Releases(RuleBasedStateMachine):
     def _routes_are_safe(self, ready, before):
         weights = self.world.weights()
         assert sum(weights.values()) == 100
+        assert min(weights.values()) >= 0, "which no router takes"
         stable = self.world.status().stable.revision
         for name, weight in weights.items():
             others = any(ready.get(o) and weights[o] for o in weights if o != name)
@@ -295,3 +296,83 @@ Releases.TestCase.settings = settings(
     max_examples=60, stateful_step_count=30, deadline=None, phases=set(Phase) - {Phase.shrink}
 )
 TestReleases = Releases.TestCase
+
+
+WAYS = (
+    {"strategy": "BlueGreen"},
+    {"strategy": "InPlace"},
+    {"strategy": "Canary", "steps": [{"weight": w, "hold": "10s"} for w in (20, 60)]},
+    {"strategy": "Canary", "steps": [{"weight": 50, "hold": "10s"}], "maxSurge": 1},
+)
+
+
+def lose_its_objects(world, *kinds):
+    for key in [key for key in world.children if key[0] in kinds]:
+        del world.children[key]
+
+
+def lose_pods_of(world, place):
+    names = sorted(world.deployments())
+    world.deployments()[names[place % len(names)]]["status"]["availableReplicas"] = 0
+
+
+def edit_the_route(world, place):
+    route = world.children.get(("VirtualService", "gate"))
+    for position, to in enumerate(route["spec"]["http"][-1]["route"] if route else ()):
+        to["weight"] = 100 if position == place else 0
+
+
+def lose_istio_for_a_moment(world, _place):
+    world.mesh = False
+    lose_its_objects(world, "VirtualService", "DestinationRule")
+    world.reconcile()
+    world.mesh = True
+
+
+HAPPENS = {
+    "pods are lost": lose_pods_of,
+    "pods are back": lambda world, _place: world.run_pods(1),
+    "the route is lost": lambda world, _place: lose_its_objects(world, "VirtualService"),
+    "the route is edited": edit_the_route,
+    "istio goes and comes": lose_istio_for_a_moment,
+    "the operator dies": lambda world, place: [
+        world._write(manifest) for manifest in world.think().desired[:place]
+    ],
+}
+
+
+@given(
+    way=st.sampled_from(WAYS),
+    replicas=st.integers(1, 4),
+    weight=st.none() | st.integers(1, 60),
+    promoted=st.booleans(),
+    turns=st.lists(st.tuples(st.booleans(), st.sampled_from([0, 12])), max_size=8),
+    story=st.lists(st.tuples(st.sampled_from(sorted(HAPPENS)), st.integers(0, 4)), max_size=10),
+)
+def test_weights_outlast_whatever_happens_in_a_pause(way, replicas, weight, promoted, turns, story):
+    beside = {"model": MODELS[2], "weight": weight}
+    canary = beside if weight and way["strategy"] != "InPlace" else None
+    world = World()
+    world.edit(model=MODELS[0], replicas=replicas, rollout=way, canary=canary)
+    world.settle(4)
+    if canary and promoted:
+        world.edit(model=MODELS[2], canary=None)
+    else:
+        world.edit(model=MODELS[1])
+    world.reconcile()
+    for runs, seconds in turns:
+        if runs:
+            world.run_pods(1)
+        world.now += timedelta(seconds=seconds)
+        world.reconcile()
+    world.edit(rollout={**way, "paused": True})
+    world.reconcile()
+    world.reconcile()
+    assume(world.status().rollout)
+    before = world.weights()
+    for what, place in story:
+        HAPPENS[what](world, place)
+        world.reconcile()
+    world.settle(5)
+    after = world.weights()
+    assert {n: w for n, w in after.items() if w} == {n: w for n, w in before.items() if w}

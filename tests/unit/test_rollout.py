@@ -18,6 +18,7 @@ from yolofleet.plan.capacity import (
 V1, V2, V3 = ({"uri": f"https://models/{n}.onnx"} for n in (1, 2, 3))
 STEPS = [{"weight": 10, "hold": "2m"}, {"weight": 50, "hold": "5m"}]
 CANARY = {"strategy": "Canary", "steps": STEPS}
+APPROVAL = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "Approval"}]}
 IN_PLACE = {"strategy": "InPlace"}
 GPU = {"limits": {"nvidia.com/gpu": 1}, "requests": {"cpu": "1"}}
 
@@ -44,6 +45,14 @@ def begun(world: Any, **spec: Any) -> tuple[str, str]:
 def turn(world: Any) -> None:
     """One round of the cluster: pods follow, the operator looks twice (it reads its route back)."""
     world.run_pods()
+    world.reconcile()
+    world.reconcile()
+
+
+def lose(world: Any, *names: str) -> None:
+    """Have no pod of these ready; the operator sees it, and reads its route back."""
+    for name in names:
+        world.deployments()[name]["status"]["availableReplicas"] = 0
     world.reconcile()
     world.reconcile()
 
@@ -161,6 +170,137 @@ class TestCanary:
         assert world.weights() == {old: 0, new: 100}
         turn(world)
         assert (world.weights(), world.status().stable.revision) == (before, old)
+
+    def test_a_weight_that_was_lost_with_its_pods_comes_back_in_a_pause(self, world):
+        old = released(world, replicas=3, rollout=CANARY)
+        _, new = begun(world)
+        turn(world)
+        before = world.weights()
+        world.edit(rollout={**CANARY, "paused": True})
+        world.reconcile()
+        for stable_too in (False, True):
+            lose(world, new, *[old] * stable_too)
+            assert world.weights() == {old: 100, new: 0}
+            turn(world)
+            assert world.weights() == before == {old: 90, new: 10}
+
+    def test_a_pause_that_outlives_stable_leaves_all_to_who_restarts(self, world):
+        """It answered all that there was, and did not once its only pod had been replaced."""
+        old = released(world, replicas=3, rollout=CANARY)
+        _, new = begun(world)
+        turn(world)
+        world.edit(rollout={**CANARY, "paused": True})
+        world.broken = {V1["uri"]}
+        turn(world)
+        assert world.weights() == {old: 0, new: 100}
+        lose(world, new)
+        turn(world)
+        assert world.weights() == {old: 0, new: 100}
+        world.broken = set()
+        turn(world)
+        assert world.weights() == {old: 90, new: 10}
+
+    def test_a_pause_before_a_step_is_reached_reaches_it_in_no_way(self, world):
+        """What it gets because nothing else is alive, or had before its pods went, is no more."""
+        old = released(world, replicas=4, rollout=CANARY)
+        _, new = begun(world)
+        turn(world)
+        world.now += timedelta(minutes=2)
+        world.reconcile()  # on its way from 10 to 50: one of two pods is there
+        world.edit(rollout={**CANARY, "paused": True})
+        world.reconcile()
+        assert world.status().rollout.weight == 50
+        for lost in ([new], [old], [old, new]):
+            lose(world, *lost)
+            turn(world)
+            assert world.weights() == {old: 75, new: 25}
+
+    def test_what_others_do_to_its_route_in_a_pause_is_put_right(self, world):
+        old = released(world, replicas=3, rollout=CANARY)
+        _, new = begun(world)
+        turn(world)
+        world.edit(rollout={**CANARY, "paused": True})
+        world.reconcile()
+        weighted = world.children["VirtualService", "gate"]["spec"]["http"][-1]["route"]
+        for to, weight in zip(weighted, (100, 0), strict=True):
+            to["weight"] = weight
+        world.reconcile()
+        assert world.weights() == {old: 90, new: 10}
+        del world.children["VirtualService", "gate"]
+        turn(world)
+        assert world.weights() == {old: 90, new: 10}
+        world.mesh = False
+        del world.children["VirtualService", "gate"]
+        turn(world)
+        world.mesh = True
+        turn(world)
+        assert world.weights() == {old: 90, new: 10}
+
+    @pytest.mark.parametrize("first", ["before", "beside"])
+    def test_a_canary_beside_a_release_keeps_its_weight_whoever_restarts(self, world, first):
+        """Its own is in the spec; but what is changed during a release is for afterwards."""
+        old = released(world, replicas=3, canary={"model": V3, "weight": 20}, rollout=APPROVAL)
+        canary = world.status().canary.revision
+        if first == "before":
+            lose(world, canary)
+        world.edit(model=V2)
+        world.reconcile()
+        new = world.status().rollout.revision
+        turn(world)
+        turn(world)
+        as_asked = {old: 70, new: 10, canary: 20}
+        assert world.weights() == as_asked
+        world.edit(canary={"model": V3, "weight": 5})
+        for lost in ([canary], [old], [old, canary], [new, canary]):
+            lose(world, *lost)
+            world.reconcile()
+            turn(world)
+            turn(world)
+            assert world.weights() == as_asked
+        new_approved = {"revision": new, "step": 1}
+        world.edit(rollout={**APPROVAL, "approved": new_approved})
+        world.settle()
+        assert world.weights() == {new: 95, canary: 5}
+
+    def test_a_canary_leaves_the_release_what_its_steps_ask_for(self, world):
+        """No weight is below zero, which no router takes."""
+        steps = [{"weight": 50, "hold": "Approval"}]
+        old = released(
+            world,
+            replicas=4,
+            canary={"model": V3, "weight": 60},
+            rollout={"strategy": "Canary", "steps": steps},
+        )
+        canary = world.status().canary.revision
+        world.edit(model=V2)
+        world.settle()
+        new = world.status().rollout.revision
+        assert world.weights() == {old: 0, new: 50, canary: 50}
+        assert told(world).reason == "AwaitingApproval"
+        approved = {"revision": new, "step": 1}
+        world.edit(rollout={"strategy": "Canary", "steps": steps, "approved": approved})
+        world.settle()
+        assert world.weights() == {new: 40, canary: 60}
+
+    @pytest.mark.parametrize("paused", [False, True])
+    @pytest.mark.parametrize("strategy", ["BlueGreen", "Canary"])
+    def test_a_promoted_canary_has_its_weight_again_with_its_pods(self, world, strategy, paused):
+        rollout = {"strategy": strategy, "paused": paused}
+        if strategy == "Canary":
+            rollout["steps"] = [{"weight": 20, "hold": "Approval"}]
+        old = released(world, replicas=4, rollout=rollout)
+        world.edit(canary={"model": V2, "weight": 20})
+        world.settle()
+        world.edit(model=V2, canary=None)
+        world.reconcile()
+        new = world.status().rollout.revision
+        for lost in ([new], [old], [old, new]):
+            lose(world, *lost)
+            for name, pods in ((old, 4), (new, 1)):  # the others of a second set take their time
+                world.deployments()[name]["status"]["availableReplicas"] = pods
+            world.reconcile()
+            world.reconcile()
+            assert world.weights() == {old: 80, new: 20}
 
     def test_putting_the_old_spec_back_calls_it_off(self, world):
         released(world, replicas=4, rollout=CANARY)
@@ -463,6 +603,38 @@ class TestInPlace:
         world.edit(model=V1)
         world.settle()
         assert world.replicas() == {old: 3, new: 0}
+
+    def test_paused_in_the_middle_each_has_its_part_again_with_its_pods(self, world):
+        released(world, replicas=4, rollout=IN_PLACE)
+        old, new = begun(world)
+        turn(world)
+        turn(world)
+        halfway = world.weights()
+        assert halfway == {old: 67, new: 33}
+        world.edit(rollout={**IN_PLACE, "paused": True})
+        world.reconcile()
+        for lost in ([new], [old], [old, new]):
+            lose(world, *lost)
+            world.run_pods()
+            world.reconcile()
+            assert world.weights() == halfway
+
+    def test_a_pause_leaves_stable_its_pods_when_it_blinks(self, world):
+        """The other one answers everything for a moment, with as many pods as that takes."""
+        released(world, replicas=3, rollout=IN_PLACE)
+        old, new = begun(world)
+        for _ in range(2):
+            turn(world)
+        world.run_pods()
+        world.reconcile()
+        halfway = {old: 50, new: 50}, {old: 1, new: 2}
+        assert (world.weights(), world.replicas()) == halfway
+        world.edit(rollout={**IN_PLACE, "paused": True})
+        turn(world)
+        lose(world, old)
+        assert world.weights() == {old: 0, new: 100}
+        turn(world)
+        assert (world.weights(), world.replicas()) == halfway
 
     def test_without_a_mesh_one_service_spans_both_until_it_is_done(self, world):
         world.mesh = False

@@ -187,6 +187,13 @@ class Remade(ApiModel):
     times: int = Field(description="How often, of at most three times.")
 
 
+class Share(ApiModel):
+    """What of the requests a revision keeps during a release."""
+
+    revision: str = Field(description="Its name.")
+    weight: int = Field(ge=0, le=100, description="Percent of requests.")
+
+
 class RolloutStatus(ApiModel):
     """A release under way. All that it must remember is here: a new leader goes on from it."""
 
@@ -207,6 +214,11 @@ class RolloutStatus(ApiModel):
         default=None,
         description="When the release of this revision began. Absent where an operator began it"
         " that did not store that.",
+    )
+    shares: list[Share] = Field(
+        default=[],
+        description="What each revision beside the stable one has of the requests, and has again"
+        " once pods of it are ready that were lost.",
     )
 
 

@@ -20,7 +20,7 @@ from yolofleet.plan.moving import RouterOption
 from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.records import records
-from yolofleet.plan.release import next_release, shares
+from yolofleet.plan.release import next_release, shares, shares_kept
 from yolofleet.plan.remaking import Remaking, remaking
 from yolofleet.plan.replicas import (
     Case,
@@ -62,6 +62,7 @@ class Plan:
     courted: RouterOption | None  # whose route is written to be accepted, and routes nothing yet
     exposure: Exposure  # where: its hosts and gateways
     weights: Mapping[str, int]
+    shares: Mapping[str, int]  # of a release: what comes back to each with its lost pods
     buckets: Buckets  # the cameras of each, where they are to stay on one
     unreached: frozenset[str]  # revisions that no route may name yet
     matched: str | None  # where requests go that match the canary's headers
@@ -187,6 +188,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         courted=moving if moving and moving.written else None,
         exposure=observed.exposure,
         weights=split,
+        shares=shares_kept(detector, observed, release, asked, split),
         buckets=_buckets(detector, observed, split),
         unreached=observed.unreached,
         matched=_matched(detector, observed, release),

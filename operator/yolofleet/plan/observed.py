@@ -155,6 +155,15 @@ class Observed:
         ready = sum(seen.ready for seen in self.revisions.values())
         return 100 * self.ready(name) // ready if ready else 0
 
+    def share(self, name: str) -> int:
+        """Percent of requests that `name` has during a release, its pods lost or not.
+
+        The router takes it from who has none ready, and gives all to who is alone; so status knows.
+        """
+        known = self.status.rollout.shares if self.status.rollout else ()
+        kept = next((each.weight for each in known if each.revision == name), None)
+        return self.weights.get(name, 0) if kept is None else kept
+
     def named(self, name: str) -> bool:
         """Say whether a router sends to `name`, and not to whoever is ready."""
         led = self.service.answering or self.service.stands_for

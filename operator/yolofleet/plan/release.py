@@ -4,6 +4,7 @@ Promotion moves a pointer: a revision that is ready for the whole traffic become
 and none of its pods is touched. Roll-back is the same move to a former revision.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from yolofleet.api.detector import Detector
@@ -179,16 +180,17 @@ def _former(detector: Detector, observed: Observed, wanted: set[str]) -> tuple[R
 def shares(detector: Detector, observed: Observed, release: Release) -> dict[str, int]:
     """Return what revisions that are wanted beside the stable one should get, in percent.
 
-    During a release everybody keeps what the router gives them now, but for its revision when the
-    traffic goes over in parts. That begins once the router has let go of all former revisions that
-    answer for nobody else. At zero replicas nothing but a canary is to answer.
+    During a release everybody keeps what they have, but for its revision when the traffic goes over
+    in parts. That begins once the router has let go of all former revisions that answer for nobody
+    else. At zero replicas nothing but a canary is to answer. Where it comes to more than there is,
+    the first goes first: the release's revision, so that it comes to its end.
     """
     others = [r.name for r in release.wanted if r.name != release.stable]
     if not release.capacity.full:
         alone = release.canary.name if release.canary and release.serving else None
         return {name: 100 if name == alone else 0 for name in others}
     if progress := release.progress:
-        held = {name: observed.weights.get(name, 0) for name in others}
+        held = {name: _has(detector, observed, release, name) for name in others}
         served = observed.ready(release.stable) > 0 or bool(release.instead)
         former = (r.name for r in release.former if r.name not in release.instead)
         # a whole set goes over with the pointer; before that, only where nobody else is alive
@@ -203,3 +205,35 @@ def shares(detector: Detector, observed: Observed, release: Release) -> dict[str
         return held
     canary = detector.spec.canary
     return {release.canary.name: canary.weight} if canary and release.canary else {}
+
+
+def shares_kept(
+    detector: Detector,
+    observed: Observed,
+    release: Release,
+    asked: Mapping[str, int],
+    split: Mapping[str, int],
+) -> dict[str, int]:
+    """Return what each of those beside the stable one is to have again once its pods are back.
+
+    asked: what they should get; split: what they get. The revision of a release keeps what it came
+    to as the traffic goes over in parts, and no more than its step gives it. A whole set goes over
+    at once: before that it gets more only while nobody else is alive.
+    """
+    if (progress := release.progress) is None:
+        return {}
+    kept = {name: _has(detector, observed, release, name) for name in asked}
+    if not release.capacity.full:  # nobody gets anything, for now
+        return kept
+    if progress.strategy is not Strategy.BLUE_GREEN:
+        kept[progress.revision] = max(kept[progress.revision], split.get(progress.revision, 0))
+    return {name: min(share, asked[name]) for name, share in kept.items()}
+
+
+def _has(detector: Detector, observed: Observed, release: Release, name: str) -> int:
+    """Return the percent of requests that `name` has: of a canary first what was asked for it."""
+    canary, before = detector.spec.canary, observed.status
+    tried = before.canary and before.canary.revision == name and not before.rollout
+    if canary and release.canary and release.canary.name == name and tried:
+        return canary.weight
+    return observed.share(name)

@@ -209,10 +209,14 @@ def _short(observed: Observed, release: Release) -> int:
 
 
 def _taken_over(case: Case, progress: Progress) -> int:
-    """Return the percent of requests that the new revision answers."""
+    """Return the percent of requests that the new revision answers.
+
+    What it has in a pause because nothing of the old one is ready goes back, to pods that are kept.
+    """
     observed = case.observed
     if observed.splits:
-        return observed.weights.get(progress.revision, 0)
+        weight = observed.weights.get(progress.revision, 0)
+        return min(weight, observed.share(progress.revision)) if progress.held else weight
     # one Service over both: whoever is ready gets a part
     kept = max(case.release.capacity.kept, 1)
     leads = observed.service.leads_to(progress.revision)

@@ -81,12 +81,12 @@ def _whole(replicas: int, weight: int) -> int:
 def canary_replicas(detector: Detector, observed: Observed, name: str, full: int) -> int:
     """Return the canary's replicas: what was asked for, else what its weight needs.
 
-    Its present weight counts too, until the router has let go of it.
+    Its present weight counts too, until the router has let go of it, and what it has in a release.
     """
     canary = detector.spec.canary
     if canary is None:
         return 0
     if canary.replicas:
         return canary.replicas
-    weight = max(canary.weight, observed.weights.get(name, 0))
+    weight = max(canary.weight, observed.weights.get(name, 0), observed.share(name))
     return max(1, ceil(full * weight / 100))

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from yolofleet.api.detector import Detector
 from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL
-from yolofleet.api.status import ConditionType, Draining, RolloutStatus, Status
+from yolofleet.api.status import ConditionType, Draining, RolloutStatus, Share, Status
 from yolofleet.plan.conditions.analysed import analysed
 from yolofleet.plan.conditions.autoscaling_limited import autoscaling_limited
 from yolofleet.plan.conditions.canary_healthy import canary_healthy
@@ -141,6 +141,7 @@ def _rollout(plan: Plan) -> RolloutStatus | None:
         hold=progress.hold or None,
         since=progress.since,
         begun=progress.begun,
+        shares=[Share(revision=name, weight=share) for name, share in plan.shares.items()],
     )
 
 

@@ -18,21 +18,19 @@ def weights(
     """Return the percent of requests for each revision; `stable` takes what the others leave.
 
     staying: ready replicas of stable that are not about to go. shares: what other revisions should
-    get. instead: former revisions that take what stable had, or did until nobody was ready. full:
-    replicas that carry everything; 0: nobody is to answer. Each is cut to what its ready replicas
-    carry. When stable is short itself, those that serve now keep of it what is theirs by ready
-    replicas: moving traffic onto too few is how roll-backs fail. A dark launch gets no request.
-    What no route can lead to is not named: a route that waited for it would leave requests with
-    those that it has.
+    get, the first one first. instead: former revisions that take what stable had, or did until
+    nobody was ready. full: replicas that carry everything; 0: nobody is to answer. Each is cut to
+    what its ready replicas carry. When stable is short itself, those that serve now keep of it what
+    is theirs by ready replicas: moving traffic onto too few is how roll-backs fail. A dark launch
+    gets no request. What no route can lead to is not named: a route that waited for it would leave
+    requests with those that it has.
     """
-    given = {
-        name: min(share, share_of(observed.ready(name), full))
-        for name, share in shares.items()
-        if name != stable and name not in observed.unreached
-    }
-    for name in instead:
-        given[name] = min(max(0, 100 - sum(given.values())), share_of(observed.ready(name), full))
-    spare = max(0, 100 - sum(given.values()))
+    asked = {n: s for n, s in shares.items() if n != stable and n not in observed.unreached}
+    given: dict[str, int] = {}
+    for name, share in (*asked.items(), *((name, 100) for name in instead)):
+        left = 100 - sum(given.values())
+        given[name] = min(share, share_of(observed.ready(name), full), left)
+    spare = 100 - sum(given.values())
     short = spare - share_rounded_up(staying, full) if full else 0
     for name, before in observed.weights.items():
         if short <= 0:
