@@ -42,6 +42,14 @@ async def counts(served) -> dict[str, float]:
     return {outcome: n for outcome, n in told.items() if n}
 
 
+async def together(served) -> dict[str, float]:
+    """Say how many the requests of pictures have, on average over pictures, by outcome."""
+    line = r'yoloserve_request_images_squared_total\{outcome="(\w+)"\} (\S+)'
+    told = {outcome: float(n) for outcome, n in re.findall(line, await text(served))}
+    assert served.serving.evidence()["images_squared"] == told
+    return {outcome: told[outcome] / n for outcome, n in (await counts(served)).items()}
+
+
 async def value(served, name: str) -> float:
     """Sum up a metric, whatever its labels."""
     line = rf"^{name}(?:\{{.*\}})? (\S+)$"
@@ -173,6 +181,29 @@ async def test_a_request_whose_pictures_nobody_counted_is_one(serve, jpeg: bytes
         assert (await served.client.post(**form(jpeg, jpeg))).status_code == 503
         once = {"unsupported_media_type": 1, "invalid_parameter": 1, "overloaded": 1}
         assert await counts(served) == once
+
+
+@several
+async def test_how_many_came_together_is_told_of_what_is_answered_and_of_what_fails(
+    serve, jpeg, request_of
+) -> None:
+    async with serve() as served:
+        await served.detect(jpeg)
+        assert await together(served) == {"ok": 1}
+        await served.client.post(**request_of(jpeg, jpeg, jpeg))
+        assert await together(served) == {"ok": (1 + 3 * 3) / (1 + 3)}
+        await served.client.post(**request_of(jpeg, jpeg), headers=LATE)
+        served.backend.fails = RuntimeError("the device is gone")
+        await served.client.post(**request_of(*[jpeg] * 5))
+        assert await together(served) == {"ok": 2.5, "hurried": 2, "internal": 5}
+
+
+async def test_those_of_a_form_came_together_whatever_became_of_each(serve, jpeg: bytes) -> None:
+    async with serve() as served:
+        assert (await served.client.post(**form(jpeg, b"a", jpeg[:99]))).status_code == 200
+        assert await together(served) == {"ok": 3, "unsupported_media_type": 3, "invalid_image": 3}
+        assert (await served.client.post(**form(b"a"))).status_code == 415
+        assert (await together(served))["unsupported_media_type"] == 2
 
 
 async def test_a_frame_that_fails_is_counted(serve, stream_to, jpeg: bytes) -> None:

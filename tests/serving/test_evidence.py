@@ -46,6 +46,7 @@ async def test_what_is_told_is_what_was_counted(serve, jpeg: bytes) -> None:
         told = FORMAT.validate_json(orjson.dumps(served.serving.evidence()))
     assert told["requests"]["request"]["ok"] == told["images"] == 3
     assert told["requests"]["request"]["unsupported_media_type"] == 1
+    assert told["images_squared"] == told["requests"]["request"], "each came alone"
     assert told["requests"]["shadow"] == told["requests"]["golden"] == {}
     assert sum(told["latency"]["request"]["counts"]) == 3
     assert told["detections"] == {"circle": 3, "star": 3}

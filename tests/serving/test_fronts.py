@@ -106,19 +106,19 @@ def test_no_time_that_a_front_tells_spoils_a_sum(seconds, waited) -> None:
     told = (TIMES, seconds) if waited else ((*TIMES[1:], seconds), 0.0)
     with pytest.raises(wire.Broken):
         wire.Frames(wire.ASKED, 1000).feed(
-            wire.frame(wire.Answered("request", *told, NOTHING)), print
+            wire.frame(wire.Answered("request", *told, NOTHING, 1)), print
         )
 
 
 @pytest.mark.parametrize("images", [-1, 0, 1025])
 def test_no_number_of_pictures_that_a_front_tells_spoils_a_count(images) -> None:
-    for said in (wire.Denied("overloaded", "request", images), wire.Missed("queue", images)):
+    for said in (wire.Denied("overloaded", "request", images, 1), wire.Missed("queue", images)):
         with pytest.raises(wire.Broken):
             wire.Frames(wire.ASKED, 1000).feed(wire.frame(said), print)
 
 
 def test_messages_are_read_wherever_they_are_cut() -> None:
-    sent = [ADMIT, LOOK, wire.Leave(1), wire.Answered("request", TIMES, 0.0, NOTHING)]
+    sent = [ADMIT, LOOK, wire.Leave(1), wire.Answered("request", TIMES, 0.0, NOTHING, 1)]
     written = b"".join(map(wire.frame, sent))
     for size in (1, 7, len(written)):
         frames, took = wire.Frames(wire.ASKED, 1000), list[Any]()
@@ -137,18 +137,18 @@ def test_messages_are_read_wherever_they_are_cut() -> None:
         [wire.Admit(1, math.nan, "", "")],
         [wire.Room(1, 10**9)],
         [wire.Room(1, 0)],
-        [wire.Denied("ok", "request", 1)],
-        [wire.Denied("invented", "request", 1)],
-        [wire.Denied("overloaded", "invented", 1)],
+        [wire.Denied("ok", "request", 1, 1)],
+        [wire.Denied("invented", "request", 1, 1)],
+        [wire.Denied("overloaded", "invented", 1, 1)],
         [wire.Missed("invented", 1)],
         [wire.Cut("invented")],
         [wire.Served("GET", "/invented", 200, 0.1)],
         [wire.Served("GET", "", 10**6, 0.1)],
-        [wire.Answered("request", TIMES, 0.0, wire.Objects(bytes(16), bytes(4), b""))],
-        [wire.Answered("request", TIMES, 0.0, wire.Objects(bytes(15), bytes(4), bytes(8)))],
+        [wire.Answered("request", TIMES, 0.0, wire.Objects(bytes(16), bytes(4), b""), 1)],
+        [wire.Answered("request", TIMES, 0.0, wire.Objects(bytes(15), bytes(4), bytes(8)), 1)],
         [
             wire.Answered(
-                "request", TIMES, 0.0, wire.Objects(bytes(16), bytes(4), np.int64(3).tobytes())
+                "request", TIMES, 0.0, wire.Objects(bytes(16), bytes(4), np.int64(3).tobytes()), 1
             )
         ],
         [wire.Skipped("gate-12345678", "invented", 1)],

@@ -305,12 +305,14 @@ class Session:
     def _answered(self, said: wire.Answered) -> None:
         found, classes = self._objects(said.found), self._core.info.classes
         answer = Answer(found, 0, 0, Timing(*said.timing), 0, 0, 0)
-        self._serving.metrics.answered(answer, classes, Traffic(said.traffic), said.waited)
+        traffic, metrics = Traffic(said.traffic), self._serving.metrics
+        metrics.answered(answer, classes, traffic, said.waited, said.among)
 
     def _denied(self, said: wire.Denied) -> None:
         if said.code not in CODES:
             raise Lie(f"an outcome {said.code!r}")
-        self._serving.metrics.refused(said.code, Traffic(said.traffic), said.images)
+        traffic, metrics = Traffic(said.traffic), self._serving.metrics
+        metrics.refused(said.code, traffic, said.images, said.among)
 
     def _served(self, said: wire.Served) -> None:
         if said.route not in self._routes or not 0 <= said.status <= 999:

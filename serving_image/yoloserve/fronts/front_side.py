@@ -242,7 +242,12 @@ class RemoteCounting(Counting):
         self._asking = asking
 
     def answered(
-        self, answer: Answer, _: tuple[str, ...], traffic: Traffic, waited_s: float
+        self,
+        answer: Answer,
+        _: tuple[str, ...],
+        traffic: Traffic,
+        waited_s: float,
+        among: int = 1,
     ) -> None:
         """Count one answer sent in time."""
         timing = answer.timing
@@ -252,11 +257,11 @@ class RemoteCounting(Counting):
         )
         times = decode, preprocess, queue, inference, postprocess, total
         found = wire.Objects.of(answer.detections)
-        self._asking.say(wire.Answered(traffic, times, max(0.0, waited_s), found))
+        self._asking.say(wire.Answered(traffic, times, max(0.0, waited_s), found, among))
 
-    def refused(self, code: str, traffic: Traffic, images: int = 1) -> None:
+    def refused(self, code: str, traffic: Traffic, images: int = 1, among: int = 1) -> None:
         """Count pictures that got no detections."""
-        self._asking.say(wire.Denied(code, traffic, images))
+        self._asking.say(wire.Denied(code, traffic, images, among))
 
     def missed(self, miss: Miss, images: int = 1) -> None:
         """Count pictures whose deadline was missed, by where."""

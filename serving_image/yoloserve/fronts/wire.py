@@ -152,6 +152,7 @@ class Answered(_Message):
     timing: tuple[Seconds, Seconds, Seconds, Seconds, Seconds, Seconds]
     waited: Seconds
     found: Objects
+    among: Images
 
 
 class Denied(_Message):
@@ -160,6 +161,7 @@ class Denied(_Message):
     code: Text
     traffic: Text
     images: Images
+    among: Images
 
 
 class Missed(_Message):

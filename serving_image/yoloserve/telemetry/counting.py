@@ -17,16 +17,22 @@ class Counting(Protocol):
     """Requests of any kind, and streams, that are under way."""
 
     def answered(
-        self, answer: Answer, classes: tuple[str, ...], traffic: Traffic, waited_s: float
+        self,
+        answer: Answer,
+        classes: tuple[str, ...],
+        traffic: Traffic,
+        waited_s: float,
+        among: int = 1,
     ) -> None:
         """Count one answer sent in time; what it has in it only if a caller asked for it.
 
         waited_s: how long its caller waited, from the body's last byte; of pictures that are
         answered together it is the same, and more than their timing tells.
+        among: how many pictures its request has.
         """
 
-    def refused(self, code: str, traffic: Traffic, images: int = 1) -> None:
-        """Count pictures that got no detections."""
+    def refused(self, code: str, traffic: Traffic, images: int = 1, among: int = 1) -> None:
+        """Count pictures that got no detections. among: how many their request has, if more."""
 
     def missed(self, miss: Miss, images: int = 1) -> None:
         """Count pictures whose deadline was missed, by where."""
@@ -38,7 +44,13 @@ class Counting(Protocol):
         """Count one connection that was ended."""
 
     def refusal(
-        self, error: Refusal, traffic: Traffic, *, hurried: bool = False, images: int = 1
+        self,
+        error: Refusal,
+        traffic: Traffic,
+        *,
+        hurried: bool = False,
+        images: int = 1,
+        among: int = 1,
     ) -> None:
         """Count pictures that got an error, and where their deadline was missed if it was.
 
@@ -46,6 +58,6 @@ class Counting(Protocol):
         apart: a caller that asks for 1 ms makes no revision a bad one.
         """
         late = isinstance(error, TooLate)
-        self.refused(HURRIED if late and hurried else error.code, traffic, images)
+        self.refused(HURRIED if late and hurried else error.code, traffic, images, among)
         if isinstance(error, TooLate) and traffic is Traffic.REQUEST:
             self.missed(error.miss, images)

@@ -58,6 +58,7 @@ class Evidence(TypedDict):
     status: str
     classes: list[str]
     requests: dict[str, dict[str, int]]
+    images_squared: dict[str, int]  # of callers' pictures: each adds how many its request has
     images: int
     detections: dict[str, int]
     latency: dict[str, Buckets]
@@ -104,6 +105,7 @@ class Witness:
             "status": status,
             "classes": self._classes,
             "requests": {str(traffic): dict(counts) for traffic, counts in requests.items()},
+            "images_squared": dict(self._metrics.requests.squared),
             "images": requests[Traffic.REQUEST]["ok"],
             "detections": self._detections(),
             "latency": {str(traffic): latency[traffic].buckets() for traffic in COMPARED},

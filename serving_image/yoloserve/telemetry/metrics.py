@@ -181,10 +181,15 @@ class Metrics(Counting):
         self._batch_size.observe(size)
 
     def answered(
-        self, answer: Answer, classes: tuple[str, ...], traffic: Traffic, waited_s: float
+        self,
+        answer: Answer,
+        classes: tuple[str, ...],
+        traffic: Traffic,
+        waited_s: float,
+        among: int = 1,
     ) -> None:
         """Count one answer sent in time; what it has in it only if a caller asked for it."""
-        self.requests.answered(traffic, waited_s)
+        self.requests.answered(traffic, waited_s, among)
         if traffic is not Traffic.REQUEST:
             return
         self.statistics.answered(answer.timing, waited_s)
@@ -194,9 +199,9 @@ class Metrics(Counting):
         self._per_image.observe(len(answer.detections))
         self._seen.count(answer.detections, classes)
 
-    def refused(self, code: str, traffic: Traffic, images: int = 1) -> None:
+    def refused(self, code: str, traffic: Traffic, images: int = 1, among: int = 1) -> None:
         """Count pictures that got no detections."""
-        self.requests.count(traffic, code, images)
+        self.requests.count(traffic, code, images, max(images, among))
         if traffic is Traffic.REQUEST:
             self.statistics.refused(code, images)
 
@@ -269,6 +274,8 @@ class _Requests(Collector):
 
     def __init__(self) -> None:
         self.counts = {traffic: Counts[str]() for traffic in Traffic}
+        self.squared = Counts[str]()
+        """Of callers' pictures by outcome: each adds how many its request has."""
         # The probe is watched for what it sees. How long it waits for its turn is no matter.
         self.latency: dict[Traffic, Latency] = {
             each: Latency() for each in Traffic if each is not Traffic.PROBE
@@ -285,15 +292,18 @@ class _Requests(Collector):
         """Count what of that was not answered, for want of time or place."""
         return sum(self.counts[Traffic.REQUEST][outcome] for outcome in REFUSED)
 
-    def count(self, traffic: Traffic, outcome: str, many: int = 1) -> None:
-        """Count pictures; none: tell that there may be such."""
+    def count(self, traffic: Traffic, outcome: str, many: int = 1, among: int = 1) -> None:
+        """Count pictures of a request that has so many; none: tell that there may be such."""
         self.counts[traffic][outcome] += many
-        if traffic is Traffic.REQUEST and outcome in OFFERED:
+        if traffic is not Traffic.REQUEST:
+            return
+        self.squared[outcome] += many * among
+        if outcome in OFFERED:
             self.recent.count(many)
 
-    def answered(self, traffic: Traffic, seconds: float) -> None:
+    def answered(self, traffic: Traffic, seconds: float, among: int) -> None:
         """Count one that was answered after so long."""
-        self.count(traffic, OK)
+        self.count(traffic, OK, among=among)
         self.latency[traffic].count(seconds)
 
     def collect(self) -> Iterator[Metric]:
@@ -310,6 +320,16 @@ class _Requests(Collector):
             for outcome, count in list(counts.items()):  # collected on a thread
                 family.add_metric([outcome, traffic], count)
         yield family
+        squared = CounterMetricFamily(
+            "yoloserve_request_images_squared",
+            "Sum over callers' pictures of how many their request has, by what became of them. "
+            "Over yoloserve_requests it is the design effect of clusters (Kish 1965): of requests "
+            "of n pictures n, which fail and wait together",
+            labels=["outcome"],
+        )
+        for outcome, count in list(self.squared.items()):
+            squared.add_metric([outcome], count)
+        yield squared
         latency = HistogramMetricFamily(
             "yoloserve_latency_seconds",
             "From the last byte of the body to the answer, of pictures answered in time, by whom; "

@@ -215,9 +215,10 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
         response = Response(written, media_type=JSON, background=then)
     else:  # not raised: each of them counts, and by its own code
         response = refusal(refused[0], request.url.path)
+    hurried, among = is_hurried(request.scope), len(files)
     for error in refused:
-        serving.metrics.refusal(error, caller.traffic, hurried=is_hurried(request.scope))
+        serving.metrics.refusal(error, caller.traffic, hurried=hurried, among=among)
     waited_s = detector.clock() - read_at
     for answer in found:
-        serving.metrics.answered(answer, detector.info.classes, caller.traffic, waited_s)
+        serving.metrics.answered(answer, detector.info.classes, caller.traffic, waited_s, among)
     return response

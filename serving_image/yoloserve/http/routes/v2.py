@@ -219,7 +219,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen) -> Response
     response.background = BackgroundTask(serving.shadow.offer, drawn) if shows else None
     waited_s = detector.clock() - read_at
     for answer in answers:
-        serving.metrics.answered(answer, detector.info.classes, caller.traffic, waited_s)
+        serving.metrics.answered(answer, detector.info.classes, caller.traffic, waited_s, images)
     return response
 
 
