@@ -35,6 +35,7 @@ class Server:
         None  # in place of evidence: what it says, or why it cannot be read
     )
     requests: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    squared: dict[str, int] | None = field(default_factory=lambda: defaultdict(int))
     times: list[int] = field(default_factory=lambda: [0] * 99)
     sees: int = 3
     images: int = 0
@@ -89,9 +90,18 @@ class Server:
         self.frames["compared"] += n - failed
         self.frames["failed"] += failed
 
-    def answers(self, n: int, *, ms: float = 20.0, **found: int) -> None:
-        """Count `n` pictures that it answered itself, and the objects that it found in them."""
-        self.requests["ok"] += n
+    def outcome(self, outcome: str, n: int, *, among: int = 1) -> None:
+        """Count `n` pictures by what became of them, of requests of so many."""
+        self.requests[outcome] += n
+        if self.squared is not None:
+            self.squared[outcome] += n * among
+
+    def answers(self, n: int, *, ms: float = 20.0, among: int = 1, **found: int) -> None:
+        """Count `n` pictures that it answered itself, and the objects that it found in them.
+
+        among: of requests of how many.
+        """
+        self.outcome("ok", n, among=among)
         self.images += n
         self.times[bucket_of(ms / 1000)] += n
         for name, objects in found.items():
@@ -125,6 +135,7 @@ class Server:
                 "started": self.started,
                 "status": "ready",
                 "requests": {"request": self.requests},
+                "images_squared": self.squared,
                 "images": self.images,
                 "detections": self.objects,
                 "latency": {"request": {"first": 0, "counts": self.times}},

@@ -101,6 +101,8 @@ def metrics(server: Server) -> list[Series]:
     ]
     for outcome, n in {"ok": 0, **server.requests}.items():
         told.append(("yoloserve_requests_total", {"source": "request", "outcome": outcome}, n))
+    for outcome, n in (server.squared or {}).items():
+        told.append(("yoloserve_request_images_squared_total", {"outcome": outcome}, n))
     for name, n in server.objects.items():
         told.append(("yoloserve_detections_total", {"class": name}, n))
     told += _histogram("yoloserve_latency_seconds", {"source": "request"}, server.times)

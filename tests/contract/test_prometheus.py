@@ -57,14 +57,14 @@ class Server:
         if golden:
             self.metrics.registry.register(GoldenResults(lambda: golden))
 
-    def answers(self, classes: list[int], seconds: float, source: Traffic) -> None:
+    def answers(self, classes: list[int], seconds: float, source: Traffic, among: int = 1) -> None:
         detections = Detections(
             np.zeros((len(classes), 4), np.float32),
             np.full(len(classes), 0.5, np.float32),
             np.array(classes, np.int64),
         )
         answer = Answer(detections, 9, 9, Timing(0, 0, 0, 0, 0, 0), 0, 0, 0)
-        self.metrics.answered(answer, CLASSES, source, seconds)
+        self.metrics.answered(answer, CLASSES, source, seconds, among)
 
     def compares(self, stable: list[int], canary: list[int], revision: str = CANARY) -> None:
         boxes = np.array([[0, 0, 9, 9], [100, 0, 150, 50], [200, 0, 400, 200]], np.float32)
@@ -112,6 +112,7 @@ def judged(told: Evidence) -> Any:
         (
             told.revision,
             told.of_requests(),
+            told.images_squared,
             told.images,
             told.detections,
             told.probe,
@@ -150,10 +151,11 @@ def test_what_is_judged_is_the_same_whichever_way_it_came(golden: Any) -> None:
     server = Server(golden)
     assert judged(server.by_prometheus()) == judged(server.by_itself()), "before anything"
     for number in range(200):
-        server.answers([number % 4] * (number % 3), 0.0005 * 1.07**number, Traffic.REQUEST)
+        server.answers([number % 4] * (number % 3), 0.0005 * 1.07**number, Traffic.REQUEST, 4)
     server.answers([1], 0.02, Traffic.SHADOW)
     server.answers([1], 0.02, Traffic.GOLDEN)
-    server.metrics.refused("overloaded", Traffic.REQUEST)
+    server.metrics.refused("overloaded", Traffic.REQUEST, 16)
+    server.metrics.refused("invalid_image", Traffic.REQUEST, 1, 8)
     server.metrics.refused("internal", Traffic.SHADOW)
     for sees in (True, False, False):
         server.metrics.looked(sees=sees)
@@ -165,6 +167,8 @@ def test_what_is_judged_is_the_same_whichever_way_it_came(golden: Any) -> None:
     for outcome in Outcome:
         server.tallies.of(CANARY).frames[outcome] += 1
     ours, theirs = server.by_itself(), server.by_prometheus()
+    told = ours.images_squared or {}
+    assert (told["ok"], told["overloaded"], told["invalid_image"]) == (200 * 4, 16 * 16, 8)
     assert judged(theirs) == judged(ours)
     assert set(theirs.shadow) == {CANARY}, "of those that nobody asks for nothing is sent"
     assert theirs.started == server.by_prometheus().started, "the same process"

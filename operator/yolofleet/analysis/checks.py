@@ -14,7 +14,6 @@ from yolofleet.analysis.arms import (
 from yolofleet.analysis.evidence import Golden
 from yolofleet.analysis.statistics import (
     FACTOR,
-    LATENCY_LEAST,
     PASS_LOOKS,
     Demand,
     Tally,
@@ -22,6 +21,7 @@ from yolofleet.analysis.statistics import (
     has_failed,
     has_passed,
     is_in_time,
+    latency_least,
     quantile_ms,
     slower_by,
     turned_bad,
@@ -382,10 +382,11 @@ def _of_times(case: Case, name: str, does: str, stake: float) -> Finding:
     stable, canary = case.sums.pair(name)
     tally, buckets = case.sums.tally(name), slower_by(case.analysis.max_p99_ratio)
     limit, n = round(FACTOR**buckets, 2), sum(canary)
-    if n < LATENCY_LEAST:
-        message = f"{n} of {LATENCY_LEAST} answers to compare the times of"
+    least = latency_least(tally.cluster)
+    if n < least:
+        message = f"{n} of {least} answers to compare the times of"
         return Finding(Verdict.INCONCLUSIVE, message, None, limit, n)
-    proved = is_in_time(stable, canary, buckets, stake)
+    proved = is_in_time(stable, canary, buckets, stake, tally.cluster)
     passed = proved and tally.looks >= PASS_LOOKS and not tally.failing
     message = ", ".join(
         f"P{quantile * 100:.0f} {quantile_ms(stable, quantile):.3g}"

@@ -122,6 +122,8 @@ class Evidence(_Reported):
     started: Number
     status: Annotated[str, Field(max_length=64)] = ""
     requests: Annotated[dict[str, Outcomes], Field(max_length=8)] = {}
+    images_squared: Outcomes | None = None
+    """Of pictures, how many their requests have, added up; None: its server does not tell that."""
     images: Count = 0
     detections: Annotated[dict[Name, Count], Field(max_length=_MOST_SEEN)] = {}
     latency: Annotated[dict[str, Histogram], Field(max_length=8)] = {}

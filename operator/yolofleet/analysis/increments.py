@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from yolofleet.analysis.evidence import Evidence, Frames, Golden, Histogram, Shadow, Sizes
 
+MOST_TOGETHER = 1024  # pictures in one request: no server takes more
 _MOST = 10**9  # of anything that one pod counts between two looks
 ERRORS = frozenset({"internal", "overloaded", "deadline_exceeded", "blind", "keys_unavailable"})
 """Of a pod's outcomes, those that its revision answers for. `fetches_full` is no model's fault."""
@@ -80,13 +81,27 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """How requests went that a revision answered itself."""
+    """How requests went that a revision answered itself; what is counted is pictures.
+
+    together_good, together_bad: how many pictures the request of each had, on average over
+    pictures: of requests of sixteen, sixteen. tells_together: whether any pod tells so; else 1.
+    """
 
     good: int = 0
     bad: int = 0
     latency: tuple[int, ...] = _NO_TIMES
     images: int = 0
     objects: Mapping[str, int] = field(default_factory=dict)
+    together_good: float = 1.0
+    together_bad: float = 1.0
+    tells_together: bool = False
+
+    @property
+    def together(self) -> float:
+        """How many pictures came with each of all of them, itself included, on average."""
+        all_ = self.good + self.bad
+        squared = self.good * self.together_good + self.bad * self.together_bad
+        return squared / all_ if all_ else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +297,8 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
 
     A pod that was not read then is passed over: what it tells is of another time than the others.
     """
-    good = bad = images = 0
+    good = bad = images = good_squared = bad_squared = 0
+    tells = False
     latency = _NO_TIMES
     objects = Counter[str]()
     for pod, now in _readable(pods):
@@ -292,15 +308,41 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
         before = _before(now, seen)
         old = before.of_requests() if before else {}
         new = {name: _more(count, old.get(name, 0)) for name, count in now.of_requests().items()}
+        squared = _more_squared(now, before, new)
         good += new.get("ok", 0)
+        good_squared += squared.get("ok", 0)
         bad += sum(new.get(name, 0) for name in ERRORS)
+        bad_squared += sum(squared.get(name, 0) for name in ERRORS)
+        tells = tells or now.images_squared is not None
         times = before.latency.get("request", Histogram()) if before else Histogram()
         latency = summed(latency, _more_by_bucket(now.latency.get("request", Histogram()), times))
         images += _more(now.images, before.images if before else 0)
         counted = before.detections if before else {}
         for name, count in now.detections.items():
             objects[name] += _more(count, counted.get(name, 0))
-    return Answers(good, bad, latency, images, objects)
+    return Answers(
+        good,
+        bad,
+        latency,
+        images,
+        objects,
+        good_squared / good if good else 1.0,
+        bad_squared / bad if bad else 1.0,
+        tells,
+    )
+
+
+def _more_squared(now: Evidence, before: Evidence | None, new: Mapping[str, int]) -> dict[str, int]:
+    """Return what `new` pictures add of how many their requests have: 1 each, if it is not told.
+
+    No less than that, and no more than any server takes in one request: pods are not believed.
+    """
+    told = now.images_squared or {}
+    old = (before.images_squared if before else None) or {}
+    return {
+        name: min(max(_more(told.get(name, 0), old.get(name, 0)), n), MOST_TOGETHER * n)
+        for name, n in new.items()
+    }
 
 
 def _pairs(pods: list[Pod], memory: Memory, canary: str) -> Pairs:

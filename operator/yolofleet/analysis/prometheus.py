@@ -26,6 +26,7 @@ AT_A_TIME: Final = 25
 START: Final = "process_start_time_seconds"
 _INFO: Final = "yoloserve_model_info"
 _REQUESTS: Final = "yoloserve_requests_total"
+_SQUARED: Final = "yoloserve_request_images_squared_total"
 _DETECTIONS: Final = "yoloserve_detections_total"
 _LATENCY: Final = "yoloserve_latency_seconds_bucket"
 _CAPACITY: Final = "yoloserve_capacity_requests_per_second"
@@ -51,6 +52,7 @@ _OWN: Final[dict[str, tuple[str, ...]]] = {
     START: (),
     _INFO: ("revision", "name", "version", "sha256", "backend", "precision", "device"),
     _REQUESTS: ("source", "outcome"),
+    _SQUARED: ("outcome",),
     _DETECTIONS: ("class",),
     _CAPACITY: (),
     _PROBE_LOOKS: ("outcome",),
@@ -275,6 +277,7 @@ def _evidence(target: _Target, revision: str) -> Evidence:
         raise _NoEvidence(f"says that it is of {info[0][:63]!r}, not of {revision}")
     requests = _requests(target)
     images = requests.get("request", {}).get("ok", 0)
+    squared = {outcome: _count(n) for (outcome,), n in target.of(_SQUARED).items()}
     capacity = target.number(_CAPACITY)
     known = capacity is not None and isfinite(capacity)
     latency = _histogram(_LATENCY, {le: n for (_, le), n in target.of(_LATENCY).items()}, images)
@@ -284,6 +287,7 @@ def _evidence(target: _Target, revision: str) -> Evidence:
             "revision": revision,
             "started": target.number(START),
             "requests": requests,
+            "images_squared": squared or None,
             "images": images,
             "detections": {name: _count(n) for (name,), n in target.of(_DETECTIONS).items()},
             "latency": {"request": latency},

@@ -3,8 +3,9 @@
 A likelihood ratio is a supermartingale under every share on the good side of the limit, and so is
 the mean of six of them: under any such share it ever exceeds 1/alpha with a probability of at most
 alpha (Ville). So Fail and Pass may be asked at every look. Frames are not independent: logarithms
-are divided by a design effect, measured from look to look. What begins late is found by a CUSUM of
-the same six terms. Sources: Howard, Ramdas, McAuliffe, Sekhon 2021; Kish 1965 (design effect).
+are divided by a design effect, measured from look to look; of answers and their times by a fixed
+one and by how many pictures came in one request. What begins late is found by a CUSUM of the same
+six terms. Sources: Howard, Ramdas, McAuliffe, Sekhon 2021; Kish 1965 (design effect).
 """
 
 from bisect import bisect_left
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
-from math import exp, log, log2, sqrt
+from math import ceil, exp, log, log2, sqrt
 from operator import neg
 
 ALPHA = 1e-4  # of a false alarm, for one check of one release
@@ -108,6 +109,8 @@ class Tally:
     # Of the stable revision in the same looks, each of which weighs as it does here; in thousandths
     # of one counted here.
     beside: tuple[int, int] = (0, 0)
+    # Of those counted in `k` and in `n`, how many came together with each, added up; see `cluster`.
+    squared: tuple[int, int] = (0, 0)
 
     def plus(self, k: int, n: int) -> "Tally":
         """Return it with what one look counted, and no judgement.
@@ -129,7 +132,27 @@ class Tally:
             self.run,
             self.late,
             self.beside,
+            self.squared,
         )
+
+    def together(self, k: int, n: int, of_bad: float, of_all: float) -> "Tally":
+        """Return it with how many came together with each at a look that adds `k` of `n`."""
+        bad, all_ = self.squared
+        part = min(_MOST_OF_A_LOOK / n, 1.0) if n > 0 else 0.0
+        return replace(
+            self, squared=(bad + round(part * k * of_bad), all_ + round(part * n * of_all))
+        )
+
+    @property
+    def cluster(self) -> float:
+        """By how much one tells less than it would if each had come alone: they fail together.
+
+        Kish's design effect of clusters of m that are all alike: the sum of m^2 over that of m.
+        That of those that failed, if they came in larger ones: a large one among many small ones is
+        one failure, whatever all others are.
+        """
+        bad, all_ = self.squared
+        return max(1.0, all_ / max(self.n, 1), bad / max(self.k, 1))
 
     def compared(self, n: int, k_stable: int, n_stable: int) -> "Tally":
         """Return it with what the stable revision counted at a look that adds `n` here.
@@ -200,7 +223,8 @@ def looked(tally: Tally, k: int, n: int, demand: Demand) -> Tally:
     # As it is stored, so that whoever goes on from the status comes to the same.
     stored = tuple([round(min(max(0.0, one), 1e6), 2) for one in late])
     failing = now.failing + 1 if fails else 0
-    return Tally(now.k, now.n, now.looks, now.kk, now.kn, now.nn, failing, run, stored, now.beside)
+    counted = now.k, now.n, now.looks, now.kk, now.kn, now.nn
+    return Tally(*counted, failing, run, stored, now.beside, now.squared)
 
 
 def _fails(tally: Tally, design: float, demand: Demand) -> bool:
@@ -267,7 +291,7 @@ def _beyond(counts: Counts, bucket: int) -> int:
     return sum(counts[bucket + 1 :])
 
 
-def _places(stable: Counts, all_: int) -> Iterable[tuple[int, float, float]]:
+def _places(stable: Counts, all_: int, design: float) -> Iterable[tuple[int, float, float]]:
     """Of each quantile: its bucket, and the least and the largest share that may be beyond it.
 
     Of buckets that are as near one with less beyond it: where all answers are in one bucket, that.
@@ -278,7 +302,7 @@ def _places(stable: Counts, all_: int) -> Iterable[tuple[int, float, float]]:
         share = 1 - quantile
         bucket = _nearest(beyond, share * all_)
         above = beyond[bucket]
-        noise = (_LATENCY_DESIGN * above) ** 0.5
+        noise = (design * above) ** 0.5
         least, most = (above - noise) / all_, (above + 3 * noise + 3) / (all_ + 6)
         yield bucket, share if most <= share else least, max(most, share)
 
@@ -291,41 +315,54 @@ def _nearest(beyond: Sequence[int], aim: float) -> int:
     return few
 
 
-def slowness(stable: Counts, canary: Counts, buckets: int) -> float:
-    """Return the evidence that the canary is slower by more than so many buckets."""
-    ns, n = sum(stable), sum(canary)
+def latency_least(cluster: float) -> int:
+    """Return of how many answers anything is said, where so many come together."""
+    return ceil(LATENCY_LEAST * cluster)
+
+
+def slowness(stable: Counts, canary: Counts, buckets: int, cluster: float = 1.0) -> float:
+    """Return the evidence that the canary is slower by more than so many buckets.
+
+    cluster: how many answers came together with each, and so took as long.
+    """
+    ns, n, design = sum(stable), sum(canary), _LATENCY_DESIGN * cluster
     if not ns or not n:
         return 0.0
     logs = []
-    for bucket, _, at_most in _places(stable, ns):
+    for bucket, _, at_most in _places(stable, ns, design):
         if at_most >= _LARGEST:  # nothing can be more
             logs.append(0.0)
             continue
         k = _beyond(canary, min(bucket + buckets, BUCKETS - 2))
-        logs.append(evidence(k, n, ceiling(round(at_most, 4)).beyond, _LATENCY_DESIGN))
+        logs.append(evidence(k, n, ceiling(round(at_most, 4)).beyond, design))
     return mean_evidence(logs)
 
 
-def is_slow(stable: Counts, canary: Counts, buckets: int) -> bool:
+def is_slow(stable: Counts, canary: Counts, buckets: int, cluster: float = 1.0) -> bool:
     """Say whether this look would have it fail."""
-    return sum(canary) >= LATENCY_LEAST and slowness(stable, canary, buckets) >= log(1 / ALPHA)
+    if sum(canary) < latency_least(cluster):
+        return False
+    return slowness(stable, canary, buckets, cluster) >= log(1 / ALPHA)
 
 
-def is_in_time(stable: Counts, canary: Counts, buckets: int, stake: float = 1.0) -> bool:
+def is_in_time(
+    stable: Counts, canary: Counts, buckets: int, stake: float = 1.0, cluster: float = 1.0
+) -> bool:
     """Say whether it is proved at P50, P90 and P99 that it is slower by no more than so much.
 
     stake: how many times more of its own answers may be late, as it answers but a part of all.
     """
     ns, n = sum(stable), sum(canary)
-    if n < LATENCY_LEAST or ns < LATENCY_LEAST:
+    least, design = latency_least(cluster), _LATENCY_DESIGN * cluster
+    if n < least or ns < least:
         return False
-    for bucket, least, _ in _places(stable, ns):
-        at_least = least * stake
+    for bucket, share, _ in _places(stable, ns, design):
+        at_least = share * stake
         if at_least >= 0.9:
             continue  # even if nearly all of its answers were later, all together were in time
         k = _beyond(canary, min(bucket + buckets, BUCKETS - 2))
         within = ceiling(round(max(at_least, _SMALLEST), 4)).within
-        if evidence(k, n, within, _LATENCY_DESIGN) < _PROOF:
+        if evidence(k, n, within, design) < _PROOF:
             return False
     return True
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import accumulate
+from math import ceil
 from operator import sub
 
 from yolofleet.analysis.evidence import Histogram, Sizes
-from yolofleet.analysis.increments import Answers, Look, Pairs, summed
+from yolofleet.analysis.increments import MOST_TOGETHER, Answers, Look, Pairs, summed
 from yolofleet.analysis.statistics import (
     ALPHA,
     Counts,
@@ -75,9 +76,10 @@ def demand(name: str, sums: Sums, analysis: Analysis) -> Demand:
         return Demand(ceiling(analysis.max_added), LEAST_OBJECTS)
     if name in (COPIES, REQUESTS):
         twice = 2 * round(sums.tally(name).share_beside, 4)
-        least = LEAST_COPIES if name == COPIES else LEAST_REQUESTS
+        tally = sums.tally(name)
+        least = LEAST_COPIES if name == COPIES else ceil(LEAST_REQUESTS * tally.cluster)
         limit = ceiling(max(analysis.max_error_rate, twice))
-        return Demand(limit, least, design=_BURSTS, patient=False)
+        return Demand(limit, least, design=_BURSTS * tally.cluster, patient=False)
     names, share = (
         (sums.sizes(), analysis.min_kept_by_size)
         if name in SIZES
@@ -218,8 +220,18 @@ def _looked(sums: Sums, counted: Iterable[tuple[str, int, int]], analysis: Analy
     return replace(sums, tallies=tallies)
 
 
-def _failures(sums: Sums, name: str, k: int, n: int, stable: Answers, analysis: Analysis) -> Sums:
+def _failures(
+    sums: Sums,
+    name: str,
+    k: int,
+    n: int,
+    stable: Answers,
+    analysis: Analysis,
+    together: tuple[float, float] = (1.0, 1.0),
+) -> Sums:
     """Add what failed at one look, beside what did of the stable revision's own requests.
+
+    together: how many came together with each of those that failed, and of all.
 
     A fault that begins late is looked for by what that one did since it began, as near as a look
     tells: what both do for a minute is none.
@@ -227,8 +239,8 @@ def _failures(sums: Sums, name: str, k: int, n: int, stable: Answers, analysis: 
     if n <= 0:
         return sums
     all_ = stable.good + stable.bad
-    tally = sums.tally(name).compared(n, stable.bad, all_)
-    asked = demand(name, replace(sums, tallies={name: tally}), analysis)
+    tally = sums.tally(name).compared(n, stable.bad, all_).together(k, n, *together)
+    asked = demand(name, replace(sums, tallies={name: tally.plus(k, n)}), analysis)
     twice = 2 * round(stable.bad / all_, 4) if all_ else 0.0
     asked = replace(asked, lately=ceiling(max(asked.limit.share, twice)))
     return replace(sums, tallies={**sums.tallies, name: looked(tally, k, n, asked)})
@@ -244,20 +256,44 @@ def _like(name: str) -> str:
 def _plus_answers(sums: Sums, look: Look, analysis: Analysis, weight: int) -> Sums:
     canary, stable = look.canary, look.stable
     all_ = canary.good + canary.bad
-    sums = _failures(sums, REQUESTS, canary.bad, all_, stable, analysis)
+    beside, together = _as_counted(stable, canary), (canary.together_bad, canary.together)
+    sums = _failures(sums, REQUESTS, canary.bad, all_, beside, analysis, together)
     if sum(canary.latency):
         sums = _thinned(sums, weight)
-    return _timed(sums, LATENCY, stable.latency, canary.latency, analysis)
+    times = stable.latency, canary.latency
+    return _timed(sums, LATENCY, *times, analysis, canary.together_good)
 
 
-def _timed(sums: Sums, name: str, stable: Counts, canary: Counts, analysis: Analysis) -> Sums:
-    """Add times of both arms; the tally of that name counts looks, and those that speak against."""
+def _as_counted(stable: Answers, canary: Answers) -> Answers:
+    """Return what the stable one would have counted, if its server is older than the canary's.
+
+    One that does not tell how pictures come counts a request of several that failed once, however
+    many it had: as many as the canary's have.
+    """
+    if stable.tells_together or not canary.tells_together:
+        return stable
+    return replace(stable, bad=round(stable.bad * canary.together))
+
+
+def _timed(
+    sums: Sums,
+    name: str,
+    stable: Counts,
+    canary: Counts,
+    analysis: Analysis,
+    together: float = 1.0,
+) -> Sums:
+    """Add times of both arms; the tally of that name counts looks, and those that speak against.
+
+    together: how many answers of the canary's came together with each.
+    """
     if not sum(canary):
         return sums
     ours, its = sums.pair(name)
     ours, its = summed(ours, stable), summed(its, canary)
-    tally = sums.tally(name).plus(0, sum(canary))
-    slow = is_slow(ours, its, slower_by(analysis.max_p99_ratio))
+    n = sum(canary)
+    tally = sums.tally(name).together(0, n, 0.0, together).plus(0, n)
+    slow = is_slow(ours, its, slower_by(analysis.max_p99_ratio), tally.cluster)
     tally = replace(tally, failing=tally.failing + 1 if slow else 0)
     times = {**sums.times, f"{name} stable": ours, f"{name} canary": its}
     return replace(sums, tallies={**sums.tallies, name: tally}, times=times)
@@ -308,7 +344,11 @@ def _tally(stored: Sum) -> Tally:
     whole = 0 <= k <= n and 0 <= looks <= n and (looks or not n) and 0 <= k_beside <= n_beside
     if not whole:  # written by somebody else
         return Tally()
-    return Tally(k, n, looks, kk, kn, nn, failing, run, late, (k_beside, n_beside))
+    rest = failing, run, late, (k_beside, n_beside)
+    if stored.name in _OF_KNOWN_DESIGN:  # 0 by an older operator: nothing came together
+        squared = min(max(kk, k), MOST_TOGETHER * k), min(max(nn, n), MOST_TOGETHER * n)
+        return Tally(k, n, looks, 0, 0, 0, *rest, squared)
+    return Tally(k, n, looks, kk, kn, nn, *rest)
 
 
 def written(sums: Sums) -> dict[str, list[Sum] | list[Latencies] | list[Confusion]]:
@@ -324,7 +364,11 @@ def written(sums: Sums) -> dict[str, list[Sum] | list[Latencies] | list[Confusio
 
 
 def _sum(name: str, tally: Tally) -> Sum:
-    squares = (0, 0, 0) if name in _OF_KNOWN_DESIGN else (tally.kk, tally.kn, tally.nn)
+    squares = tally.kk, tally.kn, tally.nn
+    if name in _OF_KNOWN_DESIGN:
+        # Where each came alone, nothing is written.
+        squared = tally.squared if tally.squared != (tally.k, tally.n) else (0, 0)
+        squares = squared[0], 0, squared[1]
     counts = [tally.k, tally.n, tally.looks, *squares, tally.failing, tally.run, *tally.beside]
     while len(counts) > 1 and not counts[-1]:  # a status is small; what is left out is read as 0
         counts.pop()

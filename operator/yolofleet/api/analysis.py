@@ -215,7 +215,7 @@ class Sum(ApiModel):
     name: Name = Field(description="Of what.")
     counts: Annotated[list[int], Field(max_length=10)] = Field(
         description="Counted: good or bad ones, all, looks, and sums of squares, by which it is"
-        " known how much pictures of one camera resemble each other."
+        " known how much pictures of one camera, or of one request, resemble each other."
     )
     late: Annotated[list[float], Field(max_length=6)] | None = Field(
         default=None, description="Evidence of a fault that began late."
