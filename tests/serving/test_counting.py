@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from yoloserve import detector
+from yoloserve.errors import Blind
 from yoloserve.telemetry.metrics import FROM_THE_START
 
 LATE = {"X-Deadline-Ms": "0.001"}
@@ -172,7 +173,7 @@ async def test_what_cannot_be_compressed_was_not_answered(serve, monkeypatch, jp
         assert await counts(served) == {"internal": 2}
 
 
-async def test_a_request_whose_pictures_nobody_counted_is_one(serve, jpeg: bytes) -> None:
+async def test_the_first_request_whose_pictures_nobody_counted_is_one(serve, jpeg) -> None:
     async with serve(max_images=2) as served:
         raw = await served.client.post("/v1/detect/batch", content=jpeg)
         assert raw.status_code == 415
@@ -181,6 +182,40 @@ async def test_a_request_whose_pictures_nobody_counted_is_one(serve, jpeg: bytes
         assert (await served.client.post(**form(jpeg, jpeg))).status_code == 503
         once = {"unsupported_media_type": 1, "invalid_parameter": 1, "overloaded": 1}
         assert await counts(served) == once
+
+
+@several
+async def test_one_that_is_refused_before_it_is_read_is_as_many_as_those_before_it(
+    serve, monkeypatch, jpeg, request_of
+) -> None:
+    def blind(_: Any) -> None:
+        raise Blind("sees nothing")
+
+    async with serve() as served:
+        limit = served.core.admission._limit
+        for full in (False, True) * 10:
+            served.core.admission._limit = (lambda: 0) if full else limit
+            answer = await served.client.post(**request_of(*[jpeg] * 4))
+            assert answer.status_code == (503 if full else 200)
+        assert await counts(served) == {"ok": 40, "overloaded": 40}
+        load = served.serving.evidence()["load"]
+        assert (load["offered"], load["refused"]) == (80, 40)
+        served.core.admission._limit = limit
+        assert (await served.detect(jpeg)).status_code == 200
+        monkeypatch.setattr(type(served.serving), "refuse_if_blind", blind)
+        assert (await served.client.post(**request_of(*[jpeg] * 4))).status_code == 503
+        assert (await served.detect(jpeg)).status_code == 503
+        assert (await counts(served))["blind"] == 4 + 1, "each as those that came its way"
+
+
+async def test_as_many_as_those_before_it_are_their_mean(serve, jpeg: bytes) -> None:
+    async with serve(max_images=8) as served:
+        for _ in range(40):
+            for images in (1, 8):
+                assert (await served.client.post(**form(*[jpeg] * images))).status_code == 200
+        served.core.admission._limit = lambda: 0
+        assert (await served.client.post(**form(jpeg))).status_code == 503
+        assert (await counts(served))["overloaded"] in (4, 5)
 
 
 @several

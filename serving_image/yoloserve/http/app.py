@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Scope
 
 from yoloserve import errors
-from yoloserve.http.callers import ClientGone, images_in, is_hurried, traffic_of
+from yoloserve.http.callers import ClientGone, Sizes, images_in, is_hurried, traffic_of
 from yoloserve.http.middleware import (
     AnswersBugs,
     AsAtTheRoot,
@@ -64,7 +64,7 @@ def create_app(serving: Serving, lifespan: Lifespan | None = None) -> FastAPI:
         servers=[{"url": "./"}],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    app.state.serving = serving
+    app.state.serving, app.state.sizes = serving, Sizes()
     _complete(app.openapi())  # made once, and kept by FastAPI
     app.add_exception_handler(errors.Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid_parameter)

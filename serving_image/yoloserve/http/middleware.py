@@ -15,7 +15,7 @@ from yoloserve.access.clients import Client
 from yoloserve.access.credentials import Access
 from yoloserve.detector import Answer
 from yoloserve.errors import Overloaded, Refusal
-from yoloserve.http.callers import TRAFFIC, traffic_of
+from yoloserve.http.callers import TRAFFIC, images_in, traffic_of
 from yoloserve.http.protocol import CROWDED
 from yoloserve.http.replies import detects, refusal
 from yoloserve.http.serving import Serving
@@ -221,7 +221,7 @@ class Door:
             return
         error = Overloaded("all connections are taken, or all that one client may have then")
         if detects(scope["path"]):
-            self._metrics.refusal(error, traffic_of(scope))
+            self._metrics.refusal(error, traffic_of(scope), images=images_in(scope))
         await refusal(error, scope["path"])(scope, receive, send)
 
 
@@ -267,7 +267,7 @@ class Guarded:
             client = await self._access.client(Headers(scope=scope))
         except Refusal as error:
             if detects(scope["path"]):
-                self._metrics.refused(error.code, traffic_of(scope))
+                self._metrics.refused(error.code, traffic_of(scope), images_in(scope))
             response = refusal(error, scope["path"], {"WWW-Authenticate": self._access.challenge})
             await response(scope, receive, send)
             return

@@ -311,8 +311,8 @@ class _Requests(Collector):
         family = CounterMetricFamily(
             "yoloserve_requests",
             "Pictures to detect in, by what became of them: ok, canceled, or the code of the "
-            "error; and by whom. A request of several is so many, unless it was refused before "
-            "they were counted. "
+            "error; and by whom. A request of several is so many; one that was refused "
+            "before they were counted as many as those before it on average. "
             "hurried: deadline_exceeded, by a deadline of the caller's shorter than the server's",
             labels=["outcome", "source"],
         )

@@ -8,7 +8,7 @@ from starlette.background import BackgroundTask
 from yoloserve.detections.postprocess import Options
 from yoloserve.detector import Answer
 from yoloserve.errors import Refusal
-from yoloserve.http.callers import is_hurried, while_connected
+from yoloserve.http.callers import is_hurried, sizes_of, while_connected
 from yoloserve.http.declared import DeclaredRoute
 from yoloserve.http.dependencies import Asked, Calling
 from yoloserve.http.negotiation import prefers
@@ -189,7 +189,8 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
     serving = serving_of(request.app)
     detector = serving.detector
     async with serving.bodies.images_of(request) as files:
-        read_at, request.state.images = detector.clock(), len(files)
+        read_at = detector.clock()
+        sizes_of(request.app).counted(request.scope, len(files))
         if len(files) > 1:
             await serving.spend(caller.client, len(files) - 1)  # the first one is paid for
         deadline, request.state.hurried = caller.deadline(detector, len(files))

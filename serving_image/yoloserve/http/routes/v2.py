@@ -12,7 +12,7 @@ from yoloserve.detector import Answer, Detector
 from yoloserve.errors import InvalidParameter, Refusal, UnknownModel, quoted
 from yoloserve.http import compression
 from yoloserve.http import inference_protocol as protocol
-from yoloserve.http.callers import while_connected
+from yoloserve.http.callers import sizes_of, while_connected
 from yoloserve.http.dependencies import Calling, Counted, Served
 from yoloserve.http.options import class_indices, option_of
 from yoloserve.http.replies import documented
@@ -190,7 +190,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen) -> Response
         large = (len(body) if length is None else length) > LARGE_JSON_BYTES
         async with serving.large_json if large else nullcontext():
             inference = await detector.off_loop(protocol.read, body, length, limits)
-        images = request.state.images = len(inference.sources)
+        images = sizes_of(request.app).counted(request.scope, len(inference.sources))
         if images > 1:
             await serving.spend(caller.client, images - 1)
         options = asked_in(inference.parameters, detector)
