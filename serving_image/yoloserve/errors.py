@@ -57,25 +57,42 @@ ENDS_OF_WORDS = ",;.:!'\"`)]}>"
 
 def without_credentials(text: str) -> str:
     """Cut users, passwords and queries off all addresses in a text: a query may be a signature."""
-    return WORD.sub(lambda word: _bare(word[0]), text)
+    return WORD.sub(lambda word: bare(word[0]), text)
 
 
-def _bare(word: str) -> str:
+def bare(word: str) -> str:
     """Cut what is secret off a word if it is an address; in doubt more.
 
-    A password may have any of `@/?:'"` in it. What is before the last @ goes, but for a plain
-    path's, and a digest's (oci://).
+    A password may have any of `@/?:'"` in it. What is before the last @ goes, but for a path's.
     """
     scheme, found, rest = word.partition("://")
     if not found:
         return word
     address = rest.rstrip(ENDS_OF_WORDS)
-    end, (address, digest, of) = rest[len(address) :], address.partition("@sha256:")
+    end = rest[len(address) :]
     user, at, after = address.rpartition("@")
-    if at and (":" in user or "/" not in user):
+    if at and not _is_of_a_path(user, scheme):
         address = f"…@{after}"
-    address, query, _ = (address + digest + of).partition("?")
+    address, query, _ = address.partition("?")
     return scheme + found + address + (query and "?…") + end
+
+
+HOST_WITH_PORT = re.compile(r"[\w.-]+:\d{1,5}|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+NO_USERS = ("demo", "file", "oci", "pvc", "s3")
+
+
+def _is_of_a_path(before: str, scheme: str) -> bool:
+    """Say whether the @ after `before` is one of a path: `https://HOST:8443/gate@v7/best.onnx`.
+
+    What reads like a host and its port is one, as each URL parser has it: nobody can tell a user
+    whose password goes on with a / after five digits at most, and no client would send that one.
+    """
+    host, slash, _ = before.partition("/")
+    if not slash:
+        return False
+    if HOST_WITH_PORT.fullmatch(host) or ":" not in before:
+        return True
+    return ":" not in host and scheme.endswith(NO_USERS)
 
 
 class StartupFailure(YoloserveError):

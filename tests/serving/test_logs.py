@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import indent
 
+import pytest
+
 from yoloserve.errors import without_credentials
 from yoloserve.telemetry import logs
 
@@ -79,6 +81,25 @@ print(decode(good.tobytes(), max_pixels=10_000).shape)
 def test_a_long_word_is_looked_through_once() -> None:
     word = "x" * 1_000_000  # hours, if each letter was looked at once for each before it
     assert without_credentials(f"{word} {word}://a:b@c/?d") == f"{word} {word}://…@c/?…"
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        (
+            "https://nexus:8081/npm/@vision/gate.onnx?a",
+            "https://nexus:8081/npm/@vision/gate.onnx?…",
+        ),
+        ("https://[2001:db8::7]/gate@7/a.onnx", "https://[2001:db8::7]/gate@7/a.onnx"),
+        ("oci://r:5000/g@sha512:12#a@7.onnx", "oci://r:5000/g@sha512:12#a@7.onnx"),
+        ("s3://bucket/cam:1@gate.onnx", "s3://bucket/cam:1@gate.onnx"),
+        ("s3://KEY:se/cret@bucket/a.onnx", "s3://…@bucket/a.onnx"),
+        ("https://me:se/cret@nexus:8081/a", "https://…@nexus:8081/a"),
+        ("https://me:cret@sha256:8443/a.onnx", "https://…@sha256:8443/a.onnx"),
+    ],
+)
+def test_what_is_no_user_of_an_address_stays(word: str, shown: str) -> None:
+    assert without_credentials(f"no {word}, now") == f"no {shown}, now"
 
 
 def test_a_line_with_a_password_stays_one_of_json() -> None:

@@ -228,6 +228,24 @@ def test_what_is_wrong_in_a_canary_is_said_when_it_is_parsed(detector_with, part
         ("oci://registry/gate@sha256:12#gate.onnx", "oci://registry/gate@sha256:12#gate.onnx"),
         ("https://me:s3/cret@store/a.onnx", "https://store/a.onnx"),
         ("https://me:s3 cret@store/a.onnx", "https://store/a.onnx"),
+        ("https://me:cret@sha256:8443/a.onnx", "https://sha256:8443/a.onnx"),
+        ("s3://KEY:se/cret@bucket/a.onnx", "s3://bucket/a.onnx"),
+        ("oci://me:cret@reg:5000/g:v1", "oci://reg:5000/g:v1"),
+        *(
+            (whole, whole)
+            for whole in (
+                "https://nexus.shop.svc:8081/repository/npm/@vision/gate/gate-1.0.onnx",
+                "https://models.shop:8443/gate@v7/best.onnx",
+                "https://minio:9000/models/gate@2026-01-02T03:04/a.onnx",
+                "https://[2001:db8::7]/gate@7/a.onnx",
+                "https://[2001:db8::7]:8443/gate@7/a.onnx",
+                "oci://registry:5000/gate@sha512:12#gate.onnx",
+                "oci://registry/gate:v7@sha512:12",
+                "pvc://models/a:b@c/gate.onnx",
+                "s3://bucket/cam:1@gate.onnx",
+                "file:///models/2026-01-01T10:00@a.onnx",
+            )
+        ),
     ],
 )
 def test_an_address_is_shown_without_credentials_or_a_signature(detector_with, uri, shown):

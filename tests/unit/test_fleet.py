@@ -142,7 +142,8 @@ def test_the_load_is_told_where_replicas_follow_it(world: Any) -> None:
         ("(https://h/x?a=1,s3;cr)et&b=2).", "(https://h/x)."),
         ("https://me:hun/t@r2@h/x", "https://h/x"),
         ("https://me:p?w@h/x", "https://h/x"),
-        ("https://me:2024/pw@h/x", "https://h/x"),
+        ("https://me:20240101/pw@h/x", "https://h/x"),
+        ("https://me:2024/x@h/x", "https://me:2024/x@h/x"),  # a host and its port, to all clients
         ("https://me:p/a?b@h/x?c", "https://h/x"),
         ("s3://KEY:/ab@minio:9000/m?x", "s3://minio:9000/m"),
         ("https://h/a@b/x?sig=1", "https://h/a@b/x"),
