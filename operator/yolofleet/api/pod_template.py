@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import Field
 
-from yolofleet.api.base import ApiModel, FreeForm
+from yolofleet.api.base import ApiModel, FreeForm, first_of
 from yolofleet.api.names import GROUP, child_labels
 from yolofleet.runtime.amounts import POD, unreadable
 from yolofleet.runtime.nesting import deeper_than
-from yolofleet.runtime.quoting import cut, quoted
+from yolofleet.runtime.quoting import below, cut, quoted
 
 SERVER_CONTAINER = "yoloserve"
 SERVER_PORT = ("http", 8080)
@@ -195,7 +195,7 @@ def problems(
         )
         return
     yield from _of_metadata(template.metadata, f"{path}.metadata")
-    wrong = list(_unmergeable(template.spec, f"{path}.spec"))
+    wrong = first_of(_unmergeable(template.spec, f"{path}.spec"))
     settings = SERVER_SETTINGS | (GUARD_SETTINGS if guarded else {})
     settings |= {name: fix for name, fix in MODEL_SETTINGS.items() if name in said}
     yield from wrong or _of_spec(template.spec, mounts, settings, f"{path}.spec")
@@ -214,7 +214,7 @@ def _unmergeable(value: object, path: str, name: str = "") -> Iterator[str]:
             if str(key).startswith("$"):
                 yield f"{path}.{cut(key)}: directives of patches are not understood; remove it"
             else:
-                yield from _unmergeable(inner, f"{path}.{cut(key)}", key)
+                yield from _unmergeable(inner, below(path, f".{cut(key)}"), key)
     elif isinstance(value, list):
         yield from _unmergeable_items(value, path, MERGE_KEYS.get(name))
 
@@ -222,7 +222,7 @@ def _unmergeable(value: object, path: str, name: str = "") -> Iterator[str]:
 def _unmergeable_items(items: list[object], path: str, key: str | None) -> Iterator[str]:
     seen = set()
     for number, item in enumerate(items):
-        here = f"{path}[{number}]"
+        here = below(path, f"[{number}]")
         if key and not (isinstance(item, Mapping) and isinstance(item.get(key), str | int)):
             yield f"{here}: every item needs a {key}"
             continue
