@@ -130,6 +130,22 @@ def test_what_is_said_of_pods_that_cannot_be_made_is_told_with_the_users_field(w
     assert "x2x" not in seen.failure.message
 
 
+def test_a_pod_that_a_policy_quotes_whole_is_told_by_its_beginning(world):
+    """A ReplicaSet passes on all that a webhook said: 64 kB took half a minute, at each look."""
+    world.settle()
+    [deployment] = world.deployments().values()
+    told = f"denied the request: container <side> has an invalid image <{'spec[' * 400_000}>"
+    refused = {"type": "ReplicaFailure", "status": "True", "message": told}
+    deployment["status"] = {"conditions": [refused]}
+    [seen] = world.observed().revisions.values()
+    assert len(seen.failure.message) < 20_000
+
+
+def test_a_place_without_an_end_is_looked_for_in_no_more_than_a_name():
+    said = "spec[" * 100_000
+    assert len(of_a_pod({}, said, Origin())) < 5 * len(said)
+
+
 def test_what_is_claimed_is_called_as_it_was_written_by_whose_claim_it_is(world):
     world.inventory = Inventory({"gpu.example.com": ()})
     asked = {"deviceClassName": "gpu.example.com"}

@@ -99,7 +99,8 @@ def steady(message: str) -> str:
     return _OUR_SIDE.sub("", message)
 
 
-_STEPS = r"(?:\.?[A-Za-z]\w*|\[[^\]\s]*\])*"
+# A key is a name: else what is quoted is searched for its ] from each [ on.
+_STEPS = r"(?:\.?[A-Za-z]\w*|\[[^\]\s]{0,253}\])*"
 _STEP = re.compile(r"([A-Za-z]\w*)|\[([^\]]*)\]")
 
 

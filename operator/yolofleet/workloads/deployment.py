@@ -148,7 +148,9 @@ def read(manifest: Manifest, _pods: Sequence[Manifest], _now: datetime, /) -> Ru
     )
 
 
-_POD_NAME = re.compile(r'[Pp]ods? "[^"]*" is ')
+_POD_NAME = re.compile(r'[Pp]ods? "[^"]{0,253}" is ')
+_MOST_TOLD = 2_000
+"""Characters: a policy that refuses a pod may quote all that is in it."""
 
 
 def _failure(name: str, status: Manifest) -> Failure | None:
@@ -159,7 +161,8 @@ def _failure(name: str, status: Manifest) -> Failure | None:
     conditions = {c["type"]: c for c in status.get("conditions", [])}
     refused, progress = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
     if refused.get("status") == "True":
-        message = _POD_NAME.sub("pods are ", refused.get("message", ""))  # a new name each time
+        message = refused.get("message", "")[:_MOST_TOLD]
+        message = _POD_NAME.sub("pods are ", message)  # a new name each time
         return Failure(Reason.PODS_REFUSED, f"no pod can be made: {message}")
     if progress.get("reason") == "ProgressDeadlineExceeded":
         return Failure(
