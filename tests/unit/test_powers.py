@@ -139,6 +139,40 @@ ANNOTATED = [
         '{"r":{"projected":{"sources":[{"serviceaccounttoken":{}}]}}}',
         "serviceAccount",
     ),
+    (f"{ISTIO}/userVolume", '{"r":{"ho\u017ftPath":{"path":"/"}}}', "hostPath"),
+    (f"{ISTIO}/userVolume", '{"r":{"\u017fecret":{"secretName":"s"}}}', "secrets"),
+    (
+        f"{ISTIO}/userVolume",
+        '{"r":{"csi":{"nodePublishSecretRef":{"name":"s"}},"csi":{}}}',
+        "secrets",
+    ),
+    (f"{ISTIO}/userVolume", json.dumps({'a"\n  - hostPath: {path: /}': {}}), "hostPath"),
+    (f"{ISTIO}/userVolumeMount", json.dumps({'a"\n- name: "own': {}}), "containers"),
+    ("apm.datadoghq.com/env", json.dumps({"A\n  - name: own": "x"}), "containers"),
+    ("apm.datadoghq.com/env", json.dumps({"A": 'x"\n  - name: own'}), "containers"),
+    ("proxy.istio.io/config", 'proxyMetadata: {A: "x\\n- name: own"}', "containers"),
+    ("proxy.istio.io/config", "proxyMetadata:\n  A: 'x\"'", "containers"),
+    ("proxy.istio.io/config", 'proxyMetadata:\n  A: a"b"', "containers"),
+    ("proxy.istio.io/config", "proxyMetadata:\n  A: |\n    x", "containers"),
+    *(
+        (f"{ISTIO}/logLevel", f"warning\n  - name: own{more}", power)
+        for more, power in (
+            ("", "containers"),
+            ("\n    securityContext: {privileged: true}", "privileged"),
+            ("\n  volumes: [{hostPath: {path: /}}]", "hostPath"),
+            ("\n  volumes: [{secret: {secretName: s}}]", "secrets"),
+            ("\n  serviceAccountName: admin", "serviceAccount"),
+        )
+    ),
+    *(
+        (f"{ISTIO}/{name}", '1"\n  privileged: "', "privileged")
+        for name in (
+            *("componentLogLevel", "agentLogLevel", "proxyCPU", "proxyMemory"),
+            *("proxyCPULimit", "proxyMemoryLimit", "a-newer-one"),
+        )
+    ),
+    ("traffic.sidecar.istio.io/excludeInterfaces", 'eth0"', "privileged"),
+    ("istio.io/anything", "a\u2028b", "privileged"),
     (f"{ISTIO}/userVolume", "[what is this", "hostPath"),
     (f"{ISTIO}/userVolume", "[" * 60 + "]" * 60, "secrets"),
 ]
@@ -189,8 +223,14 @@ def test_everyday_annotations_take_none(detector_with):
         f"{ISTIO}/proxyCPU": "100m",
         f"{ISTIO}/userVolume": '[{"name":"a","configMap":{"name":"a"}},{"name":"b","emptyDir":{}}]',
         f"{ISTIO}/userVolumeMount": '[{"name":"a","mountPath":"/a"}]',
-        "proxy.istio.io/config": "holdApplicationUntilProxyStarts: true",
-        "team": "unconfined",
+        f"{ISTIO}/componentLogLevel": "misc:error,rbac:debug",
+        f"{ISTIO}/statsInclusionRegexps": r".*\(circuit\)",
+        "traffic.sidecar.istio.io/excludeOutboundIPRanges": "10.0.0.0/8, 169.254.169.254/32",
+        "traffic.sidecar.istio.io/includeInboundPorts": "*",
+        "proxy.istio.io/config": 'proxyMetadata:\n  A: \'true\'  # so\n  "B": "x=y"\n'
+        'tracing: {zipkin: {"address":"zipkin.trace:9411"}}\ntags: [a, b]\n',
+        "apm.datadoghq.com/env": '{"DD_ENV":"prod"}',
+        "team": 'unconfined\n"',
     }
     spec = detector_with(podTemplate={"metadata": {"annotations": annotations}}).spec
     assert list(uses(spec)) == []

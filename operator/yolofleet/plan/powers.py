@@ -5,6 +5,8 @@ pods as it judges all of a namespace; this tells the editor, and holds what admi
 of: accounts, Secrets, images of others.
 """
 
+import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -133,29 +135,89 @@ def _of_annotations(annotations: Mapping[str, Any], path: str) -> Iterator[Use]:
         here = f"{path}[{cut(name)}]"
         if name.startswith(_APP_ARMOR) and value == "unconfined":
             yield Use(Power.PRIVILEGED, here)
+        if _may_be_more(name, str(value)):
+            yield from (Use(power, here) for power in _OF_MORE)
         elif name == _MORE_VOLUMES:
-            yield from _of_injected(value, here)
+            for volume in _named(str(value)):
+                yield from _of_volume(volume, here)
         elif name in _TO_THE_INJECTOR:
             power, values = _TO_THE_INJECTOR[name]
             if not values or value in values:
                 yield Use(power, here)
 
 
-def _of_injected(volumes: object, path: str) -> Iterator[Use]:
-    """Look into volumes that are written as JSON: a list, or a map by their names.
+_OF_MORE: Final = (
+    Power.CONTAINERS,
+    Power.PRIVILEGED,
+    Power.HOST_PATH,
+    Power.SECRETS,
+    Power.SERVICE_ACCOUNT,
+)
+_SIGN: Final = r"(?:[A-Za-z0-9 ._,/*+=%@$()-]|:(?! ))"
+_PLAIN: Final = re.compile(rf"{_SIGN}*+")
+_QUOTED: Final = rf"""(?<![^\s\[{{,:])(?:"{_SIGN}*+"|'{_SIGN}*+')"""
+_CONFIG: Final = re.compile(rf"(?:{_QUOTED}|{_SIGN}|[:{{}}\[\]#\n])*+")
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_BY_NAME: Final = (_MORE_VOLUMES, "sidecar.istio.io/userVolumeMount")
 
-    What reads them minds no capitals; what cannot be read here may be readable there.
+
+def _may_be_more(name: str, value: str) -> bool:
+    """Say whether an annotation may become more of a pod than a value in it.
+
+    Istio's injector fills its template in as text and reads that as YAML: a line's end or a
+    quotation mark in one of its annotations, or in a key of what it reads as JSON, is a container
+    of any kind. What cannot be read here may be readable there. Statistics are no part of it.
     """
+    if name == "proxy.istio.io/config":  # its proxyMetadata is filled in too; no escapes, no blocks
+        return not _CONFIG.fullmatch(value)
     try:
-        read = orjson.loads(str(volumes))
-    except orjson.JSONDecodeError:
-        read = None
-    if not isinstance(read, list | dict) or deeper_than(MOST_LEVELS, read):
-        yield from (Use(power, path) for power in (Power.HOST_PATH, Power.SECRETS))
-        return
-    for volume in read if isinstance(read, list) else read.values():
-        if isinstance(volume, Mapping):
-            yield from _of_volume(_respelled(volume), path)
+        if name in _BY_NAME:
+            _named(value)
+            return False
+        if name == "apm.datadoghq.com/env":
+            told = _read(value)
+            texts = [*told, *map(str, told.values())] if isinstance(told, dict) else [value]
+            return not all(map(_PLAIN.fullmatch, texts))
+    except ValueError:
+        return True
+    if not name.partition("/")[0].endswith("istio.io") or name.startswith(_STATISTICS):
+        return False
+    return not _PLAIN.fullmatch(value)
+
+
+_STATISTICS: Final = "sidecar.istio.io/stats"
+
+
+def _named(text: str) -> list[Mapping[str, Any]]:
+    """Read volumes, or their mounts, that are written as JSON: a list, or a map by their names.
+
+    Raises ValueError if they are anything else.
+    """
+    read = _read(text)
+    if isinstance(read, dict) and all(map(_NAME.fullmatch, read)):
+        read = list(read.values())
+    if not isinstance(read, list) or not all(isinstance(each, dict) for each in read):
+        raise ValueError("neither a list nor a map by names")
+    return read
+
+
+def _read(text: str) -> Any:
+    """Read JSON, with the names that matter as Kubernetes spells them; ValueError if it is none.
+
+    Go minds no capitals, and joins what is there twice: that is none here.
+    """
+    if deeper_than(MOST_LEVELS, orjson.loads(text)):
+        raise ValueError("too deep")
+    return json.loads(text, object_pairs_hook=_respelled)
+
+
+def _respelled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    folded = [name.casefold() for name, _ in pairs]
+    if len(set(folded)) < len(pairs):
+        raise ValueError("a name is there twice")
+    return {
+        _SPELLED.get(fold, name): value for fold, (name, value) in zip(folded, pairs, strict=True)
+    }
 
 
 def _of_pod(pod: Mapping[str, Any], path: str) -> Iterator[Use]:
@@ -240,7 +302,7 @@ _PROJECTED: Final[Mapping[str, Power]] = {
     "podCertificate": Power.SERVICE_ACCOUNT,
 }
 _SPELLED: Final[Mapping[str, str]] = {
-    name.lower(): name
+    name.casefold(): name
     for name in (
         *("hostPath", "secret", "projected", "sources"),
         *_SECRETS_OF_VOLUMES,
@@ -262,15 +324,6 @@ def _of_volume(volume: Mapping[str, Any], path: str) -> Iterator[Use]:
         for source, power in _PROJECTED.items():
             if source in projected:
                 yield Use(power, f"{path}.projected.sources[{number}].{source}")
-
-
-def _respelled(value: Any) -> Any:
-    """Return JSON with the names that matter as Kubernetes spells them."""
-    if isinstance(value, list):
-        return [_respelled(inner) for inner in value]
-    if isinstance(value, dict):
-        return {_SPELLED.get(k.lower(), k): _respelled(inner) for k, inner in value.items()}
-    return value
 
 
 def _items(value: object, name: str) -> list[Mapping[str, Any]]:
