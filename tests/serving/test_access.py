@@ -412,6 +412,17 @@ async def test_tokens_and_keys_work_side_by_side(
             assert answer.status_code == status, answer.text
 
 
+@pytest.mark.parametrize("uri", ["https://idp:8443x/keys", "https://me:Hunter/2 x@idp/keys"])
+async def test_an_address_of_keys_that_is_none_is_told_without_a_password(
+    issuer, caplog, uri: str
+) -> None:
+    with pytest.raises(KeysUnavailable):
+        await Tokens(uri).client(issuer.token("rsa-1", "RS256"))
+    [record] = [each for each in caplog.records if "keys were not read" in each.message]
+    assert "unter" not in str(record.__dict__)
+    assert record.__dict__["reason"] == "it is no URL that can be asked"
+
+
 async def test_while_no_key_can_be_read_the_answer_is_to_come_back(
     serve, jpeg, issuer, nobodys_port: int
 ) -> None:

@@ -25,6 +25,7 @@ from yoloserve.errors import (
     ModelDownloadFailed,
     ModelNotFound,
     ModelUnsupported,
+    StartupFailure,
 )
 from yoloserve.model.formats import Format
 from yoloserve.model.sources import http as source
@@ -305,6 +306,19 @@ def test_credentials_that_are_missing_are_told_where_to_give_them(remote, asking
 
 def test_a_secret_is_not_shown(asking) -> None:
     assert "t0ken" not in repr(asking(model_token="t0ken"))
+
+
+@pytest.mark.parametrize("scheme", ["https", "oci", "s3", "odd"])
+@pytest.mark.parametrize(
+    "secret", ["Hunter/2", "Hunter?2", "Hunter#2", "2 Hunter", "Hunter2[x", "Hunter2@[x", "Hunter℀"]
+)
+def test_what_is_said_of_an_odd_address_has_no_password_in_it(
+    asking, waits, scheme: str, secret: str
+) -> None:
+    model = f"{scheme}://me:{secret}@127.0.0.1:1/vision/gate.onnx"
+    with pytest.raises(StartupFailure) as refused:
+        fetch(asking(model=model), Format.ONNX)
+    assert "unter" not in str(refused.value)
 
 
 # ---- a registry ----

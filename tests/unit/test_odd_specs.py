@@ -106,6 +106,8 @@ def test_an_address_that_no_parser_reads_is_refused_by_its_field(detector_with, 
         "https://me:[hunter2]@example.com/a.onnx",
         f"https://me:{'x' * 600}hunter2@[example/a.onnx",
         "https://[example/a.onnx?sig=hunter2",
+        "https://me:hunter2 x@[example/a.onnx",
+        "https://me:x hunter2@[example/a.onnx",
     ],
 )
 def test_what_is_said_of_such_an_address_has_no_secret_in_it(detector_with, uri):
@@ -113,6 +115,13 @@ def test_what_is_said_of_such_an_address_has_no_secret_in_it(detector_with, uri)
         detector_with(model={"uri": uri})
     assert "hunter2" not in str(refusal.value)
     assert "xxx" not in str(refusal.value)
+
+
+def test_an_address_within_what_is_quoted_has_no_secret_either(detector_with):
+    with pytest.raises(InvalidSpec) as refusal:
+        detector_with(canary={"model": {"url": "https://me:hunter2 x@h/a.onnx"}, "weight": 10})
+    assert "canary.model.uri" in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

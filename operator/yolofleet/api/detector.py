@@ -981,8 +981,20 @@ def _parsed(raw: Any) -> DetectorSpec:
 def _messages(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         path = ".".join(cut(part) for part in ("spec", *problem["loc"]))
-        message = f"{path}: {problem['msg']} (is {problem['input']!r})"
+        message = f"{path}: {problem['msg']} (is {_shown(problem['input'])!r})"
         yield without_credentials(message)[:500]
+
+
+def _shown(value: Any) -> Any:
+    """Return what was given with its addresses bare: as whole ones, since passwords have spaces."""
+    match value:
+        case str():
+            return bare(value)
+        case list():
+            return [_shown(each) for each in value]
+        case dict():
+            return {name: _shown(each) for name, each in value.items()}
+    return value
 
 
 def _settings_said(model: Model) -> Iterator[str]:

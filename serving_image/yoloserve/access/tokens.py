@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from yoloserve.access.clients import Client
-from yoloserve.errors import KeysUnavailable, Unauthorized, quoted
+from yoloserve.errors import KeysUnavailable, Unauthorized, bare, quoted
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +112,14 @@ class Tokens:
             try:
                 self._keys = await self._fetch()
                 self._read_at = self._clock()
+            except httpx.InvalidURL:  # whose words have the beginning of a password in them
+                self._not_read("it is no URL that can be asked")
             except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                fields = {"uri": self._uri, "reason": f"{type(error).__name__}: {error}"}
-                log.warning("the issuer's keys were not read", extra=fields)
+                self._not_read(f"{type(error).__name__}: {error}")
+
+    def _not_read(self, reason: str) -> None:
+        fields = {"uri": bare(self._uri), "reason": reason}
+        log.warning("the issuer's keys were not read", extra=fields)
 
     async def _fetch(self) -> list[dict[str, Any]]:
         async with self._http.stream("GET", self._uri) as response:

@@ -17,6 +17,7 @@ from yoloserve.errors import (
     ModelDownloadFailed,
     ModelNotFound,
     ModelUnsupported,
+    bare,
 )
 from yoloserve.model.formats import Format, Parts, parts_in, parts_of
 from yoloserve.model.sources.store import Store, digest_of, discard
@@ -53,7 +54,10 @@ def fetch(settings: Settings, preferred: Format) -> ModelFile:
     preferred: which of the bundled files to take, where both are there. Raises `ModelNotFound`,
     `ModelDownloadFailed`, `DigestMismatch`, `ModelUnsupported`, or `InvalidSettings`.
     """
-    address = urlsplit(settings.model)
+    try:
+        address = urlsplit(settings.model)
+    except ValueError:  # whose own words may have a password in them
+        raise InvalidSettings(f"model {bare(settings.model)!r} is no URL") from None
     _require_pinned(settings, over_http=address.scheme == "http")
     if address.scheme == "demo":
         path = _bundled(address.netloc, preferred)
@@ -63,14 +67,14 @@ def fetch(settings: Settings, preferred: Format) -> ModelFile:
         path = _download(settings)
     else:
         raise InvalidSettings(
-            f"model {settings.model!r}: the address must begin with demo://, file:///, "
+            f"model {bare(settings.model)!r}: the address must begin with demo://, file:///, "
             + ", ".join(f"{scheme}://" for scheme in DOWNLOADED)
         )
     bundled = address.scheme == "demo"
     try:
         sha256, parts = _opened(path, settings, bundled=bundled)
     except ModelUnsupported as error:  # what opens files does not know whose they are
-        raise ModelUnsupported(f"model {settings.model}: {error}") from error
+        raise ModelUnsupported(f"model {bare(settings.model)}: {error}") from error
     stem = Path(unquote(address.path)).stem or address.netloc
     return ModelFile(parts, sha256, stem, bundled)
 
@@ -79,8 +83,8 @@ def _require_pinned(settings: Settings, *, over_http: bool) -> None:
     """Raise `InvalidSettings` for what anybody on its way could replace, and nobody would see."""
     if over_http and settings.sha256 is None:
         raise InvalidSettings(
-            f"model {settings.model}: a model that comes over plain http needs its digest: give "
-            "YOLOSERVE_SHA256 (spec.model.sha256), as sha256sum tells it, or use https"
+            f"model {bare(settings.model)}: a model that comes over plain http needs its digest:"
+            " give YOLOSERVE_SHA256 (spec.model.sha256), as sha256sum tells it, or use https"
         )
 
 
@@ -192,6 +196,6 @@ def _require_digest(sha256: str, settings: Settings, expected: str | None = None
     for wanted in (expected, settings.sha256):
         if wanted not in (None, sha256):
             raise DigestMismatch(
-                f"model {settings.model} has the digest {sha256}, but {wanted} was asked for: put"
-                " the file back, or give its digest (spec.model.sha256)"
+                f"model {bare(settings.model)} has the digest {sha256}, but {wanted} was asked for:"
+                " put the file back, or give its digest (spec.model.sha256)"
             )

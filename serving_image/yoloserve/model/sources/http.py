@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from yoloserve.errors import ModelDownloadFailed, ModelNotFound
+from yoloserve.errors import ModelDownloadFailed, ModelNotFound, bare
 from yoloserve.model.sources.store import discard, size_of, validator_of
 from yoloserve.settings import Settings
 
@@ -22,6 +22,8 @@ SLOWEST_BYTES_PER_S = 10_000
 WINDOW_S = 60.0
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 GONE = {404, 410}
+# httpx's own words have the beginning of a password in them, as what is no port.
+NO_URL = "it is no URL that can be asked (https://HOST:PORT/PATH; in a password write / as %2F)"
 
 
 class TryAgain(Exception):
@@ -68,22 +70,24 @@ def download(url: str, part: Path, *, most: int, headers: Mapping[str, str], pin
             before = size_of(part)
             try:
                 _go_on(http, url, part, most, headers, pinned=pinned)
-            except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
-                raise ModelDownloadFailed(f"cannot download {url}: {error}") from error
+            except httpx.InvalidURL:
+                raise ModelDownloadFailed(f"cannot download {bare(url)}: {NO_URL}") from None
+            except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
+                raise ModelDownloadFailed(f"cannot download {bare(url)}: {error}") from error
             except (httpx.HTTPError, TryAgain) as error:
                 in_a_row = 1 if size_of(part) > before else in_a_row + 1
                 if in_a_row == TRIES:
                     if not _noted(part):
                         discard(part)  # nobody can go on with it
                     raise ModelDownloadFailed(
-                        f"cannot download {url}: {error or type(error).__name__}; "
+                        f"cannot download {bare(url)}: {error or type(error).__name__}; "
                         f"tried {TRIES} times"
                     ) from error
                 asked_for = error.after_s if isinstance(error, TryAgain) else 0
                 time.sleep(min(max(BACK_OFF_S * 2**in_a_row, asked_for), LONGEST_WAIT_S))
             else:
                 return
-    raise ModelDownloadFailed(f"cannot download {url}: it broke off {MOST_TRIES} times")
+    raise ModelDownloadFailed(f"cannot download {bare(url)}: it broke off {MOST_TRIES} times")
 
 
 def _go_on(
@@ -103,7 +107,7 @@ def _go_on(
         _require_good(response, url, part)
         if not pinned and any(each.url.scheme == "http" for each in (*response.history, response)):
             raise ModelDownloadFailed(
-                f"{url} leads to plain http, where anybody could replace the model: give its "
+                f"{bare(url)} leads to plain http, where anybody could replace the model: give its "
                 "digest as YOLOSERVE_SHA256 (spec.model.sha256)"
             )
         resumed, sent = response.status_code == httpx.codes.PARTIAL_CONTENT, _version(response)
@@ -127,7 +131,7 @@ def _go_on(
 def _require_good(response: httpx.Response, url: str, part: Path) -> None:
     status = response.status_code
     if status in GONE:
-        raise ModelNotFound(f"{url} answered {status}")
+        raise ModelNotFound(f"{bare(url)} answered {status}")
     if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
         discard(part)  # the file has become shorter
         raise TryAgain("it has no more to send, and what there was is not whole")
@@ -136,17 +140,17 @@ def _require_good(response: httpx.Response, url: str, part: Path) -> None:
         raise TryAgain(f"it answered {status}", float(wait) if wait.isdecimal() else 0)
     if status in (401, 403):
         raise ModelDownloadFailed(
-            f"{url} answered {status}: give credentials as YOLOSERVE_MODEL_TOKEN, or as "
+            f"{bare(url)} answered {status}: give credentials as YOLOSERVE_MODEL_TOKEN, or as "
             "YOLOSERVE_MODEL_USERNAME and YOLOSERVE_MODEL_PASSWORD, or other ones"
         )
     if not response.is_success:
-        raise ModelDownloadFailed(f"{url} answered {status}")
+        raise ModelDownloadFailed(f"{bare(url)} answered {status}")
 
 
 def _require_room(size: int, most: int, url: str, part: Path) -> None:
     if size > most:
         discard(part)
-        raise ModelDownloadFailed(f"{url} is larger than {most} bytes")
+        raise ModelDownloadFailed(f"{bare(url)} is larger than {most} bytes")
 
 
 def _paced(response: httpx.Response, url: str) -> Iterator[bytes]:
@@ -158,7 +162,7 @@ def _paced(response: httpx.Response, url: str) -> Iterator[bytes]:
         if (took := time.monotonic() - since) > WINDOW_S:
             if received < SLOWEST_BYTES_PER_S * took:
                 raise ModelDownloadFailed(
-                    f"{url} sends {received / took:.0f} bytes a second, less than "
+                    f"{bare(url)} sends {received / took:.0f} bytes a second, less than "
                     f"{SLOWEST_BYTES_PER_S}"
                 )
             since, received = time.monotonic(), 0

@@ -10,8 +10,14 @@ from typing import Any
 
 import httpx
 
-from yoloserve.errors import InvalidSettings, ModelDownloadFailed, ModelNotFound, ModelUnsupported
-from yoloserve.model.sources.http import GONE, authorization, client
+from yoloserve.errors import (
+    InvalidSettings,
+    ModelDownloadFailed,
+    ModelNotFound,
+    ModelUnsupported,
+    bare,
+)
+from yoloserve.model.sources.http import GONE, NO_URL, authorization, client
 from yoloserve.settings import Settings
 
 ADDRESS = re.compile(
@@ -62,11 +68,12 @@ def resolve(settings: Settings) -> Blob:
     address = ADDRESS.fullmatch(settings.model)
     if address is None:
         raise InvalidSettings(
-            f"model {settings.model!r}: write oci://registry/name:tag or "
+            f"model {bare(settings.model)!r}: write oci://registry/name:tag or "
             "oci://registry/name@sha256:…, and #file where an artifact has several"
         )
     host, name, title = address["host"], address["name"], address["title"]
     reference = address["digest"] or address["tag"] or "latest"
+    asked, whole = host.rpartition("@")[2], bare(settings.model)
     plain = settings.registry_plain_http or _is_here(host)
     base = f"{'http' if plain else 'https'}://{host}/v2/{name}"
     try:
@@ -78,14 +85,16 @@ def resolve(settings: Settings) -> Blob:
                 manifest = registry.manifest(f"{base}/manifests/", first["digest"])
             layer = _chosen(manifest.get("layers", []), title, settings.model)
             digest = layer["digest"]
+    except httpx.InvalidURL:
+        raise ModelDownloadFailed(f"cannot ask {asked} for {whole}: {NO_URL}") from None
     except httpx.HTTPError as error:
-        raise ModelDownloadFailed(f"cannot ask {host} for {settings.model}: {error}") from error
+        raise ModelDownloadFailed(f"cannot ask {asked} for {whole}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ModelDownloadFailed(
-            f"{host} answered something else than a manifest for {settings.model}: {error!r}"
+            f"{asked} answered something else than a manifest for {whole}: {error!r}"
         ) from error
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise ModelUnsupported(f"{settings.model} is named by {digest}, not by a SHA-256")
+        raise ModelUnsupported(f"{bare(settings.model)} is named by {digest}, not by a SHA-256")
     return Blob(
         f"{base}/blobs/{digest}",
         digest.removeprefix("sha256:"),
@@ -101,8 +110,8 @@ def _chosen(layers: list[dict[str, Any]], title: str | None, address: str) -> di
     if len(layers) == 1:
         return layers[0]
     raise ModelUnsupported(
-        f"{address} has the files {', '.join(titles) or 'none'}: name one with #file, and push "
-        "an OpenVINO folder as one archive"
+        f"{bare(address)} has the files {', '.join(titles) or 'none'}: name one with #file, and "
+        "push an OpenVINO folder as one archive"
     )
 
 
@@ -121,15 +130,15 @@ class _Registry:
             self._authenticate(response)
             response = self._get(url)
         if response.status_code in GONE:
-            raise ModelNotFound(f"{url} answered {response.status_code}")
+            raise ModelNotFound(f"{bare(url)} answered {response.status_code}")
         response.raise_for_status()
         content = response.content
         if len(content) > MOST_MANIFEST_BYTES:
-            raise ModelDownloadFailed(f"{url} is larger than a manifest may be")
+            raise ModelDownloadFailed(f"{bare(url)} is larger than a manifest may be")
         if reference.startswith("sha256:"):
             got = f"sha256:{hashlib.sha256(content).hexdigest()}"
             if got != reference:
-                raise ModelDownloadFailed(f"{url} has the digest {got}")
+                raise ModelDownloadFailed(f"{bare(url)} has the digest {got}")
         manifest: dict[str, Any] = response.json()
         return manifest
 

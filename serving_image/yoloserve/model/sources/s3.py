@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
-from yoloserve.errors import BackendUnsupported, ModelDownloadFailed, ModelNotFound
+from yoloserve.errors import BackendUnsupported, ModelDownloadFailed, ModelNotFound, bare
 from yoloserve.model.sources.store import discard, size_of, validator_of
 
 R = TypeVar("R")
@@ -27,15 +27,21 @@ def download(url: str, part: Path, *, most: int) -> None:
 
     Raises `ModelNotFound`, `ModelDownloadFailed`, and `OSError` for a disk that is full.
     """
-    if not url.removeprefix("s3://").strip("/").partition("/")[2]:
-        raise ModelNotFound(f"there is no object in {url}: it names a bucket alone")
+    bucket, _, path = url.removeprefix("s3://").strip("/").partition("/")
+    if "@" in bucket or (":" in bucket and not bucket.startswith("arn:")):  # S3's words quote it
+        raise ModelNotFound(
+            f"there is no object in {bare(url)}: no such address has a user; give"
+            " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if not path:
+        raise ModelNotFound(f"there is no object in {bare(url)}: it names a bucket alone")
     store = _store()
     for _ in range(TRIES):
         try:
             return _go_on(store, url, part, most)
         except _Changed:
             discard(part)
-    raise ModelDownloadFailed(f"cannot download {url}: it changed {TRIES} times meanwhile")
+    raise ModelDownloadFailed(f"cannot download {bare(url)}: it changed {TRIES} times meanwhile")
 
 
 def _go_on(store: Any, url: str, part: Path, most: int) -> None:
@@ -44,7 +50,7 @@ def _go_on(store: Any, url: str, part: Path, most: int) -> None:
         compared = remote.details  # with each range, by s3fs: the ETag, where it has one
         begun = version, size = _version(compared)
         if size > most:
-            raise ModelDownloadFailed(f"{url} is larger than {most} bytes")
+            raise ModelDownloadFailed(f"{bare(url)} is larger than {most} bytes")
         noted = validator_of(part)
         if size_of(part) > size or not noted.is_file() or noted.read_text() != version:
             discard(part)
@@ -99,9 +105,9 @@ def _asked(call: Callable[[], R], *, url: str) -> R:
     except FileExpired:
         raise _Changed from None
     except FileNotFoundError as error:
-        raise ModelNotFound(f"there is no {url}") from error
+        raise ModelNotFound(f"there is no {bare(url)}") from error
     except (OSError, BotoCoreError, ClientError) as error:  # s3fs translates most into the first
         of_store = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
         if of_store.get("HTTPStatusCode") == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise _Changed from None  # it has become shorter
-        raise ModelDownloadFailed(f"cannot download {url}: {error}") from error
+        raise ModelDownloadFailed(f"cannot download {bare(url)}: {error}") from error
