@@ -25,6 +25,7 @@ from yolofleet.cluster.accelerators import Accelerators
 from yolofleet.cluster.apply import Writer
 from yolofleet.cluster.cache import Cache, Entry
 from yolofleet.cluster.floors import Floors
+from yolofleet.plan import powers
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.live import Shadow
 from yolofleet.plan.nodes import NodeRoom
@@ -132,6 +133,7 @@ def explain(raw: Manifest, seen: Seen, *, now: datetime) -> Facts:
     }
     try:
         detector = Detector.parse(raw)
+        powers.check(detector.spec, seen.defaults.forbidden)
     except InvalidSpec as error:
         return facts | {"invalid": str(error)}
     try:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from yolofleet.cluster.cache import Entry, entry_of
 from yolofleet.explain import Seen, explain
+from yolofleet.plan.powers import Power
 from yolofleet.runtime.compare import Difference, How
 from yolofleet.runtime.errors import Unavailable
 from yolofleet.runtime.kind import kind_of
@@ -82,6 +84,16 @@ def test_an_invalid_spec_is_told_as_such(world: Any) -> None:
     told = explained(world)
     assert "spec.model.uri" in told["invalid"]
     assert "plan" not in told
+
+
+def test_a_spec_that_takes_what_is_forbidden_is_told_as_invalid(world: Any) -> None:
+    """No reconcile acts on it, so that nothing which would follow from it is to be told."""
+    world.settle()
+    world.edit(podTemplate={"spec": {"serviceAccountName": "admin"}})
+    world.defaults = replace(world.defaults, forbidden=frozenset({Power.SERVICE_ACCOUNT}))
+    told = explained(world)
+    assert told["invalid"].startswith("spec.podTemplate.spec.serviceAccountName: ")
+    assert "wouldSay" not in told
 
 
 def test_a_fault_of_the_operator_is_told_with_its_place(world: Any, monkeypatch: Any) -> None:
