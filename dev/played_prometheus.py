@@ -1,10 +1,12 @@
 """A Prometheus that is played: it holds what pods told when it scraped them, and answers queries.
 
-Of PromQL it knows what the operator asks: selectors, `timestamp` with a label added, and `or`.
+Of PromQL it knows what the operator asks: selectors, `timestamp` and `count by` with a label added,
+and `or`.
 """
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -40,7 +42,10 @@ class Prometheus:
         found: list[dict[str, Any]] = []
         for part in query.split(" or "):
             known = {_signature(each["metric"]) for each in found}
-            found += [each for each in self._part(part) if _signature(each["metric"]) not in known]
+            told = list(self._part(part))
+            if by := re.match(r"label_replace\(count by \((\w+)\)", part):
+                told = self._counted(told, by[1], part)
+            found += [each for each in told if _signature(each["metric"]) not in known]
         return found
 
     def answer(self, query: str) -> bytes:
@@ -51,6 +56,13 @@ class Prometheus:
     async def ask(self, query: str) -> tuple[int, bytes]:
         """Answer as the operator is answered."""
         return 200, self.answer(query)
+
+    def _counted(self, told: Iterable[dict[str, Any]], by: str, part: str) -> list[dict[str, Any]]:
+        numbers = Counter(each["metric"].get(by, "") for each in told)
+        return [
+            {"metric": {by: name} | _added(part), "value": [self.now, str(number)]}
+            for name, number in numbers.items()
+        ]
 
     def _part(self, part: str) -> Iterable[dict[str, Any]]:
         selector = _SELECTOR.search(part)
@@ -64,11 +76,16 @@ class Prometheus:
                 if selector["name"] not in ("", name) or not all(_is(labels, m) for m in matchers):
                     continue
                 if part.startswith("label_replace(timestamp("):
-                    added = re.search(r'"(\w+)","(\w+)","",""', part)
-                    assert added
                     del labels["__name__"]
-                    labels[added[1]], value = added[2], at
+                    labels, value = labels | _added(part), at
                 yield {"metric": labels, "value": [self.now, repr(value)]}
+
+
+def _added(part: str) -> dict[str, str]:
+    """Return the label that `label_replace` adds."""
+    added = re.search(r'"(\w+)","(\w+)","",""', part)
+    assert added, part
+    return {added[1]: added[2]}
 
 
 def _labels(target: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

@@ -825,3 +825,15 @@ async def test_what_keda_says_of_its_work_is_passed_on(
     await load.lasts(120)
     assert world.condition("AutoscalingLimited")["reason"] == reason
     assert words in world.condition("AutoscalingLimited")["message"]
+
+
+async def test_where_an_exporter_of_gpus_is_believed_is_told_with_a_metric_that_is_lost() -> None:
+    world, load = await scaled_beside_keda(SCALING | {"gpu": 80})
+    world.controllers.others.clear()
+    live = world.server.find(kinds.SCALED_OBJECT, NAMESPACE, world.stable())
+    assert live
+    path = kinds.SCALED_OBJECT.path(NAMESPACE, world.stable(), "status")
+    lost = {"status": {"conditions": [{"type": "Fallback", "status": "True"}]}}
+    world.send("PUT", path, live | lost)
+    await load.lasts(120)
+    assert "keda.gpu.exporterNamespace" in world.condition("AutoscalingLimited")["message"]

@@ -47,6 +47,7 @@ _SEEN: Final = "yoloserve_shadow_seen_total"
 _BLIND: Final = "yoloserve_shadow_blind_total"
 _COMPUTE: Final = "yoloserve_shadow_compute_seconds_bucket"
 _SCRAPED: Final = "scraped"
+_SAID: Final = "said"
 
 _OWN: Final[dict[str, tuple[str, ...]]] = {
     START: (),
@@ -73,6 +74,7 @@ _OWN: Final[dict[str, tuple[str, ...]]] = {
     _BLIND: ("canary",),
     _COMPUTE: ("canary", "arm", "le"),
     _SCRAPED: (),
+    _SAID: (),
 }
 """The labels that the server gives a metric; all others are those of whoever scrapes it."""
 
@@ -82,7 +84,7 @@ _OWN_OR_EXPORTED: Final = {
 """Prometheus gives way to a label that its target has."""
 
 _OF_SHADOW: Final = [name for name, own in _OWN.items() if "canary" in own]
-_OTHERS: Final = [name for name in _OWN if name not in (*_OF_SHADOW, _LATENCY, _SCRAPED)]
+_OTHERS: Final = [name for name in _OWN if name not in (*_OF_SHADOW, _LATENCY, _SCRAPED, _SAID)]
 
 _MARK: Final = "yolofleet_told"
 _SIZES: Final = ("small", "medium", "large")
@@ -112,16 +114,20 @@ def query(pods: Mapping[str, str], *, namespace: str, canary: str) -> str:
 
     Those that tell little come first, since each `or` reads all before it anew. Pods are known by
     the labels that Prometheus gives a target: `exported_namespace` and `exported_pod` are what any
-    pod, of whatever namespace, can say of itself.
+    pod, of whatever namespace, can say of itself. Who has these is asked for the words alone, and
+    once each: whoever says it of a thousand series fills no answer.
     """
     shadow, others = "|".join(_OF_SHADOW), "|".join(_OTHERS)
     where = f"namespace={_quoted(namespace)},pod=~{_any_of(pods)}"
     nameless = f'{_INFO}{{pod="",revision=~{_any_of(pods.values())}}}'
+    exported = f"exported_namespace={_quoted(namespace)},exported_pod=~{_any_of(pods)}"
+    counted = f"count by (exported_pod) ({_INFO}{{{exported}}})"
+    said = f'label_replace({counted},"{_MARK}","{_SAID}","","")'
     scraped = f'label_replace(timestamp({START}{{{where}}}),"{_MARK}","{_SCRAPED}","","")'
     few = f'{{__name__=~"{others}",{where}}}'
     times = f'{_LATENCY}{{source="request",{where}}}'
     pairs = f'{{__name__=~"{shadow}",canary={_quoted(canary)},{where}}}'
-    return " or ".join((nameless, scraped, few, times, pairs))
+    return " or ".join((nameless, said, scraped, few, times, pairs))
 
 
 def _any_of(names: Iterable[str]) -> str:
@@ -137,7 +143,7 @@ def read(
 ) -> dict[str, Scraped | str]:
     """Return what is stored of each of `pods`, by name and revision, or why nothing is."""
     try:
-        targets, nameless = _targets(_result(body, status), pods)
+        targets, nameless, said = _targets(_result(body, status), pods)
     except _NoEvidence as error:
         return dict.fromkeys(pods, not_looked_up(str(error)))
     scraped: dict[str, Scraped | str] = {}
@@ -148,11 +154,13 @@ def read(
             scraped[name] = max(good, key=_progress)
         elif known:
             scraped[name] = known[0]
-        elif revision in nameless:
+        elif name in said:
             scraped[name] = (
-                "is in Prometheus without the labels `namespace` and `pod`; a job that federates"
-                " needs honor_labels"
+                "is in Prometheus by `exported_namespace` and `exported_pod`, which any pod can say"
+                " of itself: a job that federates needs honor_labels"
             )
+        elif revision in nameless:
+            scraped[name] = "is in Prometheus without the labels `namespace` and `pod`"
         else:
             scraped[name] = (
                 "is not in Prometheus by `namespace` and `pod`: is its /metrics scraped?"
@@ -207,10 +215,13 @@ class _Target:
 _Targets = dict[str, dict[frozenset[tuple[str, str]], _Target]]
 
 
-def _targets(result: Iterable[Any], pods: Mapping[str, str]) -> tuple[_Targets, set[str]]:
-    """Sort the series by pod and by whoever scraped it; and name revisions whose pods have none."""
+def _targets(result: Iterable[Any], pods: Mapping[str, str]) -> tuple[_Targets, set[str], set[str]]:
+    """Sort the series by pod and by whoever scraped it; and name revisions whose pods have none.
+
+    The last ones are the pods of which somebody says that a series is theirs.
+    """
     targets: _Targets = {}
-    nameless = set()
+    nameless, said = set(), set()
     for name, labels, at, value in _series(result):
         own = tuple(
             [
@@ -218,6 +229,9 @@ def _targets(result: Iterable[Any], pods: Mapping[str, str]) -> tuple[_Targets, 
                 for each, exported in _OWN_OR_EXPORTED[name]
             ]
         )
+        if name == _SAID:
+            said.add(labels.get("exported_pod", ""))
+            continue
         pod = labels.get("pod", "")
         if pod in pods:
             of_pod = targets.setdefault(pod, {})
@@ -226,7 +240,7 @@ def _targets(result: Iterable[Any], pods: Mapping[str, str]) -> tuple[_Targets, 
             target.asked_at = at
         elif not pod and name == _INFO:
             nameless.add(own[0])
-    return targets, nameless
+    return targets, nameless, said
 
 
 def _series(result: Iterable[Any]) -> Iterator[tuple[str, dict[str, str], float, float]]:

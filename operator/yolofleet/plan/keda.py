@@ -66,7 +66,7 @@ def questions(
         query = f"sum(max by (pod) (avg_over_time({inside}{_RATE})))"
         yield Question("in-flight", query, asked.in_flight)
     if asked.gpu is not None:
-        yield Question("gpu", f"sum({_busiest(gpu, where, namespace, pods)})", asked.gpu)
+        yield Question(_GPU, f"sum({_busiest(gpu, where, namespace, pods)})", asked.gpu)
 
 
 def _pods(name: str, digits: int = 0) -> str:
@@ -95,6 +95,13 @@ def _busiest(gpu: GpuSeries, where: str, namespace: str, pods: str) -> str:
 def _busy(gpu: GpuSeries, where: str) -> str:
     """Ask for percent: as profiled, which alone is right on MIG; where it is not, as estimated."""
     return f"(100 * {gpu.active}{{{where}}} or {gpu.utilization}{{{where}}})"
+
+
+_GPU: Final = "gpu"
+_EXPORTER: Final = (
+    "; what an exporter tells of GPUs is believed of the namespace keda.gpu.exporterNamespace of"
+    " the chart"
+)
 
 
 def complaint(scaled: Sequence[Manifest], stable: str) -> Limit | None:
@@ -129,10 +136,12 @@ def complaint(scaled: Sequence[Manifest], stable: str) -> Limit | None:
             _made(metadata),
         )
     if _condition(conditions, "Fallback").get("status") == "True":
+        triggers = found["spec"].get("triggers", ())
+        on_gpus = any(trigger.get("name") == _GPU for trigger in triggers)
         return Limit(
             "MetricLost",
             "KEDA has no answer of Prometheus to spec.autoscaling: the replicas that run are held,"
-            " unless cpu asks for more",
+            " unless cpu asks for more" + (_EXPORTER if on_gpus else ""),
             None,
         )
     return None

@@ -89,7 +89,7 @@ def test_what_a_pod_of_another_namespace_says_of_this_one_is_not_read(alone: boo
     prometheus.scrape(said, namespace="evil", pod="own-1", job="evil/own")
     found = looked_up(prometheus)
     if alone:
-        assert "is not in Prometheus" in str(found)
+        assert "which any pod can say of itself" in str(found)
         return
     assert isinstance(found, Scraped)
     assert found.evidence.of_requests()["internal"] == 990
@@ -149,7 +149,38 @@ def test_a_set_that_cannot_be_used_is_told_as_such():
 def test_labels_that_a_relabelling_lost_are_named():
     prometheus = Prometheus()
     prometheus.scrape(metrics(a_server()), job="gate", kubernetes_pod_name=POD)
-    assert "without the labels `namespace` and `pod`" in str(looked_up(prometheus))
+    assert str(looked_up(prometheus)).endswith("without the labels `namespace` and `pod`")
+
+
+@pytest.mark.parametrize(
+    "target", [{"namespace": "monitoring", "pod": "prometheus-0"}, {"instance": "prom:9090"}]
+)
+def test_what_a_federation_made_of_the_labels_is_told(target: dict[str, str]):
+    own = {"namespace": "shop", "pod": POD}
+    told = [(name, labels | own, n) for name, labels, n in metrics(a_server())]
+    prometheus = Prometheus()
+    prometheus.scrape(
+        [
+            (n, {f"exported_{k}" if k in own else k: v for k, v in labels.items()}, value)
+            for n, labels, value in told
+        ],
+        job="federate",
+        **target,
+    )
+    found = str(looked_up(prometheus))
+    assert "a job that federates needs honor_labels" in found
+    assert len(found) <= 140
+
+
+def test_who_says_it_of_many_series_fills_no_answer():
+    said = {"exported_namespace": "shop", "exported_pod": POD}
+    prometheus = Prometheus()
+    prometheus.scrape(
+        [("yoloserve_model_info", said | {"n": str(n)}, 1.0) for n in range(1_000)],
+        namespace="evil",
+        pod="own-1",
+    )
+    assert len(prometheus.vector(QUERY)) == 1
 
 
 def test_what_was_scraped_long_ago_is_not_read():
