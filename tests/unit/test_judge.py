@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from yolofleet.api.base import MOST_PROBLEMS
 from yolofleet.plan.admission import Neighbours, Verdict, judge
 from yolofleet.plan.powers import Power
 from yolofleet.routers.claims import wanted
@@ -52,6 +53,20 @@ def test_where_cameras_may_not_stay_on_a_revision_that_is_told(provider: str, to
     expected = [f"spec.traffic.stickyHeader: {told}"] if told else []
     assert [each[: len(expected[0])] for each in warnings] == expected
     assert all(len(each) <= 256 for each in warnings)
+
+
+def test_of_more_mistakes_than_are_told_the_new_ones_are_refused_and_old_ones_may_go() -> None:
+    def with_labels(*names: str, **values: str) -> dict[str, Any]:
+        return a_detector(podTemplate={"spec": {"nodeSelector": dict.fromkeys(names) | values}})
+
+    many = [f"k{n:03}" for n in range(150)]
+    mended = judge(with_labels(*many, k000="x"), with_labels(*many), around())
+    assert not mended.refusals
+    assert mended.warnings
+    worse = judge(with_labels(*many, "new"), with_labels(*many), around())
+    assert "nodeSelector.new: is null" in refusal(worse)
+    all_new = judge(with_labels(*many), None, around())
+    assert len(all_new.refusals) == MOST_PROBLEMS + 1
 
 
 def test_what_the_admin_forbids_is_refused_to_whoever_brings_it() -> None:

@@ -978,6 +978,16 @@ def _parsed(raw: Any) -> DetectorSpec:
     return spec
 
 
+def mistakes(raw: Any) -> Iterator[str]:
+    """Say what is wrong with a spec one by one, however many there are: `parse` tells the first."""
+    try:
+        spec = DetectorSpec.model_validate(raw)
+    except ValidationError as error:
+        yield from _messages(error)
+    else:
+        yield from _unservable(spec)
+
+
 def _messages(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         path = ".".join(cut(part) for part in ("spec", *problem["loc"]))

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from yolofleet.api.base import ApiModel, FreeForm, first_of
+from yolofleet.api.base import ApiModel, FreeForm
 from yolofleet.api.names import GROUP, child_labels
 from yolofleet.runtime.amounts import POD, unreadable
 from yolofleet.runtime.nesting import deeper_than
@@ -195,11 +195,15 @@ def problems(
         )
         return
     yield from _of_metadata(template.metadata, f"{path}.metadata")
-    wrong = first_of(_unmergeable(template.spec, f"{path}.spec"))
+    wrong = _unmergeable(template.spec, f"{path}.spec")  # one by one: there may be 100,000
+    if first := next(wrong, ""):
+        yield first
+        yield from wrong
+        return
     settings = SERVER_SETTINGS | (GUARD_SETTINGS if guarded else {})
     settings |= {name: fix for name, fix in MODEL_SETTINGS.items() if name in said}
-    yield from wrong or _of_spec(template.spec, mounts, settings, f"{path}.spec")
-    if on_ray and not wrong:
+    yield from _of_spec(template.spec, mounts, settings, f"{path}.spec")
+    if on_ray:
         yield from _of_ray(template.spec, f"{path}.spec")
 
 

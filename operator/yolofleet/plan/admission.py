@@ -8,16 +8,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from yolofleet.api.access import wrong_blocks
-from yolofleet.api.base import InvalidSpec
-from yolofleet.api.detector import Detector, DetectorSpec, Provider
+from yolofleet.api.base import MOST_PROBLEMS, InvalidSpec
+from yolofleet.api.detector import Detector, DetectorSpec, Provider, mistakes
 from yolofleet.api.names import Manifest, revision_of, revisions_prefix
 from yolofleet.plan import powers
 from yolofleet.plan.revisions import CANARY_EQUAL, canary_is_equal
 from yolofleet.routers.choice import ROUTERS, Absent, router_of
 from yolofleet.routers.claims import Claim, Crossing
 from yolofleet.routers.exposure import Allowed, expose
+
+_MOST_COMPARED = 2_000
+"""Mistakes of what is stored and of what would take its place: a small object can have 100,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,12 @@ def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
     refusals, warnings = list[str](), list[str]()
     for each in wrong:
         where = _anywhere(each)
-        (warnings if before[where] > 0 else refusals).append(each)
+        told = warnings if before[where] > 0 else refusals
         before[where] -= 1
+        if len(told) <= MOST_PROBLEMS:  # with one more, which says that there are
+            told.append(each)
+        elif told is refusals:
+            break
     if detector:
         if old is None:
             refusals += _taken_name(detector, around)
@@ -84,7 +92,7 @@ def _before(
     left = [
         each for each in denied if each != CANARY_EQUAL and _part(new, each) == _part(old, each)
     ]
-    return (*wrong, *left)
+    return chain(wrong, left)
 
 
 def _part(raw: Manifest, message: str) -> object:
@@ -99,8 +107,8 @@ def _anywhere(message: str) -> str:
     return re.sub(r"\[\d+\]|\.\d+(?=\.|$)", "", path) + colon + what
 
 
-def _read(raw: Manifest, around: Neighbours) -> tuple[Detector | None, tuple[str, ...]]:
-    """Read what may not be stored yet: the detector, if it is one, and what is wrong with it.
+def _read(raw: Manifest, around: Neighbours) -> tuple[Detector | None, Iterable[str]]:
+    """Read what may not be stored yet: the detector, if it is one, and all that is wrong with it.
 
     What cannot be parsed is not asked what of it would be done: that is told once it can be.
     """
@@ -108,7 +116,9 @@ def _read(raw: Manifest, around: Neighbours) -> tuple[Detector | None, tuple[str
         metadata = {"uid": "", "generation": 1} | raw["metadata"]
         detector = Detector.parse(raw | {"metadata": metadata})
     except InvalidSpec as error:
-        return None, error.problems
+        if len(error.problems) <= MOST_PROBLEMS:
+            return None, error.problems
+        return None, islice(mistakes(raw["spec"]), _MOST_COMPARED)
     return detector, _denied(raw, detector, around)
 
 
