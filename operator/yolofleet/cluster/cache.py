@@ -21,7 +21,7 @@ from yolofleet.plan.snapshot import Elsewhere, Keda
 from yolofleet.routers.choice import router_of
 from yolofleet.routers.claims import NOTHING, Claim, moves, named_gateways, routed, shadowed, wanted
 from yolofleet.routers.doors import Doors
-from yolofleet.routers.exposure import Allowed
+from yolofleet.routers.exposure import Allowed, apart
 from yolofleet.routers.following import Mesh
 from yolofleet.routers.istio import delegates_of, doors
 from yolofleet.runtime import objects, store
@@ -236,7 +236,7 @@ class Cache(Store[Entry]):
 
         namespaces: where alone the operator may look; none: everywhere.
         """
-        named = named_gateways(raw)
+        named = named_gateways(raw) - {MESH}
         return {
             provider: frozenset(self._absent_gateways(kind, named, namespaces))
             for provider, kind in kinds.GATEWAYS.items()
@@ -266,6 +266,8 @@ class Cache(Store[Entry]):
         key = super().put_entry(entry)
         left = self._left.get((entry.kind, entry.namespace), {}).pop(entry.uid, None)
         self.routes.change(entry.uid, known.standing if known else left, entry.standing)
+        if entry.kind is kinds.VIRTUAL_SERVICE and entry.standing != (known and known.standing):
+            self._ask_anew_for(entry)
         if entry.kind is kinds.DETECTOR and not known:
             created = str(entry.manifest()["metadata"].get("creationTimestamp", ""))
             self.routes.wake(self._namesakes.add(entry.key, created))
@@ -282,6 +284,8 @@ class Cache(Store[Entry]):
         if known is None or known.version > version:
             return None
         self.routes.change(uid, known.standing, None)
+        if kind is kinds.VIRTUAL_SERVICE:
+            self._ask_anew_for(known)
         if kind is kinds.DETECTOR and self.detector(known.key) is None:
             self.routes.wake(self._namesakes.remove(known.key))
         if kind in kinds.GATEWAYS.values():
@@ -339,6 +343,12 @@ class Cache(Store[Entry]):
                     self._stand_anew(known, self._let_in(anew))
         self.routes.wake(naming.values())
 
+    def _ask_anew_for(self, route: Entry) -> None:
+        """Take in that a route came, went, or is elsewhere: what may be added to it follows."""
+        detector = self.named(kinds.DETECTOR, route.namespace, route.name)
+        if detector and detector.key == route.key:
+            self._ask_anew(detector)
+
     def _ask_anew(self, detector: Entry) -> None:
         self._stand_anew(detector, self._asking(detector))
 
@@ -377,10 +387,12 @@ class Cache(Store[Entry]):
     def _asking(self, detector: Entry) -> Entry:
         """Return the entry of a detector with what it asks for by the routers that there are."""
         raw = detector.manifest()
-        routers, absent, gateways = self.routers(), self.absent(raw), named_gateways(raw)
-        asked = self._allowed.of(wanted(raw, routers, absent))
-        kind = router_of(raw, routers, absent).KIND
-        claims = self._left_to(kind, detector.namespace, asked)
+        routers, absent, named = self.routers(), self.absent(raw), named_gateways(raw)
+        asked, router = wanted(raw, routers, absent), router_of(raw, routers, absent)
+        if not router.TAKES_ALL_HOSTS and self._allowed.against_export(named):
+            asked = apart(asked, self._live(detector))
+        claims = self._left_to(router.KIND, detector.namespace, self._allowed.of(asked))
+        gateways = named - {MESH}
         if not claims and not gateways:
             return replace(detector, standing=None)
         since, moving = _since(raw["metadata"]), moves(raw)
@@ -388,6 +400,11 @@ class Cache(Store[Entry]):
             detector.key, since, claims, routed=False, moves=moving, gateways=gateways
         )
         return replace(detector, standing=standing)
+
+    def _live(self, detector: Entry) -> frozenset[Claim]:
+        """Return what the VirtualService of a detector has, whomever its gateways let in."""
+        route = self.named(kinds.VIRTUAL_SERVICE, detector.namespace, detector.name)
+        return routed(route.manifest()) if route and route.key == detector.key else NOTHING
 
     def _owner(self, entry: Entry) -> str:
         """Return whose child it is; pods are no children: they are found by `pods`."""

@@ -25,6 +25,9 @@ from yolofleet.routers.hostnames import Hostnames
 Since = tuple[str, str]
 """When something was made, and "namespace/name": the lesser of two comes first."""
 
+_Gift = list[Claim]
+"""Claims for one host, all of which a detector needs to be given any of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -199,38 +202,54 @@ class Routes:
     def _moving(self, claims: Collection[Claim], trying: str = "") -> set[str]:
         """Return who gets by an exchange what it asks for, of those on whom `claims` depend.
 
-        All who leave something are taken to; then who would have nothing of what it asks for is
+        All who leave something are taken to; then who would be given nothing of what it asks for is
         struck, until nobody is. What one of them has it can only lose by that: each wish is looked
         at once, and again only when whoever was to leave it was struck.
         """
         wishes = self._wishes(claims, trying)
         moving, by = set(wishes), dict[Claim, str]()  # by: the wish by which each one moves
+        left = {key: self._gifts(key, wishes[key], moving) for key in wishes}
         todo = list(moving)
         while todo:
             key = todo.pop()
-            left = wishes[key]
-            while left and self._holder(left[-1], moving) != key:
-                left.pop()
-            if left:
-                by[left[-1]] = key
-            else:
+            gifts = left[key]
+            while gifts and any(self._holder(each, moving) != key for each in gifts[-1]):
+                gifts.pop()
+            if gifts:
+                by.update(dict.fromkeys(gifts[-1], key))
+            elif key in moving:
                 moving.discard(key)
-                todo += [by.pop(claim) for claim in self._had[key] if claim in by]
+                todo += {by.pop(claim) for claim in self._had[key] if claim in by}
         return moving
 
-    def _wishes(self, claims: Collection[Claim], trying: str) -> dict[str, list[Claim]]:
+    def _gifts(self, key: str, wish: Collection[Claim], moving: Collection[str]) -> list[_Gift]:
+        """Return by what of its wish `key` may move, if `moving` do: it is given any one of these.
+
+        A route has each of its hosts on each of its gateways, so one that is not its own on all of
+        those on which it may have any is left out of it. What it has already it keeps in any case.
+        """
+        held = [each for each in wish if self._holder(each, moving) == key]
+        gateways, hosts = {gateway for gateway, _ in held}, dict[str, _Gift]()
+        for each in held:
+            hosts.setdefault(each[1], []).append(each)
+        whole = (gift for gift in hosts.values() if len(gift) == len(gateways))
+        exchanged = [gift for gift in whole if any(each in self._routes for each in gift)]
+        return [*exchanged, *([each] for each in held if each in self._had[key])]
+
+    def _wishes(self, claims: Collection[Claim], trying: str) -> dict[str, frozenset[Claim]]:
         """Return who leaves something, of those on whom `claims` depend, and what each asks for.
 
         What is simply free counts for nothing: until its route is written it serves by the old one.
         """
-        found, seen, todo = dict[str, list[Claim]](), set(claims), [*claims]
+        found, seen, todo = dict[str, frozenset[Claim]](), set(claims), [*claims]
         while todo:
             claim = todo.pop()
             for _, key in self._routes.get(claim, _NOBODY).values():
                 if key not in found and self._leaves(key, claim, trying):
-                    found[key] = [each for each in self._claims(key) if each in self._routes]
-                    todo += (each for each in found[key] if each not in seen)
-                    seen.update(found[key])
+                    found[key] = self._claims(key)
+                    routed = [each for each in found[key] if each in self._routes]
+                    todo += (each for each in routed if each not in seen)
+                    seen.update(routed)
         return found
 
     def _leaves(self, key: str, claim: Claim, trying: str) -> bool:

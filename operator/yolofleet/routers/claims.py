@@ -79,9 +79,14 @@ def wanted(
         return NOTHING
     namespace, gateways = str(metadata["namespace"]), _named(traffic.get("gateways"))
     own = f"{metadata['name']}.{namespace}"
-    hosts = [host for host in _named(traffic.get("hosts")) if not improper(host, gateways, own=own)]
-    named = hosts if traffic.get("hosts") else None
-    return _product(*router_of(raw, routers, absent).asked(named, gateways), namespace)
+    named = _named(traffic.get("hosts")) if traffic.get("hosts") else None
+    hosts, on = router_of(raw, routers, absent).asked(named, gateways)
+    found = set[Claim]()
+    for meshed in (True, False):  # what is no name for clients inside it may be one at a gateway
+        where = [each for each in on if (each == MESH) is meshed]
+        proper = [host for host in hosts if where and not improper(host, where, own=own)]
+        found |= _product(proper, where, namespace)
+    return frozenset(found)
 
 
 _STUCK: Final = frozenset(
@@ -134,11 +139,11 @@ def shadowed(route: Manifest) -> tuple[Area, ...]:
 
 
 def named_gateways(raw: Manifest) -> frozenset[str]:
-    """Return NAMESPACE/NAME of the gateways that a detector names."""
+    """Return NAMESPACE/NAME of the gateways that a detector names, and mesh if it does."""
     traffic = (raw.get("spec") or {}).get("traffic") or {}
     given = texts(traffic.get("gateways")) if isinstance(traffic, Mapping) else []
     namespace = str(raw["metadata"]["namespace"])
-    return frozenset(gateway_name(gateway, namespace) for gateway in given) - {MESH}
+    return frozenset(gateway_name(gateway, namespace) for gateway in given)
 
 
 def claim(gateway: str, host: str, namespace: str) -> Claim:

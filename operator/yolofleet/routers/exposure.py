@@ -67,6 +67,18 @@ class Allowed:
         )
 
 
+def apart(claims: frozenset[Claim], had: Collection[Claim]) -> frozenset[Claim]:
+    """Return what a route that has `had` may come to have of `claims` on `mesh` beside gateways.
+
+    Where these may not stand together: of the rest it would be the holder, and never be given it.
+    """
+    inside = frozenset(each for each in claims if each[0] == MESH)
+    if had and all(gateway == MESH for gateway, _ in had):
+        return inside
+    kept = claims.intersection(had)
+    return kept if kept & inside else claims - inside
+
+
 def _below(host: str, pattern: str) -> bool:
     return host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]))
 
