@@ -1,8 +1,9 @@
 """Who has which host, worked out in few steps whatever tenants write: one operator is for all."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import permutations, product
 from typing import Any
 
@@ -79,14 +80,22 @@ Place = tuple[frozenset[str], frozenset[str], bool, int]
 World = Mapping[str, Place]
 
 
-def change(routes: Routes, key: str, before: Place | None, after: Place) -> None:
-    """Have a detector and its route become what they are `after`."""
+def changes(
+    key: str, before: Place | None, after: Place
+) -> Iterator[tuple[str, tuple[Standing | None, Standing]]]:
+    """Say what a detector and its route were and are, by uid."""
     for at, uid in enumerate((f"route {key}", f"cr {key}")):
         was, now = (
             Standing(key, str(since), claims(*(has, asks)[at]), at == 0, moves=writes)
             for has, asks, writes, since in (before or after, after)
         )
-        routes.change(uid, was if before else None, now)
+        yield uid, (was if before else None, now)
+
+
+def change(routes: Routes, key: str, before: Place | None, after: Place) -> None:
+    """Have a detector and its route become what they are `after`."""
+    for uid, (was, now) in changes(key, before, after):
+        routes.change(uid, was, now)
 
 
 def told(world: World, host: str, moving: frozenset[str], trying: str = "") -> str:
@@ -279,3 +288,105 @@ def test_of_what_claims_to_be_a_detectors_no_more_is_counted_than_it_may_name(ou
     with at_most(50_000):
         found = routed(a_route(**asked)) if ours else wanted(detector(0, **asked))
     assert len(found) == MOST * MOST
+
+
+# many objects at once
+
+
+SIDE = 6
+"""Of each detector so many hosts on so many gateways."""
+
+
+def chain(length: int) -> tuple[list[Any], list[Any]]:
+    """Return detectors that ask each for what the next one has, for ever, and their routes."""
+    detectors, routes = list[Any](), list[Any]()
+    for n in range(length):
+        hosts = [[f"h{each}.d{at}.example.com" for each in range(SIDE)] for at in (n, n + 1)]
+        asked = detector(n, hosts=hosts[n + 1 < length], gateways=GATEWAYS[:SIDE])
+        said = {"observedGeneration": 1, "conditions": [{"type": "Ready", "reason": "Ready"}]}
+        ours = {"app.kubernetes.io/managed-by": "yolofleet", "yolofleet.io/detector": f"d{n}"}
+        owner = {"apiVersion": "yolofleet.io/v1alpha1", "kind": "YoloDetector", "name": f"d{n}"}
+        metadata = asked["metadata"] | {"uid": f"v{n}", "labels": ours}
+        metadata["ownerReferences"] = [owner | {"uid": f"u{n}", "controller": True}]
+        spec = {"hosts": hosts[0], "gateways": GATEWAYS[:SIDE], "http": [{"route": []}]}
+        detectors.append(entry_of(kinds.DETECTOR, asked | {"status": said}))
+        route = {"kind": "VirtualService", "metadata": metadata, "spec": spec}
+        routes.append(entry_of(kinds.VIRTUAL_SERVICE, route))
+    return detectors, routes
+
+
+def istio_gateway(version: int, *hosts: str) -> Any:
+    metadata = {"name": "g0", "namespace": "n", "uid": "g", "resourceVersion": f"{version}"}
+    return {"metadata": metadata, "spec": {"servers": [{"hosts": [*hosts]}]}}
+
+
+def lists(cache: Cache, detectors: list[Any], routes: list[Any]) -> None:
+    cache.replace_all(kinds.DETECTOR, detectors, 100)
+    cache.replace_all(kinds.VIRTUAL_SERVICE, routes, 100)
+
+
+def shut_out(cache: Cache) -> None:
+    cache.put(kinds.ISTIO_GATEWAY, istio_gateway(101, "other/*.example.com"))
+
+
+def served(cache: Cache) -> None:
+    cache.set_served(kinds.VIRTUAL_SERVICE, False)
+    cache.set_served(kinds.VIRTUAL_SERVICE, True)
+
+
+def calls_of(act: Callable[[], Any]) -> int:
+    count = 0
+
+    def counted(_frame: Any, event: str, _arg: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(counted)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        shut_out,
+        served,
+        lambda cache: cache.forget("evil"),
+        lambda cache: cache.replace_all(kinds.DETECTOR, [], 200),
+        lambda cache: cache.replace_all(kinds.VIRTUAL_SERVICE, [], 200),
+        None,
+    ],
+    ids=["a gateway", "an API", "a namespace", "no detectors", "no routes", "the start"],
+)
+def test_what_changes_many_detectors_costs_twice_as_much_for_twice_as_many(act: Any) -> None:
+    """For each of them the whole chain was walked: 10 s for 24 detectors and one edit."""
+    counts = list[int]()
+    for length in (8, 16, 32):
+        cache = Cache()
+        for kind in (kinds.VIRTUAL_SERVICE, kinds.ISTIO_GATEWAY):
+            cache.set_served(kind, True)
+        cache.put(kinds.ISTIO_GATEWAY, istio_gateway(1, "*/*.example.com"))
+        start = partial(lists, cache, *chain(length))
+        if act:
+            start()
+        counts.append(calls_of(partial(act, cache) if act else start))
+    assert counts[1] < 2.3 * counts[0]
+    assert counts[2] < 2.3 * counts[1]
+
+
+@given(WORLDS, WORLDS)
+def test_changes_at_once_come_to_the_same_as_one_by_one(before: World, after: World) -> None:
+    routes, once = routes_of(before), routes_of(before)
+    for key in KEYS:
+        change(routes, key, before[key], after[key])
+    several = dict(each for key in KEYS for each in changes(key, before[key], after[key]))
+    once.change_all(several)
+    for host in LETTERS:
+        assert once.holder((PUBLIC, host)) == routes.holder((PUBLIC, host))
+    had = {host: told(before, host, frozenset()) for host in LETTERS}
+    gained = {who for host in LETTERS if (who := told(after, host, frozenset())) != had[host]}
+    edited = [new.key for old, new in several.values() if old != new]
+    assert gained - {"", *(edited if len(edited) == 1 else ())} <= once.stirred()

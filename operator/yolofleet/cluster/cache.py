@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from yolofleet.api.hosts import MESH
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.namesakes import Namesakes
-from yolofleet.cluster.routes import Routes, Standing
+from yolofleet.cluster.routes import Change, Routes, Standing
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.snapshot import Elsewhere, Keda
 from yolofleet.routers.choice import router_of
@@ -156,6 +157,7 @@ class Cache(Store[Entry]):
         self._held: dict[str, Counter[str]] = {}
         self._namesakes = Namesakes()
         self._left: dict[tuple[Kind, str], dict[str, Standing]] = {}  # by kind and namespace; uid
+        self._together: dict[str, Change] | None = None  # by uid: what is to be looked at once
         self.routes = Routes(self._doors)
         """Which detector has which host."""
         self.nodes_version = 0
@@ -265,7 +267,7 @@ class Cache(Store[Entry]):
             entry = self._let_in(entry)
         key = super().put_entry(entry)
         left = self._left.get((entry.kind, entry.namespace), {}).pop(entry.uid, None)
-        self.routes.change(entry.uid, known.standing if known else left, entry.standing)
+        self._change(entry.uid, known.standing if known else left, entry.standing)
         if entry.kind is kinds.VIRTUAL_SERVICE and entry.standing != (known and known.standing):
             self._ask_anew_for(entry)
         if entry.kind is kinds.DETECTOR and not known:
@@ -283,7 +285,7 @@ class Cache(Store[Entry]):
         key = super().remove(kind, uid, version)
         if known is None or known.version > version:
             return None
-        self.routes.change(uid, known.standing, None)
+        self._change(uid, known.standing, None)
         if kind is kinds.VIRTUAL_SERVICE:
             self._ask_anew_for(known)
         if kind is kinds.DETECTOR and self.detector(known.key) is None:
@@ -300,9 +302,10 @@ class Cache(Store[Entry]):
         self, kind: Kind, entries: Iterable[Entry], version: int, namespace: str = ""
     ) -> Counter[str]:
         """Take in a whole list, as the store does, and what went while a namespace was left."""
-        keys = super().replace_all(kind, entries, version, namespace)
-        for uid, standing in self._left.pop((kind, namespace), {}).items():
-            self.routes.change(uid, standing, None)
+        with self._at_once():
+            keys = super().replace_all(kind, entries, version, namespace)
+            for uid, standing in self._left.pop((kind, namespace), {}).items():
+                self._change(uid, standing, None)
         return keys
 
     def forget(self, namespace: str) -> set[str]:
@@ -311,22 +314,44 @@ class Cache(Store[Entry]):
         Others get these once it is read again without them; its detectors write nothing meanwhile.
         """
         held = [each for of_kind in self._entries.values() for each in of_kind.values()]
-        keys = super().forget(namespace)
-        for each in held:
-            if each.namespace == namespace and each.standing:
-                left = replace(each.standing, moves=False)
-                self._left.setdefault((each.kind, namespace), {})[each.uid] = left
-                self.routes.change(each.uid, None, left)
+        with self._at_once():
+            keys = super().forget(namespace)
+            for each in held:
+                if each.namespace == namespace and each.standing:
+                    left = replace(each.standing, moves=False)
+                    self._left.setdefault((each.kind, namespace), {})[each.uid] = left
+                    self._change(each.uid, None, left)
         return keys
 
     def set_served(self, kind: Kind, served: bool) -> bool:
         """Record whether the API of an optional kind exists; return whether that is news."""
-        if not super().set_served(kind, served):
-            return False
-        if kind in kinds.ROUTERS.values() or kind in kinds.GATEWAYS.values():
-            for known in list(self._entries[kinds.DETECTOR].values()):
-                self._ask_anew(known)
+        with self._at_once():
+            if not super().set_served(kind, served):
+                return False
+            if kind in kinds.ROUTERS.values() or kind in kinds.GATEWAYS.values():
+                for known in list(self._entries[kinds.DETECTOR].values()):
+                    self._ask_anew(known)
         return True
+
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """Have what changes within looked at once, however many objects it is."""
+        if self._together is not None:
+            yield
+            return
+        self._together = {}
+        try:
+            yield
+        finally:
+            together, self._together = self._together, None
+            self.routes.change_all(together)
+
+    def _change(self, uid: str, before: Standing | None, after: Standing | None) -> None:
+        if self._together is None:
+            self.routes.change(uid, before, after)
+        else:
+            first, _ = self._together.get(uid, (before, None))
+            self._together[uid] = first, after
 
     def _gateway_changed(self, gateway: str) -> None:
         """Take in that a gateway came, went, or lets in others.
@@ -334,13 +359,14 @@ class Cache(Store[Entry]):
         Who names it may be for another router now, and have what it had not, or the other way.
         """
         naming = self.routes.naming(gateway)
-        for uid in naming:
-            if known := self._entries[kinds.DETECTOR].get(uid):
-                self._ask_anew(known)
-            for kind in kinds.ROUTERS.values():
-                if known := self._entries[kind].get(uid):
-                    anew = replace(known, standing=_standing(kind, known.manifest()))
-                    self._stand_anew(known, self._let_in(anew))
+        with self._at_once():
+            for uid in naming:
+                if known := self._entries[kinds.DETECTOR].get(uid):
+                    self._ask_anew(known)
+                for kind in kinds.ROUTERS.values():
+                    if known := self._entries[kind].get(uid):
+                        anew = replace(known, standing=_standing(kind, known.manifest()))
+                        self._stand_anew(known, self._let_in(anew))
         self.routes.wake(naming.values())
 
     def _ask_anew_for(self, route: Entry) -> None:
@@ -356,7 +382,7 @@ class Cache(Store[Entry]):
         self._entries[known.kind][known.uid] = entry
         if (owner := self._owner(known)) in self._owned:
             self._owned[owner][known.uid] = entry
-        self.routes.change(known.uid, known.standing, entry.standing)
+        self._change(known.uid, known.standing, entry.standing)
 
     def _doors(self, kind: str, gateway: str) -> Doors | None:
         """Return whom a gateway of routes of `kind` lets in, if it is known."""

@@ -53,6 +53,10 @@ class Standing:
         return any(gateway in area.gateways and host in area.hosts for area in self.areas)
 
 
+Change = tuple[Standing | None, Standing | None]
+"""What an object was and is."""
+
+
 class Routes:
     """Claims of all detectors, by host and gateway."""
 
@@ -148,29 +152,37 @@ class Routes:
 
     def change(self, uid: str, before: Standing | None, after: Standing | None) -> None:
         """Take in what the object `uid` was and is; what did not change stirs nobody."""
-        if before == after:
+        self.change_all({uid: (before, after)})
+
+    def change_all(self, changes: Mapping[str, Change]) -> None:
+        """Take in what several objects were and are, by their uids.
+
+        One look at all whom they concern: for each of them one would be the square of what is
+        there, and whoever writes in one namespace has hundreds change at once.
+        """
+        changes = {uid: each for uid, each in changes.items() if each[0] != each[1]}
+        if not changes:
             return
-        touched = (before.claims if before else _NONE) | (after.claims if after else _NONE)
-        own = {each.key for each in (before, after) if each} - {""}
+        standings = [each for change in changes.values() for each in change if each]
+        touched = _NONE.union(*(each.claims for each in standings))
+        own = {each.key for each in standings} - {""}
         around = touched | self._exchanged(touched, own)
         moved = self._moving(around)
         held = {claim: self._holder(claim, moved) for claim in touched}
-        if before:
-            self._forget(uid, before)
-        if after:
-            self._note(uid, after)
-        was, now = (each.delegates if each else frozenset() for each in (before, after))
-        self._stirred |= was ^ now
-        if before and after and before.moves != after.moves:
-            own = set()  # by what we wrote ourselves of it: no event of its own has it looked at
+        for uid, (before, after) in changes.items():
+            if before:
+                self._forget(uid, before)
+            if after:
+                self._note(uid, after)
+            was, now = (each.delegates if each else frozenset() for each in (before, after))
+            self._stirred |= was ^ now
         moving = self._moving(around)
         left = {claim for key in moved ^ moving for claim in self._had.get(key, ())}
         held |= {claim: self._holder(claim, moved) for claim in (left & around) - touched}
         changed = {claim for claim in held if self._holder(claim, moving) != held[claim]}
-        self._stirred |= self._concerned_around(changed) - own
-        for other in (each for each in (before, after) if each):
-            for claim in self._within(other.areas):
-                self._stirred |= self._concerned(claim)
+        self._stirred |= self._concerned_around(changed) - _looking(changes.values())
+        for claim in self._within(area for each in standings for area in each.areas):
+            self._stirred |= self._concerned(claim)
 
     def wake(self, keys: Iterable[str]) -> None:
         """Have `keys` look again, for a reason of the caller's."""
@@ -362,6 +374,17 @@ class Routes:
 
 def _hosts_of(standing: Standing) -> frozenset[str]:
     return frozenset().union(*(area.hosts for area in standing.areas))
+
+
+def _looking(changes: Collection[Change]) -> set[str]:
+    """Return whom the event of the change itself has look: that of one object of one detector.
+
+    Not where we wrote ourselves what changed of it.
+    """
+    if any(before and after and before.moves != after.moves for before, after in changes):
+        return set()
+    keys = {each.key for change in changes for each in change if each}
+    return keys if len(changes) == 1 else set()
 
 
 def _home(other: Standing) -> str:
