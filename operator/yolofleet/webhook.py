@@ -125,7 +125,8 @@ def _neighbours(new: Manifest, cache: Cache, defaults: Defaults) -> Neighbours:
             owner = entry.key.partition("/")[2]
     routers, absent = cache.routers(), cache.absent(new, defaults.namespaces)
     key, claims = f"{namespace}/{name}", wanted(new, routers, absent)
-    others = cache.routes.shadows(key, claims, router_of(new, routers, absent).KIND)
+    by = router_of(new, routers, absent).KIND
+    others = cache.routes.shadows(key, claims, by)
     return Neighbours(
         cache.detectors(),
         {**others, **cache.routes.rivals(key, claims)},
@@ -135,6 +136,7 @@ def _neighbours(new: Manifest, cache: Cache, defaults: Defaults) -> Neighbours:
         routers,
         absent,
         tuple(cache.routes.crossed(key, claims)),
+        cache.shut(by, namespace, claims),
     )
 
 

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from yolofleet.api.detector import Provider
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
+from yolofleet.plan.admission import judge
 from yolofleet.plan.defaults import Defaults
 from yolofleet.routers.claims import Claim
 from yolofleet.routers.doors import Doors
 from yolofleet.routers.istio import doors
 from yolofleet.runtime.kind import Kind
+from yolofleet.webhook import _neighbours
 
 HOST = "gate.example.com"
 PUBLIC = "istio-system/public"
@@ -78,8 +80,11 @@ NAMES = st.sampled_from(["*", "b", "a.b", "*.b", "c.a.b", "*.a.b", "*a.b", "xa.b
 def test_hosts_are_compared_as_istio_does(listed: list[str], host: str) -> None:
     at = Doors(frozenset(("shop", name) for name in listed))
     assert at.let_in("shop", host) == any(matches(name, host) for name in listed)
-    assert at.keep_out("evil", host) == at.let_in("shop", host)
-    assert not at.keep_out("shop", host)
+    kept = at.kept_for("evil", host)
+    assert bool(kept) == at.let_in("shop", host)
+    assert not kept or matches(kept.removeprefix("shop/"), host)
+    assert kept.removeprefix("shop/") in ("", *listed)
+    assert not at.kept_for("shop", host)
 
 
 @pytest.mark.parametrize(
@@ -181,3 +186,39 @@ def test_gateways_of_the_two_apis_are_two() -> None:
     cache.put(kinds.GATEWAY, gateway(kind=kinds.GATEWAY))
     cache.put(kinds.DETECTOR, detector("evil", "2029", provider="gateway"))
     assert cache.routes.holder(CLAIM) == "evil/gate", "of this one Istio's doors say nothing"
+
+
+def test_a_live_route_stays_when_the_gateway_keeps_for_others_what_is_asked_for_now(
+    world: Any, monkeypatch: Any
+) -> None:
+    """It was written for a host that Istio passes over there, and its own went dark."""
+    own, route = "own.example.com", ("VirtualService", "gate")
+    cache = watching(gateway(f"yard/{HOST}", own))
+    seen = cache.elsewhere
+    monkeypatch.setattr(world, "elsewhere", lambda: seen("shop/gate", world.raw, DEFAULTS))
+    traffic = {"provider": "istio", "gateways": [PUBLIC]}
+    world.edit(traffic=traffic | {"hosts": [own]})
+    world.settle()
+    world.edit(traffic=traffic | {"hosts": [HOST]})
+    world.settle()
+    assert world.children[route]["spec"]["hosts"] == [own]
+    told = world.status().condition("TrafficRouted")
+    assert told.reason == "HostNotAllowed"
+    assert f"the Gateway {PUBLIC} lists yard/{HOST}" in told.message
+    world.edit(traffic=traffic | {"hosts": [HOST, "new.example.com"]})
+    world.settle()
+    assert world.children[route]["spec"]["hosts"] == ["new.example.com"], "it has what is for it"
+    cache.put(kinds.ISTIO_GATEWAY, gateway(f"*/{HOST}", version=9))
+    world.settle()
+    assert world.children[route]["spec"]["hosts"] == [HOST, "new.example.com"]
+
+
+def test_a_new_detector_gets_no_route_for_it_and_admission_says_whose_it_is() -> None:
+    cache = watching(gateway(f"yard/{HOST}"))
+    asked = detector("shop", "2030") | {"apiVersion": "yolofleet.io/v1alpha1"}
+    asked["spec"] |= {"model": {"uri": "demo://shapes"}}
+    [refusal] = judge(asked, None, _neighbours(asked, cache, DEFAULTS)).refusals
+    assert f"lists yard/{HOST}" in refusal
+    assert f"list shop/{HOST} there" in refusal
+    cache = watching(gateway(f"yard/{HOST}", f"shop/{HOST}"))
+    assert not judge(asked, None, _neighbours(asked, cache, DEFAULTS)).refusals

@@ -1,6 +1,6 @@
 """Detectors that ask for hosts of each other: what one gives up, another one gets, and writes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolofleet.api.detector import Detector
+from yolofleet.api.detector import Detector, Provider
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.plan.defaults import Defaults
@@ -27,13 +27,19 @@ def claims_of(places: Places) -> set[Claim]:
 
 
 class Yard:
-    """Detectors that look when they are woken, and write what they may have."""
+    """Detectors that look when woken, and write what they may. two: what that gateway lists."""
 
-    def __init__(self, has: Mapping[str, Places], allowed: Allowed | None = None) -> None:
+    def __init__(
+        self, has: Mapping[str, Places], allowed: Allowed | None = None, two: Sequence[str] = ()
+    ) -> None:
         self.allowed = allowed or Allowed()
         self.cache, self.version = Cache(self.allowed), 1
         self.asks, self.has = dict[str, dict[str, Any]](), dict[str, Places]()
         self.cache.set_served(kinds.VIRTUAL_SERVICE, True)
+        if two:
+            metadata = {"name": "two", "namespace": "infra", "uid": "two", "resourceVersion": "1"}
+            gateway = {"metadata": metadata, "spec": {"servers": [{"hosts": two}]}}
+            self.cache.put(kinds.ISTIO_GATEWAY, gateway)
         for number, (name, places) in enumerate(has.items()):
             self.write(name, places, f"{2020 + number}")
 
@@ -68,9 +74,9 @@ class Yard:
     def look(self, name: str) -> bool:
         """Have a detector write what it may have; return whether that is another route."""
         live = self.has.get(name)
-        taken = self.cache.elsewhere(f"shop/{name}", self.asks[name], DEFAULTS).taken
-        detector = Detector.parse(self.asks[name])
-        found = expose(detector, live, taken, self.allowed, bare=False)
+        seen = self.cache.elsewhere(f"shop/{name}", self.asks[name], DEFAULTS)
+        detector, shut = Detector.parse(self.asks[name]), seen.shut[Provider.ISTIO]
+        found = expose(detector, live, seen.taken, self.allowed, bare=False, shut=shut)
         assert found.routes or live is None, "a live route is never taken away"
         written = found.hosts, found.gateways
         if not found.routes or (live and claims_of(written) == claims_of(live)):
@@ -195,16 +201,21 @@ PLACES = st.tuples(HOSTS, GATEWAYS)
     st.lists(st.tuples(PLACES, st.sampled_from(["2028", "2029"])), min_size=5, max_size=5),
     st.permutations(NAMES),
     st.sampled_from([Allowed(), Allowed(gateways=(MESH, "infra/*"))]),
+    st.sampled_from([[], ["yard/c.web.test", "*/b.web.test"]]),
 )
 def test_no_host_has_two_routes_whatever_detectors_ask_for(
-    has: list[Places], asks: list[tuple[Places, str]], order: list[str], allowed: Allowed
+    has: list[Places],
+    asks: list[tuple[Places, str]],
+    order: list[str],
+    allowed: Allowed,
+    two: list[str],
 ) -> None:
     routes, had = dict[str, Places](), set[Claim]()
     for name, places in zip(NAMES, has, strict=False):
-        if not had & claims_of(places):
+        if not had & claims_of(places) and not (two and (TWO, "c.web.test") in claims_of(places)):
             routes[name] = places
             had |= claims_of(places)
-    yard = Yard(routes, allowed)
+    yard = Yard(routes, allowed, two)
     for name, (places, year) in zip(NAMES, asks, strict=True):
         yard.ask(name, places, year)
     yard.run([name for name in order if name in yard.asks])

@@ -206,10 +206,15 @@ class Cache(Store[Entry]):
         """Return what of the rest of the cluster concerns the route of the detector `raw`."""
         absent = self.absent(raw, defaults.namespaces)
         claims = wanted(raw, self.routers(), absent)
+        by = {provider: wanted(raw, {provider}) for provider in kinds.ROUTERS}
         return Elsewhere(
             taken=self.routes.taken(key, claims),
             others={
-                provider: self.routes.shadows(key, wanted(raw, {provider}), kind.name)
+                provider: self.routes.shadows(key, by[provider], kind.name)
+                for provider, kind in kinds.ROUTERS.items()
+            },
+            shut={
+                provider: self.shut(kind.name, raw["metadata"]["namespace"], by[provider])
                 for provider, kind in kinds.ROUTERS.items()
             },
             crossed=tuple(self.routes.crossed(key, claims)),
@@ -253,6 +258,18 @@ class Cache(Store[Entry]):
             looked = not namespaces or namespace in namespaces
             if looked and self.named(kind, namespace, name) is None:
                 yield gateway
+
+    def shut(self, kind: str, namespace: str, claims: Collection[Claim]) -> Mapping[Claim, str]:
+        """Return of which `claims` a gateway keeps routes of `namespace` out, and what it lists.
+
+        What it lets in for nobody is no such claim: it may be about to.
+        """
+        doors = {each: self._doors(kind, each) for each in {gateway for gateway, _ in claims}}
+        return {
+            (gateway, host): listed
+            for gateway, host in claims
+            if (at := doors[gateway]) and (listed := at.kept_for(namespace, host))
+        }
 
     # writing
 
@@ -395,20 +412,10 @@ class Cache(Store[Entry]):
         """Return a route with what of its claims its gateways leave to it."""
         if not (standing := route.standing) or not standing.claims:
             return route
-        claims = self._left_to(route.kind.name, route.namespace, standing.claims)
-        return replace(route, standing=replace(standing, claims=claims))
-
-    def _left_to(self, kind: str, namespace: str, claims: Collection[Claim]) -> frozenset[Claim]:
-        """Return those of `claims` from which no gateway keeps routes of `namespace` out.
-
-        What it lets in for nobody is claimed all the same: it may be about to.
-        """
-        doors = {gateway: self._doors(kind, gateway) for gateway, _ in claims}
-        return frozenset(
-            (gateway, host)
-            for gateway, host in claims
-            if not ((at := doors[gateway]) and at.keep_out(namespace, host))
+        claims = (
+            standing.claims - self.shut(route.kind.name, route.namespace, standing.claims).keys()
         )
+        return replace(route, standing=replace(standing, claims=claims))
 
     def _asking(self, detector: Entry) -> Entry:
         """Return the entry of a detector with what it asks for by the routers that there are."""
@@ -417,7 +424,8 @@ class Cache(Store[Entry]):
         asked, router = wanted(raw, routers, absent), router_of(raw, routers, absent)
         if not router.TAKES_ALL_HOSTS and self._allowed.against_export(named):
             asked = apart(asked, self._live(detector))
-        claims = self._left_to(router.KIND, detector.namespace, self._allowed.of(asked))
+        asked = self._allowed.of(asked)
+        claims = asked - self.shut(router.KIND, detector.namespace, asked).keys()
         gateways = named - {MESH}
         if not claims and not gateways:
             return replace(detector, standing=None)

@@ -39,7 +39,7 @@ class Neighbours:
     child_of: whose child has that name already. allowed: what the admin lets detectors route;
     forbidden: what no podTemplate may take; routers: what there is to route by;
     absent: the gateways of each that are not there; crossed: which hosts of others
-    share requests with its own.
+    share requests with its own; shut: what gateways keep for other namespaces, as they list it.
     """
 
     keys: Iterable[str]
@@ -50,6 +50,7 @@ class Neighbours:
     routers: frozenset[Provider] = frozenset()
     absent: Absent = field(default_factory=dict)
     crossed: tuple[Crossing, ...] = ()
+    shut: Mapping[Claim, str] = field(default_factory=dict)
 
 
 def judge(new: Manifest, old: Manifest | None, around: Neighbours) -> Verdict:
@@ -125,7 +126,7 @@ def _read(raw: Manifest, around: Neighbours) -> tuple[Detector | None, Iterable[
 def _denied(raw: Manifest, detector: Detector, around: Neighbours) -> tuple[str, ...]:
     """Return what would not be done although it can be parsed, and why."""
     bare = router_of(raw, around.routers, around.absent).TAKES_ALL_HOSTS
-    exposure = expose(detector, None, around.taken, around.allowed, bare=bare)
+    exposure = expose(detector, None, around.taken, around.allowed, bare=bare, shut=around.shut)
     return (
         *(denial.message for denial in exposure.denials),
         *([CANARY_EQUAL] if canary_is_equal(detector.spec) else []),

@@ -169,7 +169,8 @@ def _option(
     by, route = ROUTERS[router], _route(detector, router, children)
     taken = {**elsewhere.others.get(router, {}), **elsewhere.taken}
     live = by.places(route["spec"]) if route else None
-    exposure = expose(detector, live, taken, elsewhere.allowed, bare=by.TAKES_ALL_HOSTS)
+    shut, bare = elsewhere.shut.get(router, {}), by.TAKES_ALL_HOSTS
+    exposure = expose(detector, live, taken, elsewhere.allowed, bare=bare, shut=shut)
     absent = None
     if live and stays:
         exposure = _as_it_is(detector, live)

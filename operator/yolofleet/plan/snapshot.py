@@ -21,7 +21,8 @@ class Elsewhere:
     """What of the rest of the cluster concerns a detector's route.
 
     taken: of what it asks for, what other detectors have; others: what by each router the route of
-    somebody who is no detector has ("KIND NAMESPACE/NAME"). crossed: what shares a part of its
+    somebody who is no detector has ("KIND NAMESPACE/NAME"); shut: what by each router a gateway
+    keeps for other namespaces, and what it lists for them. crossed: what shares a part of its
     hosts. allowed: what the admin lets it have.
     absent: of its gateways, those that are known not to exist. namesake: an older detector whose
     revision it could be by its name, or the other way round.
@@ -34,6 +35,7 @@ class Elsewhere:
     namesake: str = ""
     others: Mapping[Provider, Mapping[Claim, str]] = field(default_factory=dict)
     crossed: tuple[Crossing, ...] = ()
+    shut: Mapping[Provider, Mapping[Claim, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class Doors:
     def __post_init__(self) -> None:
         """Sort the hosts: there may be thousands, and they are asked of again and again."""
         by: dict[str, list[str]] = {}
-        for namespace, host in self.names:
+        for namespace, host in sorted(self.names):
             by.setdefault(namespace, []).append(host)
         object.__setattr__(self, "_of", {each: _Hosts(hosts) for each, hosts in by.items()})
         object.__setattr__(self, "_all", _Hosts(host for _, host in self.names))
@@ -36,9 +36,11 @@ class Doors:
         """Say whether a route of `namespace` has `host` here."""
         return any(each in self._of and self._of[each].meet(host) for each in (ANY, namespace))
 
-    def keep_out(self, namespace: str, host: str) -> bool:
-        """Say whether others have `host` here, and routes of `namespace` do not."""
-        return not self.let_in(namespace, host) and self._all.meet(host)
+    def kept_for(self, namespace: str, host: str) -> str:
+        """Return as what others have `host` here if routes of `namespace` do not, or nothing."""
+        if self.let_in(namespace, host) or (name := self._all.one_meeting(host)) is None:
+            return ""
+        return f"{next(each for each, hosts in self._of.items() if name in hosts)}/{name}"
 
 
 class _Hosts:
@@ -49,9 +51,19 @@ class _Hosts:
         self._ends = frozenset(name[1:] for name in self._names if name.startswith("*"))
         self._lengths = frozenset(map(len, self._ends))
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
     def meet(self, host: str) -> bool:
         """Say whether `host`, which may be a wildcard too, is one, below one, or above one."""
+        return self.one_meeting(host) is not None
+
+    def one_meeting(self, host: str) -> str | None:
+        """Return the name that it is, or one below or above which it is."""
         name = host.removeprefix("*")
-        if any(name[len(name) - n :] in self._ends for n in self._lengths if n <= len(name)):
-            return True
-        return host in self._names if name == host else any(True for _ in self._names.ending(name))
+        for end in (name[len(name) - n :] for n in self._lengths if n <= len(name)):
+            if end in self._ends:
+                return f"*{end}"
+        if name == host:
+            return host if host in self._names else None
+        return next(self._names.ending(name), None)

@@ -111,16 +111,17 @@ def expose(
     allowed: Allowed,
     *,
     bare: bool,
+    shut: Mapping[Claim, str] | None = None,
 ) -> Exposure:
     """Return what the route of `detector` may have.
 
     live: hosts and gateways of the route that is there; None without one. taken: claims that others
     hold, and who: a detector by its key, a route by its kind and name. bare: whether a route
     without hosts answers to all hosts of its gateways (the Gateway API), and not to none (Istio's
-    delegates).
+    delegates). shut: claims that a gateway keeps for other namespaces, and what it lists for them.
     """
     inside = live is not None and set(live[1]) == {MESH}
-    asked = _Asked(detector, taken, allowed, exported=not bare, inside=inside)
+    asked = _Asked(detector, taken, shut or {}, allowed, exported=not bare, inside=inside)
     traffic, namespace = detector.spec.traffic, detector.namespace
     hosts = list(dict.fromkeys(normal(host) for host in traffic.hosts))
     if not hosts and not (bare and any(gateway != MESH for gateway in traffic.gateways)):
@@ -159,13 +160,15 @@ class _Asked:
 
     detector: Detector
     taken: Mapping[Claim, str]
+    shut: Mapping[Claim, str]
     allowed: Allowed
     exported: bool
     inside: bool
 
     def may(self, gateway: str, host: str) -> bool:
         """Say whether a new route may have `host` on `gateway`."""
-        held = claim(gateway, host, self.detector.namespace) in self.taken
+        wish = claim(gateway, host, self.detector.namespace)
+        held = wish in self.taken or wish in self.shut
         return not (held or self._host(host, [gateway]) or self._gateway(gateway))
 
     def denials(self, hosts: Sequence[str], gateways: Sequence[str]) -> Iterator[Denial]:
@@ -177,8 +180,12 @@ class _Asked:
                 yield denial
                 continue
             for gateway in gateways:
-                if other := self.taken.get(claim(gateway, host, self.detector.namespace)):
-                    where = gateway_name(gateway, self.detector.namespace)
+                where = gateway_name(gateway, self.detector.namespace)
+                wish = claim(gateway, host, self.detector.namespace)
+                if listed := self.shut.get(wish):
+                    message = shut_to(self.detector.namespace, listed, (where, host))
+                    yield Denial(Reason.HOST_NOT_ALLOWED, message)
+                elif other := self.taken.get(wish):
                     yield Denial(Reason.HOST_TAKEN, taken_by(other, (where, host)))
 
     def _host(self, host: str, gateways: Sequence[str]) -> Denial | None:
@@ -221,6 +228,16 @@ def taken_by(other: str, taken: Claim) -> str:
     return (
         f"spec.traffic.hosts: {what} {where} is routed by the {who} already;"
         " choose another host or gateway, or remove it there first"
+    )
+
+
+def shut_to(namespace: str, listed: str, wish: Claim) -> str:
+    """Say that a Gateway passes over routes of `namespace` to a host, and what to do."""
+    gateway, host = wish
+    return (
+        f"spec.traffic.hosts: the Gateway {gateway} lists {listed}, and nothing of {host} for the"
+        f" namespace {namespace}; choose another host or gateway, or list {namespace}/{host} there"
+        " (servers.hosts)"
     )
 
 
