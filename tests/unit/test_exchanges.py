@@ -76,7 +76,8 @@ class Yard:
         live = self.has.get(name)
         seen = self.cache.elsewhere(f"shop/{name}", self.asks[name], DEFAULTS)
         detector, shut = Detector.parse(self.asks[name]), seen.shut[Provider.ISTIO]
-        found = expose(detector, live, seen.taken, self.allowed, bare=False, shut=shut)
+        taken = {**seen.others[Provider.ISTIO], **seen.taken}
+        found = expose(detector, live, taken, self.allowed, bare=False, shut=shut)
         assert found.routes or live is None, "a live route is never taken away"
         written = found.hosts, found.gateways
         if not found.routes or (live and claims_of(written) == claims_of(live)):
@@ -130,6 +131,27 @@ def test_nor_on_a_gateway_that_the_operator_leaves_out_beside_others() -> None:
     before = dict(yard.has)
     yard.run()
     assert yard.has == before
+
+
+def test_nor_for_one_that_somebodys_own_route_leaves_nothing_of() -> None:
+    """The one moved to the host of the other, which got no route for his and kept its own."""
+    yard = Yard({"d1": (["a.test"], [ONE]), "d2": (["b.test"], [ONE])})
+    yard.version += 1
+    metadata = {"name": "legacy", "namespace": "yard", "uid": "legacy"}
+    metadata |= {"resourceVersion": f"{yard.version}", "creationTimestamp": "2025-01-01T00:00:00Z"}
+    spec = {"hosts": ["b.test"], "gateways": [ONE], "http": [{"route": []}]}
+    legacy = {"kind": "VirtualService", "metadata": metadata, "spec": spec}
+    yard.cache.put(kinds.VIRTUAL_SERVICE, legacy)
+    yard.ask("d1", (["b.test"], [ONE]))
+    yard.ask("d2", (["a.test"], [ONE]))
+    before = dict(yard.has)
+    yard.run()
+    assert yard.has == before
+    yard.cache.remove(kinds.VIRTUAL_SERVICE, "legacy", 99)
+    stirred = yard.cache.routes.stirred()
+    assert stirred == {"shop/d1", "shop/d2"}, "the exchange is free now"
+    yard.run()
+    assert yard.has == {"d1": (["b.test"], [ONE]), "d2": (["a.test"], [ONE])}
 
 
 def test_a_gateway_on_which_all_of_it_stays_with_others_holds_up_no_exchange() -> None:

@@ -164,7 +164,8 @@ class Routes:
         if not changes:
             return
         standings = [each for change in changes.values() for each in change if each]
-        touched = _NONE.union(*(each.claims for each in standings))
+        areas = [area for each in standings for area in each.areas]
+        touched = _NONE.union(self._within(areas), *(each.claims for each in standings))
         own = {each.key for each in standings} - {""}
         around = touched | self._exchanged(touched, own)
         moved = self._moving(around)
@@ -181,7 +182,7 @@ class Routes:
         held |= {claim: self._holder(claim, moved) for claim in (left & around) - touched}
         changed = {claim for claim in held if self._holder(claim, moving) != held[claim]}
         self._stirred |= self._concerned_around(changed) - _looking(changes.values())
-        for claim in self._within(area for each in standings for area in each.areas):
+        for claim in self._within(areas):
             self._stirred |= self._concerned(claim)
 
     def wake(self, keys: Iterable[str]) -> None:
@@ -240,13 +241,30 @@ class Routes:
         A route has each of its hosts on each of its gateways, so one that is not its own on all of
         those on which it may have any is left out of it. What it has already it keeps in any case.
         """
-        held = [each for each in wish if self._holder(each, moving) == key]
-        gateways, hosts = {gateway for gateway, _ in held}, dict[str, _Gift]()
-        for each in held:
+        hosts = dict[str, _Gift]()
+        for each in (each for each in wish if self._holder(each, moving) == key):
             hosts.setdefault(each[1], []).append(each)
+        for host, gift in hosts.items():
+            shadowed = self._shadowed(key, host, {gateway for gateway, _ in gift})
+            gift[:] = [e for e in gift if e[0] not in shadowed or e in self._had[key]]
+        held = [each for gift in hosts.values() for each in gift]
+        gateways = {gateway for gateway, _ in held}
         whole = (gift for gift in hosts.values() if len(gift) == len(gateways))
         exchanged = [gift for gift in whole if any(each in self._routes for each in gift)]
         return [*exchanged, *([each] for each in held if each in self._had[key])]
+
+    def _shadowed(self, key: str, host: str, gateways: set[str]) -> set[str]:
+        """Return on which `gateways` the route of somebody else leaves a new one nothing of it."""
+        found = set[str]()
+        for other in self._others.get(host, {}).values():
+            kind = other.other.partition(" ")[0]
+            for area in (area for area in other.areas if host in area.hosts):
+                for gateway in gateways & area.gateways - found:
+                    at, home = self._doors(kind, gateway), _home(other)
+                    seen = gateway != MESH or home == _namespace(key)
+                    if seen and (at is None or at.let_in(home, host)):
+                        found.add(gateway)
+        return found
 
     def _wishes(self, claims: Collection[Claim], trying: str) -> dict[str, frozenset[Claim]]:
         """Return who leaves something, of those on whom `claims` depend, and what each asks for.
