@@ -378,6 +378,93 @@ class TestCanary:
         assert told(world).reason == "Settled"
 
 
+STEPS_BY_WORD = [{"weight": 10, "hold": "Approval"}, {"weight": 50, "hold": "Approval"}]
+BY_WORD = {"strategy": "Canary", "steps": STEPS_BY_WORD}
+
+
+class TestEditedInMidRelease:
+    """What it is on its way to is no weight that it has: no step is walked or approved by that."""
+
+    @staticmethod
+    def approved(world: Any, old: str, new: str, *weights: int) -> None:
+        """Walk what is left by approvals; `weights` are those of the steps, from the first on."""
+        rollout = world.raw["spec"]["rollout"]
+        steps = [step["weight"] for step in rollout["steps"]]
+        for weight in weights:
+            world.settle()
+            assert world.status().stable.revision == old
+            assert world.weights() == {old: 100 - weight, new: weight}
+            assert told(world).reason == "AwaitingApproval"
+            word = {"revision": new, "step": steps.index(weight) + 1}
+            world.edit(rollout={**rollout, "approved": word})
+        world.settle(30)
+        assert world.status().stable.revision == new
+
+    @pytest.mark.parametrize("paused", [False, True])
+    @pytest.mark.parametrize("before", ["BlueGreen", "InPlace"])
+    def test_another_strategy_walks_all_steps_above_what_it_has(self, world, before, paused):
+        released(world, replicas=4, rollout={"strategy": before})
+        world.broken = {V2["uri"]}
+        old, new = begun(world)
+        world.settle()
+        if paused:
+            world.edit(rollout={"strategy": before, "paused": True})
+            world.settle()
+        world.edit(rollout=BY_WORD)
+        world.settle()
+        assert (world.weights(), world.status().rollout.step) == ({old: 100, new: 0}, 1)
+        world.broken = set()
+        self.approved(world, old, new, 10, 50)
+
+    def test_half_way_in_place_it_goes_on_at_the_first_step_not_below_that(self, world):
+        old = released(world, replicas=4, rollout=IN_PLACE)
+        _, new = begun(world)
+        turn(world)
+        turn(world)
+        assert world.weights() == {old: 67, new: 33}
+        world.edit(rollout=BY_WORD)
+        self.approved(world, old, new, 50)
+
+    @pytest.mark.parametrize(
+        ("steps", "left"),
+        [
+            ([(10, "1s"), (20, "Approval"), (40, "Approval")], (20, 40)),
+            ([(10, "1s"), (20, "Approval"), (50, "Approval")], (20, 50)),
+            ([(20, "Approval"), (50, "Approval")], (20, 50)),
+        ],
+    )
+    def test_a_step_on_the_way_to_the_next_one_is_walked_too(self, world, steps, left):
+        at_ten = [{"weight": 10, "hold": "1s"}, {"weight": 50, "hold": "Approval"}]
+        old = released(world, replicas=10, rollout={"strategy": "Canary", "steps": at_ten})
+        _, new = begun(world)
+        turn(world)
+        world.now += timedelta(seconds=2)
+        world.reconcile()
+        assert (world.weights(), world.status().rollout.weight) == ({old: 90, new: 10}, 50)
+        edited = [{"weight": weight, "hold": hold} for weight, hold in steps]
+        world.edit(rollout={"strategy": "Canary", "steps": edited})
+        self.approved(world, old, new, *left)
+
+    def test_before_the_first_step_is_reached_a_smaller_one_is_the_first(self, world):
+        old = released(world, replicas=10, rollout=BY_WORD)
+        _, new = begun(world)
+        world.edit(rollout={**BY_WORD, "steps": [{"weight": 5, "hold": "Approval"}]})
+        world.reconcile()
+        assert (world.weights(), world.status().rollout.weight) == ({old: 100, new: 0}, 5)
+
+    def test_a_step_that_is_added_behind_the_last_one_is_walked_and_that_not_again(self, world):
+        half = {"weight": 50, "hold": "1h"}
+        old = released(world, replicas=4, rollout={"strategy": "Canary", "steps": [half]})
+        _, new = begun(world)
+        turn(world)
+        world.now += timedelta(hours=2)
+        world.reconcile()
+        assert (world.weights(), world.status().rollout.weight) == ({old: 50, new: 50}, 100)
+        added = {"weight": 75, "hold": "Approval"}
+        world.edit(rollout={"strategy": "Canary", "steps": [half, added]})
+        self.approved(world, old, new, 75)
+
+
 class TestSurge:
     @pytest.mark.parametrize(("replicas", "surge"), [(3, 1), (4, "25%"), (5, 2), (7, "30%")])
     def test_pods_never_exceed_replicas_and_surge_and_all_serve(self, world, replicas, surge):

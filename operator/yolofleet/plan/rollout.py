@@ -96,8 +96,10 @@ def next_progress(
     """
     stages = _stages(detector, observed, target, strategy, full=full)
     begun: datetime | None = now
-    if known := _known(observed, target.name):
-        at = known.weight
+    if known := _known(observed, target.name, strategy):
+        # a plain Service gives no share: there, steps pass while nobody else is alive
+        has = observed.share(target.name) if observed.splits else known.weight
+        at = _walked(known, stages, has)
         begun = min(known.begun, now) if known.begun else None  # clocks are set back
     else:
         at = _reached(detector, observed, stages, target.name, stable=stable, full=full)
@@ -126,7 +128,8 @@ def _at_stage(
     detector: Detector, observed: Observed, start: Progress, ahead: Sequence[_Stage], now: datetime
 ) -> Progress | None:
     """Place it at the first of the stages `ahead`; None once that is over, and proved."""
-    stage, name, known = ahead[0], start.revision, _known(observed, start.revision)
+    stage, name = ahead[0], start.revision
+    known = _known(observed, name, start.strategy)
     here = replace(
         start,
         step=stage.number,
@@ -181,7 +184,7 @@ def _at_the_end(
     here = replace(start, goal=at, unproved=True)
     if not full:
         return here  # nobody looks, so that no time passes
-    known = _known(observed, start.revision)
+    known = _known(observed, start.revision, start.strategy)
     since = min(known.since, now) if known and known.since else now
     return replace(here, since=since, next_look=_patience(detector, since, now))
 
@@ -298,9 +301,31 @@ def _stages(
     return stages
 
 
-def _known(observed: Observed, revision: str) -> RolloutStatus | None:
+def _known(observed: Observed, revision: str, strategy: Strategy) -> RolloutStatus | None:
+    """Return what status tells of the release.
+
+    What another strategy had as its goal, and since when, says nothing of the steps of this one: it
+    goes on from what the revision has.
+    """
     known = observed.status.rollout
-    return known if known and known.revision == revision else None
+    if not known or known.revision != revision:
+        return None
+    if known.strategy is strategy:
+        return known
+    has = min(known.weight, observed.share(revision))
+    return known.model_copy(update={"strategy": strategy, "weight": has, "since": None})
+
+
+def _walked(known: RolloutStatus, stages: Sequence[_Stage], share: int) -> int:
+    """Return up to which weight the steps count as walked; steps may have been edited meanwhile.
+
+    share: what it has. On its way from there to `known.weight` was no step: one that is there now
+    is new, and nobody approved it. What it walked is not held again.
+    """
+    if known.weight < 100 and all(stage.weight != known.weight for stage in stages):
+        return min(known.weight, share)
+    new = (stage.weight for stage in stages if share < stage.weight < known.weight)
+    return min(new, default=known.weight)
 
 
 def _patience(detector: Detector, since: datetime, now: datetime) -> timedelta | None:
@@ -332,7 +357,8 @@ def strategy_for(
     in_turn = all(workload_for(each).SWAPS for each in (target, *running))
     if asked is not None:
         return asked if in_turn or asked is not Strategy.IN_PLACE else Strategy.BLUE_GREEN
-    if known := _known(observed, target.name):
+    known = observed.status.rollout
+    if known and known.revision == target.name:
         return known.strategy  # a release ends as it began
     more = full - observed.replicas(target.name)
     swaps = in_turn and full >= 2 and not detector.spec.canary and not detector.spec.autoscaled
