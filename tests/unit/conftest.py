@@ -65,6 +65,7 @@ class World:
     absent_for: dict[Provider, frozenset[str]] = field(default_factory=dict)  # of one kind alone
     namesake: str = ""  # an older detector that it could be a revision of
     accepts: bool = True  # whether gateways answer to a route
+    stays_behind: frozenset[str] = frozenset()  # gateways that answer to no later one
     taken: dict[Claim, str] = field(default_factory=dict)  # what other detectors have
     crossed: tuple[Crossing, ...] = ()  # what shares requests with others
     others_routes: dict[Provider, dict[Claim, str]] = field(default_factory=dict)
@@ -165,8 +166,15 @@ class World:
         if (route := self.children.get(("HTTPRoute", "gate"))) and self.accepts:
             generation = route["metadata"]["generation"]
             yes = {"type": "Accepted", "status": "True", "observedGeneration": generation}
-            told = [{"parentRef": p, "conditions": [yes]} for p in route["spec"]["parentRefs"]]
-            route["status"] = {"parents": told}
+            said = {t["parentRef"]["name"]: t for t in route.get("status", {}).get("parents", ())}
+            route["status"] = {
+                "parents": [
+                    said[p["name"]]
+                    if p["name"] in self.stays_behind
+                    else {"parentRef": p, "conditions": [yes]}
+                    for p in route["spec"]["parentRefs"]
+                ]
+            }
         by_need = sorted(self.deployments().items(), key=lambda d: d[1]["spec"]["replicas"])
         for name, deployment in by_need:  # those that shrink make room first
             ready = deployment.setdefault("status", {}).get("availableReplicas", 0)

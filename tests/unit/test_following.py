@@ -13,8 +13,10 @@ from yolofleet.routers.gateway import accepted
 from yolofleet.routers.istio import delegated, delegates_of
 
 V2 = {"uri": "demo://shapes-v2"}
+V3 = {"uri": "demo://shapes-v3"}
 PUBLIC = {"gateways": ["edge/public"], "hosts": ["gate.example.com"]}
 STEPS = {"strategy": "Canary", "steps": [{"weight": 50, "hold": "10s"}]}
+STEPS_HELD = {"strategy": "Canary", "steps": [{"weight": 75, "hold": "Approval"}]}
 DEFAULTS = Defaults(image_cpu="a", image_torch="b", image_gpu="c")
 
 
@@ -198,6 +200,73 @@ def test_a_gateway_beside_one_that_is_absent_has_to_accept_the_route_too(at_the_
     world.settle()
     assert world.replicas()[old] == 0
     assert "accepted" not in routed(world).message
+
+
+CRASHES = {
+    "name": "yoloserve",
+    "restartCount": 9,
+    "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+    "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
+}
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+@pytest.mark.parametrize("steps", [STEPS_HELD | {"maxSurge": 1}, {"strategy": "InPlace"}])
+def test_what_is_called_off_goes_back_by_the_gateways_that_follow(at_the_edge, steps, crashes):
+    """One of two accepts nothing any more: that keeps nobody from the way back by the other."""
+    world = at_the_edge
+    world.edit(traffic=PUBLIC | {"gateways": ["edge/public", "edge/second"]})
+    world.edit(replicas=4, rollout=steps)
+    world.settle()
+    old, model = world.status().stable.revision, world.raw["spec"]["model"]
+    world.edit(model=V2)
+    for _ in range(12 if "steps" in steps else 3):
+        world.reconcile()
+        world.run_pods()
+    (new,) = world.weights().keys() - {old}
+    assert world.weights()[new] >= 33
+    assert world.replicas()[old] < 4
+    world.stays_behind = frozenset({"second"})
+    if crashes:
+        world.broken = {V2["uri"]}
+        world.deployments()[new]["status"]["availableReplicas"] = 0
+        world.pods = [
+            {
+                "metadata": {"name": "p", "labels": {"yolofleet.io/revision": new}},
+                "status": {"containerStatuses": [CRASHES]},
+            }
+        ]
+    had = world.replicas()[new]
+    world.edit(model=model)
+    world.settle(40)
+    assert "second has not accepted the route as it is now yet" in routed(world).message
+    assert world.weights() == {old: 100}
+    assert world.ready(old) == 4
+    assert world.replicas() == {old: 4, new: 0 if crashes else had}, "second may send to it"
+    world.stays_behind, world.pods = frozenset(), []
+    world.settle(40)
+    assert world.replicas() == {old: 4, new: 0}
+
+
+def test_a_third_spec_too_has_the_second_walked_back_by_the_gateways_that_follow(at_the_edge):
+    world = at_the_edge
+    world.edit(traffic=PUBLIC | {"gateways": ["edge/public", "edge/second"]})
+    world.edit(replicas=4, rollout=STEPS_HELD | {"maxSurge": 1})
+    world.settle()
+    old = world.status().stable.revision
+    world.edit(model=V2)
+    world.settle()
+    (second,) = world.weights().keys() - {old}
+    assert (world.weights()[second], world.replicas()) == (75, {old: 2, second: 3})
+    world.stays_behind = frozenset({"second"})
+    world.edit(model=V3)
+    world.settle(40)
+    third = world.status().rollout.revision
+    assert world.weights() == {old: 100, third: 0}
+    assert world.replicas() == {old: 4, second: 3, third: 0}
+    world.stays_behind = frozenset()
+    world.settle()
+    assert world.replicas() == {old: 2, second: 0, third: 3}
 
 
 def parent(name, **condition):

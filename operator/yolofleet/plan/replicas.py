@@ -67,6 +67,25 @@ class Case:
         return sum(self.observed.replicas(n) for n in gone if n not in self.observed.lingering)
 
     @property
+    def formerly_used(self) -> int:
+        """Replicas of these that the route needs as it is, where a gateway does not accept it.
+
+        More are kept for that one, which may be for ever. If those that do accept it had to wait
+        for the room, their requests would never go back; a few pods above the surge are less evil.
+        """
+        if not (self.observed.pending and self.observed.followed.in_part):
+            return self.former
+        return sum(
+            remaining(
+                self.release.serving,
+                running=self.observed.replicas(each.name),
+                weight=self.observed.weights.get(each.name, 0),
+            )
+            for each in self.release.former
+            if each.name not in self.observed.lingering
+        )
+
+    @property
     def instead(self) -> int:
         """Ready replicas that answer in the place of a stable revision that died."""
         return sum(map(self.observed.ready, self.release.instead))
@@ -86,7 +105,7 @@ def stable(case: Case) -> int:
     """Grow into the room that others leave; those that answer in its place leave one more."""
     if not case.release.capacity.full:
         return at_zero(case)
-    grown = scaled_up(case.release.capacity, running=case.running, others=case.former)
+    grown = scaled_up(case.release.capacity, running=case.running, others=case.formerly_used)
     return max(grown, int(case.instead > 0))
 
 
@@ -115,7 +134,7 @@ def going_out(case: Case) -> int:
         return min(case.running, max(capacity.kept - answered, 0))
     running = _asked(observed, case.name)
     if short := _short(observed, case.release):
-        others = case.former + observed.replicas(progress.revision)
+        others = case.formerly_used + observed.replicas(progress.revision)
         return min(scaled_up(capacity, running=running, others=others), running + short)
     left = outgoing(
         capacity,
@@ -270,9 +289,10 @@ def until_accepted(
     """Return `replicas`, and no fewer than it has while gateways may send as a route said before.
 
     Nothing keeps what that was; who carries everything carries that too. drains: whether they had
-    accepted a route without it. A consent to an outage, with one replica, holds here as well.
+    accepted a route without it. A consent to an outage, with one replica, holds here as well. What
+    cannot start answers nobody, and only takes the room of who does.
     """
-    if replicas is None or drains or not observed.pending:
+    if replicas is None or drains or not observed.pending or _cannot_start(observed, name):
         return replicas
     kept = release.capacity.kept if release.capacity.full else release.serving
     return max(replicas, min(observed.replicas(name), kept))

@@ -25,6 +25,7 @@ class Followed:
     reason: Reason = Reason.ROUTED
     why: str = ""  # empty: there is nothing against it
     status: bool | None = None  # what TrafficRouted is because of it
+    in_part: bool = False  # pending at one router, while another does what the route says now
 
     @property
     def counts(self) -> bool:

@@ -227,7 +227,9 @@ def accepted(route: Manifest, absent: Collection[str] = ()) -> Followed:
         return Followed()
     message = f"{', '.join(sorted(name for name, _ in waits))} has not accepted the route"
     if any(before for _, before in waits):
-        return Followed(Following.PENDING, Reason.ROUTE_PENDING, f"{message} as it is now yet")
+        message += " as it is now yet"
+        pending = Following.PENDING
+        return Followed(pending, Reason.ROUTE_PENDING, message, in_part=served > 0)
     if served:
         return Followed(Following.YES, Reason.ROUTE_PENDING, f"{message}; others have")
     return Followed(Following.NOBODY, Reason.ROUTE_PENDING, f"{message}: nobody routes by it yet")
