@@ -207,8 +207,7 @@ class World:
                 fit = (
                     node.name
                     for node in self.rooms()
-                    if pod["spec"].get("nodeSelector", {}).items() <= node.labels.items()
-                    and all(node.free.get(r, 0) >= n for r, n in asked.items())
+                    if all(node.free.get(r, 0) >= n for r, n in asked.items())
                 )
                 pod["spec"]["nodeName"] = next(fit, "")
         return sum(bool(place(pod)) for pod in ours)

@@ -647,43 +647,6 @@ class TestSize:
         lacks = told(world, "GPUAvailable").status == "False"
         assert lacks == (olds < 6)
 
-    def test_it_leaves_no_room_that_the_other_one_cannot_use(self, world):
-        """Of two pools each revision has its own."""
-        pools = dict(zip(("t4", "a100"), TestAccelerators.nodes(6, 1), strict=True))
-        for pool, node in pools.items():
-            node["metadata"]["labels"] = {"pool": pool}
-        world.scheduler, world.nodes = True, list(pools.values())
-        steps = [{"weight": 50, "hold": "Approval"}]
-        old = released(
-            world,
-            replicas=2,
-            resources=GPU,
-            podTemplate=in_pool("t4"),
-            rollout={"strategy": "Canary", "steps": steps},
-        )
-        _, new = begun(world, podTemplate=in_pool("a100"))
-        world.settle()
-        assert world.weights() == {old: 50, new: 50}
-        world.edit(replicas=6)
-        world.settle(20)
-        assert world.replicas() == {old: 6, new: 1}
-
-    @pytest.mark.parametrize("gpus", [5, 6])
-    def test_it_leaves_no_room_to_a_whole_set_that_has_none(self, world, gpus):
-        world.scheduler, world.nodes = True, TestAccelerators.nodes(gpus)
-        rollout = {"strategy": "BlueGreen", "analysis": {}}
-        old = released(world, replicas=2, resources=GPU, rollout=rollout)
-        _, new = begun(world)
-        world.settle()
-        assert world.replicas() == {old: 2, new: 2}
-        world.edit(replicas=6)
-        world.settle()
-        assert world.replicas() == {old: gpus - 2, new: 2}
-
-
-def in_pool(name: str) -> dict[str, Any]:
-    return {"spec": {"nodeSelector": {"pool": name}}}
-
 
 class TestInPlace:
     @pytest.mark.parametrize("mesh", [True, False])

@@ -17,7 +17,7 @@ from yolofleet.plan.capacity import (
     share_of,
 )
 from yolofleet.plan.draining import drained
-from yolofleet.plan.nodes import room, usable
+from yolofleet.plan.nodes import room
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.roles import Release
 from yolofleet.plan.rollout import Progress
@@ -271,16 +271,14 @@ def _left_to_the_successor(
     """Return for how many pods of the stable revision the room is left to its successor.
 
     Both may grow at once, where more replicas are asked for in the middle of a release. That would
-    not go on if the stable one took all that is free. But what the successor does not get, as its
-    whole set has no room, or what its pods cannot take or this one's cannot, helps nobody if free.
+    not go on if the stable one took all that is free.
     """
-    progress, target = release.progress, release.target
+    progress = release.progress
     if progress is None or revision.name != release.stable:
         return 0
-    given = with_room(observed, release, target, desired) or 0
-    more = given - observed.replicas(target.name) + observed.unplaced(target.name)
-    more = min(more, room(target, usable(revision, observed.nodes)))
-    ours, theirs = requests_of(revision), requests_of(target)
+    name = progress.revision
+    more = (desired[name] or 0) - observed.replicas(name) + observed.unplaced(name)
+    ours, theirs = requests_of(revision), requests_of(release.target)
     each = max((-(-theirs[r] // ours[r]) for r in ours.keys() & theirs.keys()), default=0)
     return max(more, 0) * each
 
