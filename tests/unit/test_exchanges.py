@@ -247,3 +247,27 @@ def test_no_host_has_two_routes_whatever_detectors_ask_for(
         assert any(
             yard.cache.routes.holder(claim) == f"shop/{name}" for claim in claims_of(yard.has[name])
         ), "it answers nowhere any more"
+
+
+SOME: Final = [["a.web.test"], ["b.web.test"], ["a.web.test", "b.web.test"]]
+DOORS: Final = [[ONE], [TWO], [MESH], [ONE, TWO], [ONE, MESH], [TWO, MESH], [ONE, TWO, MESH]]
+PLACES: Final = list(product(SOME, DOORS))
+
+
+@pytest.mark.parametrize("gateways", [(), ("infra/*",), ("infra/*", "mesh"), ("infra/one",)])
+@pytest.mark.parametrize("live", [None, *PLACES], ids=str)
+def test_what_a_detector_may_be_given_it_is_known_to_ask_for(
+    live: Places | None, gateways: tuple[str, ...]
+) -> None:
+    """Else two that look at once would both write it, and nobody would wake who waits for it."""
+    yard = Yard({}, Allowed(gateways=gateways))
+    if live:
+        yard.write("d", live)
+    for asked in PLACES:
+        yard.ask("d", asked)
+        known = yard.cache.named(kinds.DETECTOR, "shop", "d")
+        assert known
+        claims = known.standing.claims if known.standing else ()
+        found = expose(Detector.parse(yard.asks["d"]), live, {}, yard.allowed, bare=False)
+        given = claims_of((found.hosts, found.gateways)) if found.routes else set()
+        assert given - claims_of(live or ((), ())) <= set(claims), asked

@@ -215,6 +215,43 @@ def test_the_engine_whose_head_has_an_account_of_its_own_can_be_forbidden(
     assert not list(warnings(asked))
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        'proxyStatsMatcher:\n  inclusionRegexps:\n  - ".*(outlier_detection|upstream_rq).*"\n',
+        "proxyStatsMatcher:\n  inclusionRegexps:\n  - '.*\\.upstream_cx.*$'\n",
+        "# don't start before the proxy; für alle!\nholdApplicationUntilProxyStarts: true\n",
+        "holdApplicationUntilProxyStarts: true\r\nconcurrency: 2\r\n",
+        'readinessProbe:\n  httpGet:\n    path: "/x?y=1&z=2"  # (why)\n',
+    ],
+)
+def test_an_everyday_config_of_a_proxy_takes_none(detector_with, config: str):
+    annotations = {"proxy.istio.io/config": config}
+    template = {"metadata": {"annotations": annotations}}
+    assert not list(uses(detector_with(podTemplate=template).spec))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "proxyMetadata:\n  A: 'x\\\"'\n",
+        "proxy_metadata:\n  A: 'x\\n'\n",
+        'proxyMetadata:\n  A: "x #\\n"\n',
+        'proxyMetadata:\n  A: "x\n  # y"\n',
+        "proxyMetadata:\n  A: |\n    # x\n",
+        "# a line ends here too\u2028proxyMetadata: {A: 'x\\n'}\n",
+        "# and here\rproxyMetadata: {A: 'x\\n'}\n",
+    ],
+)
+def test_a_config_that_may_be_more_takes_all(detector_with, config: str):
+    annotations = {"proxy.istio.io/config": config}
+    template = {"metadata": {"annotations": annotations}}
+    assert {use.power for use in uses(detector_with(podTemplate=template).spec)} >= {
+        Power.PRIVILEGED,
+        Power.SECRETS,
+    }
+
+
 def test_everyday_annotations_take_none(detector_with):
     annotations = {
         "container.apparmor.security.beta.kubernetes.io/yoloserve": "runtime/default",

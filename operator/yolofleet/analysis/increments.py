@@ -84,7 +84,7 @@ class Answers:
     """How requests went that a revision answered itself; what is counted is pictures.
 
     together_good, together_bad: how many pictures the request of each had, on average over
-    pictures: of requests of sixteen, sixteen. tells_together: whether any pod tells so; else 1.
+    pictures: of requests of sixteen, sixteen; 1 where no server tells so.
     """
 
     good: int = 0
@@ -94,7 +94,6 @@ class Answers:
     objects: Mapping[str, int] = field(default_factory=dict)
     together_good: float = 1.0
     together_bad: float = 1.0
-    tells_together: bool = False
 
     @property
     def together(self) -> float:
@@ -298,7 +297,6 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
     A pod that was not read then is passed over: what it tells is of another time than the others.
     """
     good = bad = images = good_squared = bad_squared = 0
-    tells = False
     latency = _NO_TIMES
     objects = Counter[str]()
     for pod, now in _readable(pods):
@@ -313,7 +311,6 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
         good_squared += squared.get("ok", 0)
         bad += sum(new.get(name, 0) for name in ERRORS)
         bad_squared += sum(squared.get(name, 0) for name in ERRORS)
-        tells = tells or now.images_squared is not None
         times = before.latency.get("request", Histogram()) if before else Histogram()
         latency = summed(latency, _more_by_bucket(now.latency.get("request", Histogram()), times))
         images += _more(now.images, before.images if before else 0)
@@ -328,7 +325,6 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
         objects,
         good_squared / good if good else 1.0,
         bad_squared / bad if bad else 1.0,
-        tells,
     )
 
 

@@ -256,23 +256,12 @@ def _like(name: str) -> str:
 def _plus_answers(sums: Sums, look: Look, analysis: Analysis, weight: int) -> Sums:
     canary, stable = look.canary, look.stable
     all_ = canary.good + canary.bad
-    beside, together = _as_counted(stable, canary), (canary.together_bad, canary.together)
-    sums = _failures(sums, REQUESTS, canary.bad, all_, beside, analysis, together)
+    together = canary.together_bad, canary.together
+    sums = _failures(sums, REQUESTS, canary.bad, all_, stable, analysis, together)
     if sum(canary.latency):
         sums = _thinned(sums, weight)
     times = stable.latency, canary.latency
     return _timed(sums, LATENCY, *times, analysis, canary.together_good)
-
-
-def _as_counted(stable: Answers, canary: Answers) -> Answers:
-    """Return what the stable one would have counted, if its server is older than the canary's.
-
-    One that does not tell how pictures come counts a request of several that failed once, however
-    many it had: as many as the canary's have.
-    """
-    if stable.tells_together or not canary.tells_together:
-        return stable
-    return replace(stable, bad=round(stable.bad * canary.together))
 
 
 def _timed(

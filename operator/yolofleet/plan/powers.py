@@ -155,8 +155,18 @@ _OF_MORE: Final = (
 )
 _SIGN: Final = r"(?:[A-Za-z0-9 ._,/*+=%@$()-]|:(?! ))"
 _PLAIN: Final = re.compile(rf"{_SIGN}*+")
-_QUOTED: Final = rf"""(?<![^\s\[{{,:])(?:"{_SIGN}*+"|'{_SIGN}*+')"""
-_CONFIG: Final = re.compile(rf"(?:{_QUOTED}|{_SIGN}|[:{{}}\[\]#\n])*+")
+_COMMENT: Final = re.compile(r"(?:(?<=\s)|^)#[^\n\r\x85\u2028\u2029]*", re.MULTILINE)
+
+
+def _yaml_of(in_double: str, in_single: str) -> re.Pattern[str]:
+    """Return what YAML without escapes, blocks or quotes of several lines looks like."""
+    quoted = rf"""(?<![^\s\[{{,:])(?:"{in_double}*+"|'{in_single}*+')"""
+    return re.compile(rf"(?:{quoted}|{_SIGN}|[:{{}}\[\]\n])*+")
+
+
+_IN_QUOTES: Final = rf"(?:{_SIGN}|[|^?&;!~<>])"  # of what ends no other quotes
+_FILLED_IN: Final = _yaml_of(_IN_QUOTES, _IN_QUOTES)
+_READ: Final = _yaml_of(_IN_QUOTES, rf"(?:{_IN_QUOTES}|\\)")
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _BY_NAME: Final = (_MORE_VOLUMES, "sidecar.istio.io/userVolumeMount")
 
@@ -168,8 +178,9 @@ def _may_be_more(name: str, value: str) -> bool:
     quotation mark in one of its annotations, or in a key of what it reads as JSON, is a container
     of any kind. What cannot be read here may be readable there. Statistics are no part of it.
     """
-    if name == "proxy.istio.io/config":  # its proxyMetadata is filled in too; no escapes, no blocks
-        return not _CONFIG.fullmatch(value)
+    if name == "proxy.istio.io/config":  # of which proxyMetadata is filled in, the rest only read
+        shape = _FILLED_IN if "metadata" in value.casefold() else _READ
+        return not shape.fullmatch(_COMMENT.sub("", value.replace("\r\n", "\n")))
     try:
         if name in _BY_NAME:
             _named(value)

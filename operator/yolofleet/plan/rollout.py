@@ -322,7 +322,7 @@ def _walked(known: RolloutStatus, stages: Sequence[_Stage], share: int) -> int:
     share: what it has. On its way from there to `known.weight` was no step: one that is there now
     is new, and nobody approved it. What it walked is not held again.
     """
-    if known.weight < 100 and all(stage.weight != known.weight for stage in stages):
+    if stages and known.weight < 100 and all(each.weight != known.weight for each in stages):
         return min(known.weight, share)
     new = (stage.weight for stage in stages if share < stage.weight < known.weight)
     return min(new, default=known.weight)

@@ -76,7 +76,10 @@ def apart(claims: frozenset[Claim], had: Collection[Claim]) -> frozenset[Claim]:
     if had and all(gateway == MESH for gateway, _ in had):
         return inside
     kept = claims.intersection(had)
-    return kept if kept & inside else claims - inside
+    if not kept & inside:
+        return claims - inside
+    hosts = {host for _, host in kept}  # which it may be given on a further gateway
+    return kept | {each for each in claims - inside if each[1] in hosts}
 
 
 def _below(host: str, pattern: str) -> bool:
