@@ -215,6 +215,11 @@ def test_the_engine_whose_head_has_an_account_of_its_own_can_be_forbidden(
     assert not list(warnings(asked))
 
 
+def taken_by_config(detector_with, config: str) -> set[Power]:
+    template = {"metadata": {"annotations": {"proxy.istio.io/config": config}}}
+    return {use.power for use in uses(detector_with(podTemplate=template).spec)}
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -226,9 +231,7 @@ def test_the_engine_whose_head_has_an_account_of_its_own_can_be_forbidden(
     ],
 )
 def test_an_everyday_config_of_a_proxy_takes_none(detector_with, config: str):
-    annotations = {"proxy.istio.io/config": config}
-    template = {"metadata": {"annotations": annotations}}
-    assert not list(uses(detector_with(podTemplate=template).spec))
+    assert not taken_by_config(detector_with, config)
 
 
 @pytest.mark.parametrize(
@@ -244,12 +247,7 @@ def test_an_everyday_config_of_a_proxy_takes_none(detector_with, config: str):
     ],
 )
 def test_a_config_that_may_be_more_takes_all(detector_with, config: str):
-    annotations = {"proxy.istio.io/config": config}
-    template = {"metadata": {"annotations": annotations}}
-    assert {use.power for use in uses(detector_with(podTemplate=template).spec)} >= {
-        Power.PRIVILEGED,
-        Power.SECRETS,
-    }
+    assert taken_by_config(detector_with, config) >= {Power.PRIVILEGED, Power.SECRETS}
 
 
 def test_everyday_annotations_take_none(detector_with):

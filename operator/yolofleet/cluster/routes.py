@@ -88,19 +88,16 @@ class Routes:
     def shadows(self, key: str, claims: Iterable[Claim], kind: str) -> Mapping[Claim, str]:
         """Return which of `claims` routes of others of `kind` have, and which: older than ours."""
         found: dict[Claim, str] = {}
-        doors = cache(partial(self._doors, kind))
-        let_in = cache(lambda at, home, host: at.let_in(home, host))
+        reaches = cache(partial(self._reaches, kind, _namespace(key)))
         for claim in claims:
-            at = doors(claim[0])
             own = [e for e in self._routes.get(claim, _NOBODY).values() if e[1] == key]
             before = [
                 (each.since, each.other)
                 for each in self._others.get(claim[1], {}).values()
                 if each.other.startswith(f"{kind} ")
                 and each.covers(claim)
-                and (claim[0] != MESH or _home(each) == _namespace(key))
                 and not (own and min(own)[0] <= each.since)
-                and (at is None or let_in(at, _home(each), claim[1]))
+                and reaches(_home(each), claim)
             ]
             if before:
                 found[claim] = min(before)[1]
@@ -257,14 +254,23 @@ class Routes:
         """Return on which `gateways` the route of somebody else leaves a new one nothing of it."""
         found = set[str]()
         for other in self._others.get(host, {}).values():
-            kind = other.other.partition(" ")[0]
+            kind, home = other.other.partition(" ")[0], _home(other)
             for area in (area for area in other.areas if host in area.hosts):
                 for gateway in gateways & area.gateways - found:
-                    at, home = self._doors(kind, gateway), _home(other)
-                    seen = gateway != MESH or home == _namespace(key)
-                    if seen and (at is None or at.let_in(home, host)):
+                    if self._reaches(kind, _namespace(key), home, (gateway, host)):
                         found.add(gateway)
         return found
+
+    def _reaches(self, kind: str, namespace: str, home: str, claim: Claim) -> bool:
+        """Say whether a route of `kind` in `home` gets requests to `claim`, before `namespace`'s.
+
+        Inside the mesh those of its own namespace alone; on a gateway if that lets it in.
+        """
+        gateway, host = claim
+        if gateway == MESH and home != namespace:
+            return False
+        at = self._doors(kind, gateway)
+        return at is None or at.let_in(home, host)
 
     def _wishes(self, claims: Collection[Claim], trying: str) -> dict[str, frozenset[Claim]]:
         """Return who leaves something, of those on whom `claims` depend, and what each asks for.

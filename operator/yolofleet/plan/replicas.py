@@ -63,8 +63,12 @@ class Case:
     @property
     def former(self) -> int:
         """Replicas of revisions that nobody wants any more, and that will make room."""
+        return sum(map(self.observed.replicas, self._making_room))
+
+    @property
+    def _making_room(self) -> list[str]:
         gone = (each.name for each in self.release.former)
-        return sum(self.observed.replicas(n) for n in gone if n not in self.observed.lingering)
+        return [name for name in gone if name not in self.observed.lingering]
 
     @property
     def formerly_used(self) -> int:
@@ -78,11 +82,10 @@ class Case:
         return sum(
             remaining(
                 self.release.serving,
-                running=self.observed.replicas(each.name),
-                weight=self.observed.weights.get(each.name, 0),
+                running=self.observed.replicas(name),
+                weight=self.observed.weights.get(name, 0),
             )
-            for each in self.release.former
-            if each.name not in self.observed.lingering
+            for name in self._making_room
         )
 
     @property
