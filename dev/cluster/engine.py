@@ -18,6 +18,8 @@ SHIM = Path("/usr/local/bin/yolofleet-runc-shim")
 PID_FILE = Path("/var/run/docker.pid")
 START_S = 180  # of a slow machine, while it boots
 LOCK_S = 300  # a new machine may be busy updating itself
+_started: list[subprocess.Popen[bytes]] = []
+"""It runs on when we are done: one that nobody holds any more warns that it still runs."""
 
 
 def answers() -> bool:
@@ -68,6 +70,7 @@ def start(*options: str) -> None:
         daemon = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
+        _started.append(daemon)
         deadline = time.monotonic() + START_S
         while not answers():
             # While a machine boots, its own engine may be on its way: ours then finds its pid file.

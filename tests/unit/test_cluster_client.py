@@ -1,8 +1,10 @@
 """What the setup of the cluster does when a command fails."""
 
+import gc
 import http.client
 import subprocess
 import urllib.request
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -219,6 +221,24 @@ def test_a_second_engine_that_ends_is_no_failure_while_the_first_starts(
     else:
         with pytest.raises(StepFailed, match="exit status 1"):
             engine.start()
+
+
+def test_who_started_an_engine_is_not_warned_that_it_still_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where tests start it, that warning would be the failure of whichever runs just then."""
+    programs(tmp_path / "bin", monkeypatch, dockerd=f"echo $$ >{tmp_path}/pid; exec sleep 300")
+    monkeypatch.setattr(engine, "_runtime_options", list)
+    monkeypatch.setattr(engine, "answers", (tmp_path / "pid").exists)
+    monkeypatch.setattr(engine, "_started", started := [])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        engine.start()
+        gc.collect()
+    assert not warned
+    [daemon] = started
+    daemon.terminate()
+    daemon.wait()
 
 
 def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
