@@ -68,7 +68,8 @@ test-cluster: venv
 # What has passed for this very state of the files is not run again; it is asked for by `test-all` alone.
 STATE = $(shell { git rev-parse HEAD; git diff HEAD; git ls-files -oz --exclude-standard | xargs -0r cat; } \
   | sha1sum | cut -c-12)
-ALL := unit contract chart memory serving operator e2e faults ray
+ALL := unit contract chart memory serving operator e2e ray \
+  $(patsubst tests/%.py,%,$(wildcard tests/faults/test_*.py))
 
 .PHONY: test-all
 test-all: venv ## Every test in its long form, in parts of at most an hour; goes on where it was stopped
@@ -82,7 +83,8 @@ build/all/%/ray.xml:
 
 build/all/%.xml:
 	mkdir -p $(@D)
-	YOLOFLEET_FAULTS=whole $(BIN)/python -m pytest -m "" -n $(WORKERS) --junitxml=$@.running tests/$(*F)
+	part='$*'; part=tests/$${part#*/}; test -d "$$part" || part+=.py; \
+	  YOLOFLEET_FAULTS=whole $(BIN)/python -m pytest -m "" -n $(WORKERS) --junitxml=$@.running "$$part"
 	mv $@.running $@
 
 .PHONY: test-seeing
