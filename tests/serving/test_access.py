@@ -47,6 +47,16 @@ def test_a_key_tells_whose_it_is(keys_file: Path, clock) -> None:
             keys.client(wrong)
 
 
+def test_a_comment_begins_after_a_blank_and_a_key_may_have_its_sign(keys_file: Path) -> None:
+    keys_file.write_text(
+        f"#gate {OTHER}\n  # all of them\ngate {KEY}#2026 5 # at the north\nyard {OTHER}\t#south\n"
+    )
+    keys = ApiKeys(keys_file)
+    assert keys.client(f"{KEY}#2026").per_second == 5
+    assert keys.find(KEY) is None, "the beginning of a key opens nothing"
+    assert keys.client(OTHER).name == "yard"
+
+
 def test_a_changed_file_is_read_again_and_a_broken_one_is_not(keys_file: Path, clock) -> None:
     keys = ApiKeys(keys_file, clock)
 
@@ -79,6 +89,8 @@ def test_a_changed_file_is_read_again_and_a_broken_one_is_not(keys_file: Path, c
         (f"gate {KEY} 1e999", "'1e999' is no number"),
         (f"gate {KEY} -5", "'-5' is no number"),
         (f"gate {KEY} 1 2", "expected a name, a key"),
+        (f"gate #{KEY}", "expected a name, a key"),
+        (f"gate sha256:{'0' * 64}#north", "64 hex digits"),
     ],
 )
 def test_a_wrong_line_is_told_without_the_key(keys_file: Path, line: str, told: str) -> None:

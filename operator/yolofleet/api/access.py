@@ -161,8 +161,9 @@ class ApiKeys(ApiModel):
     key: SecretKey = Field(
         default="keys",
         description="Its key that holds the list: on each line a name, a key (or sha256: and its"
-        " digest in hex) and, if wanted, the images a second that this client may send. A change"
-        " is seen without a restart, about a minute later.",
+        " digest in hex) and, if wanted, the images a second that this client may send; `#` at its"
+        " start or after a blank begins a comment. A change is seen without a restart, about a"
+        " minute later.",
     )
 
 

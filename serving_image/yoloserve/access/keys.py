@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 LEAST_KEY_LENGTH = 16
 LOOK_AGAIN_S = 1.0  # how soon a changed file of keys is seen
 HASHED = re.compile(r"sha256:([0-9a-f]{64})")
+COMMENT = re.compile(r"(?<!\S)#.*")  # inside of a word `#` is a part of it: of a key, say
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class ApiKeys:
     """The keys in a file, read again when it changes.
 
     A line for each: a name, the key or `sha256:` and its digest in hex, and if wanted the images a
-    second that this client may send. `#` begins a comment.
+    second that this client may send. A word that begins with `#` begins a comment.
     """
 
     def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,7 +70,7 @@ def read_keys(file: Path) -> list[_Key]:
         raise InvalidSettings(f"cannot read the API keys in {file}: {error}") from error
     keys = []
     for number, line in enumerate(lines, 1):
-        words = line.split("#", 1)[0].split()
+        words = COMMENT.sub("", line).split()
         if not words:
             continue
         where = f"{file}, line {number}"
