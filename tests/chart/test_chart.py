@@ -471,6 +471,16 @@ def test_rules_are_those_of_the_file_with_the_releases_own_names(chart):
         chart.render(metrics={"rules": {"errorBudget": 1}})
 
 
+def test_pages_say_what_the_lease_is_called_that_rules_know_the_operator_by(chart):
+    lease = env(chart, name="prod-yolofleet", release="prod")["YOLOFLEET_LEASE_NAME"]
+    rules = chart.text(release="prod", metrics={"rules": {"enabled": True}})
+    assert f'absent(leader_election_master_status{{name="{lease}"}})' in rules
+    for page in ("guides/monitoring.md", "runbooks/YoloFleetNoLeader.md"):
+        told = (Path(__file__).parents[2] / "docs" / page).read_text()
+        assert "`kubectl get lease -n NS`" in told, page
+        assert f"`{lease.replace('prod', 'RELEASE')}`" in told, page
+
+
 def test_dashboards_are_where_grafanas_sidecar_looks_for_them(chart):
     assert not [m for m in chart.render() if "grafana_dashboard" in m["metadata"].get("labels", {})]
     asked = {"enabled": True, "annotations": {"grafana_folder": "YoloFleet"}}
