@@ -10,11 +10,13 @@ import yaml
 
 from yolofleet.api import names
 from yolofleet.api.crd import crd
+from yolofleet.api.pod_template import MOST_KB, MOST_LEVELS
 from yolofleet.api.status import ConditionType, Reason
 from yolofleet.cli.__main__ import EDITS
 from yolofleet.cluster import kinds
 from yoloserve.http.app import CODE_OF
 from yoloserve.http.replies import STATUS_OF
+from yoloserve.quality.golden import MOST_BYTES, MOST_PICTURES
 from yoloserve.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -230,6 +232,19 @@ def test_the_guide_has_each_refusal_of_the_server_with_its_status() -> None:
     }
     refused = {(status, kind.code) for kind, status in STATUS_OF.items()}
     assert refused | {(500, "internal"), *CODE_OF.items()} <= told
+
+
+def test_the_limits_that_pages_name_are_those_that_hold() -> None:
+    pictures = f"at most {MOST_PICTURES:,} pictures and {MOST_BYTES >> 20} MiB"
+    template = f"at most {MOST_KB} kB as JSON, nested in at most {MOST_LEVELS} levels"
+    pages = {
+        "reference/yolodetector.md": (pictures, template),
+        "guides/serving.md": (pictures,),
+        "guides/objects.md": (template,),
+    }
+    for page, limits in pages.items():
+        told = " ".join((ROOT / "docs" / page).read_text().split()).lower()
+        assert not [each for each in limits if each.lower() not in told], page
 
 
 def test_nobody_is_told_to_install_us_from_an_index() -> None:

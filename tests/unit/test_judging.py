@@ -1,5 +1,6 @@
 """A release that is judged: dark first, on only by proof, and off for good by a failure."""
 
+import re
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -466,6 +467,16 @@ class TestFailure:
         world.analysis = None
         turn(world)
         assert world.status().rollout.revision == new
+
+    def test_a_word_counts_that_is_as_its_field_says_and_another_one_does_not(self, world):
+        _, new = begun(world)
+        fail_in_the_dark(world)
+        world.analysis = None
+        [form] = re.findall(r"REVISION:\w+", str(Failed.model_fields["retried"].description))
+        for word, counts in (("again", False), (form.replace("REVISION", new), True)):
+            world.raw["metadata"]["annotations"] = {RETRY_ANNOTATION: word}
+            turn(world)
+            assert (world.status().analysis.failed == []) is counts
 
     def test_a_word_counts_although_the_note_on_the_workload_cannot_be_taken_back(self, world):
         _, new = begun(world)

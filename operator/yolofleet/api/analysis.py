@@ -120,7 +120,8 @@ class Analysis(ApiModel):
     golden: Golden | None = Field(
         default=None,
         description="Pictures whose objects are known, which every revision is to find before it"
-        " gets a request.",
+        " gets a request. The first one of a detector gets them as soon as it is ready, and is"
+        " judged meanwhile. At most 5,000 pictures and 512 MiB.",
     )
     min_kept: Share = Field(
         default=0.8,
@@ -144,8 +145,9 @@ class Analysis(ApiModel):
     max_added: Annotated[float, Field(ge=0.01, le=0.95)] = Field(
         default=0.4,
         description="Of the objects that the new revision is sure of, the largest share that the"
-        " stable one did not find. A better model finds more: beyond this the release is paused,"
-        " not rolled back.",
+        " stable one did not find. A better model finds more: beyond this the release is paused. It"
+        " is rolled back only where that is more than 0.6 of what it is sure of, and there is no"
+        " `golden`, which could tell that all this is there.",
     )
     max_error_rate: Annotated[float, Field(ge=0.0001, le=0.5)] = Field(
         default=0.01,
@@ -312,8 +314,9 @@ class Failed(ApiModel):
     )
     retried: Annotated[str, Field(max_length=128)] = Field(
         default="",
-        description="The value of the annotation yolofleet.io/retry at that time: with another one"
-        " it is judged again.",
+        description="The value of the annotation yolofleet.io/retry at that time. With another one"
+        " that begins with the name of this revision and a colon (REVISION:ANYTHING) it is judged"
+        " again; whatever else stands there is passed over.",
     )
 
 

@@ -37,6 +37,8 @@ from yolofleet.api.pod_template import (
     GOLDEN,
     LIVE,
     MODEL_CLAIM,
+    MOST_KB,
+    MOST_LEVELS,
     SHADOW_KEY,
     Mount,
     PodTemplate,
@@ -879,7 +881,9 @@ class DetectorSpec(ApiModel):
         default=Rollout(), description="How a changed spec reaches the whole traffic."
     )
     pod_template: PodTemplate = Field(
-        default=PodTemplate(), description="Anything else that the pods need."
+        default=PodTemplate(),
+        description=f"Anything else that the pods need: at most {MOST_KB} kB as JSON, nested in at"
+        f" most {MOST_LEVELS} levels.",
     )
     revision_history: Annotated[int, Field(ge=0, le=20)] = Field(
         default=2,

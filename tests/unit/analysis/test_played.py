@@ -10,7 +10,16 @@ import pytest
 
 from played_pods import CANARY, STABLE, START, Played, Server, bucket_of
 from yolofleet.analysis.increments import Memory
-from yolofleet.api.analysis import Analysis, AnalysisStatus, Golden, Stage, Verdict
+from yolofleet.analysis.judge import consequence
+from yolofleet.api.analysis import (
+    Analysis,
+    AnalysisStatus,
+    Check,
+    Golden,
+    OnFailure,
+    Stage,
+    Verdict,
+)
 
 Play = Callable[[Played, random.Random], None]
 
@@ -144,6 +153,19 @@ def test_a_bad_revision_fails_the_check_that_names_its_fault(what, plays, check,
         assert [(each.revision, each.check) for each in played.status.failed] == [
             (CANARY, failed[0])
         ]
+
+
+def test_what_adds_too_much_is_rolled_back_only_where_its_field_says_so():
+    told = str(Analysis.model_fields["max_added"].description)
+    [wild] = map(float, re.findall(r"more than (\S+) of", told))
+    known = Analysis(golden=Golden(volume="set"))
+    for asked, value, follows in (
+        (Analysis(), wild, OnFailure.PAUSE),
+        (Analysis(), wild + 0.01, OnFailure.ROLLBACK),
+        (known, wild + 0.01, OnFailure.PAUSE),
+    ):
+        check = Check(name="added", verdict=Verdict.FAIL, since=START, value=value)
+        assert consequence(asked, AnalysisStatus(checks=[check])) is follows
 
 
 def test_what_was_called_off_is_told_with_its_numbers_and_what_it_takes_for_what():
