@@ -146,6 +146,7 @@ def test_no_route_inside_the_mesh_comes_to_be_seen_by_all_namespaces(hosts, gate
         (Allowed(hosts=("*.a.example.com",)), {"hosts": ["*.example.com"]}, "not among"),
         (Allowed(hosts=("a.example.com",)), {"hosts": ["*"]}, "all hosts of a gateway"),
         (Allowed(hosts=("*",)), {"hosts": ["*"]}, ""),
+        (Allowed(hosts=("*",)), {"hosts": ["gate.example.com", "*.example.com", "gate"]}, ""),
         (Allowed(gateways=(PUBLIC,)), {"hosts": ["a.example.com"]}, ""),
         (Allowed(gateways=("istio-system/*",)), {"hosts": ["a.example.com"]}, ""),
         (Allowed(gateways=("edge/*",)), {"hosts": ["a.example.com"]}, f"gateways: {PUBLIC} is not"),

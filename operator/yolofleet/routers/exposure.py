@@ -18,8 +18,8 @@ from yolofleet.routers.following import Followed, Following
 class Allowed:
     """What the cluster's admin lets detectors route; empty: everything.
 
-    hosts: names, or *.example.com for all names below. gateways: NAMESPACE/NAME, NAMESPACE/* for
-    all of a namespace, mesh.
+    hosts: names, *.example.com for all names below, * for all. gateways: NAMESPACE/NAME,
+    NAMESPACE/* for all of a namespace, mesh.
     """
 
     hosts: tuple[str, ...] = ()
@@ -83,7 +83,9 @@ def apart(claims: frozenset[Claim], had: Collection[Claim]) -> frozenset[Claim]:
 
 
 def _below(host: str, pattern: str) -> bool:
-    return host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+    if pattern in (host, EVERY_HOST):
+        return True
+    return pattern.startswith("*.") and host.endswith(pattern[1:])
 
 
 @dataclass(frozen=True, slots=True)
