@@ -122,6 +122,7 @@ def test_a_power_is_found_and_refused_by_the_field_that_takes_it(
 
 
 ISTIO = "sidecar.istio.io"
+NETWORKS = "k8s.v1.cni.cncf.io/networks"
 ANNOTATED = [
     ("container.apparmor.security.beta.kubernetes.io/yoloserve", "unconfined", "privileged"),
     (f"{ISTIO}/interceptionMode", "TPROXY", "privileged"),
@@ -172,6 +173,43 @@ ANNOTATED = [
         )
     ),
     ("traffic.sidecar.istio.io/excludeInterfaces", 'eth0"', "privileged"),
+    *(
+        (NETWORKS, "x'}\nspec: {containers: [{name: own}]}\n---\n# '", power)
+        for power in ("containers", "privileged", "hostPath", "secrets", "serviceAccount")
+    ),
+    *(
+        (f"resource.opentelemetry.io/service.{name}", f"1{end}\n  - name: own", "containers")
+        for name in ("namespace", "version", "instance.id")
+        for end in '"\\'
+    ),
+    ("sidecar.maistra.io/proxyEnv", json.dumps({"A": 'x"\n  - name: own'}), "containers"),
+    ("sidecar.maistra.io/proxyEnv", '{"LD_PRELOAD":"/mine/x.so"}', "containers"),
+    ("apm.datadoghq.com/env", '{"ISTIO_BOOTSTRAP_OVERRIDE":"/mine/b.json"}', "containers"),
+    *(
+        ("proxy.istio.io/config", config, "privileged")
+        for config in (
+            "interceptionMode: TPROXY",
+            '{"interception_mode": 1}',
+            "concurrency: 2\ninterceptionMode:\n  # why\n  'TPROXY'\n",
+            '{"interception\\u004dode": "TPROXY"}',
+            "{interceptionMode:TPROXY}",
+            "interceptionMode: NONE\ninterception_mode: TPROXY",
+            'proxyMetadata: {IPTABLES_TRACE_LOGGING: "true"}',
+        )
+    ),
+    *(
+        ("proxy.istio.io/config", config, "containers")
+        for config in (
+            "customConfigFile: /mine/envoy.json",
+            "custom_config_file: /mine/envoy.json",
+            "binaryPath: /mine/sh",
+            '{"binary_path": "/mine/sh"}',
+            "proxyBootstrapTemplatePath: /mine/b.json",
+            "proxyMetadata:\n  ISTIO_BOOTSTRAP_OVERRIDE: /mine/b.json",
+            "proxyMetadata:\n  ISTIO_BOOTSTRAP: /mine/b.json",
+            "proxyMetadata:\n  LD_PRELOAD: /mine/x.so",
+        )
+    ),
     ("istio.io/anything", "a\u2028b", "privileged"),
     (f"{ISTIO}/userVolume", "[what is this", "hostPath"),
     (f"{ISTIO}/userVolume", "[" * 60 + "]" * 60, "secrets"),
@@ -215,6 +253,23 @@ def test_the_engine_whose_head_has_an_account_of_its_own_can_be_forbidden(
     assert not list(warnings(asked))
 
 
+@pytest.mark.parametrize("path", ["spec", "spec.canary"])
+@pytest.mark.parametrize("end", ['"', "\\"])
+def test_the_name_of_an_image_may_be_more_than_a_name(detector_with, path: str, end: str):
+    runtime = {"image": f"own:1{end}\n  - name: own"}
+    given = {"canary": {"runtime": runtime, "weight": 1}}
+    asked = detector_with(**(given if path == "spec.canary" else {"runtime": runtime})).spec
+    for power in (Power.CONTAINERS, Power.PRIVILEGED, Power.SECRETS):
+        with pytest.raises(InvalidSpec) as refused:
+            check(asked, {power})
+        assert str(refused.value).startswith(f"{path}.runtime.image: ")
+
+
+def test_everyday_names_of_images_take_none(detector_with):
+    image = f"registry.example.com:5000/a_b/c-d:v1.2@sha256:{'0' * 64}"
+    assert list(uses(detector_with(runtime={"image": image}).spec)) == []
+
+
 def taken_by_config(detector_with, config: str) -> set[Power]:
     template = {"metadata": {"annotations": {"proxy.istio.io/config": config}}}
     return {use.power for use in uses(detector_with(podTemplate=template).spec)}
@@ -228,6 +283,15 @@ def taken_by_config(detector_with, config: str) -> set[Power]:
         "# don't start before the proxy; für alle!\nholdApplicationUntilProxyStarts: true\n",
         "holdApplicationUntilProxyStarts: true\r\nconcurrency: 2\r\n",
         'readinessProbe:\n  httpGet:\n    path: "/x?y=1&z=2"  # (why)\n',
+        'proxyStatsMatcher:\n  inclusionRegexps: [".*upstream_rq_[45]xx.*", "a{1,2}"]\n',
+        "caCertificatesPem:\n- |\n  -----BEGIN CERTIFICATE-----\n  MII+/=\n",
+        "interceptionMode: NONE\nconcurrency: 1\n",
+        'interception_mode: "REDIRECT"  # no TPROXY\n',
+        'proxyMetadata: {IPTABLES_TRACE_LOGGING: "false", A: "b"}\n',
+        '{\n  "terminationDrainDuration": "30s",\n  "concurrency": 2\n}\n',
+        "# of proxyMetadata nothing\nextraStatTags: ['a\\b']\n",
+        "---\nholdApplicationUntilProxyStarts: true\n",
+        "",
     ],
 )
 def test_an_everyday_config_of_a_proxy_takes_none(detector_with, config: str):
@@ -244,6 +308,27 @@ def test_an_everyday_config_of_a_proxy_takes_none(detector_with, config: str):
         "proxyMetadata:\n  A: |\n    # x\n",
         "# a line ends here too\u2028proxyMetadata: {A: 'x\\n'}\n",
         "# and here\rproxyMetadata: {A: 'x\\n'}\n",
+        '{x "y, "a #b": c, "proxyMetadata": {"A": "e\\"\\n- name: own"}}',
+        '{x - "y, " #b": c, interceptionMode: TPROXY}',
+        '{x\n"y,!!str " #b": c, "proxyMetadata": {"A": "e\\n"}}',
+        'proxyMetadata:\n  A: x "y"\n',
+        'proxyMetadata:\n  "A\\n- name": x\n',
+        "proxyMetadata:\n  A: >\n    x\n",
+        "proxyMetadata:\n  A: [x, '[']\n",
+        "image:\n  imageType: 'x\\'\n",
+        'tracing: {tlsSettings: {ca_certificates: "/a\\nb/"}}\n',
+        'extraStatTags: ["a\\u0085b", "\\u2028"]\n',
+        "extraStatTags: [\u00fc]\n",
+        "a: &b c\nd: *b\n",
+        "a: !!binary cHJveHlNZXRhZGF0YQ==\n",
+        "%YAML 1.1\n---\na: b\n",
+        "a: b: c\n",
+        "a: 'b\n",
+        "\ufeffa: b\n",
+        "[" * 60 + "]" * 60,
+        "[\n" * 30_000,
+        "a: " + "b" * 70_000,
+        "a: b\n" * 2_000,
     ],
 )
 def test_a_config_that_may_be_more_takes_all(detector_with, config: str):
@@ -265,6 +350,10 @@ def test_everyday_annotations_take_none(detector_with):
         "proxy.istio.io/config": 'proxyMetadata:\n  A: \'true\'  # so\n  "B": "x=y"\n'
         'tracing: {zipkin: {"address":"zipkin.trace:9411"}}\ntags: [a, b]\n',
         "apm.datadoghq.com/env": '{"DD_ENV":"prod"}',
+        "sidecar.maistra.io/proxyEnv": '{ "TERMINATION_DRAIN_DURATION_SECONDS": "20" }',
+        NETWORKS: '[\n  {"name": "fast", "cni-args": {"a": "\\u00fc"}},\n  {"name": "b"}\n]\n',
+        "resource.opentelemetry.io/service.version": "1.2 (f\u00fcr alle), #3",
+        "resource.opentelemetry.io/anything": 'a"b',
         "team": 'unconfined\n"',
     }
     spec = detector_with(podTemplate={"metadata": {"annotations": annotations}}).spec

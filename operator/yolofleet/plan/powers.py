@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Final
 
 import orjson
+import yaml
 
 from yolofleet.api.base import InvalidSpec, first_of
-from yolofleet.api.detector import DetectorSpec, Engine
+from yolofleet.api.detector import DetectorSpec, Engine, Runtime
 from yolofleet.api.pod_template import MOST_LEVELS, SERVER_CONTAINER, PodTemplate
 from yolofleet.runtime.nesting import deeper_than
 from yolofleet.runtime.quoting import cut
@@ -65,10 +67,9 @@ def uses(spec: DetectorSpec) -> Iterator[Use]:
     On Ray the head has KubeRay's account for its autoscaler, which patches all pods and RayClusters
     of the namespace; the autoscaler runs in the head's image, which may be the user's.
     """
-    if spec.runtime.engine is Engine.RAY:
-        yield Use(Power.RAY, "spec.runtime.engine")
-    if spec.canary and spec.canary.runtime.engine is Engine.RAY:
-        yield Use(Power.RAY, "spec.canary.runtime.engine")
+    yield from _of_runtime(spec.runtime, "spec.runtime")
+    if spec.canary:
+        yield from _of_runtime(spec.canary.runtime, "spec.canary.runtime")
     yield from _of_template(spec.pod_template, "spec.podTemplate")
     if spec.canary and spec.canary.pod_template is not None:
         yield from _of_template(spec.canary.pod_template, "spec.canary.podTemplate")
@@ -112,6 +113,13 @@ def _of_template(template: PodTemplate, path: str) -> Iterator[Use]:
     yield from _of_pod(template.spec, f"{path}.spec")
 
 
+def _of_runtime(runtime: Runtime, path: str) -> Iterator[Use]:
+    if runtime.engine is Engine.RAY:
+        yield Use(Power.RAY, f"{path}.engine")
+    if _ENDS_DOUBLE.search(runtime.image):  # the image's tag is filled in too: see `_told`
+        yield from (Use(power, f"{path}.image") for power in _OF_MORE)
+
+
 _APP_ARMOR: Final = "container.apparmor.security.beta.kubernetes.io/"  # of each container, by name
 _MORE_VOLUMES: Final = "sidecar.istio.io/userVolume"
 _TO_THE_INJECTOR: Final[Mapping[str, tuple[Power, Collection[str]]]] = {
@@ -126,7 +134,19 @@ _TO_THE_INJECTOR: Final[Mapping[str, tuple[Power, Collection[str]]]] = {
 """Annotations by which Istio's injector changes a pod, and the values that do (none: any).
 
 Source: https://istio.io/latest/docs/reference/config/annotations and injection-template.yaml of
-istiod. `proxy.istio.io/config` is everyday work, and gives a pod's proxy no more than that has.
+istiod.
+"""
+_TO_THE_PROXY: Final = (
+    (re.compile("interceptionmode"), ("REDIRECT", "NONE"), Power.PRIVILEGED),  # TPROXY, also as 1
+    (re.compile("iptablestracelogging"), ("false",), Power.PRIVILEGED),
+    (re.compile("customconfigfile|bootstraptemplatepath|binarypath"), (), Power.CONTAINERS),
+    (re.compile("istiobootstrap|ld(?:preload|librarypath|audit)"), (), Power.CONTAINERS),
+)
+"""What `proxy.istio.io/config` and variables of the proxy take, and the values that take nothing.
+
+By names without capitals and _, as fields may be written with and without. By the first two that
+template makes a privileged proxy, by the others a proxy runs what its user has. All else is
+everyday work, and gives a pod's proxy no more than that has.
 """
 
 
@@ -135,15 +155,30 @@ def _of_annotations(annotations: Mapping[str, Any], path: str) -> Iterator[Use]:
         here = f"{path}[{cut(name)}]"
         if name.startswith(_APP_ARMOR) and value == "unconfined":
             yield Use(Power.PRIVILEGED, here)
-        if _may_be_more(name, str(value)):
+        try:
+            told = _told(name, str(value))
+        except ValueError:
             yield from (Use(power, here) for power in _OF_MORE)
-        elif name == _MORE_VOLUMES:
+            continue
+        yield from (Use(power, here) for power in _of_proxy(told))
+        if name == _MORE_VOLUMES:
             for volume in _named(str(value)):
                 yield from _of_volume(volume, here)
         elif name in _TO_THE_INJECTOR:
             power, values = _TO_THE_INJECTOR[name]
             if not values or value in values:
                 yield Use(power, here)
+
+
+def _of_proxy(told: list[str]) -> Iterator[Power]:
+    pairs = [(_folded(name), value) for name, value in pairwise([*told, ""])]
+    for taking, harmless, power in _TO_THE_PROXY:
+        if any(taking.search(name) and value not in harmless for name, value in pairs):
+            yield power
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").casefold()
 
 
 _OF_MORE: Final = (
@@ -155,48 +190,115 @@ _OF_MORE: Final = (
 )
 _SIGN: Final = r"(?:[A-Za-z0-9 ._,/*+=%@$()-]|:(?! ))"
 _PLAIN: Final = re.compile(rf"{_SIGN}*+")
-_COMMENT: Final = re.compile(r"(?:(?<=\s)|^)#[^\n\r\x85\u2028\u2029]*", re.MULTILINE)
-
-
-def _yaml_of(in_double: str, in_single: str) -> re.Pattern[str]:
-    """Return what YAML without escapes, blocks or quotes of several lines looks like."""
-    quoted = rf"""(?<![^\s\[{{,:])(?:"{in_double}*+"|'{in_single}*+')"""
-    return re.compile(rf"(?:{quoted}|{_SIGN}|[:{{}}\[\]\n])*+")
-
-
-_IN_QUOTES: Final = rf"(?:{_SIGN}|[|^?&;!~<>])"  # of what ends no other quotes
-_FILLED_IN: Final = _yaml_of(_IN_QUOTES, _IN_QUOTES)
-_READ: Final = _yaml_of(_IN_QUOTES, rf"(?:{_IN_QUOTES}|\\)")
+_IN_QUOTES: Final = re.compile(rf"(?:{_SIGN}|[|^?&;!~<>])*+")
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _BY_NAME: Final = (_MORE_VOLUMES, "sidecar.istio.io/userVolumeMount")
-
-
-def _may_be_more(name: str, value: str) -> bool:
-    """Say whether an annotation may become more of a pod than a value in it.
-
-    Istio's injector fills its template in as text and reads that as YAML: a line's end or a
-    quotation mark in one of its annotations, or in a key of what it reads as JSON, is a container
-    of any kind. What cannot be read here may be readable there. Statistics are no part of it.
-    """
-    if name == "proxy.istio.io/config":  # of which proxyMetadata is filled in, the rest only read
-        shape = _FILLED_IN if "metadata" in value.casefold() else _READ
-        return not shape.fullmatch(_COMMENT.sub("", value.replace("\r\n", "\n")))
-    try:
-        if name in _BY_NAME:
-            _named(value)
-            return False
-        if name == "apm.datadoghq.com/env":
-            told = _read(value)
-            texts = [*told, *map(str, told.values())] if isinstance(told, dict) else [value]
-            return not all(map(_PLAIN.fullmatch, texts))
-    except ValueError:
-        return True
-    if not name.partition("/")[0].endswith("istio.io") or name.startswith(_STATISTICS):
-        return False
-    return not _PLAIN.fullmatch(value)
-
-
+_VARIABLES: Final = ("apm.datadoghq.com/env", "sidecar.maistra.io/proxyEnv")
 _STATISTICS: Final = "sidecar.istio.io/stats"
+_ENDS_DOUBLE: Final = re.compile(r'["\\]')
+_ENDED_BY: Final[Mapping[str, re.Pattern[str]]] = {
+    "k8s.v1.cni.cncf.io/networks": re.compile("'"),
+    "resource.opentelemetry.io/service.namespace": _ENDS_DOUBLE,
+    "resource.opentelemetry.io/service.version": _ENDS_DOUBLE,
+    "resource.opentelemetry.io/service.instance.id": _ENDS_DOUBLE,
+}
+"""Annotations of others that the template has in quotation marks, and what ends these."""
+
+
+def _told(name: str, value: str) -> list[str]:
+    """Return what an annotation tells a pod's proxy: names and their values in turn.
+
+    Raises ValueError if it may become more of a pod than a value in it: Istio's injector fills its
+    template in as text and reads that as YAML. A line's end or a quotation mark in one of its
+    annotations, or in a key of what it reads as JSON, is a container of any kind. What cannot be
+    read here may be readable there. Statistics are no part of it. Of others' annotations the
+    template has few, from Multus' (with `pilot.cni.provider: multus`) to OpenTelemetry's.
+    """
+    if name == "proxy.istio.io/config":
+        return _told_by_config(value)
+    if name in _BY_NAME:
+        _named(value)
+    elif name in _VARIABLES:
+        read = _read(value)
+        pairs = read.items() if isinstance(read, dict) else [(value, "")]
+        return _all(_PLAIN, [str(word) for pair in pairs for word in pair])
+    elif name in _ENDED_BY:
+        _none(_ENDED_BY[name], value)
+    elif name.partition("/")[0].endswith("istio.io") and not name.startswith(_STATISTICS):
+        _all(_PLAIN, [value])
+    return []
+
+
+_FILLED_IN: Final = re.compile("proxymetadata|imagetype|cacertificates(?!pem)")
+_WRITTEN: Final = re.compile(r"[\t\n -~]*+")  # other signs may end a line of YAML
+
+
+def _told_by_config(text: str) -> list[str]:
+    """Return the words of a proxy's configuration; ValueError if it may be more.
+
+    A few fields are filled in as they are, and then all words have to fit; the rest is JSON there,
+    which has no lines and quotation marks of its own.
+    """
+    words = _words(text)
+    told = [word.value for word in words]
+    if not any(_FILLED_IN.search(_folded(word)) for word in told):
+        return _all(_WRITTEN, told)
+    if any(word.style in ("|", ">") for word in words):
+        raise ValueError("has lines")
+    return _all(_IN_QUOTES, told)
+
+
+_MOST_LETTERS: Final = 2**16
+_MOST_TOKENS: Final = 5_000
+"""So much is read at once: some ten milliseconds' worth, and a hundred times an everyday one."""
+_READ_APART: Final = re.compile("[\x85\u2028\u2029\ufeff]|\r(?!\n)")  # as parsers differ
+_QUOTATION_MARK: Final = re.compile("[\"']")
+_OPENING: Final = (
+    *(yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken),
+    *(yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken),
+)
+_CLOSING: Final = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+_MORE_THAN_WORDS: Final = (yaml.AliasToken, yaml.AnchorToken, yaml.DirectiveToken, yaml.TagToken)
+
+
+def _words(text: str) -> list[yaml.ScalarToken]:
+    """Read YAML as its words in order, keys and values.
+
+    By what reads it there too (libyaml, which Istio's parser was translated from): which quotation
+    mark opens, and where a comment is, depends on all that stands before. Raises ValueError for
+    what may be read in two ways, and for what is no plain data.
+    """
+    if len(text) > _MOST_LETTERS:
+        raise ValueError("too long")
+    _none(_READ_APART, text)
+    words: list[yaml.ScalarToken] = []
+    depth = 0
+    try:
+        for number, token in enumerate(yaml.scan(text, Loader=yaml.CSafeLoader)):
+            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+            if depth > MOST_LEVELS or number > _MOST_TOKENS:
+                raise ValueError("too much")
+            if isinstance(token, _MORE_THAN_WORDS):
+                raise ValueError("more than words")
+            if isinstance(token, yaml.ScalarToken):
+                words.append(token)
+    except yaml.YAMLError as error:
+        raise ValueError("no YAML") from error
+    for word in words:
+        if word.plain:
+            _none(_QUOTATION_MARK, word.value)
+    return words
+
+
+def _all(shape: re.Pattern[str], texts: list[str]) -> list[str]:
+    if not all(map(shape.fullmatch, texts)):
+        raise ValueError("has a sign that may be more")
+    return texts
+
+
+def _none(sign: re.Pattern[str], text: str) -> None:
+    if sign.search(text):
+        raise ValueError("has a sign that may be more")
 
 
 def _named(text: str) -> list[Mapping[str, Any]]:
