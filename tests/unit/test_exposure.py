@@ -576,6 +576,37 @@ def test_an_http_route_that_a_gateway_took_has_its_hosts(change, taken):
     assert found[ISTIO] == {}
 
 
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ({"status": "True", "observedGeneration": 1}, True),  # it serves while it is edited
+        ({"status": "False", "observedGeneration": 1}, False),
+        (None, False),  # no gateway ever took it
+    ],
+)
+def test_who_edits_an_http_route_of_his_own_has_its_hosts_before_the_gateway_has_seen_it(
+    said, taken
+):
+    """Each edit gave a detector that waits a route for the host, which stayed."""
+    cache = Cache()
+    cache.set_served(kinds.HTTP_ROUTE, True)
+    asked = stored("gate", "shared.example.com", 10, {})
+    cache.put(kinds.DETECTOR, asked)
+    ref = {"namespace": "istio-system", "name": "public"}
+    conditions = [{"type": "Accepted"} | said] if said else []
+    route = others_route("2029-01-01") | {"kind": "HTTPRoute"}
+    route["spec"] = {"parentRefs": [ref], "hostnames": ["shared.example.com"], "rules": [{}]}
+    route["status"] = {"parents": [{"parentRef": ref, "conditions": conditions}]}
+    metadata = route["metadata"]
+    cache.put(kinds.HTTP_ROUTE, route | {"metadata": metadata | {"generation": 1}})
+    cache.routes.stirred()
+    edited = metadata | {"generation": 2, "resourceVersion": "60"}
+    cache.put(kinds.HTTP_ROUTE, route | {"metadata": edited})
+    found = cache.elsewhere("shop/gate", asked, DEFAULTS).others[GATEWAY]
+    assert found == ({SHARED: "HTTPRoute yard/legacy"} if taken else {})
+    assert cache.routes.stirred() == set()
+
+
 def test_admission_tells_of_somebodys_route_too():
     cache = Cache()
     cache.set_served(kinds.VIRTUAL_SERVICE, True)

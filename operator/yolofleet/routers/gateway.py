@@ -145,7 +145,8 @@ def places(spec: Mapping[str, Any], /) -> Places:
 def shadows(route: Manifest, /) -> Places:
     """Return where an HTTPRoute of somebody else leaves no request to a younger one.
 
-    That is where a gateway has accepted it for all its listeners, and it takes all requests.
+    That is where a gateway has accepted it for all its listeners, and it takes all requests. Who
+    edits it keeps that until the gateway says otherwise: it serves meanwhile.
     """
     spec = route.get("spec") or {}
     hosts, _ = places(spec)
@@ -160,7 +161,7 @@ def shadows(route: Manifest, /) -> Places:
     served = [
         ref
         for ref in whole
-        if Following.YES in [_accepts(parent, generation) for parent in _statuses_of(ref, route)]
+        if _ACCEPTED & {_accepts(parent, generation) for parent in _statuses_of(ref, route)}
     ]
     return hosts, places({"parentRefs": served})[1]
 
@@ -254,6 +255,9 @@ def _accepts(parent: Mapping[str, Any], generation: int) -> Following:
             return Following.YES if seen >= generation else Following.PENDING
     return Following.NOBODY
 
+
+_ACCEPTED = frozenset({Following.YES, Following.PENDING})
+"""Now, or before it was edited; what no gateway has ever accepted is neither."""
 
 _SERVED = ("Accepted", "ResolvedRefs", "Programmed")
 """Conditions of a route that are false when it is not served; of others, false is good news."""
