@@ -1,5 +1,6 @@
-"""Whom Istio's Gateways let in: a host is not taken by a route that the gateway passes over."""
+"""Whom Gateways let in: a host is not taken by a route that the gateway passes over or refuses."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.plan.admission import judge
 from yolofleet.plan.defaults import Defaults
+from yolofleet.routers import gateway as gateway_api
 from yolofleet.routers.claims import Claim
 from yolofleet.routers.doors import Doors
 from yolofleet.routers.istio import doors
@@ -25,8 +27,21 @@ DEFAULTS = Defaults("a", "b", "c")
 
 def gateway(*hosts: Any, version: int = 1, kind: Kind = kinds.ISTIO_GATEWAY) -> Any:
     metadata = {"name": "public", "namespace": "istio-system", "uid": f"g {kind.api_version}"}
-    servers = [{"hosts": [host]} for host in hosts]
-    return {"metadata": metadata | {"resourceVersion": f"{version}"}, "spec": {"servers": servers}}
+    spec = {"servers": [{"hosts": [host]} for host in hosts]}
+    if kind is kinds.GATEWAY:
+        spec = {"listeners": [listener(host) for host in hosts]}
+    return {"metadata": metadata | {"resourceVersion": f"{version}"}, "spec": spec}
+
+
+def listener(listed: str) -> dict[str, Any]:
+    """Return the listener of the Gateway API that lets in what Istio writes as `listed`."""
+    namespace, slash, host = listed.rpartition("/")
+    named = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    let_in = {"from": "Selector", "selector": named} if slash else {"from": "All"}
+    if namespace == "*":
+        let_in = {"from": "All"}
+    said = {"protocol": "HTTP", "hostname": host} if host != "*" else {"protocol": "HTTP"}
+    return said | {"allowedRoutes": {"namespaces": let_in}}
 
 
 @pytest.mark.parametrize(
@@ -87,6 +102,67 @@ def test_hosts_are_compared_as_istio_does(listed: list[str], host: str) -> None:
     assert not at.kept_for("shop", host)
 
 
+def labels(**given: Any) -> dict[str, Any]:
+    return {"allowedRoutes": {"namespaces": {"from": "Selector", "selector": given}}}
+
+
+NAMED = "kubernetes.io/metadata.name"
+
+
+@pytest.mark.parametrize(
+    ("said", "host", "namespaces"),
+    [
+        ({}, HOST, "istio-system"),  # the API's default: of its own namespace
+        ({"allowedRoutes": {"namespaces": {"from": "Same"}}}, HOST, "istio-system"),
+        ({"allowedRoutes": {"kinds": []}, "hostname": ""}, HOST, "istio-system"),
+        ({"allowedRoutes": {"namespaces": {"from": "All"}}}, HOST, "shop evil istio-system"),
+        ({"allowedRoutes": {"namespaces": {"from": "New"}}}, HOST, "shop evil istio-system"),
+        (labels(matchLabels={NAMED: "shop"}), HOST, "shop"),
+        (labels(matchLabels={NAMED: "shop", "tier": "front"}), HOST, "shop"),
+        (
+            labels(matchExpressions=[{"key": NAMED, "operator": "In", "values": ["shop", "evil"]}]),
+            HOST,
+            "shop evil",
+        ),
+        (
+            labels(matchExpressions=[{"key": NAMED, "operator": "NotIn", "values": ["shop"]}]),
+            HOST,
+            "shop evil istio-system",
+        ),
+        (labels(matchLabels={"tier": "front"}), HOST, "shop evil istio-system"),
+        (labels(), HOST, "shop evil istio-system"),
+        ({"hostname": "*.example.com"}, HOST, "istio-system"),
+        ({"hostname": "*.example.com"}, "*", "istio-system"),
+        ({"hostname": "*.example.com"}, "example.com", ""),
+        ({"hostname": "GATE.example.com"}, HOST, "istio-system"),
+        ({"hostname": HOST}, "*.example.com", "istio-system"),
+        ({"hostname": "other.example.com"}, HOST, ""),
+        ({"protocol": "HTTPS"}, HOST, "istio-system"),
+        ({"protocol": "example.com/own"}, HOST, "istio-system"),
+        ({"protocol": "TCP"}, HOST, ""),  # takes no HTTPRoute
+        ({"protocol": "TLS"}, HOST, ""),
+        ({"allowedRoutes": {"kinds": [{"kind": "GRPCRoute"}]}}, HOST, ""),
+        ({"allowedRoutes": {"kinds": [{"kind": "HTTPRoute"}]}}, HOST, "istio-system"),
+        ({"allowedRoutes": "junk"}, HOST, "istio-system"),
+    ],
+)
+def test_a_host_is_for_the_namespaces_that_a_listener_allows(
+    said: Any, host: str, namespaces: str
+) -> None:
+    spec = {"listeners": [listener("nobody/none.test"), {"protocol": "HTTP"} | said]}
+    at = gateway_api.doors(gateway() | {"spec": spec})
+    assert at
+    assert [n for n in ("shop", "evil", "istio-system") if at.let_in(n, host)] == namespaces.split()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{}, None, {"listeners": []}, {"listeners": "junk"}, {"listeners": [{"protocol": "TCP"}, "x"]}],
+)
+def test_of_a_gateway_without_a_listener_for_http_routes_nothing_is_known(spec: Any) -> None:
+    assert gateway_api.doors(gateway() | {"spec": spec}) is None
+
+
 @pytest.mark.parametrize(
     "spec", [{}, None, {"servers": []}, {"servers": "junk"}, {"servers": ["junk", {"hosts": "*"}]}]
 )
@@ -94,11 +170,41 @@ def test_of_a_gateway_that_says_nothing_nothing_is_known(spec: Any) -> None:
     assert doors(gateway() | {"spec": spec}) is None
 
 
-def squatter(**metadata: Any) -> dict[str, Any]:
-    made = {"resourceVersion": "3", "creationTimestamp": "2029-01-01T00:00:00Z"}
-    spec = {"hosts": [HOST], "gateways": [PUBLIC], "http": [{"route": []}]}
-    named = {"name": "squat", "namespace": "evil", "uid": "s"} | made | metadata
-    return {"kind": "VirtualService", "metadata": named, "spec": spec}
+@dataclass(frozen=True)
+class Api:
+    """Gateways and routes of one of the two APIs."""
+
+    provider: Provider
+    said_in: str
+
+    def hosts(self, route: Any) -> Any:
+        return route["spec"]["hosts" if self.provider is Provider.ISTIO else "hostnames"]
+
+    def put_gateway(self, cache: Cache, *hosts: str, version: int = 1) -> None:
+        kind = kinds.GATEWAYS[self.provider]
+        cache.put(kind, gateway(*hosts, version=version, kind=kind))
+
+    def remove_gateway(self, cache: Cache, version: int) -> None:
+        kind = kinds.GATEWAYS[self.provider]
+        cache.remove(kind, gateway(kind=kind)["metadata"]["uid"], version)
+
+    def put_route(self, cache: Cache, **metadata: Any) -> None:
+        kind = kinds.ROUTERS[self.provider]
+        ref = {"namespace": "istio-system", "name": "public"}
+        spec: dict[str, Any] = {"hosts": [HOST], "gateways": [PUBLIC], "http": [{"route": []}]}
+        if self.provider is Provider.GATEWAY:
+            spec = {"hostnames": [HOST], "parentRefs": [ref], "rules": [{}]}
+        said = {"parentRef": ref, "conditions": [{"type": "Accepted", "status": "True"}]}
+        made = {"resourceVersion": "3", "creationTimestamp": "2029-01-01T00:00:00Z"}
+        named = {"name": "squat", "namespace": "evil", "uid": "s"} | made | metadata
+        status = {"parents": [said]}
+        cache.put(kind, {"kind": kind.name, "metadata": named, "spec": spec, "status": status})
+
+
+APIS = [
+    Api(Provider.ISTIO, "servers.hosts"),
+    Api(Provider.GATEWAY, "listeners.allowedRoutes"),
+]
 
 
 def detector(namespace: str, created: str, **traffic: Any) -> dict[str, Any]:
@@ -119,20 +225,23 @@ def watching(*gateways: Any) -> Cache:
 
 def taken(cache: Cache, asked: dict[str, Any]) -> set[str]:
     seen = cache.elsewhere("shop/gate", asked, DEFAULTS)
-    return {*seen.taken.values(), *seen.others[Provider.ISTIO].values()}
+    by = Provider(asked["spec"]["traffic"]["provider"])
+    return {*seen.taken.values(), *seen.others[by].values()}
 
 
-def test_a_host_is_not_taken_by_a_route_that_the_gateway_does_not_let_in() -> None:
+@pytest.mark.parametrize("api", APIS, ids=lambda api: api.provider)
+def test_a_host_is_not_taken_by_a_route_that_the_gateway_does_not_let_in(api: Api) -> None:
     """A host that a Gateway kept for one namespace could be taken from it by a route anywhere."""
-    cache, asked = watching(gateway(f"shop/{HOST}")), detector("shop", "2030")
+    cache, asked = watching(), detector("shop", "2030", provider=api.provider.value)
+    api.put_gateway(cache, f"shop/{HOST}", "other.example.com")
     cache.put(kinds.DETECTOR, asked)
-    cache.put(kinds.VIRTUAL_SERVICE, squatter())
+    api.put_route(cache)
     cache.routes.stirred()
     assert not taken(cache, asked)
-    cache.put(kinds.ISTIO_GATEWAY, gateway(HOST, version=4))
+    api.put_gateway(cache, HOST, version=4)
     assert cache.routes.stirred() == {"shop/gate"}
-    assert taken(cache, asked) == {"VirtualService evil/squat"}
-    cache.put(kinds.ISTIO_GATEWAY, gateway(HOST, version=5))
+    assert taken(cache, asked) == {f"{kinds.ROUTERS[api.provider].name} evil/squat"}
+    api.put_gateway(cache, HOST, version=5)
     assert not cache.routes.stirred(), "it lets in whom it did"
 
 
@@ -150,27 +259,31 @@ OURS = {
 }
 
 
+@pytest.mark.parametrize("api", APIS, ids=lambda api: api.provider)
 @pytest.mark.parametrize("routed", [False, True])
 @pytest.mark.parametrize("first", [False, True], ids=["the gateway last", "the gateway first"])
-def test_nor_by_a_detector_that_it_does_not_let_in(routed: bool, first: bool) -> None:
-    cache = watching(*[gateway(f"shop/{HOST}")] * first)
-    asked = detector("shop", "2030")
+def test_nor_by_a_detector_that_it_does_not_let_in(api: Api, routed: bool, first: bool) -> None:
+    """By the Gateway API one whose route is refused kept the host for good."""
+    cache, by = watching(), api.provider.value
+    if first:
+        api.put_gateway(cache, f"shop/{HOST}")
+    asked, other = detector("shop", "2030", provider=by), detector("evil", "2029", provider=by)
     cache.put(kinds.DETECTOR, asked)
-    cache.put(kinds.DETECTOR, detector("evil", "2029"))
+    cache.put(kinds.DETECTOR, other)
     if routed:
-        cache.put(kinds.VIRTUAL_SERVICE, squatter(**OURS))
+        api.put_route(cache, **OURS)
     if not first:
         assert taken(cache, asked) == {"evil/gate"}
-        cache.put(kinds.ISTIO_GATEWAY, gateway(f"shop/{HOST}"))
+        api.put_gateway(cache, f"shop/{HOST}")
     assert cache.routes.holder(CLAIM) == "shop/gate"
     assert not taken(cache, asked)
-    assert cache.elsewhere("evil/gate", detector("evil", "2029"), DEFAULTS).taken
-    cache.put(kinds.ISTIO_GATEWAY, gateway(f"*/{HOST}", version=4))
+    assert cache.elsewhere("evil/gate", other, DEFAULTS).taken
+    api.put_gateway(cache, f"*/{HOST}", version=4)
     assert cache.routes.holder(CLAIM) == "evil/gate"
     assert cache.routes.stirred() == {"shop/gate", "evil/gate"}
     [route] = cache.owned_by("evil") if routed else [None]
     assert route is None or route.standing == cache._entries[route.kind][route.uid].standing
-    cache.remove(kinds.ISTIO_GATEWAY, gateway()["metadata"]["uid"], 5)
+    api.remove_gateway(cache, 5)
     assert taken(cache, asked) == {"evil/gate"}, "of what is not there nobody knows whom it lets in"
 
 
@@ -188,29 +301,32 @@ def test_gateways_of_the_two_apis_are_two() -> None:
     assert cache.routes.holder(CLAIM) == "evil/gate", "of this one Istio's doors say nothing"
 
 
+@pytest.mark.parametrize("api", APIS, ids=lambda api: api.provider)
 def test_a_live_route_stays_when_the_gateway_keeps_for_others_what_is_asked_for_now(
-    world: Any, monkeypatch: Any
+    api: Api, world: Any, monkeypatch: Any
 ) -> None:
     """It was written for a host that Istio passes over there, and its own went dark."""
-    own, route = "own.example.com", ("VirtualService", "gate")
-    cache = watching(gateway(f"yard/{HOST}", own))
+    own, route = "own.example.com", (kinds.ROUTERS[api.provider].name, "gate")
+    cache = watching()
+    api.put_gateway(cache, f"yard/{HOST}", own)
     seen = cache.elsewhere
     monkeypatch.setattr(world, "elsewhere", lambda: seen("shop/gate", world.raw, DEFAULTS))
-    traffic = {"provider": "istio", "gateways": [PUBLIC]}
+    world.gateway = api.provider is Provider.GATEWAY
+    traffic = {"provider": api.provider.value, "gateways": [PUBLIC]}
     world.edit(traffic=traffic | {"hosts": [own]})
     world.settle()
     world.edit(traffic=traffic | {"hosts": [HOST]})
     world.settle()
-    assert world.children[route]["spec"]["hosts"] == [own]
+    assert api.hosts(world.children[route]) == [own]
     told = world.status().condition("TrafficRouted")
     assert told.reason == "HostNotAllowed"
-    assert f"the Gateway {PUBLIC} lists yard/{HOST}" in told.message
+    assert f"the Gateway {PUBLIC} lets in yard/{HOST} ({api.said_in})" in told.message
     world.edit(traffic=traffic | {"hosts": [HOST, "new.example.com"]})
     world.settle()
-    assert world.children[route]["spec"]["hosts"] == ["new.example.com"], "it has what is for it"
-    cache.put(kinds.ISTIO_GATEWAY, gateway(f"*/{HOST}", version=9))
+    assert api.hosts(world.children[route]) == ["new.example.com"], "it has what is for it"
+    api.put_gateway(cache, f"*/{HOST}", version=9)
     world.settle()
-    assert world.children[route]["spec"]["hosts"] == [HOST, "new.example.com"]
+    assert api.hosts(world.children[route]) == [HOST, "new.example.com"]
 
 
 def test_a_new_detector_gets_no_route_for_it_and_admission_says_whose_it_is() -> None:
@@ -218,7 +334,7 @@ def test_a_new_detector_gets_no_route_for_it_and_admission_says_whose_it_is() ->
     asked = detector("shop", "2030") | {"apiVersion": "yolofleet.io/v1alpha1"}
     asked["spec"] |= {"model": {"uri": "demo://shapes"}}
     [refusal] = judge(asked, None, _neighbours(asked, cache, DEFAULTS)).refusals
-    assert f"lists yard/{HOST}" in refusal
-    assert f"list shop/{HOST} there" in refusal
+    assert f"lets in yard/{HOST}" in refusal
+    assert f"let shop/{HOST} in there" in refusal
     cache = watching(gateway(f"yard/{HOST}", f"shop/{HOST}"))
     assert not judge(asked, None, _neighbours(asked, cache, DEFAULTS)).refusals

@@ -19,12 +19,12 @@ from yolofleet.cluster.namesakes import Namesakes
 from yolofleet.cluster.routes import Change, Routes, Standing
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.snapshot import Elsewhere, Keda
-from yolofleet.routers.choice import router_of
+from yolofleet.routers.choice import ROUTERS, router_of
 from yolofleet.routers.claims import NOTHING, Claim, moves, named_gateways, routed, shadowed, wanted
 from yolofleet.routers.doors import Doors
 from yolofleet.routers.exposure import Allowed, apart
 from yolofleet.routers.following import Mesh
-from yolofleet.routers.istio import delegates_of, doors
+from yolofleet.routers.istio import delegates_of
 from yolofleet.runtime import objects, store
 from yolofleet.runtime.compact import compact
 from yolofleet.runtime.kind import Kind
@@ -76,7 +76,7 @@ def entry_of(kind: Kind, manifest: Manifest) -> Entry:
         ownership=ownership_of(manifest, kinds.CONTROLLER),
         reserved=_reserved(manifest) if kind is kinds.POD else None,
         standing=standing,
-        doors=doors(manifest) if kind is kinds.ISTIO_GATEWAY else None,
+        doors=_doors(kind, manifest),
     )
 
 
@@ -91,6 +91,12 @@ def _standing(kind: Kind, manifest: Manifest) -> Standing | None:
     on = frozenset(gateway for gateway, _ in claims) - {MESH}
     since = _since(metadata)
     return Standing(key, since, claims, True, delegates, other=other, gateways=on, areas=areas)
+
+
+def _doors(kind: Kind, manifest: Manifest) -> Doors | None:
+    """Return whom a gateway lets in; nothing of what is none."""
+    of = (ROUTERS[router] for router, gateways in kinds.GATEWAYS.items() if gateways is kind)
+    return next((router.doors(manifest) for router in of), None)
 
 
 def _since(metadata: Manifest) -> str:
@@ -260,13 +266,13 @@ class Cache(Store[Entry]):
                 yield gateway
 
     def shut(self, kind: str, namespace: str, claims: Collection[Claim]) -> Mapping[Claim, str]:
-        """Return of which `claims` a gateway keeps routes of `namespace` out, and what it lists.
+        """Return of which `claims` a gateway keeps routes of `namespace` out, and whom it lets in.
 
         What it lets in for nobody is no such claim: it may be about to.
         """
         doors = {each: self._doors(kind, each) for each in {gateway for gateway, _ in claims}}
         return {
-            (gateway, host): listed
+            (gateway, host): f"{listed} ({at.said_in})"
             for gateway, host in claims
             if (at := doors[gateway]) and (listed := at.kept_for(namespace, host))
         }

@@ -87,7 +87,7 @@ ROUTERS: Final = {Provider.ISTIO: VIRTUAL_SERVICE, Provider.GATEWAY: HTTP_ROUTE}
 """What splits traffic, and the kind without which it cannot."""
 
 GATEWAYS: Final = {Provider.ISTIO: ISTIO_GATEWAY, Provider.GATEWAY: GATEWAY}
-"""What `gateways` of a spec name; only that they exist is of interest."""
+"""What `gateways` of a spec name: that they exist, and whom they let in, is of interest."""
 
 CACHED: Final = (DETECTOR, *CHILDREN, *GATEWAYS.values(), POD, NODE)
 """What the cache holds."""

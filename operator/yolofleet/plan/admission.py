@@ -39,7 +39,7 @@ class Neighbours:
     child_of: whose child has that name already. allowed: what the admin lets detectors route;
     forbidden: what no podTemplate may take; routers: what there is to route by;
     absent: the gateways of each that are not there; crossed: which hosts of others
-    share requests with its own; shut: what gateways keep for other namespaces, as they list it.
+    share requests with its own; shut: what gateways keep for other namespaces, and for whom.
     """
 
     keys: Iterable[str]

@@ -22,8 +22,8 @@ class Elsewhere:
 
     taken: of what it asks for, what other detectors have; others: what by each router the route of
     somebody who is no detector has ("KIND NAMESPACE/NAME"); shut: what by each router a gateway
-    keeps for other namespaces, and what it lists for them. crossed: what shares a part of its
-    hosts. allowed: what the admin lets it have.
+    keeps for other namespaces, and whom it lets in. crossed: what shares a part of its hosts.
+    allowed: what the admin lets it have.
     absent: of its gateways, those that are known not to exist. namesake: an older detector whose
     revision it could be by its name, or the other way round.
     """

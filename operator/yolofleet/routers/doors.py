@@ -14,13 +14,15 @@ ANY: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """Hosts of a gateway, each with the namespace whose routes may have it.
+    """Hosts of a gateway, each with the namespace whose routes may have it. said_in: by what field.
 
-    By the rule of Istio, which tells of no route that it is passed over
-    (https://istio.io/latest/docs/reference/config/networking/gateway/, Server, hosts).
+    By the rules of Istio, which tells of no route that it is passed over
+    (https://istio.io/latest/docs/reference/config/networking/gateway/, Server, hosts), and of the
+    Gateway API (https://gateway-api.sigs.k8s.io/reference/spec/, Listener, allowedRoutes).
     """
 
     names: frozenset[tuple[str, str]]
+    said_in: str = ""
     _of: dict[str, _Hosts] = field(init=False, compare=False, repr=False)
     _all: _Hosts = field(init=False, compare=False, repr=False)
 

@@ -123,7 +123,7 @@ def expose(
     live: hosts and gateways of the route that is there; None without one. taken: claims that others
     hold, and who: a detector by its key, a route by its kind and name. bare: whether a route
     without hosts answers to all hosts of its gateways (the Gateway API), and not to none (Istio's
-    delegates). shut: claims that a gateway keeps for other namespaces, and what it lists for them.
+    delegates). shut: claims that a gateway keeps for other namespaces, and whom it lets in.
     """
     inside = live is not None and set(live[1]) == {MESH}
     asked = _Asked(detector, taken, shut or {}, allowed, exported=not bare, inside=inside)
@@ -237,12 +237,12 @@ def taken_by(other: str, taken: Claim) -> str:
 
 
 def shut_to(namespace: str, listed: str, wish: Claim) -> str:
-    """Say that a Gateway passes over routes of `namespace` to a host, and what to do."""
+    """Say that a Gateway takes no route of `namespace` to a host, and what to do."""
     gateway, host = wish
     return (
-        f"spec.traffic.hosts: the Gateway {gateway} lists {listed}, and nothing of {host} for the"
-        f" namespace {namespace}; choose another host or gateway, or list {namespace}/{host} there"
-        " (servers.hosts)"
+        f"spec.traffic.hosts: the Gateway {gateway} lets in {listed}, and nothing of {host} for the"
+        f" namespace {namespace}; choose another host or gateway, or let {namespace}/{host} in"
+        " there"
     )
 
 

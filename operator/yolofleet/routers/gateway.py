@@ -5,11 +5,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from yolofleet.api.detector import Detector, StringMatch
-from yolofleet.api.hosts import EVERY_HOST, MESH, gateway_name, texts
+from yolofleet.api.hosts import EVERY_HOST, MESH, gateway_name, normal, texts
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
 from yolofleet.routers.buckets import Buckets, buckets_of, pattern
+from yolofleet.routers.doors import ANY, Doors
 from yolofleet.routers.following import Followed, Following, Mesh
 from yolofleet.routers.router import STAMP, Places, Route
 
@@ -34,6 +35,12 @@ FIELDS: tuple[tuple[str, str], ...] = (
 
 PROXIES_IN: tuple[int, ...] = ()
 PROXIES_OUT: tuple[int, ...] = ()
+
+_NAME_OF_NAMESPACE = "kubernetes.io/metadata.name"
+"""The label by which the API server names each namespace."""
+
+_TAKES_NO_HTTP = ("TCP", "TLS", "UDP")
+"""Protocols of listeners to which no HTTPRoute is attached."""
 
 _EVERY_REQUEST: Sequence[Mapping[str, Any]] = ({}, {"path": {"type": "PathPrefix", "value": "/"}})
 """Matches that all requests fulfil; the API server gives the latter to a rule that has none."""
@@ -164,6 +171,52 @@ def shadows(route: Manifest, /) -> Places:
         if _ACCEPTED & {_accepts(parent, generation) for parent in _statuses_of(ref, route)}
     ]
     return hosts, places({"parentRefs": served})[1]
+
+
+def doors(gateway: Manifest, /) -> Doors | None:
+    """Return whom a Gateway lets in; None where it has no listener for HTTPRoutes."""
+    own, spec = str(gateway["metadata"]["namespace"]), gateway.get("spec") or {}
+    names = {
+        (namespace, normal(str(listener.get("hostname") or EVERY_HOST)))
+        for listener in _objects(spec.get("listeners"))
+        if listener.get("protocol") not in _TAKES_NO_HTTP
+        for namespace in _let_in(_object(listener.get("allowedRoutes")), own)
+    }
+    return Doors(frozenset(names), "listeners.allowedRoutes") if names else None
+
+
+def _let_in(allowed: Mapping[str, Any], own: str) -> Collection[str]:
+    """Return the namespaces whose HTTPRoutes a listener of a Gateway in `own` takes.
+
+    Where it selects them by labels of the admin's, it may be any: these are not read.
+    """
+    kinds = [each.get("kind") for each in _objects(allowed.get("kinds"))]
+    if kinds and KIND not in kinds:
+        return ()
+    namespaces = _object(allowed.get("namespaces"))
+    which = namespaces.get("from") or "Same"
+    if which == "Same":
+        return (own,)
+    return _selected(_object(namespaces.get("selector"))) if which == "Selector" else (ANY,)
+
+
+def _selected(selector: Mapping[str, Any]) -> Collection[str]:
+    """Return which namespaces may be what a selector asks for: of all that it says the names."""
+    if name := _object(selector.get("matchLabels")).get(_NAME_OF_NAMESPACE):
+        return (str(name),)
+    for asked in _objects(selector.get("matchExpressions")):
+        if (asked.get("key"), asked.get("operator")) == (_NAME_OF_NAMESPACE, "In"):
+            return texts(asked.get("values"))
+    return (ANY,)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(values: Any) -> list[Mapping[str, Any]]:
+    found = values if isinstance(values, list) else []
+    return [value for value in found if isinstance(value, Mapping)]
 
 
 def leads(spec: Mapping[str, Any], /) -> dict[str, int]:

@@ -180,7 +180,7 @@ def _takes_all(rule: Mapping[str, Any]) -> bool:
     )
 
 
-def doors(gateway: Manifest) -> Doors | None:
+def doors(gateway: Manifest, /) -> Doors | None:
     """Return whom a Gateway lets in; None where it does not say it.
 
     A host is NAMESPACE/NAME: of one namespace, of its own (.), or of any (*, as without one).
@@ -193,7 +193,7 @@ def doors(gateway: Manifest) -> Doors | None:
             namespace, slash, name = host.partition("/")
             own = metadata["namespace"] if namespace == "." else namespace
             names.add((own, normal(name)) if slash else (ANY, normal(host)))
-    return Doors(frozenset(names)) if names else None
+    return Doors(frozenset(names), "servers.hosts") if names else None
 
 
 def leads(spec: Mapping[str, Any], /) -> dict[str, int]:

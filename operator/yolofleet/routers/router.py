@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from yolofleet.api.detector import Detector, HeaderMatch
 from yolofleet.api.names import Manifest
 from yolofleet.routers.buckets import Buckets
+from yolofleet.routers.doors import Doors
 from yolofleet.routers.following import Followed, Mesh
 
 Places = tuple[list[str], list[str]]
@@ -87,6 +88,9 @@ class Router(Protocol):
 
     def shadows(self, route: Manifest, /) -> Places:
         """Return where a route of somebody else leaves no request to a younger one."""
+
+    def doors(self, gateway: Manifest, /) -> Doors | None:
+        """Return whom a gateway of its kind lets in; None where it does not say it."""
 
     def leads(self, spec: Mapping[str, Any], /) -> dict[str, int]:
         """Return what it gives each Service of all that matches nothing."""

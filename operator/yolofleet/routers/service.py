@@ -12,6 +12,7 @@ from yolofleet.api.hosts import MESH
 from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL, Manifest, selector_labels
 from yolofleet.manifests.child import child
 from yolofleet.routers.buckets import Buckets
+from yolofleet.routers.doors import Doors
 from yolofleet.routers.following import Followed, Mesh
 from yolofleet.routers.router import Places, Route
 
@@ -105,6 +106,11 @@ def places(_spec: Mapping[str, Any], /) -> Places:
 def shadows(_route: Manifest, /) -> Places:
     """Return nothing: there is no route."""
     return [], []
+
+
+def doors(_gateway: Manifest, /) -> Doors | None:
+    """Return nothing: a Service hangs on no gateway."""
+    return None
 
 
 def leads(_spec: Mapping[str, Any], /) -> dict[str, int]:
