@@ -201,7 +201,7 @@ def _let_in(allowed: Mapping[str, Any], own: str) -> Collection[str]:
 
 
 def _selected(selector: Mapping[str, Any]) -> Collection[str]:
-    """Return which namespaces may be what a selector asks for: of all that it says the names."""
+    """Return the namespaces that a selector may pick: those that it names, else any."""
     if name := _object(selector.get("matchLabels")).get(_NAME_OF_NAMESPACE):
         return (str(name),)
     for asked in _objects(selector.get("matchExpressions")):
