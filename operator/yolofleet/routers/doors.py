@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from yolofleet.routers.hostnames import Hostnames
@@ -12,37 +13,55 @@ ANY: Final = "*"
 """Among namespaces: all of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Doors:
     """Hosts of a gateway, each with the namespace whose routes may have it. said_in: by what field.
 
     By the rules of Istio, which tells of no route that it is passed over
     (https://istio.io/latest/docs/reference/config/networking/gateway/, Server, hosts), and of the
     Gateway API (https://gateway-api.sigs.k8s.io/reference/spec/, Listener, allowedRoutes).
+
+    There may be thousands, asked of again and again, and read anew whenever the gateway's status is
+    written: they are sorted when somebody asks, and of the namespaces only those asked of.
     """
 
     names: frozenset[tuple[str, str]]
     said_in: str = ""
-    _of: dict[str, _Hosts] = field(init=False, compare=False, repr=False)
-    _all: _Hosts = field(init=False, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Sort the hosts: there may be thousands, and they are asked of again and again."""
-        by: dict[str, list[str]] = {}
-        for namespace, host in sorted(self.names):
-            by.setdefault(namespace, []).append(host)
-        object.__setattr__(self, "_of", {each: _Hosts(hosts) for each, hosts in by.items()})
-        object.__setattr__(self, "_all", _Hosts(host for _, host in self.names))
 
     def let_in(self, namespace: str, host: str) -> bool:
         """Say whether a route of `namespace` has `host` here."""
-        return any(each in self._of and self._of[each].meet(host) for each in (ANY, namespace))
+        return any(self._of(each).meet(host) for each in (ANY, namespace) if each in self._listed)
 
     def kept_for(self, namespace: str, host: str) -> str:
         """Return as what others have `host` here if routes of `namespace` do not, or nothing."""
         if self.let_in(namespace, host) or (name := self._all.one_meeting(host)) is None:
             return ""
-        return f"{next(each for each, hosts in self._of.items() if name in hosts)}/{name}"
+        return f"{self._whose[name]}/{name}"
+
+    def _of(self, namespace: str) -> _Hosts:
+        if namespace not in self._asked:
+            self._asked[namespace] = _Hosts(self._listed[namespace])
+        return self._asked[namespace]
+
+    @cached_property
+    def _asked(self) -> dict[str, _Hosts]:
+        return {}
+
+    @cached_property
+    def _listed(self) -> dict[str, list[str]]:
+        by: dict[str, list[str]] = {}
+        for namespace, host in self.names:
+            by.setdefault(namespace, []).append(host)
+        return by
+
+    @cached_property
+    def _all(self) -> _Hosts:
+        return _Hosts(self._whose)
+
+    @cached_property
+    def _whose(self) -> dict[str, str]:
+        """Of several who have one host the first by name, so that a message stays as it is."""
+        return {host: namespace for namespace, host in sorted(self.names, reverse=True)}
 
 
 class _Hosts:
