@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from math import inf
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from faults.history import Seen
 from memory_cluster.faults import Call, Crashed, Fault, Lost
@@ -143,7 +143,8 @@ class Operator:
             defaults=defaults,
             now=self._now,
         )
-        self._workers = Workers(self.queue, self._reconcile, cast(Any, _Uncounted()))
+        self.counts = Counts()
+        self._workers = Workers(self.queue, self._reconcile, self.counts)
         self.failures: list[str] = []
         """Exceptions that nobody had thought of."""
         self.deaf = 0
@@ -274,11 +275,18 @@ def nobody_answers(url: str) -> bytes:
     raise ConnectionRefusedError(url)
 
 
-class _Uncounted:
-    """Metrics that nobody reads."""
+class Counts:
+    """What workers tell of the looks that fail: an error, and whether only a person can end it."""
 
-    def __deepcopy__(self, _memo: object) -> _Uncounted:
-        return self
+    def __init__(self) -> None:
+        self.failures: list[tuple[str, bool]] = []
 
-    def __getattr__(self, _name: str) -> Any:
-        return lambda *_args, **_named: None
+    def started(self) -> None:
+        """Pass it over."""
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """Pass it over."""
+
+    def failed(self, error: BaseException, *, terminal: bool, expected: bool) -> None:
+        """Remember it. One that nobody expected is among the failures of its `Operator` too."""
+        self.failures.append((type(error).__name__ if expected else "a bug", terminal))

@@ -43,7 +43,7 @@ from yolofleet.runtime.changes import Action, Applied
 from yolofleet.runtime.drift import Drift
 from yolofleet.runtime.errors import ClusterError, NotLeading, Unfinished
 from yolofleet.runtime.events import Events
-from yolofleet.runtime.failures import Failed, to_retry
+from yolofleet.runtime.failures import Failed, cause_of
 from yolofleet.runtime.logs import note
 from yolofleet.runtime.objects import identity
 from yolofleet.think import Thought, think
@@ -116,9 +116,9 @@ async def _bring(turn: "_Turn") -> timedelta | None:
         detector = Detector.parse(raw)
         powers.check(detector.spec, deps.defaults.forbidden)
     except InvalidSpec as error:  # the status says so; what serves keeps serving
-        await turn.guard()
+        unkept = await turn.guard()
         await turn.tell(await turn.undecided(Reason.INVALID_SPEC, str(error)))
-        return None
+        return _ended(unkept)
     try:
         seen = await turn.look(detector)
     except NotLeading:
@@ -139,14 +139,11 @@ async def _bring(turn: "_Turn") -> timedelta | None:
         turn.heed(thought)
     again = _soonest(
         READ_BACK if moved else turn.next_look(thought, seen),
-        ASK_AGAIN if written.failed else None,
         written.again,
     )
     status = turn.with_unwritten(thought, seen, written)
     await turn.tell(turn.with_drift(status, written.drifts), drifts=written.drifts)
-    if (cause := to_retry(written.failed)) is not None:
-        raise Unfinished(cause, again)  # the queue backs off
-    return again
+    return _ended(written.failed, again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,15 +224,16 @@ class _Turn:
         )
         return applied.then(pruned)
 
-    async def guard(self) -> None:
+    async def guard(self) -> Sequence[Failed]:
         """Keep safe what serves, by the last spec that could be followed: this one cannot be.
 
         What keeps others out is made again, and routes lead to those that are ready. Nothing else
         is written, and no release goes on. After a restart that spec is not known any more.
+        Returns what could not be written.
         """
         uid, kept = self.deps.followed.get(self.key, ("", b""))
         if uid != self.raw["metadata"]["uid"] or self.raw["spec"].get("suspend"):
-            return
+            return ()
         try:
             spec = orjson.loads(kept)
             spec["rollout"] = (spec.get("rollout") or {}) | {"paused": True}
@@ -246,12 +244,13 @@ class _Turn:
             raise
         except Exception as error:  # what led here is reported by who came here
             logger.warning("cannot keep safe what serves", exc_info=error)
-            return
+            return ()
         if detector.spec.suspend:
-            return
+            return ()
         safety = [manifest for manifest in desired if manifest["kind"] in SAFETY]
         enforce = detector.spec.drift_policy is DriftPolicy.ENFORCE
-        await self.deps.cluster.apply(safety, over=seen.children, enforce=enforce)
+        applied = await self.deps.cluster.apply(safety, over=seen.children, enforce=enforce)
+        return applied.failed
 
     async def look_back(
         self, detector: Detector, thought: Thought, seen: Snapshot, written: Applied
@@ -380,6 +379,13 @@ class _Turn:
 
 def _soonest(*looks: timedelta | None) -> timedelta | None:
     return min((look for look in looks if look is not None), default=None)
+
+
+def _ended(failed: Sequence[Failed], again: timedelta | None = None) -> timedelta | None:
+    """Return when to look again; raises `Unfinished` where not all could be written."""
+    if (cause := cause_of(failed)) is None:
+        return again
+    raise Unfinished(cause, _soonest(again, ASK_AGAIN))  # the queue counts it, and backs off
 
 
 def _in_the_users_words(

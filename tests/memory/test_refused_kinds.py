@@ -1,5 +1,6 @@
 """The API server refuses all objects of one kind: who waits for it does, and status says so."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -98,6 +99,57 @@ async def test_an_operator_that_starts_anew_does_not_release_what_no_route_can_n
     [goal] = route["spec"]["http"][-1]["route"]
     assert goal["destination"]["host"].partition(".")[0] == stable
     assert world.server.find(kinds.DEPLOYMENT, NAMESPACE, stable)["spec"]["replicas"] == 2
+
+
+def lines_about(caplog: pytest.LogCaptureFixture, kind: Kind) -> list[tuple[str, str]]:
+    """Return level and words of what was logged of objects of `kind`."""
+    fields = [(record, getattr(record, "fields", {})) for record in caplog.records]
+    return [
+        (record.levelname, f"{record.getMessage()} {of.get('error', '')}".strip())
+        for record, of in fields
+        if of.get("kind") == kind.name and of.get("detector") == "shop/gate"
+    ]
+
+
+async def test_a_refusal_is_counted_at_each_look_and_logged_when_it_begins_changes_and_ends(
+    caplog: pytest.LogCaptureFixture, reference_of: Callable[[Trace], Any]
+) -> None:
+    """All writes were refused for an hour; metrics told of no error, and the log of nothing."""
+    caplog.set_level(logging.INFO)
+    world = (await reference_of(UPDATE)).world()
+    await world.settle()
+    assert world.operator
+    failures, queue = world.operator.counts.failures, world.operator.queue
+    assert not failures
+    refused = Refused(writes_of(kinds.DEPLOYMENT.plural), times=ALWAYS)
+    world.suffer(refused)
+    caplog.clear()
+    await world.edit(replicas=3)
+    for _ in range(20):
+        await world.pass_time(30)
+    assert lines_about(caplog, kinds.DEPLOYMENT) == [("WARNING", f"refused {refused.message}")]
+    assert len(failures) >= 20
+    assert set(failures) == {("Forbidden", True)}
+    told = queue.describe("shop/gate")
+    assert told["nextLookInSeconds"] <= 30
+    assert told["lastReconcile"]["result"] == "error"
+    assert SAID in told["lastReconcile"]["error"]
+    assert "failuresInARow" not in told
+    refused.message = "not at night: https://me:secret@hub.test/gate.onnx"
+    for _ in range(2):
+        await world.pass_time(30)
+    world.heal()
+    await world.settle()
+    rest = lines_about(caplog, kinds.DEPLOYMENT)[1:]
+    assert rest == [
+        ("WARNING", "refused not at night: https://hub.test/gate.onnx"),
+        ("INFO", "applied"),
+        ("INFO", "not refused any more"),
+    ]
+    failures.clear()
+    await world.edit(replicas=2)
+    await world.settle()
+    assert not failures
 
 
 def deletion_is_refused(world: World) -> None:

@@ -12,6 +12,7 @@ from yolofleet.runtime.errors import (
     NotLeading,
     Throttled,
     Unavailable,
+    Unfinished,
 )
 from yolofleet.runtime.queue import (
     FIRST_BACKOFF_S,
@@ -209,6 +210,9 @@ async def worked(
         (Throttled("slow down", 7.0), Outcome.ERROR, 7, (False, True)),
         (Unavailable("no answer"), Outcome.ERROR, FIRST_BACKOFF_S, (False, True)),
         (Invalid("spec.replicas"), Outcome.ERROR, LONGEST_BACKOFF_S, (True, True)),
+        (Unfinished(Invalid("a")), Outcome.ERROR, LONGEST_BACKOFF_S, (True, True)),
+        (Unfinished(Invalid("a"), timedelta(seconds=30)), Outcome.ERROR, 30, (True, True)),
+        (Unfinished(Unavailable("a")), Outcome.ERROR, FIRST_BACKOFF_S, (False, True)),
         (ZeroDivisionError("a bug"), Outcome.ERROR, FIRST_BACKOFF_S, (False, False)),
     ],
     ids=lambda value: type(value).__name__,

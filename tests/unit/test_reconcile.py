@@ -1165,6 +1165,19 @@ def test_what_keeps_others_out_comes_back_although_the_spec_cannot_be_followed(w
     assert world.names(kinds.NETWORK_POLICY) == {"gate"}
 
 
+@pytest.mark.parametrize("error", [errors.Invalid("no"), errors.Unavailable("not now")], ids=repr)
+def test_what_cannot_be_kept_safe_is_tried_again(world, error):
+    """Nobody looked again, nor was it counted: the pods were open to all until something moved."""
+    world.settle().spec(inference={"deadline": "soon"})
+    assert world.look() is None
+    [policy] = world.of(kinds.NETWORK_POLICY)
+    del world.api.objects[kinds.NETWORK_POLICY.path("shop", policy["metadata"]["name"])]
+    world.cache.remove(kinds.NETWORK_POLICY, policy["metadata"]["uid"], 10**6)
+    world.api.refuse = of_kind(kinds.NETWORK_POLICY, error=error)
+    assert world.look() is error
+    assert world.said("Progressing").reason == "InvalidSpec"
+
+
 def test_a_route_leaves_dead_pods_although_the_spec_cannot_be_followed(world, unfollowed):
     def weights():
         [route] = world.of(kinds.VIRTUAL_SERVICE)

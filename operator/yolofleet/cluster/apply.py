@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Final
 
+from yolofleet.api.addresses import without_credentials
 from yolofleet.api.names import RENDER_ANNOTATION, Manifest
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, Entry, entry_of
@@ -42,6 +43,7 @@ class Writer(writer.Writer[Entry]):
             CONTROLLER,
             waits=waits,
             repaired=repaired,
+            shown=without_credentials,
             clock=clock,
         )
         self._accounts: dict[str, tuple[float, Manifest | None]] = {}

@@ -100,8 +100,9 @@ class Unanswered(Unavailable):
 
 
 class Unfinished(ClusterError):
-    """Some writes failed, and all else was done. error: the one that says when to try again.
+    """Some writes failed, and all else was done.
 
+    error: the one that says when to try again; of those that were refused, where all were, one.
     again: when to look again whatever becomes of the back-off; None: no such time.
     """
 

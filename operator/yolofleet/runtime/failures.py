@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from yolofleet.runtime.errors import (
@@ -38,6 +39,7 @@ class Failed:
     """An object that is not as wanted, and why.
 
     times: passes in a row in which it failed; seconds: since the first of them. slow: it took long.
+    news: it is refused, and was not in these words before.
     """
 
     manifest: Manifest
@@ -45,6 +47,7 @@ class Failed:
     times: int
     seconds: float
     slow: bool = False
+    news: bool = False
 
     @property
     def kind(self) -> str:
@@ -69,33 +72,45 @@ class Failed:
         return self.slow or isinstance(self.error, Refused) or self.times >= BUSY_TIMES
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of one object: its failures in a row, when, and in what words it is refused."""
+
+    times: int
+    since: float
+    last: float
+    refusal: str
+
+
 class Failures:
-    """Remembers how often in a row each object could not be written."""
+    """Remembers how often in a row each object could not be written, and why it is refused."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._known: OrderedDict[tuple[str, str, str], tuple[int, float, float]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str, str], _Known] = OrderedDict()
 
     def failed(self, manifest: Manifest, error: ClusterError, took: float = 0.0) -> Failed:
         """Count a failure, which came after so many seconds."""
         now = self._clock()
         self._forget_the_unwanted(now)
-        times, since, _ = self._known.pop(_address(manifest), (0, now, now))
-        self._known[_address(manifest)] = (times + 1, since, now)
-        return Failed(manifest, error, times + 1, now - since, slow=took >= SLOW_S)
+        known = self._known.pop(_address(manifest), _Known(0, now, now, ""))
+        times, said = known.times + 1, str(error) if isinstance(error, Refused) else known.refusal
+        self._known[_address(manifest)] = _Known(times, known.since, now, said)
+        slow, news = took >= SLOW_S, said != known.refusal
+        return Failed(manifest, error, times, now - known.since, slow=slow, news=news)
 
     def _forget_the_unwanted(self, now: float) -> None:
         """Forget what was not tried for a while. What failed last comes last."""
         while self._known:
-            address, (_, _, last) = next(iter(self._known.items()))
-            if now - last <= 2 * LONGEST_BACKOFF_S:
+            address, known = next(iter(self._known.items()))
+            if now - known.last <= 2 * LONGEST_BACKOFF_S:
                 return
             del self._known[address]
 
-    def forget(self, manifest: Manifest) -> None:
-        """End the count: it went well."""
-        if self._known:
-            self._known.pop(_address(manifest), None)
+    def forget(self, manifest: Manifest) -> bool:
+        """End the count: it went well. Return whether it had been refused."""
+        known = self._known.pop(_address(manifest), None) if self._known else None
+        return known is not None and known.refusal != ""
 
 
 def is_away(failed: Sequence[Failed]) -> bool:
@@ -104,11 +119,15 @@ def is_away(failed: Sequence[Failed]) -> bool:
     return len(silent) >= UNANSWERED
 
 
-def to_retry(failed: Iterable[Failed]) -> ClusterError | None:
-    """Return what trying again may cure; of several, the one that asks for a pause."""
-    errors = [each.error for each in failed if not isinstance(each.error, Refused)]
-    pause = next((error for error in errors if isinstance(error, Throttled)), None)
-    return pause or next(iter(errors), None)
+def cause_of(failed: Iterable[Failed]) -> ClusterError | None:
+    """Return what says when to try again: who asks for a pause, then what trying again may cure.
+
+    Where all were refused, one of these: a person must act.
+    """
+    errors = [each.error for each in failed]
+    pause = (error for error in errors if isinstance(error, Throttled))
+    curable = (error for error in errors if not isinstance(error, Refused))
+    return next(chain(pause, curable, errors), None)
 
 
 def _address(manifest: Manifest) -> tuple[str, str, str]:

@@ -308,6 +308,8 @@ class Workers(Generic[Key]):
             if unfinished.again is not None:
                 self.queue.add_after(key, unfinished.again.total_seconds())
             look.error = f"{type(unfinished.error).__name__}: {unfinished}"
+            if isinstance(unfinished.error, Refused):
+                return self._refused(key, unfinished)
             return self._failed(key, unfinished.error)
         except Exception as error:  # handed on: to the back-off, a metric and the log
             look.error = f"{type(error).__name__}: {error}"
@@ -317,6 +319,14 @@ class Workers(Generic[Key]):
             return Outcome.SUCCESS
         self.queue.add_after(key, again.total_seconds())
         return Outcome.REQUEUE_AFTER
+
+    def _refused(self, key: Key, unfinished: Unfinished) -> str:
+        """Count what waits for a person; who wrote has logged it, and there is no back-off."""
+        self.metrics.failed(unfinished.error, terminal=True, expected=True)
+        self.queue.forget(key)
+        if unfinished.again is None:
+            self.queue.add_after(key, LONGEST_BACKOFF_S)
+        return Outcome.ERROR
 
     def _failed(self, key: Key, error: Exception) -> str:
         fields = {self.queue.word: str(key), "reason": type(error).__name__}

@@ -66,6 +66,9 @@ Waits = Callable[[Manifest, Failed, Collection[tuple[str, str]]], bool]
 LeantOn = Callable[[AbstractSet[str]], Collection[str]]
 """Returns the kinds on which objects of the given kinds may still lean, as they are."""
 
+Shown = Callable[[str], str]
+"""Returns what of the API server's words may stand in a log: they quote what it refuses."""
+
 RepairObserver = Callable[[str, str], None]
 """Told of each field that was put right after others changed it: kind, class of the field."""
 
@@ -107,6 +110,7 @@ class Writer(Generic[E]):
         *,
         waits: Waits = lambda _manifest, _unmade, _there: False,
         repaired: RepairObserver = lambda _kind, _field: None,
+        shown: Shown = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -114,6 +118,7 @@ class Writer(Generic[E]):
         self._ours = controller
         self._waits = waits
         self._repaired = repaired
+        self._shown = shown
         self._clock = clock
         self._proven: dict[str, _Proof] = {}
         self._unkept: dict[str, dict[Path, bytes]] = {}
@@ -186,7 +191,7 @@ class Writer(Generic[E]):
         except NotLeading:
             raise
         except ClusterError as error:
-            failed = self._failures.failed(manifest, error, took=self._clock() - began)
+            failed = self._failed(manifest, error, took=self._clock() - began)
             turn.done.failed.append(failed)
             if isinstance(error, ResourceConflict) or identity not in turn.uids:
                 turn.unmade[identity] = failed
@@ -194,7 +199,7 @@ class Writer(Generic[E]):
                 turn.slow.add(identity)
             turn.done.given_up = is_away(turn.done.failed)
         else:
-            self._failures.forget(manifest)
+            self._went_well(manifest)
 
     async def prune(
         self,
@@ -233,7 +238,7 @@ class Writer(Generic[E]):
             except NotLeading:
                 raise
             except ClusterError as error:
-                done.failed.append(self._failures.failed(entries[0].manifest(), error))
+                done.failed.append(self._failed(entries[0].manifest(), error))
                 stays.add(kind)
                 continue
             for item in unwanted:
@@ -578,14 +583,14 @@ class Writer(Generic[E]):
         except NotLeading:
             raise
         except ClusterError as error:
-            done.failed.append(self._failures.failed(live, error))
+            done.failed.append(self._failed(live, error))
             if isinstance(error, Unavailable):
                 await self._perhaps_gone(live)
             return False
         lingers = bool(answer.get("metadata", {}).get("finalizers"))
         if not lingers:
             self._gone(live)
-        self._failures.forget(live)
+        self._went_well(live)
         self._deletions.forget(live)
         done.changes.append(self._logged(live, Change(Action.DELETED, *_names(live))))
         return not lingers
@@ -709,6 +714,20 @@ class Writer(Generic[E]):
     def _parent_of(self, entry: Entry) -> str:
         labels = entry.manifest()["metadata"].get("labels") or {}
         return str(labels.get(self._ours.parent_label, ""))
+
+    def _failed(self, manifest: Manifest, error: ClusterError, took: float = 0.0) -> Failed:
+        """Count a failure. A refusal is logged here, once: it is the same at each further try."""
+        failed = self._failures.failed(manifest, error, took)
+        if failed.news:
+            why = {"reason": type(error).__name__, "error": self._shown(str(error))}
+            logger.warning("refused", extra={"fields": self._log_fields(manifest) | why})
+        return failed
+
+    def _went_well(self, manifest: Manifest) -> None:
+        """End the count of its failures."""
+        if self._failures.forget(manifest):
+            fields = self._log_fields(manifest)
+            logger.info("not refused any more", extra={"fields": fields})
 
     def _logged(self, manifest: Manifest, change: Change) -> Change:
         """Log `change`, each once, where it happened."""
