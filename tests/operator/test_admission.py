@@ -24,6 +24,7 @@ GPU_ON_RAY = ON_RAY | {"image": "ray:gpu"}
 BY_RAY = {"runtime": ON_RAY, "autoscaling": {"maxReplicas": 3, "inFlight": 4}}
 HALF = {"limits": {"nvidia.com/gpu": "0.5"}}
 PUBLIC = {"gateways": ["istio-system/public"]}
+MANY = [f"{number}.example.com" for number in range(17)]
 NO_NAME = "spec.traffic.hosts: must be a DNS name without scheme, port or path"
 OF_THE_CLUSTER = "spec.traffic.hosts: names of the cluster"
 JWT = {"issuer": "https://login", "jwksUri": "https://login/keys", "audiences": ["gate"]}
@@ -397,6 +398,18 @@ RULES = [
         {"traffic": PUBLIC | {"hosts": ["d.example.com", "D.example.com"]}},
         "spec.traffic.hosts: is listed twice",
         {"traffic": PUBLIC | {"hosts": ["d.example.com", "*.example.com"]}},
+    ),
+    *(
+        (
+            {"traffic": {"provider": "gateway", **PUBLIC, "hosts": MANY}},
+            "spec.traffic.hosts: an HTTPRoute has room for 16",
+            {"traffic": right},
+        )
+        for right in (
+            {"provider": "gateway", **PUBLIC, "hosts": MANY[1:]},
+            {"provider": "gateway", **PUBLIC, "hosts": [*MANY, "*"]},
+            {"provider": "istio", **PUBLIC, "hosts": MANY},
+        )
     ),
     *(
         ({"traffic": wrong}, "spec.traffic.hosts: inside the mesh", {"traffic": right})

@@ -236,6 +236,65 @@ def test_what_detectors_ask_for_follows_the_routers_that_there_are():
     assert cache.routes.holder(everything) == ""
 
 
+MANY = [f"camera-{number}.example.com" for number in range(18)]
+
+
+def exposed_at_the_edge(live: Any, hosts: list[str], *taken: str) -> Any:
+    detector = Detector.parse(raw(hosts=hosts, gateways=["edge/public"]))
+    held = {("edge/public", host): "yard/door" for host in taken}
+    return expose(detector, live, held, Allowed(), bare=True, most=16)
+
+
+def test_a_route_has_the_first_hosts_that_it_may_have_and_has_room_for():
+    found = exposed_at_the_edge(None, [*MANY[1:], MANY[0].upper()], MANY[2])
+    assert found.hosts == (MANY[1], *MANY[3:])
+    assert [each.reason for each in found.denials] == ["HostTaken", "HostRefused"]
+    assert found.denials[1].message == (
+        "spec.traffic.hosts: camera-0.example.com: a route has room for 16 hosts; remove some, or"
+        " name several by a wildcard such as *.example.com"
+    )
+
+
+def test_hosts_that_a_route_has_are_not_taken_from_it_for_want_of_room():
+    found = exposed_at_the_edge((MANY[2:], ["edge/public"]), MANY)
+    assert found.hosts == tuple(MANY[2:])
+    assert ["camera-0." in each.message for each in found.denials] == [True, False]
+
+
+def test_a_route_for_all_hosts_has_room_for_any():
+    found = exposed_at_the_edge(None, [*MANY, "*"])
+    assert not found.denials
+    assert "*" in found.hosts
+
+
+def test_what_a_route_has_no_room_for_is_left_to_other_detectors():
+    def holders(cache):
+        return [cache.routes.holder(("edge/public", host)) for host in (MANY[0], MANY[16])]
+
+    cache, version = Cache(), {"resourceVersion": "1", "creationTimestamp": "2030-01-01"}
+    cache.set_served(kinds.HTTP_ROUTE, True)
+    asked = raw(hosts=MANY[:17], gateways=["edge/public"])
+    asked["metadata"] |= version
+    cache.put(kinds.DETECTOR, asked)
+    assert holders(cache) == ["shop/gate", ""]
+    labels = {"app.kubernetes.io/managed-by": "yolofleet", "yolofleet.io/detector": "gate"}
+    metadata = version | {"name": "gate", "namespace": "shop", "uid": "route", "labels": labels}
+    spec = {"hostnames": MANY[1:17], "parentRefs": [{"namespace": "edge", "name": "public"}]}
+    cache.put(kinds.HTTP_ROUTE, {"kind": "HTTPRoute", "metadata": metadata, "spec": spec})
+    assert holders(cache) == ["", "shop/gate"]
+    cache.remove(kinds.HTTP_ROUTE, "route", 2)
+    assert holders(cache) == ["shop/gate", ""]
+
+
+def test_more_hosts_than_the_router_has_room_for_are_refused_but_not_who_removes_some():
+    around = Neighbours((), {}, routers=frozenset({GATEWAY}))
+    sixteen, most, more = (raw(hosts=MANY[-n:], gateways=["edge/public"]) for n in (16, 17, 18))
+    assert len(judge(more, None, around).refusals) == 2
+    assert not judge(most, more, around).refusals
+    assert len(judge(most, sixteen, around).refusals) == 1
+    assert not judge(most, None, replace(around, routers=frozenset({ISTIO}))).refusals
+
+
 def test_what_was_stored_before_there_was_a_rule_is_not_routed():
     found = exposed(None, [], hosts=["pay.shop.svc.cluster.local"], gateways=[PUBLIC])
     assert not found.routes

@@ -4,7 +4,12 @@ import copy
 from datetime import timedelta
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
+from controlplane.installation import GATEWAY_CRDS
+from yolofleet.api.base import InvalidSpec
+from yolofleet.api.crd import crd
 from yolofleet.api.detector import Provider
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
@@ -80,9 +85,82 @@ def test_the_route_hangs_on_the_gateways_that_were_named(at_the_edge):
     assert spec["parentRefs"] == [{"group": "", "kind": "Service", "name": "gate", "port": 80}]
 
 
+def cameras(many):
+    return [f"camera-{number}.example.com" for number in range(many)]
+
+
+def schema_of(document):
+    return document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+
+
+def test_the_largest_spec_makes_a_route_that_the_gateway_api_takes(at_the_edge):
+    """17 hosts passed ours: the API server refused the route, and no weight moved any more."""
+    ours = schema_of(crd())["properties"]
+    traffic, match = ours["traffic"]["properties"], ours["canary"]["properties"]["match"]
+    headers = match["items"]["properties"]["headers"]
+    longest = headers["additionalProperties"]["properties"]["prefix"]["maxLength"]
+    values = [{"exact": ""}, {"prefix": "." * longest}, {"regex": "z" * longest}]
+    names = "!#$%&'*+-.^_`|~" * 18
+    asked = {
+        f"{number}{names}"[:256]: values[number % 3] for number in range(headers["maxProperties"])
+    }
+    gateways = [f"{'n' * 63}/g{number}" for number in range(traffic["gateways"]["maxItems"])]
+    at_the_edge.edit(
+        traffic={
+            "gateways": gateways,
+            "hosts": [f"CAMERA-{host}" for host in cameras(traffic["hosts"]["maxItems"])],
+            "stickyHeader": "X" * traffic["stickyHeader"]["maxLength"],
+        },
+        canary={"model": V2, "weight": 50, "match": [{"headers": asked}] * match["maxItems"]},
+    )
+    at_the_edge.settle()
+    spec = route(at_the_edge)["spec"]
+    assert len(spec["rules"]) == 4
+    [theirs] = [
+        schema_of(each)
+        for each in yaml.safe_load_all(GATEWAY_CRDS.read_text())
+        if each["spec"]["names"]["kind"] == "HTTPRoute"
+    ]
+    wrong = Draft202012Validator(theirs).iter_errors(spec)
+    assert [(each.json_path, each.message[-40:]) for each in wrong] == []
+
+
+@pytest.mark.parametrize("name", ["", "x y", "x:y", "tür", "a" * 257, "a\n"])
+def test_what_is_no_name_of_a_header_is_told_by_its_field(detector_with, name):
+    """No router takes a route with it."""
+    match = [{"headers": {name: {"exact": "1"}}}]
+    with pytest.raises(
+        InvalidSpec, match=r"(?s)spec\.canary\.match\.0\.headers.*name of a request"
+    ):
+        detector_with(canary={"model": V2, "match": match})
+
+
+def test_hosts_for_which_a_route_has_no_room_are_told_and_weights_move_on(at_the_edge):
+    world = at_the_edge
+    world.edit(traffic=GIVEN | {"hosts": cameras(17)[1:]})
+    world.settle()
+    assert world.status().condition("TrafficRouted").status == "True"
+    world.edit(traffic=GIVEN | {"hosts": cameras(17)}, canary={"model": V2, "weight": 10})
+    world.settle()
+    told = world.status().condition("TrafficRouted")
+    assert (told.status, told.reason) == ("False", "HostRefused")
+    assert "spec.traffic.hosts: camera-0.example.com" in told.message
+    assert "camera-1.example.com has" not in told.message
+    assert route(world)["spec"]["hostnames"] == cameras(17)[1:]
+    assert sorted(world.weights().values()) == [10, 90]
+    del world.children["HTTPRoute", "gate"]
+    world.settle()
+    assert route(world)["spec"]["hostnames"] == cameras(16)
+
+
 def test_headers_become_matches(at_the_edge):
     world = at_the_edge
-    headers = {"a": {"exact": "1"}, "b": {"prefix": "x.y"}, "c": {"regex": "z+"}}
+    headers = {
+        "a": {"exact": "1"},
+        "b": {"prefix": "x.y"},
+        "c": {"regex": "z+"},
+        "d": {"exact": ""},
+    }
     world.edit(canary={"model": V2, "match": [{"headers": headers}]})
     world.settle()
     matched, _ = route(world)["spec"]["rules"]
@@ -92,6 +170,7 @@ def test_headers_become_matches(at_the_edge):
                 {"name": "a", "type": "Exact", "value": "1"},
                 {"name": "b", "type": "RegularExpression", "value": r"x\.y.*"},
                 {"name": "c", "type": "RegularExpression", "value": "z+"},
+                {"name": "d", "type": "RegularExpression", "value": "^$"},
             ]
         }
     ]

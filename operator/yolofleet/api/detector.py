@@ -29,6 +29,7 @@ from yolofleet.api.base import (
     countable,
     first_of,
 )
+from yolofleet.api.headers import HeaderName
 from yolofleet.api.hosts import MOST_NAMED
 from yolofleet.api.names import RETRY_ANNOTATION, Manifest, is_accelerator
 from yolofleet.api.pod_template import (
@@ -478,7 +479,8 @@ class Traffic(ApiModel):
     ] = Field(
         default=[],
         description="Host names that the route answers to: DNS names; on gateways wildcards such"
-        " as *.example.com too; none of the cluster's own (.svc, .local). Each goes to one detector"
+        " as *.example.com too; none of the cluster's own (.svc, .local). With the Gateway API at"
+        " most 16: an HTTPRoute has no room for more. Each goes to one detector"
         " on one gateway, and to none while somebody's own"
         " route has it. Empty: with Istio a delegate VirtualService, to be referenced from your"
         " own; with the Gateway API all hosts of the gateways.",
@@ -534,7 +536,7 @@ class StringMatch(ApiModel):
 class HeaderMatch(ApiModel):
     """Headers that must all match."""
 
-    headers: Annotated[dict[str, StringMatch], Field(min_length=1, max_length=8)] = Field(
+    headers: Annotated[dict[HeaderName, StringMatch], Field(min_length=1, max_length=8)] = Field(
         description="Lower-case header names, and what their values must be."
     )
 

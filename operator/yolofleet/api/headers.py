@@ -1,6 +1,6 @@
-"""The header by which cameras stay on a revision: which one may be asked for.
+"""Headers of requests: which one cameras may stay on a revision by, and which there can be at all.
 
-Said twice, for the API server and in Python, of the same patterns.
+The former is said twice, for the API server and in Python, of the same patterns.
 """
 
 import re
@@ -41,3 +41,14 @@ def _telling(name: str) -> str:
 
 
 Sticky = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_telling)]
+
+
+def _can_be(name: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,256}", name):
+        raise ValueError(f"{_SHAPE}, of at most 256 characters")
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(_can_be)]
+"""As an HTTPRoute takes it. The API server has no rule: it cannot say how long such a key may be,
+and takes no pattern for one that may be of any length."""

@@ -13,6 +13,10 @@ from yolofleet.api.base import Rule
 EVERY_HOST: Final = "*"
 MOST_NAMED: Final = 32
 """So many hosts a spec may name, and so many gateways."""
+MOST_ON_HTTP_ROUTE: Final = 16
+"""So many hosts an HTTPRoute may name, as the definition of the Gateway API has it."""
+FEWER: Final = "remove some, or name several by a wildcard such as *.example.com"
+"""What to do about hosts for which a route has no room."""
 
 MESH: Final = "mesh"
 """Among gateways: the proxies of clients inside the mesh."""
@@ -35,7 +39,6 @@ _IN_MESH = (
     "inside the mesh a name without a dot is a Service's and a wildcard is everybody's; name a"
     " whole host, or the gateways that serve it in spec.traffic.gateways"
 )
-
 _WELL_FORMED = f"h.matches('{_NAME}') && (h == '*' || h.matches('{_NOT_AN_ADDRESS}'))"
 _CLUSTERS = f"h.lowerAscii().matches('{_OF_THE_CLUSTER}')"
 _MESHED = f"(size(self.gateways) == 0 || '{MESH}' in self.gateways)"
@@ -55,6 +58,12 @@ RULES: Final = (
         " remove one",
         ".hosts",
         f"self.hosts.filter(h, !({_ONCE}))[0]",
+    ),
+    Rule(  # without how many there are: to make a string of a number costs CEL too much
+        f"self.provider != 'gateway' || size(self.hosts) <= {MOST_ON_HTTP_ROUTE}"
+        f" || '{EVERY_HOST}' in self.hosts",
+        f"spec.traffic.hosts: an HTTPRoute has room for {MOST_ON_HTTP_ROUTE}; {FEWER}",
+        ".hosts",
     ),
     Rule(
         f"!self.hosts.exists(h, {_CLUSTERS})",

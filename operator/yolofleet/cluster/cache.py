@@ -22,7 +22,7 @@ from yolofleet.plan.snapshot import Elsewhere, Keda
 from yolofleet.routers.choice import ROUTERS, router_of
 from yolofleet.routers.claims import NOTHING, Claim, moves, named_gateways, routed, shadowed, wanted
 from yolofleet.routers.doors import Doors
-from yolofleet.routers.exposure import Allowed, apart
+from yolofleet.routers.exposure import Allowed, apart, fitting
 from yolofleet.routers.following import Mesh
 from yolofleet.routers.istio import delegates_of
 from yolofleet.runtime import objects, store
@@ -291,7 +291,7 @@ class Cache(Store[Entry]):
         key = super().put_entry(entry)
         left = self._left.get((entry.kind, entry.namespace), {}).pop(entry.uid, None)
         self._change(entry.uid, known.standing if known else left, entry.standing)
-        if entry.kind is kinds.VIRTUAL_SERVICE and entry.standing != (known and known.standing):
+        if entry.kind in kinds.ROUTERS.values() and entry.standing != (known and known.standing):
             self._ask_anew_for(entry)
         if entry.kind is kinds.DETECTOR and not known:
             created = str(entry.manifest()["metadata"].get("creationTimestamp", ""))
@@ -309,7 +309,7 @@ class Cache(Store[Entry]):
         if known is None or known.version > version:
             return None
         self._change(uid, known.standing, None)
-        if kind is kinds.VIRTUAL_SERVICE:
+        if kind in kinds.ROUTERS.values():
             self._ask_anew_for(known)
         if kind is kinds.DETECTOR and self.detector(known.key) is None:
             self.routes.wake(self._namesakes.remove(known.key))
@@ -429,9 +429,12 @@ class Cache(Store[Entry]):
         routers, absent, named = self.routers(), self.absent(raw), named_gateways(raw)
         asked, router = wanted(raw, routers, absent), router_of(raw, routers, absent)
         if not router.TAKES_ALL_HOSTS and self._allowed.against_export(named):
-            asked = apart(asked, self._live(detector))
+            asked = apart(asked, self._live(kinds.VIRTUAL_SERVICE, detector))
         asked = self._allowed.of(asked)
         claims = asked - self.shut(router.KIND, detector.namespace, asked).keys()
+        if len({host for _, host in claims}) > router.MOST_HOSTS:
+            had = self._live(kinds.HTTP_ROUTE, detector)
+            claims = fitting(raw, claims, had, router.MOST_HOSTS)
         gateways = named - {MESH}
         if not claims and not gateways:
             return replace(detector, standing=None)
@@ -441,9 +444,9 @@ class Cache(Store[Entry]):
         )
         return replace(detector, standing=standing)
 
-    def _live(self, detector: Entry) -> frozenset[Claim]:
-        """Return what the VirtualService of a detector has, whomever its gateways let in."""
-        route = self.named(kinds.VIRTUAL_SERVICE, detector.namespace, detector.name)
+    def _live(self, kind: Kind, detector: Entry) -> frozenset[Claim]:
+        """Return what the route of a detector has, whomever its gateways let in."""
+        route = self.named(kind, detector.namespace, detector.name)
         return routed(route.manifest()) if route and route.key == detector.key else NOTHING
 
     def _owner(self, entry: Entry) -> str:

@@ -125,8 +125,16 @@ def _read(raw: Manifest, around: Neighbours) -> tuple[Detector | None, Iterable[
 
 def _denied(raw: Manifest, detector: Detector, around: Neighbours) -> tuple[str, ...]:
     """Return what would not be done although it can be parsed, and why."""
-    bare = router_of(raw, around.routers, around.absent).TAKES_ALL_HOSTS
-    exposure = expose(detector, None, around.taken, around.allowed, bare=bare, shut=around.shut)
+    by = router_of(raw, around.routers, around.absent)
+    exposure = expose(
+        detector,
+        None,
+        around.taken,
+        around.allowed,
+        bare=by.TAKES_ALL_HOSTS,
+        shut=around.shut,
+        most=by.MOST_HOSTS,
+    )
     return (
         *(denial.message for denial in exposure.denials),
         *([CANARY_EQUAL] if canary_is_equal(detector.spec) else []),

@@ -169,8 +169,15 @@ def _option(
     by, route = ROUTERS[router], _route(detector, router, children)
     taken = {**elsewhere.others.get(router, {}), **elsewhere.taken}
     live = by.places(route["spec"]) if route else None
-    shut, bare = elsewhere.shut.get(router, {}), by.TAKES_ALL_HOSTS
-    exposure = expose(detector, live, taken, elsewhere.allowed, bare=bare, shut=shut)
+    exposure = expose(
+        detector,
+        live,
+        taken,
+        elsewhere.allowed,
+        bare=by.TAKES_ALL_HOSTS,
+        shut=elsewhere.shut.get(router, {}),
+        most=by.MOST_HOSTS,
+    )
     absent = None
     if live and stays:
         exposure = _as_it_is(detector, live)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from yolofleet.api.detector import Detector
-from yolofleet.api.hosts import EVERY_HOST, MESH, gateway_name, normal
+from yolofleet.api.hosts import EVERY_HOST, FEWER, MESH, MOST_NAMED, gateway_name, normal, texts
+from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
 from yolofleet.routers.claims import Claim, claim, improper
 from yolofleet.routers.following import Followed, Following
@@ -82,6 +83,19 @@ def apart(claims: frozenset[Claim], had: Collection[Claim]) -> frozenset[Claim]:
     return kept | {each for each in claims - inside if each[1] in hosts}
 
 
+def fitting(
+    raw: Manifest, claims: frozenset[Claim], had: Collection[Claim], most: int
+) -> frozenset[Claim]:
+    """Return for which of its `claims` the route of `raw` has room, if it has `had` by now.
+
+    Of the others it would be the holder, and never be given them.
+    """
+    wanted = {host for _, host in claims}
+    hosts = [host for host in map(normal, texts(raw["spec"]["traffic"]["hosts"])) if host in wanted]
+    room = with_room(hosts, {host for _, host in had}, most)
+    return frozenset(each for each in claims if each[1] in room)
+
+
 def _below(host: str, pattern: str) -> bool:
     if pattern in (host, EVERY_HOST):
         return True
@@ -117,6 +131,7 @@ def expose(
     *,
     bare: bool,
     shut: Mapping[Claim, str] | None = None,
+    most: int = MOST_NAMED,
 ) -> Exposure:
     """Return what the route of `detector` may have.
 
@@ -124,6 +139,7 @@ def expose(
     hold, and who: a detector by its key, a route by its kind and name. bare: whether a route
     without hosts answers to all hosts of its gateways (the Gateway API), and not to none (Istio's
     delegates). shut: claims that a gateway keeps for other namespaces, and whom it lets in.
+    most: for so many hosts a route has room.
     """
     inside = live is not None and set(live[1]) == {MESH}
     asked = _Asked(detector, taken, shut or {}, allowed, exported=not bare, inside=inside)
@@ -134,16 +150,30 @@ def expose(
     names = hosts or [EVERY_HOST]
     gateways = _once(traffic.gateways or [MESH], namespace)
     denials = tuple(asked.denials(names, gateways))
-    if not denials:
+    if not denials and len(hosts) <= most:
         on = gateways if traffic.gateways else ()
         return Exposure(routes=True, hosts=tuple(hosts), gateways=tuple(on))
-    given, on = _granted(names, gateways, _kept(live, names, gateways, namespace), asked.may)
+    kept = _kept(live, names, gateways, namespace)
+    free, on = _granted(names, gateways, kept, asked.may)
+    given = with_room(free, kept[0], most)
+    denials += tuple(_no_room(host, most) for host in free if host not in given)
     if not given and live is None:
         return Exposure(routes=False, hosts=(), gateways=(), denials=denials)
     if not given:
         return unchanged(live or ((), ()), denials)
     named = () if given == [EVERY_HOST] and not hosts else tuple(given)
     return Exposure(routes=True, hosts=named, gateways=tuple(on), denials=denials)
+
+
+def with_room(hosts: Sequence[str], kept: Collection[str], most: int) -> list[str]:
+    """Return those of `hosts` for which a route has room: what it has, then the first of the rest.
+
+    One for all hosts names none.
+    """
+    if EVERY_HOST in hosts:
+        return list(hosts)
+    room = sorted(hosts, key=lambda host: host not in kept)[:most]
+    return [host for host in hosts if host in room]
 
 
 def unchanged(
@@ -244,6 +274,11 @@ def shut_to(namespace: str, listed: str, wish: Claim) -> str:
         f" namespace {namespace}; choose another host or gateway, or let {namespace}/{host} in"
         " there"
     )
+
+
+def _no_room(host: str, most: int) -> Denial:
+    message = f"spec.traffic.hosts: {host}: a route has room for {most} hosts; {FEWER}"
+    return Denial(Reason.HOST_REFUSED, message)
 
 
 def _once(gateways: Sequence[str], namespace: str) -> list[str]:

@@ -5,7 +5,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from yolofleet.api.detector import Detector, StringMatch
-from yolofleet.api.hosts import EVERY_HOST, MESH, gateway_name, normal, texts
+from yolofleet.api.hosts import (
+    EVERY_HOST,
+    MESH,
+    MOST_ON_HTTP_ROUTE,
+    gateway_name,
+    normal,
+    texts,
+)
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
@@ -17,6 +24,7 @@ from yolofleet.routers.router import STAMP, Places, Route
 KIND = "HTTPRoute"
 POINTS: tuple[str, ...] = ("Service",)
 TAKES_ALL_HOSTS = True
+MOST_HOSTS = MOST_ON_HTTP_ROUTE
 NEEDS_GATEWAYS = True
 ACKNOWLEDGES = True
 LACKING = (
@@ -117,6 +125,8 @@ def _sticky(route: Route) -> list[dict[str, Any]]:
 
 
 def _header(name: str, how: StringMatch) -> dict[str, str]:
+    if how.exact == "":  # which an HTTPRoute takes for none
+        return _regex(name, "^$")
     if how.exact is not None:
         return {"name": name, "type": "Exact", "value": how.exact}
     return _regex(name, how.regex if how.regex is not None else f"{re.escape(how.prefix or '')}.*")

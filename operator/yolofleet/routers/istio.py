@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from yolofleet.api.detector import Detector, HeaderMatch
-from yolofleet.api.hosts import MESH, gateway_name, normal, texts
+from yolofleet.api.hosts import MESH, MOST_NAMED, gateway_name, normal, texts
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
 from yolofleet.manifests.child import child
@@ -24,6 +24,7 @@ from yolofleet.routers.router import STAMP, Places, Route
 KIND = "VirtualService"
 POINTS: tuple[str, ...] = ("Service", "DestinationRule")
 TAKES_ALL_HOSTS = False  # without hosts it is a delegate, to which others lead
+MOST_HOSTS = MOST_NAMED
 NEEDS_GATEWAYS = False
 ACKNOWLEDGES = False
 LACKING = "need Istio, whose API (networking.istio.io/v1) is not in the cluster; install it"

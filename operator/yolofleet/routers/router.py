@@ -50,6 +50,9 @@ class Router(Protocol):
     TAKES_ALL_HOSTS: bool
     """Whether a route without hosts answers to all hosts of its gateways, and not to none."""
 
+    MOST_HOSTS: int
+    """So many hosts a route of it may name."""
+
     NEEDS_GATEWAYS: bool
     """Whether a route hangs on gateways that only the user can name."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yolofleet.api.detector import Detector
-from yolofleet.api.hosts import MESH
+from yolofleet.api.hosts import MESH, MOST_NAMED
 from yolofleet.api.names import DETECTOR_LABEL, REVISION_LABEL, Manifest, selector_labels
 from yolofleet.manifests.child import child
 from yolofleet.routers.buckets import Buckets
@@ -19,6 +19,7 @@ from yolofleet.routers.router import Places, Route
 KIND = ""
 POINTS: tuple[str, ...] = ("Service",)
 TAKES_ALL_HOSTS = False
+MOST_HOSTS = MOST_NAMED
 NEEDS_GATEWAYS = False
 ACKNOWLEDGES = False
 LACKING = ""
