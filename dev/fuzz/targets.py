@@ -53,7 +53,7 @@ def all_targets() -> list[Target]:
         _images(),
         _megapixels(),
         _inference(),
-        _forms(),
+        *_forms(),
         _compressed(),
         _headers(),
         _addresses(),
@@ -196,7 +196,8 @@ def _inference() -> Target:
     return Target("inference", run, seeds, words)
 
 
-def _forms() -> Target:
+def _forms() -> list[Target]:
+    """Forms, and what the head of a request says of one."""
     part = b'--%s\r\nContent-Disposition: form-data; name="%s"; filename="a.jpg"\r\n\r\nabc\r\n'
     ends = b"--" + BOUNDARY + b"--\r\n"
     seeds = [
@@ -205,11 +206,10 @@ def _forms() -> Target:
     ]
     bodies = Bodies(100_000, timeout_s=5, max_images=3)
 
-    async def read(data: bytes) -> None:
-        scope = {
-            "type": "http",
-            "headers": [(b"content-type", b"multipart/form-data; boundary=" + BOUNDARY)],
-        }
+    kind = b"multipart/form-data; boundary="
+
+    async def read(data: bytes, kind: bytes) -> None:
+        scope = {"type": "http", "headers": [(b"content-type", kind)]}
         messages = iter(
             [
                 {"type": "http.request", "body": data[: len(data) // 2], "more_body": True},
@@ -227,9 +227,26 @@ def _forms() -> Target:
             assert bodies.held == 0
 
     runner = asyncio.Runner()
-    return Target(
-        "forms", lambda data: runner.run(read(data)), seeds, (BOUNDARY, b"\r\n\r\n", b"--", b'"')
-    )
+    heads = [
+        kind + BOUNDARY,
+        kind + b'"' + BOUNDARY + b'"',
+        kind + BOUNDARY + b"; charset=utf-8",
+        b"multipart/form-data; charset=undefined; boundary=" + BOUNDARY,
+    ]
+    return [
+        Target(
+            "forms",
+            lambda data: runner.run(read(data, kind + BOUNDARY)),
+            seeds,
+            (BOUNDARY, b"\r\n\r\n", b"--", b'"'),
+        ),
+        Target(
+            "heads",
+            lambda data: runner.run(read(seeds[0], data)),
+            heads,
+            (b"charset=", b"undefined", b"unicode_escape", b'"', b";", b"="),
+        ),
+    ]
 
 
 def _compressed() -> Target:

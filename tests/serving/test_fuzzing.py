@@ -19,7 +19,8 @@ def test_broken_input_is_answered_or_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["images", "megapixels", "inference", "forms", "compressed", "fronts"]
+    "name",
+    ["images", "megapixels", "inference", "forms", "heads", "compressed", "fronts"],
 )
 def test_what_is_not_broken_is_taken(name: str) -> None:
     target = TARGETS[name]

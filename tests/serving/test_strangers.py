@@ -1,6 +1,7 @@
 """What clients, proxies and Kubernetes send that nobody here thought of first."""
 
 import difflib
+import encodings
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from yoloserve.http.inference_protocol import ALWAYS_PARSED_BYTES, Limits, read
 from yoloserve.http.options import OPTIONS, refuse_unknown
 from yoloserve.settings import Settings, passed_over
 from yoloserve.telemetry import logs
+from yoloserve.telemetry.traffic import Traffic
 
 FORM = {"Content-Type": "multipart/form-data; boundary=q"}
 
@@ -137,6 +139,70 @@ async def test_a_part_needs_no_file_name(serve, jpeg, path, more, kind) -> None:
         body = part("file", jpeg + bytes(1_200_000), more, kind) + b"--q--"
         response = await served.client.post(path, content=body, headers=FORM)
     assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("path", ["/v1/detect", "/v1/detect/batch"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        "; charset=undefined",  # a codec of Python that decodes nothing
+        "; charset=unicode_escape",  # makes half a character, which no answer can hold
+        "; charset=utf-7",
+        "; charset=idna",
+        "; charset=hex",
+        "; charset=a\0b",
+        f"; charset={'x' * 300}",
+        "; charset=",
+        "; Charset=ISO-8859-1",
+    ],
+)
+async def test_a_form_is_read_whatever_charset_it_names(serve, jpeg, path, told) -> None:
+    """Names are in UTF-8, whatever they say that they are in (RFC 7578)."""
+    name = "straße ☃ \\ud800 +2AA-.jpg"
+    body = part("file", jpeg, f'; filename="{name}"') + b"--q--"
+    looked_up = set(encodings._cache)
+    async with serve() as served:
+        kind = {"Content-Type": FORM["Content-Type"] + told}
+        response = await served.client.post(path, content=body, headers=kind)
+        assert response.status_code == 200, response.text
+        if path.endswith("batch"):
+            assert response.json()["results"][0]["file"] == name
+        assert served.serving.metrics.requests.counts[Traffic.REQUEST]["internal"] == 0
+    assert not set(encodings._cache) - looked_up  # where each name stays for ever
+
+
+@pytest.mark.parametrize("boundary", ['"a b"', "a+b", '"(:)"', "'a'", "\xe9", '"a;charset=hex"'])
+async def test_a_boundary_may_be_of_many_signs(serve, jpeg, boundary: str) -> None:
+    body = part("file", jpeg).replace(b"--q", b"--" + boundary.strip('"').encode("latin-1"))
+    body += b"--" + boundary.strip('"').encode("latin-1") + b"--"
+    kind = f"multipart/form-data; charset=hex; boundary={boundary}".encode("latin-1")
+    async with serve() as served:
+        response = await served.client.post(
+            "/v1/detect", content=body, headers={b"Content-Type": kind}
+        )
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize(
+    "boundary", ['"', '"q', 'q"; charset=hex', "q\\", '"\\"q"', "q" * 300, '""']
+)
+async def test_a_boundary_that_is_none_is_told(serve, jpeg, boundary: str) -> None:
+    kind = {"Content-Type": f"multipart/form-data; charset=undefined; boundary={boundary}"}
+    async with serve() as served:
+        body = part("file", jpeg) + b"--q--"
+        response = await served.client.post("/v1/detect", content=body, headers=kind)
+    assert response.status_code == 400, response.text
+    assert "the form cannot be read" in response.json()["error"]["message"]
+
+
+async def test_a_length_may_begin_with_any_number_of_zeros(serve, jpeg) -> None:
+    """Python itself refuses to read thousands of digits."""
+    async with serve(max_body_bytes=len(jpeg)) as served:
+        declared = {"Content-Length": "0" * 5000 + str(len(jpeg))}
+        assert (await served.detect(jpeg, **declared)).status_code == 200
+        for length in (str(len(jpeg) + 1), "9" * 5000, "0" * 5000 + "9" * 5000):
+            response = await served.detect(jpeg, **{"Content-Length": length})
+            assert response.status_code == 413, response.text
 
 
 def test_classes_are_found_by_name_though_doubled_or_with_blanks() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -61,10 +61,24 @@ class _FormOfFiles(MultiPartParser):
         super().on_headers_finished()
 
 
+def _without_charset(request: Request) -> Headers:
+    """Give the type of a form with nothing but its boundary: names are in UTF-8 (RFC 7578, 5.1.2).
+
+    By a charset Starlette would take any codec of Python. Some raise what is no error of decoding,
+    some make half characters, which no answer can hold, and Python remembers for ever which names
+    it looked for.
+    """
+    _, told = parse_options_header(request.headers.get("content-type"))
+    boundary = told.get(b"boundary", b"")
+    if not boundary or b'"' in boundary or b"\\" in boundary:  # no sign of one (RFC 2046, 5.1.1)
+        raise InvalidParameter("the form cannot be read: its Content-Type gives no boundary")
+    return Headers(raw=[(b"content-type", b'multipart/form-data; boundary="%s"' % boundary)])
+
+
 async def _files(
     request: Request, chunks: AsyncGenerator[bytes, None], most: int, fields: Collection[str]
 ) -> Files:
-    parser = _FormOfFiles(request.headers, chunks, max_files=most, max_fields=0)
+    parser = _FormOfFiles(_without_charset(request), chunks, max_files=most, max_fields=0)
     parser.known = fields
     parser.spool_max_size = MOST_IN_MEMORY  # never to disk: the file system may be read-only
     try:
