@@ -198,6 +198,36 @@ async def test_what_the_other_side_does_wrong_is_told(answer: bytes, error, told
             await fetched(fetcher, f"http://cams.example.com:{port}/", 1000)
 
 
+@pytest.mark.parametrize(
+    "brings",
+    [
+        b"Content-Length: 1000000000\r\n\r\nand so on",
+        b"Content-Encoding: gzip\r\nContent-Length: 8\r\n\r\nno gzip.",
+    ],
+)
+async def test_what_a_redirect_brings_is_neither_read_nor_unpacked(brings: bytes) -> None:
+    """httpx reads it to its end, unpacked: a megabyte was a gigabyte."""
+    asked: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        if len(asked) == 1:
+            cookie = b"Set-Cookie: seen=1; Path=/\r\n"
+            writer.write(b"HTTP/1.1 302 Found\r\nLocation: /there.jpg\r\n" + cookie + brings)
+            await reader.read()  # until the other side leaves
+        else:
+            writer.write(ok(b"picture"))
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        asking = fetched(local(port, timeout_s=HOUR_S), f"http://cams.example.com:{port}/gate.jpg")
+        assert await asyncio.wait_for(asking, 60) == b"picture"
+    there = asked[1].decode().lower()
+    assert there.startswith("get /there.jpg http/1.1")
+    assert "cookie: seen=1" in there
+
+
 @pytest.mark.parametrize("late", [TimeoutError(), httpx.ReadTimeout("")])
 async def test_the_clock_of_the_whole_and_that_of_a_step_tell_the_same(late: Exception) -> None:
     async def resolve(_host: str, _port: int) -> list:

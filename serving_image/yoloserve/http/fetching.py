@@ -219,4 +219,11 @@ class _Checked(httpx.AsyncBaseTransport):
         self._fetcher = fetcher
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._fetcher.send(await self._fetcher.checked(request))
+        response = await self._fetcher.send(await self._fetcher.checked(request))
+        if not response.has_redirect_location:
+            return response
+        # httpx would read what it brings to its end and unpack it, however much that is.
+        await response.aclose()
+        headers = response.headers.copy()
+        headers.pop("content-encoding", None)
+        return httpx.Response(response.status_code, headers=headers)
