@@ -29,7 +29,7 @@ from yoloserve.errors import (
 )
 from yoloserve.model.formats import Format
 from yoloserve.model.sources import http as source
-from yoloserve.model.sources import store
+from yoloserve.model.sources import oci, store
 from yoloserve.model.weights import fetch
 from yoloserve.settings import Settings
 
@@ -57,6 +57,7 @@ class Remote:
     knows_if_range: bool = True
     sent: Callable[[], None] = lambda: None  # called after each answer
     hold: threading.Event | None = None  # half of the answer is sent before, half after it
+    endless: dict[str, str] = field(default_factory=dict)  # what is moved, by much else to read
 
     @property
     def ranges(self) -> list[str | None]:
@@ -72,6 +73,8 @@ def remote() -> Iterator[Remote]:
             path = self.path.partition("?")[0]
             if not told.authorized(headers.get("authorization", "")) and path != "/token":
                 return self.answer(401, b"", {"WWW-Authenticate": told.challenge})
+            if path in told.endless:
+                return self.move(told.endless[path])
             if told.statuses:
                 return self.answer(told.statuses.pop(0), b"", {})
             if path not in told.answers:
@@ -108,6 +111,16 @@ def remote() -> Iterator[Remote]:
                 body = body[: told.cuts.pop(0)]
                 self.close_connection = True
             self.wfile.write(body)
+
+        def move(self, where: str) -> None:
+            self.send_response(302)
+            self.send_header("Location", where)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(10**9))
+            self.end_headers()
+            self.wfile.write(b"no gzip, and so on")
+            self.rfile.read(1)  # until the other side leaves
+            self.close_connection = True
 
         do_HEAD = do_GET  # noqa: N815 (the name is the base class's)
 
@@ -206,6 +219,13 @@ def test_a_server_that_trickles_is_left(remote, asking, waits, monkeypatch) -> N
     monkeypatch.setattr(source, "SLOWEST_BYTES_PER_S", 10**9)
     with pytest.raises(ModelDownloadFailed, match="bytes a second, less than"):
         fetch(asking(), Format.ONNX)
+
+
+def test_what_a_redirect_brings_is_neither_read_nor_unpacked(remote, asking, waits) -> None:
+    remote.endless = {"/moved.onnx": "/gate.onnx"}
+    moved = asking(model=f"http://{remote.address}/moved.onnx")
+    assert fetch(moved, Format.ONNX).content == MODEL
+    assert waits == []
 
 
 def test_what_was_left_by_another_process_is_gone_on_with(remote, asking, waits) -> None:
@@ -418,6 +438,26 @@ def test_what_is_no_manifest_is_told(remote, asking) -> None:
     remote.answers["/v2/vision/gate/manifests/v1"] = b"<html>login</html>"
     with pytest.raises(ModelDownloadFailed, match="something else than a manifest"):
         fetch(asking(model=f"oci://{remote.address}/vision/gate:v1"), Format.ONNX)
+
+
+@pytest.mark.parametrize("path", ["/v2/vision/gate/manifests/v1", "/token"])
+def test_no_more_of_a_manifest_is_read_than_one_may_have(remote, asking, path, monkeypatch) -> None:
+    """Nor of a token, or for longer than a download may take."""
+    pushed(remote, ("gate.onnx", MODEL))
+    remote.authorized = lambda told: bool(told) or path != "/token"
+    remote.challenge = f'Bearer realm="http://{remote.address}/token"'
+    remote.answers[path] = bytes(2 * oci.MOST_MANIFEST_BYTES + 2)
+    remote.hold = threading.Event()  # that the second half waits for
+    address = asking(model=f"oci://{remote.address}/vision/gate:v1")
+    with pytest.raises(ModelDownloadFailed, match=f"{path} is larger than a manifest may be"):
+        fetch(address, Format.ONNX)
+    assert not remote.hold.is_set()
+    remote.hold.set()
+    clock = iter(range(0, 10**9, 61))
+    monkeypatch.setattr(source.time, "monotonic", lambda: next(clock))
+    remote.answers[path] = b"{}"
+    with pytest.raises(ModelDownloadFailed, match=f"{path} sends . bytes a second, less than"):
+        fetch(address, Format.ONNX)
 
 
 # ---- S3 ----

@@ -41,7 +41,16 @@ def client() -> httpx.Client:
         max_redirects=MAX_REDIRECTS,
         timeout=TIMEOUT_S,
         verify=ssl.create_default_context(),
+        event_hooks={"response": [_without_what_a_redirect_brings]},
     )
+
+
+def _without_what_a_redirect_brings(response: httpx.Response) -> None:
+    """Leave it unread: httpx would read it to its end and unpack it, however much that is."""
+    if response.has_redirect_location:
+        response.close()
+        response.is_closed, response.stream = False, httpx.ByteStream(b"")
+        response.headers.pop("content-encoding", None)
 
 
 def authorization(settings: Settings) -> dict[str, str]:
@@ -122,7 +131,7 @@ def _go_on(
         if not resumed:
             validator_of(part).write_text(sent)
         with part.open("ab" if resumed else "wb") as file:
-            for chunk in _paced(response, url):
+            for chunk in paced(response.iter_raw(), url):
                 size += len(chunk)
                 _require_room(size, most, url, part)
                 file.write(chunk)
@@ -153,10 +162,10 @@ def _require_room(size: int, most: int, url: str, part: Path) -> None:
         raise ModelDownloadFailed(f"{bare(url)} is larger than {most} bytes")
 
 
-def _paced(response: httpx.Response, url: str) -> Iterator[bytes]:
-    """Pass the body on as it comes; a server that trickles would keep a pod starting for ever."""
+def paced(chunks: Iterator[bytes], url: str) -> Iterator[bytes]:
+    """Pass a body on as it comes; a server that trickles would keep a pod starting for ever."""
     since, received = time.monotonic(), 0
-    for chunk in response.iter_raw():
+    for chunk in chunks:
         received += len(chunk)
         yield chunk
         if (took := time.monotonic() - since) > WINDOW_S:

@@ -4,6 +4,7 @@ Source: github.com/opencontainers/distribution-spec, and Docker's token authenti
 """
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from yoloserve.errors import (
     ModelUnsupported,
     bare,
 )
-from yoloserve.model.sources.http import GONE, NO_URL, authorization, client
+from yoloserve.model.sources.http import GONE, NO_URL, authorization, client, paced
 from yoloserve.settings import Settings
 
 ADDRESS = re.compile(
@@ -125,25 +126,34 @@ class _Registry:
 
     def manifest(self, base: str, reference: str) -> dict[str, Any]:
         url = base + reference
-        response = self._get(url)
+        response, content = self._get_manifest(url)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             self._authenticate(response)
-            response = self._get(url)
+            response, content = self._get_manifest(url)
         if response.status_code in GONE:
             raise ModelNotFound(f"{bare(url)} answered {response.status_code}")
         response.raise_for_status()
-        content = response.content
-        if len(content) > MOST_MANIFEST_BYTES:
-            raise ModelDownloadFailed(f"{bare(url)} is larger than a manifest may be")
         if reference.startswith("sha256:"):
             got = f"sha256:{hashlib.sha256(content).hexdigest()}"
             if got != reference:
                 raise ModelDownloadFailed(f"{bare(url)} has the digest {got}")
-        manifest: dict[str, Any] = response.json()
+        manifest: dict[str, Any] = json.loads(content)
         return manifest
 
-    def _get(self, url: str) -> httpx.Response:
-        return self._http.get(url, headers={"Accept": ", ".join(MANIFESTS), **self.headers})
+    def _get_manifest(self, url: str) -> tuple[httpx.Response, bytes]:
+        return self._get(url, {"Accept": ", ".join(MANIFESTS), **self.headers})
+
+    def _get(
+        self, url: str, headers: dict[str, str], params: dict[str, str] | None = None
+    ) -> tuple[httpx.Response, bytes]:
+        """Ask for what is small; returns the answer's head, and its body."""
+        body = bytearray()
+        with self._http.stream("GET", url, headers=headers, params=params) as response:
+            for chunk in paced(response.iter_bytes(), url):
+                body += chunk
+                if len(body) > MOST_MANIFEST_BYTES:
+                    raise ModelDownloadFailed(f"{bare(url)} is larger than a manifest may be")
+        return response, bytes(body)
 
     def _authenticate(self, refused: httpx.Response) -> None:
         scheme, _, rest = refused.headers.get("www-authenticate", "").partition(" ")
@@ -154,9 +164,9 @@ class _Registry:
         if scheme.lower() != "bearer" or "realm" not in asked:
             return  # what comes next is told as it is
         where = {key: asked[key] for key in ("service", "scope") if key in asked}
-        answer = self._http.get(asked["realm"], params=where, headers=self._own)
+        answer, content = self._get(asked["realm"], self._own, where)
         answer.raise_for_status()
-        granted = answer.json()
+        granted = json.loads(content)
         self.headers = {
             "Authorization": f"Bearer {granted.get('token') or granted['access_token']}"
         }
