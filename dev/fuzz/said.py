@@ -36,7 +36,7 @@ def seeds() -> list[bytes]:
     said: list[list[Any]] = [
         [wire.Check(1, "a", "b"), wire.Admit(1, math.inf, "a", "b"), look, wire.Leave(1)],
         [wire.Admit(1, math.inf, "a", ""), wire.Stream(2, "a"), wire.Room(3, 1000)],
-        [wire.Spend(4, "a", 2.5, 3), ask, wire.Gauges(1, 2, 3, 4)],
+        [wire.Spend(4, "a", 2.5, 3, 1), ask, wire.Gauges(1, 2, 3, 4)],
         [wire.Answered("request", (0.1, 0.1, 0.1, 0.1, 0.1, 0.5), 0.7, found, 3)],
         [wire.Denied("overloaded", "shadow", 2, 3), wire.Missed("queue", 2), wire.Cut("silent")],
         [wire.Served("POST", "/v1/detect", 200, 0.1), wire.Skipped("gate-1", "skipped_busy", 2)],

@@ -266,6 +266,30 @@ def test_a_batch_larger_than_the_quota_is_served_and_paid_for_afterwards(clock) 
     quotas.take("a", 2)
 
 
+@pytest.mark.parametrize("per_second", [0.5, 1, 2, 4.5])
+@pytest.mark.parametrize("images", [2, 3, 5, 16])
+def test_a_batch_whose_first_image_is_paid_for_is_served_once_the_bucket_is_full(
+    clock, per_second: float, images: int
+) -> None:
+    """A refusal tells how long that takes: for the first one, and then for all."""
+    quotas = Quotas(clock)
+
+    def send() -> float:
+        try:
+            quotas.take("a", per_second)
+            quotas.take("a", per_second, images - 1, paid=1)
+        except OverQuota as refused:
+            return refused.retry_after_s
+        return 0
+
+    assert send() == 0
+    refusals = 0
+    while wait_s := send():
+        clock.now += wait_s
+        refusals += 1
+    assert refusals <= 2
+
+
 def test_a_quota_of_next_to_nothing_lets_one_through_and_tells_of_a_day(clock) -> None:
     quotas = Quotas(clock)
     quotas.take("gate", 5e-324)

@@ -99,6 +99,22 @@ async def test_pictures_beyond_a_quota_are_counted_each(serve, clock, jpeg, requ
 
 
 @several
+@pytest.mark.parametrize(("many", "refusals"), [(4, 0), (5, 2), (16, 1)])
+async def test_more_pictures_than_a_quota_lets_come_at_once_are_answered_once_it_is_full(
+    serve, clock, jpeg, request_of, many: int, refusals: int
+) -> None:
+    """Whoever comes back when told is answered; the first refusal may be of one picture alone."""
+    async with serve(clock=clock, quota_per_second=4) as served:
+        assert (await served.client.post(**request_of(*[jpeg] * many))).status_code == 200
+        clock.now += many == 4
+        for _ in range(refusals):
+            answer = await served.client.post(**request_of(*[jpeg] * many))
+            assert answer.status_code == 429
+            clock.now += float(answer.headers["retry-after"])
+        assert (await served.client.post(**request_of(*[jpeg] * many))).status_code == 200
+
+
+@several
 async def test_pictures_whose_caller_hangs_up_are_counted_each(serve, jpeg, request_of) -> None:
     asked = request_of(jpeg, jpeg, jpeg)
     sent = httpx.Request("POST", "http://test" + asked.pop("url"), **asked)

@@ -257,7 +257,7 @@ async def test_more_questions_than_can_be_answered_are_refused_and_no_lie(
 
 async def test_a_quota_may_be_of_any_size(engine_of) -> None:
     async with engine_of() as engine:
-        sent = wire.frame(wire.Spend(1, "a client", math.inf, 1))
+        sent = wire.frame(wire.Spend(1, "a client", math.inf, 1, 0))
         wire.Frames(wire.ASKED, 1000).feed(sent, engine.session.received)
         assert isinstance(engine.said[-1], wire.Done)
 

@@ -224,7 +224,7 @@ class Session:
 
     def _spend(self, said: wire.Spend) -> None:
         try:
-            self._serving.quotas.take(said.client, said.per_second, said.images)
+            self._serving.quotas.take(said.client, said.per_second, said.images, paid=said.paid)
         except Refusal as error:
             self._refuse(said.id, error)
         else:

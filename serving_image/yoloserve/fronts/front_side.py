@@ -324,11 +324,11 @@ class FrontServing(Serving):
         """Name the state of the whole server."""
         return cast(Status, self.state.status)
 
-    async def spend(self, client: Client, images: int = 1) -> None:
+    async def spend(self, client: Client, images: int = 1, *, paid: int = 0) -> None:
         """Count images against a client's quota, if it has one; raise `OverQuota`."""
         if (per_second := self.quota_of(client)) > 0:
-            number = self.asking.number()
-            await self.asking.ask(wire.Spend(number, wire.name(client.name), per_second, images))
+            number, name = self.asking.number(), wire.name(client.name)
+            await self.asking.ask(wire.Spend(number, name, per_second, images, paid))
 
     @asynccontextmanager
     async def stream_of(self, client: str) -> AsyncIterator[None]:

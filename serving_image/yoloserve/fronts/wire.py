@@ -114,6 +114,7 @@ class Spend(_Message):
     client: Name
     per_second: Annotated[float, Meta(gt=0)]
     images: Images
+    paid: Count  # of the same request, before
 
 
 class Stream(_Message):

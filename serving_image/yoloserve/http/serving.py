@@ -63,7 +63,7 @@ class Serving(ABC):
         """Name the state that `/health/ready` tells; only "ready" is."""
 
     @abstractmethod
-    async def spend(self, client: Client, images: int = 1) -> None:
+    async def spend(self, client: Client, images: int = 1, *, paid: int = 0) -> None:
         """Count images against a client's quota, if it has one; raise `OverQuota`."""
 
     @abstractmethod
@@ -217,10 +217,10 @@ class EngineServing(Serving):
         other = self.shadow.keys.takes(key) or (self.access and self.access.is_key(key))
         return self.frames_key.opens(key) and not other
 
-    async def spend(self, client: Client, images: int = 1) -> None:
+    async def spend(self, client: Client, images: int = 1, *, paid: int = 0) -> None:
         """Count images against a client's quota, if it has one; raise `OverQuota`."""
         if (per_second := self.quota_of(client)) > 0:
-            self.quotas.take(client.name, per_second, images)
+            self.quotas.take(client.name, per_second, images, paid=paid)
 
     @asynccontextmanager
     async def stream_of(self, client: str) -> AsyncIterator[None]:

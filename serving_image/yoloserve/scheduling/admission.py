@@ -248,17 +248,18 @@ class Quotas:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, when
 
-    def take(self, client: str, per_second: float, images: int = 1) -> None:
+    def take(self, client: str, per_second: float, images: int = 1, *, paid: int = 0) -> None:
         """Spend `images` tokens; raise `OverQuota`, with the time to wait, if there are none.
 
-        A bucket may go into debt: a batch larger than the bucket is served once it is full.
+        A bucket may go into debt: a batch larger than the bucket is served once it is full. paid:
+        images of the same request that were spent before; who comes again pays for these again.
         """
         now = self._clock()
         size = max(1.0, per_second)
         tokens, then = self._buckets.pop(client, (size, now))
         tokens = min(size, tokens + (now - then) * per_second)
-        needed = min(float(images), size)
-        if enough := tokens >= needed:
+        needed = min(float(paid + images), size)
+        if enough := tokens >= needed - paid:
             tokens -= images
         self._buckets[client] = tokens, now
         if len(self._buckets) > MOST_REMEMBERED:

@@ -192,7 +192,7 @@ async def detect_batch(request: Request, caller: Calling, options: Asked) -> Res
         read_at = detector.clock()
         sizes_of(request.app).counted(request.scope, len(files))
         if len(files) > 1:
-            await serving.spend(caller.client, len(files) - 1)  # the first one is paid for
+            await serving.spend(caller.client, len(files) - 1, paid=1)
         deadline, request.state.hurried = caller.deadline(detector, len(files))
         with serving.shadow.drawn([encoded for _, encoded in files], options) as drawn:
             answers = await while_connected(

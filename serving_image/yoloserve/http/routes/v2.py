@@ -192,7 +192,7 @@ async def infer(request: Request, caller: Calling, detector: Chosen) -> Response
             inference = await detector.off_loop(protocol.read, body, length, limits)
         images = sizes_of(request.app).counted(request.scope, len(inference.sources))
         if images > 1:
-            await serving.spend(caller.client, images - 1)
+            await serving.spend(caller.client, images - 1, paid=1)
         options = asked_in(inference.parameters, detector)
         asked_us = _timeout_us(inference.parameters)
         deadline, request.state.hurried = caller.deadline(
