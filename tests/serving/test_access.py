@@ -1,9 +1,10 @@
 """Who is let in: keys from a file, tokens from an issuer that rotates its own."""
 
+import asyncio
 import base64
 import json
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from hashlib import sha256
@@ -15,6 +16,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from yoloserve.access import tokens as access_tokens
 from yoloserve.access.keys import ApiKeys
 from yoloserve.access.tokens import Tokens
 from yoloserve.errors import InvalidSettings, KeysUnavailable, Unauthorized
@@ -23,6 +25,7 @@ KEY = "correct-horse-battery"
 OTHER = "staple-staple-staple"
 DOTTED = "a.key.that-looks-like-a-token"
 ISSUER, AUDIENCE = "https://issuer.example.com", "detectors"
+HOUR_S = 3600
 NOW = 2_000_000_000
 """When tokens are made, and read: a machine that stands still in between makes none too old."""
 
@@ -311,6 +314,46 @@ async def test_known_keys_serve_while_the_issuer_does_not_answer(tokens, issuer,
         await tokens.client(token)
         await tokens._refresh
     assert issuer.asked == 2
+
+
+class Dripping(httpx.AsyncByteStream):
+    """A body that never ends; each read of it is in time."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b'{"keys": ['
+        await asyncio.Event().wait()
+
+
+async def test_an_issuer_that_never_comes_to_an_end_is_given_up(
+    tokens, issuer, clock, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(access_tokens, "FETCH_TIMEOUT_S", 0.05)
+    issuer.broken = lambda: httpx.Response(200, stream=Dripping())
+    asking = [tokens.client(issuer.token("rsa-1", "RS256")) for _ in range(3)]
+    answers = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 60)
+    assert [type(answer) for answer in answers] == [KeysUnavailable] * 3
+    assert issuer.asked == 1
+    [record] = [each for each in caplog.records if "keys were not read" in each.message]
+    assert record.__dict__["reason"] == "there was no whole answer within 0.05 s"
+
+
+async def test_keys_are_read_again_once_at_a_time(tokens, issuer, clock, monkeypatch) -> None:
+    """A task more each ten seconds waited for the one that hung."""
+    monkeypatch.setattr(access_tokens, "FETCH_TIMEOUT_S", HOUR_S)
+    token = issuer.token("rsa-1", "RS256")
+    await tokens.client(token)
+    issuer.broken = lambda: httpx.Response(200, stream=Dripping())
+    clock.now += 700
+    before = asyncio.all_tasks()
+    for _ in range(12):
+        await tokens.client(token)
+        await tokens.client(token)  # before the task has begun
+        for _ in range(9):
+            await asyncio.sleep(0)
+        clock.now += 11
+    assert issuer.asked == 2
+    assert len(asyncio.all_tasks() - before) == 1
+    await tokens.close()
 
 
 def unreachable() -> httpx.Response:

@@ -93,13 +93,17 @@ class Tokens:
             if not self._keys:
                 raise KeysUnavailable("the keys of the token's issuer cannot be read now")
         elif self._clock() > self._read_at + KEYS_AGE_S and self._may_ask():
-            self._refresh = asyncio.create_task(self._ask())  # the known ones serve meanwhile
+            self._begin_refresh()  # the known ones serve meanwhile
         if (found := _matching(self._keys, name, algorithm)) is None:
             await self._ask()
             found = _matching(self._keys, name, algorithm)
         if found is None:
             raise Unauthorized("the token's key is not one that its issuer publishes")
         return found
+
+    def _begin_refresh(self) -> None:
+        if self._refresh is None or self._refresh.done():
+            self._refresh = asyncio.create_task(self._ask())
 
     def _may_ask(self) -> bool:
         return self._clock() >= self._asked_at + ASK_AGAIN_S
@@ -114,6 +118,8 @@ class Tokens:
                 self._read_at = self._clock()
             except httpx.InvalidURL:  # whose words have the beginning of a password in them
                 self._not_read("it is no URL that can be asked")
+            except TimeoutError:
+                self._not_read(f"there was no whole answer within {FETCH_TIMEOUT_S:g} s")
             except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
                 self._not_read(f"{type(error).__name__}: {error}")
 
@@ -122,7 +128,11 @@ class Tokens:
         log.warning("the issuer's keys were not read", extra=fields)
 
     async def _fetch(self) -> list[dict[str, Any]]:
-        async with self._http.stream("GET", self._uri) as response:
+        # Of the whole: httpx's own is of each read, and whoever asks waits for whoever reads.
+        async with (
+            asyncio.timeout(FETCH_TIMEOUT_S),
+            self._http.stream("GET", self._uri) as response,
+        ):
             response.raise_for_status()
             body = b""
             async for chunk in response.aiter_bytes():
