@@ -255,7 +255,7 @@ def test_a_host_that_another_detector_routes_is_refused(admitting):
     first = admitting.kubectl("create", "-f", "-", stdin=a_detector("door", traffic=traffic))
     assert first.returncode == 0, first.stderr
     told = admitting.try_out("denied the request", traffic=traffic)
-    assert "is routed by the detector cameras/door already" in told
+    assert "is taken by the detector cameras/door already" in told
     again = admitting.apply(a_detector("door", traffic=traffic, replicas=2))
     assert again.returncode == 0, again.stderr
 

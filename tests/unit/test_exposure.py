@@ -60,7 +60,7 @@ def test_of_several_hosts_those_that_are_free_are_routed():
     assert found.hosts == ("own.example.com",)
     [denial] = found.denials
     assert denial.reason == "HostTaken"
-    assert "shared.example.com on the gateway istio-system/public is routed by" in denial.message
+    assert "shared.example.com on the gateway istio-system/public is taken by" in denial.message
     assert "yard/door" in denial.message
 
 
@@ -216,7 +216,7 @@ def test_a_gateway_that_another_has_is_not_shared_with_one_on_auto_without_hosts
     asked = raw(gateways=["edge/public"])
     [refusal] = judge(asked, None, around).refusals
     assert (
-        "all other hosts on the gateway edge/public is routed by the detector yard/door" in refusal
+        "all other hosts on the gateway edge/public is taken by the detector yard/door" in refusal
     )
 
 
@@ -672,7 +672,7 @@ def test_admission_tells_of_somebodys_route_too():
     cache.put(kinds.VIRTUAL_SERVICE, others_route("2029-01-01"))
     asked = stored("gate", "shared.example.com", 10, {})
     [refusal] = judge(asked, None, _neighbours(asked, cache, DEFAULTS)).refusals
-    assert "is routed by the VirtualService yard/legacy already" in refusal
+    assert "is taken by the VirtualService yard/legacy already" in refusal
 
 
 # wildcards
@@ -749,7 +749,7 @@ def test_a_new_detector_leaves_a_host_to_somebodys_route_and_says_whose_it_is(wo
     world.settle()
     told = world.status().condition("TrafficRouted")
     assert (told.status, told.reason) == ("False", "HostTaken")
-    assert "routed by the VirtualService yard/legacy already" in told.message
+    assert "taken by the VirtualService yard/legacy already" in told.message
     assert ("VirtualService", "gate") not in world.children
     world.others_routes = {}
     world.settle()

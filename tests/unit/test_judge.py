@@ -234,7 +234,7 @@ def test_a_host_of_another_detector_on_the_same_gateway_is_refused(
     assert bool(verdict.refusals) is clash
     if clash:
         assert "gate.example.com on the gateway istio-system/public" in refusal(verdict)
-        assert "routed by the detector yard/door already" in refusal(verdict)
+        assert "taken by the detector yard/door already" in refusal(verdict)
 
 
 @pytest.mark.parametrize("host", ["door.yard", "payments.shop"])

@@ -261,7 +261,7 @@ def taken_by(other: str, taken: Claim) -> str:
     what = "all other hosts" if host == EVERY_HOST else host
     where = "inside the mesh" if gateway == MESH else f"on the gateway {gateway}"
     return (
-        f"spec.traffic.hosts: {what} {where} is routed by the {who} already;"
+        f"spec.traffic.hosts: {what} {where} is taken by the {who} already;"
         " choose another host or gateway, or remove it there first"
     )
 
