@@ -385,7 +385,7 @@ def test_a_root_of_a_user_wakes_whom_it_delegates_to_and_is_held_small():
     cache.put(kinds.VIRTUAL_SERVICE, root)
     assert cache.routes.stirred() == {"shop/gate"}
     assert cache.elsewhere("shop/gate", detector(), DEFAULTS).mesh.delegates
-    assert cache.routes.holder(("mesh", "a.example.com")) == ""
+    assert cache.routes.holder(("mesh of shop", "a.example.com")) == ""
     entry = cache.named(kinds.VIRTUAL_SERVICE, "edge", "cameras")
     assert entry is not None
     assert not entry.manifest()["spec"]
@@ -402,7 +402,7 @@ def test_our_own_route_is_held_whole():
     entry = cache.named(kinds.VIRTUAL_SERVICE, "shop", "gate")
     assert entry is not None
     assert entry.manifest()["spec"] == {"hosts": ["a.example.com"]}
-    assert cache.routes.holder(("mesh", "a.example.com")) == "shop/gate"
+    assert cache.routes.holder(("mesh of shop", "a.example.com")) == "shop/gate"
 
 
 def test_a_gateway_that_comes_or_goes_wakes_who_names_it():

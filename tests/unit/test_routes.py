@@ -21,6 +21,7 @@ from yolofleet.routers.hostnames import Hostnames
 PUBLIC = "istio-system/public"
 DEFAULTS = Defaults("a", "b", "c")
 MOST = 32
+GATEWAYS = [f"n/g{number}" for number in range(MOST)]
 
 
 @contextmanager
@@ -180,6 +181,38 @@ def test_whoever_waits_in_a_ring_is_woken_when_it_closes_and_when_it_opens(still
             wakes(routes, closed, key, opened[key])
 
 
+# what nobody routes
+
+
+def waiting(number: int) -> Routes:
+    """Return a world of detectors with one host each, which ask for what others route in part."""
+    routes, hosts = Routes(), [f"h{n}.example.com" for n in range(MOST - 1)]
+    for n in range(number):
+        own = f"d{n}.example.com"
+        has = frozenset({(GATEWAYS[0], own)})
+        asks = frozenset(product(GATEWAYS, [own, *hosts]))
+        routes.change(f"route {n}", None, Standing(f"evil/d{n}", f"{n}", has, routed=True))
+        routes.change(f"cr {n}", None, Standing(f"evil/d{n}", f"{n}", asks, routed=False))
+    return routes
+
+
+def test_who_of_those_that_wait_comes_first_costs_as_much_as_they_ask_for() -> None:
+    """What each of them would be given is worked out once, however many hosts hang on that."""
+    counts = list[int]()
+    for number in (4, 8, 16):
+        routes = waiting(number)
+        blocks = frozenset((GATEWAYS[0], f"h{n}.example.com") for n in range(MOST - 1))
+        blocker = Standing("shop/gate", "9", blocks, routed=True)
+        counts.append(calls_of(partial(routes.change, "route", None, blocker)))
+        assert routes.holder((GATEWAYS[1], "h0.example.com")) == "evil/d0"
+        asks = frozenset({(GATEWAYS[1], "h0.example.com")})
+        routes.change("cr", None, Standing("shop/door", "9", asks, routed=False))
+        assert routes.holder((GATEWAYS[1], "h0.example.com")) == "shop/door"
+    assert counts[2] < 500_000, "worked out for each host"
+    assert counts[1] < 2.3 * counts[0]
+    assert counts[2] < 2.3 * counts[1]
+
+
 # wildcards
 
 
@@ -208,9 +241,6 @@ def detector(number: int, **traffic: Any) -> dict[str, Any]:
     metadata |= {"resourceVersion": f"{number + 1}", "creationTimestamp": "2030-01-01T00:00:00Z"}
     spec = {"model": {"uri": "demo://shapes"}, "traffic": {"provider": "istio"} | traffic}
     return {"metadata": metadata, "spec": spec}
-
-
-GATEWAYS = [f"n/g{number}" for number in range(MOST)]
 
 
 def test_a_detector_of_many_wildcards_is_taken_in_without_a_look_at_all_there_are() -> None:
@@ -278,7 +308,7 @@ def test_an_area_has_the_names_by_which_clients_inside_the_mesh_call_its_hosts()
     assert outside == Area(frozenset({"big", "a.example.com"}), frozenset({"evil/g"}))
     route["spec"] |= {"exportTo": ["."]}
     inside, outside = shadowed(route)
-    assert inside == Area(frozenset({"big.evil", "a.example.com"}), frozenset({"mesh"}))
+    assert inside == Area(frozenset({"big.evil", "a.example.com"}), frozenset({"mesh of evil"}))
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["a route", "a spec"])

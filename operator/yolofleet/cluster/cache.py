@@ -20,7 +20,16 @@ from yolofleet.cluster.routes import Change, Routes, Standing
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.snapshot import Elsewhere, Keda
 from yolofleet.routers.choice import ROUTERS, router_of
-from yolofleet.routers.claims import NOTHING, Claim, moves, named_gateways, routed, shadowed, wanted
+from yolofleet.routers.claims import (
+    NOTHING,
+    Claim,
+    as_named,
+    moves,
+    named_gateways,
+    routed,
+    shadowed,
+    wanted,
+)
 from yolofleet.routers.doors import Doors
 from yolofleet.routers.exposure import Allowed, apart, fitting
 from yolofleet.routers.following import Mesh
@@ -88,7 +97,7 @@ def _standing(kind: Kind, manifest: Manifest) -> Standing | None:
     if not claims and not areas and not delegates:
         return None
     other = "" if key else f"{kind.name} {metadata['namespace']}/{metadata['name']}"
-    on = frozenset(gateway for gateway, _ in claims) - {MESH}
+    on = frozenset(gateway for gateway, _ in claims if as_named(gateway) != MESH)
     since = _since(metadata)
     return Standing(key, since, claims, True, delegates, other=other, gateways=on, areas=areas)
 
@@ -164,7 +173,7 @@ class Cache(Store[Entry]):
         self._namesakes = Namesakes()
         self._left: dict[tuple[Kind, str], dict[str, Standing]] = {}  # by kind and namespace; uid
         self._together: dict[str, Change] | None = None  # by uid: what is to be looked at once
-        self.routes = Routes(self._doors)
+        self.routes = Routes(self._doors, self._allowed.seen)
         """Which detector has which host."""
         self.nodes_version = 0
         """Rises when a node came, went or changed in what it offers to whom."""
@@ -390,7 +399,7 @@ class Cache(Store[Entry]):
                     if known := self._entries[kind].get(uid):
                         anew = replace(known, standing=_standing(kind, known.manifest()))
                         self._stand_anew(known, self._let_in(anew))
-        self.routes.wake(naming.values())
+        self.routes.wake_around(naming.values())
 
     def _ask_anew_for(self, route: Entry) -> None:
         """Take in that a route came, went, or is elsewhere: what may be added to it follows."""

@@ -1,32 +1,31 @@
 """Whose route has which host, over all detectors: an index beside the cache, kept by it.
 
 Each host on a gateway has one holder: whoever is routed now, of two the one whose route is older,
-which is how routers choose; else whoever asked first. Those who ask each for what the next one has
-and no longer asks for would wait for each other for ever, each with the route that it has: they
-exchange. Who cannot write keeps what it has: to take its host would leave the other one dark. Who
-has to look again when that changes is collected in `stirred`.
+which is how routers choose; else whoever asked first of those that would be given it. Who would
+not, because others route the host on another of its gateways, leaves it to the rest. Those who ask
+each for what the next one has and no longer asks for would wait for each other for ever, each with
+the route that it has: they exchange. Who cannot write keeps what it has: to take its host would
+leave the other one dark. Who has to look again when that changes is collected in `stirred`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import islice
+from itertools import islice, product
 from types import MappingProxyType
 from typing import Final
 
 from yolofleet.api.hosts import MESH
 from yolofleet.routers.claims import MOST_CROSSINGS, Area, Claim, Crossing, wildcards_over
 from yolofleet.routers.doors import Doors
+from yolofleet.routers.exposure import granted
 from yolofleet.routers.hostnames import Hostnames
 
 Since = tuple[str, str]
 """When something was made, and "namespace/name": the lesser of two comes first."""
-
-_Gift = list[Claim]
-"""Claims for one host, all of which a detector needs to be given any of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,13 @@ Change = tuple[Standing | None, Standing | None]
 class Routes:
     """Claims of all detectors, by host and gateway."""
 
-    def __init__(self, doors: Callable[[str, str], Doors | None] | None = None) -> None:
+    def __init__(
+        self,
+        doors: Callable[[str, str], Doors | None] | None = None,
+        seen: Callable[[str], str] | None = None,
+    ) -> None:
         self._doors = doors or (lambda _kind, _gateway: None)  # of a kind of route: whom it lets in
+        self._seen = seen or (lambda gateway: gateway)  # as which gateway that of a claim counts
         self._unrouted: dict[Claim, dict[str, Since]] = {}  # by uid of the detector
         self._routes: dict[Claim, dict[str, Since]] = {}  # by uid of the route
         self._asked: dict[str, tuple[str, Standing]] = {}  # by key: uid of the detector
@@ -90,14 +94,15 @@ class Routes:
         found: dict[Claim, str] = {}
         reaches = cache(partial(self._reaches, kind, _namespace(key)))
         for claim in claims:
-            own = [e for e in self._routes.get(claim, _NOBODY).values() if e[1] == key]
+            seen = self._as_seen(claim)
+            own = [e for e in self._routes.get(seen, _NOBODY).values() if e[1] == key]
             before = [
                 (each.since, each.other)
                 for each in self._others.get(claim[1], {}).values()
                 if each.other.startswith(f"{kind} ")
-                and each.covers(claim)
+                and each.covers(seen)
                 and not (own and min(own)[0] <= each.since)
-                and reaches(_home(each), claim)
+                and reaches(_home(each), seen)
             ]
             if before:
                 found[claim] = min(before)[1]
@@ -135,9 +140,10 @@ class Routes:
         """Return which of `claims` others than `key` have or ask for, and who comes first."""
         found = {}
         for claim in claims:
+            seen = self._as_seen(claim)
             everybody = [
-                *self._routes.get(claim, {}).values(),
-                *self._unrouted.get(claim, {}).values(),
+                *self._routes.get(seen, {}).values(),
+                *self._unrouted.get(seen, {}).values(),
             ]
             if others := [each for each in everybody if each[1] != key]:
                 found[claim] = min(others)[1]
@@ -157,16 +163,23 @@ class Routes:
         One look at all whom they concern: for each of them one would be the square of what is
         there, and whoever writes in one namespace has hundreds change at once.
         """
-        changes = {uid: each for uid, each in changes.items() if each[0] != each[1]}
+        changes = {
+            uid: (self._standing(before), self._standing(after))
+            for uid, (before, after) in changes.items()
+            if before != after
+        }
         if not changes:
             return
         standings = [each for change in changes.values() for each in change if each]
         areas = [area for each in standings for area in each.areas]
-        touched = _NONE.union(self._within(areas), *(each.claims for each in standings))
+        routed = _NONE.union(
+            self._within(areas), *(each.claims for each in standings if each.routed)
+        )
+        touched = routed.union(self._beside(routed), *(each.claims for each in standings))
         own = {each.key for each in standings} - {""}
         around = touched | self._exchanged(touched, own)
         moved = self._moving(around)
-        held = {claim: self._holder(claim, moved) for claim in touched}
+        held = self._held(touched, moved)
         for uid, (before, after) in changes.items():
             if before:
                 self._forget(uid, before)
@@ -176,8 +189,9 @@ class Routes:
             self._stirred |= was ^ now
         moving = self._moving(around)
         left = {claim for key in moved ^ moving for claim in self._had.get(key, ())}
-        held |= {claim: self._holder(claim, moved) for claim in (left & around) - touched}
-        changed = {claim for claim in held if self._holder(claim, moving) != held[claim]}
+        held |= self._held((left & around) - touched, moved)
+        now_held = self._held(held, moving)
+        changed = {claim for claim in held if now_held[claim] != held[claim]}
         self._stirred |= self._concerned_around(changed) - _looking(changes.values())
         for claim in self._within(areas):
             self._stirred |= self._concerned(claim)
@@ -185,6 +199,12 @@ class Routes:
     def wake(self, keys: Iterable[str]) -> None:
         """Have `keys` look again, for a reason of the caller's."""
         self._stirred.update(keys)
+
+    def wake_around(self, keys: Collection[str]) -> None:
+        """Have `keys` look again, and those to whom it may fall what these ask for."""
+        self._stirred.update(keys)
+        for claim in self._contested(keys):
+            self._stirred |= self._concerned(claim)
 
     def naming(self, gateway: str) -> Mapping[str, str]:
         """Return who names `gateway`: detectors, and what they have a route by; by uid the key."""
@@ -197,17 +217,73 @@ class Routes:
 
     def _holders(self, claims: Iterable[Claim], trying: str = "") -> dict[Claim, str]:
         """Return who has each of `claims`. trying: who is taken to write its route at any rate."""
-        asked = set(claims)
-        moving = self._moving(asked, trying)
-        return {claim: self._holder(claim, moving) for claim in asked}
+        seen = {claim: self._as_seen(claim) for claim in claims}
+        asked = set(seen.values())
+        held = self._held(asked, self._moving(asked, trying))
+        return {claim: held[each] for claim, each in seen.items()}
+
+    def _held(self, claims: Collection[Claim], moving: Collection[str]) -> dict[Claim, str]:
+        """Return who has each of `claims` while `moving` get what they ask for."""
+        givable = cache(self._givable)
+        return {
+            claim: self._holder(claim, moving)
+            if claim in self._routes
+            else self._first(claim, givable)
+            for claim in claims
+        }
 
     def _holder(self, claim: Claim, moving: Collection[str]) -> str:
-        """Return who has `claim` while `moving` get what they ask for."""
-        routed = self._routes.get(claim, _NOBODY).values()
+        """Return who has `claim`, which is routed, while `moving` get what they ask for."""
+        routed = self._routes[claim].values()
         asking = self._unrouted.get(claim, _NOBODY).values()
         staying = [e for e in routed if e[1] not in moving or claim in self._claims(e[1])]
-        held = staying or asking or routed
-        return min(held)[1] if held else ""
+        return min(staying or asking or routed)[1]
+
+    def _first(self, claim: Claim, givable: Callable[[str], Collection[Claim]]) -> str:
+        """Return who comes first of those that ask for `claim`, which nobody routes.
+
+        Who would not be given it does not hold it: nobody would route it then, and who waits for it
+        would wait for ever.
+        """
+        asking = [key for _, key in sorted(self._unrouted.get(claim, _NOBODY).values())]
+        if len(asking) < 2:
+            return "".join(asking)
+        return next((key for key in asking if claim in givable(key)), asking[0])
+
+    def _givable(self, key: str) -> frozenset[Claim]:
+        """Return what `key` would be given if nobody had anything but by a route that is there."""
+        claims, had = self._claims(key), self._had.get(key, _NOTHING_HAD)
+        kept = claims & had.keys()
+        unrouted = [
+            each
+            for each in claims
+            if all(other == key for _, other in self._routes.get(each, _NOBODY).values())
+        ]
+        free = self._unshadowed(key, unrouted)
+        given, on = granted(
+            sorted({host for _, host in claims}),
+            sorted({gateway for gateway, _ in claims}),
+            ({host for _, host in kept}, {gateway for gateway, _ in kept}),
+            lambda gateway, host: (gateway, host) in free,
+        )
+        return frozenset(product(on, given))
+
+    def _beside(self, claims: Collection[Claim]) -> set[Claim]:
+        """Return what may fall to another one by who routes `claims`.
+
+        That is what nobody routes, and several ask for, of whom one asks for some of `claims` too.
+        """
+        asking = (self._unrouted.get(claim, _NOBODY).values() for claim in claims)
+        return self._contested({key for each in asking for _, key in each})
+
+    def _contested(self, keys: Iterable[str]) -> set[Claim]:
+        """Return what of the wishes of `keys` nobody routes, and others ask for too."""
+        return {
+            claim
+            for key in keys
+            for claim in self._claims(key)
+            if claim not in self._routes and len(self._unrouted[claim]) > 1
+        }
 
     def _moving(self, claims: Collection[Claim], trying: str = "") -> set[str]:
         """Return who gets by an exchange what it asks for, of those on whom `claims` depend.
@@ -223,32 +299,36 @@ class Routes:
         while todo:
             key = todo.pop()
             gifts = left[key]
-            while gifts and any(self._holder(each, moving) != key for each in gifts[-1]):
+            while gifts and self._holder(gifts[-1], moving) != key:
                 gifts.pop()
             if gifts:
-                by.update(dict.fromkeys(gifts[-1], key))
+                by[gifts[-1]] = key
             elif key in moving:
                 moving.discard(key)
                 todo += {by.pop(claim) for claim in self._had[key] if claim in by}
         return moving
 
-    def _gifts(self, key: str, wish: Collection[Claim], moving: Collection[str]) -> list[_Gift]:
-        """Return by what of its wish `key` may move, if `moving` do: it is given any one of these.
+    def _gifts(self, key: str, wish: Iterable[Claim], moving: Collection[str]) -> list[Claim]:
+        """Return by what of its wish `key` may move, if `moving` do: it is enough to hold one.
 
-        A route has each of its hosts on each of its gateways, so one that is not its own on all of
-        those on which it may have any is left out of it. What it has already it keeps in any case.
+        Of what it holds some is given to it in any case (`granted`), if not this: by that it leaves
+        the rest.
         """
-        hosts = dict[str, _Gift]()
-        for each in (each for each in wish if self._holder(each, moving) == key):
-            hosts.setdefault(each[1], []).append(each)
-        for host, gift in hosts.items():
-            shadowed = self._shadowed(key, host, {gateway for gateway, _ in gift})
-            gift[:] = [e for e in gift if e[0] not in shadowed or e in self._had[key]]
-        held = [each for gift in hosts.values() for each in gift]
-        gateways = {gateway for gateway, _ in held}
-        whole = (gift for gift in hosts.values() if len(gift) == len(gateways))
-        exchanged = [gift for gift in whole if any(each in self._routes for each in gift)]
-        return [*exchanged, *([each] for each in held if each in self._had[key])]
+        routed = (each for each in wish if each in self._routes)
+        held = [each for each in routed if self._holder(each, moving) == key]
+        new = self._unshadowed(key, (each for each in held if each not in self._had[key]))
+        return [each for each in held if each in new or each in self._had[key]]
+
+    def _unshadowed(self, key: str, claims: Iterable[Claim]) -> set[Claim]:
+        """Return of which `claims` the routes of others leave something to a new one of `key`."""
+        on = dict[str, set[str]]()
+        for gateway, host in claims:
+            on.setdefault(host, set()).add(gateway)
+        return {
+            (gateway, host)
+            for host, gateways in on.items()
+            for gateway in gateways - self._shadowed(key, host, gateways)
+        }
 
     def _shadowed(self, key: str, host: str, gateways: set[str]) -> set[str]:
         """Return on which `gateways` the route of somebody else leaves a new one nothing of it."""
@@ -307,6 +387,19 @@ class Routes:
                     found |= more
                     todo += more
         return frozenset(found)
+
+    def _as_seen(self, claim: Claim) -> Claim:
+        return self._seen(claim[0]), claim[1]
+
+    def _standing(self, standing: Standing | None) -> Standing | None:
+        """Return `standing` with its gateways as they count."""
+        if standing is None:
+            return None
+        claims = frozenset(map(self._as_seen, standing.claims))
+        areas = tuple(
+            Area(area.hosts, frozenset(map(self._seen, area.gateways))) for area in standing.areas
+        )
+        return replace(standing, claims=claims, areas=areas)
 
     def _note(self, uid: str, standing: Standing) -> None:
         index = self._index(standing)
@@ -421,6 +514,7 @@ def _namespace(name: str) -> str:
 
 _NONE: Final = frozenset[Claim]()
 _NOBODY: Final[Mapping[str, Since]] = MappingProxyType({})
+_NOTHING_HAD: Final = Counter[Claim]()
 _NO_HOSTS: Final = Hostnames()
 _AT_ONCE: Final = 1024
 """So many pairs of hosts are looked at at once: who has them is worked out together."""

@@ -15,7 +15,10 @@ from yolofleet.api.status import ConditionType, Reason
 from yolofleet.routers.choice import NONE_ABSENT, Absent, router_of, router_of_kind
 
 Claim = tuple[str, str]
-"""A gateway (NAMESPACE/NAME, or mesh) and a host name on it."""
+"""A gateway (NAMESPACE/NAME, or the mesh as clients of one namespace see it) and a host name on it.
+
+Inside the mesh each namespace has its own: a route there is seen by its own namespace alone.
+"""
 
 
 MOST_CROSSINGS: Final = 100
@@ -128,7 +131,7 @@ def shadowed(route: Manifest) -> tuple[Area, ...]:
     areas = (
         Area(
             frozenset(claim(MESH, host, namespace)[1] for host in hosts),
-            frozenset({MESH} & places),
+            frozenset(inside(namespace) for _ in {MESH} & places),
         ),
         Area(
             frozenset(normal(host) for host in hosts),
@@ -149,8 +152,19 @@ def named_gateways(raw: Manifest) -> frozenset[str]:
 def claim(gateway: str, host: str, namespace: str) -> Claim:
     """Return what a detector of `namespace` claims with `host` on `gateway`."""
     named, host = gateway_name(gateway, namespace), normal(host)
-    short = named == MESH and "." not in host
-    return named, f"{host}.{namespace}" if short else host
+    if named != MESH:
+        return named, host
+    return inside(namespace), host if "." in host else f"{host}.{namespace}"
+
+
+def inside(namespace: str) -> str:
+    """Return as what gateway the mesh counts for clients of `namespace`; no object is named so."""
+    return f"{MESH} of {namespace}"
+
+
+def as_named(gateway: str) -> str:
+    """Return the gateway of a claim as a spec names it."""
+    return gateway.partition(" ")[0]
 
 
 def improper(host: str, gateways: Sequence[str], *, own: str) -> str:

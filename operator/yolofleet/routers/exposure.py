@@ -11,7 +11,7 @@ from yolofleet.api.detector import Detector
 from yolofleet.api.hosts import EVERY_HOST, FEWER, MESH, MOST_NAMED, gateway_name, normal, texts
 from yolofleet.api.names import Manifest
 from yolofleet.api.status import Reason
-from yolofleet.routers.claims import Claim, claim, improper
+from yolofleet.routers.claims import Claim, as_named, claim, improper
 from yolofleet.routers.following import Followed, Following
 
 
@@ -50,9 +50,17 @@ class Allowed:
 
     def of(self, claims: Collection[Claim]) -> frozenset[Claim]:
         """Return those of `claims` that may be routed."""
-        gateways = {each for each, _ in claims if not self.against_gateway(each)}
+        gateways = {each for each, _ in claims if not self.against_gateway(as_named(each))}
         hosts = {each for _, each in claims if not self.against_host(each)}
         return frozenset(each for each in claims if each[0] in gateways and each[1] in hosts)
+
+    def seen(self, gateway: str) -> str:
+        """Return as which one the gateway of a claim counts.
+
+        The mesh of one namespace does as that of all where a route may show itself to all of them:
+        then a host has one detector in all of the mesh.
+        """
+        return as_named(gateway) if {MESH} < set(self.gateways) else gateway
 
     def against_export(self, gateways: Collection[str]) -> str:
         """Say why `mesh` may not stand beside other `gateways`; nothing if it may.
@@ -73,8 +81,8 @@ def apart(claims: frozenset[Claim], had: Collection[Claim]) -> frozenset[Claim]:
 
     Where these may not stand together: of the rest it would be the holder, and never be given it.
     """
-    inside = frozenset(each for each in claims if each[0] == MESH)
-    if had and all(gateway == MESH for gateway, _ in had):
+    inside = frozenset(each for each in claims if as_named(each[0]) == MESH)
+    if had and all(as_named(gateway) == MESH for gateway, _ in had):
         return inside
     kept = claims.intersection(had)
     if not kept & inside:
@@ -148,13 +156,13 @@ def expose(
     if not hosts and not (bare and any(gateway != MESH for gateway in traffic.gateways)):
         return Exposure(routes=True, hosts=(), gateways=tuple(traffic.gateways))
     names = hosts or [EVERY_HOST]
-    gateways = _once(traffic.gateways or [MESH], namespace)
-    denials = tuple(asked.denials(names, gateways))
+    written = {gateway_name(each, namespace): each for each in traffic.gateways or [MESH]}
+    denials = tuple(asked.denials(names, list(written.values())))
     if not denials and len(hosts) <= most:
-        on = gateways if traffic.gateways else ()
-        return Exposure(routes=True, hosts=tuple(hosts), gateways=tuple(on))
-    kept = _kept(live, names, gateways, namespace)
-    free, on = _granted(names, gateways, kept, asked.may)
+        all_of_them = written.values() if traffic.gateways else ()
+        return Exposure(routes=True, hosts=tuple(hosts), gateways=tuple(all_of_them))
+    kept = _kept(live, names, list(written), namespace)
+    free, on = granted(names, list(written), kept, asked.may)
     given = with_room(free, kept[0], most)
     denials += tuple(_no_room(host, most) for host in free if host not in given)
     if not given and live is None:
@@ -162,7 +170,8 @@ def expose(
     if not given:
         return unchanged(live or ((), ()), denials)
     named = () if given == [EVERY_HOST] and not hosts else tuple(given)
-    return Exposure(routes=True, hosts=named, gateways=tuple(on), denials=denials)
+    gateways = tuple(written[each] for each in on)
+    return Exposure(routes=True, hosts=named, gateways=gateways, denials=denials)
 
 
 def with_room(hosts: Sequence[str], kept: Collection[str], most: int) -> list[str]:
@@ -281,11 +290,6 @@ def _no_room(host: str, most: int) -> Denial:
     return Denial(Reason.HOST_REFUSED, message)
 
 
-def _once(gateways: Sequence[str], namespace: str) -> list[str]:
-    """Return `gateways` as they are written, those that are one under two names once."""
-    return list({gateway_name(gateway, namespace): gateway for gateway in gateways}.values())
-
-
 def _kept(
     live: tuple[Collection[str], Collection[str]] | None,
     hosts: Sequence[str],
@@ -298,25 +302,32 @@ def _kept(
     has = {normal(host) for host in live[0]}
     on = {gateway_name(gateway, namespace) for gateway in live[1]}
     kept = [host for host in hosts if host in has]
-    there = [gateway for gateway in gateways if gateway_name(gateway, namespace) in on]
+    there = [gateway for gateway in gateways if gateway in on]
     return (kept, there) if kept and there else ([], [])
 
 
-def _granted(
+def granted(
     hosts: Sequence[str],
     gateways: Sequence[str],
-    before: tuple[Sequence[str], Sequence[str]],
+    before: tuple[Collection[str], Collection[str]],
     may: Callable[[str, str], bool],
 ) -> tuple[list[str], list[str]]:
     """Return the hosts and gateways for a route: what is kept, and what may be added to it.
 
     A route has each of its hosts on each of its gateways, so one that is not free on all of them
-    is left out; for a new route first the gateways are left out on which no host is free.
+    is left out; for a new route first the gateways are left out on which no host is free. Where no
+    host is free on all that remain it begins with what is on one, so that whatever is free, some of
+    it is given.
     """
     kept, there = before
     if kept:
         on = [g for g in gateways if g in there or all(may(g, host) for host in kept)]
     else:
         on = [g for g in gateways if any(may(g, host) for host in hosts)]
-    given = [h for h in hosts if h in kept or all(may(g, h) for g in on)]
-    return (given, on) if on else ([], [])
+    if not on:
+        return [], []
+    if given := [h for h in hosts if h in kept or all(may(g, h) for g in on)]:
+        return given, on
+    free = {g: [h for h in hosts if may(g, h)] for g in sorted(on)}
+    most = max(free, key=lambda g: len(free[g]))
+    return granted(hosts, gateways, (free[most], [most]), may)
