@@ -162,9 +162,10 @@ def expose(
         all_of_them = written.values() if traffic.gateways else ()
         return Exposure(routes=True, hosts=tuple(hosts), gateways=tuple(all_of_them))
     kept = _kept(live, names, list(written), namespace)
-    free, on = granted(names, list(written), kept, asked.may)
-    given = with_room(free, kept[0], most)
-    denials += tuple(_no_room(host, most) for host in free if host not in given)
+    possible = [h for h in names if h in kept[0] or any(asked.fits(g, h) for g in written)]
+    room = with_room(possible, kept[0], most)
+    denials += tuple(_no_room(host, most) for host in possible if host not in room)
+    given, on = granted(room, list(written), kept, asked.may)
     if not given and live is None:
         return Exposure(routes=False, hosts=(), gateways=(), denials=denials)
     if not given:
@@ -211,9 +212,13 @@ class _Asked:
 
     def may(self, gateway: str, host: str) -> bool:
         """Say whether a new route may have `host` on `gateway`."""
-        wish = claim(gateway, host, self.detector.namespace)
-        held = wish in self.taken or wish in self.shut
-        return not (held or self._host(host, [gateway]) or self._gateway(gateway))
+        taken = claim(gateway, host, self.detector.namespace) in self.taken
+        return not taken and self.fits(gateway, host)
+
+    def fits(self, gateway: str, host: str) -> bool:
+        """Say whether it might, whoever has it now: so much of a wish is a claim, and has room."""
+        shut = claim(gateway, host, self.detector.namespace) in self.shut
+        return not (shut or self._host(host, [gateway]) or self._gateway(gateway))
 
     def denials(self, hosts: Sequence[str], gateways: Sequence[str]) -> Iterator[Denial]:
         for gateway in gateways:
