@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.unit.conftest import World  # a state machine cannot ask for fixtures
 
 from yolofleet.analysis.margins import margins_hash
@@ -45,6 +45,7 @@ class Unapproved(RuleBasedStateMachine):
     def begin(self, rollout, replicas, surge, mesh, weight):
         self.world = world = World(mesh=mesh)
         self.rollout = rollout | ({"maxSurge": surge} if surge else {})
+        self.had = 0
         steps = rollout.get("steps") or SHORT
         world.edit(model=OLD, replicas=replicas, rollout=self.rollout)
         world.settle(3)
@@ -122,6 +123,15 @@ class Unapproved(RuleBasedStateMachine):
     def suspend_or_go_on(self):
         self.world.edit(suspend=not self.world.raw["spec"].get("suspend", False))
 
+    @precondition(lambda self: "analysis" not in self.rollout)
+    @rule(timed=st.sets(st.sampled_from([5, 15, 30, 60])), by_word=st.integers(1, 99))
+    def edit_steps(self, timed, by_word):
+        """What it had once may count as walked, and needs no word."""
+        weights = dict.fromkeys(timed, "10s") | {max(by_word, self.had): "Approval"}
+        steps = [{"weight": weight, "hold": weights[weight]} for weight in sorted(weights)]
+        self.rollout = self.rollout | {"steps": steps}
+        self.world.edit(rollout=self.rollout)
+
     @rule(rounds=st.integers(1, 3))
     def reconcile(self, rounds):
         for _ in range(rounds):
@@ -134,6 +144,11 @@ class Unapproved(RuleBasedStateMachine):
         assert self.world.decide().stable == self.old
         if ("Service", "gate") in self.world.children:
             assert self.world.selected() == self.old
+
+    @invariant()
+    def what_it_has_is_known(self):
+        if hasattr(self, "old") and (rollout := self.world.status().rollout):
+            self.had = max(self.had, *(share.weight for share in rollout.shares), 0)
 
     @rule()
     def traffic_goes_to_whoever_is_alive(self):

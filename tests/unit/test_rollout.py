@@ -57,6 +57,14 @@ def lose(world: Any, *names: str) -> None:
     world.reconcile()
 
 
+def leave_the_mesh(world: Any) -> None:
+    """Have Istio gone, and with it what was written for it."""
+    world.mesh = False
+    for kind in ("VirtualService", "DestinationRule"):
+        for key in [key for key in world.children if key[0] == kind]:
+            del world.children[key]
+
+
 class TestCanary:
     def test_a_step_whose_weight_is_there_already_begins_its_hold_at_once(self, world):
         """No route is written then, so that nothing but time would have it looked at again."""
@@ -445,6 +453,58 @@ class TestEditedInMidRelease:
         world.edit(rollout={"strategy": "Canary", "steps": edited})
         self.approved(world, old, new, *left)
 
+    @pytest.mark.parametrize(
+        ("steps", "left"),
+        [
+            ([(10, "1s"), (20, "Approval")], (20,)),
+            ([(10, "1s"), (20, "1h"), (40, "Approval")], (40,)),
+            ([(10, "1s"), (20, "Approval"), (50, "1s")], (20,)),
+            ([(10, "1s"), (20, "Approval"), (50, "Approval")], (20, 50)),
+        ],
+    )
+    def test_nor_is_one_walked_or_approved_while_no_mesh_splits(self, world, steps, left):
+        at_ten = [{"weight": 10, "hold": "1s"}, {"weight": 50, "hold": "1h"}]
+        old = released(world, replicas=10, rollout={"strategy": "Canary", "steps": at_ten})
+        _, new = begun(world)
+        turn(world)
+        world.now += timedelta(seconds=2)
+        world.reconcile()
+        assert (world.weights(), world.status().rollout.weight) == ({old: 90, new: 10}, 50)
+        leave_the_mesh(world)
+        world.broken = {V1["uri"]}
+        lose(world, old)
+        edited = [{"weight": weight, "hold": hold} for weight, hold in steps]
+        world.edit(rollout={"strategy": "Canary", "steps": edited})
+        world.settle()
+        assert world.status().stable.revision == old
+        world.mesh, world.broken = True, set()
+        world.settle(30)
+        world.now += timedelta(hours=2)
+        self.approved(world, old, new, *left)
+
+    def test_a_step_by_word_that_is_added_without_a_mesh_is_walked_whatever_was(self, world):
+        """There, all others are walked while nobody else is alive, and that is kept."""
+        world.mesh = False
+        quick = [{"weight": 10, "hold": "1s"}, {"weight": 50, "hold": "1s"}]
+        old = released(world, replicas=4, rollout={"strategy": "Canary", "steps": quick})
+        world.broken = {V1["uri"]}
+        _, new = begun(world)
+        lose(world, old)
+        world.run_pods(1)
+        for _ in range(6):
+            world.now += timedelta(seconds=2)
+            world.reconcile()
+        assert (world.status().rollout.weight, world.status().rollout.step) == (100, 0)
+        added = {"weight": 80, "hold": "Approval"}
+        steps = {"strategy": "Canary", "steps": [*quick, added]}
+        world.edit(rollout=steps)
+        world.settle()
+        assert world.status().stable.revision == old
+        assert (world.status().rollout.weight, world.status().rollout.step) == (80, 3)
+        world.edit(rollout={**steps, "approved": {"revision": new, "step": 3}})
+        world.settle()
+        assert world.status().stable.revision == new
+
     def test_before_the_first_step_is_reached_a_smaller_one_is_the_first(self, world):
         old = released(world, replicas=10, rollout=BY_WORD)
         _, new = begun(world)
@@ -762,6 +822,39 @@ class TestAccelerators:
             world.now += timedelta(seconds=10)
         new = world.status().stable.revision
         assert world.replicas() == {old: 0, new: 3}
+
+    @pytest.mark.parametrize("begins", [{}, {"rollout": IN_PLACE}])
+    def test_half_way_in_place_an_autoscaler_makes_it_blue_green(self, world, begins):
+        """It owns stable's number, so that nothing would be given up for a swap any more."""
+        world.scheduler, world.nodes = True, self.nodes(4)
+        old = released(world, replicas=4, resources=GPU, **begins)
+        _, new = begun(world)
+        turn(world)
+        assert world.replicas() == {old: 3, new: 1}
+        scaled = {"minReplicas": 2, "maxReplicas": 4, "cpu": 70}
+        world.edit(replicas=None, autoscaling=scaled, rollout=None)
+        world.settle()
+        assert world.status().rollout.strategy == "BlueGreen"
+        assert "2 more replicas have no room" in told(world, "GPUAvailable").message
+        assert world.replicas() == {old: 3, new: 1}
+        world.nodes = self.nodes(6)
+        world.settle()
+        assert told(world).reason == "Settled"
+        assert world.replicas() == {old: 0, new: 3}
+
+    def test_scaled_to_one_half_way_in_place_that_one_is_not_stopped_without_consent(self, world):
+        world.scheduler, world.nodes = True, self.nodes(2)
+        released(world, replicas=2, resources=GPU)
+        world.broken = {V2["uri"]}
+        old, new = begun(world)
+        assert world.status().rollout.strategy == "InPlace"
+        world.edit(replicas=1)
+        world.settle()
+        assert world.replicas() == {old: 1, new: 1}
+        assert world.ready(old)
+        world.broken = set()
+        world.settle()
+        assert world.replicas() == {old: 0, new: 1}
 
     def test_with_a_whole_set_to_spare_it_is_blue_green(self, world):
         world.scheduler, world.nodes = True, self.nodes(4, 4)

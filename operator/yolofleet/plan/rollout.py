@@ -97,9 +97,7 @@ def next_progress(
     stages = _stages(detector, observed, target, strategy, full=full)
     begun: datetime | None = now
     if known := _known(observed, target.name, strategy):
-        # a plain Service gives no share: there, steps pass while nobody else is alive
-        has = observed.share(target.name) if observed.splits else known.weight
-        at = _walked(known, stages, has)
+        at = _walked(detector, observed, known, stages)
         begun = min(known.begun, now) if known.begun else None  # clocks are set back
     else:
         at = _reached(detector, observed, stages, target.name, stable=stable, full=full)
@@ -316,16 +314,21 @@ def _known(observed: Observed, revision: str, strategy: Strategy) -> RolloutStat
     return known.model_copy(update={"strategy": strategy, "weight": has, "since": None})
 
 
-def _walked(known: RolloutStatus, stages: Sequence[_Stage], share: int) -> int:
+def _walked(
+    detector: Detector, observed: Observed, known: RolloutStatus, stages: Sequence[_Stage]
+) -> int:
     """Return up to which weight the steps count as walked; steps may have been edited meanwhile.
 
-    share: what it has. On its way from there to `known.weight` was no step: one that is there now
-    is new, and nobody approved it. What it walked is not held again.
+    On its way from what it has to `known.weight` was no step: one that is there now is new, and
+    nobody approved it. What it walked is not held again. A plain Service gives it no share: there,
+    steps pass while nobody else is alive, and no more is known of them than who needs a word.
     """
-    if stages and known.weight < 100 and all(each.weight != known.weight for each in stages):
-        return min(known.weight, share)
-    new = (stage.weight for stage in stages if share < stage.weight < known.weight)
-    return min(new, default=known.weight)
+    share, goal = observed.share(known.revision), known.weight
+    if stages and known.step and all(stage.weight != goal for stage in stages):
+        return min(goal, share)
+    between = (stage for stage in stages if share < stage.weight < goal)
+    new = (s.weight for s in between if observed.splits or _waits(detector, known.revision, s))
+    return min(new, default=goal)
 
 
 def _patience(detector: Detector, since: datetime, now: datetime) -> timedelta | None:
@@ -358,7 +361,9 @@ def strategy_for(
     if asked is not None:
         return asked if in_turn or asked is not Strategy.IN_PLACE else Strategy.BLUE_GREEN
     known = observed.status.rollout
-    if known and known.revision == target.name:
+    stands = full == 1 or detector.spec.autoscaled is not None  # nothing may be given up
+    swapped = known is not None and known.strategy is Strategy.IN_PLACE
+    if known and known.revision == target.name and not (swapped and stands):
         return known.strategy  # a release ends as it began
     more = full - observed.replicas(target.name)
     swaps = in_turn and full >= 2 and not detector.spec.canary and not detector.spec.autoscaled
