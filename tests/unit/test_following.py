@@ -1,5 +1,6 @@
 """Routed means that somebody routes: a route alone moves no request, and no step."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -112,6 +113,64 @@ def test_a_release_that_no_gateway_follows_can_be_called_off(at_the_edge, rollou
     world.settle()
     assert {name: pods for name, pods in world.replicas().items() if pods} == {old: full}
     assert world.status().condition("Progressing").reason == "Settled"
+
+
+def least(world):
+    """Return the fewest replicas that the stable revision's autoscaler may choose."""
+    (scaler,) = (c for (kind, _), c in world.children.items() if kind == "HorizontalPodAutoscaler")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == world.status().stable.revision
+    return scaler["spec"]["minReplicas"]
+
+
+def unaccepted_by_cpu(world, **spec):
+    """The same beside an autoscaler, which chose 4 replicas and sees what stable has alone."""
+    world.edit(replicas=None, autoscaling={"minReplicas": 1, "maxReplicas": 6, "cpu": 70}, **spec)
+    world.settle()
+    old = world.status().stable.revision
+    world.deployments()[old]["spec"]["replicas"] = 4
+    world.settle()
+    assert least(world) == 1
+    world.accepts = False
+    return old
+
+
+def test_nor_may_an_autoscaler_take_them_from_who_gets_no_requests_yet(at_the_edge):
+    """What is promoted has none until a gateway accepts that; then it has all at once."""
+    world = at_the_edge
+    old = unaccepted_by_cpu(world)
+    world.edit(model=V2)
+    world.settle(40)
+    new = world.status().stable.revision
+    assert new != old
+    assert world.replicas() == {old: 4, new: 4}
+    assert least(world) == 4
+    world.deployments()[new]["spec"]["replicas"] = 6
+    world.settle()
+    assert least(world) == 6, "it grew, and the gateway may have accepted the route meanwhile"
+    world.accepts = True
+    world.settle()
+    assert (least(world), world.replicas()[old]) == (1, 0)
+
+
+def test_nor_from_who_is_to_have_back_what_a_canary_has(at_the_edge):
+    world = at_the_edge
+    old = unaccepted_by_cpu(world, canary={"model": V2, "weight": 50})
+    world.edit(canary=None)
+    world.settle()
+    assert world.weights() == {old: 100}
+    assert least(world) == 4
+
+
+def test_what_sees_the_requests_of_all_is_left_to_itself(at_the_edge):
+    world = at_the_edge
+    old = unaccepted_by_cpu(world)
+    by_load = {"minReplicas": 1, "maxReplicas": 6, "load": 70, "provider": "keda"}
+    world.keda, world.defaults = True, replace(world.defaults, prometheus="http://prometheus")
+    world.edit(autoscaling=by_load)
+    world.edit(traffic=PUBLIC | {"hosts": ["two.example.com"]})
+    world.settle()
+    assert NOT_YET in routed(world).message
+    assert world.children["ScaledObject", old]["spec"]["minReplicaCount"] == 1
 
 
 def test_an_outage_by_consent_that_no_gateway_ends_can_be_called_off(at_the_edge):

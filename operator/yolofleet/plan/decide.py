@@ -26,13 +26,14 @@ from yolofleet.plan.replicas import (
     Case,
     desired_replicas,
     former_replicas,
+    kept_until_accepted,
     until_accepted,
     with_room,
 )
 from yolofleet.plan.roles import Release
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaler import Scaling, scales_itself, scaling
-from yolofleet.plan.scaling import given_back
+from yolofleet.plan.scaling import given_back, sees_all
 from yolofleet.plan.shortage import shortage, unclaimable
 from yolofleet.plan.traffic import weights
 from yolofleet.routers.buckets import Buckets, assigned
@@ -177,6 +178,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     trial = _trial(detector, observed, release)
     back = _gives_back(observed, release, asked, split)
     least = given_back(detector, observed, release.stable) if back else 0
+    least = max(least, _still_needed(detector, observed, release))
     shown = _shadow(detector, observed, release, trial, now)
     return Plan(
         stable=release.stable,
@@ -256,6 +258,17 @@ def _gives_back(
     return observed.ready(release.stable) > 0 and any(
         weight > asked.get(name, 0) for name, weight in split.items() if name not in spared
     )
+
+
+def _still_needed(detector: Detector, observed: Observed, release: Release) -> int:
+    """Return the replicas of stable that its autoscaler may not take while a route is pending.
+
+    The requests that it is to have may go where a route before led, so that it seems to need none.
+    """
+    asked = detector.spec.autoscaled
+    if asked is None or sees_all(asked, observed, release.stable):
+        return 0
+    return kept_until_accepted(observed, release, release.stable)
 
 
 def _scaling(

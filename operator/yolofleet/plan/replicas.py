@@ -289,16 +289,26 @@ def _left_to_the_successor(
 def until_accepted(
     observed: Observed, release: Release, name: str, replicas: int | None, *, drains: bool
 ) -> int | None:
-    """Return `replicas`, and no fewer than it has while gateways may send as a route said before.
+    """Return `replicas`, and no fewer than are kept; None: an autoscaler's, which `decide` bounds.
 
-    Nothing keeps what that was; who carries everything carries that too. drains: whether they had
-    accepted a route without it. A consent to an outage, with one replica, holds here as well. What
-    cannot start answers nobody, and only takes the room of who does.
+    drains: whether gateways had accepted a route without it.
     """
-    if replicas is None or drains or not observed.pending or _cannot_start(observed, name):
+    if replicas is None or drains:
         return replicas
+    return max(replicas, kept_until_accepted(observed, release, name))
+
+
+def kept_until_accepted(observed: Observed, release: Release, name: str) -> int:
+    """Return the replicas of `name` that stay while gateways may send as a route said before.
+
+    Nothing keeps what that was; who carries everything carries that too. A consent to an outage,
+    with one replica, holds here as well. What cannot start answers nobody, and only takes the room
+    of who does.
+    """
+    if not observed.pending or _cannot_start(observed, name):
+        return 0
     kept = release.capacity.kept if release.capacity.full else release.serving
-    return max(replicas, min(observed.replicas(name), kept))
+    return min(observed.replicas(name), kept)
 
 
 def former_replicas(

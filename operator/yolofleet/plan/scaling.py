@@ -39,6 +39,13 @@ def given_back(detector: Detector, observed: Observed, stable: str) -> int:
     return min(max(others, default=0), scaling.max_replicas)
 
 
+def sees_all(scaling: Autoscaling, observed: Observed, stable: str) -> bool:
+    """Say whether what moves stable's number is the load of all revisions, and not its own part."""
+    seen = observed.revisions.get(stable)
+    alone = workload_for(seen.revision if seen else None).OWN_AUTOSCALER
+    return not alone and (scaling.load is not None or scaling.in_flight is not None)
+
+
 def _by_others(
     detector: Detector, scaling: Autoscaling, observed: Observed, stable: str
 ) -> Iterator[int]:
@@ -48,9 +55,7 @@ def _by_others(
     because a person named a number. Where the load of all moves stable's number, that says it all,
     but of a successor, which stable made room for.
     """
-    seen = observed.revisions.get(stable)
-    alone = workload_for(seen.revision if seen else None).OWN_AUTOSCALER
-    counted = not alone and (scaling.load is not None or scaling.in_flight is not None)
+    counted = sees_all(scaling, observed, stable)
     status, canary, left = observed.status, detector.spec.canary, observed.weights.get(stable, 0)
     told = {each.name: each for each in status.revisions}
     for name, each in observed.revisions.items():
