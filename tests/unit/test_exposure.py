@@ -251,8 +251,9 @@ def test_a_route_has_the_first_hosts_that_it_has_room_for_also_for_one_that_is_t
     assert found.hosts == (MANY[1], *MANY[3:17])
     assert [each.reason for each in found.denials] == ["HostTaken", "HostRefused", "HostRefused"]
     assert found.denials[2].message == (
-        "spec.traffic.hosts: camera-0.example.com: a route has room for 16 hosts; remove some, or"
-        " name several by a wildcard such as *.example.com"
+        "spec.traffic.hosts: camera-0.example.com: a route has room for the first 16 that are asked"
+        " for, what others have among them; remove some, or name several by a wildcard such as"
+        " *.example.com"
     )
 
 
@@ -278,13 +279,64 @@ def test_what_a_route_has_no_room_for_is_left_to_other_detectors():
     asked["metadata"] |= version
     cache.put(kinds.DETECTOR, asked)
     assert holders(cache) == ["shop/gate", ""]
-    labels = {"app.kubernetes.io/managed-by": "yolofleet", "yolofleet.io/detector": "gate"}
-    metadata = version | {"name": "gate", "namespace": "shop", "uid": "route", "labels": labels}
-    spec = {"hostnames": MANY[1:17], "parentRefs": [{"namespace": "edge", "name": "public"}]}
-    cache.put(kinds.HTTP_ROUTE, {"kind": "HTTPRoute", "metadata": metadata, "spec": spec})
+    cache.put(kinds.HTTP_ROUTE, http_route(MANY[1:17]))
     assert holders(cache) == ["", "shop/gate"]
     cache.remove(kinds.HTTP_ROUTE, "route", 2)
     assert holders(cache) == ["shop/gate", ""]
+
+
+def test_what_a_route_keeps_although_it_may_not_have_it_takes_room_too():
+    cache, version = Cache(Allowed(hosts=tuple(MANY[1:]))), {"creationTimestamp": "2030-01-01"}
+    cache.set_served(kinds.HTTP_ROUTE, True)
+    asked = raw(hosts=MANY[:17], gateways=["edge/public"])
+    asked["metadata"] |= version | {"resourceVersion": "1"}
+    cache.put(kinds.DETECTOR, asked)
+    cache.put(kinds.HTTP_ROUTE, http_route(MANY[:16]))
+    assert cache.routes.holder(("edge/public", MANY[16])) == ""
+    live = (MANY[:16], ["edge/public"])
+    found = expose(
+        Detector.parse(asked), live, {}, Allowed(hosts=tuple(MANY[1:])), bare=True, most=16
+    )
+    assert found.hosts == tuple(MANY[:16])
+
+
+def test_on_a_gateway_that_is_not_allowed_any_more_a_route_gets_no_new_host_nor_bars_it():
+    gateways = ["edge/inner", "edge/public"]
+    allowed = Allowed(gateways=("edge/public",))
+    cache = Cache(allowed)
+    cache.set_served(kinds.HTTP_ROUTE, True)
+    asked = raw(hosts=MANY[:2], gateways=gateways)
+    asked["metadata"] |= {"creationTimestamp": "2030-01-01", "resourceVersion": "1"}
+    cache.put(kinds.DETECTOR, asked)
+    assert cache.routes.holder(("edge/public", MANY[1])) == "shop/gate"
+    cache.put(kinds.HTTP_ROUTE, http_route(MANY[:1], *gateways))
+    assert cache.routes.holder(("edge/public", MANY[1])) == ""
+    live = (MANY[:1], gateways)
+    found = expose(Detector.parse(asked), live, {}, allowed, bare=True)
+    assert (list(found.hosts), list(found.gateways)) == (MANY[:1], gateways)
+
+
+def test_a_gateway_that_passes_over_the_route_hinders_no_host_on_another_one():
+    """A new route is on the other one alone; one that is there has both, and loses none."""
+    gateways = ["edge/inner", "edge/public"]
+    detector = Detector.parse(raw(hosts=MANY[:2], gateways=gateways))
+    shut = {("edge/inner", host): "edge/*" for host in MANY[:2]}
+    live = (MANY[:1], gateways)
+    found = expose(detector, live, {}, Allowed(), bare=True, shut=shut)
+    assert (list(found.hosts), list(found.gateways)) == (MANY[:2], gateways)
+    of_one = {claim: let_in for claim, let_in in shut.items() if claim[1] == MANY[1]}
+    found = expose(detector, live, {}, Allowed(), bare=True, shut=of_one)
+    assert list(found.hosts) == MANY[:1], "it would be on both"
+
+
+def http_route(hosts: list[str], *gateways: str) -> Any:
+    labels = {"app.kubernetes.io/managed-by": "yolofleet", "yolofleet.io/detector": "gate"}
+    metadata = {"name": "gate", "namespace": "shop", "uid": "route", "labels": labels}
+    pairs = [each.split("/") for each in gateways or ["edge/public"]]
+    parents = [{"namespace": namespace, "name": name} for namespace, name in pairs]
+    metadata |= {"resourceVersion": "1", "creationTimestamp": "2030-01-01"}
+    spec = {"hostnames": hosts, "parentRefs": parents}
+    return {"kind": "HTTPRoute", "metadata": metadata, "spec": spec}
 
 
 def test_more_hosts_than_the_router_has_room_for_are_refused_but_not_who_removes_some():

@@ -135,6 +135,14 @@ def test_what_is_no_name_of_a_header_is_told_by_its_field(detector_with, name):
         detector_with(canary={"model": V2, "match": match})
 
 
+@pytest.mark.parametrize(
+    "name", [":path", "@request.auth.claims.groups", "@request.auth.claims[groups]", "X-Camera_1"]
+)
+def test_what_istio_knows_beside_headers_may_be_matched(detector_with, name):
+    detector = detector_with(canary={"model": V2, "match": [{"headers": {name: {"exact": "1"}}}]})
+    assert name in detector.spec.canary.match[0].headers
+
+
 def test_hosts_for_which_a_route_has_no_room_are_told_and_weights_move_on(at_the_edge):
     world = at_the_edge
     world.edit(traffic=GIVEN | {"hosts": cameras(17)[1:]})

@@ -43,12 +43,20 @@ def _telling(name: str) -> str:
 Sticky = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_telling)]
 
 
+_A_HEADERS: Final = r"[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,256}"
+_ISTIOS: Final = r":(method|scheme|authority|path|status)|@request\.auth\.claims[.\[].{1,256}"
+
+
 def _can_be(name: str) -> str:
-    if not re.fullmatch(r"[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,256}", name):
+    if not re.fullmatch(f"{_A_HEADERS}|{_ISTIOS}", name):
         raise ValueError(f"{_SHAPE}, of at most 256 characters")
     return name
 
 
 HeaderName = Annotated[str, AfterValidator(_can_be)]
-"""As an HTTPRoute takes it. The API server has no rule: it cannot say how long such a key may be,
-and takes no pattern for one that may be of any length."""
+"""As an HTTPRoute takes it, or what only Istio does: HTTP/2's pseudo headers, and claims of tokens
+(https://istio.io/latest/docs/tasks/security/authentication/jwt-route/).
+
+The API server has no rule: it cannot say how long such a key may be, and takes no pattern for one
+that may be of any length.
+"""

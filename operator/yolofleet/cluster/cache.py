@@ -31,7 +31,7 @@ from yolofleet.routers.claims import (
     wanted,
 )
 from yolofleet.routers.doors import Doors
-from yolofleet.routers.exposure import Allowed, apart, fitting
+from yolofleet.routers.exposure import Allowed, apart, fitting, stopped
 from yolofleet.routers.following import Mesh
 from yolofleet.routers.istio import delegates_of
 from yolofleet.runtime import objects, store
@@ -438,12 +438,13 @@ class Cache(Store[Entry]):
         routers, absent, named = self.routers(), self.absent(raw), named_gateways(raw)
         asked, router = wanted(raw, routers, absent), router_of(raw, routers, absent)
         if not router.TAKES_ALL_HOSTS and self._allowed.against_export(named):
-            asked = apart(asked, self._live(kinds.VIRTUAL_SERVICE, detector))
-        asked = self._allowed.of(asked)
-        claims = asked - self.shut(router.KIND, detector.namespace, asked).keys()
-        if len({host for _, host in claims}) > router.MOST_HOSTS:
-            had = self._live(kinds.HTTP_ROUTE, detector)
-            claims = fitting(raw, claims, had, router.MOST_HOSTS)
+            asked = apart(asked, self._live(router.KIND, detector))
+        claims = self._allowed.of(asked)
+        if claims != asked:
+            claims = stopped(claims, asked, self._live(router.KIND, detector))
+        claims -= self.shut(router.KIND, detector.namespace, claims).keys()
+        if len({host for _, host in asked}) > router.MOST_HOSTS:
+            claims = fitting(raw, claims, self._live(router.KIND, detector), router.MOST_HOSTS)
         gateways = named - {MESH}
         if not claims and not gateways:
             return replace(detector, standing=None)
@@ -453,10 +454,12 @@ class Cache(Store[Entry]):
         )
         return replace(detector, standing=standing)
 
-    def _live(self, kind: Kind, detector: Entry) -> frozenset[Claim]:
-        """Return what the route of a detector has, whomever its gateways let in."""
-        route = self.named(kind, detector.namespace, detector.name)
-        return routed(route.manifest()) if route and route.key == detector.key else NOTHING
+    def _live(self, kind: str, detector: Entry) -> frozenset[Claim]:
+        """Return what the route of that kind of a detector has, whomever its gateways let in."""
+        of = (each for each in kinds.ROUTERS.values() if each.name == kind)
+        found = (self.named(each, detector.namespace, detector.name) for each in of)
+        route = next((each for each in found if each and each.key == detector.key), None)
+        return routed(route.manifest()) if route else NOTHING
 
     def _owner(self, entry: Entry) -> str:
         """Return whose child it is; pods are no children: they are found by `pods`."""

@@ -96,12 +96,30 @@ def fitting(
 ) -> frozenset[Claim]:
     """Return for which of its `claims` the route of `raw` has room, if it has `had` by now.
 
-    Of the others it would be the holder, and never be given them.
+    Of the others it would be the holder, and never be given them. What it has takes room, whether
+    it may have it or not.
     """
-    wanted = {host for _, host in claims}
-    hosts = [host for host in map(normal, texts(raw["spec"]["traffic"]["hosts"])) if host in wanted]
-    room = with_room(hosts, {host for _, host in had}, most)
+    has = {host for _, host in had}
+    counted = has | {host for _, host in claims}
+    asked = map(normal, texts(raw["spec"]["traffic"]["hosts"]))
+    room = with_room([host for host in asked if host in counted], has, most)
     return frozenset(each for each in claims if each[1] in room)
+
+
+def stopped(
+    claims: frozenset[Claim], asked: frozenset[Claim], had: Collection[Claim]
+) -> frozenset[Claim]:
+    """Return what of the allowed `claims` of all that is `asked` a route that has `had` may have.
+
+    While it is on a gateway where nothing is allowed, a new host beside one that it keeps would be
+    there too: it gets none, of which it would be the holder.
+    """
+    may, on = {gateway for gateway, _ in claims}, {gateway for gateway, _ in had}
+    hosts = {host for _, host in had}
+    keeps = any(host in hosts for _, host in asked)
+    if not keeps or all(gateway in may or gateway not in on for gateway, _ in asked):
+        return claims
+    return frozenset(each for each in claims if each[1] in hosts)
 
 
 def _below(host: str, pattern: str) -> bool:
@@ -165,7 +183,9 @@ def expose(
     possible = [h for h in names if h in kept[0] or any(asked.fits(g, h) for g in written)]
     room = with_room(possible, kept[0], most)
     denials += tuple(_no_room(host, most) for host in possible if host not in room)
-    given, on = granted(room, list(written), kept, asked.may)
+    # A gateway that passes over all of it is no hindrance to what others may take in.
+    idle = {gateway for gateway in kept[1] if all(asked.is_shut(gateway, h) for h in names)}
+    given, on = granted(room, list(written), kept, lambda g, h: g in idle or asked.may(g, h))
     if not given and live is None:
         return Exposure(routes=False, hosts=(), gateways=(), denials=denials)
     if not given:
@@ -217,8 +237,12 @@ class _Asked:
 
     def fits(self, gateway: str, host: str) -> bool:
         """Say whether it might, whoever has it now: so much of a wish is a claim, and has room."""
-        shut = claim(gateway, host, self.detector.namespace) in self.shut
-        return not (shut or self._host(host, [gateway]) or self._gateway(gateway))
+        wrong = self._host(host, [gateway]) or self._gateway(gateway)
+        return not (wrong or self.is_shut(gateway, host))
+
+    def is_shut(self, gateway: str, host: str) -> bool:
+        """Say whether the gateway keeps it for other namespaces."""
+        return claim(gateway, host, self.detector.namespace) in self.shut
 
     def denials(self, hosts: Sequence[str], gateways: Sequence[str]) -> Iterator[Denial]:
         for gateway in gateways:
@@ -291,7 +315,10 @@ def shut_to(namespace: str, listed: str, wish: Claim) -> str:
 
 
 def _no_room(host: str, most: int) -> Denial:
-    message = f"spec.traffic.hosts: {host}: a route has room for {most} hosts; {FEWER}"
+    message = (
+        f"spec.traffic.hosts: {host}: a route has room for the first {most} that are asked for,"
+        f" what others have among them; {FEWER}"
+    )
     return Denial(Reason.HOST_REFUSED, message)
 
 
