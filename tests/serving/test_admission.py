@@ -290,6 +290,29 @@ def test_a_batch_whose_first_image_is_paid_for_is_served_once_the_bucket_is_full
     assert refusals <= 2
 
 
+def test_of_two_batches_that_come_at_a_time_one_is_served_whenever_the_bucket_is_full(
+    clock,
+) -> None:
+    quotas, waiting, rounds = Quotas(clock), {"first", "second"}, 0
+    while waiting:
+        wait_s, come = 0.0, []
+        for each in sorted(waiting):  # the heads of both, then the bodies of both
+            try:
+                quotas.take("a", 4)
+                come.append(each)
+            except OverQuota as refused:
+                wait_s = max(wait_s, refused.retry_after_s)
+        for each in come:
+            try:
+                quotas.take("a", 4, 4, paid=1)
+                waiting.remove(each)
+            except OverQuota as refused:
+                wait_s = max(wait_s, refused.retry_after_s)
+        clock.now += wait_s
+        rounds += 1
+        assert rounds <= 4, "each waits for what the other one spent"
+
+
 def test_a_quota_of_next_to_nothing_lets_one_through_and_tells_of_a_day(clock) -> None:
     quotas = Quotas(clock)
     quotas.take("gate", 5e-324)

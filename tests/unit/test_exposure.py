@@ -316,6 +316,40 @@ def test_on_a_gateway_that_is_not_allowed_any_more_a_route_gets_no_new_host_nor_
     assert (list(found.hosts), list(found.gateways)) == (MANY[:1], gateways)
 
 
+def test_what_a_route_keeps_that_is_not_allowed_any_more_keeps_it_from_new_gateways_and_bars_none():
+    gateways, allowed = ["edge/inner", "edge/public"], Allowed(hosts=(MANY[1],))
+    cache = Cache(allowed)
+    cache.set_served(kinds.HTTP_ROUTE, True)
+    asked = raw(hosts=MANY[:2], gateways=gateways)
+    asked["metadata"] |= {"creationTimestamp": "2030-01-01", "resourceVersion": "1"}
+    cache.put(kinds.DETECTOR, asked)
+    cache.put(kinds.HTTP_ROUTE, http_route(MANY[:1], "edge/inner"))
+    holders = [cache.routes.holder((gateway, MANY[1])) for gateway in gateways]
+    assert holders == ["shop/gate", ""]
+    found = expose(Detector.parse(asked), (MANY[:1], gateways[:1]), {}, allowed, bare=True)
+    assert (list(found.hosts), list(found.gateways)) == (MANY[:2], gateways[:1])
+
+
+def test_on_other_gateways_a_route_begins_anew_with_the_hosts_that_it_claims():
+    cache = Cache()
+    cache.set_served(kinds.HTTP_ROUTE, True)
+    asked = raw(hosts=MANY, gateways=["edge/public"])
+    asked["metadata"] |= {"creationTimestamp": "2030-01-01", "resourceVersion": "1"}
+    cache.put(kinds.DETECTOR, asked)
+    live = (MANY[-1:], ["edge/inner"])
+    cache.put(kinds.HTTP_ROUTE, http_route(live[0], *live[1]))
+    found = expose(Detector.parse(asked), live, {}, Allowed(), bare=True, most=16)
+    held = [host for host in MANY if cache.routes.holder(("edge/public", host))]
+    assert list(found.hosts) == held == MANY[:16]
+
+
+def test_a_new_route_of_which_no_host_is_free_everywhere_begins_on_a_gateway_not_in_the_mesh():
+    detector = Detector.parse(raw(hosts=MANY[:2], gateways=["mesh", "edge/inner", "edge/public"]))
+    taken = {("edge/inner", MANY[1]): "yard/a", ("edge/public", MANY[0]): "yard/b"}
+    found = expose(detector, None, taken, Allowed(), bare=True)
+    assert (found.hosts, found.gateways) == ((MANY[0],), ("mesh", "edge/inner"))
+
+
 def test_a_gateway_that_passes_over_the_route_hinders_no_host_on_another_one():
     """A new route is on the other one alone; one that is there has both, and loses none."""
     gateways = ["edge/inner", "edge/public"]

@@ -161,6 +161,16 @@ def test_nor_from_who_is_to_have_back_what_a_canary_has(at_the_edge):
     assert least(world) == 4
 
 
+def test_where_nobody_else_has_replicas_stable_sees_all_requests_itself(at_the_edge):
+    """One of two gateways may be gone for good: nothing would be given up any more."""
+    world = at_the_edge
+    unaccepted_by_cpu(world)
+    world.edit(traffic=PUBLIC | {"hosts": ["two.example.com"]})
+    world.settle()
+    assert NOT_YET in routed(world).message
+    assert least(world) == 1
+
+
 def test_what_sees_the_requests_of_all_is_left_to_itself(at_the_edge):
     world = at_the_edge
     old = unaccepted_by_cpu(world)

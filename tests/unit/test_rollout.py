@@ -856,6 +856,29 @@ class TestAccelerators:
         world.settle()
         assert world.replicas() == {old: 0, new: 1}
 
+    @pytest.mark.parametrize(
+        "between",
+        [
+            {"replicas": 1},
+            {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas": 4, "cpu": 70}},
+        ],
+        ids=["one replica", "an autoscaler"],
+    )
+    def test_a_swap_in_place_goes_on_after_what_it_could_not_go_on_by(self, world, between):
+        """Else it is a whole set for ever, which never fits, and stable has lost a part of it."""
+        world.scheduler, world.nodes = True, self.nodes(4)
+        old = released(world, replicas=4, resources=GPU)
+        _, new = begun(world)
+        turn(world)
+        assert world.replicas() == {old: 3, new: 1}
+        world.edit(**between)
+        world.reconcile()
+        assert world.status().rollout.strategy == "BlueGreen"
+        world.edit(replicas=4, autoscaling=None)
+        world.settle(40)
+        assert told(world).reason == "Settled"
+        assert world.replicas() == {old: 0, new: 4}
+
     def test_with_a_whole_set_to_spare_it_is_blue_green(self, world):
         world.scheduler, world.nodes = True, self.nodes(4, 4)
         released(world, replicas=3, resources=GPU)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import permutations, product
 from typing import Any
@@ -211,6 +212,26 @@ def test_who_of_those_that_wait_comes_first_costs_as_much_as_they_ask_for() -> N
     assert counts[2] < 500_000, "worked out for each host"
     assert counts[1] < 2.3 * counts[0]
     assert counts[2] < 2.3 * counts[1]
+
+
+def test_a_thousand_that_wait_for_one_host_are_not_asked_anew_at_each_look() -> None:
+    """Each asks for one of its own as well; somebody routes that of all on one of the gateways."""
+    routes = Routes()
+    for number in range(300):
+        asking = Standing(f"evil/d{number}", "2030", asks_of(number), routed=False)
+        routes.change(f"cr {number}", None, asking)
+    blocks = frozenset({(GATEWAYS[0], "all.example.com")})
+    routes.change("route", None, Standing("shop/gate", "2029", blocks, routed=True))
+    assert routes.holder((GATEWAYS[1], "all.example.com")) == "evil/d0"
+    before = Standing("evil/d7", "2030", asks_of(7), routed=False)
+    with at_most(5_000):
+        routes.change("cr 7", before, replace(before, moves=False))
+    with at_most(5_000):
+        assert routes.taken("evil/d8", asks_of(8))
+
+
+def asks_of(number: int) -> frozenset[Claim]:
+    return frozenset(product(GATEWAYS[:2], [f"d{number}.example.com", "all.example.com"]))
 
 
 # wildcards

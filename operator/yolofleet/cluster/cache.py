@@ -31,7 +31,7 @@ from yolofleet.routers.claims import (
     wanted,
 )
 from yolofleet.routers.doors import Doors
-from yolofleet.routers.exposure import Allowed, apart, fitting, stopped
+from yolofleet.routers.exposure import Allowed, apart, fitting, kept_of, stopped
 from yolofleet.routers.following import Mesh
 from yolofleet.routers.istio import delegates_of
 from yolofleet.runtime import objects, store
@@ -441,10 +441,11 @@ class Cache(Store[Entry]):
             asked = apart(asked, self._live(router.KIND, detector))
         claims = self._allowed.of(asked)
         if claims != asked:
-            claims = stopped(claims, asked, self._live(router.KIND, detector))
+            claims = stopped(claims, asked, kept_of(asked, self._live(router.KIND, detector)))
         claims -= self.shut(router.KIND, detector.namespace, claims).keys()
         if len({host for _, host in asked}) > router.MOST_HOSTS:
-            claims = fitting(raw, claims, self._live(router.KIND, detector), router.MOST_HOSTS)
+            had = kept_of(asked, self._live(router.KIND, detector))
+            claims = fitting(raw, claims, had, router.MOST_HOSTS)
         gateways = named - {MESH}
         if not claims and not gateways:
             return replace(detector, standing=None)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import islice, product
+from itertools import chain, islice, product
 from types import MappingProxyType
 from typing import Final
 
@@ -74,6 +74,7 @@ class Routes:
         self._hosts: dict[str, Hostnames] = {}  # by gateway, of all that detectors have or ask for
         self._others: dict[str, dict[str, Standing]] = {}  # by host, and uid of the route
         self._naming: dict[str, dict[str, str]] = {}  # by gateway and uid: who names it
+        self._givable: dict[str, frozenset[Claim]] = {}  # by key, where it was asked: what it gets
         self._stirred: set[str] = set()
 
     def holder(self, claim: Claim) -> str:
@@ -182,9 +183,11 @@ class Routes:
         held = self._held(touched, moved)
         for uid, (before, after) in changes.items():
             if before:
+                self._ask_again(before)
                 self._forget(uid, before)
             if after:
                 self._note(uid, after)
+                self._ask_again(after)
             was, now = (each.delegates if each else frozenset() for each in (before, after))
             self._stirred |= was ^ now
         moving = self._moving(around)
@@ -203,6 +206,8 @@ class Routes:
     def wake_around(self, keys: Collection[str]) -> None:
         """Have `keys` look again, and those to whom it may fall what these ask for."""
         self._stirred.update(keys)
+        for key in keys:
+            self._givable.pop(key, None)
         for claim in self._contested(keys):
             self._stirred |= self._concerned(claim)
 
@@ -224,11 +229,8 @@ class Routes:
 
     def _held(self, claims: Collection[Claim], moving: Collection[str]) -> dict[Claim, str]:
         """Return who has each of `claims` while `moving` get what they ask for."""
-        givable = cache(self._givable)
         return {
-            claim: self._holder(claim, moving)
-            if claim in self._routes
-            else self._first(claim, givable)
+            claim: self._holder(claim, moving) if claim in self._routes else self._first(claim)
             for claim in claims
         }
 
@@ -239,7 +241,7 @@ class Routes:
         staying = [e for e in routed if e[1] not in moving or claim in self._claims(e[1])]
         return min(staying or asking or routed)[1]
 
-    def _first(self, claim: Claim, givable: Callable[[str], Collection[Claim]]) -> str:
+    def _first(self, claim: Claim) -> str:
         """Return who comes first of those that ask for `claim`, which nobody routes.
 
         Who would not be given it does not hold it: nobody would route it then, and who waits for it
@@ -248,10 +250,26 @@ class Routes:
         asking = [key for _, key in sorted(self._unrouted.get(claim, _NOBODY).values())]
         if len(asking) < 2:
             return "".join(asking)
-        return next((key for key in asking if claim in givable(key)), asking[0])
+        return next((key for key in asking if claim in self._given(key)), asking[0])
 
-    def _givable(self, key: str) -> frozenset[Claim]:
-        """Return what `key` would be given if nobody had anything but by a route that is there."""
+    def _given(self, key: str) -> frozenset[Claim]:
+        """Return what `key` would be given if nobody had anything but by a route that is there.
+
+        It is kept: a thousand may ask for one host, and each look of each asks who comes first.
+        """
+        if key not in self._givable:
+            self._givable[key] = self._found_givable(key)
+        return self._givable[key]
+
+    def _ask_again(self, standing: Standing) -> None:
+        """Forget what is given to those to whom `standing` makes a difference."""
+        routed = standing.claims if standing.routed else _NONE
+        self._givable.pop(standing.key, None)
+        for claim in chain(routed, self._within(standing.areas)):
+            for _, key in self._unrouted.get(claim, _NOBODY).values():
+                self._givable.pop(key, None)
+
+    def _found_givable(self, key: str) -> frozenset[Claim]:
         claims, had = self._claims(key), self._had.get(key, _NOTHING_HAD)
         kept = claims & had.keys()
         unrouted = [

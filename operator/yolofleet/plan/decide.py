@@ -263,10 +263,12 @@ def _gives_back(
 def _still_needed(detector: Detector, observed: Observed, release: Release) -> int:
     """Return the replicas of stable that its autoscaler may not take while a route is pending.
 
-    The requests that it is to have may go where a route before led, so that it seems to need none.
+    The requests that it is to have may go where a route before led, so that it seems to need none:
+    where there is another one that has replicas.
     """
-    asked = detector.spec.autoscaled
-    if asked is None or sees_all(asked, observed, release.stable):
+    asked, stable = detector.spec.autoscaled, release.stable
+    others = any(each.replicas for name, each in observed.revisions.items() if name != stable)
+    if asked is None or not others or sees_all(asked, observed, stable):
         return 0
     return kept_until_accepted(observed, release, release.stable)
 

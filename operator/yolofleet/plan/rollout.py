@@ -360,13 +360,28 @@ def strategy_for(
     in_turn = all(workload_for(each).SWAPS for each in (target, *running))
     if asked is not None:
         return asked if in_turn or asked is not Strategy.IN_PLACE else Strategy.BLUE_GREEN
-    known = observed.status.rollout
-    stands = full == 1 or detector.spec.autoscaled is not None  # nothing may be given up
-    swapped = known is not None and known.strategy is Strategy.IN_PLACE
-    if known and known.revision == target.name and not (swapped and stands):
-        return known.strategy  # a release ends as it began
     more = full - observed.replicas(target.name)
     swaps = in_turn and full >= 2 and not detector.spec.canary and not detector.spec.autoscaled
-    if room < more and swaps:
-        return Strategy.IN_PLACE
-    return Strategy.BLUE_GREEN
+    lacks = swaps and room < more
+    known = observed.status.rollout
+    if (
+        known
+        and known.revision == target.name
+        and not _begins_anew(detector, observed, known, full=full, lacks=lacks)
+    ):
+        return known.strategy  # a release ends as it began
+    return Strategy.IN_PLACE if lacks else Strategy.BLUE_GREEN
+
+
+def _begins_anew(
+    detector: Detector, observed: Observed, known: RolloutStatus, *, full: int, lacks: bool
+) -> bool:
+    """Say whether a release cannot go on as it began.
+
+    In place it cannot while nothing may be given up; nor as a whole set where that does not fit and
+    was in place before: some of what it takes over from is gone.
+    """
+    if known.strategy is Strategy.IN_PLACE:
+        return full == 1 or detector.spec.autoscaled is not None
+    beside = sum(n.replicas for name, n in observed.revisions.items() if name != known.revision)
+    return known.strategy is Strategy.BLUE_GREEN and lacks and beside < full

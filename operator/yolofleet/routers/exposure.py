@@ -99,8 +99,8 @@ def fitting(
     Of the others it would be the holder, and never be given them. What it has takes room, whether
     it may have it or not.
     """
-    has = {host for _, host in had}
-    counted = has | {host for _, host in claims}
+    has = _hosts(had)
+    counted = has | _hosts(claims)
     asked = map(normal, texts(raw["spec"]["traffic"]["hosts"]))
     room = with_room([host for host in asked if host in counted], has, most)
     return frozenset(each for each in claims if each[1] in room)
@@ -112,14 +112,29 @@ def stopped(
     """Return what of the allowed `claims` of all that is `asked` a route that has `had` may have.
 
     While it is on a gateway where nothing is allowed, a new host beside one that it keeps would be
-    there too: it gets none, of which it would be the holder.
+    there too; and what it keeps that is not allowed would be on a new gateway. It gets neither, and
+    would be the holder.
     """
-    may, on = {gateway for gateway, _ in claims}, {gateway for gateway, _ in had}
-    hosts = {host for _, host in had}
-    keeps = any(host in hosts for _, host in asked)
-    if not keeps or all(gateway in may or gateway not in on for gateway, _ in asked):
-        return claims
-    return frozenset(each for each in claims if each[1] in hosts)
+    may, hosts, on = _gateways(claims), _hosts(had), _gateways(had)
+    if not _gateways(asked) & on <= may:
+        claims = frozenset(each for each in claims if each[1] in hosts)
+    if not _hosts(asked) & hosts <= _hosts(claims):
+        claims = frozenset(each for each in claims if each[0] in on)
+    return claims
+
+
+def kept_of(asked: frozenset[Claim], had: frozenset[Claim]) -> frozenset[Claim]:
+    """Return what a route has, `had`, if it goes on from there: if some of it is `asked` still."""
+    goes_on = _hosts(asked) & _hosts(had) and _gateways(asked) & _gateways(had)
+    return had if goes_on else frozenset()
+
+
+def _hosts(claims: Collection[Claim]) -> set[str]:
+    return {host for _, host in claims}
+
+
+def _gateways(claims: Collection[Claim]) -> set[str]:
+    return {gateway for gateway, _ in claims}
 
 
 def _below(host: str, pattern: str) -> bool:
@@ -360,6 +375,7 @@ def granted(
         return [], []
     if given := [h for h in hosts if h in kept or all(may(g, h) for g in on)]:
         return given, on
-    free = {g: [h for h in hosts if may(g, h)] for g in sorted(on)}
+    within = [g for g in sorted(on) if as_named(g) != MESH] or on  # an HTTPRoute is free inside
+    free = {g: [h for h in hosts if may(g, h)] for g in within}
     most = max(free, key=lambda g: len(free[g]))
     return granted(hosts, gateways, (free[most], [most]), may)

@@ -252,15 +252,16 @@ class Quotas:
         """Spend `images` tokens; raise `OverQuota`, with the time to wait, if there are none.
 
         A bucket may go into debt: a batch larger than the bucket is served once it is full. paid:
-        images of the same request that were spent before; who comes again pays for these again.
+        images of the same request that were spent before, which a refusal gives back.
         """
         now = self._clock()
         size = max(1.0, per_second)
         tokens, then = self._buckets.pop(client, (size, now))
         tokens = min(size, tokens + (now - then) * per_second)
         needed = min(float(paid + images), size)
-        if enough := tokens >= needed - paid:
-            tokens -= images
+        enough = tokens >= needed - paid
+        # Two whose bodies come at a time would else each lack for ever what the other one paid.
+        tokens = tokens - images if enough else tokens + paid
         self._buckets[client] = tokens, now
         if len(self._buckets) > MOST_REMEMBERED:
             self._buckets.popitem(last=False)
