@@ -72,7 +72,7 @@ ALL := unit contract chart memory serving operator e2e ray \
   $(patsubst tests/%.py,%,$(wildcard tests/faults/test_*.py))
 
 .PHONY: test-all
-test-all: venv ## Every test in its long form, in parts of at most an hour; goes on where it was stopped
+test-all: venv ## Every test in its long form, in parts; goes on where it was stopped (hours)
 	$(MAKE) test-needs
 	$(MAKE) $(ALL:%=build/all/$(STATE)/%.xml)
 
