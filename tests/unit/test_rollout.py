@@ -433,6 +433,16 @@ class TestEditedInMidRelease:
         world.edit(rollout=BY_WORD)
         self.approved(world, old, new, 50)
 
+    def on_its_way_from_ten_to_fifty(self, world, *, hold):
+        steps = [{"weight": 10, "hold": "1s"}, {"weight": 50, "hold": hold}]
+        old = released(world, replicas=10, rollout={"strategy": "Canary", "steps": steps})
+        _, new = begun(world)
+        turn(world)
+        world.now += timedelta(seconds=2)
+        world.reconcile()
+        assert (world.weights(), world.status().rollout.weight) == ({old: 90, new: 10}, 50)
+        return old, new
+
     @pytest.mark.parametrize(
         ("steps", "left"),
         [
@@ -442,13 +452,7 @@ class TestEditedInMidRelease:
         ],
     )
     def test_a_step_on_the_way_to_the_next_one_is_walked_too(self, world, steps, left):
-        at_ten = [{"weight": 10, "hold": "1s"}, {"weight": 50, "hold": "Approval"}]
-        old = released(world, replicas=10, rollout={"strategy": "Canary", "steps": at_ten})
-        _, new = begun(world)
-        turn(world)
-        world.now += timedelta(seconds=2)
-        world.reconcile()
-        assert (world.weights(), world.status().rollout.weight) == ({old: 90, new: 10}, 50)
+        old, new = self.on_its_way_from_ten_to_fifty(world, hold="Approval")
         edited = [{"weight": weight, "hold": hold} for weight, hold in steps]
         world.edit(rollout={"strategy": "Canary", "steps": edited})
         self.approved(world, old, new, *left)
@@ -463,13 +467,7 @@ class TestEditedInMidRelease:
         ],
     )
     def test_nor_is_one_walked_or_approved_while_no_mesh_splits(self, world, steps, left):
-        at_ten = [{"weight": 10, "hold": "1s"}, {"weight": 50, "hold": "1h"}]
-        old = released(world, replicas=10, rollout={"strategy": "Canary", "steps": at_ten})
-        _, new = begun(world)
-        turn(world)
-        world.now += timedelta(seconds=2)
-        world.reconcile()
-        assert (world.weights(), world.status().rollout.weight) == ({old: 90, new: 10}, 50)
+        old, new = self.on_its_way_from_ten_to_fifty(world, hold="1h")
         leave_the_mesh(world)
         world.broken = {V1["uri"]}
         lose(world, old)
