@@ -862,7 +862,10 @@ class TestAccelerators:
         ],
         ids=["one replica", "an autoscaler"],
     )
-    def test_a_swap_in_place_goes_on_after_what_it_could_not_go_on_by(self, world, between):
+    @pytest.mark.parametrize("replicas", [3, 4])
+    def test_a_swap_in_place_goes_on_after_what_it_could_not_go_on_by(
+        self, world, between, replicas
+    ):
         """Else it is a whole set for ever, which never fits, and stable has lost a part of it."""
         world.scheduler, world.nodes = True, self.nodes(4)
         old = released(world, replicas=4, resources=GPU)
@@ -872,10 +875,10 @@ class TestAccelerators:
         world.edit(**between)
         world.reconcile()
         assert world.status().rollout.strategy == "BlueGreen"
-        world.edit(replicas=4, autoscaling=None)
+        world.edit(replicas=replicas, autoscaling=None)
         world.settle(40)
         assert told(world).reason == "Settled"
-        assert world.replicas() == {old: 0, new: 4}
+        assert world.replicas() == {old: 0, new: replicas}
 
     def test_with_a_whole_set_to_spare_it_is_blue_green(self, world):
         world.scheduler, world.nodes = True, self.nodes(4, 4)

@@ -352,36 +352,20 @@ def strategy_for(
     """Return how `target` takes over.
 
     room: how many more replicas of it the free accelerators carry. Without a strategy in the spec,
-    replicas are swapped in place when a second set does not fit, but never the only one: an outage
-    needs the user's word. Nor are they where a replica that goes keeps its room for a while.
+    replicas are swapped in place when a second set does not fit, or no longer does, but never the
+    only one: an outage needs the user's word. Nor are they where a replica that goes keeps its room
+    for a while.
     """
     asked = detector.spec.rollout.strategy
     running = [each.revision for each in observed.revisions.values() if each.replicas]
     in_turn = all(workload_for(each).SWAPS for each in (target, *running))
     if asked is not None:
         return asked if in_turn or asked is not Strategy.IN_PLACE else Strategy.BLUE_GREEN
+    stands = full == 1 or detector.spec.autoscaled is not None  # nothing may be given up
+    if (known := observed.status.rollout) and known.revision == target.name:
+        swaps = known.strategy is Strategy.IN_PLACE and not stands
+        if swaps or known.strategy is Strategy.CANARY:
+            return known.strategy  # a release ends as it began
     more = full - observed.replicas(target.name)
-    swaps = in_turn and full >= 2 and not detector.spec.canary and not detector.spec.autoscaled
-    lacks = swaps and room < more
-    known = observed.status.rollout
-    if (
-        known
-        and known.revision == target.name
-        and not _begins_anew(detector, observed, known, full=full, lacks=lacks)
-    ):
-        return known.strategy  # a release ends as it began
-    return Strategy.IN_PLACE if lacks else Strategy.BLUE_GREEN
-
-
-def _begins_anew(
-    detector: Detector, observed: Observed, known: RolloutStatus, *, full: int, lacks: bool
-) -> bool:
-    """Say whether a release cannot go on as it began.
-
-    In place it cannot while nothing may be given up; nor as a whole set where that does not fit and
-    was in place before: some of what it takes over from is gone.
-    """
-    if known.strategy is Strategy.IN_PLACE:
-        return full == 1 or detector.spec.autoscaled is not None
-    beside = sum(n.replicas for name, n in observed.revisions.items() if name != known.revision)
-    return known.strategy is Strategy.BLUE_GREEN and lacks and beside < full
+    gives = in_turn and full >= 2 and not detector.spec.canary and not stands
+    return Strategy.IN_PLACE if gives and room < more else Strategy.BLUE_GREEN
