@@ -220,7 +220,8 @@ def inconsistencies(spec: Spec, state: Mapping[str, Any]) -> list[str]:
             wrong.append(f"{field} is {wanted!r}, and its child has {found!r}")
 
     scaling = spec.get("autoscaling")
-    lacks = any("/" in name for name in spec["resources"].get("limits", {}))
+    by_number = any("/" in name for name in spec["resources"].get("limits", {}))
+    lacks = by_number or "accelerator" in spec  # no node has one
     if scaling:
         scaler = state[f"HorizontalPodAutoscaler/{stable}"]["spec"]
         same("autoscaling.minReplicas", scaling["minReplicas"], scaler["minReplicas"])

@@ -15,6 +15,7 @@ from controlplane.kube import (
     NAMESPACE,
     POLICY,
     POLICY_BINDING,
+    REPLICA_SET,
     RESOURCE_QUOTA,
     connect,
     eventually,
@@ -124,12 +125,23 @@ async def test_18_pods_that_a_limit_range_refuses(theatre: Theatre) -> None:
         told = await stage.says("Progressing", "PodsRefused")
         assert "cpu" in told
         await stage.kube.delete(LIMIT_RANGE, stage.namespace, "vast")
-        for deployment in await stage.kube.list(kinds.DEPLOYMENT, stage.namespace):
-            name = deployment["metadata"]["name"]
-            nudge = {"metadata": {"annotations": {"nudge": "1"}}}
-            await stage.kube.merge(kinds.DEPLOYMENT, stage.namespace, name, nudge)
-            nudge = {"metadata": {"annotations": {"nudge": None}}}
-            await stage.kube.merge(kinds.DEPLOYMENT, stage.namespace, name, nudge)
+        await nudge(stage)
+
+
+async def nudge(stage: Stage) -> None:
+    """Have the controller of ReplicaSets look again at what it would try only in minutes."""
+    for deployment in await stage.kube.list(kinds.DEPLOYMENT, stage.namespace):
+        name = deployment["metadata"]["name"]
+        patch = {"metadata": {"annotations": {"nudge": "1"}}}
+        await stage.kube.merge(kinds.DEPLOYMENT, stage.namespace, name, patch)
+        await eventually(partial(_passed_on, stage))
+        patch = {"metadata": {"annotations": {"nudge": None}}}
+        await stage.kube.merge(kinds.DEPLOYMENT, stage.namespace, name, patch)
+
+
+async def _passed_on(stage: Stage) -> bool:
+    sets = await stage.kube.list(REPLICA_SET, stage.namespace)
+    return any("nudge" in one["metadata"].get("annotations", {}) for one in sets)
 
 
 async def test_18_a_namespace_that_is_going(theatre: Theatre) -> None:
