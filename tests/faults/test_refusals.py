@@ -31,7 +31,7 @@ from yolofleet.runtime.client import APPLY, Request
 from yolofleet.runtime.errors import Refused
 from yolofleet.runtime.kind import CRD, Kind, kind_of
 
-POD = {"containers": [{"name": "a", "image": "a"}]}
+POD = {"containers": [{"name": "a", "image": "a", "resources": {"requests": {"cpu": "1"}}}]}
 
 
 def an_object(kind: Kind, name: str, namespace: str = "", **fields: Any) -> Manifest:
