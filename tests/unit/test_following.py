@@ -9,6 +9,7 @@ from yolofleet.api.names import child_labels
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache
 from yolofleet.plan.defaults import Defaults
+from yolofleet.plan.status import next_look
 from yolofleet.routers.following import Followed, Following, Mesh, on_gateways
 from yolofleet.routers.gateway import accepted
 from yolofleet.routers.istio import delegated, delegates_of
@@ -63,6 +64,78 @@ def test_what_was_accepted_in_an_older_generation_is_pending_and_nobody_drains(a
     world.accepts = True
     world.settle()
     assert world.replicas()[old] == 0
+
+
+def never_accepted(world):
+    world.accepts = False
+    world.settle()
+
+
+def accepted_as_it_was(world):
+    world.settle()
+    world.accepts = False
+    world.edit(model=V2)
+    world.settle()
+
+
+def accepted_by_others(world):
+    world.stays_behind = frozenset({"inner"})
+    world.edit(traffic=PUBLIC | {"gateways": ["edge/public", "edge/inner"]})
+    parent = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "inner"}
+    world.reconcile()
+    world.children["HTTPRoute", "gate"]["status"] = {
+        "parents": [{"parentRef": parent | {"namespace": "edge"}, "conditions": []}]
+    }
+    world.settle()
+
+
+@pytest.mark.parametrize("pending", [never_accepted, accepted_as_it_was, accepted_by_others])
+def test_a_route_that_stays_unaccepted_waits_for_a_person_after_a_minute(at_the_edge, pending):
+    world = at_the_edge
+    pending(world)
+    stalled = world.status().condition("Stalled")
+    assert (stalled.status, stalled.reason) == ("True", "RoutePending")
+    assert "has not accepted the route" in stalled.message
+    assert world.status().condition("Released").status == "False"
+    world.accepts, world.stays_behind = True, frozenset()
+    world.settle()
+    assert world.status().condition("Stalled").status == "False"
+    assert world.status().condition("Released").status == "True"
+
+
+def test_a_gateway_has_a_minute_to_accept_the_route_and_is_looked_at_then(at_the_edge):
+    world = at_the_edge
+    world.settle()
+    world.now += timedelta(hours=1)
+    world.accepts = False
+    world.edit(traffic=PUBLIC | {"hosts": ["yard.example.com"]})
+    world.reconcile()
+    world.reconcile()
+    assert routed(world).reason == "RoutePending"
+    assert world.status().condition("Stalled").status == "False"
+    seen = world.think()
+    world.now += next_look(world.detector(), seen.observed, seen.plan, seen.status, now=world.now)
+    world.reconcile()
+    assert world.now - routed(world).last_transition_time == timedelta(minutes=1)
+    assert world.status().condition("Stalled").status == "True"
+
+
+def test_what_suspend_kept_waiting_is_no_delay_of_a_gateway(at_the_edge):
+    world = at_the_edge
+    world.edit(canary={"model": V2, "weight": 50})
+    world.settle()
+    world.edit(suspend=True, canary={"model": V2, "weight": 10})
+    world.settle()
+    assert (routed(world).status, routed(world).reason) == ("False", "Suspended")
+    assert "spec.suspend holds the route as it is" in routed(world).message
+    world.edit(suspend=False)
+    for _ in range(3):  # the gateway takes its time
+        world.reconcile()
+        world.now += timedelta(seconds=15)
+        assert world.status().condition("Stalled").status == "False"
+    assert routed(world).reason == "RoutePending"
+    world.settle()
+    assert routed(world).reason == "Routed"
 
 
 def unaccepted(world, *, replicas=4, **spec):

@@ -503,6 +503,7 @@ def test_a_suspended_detector_does_not_move(world):
     world.settle()
     assert world.status().provider == ISTIO
     assert "spec.suspend holds it where it is" in routed(world).message
+    assert world.status().condition("Stalled").status == "False", "it is as was asked"
     assert world.status().stable.weight == 100
     not_accepted(world)
     world.edit(suspend=False)

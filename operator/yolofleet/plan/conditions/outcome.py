@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from yolofleet.api.status import ConditionType, Reason, Status
 from yolofleet.plan.conditions.situation import Situation
-from yolofleet.plan.conditions.statement import Statement
+from yolofleet.plan.conditions.statement import Statement, again
 from yolofleet.workloads.failures import PATIENCE
 
 _AS_ASKED = {Reason.SETTLED, Reason.SUSPENDED, Reason.PAUSED}
@@ -35,10 +35,11 @@ class _Past:
     generation: int
     now: datetime
 
-    def held_since(self, kind: ConditionType) -> datetime | None:
-        """Return since when `kind` has been False."""
-        was = self.status.condition(kind)
-        return was.last_transition_time if was and was.status == "False" else None
+    def held_since(self, statement: Statement) -> datetime | None:
+        """Return since when it has been told, in whatever words, as `statement` tells it."""
+        was = self.status.condition(statement.type)
+        same = was is not None and again(was).status is statement.status
+        return was.last_transition_time if was and same else None
 
     def was(self, kind: ConditionType) -> Statement | None:
         """Return what was said of this very generation, if it was True."""
@@ -81,13 +82,7 @@ def summary(missing: Statement | None, stuck: Statement | None) -> list[Statemen
 
 def patience(now: Situation, status: Status) -> timedelta | None:
     """Return when time alone makes something lasting; None when nothing waits for that."""
-    begun = [
-        condition.last_transition_time
-        for condition in status.conditions
-        if condition.type in _DEVIATIONS
-        and condition.status == "False"
-        and condition.reason not in _AS_ASKED
-    ]
+    begun = [each.last_transition_time for each in status.conditions if _is_bad(again(each))]
     begun += [
         seen.failure.since
         for seen in now.observed.revisions.values()
@@ -133,9 +128,10 @@ def _missing(now: Situation, statements: Sequence[Statement]) -> Iterator[Statem
 def _is_bad(statement: Statement) -> bool:
     if statement.reason == Reason.DEPLOYMENT_DELETED:
         return bool(statement.lasting)  # else it is made again
+    pending = statement.reason == Reason.ROUTE_PENDING  # not known for ever is no better than False
     return (
         statement.type in _DEVIATIONS
-        and statement.status is False
+        and (statement.status is False or pending)
         and statement.reason not in _AS_ASKED
     )
 
@@ -148,5 +144,5 @@ def _lasts(statement: Statement, past: _Past) -> bool:
     was = past.was(ConditionType.STALLED)
     if statement.lasting or (was and was.reason == statement.reason):
         return True
-    since = past.held_since(statement.type)
+    since = past.held_since(statement)
     return statement.lasting is None and since is not None and past.now - since >= PATIENCE

@@ -26,6 +26,7 @@ def traffic_routed(now: Situation) -> Statement:
             Reason.ROUTE_PENDING,
             f"the Service {now.detector.name} does not send to"
             f" {now.plan.answering or now.plan.stable} yet",
+            lasting=False,  # as soon as it is written
         )
     statement = first(
         (another_is_named, refused, not_there_yet, followed_by_nobody, short_of_capacity), now
@@ -103,11 +104,10 @@ def another_is_named(now: Situation) -> Statement | None:
     if (option := now.observed.moving) is None:
         message = f"spec.traffic.provider: {named}: hosts and weights {lacking(now.detector)}"
         return _say(False, Reason.MESH_ABSENT, f"{message}. {meanwhile}", lasting=True)
-    why, reason = _missing(option)
+    (why, reason), then = _missing(option), "once this is so"
     if option.routes:
-        why, reason = "spec.suspend holds it where it is", Reason.ROUTE_PENDING
-    message = f"{why}. The detector moves to {named} once this is so. {meanwhile}"
-    return _say(False, reason, message)
+        why, reason, then = "spec.suspend holds it where it is", Reason.SUSPENDED, "after that"
+    return _say(False, reason, f"{why}. The detector moves to {named} {then}. {meanwhile}")
 
 
 def _missing(option: RouterOption) -> tuple[str, Reason]:
@@ -175,7 +175,11 @@ def not_there_yet(now: Situation) -> Statement | None:
     has = {name: weight for name, weight in now.observed.weights.items() if weight}
     if has == {name: weight for name, weight in now.plan.weights.items() if weight}:
         return None
-    return _say(None, Reason.ROUTE_PENDING, f"waiting for the router: {_split(now)}")
+    if now.detector.spec.suspend:
+        message = f"spec.suspend holds the route as it is; after that it is to be {_split(now)}"
+        return _say(False, Reason.SUSPENDED, message)
+    message = f"waiting for the router: {_split(now)}"
+    return _say(None, Reason.ROUTE_PENDING, message, lasting=False)  # as soon as it is written
 
 
 def followed_by_nobody(now: Situation) -> Statement | None:
