@@ -104,6 +104,21 @@ def fail_in_the_dark(world: Any) -> None:
     turn(world)
 
 
+@pytest.mark.parametrize("rollout", [None, BLUE_GREEN | {"analysis": {"mode": "Disabled"}}])
+def test_what_was_shown_goes_with_what_asked_for_it(world, rollout):
+    """Else a detector would tell for ever of a revision that was judged before the last ones."""
+    begun(world, BLUE_GREEN)
+    fail_in_the_dark(world)
+    assert world.status().analysis.failed
+    world.edit(model=V1, rollout=rollout)
+    world.analysis = None  # nobody looks
+    world.settle()
+    assert world.status().analysis is None
+    world.edit(rollout=BLUE_GREEN)
+    world.settle()
+    assert world.status().analysis is None, "no workload has it noted any more"
+
+
 def paused_at_the_first_step(world: Any, new: str, *, minutes: int) -> Approval:
     """Let what has pods pass in the dark and fail at its first step; return what is offered."""
     shows(world, Verdict.PASS)

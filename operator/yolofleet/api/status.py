@@ -284,7 +284,7 @@ class Status(ApiModel):
     analysis: AnalysisStatus | None = Field(
         default=None,
         description="How the revision on its way, or on trial, was judged by spec.rollout.analysis,"
-        " and which ones failed. Absent until one is judged.",
+        " and which ones failed. Absent until one is judged, and where nothing is.",
     )
     autoscaling: AutoscalingStatus | None = Field(
         default=None,

@@ -228,10 +228,10 @@ def remembered(
 ) -> AnalysisStatus | None:
     """Return what the status is to say and remember of judging.
 
-    Once nobody is on trial, the evidence goes, and what it showed stays.
+    Once nobody is on trial, the evidence goes, and what it showed stays; all goes with what asked.
     """
     known = _known(observed, observed.analysis)
-    if observed.analysis is None and not known:
+    if detector.spec.rollout.analysis is None or (observed.analysis is None and not known):
         return None
     found = observed.analysis or AnalysisStatus()
     again = [name for name, each in known.items() if _tries_again(detector, found, each)]
