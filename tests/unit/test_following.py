@@ -120,6 +120,16 @@ def test_a_gateway_has_a_minute_to_accept_the_route_and_is_looked_at_then(at_the
     assert world.status().condition("Stalled").status == "True"
 
 
+def test_a_clock_that_is_set_back_begins_the_minute_anew_and_no_longer(at_the_edge):
+    world = at_the_edge
+    world.accepts = False
+    world.settle(2)
+    assert routed(world).reason == "RoutePending"
+    world.now -= timedelta(hours=1)
+    world.settle(4)
+    assert world.status().condition("Stalled").status == "True"
+
+
 def test_what_suspend_kept_waiting_is_no_delay_of_a_gateway(at_the_edge):
     world = at_the_edge
     world.edit(canary={"model": V2, "weight": 50})

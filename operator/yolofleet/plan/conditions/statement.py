@@ -45,7 +45,7 @@ def again(condition: Condition) -> Statement:
 def dated(
     statements: Sequence[Statement], before: Status, generation: int, now: datetime
 ) -> list[Condition]:
-    """Give each statement the time at which its status last changed."""
+    """Give each statement the time at which its status last changed. Clocks are set back."""
     conditions = []
     for statement in statements:
         was, status = before.condition(statement.type), _AS_STORED[statement.status]
@@ -57,7 +57,7 @@ def dated(
                     "reason": statement.reason,
                     "message": statement.message[:MAX_MESSAGE],
                     "lastTransitionTime": (
-                        was.last_transition_time if was and was.status == status else now
+                        min(was.last_transition_time, now) if was and was.status == status else now
                     ),
                     "observedGeneration": generation,
                 }
