@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from faults.traces import SPEC, B
 from memory_cluster.controllers import is_ready, revision_of
+from memory_cluster.faults import ALWAYS, Call, Refused
 from memory_cluster.keda import keda
 from memory_cluster.kuberay import KubeRay
 from memory_cluster.server import MERGE
@@ -17,6 +19,7 @@ from memory_cluster.world import NAMESPACE, World
 from yolofleet.api.names import Manifest
 from yolofleet.cluster import kinds
 from yolofleet.plan.floor import EVERY, WINDOW
+from yolofleet.runtime.kind import Kind
 
 EVERY_S, WINDOW_S = EVERY.total_seconds(), WINDOW.total_seconds()
 LOOK_S = EVERY_S + 0.5  # with the time for what comes of it
@@ -349,6 +352,7 @@ async def test_a_roll_back_in_the_middle_of_scaling_finds_the_whole_capacity() -
 
 AT_50 = {"strategy": "Canary", "steps": [{"weight": 50, "hold": "Approval"}]}
 BY_CPU = {"minReplicas": 2, "maxReplicas": 40}
+CANARY_OF_HALF = {"canary": {"model": B, "weight": 50}}
 
 
 def by_cpu(world: World, load: Load, *, all_of_it: int) -> None:
@@ -530,6 +534,44 @@ async def test_a_revision_called_off_in_mid_steps_leaves_stable_its_size() -> No
     await world.edit(model=SPEC["model"])
     await load.lasts(120)
     assert pods_by_revision(world) == {world.stable(): 5}
+
+
+def route_of(kind: Kind) -> Callable[[Call], bool]:
+    """Choose writes of what leads requests to one revision or another."""
+    return lambda call: bool(call.number) and (call.kind, call.name) == (kind.plural, "gate")
+
+
+@pytest.mark.parametrize(
+    ("route", "spec", "before", "edit"),
+    [
+        (kinds.VIRTUAL_SERVICE, {}, {}, {"model": B}),
+        (kinds.SERVICE, {"traffic": {"provider": "service"}}, {}, {"model": B}),
+        (kinds.VIRTUAL_SERVICE, {}, CANARY_OF_HALF, {"model": B, "canary": None}),
+        (kinds.VIRTUAL_SERVICE, {}, CANARY_OF_HALF, {"canary": None}),
+    ],
+    ids=["whole", "by a Service", "a canary", "a canary that is removed"],
+)
+async def test_no_autoscaler_takes_what_a_route_that_is_refused_is_to_bring(
+    route: Kind, spec: Any, before: Any, edit: Any
+) -> None:
+    """It sees no request come, and took pods; which were asked for again, and taken again."""
+    world, load = await scaled(BY_CPU, **spec)
+    by_cpu(world, load, all_of_it=10)
+    await load.lasts(4 * EVERY_S)
+    await world.edit(**before)
+    await load.lasts(6 * EVERY_S)
+    world.suffer(Refused(route_of(route), times=ALWAYS))
+    await world.edit(**edit)
+    await load.lasts(12 * EVERY_S)
+    assert replicas(world) >= 9
+    lifted = [write for write in writes_to(world, "horizontalpodautoscalers") if "patch" in write]
+    assert len(lifted) <= 2, "as it is made, and once more"
+    world.heal()
+    await load.lasts(3 * EVERY_S)
+    assert load.shares()[world.stable()] == 100
+    await load.lasts(6 * EVERY_S)
+    assert floor_of(world) == 2, "the autoscaler is free again"
+    assert not world.unsafe()
 
 
 async def test_an_autoscaler_of_ones_own_moves_it_within_the_bounds() -> None:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from yolofleet.api.analysis import Failed, Stage
 from yolofleet.api.detector import Detector, Provider
 from yolofleet.api.rollout import Strategy
+from yolofleet.api.status import ConditionType
 from yolofleet.plan.defaults import Defaults
 from yolofleet.plan.draining import draining
 from yolofleet.plan.first import is_unproved, measure, trial_of_the_first
@@ -178,7 +179,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     trial = _trial(detector, observed, release)
     back = _gives_back(observed, release, asked, split)
     least = given_back(detector, observed, release.stable) if back else 0
-    least = max(least, _still_needed(detector, observed, release))
+    least = max(least, _still_needed(detector, observed, release, split))
     shown = _shadow(detector, observed, release, trial, now)
     return Plan(
         stable=release.stable,
@@ -260,17 +261,32 @@ def _gives_back(
     )
 
 
-def _still_needed(detector: Detector, observed: Observed, release: Release) -> int:
-    """Return the replicas of stable that its autoscaler may not take while a route is pending.
+def _still_needed(
+    detector: Detector, observed: Observed, release: Release, split: Mapping[str, int]
+) -> int:
+    """Return the replicas of stable that its autoscaler may not take for a route that is to come.
 
-    The requests that it is to have may go where a route before led, so that it seems to need none:
+    The requests that it is to have go where the route led before, so that it seems to need none:
     where there is another one that has replicas.
     """
     asked, stable = detector.spec.autoscaled, release.stable
     others = any(each.replicas for name, each in observed.revisions.items() if name != stable)
     if asked is None or not others or sees_all(asked, observed, stable):
         return 0
-    return kept_until_accepted(observed, release, release.stable)
+    if _is_unwritten(observed, release, split):
+        have = (each.replicas for name, each in observed.revisions.items() if observed.weight(name))
+        return min(max(have, default=0), asked.max_replicas)
+    return kept_until_accepted(observed, release, stable)
+
+
+def _is_unwritten(observed: Observed, release: Release, split: Mapping[str, int]) -> bool:
+    """Say whether stable is to get requests that it has not, and something could not be written.
+
+    Else the route is written in this very pass.
+    """
+    goal = split[release.stable] if observed.splits else 100 * (release.answering == release.stable)
+    unwritten = observed.status.condition(ConditionType.WRITTEN) is not None
+    return unwritten and observed.weight(release.stable) < goal
 
 
 def _scaling(
