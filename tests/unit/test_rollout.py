@@ -1022,3 +1022,28 @@ def test_a_former_revision_keeps_the_pods_that_its_weight_needs():
     assert remaining(4, running=4, weight=50) == 2
     assert remaining(4, running=4, weight=1) == 1
     assert remaining(0, running=1, weight=100) == 0
+
+
+def test_a_status_that_is_lost_while_stable_comes_back_walks_no_step(world):
+    """Three of four of its pods carry what a step further leaves it: that shows nothing."""
+    steps = [{"weight": 10, "hold": "1m"}, {"weight": 50, "hold": "1m"}]
+    rollout = {"strategy": "Canary", "steps": steps}
+    world.edit(model=V1, replicas=4, rollout=rollout)
+    world.settle()
+    old = world.status().stable.revision
+    world.edit(model=V2)
+    world.settle(4)
+    world.edit(rollout=rollout | {"paused": True})
+    world.settle(1)
+    assert world.status().rollout.step == 1
+    world.deployments()[old]["status"]["availableReplicas"] = 0
+    for _ in range(2):
+        world.reconcile()
+    for _ in range(3):
+        world.run_pods(1)
+        world.reconcile()
+    assert (world.ready(old), world.weights()[old]) == (3, 75)
+    world.raw["status"] = {}
+    world.settle()
+    assert world.status().rollout.step == 1
+    assert world.weights()[old] == 90

@@ -206,17 +206,18 @@ def _reached(
     """Return up to which weight the steps count as walked when no status tells.
 
     That is the router's weight: a canary's that is promoted, or of a release whose status was lost.
-    But a revision may have more than its step gave it because nothing of the stable one was ready;
+    But a revision may have more than its step gave it because the stable one lacked pods;
     that is no step walked, and nobody's approval. Nor is a step walked that judges, as long as
     nothing of what it showed is known: it goes on from there, and what it walked is judged again.
     """
     ready, weight = observed.ready(stable), observed.weight(name)
     asked = _first_unapproved(detector, name, stages)
     first = stages[0].weight if stages else 1
-    if not stages or not ready or share_rounded_up(ready, full) < 100 - weight:
-        return min(first, 1)
     status = observed.status
     lost = status.stable is None or status.observed_generation >= detector.generation
+    lacks = lost and ready < observed.replicas(stable)
+    if not stages or not ready or lacks or share_rounded_up(ready, full) < 100 - weight:
+        return min(first, 1)
     bounds = [stages[-1].weight] if lost else []
     bounds += [asked] if asked is not None else []
     return max(min([weight, *bounds]), min(first, 1))
