@@ -29,7 +29,7 @@ from yoloserve.errors import (
 )
 from yoloserve.model.formats import Format
 from yoloserve.model.sources import http as source
-from yoloserve.model.sources import oci, store
+from yoloserve.model.sources import oci, pace, store
 from yoloserve.model.weights import fetch
 from yoloserve.settings import Settings
 
@@ -58,6 +58,7 @@ class Remote:
     sent: Callable[[], None] = lambda: None  # called after each answer
     hold: threading.Event | None = None  # half of the answer is sent before, half after it
     endless: dict[str, str] = field(default_factory=dict)  # what is moved, by much else to read
+    drips_s: float = 0  # between each byte of a body and the next
 
     @property
     def ranges(self) -> list[str | None]:
@@ -107,6 +108,11 @@ def remote() -> Iterator[Remote]:
                 self.wfile.flush()
                 told.hold.wait(60)
                 body = body[len(body) // 2 :]
+            if told.drips_s:
+                for each in body:
+                    self.wfile.write(bytes([each]))
+                    threading.Event().wait(told.drips_s)
+                return
             if told.cuts and status in (200, 206):
                 body = body[: told.cuts.pop(0)]
                 self.close_connection = True
@@ -216,7 +222,7 @@ def test_a_server_that_stays_unhappy_is_told(remote, asking, waits, tmp_path) ->
 def test_a_server_that_trickles_is_left(remote, asking, waits, monkeypatch) -> None:
     clock = iter(range(0, 10**9, 61))
     monkeypatch.setattr(source.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(source, "SLOWEST_BYTES_PER_S", 10**9)
+    monkeypatch.setattr(pace, "SLOWEST_BYTES_PER_S", 10**9)
     with pytest.raises(ModelDownloadFailed, match="bytes a second, less than"):
         fetch(asking(), Format.ONNX)
 
@@ -274,6 +280,26 @@ def test_a_process_that_is_killed_leaves_a_cache_the_next_one_uses(
     assert fetch(wanted, Format.ONNX).content == MODEL
     assert remote.ranges[-1] is not None
     assert in_cache(tmp_path) == [SHA256, "models"]
+
+
+def test_what_nobody_came_back_for_goes_with_the_next_download(remote, asking, tmp_path) -> None:
+    cached = store.Store(tmp_path / "cache" / "models")
+    left = []
+    for address in ("s3://old", "s3://held", "s3://new"):
+        with cached.unfinished(address) as part:
+            part.write_bytes(MODEL[:1000])
+            store.validator_of(part).write_text(ETAG)
+            left.append(part)
+    old, held, new = left
+    for part in (old, held):
+        then = time.time() - store.LEFT_S - 60
+        os.utime(part, (then, then))
+    with cached.unfinished("s3://held"):
+        fetch(asking(), Format.ONNX)
+        assert {each.name for each in (held, store.validator_of(held))} <= set(in_cache(tmp_path))
+    assert new.exists()
+    assert not old.exists()
+    assert not store.validator_of(old).exists()
 
 
 def test_processes_that_want_the_same_file_download_it_once(remote, asking) -> None:
@@ -488,6 +514,14 @@ def test_an_object_is_downloaded_in_ranges_with_a_signature(bucket, asking, monk
         f"bytes=600000-{len(MODEL) - 1}",
     ]
     assert all("AWS4-HMAC-SHA256" in headers["authorization"] for headers in got)
+
+
+def test_a_store_that_trickles_is_left(bucket, asking, monkeypatch) -> None:
+    monkeypatch.setattr(pace, "WINDOW_S", 0.5)
+    bucket.drips_s = 0.05
+    with pytest.raises(ModelDownloadFailed, match=r"^s3://models/gate.onnx sends \d+ bytes a s"):
+        fetch(asking(model="s3://models/gate.onnx"), Format.ONNX)
+    assert len([each for each in bucket.ranges if each]) == 1
 
 
 @pytest.mark.parametrize("address", ["s3://models/other.onnx", "s3://models", "s3://models/"])

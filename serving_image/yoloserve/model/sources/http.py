@@ -3,12 +3,13 @@
 import base64
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 
 from yoloserve.errors import ModelDownloadFailed, ModelNotFound, bare
+from yoloserve.model.sources.pace import paced
 from yoloserve.model.sources.store import discard, size_of, validator_of
 from yoloserve.settings import Settings
 
@@ -18,8 +19,6 @@ TRIES = 5  # in a row without a byte more
 MOST_TRIES = 100
 BACK_OFF_S = 0.5  # doubled each time
 LONGEST_WAIT_S = 30.0
-SLOWEST_BYTES_PER_S = 10_000
-WINDOW_S = 60.0
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 GONE = {404, 410}
 # httpx's own words have the beginning of a password in them, as what is no port.
@@ -160,21 +159,6 @@ def _require_room(size: int, most: int, url: str, part: Path) -> None:
     if size > most:
         discard(part)
         raise ModelDownloadFailed(f"{bare(url)} is larger than {most} bytes")
-
-
-def paced(chunks: Iterator[bytes], url: str) -> Iterator[bytes]:
-    """Pass a body on as it comes; a server that trickles would keep a pod starting for ever."""
-    since, received = time.monotonic(), 0
-    for chunk in chunks:
-        received += len(chunk)
-        yield chunk
-        if (took := time.monotonic() - since) > WINDOW_S:
-            if received < SLOWEST_BYTES_PER_S * took:
-                raise ModelDownloadFailed(
-                    f"{bare(url)} sends {received / took:.0f} bytes a second, less than "
-                    f"{SLOWEST_BYTES_PER_S}"
-                )
-            since, received = time.monotonic(), 0
 
 
 def _version(response: httpx.Response) -> str:

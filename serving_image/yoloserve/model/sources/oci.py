@@ -18,7 +18,8 @@ from yoloserve.errors import (
     ModelUnsupported,
     bare,
 )
-from yoloserve.model.sources.http import GONE, NO_URL, authorization, client, paced
+from yoloserve.model.sources.http import GONE, NO_URL, authorization, client
+from yoloserve.model.sources.pace import paced
 from yoloserve.settings import Settings
 
 ADDRESS = re.compile(

@@ -11,15 +11,36 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from yoloserve.errors import BackendUnsupported, ModelDownloadFailed, ModelNotFound, bare
+from yoloserve.model.sources.pace import Pace
 from yoloserve.model.sources.store import discard, size_of, validator_of
 
 R = TypeVar("R")
 RANGE = 8 * 2**20
+CHUNK = 2**20
 TRIES = 3  # of an object that is written anew while it is read
 
 
 class _Changed(Exception):
     """It is another object than was begun."""
+
+
+class _Paced:
+    """The body of a range, in the place of one that waits for its last byte however late that is.
+
+    botocore's own limit is on the time without a byte.
+    """
+
+    def __init__(self, body: Any, url: str) -> None:
+        self._body = body
+        self._url = url
+        self.close = body.close
+
+    async def read(self) -> bytes:
+        whole, pace = bytearray(), Pace(self._url)
+        while chunk := await self._body.read(CHUNK):
+            whole += chunk
+            pace.came(len(chunk))
+        return bytes(whole)
 
 
 def download(url: str, part: Path, *, most: int) -> None:
@@ -35,7 +56,7 @@ def download(url: str, part: Path, *, most: int) -> None:
         )
     if not path:
         raise ModelNotFound(f"there is no object in {bare(url)}: it names a bucket alone")
-    store = _store()
+    store = _store(url)
     for _ in range(TRIES):
         try:
             return _go_on(store, url, part, most)
@@ -80,7 +101,7 @@ def _version(details: Mapping[str, Any]) -> tuple[str, int]:
     return str(details.get("ETag", "")), int(details["size"])
 
 
-def _store() -> Any:
+def _store(url: str) -> Any:
     try:
         import botocore.session
         import s3fs
@@ -88,8 +109,16 @@ def _store() -> Any:
         raise BackendUnsupported(
             f"s3:// needs the package {error.name}: install the extra `s3`"
         ) from error
+
+    class Paced(s3fs.S3FileSystem):  # type: ignore[misc]  # untyped
+        async def _call_s3(self, *args: Any, **kwargs: Any) -> Any:
+            answer = await super()._call_s3(*args, **kwargs)
+            if "Body" in answer:
+                answer["Body"] = _Paced(answer["Body"], url)
+            return answer
+
     credentials = botocore.session.get_session().get_credentials()
-    return s3fs.S3FileSystem(
+    return Paced(
         anon=credentials is None,
         skip_instance_cache=True,
         local_expiry_check=True,  # of each range; not every store knows If-Match

@@ -3,13 +3,16 @@
 import fcntl
 import hashlib
 import logging
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 HASH_CHUNK = 2**20
+LOCK, PART = ".lock-", ".part-"
+LEFT_S = 86400.0  # who wanted it has been started anew many times since, if anybody still does
 
 
 class Store:
@@ -17,7 +20,8 @@ class Store:
 
     What is unfinished has a name that begins with a dot, and is gone on with by whoever comes next:
     a process may be killed at any moment. One at a time works on an address; the lock is the
-    kernel's, so it ends with its holder, on another node of a shared volume too.
+    kernel's, so it ends with its holder, on another node of a shared volume too. What nobody came
+    for is removed by who downloads another file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,13 +41,23 @@ class Store:
         """Hold the lock of an address, and give the path at which its download goes on."""
         self._folder.mkdir(parents=True, exist_ok=True)
         key = hashlib.sha256(address.encode()).hexdigest()[:32]
-        with (self._folder / f".lock-{key}").open("a") as lock:
+        with (self._folder / f"{LOCK}{key}").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 log.info("waiting", extra={"reason": "another process downloads it", "key": key})
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            yield self._folder / f".part-{key}"
+            self._sweep()
+            yield self._folder / f"{PART}{key}"
+
+    def _sweep(self) -> None:
+        for place in self._folder.glob(f"{LOCK}*"):  # locks stay: others may wait for them
+            part = self._folder / (PART + place.name.removeprefix(LOCK))
+            with suppress(OSError):  # nothing was left, or somebody goes on with it
+                if time.time() - part.stat().st_mtime >= LEFT_S:
+                    with place.open("a") as lock:
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        discard(part)
 
     def keep(self, part: Path, sha256: str) -> Path:
         """Give a finished file its name."""
