@@ -38,4 +38,6 @@ def test_fronts_that_are_asked_for_are_not_there_and_that_is_told(tmp_path: Path
     )
     assert ran.stdout.strip() == ""
     lines = [json.loads(line) for line in ran.stderr.splitlines()]
-    assert [line["asked"] for line in lines if line["message"] == "no front processes on Ray"] == [2]
+    assert [line["asked"] for line in lines if line["message"] == "no front processes on Ray"] == [
+        2
+    ]
