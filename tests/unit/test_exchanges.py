@@ -45,6 +45,7 @@ class Yard:
         self.allowed = allowed or Allowed()
         self.cache, self.version = Cache(self.allowed), 1
         self.asks, self.has = dict[str, dict[str, Any]](), dict[str, Places]()
+        self.rest = set[str]()  # for whom nothing is written
         self.cache.set_served(kinds.VIRTUAL_SERVICE, True)
         if two:
             self.gateway(two)
@@ -68,6 +69,22 @@ class Yard:
         legacy = {"kind": "VirtualService", "metadata": metadata, "spec": spec}
         self.cache.put(kinds.VIRTUAL_SERVICE, legacy)
 
+    def restart(self, allowed: Allowed, two: Sequence[str]) -> None:
+        """Have the operator read all anew, with other hosts allowed, and let in by the gateway."""
+        before, self.allowed, self.cache = self.cache, allowed, Cache(allowed)
+        for kind in (kinds.VIRTUAL_SERVICE, kinds.DETECTOR):
+            self.cache.set_served(kind, True)
+            for name in sorted(self.asks.keys() | self.has.keys()):
+                if known := before.named(kind, *home(name)):
+                    self.cache.put(kind, known.manifest())
+        self.gateway(two)
+
+    def answers(self, name: str) -> set[Claim]:
+        """Return where the route of a detector gets requests: not where a gateway shuts it out."""
+        route = self.cache.named(kinds.VIRTUAL_SERVICE, *home(name))
+        claims = route.standing.claims if route and route.standing else ()
+        return {(self.allowed.seen(gateway), host) for gateway, host in claims}
+
     def metadata(self, name: str, uid: str, year: str) -> dict[str, Any]:
         self.version += 1
         namespace, bare = home(name)
@@ -89,17 +106,21 @@ class Yard:
         self.cache.put(kinds.VIRTUAL_SERVICE, route)
         self.has[name] = hosts, gateways
 
-    def ask(self, name: str, places: Places, year: str = "2030") -> None:
-        """Edit a spec that was read, and can be followed."""
+    def ask(self, name: str, places: Places, year: str = "2030", why: str = "Ready") -> None:
+        """Edit a spec that was read, and can be followed. why: why not, if it cannot."""
         hosts, gateways = map(list, places)
         traffic = {"provider": "istio", "hosts": hosts, "gateways": gateways}
-        status = {"observedGeneration": 1, "conditions": [{"type": "Ready", "reason": "Ready"}]}
+        status = {"observedGeneration": 1, "conditions": [{"type": "Progressing", "reason": why}]}
         spec = {"model": {"uri": "demo://shapes"}, "traffic": traffic}
+        self.rest.discard(name)
+        self.rest |= {name} if why != "Ready" else set()
         self.asks[name] = {"metadata": self.metadata(name, name, year), "spec": spec}
         self.cache.put(kinds.DETECTOR, self.asks[name] | {"status": status})
 
     def look(self, name: str) -> bool:
         """Have a detector write what it may have; return whether that is another route."""
+        if name in self.rest:
+            return False
         live = self.has.get(name)
         seen = self.cache.elsewhere(key(name), self.asks[name], DEFAULTS)
         detector, shut = Detector.parse(self.asks[name]), seen.shut[Provider.ISTIO]
@@ -138,7 +159,7 @@ class Yard:
 
     def offered(self, name: str) -> set[Claim]:
         """Return what a detector would be given if nobody had anything but by a route."""
-        others = set().union(*(self.routed(each) for each in self.has if each != name))
+        others = set().union(*(self.answers(each) for each in self.has if each != name))
         seen = self.cache.elsewhere(key(name), self.asks[name], DEFAULTS)
         wish = product(*map(self.asks[name]["spec"]["traffic"].get, ("gateways", "hosts")))
         wanted = [claim(gateway, host, home(name)[0]) for gateway, host in wish]
@@ -155,7 +176,7 @@ class Yard:
 
 
 def twice(yard: Yard) -> list[Claim]:
-    every = [claim for name in yard.has for claim in yard.routed(name)]
+    every = [claim for name in yard.has for claim in yard.answers(name)]
     return sorted({claim for claim in every if every.count(claim) > 1})
 
 
@@ -312,6 +333,39 @@ def test_of_hosts_each_of_which_is_free_on_another_gateway_one_is_given() -> Non
     assert yard.has["d4"] == (["h2.test"], [TWO])
 
 
+@pytest.mark.parametrize("why", ["Suspended", "InvalidSpec"])
+def test_who_writes_nothing_holds_what_its_route_has_and_no_more(why: str) -> None:
+    """It was dark on the one gateway, and on the other one nobody was given it for that."""
+    yard = Yard({"d1": (["h3.test"], [ONE])})
+    yard.ask("d1", (["h1.test", "h3.test"], [ONE]), "2027", why)
+    yard.ask("d2", (["h1.test", "h2.test"], [ONE, TWO]), "2028")
+    yard.ask("d3", (["h1.test"], [TWO]), "2029")
+    yard.ask("d4", (["h3.test"], [ONE]), "2029")
+    yard.run(["d3", "d4", "d2"])
+    assert yard.has["d2"] == (["h1.test", "h2.test"], [ONE, TWO])
+    assert not yard.has.keys() & {"d3", "d4"}
+    yard.cache.remove(kinds.VIRTUAL_SERVICE, "route d2", 999)
+    yard.cache.remove(kinds.DETECTOR, "d2", 999)
+    assert "shop/d3" in yard.cache.routes.stirred()
+    yard.ask("d1", (["h1.test", "h3.test"], [ONE]), "2027")
+    yard.run(["d1"])
+    assert yard.has["d1"] == (["h1.test", "h3.test"], [ONE]), "once it writes it asks for all"
+
+
+def test_a_kept_host_that_its_gateway_shuts_out_keeps_others_from_no_other_host() -> None:
+    """Who decides who comes first took the route for a new one: it is given no b on the other."""
+    yard = Yard({"d1": (["a.test"], [TWO]), "d2": (["a.test"], [ONE])}, two=["*/b.test", "yard/*"])
+    yard.ask("d1", (["a.test", "b.test"], [ONE, TWO]), "2027")
+    yard.ask("d2", (["a.test"], [ONE]), "2028")
+    yard.ask("d3", (["b.test"], [ONE]), "2029")
+    yard.run()
+    assert yard.has == {
+        "d1": (["a.test", "b.test"], [TWO]),
+        "d2": (["a.test"], [ONE]),
+        "d3": (["b.test"], [ONE]),
+    }
+
+
 # inside the mesh
 
 
@@ -394,6 +448,18 @@ HOSTS = st.lists(
 )
 GATEWAYS = st.lists(st.sampled_from([ONE, TWO, MESH]), min_size=1, max_size=3, unique=True)
 PLACES = st.tuples(HOSTS, GATEWAYS)
+RULES: Final = [
+    [Allowed(), Allowed(gateways=(ONE, TWO)), Allowed(hosts=("b.web.test", "a.test"))],
+    [Allowed(gateways=(MESH, "infra/*")), Allowed(("c.web.test",), (ONE, MESH))],
+]
+"""Those of one list agree on whether a host inside the mesh is one detector's in all of it."""
+ENDS = st.sampled_from(["Ready", "Ready", "Suspended"])
+LISTED: Final = [
+    ["*/*"],
+    ["yard/c.web.test", "*/b.web.test"],
+    ["yard/*", "shop/a.test"],
+    ["yard/*"],
+]
 
 
 @given(
@@ -432,6 +498,33 @@ def test_no_host_has_two_routes_whatever_detectors_ask_for(
         offered = yard.offered(name) - yard.routed(name)
         assert refused or not offered, "nobody routes it, and it may be had"
     assert not exchanges(yard), "they wait for each other"
+
+
+@given(
+    st.lists(
+        st.tuples(PLACES, PLACES, st.sampled_from(["2028", "2029"]), ENDS), min_size=2, max_size=5
+    ),
+    st.permutations(NAMES),
+    st.sampled_from(RULES).flatmap(lambda some: st.tuples(*[st.sampled_from(some)] * 2)),
+    st.tuples(*[st.sampled_from(LISTED)] * 2),
+)
+def test_whatever_is_forbidden_later_each_host_is_answered_by_one_if_anybody_may_have_it(
+    asks: list[tuple[Places, Places, str, str]],
+    order: list[str],
+    rules: tuple[Allowed, Allowed],
+    listed: tuple[list[str], list[str]],
+) -> None:
+    yard = Yard({}, rules[0], listed[0])
+    for at in range(2):
+        for name, each in zip(NAMES, asks, strict=False):
+            yard.ask(name, each[at], each[2], each[3] if at else "Ready")
+        if at:
+            yard.restart(rules[1], listed[1])
+        yard.run([name for name in order if name in yard.asks])
+    assert not twice(yard)
+    for name in yard.asks.keys() - yard.rest:
+        assert not yard.look(name), "somebody was not woken"
+        assert not yard.offered(name) - yard.routed(name), "nobody routes it, and it may be had"
 
 
 def exchanges(yard: Yard) -> list[tuple[str, ...]]:

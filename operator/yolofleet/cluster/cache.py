@@ -26,14 +26,17 @@ from yolofleet.routers.claims import (
     as_named,
     moves,
     named_gateways,
+    rests,
     routed,
     shadowed,
     wanted,
+    wish_of,
 )
 from yolofleet.routers.doors import Doors
-from yolofleet.routers.exposure import Allowed, apart, fitting, kept_of, stopped
+from yolofleet.routers.exposure import Allowed, Limits, reach_of
 from yolofleet.routers.following import Mesh
 from yolofleet.routers.istio import delegates_of
+from yolofleet.routers.router import Places, Router
 from yolofleet.runtime import objects, store
 from yolofleet.runtime.compact import compact
 from yolofleet.runtime.kind import Kind
@@ -300,7 +303,7 @@ class Cache(Store[Entry]):
         key = super().put_entry(entry)
         left = self._left.get((entry.kind, entry.namespace), {}).pop(entry.uid, None)
         self._change(entry.uid, known.standing if known else left, entry.standing)
-        if entry.kind in kinds.ROUTERS.values() and entry.standing != (known and known.standing):
+        if entry.kind in kinds.ROUTERS.values():
             self._ask_anew_for(entry)
         if entry.kind is kinds.DETECTOR and not known:
             created = str(entry.manifest()["metadata"].get("creationTimestamp", ""))
@@ -435,32 +438,35 @@ class Cache(Store[Entry]):
     def _asking(self, detector: Entry) -> Entry:
         """Return the entry of a detector with what it asks for by the routers that there are."""
         raw = detector.manifest()
-        routers, absent, named = self.routers(), self.absent(raw), named_gateways(raw)
-        asked, router = wanted(raw, routers, absent), router_of(raw, routers, absent)
-        if not router.TAKES_ALL_HOSTS and self._allowed.against_export(named):
-            asked = apart(asked, self._live(router.KIND, detector))
-        claims = self._allowed.of(asked)
-        if claims != asked:
-            claims = stopped(claims, asked, kept_of(asked, self._live(router.KIND, detector)))
-        claims -= self.shut(router.KIND, detector.namespace, claims).keys()
-        if len({host for _, host in asked}) > router.MOST_HOSTS:
-            had = kept_of(asked, self._live(router.KIND, detector))
-            claims = fitting(raw, claims, had, router.MOST_HOSTS)
-        gateways = named - {MESH}
+        routers, absent = self.routers(), self.absent(raw)
+        wish, router = wish_of(raw, routers, absent), router_of(raw, routers, absent)
+        shut = self.shut(router.KIND, detector.namespace, wish.claims())
+        limits = Limits(self._allowed, shut, bare=router.TAKES_ALL_HOSTS, most=router.MOST_HOSTS)
+        gateways, live = named_gateways(raw) - {MESH}, self._live(router, detector)
+        reach = reach_of(wish, live, limits)
+        claims = reach.had if rests(raw) else frozenset(reach.claims.values())
         if not claims and not gateways:
             return replace(detector, standing=None)
-        since, moving = _since(raw["metadata"]), moves(raw)
+        hosts, there = reach.kept
         standing = Standing(
-            detector.key, since, claims, routed=False, moves=moving, gateways=gateways
+            detector.key,
+            _since(raw["metadata"]),
+            claims,
+            routed=False,
+            moves=moves(raw),
+            gateways=gateways,
+            kept=(hosts, frozenset(wish.claim(each, "")[0] for each in there - reach.idle)),
         )
         return replace(detector, standing=standing)
 
-    def _live(self, kind: str, detector: Entry) -> frozenset[Claim]:
-        """Return what the route of that kind of a detector has, whomever its gateways let in."""
-        of = (each for each in kinds.ROUTERS.values() if each.name == kind)
+    def _live(self, router: Router, detector: Entry) -> Places | None:
+        """Return what the route of a detector has by `router`, whomever its gateways let in."""
+        of = (each for each in kinds.ROUTERS.values() if each.name == router.KIND)
         found = (self.named(each, detector.namespace, detector.name) for each in of)
-        route = next((each for each in found if each and each.key == detector.key), None)
-        return routed(route.manifest()) if route else NOTHING
+        route = next((each.manifest() for each in found if each and each.key == detector.key), None)
+        if route is None or "deletionTimestamp" in route["metadata"]:
+            return None
+        return router.places(route.get("spec") or {})
 
     def _owner(self, entry: Entry) -> str:
         """Return whose child it is; pods are no children: they are found by `pods`."""

@@ -34,6 +34,8 @@ class Standing:
 
     key: the detector that it belongs to, or is; empty for a route of somebody else, which is
     `other` ("KIND NAMESPACE/NAME"): it has no claims, but areas of which it leaves nothing.
+    kept: of a detector, the hosts and gateways of its route from which it goes on, also those that
+    are no claims, as its gateways keep them for others: new ones have to be free beside them.
     """
 
     key: str
@@ -45,6 +47,7 @@ class Standing:
     other: str = ""
     gateways: frozenset[str] = frozenset()  # that a detector, or its route, names
     areas: tuple[Area, ...] = ()
+    kept: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 
     def covers(self, claim: Claim) -> bool:
         """Say whether it leaves nothing of `claim` to others."""
@@ -270,8 +273,9 @@ class Routes:
                 self._givable.pop(key, None)
 
     def _found_givable(self, key: str) -> frozenset[Claim]:
-        claims, had = self._claims(key), self._had.get(key, _NOTHING_HAD)
-        kept = claims & had.keys()
+        if key not in self._asked:
+            return _NONE
+        claims, kept = self._asked[key][1].claims, self._asked[key][1].kept
         unrouted = [
             each
             for each in claims
@@ -279,9 +283,9 @@ class Routes:
         ]
         free = self._unshadowed(key, unrouted)
         given, on = granted(
-            sorted({host for _, host in claims}),
-            sorted({gateway for gateway, _ in claims}),
-            ({host for _, host in kept}, {gateway for gateway, _ in kept}),
+            sorted({host for _, host in claims} | kept[0]),
+            sorted({gateway for gateway, _ in claims} | kept[1]),
+            kept,
             lambda gateway, host: (gateway, host) in free,
         )
         return frozenset(product(on, given))
@@ -417,7 +421,8 @@ class Routes:
         areas = tuple(
             Area(area.hosts, frozenset(map(self._seen, area.gateways))) for area in standing.areas
         )
-        return replace(standing, claims=claims, areas=areas)
+        kept = standing.kept[0], frozenset(map(self._seen, standing.kept[1]))
+        return replace(standing, claims=claims, areas=areas, kept=kept)
 
     def _note(self, uid: str, standing: Standing) -> None:
         index = self._index(standing)
@@ -532,7 +537,6 @@ def _namespace(name: str) -> str:
 
 _NONE: Final = frozenset[Claim]()
 _NOBODY: Final[Mapping[str, Since]] = MappingProxyType({})
-_NOTHING_HAD: Final = Counter[Claim]()
 _NO_HOSTS: Final = Hostnames()
 _AT_ONCE: Final = 1024
 """So many pairs of hosts are looked at at once: who has them is worked out together."""

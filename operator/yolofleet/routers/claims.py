@@ -4,7 +4,7 @@ A claim is what a spec asks for, and what a route that is there has. Reads what 
 stores without parsing it: it is asked of every object that passes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,6 +54,43 @@ class Crossing:
         return f"{self.mine} takes its requests from {self.other} of the detector {self.detector}"
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Where a detector asks to be routed: at each host on each gateway, which are listed once.
+
+    Hosts as routers compare them; gateways as NAMESPACE/NAME, or mesh.
+    """
+
+    name: str
+    namespace: str
+    hosts: tuple[str, ...]
+    gateways: tuple[str, ...]
+
+    def claim(self, gateway: str, host: str) -> Claim:
+        """Return what it claims with `host` on `gateway`."""
+        return claim(gateway, host, self.namespace)
+
+    def claims(self) -> frozenset[Claim]:
+        """Return all of it, but for hosts that nobody may have."""
+        found = set[Claim]()
+        for meshed in (True, False):  # what is no name for clients inside may be one at a gateway
+            where = [each for each in self.gateways if (each == MESH) is meshed]
+            proper = [host for host in self.hosts if where and not self.improper(host, where)]
+            found |= _product(proper, where, self.namespace)
+        return frozenset(found)
+
+    def improper(self, host: str, gateways: Sequence[str]) -> str:
+        """Say why nobody, or not this detector, may route `host` on `gateways`."""
+        return improper(host, gateways, own=f"{self.name}.{self.namespace}")
+
+
+def wish_for(name: str, namespace: str, hosts: Iterable[str], gateways: Iterable[str]) -> Wish:
+    """Return the wish of the detector `name` for `hosts` and `gateways` as a spec has them."""
+    full = (gateway_name(gateway, namespace) for gateway in gateways)
+    once, on = dict.fromkeys(map(normal, hosts)), dict.fromkeys(full)
+    return Wish(name, namespace, tuple(once), tuple(on))
+
+
 def below(host: str, wildcard: str) -> bool:
     """Say whether `wildcard` (*.example.com) would stand for `host`, were that nobody's."""
     return wildcard.startswith("*.") and host != wildcard and host.endswith(wildcard[1:])
@@ -69,32 +106,31 @@ def wildcards_over(host: str) -> list[str]:
 NOTHING: Final = frozenset[Claim]()
 
 
+def wish_of(
+    raw: Manifest, routers: Collection[Provider] = (), absent: Absent = NONE_ABSENT
+) -> Wish:
+    """Return where a detector asks to be routed; one that is on its way out asks for nothing.
+
+    routers: what of Istio and the Gateway API is there; absent: the gateways of each that are not.
+    """
+    metadata, traffic = raw["metadata"], (raw.get("spec") or {}).get("traffic") or {}
+    name, namespace = str(metadata["name"]), str(metadata["namespace"])
+    if "deletionTimestamp" in metadata or not isinstance(traffic, Mapping):
+        return Wish(name, namespace, (), ())
+    named = _named(traffic.get("hosts")) if traffic.get("hosts") else None
+    router = router_of(raw, routers, absent)
+    return wish_for(name, namespace, *router.asked(named, _named(traffic.get("gateways"))))
+
+
 def wanted(
     raw: Manifest, routers: Collection[Provider] = (), absent: Absent = NONE_ABSENT
 ) -> frozenset[Claim]:
-    """Return what a detector asks for, but for hosts that nobody may have.
-
-    One that is on its way out claims nothing. routers: what of Istio and the Gateway API is there;
-    absent: the gateways of each that are not.
-    """
-    metadata, traffic = raw["metadata"], (raw.get("spec") or {}).get("traffic") or {}
-    if "deletionTimestamp" in metadata or not isinstance(traffic, Mapping):
-        return NOTHING
-    namespace, gateways = str(metadata["namespace"]), _named(traffic.get("gateways"))
-    own = f"{metadata['name']}.{namespace}"
-    named = _named(traffic.get("hosts")) if traffic.get("hosts") else None
-    hosts, on = router_of(raw, routers, absent).asked(named, gateways)
-    found = set[Claim]()
-    for meshed in (True, False):  # what is no name for clients inside it may be one at a gateway
-        where = [each for each in on if (each == MESH) is meshed]
-        proper = [host for host in hosts if where and not improper(host, where, own=own)]
-        found |= _product(proper, where, namespace)
-    return frozenset(found)
+    """Return what a detector asks for, but for hosts that nobody may have."""
+    return wish_of(raw, routers, absent).claims()
 
 
-_STUCK: Final = frozenset(
-    {Reason.SUSPENDED, Reason.INVALID_SPEC, Reason.READ_FAILED, Reason.OPERATOR_FAILED}
-)
+_UNFOLLOWED: Final = frozenset({Reason.SUSPENDED, Reason.INVALID_SPEC})
+_STUCK: Final = _UNFOLLOWED | {Reason.READ_FAILED, Reason.OPERATOR_FAILED}
 
 
 def moves(raw: Manifest) -> bool:
@@ -102,14 +138,28 @@ def moves(raw: Manifest) -> bool:
 
     What its status does not speak of yet may be a spec that nobody can follow.
     """
-    status = raw.get("status") or {}
-    if status.get("observedGeneration") != raw["metadata"].get("generation"):
-        return False
-    reasons = {c.get("type"): c.get("reason") for c in status.get("conditions") or ()}
+    reasons = _told(raw)
     return (
-        ConditionType.WRITTEN not in reasons
+        reasons is not None
+        and ConditionType.WRITTEN not in reasons
         and reasons.get(ConditionType.PROGRESSING) not in _STUCK
     )
+
+
+def rests(raw: Manifest) -> bool:
+    """Say whether nothing is written for a detector until its spec is another one.
+
+    It holds what its route has, and no more: that would be dark for as long.
+    """
+    return (_told(raw) or {}).get(ConditionType.PROGRESSING) in _UNFOLLOWED
+
+
+def _told(raw: Manifest) -> Mapping[Any, Any] | None:
+    """Return the reasons in its status by their conditions, if that speaks of the spec as it is."""
+    status = raw.get("status") or {}
+    if status.get("observedGeneration") != raw["metadata"].get("generation"):
+        return None
+    return {c.get("type"): c.get("reason") for c in status.get("conditions") or ()}
 
 
 def routed(route: Manifest) -> frozenset[Claim]:

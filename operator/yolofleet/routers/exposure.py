@@ -6,13 +6,16 @@ decides. Nothing more is added to it than what it may have.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from yolofleet.api.detector import Detector
-from yolofleet.api.hosts import EVERY_HOST, FEWER, MESH, MOST_NAMED, gateway_name, normal, texts
-from yolofleet.api.names import Manifest
+from yolofleet.api.hosts import EVERY_HOST, FEWER, MESH, MOST_NAMED, gateway_name, normal
 from yolofleet.api.status import Reason
-from yolofleet.routers.claims import Claim, as_named, claim, improper
+from yolofleet.routers.claims import Claim, Wish, as_named, claim, wish_for
 from yolofleet.routers.following import Followed, Following
+
+Live = tuple[Collection[str], Collection[str]]
+"""The hosts and the gateways of a route that is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,6 @@ class Allowed:
             " admin (traffic.allowedGateways of the chart)"
         )
 
-    def of(self, claims: Collection[Claim]) -> frozenset[Claim]:
-        """Return those of `claims` that may be routed."""
-        gateways = {each for each, _ in claims if not self.against_gateway(as_named(each))}
-        hosts = {each for _, each in claims if not self.against_host(each)}
-        return frozenset(each for each in claims if each[0] in gateways and each[1] in hosts)
-
     def seen(self, gateway: str) -> str:
         """Return as which one the gateway of a claim counts.
 
@@ -74,67 +71,6 @@ class Allowed:
             " all namespaces; remove mesh, or ask the cluster's admin (mesh in"
             " traffic.allowedGateways of the chart)"
         )
-
-
-def apart(claims: frozenset[Claim], had: Collection[Claim]) -> frozenset[Claim]:
-    """Return what a route that has `had` may come to have of `claims` on `mesh` beside gateways.
-
-    Where these may not stand together: of the rest it would be the holder, and never be given it.
-    """
-    inside = frozenset(each for each in claims if as_named(each[0]) == MESH)
-    if had and all(as_named(gateway) == MESH for gateway, _ in had):
-        return inside
-    kept = claims.intersection(had)
-    if not kept & inside:
-        return claims - inside
-    hosts = {host for _, host in kept}  # which it may be given on a further gateway
-    return kept | {each for each in claims - inside if each[1] in hosts}
-
-
-def fitting(
-    raw: Manifest, claims: frozenset[Claim], had: Collection[Claim], most: int
-) -> frozenset[Claim]:
-    """Return for which of its `claims` the route of `raw` has room, if it has `had` by now.
-
-    Of the others it would be the holder, and never be given them. What it has takes room, whether
-    it may have it or not.
-    """
-    has = _hosts(had)
-    counted = has | _hosts(claims)
-    asked = map(normal, texts(raw["spec"]["traffic"]["hosts"]))
-    room = with_room([host for host in asked if host in counted], has, most)
-    return frozenset(each for each in claims if each[1] in room)
-
-
-def stopped(
-    claims: frozenset[Claim], asked: frozenset[Claim], had: Collection[Claim]
-) -> frozenset[Claim]:
-    """Return what of the allowed `claims` of all that is `asked` a route that has `had` may have.
-
-    While it is on a gateway where nothing is allowed, a new host beside one that it keeps would be
-    there too; and what it keeps that is not allowed would be on a new gateway. It gets neither, and
-    would be the holder.
-    """
-    may, hosts, on = _gateways(claims), _hosts(had), _gateways(had)
-    if not _gateways(asked) & on <= may:
-        claims = frozenset(each for each in claims if each[1] in hosts)
-    if not _hosts(asked) & hosts <= _hosts(claims):
-        claims = frozenset(each for each in claims if each[0] in on)
-    return claims
-
-
-def kept_of(asked: frozenset[Claim], had: frozenset[Claim]) -> frozenset[Claim]:
-    """Return what a route has, `had`, if it goes on from there: if some of it is `asked` still."""
-    goes_on = _hosts(asked) & _hosts(had) and _gateways(asked) & _gateways(had)
-    return had if goes_on else frozenset()
-
-
-def _hosts(claims: Collection[Claim]) -> set[str]:
-    return {host for _, host in claims}
-
-
-def _gateways(claims: Collection[Claim]) -> set[str]:
-    return {gateway for gateway, _ in claims}
 
 
 def _below(host: str, pattern: str) -> bool:
@@ -166,7 +102,7 @@ class Exposure:
 
 def expose(
     detector: Detector,
-    live: tuple[Collection[str], Collection[str]] | None,
+    live: Live | None,
     taken: Mapping[Claim, str],
     allowed: Allowed,
     *,
@@ -182,32 +118,28 @@ def expose(
     delegates). shut: claims that a gateway keeps for other namespaces, and whom it lets in.
     most: for so many hosts a route has room.
     """
-    inside = live is not None and set(live[1]) == {MESH}
-    asked = _Asked(detector, taken, shut or {}, allowed, exported=not bare, inside=inside)
     traffic, namespace = detector.spec.traffic, detector.namespace
-    hosts = list(dict.fromkeys(normal(host) for host in traffic.hosts))
-    if not hosts and not (bare and any(gateway != MESH for gateway in traffic.gateways)):
+    written = {gateway_name(each, namespace): each for each in traffic.gateways}
+    if not traffic.hosts and not (bare and written.keys() - {MESH}):
         return Exposure(routes=True, hosts=(), gateways=tuple(traffic.gateways))
-    names = hosts or [EVERY_HOST]
-    written = {gateway_name(each, namespace): each for each in traffic.gateways or [MESH]}
-    denials = tuple(asked.denials(names, list(written.values())))
-    if not denials and len(hosts) <= most:
-        all_of_them = written.values() if traffic.gateways else ()
-        return Exposure(routes=True, hosts=tuple(hosts), gateways=tuple(all_of_them))
-    kept = _kept(live, names, list(written), namespace)
-    possible = [h for h in names if h in kept[0] or any(asked.fits(g, h) for g in written)]
-    room = with_room(possible, kept[0], most)
-    denials += tuple(_no_room(host, most) for host in possible if host not in room)
-    # A gateway that passes over all of it is no hindrance to what others may take in.
-    idle = {gateway for gateway in kept[1] if all(asked.is_shut(gateway, h) for h in names)}
-    given, on = granted(room, list(written), kept, lambda g, h: g in idle or asked.may(g, h))
+    hosts, gateways = traffic.hosts or [EVERY_HOST], written or {MESH: MESH}
+    wish = wish_for(detector.name, namespace, hosts, gateways)
+    limits = Limits(allowed, shut or {}, bare=bare, most=most)
+    denials = tuple(_Asked(wish, live, limits).denials(taken))
+    if not denials and len(traffic.hosts) <= most:
+        named = wish.hosts if traffic.hosts else ()
+        return Exposure(routes=True, hosts=named, gateways=tuple(written.values()))
+    reach = reach_of(wish, live, limits)
+    denials += tuple(_no_room(host, most) for host in reach.crowded)
+    given, on = reach.given(lambda claim: claim not in taken)
     if not given and live is None:
         return Exposure(routes=False, hosts=(), gateways=(), denials=denials)
     if not given:
         return unchanged(live or ((), ()), denials)
-    named = () if given == [EVERY_HOST] and not hosts else tuple(given)
-    gateways = tuple(written[each] for each in on)
-    return Exposure(routes=True, hosts=named, gateways=gateways, denials=denials)
+    named = tuple(given) if traffic.hosts or given != [EVERY_HOST] else ()
+    return Exposure(
+        routes=True, hosts=named, gateways=tuple(gateways[g] for g in on), denials=denials
+    )
 
 
 def with_room(hosts: Sequence[str], kept: Collection[str], most: int) -> list[str]:
@@ -221,9 +153,7 @@ def with_room(hosts: Sequence[str], kept: Collection[str], most: int) -> list[st
     return [host for host in hosts if host in room]
 
 
-def unchanged(
-    live: tuple[Collection[str], Collection[str]], denials: tuple[Denial, ...] = ()
-) -> Exposure:
+def unchanged(live: Live, denials: tuple[Denial, ...] = ()) -> Exposure:
     """Return what the route that is there has: but for its weights, what serves keeps serving."""
     hosts, gateways = live
     named = () if list(hosts) == [EVERY_HOST] else tuple(hosts)
@@ -231,64 +161,143 @@ def unchanged(
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What is said against each host on each gateway.
+class Limits:
+    """What bounds the route of a detector, whoever else asks for the same.
 
-    exported: proxies of other namespaces see a route on gateways. inside: the route that is there
-    is in the mesh alone.
+    shut: claims that a gateway keeps for other namespaces, and whom it lets in. bare: whether
+    a route without hosts answers to all. most: for so many hosts it has room.
     """
 
-    detector: Detector
-    taken: Mapping[Claim, str]
-    shut: Mapping[Claim, str]
     allowed: Allowed
-    exported: bool
-    inside: bool
+    shut: Mapping[Claim, str]
+    bare: bool
+    most: int
 
-    def may(self, gateway: str, host: str) -> bool:
-        """Say whether a new route may have `host` on `gateway`."""
-        taken = claim(gateway, host, self.detector.namespace) in self.taken
-        return not taken and self.fits(gateway, host)
 
-    def fits(self, gateway: str, host: str) -> bool:
-        """Say whether it might, whoever has it now: so much of a wish is a claim, and has room."""
-        wrong = self._host(host, [gateway]) or self._gateway(gateway)
-        return not (wrong or self.is_shut(gateway, host))
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the route of a detector could have of its wish, as others leave it this or that.
+
+    kept: what of the wish the route that is there has: from there it goes on. idle: gateways of it
+    that pass over all of the wish, and so are no hindrance to what others may take in. claims: what
+    it could have, by gateway and host: not more, for who holds what it is never given keeps it from
+    others. crowded: hosts for which there is no room.
+    """
+
+    hosts: tuple[str, ...]
+    gateways: tuple[str, ...]
+    kept: tuple[frozenset[str], frozenset[str]]
+    idle: frozenset[str]
+    claims: Mapping[tuple[str, str], Claim]
+    crowded: tuple[str, ...]
+
+    @property
+    def had(self) -> frozenset[Claim]:
+        """Return what of its claims the route that is there has."""
+        hosts, gateways = self.kept
+        had = (self.claims.get(each) for each in product(gateways, hosts))
+        return frozenset(each for each in had if each)
+
+    def given(self, free: Callable[[Claim], bool]) -> tuple[list[str], list[str]]:
+        """Return the hosts and gateways of the route where `free` says what others leave."""
+
+        def may(gateway: str, host: str) -> bool:
+            found = self.claims.get((gateway, host))
+            return gateway in self.idle or (found is not None and free(found))
+
+        return granted(self.hosts, self.gateways, self.kept, may)
+
+
+def reach_of(wish: Wish, live: Live | None, limits: Limits) -> Reach:
+    """Return what of `wish` the route may come to have that has `live` now.
+
+    It has each of its hosts on each of its gateways: beside what it keeps there is a new host only
+    where that fits on all of these gateways, and a new gateway only for all of these hosts.
+    """
+    asked = _Asked(wish, live, limits)
+    fits = asked.fitting()
+    kept, there = asked.kept()
+    idle = frozenset(g for g in there if all(asked.is_shut(g, h) for h in wish.hosts))
+    on = [g for g in wish.gateways if g in there or all((g, h) in fits for h in kept)]
+    possible = [
+        host
+        for host in wish.hosts
+        if host in kept
+        or (any((g, host) in fits for g in on) and all((g, host) in fits for g in there - idle))
+    ]
+    room = with_room(possible, kept, limits.most)
+    could = {(g, h) for g, h in product(on, room) if (g, h) in fits or (g in there and h in kept)}
+    return Reach(
+        tuple(room),
+        tuple(on),
+        (kept, there),
+        idle,
+        {(g, h): wish.claim(g, h) for g, h in could if not asked.is_shut(g, h)},
+        tuple(host for host in possible if host not in room),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is said against each host on each gateway."""
+
+    wish: Wish
+    live: Live | None
+    limits: Limits
+
+    def fitting(self) -> set[tuple[str, str]]:
+        """Return on which gateways it may have which hosts, whoever has them now."""
+        gateways = [each for each in self.wish.gateways if not self._gateway(each)]
+        fits = set[tuple[str, str]]()
+        for meshed in (True, False):
+            on = [each for each in gateways if (each == MESH) is meshed]
+            hosts = [each for each in self.wish.hosts if on and not self._host(each, on)]
+            fits |= {(g, h) for g, h in product(on, hosts) if not self.is_shut(g, h)}
+        return fits
+
+    def kept(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Return what of the wish the route that is there has already."""
+        hosts, gateways = self.live or ((), ())
+        full = (gateway_name(gateway, self.wish.namespace) for gateway in gateways)
+        kept = frozenset(self.wish.hosts).intersection(map(normal, hosts))
+        there = frozenset(self.wish.gateways).intersection(full)
+        return (kept, there) if kept and there else (frozenset(), frozenset())
 
     def is_shut(self, gateway: str, host: str) -> bool:
         """Say whether the gateway keeps it for other namespaces."""
-        return claim(gateway, host, self.detector.namespace) in self.shut
+        return bool(self.limits.shut) and self.wish.claim(gateway, host) in self.limits.shut
 
-    def denials(self, hosts: Sequence[str], gateways: Sequence[str]) -> Iterator[Denial]:
+    def denials(self, taken: Mapping[Claim, str]) -> Iterator[Denial]:
+        """Say what of the wish may not be routed, or is `taken`, and by whom."""
+        namespace, gateways = self.wish.namespace, self.wish.gateways
         for gateway in gateways:
             if message := self._gateway(gateway):
                 yield Denial(Reason.HOST_NOT_ALLOWED, message)
-        for host in hosts:
+        for host in self.wish.hosts:
             if denial := self._host(host, gateways):
                 yield denial
                 continue
             for gateway in gateways:
-                where = gateway_name(gateway, self.detector.namespace)
-                wish = claim(gateway, host, self.detector.namespace)
-                if listed := self.shut.get(wish):
-                    message = shut_to(self.detector.namespace, listed, (where, host))
+                claim = self.wish.claim(gateway, host)
+                if listed := self.limits.shut.get(claim):
+                    message = shut_to(namespace, listed, (gateway, host))
                     yield Denial(Reason.HOST_NOT_ALLOWED, message)
-                elif other := self.taken.get(wish):
-                    yield Denial(Reason.HOST_TAKEN, taken_by(other, (where, host)))
+                elif other := taken.get(claim):
+                    yield Denial(Reason.HOST_TAKEN, taken_by(other, (gateway, host)))
 
     def _host(self, host: str, gateways: Sequence[str]) -> Denial | None:
-        own = f"{self.detector.name}.{self.detector.namespace}"
-        bare = not self.detector.spec.traffic.hosts
-        if not bare and (wrong := improper(host, gateways, own=own)):
+        every = self.limits.bare and self.wish.hosts == (EVERY_HOST,)
+        if not every and (wrong := self.wish.improper(host, gateways)):
             return Denial(Reason.HOST_REFUSED, f"spec.traffic.hosts: {host}: {wrong}")
-        message = self.allowed.against_host(host)
+        message = self.limits.allowed.against_host(host)
         return Denial(Reason.HOST_NOT_ALLOWED, message) if message else None
 
     def _gateway(self, gateway: str) -> str:
-        name = gateway_name(gateway, self.detector.namespace)
-        message = self.allowed.against_gateway(name)
-        if not message and self.exported and (name == MESH) is not self.inside:
-            message = self.allowed.against_export(self.detector.spec.traffic.gateways)
+        message = self.limits.allowed.against_gateway(gateway)
+        inside = self.live is not None and set(self.live[1]) == {MESH}
+        # Proxies of other namespaces see a route on gateways; not one of the Gateway API inside.
+        if not message and not self.limits.bare and (gateway == MESH) is not inside:
+            message = self.limits.allowed.against_export(self.wish.gateways)
         return message
 
 
@@ -337,26 +346,10 @@ def _no_room(host: str, most: int) -> Denial:
     return Denial(Reason.HOST_REFUSED, message)
 
 
-def _kept(
-    live: tuple[Collection[str], Collection[str]] | None,
-    hosts: Sequence[str],
-    gateways: Sequence[str],
-    namespace: str,
-) -> tuple[list[str], list[str]]:
-    """Return what of the wish the route that is there has already."""
-    if live is None:
-        return [], []
-    has = {normal(host) for host in live[0]}
-    on = {gateway_name(gateway, namespace) for gateway in live[1]}
-    kept = [host for host in hosts if host in has]
-    there = [gateway for gateway in gateways if gateway in on]
-    return (kept, there) if kept and there else ([], [])
-
-
 def granted(
     hosts: Sequence[str],
     gateways: Sequence[str],
-    before: tuple[Collection[str], Collection[str]],
+    before: Live,
     may: Callable[[str, str], bool],
 ) -> tuple[list[str], list[str]]:
     """Return the hosts and gateways for a route: what is kept, and what may be added to it.
