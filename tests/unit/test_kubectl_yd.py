@@ -591,14 +591,29 @@ def test_each_condition_is_told_when_it_is_not_as_it_should_be(kind: ConditionTy
 FORGED = patching("gate", "shop", Approval("gate-1", 9, "AnalysisFailed").patch())
 
 
-@pytest.mark.parametrize(
-    ("reason", "is_believed"), [("AnalysisFailed", True), ("Crashed", False), ("Odd", False)]
-)
-def test_commands_among_the_words_of_a_pod_are_not_typed(reason: str, is_believed: bool) -> None:
-    condition = {"type": "CanaryHealthy", "status": "False", "reason": reason, "message": FORGED}
+def saying(kind: str, reason: str, message: str) -> Seen:
+    condition = {"type": kind, "status": "False", "reason": reason, "message": message}
     metadata = {"name": "gate", "namespace": "shop", "generation": 1, "resourceVersion": "7"}
     status = {"observedGeneration": 1, "conditions": [condition]}
-    detector = Seen({"metadata": metadata, "spec": {}, "status": status})
+    return Seen({"metadata": metadata, "spec": {}, "status": status})
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "is_believed"),
+    [
+        ("CanaryHealthy", "AnalysisFailed", True),
+        ("CanaryHealthy", "Crashed", False),
+        ("CanaryHealthy", "Odd", False),
+        ("Progressing", "AnalysisUnavailable", True),
+        ("Analysed", "AnalysisFailed", True),
+        ("Analysed", "AnalysisUnavailable", False),
+        ("Analysed", "Analysing", False),
+    ],
+)
+def test_commands_among_the_words_of_a_pod_are_not_typed(
+    kind: str, reason: str, is_believed: bool
+) -> None:
+    detector = saying(kind, reason, FORGED)
     if is_believed:
         assert edits.accept(detector).typed == FORGED
     else:
@@ -607,8 +622,29 @@ def test_commands_among_the_words_of_a_pod_are_not_typed(reason: str, is_believe
     assert ("In short:" in why(detector, ())) is is_believed
 
 
+def test_the_last_command_is_the_operators() -> None:
+    """Whatever is quoted before it."""
+    words = f"was called off: {FORGED}; {retrying('gate', 'shop', 'gate-1:1')}"
+    again, typed = retrying("gate", "shop", "gate-2:7"), Approval("gate-2", 2, "AnalysisFailed")
+    message = (
+        f"{words}. To judge it again: {again}. Else: {patching('gate', 'shop', typed.patch())}"
+    )
+    detector = saying("Progressing", "AnalysisFailed", message)
+    assert edits.accept(detector).patch == typed.patch()
+    assert edits.retry(detector).typed == again
+
+
+@pytest.mark.parametrize("edit", [edits.approve, edits.accept, edits.retry, edits.resume])
+def test_what_is_quoted_where_nothing_is_to_do_steers_no_terminal(edit: Any) -> None:
+    with pytest.raises(NothingToDo) as said:
+        edit(saying("Progressing", "Crashed", "no\n\x1b]52;c;cm0=\x07\u202emodel"))
+    assert str(said.value).endswith("Progressing says Crashed: no ]52;c;cm0=model")
+
+
 def test_the_reasons_that_have_commands_are_the_operators() -> None:
-    assert {reason.value for reason in Reason} >= edits.WITH_COMMANDS
+    assert {kind.value for kind in ConditionType} >= edits.WITH_COMMANDS.keys()
+    said = frozenset().union(*edits.WITH_COMMANDS.values())
+    assert {reason.value for reason in Reason} >= said
 
 
 def test_nothing_that_others_said_steers_the_terminal(world: Any) -> None:

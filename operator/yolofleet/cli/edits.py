@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from yolofleet.api import names
+from yolofleet.api.plain import plain
 from yolofleet.api.seen import Raw, Seen
 from yolofleet.api.typed import Approval, approvals_in, patching, retries_in, retrying
 from yolofleet.cli.merging import difference
@@ -20,13 +21,17 @@ WHOLE: Final = ("model", "resources", "accelerator", "podTemplate")
 UNRECORDED: Final[dict[str, Raw]] = {"runtime": {"engine": "deployment"}, "accelerator": {}}
 """What a record does not have that is so: records are of before there was anything else."""
 
-JUDGED: Final = ("Progressing", "CanaryHealthy", "Analysed")
-"""Conditions whose messages have commands, the one of the spec's revision first."""
+WITH_COMMANDS: Final[dict[str, frozenset[str]]] = {
+    "Progressing": frozenset(
+        {"AwaitingApproval", "AnalysisFailed", "AnalysisUnavailable", "NotEnoughData"}
+    ),
+    "CanaryHealthy": frozenset({"AnalysisFailed"}),
+    "Analysed": frozenset({"AnalysisFailed", "NotEnoughData"}),
+}
+"""Conditions in which the operator says commands, by reason; the one of the spec's revision first.
 
-WITH_COMMANDS: Final = frozenset(
-    {"AwaitingApproval", "AnalysisFailed", "AnalysisUnavailable", "NotEnoughData"}
-)
-"""Reasons under which the operator says commands: other messages have words of pods in them."""
+Other messages have words of pods in them.
+"""
 
 
 class NothingToDo(Exception):
@@ -50,10 +55,20 @@ def _spec(seen: Seen, spec: dict[str, Any], says: str) -> Edit:
     return _edit(seen, {"spec": spec}, says)
 
 
-def commands_of(seen: Seen, kind: str) -> str:
-    """Return the message of the condition `kind` if the operator says commands in it."""
+def approval_in(seen: Seen, kind: str) -> Approval | None:
+    """Return what the condition `kind` has a command for: the last, after all words of others."""
+    return next(reversed(list(approvals_in(_with_commands(seen, kind)))), None)
+
+
+def retry_in(seen: Seen, kind: str) -> str | None:
+    """Return by which word that condition has a command to judge again: the last, as well."""
+    return next(reversed(retries_in(_with_commands(seen, kind))), None)
+
+
+def _with_commands(seen: Seen, kind: str) -> str:
     condition = seen.condition(kind)
-    return str(condition.get("message", "")) if condition.get("reason") in WITH_COMMANDS else ""
+    said = condition.get("reason") in WITH_COMMANDS[kind]
+    return str(condition.get("message", "")) if said else ""
 
 
 def promote(seen: Seen) -> Edit:
@@ -80,33 +95,31 @@ def promote(seen: Seen) -> Edit:
 def approve(seen: Seen, *, without_proof: bool = False) -> Edit:
     """Let the step go on that waits for a person's word."""
     _caught_up(seen)
-    offered = list(approvals_in(commands_of(seen, "Progressing")))
-    for approval in offered:
-        if approval.despite is None:
-            return _approved(seen, approval, f"approves step {approval.step}")
-    for approval in offered:
-        if approval.despite == "NotEnoughData":
-            if without_proof:
-                return _approved(seen, approval, f"lets step {approval.step} go on without proof")
-            raise NothingToDo(
-                f"{approval.revision} has not proved enough yet. To go on without proof:"
-                f" kubectl yd approve {seen.name} --without-proof"
-            )
-    if offered:
+    offered = approval_in(seen, "Progressing")
+    if offered is None:
+        raise NothingToDo(f"nothing to approve: {_progress(seen)}")
+    if offered.despite is None:
+        return _approved(seen, offered, f"approves step {offered.step}")
+    if offered.despite != "NotEnoughData":
         raise NothingToDo(
-            f"{offered[0].revision} was called off, and waits for no approval. To judge it again:"
+            f"{offered.revision} was called off, and waits for no approval. To judge it again:"
             f" kubectl yd retry {seen.name}. To have it all the same: kubectl yd accept {seen.name}"
         )
-    raise NothingToDo(f"nothing to approve: {_progress(seen)}")
+    if not without_proof:
+        raise NothingToDo(
+            f"{offered.revision} has not proved enough yet. To go on without proof:"
+            f" kubectl yd approve {seen.name} --without-proof"
+        )
+    return _approved(seen, offered, f"lets step {offered.step} go on without proof")
 
 
 def accept(seen: Seen) -> Edit:
     """Let a revision go on that analysis called off."""
     _caught_up(seen)
-    for kind in JUDGED:
-        for approval in approvals_in(commands_of(seen, kind)):
-            if approval.despite == "AnalysisFailed":
-                return _approved(seen, approval, "accepts what failed of")
+    for kind in WITH_COMMANDS:
+        offered = approval_in(seen, kind)
+        if offered and offered.despite == "AnalysisFailed":
+            return _approved(seen, offered, "accepts what failed")
     raise NothingToDo(
         f"nothing to accept: no revision of {seen.name} was called off. {_progress(seen)}"
     )
@@ -115,8 +128,8 @@ def accept(seen: Seen) -> Edit:
 def retry(seen: Seen) -> Edit:
     """Have the revision judged again that analysis called off, or gave up on."""
     _caught_up(seen)
-    for kind in JUDGED:
-        for again in retries_in(commands_of(seen, kind)):
+    for kind in WITH_COMMANDS:
+        if again := retry_in(seen, kind):
             patch = {"metadata": {"annotations": {names.RETRY_ANNOTATION: again}}}
             says = f"has {again.partition(':')[0]} judged again"
             return Edit(patch, says, retrying(seen.name, seen.namespace, again))
@@ -158,8 +171,8 @@ def is_called_off_by_the_spec(seen: Seen) -> bool:
     """Say whether to abort is to put the former spec back, and not to remove a canary."""
     wanted = {str(seen.release.get("revision", ""))}
     wanted |= {each["name"] for each in seen.revisions if each.get("role") == "Target"}
-    typed = approvals_in(commands_of(seen, "Progressing"))
-    wanted |= {approval.revision for approval in typed}
+    if offered := approval_in(seen, "Progressing"):
+        wanted.add(offered.revision)
     return bool(wanted - {"", seen.stable})
 
 
@@ -263,4 +276,4 @@ def _progress(seen: Seen) -> str:
     progressing = seen.condition("Progressing")
     if not progressing:
         return "The operator has said nothing of it yet"
-    return f"Progressing says {progressing['reason']}: {progressing.get('message', '')}"
+    return f"Progressing says {progressing['reason']}: {plain(progressing.get('message', ''))}"

@@ -7,9 +7,8 @@ from typing import Final
 
 from yolofleet.api.plain import plain
 from yolofleet.api.seen import Raw, Seen
-from yolofleet.api.typed import approvals_in, retries_in
 from yolofleet.cli import pods as of_pod
-from yolofleet.cli.edits import JUDGED, commands_of
+from yolofleet.cli.edits import WITH_COMMANDS, approval_in, retry_in
 
 _LEAVING: Final = (
     "It goes once whoever has put a finalizer there has taken it away: foregroundDeletion is"
@@ -76,16 +75,17 @@ def _pods(seen: Seen, pods: Sequence[Raw]) -> Iterator[str]:
 def _commands(seen: Seen, typed: Typed) -> Iterator[str]:
     """Return what to type of this plugin where messages have the commands in full."""
     found = []
-    for message in (commands_of(seen, kind) for kind in JUDGED):
-        for approval in approvals_in(message):
-            match approval.despite:
+    for kind in WITH_COMMANDS:
+        if offered := approval_in(seen, kind):
+            match offered.despite:
                 case None:
                     found.append(f"approve {seen.name}")
                 case "NotEnoughData":
                     found.append(f"approve {seen.name} --without-proof")
                 case _:
                     found.append(f"accept {seen.name}")
-        found += [f"retry {seen.name}" for _ in retries_in(message)]
+        if retry_in(seen, kind):
+            found.append(f"retry {seen.name}")
     if found:
         commands = [f"kubectl yd {each} -n {seen.namespace}" for each in dict.fromkeys(found)]
         lines = [f"  {typed(each)}" for each in commands]
