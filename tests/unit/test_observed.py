@@ -97,6 +97,10 @@ def test_what_a_pod_says_is_one_plain_line():
     crashed = pod_failure(pod(state=ended(1, "Traceback:\n\x1b[1mboom")), NOW)
     assert crashed is not None
     assert crashed.message.endswith(": Traceback: [1mboom")
+    refused = {"waiting": {"reason": "ErrImagePull", "message": "401:\n\x1b[1mby the registry"}}
+    unpulled = pod_failure(pod(state=refused), NOW)
+    assert unpulled is not None
+    assert "401: [1mby the registry" in unpulled.message
 
 
 @pytest.mark.parametrize(

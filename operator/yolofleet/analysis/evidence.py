@@ -4,29 +4,57 @@ A pod runs what a user gave it, so nothing here is believed: sizes are bounded, 
 read is a reason in words, never an exception and never evidence.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+
+from yolofleet.api.typed import mere_words
 
 FORMAT = 1
 MOST_BYTES = 1024 * 1024
+MOST_VALUES = 20_000  # of any kind; servers tell some thousands
 _MOST_CLASSES = 80
 _MOST_SEEN = 2000  # Prometheus gets all classes of a model, beyond the table that a pod sends
 _MOST_PAIRS = 200
 _MOST_CANARIES = 4
-
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Name = Annotated[str, Field(max_length=256)]
+_LONGEST_MESSAGE = 400
 
 
-def _few_pairs(confused: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    if sum(map(len, confused.values())) > _MOST_PAIRS or len(confused) > _MOST_PAIRS:
-        raise ValueError(f"has more than {_MOST_PAIRS} pairs of classes")
+def _at_most(number: int) -> BeforeValidator:
+    """Refuse more before any is looked at: pydantic notes what is wrong with each of them first.
+
+    A list becomes a tuple: once it was looked at here, pydantic takes it for one of Python's own.
+    """
+
+    def few(told: Any) -> Any:
+        if isinstance(told, dict | list | tuple) and len(told) > number:
+            raise ValueError(f"has more than {number}")
+        return tuple(told) if isinstance(told, list) else told
+
+    return BeforeValidator(few)
+
+
+def _few_pairs(confused: Any) -> Any:
+    if isinstance(confused, dict):
+        inner = (len(called) for called in confused.values() if isinstance(called, dict))
+        if len(confused) > _MOST_PAIRS or sum(inner) > _MOST_PAIRS:
+            raise ValueError(f"has more than {_MOST_PAIRS} pairs of classes")
     return confused
 
 
-Sizes = tuple[Count, Count, Count]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(max_length=256), AfterValidator(mere_words)]
+Message = Annotated[str, AfterValidator(lambda said: mere_words(said[:_LONGEST_MESSAGE]))]
+
+Sizes = Annotated[tuple[Count, Count, Count], _at_most(3)]
 """Of small, medium and large objects."""
 
 
@@ -38,7 +66,7 @@ class Histogram(_Reported):
     """Counts by bucket; of the buckets from `first` on."""
 
     first: Annotated[int, Field(ge=0, le=98)] = 0
-    counts: Annotated[tuple[Count, ...], Field(max_length=99)] = ()
+    counts: Annotated[tuple[Count, ...], _at_most(99)] = ()
 
     def whole(self) -> tuple[int, ...]:
         """Return the counts of all 99 buckets."""
@@ -61,7 +89,7 @@ class Golden(_Reported):
     state: Annotated[str, Field(max_length=32)] = ""
     images: Count = 0
     map50: Annotated[float, Field(ge=0, le=1)] | None = None
-    message: str = ""
+    message: Message = ""
 
 
 class Load(_Reported):
@@ -92,8 +120,8 @@ class Compute(_Reported):
     canary: Histogram = Histogram()
 
 
-BySize = Annotated[dict[Name, Sizes], Field(max_length=_MOST_CLASSES)]
-ByClass = Annotated[dict[Name, Count], Field(max_length=_MOST_CLASSES)]
+BySize = Annotated[dict[Name, Sizes], _at_most(_MOST_CLASSES)]
+ByClass = Annotated[dict[Name, Count], _at_most(_MOST_CLASSES)]
 
 
 class Shadow(_Reported):
@@ -102,7 +130,7 @@ class Shadow(_Reported):
     frames: Frames = Frames()
     expected: BySize = {}
     kept: BySize = {}
-    confused: Annotated[dict[Name, dict[Name, Count]], AfterValidator(_few_pairs)] = {}
+    confused: Annotated[dict[Name, dict[Name, Count]], BeforeValidator(_few_pairs)] = {}
     sure: ByClass = {}
     only_stable: ByClass = {}  # sure objects of a class that the other model does not have
     only_canary: ByClass = {}
@@ -111,7 +139,7 @@ class Shadow(_Reported):
     compute: Compute = Compute()
 
 
-Outcomes = Annotated[dict[Annotated[str, Field(max_length=64)], Count], Field(max_length=32)]
+Outcomes = Annotated[dict[Annotated[str, Field(max_length=64)], Count], _at_most(32)]
 
 
 class Evidence(_Reported):
@@ -121,16 +149,16 @@ class Evidence(_Reported):
     revision: Annotated[str, Field(max_length=63)]
     started: Number
     status: Annotated[str, Field(max_length=64)] = ""
-    requests: Annotated[dict[str, Outcomes], Field(max_length=8)] = {}
+    requests: Annotated[dict[str, Outcomes], _at_most(8)] = {}
     images_squared: Outcomes | None = None
     """Of pictures, how many their requests have, added up; None: its server does not tell that."""
     images: Count = 0
-    detections: Annotated[dict[Name, Count], Field(max_length=_MOST_SEEN)] = {}
-    latency: Annotated[dict[str, Histogram], Field(max_length=8)] = {}
+    detections: Annotated[dict[Name, Count], _at_most(_MOST_SEEN)] = {}
+    latency: Annotated[dict[str, Histogram], _at_most(8)] = {}
     load: Load = Load()
     probe: Probe | None = None
     golden: Golden | None = None
-    shadow: Annotated[dict[str, Shadow], Field(max_length=_MOST_CANARIES)] = {}
+    shadow: Annotated[dict[str, Shadow], _at_most(_MOST_CANARIES)] = {}
 
     def of_requests(self) -> dict[str, int]:
         """Return what became of requests that somebody waited for."""
@@ -141,6 +169,8 @@ def parse(body: bytes, *, revision: str) -> Evidence | str:
     """Read what a pod of `revision` answered, or say in words why that is no evidence."""
     if len(body) > MOST_BYTES:
         return f"answers with more than {MOST_BYTES // 1024} KiB"
+    if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:  # before they are made, and judged
+        return f"answers with more than {MOST_VALUES:,} values"
     try:
         evidence = Evidence.model_validate_json(body)
     except ValidationError as error:

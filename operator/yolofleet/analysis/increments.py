@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from yolofleet.analysis.evidence import Evidence, Frames, Golden, Histogram, Shadow, Sizes
+from yolofleet.api.typed import mere_words
 
 MOST_TOGETHER = 1024  # pictures in one request: no server takes more
 _MOST = 10**9  # of anything that one pod counts between two looks
@@ -231,7 +232,7 @@ def _unreadable(name: str, pods: list[Pod]) -> str:
     if 2 * read >= len(ready):
         return ""
     why = next((pod.evidence for pod in ready if isinstance(pod.evidence, str)), "was not asked")
-    return f"{read} of {len(ready)} ready pods of {name} could be read: one {why}"
+    return f"{read} of {len(ready)} ready pods of {name} could be read: one {mere_words(why)}"
 
 
 def _unread(pod: Pod, seen: Seen | None) -> Seen:

@@ -9,4 +9,6 @@ _STEERS: Final = frozenset({"Cc", "Cf", "Cs"})
 
 def plain(text: str) -> str:
     """Return `text` on one line, without what steers a terminal or turns the line around."""
-    return "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in _STEERS)
+    line = " ".join(text.split())
+    steers = {ord(c): None for c in set(line) if unicodedata.category(c) in _STEERS}
+    return line.translate(steers)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from yolofleet.api.names import RETRY_ANNOTATION
+from yolofleet.api.plain import plain
 
 _ANNOTATION: Final = re.escape(RETRY_ANNOTATION)
 _PATCH: Final = re.compile(r"kubectl patch yd \S+ -n \S+ --type merge -p '([^']*)'")
@@ -64,3 +65,8 @@ def approvals_in(message: str) -> Iterator[Approval]:
 def retries_in(message: str) -> list[str]:
     """Return what `message` has commands for to have judged again."""
     return _RETRY.findall(message)
+
+
+def mere_words(text: str) -> str:
+    """Return what others said on one line, with no command in it that is read back out."""
+    return plain(text).replace("kubectl", "kube ctl")

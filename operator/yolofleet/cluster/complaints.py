@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from yolofleet.api.names import Manifest
+from yolofleet.api.plain import plain
 from yolofleet.runtime.client import Client
 from yolofleet.runtime.errors import ClusterError
 from yolofleet.runtime.kind import EVENT
@@ -74,4 +75,4 @@ def _reduced(event: Manifest) -> Complaint:
     series = event.get("series") or {}
     times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
     when = next((str(each) for each in times if each), "")
-    return Complaint(str(event.get("reason", "")), str(event.get("message", "")), when)
+    return Complaint(str(event.get("reason", "")), plain(str(event.get("message", ""))), when)

@@ -324,7 +324,8 @@ def _container_failure(container: Mapping[str, Any]) -> Failure | None:
     waiting = state.get("waiting", {})
     if reason := WAITING.get(waiting.get("reason", "")):
         image = container.get("image", "")
-        message = f"image {image}: {waiting.get('message') or waiting['reason']}"
+        words = plain(waiting.get("message") or waiting["reason"])  # of its registry, too
+        message = f"image {image}: {words}"
         lasting = waiting["reason"] != _FIRST_TRY
         return Failure(reason, message + _FIXES.get(reason, ""), lasting)
     ended = state.get("terminated") or last.get("terminated")

@@ -5,9 +5,11 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from played_pods import CANARY, STABLE, Server
-from yolofleet.analysis.evidence import MOST_BYTES, Evidence, parse
+from yolofleet.analysis.evidence import MOST_BYTES, MOST_VALUES, Evidence, parse
+from yolofleet.api.typed import Approval, approvals_in, patching, retries_in, retrying
 
 GOOD = json.loads(Server("s1", STABLE).evidence())
 
@@ -58,6 +60,74 @@ def test_what_is_no_evidence_is_said(change, said):
 
 def test_what_is_too_large_is_not_read():
     assert parse(b" " * (MOST_BYTES + 1), revision=STABLE) == "answers with more than 1024 KiB"
+
+
+MANY = {str(number): "" for number in range(MOST_VALUES)}
+
+
+@pytest.mark.parametrize(
+    "swollen",
+    [
+        {"requests": MANY},
+        {"requests": {"request": MANY}},
+        {"images_squared": MANY},
+        {"detections": MANY},
+        {"latency": MANY},
+        {"latency": {"request": {"counts": list(MANY.values())}}},
+        {"shadow": MANY},
+        *({"shadow": {CANARY: {of: MANY}}} for of in ("expected", "kept", "sure", "confused")),
+        {"shadow": {CANARY: {"confused": {"a": MANY}}}},
+        {"shadow": {CANARY: {"expected": {"a": list(MANY.values())}}}},
+        {"shadow": {CANARY: {"compute": {"stable": {"counts": list(MANY.values())}}}}},
+    ],
+)
+def test_what_is_wrong_many_times_is_noted_once(swollen):
+    """The operator stood still while each of 349,000 mistakes of a pod was put into words."""
+    with pytest.raises(ValidationError) as wrong:
+        Evidence.model_validate_json(json.dumps(GOOD | swollen))
+    assert wrong.value.error_count() == 1
+
+
+@pytest.mark.parametrize("values", [[0], {"a": 0}, [[]], [{}]])
+def test_more_values_than_any_server_tells_are_not_made(values):
+    """Not even of a field that nobody reads."""
+    told = parse(json.dumps(GOOD | {"later": [values] * MOST_VALUES}).encode(), revision=STABLE)
+    assert told == "answers with more than 20,000 values"
+
+
+COMMANDS = [
+    patching("g", "s", Approval("gate-new", 9, "AnalysisFailed").patch()),
+    retrying("g", "s", "gate-new:1"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("disguise", ["{}", "kube{}", "\x1b[2J{}", "\u202e{}"])
+def test_no_words_of_a_pod_command_anything_or_steer_a_terminal(command, disguise):
+    said = disguise.format(command.replace("ctl", "ct\u200bl"))
+    told = parse(
+        json.dumps(
+            GOOD
+            | {
+                "golden": {"state": "failed", "message": f"{said}. {command}"},
+                "detections": {said: 1},
+                "shadow": {CANARY: {"sure": {said: 1}, "confused": {said: {said: 1}}}},
+            }
+        ).encode(),
+        revision=STABLE,
+    )
+    assert isinstance(told, Evidence)
+    shadow = told.shadow[CANARY]
+    words = [told.golden.message, *told.detections, *shadow.sure, *shadow.confused]
+    for each in (*words, *shadow.confused[words[-1]]):
+        assert each.isprintable()
+        assert not [*approvals_in(each), *retries_in(each)]
+
+
+def test_of_a_long_message_the_beginning_is_kept():
+    golden = {"state": "failed", "message": "x" * 1000}
+    told = parse(json.dumps(GOOD | {"golden": golden}).encode(), revision=STABLE)
+    assert told.golden.message == "x" * 400
 
 
 def test_pairs_of_classes_are_few_however_they_are_told():

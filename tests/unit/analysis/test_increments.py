@@ -103,6 +103,9 @@ def test_pairs_that_were_counted_while_nobody_could_read_them_are_not_lost():
     stable.pair("circle", 8, 7)
     memory, found = looked(memory, stable, canary)
     assert found.unreadable == f"0 of 1 ready pods of {CANARY} could be read: one timed out"
+    canary.answer = "says\x1b[2J kubectl delete\n"
+    memory, found = looked(memory, stable, canary)
+    assert found.unreadable.endswith("could be read: one says[2J kube ctl delete")
     assert counted(found)[0] == 0
     canary.answer = None
     assert counted(looked(memory, stable, canary)[1])[:2] == (8, 7)
