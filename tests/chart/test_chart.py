@@ -270,6 +270,22 @@ def test_one_replica_has_no_disruption_budget_that_would_block_a_drain(chart):
     assert "PodDisruptionBudget" not in kinds
 
 
+def test_operators_that_are_broken_block_no_drain(chart):
+    budget = chart.one("PodDisruptionBudget")["spec"]
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_the_pod_of_helm_test_may_run_where_the_operator_may(chart):
+    placed = {
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "priorityClassName": "system-cluster-critical",
+        "imagePullSecrets": [{"name": "registry"}],
+    }
+    for spec in pod_specs(chart.render(**placed)):
+        assert {name: spec[name] for name in placed} == placed
+
+
 def test_the_operator_may_use_as_much_memory_as_was_measured(chart):
     """At 1,000 detectors, with half as much again for what a measurement did not see."""
     told = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
@@ -459,6 +475,15 @@ def test_rules_are_those_of_the_file_with_the_releases_own_names(chart):
         assert before in text
         text = text.replace(before, after)
     assert made["spec"] == yaml.safe_load(text)
+    for asked["runbooks"] in ("https://wiki.example.com/x: y", 'https://wiki.example.com/"#'):
+        made = chart.one("PrometheusRule", metrics={"rules": asked}, keda=elsewhere)["spec"]
+        [*_, url] = [
+            rule["annotations"]["runbook_url"]
+            for group in made["groups"]
+            for rule in group["rules"]
+            if "alert" in rule
+        ]
+        assert url.startswith(asked["runbooks"] + "/Yolo")
     del asked["runbooks"]
     alerts = [
         rule["annotations"]
@@ -544,6 +569,7 @@ def test_an_older_cluster_is_refused(chart):
         ({"resources": {"requests": {"cpu": "much"}}}, "cpu"),
         ({"metrics": {"serviceMonitor": {"interval": "often"}}}, "interval"),
         ({"podLabels": {"on": True}}, "podLabels"),
+        ({"nameOverride": "a b"}, "nameOverride"),
         ({"detectorMonitors": {"labels": {"team": "video,edge"}}}, "team"),
         ({"detectorMonitors": {"labels": {"the team": "edge"}}}, "the team"),
         ({"metrics": {"rules": {"errorBudget": "0.051"}}}, "errorBudget"),
@@ -599,13 +625,39 @@ def test_a_chart_of_which_this_is_a_part_may_switch_it_off_by_the_usual_name(cha
     assert chart.render(enabled=True) == chart.render()
 
 
+def shape(node):
+    """Return what kind of value is where."""
+    if isinstance(node, dict):
+        return {key: shape(value) for key, value in node.items()}
+    return [shape(item) for item in node] if isinstance(node, list) else type(node)
+
+
 def test_names_that_yaml_takes_for_something_else_stay_names(chart):
-    values = {"watchNamespaces": ["7"], "nameOverride": "12", "fullnameOverride": "on"}
-    for manifest in chart.render(release="34", **values):
-        metadata = manifest["metadata"]
-        named = [metadata["name"], metadata.get("namespace", "")]
-        for text in (*named, *metadata.get("labels", {}).values()):
-            assert isinstance(text, str), (manifest["kind"], text)
+    def named(seven, twelve, on, account, priority):
+        return chart.render(
+            release=twelve,
+            watchNamespaces=[seven],
+            nameOverride=twelve,
+            fullnameOverride=on,
+            serviceAccount={"name": account},
+            priorityClassName=priority,
+            prometheus={"tokenSecret": seven, "caConfigMap": seven},
+            webhook={"enabled": True, "certManager": {"enabled": True}},
+        )
+
+    plain = named("seven", "twelve", "fleet", "account", "high")
+    assert shape(named("7", "12", "on", "77", "34")) == shape(plain)
+
+
+@pytest.mark.parametrize("release", ["34", "a.b"])
+def test_a_release_whose_services_could_not_be_called_by_it_is_told_before_it_is_begun(
+    chart, release
+):
+    with pytest.raises(chart.Refused, match="set fullnameOverride"):
+        chart.text(release=release)
+    assert chart.text(release=release, fullnameOverride="fleet")
+    with pytest.raises(chart.Refused, match="set fullnameOverride"):
+        chart.text(fullnameOverride=release)
 
 
 def leaves(schema, path=()):

@@ -41,6 +41,7 @@ def cluster(chart: Any, plane: ControlPlane, kubectl: Kubectl, cleared: None) ->
     return Cluster(chart, plane.kubeconfig(), kubectl)
 
 
+FLEET = "system:serviceaccount:one:fleet-yolofleet"
 BESIDE: Any = {"crds": {"enabled": False}}
 
 
@@ -88,3 +89,20 @@ def test_a_release_whose_namespace_is_gone_is_in_nobodys_way(cluster: Cluster) -
     [command] = [line for line in told.splitlines() if "kubectl" in line]
     cluster.kubectl(*command.split()[1:])
     cluster.install("second", "two", **BESIDE)
+
+
+def test_a_namespace_that_is_not_there_is_told_before_rights_are_cut(cluster: Cluster) -> None:
+    cluster.install("fleet", "one")
+    told = cluster.refused("fleet", "one", watchNamespaces=["one", "typo"])
+    assert "watchNamespaces: there is no namespace typo" in told
+    done = cluster.run("auth", "can-i", "list", "pods", "-A", "--as", FLEET)
+    assert done.stdout.strip() == "yes", done.stderr
+    cluster.install("fleet", "one", watchNamespaces=["one"])
+    cluster.install("second", "yet-to-come", **BESIDE, watchNamespaces=["yet-to-come"])
+
+
+def test_an_older_chart_can_leave_the_newer_definition_in_place(cluster: Cluster) -> None:
+    cluster.install("fleet", "one")
+    cluster.install("fleet", "one", **BESIDE)
+    cluster.kubectl("get", "crd/yolodetectors.yolofleet.io")
+    cluster.install("fleet", "one")

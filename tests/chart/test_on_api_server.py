@@ -1,7 +1,8 @@
 """A real API server takes what the chart renders, and grants what the operator needs."""
 
+import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,26 @@ def installed(restricted: Kubectl, chart: Any, await_right: Callable[..., None])
     await_right(OPERATOR, "create deployments.apps", "cameras")
     await_right(OPERATOR, "create leases.coordination.k8s.io", "platform")
     return restricted
+
+
+def test_the_definition_is_stored_as_it_is_rendered(installed, chart):
+    """What compares the two, as Argo CD does, would never be done with a field that is dropped."""
+    found = installed("get", "crd/yolodetectors.yolofleet.io", "-o", "json")
+    stored = json.loads(found.stdout)
+    rendered = chart.one("CustomResourceDefinition", "yolodetectors.yolofleet.io")
+    assert list(lost(rendered, stored)) == []
+
+
+def lost(rendered: Any, stored: Any, path: str = "") -> Iterator[str]:
+    """Name what is not stored as it was given."""
+    if isinstance(rendered, dict) and isinstance(stored, dict):
+        for name, value in rendered.items():
+            yield from lost(value, stored.get(name), f"{path}.{name}")
+    elif isinstance(rendered, list) and isinstance(stored, list) and len(rendered) == len(stored):
+        for index, (value, kept) in enumerate(zip(rendered, stored, strict=True)):
+            yield from lost(value, kept, f"{path}[{index}]")
+    elif rendered != stored:
+        yield path
 
 
 def told(kubectl: Kubectl, crd: str) -> str:

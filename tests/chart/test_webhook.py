@@ -107,6 +107,10 @@ def test_cert_manager_makes_the_certificate_where_asked_to(chart):
     whole, hook = configuration(chart, **values)
     assert HOST in certificate["spec"]["dnsNames"]
     assert certificate["spec"]["issuerRef"]["name"] == issuer["metadata"]["name"]
+    authority = chart.one("Certificate", "fleet-yolofleet-webhook-ca", **values)["spec"]
+    assert issuer["spec"] == {"ca": {"secretName": authority["secretName"]}}
+    assert authority["isCA"], "it outlives what it signs"
+    assert authority["secretName"] != certificate["spec"]["secretName"]
     injected = whole["metadata"]["annotations"]["cert-manager.io/inject-ca-from"]
     assert injected == "platform/" + certificate["metadata"]["name"]
     assert "caBundle" not in hook["clientConfig"]
@@ -282,7 +286,9 @@ def test_a_renewed_certificate_is_picked_up_without_a_restart(admitting):
 
 
 @pytest.mark.controlplane
-def test_the_certificate_of_the_chart_stays_at_an_upgrade_until_it_is_deleted(admitting, chart):
+def test_the_certificate_of_the_chart_stays_at_an_upgrade_until_it_is_deleted(
+    admitting, chart, tmp_path
+):
     """A release of its own, whose webhook is asked about no namespace."""
     nothing = {"matchLabels": {"kubernetes.io/metadata.name": "nobody"}}
     values = {
@@ -304,7 +310,14 @@ def test_the_certificate_of_the_chart_stays_at_an_upgrade_until_it_is_deleted(ad
     first = upgraded()
     assert upgraded() == first
     admitting.kubectl("-n", "labs", "delete", "secret/kept-yolofleet-webhook")
-    assert upgraded()["tls.crt"] != first["tls.crt"]
+    second = upgraded()
+    assert second["tls.crt"] != first["tls.crt"]
+    assert upgraded() == second
+    for pair in (second, first):  # the one that pods show for a minute yet is still trusted
+        for name, text in (("ca.crt", second["ca.crt"]), ("tls.crt", pair["tls.crt"])):
+            (tmp_path / name).write_bytes(base64.b64decode(text))
+        verify = ["openssl", "verify", "-CAfile", tmp_path / "ca.crt", tmp_path / "tls.crt"]
+        subprocess.run(verify, check=True, capture_output=True)
 
 
 @pytest.mark.controlplane

@@ -5,13 +5,17 @@
 {{/* RELEASE-CHART, or RELEASE alone where it names the chart already; room is left for suffixes. */}}
 {{- define "yolofleet.fullname" -}}
 {{- $name := include "yolofleet.name" . }}
+{{- $full := printf "%s-%s" .Release.Name $name }}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- $full = .Values.fullnameOverride }}
 {{- else if contains $name .Release.Name }}
-{{- .Release.Name | trunc 50 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- $full = .Release.Name }}
 {{- end }}
+{{- $full = $full | trunc 50 | trimSuffix "-" }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $full) }}
+{{- fail (printf "\n\nNo Service can be called %s: a name begins with a letter and holds only a-z, 0-9 and -.\nChoose another release name, or set fullnameOverride.\n" $full) }}
+{{- end }}
+{{- $full }}
 {{- end }}
 
 {{- define "yolofleet.selectorLabels" -}}
@@ -112,6 +116,25 @@ true
 {{- $pairs = append $pairs (printf "%s=%s" $name $value) }}
 {{- end }}
 {{- join "," $pairs }}
+{{- end }}
+
+{{/* What the cluster asks of pods: of the operator's, and of that of `helm test`. */}}
+{{- define "yolofleet.admitted" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* What keeps a container from anything but its own work. */}}

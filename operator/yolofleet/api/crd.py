@@ -44,20 +44,23 @@ RAY_NAME_RULE = Rule(
     " and a revision's adds 9; give the detector a shorter name, or use engine deployment",
 )
 
-COLUMNS = (
-    ("Ready", "string", ".status.ready", 0),
-    ("Desired", "integer", ".status.stable.desired", 0),
-    ("Released", "string", '.status.conditions[?(@.type=="Released")].status', 0),
-    ("Stable", "string", ".status.stable.revision", 0),
-    ("Canary", "string", ".status.canary.revision", 0),
-    ("Weight", "integer", ".status.canary.weight", 0),
-    ("Analysis", "string", ".status.analysis.said", 0),
-    ("URL", "string", ".status.url", 0),
-    ("Age", "date", ".metadata.creationTimestamp", 0),
-    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
-    ("Progress", "string", '.status.conditions[?(@.type=="Progressing")].reason', 1),
-    ("Traffic", "string", '.status.conditions[?(@.type=="TrafficRouted")].reason', 1),
-    ("Model", "string", ".status.stable.model", 1),
+WIDE = {"priority": 1}
+"""Only `-o wide` shows it. No 0 is stored, which who compares (Argo CD) would miss."""
+
+COLUMNS: tuple[tuple[str, str, str, dict[str, int]], ...] = (
+    ("Ready", "string", ".status.ready", {}),
+    ("Desired", "integer", ".status.stable.desired", {}),
+    ("Released", "string", '.status.conditions[?(@.type=="Released")].status', {}),
+    ("Stable", "string", ".status.stable.revision", {}),
+    ("Canary", "string", ".status.canary.revision", {}),
+    ("Weight", "integer", ".status.canary.weight", {}),
+    ("Analysis", "string", ".status.analysis.said", {}),
+    ("URL", "string", ".status.url", {}),
+    ("Age", "date", ".metadata.creationTimestamp", {}),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', WIDE),
+    ("Progress", "string", '.status.conditions[?(@.type=="Progressing")].reason', WIDE),
+    ("Traffic", "string", '.status.conditions[?(@.type=="TrafficRouted")].reason', WIDE),
+    ("Model", "string", ".status.stable.model", WIDE),
 )
 
 UNSEEN = {"observedGeneration": -1}
@@ -165,7 +168,7 @@ def crd() -> Manifest:
                     "served": True,
                     "storage": True,
                     "additionalPrinterColumns": [
-                        {"name": name, "type": kind, "jsonPath": path, "priority": priority}
+                        {"name": name, "type": kind, "jsonPath": path, **priority}
                         for name, kind, path, priority in COLUMNS
                     ],
                     "subresources": {
