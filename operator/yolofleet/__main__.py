@@ -149,7 +149,7 @@ class Operator:
         metrics.leading(settings.lease_name, False)
         metrics.workers.limited_to(settings.workers)
         metrics.queue.watch_work(self._queue.working_since)
-        metrics.watch_deafness(self._informer.watches.failing)
+        metrics.watch_deafness(self._informer.failing)
         metrics.registry.register(
             WorldCollector(
                 cache.counts,

@@ -77,7 +77,7 @@ class Metrics:
         )
         self._deaf = Gauge(
             "yolofleet_watch_deaf",
-            "Whether a watch is open and does not tell what lists find (1) or not (0).",
+            "Whether a watch does not tell what lists find, or may not list it (1), or not (0).",
             registry=self.registry,
         )
         self._certificates = Counter(

@@ -413,7 +413,9 @@ async def test_a_namespace_whose_rights_went_is_forgotten_and_comes_back_with_th
 async def test_nothing_is_forgotten_while_every_namespace_refuses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As after the restart of an API server, which has to read its roles first."""
+    """As after the restart of an API server, which has to read its roles first. If it lasts, that
+    is told.
+    """
     for name in ("RIGHTS_S", "LISTEN_S"):
         monkeypatch.setattr(f"yolofleet.cluster.informer.{name}", 0.0)
     world = World(namespaces=["one", "other"])
@@ -422,8 +424,12 @@ async def test_nothing_is_forgotten_while_every_namespace_refuses(
     world.cluster.lose("one")
     world.cluster.lose("other")
     async with running(world):
+        assert not world.informer.failing()
         with pytest.raises(errors.Forbidden):
             await world.informer.list(kinds.DETECTOR)
+        assert world.informer.failing().startswith("no right any more to read")
+        monkeypatch.setattr("yolofleet.cluster.informer.RIGHTS_S", 60.0)
+        assert not world.informer.failing()
         for _ in range(20):
             await asyncio.sleep(0)
         assert len(world.cache.detectors()) == 2

@@ -109,6 +109,16 @@ class Informer:
             except ClusterError as error:  # its watch may tell, as it does of what comes later
                 logger.warning("list failed", extra={"fields": {"error": str(error)}})
 
+    def failing(self) -> str:
+        """Say of what it hears nothing, though it should; nothing when all is heard."""
+        return "; ".join(filter(None, (self.watches.failing(), self._unreadable())))
+
+    def _unreadable(self) -> str:
+        """Say what may be read nowhere by now: a namespace alone that refuses is done without."""
+        long_ago = time.monotonic() - 2 * RIGHTS_S
+        lost = {str(each.kind) for each, (since, _) in self._refused.items() if since <= long_ago}
+        return f"no right any more to read {', '.join(sorted(lost))}" if lost else ""
+
     def _is_late(self, kind: Kind, since: float) -> bool:
         """Say whether anything of `kind` was last read before then."""
         asked = (one for one in self._reflectors.get(kind, ()) if one not in self._forbidden)
