@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import reduce
 from typing import Any
 
@@ -221,6 +222,25 @@ async def test_an_edited_note_is_left_and_not_believed_where_drift_is_only_repor
     assert after["spec"] == live["spec"]
     assert kept(world) == told
     assert world.condition("Drifted")["reason"] == "DriftLeft"
+
+
+async def test_a_route_that_is_left_as_somebody_made_it_is_no_route_that_is_to_come() -> None:
+    world = World()
+    await world.settle()
+    await world.create(**SPEC | {"driftPolicy": "Report", "canary": {"model": B, "weight": 20}})
+    await world.settle()
+    [route] = world.server.all(kinds.VIRTUAL_SERVICE)
+    spec = deepcopy(route["spec"])
+    for way, weight in zip(spec["http"][-1]["route"], (60, 40), strict=True):
+        way["weight"] = weight
+    world.merge(kinds.VIRTUAL_SERVICE, route["metadata"]["name"], {"spec": spec})
+    await world.settle()
+    await world.edit(revisionHistory=3)
+    await world.settle()
+    await world.pass_time(120)
+    told = world.condition("TrafficRouted")
+    assert (told["status"], told["reason"]) == ("False", "DriftLeft")
+    assert world.condition("Stalled")["reason"] == "DriftLeft"
 
 
 async def test_what_we_noted_ourselves_is_what_runs_whatever_the_record_says() -> None:

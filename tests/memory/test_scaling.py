@@ -574,6 +574,24 @@ async def test_no_autoscaler_takes_what_a_route_that_is_refused_is_to_bring(
     assert not world.unsafe()
 
 
+async def test_a_peak_while_a_route_is_refused_goes_again() -> None:
+    """What stable needs beside its autoscaler is what others stand for, not what it had itself."""
+    world, load = await scaled(BY_CPU)
+    by_cpu(world, load, all_of_it=10)
+    await load.lasts(4 * EVERY_S)
+    await world.edit(**CANARY_OF_HALF)
+    await load.lasts(6 * EVERY_S)
+    world.suffer(Refused(route_of(kinds.VIRTUAL_SERVICE), times=ALWAYS))
+    await world.edit(canary=None)
+    await load.lasts(6 * EVERY_S)
+    by_cpu(world, load, all_of_it=40)
+    await load.lasts(8 * EVERY_S)
+    assert replicas(world) == 20, "half of the requests"
+    by_cpu(world, load, all_of_it=4)
+    await load.lasts(20 * EVERY_S)
+    assert replicas(world) == 9, "of which half are the five of the canary"
+
+
 async def test_an_autoscaler_of_ones_own_moves_it_within_the_bounds() -> None:
     world, _ = await scaled({"minReplicas": 2, "maxReplicas": 4, "provider": "none"})
     assert not world.server.all(kinds.HPA)

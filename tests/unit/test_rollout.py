@@ -943,6 +943,29 @@ class TestAccelerators:
             world.now += timedelta(seconds=30)
         assert f". Or {way_out}" in told(world, "GPUAvailable").message
 
+    def test_others_that_are_faster_leave_a_whole_set_to_go_on_in_place(self, world):
+        world.scheduler, world.nodes = True, self.nodes(4, 4)
+        released(world, replicas=4, resources=GPU)
+        old, new = begun(world)
+        assert world.replicas() == {old: 4, new: 4}
+        theirs = {"containers": [{"name": "a", "resources": {"limits": {"nvidia.com/gpu": "2"}}}]}
+        world.others = [{"metadata": {"name": "theirs"}, "spec": {"nodeName": "n1"} | theirs}]
+        world.settle(40)
+        assert told(world).reason == "Settled"
+        assert world.replicas() == {old: 0, new: 4}
+
+    @pytest.mark.parametrize("held", [{"suspend": True}, {"rollout": {"paused": True}}])
+    def test_who_is_held_stays_a_whole_set_though_room_is_short_for_a_moment(self, world, held):
+        world.scheduler, world.nodes = True, self.nodes(4, 4)
+        released(world, replicas=4, resources=GPU, rollout={"paused": True})
+        begun(world)
+        world.edit(**held)
+        world.nodes = self.nodes(4)
+        world.reconcile()
+        world.nodes = self.nodes(4, 4)
+        world.reconcile()
+        assert world.status().rollout.strategy == "BlueGreen"
+
     def test_asked_for_blue_green_begins_no_second_set_that_does_not_fit_whole(self, world):
         world.scheduler, world.nodes = True, self.nodes(4)
         released(world, replicas=3, resources=GPU, rollout={"strategy": "BlueGreen"})

@@ -34,7 +34,7 @@ from yolofleet.plan.replicas import (
 from yolofleet.plan.roles import Release
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaler import Scaling, scales_itself, scaling
-from yolofleet.plan.scaling import given_back, sees_all
+from yolofleet.plan.scaling import given_back, sees_all, whole
 from yolofleet.plan.shortage import shortage, unclaimable
 from yolofleet.plan.traffic import weights
 from yolofleet.routers.buckets import Buckets, assigned
@@ -274,7 +274,11 @@ def _still_needed(
     if asked is None or not others or sees_all(asked, observed, stable):
         return 0
     if _is_unwritten(observed, release, split):
-        have = (each.replicas for name, each in observed.revisions.items() if observed.weight(name))
+        have = (
+            whole(each.replicas, weight)
+            for name, each in observed.revisions.items()
+            if name != stable and (weight := observed.weight(name))  # its own would hold itself up
+        )
         return min(max(have, default=0), asked.max_replicas)
     return kept_until_accepted(observed, release, stable)
 

@@ -110,7 +110,7 @@ def next_progress(
         goal=100,
         since=None,
         next_look=None,
-        held=detector.spec.rollout.paused or detector.spec.suspend,
+        held=_is_held(detector),
         awaits=any(_waits(detector, target.name, each) for each in ahead),
         judged=judged,
         steps=sum(stage.number > 0 for stage in stages),
@@ -347,6 +347,10 @@ def _left(
     return None if _waits(detector, revision, stage) else timedelta()
 
 
+def _is_held(detector: Detector) -> bool:
+    return detector.spec.rollout.paused or detector.spec.suspend
+
+
 def strategy_for(
     detector: Detector, observed: Observed, target: Revision, *, full: int, room: int
 ) -> Strategy:
@@ -365,8 +369,9 @@ def strategy_for(
     stands = full == 1 or detector.spec.autoscaled is not None  # nothing may be given up
     if (known := observed.status.rollout) and known.revision == target.name:
         swaps = known.strategy is Strategy.IN_PLACE and not stands
-        if swaps or known.strategy is Strategy.CANARY:
+        waits = known.strategy is Strategy.BLUE_GREEN and _is_held(detector)
+        if swaps or waits or known.strategy is Strategy.CANARY:
             return known.strategy  # a release ends as it began
-    more = full - observed.replicas(target.name)
+    more = full - observed.replicas(target.name) + observed.unplaced(target.name)
     gives = in_turn and full >= 2 and not detector.spec.canary and not stands
     return Strategy.IN_PLACE if gives and room < more else Strategy.BLUE_GREEN

@@ -64,8 +64,8 @@ def _by_others(
         if name == stable or not weight:
             continue
         if status.rollout and status.rollout.revision == name:
-            whole = status.rollout.strategy is Strategy.BLUE_GREEN
-            weight = 100 if whole else max(weight, status.rollout.weight)
+            at_once = status.rollout.strategy is Strategy.BLUE_GREEN
+            weight = 100 if at_once else max(weight, status.rollout.weight)
         elif counted:
             continue
         elif canary and status.canary and status.canary.revision == name:
@@ -74,11 +74,11 @@ def _by_others(
             of_stable = observed.ready(stable)
             if was := told.get(name):  # its pods go after its requests: they are for what it had
                 replicas, weight = min(replicas, was.desired), max(weight, was.weight)
-        stands_for = _whole(replicas, weight)
+        stands_for = whole(replicas, weight)
         yield min(stands_for, of_stable * 100 // left) if left else stands_for
 
 
-def _whole(replicas: int, weight: int) -> int:
+def whole(replicas: int, weight: int) -> int:
     """Return the fewest replicas of which `weight` percent, rounded up, are `replicas`."""
     return (replicas - 1) * 100 // weight + 1 if replicas else 0
 
