@@ -56,6 +56,11 @@ _HEADERS = st.dictionaries(
     min_size=1,
     max_size=2,
 )
+_PEERS = st.lists(
+    st.sampled_from([{"namespaceSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]),
+    max_size=2,
+    unique_by=str,
+)
 
 _MEANT: Final[Mapping[str, Strategy]] = {
     "uri": st.sampled_from(
@@ -79,6 +84,25 @@ _MEANT: Final[Mapping[str, Strategy]] = {
         lambda weights: [{"weight": weight, "hold": "1s"} for weight in sorted(weights)]
     ),
     "approved": st.nothing(),
+    "engine": st.just("deployment"),  # no KubeRay is there
+    "ray": st.nothing(),
+    "rayServe": st.nothing(),
+    "stickyHeader": st.just("X-Camera-Id"),
+    "allowFrom": _PEERS,
+    "allowTo": _PEERS.map(lambda peers: [{"to": [peer]} for peer in peers]),
+    "corsOrigins": st.just(["https://a.example.com"]),
+    "jwt": st.just(
+        {
+            "issuer": "https://a.example.com",
+            "audiences": ["gate"],
+            "jwksUri": "https://a.example.com/keys",
+        }
+    ),
+    "networkPolicy": st.just("Restricted"),
+    "autoscaling.provider": st.just("auto"),
+    "interval": st.sampled_from(["2s", "10s"]),
+    "maxHold": st.just("1h"),
+    "golden": st.nothing(),
     "podTemplate.spec": _POD_SPEC,
     "podTemplate.metadata": _POD_METADATA,
     "paused": st.just(False),
@@ -98,7 +122,6 @@ def sensible(spec: Spec) -> Spec:
     """Return `spec` changed where the CRD's rules would refuse how its fields go together."""
     spec = copy.deepcopy(spec) | {"revisionHistory": 0}
     traffic, rollout = spec.setdefault("traffic", {}), spec.setdefault("rollout", {})
-    limits = spec.get("resources", {}).get("limits", {})
     if "autoscaling" in spec:
         spec.pop("replicas", None)
         spec.setdefault("resources", {}).setdefault("requests", {})["cpu"] = "500m"
@@ -124,12 +147,41 @@ def sensible(spec: Spec) -> Spec:
         spec.pop("canary", None)
     if "canary" in spec:
         spec["canary"]["model"] = {"uri": "demo://on-trial"}
-    for runtime in (spec.get("runtime", {}), spec.get("canary", {}).get("runtime", {})):
+    access, canary = spec.get("access", {}), spec.get("canary", {})
+    if not access.get("shadowKey") and {"jwt", "apiKeys"} & access.keys():
+        canary.pop("shadow", None)
+    if _by_number(spec):
+        spec.pop("accelerator", None)
+    if _by_number(spec) or _by_number(canary):
+        canary.pop("accelerator", None)
+    if not lacks(spec):
+        spec.get("autoscaling", {}).pop("gpu", None)
+    for runtime in (spec.get("runtime", {}), canary.get("runtime", {})):
         if runtime.get("backend") == "onnxruntime":
             runtime.pop("precision", None)
-        if any("/" in name for name in limits) and runtime.get("backend") == "openvino":
+        amiss = {"tensorrt"} | ({"openvino"} if lacks(spec) or lacks(canary) else set())
+        if runtime.get("backend") in amiss:
             del runtime["backend"]
     return spec
+
+
+def _by_number(asked: Manifest) -> bool:
+    limits = asked.get("resources", {}).get("limits", {})
+    return any("/" in name for name in limits)
+
+
+def lacks(asked: Manifest) -> bool:
+    """Say whether a spec, or a canary's, asks for accelerators: no node has one."""
+    return _by_number(asked) or "accelerator" in asked
+
+
+def ends_alike(spec: Spec) -> bool:
+    """Say whether a spec has one end from wherever it comes.
+
+    An autoscaler keeps the replicas that it finds; what cannot run, or be judged, takes over from
+    nobody.
+    """
+    return not (lacks(spec) or "autoscaling" in spec or spec["rollout"].get("analysis") is not None)
 
 
 def _values(schema: Manifest, path: tuple[str, ...]) -> Strategy:
@@ -220,13 +272,11 @@ def inconsistencies(spec: Spec, state: Mapping[str, Any]) -> list[str]:
             wrong.append(f"{field} is {wanted!r}, and its child has {found!r}")
 
     scaling = spec.get("autoscaling")
-    by_number = any("/" in name for name in spec["resources"].get("limits", {}))
-    lacks = by_number or "accelerator" in spec  # no node has one
     if scaling:
         scaler = state[f"HorizontalPodAutoscaler/{stable}"]["spec"]
         same("autoscaling.minReplicas", scaling["minReplicas"], scaler["minReplicas"])
         same("autoscaling.maxReplicas", scaling["maxReplicas"], scaler["maxReplicas"])
-    elif not lacks:
+    elif not lacks(spec):
         same("replicas", spec.get("replicas", 1), deployment["replicas"])
     if spec["runtime"]["image"]:
         same("runtime.image", spec["runtime"]["image"], server["image"])
