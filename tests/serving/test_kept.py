@@ -1,14 +1,9 @@
 """What is damaged in the cache is not used, and made again."""
 
 import errno
-import fcntl
 import io
 import logging
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,63 +115,18 @@ def test_what_another_writes_is_kept_whole_or_not_at_all(
     assert list(tmp_path.iterdir()) == [place]
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from yoloserve.engine import kept
-with kept.making(Path(sys.argv[1])) as made:
-    (made / "blob").write_bytes(b"begun")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def aged(path: Path, seconds: float) -> None:
-    then = time.time() - seconds
-    os.utime(path, (then, then))
-
-
 def test_what_a_killed_process_left_is_removed_once_nobody_can_be_at_it(tmp_path: Path) -> None:
-    old, new = tmp_path / ".part-old", tmp_path / ".part-new"
+    old, left = tmp_path / ".part-old", tmp_path / ".written-old"
+    new, conversion = tmp_path / ".part-new", tmp_path / ".part-conversion"
     for file in (old, new):
         file.write_bytes(b"begun")
-    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    [left] = set(tmp_path.iterdir()) - {old, new}
-    with kept.making(tmp_path) as made:
-        (made / "blob").write_bytes(b"begun")
-        for each in (old, left, made.parent):
-            aged(each, kept.LEFT_S + 60)
-        assert kept.read(tmp_path / "network") is None
-        assert set(tmp_path.iterdir()) == {new, made.parent}  # a conversion writes seldom
-    assert list(tmp_path.iterdir()) == [new]
-
-
-def test_what_is_being_written_is_nobody_elses(tmp_path: Path) -> None:
-    part = tmp_path / ".part-long"
-    with part.open("wb") as file:
-        kept._lock(file, fcntl.LOCK_EX)
-        aged(part, kept.LEFT_S + 60)
-        kept.sweep(tmp_path)
-        assert part.exists()
-    kept.sweep(tmp_path)
-    assert not part.exists()
-
-
-def test_what_nobody_uses_any_more_is_forgotten(tmp_path: Path) -> None:
-    places = used, mapped, unused = [tmp_path / name for name in ("used", "mapped", "unused")]
-    for place in places:
-        kept.write(place, CONTENT)
-    content = kept.read(mapped)
-    for place in places:
-        aged(place, kept.UNUSED_S + 60)
-    assert kept.read(used) == CONTENT
-    kept.forget_unused(tmp_path)
-    assert set(tmp_path.iterdir()) == {used, mapped}
-    assert content == CONTENT
-    del content
-    kept.forget_unused(tmp_path)
-    assert set(tmp_path.iterdir()) == {used}
-    assert not unused.exists()
+    for folder in (left, conversion):
+        folder.mkdir()
+        (folder / "blob").write_bytes(b"begun")
+    for each in (old, left, conversion):
+        os.utime(each, (0, 0))
+    assert kept.read(tmp_path / "network") is None
+    assert set(tmp_path.iterdir()) == {new, conversion}
 
 
 def test_where_the_disk_fails_it_is_told_and_does_not_end_the_process(
@@ -226,19 +176,6 @@ def test_a_network_is_compiled_once_for_each_way_to_run_it(
     assert files(settings) == before
     start(settings.model_copy(update={"profile": "throughput"}))
     assert len(files(settings)) == 2
-
-
-def test_a_network_that_no_start_took_up_for_long_is_removed(
-    settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    start(settings)
-    [of_a_former_version] = files(settings)
-    aged(of_a_former_version, kept.UNUSED_S + 60)
-    start(settings.model_copy(update={"profile": "throughput"}))
-    assert len(files(settings)) == 1
-    assert of_a_former_version not in files(settings)
-    assert "removed from the cache" in [record.message for record in caplog.records]
 
 
 def test_keeping_a_network_does_not_hold_up_the_interpreter(

@@ -60,13 +60,6 @@ def test_what_others_could_have_written_is_not_read_and_made_anew(
     assert not list(tmp_path.glob(".distrusted-*"))
 
 
-def test_what_a_killed_process_set_aside_is_removed_by_the_next(tmp_path: Path) -> None:
-    (tmp_path / ".distrusted-0" / "compiled").mkdir(parents=True)
-    (tmp_path / ".distrusted-1").symlink_to("elsewhere")
-    folder = own_folder(tmp_path)
-    assert list(tmp_path.iterdir()) == [folder]
-
-
 def test_where_modes_mean_nothing_there_is_no_folder_of_our_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ class Remote:
     hold: threading.Event | None = None  # half of the answer is sent before, half after it
     endless: dict[str, str] = field(default_factory=dict)  # what is moved, by much else to read
     drips_s: float = 0  # between each byte of a body and the next
+    refuses: bool = False  # every range, in many words
 
     @property
     def ranges(self) -> list[str | None]:
@@ -82,6 +83,8 @@ def remote() -> Iterator[Remote]:
                 return self.answer(404, b"", {})
             body, status, extra = told.answers[path], 200, {}
             asked = headers.get("range", "")
+            if told.refuses and asked:
+                return self.answer(403, body, {})
             if etag := told.etag_of_ranges(told.etag) if asked else told.etag:
                 extra["ETag"] = etag
             this_one = headers.get("if-range", told.etag) == told.etag or not told.knows_if_range
@@ -522,6 +525,17 @@ def test_a_store_that_trickles_is_left(bucket, asking, monkeypatch) -> None:
     with pytest.raises(ModelDownloadFailed, match=r"^s3://models/gate.onnx sends \d+ bytes a s"):
         fetch(asking(model="s3://models/gate.onnx"), Format.ONNX)
     assert len([each for each in bucket.ranges if each]) == 1
+
+
+@pytest.mark.parametrize("trickles", ["/models", "/models/gate.onnx"], ids=["list", "error"])
+def test_a_store_whose_answer_never_ends_is_left(bucket, asking, monkeypatch, trickles) -> None:
+    monkeypatch.setattr("yoloserve.model.sources.s3.ANSWER_S", 1.0)
+    name = "other" if trickles == "/models" else "gate"  # what is not there is looked for in a list
+    bucket.drips_s = 0.05
+    bucket.answers[trickles] = b"<ListBucketResult>" + 1000 * b" "
+    bucket.refuses = True
+    with pytest.raises(ModelDownloadFailed, match=f"{name}.onnx: no whole answer in 1 s"):
+        fetch(asking(model=f"s3://models/{name}.onnx"), Format.ONNX)
 
 
 @pytest.mark.parametrize("address", ["s3://models/other.onnx", "s3://models", "s3://models/"])

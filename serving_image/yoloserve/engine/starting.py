@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice, zip_longest
-from pathlib import Path
 
 import numpy as np
 
 from yoloserve.detections.heads import recognise
 from yoloserve.detections.postprocess import Detections, Head, Options, Output, iou, postprocess
 from yoloserve.detections.surest import Surest
-from yoloserve.engine import converted, kept, sight
+from yoloserve.engine import converted, sight
 from yoloserve.engine.backends.base import Backend, BackendType, Picks, Tuning
 from yoloserve.errors import (
     BackendUnsupported,
@@ -146,8 +145,6 @@ def _loaded(settings: Settings) -> tuple[BackendName, ModelFile, Backend, _Looks
         raise
     except Exception as error:  # each runtime has its own; told in the termination log
         raise ModelUnsupported(f"{name} cannot run the model: {error}") from error
-    if tuning.cache_dir:
-        kept.forget_unused(Path(tuning.cache_dir))
     return name, model, backend, looks
 
 

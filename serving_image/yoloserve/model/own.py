@@ -12,14 +12,12 @@ import logging
 import os
 import shutil
 import stat
-from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
 log = logging.getLogger(__name__)
 
 OWN = 0o700
-ASIDE = ".distrusted-"
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 TRIES = 3  # another process may set the same folder aside
 
@@ -31,8 +29,6 @@ def own_folder(cache: Path) -> Path:
     """
     folder = cache / f"own-{os.geteuid()}"
     cache.mkdir(parents=True, exist_ok=True)
-    for aside in cache.glob(f"{ASIDE}*"):  # of a process that was killed meanwhile
-        _remove(aside)
     for _ in range(TRIES):
         try:
             folder.mkdir(OWN)
@@ -78,17 +74,12 @@ def _distrusted(folder: Path) -> str | None:
 
 
 def _set_aside(folder: Path) -> None:
-    aside = folder.with_name(f"{ASIDE}{token_hex(8)}")
+    aside = folder.with_name(f".distrusted-{token_hex(8)}")
     try:
         folder.rename(aside)
     except FileNotFoundError:  # another process has done so
         return
-    _remove(aside)
-
-
-def _remove(aside: Path) -> None:
     if aside.is_symlink() or not aside.is_dir():
-        with suppress(OSError):
-            aside.unlink()
+        aside.unlink()
     else:
         shutil.rmtree(aside, ignore_errors=True)

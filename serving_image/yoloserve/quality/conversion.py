@@ -8,9 +8,10 @@ from functools import reduce
 from math import isnan
 from operator import add
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from yoloserve.detections.postprocess import Detections
-from yoloserve.engine import converted, kept
+from yoloserve.engine import converted
 from yoloserve.engine.starting import Engine, installed, start, tuning_of
 from yoloserve.errors import BadImage, InvalidSettings, ParityFailed
 from yoloserve.images.decoding import decode
@@ -105,8 +106,9 @@ def convert(
         if converted.is_kept(backend, settings.precision):
             tuning = tuning_of(settings, settings.precision)
             place = converted.place_of(settings, backend, source.info.sha256, tuning)
-        kept.sweep(folder)
-        with kept.making(folder) as made:
+        with TemporaryDirectory(dir=folder, prefix=".part-") as part:
+            made = Path(part) / "model"
+            made.mkdir()
             _write(settings, backend, source, pictures[::2], made)
             result = start(settings.model_copy(update=_served(settings, backend, made)))
             parity = compared(source, result, pictures[1::2] or pictures, look)
@@ -125,8 +127,8 @@ def convert(
 def _copy(made: Path, into: Path) -> None:
     """Copy a conversion whole or not at all; raise `InvalidSettings` where there is no room."""
     try:
-        with kept.making(into) as part:
-            copies = [part / path.name for path in made.iterdir()]
+        with TemporaryDirectory(dir=into, prefix=".part-") as part:
+            copies = [Path(part) / path.name for path in made.iterdir()]
             for copied in copies:
                 shutil.copyfile(made / copied.name, copied)
             for copied in copies:

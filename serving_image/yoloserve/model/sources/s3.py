@@ -4,7 +4,9 @@ Not by obstore, which is 29 MB smaller: it reads no profiles (AWS_PROFILE, a mou
 file), and without credentials asks the machine's metadata service instead of going on unsigned.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +19,7 @@ from yoloserve.model.sources.store import discard, size_of, validator_of
 R = TypeVar("R")
 RANGE = 8 * 2**20
 CHUNK = 2**20
+ANSWER_S = 300.0  # until there is an answer, tried again and all; its body is read after that
 TRIES = 3  # of an object that is written anew while it is read
 
 
@@ -111,8 +114,13 @@ def _store(url: str) -> Any:
         ) from error
 
     class Paced(s3fs.S3FileSystem):  # type: ignore[misc]  # untyped
+        async def _info(self, *args: Any, **kwargs: Any) -> Any:
+            async with _in_time(url):  # it lists, where an object is not found
+                return await super()._info(*args, **kwargs)
+
         async def _call_s3(self, *args: Any, **kwargs: Any) -> Any:
-            answer = await super()._call_s3(*args, **kwargs)
+            async with _in_time(url):
+                answer = await super()._call_s3(*args, **kwargs)
             if "Body" in answer:
                 answer["Body"] = _Paced(answer["Body"], url)
             return answer
@@ -123,6 +131,16 @@ def _store(url: str) -> Any:
         skip_instance_cache=True,
         local_expiry_check=True,  # of each range; not every store knows If-Match
     )
+
+
+@asynccontextmanager
+async def _in_time(url: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            yield
+    except TimeoutError as error:
+        message = f"{bare(url)}: no whole answer in {ANSWER_S:.0f} s"
+        raise ModelDownloadFailed(message) from error
 
 
 def _asked(call: Callable[[], R], *, url: str) -> R:
