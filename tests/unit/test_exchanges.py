@@ -333,11 +333,10 @@ def test_of_hosts_each_of_which_is_free_on_another_gateway_one_is_given() -> Non
     assert yard.has["d4"] == (["h2.test"], [TWO])
 
 
-@pytest.mark.parametrize("why", ["Suspended", "InvalidSpec"])
-def test_who_writes_nothing_holds_what_its_route_has_and_no_more(why: str) -> None:
+def test_who_is_suspended_holds_what_its_route_has_and_no_more() -> None:
     """It was dark on the one gateway, and on the other one nobody was given it for that."""
     yard = Yard({"d1": (["h3.test"], [ONE])})
-    yard.ask("d1", (["h1.test", "h3.test"], [ONE]), "2027", why)
+    yard.ask("d1", (["h1.test", "h3.test"], [ONE]), "2027", "Suspended")
     yard.ask("d2", (["h1.test", "h2.test"], [ONE, TWO]), "2028")
     yard.ask("d3", (["h1.test"], [TWO]), "2029")
     yard.ask("d4", (["h3.test"], [ONE]), "2029")
@@ -350,6 +349,16 @@ def test_who_writes_nothing_holds_what_its_route_has_and_no_more(why: str) -> No
     yard.ask("d1", (["h1.test", "h3.test"], [ONE]), "2027")
     yard.run(["d1"])
     assert yard.has["d1"] == (["h1.test", "h3.test"], [ONE]), "once it writes it asks for all"
+
+
+def test_who_is_invalid_asks_all_the_same_for_another_operator_may_find_it_valid() -> None:
+    """It would write its route without having asked, as would everybody who asks for the same."""
+    yard = Yard({})
+    yard.ask("d1", (["h1.test"], [ONE]), "2027", "InvalidSpec")
+    yard.ask("d2", (["h1.test"], [ONE]), "2028", "InvalidSpec")
+    yard.rest.clear()
+    yard.run(["d2", "d1"])
+    assert yard.has == {"d1": (["h1.test"], [ONE])}
 
 
 def test_a_kept_host_that_its_gateway_shuts_out_keeps_others_from_no_other_host() -> None:

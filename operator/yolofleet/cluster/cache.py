@@ -303,8 +303,9 @@ class Cache(Store[Entry]):
         key = super().put_entry(entry)
         left = self._left.get((entry.kind, entry.namespace), {}).pop(entry.uid, None)
         self._change(entry.uid, known.standing if known else left, entry.standing)
-        if entry.kind in kinds.ROUTERS.values():
-            self._ask_anew_for(entry)
+        if entry.kind in kinds.ROUTERS.values() and not (known and known.content == entry.content):
+            for each in {each.key: each for each in (known, entry) if each}.values():
+                self._ask_anew_for(each)
         if entry.kind is kinds.DETECTOR and not known:
             created = str(entry.manifest()["metadata"].get("creationTimestamp", ""))
             self.routes.wake(self._namesakes.add(entry.key, created))

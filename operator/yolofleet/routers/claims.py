@@ -129,8 +129,9 @@ def wanted(
     return wish_of(raw, routers, absent).claims()
 
 
-_UNFOLLOWED: Final = frozenset({Reason.SUSPENDED, Reason.INVALID_SPEC})
-_STUCK: Final = _UNFOLLOWED | {Reason.READ_FAILED, Reason.OPERATOR_FAILED}
+_STUCK: Final = frozenset(
+    {Reason.SUSPENDED, Reason.INVALID_SPEC, Reason.READ_FAILED, Reason.OPERATOR_FAILED}
+)
 
 
 def moves(raw: Manifest) -> bool:
@@ -149,9 +150,10 @@ def moves(raw: Manifest) -> bool:
 def rests(raw: Manifest) -> bool:
     """Say whether nothing is written for a detector until its spec is another one.
 
-    It holds what its route has, and no more: that would be dark for as long.
+    It holds what its route has, and no more: that would be dark for as long. An invalid spec may be
+    valid to the next operator, who would write without having asked.
     """
-    return (_told(raw) or {}).get(ConditionType.PROGRESSING) in _UNFOLLOWED
+    return (_told(raw) or {}).get(ConditionType.PROGRESSING) == Reason.SUSPENDED
 
 
 def _told(raw: Manifest) -> Mapping[Any, Any] | None:
