@@ -31,11 +31,13 @@ from yolofleet.analysis.sums import (
     CLASS,
     COMPUTE,
     COPIES,
+    COPIES_AT_FAULT,
     KEPT,
     LATENCY,
     LEAST_COPIES,
     LEAST_OF_STRATUM,
     REQUESTS,
+    REQUESTS_AT_FAULT,
     SEES_NOTHING,
     Sums,
     demand,
@@ -206,18 +208,27 @@ def added(case: Case) -> Finding:
 
 
 def errors(case: Case) -> Finding:
-    """Does it answer, and in time?"""
-    copies = case.sums.tally(COPIES)
+    """Does it answer, and in time?
+
+    Where the two answer other callers, one of them may load either alone: then of its own requests
+    only those count that no caller can have fail.
+    """
     found = []
     if not case.unpaired:
-        asked = demand(COPIES, case.sums, case.analysis)
-        message = f"{copies.share:.3f} of copied requests failed or were late"
-        found.append(_of_share(copies, asked, message, "copies", digits=3))
+        found.append(_of_errors(case, COPIES, "of copied requests failed or were late", "copies"))
+        found.append(_of_errors(case, COPIES_AT_FAULT, "of copied requests failed", "copies"))
+    if case.live and not case.incomparable:
+        found.append(_of_errors(case, REQUESTS, "of its requests failed", "requests"))
     if case.live:
-        tally, asked = case.sums.tally(REQUESTS), demand(REQUESTS, case.sums, case.analysis)
-        message = f"{tally.share:.3f} of its requests failed"
-        found.append(_of_share(tally, asked, message, "requests", stake=case.stake, digits=3))
+        of_itself = "of its requests failed by no load"
+        found.append(_of_errors(case, REQUESTS_AT_FAULT, of_itself, "requests"))
     return _worst(found, case.unpaired)
+
+
+def _of_errors(case: Case, name: str, what: str, of: str) -> Finding:
+    tally, asked = case.sums.tally(name), demand(name, case.sums, case.analysis)
+    stake = case.stake if of == "requests" else 1.0
+    return _of_share(tally, asked, f"{tally.share:.3f} {what}", of, stake=stake, digits=3)
 
 
 def latency(case: Case) -> Finding:
@@ -308,13 +319,17 @@ def found(name: str, check: Judge, case: Case) -> Finding:
 def _of_share(
     tally: Tally, asked: Demand, message: str, of: str, *, stake: float = 1.0, digits: int = 2
 ) -> Finding:
-    limit = asked.limit.share
-    proof = ceiling(min(limit * stake, 0.5)) if stake > 1 else None
+    limit, passes = asked.limit.share, asked.passes or asked.limit.share
+    if stake > 1:
+        passes = min(passes * stake, 0.5)
+    proof = ceiling(passes) if passes != limit else None
     measured = f"{message} (limit {limit:.{digits}f}; {tally.k:,} of {tally.n:,} {of})"
     measured += _lately(tally, asked)
     verdict = _verdict(tally, passed=has_passed(tally, asked, proof))
     if proof and verdict is Verdict.PASS and asked.limit.is_beyond(tally.share):
-        measured += f", and up to {proof.share:.{digits}f} at this step"
+        measured += f", and up to {passes:.{digits}f} at this step"
+    if proof and verdict is Verdict.INCONCLUSIVE and passes < tally.share <= limit:
+        measured += f", and to pass {passes:.{digits}f}"
     return Finding(
         verdict,
         measured if tally.n >= asked.least else f"{tally.n:,} of {asked.least:,} {of}",

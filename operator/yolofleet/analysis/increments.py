@@ -6,16 +6,21 @@ asked.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
-from yolofleet.analysis.evidence import Evidence, Frames, Golden, Histogram, Shadow, Sizes
+from yolofleet.analysis.evidence import Evidence, Golden, Histogram, Shadow, Sizes
 from yolofleet.api.typed import mere_words
 
 MOST_TOGETHER = 1024  # pictures in one request: no server takes more
 _MOST = 10**9  # of anything that one pod counts between two looks
-ERRORS = frozenset({"internal", "overloaded", "deadline_exceeded", "blind", "keys_unavailable"})
-"""Of a pod's outcomes, those that its revision answers for. `fetches_full` is no model's fault."""
+FAULTS = frozenset({"internal", "blind", "keys_unavailable"})
+"""Of a pod's outcomes, those that its revision answers for whatever it is asked, and how often."""
+ERRORS = FAULTS | {"overloaded", "deadline_exceeded"}
+"""And those that one caller may bring about. `fetches_full` is no model's fault."""
+OF_COPIES = ERRORS - {"overloaded", "keys_unavailable"}
+"""Those of which a copy fails, too: it shows a key of its own, and is dropped where pods are busy.
+"""
 
 _NO_TIMES = Histogram().whole()
 _NOTHING = Shadow()
@@ -81,27 +86,53 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Failures:
+    """How many of some pictures failed.
+
+    together_bad, together: how many pictures the request of each had, of those that failed and of
+    all, on average over pictures: of requests of sixteen, sixteen; 1 where no server tells so.
+    """
+
+    bad: int
+    all_: int
+    together_bad: float = 1.0
+    together: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """How requests went that a revision answered itself; what is counted is pictures.
 
-    together_good, together_bad: how many pictures the request of each had, on average over
-    pictures: of requests of sixteen, sixteen; 1 where no server tells so.
+    errors: by outcome. squared: of pictures by outcome, how many their requests have, added up.
     """
 
     good: int = 0
-    bad: int = 0
+    errors: Mapping[str, int] = field(default_factory=dict)
     latency: tuple[int, ...] = _NO_TIMES
     images: int = 0
     objects: Mapping[str, int] = field(default_factory=dict)
-    together_good: float = 1.0
-    together_bad: float = 1.0
+    squared: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def together(self) -> float:
-        """How many pictures came with each of all of them, itself included, on average."""
-        all_ = self.good + self.bad
-        squared = self.good * self.together_good + self.bad * self.together_bad
-        return squared / all_ if all_ else 1.0
+    def bad(self) -> int:
+        """How many failed, however they did."""
+        return sum(self.errors.values())
+
+    @property
+    def together_good(self) -> float:
+        """How many pictures came with each that was answered, itself included, on average."""
+        return self.squared.get("ok", self.good) / self.good if self.good else 1.0
+
+    def failures(self, outcomes: Set[str]) -> Failures:
+        """Return how many ended so, of these and of those that were answered."""
+        counted = {name: n for name, n in self.errors.items() if name in outcomes}
+        bad = sum(counted.values())
+        all_ = self.good + bad
+        squared = sum(self.squared.get(name, n) for name, n in counted.items())
+        squared_all = squared + self.squared.get("ok", self.good)
+        return Failures(
+            bad, all_, squared / bad if bad else 1.0, squared_all / all_ if all_ else 1.0
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +140,8 @@ class Pairs:
     """How two answers to the same picture compare, by what the stable revision found."""
 
     compared: int = 0
-    failed: int = 0  # or late
+    failed: int = 0
+    late: int = 0
     expected: Mapping[str, Sizes] = field(default_factory=dict)
     unknown: Mapping[str, int] = field(default_factory=dict)  # expected, but of no class it has
     kept: Mapping[str, Sizes] = field(default_factory=dict)
@@ -297,9 +329,9 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
 
     A pod that was not read then is passed over: what it tells is of another time than the others.
     """
-    good = bad = images = good_squared = bad_squared = 0
+    good = images = 0
     latency = _NO_TIMES
-    objects = Counter[str]()
+    objects, errors, squared = Counter[str](), Counter[str](), Counter[str]()
     for pod, now in _readable(pods):
         seen = memory.pods.get(pod.uid)
         if seen is None or seen.look != memory.looks or not seen.evidence:
@@ -307,26 +339,16 @@ def _answers(pods: list[Pod], memory: Memory) -> Answers:
         before = _before(now, seen)
         old = before.of_requests() if before else {}
         new = {name: _more(count, old.get(name, 0)) for name, count in now.of_requests().items()}
-        squared = _more_squared(now, before, new)
         good += new.get("ok", 0)
-        good_squared += squared.get("ok", 0)
-        bad += sum(new.get(name, 0) for name in ERRORS)
-        bad_squared += sum(squared.get(name, 0) for name in ERRORS)
+        errors.update({name: n for name, n in new.items() if name in ERRORS})
+        squared.update(_more_squared(now, before, new))
         times = before.latency.get("request", Histogram()) if before else Histogram()
         latency = summed(latency, _more_by_bucket(now.latency.get("request", Histogram()), times))
         images += _more(now.images, before.images if before else 0)
         counted = before.detections if before else {}
         for name, count in now.detections.items():
             objects[name] += _more(count, counted.get(name, 0))
-    return Answers(
-        good,
-        bad,
-        latency,
-        images,
-        objects,
-        good_squared / good if good else 1.0,
-        bad_squared / bad if bad else 1.0,
-    )
+    return Answers(good, errors, latency, images, objects, squared)
 
 
 def _more_squared(now: Evidence, before: Evidence | None, new: Mapping[str, int]) -> dict[str, int]:
@@ -359,7 +381,8 @@ def _pairs(pods: list[Pod], memory: Memory, canary: str) -> Pairs:
 def _plus(sums: Pairs, now: Shadow, old: Shadow) -> Pairs:
     return Pairs(
         compared=sums.compared + _more(now.frames.compared, old.frames.compared),
-        failed=sums.failed + _failures(now.frames, old.frames),
+        failed=sums.failed + _more(now.frames.failed, old.frames.failed),
+        late=sums.late + _more(now.frames.late, old.frames.late),
         expected=_sized(sums.expected, now.expected, old.expected),
         unknown=Counter(sums.unknown) + _by_class(now.only_stable, old.only_stable),
         kept=_sized(sums.kept, now.kept, old.kept),
@@ -400,10 +423,6 @@ def _left_out(pods: list[Pod], canary: str) -> str:
 def _unknown(pods: list[Pod], canary: str) -> Mapping[str, int]:
     shadows = (evidence.shadow.get(canary, _NOTHING) for _, evidence in _readable(pods))
     return sum((Counter(shadow.only_stable) for shadow in shadows), Counter[str]())
-
-
-def _failures(now: Frames, old: Frames) -> int:
-    return _more(now.failed, old.failed) + _more(now.late, old.late)
 
 
 def _by_class(now: Mapping[str, int], old: Mapping[str, int]) -> Counter[str]:

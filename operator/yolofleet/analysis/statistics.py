@@ -201,6 +201,7 @@ class Demand:
     design: float | None = None  # None: it is measured
     patient: bool = True  # whether what is not gross has to last
     lately: Limit | None = None  # what the last look is held against; None: the limit
+    passes: float | None = None  # the share to be proved; None: the limit
 
     def design_of(self, tally: Tally) -> float:
         """Return the design effect to reckon with."""

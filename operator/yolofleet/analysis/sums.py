@@ -12,7 +12,17 @@ from math import ceil
 from operator import sub
 
 from yolofleet.analysis.evidence import Histogram, Sizes
-from yolofleet.analysis.increments import MOST_TOGETHER, Answers, Look, Pairs, summed
+from yolofleet.analysis.increments import (
+    ERRORS,
+    FAULTS,
+    MOST_TOGETHER,
+    OF_COPIES,
+    Answers,
+    Failures,
+    Look,
+    Pairs,
+    summed,
+)
 from yolofleet.analysis.statistics import (
     ALPHA,
     Counts,
@@ -28,6 +38,9 @@ from yolofleet.api.analysis import Analysis, AnalysisStatus, ArmName, Confusion,
 from yolofleet.api.names import shortened
 
 KEPT, SEES_NOTHING, ADDED, COPIES, REQUESTS = "kept", "seesNothing", "added", "copies", "requests"
+COPIES_AT_FAULT, REQUESTS_AT_FAULT = "copies at fault", "requests at fault"
+"""Of both, what no load excuses: how much of what the revision took up did it fail of itself."""
+_AT_FAULT = {COPIES_AT_FAULT: COPIES, REQUESTS_AT_FAULT: REQUESTS}
 COMPUTE, LATENCY = "compute", "latency"
 SIZES = ("size small", "size medium", "size large")
 CLASS = "class "
@@ -36,8 +49,10 @@ OTHERS = "other classes"
 LEAST_OBJECTS, LEAST_OF_STRATUM, LEAST_FRAMES, LEAST_COPIES, LEAST_REQUESTS = 150, 30, 50, 100, 20
 _MOST_CLASSES = 12
 _MOST_CONFUSED = 5
-_OF_KNOWN_DESIGN = {COPIES, REQUESTS, COMPUTE, LATENCY}
+_OF_FAILURES = {COPIES, COPIES_AT_FAULT, REQUESTS, REQUESTS_AT_FAULT}
+_OF_KNOWN_DESIGN = _OF_FAILURES | {COMPUTE, LATENCY}
 _BURSTS = 3.0  # the design effect of errors, which come in bursts
+_MOST_EXCUSED = 0.1  # of errors: where stable has more, what has as many is held, and not let pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +89,14 @@ def demand(name: str, sums: Sums, analysis: Analysis) -> Demand:
         return Demand(ceiling(analysis.max_blind), LEAST_FRAMES)
     if name == ADDED:
         return Demand(ceiling(analysis.max_added), LEAST_OBJECTS)
-    if name in (COPIES, REQUESTS):
-        twice = 2 * round(sums.tally(name).share_beside, 4)
+    if name in _OF_FAILURES:
         tally = sums.tally(name)
-        least = LEAST_COPIES if name == COPIES else ceil(LEAST_REQUESTS * tally.cluster)
-        limit = ceiling(max(analysis.max_error_rate, twice))
-        return Demand(limit, least, design=_BURSTS * tally.cluster, patient=False)
+        of_copies = name in (COPIES, COPIES_AT_FAULT)
+        least = LEAST_COPIES if of_copies else ceil(LEAST_REQUESTS * tally.cluster)
+        share = max(analysis.max_error_rate, 2 * round(tally.share_beside, 4))
+        passes = min(share, max(analysis.max_error_rate, _MOST_EXCUSED))
+        design = _BURSTS * tally.cluster
+        return Demand(ceiling(share), least, design=design, patient=False, passes=passes)
     names, share = (
         (sums.sizes(), analysis.min_kept_by_size)
         if name in SIZES
@@ -118,8 +135,11 @@ def _plus_pairs(sums: Sums, pairs: Pairs, stable: Answers, analysis: Analysis) -
         (ADDED, more, more + known),
     ]
     sums = _looked(sums, counted, analysis)
-    copies = pairs.compared + pairs.failed
-    sums = _failures(sums, COPIES, pairs.failed, copies, stable, analysis)
+    failed, late = pairs.failed, pairs.late
+    copies = Failures(failed + late, pairs.compared + failed + late)
+    sums = _failures(sums, COPIES, copies, stable.failures(OF_COPIES), analysis)
+    copies = Failures(failed, pairs.compared + failed)
+    sums = _failures(sums, COPIES_AT_FAULT, copies, stable.failures(OF_COPIES & FAULTS), analysis)
     sums = _with_worse_classes(sums, expected, found, analysis)
     sums = _timed(sums, COMPUTE, pairs.stable_compute, pairs.canary_compute, analysis)
     confused = Counter(sums.confused) + Counter(pairs.confused)
@@ -220,28 +240,19 @@ def _looked(sums: Sums, counted: Iterable[tuple[str, int, int]], analysis: Analy
     return replace(sums, tallies=tallies)
 
 
-def _failures(
-    sums: Sums,
-    name: str,
-    k: int,
-    n: int,
-    stable: Answers,
-    analysis: Analysis,
-    together: tuple[float, float] = (1.0, 1.0),
-) -> Sums:
+def _failures(sums: Sums, name: str, its: Failures, stable: Failures, analysis: Analysis) -> Sums:
     """Add what failed at one look, beside what did of the stable revision's own requests.
-
-    together: how many came together with each of those that failed, and of all.
 
     A fault that begins late is looked for by what that one did since it began, as near as a look
     tells: what both do for a minute is none.
     """
+    k, n = its.bad, its.all_
     if n <= 0:
         return sums
-    all_ = stable.good + stable.bad
-    tally = sums.tally(name).compared(n, stable.bad, all_).together(k, n, *together)
+    tally = sums.tally(name).compared(n, stable.bad, stable.all_)
+    tally = tally.together(k, n, its.together_bad, its.together)
     asked = demand(name, replace(sums, tallies={name: tally.plus(k, n)}), analysis)
-    twice = 2 * round(stable.bad / all_, 4) if all_ else 0.0
+    twice = 2 * round(stable.bad / stable.all_, 4) if stable.all_ else 0.0
     asked = replace(asked, lately=ceiling(max(asked.limit.share, twice)))
     return replace(sums, tallies={**sums.tallies, name: looked(tally, k, n, asked)})
 
@@ -255,9 +266,8 @@ def _like(name: str) -> str:
 
 def _plus_answers(sums: Sums, look: Look, analysis: Analysis, weight: int) -> Sums:
     canary, stable = look.canary, look.stable
-    all_ = canary.good + canary.bad
-    together = canary.together_bad, canary.together
-    sums = _failures(sums, REQUESTS, canary.bad, all_, stable, analysis, together)
+    for name, ends in ((REQUESTS, ERRORS), (REQUESTS_AT_FAULT, FAULTS)):
+        sums = _failures(sums, name, canary.failures(ends), stable.failures(ends), analysis)
     if sum(canary.latency):
         sums = _thinned(sums, weight)
     times = stable.latency, canary.latency
@@ -314,6 +324,9 @@ def read(status: AnalysisStatus) -> Sums:
     stable = next((arm for arm in status.arms if arm.name is ArmName.STABLE), None)
     if requests and stable and not any(requests.beside):  # as an older operator sums up
         tallies[REQUESTS] = requests.compared(requests.n, stable.errors, stable.requests)
+    for name, all_ in _AT_FAULT.items():  # not there where no load failed; nor by an older operator
+        if name not in tallies and all_ in tallies:
+            tallies[name] = tallies[all_]
     return Sums(
         tallies=tallies,
         times={
@@ -343,7 +356,11 @@ def _tally(stored: Sum) -> Tally:
 def written(sums: Sums) -> dict[str, list[Sum] | list[Latencies] | list[Confusion]]:
     """Return the fields of the status that hold them."""
     return {
-        "sums": [_sum(name, tally) for name, tally in sums.tallies.items()],
+        "sums": [
+            _sum(name, tally)
+            for name, tally in sums.tallies.items()
+            if tally != sums.tallies.get(_AT_FAULT.get(name, ""))
+        ],
         "latency": [_latencies(name, counts) for name, counts in sums.times.items()],
         "confused": [
             Confusion(name=name, called=called, times=times)

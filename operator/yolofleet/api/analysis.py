@@ -152,7 +152,7 @@ class Analysis(ApiModel):
     max_error_rate: Annotated[float, Field(ge=0.0001, le=0.5)] = Field(
         default=0.01,
         description="The largest share of requests that may fail or be late, or twice the stable"
-        " revision's own where that is more.",
+        " revision's own of the same kind where that is more.",
     )
     max_p99_ratio: Annotated[float, Field(ge=1.05, le=10)] = Field(
         default=1.2,

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from played_pods import Played, bucket_of
-from yolofleet.analysis.increments import summed
+from yolofleet.analysis.increments import ERRORS, summed
 from yolofleet.analysis.statistics import (
     BUCKETS,
     Counts,
@@ -127,7 +127,7 @@ def test_no_pod_makes_itself_unjudgeable() -> None:
         canary.outcome("internal", 10**6, among=2**30)
         look(played, 0)
     assert errors(played).verdict is Verdict.FAIL
-    assert played.last.canary.together_bad == 1.0, "of none"
+    assert played.last.canary.failures(ERRORS).together_bad == 1.0, "of none"
 
 
 def test_fewer_than_there_were_are_not_believed() -> None:
