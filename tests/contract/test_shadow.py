@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 import pytest
 
-from yolofleet.analysis.evidence import MOST_BYTES, MOST_VALUES, Evidence, parse
+from yolofleet.analysis.evidence import MOST_BYTES, MOST_VALUES, Evidence, Frames, parse
 from yolofleet.analysis.evidence import Shadow as Reported
 from yolofleet.api.detector import LogLevel
 from yolofleet.plan.live import Shadow as Ordered
@@ -54,6 +54,13 @@ def test_the_operator_reads_what_the_server_counts() -> None:
     assert read.sure == {"circle": 1, "square": 1}
     assert (read.seen, read.blind) == (1, 0)
     assert sum(read.compute.stable.whole()) == sum(read.compute.canary.whole()) == 1
+
+
+def test_the_operator_knows_each_thing_that_becomes_of_a_picture() -> None:
+    assert set(Frames.model_fields) == set(Outcome)
+    older = Frames.model_validate({"compared": 1})
+    assert older.skipped_repeated == 0
+    assert Frames.model_validate({"compared": 1, "of_a_newer_server": 9}) == older
 
 
 def test_what_a_server_tells_at_most_is_read_whatever_its_classes_are_called() -> None:

@@ -31,6 +31,7 @@ from yoloserve.shadow.answers import read
 from yoloserve.shadow.asking import MOST_BYTES, Caller, Late, Reply, Unreachable
 from yoloserve.shadow.copies import LARGEST
 from yoloserve.shadow.pairs import NEARLY, Found, difference
+from yoloserve.shadow.repeats import LASTS_S, MOST, Repeats
 from yoloserve.shadow.replay import MOST_WAITING
 from yoloserve.shadow.tally import MOST_CONFUSED, Outcome, Tallies, Tally
 from yoloserve.telemetry.names import LONGEST_NAME, MOST_NAMES, OTHER
@@ -416,8 +417,9 @@ async def test_a_request_of_v2_with_options_of_its_own_is_not_shown(
     revisions, jpeg, parameters
 ) -> None:
     async with revisions() as (stable, _):
-        for asked_for in (parameters, {}, {"confidence": 0.25}, {"priority": 1}):
-            answer = await stable.client.post(INFER, **encoded(jpeg, **asked_for))
+        for number, asked_for in enumerate((parameters, {}, {"confidence": 0.25}, {"priority": 1})):
+            picture = jpeg + bytes(number)
+            answer = await stable.client.post(INFER, **encoded(picture, **asked_for))
             assert answer.status_code == 200
         await until(lambda: frames(stable) == {"compared": 3, "skipped_options": 1})
 
@@ -425,10 +427,10 @@ async def test_a_request_of_v2_with_options_of_its_own_is_not_shown(
 @pytest.mark.parametrize("accept", [{}, {"Accept-Encoding": "gzip"}])
 async def test_v2_answers_the_same_whether_it_is_shadowed_or_not(revisions, jpeg, accept) -> None:
     outputs = [{"name": name} for name in ("num_dets", "det_boxes", "det_scores", "det_classes")]
-    told = in_json(jpeg, jpeg)["json"] | {"outputs": outputs}
+    told = in_json(jpeg, jpeg + b"\0")["json"] | {"outputs": outputs}
     async with revisions() as (stable, _):
         shadowed = await stable.client.post(INFER, json=told, headers=accept)
-        await until(lambda: frames(stable) == {"compared": 2})
+        await until(lambda: sum(frames(stable).values()) == 2)
         stable.serving.shadow.end()
         alone = await stable.client.post(INFER, json=told, headers=accept)
     assert shadowed.content == alone.content
@@ -443,7 +445,9 @@ async def test_one_picture_that_is_none_leaves_nothing_to_show_of_a_request_of_v
         answer = await stable.client.post(INFER, **encoded(jpeg, b"no picture", jpeg))
         assert answer.status_code == 415
         assert not stable.asked.shadow._held
-        answer = await stable.client.post("/v1/detect/batch", **files(jpeg, b"no picture", jpeg))
+        answer = await stable.client.post(
+            "/v1/detect/batch", **files(jpeg, b"no picture", jpeg + b"\0")
+        )
         assert answer.status_code == 200
         await until(lambda: frames(stable) == {"compared": 2})
         await until(lambda: not stable.asked.shadow._held)
@@ -452,7 +456,7 @@ async def test_one_picture_that_is_none_leaves_nothing_to_show_of_a_request_of_v
 async def test_no_request_is_shown_twice_whatever_is_spoken(revisions, jpeg) -> None:
     async with revisions(back=True) as (one, other):
         await until(lambda: other.serving.shadow._target)
-        await one.client.post(INFER, **encoded(jpeg, jpeg), params={})
+        await one.client.post(INFER, **encoded(jpeg, jpeg + b"\0"), params={})
         await until(lambda: frames(one) == {"compared": 2})
         assert frames(other, STABLE) == {}
         # Who says it is a shadow and speaks /v2 is a caller like any other: no revision does.
@@ -533,7 +537,12 @@ async def test_a_caller_that_leaves_takes_its_pictures_along(stable_of, jpeg, ba
 async def test_a_frame_of_a_stream_is_shown_once_it_is_answered(revisions, stream_to, jpeg) -> None:
     async with revisions() as (stable, _):
         camera = stream_to(stable)
-        for frame, told in ((jpeg, "detections"), (b"no picture", "error"), (jpeg, "detections")):
+        another = jpeg + b"\0"
+        for frame, told in (
+            (jpeg, "detections"),
+            (b"no picture", "error"),
+            (another, "detections"),
+        ):
             camera.send(frame)
             assert told in await camera.receive()
         await camera.leave()
@@ -544,8 +553,8 @@ async def test_a_share_is_drawn(revisions, jpeg) -> None:
     async with revisions(live=told(percent=50)) as (stable, _):
         draws = iter([0.4999, 0.5, 0.9, 0.0])
         stable.asked.shadow._draw = lambda: next(draws)
-        for _ in range(4):
-            await stable.detect(jpeg)
+        for number in range(4):
+            await stable.detect(jpeg + bytes(number))
         await until(lambda: frames(stable) == {"compared": 2})
 
 
@@ -553,13 +562,53 @@ async def test_no_more_are_shown_in_a_second_than_the_canary_is_to_get(
     revisions, jpeg, clock
 ) -> None:
     async with revisions(clock=clock, live=told(max_per_second=2)) as (stable, _):
-        for _ in range(5):
-            await stable.detect(jpeg)
+        for number in range(5):
+            await stable.detect(jpeg + bytes(number))
         await until(lambda: sum(frames(stable).values()) == 5)
         assert frames(stable) == {"compared": 2, "skipped_rate": 3}
         clock.now += 1
-        await stable.detect(jpeg)
+        await stable.detect(jpeg + bytes(5))
         await until(lambda: frames(stable)["compared"] == 3)
+
+
+async def test_a_picture_that_repeats_is_shown_once_and_takes_nobody_s_place(
+    revisions, jpeg, clock
+) -> None:
+    """A camera that hangs, beside one that does not."""
+    async with revisions(clock=clock, live=told(max_per_second=3)) as (stable, _):
+        for number in range(3):
+            for picture in (jpeg, jpeg, jpeg + bytes(1 + number)):
+                await stable.detect(picture)
+        await until(lambda: sum(frames(stable).values()) == 9)
+        assert frames(stable) == {"compared": 3, "skipped_repeated": 5, "skipped_rate": 1}
+        for number in range(6, 10):
+            clock.now += LASTS_S * 0.9
+            await stable.detect(jpeg)
+            await until(lambda number=number: frames(stable)["skipped_repeated"] == number)
+        clock.now += LASTS_S * 1.1
+        await stable.detect(jpeg)
+        await until(lambda: frames(stable)["compared"] == 4)
+        stable.serving.shadow._repeats.clear()
+        await stable.detect(jpeg)
+        await until(lambda: frames(stable)["compared"] == 5)
+
+
+async def test_pixels_that_repeat_are_shown_once(revisions, jpeg) -> None:
+    async with revisions() as (stable, _):
+        for _ in range(2):
+            await stable.client.post(INFER, **raw(np.zeros((1, 64, 64, 3), np.uint8)))
+        await until(lambda: sum(frames(stable).values()) == 2)
+        assert frames(stable) == {"compared": 1, "skipped_repeated": 1}
+
+
+def test_of_pictures_that_were_shown_few_are_remembered(clock) -> None:
+    repeats = Repeats(clock)
+    for number in range(MOST + 9):
+        repeats.add(b"%d" % number)
+        assert repeats.has(b"0")  # it goes on coming
+    assert len(repeats._came) == MOST
+    assert not repeats.has(b"1")
+    assert repeats.has(b"%d" % MOST)
 
 
 async def test_a_picture_of_many_bytes_is_shown_and_one_of_too_many_is_not(revisions, jpeg) -> None:
@@ -654,8 +703,8 @@ async def test_a_slow_canary_holds_few_pictures_and_two_connections(stable_of, j
     canary = Canary()
     canary.may_answer.clear()
     async with stable_of(canary) as stable:
-        for _ in range(MOST_WAITING + 10):
-            assert (await stable.detect(jpeg)).status_code == 200
+        for number in range(MOST_WAITING + 10):
+            assert (await stable.detect(jpeg + bytes(number))).status_code == 200
         await until(lambda: canary.inside == 2)
         await stable.detect(jpeg)
         assert (canary.asked, canary.most) == (2, 2)
@@ -672,7 +721,7 @@ async def test_who_is_not_there_is_left_alone_for_longer_each_time_and_who_is_la
         asked = []
         for number, wait in enumerate((0.0, 0.5, 0.6, 1.0, 1.1, 4.1, 60), 1):
             clock.now += wait
-            await stable.detect(jpeg)
+            await stable.detect(jpeg + bytes(number))
             await until(lambda number=number: sum(frames(stable).values()) == number)
             asked.append(canary.asked)
     late = isinstance(why, Late)
@@ -684,8 +733,8 @@ async def test_the_end_comes_at_once_and_drops_what_waits(stable_of, jpeg) -> No
     canary = Canary()
     canary.may_answer.clear()
     async with stable_of(canary) as stable:
-        for _ in range(6):
-            await stable.detect(jpeg)
+        for number in range(6):
+            await stable.detect(jpeg + bytes(number))
         await until(lambda: canary.inside == 2)
         stable.serving.drain()
         assert stable.serving.shadow._queue.empty()
@@ -698,8 +747,8 @@ async def test_what_waits_for_one_canary_is_not_shown_to_the_next(stable_of, jpe
     canary = Canary()
     canary.may_answer.clear()
     async with stable_of(canary) as stable:
-        for _ in range(6):
-            await stable.detect(jpeg)
+        for number in range(6):
+            await stable.detect(jpeg + bytes(number))
         await until(lambda: canary.inside == 2)
         live = stable.serving.live
         live.settings = live.settings.model_copy(

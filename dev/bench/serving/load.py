@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
@@ -48,7 +48,10 @@ async def _run(job: dict[str, Any], pictures: list[bytes]) -> list[Sample]:
         pictures = [form(job["form"], picture) for picture in pictures]
     else:
         headers["Content-Type"] = "image/jpeg"
-    bodies, urls = cycle(pictures), cycle(job["urls"])
+    bodies: Iterator[bytes] = cycle(pictures)
+    urls = cycle(job["urls"])
+    if job.get("unlike"):  # no two are the same, byte for byte
+        bodies = (picture + b"%d" % time.time_ns() for picture in cycle(pictures))
     timeout = aiohttp.ClientTimeout(total=job["patience_s"])
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(

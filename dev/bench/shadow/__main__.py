@@ -114,6 +114,7 @@ class Client:
             "callers": 0,
             "headers": {},
             "stamped": False,
+            "unlike": True,  # what repeats is not shown
             "patience_s": 20,
             **job,
         }

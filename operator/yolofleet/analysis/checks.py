@@ -159,10 +159,18 @@ def kept(case: Case) -> Finding:
     finding = _of_share(
         tally, asked, f"keeps {tally.share:.2f} of what {case.against} is sure of", "objects"
     )
-    why = [_unknown(case.unknown)] if case.unknown else []
-    if tally.n < asked.least and (lacks := case.left_out or _too_little_sure(case)):
-        why.append(lacks)
-    return replace(finding, message="; ".join([finding.message, *why]))
+    if case.unknown:
+        finding = replace(finding, message=f"{finding.message}; {_unknown(case.unknown)}")
+    if tally.n < asked.least and not case.left_out and (lacks := _too_little_sure(case)):
+        finding = replace(finding, message=f"{finding.message}; {lacks}")
+    return _of_copies(case, finding)
+
+
+def _of_copies(case: Case, finding: Finding) -> Finding:
+    """Say also why most pictures are not compared, where more of them may be what it waits for."""
+    if finding.verdict is not Verdict.INCONCLUSIVE or not case.left_out:
+        return finding
+    return replace(finding, message=f"{finding.message}; {case.left_out}")
 
 
 def _too_little_sure(case: Case) -> str:
@@ -197,14 +205,14 @@ def sees_nothing(case: Case) -> Finding:
     """Are there pictures full of things in which it finds none?"""
     tally, asked = case.sums.tally(SEES_NOTHING), demand(SEES_NOTHING, case.sums, case.analysis)
     message = f"finds nothing in {tally.share:.2f} of the pictures with something sure in them"
-    return _of_share(tally, asked, message, "pictures")
+    return _of_copies(case, _of_share(tally, asked, message, "pictures"))
 
 
 def added(case: Case) -> Finding:
     """Is it sure of things that the stable revision does not see?"""
     tally, asked = case.sums.tally(ADDED), demand(ADDED, case.sums, case.analysis)
     message = f"{tally.share:.2f} of what it is sure of, {case.against} does not see"
-    return _of_share(tally, asked, message, "objects")
+    return _of_copies(case, _of_share(tally, asked, message, "objects"))
 
 
 def errors(case: Case) -> Finding:
@@ -215,8 +223,9 @@ def errors(case: Case) -> Finding:
     """
     found = []
     if not case.unpaired:
-        found.append(_of_errors(case, COPIES, "of copied requests failed or were late", "copies"))
-        found.append(_of_errors(case, COPIES_AT_FAULT, "of copied requests failed", "copies"))
+        for name, what in ((COPIES, "failed or were late"), (COPIES_AT_FAULT, "failed")):
+            finding = _of_errors(case, name, f"of copied requests {what}", "copies")
+            found.append(_of_copies(case, finding))
     if case.live and not case.incomparable:
         found.append(_of_errors(case, REQUESTS, "of its requests failed", "requests"))
     if case.live:
@@ -235,7 +244,8 @@ def latency(case: Case) -> Finding:
     """Does it answer as fast?"""
     found = []
     if not case.unpaired:
-        found.append(_of_times(case, COMPUTE, "computes the same pictures", 1.0))
+        computes = _of_times(case, COMPUTE, "computes the same pictures", 1.0)
+        found.append(_of_copies(case, computes))
     if case.live and not case.incomparable:
         found.append(_of_times(case, LATENCY, "answers", case.stake))
     return _worst(found, case.unpaired or case.incomparable)

@@ -110,6 +110,7 @@ class Frames(_Reported):
     skipped_size: Count = 0
     skipped_rate: Count = 0
     skipped_options: Count = 0
+    skipped_repeated: Count = 0  # 0 of an older server, which shows them again and again
     unreachable: Count = 0
 
 

@@ -407,6 +407,7 @@ _WHY_NOT: Mapping[str, str] = {
     "skipped_size": "they are larger than 8 MiB, or have too many boxes",
     "skipped_rate": "its pods are shown no more a second",
     "skipped_busy": "pods are busy",
+    "skipped_repeated": "they came before, byte for byte",
 }
 
 

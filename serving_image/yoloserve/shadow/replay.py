@@ -21,6 +21,7 @@ from yoloserve.shadow.answers import COMPUTED, LOOKED, read
 from yoloserve.shadow.copies import Copy, Drawn, is_too_large, size_of
 from yoloserve.shadow.keys import KeyFile, Keys
 from yoloserve.shadow.pairs import Difference, Found, difference
+from yoloserve.shadow.repeats import Repeats
 from yoloserve.shadow.tally import Outcome, Tallies
 from yoloserve.telemetry.tracing import begin
 
@@ -100,6 +101,7 @@ class Shadow:
         self._queue: asyncio.Queue[Copy] = asyncio.Queue(MOST_WAITING)
         # Whatever becomes of a request, its pictures are counted for as long as they are here.
         self._held: WeakSet[Copy] = WeakSet()
+        self._repeats = Repeats(detector.clock)
         self._rate = Quotas(detector.clock)
         self._pause = -float("inf"), Outcome.UNREACHABLE  # until when, and why
         self._back_off_s = BACK_OFF_S[0]
@@ -114,6 +116,7 @@ class Shadow:
         self.album.follow(target.revision if target and keeps else "")
         if (target and target.revision) != (before and before.revision):
             self._drop()
+            self._repeats.clear()
             self._pause, self._back_off_s = (-float("inf"), Outcome.UNREACHABLE), BACK_OFF_S[0]
             log.info("shadow", extra={"revision": target.revision if target else ""})
 
@@ -288,17 +291,25 @@ class Shadow:
         await asyncio.sleep(0)  # the loop's other work comes first: how long does it take?
         if self._is_busy() or clock() - began > self.lag_s:
             return Outcome.SKIPPED_BUSY
+        encode, detector = copy.encoded, self._detector
+        whole = isinstance(copy.picture, bytes)
+        encoded = encode() if whole else await asyncio.to_thread(encode)
+        if self._repeats.has(encoded):  # before the rate, of which it would take all others' part
+            return Outcome.SKIPPED_REPEATED
         try:
             if not target.order.max_per_second:
                 return Outcome.SKIPPED_RATE
             self._rate.take("", target.order.max_per_second)
         except OverQuota:
             return Outcome.SKIPPED_RATE
-        encode, detector = copy.encoded, self._detector
         stable = copy.found(detector.info.classes, detector.defaults.confidence)
-        whole = isinstance(copy.picture, bytes)
-        encoded = encode() if whole else await asyncio.to_thread(encode)
-        canary = await self._ask(target, encoded, COMPUTED if copy.as_file else LOOKED)
+        self._repeats.add(encoded)
+        canary: Found | Outcome = Outcome.UNREACHABLE
+        try:
+            canary = await self._ask(target, encoded, COMPUTED if copy.as_file else LOOKED)
+        finally:
+            if canary in (Outcome.UNREACHABLE, Outcome.SKIPPED_BUSY):
+                self._repeats.remove(encoded)
         if isinstance(canary, Outcome):
             return canary
         boxes = len(stable.detections) * len(canary.detections)

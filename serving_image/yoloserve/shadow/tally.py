@@ -23,6 +23,7 @@ class Outcome(enum.StrEnum):
     SKIPPED_BUSY = "skipped_busy"  # somebody waits, here or there: never evidence, as the next ones
     SKIPPED_SIZE = "skipped_size"
     SKIPPED_RATE = "skipped_rate"
+    SKIPPED_REPEATED = "skipped_repeated"  # byte for byte: it would be the same evidence once more
     SKIPPED_OPTIONS = "skipped_options"  # by thresholds that neither model was tuned for
     UNREACHABLE = "unreachable"  # nobody there, or nobody that takes our word
 

@@ -30,6 +30,7 @@ WHY_NOT = {
     "skipped_size": "larger than 8 MiB",
     "skipped_busy": "busy",
     "skipped_rate": "no more a second",
+    "skipped_repeated": "came before",
 }
 
 
@@ -45,6 +46,23 @@ def test_why_no_pictures_are_compared_is_told(why: str) -> None:
     played.stable[0].frame(5000)
     status = played.look()
     assert "not compared" not in next(c.message for c in status.checks if c.name == "kept")
+
+
+def test_that_pictures_repeat_is_told_by_each_check_that_waits_for_others() -> None:
+    """Sixty of them, for ever: objects enough, and copies too few."""
+    played = Played()
+    played.look()
+    [stable] = played.stable
+    stable.frame(60)
+    stable.pair("circle", 400, 396)
+    for arm in stable.compute.values():
+        arm[bucket_of(0.02)] += 60
+    for _ in range(9):
+        stable.frames["skipped_repeated"] += 200
+        status = played.look()
+    told = {check.name: check.message for check in status.checks}
+    for name in ("kept", "seesNothing", "added", "errors", "latency"):
+        assert "1,800 pictures were not compared: they came before, byte for byte" in told[name]
 
 
 def test_that_stable_is_sure_of_next_to_nothing_in_what_is_compared_is_told() -> None:
