@@ -108,7 +108,7 @@ class Client:
     def ask(self, url: str, **job: Any) -> list[tuple[float, float, int]]:
         """Return when each request was due, how long it took, and its status."""
         told = {
-            "url": url,
+            "urls": [url],
             "form": "",
             "pictures": self._pictures,
             "callers": 0,
