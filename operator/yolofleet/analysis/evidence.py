@@ -170,7 +170,7 @@ def parse(body: bytes, *, revision: str) -> Evidence | str:
     """Read what a pod of `revision` answered, or say in words why that is no evidence."""
     if len(body) > MOST_BYTES:
         return f"answers with more than {MOST_BYTES // 1024} KiB"
-    if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:  # before they are made, and judged
+    if _has_too_many(body):
         return f"answers with more than {MOST_VALUES:,} values"
     try:
         evidence = Evidence.model_validate_json(body)
@@ -179,6 +179,20 @@ def parse(body: bytes, *, revision: str) -> Evidence | str:
     if evidence.revision != revision:
         return f"says that it is of {evidence.revision!r}, not of {revision}"
     return evidence
+
+
+def _has_too_many(body: bytes) -> bool:
+    """Say whether there are more values than `MOST_VALUES`, before they are made, and judged.
+
+    What looks like one in a string, the name of a class for example, is none.
+    """
+    marks = b",", b"[", b"{"
+    if sum(map(body.count, marks)) <= MOST_VALUES:
+        return False
+    if body.count(b'"') > 4 * MOST_VALUES:
+        return True
+    outside = b"".join(body.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
+    return sum(map(outside.count, marks)) > MOST_VALUES
 
 
 def problem(invalid: ValidationError) -> str:

@@ -95,6 +95,13 @@ def test_more_values_than_any_server_tells_are_not_made(values):
     assert told == "answers with more than 20,000 values"
 
 
+def test_names_of_classes_may_have_commas():
+    names = {f'{number} white "shark", man-eater\\, {"a, " * 20}': 1 for number in range(1000)}
+    told = parse(json.dumps(GOOD | {"detections": names}).encode(), revision=STABLE)
+    assert not isinstance(told, str), told
+    assert len(told.detections) == 1000
+
+
 COMMANDS = [
     patching("g", "s", Approval("gate-new", 9, "AnalysisFailed").patch()),
     retrying("g", "s", "gate-new:1"),
