@@ -558,7 +558,7 @@ CASES = [
         [
             Fires(
                 {"pod": "operator-a"},
-                "operator-a was not told of changes: a watch was open, and deaf",
+                "operator-a was not told of changes: a watch was open and deaf, or it may not read",
             )
         ],
     ),
