@@ -541,6 +541,18 @@ def route_of(kind: Kind) -> Callable[[Call], bool]:
     return lambda call: bool(call.number) and (call.kind, call.name) == (kind.plural, "gate")
 
 
+async def refused(route: Kind, before: Any, edit: Any, **spec: Any) -> tuple[World, Load]:
+    """Make `edit` after `before` where the route that it asks for is refused from now on."""
+    world, load = await scaled(BY_CPU, **spec)
+    by_cpu(world, load, all_of_it=10)
+    await load.lasts(4 * EVERY_S)
+    await world.edit(**before)
+    await load.lasts(6 * EVERY_S)
+    world.suffer(Refused(route_of(route), times=ALWAYS))
+    await world.edit(**edit)
+    return world, load
+
+
 @pytest.mark.parametrize(
     ("route", "spec", "before", "edit"),
     [
@@ -555,13 +567,7 @@ async def test_no_autoscaler_takes_what_a_route_that_is_refused_is_to_bring(
     route: Kind, spec: Any, before: Any, edit: Any
 ) -> None:
     """It sees no request come, and took pods; which were asked for again, and taken again."""
-    world, load = await scaled(BY_CPU, **spec)
-    by_cpu(world, load, all_of_it=10)
-    await load.lasts(4 * EVERY_S)
-    await world.edit(**before)
-    await load.lasts(6 * EVERY_S)
-    world.suffer(Refused(route_of(route), times=ALWAYS))
-    await world.edit(**edit)
+    world, load = await refused(route, before, edit, **spec)
     await load.lasts(12 * EVERY_S)
     assert replicas(world) >= 9
     lifted = [write for write in writes_to(world, "horizontalpodautoscalers") if "patch" in write]
@@ -576,13 +582,7 @@ async def test_no_autoscaler_takes_what_a_route_that_is_refused_is_to_bring(
 
 async def test_a_peak_while_a_route_is_refused_goes_again() -> None:
     """What stable needs beside its autoscaler is what others stand for, not what it had itself."""
-    world, load = await scaled(BY_CPU)
-    by_cpu(world, load, all_of_it=10)
-    await load.lasts(4 * EVERY_S)
-    await world.edit(**CANARY_OF_HALF)
-    await load.lasts(6 * EVERY_S)
-    world.suffer(Refused(route_of(kinds.VIRTUAL_SERVICE), times=ALWAYS))
-    await world.edit(canary=None)
+    world, load = await refused(kinds.VIRTUAL_SERVICE, CANARY_OF_HALF, {"canary": None})
     await load.lasts(6 * EVERY_S)
     by_cpu(world, load, all_of_it=40)
     await load.lasts(8 * EVERY_S)

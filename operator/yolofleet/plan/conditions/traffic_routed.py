@@ -178,16 +178,13 @@ def not_there_yet(now: Situation) -> Statement | None:
     if now.detector.spec.suspend:
         message = f"spec.suspend holds the route as it is; after that it is to be {_split(now)}"
         return _say(False, Reason.SUSPENDED, message)
-    drifted, kind = now.observed.status.condition(ConditionType.DRIFTED), _route_of(now)
+    drifted = now.observed.status.condition(ConditionType.DRIFTED)
+    kind = ROUTERS[now.plan.provider].KIND
     if drifted and drifted.reason == Reason.LEFT_IN_PLACE and kind in drifted.message:
         message = f"spec.driftPolicy Report leaves the {kind} as it is; it was to be {_split(now)}"
         return _say(False, Reason.LEFT_IN_PLACE, message)
     message = f"waiting for the router: {_split(now)}"
     return _say(None, Reason.ROUTE_PENDING, message, lasting=False)  # as soon as it is written
-
-
-def _route_of(now: Situation) -> str:
-    return ROUTERS[now.plan.provider].KIND
 
 
 def followed_by_nobody(now: Situation) -> Statement | None:
