@@ -350,6 +350,39 @@ def test_a_new_route_of_which_no_host_is_free_everywhere_begins_on_a_gateway_not
     assert (found.hosts, found.gateways) == ((MANY[0],), ("mesh", "edge/inner"))
 
 
+def test_of_a_route_inside_the_mesh_and_on_a_gateway_each_host_is_its_own_as_it_claims():
+    """By what a route in the mesh might be refused, hosts at the gateway would be nobody's."""
+    cache, gateways = Cache(), ["mesh", "edge/public"]
+    cache.set_served(kinds.HTTP_ROUTE, True)
+    asked = raw(hosts=["a.example.com", "svc.shop"], gateways=gateways)
+    asked["metadata"] |= {"creationTimestamp": "2030-01-01", "resourceVersion": "1"}
+    cache.put(kinds.DETECTOR, asked)
+    found = expose(Detector.parse(asked), None, {}, Allowed(), bare=True)
+    held = [host for host in found.hosts if cache.routes.holder(("edge/public", host))]
+    assert list(found.hosts) == held == ["a.example.com", "svc.shop"]
+    assert list(found.gateways) == gateways
+
+
+def test_what_others_have_on_a_gateway_is_left_inside_the_mesh_and_the_gateway_comes_once_free():
+    detector = Detector.parse(raw(hosts=MANY[:1], gateways=["edge/public", "mesh"]))
+    taken = {("edge/public", MANY[0]): "yard/a"}
+    found = expose(detector, None, taken, Allowed(), bare=True)
+    assert (list(found.hosts), list(found.gateways)) == (MANY[:1], ["mesh"])
+    live = (found.hosts, found.gateways)
+    assert expose(detector, live, taken, Allowed(), bare=True) == found
+    free = expose(detector, live, {}, Allowed(), bare=True)
+    assert list(free.gateways) == ["edge/public", "mesh"]
+    kept = (free.hosts, free.gateways)
+    assert expose(detector, kept, taken, Allowed(), bare=True).gateways == free.gateways
+
+
+def test_the_mesh_beside_a_gateway_of_the_gateway_api_has_to_be_allowed():
+    detector = Detector.parse(raw(hosts=MANY[:1], gateways=["edge/public", "mesh"]))
+    found = expose(detector, None, {}, Allowed(gateways=("edge/public",)), bare=True)
+    assert list(found.gateways) == ["edge/public"]
+    assert [each.reason for each in found.denials] == ["HostNotAllowed"]
+
+
 def test_a_gateway_that_passes_over_the_route_hinders_no_host_on_another_one():
     """A new route is on the other one alone; one that is there has both, and loses none."""
     gateways = ["edge/inner", "edge/public"]

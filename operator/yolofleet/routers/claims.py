@@ -169,7 +169,8 @@ def routed(route: Manifest) -> frozenset[Claim]:
     metadata, spec = route["metadata"], route.get("spec") or {}
     if "deletionTimestamp" in metadata:
         return NOTHING
-    hosts, gateways = router_of_kind(route["kind"]).places(spec)
+    router = router_of_kind(route["kind"])
+    hosts, gateways = router.asked(*router.places(spec))
     return _product(hosts[:MOST_NAMED], gateways[:MOST_NAMED], str(metadata["namespace"]))
 
 

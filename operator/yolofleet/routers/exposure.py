@@ -123,23 +123,30 @@ def expose(
     if not traffic.hosts and not (bare and written.keys() - {MESH}):
         return Exposure(routes=True, hosts=(), gateways=tuple(traffic.gateways))
     hosts, gateways = traffic.hosts or [EVERY_HOST], written or {MESH: MESH}
-    wish = wish_for(detector.name, namespace, hosts, gateways)
+    # Inside the mesh the Gateway API routes by the detector's own Service, which nobody else has.
+    own = [MESH] if bare and gateways.keys() > {MESH} else []
+    shared = [each for each in gateways if each not in own]
     limits = Limits(allowed, shut or {}, bare=bare, most=most)
+    wish = wish_for(detector.name, namespace, hosts, shared)
     denials = tuple(_Asked(wish, live, limits).denials(taken))
+    if own and (message := allowed.against_gateway(MESH)):
+        own, denials = [], (Denial(Reason.HOST_NOT_ALLOWED, message), *denials)
     if not denials and len(traffic.hosts) <= most:
         named = wish.hosts if traffic.hosts else ()
         return Exposure(routes=True, hosts=named, gateways=tuple(written.values()))
     reach = reach_of(wish, live, limits)
     denials += tuple(_no_room(host, most) for host in reach.crowded)
     given, on = reach.given(lambda claim: claim not in taken)
+    if not given and live is None and own:
+        inside = reach_of(wish_for(detector.name, namespace, hosts, own), None, limits)
+        given, _ = inside.given(lambda _: True)
     if not given and live is None:
         return Exposure(routes=False, hosts=(), gateways=(), denials=denials)
     if not given:
         return unchanged(live or ((), ()), denials)
     named = tuple(given) if traffic.hosts or given != [EVERY_HOST] else ()
-    return Exposure(
-        routes=True, hosts=named, gateways=tuple(gateways[g] for g in on), denials=denials
-    )
+    where = tuple(name for each, name in gateways.items() if each in (*on, *own))
+    return Exposure(routes=True, hosts=named, gateways=where, denials=denials)
 
 
 def with_room(hosts: Sequence[str], kept: Collection[str], most: int) -> list[str]:
@@ -368,7 +375,7 @@ def granted(
         return [], []
     if given := [h for h in hosts if h in kept or all(may(g, h) for g in on)]:
         return given, on
-    within = [g for g in sorted(on) if as_named(g) != MESH] or on  # an HTTPRoute is free inside
+    within = [g for g in sorted(on) if as_named(g) != MESH] or on  # where it is seen from outside
     free = {g: [h for h in hosts if may(g, h)] for g in within}
     most = max(free, key=lambda g: len(free[g]))
     return granted(hosts, gateways, (free[most], [most]), may)

@@ -150,13 +150,18 @@ def asked(hosts: list[str] | None, gateways: list[str], /) -> Places:
 
 
 def places(spec: Mapping[str, Any], /) -> Places:
-    """Return where an HTTPRoute answers."""
-    gateways = [
-        f"{ref['namespace']}/{ref['name']}" if ref.get("namespace") else str(ref.get("name"))
-        for ref in spec.get("parentRefs") or ()
-        if isinstance(ref, Mapping) and ref.get("kind", "Gateway") == "Gateway"
-    ]
+    """Return where an HTTPRoute answers; one that hangs on a Service, inside the mesh."""
+    kinds = {ref.get("kind") for ref in _objects(spec.get("parentRefs"))}
+    gateways = _gateways(spec.get("parentRefs")) + [MESH] * ("Service" in kinds)
     return texts(spec.get("hostnames")) or [EVERY_HOST], gateways
+
+
+def _gateways(parents: Any) -> list[str]:
+    return [
+        f"{ref['namespace']}/{ref['name']}" if ref.get("namespace") else str(ref.get("name"))
+        for ref in _objects(parents)
+        if ref.get("kind", "Gateway") == "Gateway"
+    ]
 
 
 def shadows(route: Manifest, /) -> Places:
@@ -180,7 +185,7 @@ def shadows(route: Manifest, /) -> Places:
         for ref in whole
         if _ACCEPTED & {_accepts(parent, generation) for parent in _statuses_of(ref, route)}
     ]
-    return hosts, places({"parentRefs": served})[1]
+    return hosts, _gateways(served)
 
 
 def doors(gateway: Manifest, /) -> Doors | None:
@@ -280,7 +285,7 @@ def accepted(route: Manifest, absent: Collection[str] = ()) -> Followed:
     generation, namespace = route["metadata"].get("generation", 0), route["metadata"]["namespace"]
     waits, served = [], 0
     for parent in route["spec"].get("parentRefs") or ():
-        if any(gateway_name(g, namespace) in absent for g in places({"parentRefs": [parent]})[1]):
+        if any(gateway_name(g, namespace) in absent for g in _gateways([parent])):
             continue
         found = [_accepts(each, generation) for each in _statuses_of(parent, route)]
         if Following.YES in found:
