@@ -320,6 +320,11 @@ RULES = [
         "spec.access.allowTo: an entry needs `to`, `ports` or both",
         {"access": {"allowTo": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}},
     ),
+    (
+        {"access": {"allowTo": [{"to": [], "ports": []}]}},
+        "spec.access.allowTo: an entry needs `to`, `ports` or both",
+        {"access": {"allowTo": [{"to": [], "ports": [{"port": 443}]}]}},
+    ),
     *(
         (
             {"access": {"allowFrom": [{"ipBlock": {"cidr": wrong}}]}},

@@ -191,6 +191,21 @@ def test_every_field_teaches():
         assert list(silent(schema["properties"][part], (part,))) == []
 
 
+def test_nothing_is_filled_in_within_the_lists_of_a_spec():
+    """Who applies them whole, as Argo CD does, would see a difference for ever."""
+
+    def filled(node, path):
+        if "default" in node and "[]" in path:
+            yield path
+        for name, sub in node.get("properties", {}).items():
+            yield from filled(sub, f"{path}.{name}")
+        if "items" in node:
+            yield from filled(node["items"], f"{path}[]")
+
+    schema = crd.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert list(filled(schema["properties"]["spec"], "spec")) == []
+
+
 def test_every_column_shows_a_field_that_exists():
     schema = crd.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for name, _, path, _ in crd.COLUMNS:

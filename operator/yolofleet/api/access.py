@@ -92,7 +92,9 @@ class PortOf(ApiModel):
     """A port of a peer."""
 
     port: Annotated[int, Field(ge=1, le=65_535)] = Field(description="Its number.")
-    protocol: Protocol = Field(default=Protocol.TCP, description="TCP, UDP or SCTP.")
+    protocol: Protocol = Field(
+        default=Protocol.TCP, description="TCP, UDP or SCTP; TCP unless given."
+    )
 
 
 class Reach(ApiModel):
@@ -100,7 +102,7 @@ class Reach(ApiModel):
 
     rules = (
         Rule(
-            "size(self.to) > 0 || size(self.ports) > 0",
+            "(has(self.to) && size(self.to) > 0) || (has(self.ports) && size(self.ports) > 0)",
             "spec.access.allowTo: an entry needs `to`, `ports` or both; to allow everything, set"
             " spec.access.networkPolicy to IngressOnly",
         ),

@@ -123,9 +123,21 @@ def without_defaults(node: Schema) -> Schema:
     return out
 
 
+def _bare_items(node: Schema, *, within: bool = False) -> Schema:
+    """Return `node` with nothing filled in within its lists, which GitOps tools compare whole."""
+    out = {k: v for k, v in node.items() if k != "default" or not within}
+    if "properties" in node:
+        out["properties"] = {
+            name: _bare_items(sub, within=within) for name, sub in node["properties"].items()
+        }
+    if "items" in node:
+        out["items"] = _bare_items(node["items"], within=True)
+    return out
+
+
 def _spec() -> dict[str, Any]:
     """Return the schema of the spec; a canary has no defaults of its own, but the detector's."""
-    spec = schema(DetectorSpec)
+    spec = _bare_items(schema(DetectorSpec))
     canary = spec["properties"]["canary"]["properties"]
     models = (("runtime", Runtime), ("inference", Inference), ("podTemplate", PodTemplate))
     for part, model in models:
