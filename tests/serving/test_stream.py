@@ -67,13 +67,37 @@ def test_what_is_no_frame_ends_it(url: str, message: str | bytes, code: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("query", "headers"),
-    [("?confidence=7", {}), ("?deadline_ms=0", {}), ("?classes=none", {})],
+    ("query", "told"),
+    [
+        ("?confidence=7", "confidence: Input should be less than or equal to 1, not '7'"),
+        ("?deadline_ms=0", "deadline_ms: Input should be greater than 0, not '0'"),
+        ("?deadline_ms=soon", "deadline_ms: "),
+        (f"?camera_id={'a' * 129}", "camera_id: "),
+        ("?classes=none", "none"),
+        ("?foo=1", "foo"),
+    ],
 )
-def test_a_wrong_option_is_refused_at_once(url: str, query: str, headers: dict) -> None:
-    with pytest.raises(InvalidStatus) as refused, connect(url + query, additional_headers=headers):
+def test_a_wrong_option_is_refused_at_once(url: str, query: str, told: str) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect(url + query):
         pass
-    assert refused.value.response.status_code in (400, 403)
+    error = json.loads(refused.value.response.body)["error"]
+    assert (refused.value.response.status_code, error["code"]) == (400, "invalid_parameter")
+    assert told in error["message"]
+
+
+def test_a_stream_that_is_refused_is_no_fault_of_the_servers(run_server, make_model) -> None:
+    server = run_server(model=make_model(), max_streams=1)
+    url = server.logged("ready")["url"].replace("http:", "ws:") + "v1/stream"
+    with connect(url):
+        for query, origin in (
+            ("", None),
+            ("?classes=none", None),
+            ("", "https://evil.example.com"),
+        ):
+            with pytest.raises(InvalidStatus), connect(url + query, origin=origin):
+                pass
+    server.terminate()
+    assert [line for line in server.process.stderr if '"level":"error"' in line] == []
 
 
 def test_other_sites_may_not_use_a_visitors_network(url: str) -> None:

@@ -6,7 +6,11 @@ from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import (
+    RequestValidationError,
+    ValidationException,
+    WebSocketRequestValidationError,
+)
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
@@ -68,6 +72,7 @@ def create_app(serving: Serving, lifespan: Lifespan | None = None) -> FastAPI:
     _complete(app.openapi())  # made once, and kept by FastAPI
     app.add_exception_handler(errors.Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid_parameter)
+    app.add_exception_handler(WebSocketRequestValidationError, _invalid_parameter)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_exception_handler(ClientDisconnect, _nobody_there)
     app.add_exception_handler(ClientGone, _nobody_there)
@@ -121,8 +126,8 @@ async def _refused(request: HTTPConnection, error: Exception) -> Response:
     return refusal(error, request.url.path)
 
 
-async def _invalid_parameter(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+async def _invalid_parameter(request: HTTPConnection, error: Exception) -> Response:
+    assert isinstance(error, ValidationException)
     faults = "; ".join(
         f"{e['loc'][-1]}: {e['msg']}, not {errors.quoted(e['input'])}" for e in error.errors()
     )

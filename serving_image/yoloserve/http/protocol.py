@@ -447,6 +447,8 @@ class StreamProtocol(_Impatient, WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.accept":
             self._stop_waiting()
+        if self.close_sent:  # uvicorn logs a refused handshake as a fault: as one without an answer
+            self.handshake_complete = True
         if self.close_timer:  # uvicorn's waits for the reader
             self.close_timer.cancel()
             self.close_timer = self.loop.call_later(self.close_timeout, self.cut)

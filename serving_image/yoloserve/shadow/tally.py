@@ -110,10 +110,10 @@ class Tallies:
 
     def of(self, revision: str) -> Tally:
         """Give the one of a canary; who was not asked for longest is forgotten for a new one."""
-        tally = self._of.pop(revision, None) or Tally()
-        while len(self._of) >= MOST_CANARIES:
-            del self._of[next(iter(self._of))]
-        self._of[revision] = tally
+        tally = self._of.get(revision) or Tally()
+        others = [each for each in self._of.items() if each[0] != revision]
+        # At once: another thread, which reads it, is never to find one of them gone.
+        self._of = dict([*others[1 - MOST_CANARIES :], (revision, tally)])
         return tally
 
     def items(self) -> Iterable[tuple[str, Tally]]:
