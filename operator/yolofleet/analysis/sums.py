@@ -324,7 +324,7 @@ def read(status: AnalysisStatus) -> Sums:
     stable = next((arm for arm in status.arms if arm.name is ArmName.STABLE), None)
     if requests and stable and not any(requests.beside):  # as an older operator sums up
         tallies[REQUESTS] = requests.compared(requests.n, stable.errors, stable.requests)
-    for name, all_ in _AT_FAULT.items():  # not there where no load failed; nor by an older operator
+    for name, all_ in _AT_FAULT.items():  # not there where it is the same; nor by an older operator
         if name not in tallies and all_ in tallies:
             tallies[name] = tallies[all_]
     return Sums(
@@ -355,10 +355,11 @@ def _tally(stored: Sum) -> Tally:
 
 def written(sums: Sums) -> dict[str, list[Sum] | list[Latencies] | list[Confusion]]:
     """Return the fields of the status that hold them."""
+    none = {name: Tally() for name, all_ in _AT_FAULT.items() if all_ in sums.tallies}
     return {
         "sums": [
             _sum(name, tally)
-            for name, tally in sums.tallies.items()
+            for name, tally in {**none, **sums.tallies}.items()
             if tally != sums.tallies.get(_AT_FAULT.get(name, ""))
         ],
         "latency": [_latencies(name, counts) for name, counts in sums.times.items()],

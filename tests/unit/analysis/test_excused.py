@@ -16,12 +16,20 @@ def errors(
     canary: dict[str, int] | None = None,
     copies: dict[str, int] | None = None,
     incomparable: str = "",
+    at_first: dict[str, int] | None = None,
 ) -> Check:
-    """Look until the check says something; of the pictures of a look so many end otherwise."""
+    """Look until the check says something; of the pictures of a look so many end otherwise.
+
+    at_first: how all of the canary's requests end at the first look.
+    """
     played = Played(stored=True)
     played.look()
     played.arguments = {"stage": Stage.LIVE, "weight": 50, "incomparable": incomparable}
     [ours], [its] = played.stable, played.canary
+    for outcome, n in (at_first or {}).items():
+        its.outcome(outcome, n)
+        ours.answers(N)
+        played.look()
     for _ in range(looks):
         for server, ends in ((ours, stable or {}), (its, canary or {})):
             server.answers(N - sum(ends.values()))
@@ -74,3 +82,10 @@ def test_what_no_caller_can_bring_about_does_whoever_asks(fault: str) -> None:
     """However many others it turns away meanwhile."""
     flood = {fault: 6, "overloaded": 150}
     assert errors(canary=flood, incomparable=CHOSEN).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("load", ["overloaded", "deadline_exceeded"])
+def test_load_is_no_fault_afterwards_where_there_was_nothing_else_at_first(load: str) -> None:
+    flooded = {"at_first": {load: 60}, "incomparable": CHOSEN}
+    assert errors(**flooded).verdict is Verdict.PASS
+    assert errors(**flooded, canary={"internal": 30}).verdict is Verdict.FAIL
