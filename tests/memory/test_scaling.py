@@ -592,6 +592,23 @@ async def test_a_peak_while_a_route_is_refused_goes_again() -> None:
     assert replicas(world) == 9, "of which half are the five of the canary"
 
 
+@pytest.mark.parametrize("weight", [1, 5])
+async def test_what_a_canary_has_by_number_asks_for_no_more_than_stable_does_with(
+    weight: int,
+) -> None:
+    """Two replicas for one percent stood for a hundred, while the route was refused."""
+    world, load = await scaled(BY_CPU)
+    by_cpu(world, load, all_of_it=4)
+    await load.lasts(4 * EVERY_S)
+    await world.edit(canary={"model": B, "weight": weight, "replicas": 2})
+    await load.lasts(6 * EVERY_S)
+    world.suffer(Refused(route_of(kinds.VIRTUAL_SERVICE), times=ALWAYS))
+    await world.edit(canary=None)
+    await load.lasts(8 * EVERY_S)
+    assert world.condition("Written")["reason"] == "WriteRefused"
+    assert (replicas(world), floor_of(world)) == (4, 4)
+
+
 async def test_an_autoscaler_of_ones_own_moves_it_within_the_bounds() -> None:
     world, _ = await scaled({"minReplicas": 2, "maxReplicas": 4, "provider": "none"})
     assert not world.server.all(kinds.HPA)

@@ -34,7 +34,7 @@ from yolofleet.plan.replicas import (
 from yolofleet.plan.roles import Release
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaler import Scaling, scales_itself, scaling
-from yolofleet.plan.scaling import given_back, sees_all, whole
+from yolofleet.plan.scaling import given_back, sees_all, standing_for
 from yolofleet.plan.shortage import shortage, unclaimable
 from yolofleet.plan.traffic import weights
 from yolofleet.routers.buckets import Buckets, assigned
@@ -274,8 +274,9 @@ def _still_needed(
     if asked is None or not others or sees_all(asked, observed, stable):
         return 0
     if _is_unwritten(observed, release, split):
+        its, left = observed.replicas(stable), observed.weight(stable)
         have = (
-            whole(each.replicas, weight)
+            standing_for(each.replicas, weight, its, left)
             for name, each in observed.revisions.items()
             if name != stable and (weight := observed.weight(name))  # its own would hold itself up
         )

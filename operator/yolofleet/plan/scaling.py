@@ -51,9 +51,8 @@ def _by_others(
 ) -> Iterator[int]:
     """Return what the replicas of each other revision, at its weight, stand for.
 
-    No more than what those of stable do at its own, for they may be there for a weight that was, or
-    because a person named a number. Where the load of all moves stable's number, that says it all,
-    but of a successor, which stable made room for.
+    Where the load of all moves stable's number, that says it all, but of a successor, which stable
+    made room for.
     """
     counted = sees_all(scaling, observed, stable)
     status, canary, left = observed.status, detector.spec.canary, observed.weights.get(stable, 0)
@@ -74,8 +73,17 @@ def _by_others(
             of_stable = observed.ready(stable)
             if was := told.get(name):  # its pods go after its requests: they are for what it had
                 replicas, weight = min(replicas, was.desired), max(weight, was.weight)
-        stands_for = whole(replicas, weight)
-        yield min(stands_for, of_stable * 100 // left) if left else stands_for
+        yield standing_for(replicas, weight, of_stable, left)
+
+
+def standing_for(replicas: int, weight: int, of_stable: int, left: int) -> int:
+    """Return the replicas of all requests by those that one revision has for `weight` percent.
+
+    No more than by those of stable for the percent that is `left` to it, if any: a person may have
+    named a number, and of few percent that says nothing of all.
+    """
+    found = whole(replicas, weight)
+    return min(found, of_stable * 100 // left) if left else found
 
 
 def whole(replicas: int, weight: int) -> int:
