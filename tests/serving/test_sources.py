@@ -60,6 +60,9 @@ class Remote:
     endless: dict[str, str] = field(default_factory=dict)  # what is moved, by much else to read
     drips_s: float = 0  # between each byte of a body and the next
     refuses: bool = False  # every range, in many words
+    brings: Callable[[bytes], bytes] = lambda part: part  # what is sent of a range
+    tells_size: bool = True
+    hints: set[str] = field(default_factory=set)  # what is answered by 103 and nothing else
 
     @property
     def ranges(self) -> list[str | None]:
@@ -75,6 +78,9 @@ def remote() -> Iterator[Remote]:
             path = self.path.partition("?")[0]
             if not told.authorized(headers.get("authorization", "")) and path != "/token":
                 return self.answer(401, b"", {"WWW-Authenticate": told.challenge})
+            while path in told.hints:  # until the other side leaves
+                self.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+                threading.Event().wait(SOON_S)
             if path in told.endless:
                 return self.move(told.endless[path])
             if told.statuses:
@@ -94,7 +100,7 @@ def remote() -> Iterator[Remote]:
                     return self.answer(416, b"", {})
                 end = int(last) if last else len(body) - 1
                 extra["Content-Range"] = f"bytes {first}-{end}/{len(body)}"
-                body, status = body[int(first) : end + 1], 206
+                body, status = told.brings(body[int(first) : end + 1]), 206
             self.answer(status, body, extra)
             return told.sent()
 
@@ -102,7 +108,8 @@ def remote() -> Iterator[Remote]:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
+            if told.tells_size:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command == "HEAD":
                 return
@@ -228,6 +235,24 @@ def test_a_server_that_trickles_is_left(remote, asking, waits, monkeypatch) -> N
     monkeypatch.setattr(pace, "SLOWEST_BYTES_PER_S", 10**9)
     with pytest.raises(ModelDownloadFailed, match="bytes a second, less than"):
         fetch(asking(), Format.ONNX)
+
+
+@pytest.mark.parametrize("model", ["http://{}/gate.onnx", "http://{}/moved", "oci://{}/a/gate:v1"])
+def test_an_answer_whose_head_never_ends_is_left(remote, asking, monkeypatch, model: str) -> None:
+    monkeypatch.setattr(pace, "ANSWER_S", 0.2)
+    remote.endless = {"/moved": "/gate.onnx"}
+    remote.hints = {"/gate.onnx", "/v2/a/gate/manifests/v1"}
+    with pytest.raises(
+        ModelDownloadFailed, match=r"gate.*: no whole answer in 0 s|moved: no whole"
+    ):
+        fetch(asking(model=model.format(remote.address)), Format.ONNX)
+
+
+def test_a_model_that_is_empty_is_told_and_not_kept(remote, asking, tmp_path) -> None:
+    remote.answers["/gate.onnx"] = b""
+    with pytest.raises(ModelUnsupported, match=r"gate\.onnx is an empty file"):
+        fetch(asking(sha256=hashlib.sha256(b"").hexdigest()), Format.ONNX)
+    assert in_cache(tmp_path) == ["models"]
 
 
 def test_what_a_redirect_brings_is_neither_read_nor_unpacked(remote, asking, waits) -> None:
@@ -357,6 +382,16 @@ def test_a_secret_is_not_shown(asking) -> None:
     assert "t0ken" not in repr(asking(model_token="t0ken"))
 
 
+@pytest.mark.parametrize("model", ["http://{}/gate.onnx", "oci://{}/vision/gate:v1"])
+@pytest.mark.parametrize("token", ["t0ken\n", "t0ken t0ken", "t0kén"])
+def test_a_token_that_no_header_takes_is_told_and_not_shown(
+    remote, asking, waits, model: str, token: str
+) -> None:
+    with pytest.raises(StartupFailure, match="YOLOSERVE_MODEL_TOKEN has") as refused:
+        fetch(asking(model=model.format(remote.address), model_token=token), Format.ONNX)
+    assert "t0k" not in str(refused.value)
+
+
 @pytest.mark.parametrize("scheme", ["https", "oci", "s3", "odd"])
 @pytest.mark.parametrize(
     "secret", ["Hunter/2", "Hunter?2", "Hunter#2", "2 Hunter", "Hunter2[x", "Hunter2@[x", "Hunter℀"]
@@ -463,10 +498,53 @@ def test_an_artifact_that_is_not_there_is_told(remote, asking, address: str, err
         fetch(asking(model=address.format(remote.address)), Format.ONNX)
 
 
-def test_what_is_no_manifest_is_told(remote, asking) -> None:
-    remote.answers["/v2/vision/gate/manifests/v1"] = b"<html>login</html>"
-    with pytest.raises(ModelDownloadFailed, match="something else than a manifest"):
+def test_nulls_of_a_manifest_are_as_if_they_were_left_out(remote, asking) -> None:
+    pushed(remote, ("gate.onnx", MODEL))
+    layer = {"digest": f"sha256:{SHA256}", "annotations": None}
+    manifest = {"layers": [layer], "manifests": None, "annotations": None}
+    remote.answers["/v2/vision/gate/manifests/v1"] = json.dumps(manifest).encode()
+    address = f"oci://{remote.address}/vision/gate:v1"
+    assert fetch(asking(model=address), Format.ONNX).content == MODEL
+    remote.answers["/v2/vision/gate/manifests/v1"] = b'{"layers": null}'
+    with pytest.raises(ModelUnsupported, match="has the files none"):
+        fetch(asking(model=address), Format.ONNX)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        b"<html>login</html>",
+        b"[]",
+        b"1",
+        b"\xff",
+        b'{"layers": [1]}',
+        b'{"layers": {}}',
+        b'{"layers": [{}]}',
+        b'{"layers": [{"digest": 5}]}',
+        b'{"layers": [{"digest": "sha256:0", "annotations": []}]}',
+        b'{"manifests": [1]}',
+        b'{"manifests": {"a": 1}}',
+        b"[" * 200_000,
+    ],
+    ids=lambda answered: answered[:60].decode(errors="replace"),
+)
+def test_what_is_no_manifest_is_told(remote, asking, answered: bytes) -> None:
+    remote.answers["/v2/vision/gate/manifests/v1"] = answered
+    with pytest.raises(ModelDownloadFailed, match="something else than a manifest") as failed:
         fetch(asking(model=f"oci://{remote.address}/vision/gate:v1"), Format.ONNX)
+    assert len(str(failed.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "answered", ["[]", '{"token": 5}', '{"token": "t0ken t0ken"}', '{"token": "t0ken\\n"}']
+)
+def test_what_is_no_token_is_told_and_not_shown(remote, asking, answered: str) -> None:
+    remote.authorized = bool
+    remote.challenge = f'Bearer realm="http://{remote.address}/token"'
+    remote.answers["/token"] = answered.encode()
+    with pytest.raises(ModelDownloadFailed, match="/token answered something else than") as failed:
+        fetch(asking(model=f"oci://{remote.address}/vision/gate:v1"), Format.ONNX)
+    assert "t0ken" not in str(failed.value)
 
 
 @pytest.mark.parametrize("path", ["/v2/vision/gate/manifests/v1", "/token"])
@@ -529,13 +607,76 @@ def test_a_store_that_trickles_is_left(bucket, asking, monkeypatch) -> None:
 
 @pytest.mark.parametrize("trickles", ["/models", "/models/gate.onnx"], ids=["list", "error"])
 def test_a_store_whose_answer_never_ends_is_left(bucket, asking, monkeypatch, trickles) -> None:
-    monkeypatch.setattr("yoloserve.model.sources.s3.ANSWER_S", 1.0)
+    monkeypatch.setattr(pace, "ANSWER_S", 1.0)
     name = "other" if trickles == "/models" else "gate"  # what is not there is looked for in a list
     bucket.drips_s = 0.05
     bucket.answers[trickles] = b"<ListBucketResult>" + 1000 * b" "
     bucket.refuses = True
     with pytest.raises(ModelDownloadFailed, match=f"{name}.onnx: no whole answer in 1 s"):
         fetch(asking(model=f"s3://models/{name}.onnx"), Format.ONNX)
+
+
+@pytest.mark.parametrize(
+    ("brings", "told"),
+    [
+        (lambda _: b"", "0 bytes came where 1000 were asked for"),
+        (lambda part: part[:1], "1 bytes came where 1000 were asked for"),
+        (lambda part: part[:-1] + b"!!", "more came than the part that was asked for"),
+        (lambda part: part + bytes(2000), "more came than the part that was asked for"),
+    ],
+    ids=["nothing", "a byte", "a byte too many", "all, and more"],
+)
+def test_a_store_that_brings_another_part_than_was_asked_for_is_left(
+    bucket, asking, monkeypatch, brings, told: str
+) -> None:
+    """A part of nothing would be asked for without end, and one without end fill the memory."""
+    monkeypatch.setattr("yoloserve.model.sources.s3.RANGE", 1000)
+    bucket.brings = brings
+    with pytest.raises(ModelDownloadFailed, match=told):
+        fetch(asking(model="s3://models/gate.onnx"), Format.ONNX)
+    assert len([each for each in bucket.ranges if each]) == 1
+
+
+def test_no_more_of_a_part_is_read_than_was_asked_for(bucket, asking, monkeypatch) -> None:
+    monkeypatch.setattr("yoloserve.model.sources.s3.RANGE", 1000)
+    bucket.brings = lambda _: MODEL
+    bucket.hold = threading.Event()  # that the second half waits for
+    with pytest.raises(ModelDownloadFailed, match="has to understand Range"):
+        fetch(asking(model="s3://models/gate.onnx"), Format.ONNX)
+    assert not bucket.hold.is_set()
+    bucket.hold.set()
+
+
+def test_a_last_part_that_brings_too_much_is_not_kept(bucket, asking) -> None:
+    bucket.brings = lambda part: part + b"!"
+    with pytest.raises(ModelDownloadFailed, match=f"{len(MODEL) + 1} bytes came where"):
+        fetch(asking(model="s3://models/gate.onnx"), Format.ONNX)
+
+
+def test_a_store_that_falls_silent_within_a_part_is_told(bucket, asking, monkeypatch) -> None:
+    monkeypatch.setattr("s3fs.S3FileSystem.read_timeout", 0.2)
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 2)
+    bucket.hold = threading.Event()
+    with pytest.raises(ModelDownloadFailed, match="Read timeout"):
+        fetch(asking(model="s3://models/gate.onnx"), Format.ONNX)
+    assert len([each for each in bucket.ranges if each]) == 2
+    bucket.hold.set()
+
+
+def test_a_folder_of_a_bucket_is_told_as_one(bucket, asking, tmp_path) -> None:
+    bucket.answers["/models"] = (
+        b"<ListBucketResult><KeyCount>1</KeyCount><Contents><Key>gate/a.onnx</Key><Size>5</Size>"
+        b"</Contents></ListBucketResult>"
+    )
+    with pytest.raises(ModelNotFound, match=r"s3://models/gate, only a folder of that name: name"):
+        fetch(asking(model="s3://models/gate"), Format.ONNX)
+    assert in_cache(tmp_path) == ["models"]
+
+
+def test_an_object_without_a_size_is_told(bucket, asking) -> None:
+    bucket.tells_size = False
+    with pytest.raises(ModelDownloadFailed, match="its store tells no size"):
+        fetch(asking(model="s3://models/gate.onnx"), Format.ONNX)
 
 
 @pytest.mark.parametrize("address", ["s3://models/other.onnx", "s3://models", "s3://models/"])

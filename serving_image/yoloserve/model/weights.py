@@ -20,7 +20,7 @@ from yoloserve.errors import (
     bare,
 )
 from yoloserve.model.formats import Format, Parts, parts_in, parts_of
-from yoloserve.model.sources.store import Store, digest_of, discard
+from yoloserve.model.sources.store import Store, digest_of, discard, size_of
 from yoloserve.settings import Settings
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -182,13 +182,19 @@ def _stored(settings: Settings, sha256: str | None, get: Callable[..., None]) ->
                 get(part, most=settings.max_model_bytes)
                 digest = digest_of(part)
                 _require_digest(digest, settings, expected=sha256)
-            except (DigestMismatch, OSError):  # of no use to anybody, or there is no room
+                _require_content(part, settings)
+            except (DigestMismatch, ModelUnsupported, OSError):  # of no use, or there is no room
                 discard(part)
                 raise
             return store.keep(part, digest)
     except OSError as error:
         reason = error.strerror or error
         raise ModelDownloadFailed(f"cannot write to {settings.cache_dir}: {reason}") from error
+
+
+def _require_content(part: Path, settings: Settings) -> None:
+    if not size_of(part):
+        raise ModelUnsupported(f"model {bare(settings.model)} is an empty file")
 
 
 def _require_digest(sha256: str, settings: Settings, expected: str | None = None) -> None:

@@ -1,15 +1,21 @@
 """Downloads over HTTP: resumed where they broke off, tried again, and never without an end."""
 
 import base64
+import re
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import httpx
 
-from yoloserve.errors import ModelDownloadFailed, ModelNotFound, bare
-from yoloserve.model.sources.pace import paced
+from yoloserve.errors import InvalidSettings, ModelDownloadFailed, ModelNotFound, bare
+from yoloserve.model.sources import pace
+from yoloserve.model.sources.pace import paced, unanswered
 from yoloserve.model.sources.store import discard, size_of, validator_of
 from yoloserve.settings import Settings
 
@@ -23,6 +29,8 @@ TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 GONE = {404, 410}
 # httpx's own words have the beginning of a password in them, as what is no port.
 NO_URL = "it is no URL that can be asked (https://HOST:PORT/PATH; in a password write / as %2F)"
+
+OF_TOKENS = r"^[!-~]*$"  # what no header takes the client tells in words that quote all of it
 
 
 class TryAgain(Exception):
@@ -52,13 +60,43 @@ def _without_what_a_redirect_brings(response: httpx.Response) -> None:
         response.headers.pop("content-encoding", None)
 
 
+@contextmanager
+def answer(http: httpx.Client, url: str, **asked: Any) -> Iterator[httpx.Response]:
+    """Ask, and give the answer once its head is there, its body unread.
+
+    In a thread, which is left behind where that takes too long: httpx's own limit is on the time
+    without a byte, and a head, or what comes before one (103 Early Hints), may have no end.
+    """
+    request, head = http.build_request("GET", url, **asked), Future[httpx.Response]()
+
+    def ask() -> None:
+        try:
+            head.set_result(http.send(request, stream=True))
+        except Exception as error:  # handed on to who waits
+            head.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        response = head.result(pace.ANSWER_S)
+    except TimeoutError:
+        raise unanswered(url) from None
+    with closing(response):
+        yield response
+
+
 def authorization(settings: Settings) -> dict[str, str]:
     """Return the header that carries the credentials for the model's address, if there are any.
 
-    httpx leaves it out when it is redirected to another host.
+    httpx leaves it out when it is redirected to another host. Raises `InvalidSettings`.
     """
     if settings.model_token:
-        return {"Authorization": f"Bearer {settings.model_token.get_secret_value()}"}
+        token = settings.model_token.get_secret_value()
+        if not re.fullmatch(OF_TOKENS, token):
+            raise InvalidSettings(
+                "YOLOSERVE_MODEL_TOKEN has something in it that no token has: a blank, the end of "
+                "a line, or a letter with an accent"
+            )
+        return {"Authorization": f"Bearer {token}"}
     if settings.model_username:
         password = settings.model_password.get_secret_value() if settings.model_password else ""
         pair = base64.b64encode(f"{settings.model_username}:{password}".encode()).decode()
@@ -111,7 +149,7 @@ def _go_on(
     asked = {"Accept-Encoding": "identity", **headers}
     if have and version:  # only of this very version: else the server sends all of it
         asked |= {"Range": f"bytes={have}-", "If-Range": version}
-    with http.stream("GET", url, headers=asked) as response:
+    with answer(http, url, headers=asked) as response:
         _require_good(response, url, part)
         if not pinned and any(each.url.scheme == "http" for each in (*response.history, response)):
             raise ModelDownloadFailed(

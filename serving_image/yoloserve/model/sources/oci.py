@@ -4,12 +4,12 @@ Source: github.com/opencontainers/distribution-spec, and Docker's token authenti
 """
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import httpx
+from pydantic import BaseModel, Field, ValidationError
 
 from yoloserve.errors import (
     InvalidSettings,
@@ -18,15 +18,15 @@ from yoloserve.errors import (
     ModelUnsupported,
     bare,
 )
-from yoloserve.model.sources.http import GONE, NO_URL, authorization, client
+from yoloserve.model.sources.http import GONE, NO_URL, OF_TOKENS, answer, authorization, client
 from yoloserve.model.sources.pace import paced
 from yoloserve.settings import Settings
 
+Form = TypeVar("Form", bound=BaseModel)
 ADDRESS = re.compile(
     r"oci://(?P<host>[^/]+)/(?P<name>[a-z0-9._/-]+?)"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64})|:(?P<tag>[\w.-]+))?(?:#(?P<title>.+))?"
 )
-TITLE = "org.opencontainers.image.title"
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.oci.image.index.v1+json",
@@ -35,6 +35,38 @@ MANIFESTS = (
 )
 MOST_MANIFEST_BYTES = 4 * 2**20  # the specification's own limit
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+
+
+class Annotations(BaseModel):
+    """What is said of a file, as far as it matters here."""
+
+    title: str | None = Field(None, alias="org.opencontainers.image.title")
+
+
+class Layer(BaseModel):
+    """A file, or in an index a manifest."""
+
+    digest: str
+    annotations: Annotations | None = None  # clients in Go write what is empty as null
+
+    @property
+    def title(self) -> str:
+        """The file's name, where it has one."""
+        return (self.annotations and self.annotations.title) or ""
+
+
+class Manifest(BaseModel):
+    """What a registry tells of an artifact, or an index of some."""
+
+    layers: list[Layer] | None = None
+    manifests: list[Layer] | None = None
+
+
+class Token(BaseModel):
+    """What lets a client in; who grants it may call it by either name."""
+
+    token: str | None = Field(None, pattern=OF_TOKENS)
+    access_token: str | None = Field(None, pattern=OF_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,39 +114,43 @@ def resolve(settings: Settings) -> Blob:
         with client() as http:
             registry = _Registry(http, settings)
             manifest = registry.manifest(f"{base}/manifests/", reference)
-            if "manifests" in manifest:  # an index, of platforms that models do not have
-                [first, *_] = manifest["manifests"] or [{}]
-                manifest = registry.manifest(f"{base}/manifests/", first["digest"])
-            layer = _chosen(manifest.get("layers", []), title, settings.model)
-            digest = layer["digest"]
+            if manifest.manifests:  # an index, of platforms that models do not have
+                manifest = registry.manifest(f"{base}/manifests/", manifest.manifests[0].digest)
     except httpx.InvalidURL:
         raise ModelDownloadFailed(f"cannot ask {asked} for {whole}: {NO_URL}") from None
     except httpx.HTTPError as error:
         raise ModelDownloadFailed(f"cannot ask {asked} for {whole}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelDownloadFailed(
-            f"{asked} answered something else than a manifest for {whole}: {error!r}"
-        ) from error
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise ModelUnsupported(f"{bare(settings.model)} is named by {digest}, not by a SHA-256")
+    layer = _chosen(manifest.layers or [], title, settings.model)
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", layer.digest):
+        raise ModelUnsupported(f"{whole} is named by {layer.digest}, not by a SHA-256")
     return Blob(
-        f"{base}/blobs/{digest}",
-        digest.removeprefix("sha256:"),
+        f"{base}/blobs/{layer.digest}",
+        layer.digest.removeprefix("sha256:"),
         registry.headers,
-        layer.get("annotations", {}).get(TITLE) or name.rpartition("/")[2],
+        layer.title or name.rpartition("/")[2],
     )
 
 
-def _chosen(layers: list[dict[str, Any]], title: str | None, address: str) -> dict[str, Any]:
-    titles = [layer.get("annotations", {}).get(TITLE, "") for layer in layers]
-    if title is not None:
-        layers = [layer for layer, name in zip(layers, titles, strict=True) if name == title]
-    if len(layers) == 1:
-        return layers[0]
+def _chosen(layers: list[Layer], title: str | None, address: str) -> Layer:
+    fitting = [layer for layer in layers if title in (None, layer.title)]
+    if len(fitting) == 1:
+        return fitting[0]
     raise ModelUnsupported(
-        f"{bare(address)} has the files {', '.join(titles) or 'none'}: name one with #file, and "
-        "push an OpenVINO folder as one archive"
+        f"{bare(address)} has the files {', '.join(layer.title for layer in layers) or 'none'}: "
+        "name one with #file, and push an OpenVINO folder as one archive"
     )
+
+
+def _read(form: type[Form], content: bytes, url: str) -> Form:
+    try:
+        return form.model_validate_json(content)
+    except ValidationError as error:  # never with what was read: there may be a token in it
+        [fault, *_] = error.errors(include_input=False, include_url=False, include_context=False)
+        where = "".join(f"{part}: " for part in fault["loc"])
+        raise ModelDownloadFailed(
+            f"{bare(url)} answered something else than a {form.__name__.lower()}: "
+            f"{where}{fault['msg']}"
+        ) from None
 
 
 class _Registry:
@@ -125,7 +161,7 @@ class _Registry:
         self._own = authorization(settings)
         self.headers = dict(self._own) if settings.model_token else {}
 
-    def manifest(self, base: str, reference: str) -> dict[str, Any]:
+    def manifest(self, base: str, reference: str) -> Manifest:
         url = base + reference
         response, content = self._get_manifest(url)
         if response.status_code == httpx.codes.UNAUTHORIZED:
@@ -138,8 +174,7 @@ class _Registry:
             got = f"sha256:{hashlib.sha256(content).hexdigest()}"
             if got != reference:
                 raise ModelDownloadFailed(f"{bare(url)} has the digest {got}")
-        manifest: dict[str, Any] = json.loads(content)
-        return manifest
+        return _read(Manifest, content, url)
 
     def _get_manifest(self, url: str) -> tuple[httpx.Response, bytes]:
         return self._get(url, {"Accept": ", ".join(MANIFESTS), **self.headers})
@@ -149,7 +184,7 @@ class _Registry:
     ) -> tuple[httpx.Response, bytes]:
         """Ask for what is small; returns the answer's head, and its body."""
         body = bytearray()
-        with self._http.stream("GET", url, headers=headers, params=params) as response:
+        with answer(self._http, url, headers=headers, params=params) as response:
             for chunk in paced(response.iter_bytes(), url):
                 body += chunk
                 if len(body) > MOST_MANIFEST_BYTES:
@@ -165,9 +200,8 @@ class _Registry:
         if scheme.lower() != "bearer" or "realm" not in asked:
             return  # what comes next is told as it is
         where = {key: asked[key] for key in ("service", "scope") if key in asked}
-        answer, content = self._get(asked["realm"], self._own, where)
-        answer.raise_for_status()
-        granted = json.loads(content)
-        self.headers = {
-            "Authorization": f"Bearer {granted.get('token') or granted['access_token']}"
-        }
+        granted, content = self._get(asked["realm"], self._own, where)
+        granted.raise_for_status()
+        told = _read(Token, content, asked["realm"])
+        if token := told.token or told.access_token:  # else what comes next is told as it is
+            self.headers = {"Authorization": f"Bearer {token}"}

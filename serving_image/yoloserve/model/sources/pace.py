@@ -1,4 +1,4 @@
-"""The least pace of a download: a server that trickles would keep a pod starting for ever."""
+"""How slow a download may be: a server that trickles would keep a pod starting for ever."""
 
 import time
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from yoloserve.errors import ModelDownloadFailed, bare
 
 SLOWEST_BYTES_PER_S = 10_000
 WINDOW_S = 60.0
+ANSWER_S = 300.0  # until there is an answer, redirects and all; its body is read after that
 
 
 class Pace:
@@ -27,6 +28,11 @@ class Pace:
                 f"{SLOWEST_BYTES_PER_S}"
             )
         self._since, self._received = time.monotonic(), 0
+
+
+def unanswered(url: str) -> ModelDownloadFailed:
+    """Return what to raise where there is no answer in `ANSWER_S`."""
+    return ModelDownloadFailed(f"{bare(url)}: no whole answer in {ANSWER_S:.0f} s")
 
 
 def paced(chunks: Iterator[bytes], url: str) -> Iterator[bytes]:

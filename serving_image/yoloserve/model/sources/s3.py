@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from yoloserve.errors import BackendUnsupported, ModelDownloadFailed, ModelNotFound, bare
-from yoloserve.model.sources.pace import Pace
+from yoloserve.model.sources import pace
+from yoloserve.model.sources.pace import Pace, unanswered
 from yoloserve.model.sources.store import discard, size_of, validator_of
 
 R = TypeVar("R")
 RANGE = 8 * 2**20
 CHUNK = 2**20
-ANSWER_S = 300.0  # until there is an answer, tried again and all; its body is read after that
 TRIES = 3  # of an object that is written anew while it is read
 
 
@@ -28,7 +28,7 @@ class _Changed(Exception):
 
 
 class _Paced:
-    """The body of a range, in the place of one that waits for its last byte however late that is.
+    """The body of a range, in the place of one that is read to its end however far that is.
 
     botocore's own limit is on the time without a byte.
     """
@@ -39,11 +39,25 @@ class _Paced:
         self.close = body.close
 
     async def read(self) -> bytes:
-        whole, pace = bytearray(), Pace(self._url)
-        while chunk := await self._body.read(CHUNK):
+        whole, measured = bytearray(), Pace(self._url)
+        while chunk := await self._next():
             whole += chunk
-            pace.came(len(chunk))
+            if len(whole) > RANGE:
+                raise ModelDownloadFailed(
+                    f"{bare(self._url)}: more came than the part that was asked for; its store "
+                    "has to understand Range"
+                )
+            measured.came(len(chunk))
         return bytes(whole)
+
+    async def _next(self) -> bytes:
+        from botocore.exceptions import ReadTimeoutError
+
+        try:
+            chunk: bytes = await self._body.read(CHUNK)
+        except TimeoutError:  # of another kind, over which fsspec and s3fs stumble (IndexError)
+            raise ReadTimeoutError(endpoint_url=bare(self._url)) from None
+        return chunk
 
 
 def download(url: str, part: Path, *, most: int) -> None:
@@ -72,6 +86,11 @@ def _go_on(store: Any, url: str, part: Path, most: int) -> None:
     path = url.removeprefix("s3://")
     with _asked(partial(store.open, path, cache_type="none"), url=url) as remote:
         compared = remote.details  # with each range, by s3fs: the ETag, where it has one
+        if compared["type"] == "directory":
+            raise ModelNotFound(
+                f"there is no object {bare(url)}, only a folder of that name: name one object in "
+                "it, and store an OpenVINO folder as one archive"
+            )
         begun = version, size = _version(compared)
         if size > most:
             raise ModelDownloadFailed(f"{bare(url)} is larger than {most} bytes")
@@ -87,15 +106,22 @@ def _go_on(store: Any, url: str, part: Path, most: int) -> None:
             compared.pop("ETag", None)
         with part.open("ab") as file:
             remote.seek(file.tell())
-            while file.tell() < size:
-                read = partial(remote.read, min(RANGE, size - file.tell()))
+            while wanted := min(RANGE, size - file.tell()):
                 try:
-                    file.write(_asked(read, url=url))
+                    brought = _asked(partial(remote.read, wanted), url=url)
                 except _Changed:
                     # Some stores name an object otherwise, or not at all, where they send it.
                     if "ETag" not in compared or not unchanged():
                         raise
                     del compared["ETag"]
+                    continue
+                if len(brought) != wanted:  # a little at a time would have no end
+                    if not unchanged():
+                        raise _Changed
+                    raise ModelDownloadFailed(
+                        f"{bare(url)}: {len(brought)} bytes came where {wanted} were asked for"
+                    )
+                file.write(brought)
         if "ETag" not in compared and not unchanged():
             raise _Changed
 
@@ -116,7 +142,12 @@ def _store(url: str) -> Any:
     class Paced(s3fs.S3FileSystem):  # type: ignore[misc]  # untyped
         async def _info(self, *args: Any, **kwargs: Any) -> Any:
             async with _in_time(url):  # it lists, where an object is not found
-                return await super()._info(*args, **kwargs)
+                try:
+                    return await super()._info(*args, **kwargs)
+                except KeyError as error:
+                    raise ModelDownloadFailed(
+                        f"cannot download {bare(url)}: its store tells no size (Content-Length)"
+                    ) from error
 
         async def _call_s3(self, *args: Any, **kwargs: Any) -> Any:
             async with _in_time(url):
@@ -136,11 +167,10 @@ def _store(url: str) -> Any:
 @asynccontextmanager
 async def _in_time(url: str) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(pace.ANSWER_S):
             yield
     except TimeoutError as error:
-        message = f"{bare(url)}: no whole answer in {ANSWER_S:.0f} s"
-        raise ModelDownloadFailed(message) from error
+        raise unanswered(url) from error
 
 
 def _asked(call: Callable[[], R], *, url: str) -> R:
