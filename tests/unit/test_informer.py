@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -366,6 +367,28 @@ async def test_a_namespace_that_refuses_holds_up_the_resync_of_no_other() -> Non
         await world.informer.list(kinds.SERVICE)
 
 
+@pytest.mark.parametrize("namespaces", [["one"], ["one", "other"]])
+async def test_a_list_that_is_refused_beside_a_watch_is_no_lost_right(
+    monkeypatch: pytest.MonkeyPatch, namespaces: list[str]
+) -> None:
+    """As one of a resync that meets an API server which has just begun: nothing goes unseen."""
+    for name in ("RIGHTS_S", "LISTEN_S"):
+        monkeypatch.setattr(f"yolofleet.cluster.informer.{name}", 0.0)
+    world = World(namespaces=namespaces)
+    world.cluster.there[kinds.DETECTOR] = [detector(each) for each in namespaces]
+    await world.informer.first()
+    async with running(world):
+        await eventually(lambda: (kinds.POD, "one", 9) in world.cluster.watched)
+        world.cluster.lose("one")
+        with suppress(errors.Forbidden):
+            await world.informer.list(kinds.POD)
+        assert (kinds.POD, "one") in world.cluster.refused
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not world.informer.failing()
+        assert world.cache.detectors() == [f"{each}/gate" for each in namespaces]
+
+
 async def test_a_namespace_whose_rights_went_is_forgotten_and_comes_back_with_them(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -389,7 +412,7 @@ async def test_a_namespace_whose_rights_went_is_forgotten_and_comes_back_with_th
         cluster.there[kinds.SERVICE] = [service, service | {"metadata": service["metadata"] | news}]
         await world.informer.list(kinds.SERVICE)
         cluster.lose("lost")
-        await world.informer.list(kinds.POD)
+        cluster.forgets[kinds.POD].set()
         await eventually(lambda: cache.detectors() == ["shop/gate"])
         assert cache.named(kinds.SERVICE, "lost", "gate") is None
         names = [task.get_name() for task in asyncio.all_tasks() if not task.cancelling()]
@@ -413,26 +436,39 @@ async def test_a_namespace_whose_rights_went_is_forgotten_and_comes_back_with_th
 async def test_nothing_is_forgotten_while_every_namespace_refuses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As after the restart of an API server, which has to read its roles first. If it lasts, that
-    is told.
-    """
-    for name in ("RIGHTS_S", "LISTEN_S"):
-        monkeypatch.setattr(f"yolofleet.cluster.informer.{name}", 0.0)
+    """As after the restart of an API server, which has to read its roles first."""
+    monkeypatch.setattr("yolofleet.cluster.informer.LISTEN_S", 0.0)
     world = World(namespaces=["one", "other"])
     world.cluster.there[kinds.DETECTOR] = [detector("one"), detector("other")]
     await world.informer.first()
     world.cluster.lose("one")
     world.cluster.lose("other")
     async with running(world):
-        assert not world.informer.failing()
-        with pytest.raises(errors.Forbidden):
-            await world.informer.list(kinds.DETECTOR)
-        assert world.informer.failing().startswith("no right any more to read")
-        monkeypatch.setattr("yolofleet.cluster.informer.RIGHTS_S", 60.0)
-        assert not world.informer.failing()
+        await eventually(lambda: (kinds.DETECTOR, "other", 9) in world.cluster.watched)
+        world.cluster.forgets[kinds.DETECTOR].set()
+        await eventually(lambda: len(world.cluster.refused) == 2)
+        monkeypatch.setattr("yolofleet.cluster.informer.RIGHTS_S", 0.0)
         for _ in range(20):
             await asyncio.sleep(0)
         assert len(world.cache.detectors()) == 2
+
+
+async def test_rights_that_are_taken_are_told_after_a_while_and_until_they_are_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("yolofleet.runtime.reflector.PAUSE_WITHOUT_RIGHT_S", 0.0)
+    world = World()
+    await world.informer.first()
+    async with running(world):
+        await eventually(lambda: (kinds.POD, "", 9) in world.cluster.watched)
+        world.cluster.forbidden.add((kinds.POD, ""))
+        world.cluster.forgets[kinds.POD].set()
+        await eventually(lambda: world.cluster.refused)
+        assert not world.informer.failing()
+        monkeypatch.setattr("yolofleet.cluster.informer.RIGHTS_S", 0.0)
+        assert world.informer.failing() == "no right any more to read Pod"
+        world.cluster.forbidden.clear()
+        await eventually(lambda: not world.informer.failing())
 
 
 class running:  # noqa: N801 (reads as a verb)

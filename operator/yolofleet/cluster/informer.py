@@ -2,7 +2,8 @@
 
 All kinds are listed anew each ten minutes as well (resync), as controller-runtime does, and one
 whose watch is silent at once: a watch can be open, and deaf. Of several namespaces one that may not
-be read, as its rights go with it when it is deleted, is done without until it may be.
+be read, as its rights go with it when it is deleted, is done without until it may be. What counts
+is a watch that ended and may not begin anew, as is tried each ten seconds: an open one tells all.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ class Informer:
     async def list(self, kind: Kind) -> None:
         """Bring the cache up to date with all objects of `kind`; enqueue who is concerned.
 
-        Raises what keeps it from all of them: a namespace that refuses holds up no other.
+        Raises what keeps it from all of them: a namespace that refuses holds up no other, and is
+        not left for it, as its watch goes on.
         """
         keys: Counter[str] = Counter()
         listed: set[str] = set()
@@ -285,6 +287,10 @@ class Informer:
             if kind.optional:
                 self.definitions_changed()
             raise
+        except Forbidden as error:
+            if _has_to_be_read(kind):
+                self._refused.setdefault(reflector, (time.monotonic(), error))
+            raise
         self._may_read(reflector)
         for _ in listing.items:
             self._counted(kind.name, "LISTED")
@@ -324,6 +330,7 @@ class Informer:
 
     def _may_read(self, reflector: Reflector) -> None:
         """Note that what was forbidden is allowed by now."""
+        self._refused.pop(reflector, None)
         if reflector not in self._forbidden:
             return
         self._forbidden.remove(reflector)
@@ -334,18 +341,12 @@ class Informer:
     async def _read(self, reflector: Reflector) -> Listing[Entry]:
         kind, asked_at = reflector.kind, time.monotonic()
         newest = self._cache.newest(kind)
-        try:
-            listing = await self._client.list(
-                kind,
-                lambda manifest: entry_of(kind, manifest),
-                namespace=reflector.namespace,
-                selector=kinds.selector_of(kind),
-            )
-        except Forbidden as error:
-            if _has_to_be_read(kind):
-                self._refused.setdefault(reflector, (time.monotonic(), error))
-            raise
-        self._refused.pop(reflector, None)
+        listing = await self._client.list(
+            kind,
+            lambda manifest: entry_of(kind, manifest),
+            namespace=reflector.namespace,
+            selector=kinds.selector_of(kind),
+        )
         self._read_at[reflector] = asked_at
         older = self._cache.outlives(kind, listing.items, listing.version)
         if listing.version < newest or older:  # never so by chance: lists are consistent reads
@@ -355,7 +356,7 @@ class Informer:
     # namespaces that may not be read
 
     def _leave_the_lost(self) -> None:
-        """Do without the namespaces that have refused for long, if another one does not.
+        """Do without the namespaces whose watches were refused for long, if another's are not.
 
         Where all refuse it is not the namespaces: an API server may have to read its roles anew.
         """
