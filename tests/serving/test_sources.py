@@ -653,6 +653,16 @@ def test_a_last_part_that_brings_too_much_is_not_kept(bucket, asking) -> None:
         fetch(asking(model="s3://models/gate.onnx"), Format.ONNX)
 
 
+def test_a_part_that_a_store_cannot_go_on_with_bars_no_later_start(bucket, asking) -> None:
+    """Small objects come whole from stores that understand no Range."""
+    bucket.brings = lambda _: MODEL
+    wanted = asking(model="s3://models/gate.onnx")
+    half_download(wanted)
+    with pytest.raises(ModelDownloadFailed, match="bytes came where"):
+        fetch(wanted, Format.ONNX)
+    assert fetch(wanted, Format.ONNX).content == MODEL
+
+
 def test_a_store_that_falls_silent_within_a_part_is_told(bucket, asking, monkeypatch) -> None:
     monkeypatch.setattr("s3fs.S3FileSystem.read_timeout", 0.2)
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 2)
@@ -691,11 +701,15 @@ def test_an_object_larger_than_allowed_is_not_begun(bucket, asking) -> None:
     assert not [headers for _, headers in bucket.asked if headers.get("range")]
 
 
-def test_an_object_half_downloaded_is_gone_on_with(bucket, asking, tmp_path) -> None:
-    wanted = asking(model="s3://models/gate.onnx")
+def half_download(wanted) -> None:
     with store.Store(wanted.cache_dir / "models").unfinished(wanted.model) as part:
         part.write_bytes(MODEL[:1000])
         store.validator_of(part).write_text(ETAG)
+
+
+def test_an_object_half_downloaded_is_gone_on_with(bucket, asking) -> None:
+    wanted = asking(model="s3://models/gate.onnx")
+    half_download(wanted)
     assert fetch(wanted, Format.ONNX).content == MODEL
     assert f"bytes=1000-{len(MODEL) - 1}" in bucket.ranges
 

@@ -118,6 +118,7 @@ def _go_on(store: Any, url: str, part: Path, most: int) -> None:
                 if len(brought) != wanted:  # a little at a time would have no end
                     if not unchanged():
                         raise _Changed
+                    discard(part)  # a small object may yet come whole
                     raise ModelDownloadFailed(
                         f"{bare(url)}: {len(brought)} bytes came where {wanted} were asked for"
                     )
