@@ -293,6 +293,20 @@ def test_a_new_model_at_zero_replicas_keeps_no_old_pod(world):
     assert set(world.replicas().values()) == {0}
 
 
+def test_one_that_comes_back_from_zero_leaves_the_first_pod_to_no_others(world):
+    """Somebody scaled up the revision that is given up: its pods go, and nobody would answer."""
+    held = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "Approval"}]}
+    stable = released(world, rollout=held)
+    world.edit(model=V2, replicas=0)
+    world.settle()
+    [given_up] = world.replicas().keys() - {stable}
+    world.edit(model=V1, replicas=1)
+    world.deployments()[given_up]["spec"]["replicas"] = 7
+    world.run_pods()
+    world.reconcile()
+    assert world.replicas()[stable] == 1
+
+
 def test_growing_moves_no_traffic_onto_a_stable_that_is_itself_short(world):
     old = released(world, canary={"model": V2, "weight": 50})
     canary = world.status().canary.revision

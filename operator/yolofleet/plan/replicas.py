@@ -105,11 +105,10 @@ def autoscaled(case: Case) -> int | None:
 
 
 def stable(case: Case) -> int:
-    """Grow into the room that others leave; those that answer in its place leave one more."""
+    """Grow into the room that others leave; where they leave none, one pod has to answer."""
     if not case.release.capacity.full:
         return at_zero(case)
-    grown = scaled_up(case.release.capacity, running=case.running, others=case.formerly_used)
-    return max(grown, int(case.instead > 0))
+    return max(1, scaled_up(case.release.capacity, running=case.running, others=case.formerly_used))
 
 
 def at_zero(case: Case) -> int:
