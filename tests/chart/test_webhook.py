@@ -319,6 +319,12 @@ def test_the_certificate_of_the_chart_stays_at_an_upgrade_until_it_is_deleted(
         verify = ["openssl", "verify", "-CAfile", tmp_path / "ca.crt", tmp_path / "tls.crt"]
         subprocess.run(verify, check=True, capture_output=True)
 
+    emptied = "patch validatingwebhookconfigurations/kept-yolofleet --type=merge -p"
+    done = admitting.kubectl(*emptied.split(), '{"webhooks": null}')
+    assert done.returncode == 0, done.stderr
+    admitting.kubectl("-n", "labs", "delete", "secret/kept-yolofleet-webhook")
+    assert upgraded()["tls.crt"] != second["tls.crt"]
+
 
 @pytest.mark.controlplane
 def test_without_an_answer_nothing_is_made_and_what_is_there_can_go(admitting):
