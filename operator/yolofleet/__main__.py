@@ -214,12 +214,12 @@ class Operator:
         port = self._settings.fleet_port
         return await serve_page(self._fleet, port) if port else None
 
-    def _fleet(self) -> list[Any] | None:
+    def _fleet(self) -> dict[str, Any] | None:
         """Return what the page tells of all detectors; None before they are known."""
         if not self._health.warm.is_set():
             return None
-        keys = self._cache.detectors()
-        return fleet(raw for key in keys if (raw := self._cache.detector(key)))
+        known = (self._cache.detector(key) for key in self._cache.detectors())
+        return {"detectors": fleet(filter(None, known)), "doubt": self._informer.failing()}
 
     async def _admit(self) -> AppRunner | None:
         """Serve the webhook, where one is asked for: from the start, and on standbys too."""

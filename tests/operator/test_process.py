@@ -141,7 +141,9 @@ async def test_either_replica_serves_it_from_its_cache(
                 return json.loads(answer.read())
 
         async def told(asked: Callable[[], Any] = asked) -> bool:
-            known = {each["detector"]: each for each in await asyncio.to_thread(asked)}
+            answer = await asyncio.to_thread(asked)
+            assert answer["doubt"] == ""
+            known = {each["detector"]: each for each in answer["detectors"]}
             return bool(known[f"{namespace}/gate"]["revisions"])
 
         await eventually(told)

@@ -1,6 +1,7 @@
 """The operator's page of the fleet in a real browser, where the other page is tried in one."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from importlib.resources import files
 from typing import Any
@@ -119,10 +120,10 @@ class Shown:
 
     def __init__(self) -> None:
         self.detectors = a_fleet()
-        self.url = ""
+        self.url = self.doubt = ""
 
     def __call__(self) -> Any:
-        return fleet(self.detectors)
+        return {"detectors": fleet(self.detectors), "doubt": self.doubt}
 
 
 @pytest.fixture
@@ -219,6 +220,33 @@ async def test_it_follows_by_itself_and_leaves_alone_what_has_not_changed(
         assert len(cards) == 11
         new = [each for each in cards if not each.get_attribute("data-old")]
         assert [each.find_element(By.TAG_NAME, "h2").text for each in new] == ["plant-7/belt"]
+
+    await in_browser(look)
+
+
+async def test_an_operator_that_may_not_hear_of_all_says_so_and_goes_on_showing(
+    browser: webdriver.Chrome, shown: Any
+) -> None:
+    def look() -> None:
+        open_page(browser, shown.url)
+        status = browser.find_element(By.ID, "status")
+        until(browser, lambda: status.text == "Live")
+        shown.doubt = "the watch of Pod is deaf"
+        until(browser, lambda: status.text == f"What is shown may be old: {shown.doubt}")
+        assert status.get_attribute("class") == "lost"
+        del shown.detectors[-1]
+        until(browser, lambda: len(browser.find_elements(By.TAG_NAME, "article")) == 11)
+        shown.doubt = ""
+        until(browser, lambda: status.text == "Live")
+
+    await in_browser(look)
+
+
+async def test_a_time_is_told_with_its_day(browser: webdriver.Chrome, shown: Any) -> None:
+    def look() -> None:
+        open_page(browser, shown.url)
+        gate = browser.find_elements(By.TAG_NAME, "article")[1].text
+        assert re.search(r"Step 2 of 3.*since .*\b20\d\d\b", gate), gate
 
     await in_browser(look)
 

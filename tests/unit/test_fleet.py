@@ -178,7 +178,7 @@ class Cache:
     """What the operator knows. asked: how often it was asked for it."""
 
     def __init__(self) -> None:
-        self.known: Any = [{"detector": "shop/gate"}]
+        self.known: Any = {"detectors": [{"detector": "shop/gate"}], "doubt": ""}
         self.asked = 0
 
     def __call__(self) -> Any:
@@ -253,5 +253,5 @@ async def test_before_the_first_lists_are_complete_nothing_is_shown_as_the_whole
 ) -> None:
     cache.known = None
     assert (await page.get("/fleet.json")).status == 503
-    cache.known = []
-    assert await (await page.get("/fleet.json")).json() == []
+    cache.known = {"detectors": [], "doubt": ""}
+    assert await (await page.get("/fleet.json")).json() == cache.known

@@ -25,7 +25,7 @@ from yolofleet.api.status import ConditionType, Reason
 from yolofleet.api.typed import Approval, approvals_in, patching, retries_in, retrying
 from yolofleet.cli import edits
 from yolofleet.cli.__main__ import main
-from yolofleet.cli.edits import NothingToDo
+from yolofleet.cli.edits import NothingToDo, approval_in
 from yolofleet.cli.kubectl import Changed, Forbidden, Kubectl, failure
 from yolofleet.cli.kubectl import Failed as SaidNo
 from yolofleet.cli.merging import difference, kept, removed, touched
@@ -258,6 +258,28 @@ def test_approve_types_what_the_message_says(world: Any) -> None:
     send(world, edit)
     world.settle()
     assert world.weights()[world.status().rollout.revision] == 50
+
+
+def test_a_word_for_one_step_is_none_for_another(world: Any) -> None:
+    """Two people saw step 1, and both approve."""
+    steps = [{"weight": weight, "hold": "Approval"} for weight in (10, 90)]
+    released(world, model=V1, rollout={"strategy": "Canary", "steps": steps})
+    world.edit(model=V2)
+    world.settle()
+    revision = world.status().rollout.revision
+    step = approval_in(seen(world), "Progressing").step
+    said = f"kubectl yd approve gate --revision {revision} --step {step} -n shop\n"
+    assert why(seen(world), ()).endswith(f"In short:\n  {said}")
+    send(world, edits.approve(seen(world), revision=revision, step=step))
+    world.settle()
+    with pytest.raises(NothingToDo, match=rf"step {step + 1} of {revision}.*--step {step + 1}"):
+        edits.approve(seen(world), revision=revision, step=step)
+    with pytest.raises(NothingToDo, match="another step waits"):
+        edits.approve(seen(world), revision="gate-00000000")
+    assert world.weights()[revision] == 90
+    send(world, edits.approve(seen(world), revision=revision, step=step + 1))
+    world.settle()
+    assert world.status().stable.revision == revision
 
 
 def judged(world: Any, verdict: Verdict, **more: Any) -> None:
@@ -702,6 +724,16 @@ def test_a_pod_in_a_few_words(status: Any, told: str) -> None:
             SaidNo,
             "--context",
         ),
+        (
+            'Error from server (Forbidden): admission webhook "a.b" denied the request: no',
+            SaidNo,
+            "not for want of rights",
+        ),
+        (
+            "Error from server (Forbidden): pods is forbidden: cannot list at the cluster scope",
+            Forbidden,
+            "say by -n",
+        ),
         ("Unable to connect to the server: dial tcp: refused", SaidNo, "cannot be reached"),
         ("The connection to the server a:1 was refused - did", SaidNo, "cannot be reached"),
         ("error: You must be logged in to the server (Unauthorized)", SaidNo, "Log in again"),
@@ -817,9 +849,45 @@ def test_an_answer_that_is_cut_off_is_no_traceback(started: Any) -> None:
         assert err.startswith("kubectl was ended in the middle of a word")
 
 
+def test_where_all_is_quiet_the_same_comes_again_for_ages_to_grow(
+    watching: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolofleet.cli.watching.REDRAW_S", 0.3)
+    with watching(f"echo '{added('a')}'; exec sleep 60") as worlds:
+        assert [shown(next(worlds)) for _ in range(3)] == [["a"]] * 3
+
+
+MUCH = "yes 'E0102 03:04:05.678901 1 portforward.go:1] it cannot be reached' | head -n 20000 >&2"
+
+
+def test_what_complains_without_end_is_read_on(watching: Any) -> None:
+    no = "echo 'error: gone' >&2; exit 1"
+    with watching(f"{MUCH}; echo '{added('a')}'; sleep 1; {no}") as worlds:
+        assert shown(next(worlds)) == ["a"]
+        with pytest.raises(SaidNo, match="gone"):
+            list(worlds)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "told"),
+    [("gate", 1, "there is no detector gate in this namespace"), ("", 0, "-A shows those of all")],
+)
+def test_what_is_not_there_is_told_and_not_awaited_in_silence(
+    name: str, status: int, told: str, started: Any
+) -> None:
+    script = "case $* in *--watch*) exec sleep 60;; esac\necho '{\"items\": []}'"
+    process = started(script, "get", *filter(None, [name]), "-w", start_new_session=True)
+    assert told in process.stderr.readline()
+    if not status:
+        os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == status
+
+
 def test_who_may_not_watch_pods_is_told_so_once(started: Any, tmp_path: Path) -> None:
     script = (
         "case $* in *pods*) echo 'Error from server (Forbidden): no' >&2; exit 1;; esac\n"
+        "case $* in *--watch*) ;; *) exec cat list;; esac\n"
         "cat event; sleep 0.5; sed s/Serving/Odd/ event; sleep 0.5; exit 1"
     )
     (tmp_path / "event").write_text(json.dumps({"type": "ADDED", "object": DETECTOR}) + "\n")
@@ -869,6 +937,7 @@ def test_the_page_is_forwarded_from_the_operators_namespace(
     kubectl.write_text(
         f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n'
         f"[ $1 = get ] && {{ cat {tmp_path}/pods; exit; }}\n"
+        f"{MUCH}\n"
         "echo 'Forwarding from 127.0.0.1:4321 -> 8083'; echo 'Forwarding from [::1]:4321 -> 8083'\n"
         "echo 'error: lost connection to pod' >&2; exit 1\n"
     )

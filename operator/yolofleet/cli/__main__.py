@@ -29,6 +29,7 @@ from yolofleet.cli.kubectl import (
     Kubectl,
     answer,
     failure,
+    listen,
 )
 from yolofleet.cli.merging import kept, removed, touched
 from yolofleet.cli.operators import SELECTOR, NoPage, page
@@ -44,6 +45,7 @@ INTERRUPTED, UNREAD = 130, 141
 """As shells tell what ended by SIGINT and SIGPIPE."""
 _TRIES: Final = 5
 _CLEAR: Final = "\x1b[H\x1b[2J\x1b[3J"
+_NONE: Final = "There is no detector here; -A shows those of all namespaces."
 
 GLOBAL: Final = (
     *("--context", "--kubeconfig", "--cluster", "--user", "--server", "--token"),
@@ -111,7 +113,7 @@ def get(asked: argparse.Namespace, kubectl: Kubectl) -> int:
     if asked.name and not found:
         raise Failed(_no_such(asked.name))
     if not found:
-        print("There is no detector here; -A shows those of all namespaces.", file=sys.stderr)
+        print(_NONE, file=sys.stderr)
         return OK
     print(tree(found, pods, now=datetime.now(UTC), wide=asked.all_namespaces), end="")
     return OK
@@ -128,6 +130,10 @@ def explain(asked: argparse.Namespace, kubectl: Kubectl) -> int:
 
 def _watch(asked: argparse.Namespace, kubectl: Kubectl) -> int:
     everywhere, watching = _everywhere(asked), ("--watch", "--output-watch-events")
+    if not answer(kubectl.start(*_detectors(asked.name), *everywhere))["items"]:
+        if asked.name:
+            raise Failed(_no_such(asked.name))
+        print(_NONE, file=sys.stderr)
     watches = {
         "detectors": lambda: kubectl.start(*_detectors(asked.name), *watching, *everywhere),
         "pods": lambda: kubectl.start(*_pods(asked.name), *watching, *everywhere),
@@ -136,9 +142,9 @@ def _watch(asked: argparse.Namespace, kubectl: Kubectl) -> int:
     with contextlib.closing(changes(watches, frozenset({"pods"}))) as worlds:
         for world in worlds:
             found = [Seen(raw) for raw in world.all("detectors")]
-            pods, now = world.all("pods"), datetime.now(UTC)
-            text = tree(found, pods, now=now, wide=asked.all_namespaces)
-            if is_news := text != shown:
+            now = datetime.now(UTC) if on_screen else None
+            text = tree(found, world.all("pods"), now=now, wide=asked.all_namespaces)
+            if is_news := text != shown and bool(found or shown):
                 print(_CLEAR + text if on_screen else text, flush=True)
             hidden = world.hidden.get("pods")
             if hidden and (not told or (on_screen and is_news)):
@@ -197,15 +203,16 @@ def dashboard(asked: argparse.Namespace, kubectl: Kubectl) -> int:
     elsewhere = Kubectl([each for each in kubectl.flags if not each.startswith("--namespace=")])
     ports, namespace = f"{asked.port}:{found.port}", f"--namespace={found.namespace}"
     forward = elsewhere.start("port-forward", f"pod/{found.pod}", ports, namespace)
-    try:
-        for line in forward.stdout or ():  # the first that it says is that it listens
-            if line.startswith("Forwarding from 127.0.0.1:"):
-                local = line.split(":")[1].split()[0]
-                print(f"The fleet: http://localhost:{local}/  (Ctrl-C ends it)", flush=True)
-        raise failure(forward.stderr.read() if forward.stderr else "")
-    finally:
-        forward.kill()
-        forward.communicate()
+    complaints = listen(forward)
+    with forward:
+        try:
+            for line in forward.stdout or ():  # the first that it says is that it listens
+                if line.startswith("Forwarding from 127.0.0.1:"):
+                    local = line.split(":")[1].split()[0]
+                    print(f"The fleet: http://localhost:{local}/  (Ctrl-C ends it)", flush=True)
+            raise failure(complaints())
+        finally:
+            forward.kill()
 
 
 # editing
@@ -214,7 +221,7 @@ def dashboard(asked: argparse.Namespace, kubectl: Kubectl) -> int:
 def edit(asked: argparse.Namespace, kubectl: Kubectl) -> int:
     """Make the change that a command is for."""
     _, change = EDITS[asked.command]
-    options = {"without_proof": True} if getattr(asked, "without_proof", False) else {}
+    options = {name: vars(asked)[name] for name in asked.options}
     return _make(asked, kubectl, lambda seen: change(seen, **options))
 
 
@@ -361,12 +368,7 @@ def _parser() -> argparse.ArgumentParser:
     paging.add_argument("--port", type=int, default=8083, help="here; 0: any that is free")
     for name, (says, _) in EDITS.items():
         one = _editing(command(name, says, edit))
-        if name == "approve":
-            one.add_argument(
-                "--without-proof",
-                action="store_true",
-                help="where analysis has not proved enough: go on all the same",
-            )
+        one.set_defaults(options=_approving(one) if name == "approve" else ())
     _editing(command("abort", "call a release off, or else remove the canary", abort))
     back = _editing(command("rollback", "put back the spec of a former revision", rollback))
     back.add_argument("revision", metavar="REVISION", help="as `kubectl yd get` names it")
@@ -382,6 +384,18 @@ def _editing(one: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--force", action="store_true", help="also what a GitOps tool owns, and may put back"
     )
     return one
+
+
+def _approving(one: argparse.ArgumentParser) -> Sequence[str]:
+    """Add the flags of `approve`; return their names."""
+    one.add_argument("--revision", metavar="R", help="only if it is this one that waits")
+    one.add_argument("--step", type=int, metavar="N", help="only if it is at this step")
+    one.add_argument(
+        "--without-proof",
+        action="store_true",
+        help="where analysis has not proved enough: go on all the same",
+    )
+    return "revision", "step", "without_proof"
 
 
 def _globals() -> argparse.ArgumentParser:

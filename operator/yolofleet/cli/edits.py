@@ -92,12 +92,27 @@ def promote(seen: Seen) -> Edit:
     return _spec(seen, {**given, "canary": None}, f"promotes the canary of {seen.name}")
 
 
-def approve(seen: Seen, *, without_proof: bool = False) -> Edit:
-    """Let the step go on that waits for a person's word."""
+def approve(
+    seen: Seen,
+    *,
+    without_proof: bool = False,
+    revision: str | None = None,
+    step: int | None = None,
+) -> Edit:
+    """Let the step go on that waits for a person's word.
+
+    revision, step: what that person has looked at, if it is said: a word for one is none for what
+    waits by the time it is typed.
+    """
     _caught_up(seen)
     offered = approval_in(seen, "Progressing")
     if offered is None:
         raise NothingToDo(f"nothing to approve: {_progress(seen)}")
+    if revision not in (None, offered.revision) or step not in (None, offered.step):
+        raise NothingToDo(
+            f"another step waits now: step {offered.step} of {offered.revision}. Look at it, and"
+            f" type what to approve: {approving(seen.name, offered)}"
+        )
     if offered.despite is None:
         return _approved(seen, offered, f"approves step {offered.step}")
     if offered.despite != "NotEnoughData":
@@ -108,9 +123,16 @@ def approve(seen: Seen, *, without_proof: bool = False) -> Edit:
     if not without_proof:
         raise NothingToDo(
             f"{offered.revision} has not proved enough yet. To go on without proof:"
-            f" kubectl yd approve {seen.name} --without-proof"
+            f" {approving(seen.name, offered)}"
         )
     return _approved(seen, offered, f"lets step {offered.step} go on without proof")
+
+
+def approving(name: str, offered: Approval) -> str:
+    """Return the command of this plugin by which the very step goes on that `offered` is of."""
+    despite = " --without-proof" if offered.despite else ""
+    said = f"--revision {offered.revision} --step {offered.step}"
+    return f"kubectl yd approve {name} {said}{despite}"
 
 
 def accept(seen: Seen) -> Edit:

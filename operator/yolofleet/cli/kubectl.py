@@ -7,7 +7,9 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +22,9 @@ MANAGER: Final = "kubectl-yd"
 
 _LOG: Final = re.compile(r"^[EWI]\d{4} \d\d:\d\d:\d\d\.\d+ .*\n?", re.MULTILINE)
 """Lines of kubectl's own log, which come before what it says."""
+
+_LAST_LINES: Final = 100
+"""Of what goes on for days: why it ended is among the last."""
 
 
 class Failed(Exception):
@@ -94,6 +99,22 @@ def events(process: subprocess.Popen[str]) -> Iterator[Raw]:
     return (_read(line) for line in process.stdout or ())
 
 
+def listen(process: subprocess.Popen[str]) -> Callable[[], str]:
+    """Take in what `process` complains of from now on: it would stop at a pipe that is full.
+
+    Returns what gives the last of it, once it has ended.
+    """
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    thread = threading.Thread(target=lambda: last.extend(process.stderr or ()), daemon=True)
+    thread.start()
+
+    def complaints() -> str:
+        thread.join()
+        return "".join(last)
+
+    return complaints
+
+
 def _read(text: str) -> Raw:
     try:
         if isinstance(found := json.loads(text), dict):
@@ -124,6 +145,18 @@ _HINTS: Final[tuple[tuple[str, type[Failed], str], ...]] = (
         Changed,
         "It changed since it was read (somebody else, or the operator), and nothing was"
         " overwritten: look at it, and type the command again.",
+    ),
+    (
+        r"admission webhook .* denied the request|ValidatingAdmissionPolicy .* denied request",
+        Failed,
+        "What was typed was refused, and not for want of rights: whoever runs that check in the"
+        " cluster knows what it asks for.",
+    ),
+    (
+        r"\(Forbidden\)[^\n]* at the cluster scope",
+        Forbidden,
+        "You may not see all namespaces: say by -n which one is meant (for the dashboard, the"
+        " operator's).",
     ),
     (
         r"\(Forbidden\)",

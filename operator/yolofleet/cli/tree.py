@@ -26,8 +26,13 @@ class Line:
     below: tuple[Line, ...] = ()
 
 
-def tree(detectors: Iterable[Seen], pods: Sequence[Raw], *, now: datetime, wide: bool) -> str:
-    """Return the text; wide: whether detectors are of several namespaces."""
+def tree(
+    detectors: Iterable[Seen], pods: Sequence[Raw], *, now: datetime | None, wide: bool
+) -> str:
+    """Return the text; wide: whether detectors are of several namespaces.
+
+    now: what ages are told by; without it times are told, which stay true in a file.
+    """
     rows: list[tuple[str, ...]] = [HEAD]
     for seen in sorted(detectors, key=lambda each: (each.namespace, each.name)):
         top = _detector(seen, of_pod.pods_of(seen, pods), now, wide=wide)
@@ -51,7 +56,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join([*padded, says]).rstrip()
 
 
-def _detector(seen: Seen, pods: Sequence[Raw], now: datetime, *, wide: bool) -> Line:
+def _detector(seen: Seen, pods: Sequence[Raw], now: datetime | None, *, wide: bool) -> Line:
     shown = {each["name"] for each in seen.revisions}
     stray = [pod for pod in pods if of_pod.revision_of(pod) not in shown]
     below = [_revision(seen, each, pods) for each in seen.revisions]
@@ -90,14 +95,14 @@ def _pod(pod: Raw) -> Line:
     return Line(name=pod["metadata"]["name"], ready=ready, says=of_pod.state_in_words(pod))
 
 
-def _step(seen: Seen, now: datetime) -> Line | None:
+def _step(seen: Seen, now: datetime | None) -> Line | None:
     release = seen.release
     if not release:
         return None
     step, steps = int(release.get("step") or 0), int(release.get("steps") or 0)
     of = f" of {steps}" if steps else ""  # an older operator does not tell
     where = f"step {step}{of}" if step else str(release.get("strategy") or "release")
-    since = f"since {_ago(release['since'], now)}" if release.get("since") else ""
+    since = _since(str(release.get("since") or ""), now)
     reason = str(seen.condition("Progressing").get("reason") or "")
     says = ", ".join(filter(None, (str(release["revision"]), reason, since)))
     return Line(name=where, weight=f"{release.get('weight', 0)} %", says=says)
@@ -122,10 +127,12 @@ def _check(check: Raw) -> str:
     return f"{line}: {check['message']}" if check.get("message") else line
 
 
-def _ago(time: str, now: datetime) -> str:
+def _since(time: str, now: datetime | None) -> str:
+    if not time or now is None:
+        return time and f"since {time}"
     since = datetime.fromisoformat(time.replace("Z", "+00:00")).astimezone(UTC)
     seconds = max(int((now - since).total_seconds()), 0)
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+            return f"since {seconds // size} {unit}"
+    return f"since {seconds} s"

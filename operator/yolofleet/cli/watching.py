@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Final
 
 from yolofleet.api.seen import Raw
-from yolofleet.cli.kubectl import Failed, Forbidden, events, failure
+from yolofleet.cli.kubectl import Failed, Forbidden, events, failure, listen
 
 GATHER_S: Final = 0.2
 """So long what comes together is awaited before it is shown."""
@@ -53,6 +53,9 @@ class World:
         return list(self.objects.get(kind, {}).values())
 
 
+REDRAW_S: Final = 10.0
+"""So long the same is shown where nothing happens: ages grow."""
+
 Start = Callable[[], "subprocess.Popen[str]"]
 
 
@@ -66,7 +69,7 @@ _Event = tuple[str, Raw | Failed | _Mark]
 
 
 def changes(watches: dict[str, Start], optional: frozenset[str]) -> Generator[World, None, None]:
-    """Return what there is, again each time it has changed. Raises `Failed`.
+    """Return what there is, again each time it has changed, or grown older. Raises `Failed`.
 
     optional: kinds that the caller may have no right to see.
     """
@@ -119,6 +122,7 @@ def _begin(
 
 def _news(process: subprocess.Popen[str]) -> Iterator[Raw | Failed | _Mark]:
     """Return the events of a watch, and at last how it ended."""
+    complaints = listen(process)
     with process:
         try:
             for event in events(process):
@@ -131,13 +135,16 @@ def _news(process: subprocess.Popen[str]) -> Iterator[Raw | Failed | _Mark]:
             process.kill()
             yield error
             return
-        err = process.stderr.read() if process.stderr else ""
-        yield failure(err) if process.wait() else _Mark.ENDED
+        said = complaints()
+        yield failure(said) if process.wait() else _Mark.ENDED
 
 
 def _together(incoming: queue.Queue[_Event]) -> Iterator[_Event]:
-    """Return the next news, and what comes within a moment of it."""
-    yield incoming.get()
+    """Return the next news, and what comes within a moment of it; none where all is quiet."""
+    try:
+        yield incoming.get(timeout=REDRAW_S)
+    except queue.Empty:
+        return
     until = time.monotonic() + GATHER_S
     while (left := until - time.monotonic()) > 0:
         try:

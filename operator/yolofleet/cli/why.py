@@ -8,7 +8,7 @@ from typing import Final
 from yolofleet.api.plain import plain
 from yolofleet.api.seen import Raw, Seen
 from yolofleet.cli import pods as of_pod
-from yolofleet.cli.edits import WITH_COMMANDS, approval_in, retry_in
+from yolofleet.cli.edits import WITH_COMMANDS, approval_in, approving, retry_in
 
 _LEAVING: Final = (
     "It goes once whoever has put a finalizer there has taken it away: foregroundDeletion is"
@@ -77,16 +77,13 @@ def _commands(seen: Seen, typed: Typed) -> Iterator[str]:
     found = []
     for kind in WITH_COMMANDS:
         if offered := approval_in(seen, kind):
-            match offered.despite:
-                case None:
-                    found.append(f"approve {seen.name}")
-                case "NotEnoughData":
-                    found.append(f"approve {seen.name} --without-proof")
-                case _:
-                    found.append(f"accept {seen.name}")
+            if offered.despite in (None, "NotEnoughData"):
+                found.append(approving(seen.name, offered))
+            else:
+                found.append(f"kubectl yd accept {seen.name}")
         if retry_in(seen, kind):
-            found.append(f"retry {seen.name}")
+            found.append(f"kubectl yd retry {seen.name}")
     if found:
-        commands = [f"kubectl yd {each} -n {seen.namespace}" for each in dict.fromkeys(found)]
+        commands = [f"{each} -n {seen.namespace}" for each in dict.fromkeys(found)]
         lines = [f"  {typed(each)}" for each in commands]
         yield "\n".join(["In short:", *lines])

@@ -9,7 +9,7 @@ const counts = document.getElementById("counts")
 const filter = document.getElementById("filter")
 const status = document.getElementById("status")
 const cards = new Map() // by detector: what it was drawn of, and its card
-let fleet = null, tag = "", answered = null, lost = ""
+let fleet = null, doubt = "", tag = "", answered = null, lost = ""
 
 const make = (name, options = {}, ...children) => {
   const { class: style, ...attributes } = options
@@ -58,7 +58,8 @@ const table = (revisions) => {
 const plain = (each) => make("p", { class: "quiet" }, `${each.name}, ${each.weight} %`,
   make("span", { class: "model" }, each.model))
 
-const clock = (time) => new Date(time).toLocaleTimeString()
+// With the day: a release may wait, and a page stand open, for longer than one.
+const clock = (time) => new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" })
 
 const step = (told) => {
   if (!told) return null
@@ -148,7 +149,7 @@ const ask = async () => {
     if (!answer.ok) throw new Error(`the operator answered ${answer.status}`)
     const now = answer.headers.get("etag")
     if (now !== tag || fleet === null) {
-      fleet = await answer.json()
+      ({ detectors: fleet, doubt } = await answer.json())
       tag = now
       count()
       draw()
@@ -160,6 +161,7 @@ const ask = async () => {
     lost ||= " "
   }
   if (lost) say(`No answer from the operator: is the port-forward up?${lost}`.trim(), true)
+  else if (doubt) say(`What is shown may be old: ${doubt}`, true)
   else say("Live", false)
 }
 
