@@ -164,6 +164,7 @@ class Operator:
             await shell.run(
                 self._credentials,
                 namespaces=self._settings.namespaces,
+                answered=self._health.warm.wait,
                 start=self._begin,
                 stop=self._end,
             )

@@ -20,14 +20,20 @@ async def run(
     credentials: Credentials,
     *,
     namespaces: Sequence[str],
+    answered: Callable[[], Awaitable[Any]],
     start: Callable[[], Awaitable[None]],
     stop: Callable[[], Awaitable[None]],
 ) -> None:
-    """Call `start`; at SIGTERM or SIGINT call `stop`, and return. Raises what `start` raises."""
+    """Call `start`; at SIGTERM or SIGINT call `stop`, and return. Raises what `start` raises.
+
+    answered: waits until the API server has answered. kopf looks there once which kinds there are,
+    and gives up within a minute: the process would end again and again, each time later.
+    """
     registry, failed = kopf.OperatorRegistry(), list[Exception]()
 
     @kopf.on.login(registry=registry)
-    async def login(**_: Any) -> kopf.AiohttpSession:
+    async def login(**_: Any) -> kopf.AiohttpSession:  # which kopf waits for before it asks
+        await answered()
         return kopf.AiohttpSession(aiohttp_session=credentials.session(), server=credentials.server)
 
     @kopf.on.startup(registry=registry)

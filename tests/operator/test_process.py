@@ -1,17 +1,23 @@
 """The operator as a process: start, probes, metrics, log, end."""
 
 import asyncio
+import contextlib
 import json
 import urllib.request
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import pytest
+import yaml
 
 from controlplane import ports
 from controlplane.kube import Kube
 from controlplane.kubelet import FakeKubelet
+from controlplane.plane import OPERATOR, ControlPlane
 from controlplane.process import OperatorProcess
 from yolofleet.api.names import DETECTOR_LABEL
 from yolofleet.cluster import kinds
@@ -79,6 +85,43 @@ async def test_probes_answer_and_sigterm_ends_it_with_0(operator: OperatorProces
     assert operator.metric("leader_election_master_status") == 1
     assert operator.terminate() == 0
     assert operator.log(message="Lease released")
+
+
+async def test_it_waits_for_an_api_server_and_begins_when_one_answers(
+    new_operator: Callable[..., OperatorProcess],
+    plane: ControlPlane,
+    tmp_path: Path,
+    eventually: Eventually,
+) -> None:
+    """Whoever ends instead is started ever more seldom: five minutes later in the end."""
+    config = yaml.safe_load(plane.kubeconfig(OPERATOR).read_text())
+    there = urlsplit(config["clusters"][0]["cluster"]["server"])
+    (port,) = ports.reserve(1)
+    config["clusters"][0]["cluster"]["server"] = f"https://{there.hostname}:{port}"
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    operator = new_operator(KUBECONFIG=str(tmp_path / "config"))
+    operator.start()
+    await eventually(lambda: len(operator.log(message="Lease not renewed")) >= 3)
+    assert operator.probe("healthz") == 200
+    assert operator.probe("readyz") == 503
+    assert operator.log(level="error") == []
+
+    async def relay(reader: StreamReader, writer: StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(there.hostname, there.port)
+        with contextlib.suppress(OSError):
+            await asyncio.gather(copied(reader, far_writer), copied(far_reader, writer))
+
+    async def copied(reader: StreamReader, writer: StreamWriter) -> None:
+        with contextlib.closing(writer):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", port)
+    async with server:
+        await operator.ready()
+        assert operator.log(level="error") == []
+        assert await asyncio.to_thread(operator.terminate) == 0
 
 
 async def test_it_tells_what_it_believes_of_a_detector(
