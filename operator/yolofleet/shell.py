@@ -6,6 +6,8 @@ knows comes from its own informer (ADR 1).
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -29,7 +31,7 @@ async def run(
     answered: waits until the API server has answered. kopf looks there once which kinds there are,
     and gives up within a minute: the process would end again and again, each time later.
     """
-    registry, failed = kopf.OperatorRegistry(), list[Exception]()
+    registry, failed, told_to_stop = kopf.OperatorRegistry(), list[Exception](), asyncio.Event()
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:  # which kopf waits for before it asks
@@ -43,6 +45,8 @@ async def run(
         except Exception as error:  # handed on below: kopf would try again, or wrap it
             failed.append(error)
             raise kopf.PermanentError(str(error)) from error
+        for number in (signal.SIGINT, signal.SIGTERM):  # kopf's own fail at a second one
+            asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
 
     @kopf.on.cleanup(registry=registry)
     async def stopped(**_: Any) -> None:
@@ -61,6 +65,7 @@ async def run(
             identity=_IDENTITY,  # kopf would look up the user, and an image has no name for 65532
             clusterwide=not namespaces,
             namespaces=list(namespaces),
+            stop_flag=told_to_stop,
         )
     except Exception:
         if failed:

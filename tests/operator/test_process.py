@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import signal
 import urllib.request
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
@@ -83,8 +84,10 @@ async def test_probes_answer_and_sigterm_ends_it_with_0(operator: OperatorProces
     assert operator.probe("healthz") == 200
     assert operator.probe("readyz") == 200
     assert operator.metric("leader_election_master_status") == 1
+    operator.signal(signal.SIGINT)  # who is told twice ends no other way
     assert operator.terminate() == 0
     assert operator.log(message="Lease released")
+    assert operator.log(level="error") == []
 
 
 async def test_it_waits_for_an_api_server_and_begins_when_one_answers(
