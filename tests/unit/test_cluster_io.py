@@ -88,7 +88,10 @@ def test_a_field_that_the_kind_does_not_have_is_not_tried_again() -> None:
     assert str(error) == ".spec.template.spec.nodeSelectors: field not declared in schema"
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("", 1.0), ("soon", 1.0)])
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("3.5", 3.5), ("0", 0.1), ("86400", 60.0), ("", 1.0), ("soon", 1.0)],
+)
 def test_a_throttled_client_waits_as_told(header: str, seconds: float) -> None:
     error = errors.from_status(429, {}, {"Retry-After": header} if header else {})
     assert isinstance(error, errors.Throttled)

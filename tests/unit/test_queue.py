@@ -17,6 +17,7 @@ from yolofleet.runtime.errors import (
 from yolofleet.runtime.queue import (
     FIRST_BACKOFF_S,
     LONGEST_BACKOFF_S,
+    RESYNC_S,
     STUCK_S,
     Outcome,
     Priority,
@@ -55,6 +56,21 @@ def test_the_urgent_come_first_and_equals_in_order(queue: WorkQueue) -> None:
     queue.add("change-2", Priority.CHANGE)
     queue.add("user", Priority.USER)
     assert [queue.take() for _ in range(4)] == ["user", "change-1", "change-2", "resync"]
+
+
+def test_what_is_looked_at_to_be_sure_has_its_turn_while_others_keep_moving(
+    queue: WorkQueue, clock: Clock
+) -> None:
+    """Else a new leader never looks at a detector whose change nobody saw."""
+    queue.add("resync", Priority.RESYNC)
+    taken = []
+    while clock.now < 1000 + RESYNC_S + 1:
+        queue.add("flapping", Priority.CHANGE)
+        taken.append(queue.take())
+        queue.done(taken[-1])
+        clock.now += 1
+    assert taken.index("resync") == RESYNC_S
+    assert taken.count("resync") == 1
 
 
 def test_a_key_becomes_more_urgent_but_not_less(queue: WorkQueue) -> None:

@@ -24,6 +24,7 @@ Nobody is to catch `WentBack`: it ends the process.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -139,6 +140,7 @@ _UNTYPED = "failed to create typed patch object"
 LONGEST_MESSAGE = 16_384  # four conditions full; what is refused is quoted whole, up to megabytes
 
 _PAUSE_SECONDS = 1.0  # when a 429 does not say
+_LONGEST_PAUSE_SECONDS = 60.0  # whatever it says: a load balancer's day is no server's
 
 
 def from_status(code: int, body: Any, headers: Mapping[str, str]) -> ClusterError:
@@ -167,4 +169,5 @@ def _causes(body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _retry_after(headers: Mapping[str, str]) -> float:
     text = headers.get("Retry-After", "")
-    return max(float(text), 0.1) if text.isdecimal() else _PAUSE_SECONDS
+    asked = float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else _PAUSE_SECONDS
+    return min(max(asked, 0.1), _LONGEST_PAUSE_SECONDS)

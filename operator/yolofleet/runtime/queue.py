@@ -42,12 +42,26 @@ _REMEMBERED_LOOKS: Final = 10_000  # more than one process carries
 STUCK_S: Final = RECONCILE_TIMEOUT_S + 30.0  # each worker is free again within the time-out
 
 
+RESYNC_S: Final = 30.0
+"""So long what moves comes before what is looked at to be sure; for good, nothing waits."""
+
+
 class Priority(IntEnum):
     """Why a key is looked at; the smaller comes first."""
 
     USER = 0  # somebody waits for it
     CHANGE = 1  # the world moved
     RESYNC = 2  # just to be sure
+
+    def due(self, since: float) -> float:
+        """Return by what keys come in order, the smaller first. since: when it was added."""
+        match self:
+            case Priority.USER:
+                return float("-inf")
+            case Priority.CHANGE:
+                return since
+            case Priority.RESYNC:
+                return since + RESYNC_S
 
 
 class QueueMetrics(Protocol):
@@ -100,11 +114,12 @@ class WorkQueue(Generic[Key]):
         self._clock = clock
         self.word = word
         self._order = itertools.count()
-        self._ready: list[tuple[Priority, int, Key]] = []  # a heap; entries can be outdated
+        # heaps, of which entries can be outdated: due, order
+        self._ready: list[tuple[float, int, Priority, Key]] = []
         self._dirty: dict[Key, tuple[Priority, float]] = {}  # key: most urgent reason, since when
         self._processing: dict[Key, float] = {}
         self._due: dict[Key, float] = {}
-        self._later: list[tuple[float, int, Key]] = []  # a heap; entries can be outdated
+        self._later: list[tuple[float, int, Key]] = []
         self._failures: dict[Key, int] = {}
         self._taken_at: float | None = None  # None: nobody works yet
         self._looks: OrderedDict[Key, LastLook] = OrderedDict()
@@ -123,8 +138,7 @@ class WorkQueue(Generic[Key]):
         if self._metrics and not known:
             self._metrics.added(len(self._dirty))
         if key not in self._processing:
-            heapq.heappush(self._ready, (priority, next(self._order), key))
-            self._changed.set()
+            self._line_up(key)
 
     def add_after(self, key: Key, delay_s: float) -> None:
         """Have `key` looked at in `delay_s` seconds; of several such wishes the earliest holds."""
@@ -152,7 +166,7 @@ class WorkQueue(Generic[Key]):
         """Return the most urgent key that nobody works on, now being worked on; None if none."""
         self._ripen()
         while self._ready:
-            priority, _, key = heapq.heappop(self._ready)
+            _, _, priority, key = heapq.heappop(self._ready)
             known = self._dirty.get(key)
             if known is None or known[0] != priority or key in self._processing:
                 continue  # taken before, or added again as more urgent
@@ -169,8 +183,12 @@ class WorkQueue(Generic[Key]):
         if self._metrics:
             self._metrics.finished(self._clock() - started)
         if key in self._dirty:
-            heapq.heappush(self._ready, (self._dirty[key][0], next(self._order), key))
-            self._changed.set()
+            self._line_up(key)
+
+    def _line_up(self, key: Key) -> None:
+        priority, since = self._dirty[key]
+        heapq.heappush(self._ready, (priority.due(since), next(self._order), priority, key))
+        self._changed.set()
 
     async def get(self) -> Key:
         """Wait for a key, as `take` returns it. Of many who wait one is woken, not all."""
