@@ -445,6 +445,19 @@ def test_an_index_leads_to_its_first_artifact(remote, asking) -> None:
     assert model.content == MODEL
 
 
+@pytest.mark.parametrize("digest", [f"sha512:{'0' * 128}", "v1", "sha256:0/../../../token"])
+@pytest.mark.parametrize("of", ["manifests", "layers"])
+def test_what_no_sha256_names_is_not_asked_for(remote, asking, of: str, digest: str) -> None:
+    """Nothing would prove it, also where the index itself is pinned."""
+    pushed(remote, ("gate.onnx", MODEL))
+    index = json.dumps({of: [{"digest": digest}]}).encode()
+    pinned = f"sha256:{hashlib.sha256(index).hexdigest()}"
+    remote.answers[f"/v2/vision/gate/manifests/{pinned}"] = index
+    with pytest.raises(ModelUnsupported, match="not by a SHA-256"):
+        fetch(asking(model=f"oci://{remote.address}/vision/gate@{pinned}"), Format.ONNX)
+    assert len(remote.asked) == 1
+
+
 def test_one_of_several_files_is_named(remote, asking) -> None:
     pushed(remote, ("README.md", b"read me"), ("gate.onnx", MODEL))
     address = f"oci://{remote.address}/vision/gate:v1"

@@ -115,20 +115,27 @@ def resolve(settings: Settings) -> Blob:
             registry = _Registry(http, settings)
             manifest = registry.manifest(f"{base}/manifests/", reference)
             if manifest.manifests:  # an index, of platforms that models do not have
-                manifest = registry.manifest(f"{base}/manifests/", manifest.manifests[0].digest)
+                first = _digest(manifest.manifests[0], whole)
+                manifest = registry.manifest(f"{base}/manifests/", first)
     except httpx.InvalidURL:
         raise ModelDownloadFailed(f"cannot ask {asked} for {whole}: {NO_URL}") from None
     except httpx.HTTPError as error:
         raise ModelDownloadFailed(f"cannot ask {asked} for {whole}: {error}") from error
     layer = _chosen(manifest.layers or [], title, settings.model)
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", layer.digest):
-        raise ModelUnsupported(f"{whole} is named by {layer.digest}, not by a SHA-256")
+    digest = _digest(layer, whole)
     return Blob(
-        f"{base}/blobs/{layer.digest}",
-        layer.digest.removeprefix("sha256:"),
+        f"{base}/blobs/{digest}",
+        digest.removeprefix("sha256:"),
         registry.headers,
         layer.title or name.rpartition("/")[2],
     )
+
+
+def _digest(named: Layer, whole: str) -> str:
+    """Return the digest by which `named` is asked for, and what comes is proved."""
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", named.digest):
+        raise ModelUnsupported(f"{whole} is named by {named.digest!r}, not by a SHA-256")
+    return named.digest
 
 
 def _chosen(layers: list[Layer], title: str | None, address: str) -> Layer:
