@@ -16,6 +16,7 @@ from yoloserve.errors import Overloaded
 from yoloserve.scheduling.connections import TIMEOUT, Connections, Cut
 
 MOST_HEAD_BYTES = 65_536
+MOST_HEADERS = 128  # as `websockets` has it; Envoy and Apache pass 100 on
 SLOWEST_READER = 4096  # bytes of an answer in a second
 MOST_PIPELINED = 64  # requests sent ahead of their answers
 MOST_CONNECTIONS = 1000
@@ -217,9 +218,16 @@ class HttpProtocol(_Impatient, HttpToolsProtocol):
         self._timer = self.loop.call_later(self.timeout_s, self._give_up, Cut.SLOW_HEAD, TOO_SLOW)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep it; but not a trailer, which nobody reads."""
-        if not self._is_headed:
-            super().on_header(name, value)
+        """Keep it; but not a trailer, which nobody reads, nor one of too many.
+
+        Each costs a thousand times its bytes: many heads of small ones would hold up probes.
+        """
+        if self._is_headed:
+            return
+        if len(self.headers) >= MOST_HEADERS:
+            self._give_up(Cut.LARGE_HEAD, TOO_LONG)
+            self._stop_reading()
+        super().on_header(name, value)
 
     def on_chunk_header(self) -> None:
         """Count what comes until a body does: after the last chunk, that is trailers.
