@@ -91,7 +91,6 @@ class Operator:
         pods: aiohttp.ClientSession,
     ) -> None:
         self._settings = settings
-        self._credentials = credentials
         self._metrics = metrics = Metrics()
         observe = metrics.requests.observer(credentials.server.split("://")[-1])
         self._leader = Leader(
@@ -161,17 +160,11 @@ class Operator:
     async def run(self) -> int:
         """Run until a signal (0), or until a part ends by itself (1)."""
         try:
-            await shell.run(
-                self._credentials,
-                namespaces=self._settings.namespaces,
-                answered=self._health.warm.wait,
-                start=self._begin,
-                stop=self._end,
-            )
+            await shell.run(self._begin, self._end)
         except (ClusterError, webhook.BadCertificate):
             raise
-        except Exception as error:  # kopf's own: it could not even look at the API server
-            logger.critical("kopf ended; exiting", exc_info=error)
+        except Exception as error:  # a port is taken, for one
+            logger.critical("the process cannot go on; exiting", exc_info=error)
             return FAILED
         return OK
 

@@ -40,7 +40,7 @@ class Cluster:
         self.there: dict[Kind, list[Manifest]] = {}
         self.forbidden: set[tuple[Kind, str]] = set()
         self.refused: set[tuple[Kind, str]] = set()
-        self.knows_rights_after = 0  # questions
+        self.away_for = self.knows_rights_after = 0  # questions
         self.asked: list[tuple[Kind, str]] = []
         self.watched: list[tuple[Kind, str, int]] = []
         self.forgets: defaultdict[Kind, asyncio.Event] = defaultdict(asyncio.Event)
@@ -69,6 +69,9 @@ class Cluster:
         raise errors.Gone("too old")
 
     async def serves(self, kind: Kind) -> bool:
+        if self.away_for:
+            self.away_for -= 1
+            raise errors.Unavailable("nobody is there")
         if self.knows_rights_after:
             self.knows_rights_after -= 1
             raise errors.Forbidden(f"cannot get path {kind.api_path}")
@@ -294,6 +297,21 @@ async def test_a_server_that_does_not_know_our_rights_yet_is_asked_again(
     await eventually(lambda: (kinds.DEPLOYMENT, "") in world.cluster.refused)
     world.cluster.forbidden.clear()
     await first
+
+
+async def test_a_server_that_was_away_for_long_has_its_time_to_know_our_rights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half a minute for each question: away for ten, and for one it knows nobody."""
+    world = World()
+    world.cluster.away_for, world.cluster.knows_rights_after = 10, 2
+    left = [*range(1000, 2000, 30)]
+    monkeypatch.setattr(
+        "yolofleet.cluster.informer.time", SimpleNamespace(monotonic=lambda: left.pop(0))
+    )
+    monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
+    await world.informer.first()
+    assert not world.cluster.knows_rights_after
 
 
 async def test_what_has_to_be_read_and_may_not_be_ends_the_start(

@@ -37,6 +37,27 @@ RIGHTS_S: Final = 60.0  # a server that has just begun knows nobody's rights for
 LISTEN_S: Final = 5.0  # how often the streams of the watches are looked at
 
 
+class _Patience:
+    """How long a server that answers is asked again where it refuses.
+
+    One that has just begun knows nobody's rights, whenever that is: it may have been away for long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._refused_at: float | None = None
+
+    def renew(self) -> None:
+        """Say that the server was not there, or had no time."""
+        self._refused_at = None
+
+    def ends(self) -> bool:
+        """Say that it refused; return whether it has done so for too long."""
+        now = time.monotonic()
+        self._refused_at = now if self._refused_at is None else self._refused_at
+        return now - self._refused_at >= self._seconds
+
+
 class Informer:
     """Lists and watches every kind into the cache, and asks which optional kinds exist.
 
@@ -83,7 +104,7 @@ class Informer:
 
     async def first(self) -> None:
         """Fill the cache; the operator must not decide anything before that."""
-        await self._patiently(self.discover, time.monotonic() + RIGHTS_S)
+        await self._patiently(self.discover, _Patience(RIGHTS_S))
         for kind in (*kinds.CACHED, CRD):
             if self._cache.serves(kind):
                 await self._begin(kind)
@@ -106,7 +127,7 @@ class Informer:
         self._changed.set()
         if kinds.DETECTOR in late:
             try:
-                await self._patiently(partial(self.list, kinds.DETECTOR), since)
+                await self._patiently(partial(self.list, kinds.DETECTOR), _Patience(0))
             except ClusterError as error:  # its watch may tell, as it does of what comes later
                 logger.warning("list failed", extra={"fields": {"error": str(error)}})
 
@@ -206,10 +227,10 @@ class Informer:
             for namespace in (self._namespaces if kind.namespaced else ("",))
             if namespace not in self._without
         ]
-        until, lost = time.monotonic() + RIGHTS_S, dict[str, Forbidden]()
+        patience, lost = _Patience(RIGHTS_S), dict[str, Forbidden]()
         for reflector in reflectors:
             try:
-                await self._patiently(partial(self._first_list, reflector), until)
+                await self._patiently(partial(self._first_list, reflector), patience)
             except Forbidden as error:
                 lost[reflector.namespace] = error
                 if len(lost) == len(reflectors):
@@ -442,14 +463,15 @@ class Informer:
             elif isinstance(error, Busy):
                 self._after(RETRY_S, what)
 
-    async def _patiently(self, ask: Callable[[], Awaitable[None]], until: float) -> None:
+    async def _patiently(self, ask: Callable[[], Awaitable[None]], patience: _Patience) -> None:
         while True:
             try:
                 return await ask()
             except Busy as error:
+                patience.renew()
                 logger.warning("the API server is busy", extra={"fields": {"error": str(error)}})
             except Forbidden as error:
-                if time.monotonic() >= until:
+                if patience.ends():
                     raise
                 logger.warning("no right to read yet", extra={"fields": {"error": str(error)}})
             await asyncio.sleep(RETRY_S)
