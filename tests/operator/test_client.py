@@ -1,9 +1,11 @@
 """The client against a real API server."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from controlplane.installation import ISTIO_CRDS
 from controlplane.kube import Kube, connect
@@ -11,7 +13,14 @@ from controlplane.plane import OPERATOR, ControlPlane
 from yolofleet.cluster import kinds
 from yolofleet.runtime import client as requests
 from yolofleet.runtime.client import Client
-from yolofleet.runtime.errors import Conflict, Forbidden, Invalid, NotFound, NotLeading
+from yolofleet.runtime.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    NotLeading,
+    Untrusted,
+)
 from yolofleet.runtime.kind import LEASE
 
 
@@ -23,6 +32,18 @@ def a_service(namespace: str, name: str = "gate", **spec: Any) -> dict[str, Any]
         "metadata": {"name": name, "namespace": namespace, "labels": {"of": name}},
         "spec": {"selector": {"app": name}, "ports": ports, **spec},
     }
+
+
+async def test_a_server_that_is_not_proved_is_not_taken_for_one_that_is_away(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    """Its certificate is of an authority that only the kubeconfig names."""
+    config = yaml.safe_load(plane.kubeconfig(OPERATOR).read_text())
+    del config["clusters"][0]["cluster"]["certificate-authority"]
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    async with connect(tmp_path / "config") as client:
+        with pytest.raises(Untrusted, match="CERTIFICATE_VERIFY_FAILED"):
+            await client.serves(kinds.POD)
 
 
 async def test_applying_creates_and_then_changes_an_object(client: Client, namespace: str) -> None:

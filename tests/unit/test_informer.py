@@ -314,6 +314,28 @@ async def test_a_server_that_was_away_for_long_has_its_time_to_know_our_rights(
     assert not world.cluster.knows_rights_after
 
 
+@pytest.mark.parametrize("refusal", [errors.Unauthenticated, errors.Untrusted])
+async def test_what_a_new_process_would_read_anew_ends_the_start(
+    refusal: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token of another cluster, the authorities of before a rotation: not a busy server."""
+    world, asked = World(), []
+
+    async def serves(kind: Kind) -> bool:
+        asked.append(kind)
+        raise refusal("not by you")
+
+    monkeypatch.setattr(world.cluster, "serves", serves)
+    left = [*range(1000, 2000, 25)]
+    monkeypatch.setattr(
+        "yolofleet.cluster.informer.time", SimpleNamespace(monotonic=lambda: left.pop(0))
+    )
+    monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
+    with pytest.raises(refusal):
+        await world.informer.first()
+    assert len(asked) == 4
+
+
 async def test_what_has_to_be_read_and_may_not_be_ends_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -316,6 +316,8 @@ def test_what_was_called_off_is_accepted_or_judged_again_and_never_just_approved
     message = world.status().condition("Progressing").message
     with pytest.raises(NothingToDo, match=r"called off.*kubectl yd retry gate.*yd accept gate"):
         edits.approve(seen(world))
+    with pytest.raises(NothingToDo, match="called off"):
+        edits.approve(seen(world), revision=going, step=99)
     again = edits.retry(seen(world))
     assert again.typed in message
     assert again.patch["metadata"]["annotations"][RETRY_ANNOTATION].startswith(f"{going}:")
@@ -866,6 +868,29 @@ def test_what_complains_without_end_is_read_on(watching: Any) -> None:
         assert shown(next(worlds)) == ["a"]
         with pytest.raises(SaidNo, match="gone"):
             list(worlds)
+
+
+def test_a_watch_that_begins_anew_after_many_complaints_leaves_no_thread_behind(
+    watching: Any,
+) -> None:
+    """pytest makes errors of what threads raise."""
+    with watching(f"{MUCH} & echo '{ERROR}'; exec sleep 60", f"echo '{added('b')}'") as worlds:
+        while shown(next(worlds)) != ["b"]:
+            pass
+
+
+def test_who_holds_stderr_of_kubectl_holds_up_no_end(started: Any, tmp_path: Path) -> None:
+    """A helper that gives credentials may stay when kubectl is killed."""
+    pods = json.dumps({"items": [operator_pod("a", LEASE, PORT)]})
+    (tmp_path / "pods").write_text(pods)
+    script = "[ $1 = get ] && exec cat pods\nsleep 60 & echo $! > child; exec sleep 60"
+    process = started(script, "dashboard")
+    while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text().strip():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+    process.communicate()
 
 
 @pytest.mark.parametrize(

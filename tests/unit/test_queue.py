@@ -15,9 +15,9 @@ from yolofleet.runtime.errors import (
     Unfinished,
 )
 from yolofleet.runtime.queue import (
+    AHEAD_S,
     FIRST_BACKOFF_S,
     LONGEST_BACKOFF_S,
-    RESYNC_S,
     STUCK_S,
     Outcome,
     Priority,
@@ -58,19 +58,27 @@ def test_the_urgent_come_first_and_equals_in_order(queue: WorkQueue) -> None:
     assert [queue.take() for _ in range(4)] == ["user", "change-1", "change-2", "resync"]
 
 
-def test_what_is_looked_at_to_be_sure_has_its_turn_while_others_keep_moving(
-    queue: WorkQueue, clock: Clock
+@pytest.mark.parametrize(
+    ("hot", "cold", "after"),
+    [
+        (Priority.CHANGE, Priority.RESYNC, AHEAD_S),
+        (Priority.USER, Priority.CHANGE, AHEAD_S),
+        (Priority.USER, Priority.RESYNC, 2 * AHEAD_S),
+    ],
+)
+def test_the_less_urgent_has_its_turn_while_others_keep_moving(
+    hot: Priority, cold: Priority, after: float, queue: WorkQueue, clock: Clock
 ) -> None:
     """Else a new leader never looks at a detector whose change nobody saw."""
-    queue.add("resync", Priority.RESYNC)
+    queue.add("cold", cold)
     taken = []
-    while clock.now < 1000 + RESYNC_S + 1:
-        queue.add("flapping", Priority.CHANGE)
+    while clock.now < 1000 + after + 2:
+        queue.add("flapping", hot)
         taken.append(queue.take())
         queue.done(taken[-1])
         clock.now += 1
-    assert taken.index("resync") == RESYNC_S
-    assert taken.count("resync") == 1
+    assert taken.index("cold") == after
+    assert taken.count("cold") == 1
 
 
 def test_a_key_becomes_more_urgent_but_not_less(queue: WorkQueue) -> None:

@@ -28,6 +28,7 @@ from yolofleet.cli.kubectl import (
     Forbidden,
     Kubectl,
     answer,
+    end,
     failure,
     listen,
 )
@@ -204,15 +205,14 @@ def dashboard(asked: argparse.Namespace, kubectl: Kubectl) -> int:
     ports, namespace = f"{asked.port}:{found.port}", f"--namespace={found.namespace}"
     forward = elsewhere.start("port-forward", f"pod/{found.pod}", ports, namespace)
     complaints = listen(forward)
-    with forward:
-        try:
-            for line in forward.stdout or ():  # the first that it says is that it listens
-                if line.startswith("Forwarding from 127.0.0.1:"):
-                    local = line.split(":")[1].split()[0]
-                    print(f"The fleet: http://localhost:{local}/  (Ctrl-C ends it)", flush=True)
-            raise failure(complaints())
-        finally:
-            forward.kill()
+    try:
+        for line in forward.stdout or ():  # the first that it says is that it listens
+            if line.startswith("Forwarding from 127.0.0.1:"):
+                local = line.split(":")[1].split()[0]
+                print(f"The fleet: http://localhost:{local}/  (Ctrl-C ends it)", flush=True)
+        raise failure(complaints())
+    finally:
+        end(forward)
 
 
 # editing

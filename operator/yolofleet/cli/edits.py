@@ -108,6 +108,11 @@ def approve(
     offered = approval_in(seen, "Progressing")
     if offered is None:
         raise NothingToDo(f"nothing to approve: {_progress(seen)}")
+    if offered.despite not in (None, "NotEnoughData"):
+        raise NothingToDo(
+            f"{offered.revision} was called off, and waits for no approval. To judge it again:"
+            f" kubectl yd retry {seen.name}. To have it all the same: kubectl yd accept {seen.name}"
+        )
     if revision not in (None, offered.revision) or step not in (None, offered.step):
         raise NothingToDo(
             f"another step waits now: step {offered.step} of {offered.revision}. Look at it, and"
@@ -115,11 +120,6 @@ def approve(
         )
     if offered.despite is None:
         return _approved(seen, offered, f"approves step {offered.step}")
-    if offered.despite != "NotEnoughData":
-        raise NothingToDo(
-            f"{offered.revision} was called off, and waits for no approval. To judge it again:"
-            f" kubectl yd retry {seen.name}. To have it all the same: kubectl yd accept {seen.name}"
-        )
     if not without_proof:
         raise NothingToDo(
             f"{offered.revision} has not proved enough yet. To go on without proof:"

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from yolofleet.api import names
 from yolofleet.api.seen import Raw, Seen
@@ -105,7 +105,13 @@ def listen(process: subprocess.Popen[str]) -> Callable[[], str]:
     Returns what gives the last of it, once it has ended.
     """
     last: deque[str] = deque(maxlen=_LAST_LINES)
-    thread = threading.Thread(target=lambda: last.extend(process.stderr or ()), daemon=True)
+
+    def take_in(pipe: IO[str]) -> None:
+        with pipe:  # nobody else may: to close it while it is read waits for who writes there
+            last.extend(pipe)
+
+    assert process.stderr
+    thread = threading.Thread(target=take_in, args=(process.stderr,), daemon=True)
     thread.start()
 
     def complaints() -> str:
@@ -113,6 +119,14 @@ def listen(process: subprocess.Popen[str]) -> Callable[[], str]:
         return "".join(last)
 
     return complaints
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End what is listened to."""
+    process.kill()
+    if process.stdout:
+        process.stdout.close()
+    process.wait()
 
 
 def _read(text: str) -> Raw:

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Final
 
 from yolofleet.api.seen import Raw
-from yolofleet.cli.kubectl import Failed, Forbidden, events, failure, listen
+from yolofleet.cli.kubectl import Failed, Forbidden, end, events, failure, listen
 
 GATHER_S: Final = 0.2
 """So long what comes together is awaited before it is shown."""
@@ -123,20 +123,18 @@ def _begin(
 def _news(process: subprocess.Popen[str]) -> Iterator[Raw | Failed | _Mark]:
     """Return the events of a watch, and at last how it ended."""
     complaints = listen(process)
-    with process:
-        try:
-            for event in events(process):
-                if event.get("type") == "ERROR":  # what it goes on from is too old, most often
-                    process.kill()
-                    yield _Mark.ENDED
-                    return
-                yield event
-        except Failed as error:
-            process.kill()
-            yield error
-            return
+    try:
+        for event in events(process):
+            if event.get("type") == "ERROR":  # what it goes on from is too old, most often
+                yield _Mark.ENDED
+                return
+            yield event
         said = complaints()
         yield failure(said) if process.wait() else _Mark.ENDED
+    except Failed as error:
+        yield error
+    finally:
+        end(process)
 
 
 def _together(incoming: queue.Queue[_Event]) -> Iterator[_Event]:

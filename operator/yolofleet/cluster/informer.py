@@ -20,7 +20,15 @@ from typing import Final
 from yolofleet.cluster import kinds
 from yolofleet.cluster.cache import Cache, Entry, entry_of
 from yolofleet.runtime.client import Client, Listing
-from yolofleet.runtime.errors import Busy, ClusterError, Forbidden, NotFound, WentBack
+from yolofleet.runtime.errors import (
+    Busy,
+    ClusterError,
+    Forbidden,
+    NotFound,
+    Unauthenticated,
+    Untrusted,
+    WentBack,
+)
 from yolofleet.runtime.kind import CRD, Kind
 from yolofleet.runtime.objects import Manifest
 from yolofleet.runtime.queue import Priority, WorkQueue
@@ -41,6 +49,7 @@ class _Patience:
     """How long a server that answers is asked again where it refuses.
 
     One that has just begun knows nobody's rights, whenever that is: it may have been away for long.
+    What a new process would read anew ends this one: who we are, and by whom the server is proved.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -127,7 +136,7 @@ class Informer:
         self._changed.set()
         if kinds.DETECTOR in late:
             try:
-                await self._patiently(partial(self.list, kinds.DETECTOR), _Patience(0))
+                await self._patiently(partial(self.list, kinds.DETECTOR), _Patience(RIGHTS_S))
             except ClusterError as error:  # its watch may tell, as it does of what comes later
                 logger.warning("list failed", extra={"fields": {"error": str(error)}})
 
@@ -467,13 +476,13 @@ class Informer:
         while True:
             try:
                 return await ask()
+            except (Forbidden, Unauthenticated, Untrusted) as error:
+                if patience.ends():
+                    raise
+                logger.warning("refused; asked again", extra={"fields": {"error": str(error)}})
             except Busy as error:
                 patience.renew()
                 logger.warning("the API server is busy", extra={"fields": {"error": str(error)}})
-            except Forbidden as error:
-                if patience.ends():
-                    raise
-                logger.warning("no right to read yet", extra={"fields": {"error": str(error)}})
             await asyncio.sleep(RETRY_S)
 
     def _wake_all(self) -> None:

@@ -15,7 +15,14 @@ import orjson
 
 from yolofleet.runtime import nesting
 from yolofleet.runtime.credentials import Credentials
-from yolofleet.runtime.errors import ClusterError, Gone, NotFound, NotLeading, Unanswered
+from yolofleet.runtime.errors import (
+    ClusterError,
+    Gone,
+    NotFound,
+    NotLeading,
+    Unanswered,
+    Untrusted,
+)
 from yolofleet.runtime.errors import from_status as error_from_status
 from yolofleet.runtime.kind import Kind, kind_of
 from yolofleet.runtime.objects import Manifest
@@ -166,7 +173,9 @@ class Client:
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
-            raise Unanswered(f"{verb} {request.path}: {reason}") from error
+            unproved = isinstance(error, aiohttp.ClientConnectorCertificateError)
+            kind = Untrusted if unproved else Unanswered
+            raise kind(f"{verb} {request.path}: {reason}") from error
 
     async def find(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         """Read one object; None if there is none."""

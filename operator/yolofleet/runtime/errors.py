@@ -16,6 +16,7 @@
     │   ├── Unauthenticated  401: our token is not taken; the next attempt reads it anew
     │   └── Unavailable      5xx
     │       └── Unanswered   time-outs, no connection
+    │           └── Untrusted  its certificate cannot be proved: the bundle was read at the start
     ├── Unfinished           some writes of a reconcile failed; the rest was done, and told
     └── NotLeading           this process may not write (any more)
 
@@ -98,6 +99,10 @@ class Unavailable(Busy):
 
 class Unanswered(Unavailable):
     """The server did not answer in time, or there was no connection."""
+
+
+class Untrusted(Unanswered):
+    """Whoever answers does not prove to be the server, by the authorities that we know of."""
 
 
 class Unfinished(ClusterError):

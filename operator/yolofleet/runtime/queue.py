@@ -42,8 +42,8 @@ _REMEMBERED_LOOKS: Final = 10_000  # more than one process carries
 STUCK_S: Final = RECONCILE_TIMEOUT_S + 30.0  # each worker is free again within the time-out
 
 
-RESYNC_S: Final = 30.0
-"""So long what moves comes before what is looked at to be sure; for good, nothing waits."""
+AHEAD_S: Final = 30.0
+"""So long the more urgent comes first, though it came later; nothing waits for good."""
 
 
 class Priority(IntEnum):
@@ -55,13 +55,7 @@ class Priority(IntEnum):
 
     def due(self, since: float) -> float:
         """Return by what keys come in order, the smaller first. since: when it was added."""
-        match self:
-            case Priority.USER:
-                return float("-inf")
-            case Priority.CHANGE:
-                return since
-            case Priority.RESYNC:
-                return since + RESYNC_S
+        return since + (self - Priority.CHANGE) * AHEAD_S
 
 
 class QueueMetrics(Protocol):
