@@ -213,7 +213,8 @@ class Operator:
         if not self._health.warm.is_set():
             return None
         known = (self._cache.detector(key) for key in self._cache.detectors())
-        return {"detectors": fleet(filter(None, known)), "doubt": self._informer.failing()}
+        doubt = "; ".join(filter(None, (self._leader.unheard(), self._informer.failing())))
+        return {"detectors": fleet(filter(None, known)), "doubt": doubt}
 
     async def _admit(self) -> AppRunner | None:
         """Serve the webhook, where one is asked for: from the start, and on standbys too."""

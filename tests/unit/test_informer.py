@@ -307,7 +307,7 @@ async def test_a_server_that_was_away_for_long_has_its_time_to_know_our_rights(
     world.cluster.away_for, world.cluster.knows_rights_after = 10, 2
     left = [*range(1000, 2000, 30)]
     monkeypatch.setattr(
-        "yolofleet.cluster.informer.time", SimpleNamespace(monotonic=lambda: left.pop(0))
+        "yolofleet.runtime.patience.time", SimpleNamespace(monotonic=lambda: left.pop(0))
     )
     monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
     await world.informer.first()
@@ -328,7 +328,7 @@ async def test_what_a_new_process_would_read_anew_ends_the_start(
     monkeypatch.setattr(world.cluster, "serves", serves)
     left = [*range(1000, 2000, 25)]
     monkeypatch.setattr(
-        "yolofleet.cluster.informer.time", SimpleNamespace(monotonic=lambda: left.pop(0))
+        "yolofleet.runtime.patience.time", SimpleNamespace(monotonic=lambda: left.pop(0))
     )
     monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
     with pytest.raises(refusal):

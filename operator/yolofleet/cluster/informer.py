@@ -25,12 +25,14 @@ from yolofleet.runtime.errors import (
     ClusterError,
     Forbidden,
     NotFound,
+    Unanswered,
     Unauthenticated,
     Untrusted,
     WentBack,
 )
 from yolofleet.runtime.kind import CRD, Kind
 from yolofleet.runtime.objects import Manifest
+from yolofleet.runtime.patience import Patience
 from yolofleet.runtime.queue import Priority, WorkQueue
 from yolofleet.runtime.reflector import PAUSE_WITHOUT_RIGHT_S, Reflector
 from yolofleet.runtime.watch_health import WatchHealth
@@ -43,28 +45,6 @@ DISCOVERY_DELAYS_S: Final = (0.2, 2.0, 8.0)  # a new CRD is served a little afte
 RETRY_S: Final = 1.0
 RIGHTS_S: Final = 60.0  # a server that has just begun knows nobody's rights for some seconds
 LISTEN_S: Final = 5.0  # how often the streams of the watches are looked at
-
-
-class _Patience:
-    """How long a server that answers is asked again where it refuses.
-
-    One that has just begun knows nobody's rights, whenever that is: it may have been away for long.
-    What a new process would read anew ends this one: who we are, and by whom the server is proved.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._refused_at: float | None = None
-
-    def renew(self) -> None:
-        """Say that the server was not there, or had no time."""
-        self._refused_at = None
-
-    def ends(self) -> bool:
-        """Say that it refused; return whether it has done so for too long."""
-        now = time.monotonic()
-        self._refused_at = now if self._refused_at is None else self._refused_at
-        return now - self._refused_at >= self._seconds
 
 
 class Informer:
@@ -113,7 +93,7 @@ class Informer:
 
     async def first(self) -> None:
         """Fill the cache; the operator must not decide anything before that."""
-        await self._patiently(self.discover, _Patience(RIGHTS_S))
+        await self._patiently(self.discover, Patience(RIGHTS_S))
         for kind in (*kinds.CACHED, CRD):
             if self._cache.serves(kind):
                 await self._begin(kind)
@@ -136,7 +116,7 @@ class Informer:
         self._changed.set()
         if kinds.DETECTOR in late:
             try:
-                await self._patiently(partial(self.list, kinds.DETECTOR), _Patience(RIGHTS_S))
+                await self._patiently(partial(self.list, kinds.DETECTOR), Patience(RIGHTS_S))
             except ClusterError as error:  # its watch may tell, as it does of what comes later
                 logger.warning("list failed", extra={"fields": {"error": str(error)}})
 
@@ -236,7 +216,7 @@ class Informer:
             for namespace in (self._namespaces if kind.namespaced else ("",))
             if namespace not in self._without
         ]
-        patience, lost = _Patience(RIGHTS_S), dict[str, Forbidden]()
+        patience, lost = Patience(RIGHTS_S), dict[str, Forbidden]()
         for reflector in reflectors:
             try:
                 await self._patiently(partial(self._first_list, reflector), patience)
@@ -472,7 +452,7 @@ class Informer:
             elif isinstance(error, Busy):
                 self._after(RETRY_S, what)
 
-    async def _patiently(self, ask: Callable[[], Awaitable[None]], patience: _Patience) -> None:
+    async def _patiently(self, ask: Callable[[], Awaitable[None]], patience: Patience) -> None:
         while True:
             try:
                 return await ask()
@@ -482,7 +462,8 @@ class Informer:
                 logger.warning("refused; asked again", extra={"fields": {"error": str(error)}})
             except Busy as error:
                 patience.renew()
-                logger.warning("the API server is busy", extra={"fields": {"error": str(error)}})
+                said = "does not answer" if isinstance(error, Unanswered) else "is busy"
+                logger.warning(f"the API server {said}", extra={"fields": {"error": str(error)}})
             await asyncio.sleep(RETRY_S)
 
     def _wake_all(self) -> None:

@@ -16,9 +16,10 @@ from typing import Final
 
 from yolofleet.runtime import client as requests
 from yolofleet.runtime.client import Client
-from yolofleet.runtime.errors import ClusterError, Stale
+from yolofleet.runtime.errors import ClusterError, Stale, Unanswered, Untrusted
 from yolofleet.runtime.kind import LEASE
 from yolofleet.runtime.objects import Manifest
+from yolofleet.runtime.patience import Patience
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ RENEW_DEADLINE_S: Final = 10.0  # we stop so long after it: five seconds before 
 RETRY_S: Final = 2.0
 MARGIN_S: Final = 0.05  # so that it is over when we look
 LOOK_S: Final = 1.0  # a standby counts from when it saw a renewal, so it looks more often
+UNPROVED_S: Final = 60.0  # that a server may be whose certificate authority we do not know
 REQUEST_TIMEOUT_S: Final = RENEW_DEADLINE_S / 2  # so that a hung request leaves time for another
 
 
@@ -57,14 +59,26 @@ class Leader:
         self._renewed_at = float("-inf")
         self._seen: tuple[str, float] = ("", float("-inf"))  # record's version, since when
         self._lease: Manifest | None = None
+        self._patience = Patience(UNPROVED_S, clock)
+        self._answered = clock(), datetime.now(UTC)
         self.elected = asyncio.Event()
 
     def may_write(self) -> bool:
         """Return whether nobody else can lead yet; asked before every write."""
         return self.elected.is_set() and self._clock() - self._renewed_at < RENEW_DEADLINE_S
 
+    def unheard(self) -> str:
+        """Say since when the API server has not answered; nothing while it does."""
+        last, then = self._answered
+        if self._clock() - last < RENEW_DEADLINE_S:
+            return ""
+        return f"the API server has not answered since {then:%Y-%m-%d %H:%M:%S} UTC"
+
     async def run(self) -> None:
-        """Wait to be elected, then renew until cancelled. Raises `LeadershipLost`."""
+        """Wait to be elected, then renew until cancelled. Raises `LeadershipLost`.
+
+        Raises `Untrusted` where a new process may know the server's authority, and we do not.
+        """
         while not await self._try():
             left = self._left()
             await asyncio.sleep(min(LOOK_S, left + MARGIN_S) if left > 0 else LOOK_S)
@@ -102,17 +116,28 @@ class Leader:
     async def _try(self) -> bool:
         """Acquire or renew once; return whether we hold the Lease."""
         started = self._clock()  # the Lease counts from before the request, not after
+        held = False
+        failure: ClusterError | None = None
         try:
             held = await self._acquire_or_renew()
-        except Stale:
-            self._lease = None  # another was faster, or deleted it: look again
-            return False
+        except Stale as error:
+            self._lease, failure = None, error  # another was faster, or deleted it: look again
         except ClusterError as error:
             logger.warning("Lease not renewed", extra={"fields": {"error": str(error)}})
-            return False
+            failure = error
+        self._judge(failure)
         if held:
             self._renewed_at = started
         return held
+
+    def _judge(self, failure: ClusterError | None) -> None:
+        """Note whether the server answered; raise `failure` where only a new process helps."""
+        if not isinstance(failure, Unanswered):
+            self._answered = self._clock(), datetime.now(UTC)
+        if not isinstance(failure, Untrusted):
+            self._patience.renew()
+        elif self._patience.ends():
+            raise failure
 
     async def _acquire_or_renew(self) -> bool:
         if not self.elected.is_set() or self._lease is None:

@@ -137,7 +137,7 @@ class WatchHealth:
             waits = [now - since for _, since in unseen.values()]
             if waits and max(waits) > self._unseen_s:
                 deaf[kind] = (
-                    f"the watch of {kind} is deaf: {len(waits)} changes that a list found"
-                    f" {max(waits):.0f} s ago it has not told"
+                    f"the watch of {kind} is deaf: it has not told {len(waits)} changes that a list"
+                    " found"
                 )
         return deaf
