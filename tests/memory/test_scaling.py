@@ -853,6 +853,10 @@ async def test_a_scaled_object_that_cannot_go_is_told_also_where_rays_autoscaler
     assert limited["reason"] == "ScaledObjectStays"
     assert f"patch scaledobject {former} --type=merge" in limited["message"]
     assert "2 replicas are held until it is gone" in limited["message"]
+    more = {"minReplicas": 3, "maxReplicas": 6, "inFlight": 4}
+    await world.edit(autoscaling=more)
+    await load.lasts(60)
+    assert "3 replicas are held" in world.condition("AutoscalingLimited")["message"]
     path = kinds.SCALED_OBJECT.path(NAMESPACE, former)
     world.send("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
     await load.lasts(60)

@@ -207,6 +207,29 @@ def test_rays_ports_are_open_among_its_own_pods_and_to_kuberay(made, world):
     assert [each["port"] for each in served] == [8000, 8082], "nobody else reaches a port of Ray"
 
 
+@pytest.mark.parametrize(
+    ("address", "ports"),
+    [
+        ("redis.shop.svc", [6379]),
+        ("rediss://redis.shop.svc", [6379]),
+        ("[fd00::1]:6380", [6380]),
+        ("rediss://redis.shop.svc:6380/", [6380]),
+        ("redis://redis.shop.svc:6380/0", [6380]),
+        ("one.shop.svc:6380,other.shop.svc:6381", [6380, 6381]),
+    ],
+)
+def test_the_head_gets_out_to_its_redis_however_that_is_written(made, world, address, ports):
+    children = made(
+        runtime=ON_RAY | {"ray": {"redis": {"address": address}}},
+        access={"networkPolicy": "Restricted"},
+    )
+    stable = world.decide().stable
+    head = children["NetworkPolicy", f"{stable}-head"]
+    opened = {each["port"] for each in head["spec"]["egress"][-1]["ports"]}
+    assert opened >= set(ports)
+    assert 6379 in ports or 6379 not in opened
+
+
 def test_without_isolation_the_head_alone_is_isolated(made, world):
     children = made(access={"networkPolicy": "None"})
     names = [name for kind, name in children if kind == "NetworkPolicy"]

@@ -114,16 +114,20 @@ def scales_itself(
 ) -> tuple[int | None, Scaled | None]:
     """Return the number of `revision`, or how its workload moves that by itself.
 
-    It begins once no autoscaler of others is there any more, with what runs then. Where it has
-    nothing to go by it stays as it is. least: the fewest that it may choose now.
+    It begins once no autoscaler of others is there any more, with what runs then; until then the
+    number is only raised, to the fewest. Where it has nothing to go by it stays as it is.
+    least: the fewest that it may choose now.
     """
     asked = detector.spec.autoscaled
     if replicas is not None or asked is None or not workload_for(revision).OWN_AUTOSCALER:
         return replicas, None
     runs = max(observed.replicas(revision.name), 1)
-    if asked.in_flight is None or observed.least is not None or observed.scaled:
+    if asked.in_flight is None:
         return runs, None
-    return None, Scaled(max(asked.min_replicas, least), asked.max_replicas, asked.in_flight, runs)
+    fewest = max(asked.min_replicas, least)
+    if observed.least is not None or observed.scaled:
+        return max(runs, min(fewest, asked.max_replicas)), None
+    return None, Scaled(fewest, asked.max_replicas, asked.in_flight, runs)
 
 
 def status_of_none(detector: Detector) -> AutoscalingStatus | None:

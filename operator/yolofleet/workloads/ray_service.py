@@ -264,7 +264,7 @@ def _policy_of_head(detector: Detector, revision: Revision) -> Manifest:
     name = revision.name
     restricted = detector.spec.access.network_policy is Isolation.RESTRICTED
     redis = _ray(revision).redis
-    reached = [*API_SERVER, *([_redis_port(redis)] if redis else [])]
+    reached = [*API_SERVER, *(_redis_ports(redis) if redis else ())]
     kuberay = {"namespaceSelector": {}, "podSelector": {"matchLabels": _KUBERAY}}
     return child(
         "network_policy.yaml.j2",
@@ -311,9 +311,10 @@ def _tcp(port: int) -> dict[str, Any]:
     return {"protocol": "TCP", "port": port}
 
 
-def _redis_port(redis: Redis) -> int:
-    found = re.search(r":([0-9]{1,5})/?$", redis.address)
-    return int(found[1]) if found else 6379
+def _redis_ports(redis: Redis) -> list[int]:
+    """Return the ports of all that `redis.address` names: Ray takes several, with commas."""
+    found = (re.search(r":([0-9]{1,5})(/.*)?$", each) for each in redis.address.split(","))
+    return sorted({int(each[1]) if each else 6379 for each in found})
 
 
 def budget(replicas: int, /) -> dict[str, Any]:
