@@ -1,6 +1,7 @@
 """Accelerators on a real API server: what pods of any namespace hold is counted, and told."""
 
 from collections.abc import AsyncIterator, Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -97,8 +98,14 @@ async def test_what_another_namespace_holds_is_told_and_waited_for(
     )
     assert await kube.list(kinds.POD, namespace) == [], "nothing is ever Pending for want of a GPU"
     await end(kube, "default", f"training-{namespace}")
-    await kube.merge(kinds.NODE, "", node, {"metadata": {"labels": {"changed": "yes"}}})
-    await eventually(says(kube, namespace, "gate", "True", "offer 2 nvidia.com/gpu"))
+    told, changes = says(kube, namespace, "gate", "True", "offer 2 nvidia.com/gpu"), count()
+
+    async def woken() -> str:  # until what was listed before that end is old
+        labels = {"metadata": {"labels": {"changed": str(next(changes))}}}
+        await kube.merge(kinds.NODE, "", node, labels)
+        return str(await told())
+
+    await eventually(woken)
     [pod] = await eventually(lambda: kube.list(kinds.POD, namespace))
     tolerated = [each["key"] for each in pod["spec"]["tolerations"]]
     assert GPU in tolerated

@@ -262,6 +262,22 @@ def test_a_node_is_news_only_when_it_offers_something_else(cache: Cache) -> None
     assert cache.nodes_version > before
 
 
+def test_of_what_a_node_offers_accelerators_alone_are_news(cache: Cache) -> None:
+    def versions(version: int, **allocatable: str) -> tuple[int, int]:
+        node = a_node(version)
+        node["status"]["allocatable"] = {n.replace("_", "/"): q for n, q in allocatable.items()}
+        cache.put(kinds.NODE, node)
+        return cache.nodes_version, cache.offers_version
+
+    assert versions(1, cpu="8") == (1, 0)
+    assert versions(2, cpu="7", memory="1Gi") == (1, 0)
+    assert versions(3, cpu="7", gpu_x="1") == (2, 1)
+    assert versions(4, gpu_x="0") == (3, 2)
+    assert versions(5) == (4, 3), "it did offer some"
+    cache.remove(kinds.NODE, "n", 6)
+    assert (cache.nodes_version, cache.offers_version) == (5, 3)
+
+
 def test_what_outlives_the_absence_of_its_api_is_known_again() -> None:
     """A CRD that stops serving a version, and serves it again, deletes nothing."""
     cache = Cache()

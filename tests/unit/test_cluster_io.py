@@ -8,7 +8,7 @@ import pytest
 
 from yolofleet.api.detector import Detector
 from yolofleet.cluster import kinds
-from yolofleet.cluster.accelerators import Accelerators
+from yolofleet.cluster.accelerators import FRESH_S, REFUSED_S, Accelerators
 from yolofleet.cluster.cache import Cache
 from yolofleet.cluster.devices import DeviceLists
 from yolofleet.plan.inventory import Holder
@@ -255,6 +255,123 @@ async def test_a_node_whose_pods_could_not_be_listed_is_listed_by_the_next_who_a
     assert free == {"n1": 8, "n3": 0}
 
 
+def change(found: Accelerators, name: str, version: int, offers: str = GPU, **of: Any) -> None:
+    node = an_object(kinds.NODE, version, namespace="", name=name, uid=f"u-{name}")
+    found._cache.put(kinds.NODE, node | {"status": {"allocatable": {offers: "8"}}} | of)
+
+
+async def test_a_node_that_comes_is_listed_alone_and_one_that_changes_not_at_all() -> None:
+    """All were listed for either: for a label that changed on any node of the cluster."""
+    server = PodLists()
+    found, now = accelerators(server)
+    change(found, "n3", 2)
+    await found.rooms("shop/gate")
+    server.asked.clear()
+    change(found, "n2", 3, "cpu", spec={"taints": []})
+    change(found, "n3", 4, spec={"unschedulable": True})
+    free = {each.name: each.out for each in await found.rooms("shop/gate")}
+    assert free == {"n1": "", "n3": "cordoned"}
+    assert server.asked == []
+    now[0] += FRESH_S
+    change(found, "n4", 5)
+    assert len(await found.rooms("shop/gate")) == 3
+    change(found, "n2", 6)
+    assert len(await found.rooms("shop/gate")) == 4
+    assert server.asked == ["n4:", "n2:"]
+    server.asked.clear()
+    now[0] += 0.1
+    await found.rooms("shop/gate")
+    assert sorted(server.asked) == ["n1:", "n2:", "n3:", "n4:"], (
+        "they are no older for the new ones"
+    )
+
+
+async def test_who_waited_for_a_list_needs_no_other_for_what_changed_meanwhile() -> None:
+    server = PodLists()
+    found, _ = accelerators(server)
+    lists = server.list
+
+    async def meanwhile(*given: Any, **of: Any) -> Listing[Any]:
+        await asyncio.sleep(0)
+        taints = [{"key": str(len(server.asked))}]
+        change(found, "n2", 9 + len(server.asked), "cpu", spec={"taints": taints})
+        return await lists(*given, **of)
+
+    server.list = meanwhile  # type: ignore[method-assign]
+    await asyncio.gather(*(found.rooms(f"shop/{n}") for n in range(5)))
+    assert server.asked == ["n1:"]
+
+
+async def test_the_right_to_see_all_is_asked_for_once_in_some_minutes() -> None:
+    """Each node was asked about in vain, in each round."""
+    server = PodLists(a_gpu_pod("a", 1), forbidden={""})
+    found, now = accelerators(server, "shop")
+    for version, name in enumerate(("n3", "n4", "n5", "n6", "n7", "n8"), 2):
+        change(found, name, version)
+    await found.rooms("shop/gate")
+    assert [each for each in server.asked if each.endswith(":")] == ["n1:"]
+    server.asked.clear()
+    server.forbidden = ()
+    now[0] += FRESH_S + 0.1
+    change(found, "n9", 9)
+    assert all(each.blind for each in await found.rooms("shop/gate"))
+    assert {each.partition(":")[2] for each in server.asked} == {"shop"}
+    now[0] += REFUSED_S
+    rooms = await found.rooms("shop/gate")
+    assert {each.name: each.free[GPU] for each in rooms}["n1"] == 7, "a right that was given"
+    assert not any(each.blind for each in rooms)
+
+
+async def test_where_all_may_be_seen_a_refusal_is_a_fault_that_passes() -> None:
+    """An API server that has just begun knows nobody's rights for some seconds."""
+    server = PodLists(a_gpu_pod("a", 1), forbidden={""})
+    found, now = accelerators(server)
+    change(found, "n3", 2)
+    assert all(each.blind for each in await found.rooms("shop/gate"))
+    assert server.asked == ["n1:"]
+    server.forbidden = ()
+    now[0] += FRESH_S + 0.1
+    assert {each.name: each.free[GPU] for each in await found.rooms("shop/gate")} == {
+        "n1": 7,
+        "n3": 8,
+    }
+
+
+async def test_of_nodes_that_came_since_less_may_be_seen_than_of_others() -> None:
+    server = PodLists(a_gpu_pod("a", 1))
+    found, _ = accelerators(server, "shop")
+    await found.rooms("shop/gate")
+    server.forbidden = {""}
+    change(found, "n3", 2)
+    rooms = await found.rooms("shop/gate")
+    assert {each.name: each.free[GPU] for each in rooms} == {"n1": 7, "n3": 8}
+    assert all(each.blind for each in rooms)
+
+
+async def test_after_a_list_that_failed_nobody_asks_about_the_other_nodes() -> None:
+    """Hundreds went on being asked about, beside those of the next who tried."""
+    server = PodLists()
+    found, _ = accelerators(server)
+    for version in range(2, 30):
+        change(found, f"n1{version}", version)
+    lists = server.list
+
+    async def away(*given: Any, **of: Any) -> Listing[Any]:
+        await lists(*given, **of)
+        await asyncio.sleep(0)
+        if len(server.asked) > 1:
+            raise errors.Unavailable("try again")
+        return Listing([], 1)
+
+    server.list = away  # type: ignore[method-assign]
+    with pytest.raises(errors.Unavailable):
+        await found.rooms("shop/gate")
+    asked = len(server.asked)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(server.asked) == asked <= 10
+
+
 CLAIM = {
     "metadata": {"name": "c", "namespace": "shop"},
     "status": {
@@ -351,6 +468,25 @@ def test_who_no_longer_exists_waits_no_more() -> None:
     found._cache.put(kinds.DETECTOR, an_object(kinds.DETECTOR))
     found.waits("shop/gate", True)
     found.waits("shop/gone", True)
-    assert found.waiting() == ["shop/gate"]
+    assert found.waiting(False) == ["shop/gate"]
     found.waits("shop/gate", False)
-    assert found.waiting() == []
+    assert found.waiting(False) == []
+
+
+async def test_who_claims_devices_waits_for_any_node() -> None:
+    cache = Cache()
+    found = Accelerators(cast(Client, PodLists()), cache)
+    for name, spec in (
+        ("claims", {"accelerator": {"deviceClassName": "d"}}),
+        ("counts", {"resources": {"limits": {GPU: 1}}}),
+    ):
+        raw = an_object(kinds.DETECTOR, name=name, uid=f"u-{name}", generation=1)
+        raw["spec"] = {"model": {"uri": "demo://shapes"}} | spec
+        cache.put(kinds.DETECTOR, raw)
+        await found.found_by(Detector.parse(raw), [])
+        found.waits(f"shop/{name}", True)
+    assert sorted(found.waiting(False)) == ["shop/claims", "shop/counts"]
+    assert found.waiting(True) == ["shop/claims"]
+    raw["metadata"] |= {"name": "claims"}
+    await found.found_by(Detector.parse(raw), [])
+    assert found.waiting(True) == [], "it claims none any more"

@@ -119,14 +119,26 @@ def test_an_urgent_wish_is_not_held_up_by_a_resync(world: World) -> None:
     assert world.look() == "shop/gate"
 
 
-def test_a_node_that_changes_wakes_who_waits_for_one() -> None:
-    world = World(waiting=lambda: ["shop/gate"])
-    world.informer.take(kinds.NODE, "ADDED", an_object(kinds.NODE))
-    assert world.look() == "shop/gate"
-    world.informer.take(kinds.NODE, "MODIFIED", an_object(kinds.NODE, version=2))  # a heartbeat
-    assert world.look() is None
-    world.informer.take(kinds.NODE, "DELETED", an_object(kinds.NODE, version=3))
-    assert world.look() == "shop/gate"
+def waiting(claiming: bool) -> list[str]:
+    return ["shop/claims"] if claiming else ["shop/gate"]
+
+
+@pytest.mark.parametrize(
+    ("offered", "woken"), [({"nvidia.com/gpu": "1"}, "shop/gate"), ({"cpu": "8"}, "shop/claims")]
+)
+def test_a_node_that_changes_wakes_who_waits_for_such_a_one(offered: Any, woken: str) -> None:
+    """One without accelerators woke all, for each label of it."""
+    world = World(waiting=waiting)
+
+    def take(type: str, version: int, **spec: Any) -> str | None:
+        node = an_object(kinds.NODE, version) | {"status": {"allocatable": offered}, "spec": spec}
+        world.informer.take(kinds.NODE, type, node)
+        return world.look()
+
+    assert take("ADDED", 1) == woken
+    assert take("MODIFIED", 2) is None, "a heartbeat"
+    assert take("MODIFIED", 3, taints=[{"key": "a"}]) == woken
+    assert take("DELETED", 4) == woken
 
 
 @pytest.mark.parametrize(
@@ -138,7 +150,7 @@ def test_a_node_that_changes_wakes_who_waits_for_one() -> None:
     ],
 )
 def test_a_pod_that_goes_wakes_who_waits_for_what_it_held(pod: Any, frees: bool) -> None:
-    world = World(waiting=lambda: ["shop/gate"])
+    world = World(waiting=waiting)
     holder = an_object(kinds.POD) | {"spec": {"nodeName": "n1", **pod}}
     world.informer.take(kinds.POD, "ADDED", holder)
     while world.look():

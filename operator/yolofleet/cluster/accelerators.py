@@ -2,7 +2,8 @@
 
 Our own pods are watched. The others are listed when a detector asks for an accelerator, at most
 every few seconds for all detectors together, node by node of those that offer one, and reduced at
-once to amounts per node: the rest of a large cluster is never asked about.
+once to amounts per node: the rest of a large cluster is never asked about. A node that came since
+is listed by itself; one that changed is not: who holds what there did not change by it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from yolofleet.workloads.accelerators import place, pod_requests
 
 FRESH_S: Final = 5.0
 """How long a list serves all detectors. What changes meanwhile the scheduler sees, and tells."""
+
+REFUSED_S: Final = 120.0
+"""How long it is not asked again whether the pods of all namespaces may be seen by now."""
 
 AT_ONCE: Final = 4
 """Nodes whose pods are asked for at the same time."""
@@ -55,11 +59,12 @@ class Accelerators:
         self._devices = DeviceLists(client, cache, namespaces=namespaces, clock=clock)
         self._lock = asyncio.Lock()
         self._listed = float("-inf")
-        self._foreign: Held = {}
-        self._listed_of: tuple[int, frozenset[str]] = (-1, frozenset())  # version, and names
+        self._foreign: Held = {}  # of each node that was listed
         self._blind = False
+        self._refused = float("-inf")
         self._nodes: tuple[int, list[Manifest]] = (-1, [])
         self._waiting: set[str] = set()
+        self._claiming: set[str] = set()
 
     async def found_by(
         self, detector: Detector, children: Sequence[Manifest]
@@ -71,7 +76,9 @@ class Accelerators:
         if not needs_accelerators(detector, children):
             return (), None
         if not needs_devices(detector, children):
+            self._claiming.discard(detector.key)
             return await self.rooms(detector.key), None
+        self._claiming.add(detector.key)
         inventory = await self._devices.inventory()
         devices = devices_for(detector, children, inventory, self._gone)
         nodes = await self.rooms(detector.key, devices)
@@ -86,13 +93,14 @@ class Accelerators:
     async def rooms(self, key: str, devices: Devices | None = None) -> tuple[NodeRoom, ...]:
         """Return the nodes with accelerators as the detector `key` finds them now."""
         async with self._lock:  # one list serves all who came meanwhile
-            old = self._clock() - self._listed > FRESH_S
-            version = self._cache.nodes_version
-            if old or self._listed_of[0] != version:
-                names = [node["metadata"]["name"] for node in self._known_nodes() if offered(node)]
-                self._foreign = await self._list(names)
-                self._listed, self._listed_of = self._clock(), (version, frozenset(names))
-        held, listed = _sum(self._foreign, self._cache.held()), self._listed_of[1]
+            names = [node["metadata"]["name"] for node in self._known_nodes() if offered(node)]
+            if self._clock() - self._listed > FRESH_S:
+                self._foreign, self._blind = await self._list(names)
+                self._listed = self._clock()
+            elif new := [name for name in names if name not in self._foreign]:
+                found, blind = await self._list(new)
+                self._foreign, self._blind = {**self._foreign, **found}, self._blind or blind
+        held, listed = _sum(self._foreign, self._cache.held()), self._foreign.keys()
         # What came meanwhile is left out: nobody knows yet what others hold there.
         nodes = [
             n for n in self._known_nodes() if n["metadata"]["name"] in listed or not offered(n)
@@ -107,18 +115,30 @@ class Accelerators:
         else:
             self._waiting.discard(key)
 
-    def waiting(self) -> list[str]:
-        """Return the detectors that wait: a node that changed may be what they need."""
-        self._waiting.intersection_update(self._cache.detectors())
-        return list(self._waiting)
+    def waiting(self, claiming: bool) -> list[str]:
+        """Return the detectors that wait: a node that changed may be what they need.
 
-    async def _list(self, nodes: Sequence[str]) -> Held:
-        """List the pods that hold something; without the right to see all, those we may see."""
-        try:
-            self._blind, found = False, await self._pods(nodes, [""])
-        except Forbidden:
-            self._blind, found = True, await self._pods(nodes, sorted(self._namespaces))
-        return _by_node(found)
+        claiming: only those that claim devices, which may be on any node.
+        """
+        for known in (self._waiting, self._claiming):
+            known.intersection_update(self._cache.detectors())
+        return list(self._waiting & self._claiming if claiming else self._waiting)
+
+    async def _list(self, nodes: Sequence[str]) -> tuple[Held, bool]:
+        """List the pods that hold something; without the right to see all, those we may see.
+
+        Says as well whether it was without that right.
+        """
+        if self._clock() - self._refused > REFUSED_S:
+            try:  # with one question first: of thousands each would be refused
+                found = await self._pods(nodes[:1], [""]) + await self._pods(nodes[1:], [""])
+            except Forbidden:
+                if self._namespaces:  # without any it is a fault that may pass, and we see nothing
+                    self._refused = self._clock()
+            else:
+                return _by_node(nodes, found), False
+        found = await self._pods(nodes, sorted(self._namespaces))
+        return _by_node(nodes, found), bool(nodes)
 
     async def _pods(
         self, nodes: Sequence[str], namespaces: Sequence[str]
@@ -137,8 +157,14 @@ class Accelerators:
                 return []  # its rights went with it
             return [holding for holding in listing.items if holding[1]]
 
-        questions = (on(node, namespace) for node in nodes for namespace in namespaces)
-        return [holding for found in await asyncio.gather(*questions) for holding in found]
+        questions = [
+            asyncio.create_task(on(node, namespace)) for node in nodes for namespace in namespaces
+        ]
+        try:
+            return [holding for found in await asyncio.gather(*questions) for holding in found]
+        finally:
+            for question in questions:  # after one that failed the others are asked for nobody
+                question.cancel()
 
     def _reduced(self, pod: Manifest) -> tuple[str, dict[str, int]]:
         """Return what `pod` holds and where; nothing for a pod that is watched anyway."""
@@ -154,8 +180,8 @@ class Accelerators:
         return self._nodes[1]
 
 
-def _by_node(holdings: Iterable[tuple[str, Mapping[str, int]]]) -> Held:
-    held: dict[str, Counter[str]] = {}
+def _by_node(nodes: Iterable[str], holdings: Iterable[tuple[str, Mapping[str, int]]]) -> Held:
+    held: dict[str, Counter[str]] = {node: Counter() for node in nodes}
     for node, amounts in holdings:
         held.setdefault(node, Counter()).update(amounts)
     return held

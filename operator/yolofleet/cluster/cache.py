@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from yolofleet.api.detector import Provider
 from yolofleet.api.hosts import MESH
-from yolofleet.api.names import Manifest
+from yolofleet.api.names import Manifest, is_accelerator
 from yolofleet.cluster import kinds
 from yolofleet.cluster.namesakes import Namesakes
 from yolofleet.cluster.routes import Change, Routes, Standing
@@ -49,6 +49,7 @@ from yolofleet.workloads.failures import EXIT_BLIND
 Holding = tuple[str, Mapping[str, int]]
 
 _BLIND: Final = f'"exitCode":{EXIT_BLIND}'.encode()
+_OFFERS_NONE: Final = b'"allocatable":{}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def _heard(kind: Kind, body: Manifest) -> Any:
 
 
 def _slim_node(node: Manifest) -> Manifest:
-    """Keep of a node what tells whether a pod may run there."""
+    """Keep of a node what tells whether a pod may run there, and with which accelerators."""
     metadata, spec, status = node["metadata"], node.get("spec", {}), node.get("status", {})
     conditions = [
         {"type": "Ready", "status": c["status"]}  # without the time of its last heartbeat
@@ -155,10 +156,12 @@ def _slim_node(node: Manifest) -> Manifest:
         if c.get("type") == "Ready"
     ]
     kept = ("name", "uid", "resourceVersion", "labels")
+    allocatable = status.get("allocatable", {}).items()
+    accelerators = {name: amount for name, amount in allocatable if is_accelerator(name)}
     return {
         "metadata": {name: metadata[name] for name in kept if name in metadata},
         "spec": {name: spec[name] for name in ("taints", "unschedulable") if name in spec},
-        "status": {"allocatable": status.get("allocatable", {}), "conditions": conditions},
+        "status": {"allocatable": accelerators, "conditions": conditions},
     }
 
 
@@ -180,6 +183,8 @@ class Cache(Store[Entry]):
         """Which detector has which host."""
         self.nodes_version = 0
         """Rises when a node came, went or changed in what it offers to whom."""
+        self.offers_version = 0
+        """Rises with it where that node offers accelerators by number, or did."""
         self.freed = 0
         """Rises when a pod of ours went that held an accelerator."""
 
@@ -205,7 +210,7 @@ class Cache(Store[Entry]):
         return [entry.manifest() for entry in all_pods if _BLIND in entry.body]
 
     def nodes(self) -> list[Manifest]:
-        """Return the nodes: name, labels, taints, unschedulable, allocatable, Ready."""
+        """Return the nodes: name, labels, taints, unschedulable, accelerators, Ready."""
         return [entry.manifest() for entry in self._entries[kinds.NODE].values()]
 
     def held(self) -> Mapping[str, Counter[str]]:
@@ -312,7 +317,7 @@ class Cache(Store[Entry]):
         if entry.kind in kinds.GATEWAYS.values() and (not known or known.doors != entry.doors):
             self._gateway_changed(f"{entry.namespace}/{entry.name}")
         if entry.kind is kinds.NODE and is_news(known, entry):
-            self.nodes_version += 1
+            self._node_changed(known, entry)
         return key
 
     def remove(self, kind: Kind, uid: str, version: int) -> str | None:
@@ -329,7 +334,7 @@ class Cache(Store[Entry]):
         if kind in kinds.GATEWAYS.values():
             self._gateway_changed(f"{known.namespace}/{known.name}")
         if kind is kinds.NODE:
-            self.nodes_version += 1
+            self._node_changed(known)
         if kind is kinds.POD and (known.reserved or b'"resourceClaims"' in known.body):
             self.freed += 1
         return key
@@ -388,6 +393,12 @@ class Cache(Store[Entry]):
         else:
             first, _ = self._together.get(uid, (before, None))
             self._together[uid] = first, after
+
+    def _node_changed(self, *nodes: Entry | None) -> None:
+        """Take in that a node is another one than it was, one of which may be none."""
+        self.nodes_version += 1
+        if any(node and _OFFERS_NONE not in node.body for node in nodes):
+            self.offers_version += 1
 
     def _gateway_changed(self, gateway: str) -> None:
         """Take in that a gateway came, went, or lets in others.

@@ -52,7 +52,8 @@ class Informer:
 
     period_s: how often to resync. counted: told of each object that a reflector brought: its kind,
     and the type of the event, or LISTED. relisted: told of each watch that lost its place.
-    resynced: told of the end of a resync. waiting: gives who waits for accelerators.
+    resynced: told of the end of a resync. waiting: gives who waits for accelerators; told so, only
+    those that claim devices, whom a node concerns that offers none by number.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Informer:
         counted: Callable[[str, str], None] = lambda _kind, _type: None,
         relisted: Callable[[str], None] = lambda _kind: None,
         resynced: Callable[[], None] = lambda: None,
-        waiting: Callable[[], Iterable[str]] = tuple,
+        waiting: Callable[[bool], Iterable[str]] = lambda _claiming: (),
     ) -> None:
         self._client = client
         self._cache = cache
@@ -171,7 +172,7 @@ class Informer:
             return
         version = int(metadata["resourceVersion"])
         self.watches.reported(kind, metadata["uid"], version)
-        room = self._cache.nodes_version, self._cache.freed
+        nodes, room = self._cache.nodes_version, self._room()
         if type == "DELETED":
             key = self._cache.remove(kind, metadata["uid"], version)
         else:
@@ -181,9 +182,12 @@ class Informer:
             self._queue.add(key, Priority.USER if urgent else Priority.CHANGE)
         for rival in self._cache.routes.stirred():
             self._queue.add(rival, Priority.CHANGE)
-        if (self._cache.nodes_version, self._cache.freed) != room:
-            for waiting in self._waiting():
+        if self._cache.nodes_version != nodes or self._room() != room:
+            for waiting in self._waiting(self._room() == room):
                 self._queue.add(waiting, Priority.CHANGE)
+
+    def _room(self) -> tuple[int, int]:
+        return self._cache.offers_version, self._cache.freed
 
     async def discover(self) -> None:
         """Ask which optional kinds exist; follow those that appeared, wake all on news."""
