@@ -350,13 +350,49 @@ def test_pods_that_were_just_placed_hold_devices_although_their_claims_were_not_
     claiming(world, H100, L4).settle()
     [template] = [name for kind, name in world.children if kind == "ResourceClaimTemplate"]
     claims = [{"name": "accelerator", "resourceClaimTemplateName": template}]
-    placed = {"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "resourceClaims": claims}}
-    world.pods = [placed]
+    placed = {"nodeName": "n1", "resourceClaims": claims}
+    world.pods = [{"metadata": {"name": "p", "uid": "u-p"}, "spec": placed}]
     [node] = world.rooms()
     assert (node.offered, node.free, node.own) == ({CLASS: 2}, {CLASS: 1}, {CLASS: 1})
-    world.inventory = replace(world.inventory, held={H100.id: Holder("shop/gate")})
+    world.inventory = Inventory(CLASSES, (H100, L4), {H100.id: Holder("shop/gate", "u-p")})
     [node] = world.rooms()
     assert (node.free, node.own) == ({CLASS: 1}, {CLASS: 1}), "by now it is listed"
+
+
+def test_devices_of_a_pod_that_was_just_placed_are_free_to_nobody_however_they_are_asked_for(
+    world: Any,
+) -> None:
+    claiming(world, H100, L4).settle()
+    [template] = [name for kind, name in world.children if kind == "ResourceClaimTemplate"]
+    claims = [{"name": "accelerator", "resourceClaimTemplateName": template}]
+    placed = {"nodeName": "n1", "resourceClaims": claims}
+    world.pods = [{"metadata": {"name": "p", "uid": "u-p"}, "spec": placed}]
+    world.edit(canary={"accelerator": ASKED | {"selectors": [LARGE]}})
+    [node] = world.rooms()
+    large = f"{CLASS} where {LARGE}"
+    assert node.free == {CLASS: 1, large: 0}, "it may be the large one"
+    world.inventory = Inventory(CLASSES, (H100, L4), {L4.id: Holder("shop/gate", "u-p")})
+    [node] = world.rooms()
+    assert node.free == {CLASS: 1, large: 1}, "by now it is known which"
+
+
+def test_what_a_successor_waits_for_is_left_to_it_however_it_asks_for_that(world: Any) -> None:
+    """Both may grow at once; a selector more is another name for the same devices."""
+    devices = [replace(H100, name=f"gpu-{number}") for number in range(4)]
+    claiming(world, *devices)
+    steps = {"strategy": "Canary", "maxSurge": 1, "steps": [{"weight": 50, "hold": "1h"}]}
+    world.edit(replicas=2, rollout=steps)
+    world.settle()
+    old = world.status().stable.revision
+    world.edit(accelerator=ASKED | {"selectors": [LARGE]})
+    world.settle()
+    world.inventory = Inventory(
+        CLASSES, tuple(devices), {each.id: Holder("shop/gate") for each in devices[:3]}
+    )
+    world.edit(replicas=4)
+    plan = world.reconcile()
+    assert plan.replicas(old) == 2
+    assert plan.replicas(plan.target) == 2, "the last device"
 
 
 def test_devices_that_several_nodes_reach_are_counted_on_each_and_not_relied_on(

@@ -10,7 +10,7 @@ import pytest
 
 from yolofleet.api.base import InvalidSpec
 from yolofleet.api.detector import Detector
-from yolofleet.api.names import RENDER_ANNOTATION
+from yolofleet.api.names import RENDER_ANNOTATION, REVISION_LABEL
 from yolofleet.plan.revisions import stable_revision
 
 V1, V2 = {"uri": "demo://shapes"}, {"uri": "demo://shapes-v2"}
@@ -743,6 +743,46 @@ class TestAccelerators:
         assert world.replicas()[world.status().canary.revision] == 0
         message = condition(world, "TrafficRouted").message
         assert message.endswith("accelerator for more: GPUAvailable says what to do")
+
+    @pytest.mark.parametrize(
+        ("gpus", "stable", "canary", "made"),
+        [(1, 1, 1, (1, 0)), (2, 1, 4, (1, 1)), (3, 2, 1, (2, 1))],
+    )
+    def test_made_together_stable_has_its_gpus_before_a_canary(
+        self, world, gpus, stable, canary, made
+    ):
+        """Whose pod the scheduler takes first nobody knows: untried it would answer everything."""
+        world.scheduler, world.nodes = True, [self.node(str(gpus))]
+        asked = {"model": V2, "weight": 10, "replicas": canary}
+        world.edit(replicas=stable, canary=asked, **GPU)
+        plan = world.reconcile()
+        assert (plan.replicas(plan.stable), plan.replicas(plan.canary)) == made
+        world.settle()
+        assert not [pod for pod in world.pods if not pod["spec"]["nodeName"]], "none is Pending"
+
+    @pytest.mark.parametrize(
+        ("replicas", "way_out", "edit"),
+        [(1, "release", {"model": V2, "canary": None}), (2, "remove", {"canary": None})],
+    )
+    def test_who_lost_its_gpu_to_a_canary_is_told_the_way_out(self, world, replicas, way_out, edit):
+        """One that answers in the place of a dead stable one goes on, whatever is asked for."""
+        world.scheduler, world.nodes = True, [self.node(str(replicas + 1))]
+        stable = released(world, replicas=replicas, **GPU)
+        world.edit(canary={"model": V2, "weight": 10, "replicas": 1})
+        world.settle()
+        canary = world.status().canary.revision
+        world.nodes = [self.node(str(replicas))]
+        world.pods.remove(
+            next(p for p in world.pods if p["metadata"]["labels"][REVISION_LABEL] == stable)
+        )
+        world.settle()
+        assert (world.ready(stable), world.ready(canary)) == (replicas - 1, 1)
+        told = condition(world, "GPUAvailable").message
+        assert told.startswith(f"{stable}: 1 more replica has no room")
+        assert told.endswith(f"Or {way_out} spec.canary: {canary} holds what would do")
+        world.edit(**edit)
+        world.settle(20)
+        assert world.ready(world.status().stable.revision) == replicas
 
     def test_a_canary_without_a_gpu_leaves_stable_alone(self, world):
         stable = released(world)

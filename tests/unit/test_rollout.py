@@ -880,6 +880,20 @@ class TestAccelerators:
         assert told(world).reason == "Settled"
         assert world.replicas() == {old: 0, new: replicas}
 
+    def test_in_place_with_fewer_than_are_asked_for_is_told_for_how_many_it_would_go_on(
+        self, world
+    ):
+        world.scheduler, world.nodes = True, self.nodes(3)
+        old = released(world, replicas=3, resources=GPU, rollout=IN_PLACE)
+        world.edit(model=V2, replicas=4)
+        world.settle(20)
+        assert told(world).reason == "Missing"
+        assert "Or set spec.replicas to 3: the release goes on among these" in told(world).message
+        world.edit(replicas=3)
+        world.settle(30)
+        assert told(world).reason == "Settled"
+        assert world.replicas() == {old: 0, world.status().stable.revision: 3}
+
     def test_with_a_whole_set_to_spare_it_is_blue_green(self, world):
         world.scheduler, world.nodes = True, self.nodes(4, 4)
         released(world, replicas=3, resources=GPU)

@@ -25,6 +25,7 @@ from yolofleet.plan.release import next_release, shares, shares_kept
 from yolofleet.plan.remaking import Remaking, remaking
 from yolofleet.plan.replicas import (
     Case,
+    Placed,
     desired_replicas,
     former_replicas,
     kept_until_accepted,
@@ -43,6 +44,7 @@ from yolofleet.routers.exposure import Exposure
 from yolofleet.routers.router import Route
 from yolofleet.workloads.accelerators import requests_of
 from yolofleet.workloads.choice import workload_for
+from yolofleet.workloads.claims import class_of
 from yolofleet.workloads.revision import Revision
 from yolofleet.workloads.workload import PlannedRevision
 
@@ -161,7 +163,8 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
     desired = {
         r.name: desired_replicas(Case(detector, observed, release, r.name)) for r in release.wanted
     }
-    replicas = [(r, with_room(observed, release, r, desired)) for r in release.wanted]
+    placed = with_room(observed, release, desired)
+    replicas = [(r, placed[r.name].replicas) for r in release.wanted]
     replicas += [
         (r, former_replicas(observed, r.name, release, split, leaving, now)) for r in release.former
     ]
@@ -169,7 +172,7 @@ def decide(detector: Detector, observed: Observed, defaults: Defaults, *, now: d
         (r, until_accepted(observed, release, r.name, number, drains=r.name in leaving))
         for r, number in replicas
     ]
-    missing = _missing(detector, observed, desired, release)
+    missing = _missing(detector, observed, desired, placed, release)
     anew = remaking(
         observed,
         [revision.name for revision, number in replicas if number != 0],
@@ -430,17 +433,19 @@ def _missing(
     detector: Detector,
     observed: Observed,
     desired: Mapping[str, int | None],
+    placed: Mapping[str, Placed],
     release: Release,
 ) -> str | None:
     """Say which revision finds no accelerator for its replicas."""
     for revision in release.wanted:
         running, asked = observed.replicas(revision.name), desired[revision.name]
+        nodes = placed[revision.name].nodes
         more = max((running if asked is None else asked) - running, 0)
         more += observed.unplaced(revision.name)
         if not more:
             continue
-        if message := shortage(revision, more, observed.nodes, observed.device_classes):
-            lacking = more - room(revision, observed.nodes)
+        if message := shortage(revision, more, nodes, observed.device_classes):
+            lacking = more - room(revision, nodes)
             way_out = _way_out(detector, observed, release, revision, lacking)
             return f"{revision.name}: {message}{way_out}"
     return None
@@ -453,19 +458,31 @@ def _way_out(
 
     lacking: the replicas that have no room. What is said has to be allowed.
     """
-    spec, progress = detector.spec, release.progress
+    spec, progress, canary = detector.spec, release.progress, release.canary
+    theirs, ours = requests_of(canary) if canary else {}, requests_of(revision)
+    if (
+        canary
+        and canary.name != revision.name
+        and set(map(class_of, theirs)) & set(map(class_of, ours))
+        and observed.replicas(canary.name) >= lacking
+    ):
+        dead = not observed.ready(
+            release.stable
+        )  # who answers in its place goes on, asked for or not
+        return (
+            f". Or {'release' if dead else 'remove'} spec.canary: {canary.name} holds what would do"
+        )
+    if progress and progress.strategy is Strategy.IN_PLACE and not spec.autoscaled:
+        parts = (release.stable, progress.revision)
+        run = sum(observed.replicas(each) - observed.unplaced(each) for each in parts)
+        fewer = revision.name in parts and 0 < run < release.capacity.full
+        return f". Or set spec.replicas to {run}: the release goes on among these" if fewer else ""
     if (
         progress is None
         or progress.revision != revision.name
         or progress.strategy is Strategy.IN_PLACE
     ):
         return ""
-    if (
-        (canary := release.canary)
-        and requests_of(canary).keys() & requests_of(revision).keys()
-        and observed.replicas(canary.name) >= lacking
-    ):
-        return f". Or remove spec.canary: {canary.name} holds what would do"
     rollout, begun = spec.rollout, observed.ready(revision.name) > 0
     in_parts = progress.strategy is Strategy.CANARY and rollout.max_surge is None
     if in_parts and begun and not spec.autoscaled:

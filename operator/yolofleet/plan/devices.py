@@ -11,7 +11,7 @@ from yolofleet.plan.inventory import ANYWHERE, Holder, Inventory, Suitable
 from yolofleet.plan.selectors import selector
 from yolofleet.workloads import claims
 from yolofleet.workloads.accelerators import place
-from yolofleet.workloads.claims import Ask
+from yolofleet.workloads.claims import Ask, class_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,35 +79,35 @@ class Devices:
     """What a detector finds of the devices that it asks for.
 
     by_ask: by their name, and by node. unsure: of which only the scheduler can tell for sure.
-    templates: by the name of each, what the claims made from it ask for, and how many.
+    templates: by the name of each, what the claims made from it ask for, and how many. listed: the
+    uids of its own pods whose claims are among what was listed.
     """
 
     by_ask: Mapping[str, Mapping[str, Offer]] = field(default_factory=dict)
     unsure: frozenset[str] = frozenset()
     templates: Mapping[str, tuple[Ask, int]] = field(default_factory=dict)
     blind: bool = False
+    listed: frozenset[str] = frozenset()
 
-    def claimed_by(self, pods: Iterable[Manifest]) -> dict[str, Counter[str]]:
-        """Return per node how many of them its own pods have that are placed there."""
+    def younger(self, pods: Iterable[Manifest]) -> dict[str, Counter[str]]:
+        """Return by node what its own `pods` there claimed since claims were listed, by class."""
         found: dict[str, Counter[str]] = {}
         for pod in pods:
             for claim in pod.get("spec", {}).get("resourceClaims") or ():
-                if known := self.templates.get(claim.get("resourceClaimTemplateName", "")):
+                known = self.templates.get(claim.get("resourceClaimTemplateName", ""))
+                if known and pod["metadata"]["uid"] not in self.listed:
                     ask, count = known
-                    found.setdefault(place(pod), Counter())[ask.name] += count
+                    found.setdefault(place(pod), Counter())[ask.device_class] += count
         return found
 
-    def on(self, node: str, claimed: Mapping[str, int]) -> dict[str, Offer]:
-        """Return what there is on `node`.
-
-        claimed: by pods of the detector itself, whose claims may be younger than what was listed.
-        """
+    def on(self, node: str, younger: Mapping[str, int]) -> dict[str, Offer]:
+        """Return what there is on `node`. younger: held there beside what was listed, by class."""
         found = {}
         for name, by_node in self.by_ask.items():
             if reached := [by_node[place] for place in (node, ANYWHERE) if place in by_node]:
                 there = sum(reached[1:], start=reached[0])
-                more = max(0, claimed.get(name, 0) - there.own)
-                found[name] = Offer(there.offered, max(0, there.free - more), there.own + more)
+                more = min(younger.get(class_of(name), 0), there.free)
+                found[name] = Offer(there.offered, there.free - more, there.own + more)
         return found
 
 
@@ -127,6 +127,7 @@ def devices_for(
         frozenset(name for name, offer in found.items() if not offer.whole),
         templates,
         inventory.blind,
+        frozenset(each.pod for each in inventory.held.values() if each.detector == detector.key),
     )
 
 

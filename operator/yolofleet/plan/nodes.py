@@ -8,7 +8,7 @@ node selector and required affinity allow. Other resources (CPU, memory) are lef
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from yolofleet.api.detector import Detector
@@ -28,7 +28,7 @@ from yolofleet.workloads.accelerators import (
     tolerations,
 )
 from yolofleet.workloads.choice import among
-from yolofleet.workloads.claims import claimed
+from yolofleet.workloads.claims import claimed, class_of
 from yolofleet.workloads.record import record_in
 from yolofleet.workloads.revision import Revision, recorded
 
@@ -83,12 +83,12 @@ def rooms(
     mine: dict[str, Counter[str]] = {}
     for pod in own:
         mine.setdefault(place(pod), Counter()).update(pod_requests(pod))
-    claimed = devices.claimed_by(own)
+    younger = devices.younger(own)
     found = []
     for node in nodes:
         name = node["metadata"]["name"]
         there = offered(node)
-        of_node = devices.on(name, claimed.get(name, {}))
+        of_node = devices.on(name, younger.get(name, {}))
         if not (there or of_node):
             continue
         taken = held.get(name, {})
@@ -286,3 +286,28 @@ def offering(revision: Revision, nodes: Iterable[NodeRoom]) -> list[NodeRoom]:
 def fit(wanted: Amounts, nodes: Iterable[NodeRoom]) -> int:
     """Return how many times `wanted` is free on `nodes`."""
     return sum(min(node.free.get(r, 0) // need for r, need in wanted.items()) for node in nodes)
+
+
+def without(nodes: Iterable[NodeRoom], revision: Revision, pods: int) -> tuple[NodeRoom, ...]:
+    """Return `nodes` as others find them once so many pods of `revision` had of what is free.
+
+    By amounts: on which of the nodes each pod will be, the scheduler says. Devices of one class
+    count as the same, however they are selected.
+    """
+    nodes = tuple(nodes)
+    left = {r: need * pods for r, need in requests_of(revision).items()} if pods > 0 else {}
+    open_to_it = {node.name for node in usable(revision, nodes)} if left else set()
+    return tuple(_without(node, left) if node.name in open_to_it else node for node in nodes)
+
+
+def _without(node: NodeRoom, left: dict[str, int]) -> NodeRoom:
+    """Return `node` less what of `left` it has; that is taken off `left`."""
+    free, own = dict(node.free), dict(node.own)
+    for resource, wanted in left.items():
+        taken = min(node.free.get(resource, 0), wanted)
+        left[resource] -= taken
+        for each in free:
+            if class_of(each) == class_of(resource):
+                own[each] = own.get(each, 0) + min(taken, free[each])
+                free[each] -= min(taken, free[each])
+    return replace(node, free=free, own=own)

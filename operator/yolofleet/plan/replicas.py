@@ -1,9 +1,9 @@
 """Replicas of each revision: by the part that it plays, and by what has room on the nodes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from enum import Enum, IntEnum
 
 from yolofleet.api.detector import Detector
 from yolofleet.api.rollout import Strategy
@@ -17,12 +17,11 @@ from yolofleet.plan.capacity import (
     share_of,
 )
 from yolofleet.plan.draining import drained
-from yolofleet.plan.nodes import room
+from yolofleet.plan.nodes import NodeRoom, room, without
 from yolofleet.plan.observed import Observed
 from yolofleet.plan.roles import Release
 from yolofleet.plan.rollout import Progress
 from yolofleet.plan.scaling import canary_replicas
-from yolofleet.workloads.accelerators import requests_of
 from yolofleet.workloads.revision import Revision
 
 
@@ -244,45 +243,68 @@ def _taken_over(case: Case, progress: Progress) -> int:
     return share_of(observed.ready(progress.revision), kept) if leads else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What a revision is to have; None: an autoscaler's. nodes: what those before it left free."""
+
+    replicas: int | None
+    nodes: Sequence[NodeRoom]
+
+
 def with_room(
-    observed: Observed, release: Release, revision: Revision, desired: Mapping[str, int | None]
-) -> int | None:
+    observed: Observed, release: Release, desired: Mapping[str, int | None]
+) -> Mapping[str, Placed]:
     """Return what of `desired` can run: a pod that no node can take would only be Pending.
+
+    What is free is given once. A successor comes first: its release would not go on if the stable
+    one, which may grow at once, took all of it. A canary comes last.
+    """
+    found, nodes = dict[str, Placed](), observed.nodes
+    for revision in sorted(release.wanted, key=lambda each: _turn(release, each.name)):
+        name, wanted = revision.name, desired[revision.name]
+        given = _that_fit(observed, release, revision, wanted, nodes)
+        found[name] = Placed(given, nodes)
+        running = observed.replicas(name)
+        waits = wanted if _turn(release, name) is _Turn.SUCCESSOR else given
+        more = max((waits or running) - running, 0) + observed.unplaced(name)
+        nodes = without(nodes, revision, more)
+    return found
+
+
+class _Turn(IntEnum):
+    SUCCESSOR, STABLE, CANARY = range(3)
+
+
+def _turn(release: Release, name: str) -> _Turn:
+    if release.progress and release.progress.revision == name:
+        return _Turn.SUCCESSOR
+    return _Turn.STABLE if name == release.stable else _Turn.CANARY
+
+
+def _that_fit(
+    observed: Observed,
+    release: Release,
+    revision: Revision,
+    wanted: int | None,
+    nodes: Sequence[NodeRoom],
+) -> int | None:
+    """Return what of `wanted` can run on what is free of `nodes`, and no less than runs.
 
     A second set that does not fit whole is not begun: its part would hold accelerators for nothing.
     """
-    running, wanted = observed.replicas(revision.name), desired[revision.name]
+    running = observed.replicas(revision.name)
     if wanted is None or wanted <= running:
         return wanted
     if observed.leaving(revision.name):
         return running  # asked for more now, those that go would count as ready, and get requests
-    fits = running - observed.unplaced(revision.name) + room(revision, observed.nodes)
+    fits = running - observed.unplaced(revision.name) + room(revision, nodes)
     progress = release.progress
     whole = (
         progress and progress.revision == revision.name and progress.strategy is Strategy.BLUE_GREEN
     )
     if whole and fits < wanted and observed.ready(release.stable):
         return running
-    fits -= _left_to_the_successor(observed, release, revision, desired)
     return max(running, min(wanted, fits))
-
-
-def _left_to_the_successor(
-    observed: Observed, release: Release, revision: Revision, desired: Mapping[str, int | None]
-) -> int:
-    """Return for how many pods of the stable revision the room is left to its successor.
-
-    Both may grow at once, where more replicas are asked for in the middle of a release. That would
-    not go on if the stable one took all that is free.
-    """
-    progress = release.progress
-    if progress is None or revision.name != release.stable:
-        return 0
-    name = progress.revision
-    more = (desired[name] or 0) - observed.replicas(name) + observed.unplaced(name)
-    ours, theirs = requests_of(revision), requests_of(release.target)
-    each = max((-(-theirs[r] // ours[r]) for r in ours.keys() & theirs.keys()), default=0)
-    return max(more, 0) * each
 
 
 def until_accepted(

@@ -14,6 +14,8 @@ KIND: Final = "ResourceClaimTemplate"
 NAME: Final = "accelerator"
 """Of the claim in the pod, and of its one request."""
 
+_WHERE: Final = " where "
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -30,8 +32,13 @@ class Ask:
     @property
     def name(self) -> str:
         """Return what such devices are counted under, beside the names of extended resources."""
-        such = f" where {' && '.join(self.selectors)}" if self.selectors else ""
+        such = f"{_WHERE}{' && '.join(self.selectors)}" if self.selectors else ""
         return f"{self.device_class}{such}"
+
+
+def class_of(name: str) -> str:
+    """Return the class of the devices that are counted under `name`; a resource is its own."""
+    return name.partition(_WHERE)[0]
 
 
 def claimed(revision: Revision) -> dict[str, int]:
