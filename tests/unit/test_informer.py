@@ -18,6 +18,7 @@ from yolofleet.runtime import errors
 from yolofleet.runtime.client import Client, Listing
 from yolofleet.runtime.kind import CRD, Kind
 from yolofleet.runtime.objects import Manifest
+from yolofleet.runtime.patience import Patience
 from yolofleet.runtime.queue import Priority, WorkQueue
 from yolofleet.runtime.watch_health import WatchHealth
 
@@ -324,6 +325,23 @@ async def test_a_server_that_was_away_for_long_has_its_time_to_know_our_rights(
     monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
     await world.informer.first()
     assert not world.cluster.knows_rights_after
+
+
+async def test_a_refusal_of_a_moment_costs_the_next_namespace_none_of_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of many namespaces one may refuse at the start, and another a minute later."""
+    monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
+    answers: list[Exception | None] = [errors.Forbidden("no"), None] * 2
+    patience = Patience(60.0, iter([0.0, 70.0]).__next__)
+
+    async def ask() -> None:
+        if answer := answers.pop(0):
+            raise answer
+
+    for _ in range(2):
+        await World().informer._patiently(ask, patience)
+    assert not answers
 
 
 @pytest.mark.parametrize("refusal", [errors.Unauthenticated, errors.Untrusted])

@@ -893,6 +893,25 @@ def test_who_holds_stderr_of_kubectl_holds_up_no_end(started: Any, tmp_path: Pat
     process.communicate()
 
 
+@pytest.mark.parametrize("watches", [(), ("-w",)], ids=["asked once", "watched"])
+def test_an_agent_that_a_log_in_leaves_behind_holds_up_no_answer(
+    watches: tuple[str, ...], started: Any, tmp_path: Path
+) -> None:
+    """It has kubectl's stderr, which kubectl hands on to the plugin that started it."""
+    script = (
+        "sleep 60 > /dev/null < /dev/null & echo $! >> agents\n"
+        "case $* in *--watch*) echo 'error: lost' >&2; exit 1;; esac\n"
+        "echo '{\"items\": []}'"
+    )
+    process = started(script, "get", *watches, stderr=None)
+    try:
+        assert process.wait(timeout=30) == len(watches)
+    finally:
+        for agent in (tmp_path / "agents").read_text().split():
+            os.kill(int(agent), signal.SIGKILL)
+    process.communicate()
+
+
 @pytest.mark.parametrize(
     ("name", "status", "told"),
     [("gate", 1, "there is no detector gate in this namespace"), ("", 0, "-A shows those of all")],

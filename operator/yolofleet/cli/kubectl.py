@@ -26,6 +26,9 @@ _LOG: Final = re.compile(r"^[EWI]\d{4} \d\d:\d\d:\d\d\.\d+ .*\n?", re.MULTILINE)
 _LAST_LINES: Final = 100
 """Of what goes on for days: why it ended is among the last."""
 
+LAST_WORDS_S: Final = 1.0
+"""So long after its end what it said is read."""
+
 
 class Failed(Exception):
     """The cluster could not be asked, or said no; the message says what to do."""
@@ -88,9 +91,13 @@ class Kubectl:
 
 def answer(process: subprocess.Popen[str]) -> Raw:
     """Wait for what `process` answers. Raises `Failed`."""
-    out, err = process.communicate()
+    complaints = listen(process)
+    assert process.stdout
+    with process.stdout:  # it is kubectl's alone: what log-in plugins print there kubectl reads
+        out = process.stdout.read()
+    said = complaints()
     if process.returncode:
-        raise failure(err)
+        raise failure(said)
     return _read(out)
 
 
@@ -102,7 +109,8 @@ def events(process: subprocess.Popen[str]) -> Iterator[Raw]:
 def listen(process: subprocess.Popen[str]) -> Callable[[], str]:
     """Take in what `process` complains of from now on: it would stop at a pipe that is full.
 
-    Returns what gives the last of it, once it has ended.
+    Returns what waits for its end, and gives the last of it: of others who have its stderr, as the
+    agent that a log-in plugin has left behind, nothing is awaited.
     """
     last: deque[str] = deque(maxlen=_LAST_LINES)
 
@@ -115,8 +123,9 @@ def listen(process: subprocess.Popen[str]) -> Callable[[], str]:
     thread.start()
 
     def complaints() -> str:
-        thread.join()
-        return "".join(last)
+        process.wait()
+        thread.join(LAST_WORDS_S)
+        return "".join(tuple(last))
 
     return complaints
 

@@ -130,7 +130,7 @@ def _news(process: subprocess.Popen[str]) -> Iterator[Raw | Failed | _Mark]:
                 return
             yield event
         said = complaints()
-        yield failure(said) if process.wait() else _Mark.ENDED
+        yield failure(said) if process.returncode else _Mark.ENDED
     except Failed as error:
         yield error
     finally:

@@ -459,7 +459,7 @@ class Informer:
     async def _patiently(self, ask: Callable[[], Awaitable[None]], patience: Patience) -> None:
         while True:
             try:
-                return await ask()
+                await ask()
             except (Forbidden, Unauthenticated, Untrusted) as error:
                 if patience.ends():
                     raise
@@ -468,6 +468,8 @@ class Informer:
                 patience.renew()
                 said = "does not answer" if isinstance(error, Unanswered) else "is busy"
                 logger.warning(f"the API server {said}", extra={"fields": {"error": str(error)}})
+            else:
+                return patience.renew()
             await asyncio.sleep(RETRY_S)
 
     def _wake_all(self) -> None:
