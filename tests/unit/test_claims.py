@@ -105,6 +105,24 @@ def test_of_a_pool_the_newest_generation_counts_and_names_get_their_domain() -> 
     assert (device.capacity, device.node) == ({f"{CLASS}/memory": "80Gi"}, "n1")
 
 
+@pytest.mark.parametrize("how", ["==", "!="])
+@pytest.mark.parametrize("value", ["550.54.15", "1.2.3"])
+def test_a_version_that_is_compared_with_text_is_for_the_scheduler_to_judge(
+    how: str, value: str
+) -> None:
+    [device] = devices_in(
+        [
+            a_slice(
+                devices=[
+                    {"name": "gpu-0", "attributes": {"driverVersion": {"version": "550.54.15"}}}
+                ]
+            )
+        ]
+    )
+    expression = f"device.attributes['{CLASS}'].driverVersion {how} '{value}'"
+    assert selector(expression).holds(device)
+
+
 def a_claim(device: str, detector: str = "", **result: Any) -> dict[str, Any]:
     results = [{"driver": CLASS, "pool": "n1", "device": device} | result]
     labels = {DETECTOR_LABEL: detector} if detector else {}

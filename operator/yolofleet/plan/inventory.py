@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from yolofleet.api.names import DETECTOR_LABEL, Manifest
-from yolofleet.plan.selectors import Device
+from yolofleet.plan.selectors import Device, Version
 from yolofleet.runtime.objects import controller_uid
 from yolofleet.workloads.claims import Ask
 
@@ -69,7 +69,7 @@ def _pool(slice_: Manifest) -> tuple[tuple[str, str], int]:
 
 def _device(driver: str, pool: str, node: str, device: Mapping[str, Any]) -> Device:
     attributes = {
-        _whole(driver, name): next(iter(value.values()), None)
+        _whole(driver, name): _attribute(value)
         for name, value in (device.get("attributes") or {}).items()
     }
     capacity = {
@@ -91,6 +91,10 @@ def _device(driver: str, pool: str, node: str, device: Mapping[str, Any]) -> Dev
 _SHARED: Final = "allowMultipleAllocations"
 _INTRICATE: Final = ("taints", "consumesCounters", "bindingConditions", _SHARED)
 """By what of a device only the scheduler can tell whether it can be had."""
+
+
+def _attribute(value: Mapping[str, Any]) -> Any:
+    return Version(value["version"]) if "version" in value else next(iter(value.values()), None)
 
 
 def _whole(driver: str, name: str) -> str:
