@@ -21,6 +21,8 @@ INSIDE: Final = f"http://prometheus.{NAMESPACE}.svc:9090"
 
 GUIDE: Final = REPOSITORY / "docs" / "guides" / "monitoring.md"
 RULES: Final = REPOSITORY / "charts" / "yolofleet" / "files" / "rules.yaml"
+OPERATOR: Final = "yolofleet-system"
+"""The operator's namespace in the local cluster; the guide has that of its own commands."""
 USER: Final = 65534  # as in its own image
 
 
@@ -45,10 +47,14 @@ def url() -> str:
 
 
 def configuration() -> dict[str, Any]:
-    """Return what it is told: the scrape configuration of the guide as it stands there."""
+    """Return what it is told: the guide's scrape configuration, of the operator that is here."""
     guide = re.search(r"```yaml\n(scrape_configs:.*?)```", GUIDE.read_text(), re.DOTALL)
     assert guide, f"{GUIDE} has no scrape_configs"
     told: dict[str, Any] = yaml.safe_load(guide[1])
+    for job in told["scrape_configs"]:
+        for found_by in job["kubernetes_sd_configs"]:
+            if "namespaces" in found_by:
+                found_by["namespaces"] = {"names": [OPERATOR]}
     often = {"scrape_interval": "15s", "evaluation_interval": "15s"}
     return {"global": often, "rule_files": ["/etc/prometheus/rules.yaml"], **told}
 

@@ -15,7 +15,7 @@ from demo_cluster.load import Target
 from demo_cluster.waiting import eventually
 
 RELEASE: Final = "yolofleet"
-NAMESPACE: Final = "yolofleet-system"
+NAMESPACE: Final = prometheus.OPERATOR
 CHART: Final = REPOSITORY / "charts" / "yolofleet"
 
 

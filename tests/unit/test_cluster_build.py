@@ -8,6 +8,7 @@ import pytest
 from cluster import assets, debian, imagebuild, images, kindcluster, prometheus, runc_shim, up
 from cluster.gobuild import Module, go_mod
 from cluster.mode import Mode
+from demo_cluster import installation
 
 
 def test_staging_replacements_of_a_module_become_published_versions() -> None:
@@ -62,6 +63,8 @@ def test_prometheus_scrapes_by_the_lines_of_the_guide_as_they_stand_there() -> N
         "yolofleet-detectors",
         "yolofleet-operator",
     ]
+    [found_by] = told["scrape_configs"][1]["kubernetes_sd_configs"]
+    assert found_by["namespaces"] == {"names": [installation.NAMESPACE]}, "where ours is"
 
 
 def test_a_modules_key_changes_with_its_settings_but_not_with_what_is_said_about_it() -> None:
