@@ -114,6 +114,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             text.series("GPU_UTILIZATION", usual.utilization),
             text.namespace("GPU_EXPORTER", usual.exporter),
         ),
+        nodes_follow_pods=text.one_of("NODES_FOLLOW_PODS", "false", "true") == "true",
         analysis=Mode(text.one_of("ANALYSIS", Mode.DISABLED, Mode.DRY_RUN, Mode.ENFORCE)),
     )
     return Settings(

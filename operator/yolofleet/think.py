@@ -3,7 +3,7 @@
 `reconcile` does it, the debug endpoint shows it, and the tests' worlds play it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from yolofleet.api.detector import Detector
@@ -11,7 +11,9 @@ from yolofleet.api.names import Manifest
 from yolofleet.api.status import Status
 from yolofleet.plan.decide import Plan, decide
 from yolofleet.plan.defaults import Defaults, judged
+from yolofleet.plan.devices import claims_in_vain
 from yolofleet.plan.judging import Subject, subject
+from yolofleet.plan.nodes import TO_COME
 from yolofleet.plan.observed import Observed, observe
 from yolofleet.plan.scaler import Followed
 from yolofleet.plan.snapshot import Snapshot
@@ -43,6 +45,8 @@ class Thought:
 def think(detector: Detector, seen: Snapshot, defaults: Defaults, *, now: datetime) -> Thought:
     """Observe, decide, build and report. Raises nothing for a parsed detector."""
     detector = judged(detector, defaults.analysis)
+    if defaults.nodes_follow_pods and not claims_in_vain(detector, seen.device_classes):
+        seen = replace(seen, nodes=(*seen.nodes, TO_COME))
     observed = observe(detector, seen, now=now)
     plan = decide(detector, observed, defaults, now=now)
     desired = build(detector, plan, surroundings(seen, defaults))

@@ -227,6 +227,7 @@ def test_the_operator_reads_every_setting_that_the_chart_gives(chart):
         chart,
         watchNamespaces=["cameras", "labs"],
         drainSeconds=7,
+        accelerators={"nodesFollowPods": True},
         workers=3,
         logLevel="warning",
         analysis={"default": "DryRun"},
@@ -237,6 +238,7 @@ def test_the_operator_reads_every_setting_that_the_chart_gives(chart):
     settings = read_settings(told)
     assert settings.namespaces == ("cameras", "labs")
     assert settings.defaults.drain_seconds == 7
+    assert settings.defaults.nodes_follow_pods
     assert settings.workers == 3
     assert settings.defaults.monitor_labels == {"release": "prom", "team": "a"}
     assert settings.log_level == "WARNING"
@@ -259,6 +261,7 @@ def test_the_defaults_of_chart_and_operator_agree(chart):
     given, default = read_settings(told), read_settings(left_open)
     assert given.workers == default.workers
     assert given.log_level == default.log_level
+    assert given.defaults.nodes_follow_pods is default.defaults.nodes_follow_pods is False
     assert given.namespaces == default.namespaces == ()
     assert given.metrics_port == default.metrics_port
     known = replace(given.defaults, operator=None)  # who it is, only the chart can tell

@@ -275,6 +275,21 @@ def test_without_the_api_nothing_is_made_that_could_not_be_and_it_is_told(world:
     assert set(world.replicas().values()) == {0}
 
 
+@pytest.mark.parametrize("classes", [None, {"other.example.com": ()}])
+def test_where_nodes_follow_pods_none_is_made_whose_device_no_node_can_bring(
+    world: Any, classes: Any
+) -> None:
+    claiming(world)
+    world.defaults = replace(world.defaults, nodes_follow_pods=True)
+    world.inventory = Inventory(classes)
+    world.settle()
+    assert said(world).reason == "Missing"
+    assert set(world.replicas().values()) == {0}
+    world.inventory = Inventory(CLASSES)
+    world.settle()
+    assert set(world.replicas().values()) == {2}
+
+
 def test_without_the_class_it_is_told_which_lacks(world: Any) -> None:
     claiming(world, H100)
     world.inventory = Inventory({"other.example.com": ()}, (H100,))

@@ -726,6 +726,40 @@ class TestAccelerators:
         assert condition(world, "GPUAvailable").status == "True"
         assert condition(world, "Ready").status == "True"
 
+    def test_where_nodes_follow_pods_these_are_made_and_the_schedulers_words_told(self, world):
+        world.scheduler, world.defaults = True, replace(world.defaults, nodes_follow_pods=True)
+        world.edit(replicas=2, canary={"model": V2, "weight": 10, "replicas": 1}, **GPU)
+        plan = world.reconcile()
+        assert (plan.replicas(plan.stable), plan.replicas(plan.canary)) == (2, 1)
+        assert plan.missing is None
+        why = {"type": "PodScheduled", "status": "False", "message": "Insufficient nvidia.com/gpu"}
+        world.run_pods()
+        for pod in world.pods:
+            pod["status"] = {"conditions": [why]}
+        world.reconcile()
+        told = condition(world, "GPUAvailable")
+        assert (told.status, told.reason) == ("False", "Unschedulable")
+        assert condition(world, "Ready").status == "False"
+        for pod in world.pods:
+            del pod["status"]
+        world.nodes = [self.node("3")]
+        world.settle()
+        assert condition(world, "GPUAvailable").message == "the nodes offer 3 nvidia.com/gpu"
+        assert condition(world, "Released").status == "True"
+
+    def test_where_nodes_follow_pods_a_release_waits_for_them_and_stable_goes_on(self, world):
+        world.scheduler, world.defaults = True, replace(world.defaults, nodes_follow_pods=True)
+        world.nodes = [self.node("2")]
+        stable = released(world, replicas=2, **GPU)
+        world.edit(model=V2)
+        world.settle(20)
+        target = world.status().rollout.revision
+        assert (world.replicas()[stable], world.ready(stable)) == (2, 2)
+        assert (world.replicas()[target], world.ready(target)) == (2, 0)
+        world.nodes = [self.node("4")]
+        world.settle(20)
+        assert world.replicas() == {stable: 0, target: 2}
+
     def test_the_gpu_image_is_taken_and_no_second_gpu_is_asked_for(self, world):
         world.nodes = [self.node("4")]
         stable = released(world, **GPU)

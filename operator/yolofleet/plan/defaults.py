@@ -42,7 +42,8 @@ class Defaults:
     can be let in by name. analysis: how releases are judged of detectors that do not say it.
     prometheus: who scrapes their pods; empty: nobody that is known. keda_authentication: the
     ClusterTriggerAuthentication by which KEDA asks it; empty: none. gpu: what it asks for the use
-    of GPUs.
+    of GPUs. nodes_follow_pods: whether nodes with accelerators are made, or emptied, for pods that
+    wait: by a node autoscaler, or for their priority.
     """
 
     image_cpu: str
@@ -60,6 +61,7 @@ class Defaults:
     keda_authentication: str = ""
     gpu: GpuSeries = field(default_factory=GpuSeries)
     image_ray: str = ""
+    nodes_follow_pods: bool = False
 
 
 @lru_cache(maxsize=REMEMBERED)  # the very same object at each pass, by which others remember

@@ -1,7 +1,7 @@
 """Devices that a detector asks for: which of those of the cluster would do, and are free; pure."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from yolofleet.api.accelerator import Accelerator
@@ -134,6 +134,12 @@ def devices_for(
 def needs_devices(detector: Detector, children: Iterable[Manifest]) -> bool:
     """Say whether a revision of `detector` claims devices: in its spec, or in a child."""
     return bool(_claimed(detector)) or any(child["kind"] == claims.KIND for child in children)
+
+
+def claims_in_vain(detector: Detector, device_classes: Collection[str] | None) -> bool:
+    """Say whether a spec claims devices of a class that is not there: no node can bring any."""
+    known = device_classes or ()
+    return any(each.device_class_name not in known for each in _claimed(detector))
 
 
 def _claimed(detector: Detector) -> list[Accelerator]:

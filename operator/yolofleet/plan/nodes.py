@@ -40,7 +40,7 @@ SHARING: Final = "nvidia.com/gpu.sharing-strategy"
 """On a node, by NVIDIA's GPU feature discovery: none, time-slicing or mps."""
 
 BOUNDLESS: Final = sys.maxsize
-"""The room for pods that ask for no accelerator."""
+"""The room for pods that ask for no accelerator, or for which nodes are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class NodeRoom:
     own: held by pods of the detector that looks.
     blind: whether pods of other namespaces could not be seen; `free` may then be too much.
     unsure: of what is claimed, that which only the scheduler can tell for sure; so may it there.
+    to_come: whether it stands for nodes that are made, or emptied, for pods that wait.
     """
 
     name: str
@@ -62,12 +63,17 @@ class NodeRoom:
     out: str = ""
     blind: bool = False
     unsure: frozenset[str] = frozenset()
+    to_come: bool = False
 
     @property
     def sharing(self) -> str:
         """Return how it gives one GPU to several pods; empty: it does not."""
         strategy = self.labels.get(SHARING, "none")
         return "" if strategy == "none" else strategy
+
+
+TO_COME: Final = NodeRoom("", {}, (), {}, {}, to_come=True)
+"""Among the nodes where others see to it that pods which wait find one, whatever they ask for."""
 
 
 def rooms(
@@ -261,10 +267,12 @@ def _compares(operator: str, value: str | None, values: Sequence[Any]) -> bool:
 # the answers
 
 
-def room(revision: Revision, nodes: Iterable[NodeRoom]) -> int:
-    """Return how many more replicas of `revision` fit on `nodes` now."""
+def room(revision: Revision, nodes: Sequence[NodeRoom]) -> int:
+    """Return how many more replicas of `revision` fit on `nodes` now, or may once they wait."""
     wanted = requests_of(revision)
-    return fit(wanted, usable(revision, nodes)) if wanted else BOUNDLESS
+    if not wanted or any(node.to_come for node in nodes):
+        return BOUNDLESS
+    return fit(wanted, usable(revision, nodes))
 
 
 def usable(revision: Revision, nodes: Iterable[NodeRoom]) -> list[NodeRoom]:

@@ -9,6 +9,10 @@ from yolofleet.workloads.claims import claimed
 from yolofleet.workloads.revision import Revision
 
 _NAMED: Final = 5  # nodes that a message names one by one
+_AUTOSCALED: Final = (
+    "Where a node autoscaler would add one for a pod that waits, such a pod is made by"
+    " accelerators.nodesFollowPods of the operator's chart"
+)
 
 
 def shortage(
@@ -82,7 +86,7 @@ def _shortage_of(revision: Revision, resource: str, need: int, nodes: Sequence[N
     if not offering:
         by_claim = resource in claimed(revision)
         instead = "change spec.accelerator" if by_claim else "remove it from spec.resources.limits"
-        return f"{needs}. Please {add}, or {instead}"
+        return f"{needs}. Please {add}, or {instead}. {_AUTOSCALED}"
     judged = obstacles(revision, offering)
     may_run_on = [node for node, obstacle in judged if obstacle is None]
     barred = [(node, obstacle) for node, obstacle in judged if obstacle is not None]
