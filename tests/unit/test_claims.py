@@ -105,22 +105,25 @@ def test_of_a_pool_the_newest_generation_counts_and_names_get_their_domain() -> 
     assert (device.capacity, device.node) == ({f"{CLASS}/memory": "80Gi"}, "n1")
 
 
+@pytest.mark.parametrize("value", [{"version": "550.54.15"}, {"strings": ["550.54.15"]}])
 @pytest.mark.parametrize("how", ["==", "!="])
-@pytest.mark.parametrize("value", ["550.54.15", "1.2.3"])
-def test_a_version_that_is_compared_with_text_is_for_the_scheduler_to_judge(
-    how: str, value: str
+def test_what_cel_takes_for_no_text_is_left_to_the_scheduler(
+    how: str, value: dict[str, Any], detector_with: Callable[..., Detector]
 ) -> None:
-    [device] = devices_in(
-        [
-            a_slice(
-                devices=[
-                    {"name": "gpu-0", "attributes": {"driverVersion": {"version": "550.54.15"}}}
-                ]
-            )
-        ]
-    )
-    expression = f"device.attributes['{CLASS}'].driverVersion {how} '{value}'"
-    assert selector(expression).holds(device)
+    attributes = {"type": {"string": "gpu"}, "driverVersion": value}
+    devices = tuple(devices_in([a_slice(devices=[{"name": "gpu-0", "attributes": attributes}])]))
+
+    def offered(attribute: str) -> tuple[int, bool]:
+        selector = f"device.attributes['{CLASS}'].{attribute}"
+        detector = detector_with(accelerator=ASKED | {"selectors": [selector]})
+        there = devices_for(detector, [], Inventory(CLASSES, devices))
+        [by_node] = there.by_ask.values()
+        return sum(each.offered for each in by_node.values()), not there.unsure
+
+    assert offered(f"driverVersion {how} '550.54.15'") == (1, False)
+    assert offered(f"driverVersion {how} '1.0.0'") == (1, False)
+    assert offered("type == 'gpu'") == (1, True), "who does not ask for it is sure"
+    assert offered(f"type == 'mig' && device.attributes['{CLASS}'].driverVersion") == (0, True)
 
 
 def a_claim(device: str, detector: str = "", **result: Any) -> dict[str, Any]:

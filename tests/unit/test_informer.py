@@ -18,7 +18,6 @@ from yolofleet.runtime import errors
 from yolofleet.runtime.client import Client, Listing
 from yolofleet.runtime.kind import CRD, Kind
 from yolofleet.runtime.objects import Manifest
-from yolofleet.runtime.patience import Patience
 from yolofleet.runtime.queue import Priority, WorkQueue
 from yolofleet.runtime.watch_health import WatchHealth
 
@@ -327,23 +326,6 @@ async def test_a_server_that_was_away_for_long_has_its_time_to_know_our_rights(
     assert not world.cluster.knows_rights_after
 
 
-async def test_a_refusal_of_a_moment_costs_the_next_namespace_none_of_its_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Of many namespaces one may refuse at the start, and another a minute later."""
-    monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
-    answers: list[Exception | None] = [errors.Forbidden("no"), None] * 2
-    patience = Patience(60.0, iter([0.0, 70.0]).__next__)
-
-    async def ask() -> None:
-        if answer := answers.pop(0):
-            raise answer
-
-    for _ in range(2):
-        await World().informer._patiently(ask, patience)
-    assert not answers
-
-
 @pytest.mark.parametrize("refusal", [errors.Unauthenticated, errors.Untrusted])
 async def test_what_a_new_process_would_read_anew_ends_the_start(
     refusal: type[Exception], monkeypatch: pytest.MonkeyPatch
@@ -422,6 +404,46 @@ async def test_rights_that_are_late_in_one_namespace_are_waited_for(
     world.cluster.forbidden.clear()
     await first
     assert world.cache.detectors() == ["late/gate"]
+
+
+async def test_a_namespace_that_is_late_has_its_time_whatever_the_others_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One is refused at first, and then more than a minute is spent on its list."""
+    monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
+    world, now = World(namespaces=["large", "late"]), [1000.0]
+    monkeypatch.setattr(
+        "yolofleet.runtime.patience.time", SimpleNamespace(monotonic=lambda: now[0])
+    )
+    refusals, answer = {"large": 1, "late": 2}, world.cluster.list
+
+    async def slow(kind: Kind, keep: Any, *, namespace: str = "", **more: Any) -> Listing[Any]:
+        if refusals.get(namespace):
+            refusals[namespace] -= 1
+            raise errors.Forbidden(f"not in {namespace} yet")
+        now[0] += 70.0 if namespace == "large" else 0.0
+        return await answer(kind, keep, namespace=namespace, **more)
+
+    monkeypatch.setattr(world.cluster, "list", slow)
+    world.cluster.there[kinds.DETECTOR] = [detector("late")]
+    await world.informer.first()
+    assert world.cache.detectors() == ["late/gate"]
+
+
+async def test_namespaces_that_refuse_share_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute for each of many, one after the other, would be no start."""
+    monkeypatch.setattr("yolofleet.cluster.informer.RETRY_S", 0.0)
+    world = World(namespaces=["gone", "shop", "other-gone", "other", "third-gone"])
+    for namespace in ("gone", "other-gone", "third-gone"):
+        world.cluster.lose(namespace)
+    world.cluster.there[kinds.DETECTOR] = [detector("shop"), detector("other")]
+    left = [*range(1000, 2000, 20)]
+    monkeypatch.setattr(
+        "yolofleet.runtime.patience.time", SimpleNamespace(monotonic=lambda: left.pop(0))
+    )
+    await world.informer.first()
+    assert left[0] == 1080, "refused at first, and three times more, until a minute was over"
+    assert sorted(world.cache.detectors()) == ["other/gate", "shop/gate"]
 
 
 async def test_a_namespace_that_refuses_holds_up_the_resync_of_no_other() -> None:

@@ -893,23 +893,33 @@ def test_who_holds_stderr_of_kubectl_holds_up_no_end(started: Any, tmp_path: Pat
     process.communicate()
 
 
-@pytest.mark.parametrize("watches", [(), ("-w",)], ids=["asked once", "watched"])
-def test_an_agent_that_a_log_in_leaves_behind_holds_up_no_answer(
-    watches: tuple[str, ...], started: Any, tmp_path: Path
+@pytest.mark.parametrize(
+    ("arguments", "fails", "status", "told"),
+    [
+        (["get", "gate"], "nothing", 0, ""),
+        (["get", "gate"], "yolodetectors", 1, "lost"),
+        (["get", "gate", "-w"], "--watch", 1, "lost"),
+        (["dashboard"], "port-forward", 1, "lost"),
+    ],
+)
+def test_what_logs_in_for_kubectl_and_stays_holds_up_no_answer(
+    arguments: list[str], fails: str, status: int, told: str, started: Any, tmp_path: Path
 ) -> None:
-    """It has kubectl's stderr, which kubectl hands on to the plugin that started it."""
+    """kubectl hands its stderr on to it, and to whatever agent it begins."""
     script = (
-        "sleep 60 > /dev/null < /dev/null & echo $! >> agents\n"
-        "case $* in *--watch*) echo 'error: lost' >&2; exit 1;; esac\n"
-        "echo '{\"items\": []}'"
+        "sleep 60 >&- & echo $! >> agents\n"
+        f"case $* in *{fails}*) echo 'error: lost' >&2; exit 1;; *pods*) exec cat pods;; esac\n"
+        "exec cat list"
     )
-    process = started(script, "get", *watches, stderr=None)
+    (tmp_path / "pods").write_text(json.dumps({"items": [operator_pod("a", LEASE, PORT)]}))
+    process = started(script, *arguments)
     try:
-        assert process.wait(timeout=30) == len(watches)
+        _, err = process.communicate(timeout=20)
     finally:
+        process.kill()
         for agent in (tmp_path / "agents").read_text().split():
             os.kill(int(agent), signal.SIGKILL)
-    process.communicate()
+    assert (process.returncode, err.strip()) == (status, told)
 
 
 @pytest.mark.parametrize(

@@ -165,8 +165,7 @@ def _read(kubectl: Kubectl, name: str | None, where: Sequence[str]) -> tuple[lis
     try:
         found = [Seen(raw) for raw in answer(detectors)["items"]]
     except BaseException:
-        pods.kill()
-        pods.communicate()
+        end(pods)
         raise
     try:
         return found, answer(pods)["items"]

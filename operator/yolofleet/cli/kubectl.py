@@ -26,8 +26,8 @@ _LOG: Final = re.compile(r"^[EWI]\d{4} \d\d:\d\d:\d\d\.\d+ .*\n?", re.MULTILINE)
 _LAST_LINES: Final = 100
 """Of what goes on for days: why it ended is among the last."""
 
-LAST_WORDS_S: Final = 1.0
-"""So long after its end what it said is read."""
+_LAST_S: Final = 1.0
+"""So long what kubectl said last is awaited: who goes on with its stderr may never end it."""
 
 
 class Failed(Exception):
@@ -90,14 +90,17 @@ class Kubectl:
 
 
 def answer(process: subprocess.Popen[str]) -> Raw:
-    """Wait for what `process` answers. Raises `Failed`."""
+    """Wait for what `process` answers. Raises `Failed`.
+
+    Its stdout is read to the end, as a shell would: kubectl hands that on to nobody, and its
+    stderr to whatever logs in for it, of which an agent may stay.
+    """
     complaints = listen(process)
     assert process.stdout
-    with process.stdout:  # it is kubectl's alone: what log-in plugins print there kubectl reads
+    with process.stdout:
         out = process.stdout.read()
-    said = complaints()
-    if process.returncode:
-        raise failure(said)
+    if process.wait():
+        raise failure(complaints())
     return _read(out)
 
 
@@ -109,8 +112,7 @@ def events(process: subprocess.Popen[str]) -> Iterator[Raw]:
 def listen(process: subprocess.Popen[str]) -> Callable[[], str]:
     """Take in what `process` complains of from now on: it would stop at a pipe that is full.
 
-    Returns what waits for its end, and gives the last of it: of others who have its stderr, as the
-    agent that a log-in plugin has left behind, nothing is awaited.
+    Returns what waits for its end, and gives the last of it.
     """
     last: deque[str] = deque(maxlen=_LAST_LINES)
 
@@ -124,14 +126,14 @@ def listen(process: subprocess.Popen[str]) -> Callable[[], str]:
 
     def complaints() -> str:
         process.wait()
-        thread.join(LAST_WORDS_S)
-        return "".join(tuple(last))
+        thread.join(_LAST_S)
+        return "".join(last)
 
     return complaints
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """End what is listened to."""
+    """End what nobody waits for any more."""
     process.kill()
     if process.stdout:
         process.stdout.close()

@@ -129,8 +129,7 @@ def _news(process: subprocess.Popen[str]) -> Iterator[Raw | Failed | _Mark]:
                 yield _Mark.ENDED
                 return
             yield event
-        said = complaints()
-        yield failure(said) if process.returncode else _Mark.ENDED
+        yield failure(complaints()) if process.wait() else _Mark.ENDED
     except Failed as error:
         yield error
     finally:

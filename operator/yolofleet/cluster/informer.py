@@ -220,15 +220,28 @@ class Informer:
             for namespace in (self._namespaces if kind.namespaced else ("",))
             if namespace not in self._without
         ]
-        patience, lost = Patience(RIGHTS_S), dict[str, Forbidden]()
-        for reflector in reflectors:
-            try:
-                await self._patiently(partial(self._first_list, reflector), patience)
-            except Forbidden as error:
-                lost[reflector.namespace] = error
-                if len(lost) == len(reflectors):
-                    raise
-        for namespace, refusal in lost.items():
+        patience, left = Patience(RIGHTS_S), list(reflectors)
+        refused: dict[str, Forbidden] = {}
+
+        async def list_left() -> None:  # all that refuse share one wait
+            refused.clear()
+            for reflector in tuple(left):
+                try:
+                    await self._first_list(reflector)
+                except Forbidden as error:
+                    refused[reflector.namespace] = error
+                else:
+                    left.remove(reflector)
+                    patience.renew()
+            for refusal in refused.values():
+                raise refusal
+
+        try:
+            await self._patiently(list_left, patience)
+        except Forbidden:
+            if len(left) == len(reflectors):
+                raise
+        for namespace, refusal in refused.items():
             self._leave(namespace, refusal)
 
     def _reflector(self, kind: Kind, namespace: str) -> Reflector:
@@ -459,7 +472,7 @@ class Informer:
     async def _patiently(self, ask: Callable[[], Awaitable[None]], patience: Patience) -> None:
         while True:
             try:
-                await ask()
+                return await ask()
             except (Forbidden, Unauthenticated, Untrusted) as error:
                 if patience.ends():
                     raise
@@ -468,8 +481,6 @@ class Informer:
                 patience.renew()
                 said = "does not answer" if isinstance(error, Unanswered) else "is busy"
                 logger.warning(f"the API server {said}", extra={"fields": {"error": str(error)}})
-            else:
-                return patience.renew()
             await asyncio.sleep(RETRY_S)
 
     def _wake_all(self) -> None:

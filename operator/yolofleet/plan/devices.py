@@ -67,7 +67,7 @@ def _chosen(asked: Ask, inventory: Inventory) -> Suitable:
         if not all(each.holds(device) for each in read):
             continue
         numbers[device.node] += 1
-        sure = sure and not device.intricate
+        sure = sure and not device.intricate and all(each.reads(device) for each in read)
         if (holder := inventory.held.get(device.id)) and not device.shared:
             holders.setdefault(device.node, []).append(holder)
     by_node = {node: (number, tuple(holders.get(node, ()))) for node, number in numbers.items()}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from yolofleet.api.names import DETECTOR_LABEL, Manifest
-from yolofleet.plan.selectors import Device, Version
+from yolofleet.plan.selectors import Device
 from yolofleet.runtime.objects import controller_uid
 from yolofleet.workloads.claims import Ask
 
@@ -69,7 +69,7 @@ def _pool(slice_: Manifest) -> tuple[tuple[str, str], int]:
 
 def _device(driver: str, pool: str, node: str, device: Mapping[str, Any]) -> Device:
     attributes = {
-        _whole(driver, name): _attribute(value)
+        _whole(driver, name): next((value[each] for each in _READ if each in value), None)
         for name, value in (device.get("attributes") or {}).items()
     }
     capacity = {
@@ -88,13 +88,12 @@ def _device(driver: str, pool: str, node: str, device: Mapping[str, Any]) -> Dev
     )
 
 
+_READ: Final = ("string", "int", "bool")
+"""What attributes are compared with. To CEL a version, or a list, is neither of them."""
+
 _SHARED: Final = "allowMultipleAllocations"
 _INTRICATE: Final = ("taints", "consumesCounters", "bindingConditions", _SHARED)
 """By what of a device only the scheduler can tell whether it can be had."""
-
-
-def _attribute(value: Mapping[str, Any]) -> Any:
-    return Version(value["version"]) if "version" in value else next(iter(value.values()), None)
 
 
 def _whole(driver: str, name: str) -> str:

@@ -17,17 +17,13 @@ from yolofleet.api.base import REMEMBERED
 from yolofleet.runtime.quantity import amount
 
 
-class Version(str):
-    """A version, which is no text to CEL: what is compared with it the scheduler has to judge."""
-
-
 @dataclass(frozen=True, slots=True)
 class Device:
     """One device as its driver publishes it. node: where alone it is; empty: it is not of one.
 
-    attributes, capacity: by their whole name, such as gpu.nvidia.com/memory. intricate: whether
-    it is not enough to know who has it: taints, counters of several. shared: whether several may
-    have it.
+    attributes, capacity: by their whole name, such as gpu.nvidia.com/memory. An attribute that is
+    None is there, and not read. intricate: whether it is not enough to know who has it: taints,
+    counters of several. shared: whether several may have it.
     """
 
     driver: str
@@ -45,7 +41,8 @@ class Device:
         return self.driver, self.pool, self.name
 
 
-Test = Callable[[Device], bool]
+Test = Callable[[Device], bool | None]
+"""None: what it looks at is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,11 @@ class Selector:
 
     def holds(self, device: Device) -> bool:
         """Say whether `device` may be meant, as far as that was read."""
-        return all(test(device) for test in self.tests)
+        return all(test(device) is not False for test in self.tests)
+
+    def reads(self, device: Device) -> bool:
+        """Say whether all was read that it looks at in `device`."""
+        return all(test(device) is not None for test in self.tests)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -157,12 +158,13 @@ def _driver(value: str) -> Test:
 
 
 def _attribute(name: str, how: str, value: Any) -> Test:
-    def test(device: Device) -> bool:
-        there = device.attributes.get(name)
-        if isinstance(there, Version):
-            return True
+    def test(device: Device) -> bool | None:
+        if name not in device.attributes:
+            return False
+        if (there := device.attributes[name]) is None:
+            return None
         same = type(there) is type(value) and there == value  # in Python 1 is True
-        return there is not None and same is (how == "==")
+        return same is (how == "==")
 
     return test
 
