@@ -68,11 +68,11 @@ test-cluster: venv
 # What has passed for this very state of the files is not run again; it is asked for by `test-all` alone.
 STATE = $(shell { git rev-parse HEAD; git diff HEAD; git ls-files -oz --exclude-standard | xargs -0r cat; } \
   | sha1sum | cut -c-12)
-ALL := unit contract chart memory serving operator e2e ray \
-  $(patsubst tests/%.py,%,$(wildcard tests/faults/test_*.py))
+ALL := unit contract chart memory serving operator ray \
+  $(patsubst tests/%.py,%,$(wildcard tests/e2e/test_*.py tests/faults/test_*.py))
 
 .PHONY: test-all
-test-all: venv ## Every test in its long form, in parts; goes on where it was stopped (hours)
+test-all: venv ## Every test in its long form, in parts of at most an hour; goes on where it was stopped (hours)
 	$(MAKE) test-needs
 	$(MAKE) $(ALL:%=build/all/$(STATE)/%.xml)
 

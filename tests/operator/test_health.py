@@ -141,7 +141,7 @@ async def test_deaf_watches_are_found_named_and_forgiven_once_they_hear(
     async def both_named() -> bool:
         found = await health(operator)
         return found.status == 503 and all(
-            f"the watch of {kind} is deaf: 1 change" in found.text
+            f"the watch of {kind} is deaf: it has not told 1 change" in found.text
             for kind in ("Service", "PodDisruptionBudget")
         )
 
