@@ -23,7 +23,7 @@ settings.load_profile("steady")
 os.environ.setdefault("GOGC", "300")
 
 
-SEARCHES = 20_000, 20, 50
+SEARCHES = 5_000, 10, 20
 """After so many new objects; of those that outlast it, after so many searches; and of these."""
 
 

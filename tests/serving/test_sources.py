@@ -55,7 +55,7 @@ class Remote:
     challenge: str = ""
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     knows_if_range: bool = True
-    sent: Callable[[], None] = lambda: None  # called after each answer
+    decided: Callable[[], None] = lambda: None  # called before an answer that is decided goes out
     hold: threading.Event | None = None  # half of the answer is sent before, half after it
     endless: dict[str, str] = field(default_factory=dict)  # what is moved, by much else to read
     drips_s: float = 0  # between each byte of a body and the next
@@ -101,8 +101,8 @@ def remote() -> Iterator[Remote]:
                 end = int(last) if last else len(body) - 1
                 extra["Content-Range"] = f"bytes {first}-{end}/{len(body)}"
                 body, status = told.brings(body[int(first) : end + 1]), 206
-            self.answer(status, body, extra)
-            return told.sent()
+            told.decided()
+            return self.answer(status, body, extra)
 
         def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
             self.send_response(status)
@@ -761,7 +761,7 @@ def test_an_object_that_is_written_anew_while_it_is_read_is_begun_anew(
         if bucket.ranges[-1]:
             bucket.etag, bucket.answers["/models/gate.onnx"] = then, other
 
-    bucket.sent = change
+    bucket.decided = change
     assert fetch(asking(model="s3://models/gate.onnx"), Format.ONNX).content == other
     begun = [each for each in bucket.ranges if each and each.startswith("bytes=0-")]
     assert len(begun) >= 2
@@ -773,7 +773,7 @@ def test_an_object_that_is_always_another_is_told(bucket, asking, monkeypatch, t
     def change() -> None:
         bucket.etag = f'"v{len(bucket.asked)}"'
 
-    bucket.sent = change
+    bucket.decided = change
     with pytest.raises(ModelDownloadFailed, match="changed 3 times"):
         fetch(asking(model="s3://models/gate.onnx"), Format.ONNX)
     assert in_cache(tmp_path) == ["models"]
