@@ -380,14 +380,19 @@ def test_devices_chosen_by_more_than_is_read_may_do_until_the_scheduler_has_plac
     assert said(world).status == "True"
 
 
-def test_pods_that_were_just_placed_hold_devices_although_their_claims_were_not_listed_yet(
-    world: Any,
-) -> None:
-    claiming(world, H100, L4).settle()
+def just_placed(world: Any) -> None:
+    """Have one pod on the node, u-p, of whose claim no list has told yet."""
     [template] = [name for kind, name in world.children if kind == "ResourceClaimTemplate"]
     claims = [{"name": "accelerator", "resourceClaimTemplateName": template}]
     placed = {"nodeName": "n1", "resourceClaims": claims}
     world.pods = [{"metadata": {"name": "p", "uid": "u-p"}, "spec": placed}]
+
+
+def test_pods_that_were_just_placed_hold_devices_although_their_claims_were_not_listed_yet(
+    world: Any,
+) -> None:
+    claiming(world, H100, L4).settle()
+    just_placed(world)
     [node] = world.rooms()
     assert (node.offered, node.free, node.own) == ({CLASS: 2}, {CLASS: 1}, {CLASS: 1})
     world.inventory = Inventory(CLASSES, (H100, L4), {H100.id: Holder("shop/gate", "u-p")})
@@ -399,10 +404,7 @@ def test_devices_of_a_pod_that_was_just_placed_are_free_to_nobody_however_they_a
     world: Any,
 ) -> None:
     claiming(world, H100, L4).settle()
-    [template] = [name for kind, name in world.children if kind == "ResourceClaimTemplate"]
-    claims = [{"name": "accelerator", "resourceClaimTemplateName": template}]
-    placed = {"nodeName": "n1", "resourceClaims": claims}
-    world.pods = [{"metadata": {"name": "p", "uid": "u-p"}, "spec": placed}]
+    just_placed(world)
     world.edit(canary={"accelerator": ASKED | {"selectors": [LARGE]}})
     [node] = world.rooms()
     large = f"{CLASS} where {LARGE}"

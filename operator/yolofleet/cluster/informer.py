@@ -182,8 +182,9 @@ class Informer:
             self._queue.add(key, Priority.USER if urgent else Priority.CHANGE)
         for rival in self._cache.routes.stirred():
             self._queue.add(rival, Priority.CHANGE)
-        if self._cache.nodes_version != nodes or self._room() != room:
-            for waiting in self._waiting(self._room() == room):
+        more = self._room() != room
+        if more or self._cache.nodes_version != nodes:
+            for waiting in self._waiting(not more):
                 self._queue.add(waiting, Priority.CHANGE)
 
     def _room(self) -> tuple[int, int]:
@@ -233,8 +234,8 @@ class Informer:
                 else:
                     left.remove(reflector)
                     patience.renew()
-            for refusal in refused.values():
-                raise refusal
+            if refused:
+                raise next(iter(refused.values()))
 
         try:
             await self._patiently(list_left, patience)

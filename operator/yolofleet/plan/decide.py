@@ -459,29 +459,24 @@ def _way_out(
     lacking: the replicas that have no room. What is said has to be allowed.
     """
     spec, progress, canary = detector.spec, release.progress, release.canary
-    theirs, ours = requests_of(canary) if canary else {}, requests_of(revision)
     if (
         canary
         and canary.name != revision.name
-        and set(map(class_of, theirs)) & set(map(class_of, ours))
+        and _classes(canary) & _classes(revision)
         and observed.replicas(canary.name) >= lacking
     ):
-        dead = not observed.ready(
-            release.stable
-        )  # who answers in its place goes on, asked for or not
-        return (
-            f". Or {'release' if dead else 'remove'} spec.canary: {canary.name} holds what would do"
-        )
-    if progress and progress.strategy is Strategy.IN_PLACE and not spec.autoscaled:
+        # One that answers in the place of a dead stable one goes on, asked for or not.
+        change = "remove" if observed.ready(release.stable) else "release"
+        return f". Or {change} spec.canary: {canary.name} holds what would do"
+    if progress is None:
+        return ""
+    if progress.strategy is Strategy.IN_PLACE:
         parts = (release.stable, progress.revision)
         run = sum(observed.replicas(each) - observed.unplaced(each) for each in parts)
-        fewer = revision.name in parts and 0 < run < release.capacity.full
-        return f". Or set spec.replicas to {run}: the release goes on among these" if fewer else ""
-    if (
-        progress is None
-        or progress.revision != revision.name
-        or progress.strategy is Strategy.IN_PLACE
-    ):
+        if spec.autoscaled or revision.name not in parts or not 0 < run < release.capacity.full:
+            return ""
+        return f". Or set spec.replicas to {run}: the release goes on among these"
+    if progress.revision != revision.name:
         return ""
     rollout, begun = spec.rollout, observed.ready(revision.name) > 0
     in_parts = progress.strategy is Strategy.CANARY and rollout.max_surge is None
@@ -502,6 +497,11 @@ def _way_out(
         + ": replica by replica, without a second set"
         + (" (with one replica, an outage)" if release.capacity.full == 1 else "")
     )
+
+
+def _classes(revision: Revision) -> set[str]:
+    """Return what kinds of accelerators the pods of `revision` ask for, however chosen."""
+    return set(map(class_of, requests_of(revision)))
 
 
 def _next_look(

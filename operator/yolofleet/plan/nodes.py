@@ -296,16 +296,17 @@ def fit(wanted: Amounts, nodes: Iterable[NodeRoom]) -> int:
     return sum(min(node.free.get(r, 0) // need for r, need in wanted.items()) for node in nodes)
 
 
-def without(nodes: Iterable[NodeRoom], revision: Revision, pods: int) -> tuple[NodeRoom, ...]:
+def without(nodes: Sequence[NodeRoom], revision: Revision, pods: int) -> Sequence[NodeRoom]:
     """Return `nodes` as others find them once so many pods of `revision` had of what is free.
 
     By amounts: on which of the nodes each pod will be, the scheduler says. Devices of one class
     count as the same, however they are selected.
     """
-    nodes = tuple(nodes)
-    left = {r: need * pods for r, need in requests_of(revision).items()} if pods > 0 else {}
-    open_to_it = {node.name for node in usable(revision, nodes)} if left else set()
-    return tuple(_without(node, left) if node.name in open_to_it else node for node in nodes)
+    left = {r: need * pods for r, need in requests_of(revision).items()}
+    if not any(left.values()):  # at rest, of all
+        return nodes
+    judged = obstacles(revision, nodes)
+    return tuple(_without(node, left) if obstacle is None else node for node, obstacle in judged)
 
 
 def _without(node: NodeRoom, left: dict[str, int]) -> NodeRoom:
@@ -316,6 +317,7 @@ def _without(node: NodeRoom, left: dict[str, int]) -> NodeRoom:
         left[resource] -= taken
         for each in free:
             if class_of(each) == class_of(resource):
-                own[each] = own.get(each, 0) + min(taken, free[each])
-                free[each] -= min(taken, free[each])
+                less = min(taken, free[each])
+                free[each] -= less
+                own[each] = own.get(each, 0) + less
     return replace(node, free=free, own=own)

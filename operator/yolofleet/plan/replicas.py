@@ -259,13 +259,15 @@ def with_room(
     What is free is given once. A successor comes first: its release would not go on if the stable
     one, which may grow at once, took all of it. A canary comes last.
     """
-    found, nodes = dict[str, Placed](), observed.nodes
-    for revision in sorted(release.wanted, key=lambda each: _turn(release, each.name)):
+    found: dict[str, Placed] = {}
+    nodes: Sequence[NodeRoom] = observed.nodes
+    turns = {each.name: _turn(release, each.name) for each in release.wanted}
+    for revision in sorted(release.wanted, key=lambda each: turns[each.name]):
         name, wanted = revision.name, desired[revision.name]
         given = _that_fit(observed, release, revision, wanted, nodes)
         found[name] = Placed(given, nodes)
         running = observed.replicas(name)
-        waits = wanted if _turn(release, name) is _Turn.SUCCESSOR else given
+        waits = wanted if turns[name] is _Turn.SUCCESSOR else given
         more = max((waits or running) - running, 0) + observed.unplaced(name)
         nodes = without(nodes, revision, more)
     return found
